@@ -1,0 +1,79 @@
+# Every target makes the virtual environment first, if it is not there.
+# Another interpreter: make test PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?=
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check static bench format clean
+
+help:
+	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
+	@echo 'make test     the tests, with a coverage report (PYTEST_ARGS="-k name" narrows them)'
+	@echo 'make check    formatting, lint, types, import contract, then the tests'
+	@echo 'make bench    the benchmarks, one after the other'
+	@echo 'make format   ruff formats the code and sorts imports'
+
+demo: $(READY)
+	@$(BIN)/python examples/demo.py
+
+test: $(READY)
+	@echo '==> pytest'
+	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+check: static
+	@$(MAKE) --no-print-directory test
+
+static: $(READY)
+	@echo '==> ruff format --check'
+	@$(BIN)/ruff format --check .
+	@echo '==> ruff check'
+	@$(BIN)/ruff check .
+	@echo '==> mypy --strict'
+	@$(BIN)/mypy
+	@echo '==> import contract (lint-imports)'
+	@$(BIN)/lint-imports --no-cache
+	@echo '==> pyright'
+	@if $(BIN)/pyright --version >/dev/null 2>$(VENV)/pyright.log; then $(BIN)/pyright --pythonpath $(BIN)/python; \
+	elif [ -n "$$CI" ]; then cat $(VENV)/pyright.log; echo 'pyright does not run here'; exit 1; \
+	else echo 'SKIPPED: pyright does not run here:'; tail -n 3 $(VENV)/pyright.log; fi
+
+bench: $(READY)
+	@for file in benchmarks/bench_*.py; do \
+		echo "==> $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+format: $(READY)
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml src/stephttp/_version.py
+	@set -e; \
+	python=''; \
+	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+		if command -v "$$candidate" >/dev/null 2>&1 && \
+			"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+		then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "stephttp needs Python 3.11 or newer; $(or $(PYTHON),python3) is: $$($(or $(PYTHON),python3) --version 2>&1 || true)" >&2; \
+		echo 'Install one, or name it: make PYTHON=/path/to/python3.12' >&2; exit 1; \
+	fi; \
+	if [ ! -x $(BIN)/python ]; then \
+		echo "==> making $(VENV) with $$("$$python" --version)"; \
+		"$$python" -m venv $(VENV) || { rm -rf $(VENV); \
+			echo 'Python cannot make a virtual environment here (on Debian: apt-get install python3-venv).' >&2; \
+			exit 1; }; \
+	fi; \
+	echo '==> installing stephttp and what its tests and checks need (pip install -e .[dev])'; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'; \
+	touch $(READY)
