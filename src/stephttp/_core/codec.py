@@ -1,0 +1,138 @@
+"""JSON values: a step's result in, the same shape out, and errors as data.
+
+A result is encoded once, when the step has run, and what the handler gets is decoded from those
+bytes, both then and when the step is remembered: so it has the same shape each time.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import lru_cache, partial
+from types import CodeType
+from typing import Any, get_type_hints
+
+import msgspec
+
+from stephttp._core.ops import ErrorInfo
+from stephttp.errors import NonRetriableError, StepError, StepResultError, UsageError
+
+_FINAL = (NonRetriableError, StepResultError, UsageError)
+"""What fails again however often it is tried."""
+
+_MAX_STACK = 16_384
+"""Characters of a traceback that are kept; the innermost frames are at its end."""
+
+
+def _encode_other(value: Any) -> Any:
+    dump = getattr(type(value), "model_dump", None)  # pydantic, without importing it
+    if dump is not None:
+        return dump(value, mode="json")
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def _decode_other(type_: Any, value: Any) -> Any:
+    validate = getattr(type_, "model_validate", None)
+    return value if validate is None else validate(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_other)
+_plain_decoder = msgspec.json.Decoder()
+encode_struct = msgspec.json.Encoder().encode
+"""Encode our own structs, which hold nothing but JSON."""
+
+
+def encode_result(value: Any, step_id: str) -> bytes:
+    """Encode what a step returned.
+
+    Raises:
+        StepResultError: `value`, or something in it, cannot be JSON. Names the step and the type.
+    """
+    try:
+        return _encoder.encode(value)
+    except Exception as error:
+        raise StepResultError(
+            f"step {step_id!r} returned {_type_name(value)}, which cannot be stored as JSON "
+            f"({error}); return plain data, a dataclass, a msgspec.Struct or a pydantic model"
+        ) from error
+
+
+def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> Any:
+    """Decode a stored result into `annotation` (`Any`: plain JSON).
+
+    Raises:
+        StepResultError: the stored value does not fit the annotation.
+    """
+    decoder = _plain_decoder if annotation is Any else _decoder(annotation)
+    try:
+        return decoder.decode(raw)
+    except Exception as error:  # a model's own validation may raise anything
+        raise StepResultError(
+            f"the result of step {step_id!r} does not fit its declared type {annotation!r}: {error}"
+        ) from error
+
+
+def return_annotation(handler: Callable[..., Any]) -> Any:
+    """What `handler` says it returns; `Any` when it does not say, or not in a usable way."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if isinstance(handler, type):
+        return handler
+    function = getattr(handler, "__func__", handler)
+    annotations = getattr(function, "__annotations__", None)
+    if not annotations or "return" not in annotations:
+        return Any
+    annotation = annotations["return"]
+    if isinstance(annotation, str):
+        annotation = _resolve(function, annotation)
+    try:
+        _decoder(annotation)
+    except TypeError:  # unhashable, or a type that has no JSON form
+        return Any
+    return annotation
+
+
+_resolved: dict[tuple[CodeType, str], Any] = {}
+
+
+def _resolve(function: Any, annotation: str) -> Any:
+    """Evaluate a string annotation once per place in the code, not once per closure made there."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return Any
+    found = _resolved.get((code, annotation))
+    if found is None:
+        try:
+            found = get_type_hints(function, include_extras=True)["return"]
+        except Exception:  # a name that exists only where the function was defined
+            found = Any
+        _resolved[code, annotation] = found
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _decoder(annotation: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(annotation, dec_hook=_decode_other)
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """An exception as data, with its traceback."""
+    stack = "".join(traceback.format_exception(error))
+    info = ErrorInfo(
+        name=type(error).__name__,
+        message=str(error),
+        stack=stack[-_MAX_STACK:],
+    )
+    if isinstance(error, _FINAL):
+        info.no_retry = True
+    return info
+
+
+def step_error(info: ErrorInfo) -> StepError:
+    """A remembered failure as the exception that the handler sees."""
+    data = None if isinstance(info.data, msgspec.UnsetType) else _plain_decoder.decode(info.data)
+    return StepError(info.message, info.name or "Error", info.stack, data)
+
+
+def _type_name(value: Any) -> str:
+    return f"a value of type {type(value).__module__}.{type(value).__qualname__}"

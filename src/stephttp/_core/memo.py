@@ -1,0 +1,63 @@
+"""What the server remembers of a run: the answer of `GET /v0/runs/{run}/actions` (PROTOCOL 5.3)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+from msgspec import Raw
+
+from stephttp._core.ops import ErrorInfo
+
+
+class MemoKind(Enum):
+    VALUE = "value"
+    ERROR = "error"
+    PENDING = "pending"
+    """Known to the server and not resolved yet; only our engine says so, and only when asked."""
+
+
+class Memo(msgspec.Struct, frozen=True):
+    """One remembered step: its raw JSON value, or its error."""
+
+    kind: MemoKind
+    raw: Raw = Raw(b"null")
+    error: ErrorInfo | None = None
+
+
+_memos = msgspec.json.Decoder(dict[str, Raw])
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_error = msgspec.json.Decoder(ErrorInfo)
+_PENDING = Memo(MemoKind.PENDING)
+
+
+def decode_memos(body: bytes) -> dict[str, Raw]:
+    """Split the answer into one raw entry per step hash.
+
+    Raises:
+        ValueError: `body` is not a JSON object.
+    """
+    try:
+        return _memos.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"the server's memo of the run is not a JSON object: {error}") from error
+
+
+def read_memo(entry: Raw) -> Memo:
+    """Interpret one entry: exactly `data` is a value, `error` a failure, anything else itself."""
+    try:
+        fields = _fields.decode(entry)
+    except msgspec.ValidationError:
+        return Memo(MemoKind.VALUE, entry)  # null, a number, a list: the value itself
+    keys = fields.keys()
+    if keys == {"data"}:
+        return Memo(MemoKind.VALUE, fields["data"])
+    if keys == {"error"}:
+        try:
+            return Memo(MemoKind.ERROR, error=_error.decode(fields["error"]))
+        except msgspec.ValidationError:  # an error that is a bare text
+            text = bytes(fields["error"]).decode()
+            return Memo(MemoKind.ERROR, error=ErrorInfo(name="Error", message=text))
+    if keys == {"pending"}:
+        return _PENDING
+    return Memo(MemoKind.VALUE, entry)

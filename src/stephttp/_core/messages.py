@@ -1,0 +1,41 @@
+"""HTTP requests and responses, neutral to ASGI, WSGI and HTTP clients.
+
+Header names are lower case, as ASGI has them; names and values are bytes on the way through the
+application (where nothing may be lost) and text where they enter JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Request:
+    """A request to the user's application, as it came."""
+
+    method: str
+    path: str
+    """As it stood on the request line: still percent-encoded."""
+    query: str
+    headers: Headers
+    client: tuple[str, int] | None = None
+    scheme: str = "http"
+    body: bytes = b""
+
+    def header(self, name: bytes) -> str:
+        """The first value of a header, or an empty text."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return ""
+
+
+@dataclass(slots=True)
+class Response:
+    """A whole response."""
+
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""

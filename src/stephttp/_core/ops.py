@@ -1,0 +1,90 @@
+"""Step opcodes (PROTOCOL 5.1, 5.2): one definition for what we send and what we accept.
+
+`data` stays raw JSON on both sides: a step's result is encoded once, by the process that ran it.
+Unknown keys are ignored, as the real server does; JS sends a dozen.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+
+class OpCode(StrEnum):
+    """The complete list that the real server decodes."""
+
+    NONE = "None"
+    STEP = "Step"
+    STEP_RUN = "StepRun"
+    STEP_ERROR = "StepError"
+    STEP_FAILED = "StepFailed"
+    STEP_PLANNED = "StepPlanned"
+    SLEEP = "Sleep"
+    WAIT_FOR_EVENT = "WaitForEvent"
+    WAIT_FOR_SIGNAL = "WaitForSignal"
+    INVOKE_FUNCTION = "InvokeFunction"
+    AI_GATEWAY = "AIGateway"
+    GATEWAY = "Gateway"
+    RUN_COMPLETE = "RunComplete"
+    SYNC_RUN_COMPLETE = "SyncRunComplete"
+    DISCOVERY_REQUEST = "DiscoveryRequest"
+    DEFER_ADD = "DeferAdd"
+    DEFER_ABORT = "DeferAbort"
+
+
+SYNC_OPS = frozenset(
+    {
+        OpCode.STEP,
+        OpCode.STEP_RUN,
+        OpCode.STEP_FAILED,
+        OpCode.STEP_PLANNED,
+        OpCode.RUN_COMPLETE,
+        OpCode.SYNC_RUN_COMPLETE,
+        OpCode.DEFER_ADD,
+        OpCode.DEFER_ABORT,
+    }
+)
+"""Ops that do not need the server before the handler can go on; all others are async."""
+
+COMPLETING_OPS = frozenset({OpCode.RUN_COMPLETE, OpCode.SYNC_RUN_COMPLETE})
+
+
+class ErrorInfo(Struct, omit_defaults=True, rename={"no_retry": "noRetry"}):
+    """A failed step's error. JS sends `{}` for a handler's error, so nothing is required."""
+
+    name: str = ""
+    message: str = ""
+    stack: str | None = None
+    data: Raw | UnsetType = UNSET
+    no_retry: bool | UnsetType = UNSET
+    cause: Raw | UnsetType = UNSET
+
+
+class Timing(Struct):
+    """Start (nanoseconds since the epoch) and duration (nanoseconds)."""
+
+    a: int | float = 0
+    b: int | float = 0
+
+
+class Userland(Struct, omit_defaults=True):
+    """The id that the user wrote, and which use of it this is (absent: the first)."""
+
+    id: str
+    index: int | None = None
+
+
+class Op(Struct, omit_defaults=True, rename={"display_name": "displayName"}):
+    """One opcode."""
+
+    op: OpCode
+    id: str
+    name: str | None = None
+    display_name: str | None = None
+    opts: dict[str, Any] | None = None
+    data: Raw | UnsetType = UNSET
+    error: ErrorInfo | None = None
+    timing: Timing | None = None
+    userland: Userland | None = None

@@ -1,0 +1,119 @@
+"""What an endpoint answers: to its caller when it goes async, to the server on re-entry.
+
+PROTOCOL 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for an SDK.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import msgspec
+
+from stephttp._core.codec import encode_struct
+from stephttp._core.ids import COMPLETE
+from stephttp._core.messages import Headers, Response
+from stephttp._core.ops import Op, OpCode
+
+JSON = (b"content-type", b"application/json")
+
+
+class RawResponse(msgspec.Struct):
+    """A response as it is, where text and a map of headers are not enough."""
+
+    headers: list[tuple[str, str]]
+    body: str
+    """Base64."""
+
+
+class ResultData(msgspec.Struct, omit_defaults=True):
+    """`data` of the op that ends a run (PROTOCOL 7.2)."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    duration: int = 0
+    """Nanoseconds."""
+    error: str | None = None
+    raw: RawResponse | None = None
+    """Only for our engine, which announces that it reads it (DESIGN 3.8)."""
+
+
+def redirect(location: str) -> Response:
+    """Send the caller to where the result will be: 303, so that the method becomes GET."""
+    return Response(303, [(b"location", location.encode()), (b"content-length", b"0")])
+
+
+def ops_answer(ops: Sequence[Op]) -> Response:
+    """What a re-entry found to do next."""
+    return _json(206, encode_struct(ops))
+
+
+def result_answer(op: Op, *, again: bool = False) -> Response:
+    """The end of the run. One object and not an array, whose body would be lost (PROTOCOL S1).
+
+    Args:
+        again: it is a failure, and an attempt is left: the server is to call once more.
+    """
+    response = _json(500 if again else 206, encode_struct(op))
+    if again:
+        response.headers.append((b"x-inngest-no-retry", b"false"))
+    return response
+
+
+def error_answer(status: int, message: str, headers: Headers | None = None) -> Response:
+    """An error of ours, in the shape that servers use (PROTOCOL 4.0)."""
+    response = _json(status, encode_struct({"error": message, "data": None, "status": status}))
+    response.headers += headers or []
+    return response
+
+
+def run_complete(
+    response: Response, *, duration_ns: int, error: str | None = None, raw_allowed: bool = False
+) -> Op:
+    """The op that ends a run with the handler's response.
+
+    Args:
+        raw_allowed: whether the server reads `raw`. If not, a body that is not UTF-8 cannot be
+            carried: the run then ends with a 500 that says so, and of repeated headers the
+            values are joined.
+    """
+    text = _utf8(response.body)
+    headers = _joined(response.headers)
+    data = ResultData(response.status, headers, text or "", duration_ns, error)
+    if raw_allowed and (text is None or len(headers) != len(response.headers)):
+        data.raw = RawResponse(
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers],
+            base64.b64encode(response.body).decode(),
+        )
+    elif text is None:
+        message = (
+            "the response's body is not UTF-8 text, which this server cannot carry; "
+            "answer such requests without waiting steps, or encode the body"
+        )
+        error_response = error_answer(500, message)
+        data = ResultData(
+            500, _joined(error_response.headers), error_response.body.decode(), duration_ns, message
+        )
+    return Op(OpCode.RUN_COMPLETE, COMPLETE, data=msgspec.Raw(encode_struct(data)))
+
+
+def _json(status: int, body: bytes) -> Response:
+    length = (b"content-length", str(len(body)).encode())
+    return Response(status, [JSON, length], body)
+
+
+def _utf8(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _joined(headers: Headers) -> dict[str, str]:
+    """A map of headers; a repeated one becomes a list in one line (RFC 9110, 5.3)."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        joined[key] = f"{joined[key]}, {text}" if key in joined else text
+    return joined

@@ -1,0 +1,73 @@
+"""Signing keys and `X-Inngest-Signature` (PROTOCOL 2). The time is an argument."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+
+_PREFIX = re.compile(r"^signkey-\w+-")
+_SIGNATURE = re.compile(r"t=([0-9]{1,15})&s=([0-9a-f]{64})")
+TOLERANCE = 300
+"""Seconds by which a signature's time may differ from ours, in both directions."""
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """A signing key as (prefix, rest); the prefix `signkey-<env>-` may be empty."""
+    match = _PREFIX.match(key)
+    end = match.end() if match else 0
+    return key[:end], key[end:]
+
+
+def hash_key(key: str) -> str:
+    """What goes behind `Bearer`: the prefix, then SHA-256 of the decoded key, as hex.
+
+    Raises:
+        ValueError: the part after the prefix is not hexadecimal.
+    """
+    prefix, rest = split_key(key)
+    try:
+        raw = bytes.fromhex(rest)
+    except ValueError:
+        raise ValueError(
+            "the signing key must be hexadecimal, with or without a 'signkey-<env>-' prefix"
+        ) from None
+    return prefix + hashlib.sha256(raw).hexdigest()
+
+
+def bearer_matches(authorization: str, keys: Iterable[str]) -> bool:
+    """Whether an `Authorization` value names one of `keys`, plain or hashed (PROTOCOL 2.2)."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        return False
+    offered = split_key(token.strip())[1].encode()
+    matches = False
+    for key in keys:
+        for accepted in (split_key(key)[1], split_key(hash_key(key))[1]):
+            matches |= hmac.compare_digest(offered, accepted.encode())
+    return matches
+
+
+def sign(key: str, body: bytes, now: int) -> str:
+    """The value of `X-Inngest-Signature` for `body` at `now` (whole seconds since the epoch)."""
+    return f"t={now}&s={_digest(key, body, str(now))}"
+
+
+def verify(header: str, body: bytes, keys: Iterable[str], now: float) -> bool:
+    """Whether `header` signs `body` under one of `keys`, not more than `TOLERANCE` from `now`."""
+    match = _SIGNATURE.fullmatch(header)
+    if match is None:
+        return False
+    stamp, signature = match.groups()
+    if abs(now - int(stamp)) > TOLERANCE:
+        return False
+    valid = False
+    for key in keys:
+        valid |= hmac.compare_digest(_digest(key, body, stamp).encode(), signature.encode())
+    return valid
+
+
+def _digest(key: str, body: bytes, stamp: str) -> str:
+    secret = split_key(key)[1].encode()
+    return hmac.new(secret, body + stamp.encode(), hashlib.sha256).hexdigest()

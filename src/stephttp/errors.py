@@ -1,0 +1,142 @@
+"""Public exceptions.
+
+    Exception
+    └── StephttpError                 everything this package raises on purpose
+        ├── StepError                 a step failed for good (raised where the step is called)
+        ├── NonRetriableError         raise it inside a step: do not retry
+        ├── ConfigurationError        a setting is missing or makes no sense
+        ├── UsageError                a step tool was used where it cannot work
+        │   ├── OutsideRunError       a waiting tool outside a request behind the middleware
+        │   ├── NestedStepError       a step inside the body of another step
+        │   └── CannotWaitError       a step must wait, but the answer is already under way
+        ├── StepResultError           a step's result has no JSON form, or does not fit its type
+        └── APIError                  the engine (or Inngest) could not be asked, or refused
+            ├── APIConnectionError    no answer: refused, reset, timed out
+            └── APIStatusError        an answer that is not 2xx
+
+    BaseException
+    └── Suspended                     ends a *blocking* handler whose run goes on in the background
+
+This module imports nothing of the package, so that every layer may use it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "CannotWaitError",
+    "ConfigurationError",
+    "NestedStepError",
+    "NonRetriableError",
+    "OutsideRunError",
+    "StepError",
+    "StepResultError",
+    "StephttpError",
+    "Suspended",
+    "UsageError",
+]
+
+
+class StephttpError(Exception):
+    """Base class of all errors that this package raises on purpose."""
+
+
+class StepError(StephttpError):
+    """A step failed for good.
+
+    Raised by ``step.run`` when the step's failure is remembered from an earlier execution.
+    (In the execution in which the step fails for the last time, the original exception is
+    raised.)
+
+    Attributes:
+        name: class name of the original exception.
+        message: its text.
+        stack: its traceback as text, or ``None``.
+        data: what the step attached to the failure (JSON), or ``None``.
+    """
+
+    def __init__(
+        self, message: str, name: str = "Error", stack: str | None = None, data: Any = None
+    ) -> None:
+        super().__init__(message, name, stack, data)
+        self.message = message
+        self.name = name
+        self.stack = stack
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
+
+
+class NonRetriableError(StephttpError):
+    """Raise it inside a step to fail the step at once, whatever retries are left."""
+
+
+class ConfigurationError(StephttpError):
+    """A setting is missing or makes no sense; the message names it and the fix."""
+
+
+class UsageError(StephttpError):
+    """A step tool was used where it cannot work; the message says what to do instead."""
+
+
+class OutsideRunError(UsageError):
+    """A waiting tool was called outside a request that passes through the middleware."""
+
+
+class NestedStepError(UsageError):
+    """A step tool was called inside the body of another step."""
+
+
+class CannotWaitError(UsageError):
+    """A step must wait, but the response has begun, so the caller can no longer be redirected."""
+
+
+class StepResultError(StephttpError):
+    """A step's result cannot be stored as JSON, or does not fit the declared return type."""
+
+
+class APIError(StephttpError):
+    """The engine (or Inngest server) could not be asked, or refused."""
+
+
+class APIConnectionError(APIError):
+    """No answer from the server: connection refused or reset, name not found, or timed out."""
+
+
+class APIStatusError(APIError):
+    """The server answered with a status that is not 2xx.
+
+    Attributes:
+        status: HTTP status code.
+        body: the answer's body, as bytes.
+    """
+
+    def __init__(self, message: str, status: int, body: bytes = b"") -> None:
+        super().__init__(message, status, body)
+        self.message = message
+        self.status = status
+        self.body = body
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Suspended(BaseException):
+    """Ends a blocking handler whose run goes on in the background. Not an error.
+
+    The caller has been (or is about to be) redirected, and the engine will call this endpoint
+    again when the wait is over; finished steps then return at once. The exception only unwinds
+    the current call, so let it pass: do not catch ``BaseException`` around steps, or re-raise
+    what you caught. Catching it changes nothing for the caller.
+    """
+
+    def __init__(self, waiting_for: str = "a step") -> None:
+        super().__init__(
+            f"this request now waits for {waiting_for} and goes on later, in a new call of the "
+            "same endpoint; this exception ends the present call and is not an error"
+        )
