@@ -1,0 +1,137 @@
+"""The requests of the checkpoint API and the answers to them (PROTOCOL 4), as pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from stephttp._client.flow import Answer, Call
+from stephttp._core.codec import encode_struct
+from stephttp._core.memo import decode_memos
+from stephttp._core.ops import Op
+from stephttp._version import __version__
+from stephttp.errors import APIStatusError
+
+EVENT_NAME = "inngest/http.request"
+"""The name under which a real server restores query and body (PROTOCOL 6.1)."""
+
+REQUEST_VERSION = 2
+SDK = f"stephttp-py:v{__version__}"
+_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
+_ACTIONS_HEADERS = {**_HEADERS, "x-stephttp-accept": "pending"}
+
+
+class NewAPIRunData(Struct):
+    """The request that started a run, as the data of its event."""
+
+    domain: str
+    method: str
+    path: str
+    fn: str = ""
+    ip: str = ""
+    content_type: str = ""
+    query_params: str = ""
+    body: bytes | None = None
+    """Raw; base64 on the wire."""
+
+
+class RunEvent(Struct):
+    """The synthetic event behind a run."""
+
+    data: NewAPIRunData
+    ts: int
+    """Milliseconds since the epoch."""
+    name: str = EVENT_NAME
+
+
+class CheckpointNewRunRequest(Struct, omit_defaults=True):
+    """The first checkpoint of a run."""
+
+    run_id: str
+    event: RunEvent
+    steps: list[Op]
+    retries: int | None = None
+    request_version: int | None = None
+
+
+class CheckpointRun(Struct):
+    """What the server calls a run, its function and its app."""
+
+    run_id: str
+    fn_id: str
+    app_id: str
+    token: str = ""
+
+
+class _NewRunAnswer(Struct):
+    data: CheckpointRun
+
+
+class _Steps(Struct):
+    run_id: str
+    steps: list[Op]
+    ts: int
+
+
+_new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
+
+
+def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
+    """The body of the first checkpoint."""
+    return encode_struct(request)
+
+
+def post_new_run(body: bytes) -> Call:
+    """Send an encoded first checkpoint."""
+    return Call("POST", "/v1/http/runs", body, _HEADERS)
+
+
+def read_new_run(answer: Answer) -> CheckpointRun:
+    """Read the answer to a first checkpoint.
+
+    Raises:
+        APIStatusError: it is not what a server answers.
+    """
+    try:
+        return _new_run_answer.decode(answer.body).data
+    except msgspec.MsgspecError as error:
+        raise _unreadable(answer, "POST /v1/http/runs", error) from error
+
+
+def post_steps(run_id: str, ops: list[Op], now_ms: int) -> Call:
+    """Send further ops of a run."""
+    body = encode_struct(_Steps(run_id, ops, now_ms))
+    return Call("POST", f"/v1/http/runs/{run_id}/steps", body, _HEADERS)
+
+
+def get_actions(run_id: str) -> Call:
+    """Ask for what the server remembers of a run."""
+    return Call("GET", f"/v0/runs/{run_id}/actions", None, _ACTIONS_HEADERS)
+
+
+def read_actions(answer: Answer) -> dict[str, Raw]:
+    """Read the memoised steps, by step hash.
+
+    Raises:
+        APIStatusError: it is not what a server answers.
+    """
+    try:
+        return decode_memos(answer.body)
+    except ValueError as error:
+        raise _unreadable(answer, "GET /v0/runs/…/actions", error) from error
+
+
+def features(answer: Answer) -> frozenset[str]:
+    """The extras that our own engine announces (DESIGN 3.8); a real server announces none."""
+    return frozenset(answer.headers.get("x-stephttp-features", "").replace(",", " ").split())
+
+
+def output_path(run_id: str, token: str) -> str:
+    """Where the run's result is waited for."""
+    return f"/v1/http/runs/{run_id}/output?token={token}"
+
+
+def _unreadable(answer: Answer, what: str, error: Any) -> APIStatusError:
+    return APIStatusError(f"{what}: cannot read the answer: {error}", answer.status, answer.body)

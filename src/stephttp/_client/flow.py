@@ -1,0 +1,114 @@
+"""One call of the checkpoint API with its retries and its change of keys, as a generator.
+
+A flow yields what it needs, a `Call` or a `Pause`, and is sent the `Answer`, or has an
+`APIConnectionError` thrown in. It does no I/O, so that one text serves the sync and the async
+driver.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+
+from stephttp._core.signatures import hash_key
+from stephttp.errors import APIConnectionError, APIError, APIStatusError
+
+ATTEMPTS = 5
+FIRST_PAUSE = 0.1
+MAX_PAUSE = 5.0
+RETRIED_STATUSES = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request to the API."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Its response. Header names are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so many seconds before going on."""
+
+    seconds: float
+
+
+class Keys:
+    """The signing keys of a process. A 401 moves it to the fallback key, for good."""
+
+    def __init__(self, primary: str = "", fallback: str = "") -> None:
+        self._bearers = [hash_key(key) for key in (primary, fallback) if key]
+
+    def __repr__(self) -> str:
+        return f"<Keys: {len(self._bearers)}>"
+
+    @property
+    def bearer(self) -> str | None:
+        """What goes behind `Bearer`; `None` without a key."""
+        return self._bearers[0] if self._bearers else None
+
+    def reject(self, bearer: str | None) -> bool:
+        """`bearer` was refused; whether another one is worth trying."""
+        if len(self._bearers) > 1 and bearer == self._bearers[0]:
+            del self._bearers[0]
+        return self.bearer != bearer
+
+
+def backoff(attempt: int, rng: random.Random) -> float:
+    """Seconds to wait before `attempt` (from 1): doubling, capped, with jitter down to half."""
+    ceiling = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** (attempt - 1))
+    return ceiling * rng.uniform(0.5, 1)
+
+
+def send(
+    call: Call, keys: Keys, rng: random.Random
+) -> Generator[Call | Pause, Answer | None, Answer]:
+    """Make `call`, five times at the most.
+
+    Raises:
+        APIConnectionError: no attempt was answered.
+        APIStatusError: refused (4xx, at once), or the last attempt failed (5xx, 408, 425, 429).
+    """
+    error: APIError = APIConnectionError("not attempted")
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            yield Pause(backoff(attempt, rng))
+        try:
+            bearer = keys.bearer
+            answer = yield _with_bearer(call, bearer)
+            if answer is not None and answer.status == 401 and keys.reject(bearer):
+                answer = yield _with_bearer(call, keys.bearer)
+        except APIConnectionError as problem:
+            error = problem
+            continue
+        assert answer is not None, "a Call is answered by an Answer"
+        if 200 <= answer.status < 300:
+            return answer
+        error = APIStatusError(
+            f"{call.method} {call.path}: the server answered {answer.status}: "
+            f"{answer.body[:500].decode(errors='replace')}",
+            answer.status,
+            answer.body,
+        )
+        if answer.status < 500 and answer.status not in RETRIED_STATUSES:
+            break
+    raise error
+
+
+def _with_bearer(call: Call, bearer: str | None) -> Call:
+    if bearer is None:
+        return call
+    return replace(call, headers={**call.headers, "authorization": f"Bearer {bearer}"})

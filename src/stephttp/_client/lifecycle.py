@@ -1,0 +1,245 @@
+"""The turning points of a run as flows: finish, suspend, resume, conclude.
+
+The adapters (ASGI, later WSGI) call them with neutral requests and responses and drive them with
+the driver they have.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+from ulid import ULID
+
+from stephttp._client import endpoints
+from stephttp._client.drivers import Flow
+from stephttp._client.endpoints import CheckpointNewRunRequest, NewAPIRunData, RunEvent
+from stephttp._client.flow import Keys, send
+from stephttp._core import capsule, replies, signatures
+from stephttp._core.codec import encode_struct
+from stephttp._core.ids import CAPSULE, CAPSULE_NAME
+from stephttp._core.memo import MemoKind
+from stephttp._core.messages import Request, Response
+from stephttp._core.ops import Op, OpCode, Userland
+from stephttp._core.run import Run
+from stephttp.errors import APIConnectionError, APIError, APIStatusError
+from stephttp.options import Settings
+
+logger = logging.getLogger("stephttp")
+
+_RETRY_SOON = [(b"retry-after", b"5")]
+_SERVER_HEADERS = frozenset(
+    {
+        b"x-inngest-signature",
+        b"x-inngest-req-version",
+        b"x-inngest-generation-id",
+        b"x-inngest-job-id",
+    }
+)
+"""Of these a server sends all; one is enough to know its call, even if a proxy ate the others."""
+
+
+def claims_reentry(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request says that it comes from the server. It is then verified, or refused:
+    it never starts a new run."""
+    has_run_id = has_other = False
+    for name, value in headers:
+        if name == b"x-run-id":
+            has_run_id = bool(value)
+        elif name in _SERVER_HEADERS:
+            has_other = True
+    return has_run_id and has_other
+
+
+@dataclass(slots=True)
+class Resumed:
+    """A run that a re-entry goes on with."""
+
+    run: Run
+    attempt: int
+    """How many calls for the same purpose failed before, as far as the server tells."""
+    raw_allowed: bool
+    """Whether the server reads `raw` in a result (DESIGN 3.8)."""
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """What all runs of a provider share."""
+
+    settings: Settings
+    keys: Keys
+    now_ns: Callable[[], int]
+    rng: random.Random
+
+    def first_checkpoint(self, run: Run, request: Request, fn_id: str, ops: list[Op]) -> bytes:
+        """Encode the checkpoint that tells the server of a run."""
+        event = RunEvent(
+            NewAPIRunData(
+                domain=self._origin(request),
+                method=request.method,
+                path=request.path,
+                fn=fn_id,
+                ip=request.client[0] if request.client else "",
+                content_type=request.header(b"content-type"),
+                query_params=request.query,
+                body=request.body or None,
+            ),
+            ts=self.now_ns() // 1_000_000,
+        )
+        return endpoints.checkpoint_new_run(
+            CheckpointNewRunRequest(run.run_id, event, ops, run.retries, endpoints.REQUEST_VERSION)
+        )
+
+    def finished(
+        self,
+        run: Run,
+        request: Request,
+        response: Response,
+        *,
+        fn_id: str,
+        duration_ns: int,
+        error: str | None,
+    ) -> bytes:
+        """A run that ended without waiting, as one checkpoint for the background."""
+        # The caller has its answer; of a body that is not text only the record is poorer.
+        body = response.body.decode(errors="replace").encode()
+        complete = replies.run_complete(
+            Response(response.status, response.headers, body), duration_ns=duration_ns, error=error
+        )
+        return self.first_checkpoint(run, request, fn_id, [*run.take_ops(), complete])
+
+    def deliver(self, checkpoint: bytes) -> Flow[None]:
+        """Send an encoded first checkpoint; the answer tells nothing that a finished run needs."""
+        yield from send(endpoints.post_new_run(checkpoint), self.keys, self.rng)
+
+    def suspend(self, run: Run, request: Request, fn_id: str) -> Flow[Response]:
+        """Hand a run that must wait to the server, and say what its caller gets."""
+        kept = capsule.pack(request, self.settings.restored_headers)
+        remember = Op(
+            OpCode.STEP_RUN,
+            CAPSULE,
+            CAPSULE_NAME,
+            CAPSULE_NAME,
+            data=msgspec.Raw(encode_struct(kept)),
+            userland=Userland(CAPSULE_NAME),
+        )
+        checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *run.take_ops()])
+        try:
+            answer = yield from send(endpoints.post_new_run(checkpoint), self.keys, self.rng)
+            token = endpoints.read_new_run(answer).token
+        except APIError as error:
+            logger.error("stephttp: run %s must wait, but the server did not take it: %s",
+                         run.run_id, error)  # fmt: skip
+            return _not_taken(error)
+        location = self.settings.base_url + endpoints.output_path(run.run_id, token)
+        return replies.redirect(location)
+
+    def resume(self, request: Request) -> Flow[Resumed | Response]:
+        """Check a re-entry and load its run; a `Response` refuses it.
+
+        `request` is changed into what the original caller sent.
+        """
+        refusal = self._verify(request)
+        if refusal is not None:
+            return refusal
+        run_id = request.header(b"x-run-id")
+        try:
+            ULID.from_str(run_id)
+        except ValueError:
+            return replies.error_answer(400, f"x-run-id: {run_id!r} is not a ULID")
+        try:
+            answer = yield from send(endpoints.get_actions(run_id), self.keys, self.rng)
+            run = Run(run_id, endpoints.read_actions(answer))
+        except APIStatusError as error:
+            if error.status == 410:  # ended meanwhile; nothing is to be done (PROTOCOL 12.1)
+                return replies.ops_answer([])
+            if error.status == 404:
+                return replies.error_answer(404, f"run {run_id} is not known to the server")
+            return _state_unavailable(run_id, error)
+        except APIConnectionError as error:
+            return _state_unavailable(run_id, error)
+        generation = request.header(b"x-inngest-generation-id")
+        stored = run.memo_of(CAPSULE)
+        if stored is not None and stored.kind is MemoKind.VALUE:
+            try:
+                capsule.restore(request, capsule.unpack(stored.raw))
+            except ValueError as error:
+                return replies.error_answer(400, f"run {run_id}: {error}")
+        return Resumed(
+            run,
+            attempt=int(generation) - 1 if generation.isdecimal() else 0,
+            raw_allowed="raw-response" in endpoints.features(answer),
+            started_ns=self.now_ns(),
+        )
+
+    def flush(self, run: Run) -> Flow[None]:
+        """Send the finished steps of a resumed run while its handler goes on."""
+        while ops := run.take_finished():
+            call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
+            yield from send(call, self.keys, self.rng)
+
+    def conclude(
+        self, resumed: Resumed, response: Response, error: str | None = None
+    ) -> Flow[Response]:
+        """Answer a re-entry whose handler has ended.
+
+        Args:
+            response: what the handler sent; of no matter when the run waits again.
+            error: the exception that ended it, as text.
+
+        Raises:
+            APIError: finished steps could not be stored, so the server must call again.
+        """
+        run = resumed.run
+        if run.suspended:
+            return replies.ops_answer(run.take_ops())
+        yield from self.flush(run)
+        complete = replies.run_complete(
+            response,
+            duration_ns=max(0, self.now_ns() - resumed.started_ns),
+            error=error,
+            raw_allowed=resumed.raw_allowed,
+        )
+        again = response.status >= 500 and resumed.attempt < run.retries
+        return replies.result_answer(complete, again=again)
+
+    def _verify(self, request: Request) -> Response | None:
+        if self.settings.dev:
+            return None
+        if not self.settings.keys:
+            return replies.error_answer(
+                401, "no signing key is configured, so this call cannot be verified; "
+                "set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development",
+            )  # fmt: skip
+        header = request.header(b"x-inngest-signature")
+        now = self.now_ns() / 1_000_000_000
+        if not signatures.verify(header, request.body, self.settings.keys, now):
+            return replies.error_answer(401, "x-inngest-signature: missing, wrong or too old")
+        return None
+
+    def _origin(self, request: Request) -> str:
+        """Where the server re-enters. Nothing the caller sends decides it, but in development."""
+        host = request.header(b"host") if self.settings.dev else ""
+        return f"{request.scheme}://{host}" if host else self.settings.domain
+
+
+def unavailable(message: str) -> Response:
+    """The server cannot be reached: the one who calls should come again soon."""
+    return replies.error_answer(503, message, headers=_RETRY_SOON)
+
+
+def _state_unavailable(run_id: str, error: APIError) -> Response:
+    logger.error("stephttp: the state of run %s cannot be loaded: %s", run_id, error)
+    return unavailable(f"the state of run {run_id} cannot be loaded: {error}")
+
+
+def _not_taken(error: APIError) -> Response:
+    if isinstance(error, APIStatusError) and error.status == 413:
+        return replies.error_answer(413, "the request and its steps are too large to be kept")
+    if isinstance(error, APIStatusError) and 400 <= error.status < 500:
+        return replies.error_answer(500, "this request cannot go on in the background")
+    return unavailable("this request has to go on in the background, which is not possible now")

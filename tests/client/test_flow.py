@@ -1,0 +1,98 @@
+"""The retry flow, played by hand: what it asks for, and what it makes of each answer."""
+
+import random
+from typing import Any
+
+import pytest
+
+from stephttp._client.flow import ATTEMPTS, MAX_PAUSE, Answer, Call, Keys, Pause, backoff, send
+from stephttp.errors import APIConnectionError, APIStatusError
+
+PRIMARY, FALLBACK = "aa" * 16, "bb" * 16
+CALL = Call("POST", "/v1/http/runs", b"{}")
+
+
+def play(keys: Keys, *answers: Answer | Exception) -> tuple[list[Call], list[float], Any]:
+    """Feed `answers` in turn; returns the calls made, the pauses asked for, and the outcome."""
+    flow = send(CALL, keys, random.Random(1))
+    calls: list[Call] = []
+    pauses: list[float] = []
+    feed = iter(answers)
+    try:
+        wanted = next(flow)
+        while True:
+            if isinstance(wanted, Pause):
+                pauses.append(wanted.seconds)
+                wanted = next(flow)
+                continue
+            calls.append(wanted)
+            answer = next(feed)
+            wanted = flow.throw(answer) if isinstance(answer, Exception) else flow.send(answer)
+    except StopIteration as end:
+        return calls, pauses, end.value
+    except (APIConnectionError, APIStatusError) as error:
+        return calls, pauses, error
+
+
+def answer(status: int) -> Answer:
+    return Answer(status, {}, b"text")
+
+
+def test_a_good_answer_is_returned_at_once() -> None:
+    calls, pauses, outcome = play(Keys(), answer(200))
+    assert (calls, pauses, outcome) == ([CALL], [], answer(200))
+
+
+@pytest.mark.parametrize(
+    "failure", [answer(500), answer(503), answer(429), APIConnectionError("x")]
+)
+def test_what_may_pass_is_tried_five_times(failure: Answer | Exception) -> None:
+    calls, pauses, outcome = play(Keys(), *[failure] * ATTEMPTS)
+    assert len(calls) == ATTEMPTS
+    assert len(pauses) == ATTEMPTS - 1
+    assert pauses == sorted(pauses)
+    assert isinstance(outcome, APIConnectionError | APIStatusError)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413])
+def test_what_cannot_pass_is_not_tried_again(status: int) -> None:
+    calls, pauses, outcome = play(Keys(PRIMARY), answer(status))
+    assert (len(calls), pauses) == (1, [])
+    assert isinstance(outcome, APIStatusError)
+    assert (outcome.status, outcome.body) == (status, b"text")
+
+
+def test_it_recovers() -> None:
+    _, pauses, outcome = play(Keys(), APIConnectionError("x"), answer(502), answer(200))
+    assert outcome == answer(200)
+    assert len(pauses) == 2
+
+
+def test_a_refused_key_gives_way_to_the_fallback_for_good() -> None:
+    keys = Keys(PRIMARY, FALLBACK)
+    first = keys.bearer
+    calls, pauses, outcome = play(keys, answer(401), answer(200))
+    assert [call.headers["authorization"] for call in calls] == [
+        f"Bearer {first}",
+        f"Bearer {keys.bearer}",
+    ]
+    assert (pauses, outcome) == ([], answer(200))
+    assert keys.bearer != first
+    calls, _, outcome = play(keys, answer(401))
+    assert len(calls) == 1
+    assert isinstance(outcome, APIStatusError)
+
+
+def test_without_a_key_there_is_no_authorization() -> None:
+    calls, _, _ = play(Keys(), answer(200))
+    assert calls[0].headers == {}
+
+
+def test_keys_do_not_show() -> None:
+    assert PRIMARY not in repr(Keys(PRIMARY))
+
+
+@pytest.mark.parametrize("attempt", range(1, 60, 7))
+def test_pauses_double_up_to_a_cap(attempt: int) -> None:
+    full = min(MAX_PAUSE, 0.1 * 2 ** (attempt - 1))
+    assert full / 2 <= backoff(attempt, random.Random(attempt)) <= full
