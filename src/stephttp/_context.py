@@ -1,0 +1,251 @@
+"""The run that the current code belongs to, and what joins the pure core to the world.
+
+A `RunScope` is one run in one call of the handler, with the clock, the event loop and the lock
+that the core does not have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+from stephttp._core import codec
+from stephttp._core.run import Run, State, Step, Verdict
+from stephttp.errors import NestedStepError, OutsideRunError, Suspended
+
+current_run: ContextVar[RunScope | None] = ContextVar("stephttp_run", default=None)
+_inside_step: ContextVar[str | None] = ContextVar("stephttp_step", default=None)
+
+SETTLE_TICKS = 16
+"""Turns of the event loop after which code that only passes results on (gather, task groups,
+nested in each other) has come to its next step: each level of nesting takes two or three."""
+
+
+class RunScope:
+    """One run in one call of the handler, on one event loop.
+
+    Args:
+        run: its state machine.
+        now_ns: the clock, nanoseconds since the epoch.
+        on_record: called on the event loop when a step of a resumed run was recorded.
+    """
+
+    __slots__ = (
+        "_cancelling_before",
+        "_lock",
+        "_loop",
+        "_on_record",
+        "_parked",
+        "_settling",
+        "_task",
+        "_thread",
+        "configured",
+        "fn_id",
+        "now_ns",
+        "run",
+    )
+
+    def __init__(
+        self, run: Run, now_ns: Callable[[], int], on_record: Callable[[], None] | None = None
+    ) -> None:
+        self.run = run
+        self.now_ns = now_ns
+        self.fn_id = ""
+        self.configured = False
+        self._on_record = on_record
+        self._lock = threading.Lock()  # `def` routes run their steps in worker threads
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._task = asyncio.current_task()
+        self._cancelling_before: int | None = None
+        self._settling = 0
+        self._parked: set[asyncio.Future[None]] = set()
+
+    def meet(self, step_id: str, handler: Callable[..., Any]) -> StepCall:
+        """Come to a step that runs in this process."""
+        _refuse_nesting(step_id)
+        with self._lock:
+            step = self.run.begin(step_id)
+        return StepCall(self, step, codec.return_annotation(handler))
+
+    def sleep(self, step_id: str, until: timedelta | datetime) -> StepCall:
+        """Come to a sleep."""
+        _refuse_nesting(step_id)
+        with self._lock:
+            step = self.run.sleep(step_id, until)
+        return StepCall(self, step, Any)
+
+    async def park(self) -> None:
+        """Wait where the handler cannot go on, until it is ended. Never returns."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._parked.add(future)
+        self._settle()
+        try:
+            if self.run.state is State.ENDED:
+                future.cancel()
+            await future
+        finally:
+            self._parked.discard(future)
+
+    def leave(self, waiting_for: str) -> Suspended:
+        """The blocking counterpart of `park`: an exception for the caller to raise."""
+        with self._lock:
+            self.run.unwind()
+        return Suspended(f"step {waiting_for!r}")
+
+    def recorded(self) -> None:
+        """A step's end was recorded: pass it on, and see whether the handler can still progress."""
+        if self._on_record is None and not self.run.suspended:
+            return
+        if threading.get_ident() == self._thread:
+            self._after_record()
+        else:
+            self._loop.call_soon_threadsafe(self._after_record)
+
+    def close(self, error: BaseException | None) -> bool:
+        """The handler has ended, with or without `error`: release whatever is still parked.
+
+        Returns:
+            Whether somebody else wants the current task cancelled.
+        """
+        task, self._task = self._task, None
+        for future in self._parked:
+            future.cancel()
+        if task is None or self._cancelling_before is None:
+            return isinstance(error, asyncio.CancelledError)
+        # Compared to before and not to zero: a task group that failed leaves a count of its own
+        # (fixed in Python 3.13).
+        if task.cancelling() > self._cancelling_before:
+            task.uncancel()
+        return task.cancelling() > self._cancelling_before
+
+    def _after_record(self) -> None:
+        if self._on_record is not None:
+            self._on_record()
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.run.suspended and self.run.settled:
+            if not self._settling:
+                self._loop.call_soon(self._tick)
+            self._settling = SETTLE_TICKS
+
+    def _tick(self) -> None:
+        """End the handler once it has waited, without running a step, for long enough.
+
+        The handler's own task is cancelled, so that `gather`, task groups, cancel scopes and
+        `finally` blocks do what they do for any cancellation, in their order. That is done once:
+        a second cancellation would hit clean-up that awaits something. What is parked all the
+        same, because code on the way caught the first, is then cancelled where it is parked.
+        """
+        self._settling -= 1
+        if self._task is None or not self.run.settled:
+            self._settling = 0
+        elif self._settling:
+            self._loop.call_soon(self._tick)
+        elif self._cancelling_before is not None or not self._parked:
+            self.run.unwind()
+            for future in self._parked:
+                future.cancel()
+        else:
+            self.run.unwind()
+            self._cancelling_before = self._task.cancelling()
+            self._task.cancel()
+            self._settle()
+
+
+class StepCall:
+    """One step of one run, and the attempt to execute it as a context manager."""
+
+    __slots__ = (
+        "_annotation",
+        "_raw",
+        "_scope",
+        "_started",
+        "_step",
+        "_token",
+        "_value",
+        "suspended",
+    )
+
+    def __init__(self, scope: RunScope, step: Step, annotation: Any) -> None:
+        self._scope = scope
+        self._step = step
+        self._annotation = annotation
+        self._raw: bytes | None = None
+        self.suspended = step.verdict is Verdict.SUSPEND
+
+    @property
+    def executes(self) -> bool:
+        """Whether the step's body has to run now."""
+        return self._step.verdict is Verdict.EXECUTE
+
+    def complete(self, value: Any) -> None:
+        """The body returned `value`. Raises `StepResultError` when that cannot be stored."""
+        raw = codec.encode_result(value, self._step.step_id)
+        self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
+        self._raw = raw
+
+    def result(self) -> Any:
+        """What the handler gets: the value, or the remembered failure as `StepError`."""
+        if self._raw is not None:
+            return self._value
+        memo = self._step.memo
+        assert memo is not None, "a step that neither ran nor is remembered has no result"
+        if memo.error is not None:
+            raise codec.step_error(memo.error)
+        return codec.decode_result(memo.raw, self._annotation, self._step.step_id)
+
+    def __enter__(self) -> None:
+        self._token: Token[str | None] = _inside_step.set(self._step.step_id)
+        self._started = self._scope.now_ns()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        _inside_step.reset(self._token)
+        scope, run, step = self._scope, self._scope.run, self._step
+        duration = max(0, scope.now_ns() - self._started)
+        with scope._lock:
+            if self._raw is not None:
+                run.complete(step, self._raw, self._started, duration)
+            elif isinstance(error, Exception):
+                info = codec.error_info(error)
+                self.suspended = run.fail(step, info, self._started, duration) is Verdict.SUSPEND
+            else:
+                run.abandon(step)
+        scope.recorded()
+        return self.suspended
+
+
+def run_scope(tool: str) -> RunScope:
+    """The current run, for a tool that cannot do without one.
+
+    Raises:
+        OutsideRunError: there is none.
+    """
+    scope = current_run.get()
+    if scope is None:
+        raise OutsideRunError(
+            f"step.{tool} was called outside a request that passes through the stephttp "
+            "middleware, so there is nothing that could wait; wrap the application with "
+            "provider.asgi(app), or call it from a handler"
+        )
+    return scope
+
+
+def _refuse_nesting(step_id: str) -> None:
+    outer = _inside_step.get()
+    if outer is not None:
+        raise NestedStepError(
+            f"step {step_id!r} was called inside the body of step {outer!r}; call it before or "
+            "after, or call the plain function"
+        )
