@@ -1,0 +1,157 @@
+"""What an endpoint's answer to a re-entry means (PROTOCOL 6.3). Pure.
+
+answer                                             meaning
+no `x-inngest-sdk` header                          502, 503, 504: transient failure
+                                                   any other status: counted failure
+JSON array of ops, any status                      ops
+JSON object that is a completing op, 2xx           ops
+JSON object that is a completing op, not 2xx       counted failure; its data is the result
+                                                   if no attempt is left
+other 2xx                                          the result (206: must be readable as ops
+                                                   if it looks like them)
+other 502, 503, 504                                transient failure
+other not 2xx                                      counted failure
+not 2xx with `x-inngest-no-retry: true`            final failure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from stephttp._core.ops import COMPLETING_OPS, Op
+from stephttp.engine.happenings import Failure, FailureKind, Hints
+from stephttp.engine.waits import retry_after_ms
+
+_TRANSIENT = frozenset({502, 503, 504})
+_EXCERPT = 300
+_OPS = msgspec.json.Decoder(list[Op])
+_OP = msgspec.json.Decoder(Op)
+_PRIVATE = ("x-inngest-", "x-run-id", "x-stephttp-", "server-timing", "date", "server")
+"""Headers of a plain answer that are meant for the engine, or made by the server anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An endpoint's answer: status, headers with lower-case names, body."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The first value of a header, or empty text."""
+        return next((value for key, value in self.headers if key == name), "")
+
+
+@dataclass(frozen=True, slots=True)
+class OpsAnswer:
+    """The answer holds ops."""
+
+    ops: list[Op]
+    hints: Hints
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAnswer:
+    """The answer is itself the result; `head` is its status and headers as JSON."""
+
+    body: bytes
+    head: bytes
+
+
+class _ErrorBody(Struct):
+    name: str | None = None
+    message: str | None = None
+    error: Any = None
+
+
+def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failure:
+    """Say what an answer means; see the table on top."""
+    retry_after = retry_after_ms(answer.header("retry-after"), now_ms)
+    transient = FailureKind.TRANSIENT if answer.status in _TRANSIENT else FailureKind.COUNTED
+    if not answer.header("x-inngest-sdk"):
+        message = f"the endpoint answered {answer.status} without passing the request to the SDK"
+        return Failure(transient, "UpstreamError", message + _excerpt(answer.body), retry_after)
+
+    no_retry = answer.header("x-inngest-no-retry").lower() == "true"
+    good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
+    try:
+        ops = _read_ops(answer)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        # Go sends the handler's own answer, which may well be a JSON array; only 206 promises ops.
+        if answer.status == HTTPStatus.PARTIAL_CONTENT:
+            message = f"the endpoint's answer cannot be read as step opcodes: {error}"
+            return Failure(FailureKind.FINAL, "AnswerError", message)
+        ops = None
+
+    completing = len(ops) == 1 and ops[0].op in COMPLETING_OPS if ops else False
+    is_array = answer.body.lstrip()[:1] == b"["
+    if ops is not None and (is_array or good):
+        version = answer.header("x-inngest-req-version")
+        hints = Hints(retry_after, no_retry, int(version) if version.isdecimal() else 0)
+        return OpsAnswer(ops, hints)
+    if good:
+        return PlainAnswer(answer.body, _head(answer))
+
+    kind = FailureKind.FINAL if no_retry else FailureKind.COUNTED if completing else transient
+    name, message = _error(answer)
+    output = bytes(ops[0].data) if ops and isinstance(ops[0].data, msgspec.Raw) else None
+    return Failure(kind, name, message, retry_after, output)
+
+
+def _read_ops(answer: Answer) -> list[Op] | None:
+    """The ops in an answer; `None` if it does not look like any.
+
+    Raises:
+        msgspec.DecodeError: it looks like ops, but is none.
+    """
+    body = answer.body.lstrip()
+    first = body[:1]
+    if first == b"[":
+        # The decoder does not look into the parts that it leaves raw.
+        body.decode()
+        return _OPS.decode(body)
+    if first == b"{" and b'"op"' in body and b"Complete" in body:
+        try:
+            body.decode()
+            op = _OP.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        return [op] if op.op in COMPLETING_OPS else None
+    return None
+
+
+def _head(answer: Answer) -> bytes:
+    kept = [(name, value) for name, value in answer.headers if not name.startswith(_PRIVATE)]
+    # 206 is how the SDK talks to us; the reader of the result asked for no range.
+    partial = answer.status == HTTPStatus.PARTIAL_CONTENT
+    return msgspec.json.encode((HTTPStatus.OK if partial else answer.status, kept))
+
+
+def _error(answer: Answer) -> tuple[str, str]:
+    """Name and message of the error that a failed answer tells of."""
+    try:
+        body = msgspec.json.decode(answer.body, type=_ErrorBody)
+    except (msgspec.DecodeError, RecursionError):
+        body = _ErrorBody()
+    if isinstance(body.error, dict):
+        body = _ErrorBody(_text(body.error.get("name")), _text(body.error.get("message")))
+    message = body.message or _text(body.error)
+    if not message:
+        message = f"the endpoint answered {answer.status}{_excerpt(answer.body)}"
+    return body.name or "EndpointError", message
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _excerpt(body: bytes) -> str:
+    text = body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT].strip()
+    return f": {text}" if text else ""

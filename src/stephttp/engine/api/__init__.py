@@ -1,0 +1,49 @@
+"""The HTTP API: one table of routes, and what errors look like."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from stephttp.engine.api import checkpoint, errors, output, runs, system
+from stephttp.engine.api.guard import secured
+from stephttp.engine.models import Refused
+from stephttp.engine.store import StoreClosedError
+
+_PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
+
+ROUTES = [
+    *(
+        route
+        for prefix in _PREFIXES
+        for route in (
+            Route(prefix, secured(checkpoint.first), methods=["POST"]),
+            Route(f"{prefix}/{{run}}/steps", secured(checkpoint.steps), methods=["POST"]),
+            # Not `secured`: the token in the query is what opens it.
+            Route(
+                f"{prefix}/{{run}}/output",
+                output.output,
+                methods=["GET", "HEAD", "POST", "OPTIONS"],
+            ),
+        )
+    ),
+    Route("/v0/runs/{run}/actions", secured(runs.actions)),
+    Route("/v0/runs/{run}/batch", secured(runs.batch)),
+    Route("/v1/runs", secured(runs.listing)),
+    Route("/v1/runs/{run}", secured(runs.run)),
+    Route("/v1/runs/{run}/steps", secured(runs.steps)),
+    Route("/dev", secured(system.dev)),
+    Route("/health", system.health),
+]
+
+ERROR_HANDLERS: Mapping[Any, Callable[..., Any]] = {
+    Refused: errors.refused,
+    HTTPException: errors.http,
+    sqlite3.Error: errors.storage,
+    StoreClosedError: errors.storage,
+    Exception: errors.unexpected,
+}

@@ -1,0 +1,157 @@
+"""`POST /v1/checkpoint` and `.../{run}/steps`: what handlers report (PROTOCOL 4.2, 4.3)."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from functools import lru_cache
+from hashlib import sha1, sha256
+from urllib.parse import urlsplit
+from uuid import NAMESPACE_OID, UUID
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine import tokens
+from stephttp.engine.api.messages import (
+    NewRunRequest,
+    RequestData,
+    StepsRequest,
+    decode,
+    engine_of,
+    parse_run_id,
+    read_body,
+    wrapped,
+)
+from stephttp.engine.models import NewRun, Refused, Run, RunStatus
+
+_NEW_RUN = msgspec.json.Decoder(NewRunRequest)
+_STEPS = msgspec.json.Decoder(StepsRequest)
+_ENVIRONMENT = UUID(tokens.ENVIRONMENT_ID)
+_ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_NEGATIVE_RETRIES = 4
+_MOST_RETRIES = 20
+_SDK_LENGTH = 100
+
+
+async def first(request: Request) -> Response:
+    """Make a run, with the steps that it has done so far."""
+    engine = engine_of(request)
+    body = await read_body(request, engine.settings.max_body)
+    message = decode(_NEW_RUN, body)
+    run_id = parse_run_id(message.run_id)
+    event, data = message.event, message.event.data
+    _check_endpoint(data)
+    now_ms = engine.clock.now_ms()
+    slug = data.fn or f"{data.method} {data.path}"
+    app_id, fn_id = ids(data.domain, slug)
+    new = NewRun(
+        run_id=run_id,
+        app_id=app_id,
+        fn_id=fn_id,
+        slug=slug,
+        digest=sha256(body).digest(),
+        event_id=event.id or tokens.new_ulid(now_ms, engine.rng),
+        event_name=event.name,
+        event_ts=now_ms if event.ts is None else event.ts,
+        fn=data.fn,
+        domain=data.domain,
+        method=data.method,
+        path=data.path,
+        query=data.query_params,
+        content_type=data.content_type,
+        ip=data.ip,
+        sdk=request.headers.get("x-inngest-sdk", "")[:_SDK_LENGTH],
+        created_ms=now_ms,
+        body=_body(data.body),
+    )
+    version = message.request_version
+    state = Run(
+        run_id=run_id,
+        status=RunStatus.SYNC,
+        retries=_retries(message.retries),
+        request_version=-1 if version is None else version,
+    )
+    await engine.start_run(new, state, message.steps or [])
+    secret, now_s, settings = engine.store.secret, now_ms // 1000, engine.settings
+    jti = tokens.new_ulid(now_ms, engine.rng)
+    return wrapped(
+        {
+            "fn_id": fn_id,
+            "app_id": app_id,
+            "run_id": run_id,
+            "token": tokens.run_token(run_id, secret, now_s, settings.token_lifetime),
+            "realtime_token": tokens.realtime_token(
+                run_id, secret, now_s, settings.realtime_token_lifetime, jti
+            ),
+        },
+        now_ms,
+    )
+
+
+async def steps(request: Request) -> Response:
+    """Take more steps of a run."""
+    engine = engine_of(request)
+    run_id = parse_run_id(request.path_params["run"])
+    message = decode(_STEPS, await read_body(request, engine.settings.max_body))
+    if message.run_id is not None and parse_run_id(message.run_id) != run_id:
+        raise Refused("run_id: the path names another run than the body")
+    for field in ("fn_id", "app_id"):
+        _check_uuid(field, getattr(message, field))
+    await engine.report(run_id, message.steps)
+    return Response()
+
+
+@lru_cache(maxsize=1024)
+def ids(domain: str, slug: str) -> tuple[str, str]:
+    """App id and function id, by the real server's algorithm (PROTOCOL 1.3)."""
+    app_id = _uuid5(_ENVIRONMENT.bytes + domain.encode())
+    return str(app_id), str(_uuid5(app_id.bytes + slug.encode()))
+
+
+def _uuid5(name: bytes) -> UUID:
+    # `uuid.uuid5` takes text only; these names begin with the bytes of another UUID.
+    digest = sha1(NAMESPACE_OID.bytes + name, usedforsecurity=False).digest()
+    return UUID(bytes=digest[:16], version=5)
+
+
+def _check_endpoint(data: RequestData) -> None:
+    if not _ORIGIN.fullmatch(data.domain) or not _port_is_valid(data.domain):
+        raise Refused(
+            f"event.data.domain: {data.domain[:200]!r} is not an origin such as https://host:port"
+        )
+    if not _METHOD.fullmatch(data.method):
+        raise Refused(f"event.data.method: {data.method[:64]!r} is not an HTTP method")
+
+
+def _port_is_valid(origin: str) -> bool:
+    try:
+        return urlsplit(origin).port != 0 and bool(urlsplit(origin).hostname)
+    except ValueError:
+        return False
+
+
+def _check_uuid(field: str, value: str | None) -> None:
+    try:
+        UUID(value or tokens.ENVIRONMENT_ID)
+    except ValueError:
+        raise Refused(f"{field}: {(value or '')[:64]!r} is not a UUID") from None
+
+
+def _retries(value: int | None) -> int:
+    if value is None:
+        return 0
+    return _NEGATIVE_RETRIES if value < 0 else min(value, _MOST_RETRIES)
+
+
+def _body(text: str | None) -> bytes | None:
+    """The original request's body, which JS sends as plain text (PROTOCOL J1)."""
+    if text is None:
+        return None
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return text.encode()

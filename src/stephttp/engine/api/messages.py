@@ -1,0 +1,144 @@
+"""Reading requests and writing answers. Every complaint names the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp._core.ops import Op
+from stephttp.engine.clock import rfc3339
+from stephttp.engine.models import Refused
+
+if TYPE_CHECKING:
+    from stephttp.engine.app import Engine
+
+T = TypeVar("T")
+
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+_WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
+_Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+
+
+class RequestData(Struct):
+    """`event.data` of a first checkpoint: the HTTP request that began the run."""
+
+    domain: str
+    method: str
+    path: str = ""
+    fn: str = ""
+    ip: str = ""
+    content_type: str = ""
+    query_params: str = ""
+    body: str | None = None
+
+
+class RequestEvent(Struct):
+    """`event` of a first checkpoint."""
+
+    data: RequestData
+    name: str = "inngest/http.request"
+    id: str | None = None
+    ts: Annotated[int, Meta(ge=0, lt=2**53)] | None = None
+
+
+class NewRunRequest(Struct):
+    """A first checkpoint (PROTOCOL 4.2)."""
+
+    run_id: str
+    event: RequestEvent
+    steps: list[Op] | None = None
+    request_version: _Int32 | None = None
+    retries: _Int32 | None = None
+
+
+class StepsRequest(Struct):
+    """A further checkpoint (PROTOCOL 4.3)."""
+
+    steps: list[Op]
+    run_id: str | None = None
+    fn_id: str | None = None
+    app_id: str | None = None
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine that serves this application."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refused: it is longer than `limit`.
+    """
+    too_large = Refused(f"body: larger than {limit} bytes", 413)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode a JSON body.
+
+    Raises:
+        Refused: it is no JSON, or not of the right shape.
+    """
+    try:
+        # The decoder passes over what it leaves raw without looking at its encoding.
+        body.decode()
+        return decoder.decode(body)
+    except UnicodeDecodeError as error:
+        raise Refused(f"body: not UTF-8: {error.reason} at byte {error.start}") from None
+    except msgspec.ValidationError as error:
+        match = _WHERE.fullmatch(str(error))
+        what, where = match.group("what", "where") if match else (str(error), None)
+        raise Refused(f"{where or 'body'}: {what}") from None
+    except msgspec.DecodeError as error:
+        raise Refused(f"body: invalid JSON: {error}") from None
+    except RecursionError:
+        raise Refused("body: nested too deeply") from None
+
+
+def parse_run_id(text: str, field: str = "run_id") -> str:
+    """A run id in its canonical form.
+
+    Raises:
+        Refused: it is not a ULID.
+    """
+    run_id = text.upper()
+    if not _ULID.fullmatch(run_id):
+        raise Refused(f"{field}: {text[:64]!r} is not a ULID")
+    return run_id
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer in JSON, as the real server ends it: with a newline."""
+    return Response(
+        msgspec.json.encode(value) + b"\n", status, headers, media_type="application/json"
+    )
+
+
+def wrapped(data: Any, now_ms: int) -> Response:
+    """A good answer of the v1 API."""
+    return json_response({"data": data, "metadata": {"fetched_at": rfc3339(now_ms)}})
+
+
+def error_response(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """An error answer of the API."""
+    return json_response({"error": message, "data": None, "status": status}, status, headers)

@@ -1,0 +1,206 @@
+"""Reading runs: what SDKs load on re-entry (`/v0`), and what people look at (`/v1`)."""
+
+from __future__ import annotations
+
+import sqlite3
+from base64 import b64encode
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine import tokens
+from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
+from stephttp.engine.clock import rfc3339
+from stephttp.engine.models import Refused, RunStatus
+from stephttp.engine.records import unknown
+from stephttp.engine.sql import QUERIES
+
+_MOST_LISTED = 100
+
+
+async def actions(request: Request) -> Response:
+    """Memoised steps of a run that has not ended."""
+    run_id = parse_run_id(request.path_params["run"])
+    pending = "pending" in request.headers.get("x-stephttp-accept", "")
+    unit = partial(_actions, run_id=run_id, pending=pending)
+    body = await engine_of(request).store.read(unit)
+    return Response(body, media_type="application/json")
+
+
+async def batch(request: Request) -> Response:
+    """The event that began a run that has not ended."""
+    run_id = parse_run_id(request.path_params["run"])
+    return json_response([await engine_of(request).store.read(partial(_event, run_id=run_id))])
+
+
+async def run(request: Request) -> Response:
+    """One run."""
+    engine = engine_of(request)
+    run_id = parse_run_id(request.path_params["run"])
+    data = await engine.store.read(partial(_run, run_id=run_id))
+    return wrapped(data, engine.clock.now_ms())
+
+
+async def listing(request: Request) -> Response:
+    """Runs, newest first. `cursor` is the last run id of the page before."""
+    engine = engine_of(request)
+    limit = request.query_params.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit) > 0):
+        raise Refused(f"limit: {limit[:64]!r} is not a positive number")
+    cursor = request.query_params.get("cursor") or None
+    unit = partial(
+        _listing,
+        limit=min(int(limit), _MOST_LISTED),
+        cursor=cursor and parse_run_id(cursor, "cursor"),
+    )
+    return wrapped(await engine.store.read(unit), engine.clock.now_ms())
+
+
+async def steps(request: Request) -> Response:
+    """Steps of a run, in the order in which they were first reported."""
+    engine = engine_of(request)
+    run_id = parse_run_id(request.path_params["run"])
+    unit = partial(_steps, run_id=run_id)
+    return wrapped(await engine.store.read(unit), engine.clock.now_ms())
+
+
+def _one(connection: sqlite3.Connection, query: str, run_id: str) -> Any:
+    row = connection.execute(QUERIES[query], (run_id,)).fetchone()
+    if row is None:
+        raise unknown(run_id)
+    return row
+
+
+def _check_open(status: str, run_id: str) -> None:
+    if RunStatus(status).ended:
+        raise Refused(f"run_id: run {run_id} has ended, its state is no longer available", 410)
+
+
+def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> bytes:
+    _check_open(_one(connection, "run_state", run_id)[1], run_id)
+    rows: list[tuple[str, bytes]] = connection.execute(QUERIES["memos"], (run_id,)).fetchall()
+    if pending:
+        waiting = connection.execute(QUERIES["pending_steps"], (run_id,))
+        rows += [(step_id, b'{"pending":true}') for (step_id,) in waiting]
+    # Memos are JSON already; joining them costs less than decoding and encoding.
+    pairs = (msgspec.json.encode(step_id) + b":" + memo for step_id, memo in rows)
+    return b"{" + b",".join(pairs) + b"}\n"
+
+
+def _event(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
+    row = _one(connection, "run_event", run_id)
+    status, event_id, name, ts, domain, method, path, query, content_type, ip, fn, body = row
+    _check_open(status, run_id)
+    data = {
+        "body": None if body is None else b64encode(body).decode(),
+        "content_type": content_type,
+        "domain": domain,
+        "fn": fn,
+        "ip": ip,
+        "method": method,
+        "path": path,
+        "query_params": query,
+    }
+    return {"data": data, "id": event_id, "name": name, "ts": ts}
+
+
+def _run(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
+    row = _one(connection, "run_view", run_id)
+    _, created_ms, fn_id, event_id, status, ended_ms, output, slug, attempt, last_error, error = row
+    data = {
+        "run_id": run_id,
+        "run_started_at": rfc3339(created_ms),
+        "function_id": fn_id,
+        "function_version": 0,
+        "environment_id": tokens.ENVIRONMENT_ID,
+        "event_id": event_id,
+        "status": RunStatus(status).wire,
+        "ended_at": rfc3339(ended_ms),
+        "function": slug,
+        "attempt": attempt,
+        "last_error": last_error,
+        "error": _raw(error),
+        "waiting_for": _waits(connection, run_id),
+    }
+    if ended_ms is not None:
+        data["output"] = b64encode(output or b"").decode()
+    return data
+
+
+def _listing(
+    connection: sqlite3.Connection, limit: int, cursor: str | None
+) -> list[dict[str, Any]]:
+    if (
+        cursor is not None
+        and connection.execute(QUERIES["run_state"], (cursor,)).fetchone() is None
+    ):
+        raise Refused(f"cursor: there is no run {cursor}")
+    rows = connection.execute(QUERIES["run_list"], {"limit": limit, "cursor": cursor}).fetchall()
+    return [
+        {
+            "run_id": run_id,
+            "status": RunStatus(status).wire,
+            "function": slug,
+            "started_at": rfc3339(created_ms),
+            "ended_at": rfc3339(ended_ms),
+            "attempt": attempt,
+            "last_error": last_error,
+            "error": _raw(error),
+            "waiting_for": [] if ended_ms is not None else _waits(connection, run_id),
+        }
+        for run_id, status, slug, created_ms, ended_ms, attempt, last_error, error in rows
+    ]
+
+
+def _waits(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
+    rows = connection.execute(QUERIES["run_waits"], (run_id,))
+    return [
+        {"kind": kind, "step_id": step_id or None, "step": name, "due_at": rfc3339(due_ms)}
+        for kind, step_id, name, due_ms in rows
+    ]
+
+
+def _steps(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
+    _one(connection, "run_state", run_id)
+    return [
+        {
+            "step_id": step_id,
+            "id": userland_id,
+            "index": index,
+            "name": name,
+            "op": op,
+            "status": _step_status(op, done=bool(done)),
+            "attempts": attempts,
+            "started_at": rfc3339(started_ns // 1_000_000) if started_ns else None,
+            "duration_ms": duration_ns / 1_000_000 if done else None,
+            "due_at": rfc3339(due_ms),
+            "error": _raw(error),
+        }
+        for (
+            step_id,
+            userland_id,
+            index,
+            name,
+            op,
+            attempts,
+            started_ns,
+            duration_ns,
+            error,
+            done,
+            due_ms,
+        ) in connection.execute(QUERIES["step_list"], (run_id,))
+    ]
+
+
+def _step_status(op: str, *, done: bool) -> str:
+    if not done:
+        return "Waiting"
+    return "Failed" if op in ("StepError", "StepFailed") else "Completed"
+
+
+def _raw(json: bytes | None) -> Raw | None:
+    return None if json is None else Raw(json)

@@ -1,0 +1,23 @@
+"""`/health` and `/dev`: how others find out that this is an engine, and that it works."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine.api.messages import engine_of, json_response
+from stephttp.engine.settings import VERSION
+
+
+async def health(request: Request) -> Response:
+    """The engine is up, and its store answers."""
+    await engine_of(request).store.read(lambda connection: connection.execute("SELECT 1").close())
+    return json_response({"status": 200, "message": "OK"})
+
+
+async def dev(request: Request) -> Response:
+    """SDKs look here for a dev server."""
+    if engine_of(request).settings.kind != "dev":
+        raise HTTPException(404)
+    return json_response({"version": f"stephttp-{VERSION}", "functions": [], "handlers": []})

@@ -1,0 +1,136 @@
+"""The composition root: an `Engine` without HTTP, and the ASGI application around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from random import Random
+
+import httpx2
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from stephttp._core.ops import Op
+from stephttp.engine import work
+from stephttp.engine.api import ERROR_HANDLERS, ROUTES
+from stephttp.engine.api.guard import Guard
+from stephttp.engine.caller import Caller
+from stephttp.engine.clock import Clock, SystemClock
+from stephttp.engine.executor import Executor
+from stephttp.engine.models import NewRun, Run
+from stephttp.engine.output import Waiters
+from stephttp.engine.settings import Settings
+from stephttp.engine.store import Store
+
+
+class Engine:
+    """Everything but HTTP. Start it once, in the event loop that uses it, and stop it there.
+
+    Args:
+        settings: see `Settings`.
+        clock: the time; tests pass a `VirtualClock`.
+        rng: chance; a seeded one makes ids, jobs and jitter repeatable.
+        transport: carries the calls of endpoints, e.g. `httpx2.ASGITransport` for an application
+            in this process. By default they go over the network.
+
+    Attributes:
+        settings, clock, rng: as given.
+        store: the database.
+        waiters: who waits for which run to end.
+        executor: what calls the endpoints.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        rng: Random | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.rng = rng or Random()
+        self.store = Store(settings.db_path)
+        self.waiters = Waiters()
+        self._caller = Caller(settings, self.clock, self.rng, transport)
+        self.executor = Executor(
+            self.store, self._caller, self.waiters, self.clock, self.rng, settings
+        )
+
+    async def start(self) -> None:
+        """Open the database and begin to work on what is due.
+
+        Raises:
+            ConfigurationError: the database cannot be used.
+        """
+        await self.store.open()
+        self.executor.start()
+
+    async def stop(self) -> None:
+        """Stop working, give up calls under way (they are repeated later), close the database."""
+        self.drain()
+        await self.executor.stop()
+        await self._caller.close()
+        await self.store.close()
+
+    def drain(self) -> None:
+        """Let everybody go who waits for an output; they are told to come back.
+
+        Call it when a server begins to shut down, because servers wait for open requests.
+        """
+        self.waiters.release()
+
+    async def idle(self) -> None:
+        """Return once nothing is due and no endpoint is being called. For tests."""
+        await self.executor.idle()
+
+    async def start_run(self, new: NewRun, run: Run, ops: list[Op]) -> None:
+        """Store a first checkpoint.
+
+        Raises:
+            Refused: it is not acceptable.
+        """
+        unit = partial(work.start, new=new, run=run, ops=ops, at=self.executor.moment())
+        await self.store.write(unit, self.executor.follow)
+
+    async def report(self, run_id: str, ops: list[Op]) -> None:
+        """Store a further checkpoint.
+
+        Raises:
+            Refused: it is not acceptable.
+        """
+        unit = partial(work.report, run_id=run_id, ops=ops, at=self.executor.moment())
+        await self.store.write(unit, self.executor.follow)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    rng: Random | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
+) -> Starlette:
+    """The engine as an ASGI application; its lifespan starts and stops the engine.
+
+    The arguments are those of `Engine`, which is found at `app.state.engine`.
+    """
+    engine = Engine(settings or Settings(), clock=clock, rng=rng, transport=transport)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop()
+
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[Middleware(Guard, engine=engine)],
+        exception_handlers=ERROR_HANDLERS,
+        lifespan=lifespan,
+    )
+    app.state.engine = engine
+    return app

@@ -1,0 +1,136 @@
+"""Calls endpoints: builds the request of a re-entry, bounds the answer, names what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from random import Random
+from urllib.parse import quote
+
+import httpx2
+
+from stephttp._core.signatures import sign
+from stephttp.engine.answers import Answer
+from stephttp.engine.clock import Clock
+from stephttp.engine.happenings import Failure, FailureKind
+from stephttp.engine.models import Call
+from stephttp.engine.settings import Settings
+from stephttp.engine.tokens import new_ulid
+
+_GO_EVENT = "http/run.started"
+_PATH_SAFE = "/%:@!$&'()*+,;=-._~"
+_QUERY_SAFE = _PATH_SAFE + "?[]|"
+_HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
+_KEEP_ALIVE = 1.0
+"""Seconds. Shorter than what servers keep idle connections for, so that a re-entry does not meet
+one that is just being closed."""
+
+
+class Caller:
+    """Sends re-entries. One for the life of an engine.
+
+    Args:
+        settings: limits, timeouts and keys.
+        clock: for the signature's time.
+        rng: for request ids.
+        transport: what carries the requests; by default real connections.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        rng: Random,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._client = httpx2.AsyncClient(
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),
+            limits=httpx2.Limits(
+                max_connections=None,
+                max_keepalive_connections=settings.concurrency,
+                keepalive_expiry=_KEEP_ALIVE,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def call(self, call: Call) -> Answer | Failure:
+        """Call the endpoint; `Failure` if there is no answer that could be read."""
+        try:
+            request = self._client.build_request(
+                call.method, _url(call), headers=self._headers(call), content=call.body or None
+            )
+            async with asyncio.timeout(self._settings.call_timeout):
+                return await self._send(request)
+        except httpx2.DecodingError as error:
+            return _failure(FailureKind.COUNTED, call, error)
+        except (httpx2.HTTPError, OSError) as error:
+            return _failure(FailureKind.TRANSIENT, call, error)
+        except (httpx2.InvalidURL, ValueError) as error:
+            return _failure(FailureKind.FINAL, call, error)
+
+    async def _send(self, request: httpx2.Request) -> Answer | Failure:
+        limit = self._settings.max_response
+        response = await self._client.send(request, stream=True)
+        try:
+            chunks, size = [], 0
+            async for chunk in response.aiter_bytes():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    message = f"the endpoint's answer is larger than {limit} bytes"
+                    return Failure(FailureKind.FINAL, "AnswerError", message)
+        finally:
+            await response.aclose()
+        headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
+        if "content-encoding" in response.headers:
+            # The body is decoded by now.
+            headers = [pair for pair in headers if pair[0] != "content-encoding"]
+        return Answer(response.status_code, headers, b"".join(chunks))
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        content_type = call.content_type.strip()
+        return {
+            "user-agent": "Inngest",
+            "accept-encoding": "gzip",
+            "content-type": content_type
+            if _HEADER_TEXT.fullmatch(content_type)
+            else "application/json",
+            "x-run-id": call.run_id,
+            "x-request-id": new_ulid(self._clock.now_ms(), self._rng),
+            "x-inngest-signature": self._signature(call),
+            "x-inngest-generation-id": str(call.attempt + 1),
+            "x-inngest-job-id": call.job_id,
+            "x-inngest-req-version": str(call.request_version),
+        }
+
+    def _signature(self, call: Call) -> str:
+        if not self._settings.signing_keys:
+            return ""
+        # Go verifies the signature of no bytes at all, whatever the body is (PROTOCOL 2.3).
+        body = b"" if call.event_name == _GO_EVENT else call.body
+        return sign(self._settings.signing_keys[0], body, int(self._clock.now()))
+
+
+def _url(call: Call) -> httpx2.URL:
+    # Set as raw bytes, because the library would rewrite what it finds unusual, and the
+    # endpoint must see the request that it saw the first time.
+    target = quote(call.path or "/", safe=_PATH_SAFE)
+    if not target.startswith("/"):
+        target = "/" + target
+    if call.query:
+        target += "?" + quote(call.query, safe=_QUERY_SAFE)
+    return httpx2.URL(call.domain).copy_with(raw_path=target.encode())
+
+
+def _failure(kind: FailureKind, call: Call, error: Exception) -> Failure:
+    detail = str(error) or type(error).__name__
+    return Failure(kind, type(error).__name__, f"{call.method} {call.domain}{call.path}: {detail}")

@@ -1,0 +1,108 @@
+"""Time as an argument: the system's clock, and one that tests turn by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+_LONGEST_NAP = 3600.0
+"""Seconds. The event loop's clock stands still while a laptop sleeps; look again now and then."""
+
+
+class Clock(Protocol):
+    """What the engine asks for the time and waits with."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    async def wait_until(self, due_ms: int | None, wake: asyncio.Event) -> None:
+        """Return once `due_ms` is reached (`None`: never) or `wake` is set.
+
+        May return early: look at the time and at `wake` afterwards.
+        """
+        ...
+
+
+class SystemClock:
+    """The real time."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    async def wait_until(self, due_ms: int | None, wake: asyncio.Event) -> None:
+        """See `Clock.wait_until`."""
+        if due_ms is None:
+            await wake.wait()
+            return
+        delay = (due_ms - self.now_ms()) / 1000
+        if delay <= 0:
+            return
+        try:
+            async with asyncio.timeout(min(delay, _LONGEST_NAP)):
+                await wake.wait()
+        except TimeoutError:
+            pass
+
+
+class VirtualClock:
+    """A clock that stands still until `advance` is called. Waiting on it costs no real time.
+
+    Args:
+        start_ms: the first time it shows, in milliseconds since the epoch.
+    """
+
+    def __init__(self, start_ms: int = 1_800_000_000_000) -> None:
+        self._now_ms = start_ms
+        self._waiting: dict[object, tuple[int, asyncio.Event]] = {}
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return self._now_ms
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._now_ms / 1000
+
+    def advance(self, seconds: float) -> None:
+        """Turn the clock and wake whoever is due by then.
+
+        Call it in the thread of the event loop that waits.
+        """
+        self._now_ms += round(seconds * 1000)
+        for due_ms, wake in list(self._waiting.values()):
+            if due_ms <= self._now_ms:
+                wake.set()
+
+    async def wait_until(self, due_ms: int | None, wake: asyncio.Event) -> None:
+        """See `Clock.wait_until`."""
+        if due_ms is None:
+            await wake.wait()
+            return
+        if due_ms <= self._now_ms:
+            return
+        ticket = object()
+        self._waiting[ticket] = (due_ms, wake)
+        try:
+            await wake.wait()
+        finally:
+            del self._waiting[ticket]
+
+
+def rfc3339(ms: int | None) -> str | None:
+    """Milliseconds since the epoch as the API writes times; `None` stays `None`."""
+    if ms is None:
+        return None
+    when = datetime.fromtimestamp(ms / 1000, UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"

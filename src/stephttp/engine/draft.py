@@ -1,0 +1,169 @@
+"""A change in the making: what the ops of one batch do to a run, and what comes next. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from stephttp._core.ops import Op
+from stephttp.engine.happenings import Hints, Moment, Origin
+from stephttp.engine.models import (
+    RESUME,
+    Change,
+    Known,
+    Refused,
+    RunStatus,
+    Snapshot,
+    Step,
+    Timer,
+    TimerKind,
+)
+from stephttp.engine.results import error_json, error_memo
+
+_JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def new_job_id(rng: Random) -> str:
+    """A name for a resume and its repetitions."""
+    return "".join(rng.choices(_JOB_ALPHABET, k=13))
+
+
+class Draft:
+    """A change in the making."""
+
+    def __init__(self, snapshot: Snapshot, at: Moment, origin: Origin, hints: Hints) -> None:
+        self.run = snapshot.run
+        self.at = at
+        self.origin = origin
+        self.hints = hints
+        self.known = dict(snapshot.steps)
+        self.timers = dict(snapshot.timers)
+        self.written: dict[str, Step] = {}
+        self.moved: dict[str, Timer] = {}
+        self.dropped: list[str] = []
+        self.news = False
+        self.waits = False
+        self.again = False
+
+    def settled(self, op: Op) -> bool:
+        """Whether the step of `op` is over, so that another report of it changes nothing."""
+        known = self.known.get(op.id)
+        return known is not None and known.resolved
+
+    def save(self, op: Op, field: str, memo: bytes) -> None:
+        """Store a step's outcome, if it is the first."""
+        if self.settled(op):
+            return
+        if len(memo) > self.at.settings.max_step_output:
+            raise Refused(f"{field}.data: more than {self.at.settings.max_step_output} bytes", 413)
+        attempts = self.known[op.id].attempts + 1 if op.id in self.known else 1
+        self.write(op, field, attempts, memo)
+        self.drop(op.id)
+
+    def write(self, op: Op, field: str, attempts: int, memo: bytes | None) -> None:
+        """Store what is known of a step now."""
+        if op.id not in self.known:
+            if self.run.step_count >= self.at.settings.max_steps:
+                raise Refused(f"{field}: the run has {self.run.step_count} steps, no more fit")
+            self.run = replace(self.run, step_count=self.run.step_count + 1)
+        userland, timing = op.userland, op.timing
+        self.written[op.id] = Step(
+            step_id=op.id,
+            # A known step keeps the number that it has; see `upsert_step`.
+            seq=self.written[op.id].seq if op.id in self.written else self.run.step_count,
+            userland_id=userland.id if userland else None,
+            userland_index=(userland.index or 0) if userland else 0,
+            name=op.display_name or op.name,
+            op=op.op.value,
+            memo=memo,
+            attempts=attempts,
+            started_ns=_int64(timing.a) if timing else self.at.now_ms * 1_000_000,
+            duration_ns=_int64(timing.b) if timing else 0,
+            error=error_memo(op.error) if op.error else None,
+        )
+        self.known[op.id] = Known(attempts, memo is not None)
+        self.news = True
+
+    def start(self, timer: Timer) -> None:
+        """Open a timer, or move it."""
+        self.timers[timer.step_id] = self.moved[timer.step_id] = timer
+
+    def drop(self, step_id: str) -> None:
+        """Close the timer of a step, if it has one."""
+        if self.timers.pop(step_id, None) is not None:
+            self.moved.pop(step_id, None)
+            self.dropped.append(step_id)
+
+    def resume(self, delay_ms: int = 0) -> None:
+        """Call the endpoint, as a new job."""
+        self.run = replace(self.run, job_id=new_job_id(self.at.rng), attempt=0, unreached=0)
+        self.start(Timer(RESUME, TimerKind.RESUME, self.at.now_ms + delay_ms))
+
+    def end(self, status: RunStatus, output: bytes | None, error: bytes | None) -> None:
+        """End the run; what follows in the same batch cannot revive it."""
+        if not self.run.status.ended:
+            self.run = replace(
+                self.run,
+                status=status,
+                ended_ms=self.at.now_ms,
+                last_error=None,
+                output=output,
+                error=error,
+            )
+
+    def settle(self) -> Change:
+        """Decide what comes next, now that all ops are in."""
+        if not self.run.status.ended:
+            if self.news:
+                self.run = replace(self.run, idle=0)
+            if self.origin is Origin.ANSWER:
+                self._after_answer()
+            else:
+                self._after_checkpoint()
+        if self.run.status.ended:
+            return Change(self.run, steps=tuple(self.written.values()), ended=True)
+        return Change(
+            self.run,
+            steps=tuple(self.written.values()),
+            timers=tuple(self.moved.values()),
+            dropped=tuple(step_id for step_id in self.dropped if step_id not in self.timers),
+        )
+
+    def _after_answer(self) -> None:
+        # The call is over, and with it its row; whatever comes next is a new job.
+        self.drop(RESUME)
+        version = self.hints.request_version
+        self.run = replace(
+            self.run,
+            attempt=0,
+            unreached=0,
+            last_error=None,
+            request_version=self.run.request_version if version is None else version,
+        )
+        if self.again or (self.news and not self.waits):
+            self.resume()
+        elif not self.timers:
+            self._idle()
+
+    def _idle(self) -> None:
+        rules, idle = self.at.settings, self.run.idle
+        if idle >= rules.max_idle_answers:
+            message = f"the endpoint answered {idle} times without any progress"
+            self.end(RunStatus.FAILED, None, error_json("NoProgressError", message))
+            return
+        self.run = replace(self.run, idle=idle + 1)
+        # The first one may follow progress that was checkpointed during the call.
+        self.resume(0 if idle == 0 else rules.retry.delay_ms(idle - 1, self.at.rng))
+
+    def _after_checkpoint(self) -> None:
+        is_async = self.again or bool(self.timers) or self.run.status is RunStatus.ASYNC
+        if not is_async:
+            return
+        self.run = replace(self.run, status=RunStatus.ASYNC)
+        # A `RESUME` that is there already belongs to a call that is under way or due.
+        if not self.timers or (self.again and RESUME not in self.timers):
+            self.resume()
+
+
+def _int64(value: float) -> int:
+    return int(value) if 0 <= value < 2**63 else 0

@@ -1,0 +1,63 @@
+"""What transitions are told besides the run: the moment, and what happened. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+
+from stephttp.engine.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a transition may know besides the run: the time, chance, and the rules."""
+
+    now_ms: int
+    rng: Random
+    settings: Settings
+
+
+class Origin(Enum):
+    """Where ops came from; see the table on top."""
+
+    CHECKPOINT = "checkpoint"
+    ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What an answer's headers said about retries and the SDK."""
+
+    retry_after_ms: int | None = None
+    no_retry: bool = False
+    request_version: int | None = None
+
+
+class FailureKind(Enum):
+    """How a failed call counts.
+
+    `COUNTED`: an attempt was used up. `TRANSIENT`: the handler was not reached, or could not
+    begin; tried again without end. `FINAL`: nobody should try again.
+    """
+
+    COUNTED = "counted"
+    TRANSIENT = "transient"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call of the endpoint that failed.
+
+    Attributes:
+        name, message: what the run's error will say.
+        retry_after_ms: the delay that the endpoint asked for.
+        output: result that the run gets if this was its last attempt.
+    """
+
+    kind: FailureKind
+    name: str
+    message: str
+    retry_after_ms: int | None = None
+    output: bytes | None = None

@@ -1,0 +1,209 @@
+"""What the engine remembers: runs, steps, timers. Plain values, no behaviour beyond reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from stephttp.errors import StephttpError
+
+RESUME = ""
+"""The `step_id` of the timer that stands for calling the endpoint again."""
+
+
+class Refused(StephttpError):
+    """What was asked for cannot be done; the text names the field.
+
+    Attributes:
+        status: the HTTP status that an API caller gets.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RunStatus(StrEnum):
+    """Where a run stands.
+
+    `SYNC`: its handler still answers the first request; the engine only takes notes.
+    `ASYNC`: the engine drives it, so it always has at least one open timer.
+    """
+
+    SYNC = "sync"
+    ASYNC = "async"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen to the run any more."""
+        return self not in (RunStatus.SYNC, RunStatus.ASYNC)
+
+    @property
+    def wire(self) -> str:
+        """The protocol's name for it."""
+        return self.value.capitalize() if self.ended else "Running"
+
+
+class TimerKind(StrEnum):
+    """Why something is due.
+
+    `SLEEP`: a sleep step ends. `RETRY`: a failed step may be tried again. `RESUME`: the endpoint
+    must be called.
+    """
+
+    SLEEP = "sleep"
+    RETRY = "retry"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """One piece of due work. The key within a run is `step_id` (`RESUME` for the endpoint)."""
+
+    step_id: str
+    kind: TimerKind
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The part of a run that transitions read and change.
+
+    Attributes:
+        retries: further attempts that a failed step or handler gets.
+        request_version: what the SDK speaks; -1 while unknown.
+        job_id: names the present resume; constant over its repetitions.
+        attempt: counted failures of the present resume.
+        unreached: uncounted failures of the present resume.
+        idle: answers in a row that brought the run no further.
+        step_count: how many steps are known.
+        output: the result as it arrived: `RunComplete`'s data, or a body (then `head` is set).
+            Not loaded with a snapshot.
+        head: status and headers of a result that was a plain answer, as JSON. Not loaded.
+        error: why the run failed, as JSON `{"name", "message"}`. Not loaded.
+    """
+
+    run_id: str
+    status: RunStatus
+    retries: int = 0
+    request_version: int = -1
+    job_id: str = ""
+    attempt: int = 0
+    unreached: int = 0
+    idle: int = 0
+    step_count: int = 0
+    last_error: str | None = None
+    ended_ms: int | None = None
+    output: bytes | None = None
+    head: bytes | None = None
+    error: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a transition must know of a step that was reported before."""
+
+    attempts: int
+    resolved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step to be written; one that is known keeps its place, its name and its ids.
+
+    Attributes:
+        memo: the exact JSON that `/actions` returns; `None` while the step is not over.
+    """
+
+    step_id: str
+    seq: int
+    userland_id: str | None
+    userland_index: int
+    name: str | None
+    op: str
+    memo: bytes | None
+    attempts: int
+    started_ns: int
+    duration_ns: int
+    error: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run as a transition sees it: only the steps that the happening mentions."""
+
+    run: Run
+    steps: dict[str, Known] = field(default_factory=dict)
+    timers: dict[str, Timer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a transition decided. Everything in it is stored together, or not at all.
+
+    Attributes:
+        steps: new or changed steps.
+        resolved: memos of known steps whose wait is over.
+        timers: new or moved timers.
+        dropped: timers that are no longer open.
+        ended: the run ended just now: every timer goes, and waiting readers must be woken.
+        call: the endpoint must be called now.
+    """
+
+    run: Run
+    steps: tuple[Step, ...] = ()
+    resolved: tuple[tuple[str, bytes], ...] = ()
+    timers: tuple[Timer, ...] = ()
+    dropped: tuple[str, ...] = ()
+    ended: bool = False
+    call: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """The part of a run that never changes after its first checkpoint.
+
+    Attributes:
+        digest: of the first checkpoint's bytes, to tell a repeated request from a clash.
+        body: the original request's body; `None` if it was not captured.
+        sdk: what the `X-Inngest-SDK` header of the first checkpoint said.
+    """
+
+    run_id: str
+    app_id: str
+    fn_id: str
+    slug: str
+    digest: bytes
+    event_id: str
+    event_name: str
+    event_ts: int
+    fn: str
+    domain: str
+    method: str
+    path: str
+    query: str
+    content_type: str
+    ip: str
+    sdk: str
+    created_ms: int
+    body: bytes | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an endpoint: what to ask, and as which attempt."""
+
+    run_id: str
+    job_id: str
+    attempt: int
+    request_version: int
+    event_name: str
+    domain: str
+    method: str
+    path: str
+    query: str
+    content_type: str
+    body: bytes = field(repr=False, default=b"")

@@ -1,0 +1,195 @@
+"""How runs end: reading `RunComplete` data, writing errors, and the answer that a reader of the
+output gets (PROTOCOL 7). Pure."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from stephttp._core.ops import ErrorInfo, Op
+from stephttp.engine.models import RunStatus
+
+Headers = list[tuple[str, str]]
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_DROPPED = frozenset(
+    {
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""They describe the connection on which the result was made, not the result."""
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_STATUS_END = 600
+_JSON: Headers = [("content-type", "application/json")]
+_ENVELOPE = {"status": int, "headers": dict, "body": str}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `RunComplete` data means: what to store, and the error if it tells of a failure."""
+
+    output: bytes
+    error: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An HTTP answer."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+def error_json(name: str, message: str) -> bytes:
+    """A run's error as stored."""
+    return msgspec.json.encode({"name": name, "message": message})
+
+
+def error_memo(error: ErrorInfo) -> bytes:
+    """A step's error as SDKs get it back."""
+    fields: dict[str, Any] = {"name": error.name, "message": error.message}
+    if error.stack is not None:
+        fields["stack"] = error.stack
+    # An explicit null is kept: Go gives up on a failed step whose error has no `data` at all.
+    extras = {"data": error.data, "cause": error.cause}
+    fields |= {key: value for key, value in extras.items() if value is not msgspec.UNSET}
+    return msgspec.json.encode(fields)
+
+
+def op_data(op: Op) -> bytes:
+    """The op's data as JSON; none at all means null."""
+    return b"null" if op.data is msgspec.UNSET else bytes(op.data)
+
+
+def complete_result(data: bytes, *, unfold: bool) -> Result:
+    """Read the data of a `RunComplete`.
+
+    Args:
+        data: the op's data.
+        unfold: the op came by checkpoint, where SDKs may hide the whole answer in the body as
+            the text of `{"data": {"status", "headers", "body"}}` (PROTOCOL 7.3).
+    """
+    # Decoding is the price of a look inside; most results need none.
+    value = _decode(data)
+    if not isinstance(value, dict):
+        return Result(data, None)
+    if unfold and isinstance(value.get("body"), str) and value["body"].startswith('{"data"'):
+        inner = _decode(value["body"].encode())
+        inner = inner.get("data") if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and _is_envelope(inner):
+            value, data = inner, msgspec.json.encode(inner)
+    return Result(data, _failure(value))
+
+
+def _is_envelope(value: dict[str, Any]) -> bool:
+    return all(isinstance(value.get(key), kind) for key, kind in _ENVELOPE.items())
+
+
+def _failure(data: dict[str, Any]) -> bytes | None:
+    error, status = data.get("error"), data.get("status")
+    if error:
+        if not isinstance(error, dict):
+            return error_json("Error", str(error))
+        return error_json(str(error.get("name") or "Error"), str(error.get("message") or ""))
+    if isinstance(status, int) and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return error_json("HTTPError", f"the handler answered with status {status}")
+    return None
+
+
+def render(
+    status: RunStatus, output: bytes | None, head: bytes | None, error: bytes | None
+) -> Rendered:
+    """The answer for a reader of the output of a run that ended."""
+    if status is RunStatus.CANCELLED:
+        message = {"name": "CancelledError", "message": "the run was cancelled"}
+        return _error(HTTPStatus.CONFLICT, message)
+    answer = _http_answer(output, plain=head is not None)
+    if answer is not None:
+        return answer
+    if status is RunStatus.FAILED:
+        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, _decode(error or b"") or {})
+    if head is not None:
+        code, headers = msgspec.json.decode(head, type=tuple[int, list[tuple[str, str]]])
+        return _rendered(code, headers, output or b"")
+    return Rendered(HTTPStatus.OK, list(_JSON), output or b"")
+
+
+def _http_answer(output: bytes | None, *, plain: bool) -> Rendered | None:
+    """The answer that `output` describes, if it describes one.
+
+    A plain body is the handler's own JSON: only a whole envelope counts there.
+    """
+    value = _decode(output or b"")
+    inner = value.get("data") if isinstance(value, dict) else None
+    if plain or isinstance(inner, dict):
+        value = inner
+    if not isinstance(value, dict) or (plain and not _is_envelope(value)):
+        return None
+    status = value.get("status")
+    # Other statuses cannot be sent as a final answer, so they are no HTTP result.
+    if type(status) is not int or not HTTPStatus.OK <= status < _STATUS_END:
+        return None
+    if isinstance(value.get("raw"), dict):
+        raw = _raw(status, value["raw"])
+        if raw is not None:
+            return raw
+    if "headers" not in value and "body" not in value:
+        return None
+    headers, body = value.get("headers"), value.get("body")
+    if not isinstance(headers, dict | None) or not isinstance(body, str | None):
+        return None
+    # The body arrived as decoded text, so no encoding describes it any more.
+    pairs = [
+        (str(name), str(text))
+        for name, text in (headers or {}).items()
+        if str(name).lower() != "content-encoding"
+    ]
+    return _rendered(status, pairs, (body or "").encode("utf-8", "replace"))
+
+
+def _raw(status: int, raw: dict[str, Any]) -> Rendered | None:
+    try:
+        headers = msgspec.convert(raw.get("headers"), list[tuple[str, str]])
+        body = b64decode(raw.get("body") or "", validate=True)
+    except (msgspec.ValidationError, TypeError, binascii.Error, ValueError):
+        return None
+    return _rendered(status, headers, body)
+
+
+def _rendered(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rendered:
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in _DROPPED and _TOKEN.fullmatch(name) and not _CONTROL.search(value)
+    ]
+    return Rendered(status, kept, b"" if status in _BODILESS else body)
+
+
+def _error(status: int, error: Any) -> Rendered:
+    body = msgspec.json.encode({"error": error, "status": int(status)})
+    return Rendered(status, list(_JSON), body)
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None

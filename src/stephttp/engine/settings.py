@@ -1,0 +1,102 @@
+"""The engine's configuration. Nothing here reads the environment: that is the CLI's part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from stephttp._core.signatures import hash_key
+from stephttp._version import __version__
+from stephttp.errors import ConfigurationError
+
+FEATURES = "pending, raw-response"
+"""What this engine can do beyond Inngest's protocol, as told in `X-Stephttp-Features`."""
+
+VERSION = __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Growing delays between tries.
+
+    Attributes:
+        first: seconds before the first repetition.
+        factor: what each further delay is multiplied by.
+        longest: seconds that no delay exceeds (before jitter).
+        jitter: up to this fraction of the delay is added at random, so that many runs that
+            failed together do not come back together.
+    """
+
+    first: float = 1.0
+    factor: float = 2.0
+    longest: float = 60.0
+    jitter: float = 0.1
+
+    def delay_ms(self, repetition: int, rng: Random) -> int:
+        """Milliseconds before the given repetition (0 is the first)."""
+        # Beyond 64 doublings any cap is reached; the bound keeps the power from overflowing.
+        delay = min(self.longest, self.first * self.factor ** min(repetition, 64))
+        return round(delay * (1 + self.jitter * rng.random()) * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything about an engine that can be chosen.
+
+    Attributes:
+        db_path: the SQLite file, or `:memory:`.
+        signing_keys: keys that requests may carry; the first one signs re-entries. None: the
+            engine is of kind `dev` and checks nothing.
+        host: where a server of this engine listens; informative, the server itself is not ours.
+        port: see `host`.
+        concurrency: how many endpoints are called at once.
+        retry: delays between attempts of a failed step or handler.
+        unreachable: delays between tries to reach an endpoint that does not answer.
+        call_timeout: seconds that one call of an endpoint may take.
+        connect_timeout: seconds that connecting to an endpoint may take.
+        output_timeout: seconds that a reader of a run's output is kept waiting.
+        token_lifetime: seconds that an output token is valid.
+        realtime_token_lifetime: seconds that a realtime token is valid.
+        max_body: bytes of an API request's body.
+        max_response: bytes of an endpoint's answer.
+        max_step_output: bytes of one step's result.
+        max_steps: steps of one run.
+        max_idle_answers: how many answers in a row may bring a run no further.
+    """
+
+    db_path: str = ":memory:"
+    signing_keys: tuple[str, ...] = field(default=(), repr=False)
+    host: str = "127.0.0.1"
+    port: int = 8288
+    concurrency: int = 64
+    retry: Backoff = Backoff()
+    unreachable: Backoff = Backoff(longest=30.0)
+    call_timeout: float = 7200.0
+    connect_timeout: float = 10.0
+    output_timeout: float = 300.0
+    token_lifetime: int = 3600
+    realtime_token_lifetime: int = 960
+    max_body: int = 4 * 1024 * 1024
+    max_response: int = 8 * 1024 * 1024
+    max_step_output: int = 4 * 1024 * 1024
+    max_steps: int = 10_000
+    max_idle_answers: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later.
+
+        Raises:
+            ConfigurationError: a signing key is not hexadecimal, or there are no call slots.
+        """
+        for key in self.signing_keys:
+            try:
+                hash_key(key)
+            except ValueError as error:
+                raise ConfigurationError(str(error)) from None
+        if self.concurrency < 1:
+            raise ConfigurationError("concurrency must be at least 1")
+
+    @property
+    def kind(self) -> str:
+        """`dev` or `cloud`, as told in `x-inngest-server-kind`."""
+        return "cloud" if self.signing_keys else "dev"

@@ -1,0 +1,94 @@
+-- The engine's memory, schema version 1.
+--
+-- A RUN is one durable HTTP request. Its first checkpoint makes it, and everything needed to
+-- send the same request again (domain, method, path, query, content type, body) is kept with
+-- it, unchanged, for as long as the run lives. In status 'sync' the handler is still answering
+-- the first request and the engine only takes notes. As soon as something must wait the run is
+-- 'async': now the engine drives it, by calling the endpoint again and again until an answer
+-- holds the result ('completed', 'failed'; or 'cancelled').
+--
+-- A STEP is one thing that a handler did, or waits for. Its key is the hash that SDKs send.
+-- `memo` is the very JSON that SDKs get back for it; as long as it is NULL the step is not
+-- over. A memo is written once: the first output wins.
+--
+-- A TIMER is one piece of due work, and all due work is in this one table: whatever the engine
+-- will do of its own accord, it does because a row here fell due. The row with step_id '' is
+-- the call of the endpoint itself ('resume'); the others belong to steps ('sleep': its memo
+-- becomes null; 'retry': its back-off is over). When a step's timer falls due, it becomes, in
+-- one transaction, a memo and a 'resume' row. The 'resume' row stays while the endpoint is
+-- being called and goes in the transaction that stores the answer. So a killed process needs
+-- no clean-up: at the next start what is past due is simply due.
+--
+-- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
+-- forgotten), and a run of any other status has none (it cannot be woken).
+--
+-- Times end in _ms (milliseconds since the epoch) or _ns (nanoseconds). JSON is stored as
+-- BLOB, exactly as it arrived. Big columns come last, so that reading the small ones of a row
+-- does not touch their pages.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runs (
+    seq             INTEGER PRIMARY KEY,          -- order of arrival
+    run_id          TEXT    NOT NULL UNIQUE,
+    status          TEXT    NOT NULL
+                    CHECK (status IN ('sync', 'async', 'completed', 'failed', 'cancelled')),
+    retries         INTEGER NOT NULL,
+    request_version INTEGER NOT NULL,             -- -1: not known yet
+    job_id          TEXT    NOT NULL,             -- of the present resume
+    attempt         INTEGER NOT NULL,             -- counted failures of the present resume
+    unreached       INTEGER NOT NULL,             -- uncounted failures of the present resume
+    idle            INTEGER NOT NULL,             -- fruitless answers in a row
+    step_count      INTEGER NOT NULL,
+    last_error      TEXT,
+    created_ms      INTEGER NOT NULL,
+    ended_ms        INTEGER,
+    app_id          TEXT    NOT NULL,
+    fn_id           TEXT    NOT NULL,
+    slug            TEXT    NOT NULL,
+    digest          BLOB    NOT NULL,             -- of the first checkpoint's body
+    event_id        TEXT    NOT NULL,
+    event_name      TEXT    NOT NULL,
+    event_ts        INTEGER NOT NULL,
+    fn              TEXT    NOT NULL,
+    domain          TEXT    NOT NULL,
+    method          TEXT    NOT NULL,
+    path            TEXT    NOT NULL,
+    query           TEXT    NOT NULL,
+    content_type    TEXT    NOT NULL,
+    ip              TEXT    NOT NULL,
+    sdk             TEXT    NOT NULL,
+    error           BLOB,                         -- why it failed: {"name", "message"}
+    head            BLOB,                         -- status, headers of a plain final answer
+    body            BLOB,                         -- of the original request
+    output          BLOB
+) STRICT;
+
+CREATE TABLE steps (
+    run_id          TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,
+    seq             INTEGER NOT NULL,             -- order within the run, from 1
+    userland_id     TEXT,
+    userland_index  INTEGER NOT NULL,
+    name            TEXT,
+    op              TEXT    NOT NULL,
+    attempts        INTEGER NOT NULL,
+    started_ns      INTEGER NOT NULL,
+    duration_ns     INTEGER NOT NULL,
+    error           BLOB,                         -- the last failure
+    memo            BLOB,
+    PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE timers (
+    run_id          TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,             -- '' is the call of the endpoint
+    kind            TEXT    NOT NULL CHECK (kind IN ('sleep', 'retry', 'resume')),
+    due_ms          INTEGER NOT NULL,
+    PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX timers_by_due ON timers (due_ms);

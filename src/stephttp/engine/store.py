@@ -1,0 +1,268 @@
+"""The SQLite file and the threads that own its connections.
+
+One thread owns the connection that writes. It takes everything that queued up while it was
+busy, runs it in one transaction, commits once, and only then tells the callers: so a commit's
+cost is shared, and nothing is acknowledged before it is on the disk. Each unit of work has a
+savepoint of its own, so that one that fails takes nothing else with it. A second thread reads,
+from a read-only connection (a database in memory has only one connection, and one thread).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from stephttp.engine import sql
+from stephttp.errors import ConfigurationError, StephttpError
+
+T = TypeVar("T")
+Unit = Callable[[sqlite3.Connection], Any]
+Then = Callable[[Any], None]
+_Caller = tuple["asyncio.Future[Any]", "Then | None"]
+_Job = tuple[Unit, _Caller]
+_Outcome = tuple[_Caller, Any, "BaseException | None"]
+
+SCHEMA_VERSION = 1
+_LARGEST_BATCH = 256
+
+
+class StoreClosedError(StephttpError):
+    """The engine is stopping, and its store takes no more work."""
+
+
+class Store:
+    """Runs units of work (functions of a connection) and hands back what they return.
+
+    Open it in the event loop that will use it.
+
+    Args:
+        path: the SQLite file, or `:memory:`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.secret = b""
+        """Random bytes that belong to this database; tokens are signed with them."""
+        self._writer: _Worker | None = None
+        self._reader: _Worker | None = None
+
+    async def open(self) -> None:
+        """Open (or make) the database and start the threads.
+
+        Raises:
+            ConfigurationError: the file cannot be opened, is no database of ours, or was written
+                by a newer version.
+        """
+        connection = await asyncio.to_thread(_open, self.path)
+        try:
+            self.secret = await asyncio.to_thread(_prepare, connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        self._writer = _Worker(connection, "BEGIN IMMEDIATE", "stephttp-writer")
+        if self.path != ":memory:":
+            reading = await asyncio.to_thread(_connect, f"{_uri(self.path)}?mode=ro")
+            self._reader = _Worker(reading, "BEGIN", "stephttp-reader")
+
+    async def close(self) -> None:
+        """Finish what is queued, then close the database. Later work is refused."""
+        workers = (self._reader, self._writer)
+        self._reader = self._writer = None
+        for worker in workers:
+            if worker is not None:
+                await asyncio.to_thread(worker.close)
+
+    async def write(
+        self,
+        unit: Callable[[sqlite3.Connection], T],
+        then: Callable[[T], None] | None = None,
+    ) -> T:
+        """Run `unit` in a transaction and return its result once that is committed.
+
+        Args:
+            unit: what to do; it runs in the writer's thread.
+            then: called in the event loop with the result once that is committed, even if the
+                caller was cancelled meanwhile.
+
+        Raises:
+            StoreClosedError: the store is closed.
+            Exception: what `unit` raised (nothing of it is stored then), or the
+                `sqlite3.Error` of a failed commit.
+        """
+        return await self._run(self._writer, unit, then)
+
+    async def read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `unit`, which only reads, in a consistent snapshot.
+
+        Raises:
+            StoreClosedError: the store is closed.
+            Exception: what `unit` raised.
+        """
+        return await self._run(self._reader or self._writer, unit, None)
+
+    async def _run(
+        self,
+        worker: _Worker | None,
+        unit: Callable[[sqlite3.Connection], T],
+        then: Callable[[T], None] | None,
+    ) -> T:
+        if worker is None:
+            raise StoreClosedError("the engine is stopping")
+        result: T = await worker.submit(unit, then)
+        return result
+
+
+class _Worker:
+    """A thread that owns one connection and runs what is queued, batch by batch."""
+
+    def __init__(self, connection: sqlite3.Connection, begin: str, name: str) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, unit: Unit, then: Then | None) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put((unit, (future, then)))
+        return future
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            batch, last = self._take()
+            if batch:
+                outcomes = self._transaction(batch)
+                try:
+                    self._loop.call_soon_threadsafe(_tell, outcomes)
+                except RuntimeError:
+                    break  # The loop is gone, and with it everybody who waited.
+        self._connection.close()
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        """Wait for work; return all there is, and whether it is the last."""
+        batch: list[_Job] = []
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == _LARGEST_BATCH:
+                return batch, False
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+    def _transaction(self, batch: list[_Job]) -> list[_Outcome]:
+        connection = self._connection
+        try:
+            connection.execute(self._begin)
+            outcomes = [self._savepoint(unit, caller) for unit, caller in batch]
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # If even this fails the next batch meets it again; this thread must live on, because
+            # everybody waits for it.
+            with suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            return [(caller, None, error) for _, caller in batch]
+        return outcomes
+
+    def _savepoint(self, unit: Unit, caller: _Caller) -> _Outcome:
+        connection = self._connection
+        connection.execute("SAVEPOINT unit")
+        try:
+            result = unit(connection)
+        except BaseException as error:
+            # A full disk makes SQLite roll back the whole transaction by itself; then what the
+            # units before this one did is lost as well, and all of the batch must hear of it.
+            if not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO unit")
+            connection.execute("RELEASE unit")
+            return caller, None, error
+        connection.execute("RELEASE unit")
+        return caller, result, None
+
+
+def _tell(outcomes: list[_Outcome]) -> None:
+    for (future, _), result, error in outcomes:
+        if future.done():
+            continue  # Its caller was cancelled meanwhile; the work is stored all the same.
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+    for (_, then), result, error in outcomes:
+        if then is not None and error is None:
+            then(result)
+
+
+def _uri(path: str) -> str:
+    return Path(path).absolute().as_uri()
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    # isolation_level=None: transactions are begun and ended by us, never by the module.
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    return connection
+
+
+def _open(path: str) -> sqlite3.Connection:
+    if path == ":memory:":
+        return _connect("file::memory:")
+    try:
+        # The file is made here rather than by SQLite, so that it is never readable by others;
+        # SQLite gives its -wal and -shm files the same permissions.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = _connect(_uri(path))
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(f"cannot open the database {path!r}: {error}") from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: str) -> bytes:
+    """Make the tables if there are none, check the version, return the secret."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        if not tables:
+            for statement in sql.SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.executemany(
+                "INSERT INTO meta VALUES (?, ?)",
+                [
+                    ("schema_version", str(SCHEMA_VERSION).encode()),
+                    ("secret", secrets.token_bytes(32)),
+                ],
+            )
+        elif "meta" not in tables:
+            raise ConfigurationError(f"{path!r} is a database, but not one of stephttp")
+        meta: dict[str, bytes] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        found = int(meta["schema_version"])
+        if found > SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"{path!r} was written by a newer version of stephttp (schema {found}, this "
+                f"version knows {SCHEMA_VERSION}); install that version, or use another file"
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return meta["secret"]

@@ -1,0 +1,221 @@
+"""What happens to a run: a snapshot and a happening in, a `Change` out. Pure.
+
+What opcodes do (`OPS`). "Checkpoint" is a request to the API: the handler, or a re-entry of it,
+is still at work and goes on by itself. "Answer" is how a re-entry ended.
+
+    op                          effect                    afterwards (answer only)
+    StepRun, Step               memo is saved             re-entry at once, unless the answer
+                                                          itself holds a wait
+    StepFailed                  error memo is saved       re-entry at once
+    StepError, attempts left    retry timer               waits for it
+    StepError, none left        error memo is saved       re-entry at once (checkpoint too)
+    Sleep                       sleep timer               waits for it
+    RunComplete,                the run ends
+      SyncRunComplete
+    DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing
+    None                        nothing                   like an answer that holds nothing
+    all others                  refused (`UNSUPPORTED`)
+
+The first output of a step wins; a second one is dropped, and so is a `StepError` of a step whose
+back-off is running. An answer that brings nothing new and leaves nothing to wait for is followed
+by another re-entry, later each time, and after `max_idle_answers` of them the run fails.
+
+A timer op, a `StepError` or a `DiscoveryRequest` in a checkpoint makes a sync-phase run async.
+After every transition an async run has at least one open timer: see `Draft.settle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from stephttp._core.ops import Op, OpCode
+from stephttp.engine import waits
+from stephttp.engine.draft import Draft, new_job_id
+from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
+from stephttp.engine.models import (
+    RESUME,
+    Change,
+    Refused,
+    Run,
+    RunStatus,
+    Snapshot,
+    Timer,
+    TimerKind,
+)
+from stephttp.engine.results import complete_result, error_json, error_memo, op_data
+
+
+def apply_ops(
+    snapshot: Snapshot, ops: Sequence[Op], origin: Origin, at: Moment, hints: Hints | None = None
+) -> Change:
+    """Ops were reported, by a checkpoint or as the answer of a re-entry.
+
+    Raises:
+        Refused: an op is not acceptable; nothing must be stored.
+    """
+    if snapshot.run.status.ended:
+        return Change(snapshot.run)
+    draft = Draft(snapshot, at, origin, hints or Hints())
+    root = "steps" if origin is Origin.CHECKPOINT else "answer"
+    for index, op in enumerate(ops):
+        field = f"{root}[{index}]"
+        if not op.id:
+            raise Refused(f"{field}.id: must not be empty")
+        OPS[op.op](draft, op, field)
+    return draft.settle()
+
+
+def fell_due(snapshot: Snapshot, at: Moment) -> Change:
+    """Timers of the run fell due: waits end, and the endpoint is to be called.
+
+    While a failed call waits for its repetition, waits that end do not cut that short.
+    """
+    due = [timer for timer in snapshot.timers.values() if timer.due_ms <= at.now_ms]
+    resume = snapshot.timers.get(RESUME)
+    run = snapshot.run
+    opened: tuple[Timer, ...] = ()
+    if resume is None and due:
+        run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
+        resume = Timer(RESUME, TimerKind.RESUME, at.now_ms)
+        opened = (resume,)
+    return Change(
+        run,
+        resolved=tuple((t.step_id, b"null") for t in due if t.kind is TimerKind.SLEEP),
+        timers=opened,
+        dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
+        call=resume is not None and resume.due_ms <= at.now_ms,
+    )
+
+
+def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:
+    """A re-entry was answered with a plain result: its body, and status and headers as JSON."""
+    if snapshot.run.status.ended:
+        return Change(snapshot.run)
+    run = replace(snapshot.run, last_error=None, output=output, head=head)
+    return _ended(run, RunStatus.COMPLETED, at)
+
+
+def call_failed(snapshot: Snapshot, failure: Failure, at: Moment) -> Change:
+    """A re-entry failed: it is repeated later, or the run fails."""
+    run = snapshot.run
+    if run.status.ended:
+        return Change(run)
+    rules = at.settings
+    run = replace(run, last_error=f"{failure.name}: {failure.message}")
+    if failure.kind is FailureKind.TRANSIENT:
+        delay = rules.unreachable.delay_ms(run.unreached, at.rng)
+        run = replace(run, unreached=run.unreached + 1)
+    elif failure.kind is FailureKind.COUNTED and run.attempt < run.retries:
+        delay = rules.retry.delay_ms(run.attempt, at.rng)
+        run = replace(run, attempt=run.attempt + 1, unreached=0)
+    else:
+        return failed(replace(snapshot, run=run), failure, at)
+    if failure.retry_after_ms is not None:
+        delay = failure.retry_after_ms
+    return Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms + delay),))
+
+
+def failed(snapshot: Snapshot, failure: Failure, at: Moment) -> Change:
+    """The run fails for good."""
+    error = error_json(failure.name, failure.message)
+    run = replace(snapshot.run, error=error, output=failure.output)
+    return _ended(run, RunStatus.FAILED, at)
+
+
+def _ended(run: Run, status: RunStatus, at: Moment) -> Change:
+    return Change(replace(run, status=status, ended_ms=at.now_ms), ended=True)
+
+
+def _step_run(draft: Draft, op: Op, field: str) -> None:
+    draft.save(op, field, b'{"data":' + op_data(op) + b"}")
+
+
+def _bare_step(draft: Draft, op: Op, field: str) -> None:
+    draft.save(op, field, op_data(op))
+
+
+def _step_failed(draft: Draft, op: Op, field: str) -> None:
+    if op.error is None:
+        raise Refused(f"{field}.error: a {op.op.value} needs an error")
+    fresh = not draft.settled(op)
+    draft.save(op, field, b'{"error":' + error_memo(op.error) + b"}")
+    if fresh and draft.origin is Origin.ANSWER:
+        draft.again = True
+
+
+def _step_error(draft: Draft, op: Op, field: str) -> None:
+    if op.error is None:
+        raise Refused(f"{field}.error: a {op.op.value} needs an error")
+    if draft.settled(op):
+        return
+    if op.id in draft.timers:
+        draft.waits = True
+        return
+    failures = draft.known[op.id].attempts + 1 if op.id in draft.known else 1
+    final = draft.hints.no_retry or op.error.no_retry is True or failures > draft.run.retries
+    if final:
+        _step_failed(draft, op, field)
+        draft.again = True
+        return
+    draft.write(op, field, failures, None)
+    delay = draft.hints.retry_after_ms
+    if delay is None:
+        delay = draft.at.settings.retry.delay_ms(failures - 1, draft.at.rng)
+    draft.start(Timer(op.id, TimerKind.RETRY, draft.at.now_ms + delay))
+    draft.waits = True
+
+
+def _sleep(draft: Draft, op: Op, field: str) -> None:
+    due_ms = waits.sleep_until_ms(op, field, draft.at.now_ms)
+    draft.waits = draft.waits or not draft.settled(op)
+    if op.id in draft.known:
+        return
+    draft.write(msgspec.structs.replace(op, timing=None), field, 1, None)
+    draft.start(Timer(op.id, TimerKind.SLEEP, due_ms))
+
+
+def _run_complete(draft: Draft, op: Op, field: str) -> None:
+    result = complete_result(op_data(op), unfold=draft.origin is Origin.CHECKPOINT)
+    status = RunStatus.COMPLETED if result.error is None else RunStatus.FAILED
+    draft.end(status, result.output, result.error)
+
+
+def _discovery(draft: Draft, op: Op, field: str) -> None:
+    if draft.origin is Origin.CHECKPOINT:
+        draft.again = True
+
+
+def _nothing(draft: Draft, op: Op, field: str) -> None:
+    pass
+
+
+def _unsupported(draft: Draft, op: Op, field: str) -> None:
+    raise Refused(f"{field}.op: {op.op.value!r} is not supported by this engine yet")
+
+
+UNSUPPORTED = (
+    OpCode.STEP_PLANNED,
+    OpCode.WAIT_FOR_EVENT,
+    OpCode.WAIT_FOR_SIGNAL,
+    OpCode.INVOKE_FUNCTION,
+    OpCode.GATEWAY,
+    OpCode.AI_GATEWAY,
+    OpCode.DEFER_ADD,
+    OpCode.DEFER_ABORT,
+)
+
+OPS: dict[OpCode, Callable[[Draft, Op, str], None]] = {
+    OpCode.STEP_RUN: _step_run,
+    OpCode.STEP: _bare_step,
+    OpCode.STEP_FAILED: _step_failed,
+    OpCode.STEP_ERROR: _step_error,
+    OpCode.SLEEP: _sleep,
+    OpCode.RUN_COMPLETE: _run_complete,
+    OpCode.SYNC_RUN_COMPLETE: _run_complete,
+    OpCode.DISCOVERY_REQUEST: _discovery,
+    OpCode.NONE: _nothing,
+    **dict.fromkeys(UNSUPPORTED, _unsupported),
+}

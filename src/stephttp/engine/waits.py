@@ -1,0 +1,95 @@
+"""How long to wait: the argument of a sleep, and `Retry-After` (PROTOCOL 3.1, 5.4). Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from stephttp._core.durations import MAX_WAIT, parse_duration
+from stephttp._core.ops import Op
+from stephttp.engine.models import Refused
+
+_SHORTEST_DATE = 10
+_LONGEST_SECONDS_TEXT = 7
+_MS = timedelta(milliseconds=1)
+_RETRY_AFTER_MS = (1_000, 24 * 3_600_000)
+
+
+def sleep_until_ms(op: Op, field: str, now_ms: int) -> int:
+    """When the sleep `op` ends; a time that has passed means now.
+
+    Args:
+        op: a `Sleep`; its `opts.duration`, else its `name`, holds a duration or a date.
+        field: where the op stands in the request, for the error.
+        now_ms: the present time.
+
+    Raises:
+        Refused: the text is neither, or lies more than 366 days ahead.
+    """
+    duration = (op.opts or {}).get("duration")
+    field, text = (
+        (f"{field}.name", op.name or "") if duration is None else _duration(field, duration)
+    )
+    text = text.strip()
+    if not text:
+        return now_ms
+    due_ms = _date_ms(text) if len(text) >= _SHORTEST_DATE else None
+    if due_ms is None:
+        try:
+            due_ms = now_ms + _signed_duration(text) // _MS
+        except (ValueError, OverflowError) as error:
+            raise Refused(f"{field}: {error}") from None
+    if due_ms - now_ms > MAX_WAIT // _MS:
+        raise Refused(f"{field}: {text!r} is more than {MAX_WAIT.days} days ahead")
+    return max(due_ms, now_ms)
+
+
+def retry_after_ms(value: str, now_ms: int) -> int | None:
+    """The delay that a `Retry-After` value asks for, within 1 s and 24 h; `None`: unreadable."""
+    value = value.strip()
+    if len(value) <= _LONGEST_SECONDS_TEXT:
+        if not (value.isascii() and value.isdigit()):
+            return None
+        delay = int(value) * 1_000
+    else:
+        due_ms = _date_ms(value)
+        if due_ms is None:
+            due_ms = _mail_date_ms(value)
+        if due_ms is None:
+            return None
+        delay = due_ms - now_ms
+    shortest, longest = _RETRY_AFTER_MS
+    return min(max(delay, shortest), longest)
+
+
+def _duration(field: str, value: object) -> tuple[str, str]:
+    field = f"{field}.opts.duration"
+    if not isinstance(value, str):
+        raise Refused(f"{field}: expected text such as '1h30m', got {type(value).__name__}")
+    return field, value
+
+
+def _signed_duration(text: str) -> timedelta:
+    if text.startswith("-"):
+        return -parse_duration(text[1:])
+    return parse_duration(text)
+
+
+def _date_ms(text: str) -> int | None:
+    try:
+        return _epoch_ms(datetime.fromisoformat(text))
+    except ValueError:
+        return None
+
+
+def _mail_date_ms(text: str) -> int | None:
+    try:
+        return _epoch_ms(parsedate_to_datetime(text))
+    except (TypeError, ValueError, IndexError):
+        return None
+
+
+def _epoch_ms(when: datetime) -> int:
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)) // _MS

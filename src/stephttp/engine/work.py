@@ -1,0 +1,121 @@
+"""Units of work for the store: load, decide, save, in one transaction each."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from stephttp._core.ops import COMPLETING_OPS, Op
+from stephttp.engine import records
+from stephttp.engine.answers import OpsAnswer, PlainAnswer
+from stephttp.engine.happenings import Failure, FailureKind, Moment, Origin
+from stephttp.engine.models import Call, Change, NewRun, Refused, Run, Snapshot
+from stephttp.engine.results import complete_result, op_data
+from stephttp.engine.sql import QUERIES
+from stephttp.engine.transitions import apply_ops, call_failed, failed, fell_due, finished
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is to be called now, and when to look again (`None`: nothing is open)."""
+
+    calls: list[Call]
+    next_due_ms: int | None
+
+
+def start(
+    connection: sqlite3.Connection, new: NewRun, run: Run, ops: Sequence[Op], at: Moment
+) -> Change:
+    """A first checkpoint: make the run. The same request again changes nothing.
+
+    Raises:
+        Refused: an op is not acceptable, or the run id is taken.
+    """
+    change = apply_ops(Snapshot(run), ops, Origin.CHECKPOINT, at)
+    if records.insert(connection, new, change):
+        return change
+    (digest,) = connection.execute(QUERIES["run_digest"], (new.run_id,)).fetchone()
+    if digest != new.digest:
+        raise Refused(f"run_id: there is already another run {new.run_id}", 409)
+    return Change(run)
+
+
+def report(connection: sqlite3.Connection, run_id: str, ops: Sequence[Op], at: Moment) -> Change:
+    """A further checkpoint: more ops of a run.
+
+    Raises:
+        Refused: an op is not acceptable, the run is unknown, or it has ended without knowing
+            these ops.
+    """
+    snapshot = records.load(connection, run_id, {op.id for op in ops})
+    if snapshot.run.status.ended:
+        for index, op in enumerate(ops):
+            if not _is_repeat(connection, snapshot, op):
+                status = snapshot.run.status.value
+                raise Refused(f"steps[{index}]: the run has ended already ({status})", 409)
+        return Change(snapshot.run)
+    change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
+    records.save(connection, change, snapshot.run, at.now_ms)
+    return change
+
+
+def claim(connection: sqlite3.Connection, at: Moment, busy: Collection[str], slots: int) -> Claim:
+    """Take up to `slots` due runs, none of them `busy`, the one that waited longest first."""
+    chosen: dict[str, None] = {}
+    next_due_ms = None
+    rows = connection.execute(QUERIES["timers_by_due"])
+    for run_id, due_ms in rows:
+        if run_id in busy or run_id in chosen:
+            continue  # Whoever ends the run's call makes us look again.
+        if due_ms > at.now_ms or len(chosen) == slots:
+            next_due_ms = due_ms
+            break
+        chosen[run_id] = None
+    rows.close()
+    calls = []
+    for run_id in chosen:
+        snapshot = records.load(connection, run_id)
+        change = fell_due(snapshot, at)
+        records.save(connection, change, snapshot.run, at.now_ms)
+        if change.call:
+            calls.append(records.load_call(connection, run_id))
+        else:
+            # Its call is put off; the row that says until when was not looked at above.
+            later = [timer.due_ms for timer in records.load_timers(connection, run_id).values()]
+            next_due_ms = min(later if next_due_ms is None else [next_due_ms, *later])
+    return Claim(calls, next_due_ms)
+
+
+def settle(
+    connection: sqlite3.Connection,
+    run_id: str,
+    outcome: OpsAnswer | PlainAnswer | Failure,
+    at: Moment,
+) -> Change:
+    """A call of the run's endpoint is over: apply what came of it."""
+    mentioned = {op.id for op in outcome.ops} if isinstance(outcome, OpsAnswer) else set()
+    snapshot = records.load(connection, run_id, mentioned)
+    change = _decide(snapshot, outcome, at)
+    records.save(connection, change, snapshot.run, at.now_ms)
+    return change
+
+
+def _decide(snapshot: Snapshot, outcome: OpsAnswer | PlainAnswer | Failure, at: Moment) -> Change:
+    if isinstance(outcome, Failure):
+        return call_failed(snapshot, outcome, at)
+    if isinstance(outcome, PlainAnswer):
+        return finished(snapshot, outcome.body, outcome.head, at)
+    try:
+        return apply_ops(snapshot, outcome.ops, Origin.ANSWER, at, outcome.hints)
+    except Refused as error:
+        return failed(snapshot, Failure(FailureKind.FINAL, "AnswerError", str(error)), at)
+
+
+def _is_repeat(connection: sqlite3.Connection, snapshot: Snapshot, op: Op) -> bool:
+    """Whether an op for an ended run says nothing that is not known."""
+    if op.op not in COMPLETING_OPS:
+        return op.id in snapshot.steps
+    result = complete_result(op_data(op), unfold=True)
+    row = connection.execute(QUERIES["run_output"], (snapshot.run.run_id,)).fetchone()
+    return bool(row[1] == result.output)

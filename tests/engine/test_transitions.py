@@ -1,0 +1,373 @@
+"""Every row of the table in `transitions.py`, and the rules that hold after every transition."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stephttp._core.ops import Op, OpCode
+from stephttp.engine import Backoff, Settings
+from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
+from stephttp.engine.models import (
+    RESUME,
+    Change,
+    Known,
+    Refused,
+    Run,
+    RunStatus,
+    Snapshot,
+    Timer,
+    TimerKind,
+)
+from stephttp.engine.transitions import (
+    OPS,
+    UNSUPPORTED,
+    apply_ops,
+    call_failed,
+    failed,
+    fell_due,
+    finished,
+)
+
+from .support import EXACT, RUN, A, B, Z, complete, sleep, step, step_error
+
+NOW = 1_800_000_000_000
+AT = Moment(NOW, Random(1), Settings(**EXACT))  # type: ignore[arg-type]
+SYNC = Snapshot(Run(RUN, RunStatus.SYNC, retries=2))
+CALLING = Timer(RESUME, TimerKind.RESUME, NOW - 10)
+ASYNC = Snapshot(Run(RUN, RunStatus.ASYNC, retries=2), timers={RESUME: CALLING})
+FAILED = {"op": "StepFailed", "id": B, "error": {"name": "E", "message": "m"}}
+FINAL = step_error(noRetry=True)
+DISCOVERY = {"op": "DiscoveryRequest", "id": "d"}
+CHECKPOINT, ANSWER = Origin.CHECKPOINT, Origin.ANSWER
+ERROR = {"error": {"name": "E", "message": "m"}}
+
+
+def ops(*raw: dict[str, Any]) -> list[Op]:
+    return msgspec.json.decode(msgspec.json.encode(raw), type=list[Op])
+
+
+def after(snapshot: Snapshot, change: Change) -> dict[str, Timer]:
+    """The timers that are open after a change."""
+    if change.ended:
+        return {}
+    timers = {k: v for k, v in snapshot.timers.items() if k not in change.dropped}
+    return timers | {timer.step_id: timer for timer in change.timers}
+
+
+def delays(snapshot: Snapshot, change: Change) -> dict[str, tuple[str, float]]:
+    return {
+        key: (timer.kind.value, (timer.due_ms - NOW) / 1000)
+        for key, timer in after(snapshot, change).items()
+    }
+
+
+NOW_AGAIN = {RESUME: ("resume", 0.0)}
+IN_CALL = {RESUME: ("resume", -0.01)}
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "origin", "reported", "status", "timers", "memos"),
+    [
+        (SYNC, CHECKPOINT, [step()], "sync", {}, {A: {"data": 1}}),
+        (SYNC, CHECKPOINT, [{"op": "StepRun", "id": A}], "sync", {}, {A: {"data": None}}),
+        (SYNC, CHECKPOINT, [{"op": "Step", "id": A, "data": [1]}], "sync", {}, {A: [1]}),
+        (SYNC, CHECKPOINT, [FAILED], "sync", {}, {B: ERROR}),
+        (SYNC, CHECKPOINT, [step_error()], "async", {B: ("retry", 1.0)}, {B: None}),
+        (SYNC, CHECKPOINT, [FINAL], "async", NOW_AGAIN, {B: ERROR}),
+        (SYNC, CHECKPOINT, [sleep()], "async", {Z: ("sleep", 5.0)}, {Z: None}),
+        (SYNC, CHECKPOINT, [DISCOVERY], "async", NOW_AGAIN, {}),
+        (SYNC, CHECKPOINT, [{"op": "None", "id": "n"}], "sync", {}, {}),
+        (SYNC, CHECKPOINT, [], "sync", {}, {}),
+        (SYNC, CHECKPOINT, [step(), complete(1)], "completed", {}, {A: {"data": 1}}),
+        (SYNC, CHECKPOINT, [complete(1), sleep()], "completed", {}, {Z: None}),
+        (ASYNC, CHECKPOINT, [step()], "async", IN_CALL, {A: {"data": 1}}),
+        (ASYNC, CHECKPOINT, [FAILED], "async", IN_CALL, {B: ERROR}),
+        (ASYNC, CHECKPOINT, [FINAL], "async", IN_CALL, {B: ERROR}),
+        (ASYNC, CHECKPOINT, [complete(1)], "completed", {}, {}),
+        (ASYNC, ANSWER, [step()], "async", NOW_AGAIN, {A: {"data": 1}}),
+        (ASYNC, ANSWER, [FAILED], "async", NOW_AGAIN, {B: ERROR}),
+        (ASYNC, ANSWER, [FINAL], "async", NOW_AGAIN, {B: ERROR}),
+        (ASYNC, ANSWER, [step_error()], "async", {B: ("retry", 1.0)}, {B: None}),
+        (ASYNC, ANSWER, [sleep()], "async", {Z: ("sleep", 5.0)}, {Z: None}),
+        (
+            ASYNC,
+            ANSWER,
+            [step(), sleep()],
+            "async",
+            {Z: ("sleep", 5.0)},
+            {A: {"data": 1}, Z: None},
+        ),
+        (
+            ASYNC,
+            ANSWER,
+            [FAILED, sleep()],
+            "async",
+            {Z: ("sleep", 5.0), **NOW_AGAIN},
+            {B: ERROR, Z: None},
+        ),
+        (ASYNC, ANSWER, [step(A, 1), step(A, 2)], "async", NOW_AGAIN, {A: {"data": 1}}),
+        (ASYNC, ANSWER, [], "async", NOW_AGAIN, {}),
+        (ASYNC, ANSWER, [DISCOVERY], "async", NOW_AGAIN, {}),
+        (ASYNC, ANSWER, [{"op": "None", "id": "n"}], "async", NOW_AGAIN, {}),
+        (ASYNC, ANSWER, [complete({"status": 200})], "completed", {}, {}),
+        (ASYNC, ANSWER, [complete({"status": 500})], "failed", {}, {}),
+        (ASYNC, ANSWER, [complete({"status": 200, "error": "x"})], "failed", {}, {}),
+        (ASYNC, ANSWER, [{"op": "SyncRunComplete", "id": "c"}], "completed", {}, {}),
+    ],
+)
+def test_what_ops_do(
+    snapshot: Snapshot,
+    origin: Origin,
+    reported: list[dict[str, Any]],
+    status: str,
+    timers: dict[str, tuple[str, float]],
+    memos: dict[str, Any],
+) -> None:
+    change = apply_ops(snapshot, ops(*reported), origin, AT)
+    assert change.run.status == status
+    assert change.ended == change.run.status.ended
+    assert delays(snapshot, change) == timers
+    found = {
+        s.step_id: None if s.memo is None else msgspec.json.decode(s.memo) for s in change.steps
+    }
+    assert found == memos
+
+
+def known(step_id: str, *timers: Timer, resolved: bool = False, attempts: int = 1) -> Snapshot:
+    return Snapshot(
+        ASYNC.run,
+        {step_id: Known(attempts, resolved)},
+        {timer.step_id: timer for timer in (CALLING, *timers)},
+    )
+
+
+def test_the_first_output_wins() -> None:
+    change = apply_ops(known(A, resolved=True), ops(step()), CHECKPOINT, AT)
+    assert change.steps == ()
+
+
+def test_attempts_of_a_step_are_counted_until_none_is_left() -> None:
+    snapshot = known(B, attempts=2)
+    change = apply_ops(snapshot, ops(step_error()), ANSWER, AT)
+    # retries=2 means three attempts; this was the third.
+    assert delays(snapshot, change) == NOW_AGAIN
+    assert change.steps[0].attempts == 3
+    snapshot = known(B, attempts=1)
+    change = apply_ops(snapshot, ops(step_error()), ANSWER, AT)
+    assert delays(snapshot, change) == {B: ("retry", 2.0)}
+
+
+def test_no_retry_of_the_answer_is_final_for_its_step_errors() -> None:
+    change = apply_ops(ASYNC, ops(step_error()), ANSWER, AT, Hints(no_retry=True))
+    assert delays(ASYNC, change) == NOW_AGAIN
+
+
+def test_a_step_error_whose_back_off_is_running_is_a_repetition() -> None:
+    timer = Timer(B, TimerKind.RETRY, NOW + 500)
+    snapshot = known(B, timer)
+    change = apply_ops(snapshot, ops(step_error()), ANSWER, AT)
+    assert change.steps == ()
+    assert after(snapshot, change) == {B: timer}
+
+
+def test_a_sleep_that_is_known_is_not_started_again() -> None:
+    timer = Timer(Z, TimerKind.SLEEP, NOW + 500)
+    snapshot = known(Z, timer)
+    change = apply_ops(snapshot, ops(sleep(text="1h")), ANSWER, AT)
+    assert after(snapshot, change) == {Z: timer}
+
+
+def test_a_new_output_re_enters_although_an_older_wait_is_open() -> None:
+    """An SDK that does one step per answer would otherwise stand still until the wait is over."""
+    timer = Timer(Z, TimerKind.SLEEP, NOW + 10**9)
+    snapshot = known(Z, timer)
+    change = apply_ops(snapshot, ops(step()), ANSWER, AT)
+    assert delays(snapshot, change) == {Z: ("sleep", 10**6), **NOW_AGAIN}
+
+
+def test_a_step_that_succeeds_during_its_back_off_does_not_strand_the_run() -> None:
+    snapshot = Snapshot(
+        ASYNC.run, {B: Known(1, resolved=False)}, {B: Timer(B, TimerKind.RETRY, NOW + 500)}
+    )
+    change = apply_ops(snapshot, ops(step(B)), CHECKPOINT, AT)
+    assert delays(snapshot, change) == NOW_AGAIN
+
+
+def test_ops_for_an_ended_run_change_nothing() -> None:
+    snapshot = Snapshot(Run(RUN, RunStatus.CANCELLED))
+    assert apply_ops(snapshot, ops(step()), ANSWER, AT) == Change(snapshot.run)
+    failure = Failure(FailureKind.FINAL, "E", "m")
+    assert call_failed(snapshot, failure, AT) == Change(snapshot.run)
+    assert finished(snapshot, b"", b"", AT) == Change(snapshot.run)
+
+
+def test_every_opcode_has_a_row() -> None:
+    assert set(OPS) == set(OpCode)
+
+
+@pytest.mark.parametrize("code", UNSUPPORTED)
+def test_ops_of_a_later_version_are_refused(code: OpCode) -> None:
+    with pytest.raises(Refused, match=rf"^steps\[1\]\.op: '{code}' is not supported"):
+        apply_ops(SYNC, ops(step(), {"op": code, "id": "x"}), CHECKPOINT, AT)
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        ({"op": "StepRun", "id": ""}, "steps[0].id: must not be empty"),
+        ({"op": "StepError", "id": B}, "steps[0].error: a StepError needs an error"),
+        ({"op": "StepFailed", "id": B}, "steps[0].error: a StepFailed needs an error"),
+        (sleep(text="soon"), "steps[0].name: 'soon' is not a duration"),
+        (sleep(text="367d"), "steps[0].name: '367d' is more than 366 days ahead"),
+        ({"op": "Sleep", "id": Z, "opts": {"duration": 5}}, "steps[0].opts.duration: expected"),
+        ({"op": "Sleep", "id": Z, "opts": {"duration": "5x"}}, "steps[0].opts.duration: '5x'"),
+    ],
+)
+def test_bad_ops_are_refused(op: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused) as caught:
+        apply_ops(SYNC, ops(op), CHECKPOINT, AT)
+    assert str(caught.value).startswith(message)
+
+
+def test_limits() -> None:
+    tight = Moment(NOW, Random(1), Settings(max_steps=1, max_step_output=20))
+    with pytest.raises(Refused, match="no more fit"):
+        apply_ops(SYNC, ops(step(A), step(B)), CHECKPOINT, tight)
+    with pytest.raises(Refused, match=r"steps\[0\].data: more than 20 bytes"):
+        apply_ops(SYNC, ops(step(A, "x" * 20)), CHECKPOINT, tight)
+
+
+def test_due_timers_become_memos_and_a_call() -> None:
+    timers = [
+        Timer(A, TimerKind.SLEEP, NOW),
+        Timer(B, TimerKind.RETRY, NOW - 1),
+        Timer(Z, TimerKind.SLEEP, NOW + 1),
+    ]
+    snapshot = Snapshot(ASYNC.run, timers={timer.step_id: timer for timer in timers})
+    change = fell_due(snapshot, AT)
+    assert change.call
+    assert change.resolved == ((A, b"null"),)
+    assert delays(snapshot, change) == {Z: ("sleep", 0.001), **NOW_AGAIN}
+
+
+def test_a_wait_that_ends_does_not_cut_a_back_off_short() -> None:
+    resume = Timer(RESUME, TimerKind.RESUME, NOW + 500)
+    snapshot = Snapshot(ASYNC.run, timers={RESUME: resume, A: Timer(A, TimerKind.SLEEP, NOW)})
+    change = fell_due(snapshot, AT)
+    assert not change.call
+    assert after(snapshot, change) == {RESUME: resume}
+    assert change.resolved == ((A, b"null"),)
+
+
+COUNTED = Failure(FailureKind.COUNTED, "E", "m")
+TRANSIENT = Failure(FailureKind.TRANSIENT, "E", "m")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "unreached", "failure", "expected"),
+    [
+        (0, 0, COUNTED, (1, 0, 1.0)),
+        (1, 5, COUNTED, (2, 0, 2.0)),
+        (1, 0, TRANSIENT, (1, 1, 1.0)),
+        (1, 9, TRANSIENT, (1, 10, 30.0)),
+        (0, 0, Failure(FailureKind.COUNTED, "E", "m", retry_after_ms=7000), (1, 0, 7.0)),
+    ],
+)
+def test_failed_calls_are_repeated(
+    attempt: int, unreached: int, failure: Failure, expected: tuple[int, int, float]
+) -> None:
+    run = Run(RUN, RunStatus.ASYNC, retries=2, attempt=attempt, unreached=unreached, job_id="j")
+    snapshot = Snapshot(run, timers={RESUME: CALLING})
+    change = call_failed(snapshot, failure, AT)
+    ((_, delay),) = delays(snapshot, change).values()
+    assert (change.run.attempt, change.run.unreached, delay) == expected
+    assert change.run.job_id == "j"
+    assert change.run.last_error == "E: m"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [COUNTED, Failure(FailureKind.FINAL, "E", "m"), Failure(FailureKind.FINAL, "E", "m", 5)],
+)
+def test_failed_calls_end_the_run(failure: Failure) -> None:
+    snapshot = Snapshot(Run(RUN, RunStatus.ASYNC, retries=2, attempt=2), timers={RESUME: CALLING})
+    change = call_failed(snapshot, failure, AT)
+    assert (change.run.status, change.ended) == (RunStatus.FAILED, True)
+    assert change.run.error == b'{"name":"E","message":"m"}'
+    assert failed(snapshot, failure, AT).run.status is RunStatus.FAILED
+
+
+def test_back_off_grows_to_its_cap_and_never_shrinks_by_jitter() -> None:
+    backoff = Backoff(first=1, factor=2, longest=60, jitter=0.5)
+    rng = Random(3)
+    for n, least in enumerate([1, 2, 4, 8, 16, 32, 60, 60]):
+        assert least * 1000 <= backoff.delay_ms(n, rng) <= least * 1500
+    assert backoff.delay_ms(10**9, rng) <= 90_000
+
+
+IDS = st.sampled_from([A, B, Z])
+ANY_OP = st.one_of(
+    st.builds(step, IDS, st.integers()),
+    st.builds(sleep, IDS, st.sampled_from(["", "0s", "1s", "3h", "-5s"])),
+    st.builds(step_error, IDS, noRetry=st.booleans()),
+    st.builds(lambda id_: {**FAILED, "id": id_}, IDS),
+    st.just(DISCOVERY),
+    st.just({"op": "None", "id": "n"}),
+    st.builds(complete, st.sampled_from([1, {"status": 500}])),
+)
+HAPPENING = st.one_of(
+    st.tuples(st.sampled_from([CHECKPOINT, ANSWER]), st.lists(ANY_OP, max_size=3)),
+    st.tuples(st.just("fails"), st.sampled_from(list(FailureKind))),
+    st.tuples(st.just("time"), st.integers(0, 20_000)),
+)
+
+
+@given(st.lists(HAPPENING, max_size=25))
+def test_a_run_is_never_stranded_and_a_memo_never_changes(story: list[tuple[Any, Any]]) -> None:
+    """An async run always has a timer, any other has none; calls happen one at a time."""
+    run, now = SYNC.run, NOW
+    timers: dict[str, Timer] = {}
+    steps: dict[str, Known] = {}
+    memos: dict[str, bytes] = {}
+    calling = False
+    for kind, detail in story:
+        snapshot = Snapshot(run, dict(steps), dict(timers))
+        at = Moment(now, Random(1), AT.settings)
+        if kind == "time":
+            now += detail
+            if calling:
+                continue
+            change = fell_due(snapshot, Moment(now, Random(1), AT.settings))
+            calling = change.call
+        elif kind is CHECKPOINT:
+            change = apply_ops(snapshot, ops(*detail), CHECKPOINT, at)
+        elif not calling:
+            continue
+        else:
+            calling = False
+            change = (
+                call_failed(snapshot, Failure(detail, "E", "m"), at)
+                if kind == "fails"
+                else apply_ops(snapshot, ops(*detail), ANSWER, at)
+            )
+        timers = after(snapshot, change)
+        for one in change.steps:
+            steps[one.step_id] = Known(one.attempts, one.memo is not None)
+            if one.memo is not None:
+                assert one.step_id not in memos
+                memos[one.step_id] = one.memo
+        for step_id, memo in change.resolved:
+            assert step_id not in memos
+            steps[step_id] = Known(steps[step_id].attempts, resolved=True)
+            memos[step_id] = memo
+        assert change.run.step_count == len(steps)
+        run = change.run
+        assert bool(timers) == (run.status is RunStatus.ASYNC)
+        if calling and not run.status.ended:
+            assert RESUME in timers
