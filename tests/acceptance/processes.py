@@ -1,0 +1,156 @@
+"""Real processes for the acceptance tests: started, read line by line, always ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from queue import Empty, Queue
+from types import TracebackType
+from typing import IO, Self
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STEPHTTP = (sys.executable, "-m", "stephttp")
+
+# Nothing here takes this long unless it is broken.
+DEADLINE = 60.0
+
+
+class Process:
+    """A program with its own process group, so that a test that fails leaves nothing behind.
+
+    `out` and `err` hold what it said so far.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._news: Queue[None] = Queue()
+        self._silent = 0
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**_inherited(), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
+            for stream, lines in (
+                (self.process.stdout, self.out),
+                (self.process.stderr, self.err),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        for reader in self._readers:
+            # An app that outlived its group would keep a reader; the tests look for those.
+            reader.join(timeout=1)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first line, of either stream, that contains `pattern`; waits until it is there."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            for line in [*self.out, *self.err]:
+                if found := re.search(pattern, line):
+                    return found
+            try:
+                if self._silent == len(self._readers):
+                    raise Empty
+                self._news.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise AssertionError(f"no line with {pattern!r} in:\n{self.said()}") from None
+
+    def wait(self) -> int:
+        """Wait for its end, and until all it said was read; the exit code."""
+        code = self.process.wait(DEADLINE)
+        for reader in self._readers:
+            reader.join(DEADLINE)
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def said(self) -> str:
+        return "\n".join(["stdout:", *self.out, "stderr:", *self.err])
+
+    def _read(self, stream: IO[str], lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                lines.append(line.rstrip("\n"))
+                self._news.put(None)
+        self._silent += 1
+        self._news.put(None)
+
+
+class Lifeline:
+    """Tells when the last process that holds it has ended, whoever that is.
+
+    Processes take hold of it by opening `path`, a named pipe, for writing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "lifeline"
+        os.mkfifo(self.path)
+        # Without waiting for a writer.
+        self._end = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def wait_until_released(self) -> None:
+        """Wait for the end of all that hold it; each must have taken hold before."""
+        ended = threading.Event()
+
+        def read() -> None:
+            os.set_blocking(self._end, True)
+            while os.read(self._end, 1):
+                pass
+            ended.set()
+            os.close(self._end)
+
+        threading.Thread(target=read, daemon=True).start()
+        assert ended.wait(DEADLINE), "a process is still alive"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without settings of whoever runs the tests."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("INNGEST_")},
+        "NO_COLOR": "1",
+    }

@@ -1,0 +1,133 @@
+"""An application and a real engine in one process, on a virtual clock, without ports.
+
+The SDK reaches the engine, and the engine the application, through ASGI transports; everything in
+between is what runs in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from stephttp.engine.app import create_app
+from stephttp.engine.clock import VirtualClock
+from stephttp.engine.settings import Settings as EngineSettings
+from stephttp.options import resolve
+from stephttp.provider import Provider
+
+APP, ENGINE = "http://app.test", "http://engine.test"
+KEY = "ab" * 16
+
+
+class Late(httpx2.AsyncBaseTransport):
+    """Hands requests to an ASGI application that is set later, and counts them."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+        self.down = False
+        self.requests: list[httpx2.Request] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        if self.down:
+            raise httpx2.ConnectError("connection refused", request=request)
+        transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
+        return await transport.handle_async_request(request)
+
+
+class Durable:
+    """A durable application under test.
+
+    Args:
+        build: makes the wrapped ASGI application from a provider.
+        key: signing key of both sides; empty means development.
+    """
+
+    def __init__(self, build: Callable[[Provider], Any], *, key: str = "") -> None:
+        self.clock = VirtualClock()
+        self.to_engine, self.to_app = Late(), Late()
+        environ = {"INNGEST_SIGNING_KEY": key} if key else {"INNGEST_DEV": "1"}
+        self.provider = Provider(
+            resolve(APP, base_url=ENGINE, environ=environ),
+            transport=self.to_engine,
+            now_ns=lambda: self.clock.now_ms() * 1_000_000,
+            pause=self._pause,
+            rng=random.Random(1),
+        )
+        settings = EngineSettings(signing_keys=(key,) if key else ())
+        engine_app = create_app(
+            settings, clock=self.clock, rng=random.Random(2), transport=self.to_app
+        )
+        self.engine = engine_app.state.engine
+        self.to_engine.app = engine_app
+        self.to_app.app = build(self.provider)
+        self.client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=self.to_app.app), base_url=APP
+        )
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.api = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=engine_app), base_url=ENGINE, headers=headers
+        )
+
+    @property
+    def reentries(self) -> list[httpx2.Request]:
+        """What the engine sent to the application."""
+        return self.to_app.requests
+
+    async def follow(self, response: httpx2.Response) -> httpx2.Response:
+        """The final answer behind a redirect, turning the clock as far as it takes."""
+        assert response.status_code == 303, (response.status_code, response.text)
+        waiting = asyncio.ensure_future(self.api.get(response.headers["location"]))
+        for _ in range(100):
+            await self.engine.idle()
+            if await self.status(response) != "Running":
+                return await waiting
+            await self.turn()
+        raise AssertionError("the run does not end")
+
+    async def turn(self) -> None:
+        """Turn the clock to when the engine has something to do next."""
+        due_ms = await self.engine.store.read(
+            lambda connection: connection.execute("SELECT min(due_ms) FROM timers").fetchone()[0]
+        )
+        assert due_ms is not None, "nothing will ever happen"
+        self.clock.advance(max(0, due_ms - self.clock.now_ms()) / 1000)
+        await self.engine.idle()
+
+    async def status(self, response: httpx2.Response) -> str:
+        """Whether the run of a response is running, completed or failed."""
+        answer = await self.api.get(f"/v1/runs/{response.headers['x-run-id']}")
+        status: str = answer.json()["data"]["status"]
+        return status
+
+    async def steps(self, response: httpx2.Response) -> dict[str, dict[str, Any]]:
+        """The steps of the run of a response, by the ids that the user wrote."""
+        answer = await self.api.get(f"/v1/runs/{response.headers['x-run-id']}/steps")
+        return {step["name"]: step for step in answer.json()["data"]}
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def durable(build: Callable[[Provider], Any], *, key: str = "") -> AsyncGenerator[Durable]:
+    """Start and stop a `Durable`, and see that it leaves no task behind."""
+    before = asyncio.all_tasks()
+    world = Durable(build, key=key)
+    await world.engine.start()
+    try:
+        yield world
+        assert await world.provider.aclose()
+    finally:
+        await world.client.aclose()
+        await world.api.aclose()
+        await world.engine.stop()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    left = {task for task in asyncio.all_tasks() - before if "WorkerThread" not in repr(task)}
+    assert not left

@@ -1,0 +1,253 @@
+"""Calls of the server: verified, or refused; never a new run."""
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI, Response
+from starlette.requests import Request
+
+from stephttp import step
+from stephttp._core.signatures import sign
+from tests.durable import KEY, Durable, durable
+
+NAP = timedelta(minutes=1)
+
+
+class App:
+    """One durable endpoint that counts what it does."""
+
+    def __init__(self) -> None:
+        self.app = FastAPI()
+        self.calls = 0
+        self.bodies: list[str] = []
+        self.entered, self.gate = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+        @self.app.post("/")
+        async def handler(request: Request) -> str:
+            self.calls += 1
+            await step.run("before", self.bodies.append, "before")
+            await step.sleep("nap", NAP)
+            self.entered.set()
+            await self.gate.wait()
+            await step.run("after", self.bodies.append, "after")
+            return (await request.body()).decode()
+
+    def build(self, provider: Any) -> Any:
+        return provider.asgi(self.app)
+
+
+async def until_due(world: Durable) -> httpx2.Response:
+    """A run whose nap is over, while the engine cannot reach the application."""
+    first = await world.client.post("/", content=b"body")
+    world.to_app.down = True
+    await world.turn()
+    return first
+
+
+def call(world: Durable, run_id: str, signature: str | None, body: bytes = b"body") -> Any:
+    headers = {"x-run-id": run_id, "x-inngest-req-version": "2", "x-inngest-generation-id": "1"}
+    if signature is not None:
+        headers["x-inngest-signature"] = signature
+    return world.client.post("/", content=body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda now: None,
+        lambda now: "",
+        lambda now: "t=1&s=ab",
+        lambda now: sign("cd" * 16, b"body", now),
+        lambda now: sign(KEY, b"another body", now),
+        lambda now: sign(KEY, b"body", now - 301),
+        lambda now: sign(KEY, b"body", now + 301),
+    ],
+    ids=["absent", "empty", "garbage", "other key", "other body", "too old", "too early"],
+)
+async def test_a_signature_that_does_not_hold_is_a_401(forge: Any) -> None:
+    app = App()
+    async with durable(app.build, key=KEY) as world:
+        first = await until_due(world)
+        answer = await call(world, first.headers["x-run-id"], forge(int(world.clock.now())))
+        assert answer.status_code == 401
+        assert "x-inngest-signature" in answer.json()["error"]
+        assert answer.headers["x-inngest-sdk"].startswith("stephttp-py:v")
+        assert (app.calls, app.bodies) == (1, ["before"])
+        assert len(world.to_engine.requests) == 1
+
+
+async def test_the_right_signature_goes_on() -> None:
+    app = App()
+    async with durable(app.build, key=KEY) as world:
+        first = await until_due(world)
+        now = int(world.clock.now())
+        answer = await call(world, first.headers["x-run-id"], sign(KEY, b"body", now))
+        assert (answer.status_code, answer.headers["x-inngest-req-version"]) == (206, "2")
+        assert json.loads(answer.json()["data"]["body"]) == "body"
+        assert app.bodies == ["before", "after"]
+
+
+async def test_a_production_app_without_a_key_refuses_every_call() -> None:
+    app = App()
+    async with durable(app.build, key=KEY) as world:
+        bare = Durable(app.build)
+        settings = bare.provider.settings
+        object.__setattr__(settings, "dev", False)
+        answer = await call(bare, "0" * 26, "")
+        assert answer.status_code == 401
+        assert "INNGEST_SIGNING_KEY" in answer.json()["error"]
+        assert app.calls == 0
+        await bare.client.aclose()
+        await bare.api.aclose()
+        assert world.to_engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("run_id", "status", "message"),
+    [
+        ("01M81NT13NCCP5V7EQ9MPKSWMT", 404, "not known"),
+        ("nonsense", 400, "not a ULID"),
+    ],
+)
+async def test_an_unknown_run_is_refused(run_id: str, status: int, message: str) -> None:
+    app = App()
+    async with durable(app.build) as world:
+        answer = await call(world, run_id, "")
+        assert answer.status_code == status
+        assert message in answer.json()["error"]
+        assert app.calls == 0
+
+
+async def test_with_the_engine_down_a_re_entry_is_a_503() -> None:
+    app = App()
+    async with durable(app.build) as world:
+        first = await until_due(world)
+        world.to_engine.down = True
+        answer = await call(world, first.headers["x-run-id"], "")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        assert app.calls == 1
+
+
+async def test_with_the_engine_down_a_request_that_must_wait_is_a_503() -> None:
+    app = App()
+    async with durable(app.build) as world:
+        world.to_engine.down = True
+        answer = await world.client.post("/", content=b"body")
+        assert answer.status_code == 503
+        assert app.bodies == ["before"]
+
+
+async def test_with_the_engine_down_other_requests_are_answered_and_recorded_later() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler() -> int:
+        return await step.run("a", lambda: 1)
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        world.to_engine.down = True
+        answer = await world.client.get("/")
+        assert (answer.status_code, answer.json()) == (200, 1)
+        world.to_engine.down = False
+        assert await world.provider.wait()
+        assert await world.status(answer) == "Completed"
+
+
+async def test_steps_that_cannot_be_stored_are_a_503_and_the_run_goes_on_later() -> None:
+    app = App()
+    async with durable(app.build) as world:
+        app.gate.clear()
+        first = await world.client.post("/", content=b"body")
+        world.to_app.down = True
+        await world.turn()
+        reentry = asyncio.ensure_future(call(world, first.headers["x-run-id"], ""))
+        await app.entered.wait()
+        world.to_engine.down = True
+        app.gate.set()
+        assert (await reentry).status_code == 503
+        world.to_engine.down = world.to_app.down = False
+        assert (await world.follow(first)).json() == "body"
+
+
+async def test_a_call_for_a_run_that_has_ended_does_nothing() -> None:
+    app = App()
+    async with durable(app.build) as world:
+        first = await world.client.post("/", content=b"body")
+        await world.follow(first)
+        calls = app.calls
+        answer = await call(world, first.headers["x-run-id"], "")
+        assert (answer.status_code, answer.json()) == (206, [])
+        assert app.calls == calls
+
+
+async def test_two_calls_for_one_run_take_turns() -> None:
+    app = App()
+    async with durable(app.build) as world:
+        first = await until_due(world)
+        app.gate.clear()
+        both = [asyncio.ensure_future(call(world, first.headers["x-run-id"], "")) for _ in "ab"]
+        await app.entered.wait()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert app.calls == 2, "the second call waits for the first"
+        app.gate.set()
+        answers = await asyncio.gather(*both)
+        assert [answer.status_code for answer in answers] == [206, 206]
+        assert app.bodies == ["before", "after"], "it found the step remembered"
+
+
+async def test_a_run_id_alone_does_not_make_a_request_a_re_entry() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(request: Request) -> str:
+        return request.headers["x-run-id"]
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        answer = await world.client.get("/", headers={"x-run-id": "of another product"})
+        assert answer.json() == "of another product"
+
+
+async def test_a_call_with_too_large_a_body_is_refused() -> None:
+    app = App()
+    async with durable(app.build) as world:
+        answer = await call(world, "01M81NT13NCCP5V7EQ9MPKSWMT", "", b"x" * (2 * 1024 * 1024 + 1))
+        assert answer.status_code == 413
+        assert app.calls == 0
+
+
+async def test_a_response_that_is_too_large_ends_the_run_with_an_error() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler() -> Response:
+        await step.sleep("nap", NAP)
+        return Response(b"x" * (4 * 1024 * 1024 + 1))
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        final = await world.follow(await world.client.get("/"))
+        assert final.status_code == 500
+        assert "4194305 bytes" in final.json()["error"]
+
+
+@pytest.mark.parametrize("stored", [b'{"data":{"headers":3}}', b'{"data":"x"}'])
+async def test_a_stored_request_that_cannot_be_read_is_a_400(stored: bytes) -> None:
+    app = App()
+    async with durable(app.build) as world:
+        first = await until_due(world)
+
+        def damage(connection: Any) -> None:
+            connection.execute(
+                "UPDATE steps SET memo = ? WHERE userland_id = 'stephttp:request'", (stored,)
+            )
+
+        await world.engine.store.write(damage)
+        answer = await call(world, first.headers["x-run-id"], "")
+        assert answer.status_code == 400
+        assert app.calls == 1
