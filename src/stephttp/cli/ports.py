@@ -1,0 +1,68 @@
+"""Which port to listen on: the one that was asked for, or the next one that is free."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+
+DEFAULT_PORT = 8288
+_TRIES = 100
+
+
+class PortError(Exception):
+    """No socket could be had; the message says why and what to do."""
+
+
+def listen(host: str, port: int | None) -> tuple[socket.socket, str]:
+    """A listening socket and its URL.
+
+    Args:
+        port: 0 lets the kernel choose. `None` means the default port, or the next free one.
+
+    Raises:
+        PortError: the port that was asked for is taken, or the address is not ours.
+    """
+    candidates = range(DEFAULT_PORT, DEFAULT_PORT + _TRIES) if port is None else (port,)
+    listener = _bind(host, candidates)
+    return listener, f"http://{_reachable(host)}:{listener.getsockname()[1]}"
+
+
+def _bind(host: str, ports: Iterable[int]) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise PortError(f"cannot listen on host {host!r}: {error.strerror}") from None
+    tried: list[int] = []
+    for port in ports:
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address[0], port, *address[2:]))
+            # Now, not when the server starts: until then another one could take the port.
+            listener.listen(2048)
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise PortError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            tried.append(port)
+        else:
+            listener.setblocking(False)
+            return listener
+    if len(tried) == 1:
+        raise PortError(
+            f"port {tried[0]} on {host} is taken; choose another one with --port, "
+            "or --port 0 for any free one"
+        )
+    raise PortError(f"ports {tried[0]} to {tried[-1]} on {host} are all taken; use --port 0")
+
+
+def _reachable(host: str) -> str:
+    """The name under which a process on this machine reaches a server on `host`."""
+    if host in ("", "0.0.0.0"):
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host

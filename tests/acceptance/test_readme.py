@@ -1,0 +1,118 @@
+"""What README and docs tell a reader to type is typed here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.acceptance.processes import DEADLINE, ROOT, STEPHTTP, Process, free_port
+
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+PYTHON = [
+    pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, code in enumerate(blocks(page, "python"), 1)
+]
+
+
+def command(page: Path, start: str) -> list[str]:
+    """The words of the one command of the page that begins with `start`."""
+    text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
+    (found,) = [line for line in text.splitlines() if line.startswith(f"$ {start}")]
+    return shlex.split(found.removeprefix("$ "))
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_block_runs(code: str, tmp_path: Path) -> None:
+    file = tmp_path / "block.py"
+    file.write_text(code)
+    # Through a module name, so that annotations can be resolved as in a user's own file.
+    with Process([sys.executable, "-W", "error", "-c", "import block"], cwd=tmp_path) as program:
+        assert program.wait() == 0, program.said()
+
+
+def test_quick_start(tmp_path: Path) -> None:
+    page = ROOT / "README.md"
+    (shop,) = [code for code in blocks(page, "python") if code.startswith("# shop.py\n")]
+    (tmp_path / "shop.py").write_text(shop)
+    answer = start_and_call(page, "stephttp dev", tmp_path)
+    assert "303 See Other" in answer
+    assert "201 Created" in answer
+    (told,) = re.findall(r'`(\{"receipt".*?\})`', page.read_text())
+    assert json.loads(answer.splitlines()[-1]) == json.loads(told)
+
+
+def test_example_readme(tmp_path: Path) -> None:
+    environment = {"SIGNUP_DB": str(tmp_path / "signup.sqlite3"), "SIGNUP_COOL_OFF": "0.1"}
+    page = ROOT / "examples" / "fastapi_signup" / "README.md"
+    answer = start_and_call(page, "stephttp dev", ROOT, environment)
+    assert "201 Created" in answer
+    assert "location: /users/1" in answer
+
+
+def start_and_call(
+    page: Path, start: str, cwd: Path, environment: dict[str, str] | None = None
+) -> str:
+    """Run the page's `stephttp dev` and `curl` on ports that are free; what curl printed."""
+    _, dev, *rest = command(page, start)
+    port = free_port()
+    whole = [*STEPHTTP, dev, "--port", "0", *rest, "--port", str(port)]
+    whole[whole.index("uvicorn")] = str(Path(sys.executable).with_name("uvicorn"))
+    with Process(whole, cwd=cwd, env=environment) as server:
+        server.wait_for("Uvicorn running on")
+        answer = curl(
+            [word.replace("localhost:8000", f"localhost:{port}") for word in command(page, "curl")]
+        )
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0, server.said()
+    return answer
+
+
+def curl(words: list[str]) -> str:
+    """The call as the reader makes it; where there is no curl, what it would do."""
+    if shutil.which("curl"):
+        call = subprocess.run(
+            [*words, "--silent", "--show-error"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+        assert call.returncode == 0, call.stderr
+        return call.stdout
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-i", action="store_true")
+    parser.add_argument("-L", action="store_true")
+    parser.add_argument("-H", action="append", default=[])
+    parser.add_argument("-d", default="")
+    parser.add_argument("url")
+    options = parser.parse_args(words[1:])
+    with httpx2.Client(follow_redirects=options.L, timeout=DEADLINE) as client:
+        headers = dict(header.split(": ", 1) for header in options.H)
+        answer = client.post(
+            f"http://{options.url.removeprefix('http://')}", content=options.d, headers=headers
+        )
+    heads = [
+        f"HTTP/1.1 {one.status_code} {one.reason_phrase}\n"
+        + "".join(f"{name}: {value}\n" for name, value in one.headers.items())
+        for one in [*answer.history, answer]
+    ]
+    return "\n".join([*heads, answer.text])
