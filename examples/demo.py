@@ -1,0 +1,308 @@
+"""What `make demo` runs: the engine, the example app, and a client that explains what it sees.
+
+Stays up until Ctrl-C. With DEMO_EXIT=1 it ends when the client is done: exit code 0, or 1 and a
+list of what was not as told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from queue import Empty, Queue
+from types import FrameType
+from typing import Any
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parent.parent
+COOL_OFF = float(os.environ.get("SIGNUP_COOL_OFF", "5"))
+APP_PORT = 8000
+START_DEADLINE = 30.0
+ANSWER_DEADLINE = COOL_OFF + 60.0
+LOG_LINES = 200
+
+ADA = {"name": "Ada", "email": "ada@example.com"}
+TOKEN = {"Authorization": "Bearer secret-of-the-shop"}
+SHOWN_HEADERS = ("location", "x-run-id", "x-welcome-mail", "content-type")
+
+
+class DemoError(Exception):
+    """The demo cannot go on."""
+
+
+class Servers:
+    """`stephttp dev` with the example app beside it, as a newcomer would start them."""
+
+    def __init__(self, directory: str, app_port: int) -> None:
+        self.app_url = f"http://127.0.0.1:{app_port}"
+        self.log: deque[str] = deque(maxlen=LOG_LINES)
+        self.echo = False
+        self._lines: Queue[str | None] = Queue()
+        command = [sys.executable, "-m", "stephttp", "dev", "--db", f"{directory}/runs.sqlite3"]
+        app = ["uvicorn", "examples.fastapi_signup.app:app", "--port", str(app_port)]
+        print(f"$ stephttp {' '.join([*command[3:], '--', *app])}")
+        self._process = subprocess.Popen(
+            [*command, "--", sys.executable, "-m", *app],
+            cwd=ROOT,
+            env={**os.environ, "SIGNUP_DB": f"{directory}/signup.sqlite3"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Ctrl-C reaches us only: we pass it on when we are ready.
+            process_group=0,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            text = line.rstrip("\n")
+            self.log.append(text)
+            self._lines.put(text)
+            if self.echo:
+                print(text, flush=True)
+        self._lines.put(None)
+
+    def wait_until_ready(self) -> str:
+        """Read until engine and app say that they are up; the engine's URL."""
+        engine_url = ""
+        deadline = time.monotonic() + START_DEADLINE
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise DemoError(f"not up after {START_DEADLINE:.0f} seconds") from None
+            if line is None:
+                raise DemoError("engine and app ended while they started")
+            if line.startswith("stephttp: "):
+                print(line)
+            if "engine ready on " in line:
+                engine_url = line.partition("engine ready on ")[2].partition(" ")[0]
+            if "Uvicorn running on" in line:
+                print(f"app: ready on {self.app_url}")
+                return engine_url
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Demo:
+    """The scripted client, and what it found to be wrong."""
+
+    def __init__(self, engine_url: str, app_url: str) -> None:
+        self.engine = httpx2.Client(base_url=engine_url, timeout=ANSWER_DEADLINE)
+        self.app = httpx2.Client(base_url=app_url, timeout=ANSWER_DEADLINE)
+        self.problems: list[str] = []
+
+    def expect(self, told: str, wanted: object, found: object) -> None:
+        if wanted != found:
+            self.problems.append(f"{told}: expected {wanted!r}, found {found!r}")
+
+    def request(self, path: str, body: object, headers: dict[str, str]) -> httpx2.Response:
+        """Send a request, follow its redirect by hand, and print both answers."""
+        for name, value in headers.items():
+            print(f"  {name}: {value}")
+        print(f"  {json.dumps(body)}")
+        started = time.monotonic()
+        answer = self.app.post(path, json=body, headers=headers)
+        show_answer(answer, started)
+        if answer.status_code == 303:
+            print("  following the redirect; it answers when the run has ended ...", flush=True)
+            answer = self.engine.get(answer.headers["location"])
+            show_answer(answer, started)
+            return answer
+        self.expect(f"POST {path} answers first with a redirect", 303, answer.status_code)
+        return answer
+
+    def sign_up(self) -> None:
+        title(f"POST /users: two steps, {COOL_OFF:g} seconds of sleep, two more steps")
+        answer = self.request("/users", ADA, TOKEN)
+        self.expect("the sign-up's status", 201, answer.status_code)
+        self.expect("the sign-up's Location", "/users/1", answer.headers.get("location"))
+        self.expect("the sign-up's own header", "1", answer.headers.get("x-welcome-mail"))
+        wanted = {"id": 1, "greeting": "Hello Ada", "email": ADA["email"], "by": "the shop"}
+        self.expect("the sign-up's body", wanted, json_or_text(answer))
+
+    def flaky(self) -> None:
+        title("POST /flaky: a step that fails twice and then works")
+        answer = self.request("/flaky", {"key": "order-7"}, {})
+        self.expect("the flaky order's status", 201, answer.status_code)
+        wanted = {"key": "order-7", "receipt": "confirmed order-7 at attempt 3"}
+        self.expect("the flaky order's body", wanted, json_or_text(answer))
+
+    def refused(self) -> None:
+        title("POST /users with an unknown token: nothing waits, the answer comes at once")
+        started = time.monotonic()
+        body = {"name": "Eve", "email": "eve@example.com"}
+        print(f"  {json.dumps(body)}")
+        answer = self.app.post("/users", json=body, headers={"Authorization": "Bearer guess"})
+        show_answer(answer, started)
+        self.expect("the status for an unknown token", 401, answer.status_code)
+
+    def executions(self) -> None:
+        title("How often each step's body ran (the app's own table)")
+        calls = self.app.get("/calls").json()
+        table(("step", "for", "executions"), [tuple(call.values()) for call in calls])
+        wanted = {
+            ("authenticate", "ada@example.com"): 1,
+            ("validate", "ada@example.com"): 1,
+            ("create-user", "ada@example.com"): 1,
+            ("welcome-mail", "ada@example.com"): 1,
+            ("call-shaky-service", "order-7"): 3,
+            ("authenticate", "eve@example.com"): 1,
+        }
+        found = {(call["step"], call["subject"]): call["executions"] for call in calls}
+        self.expect("executions of the steps", wanted, found)
+
+    def runs(self) -> None:
+        title("The runs (the engine's memory)")
+        lines: list[tuple[Any, ...]] = []
+        found: dict[str, list[str]] = {}
+        # A run that never waited is reported in the background, so it may come a moment later.
+        deadline = time.monotonic() + START_DEADLINE
+        while True:
+            runs = self.engine.get("/v1/runs", params={"limit": 10}).json()["data"]
+            if len(runs) >= 3 or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        self.expect("number of runs", 3, len(runs))
+        for run in reversed(runs):
+            lines.append((run["run_id"], run["function"], run["status"], "", ""))
+            steps = [
+                step
+                for step in self.engine.get(f"/v1/runs/{run['run_id']}/steps").json()["data"]
+                # What the SDK keeps for itself in every run: the request's headers.
+                if not step["name"].startswith("stephttp:")
+            ]
+            for step in steps:
+                took = "" if step["duration_ms"] is None else f"{step['duration_ms']:.1f} ms"
+                lines.append(("", step["name"], step["status"], step["attempts"], took))
+            found[run["run_id"]] = [f"{step['name']} {step['attempts']}" for step in steps]
+        table(("run", "endpoint and steps", "status", "attempts", "took"), lines)
+        wanted = [
+            ["authenticate 1", "validate 1", "cool-off 1", "create-user 1", "welcome-mail 1"],
+            ["call-shaky-service 3"],
+            ["authenticate 1"],
+        ]
+        self.expect("steps and attempts of the runs", wanted, list(found.values()))
+        self.expect("status of the runs", {"Completed"}, {run["status"] for run in runs})
+
+
+def title(text: str) -> None:
+    print(f"\n{bold(text)}")
+
+
+def bold(text: str) -> str:
+    plain = os.environ.get("NO_COLOR") or not sys.stdout.isatty()
+    return text if plain else f"\x1b[1m{text}\x1b[0m"
+
+
+def show_answer(answer: httpx2.Response, started: float) -> None:
+    took = time.monotonic() - started
+    print(f"  -> {bold(f'{answer.status_code} {answer.reason_phrase}')} after {took:.3f} s")
+    for name in SHOWN_HEADERS:
+        if name in answer.headers:
+            value = answer.headers[name]
+            print(f"     {name}: {value if len(value) < 90 else value[:90] + '...'}")
+    if answer.content:
+        print(f"     {answer.text}")
+
+
+def json_or_text(answer: httpx2.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return answer.text
+
+
+def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    texts = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(head))]
+    for row in texts:
+        print("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+
+
+def free_port(preferred: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+            print(f"port {preferred} is taken, so the app gets another one")
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def drive(servers: Servers) -> list[str]:
+    """Show everything; what was not as told."""
+    demo = Demo(servers.wait_until_ready(), servers.app_url)
+    with demo.engine, demo.app:
+        demo.sign_up()
+        demo.flaky()
+        demo.refused()
+        demo.executions()
+        demo.runs()
+    return demo.problems
+
+
+def stay_up(servers: Servers) -> None:
+    print(f"\nEngine and app stay up; try it yourself, for example {servers.app_url}/docs")
+    print("Ctrl-C ends both.\n", flush=True)
+    servers.echo = True
+    try:
+        while not servers.ended():
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        print("\nstopping")
+
+
+def main() -> int:
+    # `kill` ends us as Ctrl-C does: with everything that we started.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory(prefix="stephttp-demo-") as directory:
+        servers = Servers(directory, free_port(APP_PORT))
+        try:
+            try:
+                problems = drive(servers)
+            except (DemoError, httpx2.HTTPError, ValueError, KeyError) as error:
+                problems = [f"the demo broke off: {type(error).__name__}: {error}"]
+            if problems:
+                print("\nNOT AS TOLD:", *problems, "", "What the servers said last:", sep="\n  ")
+                print(*servers.log, sep="\n  ")
+            else:
+                print(f"\n{bold('All of it as told.')}", flush=True)
+                if not os.environ.get("DEMO_EXIT"):
+                    stay_up(servers)
+        except KeyboardInterrupt:
+            print()
+            return 130
+        finally:
+            servers.stop()
+    return 1 if problems else 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
