@@ -62,6 +62,15 @@ class Settings:
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
         max_idle_answers: how many answers in a row may bring a run no further.
+        retain: seconds that a run is kept after its end. None: for ever.
+        sweep_interval: seconds between two looks for what is to be deleted.
+        event_keys: keys that the public event route accepts. None: it accepts any.
+        allow_hosts: which endpoints may be called, see `egress.parse_rule`. None: all of them.
+        private_hosts: whether endpoints may have private, loopback and other addresses that are
+            not public, without being named in `allow_hosts`.
+        rate_limit: requests a second that one client address may send to the routes that need no
+            signing key (outputs, events). 0: any number.
+        rate_burst: how many of them may come at once.
     """
 
     db_path: str = ":memory:"
@@ -81,6 +90,13 @@ class Settings:
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000
     max_idle_answers: int = 10
+    retain: float | None = None
+    sweep_interval: float = 60.0
+    event_keys: tuple[str, ...] = field(default=(), repr=False)
+    allow_hosts: tuple[str, ...] = ()
+    private_hosts: bool = True
+    rate_limit: float = 0.0
+    rate_burst: int = 200
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later.

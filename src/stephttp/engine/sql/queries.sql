@@ -102,3 +102,12 @@ DELETE FROM timers WHERE run_id = ?
 
 -- name: timers_by_due
 SELECT run_id, due_ms FROM timers ORDER BY due_ms
+
+-- name: run_tables
+SELECT tables.name
+FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns
+WHERE tables.type = 'table' AND columns.name = 'run_id'
+ORDER BY tables.name = 'runs'
+
+-- name: runs_to_purge
+SELECT run_id FROM runs WHERE ended_ms < :before_ms ORDER BY ended_ms LIMIT :limit

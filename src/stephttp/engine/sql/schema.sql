@@ -22,6 +22,9 @@
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
 -- forgotten), and a run of any other status has none (it cannot be woken).
 --
+-- What has a column run_id belongs to that run: retention deletes it with the run, some time after
+-- the run's end. checks.sql holds the rules above as queries.
+--
 -- Times end in _ms (milliseconds since the epoch) or _ns (nanoseconds). JSON is stored as
 -- BLOB, exactly as it arrived. Big columns come last, so that reading the small ones of a row
 -- does not touch their pages.
@@ -66,6 +69,8 @@ CREATE TABLE runs (
     body            BLOB,                         -- of the original request
     output          BLOB
 ) STRICT;
+
+CREATE INDEX runs_by_end ON runs (ended_ms) WHERE ended_ms IS NOT NULL;
 
 CREATE TABLE steps (
     run_id          TEXT    NOT NULL,
