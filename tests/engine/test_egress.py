@@ -6,6 +6,7 @@ import asyncio
 from ipaddress import ip_address
 from typing import Any
 
+import httpcore2
 import httpx2
 import pytest
 
@@ -153,10 +154,10 @@ async def test_a_name_that_changes_its_address_gains_nothing(
 
     async def connect(self: Any, host: str, port: int, **more: Any) -> Any:
         connected.append(host)
-        raise egress.httpcore2.ConnectError(f"nobody at {host}")
+        raise httpcore2.ConnectError(f"nobody at {host}")
 
     monkeypatch.setattr(egress, "_look_up", look_up)
-    monkeypatch.setattr(egress.httpcore2.AnyIOBackend, "connect_tcp", connect)
+    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect)
     # First a public address, then, for the very same name, the cloud's metadata service.
     answers[:] = [[PUBLIC], [METADATA], [METADATA, PUBLIC, LOOPBACK]]
     for message in (f"nobody at {PUBLIC}", f"address {METADATA}", f"nobody at {PUBLIC}"):

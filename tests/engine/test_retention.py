@@ -24,7 +24,8 @@ async def count(w: World, table: str) -> int:
         assert isinstance(number, int)
         return number
 
-    return await w.engine.store.read(unit)
+    number: int = await w.engine.store.read(unit)
+    return number
 
 
 async def swept(w: World, left: int) -> None:
@@ -116,8 +117,8 @@ def test_every_table_of_a_run_is_searched_not_scanned(tmp_path: Path) -> None:
         ).fetchall()
         assert "SEARCH" in plan[0][3], (table, "needs an index on run_id")
     query = QUERIES["runs_to_purge"]
-    plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", {"before_ms": 1, "limit": 1})
-    assert "runs_by_end" in plan.fetchall()[0][3]
+    explained = connection.execute(f"EXPLAIN QUERY PLAN {query}", {"before_ms": 1, "limit": 1})
+    assert "runs_by_end" in explained.fetchall()[0][3]
     assert purge(connection, 10**15, 10) == 0
     connection.close()
 

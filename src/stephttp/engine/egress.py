@@ -20,6 +20,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from typing import cast
 from urllib.parse import urlsplit
 
 import httpcore2
@@ -163,7 +164,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
 class _Backend(httpcore2.AsyncNetworkBackend):
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
-        self._inner = httpcore2.AnyIOBackend()
+        self._inner = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
 
     async def connect_tcp(
         self,
