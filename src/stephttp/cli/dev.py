@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stephttp.cli.child import Child
+from stephttp.cli.child import Child, call_in
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
 from stephttp.cli.serving import Server, Stop, first_of
-from stephttp.cli.terminal import complain, say
+from stephttp.cli.terminal import complain, say, when_deaf
 from stephttp.engine.app import Engine, create_app
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
@@ -43,6 +44,9 @@ async def run_dev(options: DevOptions) -> int:
     1 when the engine cannot run, 126 and 127 when the command cannot be started.
     """
     stop = Stop()
+    loop = asyncio.get_running_loop()
+    # Whoever started us is gone, perhaps without a chance to say so.
+    when_deaf(sys.stdout, lambda: call_in(loop, stop.end))
     try:
         listener, url = listen(options.host, options.port)
     except PortError as error:
@@ -86,7 +90,6 @@ async def _run_beside(
             env=_environment(url),
             name="app",
             grace=_APP_GRACE,
-            on_deaf=stop.ask,
         )
     except FileNotFoundError:
         complain(f"cannot start the app: no command {command[0]!r}")

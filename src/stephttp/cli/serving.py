@@ -20,9 +20,15 @@ class Stop:
         self.asked: asyncio.Future[None] = loop.create_future()
         self.hurry: asyncio.Future[None] = loop.create_future()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.ask)
+            loop.add_signal_handler(number, self.press)
 
-    def ask(self) -> None:
+    def end(self) -> None:
+        """End in order, if that was not asked for already."""
+        if not self.asked.done():
+            self.asked.set_result(None)
+
+    def press(self) -> None:
+        """A signal has come."""
         if not self.asked.done():
             self.asked.set_result(None)
         elif not self.hurry.done():

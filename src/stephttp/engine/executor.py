@@ -16,7 +16,7 @@ from stephttp.engine import work
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
-from stephttp.engine.happenings import Failure, Moment
+from stephttp.engine.happenings import Failure, FailureKind, Moment
 from stephttp.engine.logs import log_event
 from stephttp.engine.models import Call, Change
 from stephttp.engine.output import Waiters
@@ -143,7 +143,12 @@ class Executor:
             now_ms = self._clock.now_ms()
             outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
             _log_call(call, answer, outcome, now_ms - begun_ms)
-            await self._settle(call, outcome)
+            try:
+                await self._settle(call, outcome)
+            except (sqlite3.DataError, ValueError, OverflowError) as error:
+                log.exception("the answer for run %s cannot be stored", call.run_id)
+                message = f"the answer cannot be stored: {error}"
+                await self._settle(call, Failure(FailureKind.FINAL, "AnswerError", message))
         except StoreClosedError:
             pass
         except Exception:
