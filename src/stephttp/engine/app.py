@@ -139,7 +139,8 @@ class Engine:
             Refused: there is no such function.
         """
         unit = partial(cancellations.create, cancellation=cancellation, at=self.executor.moment())
-        return len(await self.store.write(unit, self._follow_all))
+        changes = await self.store.write(unit, self._follow_all)
+        return len(changes)
 
     def _follow_all(self, changes: list[Change]) -> None:
         for change in changes:

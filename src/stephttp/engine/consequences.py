@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import expressions, records
 from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Change, NewRun, Run, Timer, TimerKind
+from stephttp.engine.models import Change, NewRun, Refused, Run, Timer, TimerKind
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import arrived, cancelled
 from stephttp.engine.waiting import invoked_result
@@ -100,7 +101,9 @@ def _follow(
     if change.ended and change.run.invoked_by is not None:
         run_id, _, step_id = change.run.invoked_by.partition(".")
         memo = invoked_result(change.run, at.settings.max_step_output)
-        others.append(deliver(connection, run_id, {step_id: memo}, at))
+        # The run that invoked this one may have ended long ago, and be no longer stored.
+        with suppress(Refused):
+            others.append(deliver(connection, run_id, {step_id: memo}, at))
     for timer in change.timers:
         if timer.kind is TimerKind.EVENT:
             others += _look_back(connection, change.run, timer, ops, at)

@@ -13,7 +13,7 @@ import logging
 from functools import lru_cache
 from typing import Any
 
-from cel_expr_python import cel
+from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]  (it has some)
 
 from stephttp.engine.models import Refused
 

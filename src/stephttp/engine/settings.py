@@ -100,7 +100,7 @@ class Settings:
 
         Raises:
             ConfigurationError: a signing key is not hexadecimal, an event key is empty, a time is
-                negative, or there are no call slots.
+                negative or endless, or there are no call slots.
         """
         for key in self.signing_keys:
             try:
@@ -112,8 +112,8 @@ class Settings:
         if not all(self.event_keys):
             raise ConfigurationError("event_keys: an event key must not be empty")
         for name in ("event_lookback", "event_dedupe"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"{name} must not be negative")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
 
     @property
     def kind(self) -> str:

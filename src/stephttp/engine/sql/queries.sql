@@ -143,9 +143,11 @@ ON CONFLICT (event_id) DO NOTHING
 RETURNING repeated
 
 -- name: events_before
-SELECT event_id, body FROM events
-WHERE name = :name AND NOT repeated
-      AND (received_ms >= :since_ms OR event_id IN (SELECT value FROM json_each(:ids)))
+SELECT seq, body FROM events
+WHERE name = :name AND received_ms >= :since_ms AND NOT repeated
+UNION
+SELECT seq, body FROM events
+WHERE event_id IN (SELECT value FROM json_each(:ids)) AND name = :name AND NOT repeated
 ORDER BY seq
 
 -- name: event_view
