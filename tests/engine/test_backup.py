@@ -100,7 +100,9 @@ def test_an_earlier_backup_is_replaced(tmp_path: Path) -> None:
 def test_a_backup_that_is_not_whole_replaces_nothing(tmp_path: Path) -> None:
     source, copy = tmp_path / "db", tmp_path / "copy"
     connection = database.open_for_writing(str(source))
-    connection.execute("INSERT INTO timers VALUES ('nobody', '', 'resume', 1)")
+    connection.execute(
+        "INSERT INTO timers (run_id, step_id, kind, due_ms) VALUES ('nobody', '', 'resume', 1)"
+    )
     connection.close()
     copy.write_text("an old one")
     with pytest.raises(ConfigurationError, match="is not whole: only async runs have timers"):

@@ -104,7 +104,7 @@ async def test_what_is_logged_holds_no_secret(caplog: pytest.LogCaptureFixture) 
     caplog.set_level(logging.INFO)
     script = [httpx2.Response(500, headers={"x-inngest-sdk": "t"}, text="secret-of-endpoint")]
     script.append(answer([DONE]))
-    async with world(script=script, signing_keys=(KEY,)) as w:
+    async with world(script=script, signing_keys=(KEY,), event_keys=("secret-key",)) as w:
         w.http.headers["authorization"] = f"Bearer {KEY}"
         data = {"query_params": "q=secret-query"}
         token = (await w.post(step(), sleep(), retries=1, data=data))["token"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stephttp.engine import database
-from stephttp.engine.retention import _RUNS, purge
+from stephttp.engine.retention import _EVENTS, _RUNS, purge
 from stephttp.engine.sql import QUERIES
 
 from .support import DONE, RUN, World, answer, sleep, step, until, world
@@ -104,6 +104,20 @@ async def test_a_sweep_that_fails_is_tried_again(
             await asyncio.sleep(0)
         await w.engine.store.write(lambda c: c.execute("DROP TRIGGER no").rowcount)
         await swept(w, 0)
+
+
+async def test_events_go_when_they_are_too_old_to_be_repeated() -> None:
+    async with world(retain=60.0, sweep_interval=10.0, event_dedupe=300.0) as w:
+        events = [{"name": "a", "id": f"e{number}"} for number in range(_EVENTS + 5)]
+        assert (await w.http.post("/e/key", json=events)).status_code == 200
+        w.clock.advance(200)
+        assert (await w.http.post("/e/key", json={"name": "b"})).status_code == 200
+        assert await count(w, "events") == _EVENTS + 6
+        w.clock.advance(101)
+        while await count(w, "events") > 1:
+            w.clock.advance(1)
+        (left,) = (await w.http.get("/v1/events")).json()["data"]
+        assert left["name"] == "b"
 
 
 def test_every_table_of_a_run_is_searched_not_scanned(tmp_path: Path) -> None:

@@ -63,13 +63,21 @@ def dev(
             show_default=False,
         ),
     ] = None,
+    event_lookback: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Waits also see events that arrived this long before them.",
+        ),
+    ] = 0.0,
 ) -> None:
     """Start the engine for development, and with COMMAND your app beside it.
 
     Ctrl-C (or SIGTERM) stops both, exit code 0; a second Ctrl-C does not wait. When COMMAND ends by
     itself, the engine stops, too, and the exit code is the command's.
     """
-    options = DevOptions(host, port, None if db is None else str(db), command or [])
+    options = DevOptions(host, port, None if db is None else str(db), command or [], event_lookback)
     raise typer.Exit(asyncio.run(run_dev(options)))
 
 
@@ -154,6 +162,14 @@ def start(
             metavar="DURATION", help="How long calls of endpoints may still take after SIGTERM."
         ),
     ] = "30s",
+    event_lookback: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Waits also see events that arrived this long before them.",
+        ),
+    ] = 0.0,
     log_format: Annotated[LogFormat, typer.Option(help="How the log looks.")] = LogFormat.JSON,
 ) -> None:
     """Start the engine for production.
@@ -175,6 +191,7 @@ def start(
         rate_burst=rate_burst,
         trusted_proxies=trust_proxy or ["127.0.0.1"],
         grace=grace,
+        event_lookback=event_lookback,
         log_format=log_format,
     )
     raise typer.Exit(asyncio.run(run_start(options, os.environ)))

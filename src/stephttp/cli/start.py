@@ -51,6 +51,7 @@ class StartOptions:
     rate_burst: int
     trusted_proxies: Sequence[str]
     grace: str
+    event_lookback: float
     log_format: LogFormat
 
 
@@ -103,6 +104,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         port=options.port,
         retain=None if options.retain is None else _seconds("--retain", options.retain),
         max_body=options.max_body,
+        event_lookback=options.event_lookback,
         allow_hosts=tuple(options.allow_hosts),
         private_hosts=False,
         rate_limit=options.rate_limit,

@@ -97,6 +97,8 @@ class Executor:
             )
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
+        for other in change.others:
+            self.follow(other)
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""

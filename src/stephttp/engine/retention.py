@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 
 from stephttp.engine import database
 from stephttp.engine.clock import Clock
 from stephttp.engine.logs import log_event
+from stephttp.engine.settings import Settings
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.store import Store, StoreClosedError
 
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 
 _RUNS = 20
 """How many runs one unit of work deletes."""
+
+_EVENTS = 200
+"""How many events one unit of work deletes."""
 
 _PAGES = 64
 """How many pages one unit of work gives back."""
@@ -35,15 +40,15 @@ class Retention:
     Args:
         store: the database.
         clock: the time.
-        retain: seconds that a run is kept after its end; `None` for ever.
-        interval: seconds between two sweeps.
+        settings: `retain`, `sweep_interval`, and for how long events must be known.
     """
 
-    def __init__(self, store: Store, clock: Clock, retain: float | None, interval: float) -> None:
+    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
         self._store = store
         self._clock = clock
-        self._retain = retain
-        self._interval = interval
+        self._retain = settings.retain
+        self._interval = settings.sweep_interval
+        self._events_for = max(settings.event_dedupe, settings.event_lookback)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,11 +64,16 @@ class Retention:
                 await self._task
             self._task = None
 
-    async def sweep(self, before_ms: int) -> int:
-        """Delete all runs that ended before the given time; return how many."""
-        deleted = 0
-        while count := await self._store.write(partial(purge, before_ms=before_ms, limit=_RUNS)):
-            deleted += count
+    async def sweep(self, retain: float) -> dict[str, int]:
+        """Delete what is older than so many seconds; return how many of each kind."""
+        now_ms = self._clock.now_ms()
+        before_ms = now_ms - round(retain * 1000)
+        events_ms = now_ms - round(max(retain, self._events_for) * 1000)
+        deleted = {
+            "runs": await self._all(partial(purge, before_ms=before_ms, limit=_RUNS)),
+            "events": await self._all(partial(purge_events, before_ms=events_ms, limit=_EVENTS)),
+            "cancellations": await self._all(partial(purge_cancellations, before_ms=before_ms)),
+        }
         given_back = 0
         while await self._store.write(shrink):
             given_back += 1
@@ -72,14 +82,18 @@ class Retention:
             await asyncio.to_thread(_checkpoint, self._store.path)
         return deleted
 
+    async def _all(self, unit: Callable[[sqlite3.Connection], int]) -> int:
+        total = 0
+        while count := await self._store.write(unit):
+            total += count
+        return total
+
     async def _run(self, retain: float) -> None:
         while True:
             try:
-                deleted = await self.sweep(self._clock.now_ms() - round(retain * 1000))
-                if deleted:
-                    log_event(
-                        log, logging.INFO, "retention.swept", "old runs deleted", runs=deleted
-                    )
+                deleted = await self.sweep(retain)
+                if any(deleted.values()):
+                    log_event(log, logging.INFO, "retention.swept", "old runs deleted", **deleted)
             except StoreClosedError:
                 return
             except Exception as error:
@@ -101,6 +115,17 @@ def purge(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
         for (table,) in connection.execute(QUERIES["run_tables"]).fetchall():
             connection.executemany(f'DELETE FROM "{table}" WHERE run_id = ?', found)
     return len(found)
+
+
+def purge_events(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
+    """Delete up to `limit` events that arrived before a time."""
+    values = {"before_ms": before_ms, "limit": limit}
+    return connection.execute(QUERIES["purge_events"], values).rowcount
+
+
+def purge_cancellations(connection: sqlite3.Connection, before_ms: int) -> int:
+    """Delete the cancellations whose span was over before a time."""
+    return connection.execute(QUERIES["purge_cancellations"], (before_ms,)).rowcount
 
 
 def shrink(connection: sqlite3.Connection) -> bool:

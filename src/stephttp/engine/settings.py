@@ -64,13 +64,19 @@ class Settings:
         max_idle_answers: how many answers in a row may bring a run no further.
         retain: seconds that a run is kept after its end. None: for ever.
         sweep_interval: seconds between two looks for what is to be deleted.
-        event_keys: keys that the public event route accepts. None: it accepts any.
         allow_hosts: which endpoints may be called, see `egress.parse_rule`. None: all of them.
         private_hosts: whether endpoints may have private, loopback and other addresses that are
             not public, without being named in `allow_hosts`.
         rate_limit: requests a second that one client address may send to the routes that need no
             signing key (outputs, events). 0: any number.
         rate_burst: how many of them may come at once.
+        event_keys: keys that events may be sent with. None: any key will do, unless there are
+            signing keys; then no events are taken.
+        event_lookback: seconds; a wait also sees events that arrived this long before it.
+        event_dedupe: seconds for which a second event with the same `id` is not acted upon.
+        max_event: bytes of one event.
+        max_events: events in one request.
+        max_events_body: bytes of a request that brings events.
     """
 
     db_path: str = ":memory:"
@@ -92,17 +98,23 @@ class Settings:
     max_idle_answers: int = 10
     retain: float | None = None
     sweep_interval: float = 60.0
-    event_keys: tuple[str, ...] = field(default=(), repr=False)
     allow_hosts: tuple[str, ...] = ()
     private_hosts: bool = True
     rate_limit: float = 0.0
     rate_burst: int = 200
+    event_keys: tuple[str, ...] = field(default=(), repr=False)
+    event_lookback: float = 0.0
+    event_dedupe: float = 86_400.0
+    max_event: int = 3 * 1024 * 1024
+    max_events: int = 5_000
+    max_events_body: int = 16 * 1024 * 1024
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later.
 
         Raises:
-            ConfigurationError: a signing key is not hexadecimal, or there are no call slots.
+            ConfigurationError: a signing key is not hexadecimal, an event key is empty, a time is
+                negative or endless, or there are no call slots.
         """
         for key in self.signing_keys:
             try:
@@ -111,6 +123,13 @@ class Settings:
                 raise ConfigurationError(str(error)) from None
         if self.concurrency < 1:
             raise ConfigurationError("concurrency must be at least 1")
+        if not all(self.event_keys):
+            raise ConfigurationError("event_keys: an event key must not be empty")
+        for name in ("event_lookback", "event_dedupe"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
+        if self.retain is not None and not 0 < self.retain < float("inf"):
+            raise ConfigurationError("retain must be a positive number of seconds")
 
     @property
     def kind(self) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Handler = Callable[[Request], Awaitable[Response]]
 
 _OUTPUT = re.compile(r"/v1/(?:checkpoint|http/runs)/[^/]+/output")
-_EVENT = re.compile(r"/e/.+")
+_EVENT = re.compile(r"/e/.*")
 _ANYWHERE = {
     b"cache-control": b"no-store",
     b"referrer-policy": b"no-referrer",

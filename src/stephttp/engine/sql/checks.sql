@@ -14,11 +14,12 @@ WHERE runs.status IS NOT 'async'
 SELECT run_id || ' ' || step_id, 'no such run' FROM steps
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = steps.run_id)
 
--- name: a timer of a step belongs to a step that is not over
+-- name: a timer of a step belongs to a step that is not over (over, if it is a wake)
 SELECT timers.run_id || ' ' || timers.step_id,
-       CASE WHEN steps.step_id IS NULL THEN 'no such step' ELSE 'it has a memo' END
+       timers.kind || CASE WHEN steps.step_id IS NULL THEN ': no such step' ELSE ': memo' END
 FROM timers LEFT JOIN steps USING (run_id, step_id)
-WHERE timers.step_id <> '' AND (steps.step_id IS NULL OR steps.memo IS NOT NULL)
+WHERE timers.step_id <> ''
+      AND (steps.step_id IS NULL OR (steps.memo IS NULL) = (timers.kind = 'wake'))
 
 -- name: a run has an end exactly if it has ended
 SELECT run_id, status FROM runs
