@@ -320,7 +320,12 @@ def test_keys_from_the_environment_and_a_log_in_text(tmp_path: Path) -> None:
         for key, status in ((NEW, 200), (OLD, 200), (WRONG, 401)):
             headers = {"authorization": f"Bearer {key}"}
             assert httpx2.get(f"{line[1]}/v1/runs", headers=headers).status_code == status
+        for key, status in ((EVENT_KEY, 200), ("another-key", 401)):
+            sent = httpx2.post(f"{line[1]}/e/{key}", json={"name": "a"})
+            assert sent.status_code == status, sent.text
         stop(e)
+        assert EVENT_KEY not in e.said()
+        assert "another-key" not in e.said()
 
 
 def test_backup_and_check_of_a_live_database(world: World) -> None:
