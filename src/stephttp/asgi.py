@@ -145,7 +145,7 @@ class _Live:
     async def respond(self) -> None:
         run, provider = self._run, self._provider
         self._started = provider.now_ns()
-        scope = RunScope(run, provider.now_ns)
+        scope = RunScope(run, provider)
         error = await _call(self._app, self._scope, self._recording_receive, self._out, scope)
         if run.suspended:
             await self._suspend(scope)
@@ -255,7 +255,7 @@ class _Resumed:
     ) -> tuple[Response, BaseException | None]:
         """Run the handler. Returns the answer to the server, and what the handler raised."""
         scope = self._restored(scope)
-        run_scope = RunScope(self._run, self._provider.now_ns, self._flush_soon)
+        run_scope = RunScope(self._run, self._provider, self._flush_soon)
         error = await _call(app, scope, _Replay(self._request.body, receive), self._keep, run_scope)
         try:
             if self._flushing is not None:
@@ -281,7 +281,7 @@ class _Resumed:
         else:
             response.body = self._body.join()
         text = None if error is None else f"{type(error).__name__}: {error}"
-        return self._provider.lifecycle.conclude(self._resumed, response, text)
+        return self._provider.lifecycle.conclude(self._resumed, response, text, error)
 
     async def _keep(self, message: Message) -> None:
         if self._run.suspended:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from stephttp._core import waits
 from stephttp._core.codec import encode_struct
 from stephttp._core.ids import hash_step_id
 from stephttp._core.ops import ErrorInfo, Op, OpCode
@@ -20,7 +21,7 @@ SECOND = timedelta(seconds=1)
 
 def waiting() -> Run:
     run = Run("R")
-    run.sleep("nap", SECOND)
+    run.wait(waits.sleep("nap", SECOND))
     return run
 
 
@@ -61,7 +62,7 @@ def test_a_step_body(make: Any, verdict: Verdict, state: State) -> None:
 )
 def test_a_wait(make: Any, state: State, sleeps: int) -> None:
     run = make()
-    assert run.sleep("b", SECOND).verdict is Verdict.SUSPEND
+    assert run.wait(waits.sleep("b", SECOND)).verdict is Verdict.SUSPEND
     assert run.state is state
     assert [op.op for op in run.take_ops()] == [OpCode.SLEEP] * sleeps
 
@@ -71,7 +72,7 @@ def test_a_wait_that_nobody_can_be_made_to_wait_for(reason: str | None) -> None:
     run = Run("R") if reason else ended()
     run.cannot_wait = reason
     with pytest.raises(CannotWaitError, match="'b' has to wait, but the response"):
-        run.sleep("b", SECOND)
+        run.wait(waits.sleep("b", SECOND))
     assert run.take_ops() == []
 
 
@@ -137,7 +138,7 @@ def test_what_makes_the_server_act_comes_last_and_can_be_left() -> None:
 
 def test_a_known_wait_is_not_reported_again() -> None:
     run = Run("R", {hash_step_id("nap"): Raw(b'{"pending":true}')})
-    assert run.sleep("nap", SECOND).verdict is Verdict.SUSPEND
+    assert run.wait(waits.sleep("nap", SECOND)).verdict is Verdict.SUSPEND
     assert run.suspended
     assert run.take_ops() == []
 
@@ -145,17 +146,17 @@ def test_a_known_wait_is_not_reported_again() -> None:
 def test_sleeps_that_no_server_takes() -> None:
     run = Run("R")
     with pytest.raises(ValueError, match="366 days"):
-        run.sleep("a", timedelta(days=367))
+        run.wait(waits.sleep("a", timedelta(days=367)))
     with pytest.raises(ValueError, match="time zone"):
-        run.sleep("a", datetime(2026, 1, 1))  # noqa: DTZ001
+        run.wait(waits.sleep_until("a", datetime(2026, 1, 1)))  # noqa: DTZ001
     with pytest.raises(UsageError, match="empty"):
-        run.sleep("", SECOND)
+        run.wait(waits.sleep("", SECOND))
     assert not run.suspended
 
 
 def test_a_sleep_until_a_time_says_when() -> None:
     run = Run("R")
-    run.sleep("a", datetime(2026, 1, 2, 3, tzinfo=UTC))
+    run.wait(waits.sleep_until("a", datetime(2026, 1, 2, 3, tzinfo=UTC)))
     (op,) = run.take_ops()
     assert op.opts == {"duration": "2026-01-02T03:00:00.000+00:00"}
 
@@ -186,7 +187,7 @@ def test_a_program_cut_anywhere_gives_what_it_gives_uncut(
             if count == stop_after:
                 return None
             if kind == "sleep":
-                step = run.sleep(step_id, SECOND)
+                step = run.wait(waits.sleep(step_id, SECOND))
             else:
                 step = run.begin(step_id)
                 if step.verdict is Verdict.EXECUTE:

@@ -74,7 +74,7 @@ async def test_wrong_arguments_are_errors() -> None:
         await step.run("b", later)  # type: ignore[call-overload]  # pyright: ignore
     with pytest.raises(TypeError):
         sync_step.run("c", now)  # type: ignore[call-arg]  # pyright: ignore
-    with pytest.raises(OutsideRunError):
+    with pytest.raises(TypeError, match="a timedelta"):
         await step.sleep("d", 5)  # type: ignore[arg-type]  # pyright: ignore
     with pytest.raises(OutsideRunError):
         assert_type(await step.sleep("e", timedelta(1)), None)
