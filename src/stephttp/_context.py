@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class RunScope:
 
     Args:
         run: its state machine.
-        provider: what the runs of the application share: the clock and the way to the server.
+        now_ns: the clock, nanoseconds since the epoch.
         on_record: called on the event loop when a step of a resumed run was recorded.
     """
 
@@ -62,11 +62,12 @@ class RunScope:
     )
 
     def __init__(
-        self, run: Run, provider: Provider, on_record: Callable[[], None] | None = None
+        self, run: Run, now_ns: Callable[[], int], on_record: Callable[[], None] | None = None
     ) -> None:
         self.run = run
-        self.provider = provider
-        self.now_ns = provider.now_ns
+        self.now_ns = now_ns
+        self.provider: Provider | None = None
+        """The way to the server, for tools that talk to it themselves."""
         self.fn_id = ""
         self.configured = False
         self._on_record = on_record
@@ -106,14 +107,19 @@ class RunScope:
         if branch is not None and branch.scope is self and branch.left:
             raise Suspended(branch.left)
 
+    async def drive(self, flow: Flow[T]) -> T:
+        """Carry out a flow of the API."""
+        assert self.provider is not None, "the adapter sets it"
+        return await self.provider.drive(flow)
+
     def block(self, flow: Flow[T]) -> T:
-        """Carry out a flow while this thread waits. Only blocking tools need it."""
+        """The same while this thread waits. Only blocking tools need it."""
         if threading.get_ident() == self._thread:
             raise UsageError(
                 "a blocking step tool that talks to the server was called on the event loop; "
                 "use `from stephttp import step` in `async def` handlers"
             )
-        return asyncio.run_coroutine_threadsafe(self.provider.drive(flow), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
 
     async def park(self) -> None:
         """Wait where the handler cannot go on, until it is ended. Never returns."""
@@ -143,7 +149,7 @@ class RunScope:
         return Suspended(waiting_for)
 
     @contextmanager
-    def group(self) -> Iterator[None]:
+    def group(self) -> Generator[None]:
         """Threads of this run are at work; it is not settled while they are."""
         with self._lock:
             self.run.hold()
@@ -293,6 +299,7 @@ class StepCall:
 
     def send(self, events: list[Event]) -> Flow[list[str]]:
         """What the body of a step that sends events has to do."""
+        assert self.scope.provider is not None, "the adapter sets it"
         lifecycle = self.scope.provider.lifecycle
         return lifecycle.send_events(self.scope.run.run_id, self._step, events)
 

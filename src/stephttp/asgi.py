@@ -145,7 +145,8 @@ class _Live:
     async def respond(self) -> None:
         run, provider = self._run, self._provider
         self._started = provider.now_ns()
-        scope = RunScope(run, provider)
+        scope = RunScope(run, provider.now_ns)
+        scope.provider = provider
         error = await _call(self._app, self._scope, self._recording_receive, self._out, scope)
         if run.suspended:
             await self._suspend(scope)
@@ -255,7 +256,8 @@ class _Resumed:
     ) -> tuple[Response, BaseException | None]:
         """Run the handler. Returns the answer to the server, and what the handler raised."""
         scope = self._restored(scope)
-        run_scope = RunScope(self._run, self._provider, self._flush_soon)
+        run_scope = RunScope(self._run, self._provider.now_ns, self._flush_soon)
+        run_scope.provider = self._provider
         error = await _call(app, scope, _Replay(self._request.body, receive), self._keep, run_scope)
         try:
             if self._flushing is not None:

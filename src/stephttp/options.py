@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -17,7 +16,6 @@ CLOUD_URL = "https://api.inngest.com"
 CLOUD_EVENT_URL = "https://inn.gs"
 DEV_EVENT_KEY = "NO_EVENT_KEY_SET"
 """A development server takes any; this one says what it stands for, as in the other SDKs."""
-_EVENT_KEY = re.compile(r"[\w.~-]*", re.ASCII)  # it stands in a path
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """A checkpoint may have 4 MiB (PROTOCOL 10); base64 takes a third on top, steps need the rest."""
 
@@ -88,12 +86,9 @@ def resolve(
         dev=dev,
         signing_key=_or_env(signing_key, environ, "INNGEST_SIGNING_KEY"),
         signing_key_fallback=_or_env(signing_key_fallback, environ, "INNGEST_SIGNING_KEY_FALLBACK"),
-        event_key=_or_env(event_key, environ, "INNGEST_EVENT_KEY")
-        or (DEV_EVENT_KEY if dev else ""),
+        event_key=_or_env(event_key, environ, "INNGEST_EVENT_KEY"),
         max_body_bytes=max_body_bytes,
     )
-    if not _EVENT_KEY.fullmatch(settings.event_key):
-        raise ConfigurationError("event_key: only letters, digits and . _ ~ - may be in it")
     for key in settings.keys:
         try:
             hash_key(key)

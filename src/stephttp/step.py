@@ -249,7 +249,7 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
     checked = check(step_id, events)
     scope = run_scope("send_event")
     call = scope.meet(step_id, send_event, _EVENT_IDS)
-    sent: list[str] = await _finish(call, lambda: scope.provider.drive(call.send(checked)))
+    sent: list[str] = await _finish(call, lambda: scope.drive(call.send(checked)))
     return sent
 
 

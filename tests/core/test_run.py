@@ -222,3 +222,77 @@ def test_a_program_cut_anywhere_gives_what_it_gives_uncut(
             return  # cut off each time before it came further; nothing to compare
     assert len(executed) == len(set(executed)) == sum(kind == "run" for kind, _ in program)
     assert len(result) == len(program)
+
+
+def failing(run: Run, step_id: str = "a", retries: int | None = None, **wishes: Any) -> Verdict:
+    return run.fail(run.begin(step_id, retries), ErrorInfo("E"), 0, 0, **wishes)
+
+
+@pytest.mark.parametrize(
+    ("run_retries", "own", "attempt", "op"),
+    [
+        (0, None, 0, OpCode.STEP_FAILED),
+        (0, 2, 0, OpCode.STEP_ERROR),
+        (3, 0, 0, OpCode.STEP_FAILED),
+        (3, None, 2, OpCode.STEP_ERROR),
+        (3, None, 3, OpCode.STEP_FAILED),
+        (3, 1, 1, OpCode.STEP_FAILED),
+        (1, 3, 1, OpCode.STEP_ERROR),
+    ],
+)
+def test_a_steps_own_retries(run_retries: int, own: int | None, attempt: int, op: OpCode) -> None:
+    run = Run("R", {}, run_retries, attempt=attempt)
+    failing(run, retries=own)
+    (recorded,) = run.take_ops()
+    assert recorded.op is op
+    limit = run_retries if own is None else own
+    assert recorded.opts == ({"retries": limit} if op is OpCode.STEP_ERROR else None)
+    assert run.declared_retries == (
+        max(run_retries, limit) if op is OpCode.STEP_ERROR else run_retries
+    )
+
+
+def test_when_a_failed_step_wants_to_be_tried_again() -> None:
+    run = Run("R", retries=1)
+    failing(run, retry_after="2026-01-01T00:00:00.000Z")
+    (op,) = run.take_ops()
+    assert op.opts == {"retries": 1, "retry_after": "2026-01-01T00:00:00.000Z"}
+
+
+def test_only_the_targeted_step_is_executed() -> None:
+    run = Run("R", {hash_step_id("a"): Raw(b'{"data":1}')}, target=hash_step_id("c"))
+    assert run.begin("a").verdict is Verdict.MEMOIZED
+    assert run.begin("b").verdict is Verdict.SUSPEND
+    target = run.begin("c")
+    assert target.verdict is Verdict.EXECUTE
+    assert run.suspended
+    assert not run.settled
+    assert run.complete(target, b"2", 0, 0) is Verdict.SUSPEND
+    assert run.wait(waits.sleep("d", SECOND)).verdict is Verdict.SUSPEND
+    assert run.take_finished() == []
+    assert [(op.op, op.id) for op in run.take_ops()] == [(OpCode.STEP_RUN, hash_step_id("c"))]
+    assert [step.step_id for step in run.passed] == ["b", "d"]
+
+
+@pytest.mark.parametrize(("retries", "op"), [(0, OpCode.STEP_FAILED), (1, OpCode.STEP_ERROR)])
+def test_a_targeted_step_that_fails_ends_the_call_too(retries: int, op: OpCode) -> None:
+    run = Run("R", {}, retries, target=hash_step_id("a"))
+    assert failing(run) is Verdict.SUSPEND
+    assert [one.op for one in run.take_ops()] == [op]
+
+
+def test_a_target_may_be_a_wait_and_may_be_unknown_or_over() -> None:
+    run = Run("R", {}, target=hash_step_id("nap"))
+    run.wait(waits.sleep("nap", SECOND))
+    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP]
+    assert Run("R", {}, target="other").targets_unknown
+    assert not Run("R", {"known": Raw(b"null")}, target="known").targets_unknown
+    assert not Run("R", {}).targets_unknown
+
+
+def test_threads_at_work_keep_a_run_from_being_settled() -> None:
+    run = waiting()
+    run.hold()
+    assert not run.settled
+    run.release()
+    assert run.settled

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha1
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -98,7 +99,9 @@ def post(outgoing: Outgoing, origin: str, key: str, rng: random.Random) -> Flow[
         APIError: they could not be sent.
     """
     headers = {**JSON_HEADERS, "x-inngest-event-id-seed": outgoing.seed}
-    call = Call("POST", f"{origin}/e/{key}", outgoing.body, headers, label=f"{origin}/e/…")
+    call = Call(
+        "POST", f"{origin}/e/{quote(key, safe='')}", outgoing.body, headers, label=f"{origin}/e/…"
+    )
     # Events are not sent with the signing key, but with their own.
     answer = yield from send(call, Keys(), rng)
     return _read(answer, call)

@@ -34,7 +34,7 @@ from stephttp.errors import (
     ConfigurationError,
     NonRetriableError,
 )
-from stephttp.options import Settings
+from stephttp.options import DEV_EVENT_KEY, Settings
 
 logger = logging.getLogger("stephttp")
 
@@ -211,7 +211,7 @@ class Lifecycle:
             ConfigurationError: there is no event key.
             APIError: they could not be sent.
         """
-        key = self.settings.event_key
+        key = self.settings.event_key or (DEV_EVENT_KEY if self.settings.dev else "")
         if not key:
             raise ConfigurationError(
                 "event_key: none is configured, so no events can be sent; set INNGEST_EVENT_KEY, "
