@@ -157,6 +157,8 @@ BAD_FIRST: list[tuple[Any, int, str]] = [
     (new_run({"op": "StepRun"}), 400, "steps[0]: Object missing required field `id`"),
     (new_run({"id": A}), 400, "steps[0]: Object missing required field `op`"),
     (new_run({"op": "StepRun", "id": ""}), 400, "steps[0].id: must not be empty"),
+    (new_run(step(userland={"id": "a", "index": 2**63})), 400, "steps[0].userland.index: "),
+    (new_run(step(userland={"id": "a", "index": -5})), 400, "steps[0].userland.index: "),
     (new_run({"op": "StepError", "id": A}), 400, "steps[0].error: "),
     (new_run(step(), sleep(text="soon")), 400, "steps[1].name: 'soon' is not a duration"),
     (

@@ -6,8 +6,9 @@ bytes, both then and when the step is remembered: so it has the same shape each 
 
 from __future__ import annotations
 
+import math
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from types import CodeType
@@ -29,9 +30,12 @@ from stephttp.errors import (
 _FINAL = (NonRetriableError, StepResultError, UsageError)
 """What fails again however often it is tried."""
 
-_MAX_STACK = 16_384
-"""Characters of a traceback that are kept; the innermost frames are at its end."""
 _MAX_CAUSES = 8
+_MAX_TEXT = 16_384
+"""Characters of a message that are kept, and of a traceback; its innermost frames come last."""
+
+MAX_RESULT_BYTES = 4 * 1024 * 1024 - 128 * 1024
+"""A server takes 4 MiB in one checkpoint (PROTOCOL 10), the rest of which is around the result."""
 
 
 def _encode_other(value: Any) -> Any:
@@ -57,15 +61,35 @@ def encode_result(value: Any, step_id: str) -> bytes:
     """Encode what a step returned.
 
     Raises:
-        StepResultError: `value`, or something in it, cannot be JSON. Names the step and the type.
+        StepResultError: `value`, or something in it, cannot be JSON, or is larger than a server
+            takes. Names the step and the type.
     """
     try:
-        return _encoder.encode(value)
+        raw = _encoder.encode(value)
+        if b"null" in raw:  # which is also what NaN and infinity are written as
+            _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_encode_other))
     except Exception as error:
         raise StepResultError(
             f"step {step_id!r} returned {_type_name(value)}, which cannot be stored as JSON "
             f"({error}); return plain data, a dataclass, a msgspec.Struct or a pydantic model"
         ) from error
+    if len(raw) > MAX_RESULT_BYTES:
+        raise StepResultError(
+            f"step {step_id!r} returned {_type_name(value)} of {len(raw)} bytes as JSON; at most "
+            f"{MAX_RESULT_BYTES} can be stored, so store it elsewhere and return where it is"
+        )
+    return raw
+
+
+def _refuse_non_finite(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not JSON")
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for inner in value:
+        _refuse_non_finite(inner)
 
 
 def encode_argument(value: Any, step_id: str, argument: str) -> bytes:
@@ -113,8 +137,9 @@ def return_annotation(handler: Callable[..., Any]) -> Any:
     annotation = annotations["return"]
     if isinstance(annotation, str):
         annotation = _resolve(function, annotation)
-    if get_origin(annotation) in (Awaitable, Coroutine):  # a plain function that gives one
-        annotation = get_args(annotation)[-1]
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Awaitable):
+        annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
     try:
         _decoder(annotation)
     except TypeError:  # unhashable, or a type that has no JSON form
@@ -147,23 +172,33 @@ def _decoder(annotation: Any) -> msgspec.json.Decoder[Any]:
 
 def error_info(error: BaseException) -> ErrorInfo:
     """An exception as data, with its traceback, and its cause in the same form."""
+    try:
+        stack = "".join(traceback.format_exception(error))
+    except Exception:  # formatting calls code of the exception's own
+        stack = ""
     info = _error_info(error, depth=0)
-    stack = "".join(traceback.format_exception(error))
-    info.stack = stack[-_MAX_STACK:]
+    info.stack = _writable(stack[-_MAX_TEXT:])
     if isinstance(error, _FINAL) or _refused(error):
         info.no_retry = True
     return info
 
 
 def _error_info(error: BaseException, depth: int) -> ErrorInfo:
-    info = ErrorInfo(name=type(error).__name__, message=str(error))
+    info = ErrorInfo(type(error).__name__, _message(error))
     if isinstance(error, StepError):
-        info.name, info.message, info.stack = error.name, error.message, error.stack
+        info = ErrorInfo(_writable(error.name), _writable(error.message), error.stack)
         if error.data is not None:
-            info.data = msgspec.Raw(encode_result(error.data, error.name))
+            info.data = _error_data(error.data)
     if error.__cause__ is not None and depth < _MAX_CAUSES:
         info.cause = msgspec.Raw(encode_struct(_error_info(error.__cause__, depth + 1)))
     return info
+
+
+def _error_data(data: Any) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(encode_result(data, "with an error"))
+    except StepResultError:  # the error itself is what matters
+        return msgspec.Raw(encode_struct(_message(data)))
 
 
 def _refused(error: BaseException) -> bool:
@@ -175,15 +210,33 @@ def _refused(error: BaseException) -> bool:
     )
 
 
-def retry_after(error: BaseException, now_ns: int) -> str | None:
+def retry_after(error: BaseException | None, now_ns: int) -> str | None:
     """When a failed step wants to be tried again, in RFC 3339; `None` if it does not say."""
     if not isinstance(error, RetryAfterError):
         return None
     when = error.retry_after
     if isinstance(when, timedelta):
-        when = datetime.fromtimestamp(now_ns / 1_000_000_000, UTC) + min(when, MAX_WAIT)
+        now = datetime.fromtimestamp(now_ns / 1_000_000_000, UTC)
+        when = now + max(timedelta(0), min(when, MAX_WAIT))
     text = when.astimezone(UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line of text that can be written as UTF-8."""
+    return f"{type(error).__name__}: {_message(error)}"
+
+
+def _message(error: Any) -> str:
+    try:
+        return _writable(str(error)[:_MAX_TEXT])
+    except Exception:
+        return "(its text cannot be had)"
+
+
+def _writable(text: str) -> str:
+    """Without lone surrogates, which no encoding can write."""
+    return text.encode(errors="replace").decode()
 
 
 def step_error(info: ErrorInfo) -> StepError:
