@@ -162,9 +162,9 @@ BAD_FIRST: list[tuple[Any, int, str]] = [
     (new_run({"op": "StepError", "id": A}), 400, "steps[0].error: "),
     (new_run(step(), sleep(text="soon")), 400, "steps[1].name: 'soon' is not a duration"),
     (
-        new_run(step(), {"op": "WaitForEvent", "id": B}),
+        new_run(step(), {"op": "DeferAdd", "id": B}),
         400,
-        "steps[1].op: 'WaitForEvent' is not supported by this engine yet",
+        "steps[1].op: 'DeferAdd' is not supported by this engine yet",
     ),
 ]
 

@@ -257,11 +257,11 @@ async def test_run_complete_in_an_array() -> None:
 async def test_an_op_of_a_later_version_fails_the_run_clearly() -> None:
     async with world() as w:
         await w.post(sleep(text="1s"))
-        w.script = [answer([step(), {"op": "WaitForEvent", "id": "w"}])]
+        w.script = [answer([step(), {"op": "DeferAdd", "id": "w"}])]
         await w.after(1)
         assert (await w.run())["error"] == {
             "name": "AnswerError",
-            "message": "answer[1].op: 'WaitForEvent' is not supported by this engine yet",
+            "message": "answer[1].op: 'DeferAdd' is not supported by this engine yet",
         }
         # Nothing of the answer was stored.
         steps = (await w.http.get(f"/v1/runs/{RUN}/steps")).json()["data"]

@@ -79,6 +79,8 @@ class Executor:
             self._waiters.wake(change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
+        for other in change.others:
+            self.follow(other)
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
