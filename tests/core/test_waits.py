@@ -192,6 +192,7 @@ def test_an_endpoints_answer_is_what_its_handler_returned() -> None:
     json_headers = b'"headers":{"Content-Type":"application/json"}'
     assert read(wait, b'{"status":201,' + json_headers + b',"body":"{\\"a\\":1}"}') == {"a": 1}
     assert read(wait, b'{"status":200,"body":"text"}') == "text"
+    assert read(wait, b'{"status":200,"body":"/wA=","encoding":"base64"}') == b"\xff\x00"
     with pytest.raises(StepError, match="EndpointError: the endpoint answered 404: gone") as error:
         read(wait, b'{"status":404,"body":"gone"}')
     assert error.value.data == {"status": 404, "headers": {}, "body": "gone"}

@@ -83,3 +83,5 @@ class EndpointResult(Struct):
     status: int
     headers: dict[str, str] = {}
     body: str = ""
+    encoding: str = ""
+    """`base64` for a body that is no text; only our engine sends such."""

@@ -17,6 +17,7 @@ anything is recorded.
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -206,7 +207,7 @@ def _endpoint_value(result: EndpointResult, type_: Any, step_id: str) -> Any:
     names = {name.lower(): value for name, value in result.headers.items()}
     if "json" in names.get("content-type", ""):
         return codec.decode_result(result.body.encode(), type_, step_id)
-    return result.body
+    return b64decode(result.body) if result.encoding == "base64" else result.body
 
 
 def _duration(step_id: str, argument: str, value: Any) -> str:
