@@ -1,11 +1,15 @@
 """Each tool, async and blocking, against a server that is a script."""
 
 import asyncio
+import importlib
 import json
+import re
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -639,3 +643,49 @@ async def test_a_request_to_oneself_inside_a_step_is_another_run() -> None:
         assert await w.provider.wait()
         names = [[op.get("name") for op in body["steps"]] for body in w.server.bodies("/runs")]
         assert names == [["a", None], ["outer", "a", None]]
+
+
+# --- the page ---
+
+PAGE = Path(__file__).parents[2] / "docs" / "steps.md"
+BLOCKS = re.findall(r"^## (.*?)\n.*?^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+ANSWERS: dict[str, Any] = {
+    "WaitForEvent": {"name": "order/packed", "data": {"who": "Ada"}},
+    "WaitForSignal": {"data": {"signal": "approval-7", "data": "yes"}},
+    "InvokeFunction": {"data": {"label": 1}},
+    "Gateway": {"data": RESPONSE},
+    "AIGateway": {"data": {"choices": []}},
+}
+
+
+@pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
+async def test_a_handler_of_the_page_comes_to_its_end(
+    title: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "page.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "page", raising=False)
+    async with world(importlib.import_module("page").app) as w:
+        answer = await w.client.get("/")
+        ops = [] if answer.status_code == 200 else w.server.bodies("/runs")[-1]["steps"]
+        for _ in range(5):
+            if answer.status_code == 200:
+                break
+            for op in ops:
+                done = {"data": op.get("data")} if op["op"] == "StepRun" else None
+                w.server.memos[op["id"]] = done or ANSWERS.get(op["op"])
+            answer = await w.again()
+            ops = answer.json()
+            if isinstance(ops, dict):
+                assert (ops["op"], ops["data"]["status"]) == ("RunComplete", 200), ops
+                break
+        else:
+            raise AssertionError(f"{title}: {ops}")
+
+
+def test_the_page_has_every_tool() -> None:
+    titles = " ".join(title for title, _ in BLOCKS)
+    assert [name for name in step.__all__ if name not in titles and name != "ai"] == []
+    assert "ai.infer" in titles
+    public = {name for name in vars(sync_step) if not name.startswith("_")}
+    assert public == set(step.__all__)
