@@ -16,10 +16,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stephttp._core import codec
-from stephttp._core.run import Run, Step, Verdict, check_retries
+from stephttp._core.run import Run, State, Step, Verdict, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
-from stephttp.errors import NestedStepError, OutsideRunError, Suspended, UsageError
+from stephttp.errors import (
+    ConfigurationError,
+    NestedStepError,
+    OutsideRunError,
+    Suspended,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from stephttp._client.drivers import Flow
@@ -63,6 +69,7 @@ class RunScope:
         "fn_id",
         "now_ns",
         "provider",
+        "request",
         "run",
     )
 
@@ -73,6 +80,8 @@ class RunScope:
         self.now_ns = now_ns
         self.provider: Provider | None = None
         """The way to the server, for tools that talk to it themselves."""
+        self.request: tuple[Any, ...] = ()
+        """What tells the request from others; see `enter`."""
         self.fn_id = ""
         self.configured = False
         self._on_record = on_record
@@ -355,6 +364,26 @@ class StepCall:
                 run.abandon(step)
         scope.recorded()
         return self.suspended
+
+
+def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:
+    """Make `scope` the current run, for the caller to reset.
+
+    Args:
+        request: what tells the request from others: method, path, query, headers.
+
+    Raises:
+        ConfigurationError: another run is at work on the same request, further out. (A request
+            that a handler makes to its own process is another request, and another run.)
+    """
+    outer = current_run.get()
+    if outer is not None and outer.run.state is not State.ENDED and outer.request == request:
+        raise ConfigurationError(
+            "two runs in one context: this request passes the stephttp middleware twice, once "
+            "further out; wrap the outermost application only"
+        )
+    scope.request = request
+    return current_run.set(scope)
 
 
 def run_scope(tool: str) -> RunScope:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from stephttp._client.endpoints import REQUEST_VERSION, SDK
 from stephttp._client.lifecycle import Resumed, claims_reentry, unavailable
-from stephttp._context import RunScope, current_run
+from stephttp._context import RunScope, current_run, enter
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
@@ -353,7 +353,8 @@ async def _call(
     """
     run = run_scope.run
     scope[_MARK] = run.run_id
-    token = current_run.set(run_scope)
+    request = (scope["method"], scope["path"], scope.get("query_string"), scope["headers"])
+    token = enter(run_scope, request)
     error: BaseException | None = None
     try:
         await app(scope, receive, send)

@@ -645,6 +645,26 @@ async def test_a_request_to_oneself_inside_a_step_is_another_run() -> None:
         assert names == [["a", None], ["outer", "a", None]]
 
 
+async def test_one_request_in_two_runs_is_refused() -> None:
+    """What a bridge does that makes a request of its own out of ours, and loses our mark."""
+
+    async def inner() -> int:
+        return await step.run("a", lambda: 1)
+
+    async with world(application(inner)) as w:
+        wrapped = w.provider.asgi(application(inner))
+
+        async def bridge(scope: Any, receive: Any, send: Any) -> None:
+            kept = {k: v for k, v in scope.items() if k != "stephttp.run_id"}
+            with pytest.raises(stephttp.ConfigurationError, match="two runs in one context"):
+                await wrapped(kept, receive, send)
+            await wrapped({**kept, "path": "/missing"}, receive, send)
+
+        transport = httpx2.ASGITransport(w.provider.asgi(bridge))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://app.test") as client:
+            assert (await client.get("/")).status_code == 404
+
+
 # --- the page ---
 
 PAGE = Path(__file__).parents[2] / "docs" / "steps.md"
