@@ -373,11 +373,16 @@ def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:
         request: what tells the request from others: method, path, query, headers.
 
     Raises:
-        ConfigurationError: another run is at work on the same request, further out. (A request
-            that a handler makes to its own process is another request, and another run.)
+        ConfigurationError: another run of this application is at work on the same request,
+            further out. (A request that a handler makes in its own process is another one.)
     """
     outer = current_run.get()
-    if outer is not None and outer.run.state is not State.ENDED and outer.request == request:
+    if (
+        outer is not None
+        and outer.provider is scope.provider
+        and outer.request == request
+        and outer.run.state is not State.ENDED
+    ):
         raise ConfigurationError(
             "two runs in one context: this request passes the stephttp middleware twice, once "
             "further out; wrap the outermost application only"

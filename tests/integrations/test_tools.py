@@ -657,7 +657,7 @@ async def test_one_request_in_two_runs_is_refused() -> None:
         async def bridge(scope: Any, receive: Any, send: Any) -> None:
             kept = {k: v for k, v in scope.items() if k != "stephttp.run_id"}
             with pytest.raises(stephttp.ConfigurationError, match="two runs in one context"):
-                await wrapped(kept, receive, send)
+                await wrapped(dict(kept), receive, send)
             await wrapped({**kept, "path": "/missing"}, receive, send)
 
         transport = httpx2.ASGITransport(w.provider.asgi(bridge))
