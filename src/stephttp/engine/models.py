@@ -51,21 +51,44 @@ class TimerKind(StrEnum):
     """Why something is due.
 
     `SLEEP`: a sleep step ends. `RETRY`: a failed step may be tried again. `RESUME`: the endpoint
-    must be called.
+    must be called. `PLANNED`: the endpoint must be called for one step. `RACING`: the same, and
+    its end is told to the endpoint although others that were planned with it still run.
+    `GATEWAY`: the engine has an HTTP request to make for the step. `WAKE`: the step ended while
+    the endpoint was being called, so it must be called once more.
     """
 
     SLEEP = "sleep"
     RETRY = "retry"
     RESUME = "resume"
+    PLANNED = "planned"
+    RACING = "racing"
+    GATEWAY = "gateway"
+    WAKE = "wake"
+
+
+TARGETED = frozenset({TimerKind.PLANNED, TimerKind.RACING})
+"""Timers that stand for calls of the endpoint for one step."""
+
+SEPARATE = TARGETED | {TimerKind.GATEWAY}
+"""Timers that are worked on one by one, beside the run's own call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """One piece of due work. The key within a run is `step_id` (`RESUME` for the endpoint)."""
+    """One piece of due work. The key within a run is `step_id` (`RESUME` for the endpoint).
+
+    Attributes:
+        job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call.
+        payload: of `GATEWAY` the request to make, of `WAKE` the memo to store; JSON.
+    """
 
     step_id: str
     kind: TimerKind
     due_ms: int
+    job_id: str = ""
+    attempt: int = 0
+    unreached: int = 0
+    payload: bytes | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +217,33 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of an endpoint: what to ask, and as which attempt."""
+    """One call of an endpoint: what to ask, and as which attempt.
+
+    Attributes:
+        step_id: the one step that is to be run; `RESUME`: whatever comes next.
+        plan: steps that are met must be reported as planned, not run.
+    """
 
     run_id: str
     job_id: str
     attempt: int
     request_version: int
     event_name: str
+    sdk: str
     domain: str
     method: str
     path: str
     query: str
     content_type: str
     body: bytes = field(repr=False, default=b"")
+    step_id: str = RESUME
+    plan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """An HTTP request to make for a step; `spec` is what `gateway.read_gateway` made."""
+
+    run_id: str
+    step_id: str
+    spec: bytes = field(repr=False)

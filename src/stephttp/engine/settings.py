@@ -52,6 +52,10 @@ class Settings:
         concurrency: how many endpoints are called at once.
         retry: delays between attempts of a failed step or handler.
         unreachable: delays between tries to reach an endpoint that does not answer.
+        gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
+        gateway_timeout: seconds that one of those may take.
+        allow_private_gateway: whether those may go to private, loopback and link-local addresses.
+            An engine of kind `dev` allows it in any case.
         call_timeout: seconds that one call of an endpoint may take.
         connect_timeout: seconds that connecting to an endpoint may take.
         output_timeout: seconds that a reader of a run's output is kept waiting.
@@ -71,6 +75,9 @@ class Settings:
     concurrency: int = 64
     retry: Backoff = Backoff()
     unreachable: Backoff = Backoff(longest=30.0)
+    gateway_concurrency: int = 16
+    gateway_timeout: float = 300.0
+    allow_private_gateway: bool = False
     call_timeout: float = 7200.0
     connect_timeout: float = 10.0
     output_timeout: float = 300.0
@@ -93,8 +100,9 @@ class Settings:
                 hash_key(key)
             except ValueError as error:
                 raise ConfigurationError(str(error)) from None
-        if self.concurrency < 1:
-            raise ConfigurationError("concurrency must be at least 1")
+        for name in ("concurrency", "gateway_concurrency"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1")
 
     @property
     def kind(self) -> str:

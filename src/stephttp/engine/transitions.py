@@ -12,9 +12,17 @@ is still at work and goes on by itself. "Answer" is how a re-entry ended.
     Sleep                       sleep timer               waits for it
     RunComplete,                the run ends
       SyncRunComplete
+    StepPlanned                 call for this one step    waits for it
+    Gateway, AIGateway          HTTP request of ours      waits for it
     DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing
     None                        nothing                   like an answer that holds nothing
     all others                  refused (`UNSUPPORTED`)
+
+Planned steps are called for side by side, each with attempts of its own. The answer to such a
+call is followed by a re-entry when it was the last planned step that was open, or when the step
+was raced (`opts.parallelMode`); if the endpoint is being called already, by another one after it.
+A `StepError` whose id is that of "complete" is how a handler itself fails in the first request:
+it counts as a failed attempt of the re-entry that follows.
 
 The first output of a step wins; a second one is dropped, and so is a `StepError` of a step whose
 back-off is running. An answer that brings nothing new and leaves nothing to wait for is followed
@@ -31,12 +39,17 @@ from dataclasses import replace
 
 import msgspec
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._core.ids import COMPLETE
+from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp.engine import waits
 from stephttp.engine.draft import Draft, new_job_id
+from stephttp.engine.gateway import read_gateway
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.models import (
     RESUME,
+    SEPARATE,
+    TARGETED,
+    Call,
     Change,
     Refused,
     Run,
@@ -49,22 +62,30 @@ from stephttp.engine.results import complete_result, error_json, error_memo, op_
 
 
 def apply_ops(
-    snapshot: Snapshot, ops: Sequence[Op], origin: Origin, at: Moment, hints: Hints | None = None
+    snapshot: Snapshot,
+    ops: Sequence[Op],
+    origin: Origin,
+    at: Moment,
+    hints: Hints | None = None,
+    target: str = RESUME,
 ) -> Change:
-    """Ops were reported, by a checkpoint or as the answer of a re-entry.
+    """Ops were reported, by a checkpoint or as the answer of a re-entry (for the step `target`).
 
     Raises:
         Refused: an op is not acceptable; nothing must be stored.
     """
     if snapshot.run.status.ended:
         return Change(snapshot.run)
-    draft = Draft(snapshot, at, origin, hints or Hints())
+    draft = Draft(snapshot, at, origin, hints or Hints(), target)
     root = "steps" if origin is Origin.CHECKPOINT else "answer"
     for index, op in enumerate(ops):
         field = f"{root}[{index}]"
         if not op.id:
             raise Refused(f"{field}.id: must not be empty")
-        OPS[op.op](draft, op, field)
+        if op.id == COMPLETE and op.op in HANDLER_FAILURES and origin is Origin.CHECKPOINT:
+            _handler_failed(draft, op)
+        else:
+            OPS[op.op](draft, op, field)
     return draft.settle()
 
 
@@ -73,7 +94,11 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
 
     While a failed call waits for its repetition, waits that end do not cut that short.
     """
-    due = [timer for timer in snapshot.timers.values() if timer.due_ms <= at.now_ms]
+    due = [
+        timer
+        for timer in snapshot.timers.values()
+        if timer.due_ms <= at.now_ms and timer.kind not in SEPARATE
+    ]
     resume = snapshot.timers.get(RESUME)
     run = snapshot.run
     opened: tuple[Timer, ...] = ()
@@ -83,11 +108,44 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
         opened = (resume,)
     return Change(
         run,
-        resolved=tuple((t.step_id, b"null") for t in due if t.kind is TimerKind.SLEEP),
+        resolved=tuple((t.step_id, memo) for t in due if (memo := _memo(t)) is not None),
         timers=opened,
         dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
         call=resume is not None and resume.due_ms <= at.now_ms,
     )
+
+
+def _memo(timer: Timer) -> bytes | None:
+    return b"null" if timer.kind is TimerKind.SLEEP else timer.payload
+
+
+def is_stale(snapshot: Snapshot, call: Call) -> bool:
+    """Whether the run has moved on since `call` began, so that its outcome is no news."""
+    if snapshot.run.status.ended:
+        return True
+    timer = snapshot.timers.get(call.step_id)
+    if timer is None:
+        return True
+    run = snapshot.run
+    current = (run.job_id, run.attempt) if call.step_id == RESUME else (timer.job_id, timer.attempt)
+    return current != (call.job_id, call.attempt)
+
+
+def is_superseded(snapshot: Snapshot, job_id: str, generation: int) -> bool:
+    """Whether the run has begun a later generation of a job, counted from 1."""
+    jobs = {snapshot.run.job_id: snapshot.run.attempt}
+    jobs |= {timer.job_id: timer.attempt for timer in snapshot.timers.values() if timer.job_id}
+    return generation < jobs.get(job_id, 0) + 1
+
+
+def fetched(snapshot: Snapshot, step_id: str, memo: bytes, at: Moment) -> Change:
+    """The HTTP request of a gateway step was made: `memo` is what came of it."""
+    timer = snapshot.timers.get(step_id)
+    if snapshot.run.status.ended or timer is None or timer.kind is not TimerKind.GATEWAY:
+        return Change(snapshot.run)
+    # Not stored as the memo at once: an endpoint that is being called just now must be called
+    # again afterwards, and that is what a due timer sees to.
+    return Change(snapshot.run, timers=(Timer(step_id, TimerKind.WAKE, at.now_ms, payload=memo),))
 
 
 def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:
@@ -98,24 +156,32 @@ def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Chan
     return _ended(run, RunStatus.COMPLETED, at)
 
 
-def call_failed(snapshot: Snapshot, failure: Failure, at: Moment) -> Change:
-    """A re-entry failed: it is repeated later, or the run fails."""
+def call_failed(snapshot: Snapshot, failure: Failure, at: Moment, target: str = RESUME) -> Change:
+    """A re-entry (for the step `target`) failed: it is repeated later, or the run fails."""
     run = snapshot.run
     if run.status.ended:
         return Change(run)
     rules = at.settings
     run = replace(run, last_error=f"{failure.name}: {failure.message}")
+    timer = snapshot.timers.get(target) or Timer(RESUME, TimerKind.RESUME, at.now_ms)
+    # The counters of the call: with the run for its own, with the timer for a planned step's.
+    counters: Run | Timer = run if target == RESUME else timer
+    attempt, unreached = counters.attempt, counters.unreached
     if failure.kind is FailureKind.TRANSIENT:
-        delay = rules.unreachable.delay_ms(run.unreached, at.rng)
-        run = replace(run, unreached=run.unreached + 1)
-    elif failure.kind is FailureKind.COUNTED and run.attempt < run.retries:
-        delay = rules.retry.delay_ms(run.attempt, at.rng)
-        run = replace(run, attempt=run.attempt + 1, unreached=0)
+        delay = rules.unreachable.delay_ms(unreached, at.rng)
+        unreached += 1
+    elif failure.kind is FailureKind.COUNTED and attempt < run.retries:
+        delay = rules.retry.delay_ms(attempt, at.rng)
+        attempt, unreached = attempt + 1, 0
     else:
         return failed(replace(snapshot, run=run), failure, at)
     if failure.retry_after_ms is not None:
         delay = failure.retry_after_ms
-    return Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms + delay),))
+    if target == RESUME:
+        run = replace(run, attempt=attempt, unreached=unreached)
+    else:
+        timer = replace(timer, attempt=attempt, unreached=unreached)
+    return Change(run, timers=(replace(timer, due_ms=at.now_ms + delay),))
 
 
 def failed(snapshot: Snapshot, failure: Failure, at: Moment) -> Change:
@@ -146,12 +212,25 @@ def _step_failed(draft: Draft, op: Op, field: str) -> None:
         draft.again = True
 
 
+def _handler_failed(draft: Draft, op: Op) -> None:
+    """The handler itself failed while it answered the first request."""
+    error = op.error or ErrorInfo()
+    # JS sends no more than `{}` as its error.
+    name, message = error.name or "Error", error.message or "the handler failed"
+    if op.op is OpCode.STEP_FAILED or error.no_retry is True or draft.run.retries == 0:
+        draft.end(RunStatus.FAILED, None, error_json(name, message))
+        return
+    draft.resume(draft.at.settings.retry.delay_ms(0, draft.at.rng))
+    draft.run = replace(draft.run, attempt=1, last_error=f"{name}: {message}")
+
+
 def _step_error(draft: Draft, op: Op, field: str) -> None:
     if op.error is None:
         raise Refused(f"{field}.error: a {op.op.value} needs an error")
     if draft.settled(op):
         return
-    if op.id in draft.timers:
+    timer = draft.timers.get(op.id)
+    if timer is not None and timer.kind not in TARGETED:
         draft.waits = True
         return
     failures = draft.known[op.id].attempts + 1 if op.id in draft.known else 1
@@ -164,7 +243,11 @@ def _step_error(draft: Draft, op: Op, field: str) -> None:
     delay = draft.hints.retry_after_ms
     if delay is None:
         delay = draft.at.settings.retry.delay_ms(failures - 1, draft.at.rng)
-    draft.start(Timer(op.id, TimerKind.RETRY, draft.at.now_ms + delay))
+    due_ms = draft.at.now_ms + delay
+    if timer is not None:
+        draft.start(replace(timer, due_ms=due_ms, attempt=failures, unreached=0))
+    else:
+        draft.start(Timer(op.id, TimerKind.RETRY, due_ms))
     draft.waits = True
 
 
@@ -175,6 +258,30 @@ def _sleep(draft: Draft, op: Op, field: str) -> None:
         return
     draft.write(msgspec.structs.replace(op, timing=None), field, 1, None)
     draft.start(Timer(op.id, TimerKind.SLEEP, due_ms))
+
+
+def _step_planned(draft: Draft, op: Op, field: str) -> None:
+    if draft.settled(op):
+        return
+    draft.waits = True
+    if op.id in draft.timers:
+        return
+    known = draft.known.get(op.id)
+    draft.write(
+        msgspec.structs.replace(op, timing=None), field, known.attempts if known else 0, None
+    )
+    racing = (op.opts or {}).get("parallelMode") == "race"
+    kind = TimerKind.RACING if racing else TimerKind.PLANNED
+    draft.start(Timer(op.id, kind, draft.at.now_ms, job_id=new_job_id(draft.at.rng)))
+
+
+def _gateway(draft: Draft, op: Op, field: str) -> None:
+    spec = read_gateway(op, field)
+    draft.waits = draft.waits or not draft.settled(op)
+    if op.id in draft.known:
+        return
+    draft.write(msgspec.structs.replace(op, timing=None), field, 1, None)
+    draft.start(Timer(op.id, TimerKind.GATEWAY, draft.at.now_ms, payload=spec))
 
 
 def _run_complete(draft: Draft, op: Op, field: str) -> None:
@@ -196,13 +303,12 @@ def _unsupported(draft: Draft, op: Op, field: str) -> None:
     raise Refused(f"{field}.op: {op.op.value!r} is not supported by this engine yet")
 
 
+HANDLER_FAILURES = frozenset({OpCode.STEP_ERROR, OpCode.STEP_FAILED})
+
 UNSUPPORTED = (
-    OpCode.STEP_PLANNED,
     OpCode.WAIT_FOR_EVENT,
     OpCode.WAIT_FOR_SIGNAL,
     OpCode.INVOKE_FUNCTION,
-    OpCode.GATEWAY,
-    OpCode.AI_GATEWAY,
     OpCode.DEFER_ADD,
     OpCode.DEFER_ABORT,
 )
@@ -212,7 +318,10 @@ OPS: dict[OpCode, Callable[[Draft, Op, str], None]] = {
     OpCode.STEP: _bare_step,
     OpCode.STEP_FAILED: _step_failed,
     OpCode.STEP_ERROR: _step_error,
+    OpCode.STEP_PLANNED: _step_planned,
     OpCode.SLEEP: _sleep,
+    OpCode.GATEWAY: _gateway,
+    OpCode.AI_GATEWAY: _gateway,
     OpCode.RUN_COMPLETE: _run_complete,
     OpCode.SYNC_RUN_COMPLETE: _run_complete,
     OpCode.DISCOVERY_REQUEST: _discovery,

@@ -23,6 +23,8 @@ ROUTES = [
         for route in (
             Route(prefix, secured(checkpoint.first), methods=["POST"]),
             Route(f"{prefix}/{{run}}/steps", secured(checkpoint.steps), methods=["POST"]),
+            Route(f"{prefix}/{{run}}/async", secured(checkpoint.async_steps), methods=["POST"]),
+            Route(f"{prefix}/{{run}}/response", secured(checkpoint.response), methods=["POST"]),
             # Not `secured`: the token in the query is what opens it.
             Route(
                 f"{prefix}/{{run}}/output",

@@ -14,10 +14,13 @@
 -- A TIMER is one piece of due work, and all due work is in this one table: whatever the engine
 -- will do of its own accord, it does because a row here fell due. The row with step_id '' is
 -- the call of the endpoint itself ('resume'); the others belong to steps ('sleep': its memo
--- becomes null; 'retry': its back-off is over). When a step's timer falls due, it becomes, in
--- one transaction, a memo and a 'resume' row. The 'resume' row stays while the endpoint is
--- being called and goes in the transaction that stores the answer. So a killed process needs
--- no clean-up: at the next start what is past due is simply due.
+-- becomes null; 'retry': its back-off is over; 'wake': it ended while the endpoint was being
+-- called, and its memo, if it has none yet, is the payload). When a step's timer falls due, it
+-- becomes, in one transaction, a memo and a 'resume' row. Three kinds are work of their own,
+-- done beside the 'resume' row and beside each other: 'planned' and 'racing' (the endpoint is
+-- called for this one step) and 'gateway' (the HTTP request in the payload is made). A row that
+-- is being worked on stays, and goes in the transaction that stores the outcome. So a killed
+-- process needs no clean-up: at the next start what is past due is simply due.
 --
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
 -- forgotten), and a run of any other status has none (it cannot be woken).
@@ -86,8 +89,14 @@ CREATE TABLE steps (
 CREATE TABLE timers (
     run_id          TEXT    NOT NULL,
     step_id         TEXT    NOT NULL,             -- '' is the call of the endpoint
-    kind            TEXT    NOT NULL CHECK (kind IN ('sleep', 'retry', 'resume')),
+    kind            TEXT    NOT NULL
+                    CHECK (kind IN ('sleep', 'retry', 'resume', 'planned', 'racing', 'gateway',
+                                    'wake')),
     due_ms          INTEGER NOT NULL,
+    job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
+    attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job
+    unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
+    payload         BLOB,                         -- JSON: a request to make, or a memo
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
