@@ -86,7 +86,7 @@ class ApiResult(Struct, omit_defaults=True):
     status_code: Annotated[int, Meta(ge=200, lt=600)]
     headers: dict[str, str] | None = None
     body: str | None = None
-    duration: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    duration: Annotated[int, Meta(ge=0)] = 0
     error: str = ""
 
 

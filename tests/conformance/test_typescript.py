@@ -1,0 +1,236 @@
+"""The real TypeScript SDK against `stephttp dev`.
+
+What is expected is what the real server does with it (PROTOCOL, and the traffic recorded from it),
+except where docs/differences.md says otherwise. J and a number: a quirk of that SDK, PROTOCOL 11.2.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx2
+import pytest
+
+from .conftest import Peer
+
+
+def unfolded(response: httpx2.Response) -> object:
+    """The handler's own JSON: after going async it comes encoded a second time (J2)."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    return json.loads(response.json())
+
+
+def test_a_request_that_never_waits(peer: Peer) -> None:
+    response = peer.get("/sync")
+    assert response.status_code == 201
+    assert response.json() == {"a": {"x": 1}, "b": "two"}
+    assert response.headers["x-mine"] == "yes"
+    assert peer.counts() == {"handler": 1, "a": 1, "b": 1}
+
+
+def test_a_request_without_steps(peer: Peer) -> None:
+    assert peer.get("/none").json() == {"none": True}
+
+
+def test_several_steps_after_a_sleep(peer: Peer) -> None:
+    response = peer.outcome("/sleep")
+    assert unfolded(response) == {"s": "helloworld!"}
+    # One re-entry a step and one for the end, beside the first request (app 1 to 4).
+    assert peer.counts() == {"handler": 4, "a": 1, "b": 1, "c": 1}
+    assert peer.run(response)["status"] == "Completed"
+
+
+def test_a_handler_that_returns_plain_data(peer: Peer) -> None:
+    response = peer.outcome("/plain")
+    assert response.json() == {"s": "plain"}
+
+
+def test_promise_all(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/parallel")) == [1, 2, None, "after"]
+    steps = peer.counts()
+    del steps["handler"]
+    assert steps == {"p1": 1, "p2": 1, "after": 1}
+
+
+def test_promise_all_of_chains_after_a_sleep(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/chains")) == [["c1", "c2"], ["d1", "d2"]]
+    steps = peer.counts()
+    del steps["handler"]
+    assert steps == {"c1": 1, "c2": 1, "d1": 1, "d2": 1}
+
+
+def test_planned_steps_run_at_the_same_time(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/together")) == ["left", "right"]
+
+
+def test_planned_steps_are_retried_each_on_its_own(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/parallel-flaky")) == ["good", "after 3", "always"]
+    steps = peer.counts()
+    del steps["handler"]
+    assert steps == {"good": 1, "flaky": 3, "bad": 3}
+
+
+def test_a_race_does_not_wait_for_the_loser(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/race")) == {"winner": "fast", "after": "after"}
+    steps = peer.counts()
+    del steps["handler"]
+    assert steps == {"fast": 1, "slow": 1, "after": 1}
+
+
+def test_a_step_that_fails_then_works(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/flaky")) == {"times": 3}
+    assert peer.counts()["flaky"] == 3
+
+
+def test_a_step_that_fails_for_good_and_is_caught(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/caught")) == {"name": "Error", "m": "always"}
+    assert peer.counts()["bad"] == 3
+
+
+def test_a_handler_that_throws(peer: Peer) -> None:
+    response = peer.outcome("/throws")
+    # The real server never ends such a run (S3).
+    assert response.status_code == 500
+    assert response.json() == {
+        "error": {"name": "Error", "message": "handler exploded"},
+        "status": 500,
+    }
+    assert peer.counts() == {"handler": 3, "a": 1}
+    assert peer.run(response)["status"] == "Failed"
+
+
+def test_a_handler_that_throws_once(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/throws-once")) == {"handler": "well again"}
+    assert peer.counts() == {"handler": 2, "a": 1}
+
+
+def test_a_handler_that_must_not_be_retried(peer: Peer) -> None:
+    response = peer.get("/fatal")
+    assert response.status_code == 400
+    assert response.json()["message"] == "never again"
+    assert peer.counts() == {"handler": 1}
+
+
+def test_a_handler_that_must_not_be_retried_after_a_sleep(peer: Peer) -> None:
+    response = peer.outcome("/fatal-later")
+    assert response.status_code == 500
+    assert response.json()["error"] == {"name": "NonRetriableError", "message": "never again"}
+    assert peer.counts() == {"handler": 2}
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", '{ "b":2, "a":1}', "not JSON at all", "aGVsbG8="],
+    ids=["none", "json", "text", "b64"],
+)
+def test_any_body_can_be_posted(peer: Peer, body: str) -> None:
+    """The real server refuses text that is no base64, and the caller gets 500 (J1)."""
+    response = peer.http.post(f"{peer.app}/sync?key={peer.key}", content=body)
+    assert response.status_code == 201, response.text
+
+
+def test_a_posted_body_is_there_after_a_sleep(peer: Peer) -> None:
+    response = peer.http.post(f"{peer.app}/sleep?key={peer.key}", content='{ "b":2, "a":1}')
+    assert response.status_code == 302
+    assert unfolded(peer.http.get(response.headers["location"])) == {"s": "helloworld!"}
+
+
+def test_token_response(peer: Peer) -> None:
+    response = peer.get("/token")
+    assert response.status_code == 200
+    told = response.json()
+    assert set(told) == {"run_id", "token"}
+    answer = peer.http.get(
+        f"{peer.engine}/v1/http/runs/{told['run_id']}/output", params={"token": told["token"]}
+    )
+    assert unfolded(answer) == {"s": "hello"}
+
+
+def test_redirect_to_a_path_of_the_app_which_proxies(peer: Peer) -> None:
+    response = peer.get("/redirect-path")
+    assert response.status_code == 302
+    location = httpx2.URL(response.headers["location"])
+    assert str(location).startswith(f"{peer.app}/poll?runId=")
+    assert peer.http.get(location).json() == {"s": "hello"}
+
+
+def test_redirect_url_by_a_function(peer: Peer) -> None:
+    response = peer.get("/redirect-function")
+    assert response.status_code == 302
+    location = httpx2.URL(response.headers["location"])
+    assert location.host == "wait.example.com"
+    answer = peer.http.get(
+        f"{peer.engine}/v1/http/runs{location.path}/output", params={"token": location.params["t"]}
+    )
+    assert unfolded(answer) == {"s": "hello"}
+
+
+class Stub(BaseHTTPRequestHandler):
+    """What gateway steps talk to: an echo, and a provider of AI that knows one model."""
+
+    def do_PUT(self) -> None:
+        told = {"body": self._body(), "mine": self.headers["x-mine"], "path": self.path}
+        self._answer(418, told)
+
+    def do_POST(self) -> None:
+        request = json.loads(self._body())
+        if self.path != "/v1/chat/completions" or request["model"] != "known":
+            self._answer(429, {"error": {"message": "slow down"}})
+            return
+        told = {"auth": self.headers["authorization"], "messages": request["messages"]}
+        self._answer(200, {"choices": [told]})
+
+    def _body(self) -> str:
+        return self.rfile.read(int(self.headers["content-length"])).decode()
+
+    def _answer(self, status: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def stub() -> Generator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_fetch_by_the_engine(peer: Peer, stub: str) -> None:
+    answer = unfolded(peer.outcome("/fetch", url=f"{stub}/x?y=1"))
+    assert isinstance(answer, dict)
+    assert answer["status"] == 418
+    assert json.loads(answer["body"]) == {"body": "text", "mine": "yes", "path": "/x?y=1"}
+
+
+def test_a_fetch_that_reaches_nobody(peer: Peer) -> None:
+    answer = unfolded(peer.outcome("/fetch-fails", url="http://127.0.0.1:9/"))
+    assert isinstance(answer, dict)
+    assert answer["message"].startswith("Error making gateway request: ")
+
+
+def test_a_question_to_an_ai(peer: Peer, stub: str) -> None:
+    answer = unfolded(peer.outcome("/infer", url=f"{stub}/v1/", model="known"))
+    messages = [{"role": "user", "content": "hi"}]
+    assert answer == {"choices": [{"auth": "Bearer sk-test", "messages": messages}]}
+
+
+def test_a_question_that_an_ai_refuses(peer: Peer, stub: str) -> None:
+    answer = unfolded(peer.outcome("/infer", url=f"{stub}/v1/", model="other"))
+    assert answer == {"error": "Error making AI request: unsuccessful status code: 429"}
