@@ -257,6 +257,12 @@ endpoint("/stream", async ({ key }) => {
   return Response.json({ a, b }, { status: 202 });
 });
 
+endpoint("/stream-fails", async () => {
+  stream.push("p1");
+  await step.sleep("zzz", "1s");
+  throw new Error("too bad");
+});
+
 routes["/poll"] = client.endpointProxy();
 
 // What tests ask for.

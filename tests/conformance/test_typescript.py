@@ -7,9 +7,11 @@ except where docs/differences.md says otherwise. J and a number: a quirk of that
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -234,3 +236,35 @@ def test_a_question_to_an_ai(peer: Peer, stub: str) -> None:
 def test_a_question_that_an_ai_refuses(peer: Peer, stub: str) -> None:
     answer = unfolded(peer.outcome("/infer", url=f"{stub}/v1/", model="other"))
     assert answer == {"error": "Error making AI request: unsuccessful status code: 429"}
+
+
+def test_a_stream_goes_on_after_a_sleep(peer: Peer, typescript_app: Path) -> None:
+    """With the SDK's own streaming client, which follows the redirect by itself (J10)."""
+    said = subprocess.run(
+        ["node", str(typescript_app / "follow.mjs"), f"{peer.app}/stream?key={peer.key}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    told = json.loads(said.stdout)
+    assert told["status"] == 202
+    assert told["body"] == '{"a":1,"b":2}'
+    # What is pushed outside steps is sent again by later re-entries, how often is not for sure.
+    assert told["data"][0] == "p1"
+    assert told["data"][-1] == "p2"
+    assert set(told["data"]) == {"p1", "p2"}
+
+
+def test_a_stream_of_a_run_that_fails_ends(peer: Peer, typescript_app: Path) -> None:
+    """The SDK sends no end then (J11), so the engine does."""
+    said = subprocess.run(
+        ["node", str(typescript_app / "follow.mjs"), f"{peer.app}/stream-fails?key={peer.key}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    told = json.loads(said.stdout)
+    assert told["status"] == 500
+    assert json.loads(told["body"]) == {"name": "Error", "message": "too bad"}

@@ -21,6 +21,7 @@ from stephttp.engine.executor import Executor
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.models import NewRun, Run
 from stephttp.engine.output import Waiters
+from stephttp.engine.realtime import Channels
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store
 
@@ -39,6 +40,7 @@ class Engine:
         settings, clock, rng: as given.
         store: the database.
         waiters: who waits for which run to end.
+        channels: who follows which run's stream.
         executor: what calls the endpoints.
     """
 
@@ -55,6 +57,7 @@ class Engine:
         self.rng = rng or Random()
         self.store = Store(settings.db_path)
         self.waiters = Waiters()
+        self.channels = Channels()
         self._caller = Caller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings)
         self.executor = Executor(
@@ -62,6 +65,7 @@ class Engine:
             self._caller,
             self._gateway,
             self.waiters,
+            self.channels,
             self.clock,
             self.rng,
             settings,
@@ -90,6 +94,7 @@ class Engine:
         Call it when a server begins to shut down, because servers wait for open requests.
         """
         self.waiters.release()
+        self.channels.release()
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""

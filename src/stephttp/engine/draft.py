@@ -104,10 +104,10 @@ class Draft:
         self.run = replace(self.run, job_id=new_job_id(self.at.rng), attempt=0, unreached=0)
         self.start(Timer(RESUME, TimerKind.RESUME, self.at.now_ms + delay_ms))
 
-    def wake(self, step_id: str, payload: bytes | None = None) -> None:
+    def wake(self, step_id: str) -> None:
         """The endpoint must learn that a step ended. A call that is under way has not."""
-        if payload is not None or RESUME in self.timers:
-            self.start(Timer(step_id, TimerKind.WAKE, self.at.now_ms, payload=payload))
+        if RESUME in self.timers:
+            self.start(Timer(step_id, TimerKind.WAKE, self.at.now_ms))
         else:
             self.resume()
 

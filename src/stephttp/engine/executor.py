@@ -19,8 +19,9 @@ from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Call, Change, Errand
+from stephttp.engine.models import Call, Change, Errand, RunStatus
 from stephttp.engine.output import Waiters
+from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store, StoreClosedError
 from stephttp.engine.timers import Timers
@@ -40,6 +41,7 @@ class Executor:
         caller: Caller,
         gateway: Gateway,
         waiters: Waiters,
+        channels: Channels,
         clock: Clock,
         rng: Random,
         settings: Settings,
@@ -48,6 +50,7 @@ class Executor:
         self._caller = caller
         self._gateway = gateway
         self._waiters = waiters
+        self._channels = channels
         self._clock = clock
         self._rng = rng
         self._settings = settings
@@ -82,6 +85,9 @@ class Executor:
         """A change was stored: wake whom it concerns."""
         if change.ended:
             self._waiters.wake(change.run.run_id)
+            if change.run.status is RunStatus.FAILED:
+                end = failed_event(change.run.error or b"null")
+                self._channels.publish(change.run.run_id, end)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
 

@@ -79,7 +79,7 @@ class Timer:
 
     Attributes:
         job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call.
-        payload: of `GATEWAY` the request to make, of `WAKE` the memo to store; JSON.
+        payload: of a `GATEWAY` timer, the request to make, as JSON.
     """
 
     step_id: str

@@ -61,6 +61,8 @@ class Settings:
         output_timeout: seconds that a reader of a run's output is kept waiting.
         token_lifetime: seconds that an output token is valid.
         realtime_token_lifetime: seconds that a realtime token is valid.
+        stream_keep_alive: seconds of silence after which a follower of a stream gets a comment.
+        stream_lifetime: seconds that a stream can be followed.
         max_body: bytes of an API request's body.
         max_response: bytes of an endpoint's answer.
         max_step_output: bytes of one step's result.
@@ -83,6 +85,8 @@ class Settings:
     output_timeout: float = 300.0
     token_lifetime: int = 3600
     realtime_token_lifetime: int = 960
+    stream_keep_alive: float = 15.0
+    stream_lifetime: float = 900.0
     max_body: int = 4 * 1024 * 1024
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024

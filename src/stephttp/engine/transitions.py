@@ -34,7 +34,7 @@ After every transition an async run has at least one open timer: see `Draft.sett
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -103,20 +103,15 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
     run = snapshot.run
     opened: tuple[Timer, ...] = ()
     if resume is None and due:
-        run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
-        resume = Timer(RESUME, TimerKind.RESUME, at.now_ms)
+        run, resume = _resumed(run, at)
         opened = (resume,)
     return Change(
         run,
-        resolved=tuple((t.step_id, memo) for t in due if (memo := _memo(t)) is not None),
+        resolved=tuple((t.step_id, b"null") for t in due if t.kind is TimerKind.SLEEP),
         timers=opened,
         dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
         call=resume is not None and resume.due_ms <= at.now_ms,
     )
-
-
-def _memo(timer: Timer) -> bytes | None:
-    return b"null" if timer.kind is TimerKind.SLEEP else timer.payload
 
 
 def is_stale(snapshot: Snapshot, call: Call) -> bool:
@@ -138,14 +133,26 @@ def is_superseded(snapshot: Snapshot, job_id: str, generation: int) -> bool:
     return generation < jobs.get(job_id, 0) + 1
 
 
-def fetched(snapshot: Snapshot, step_id: str, memo: bytes, at: Moment) -> Change:
-    """The HTTP request of a gateway step was made: `memo` is what came of it."""
-    timer = snapshot.timers.get(step_id)
-    if snapshot.run.status.ended or timer is None or timer.kind is not TimerKind.GATEWAY:
+def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Change:
+    """What steps of the run waited for came: the answer to an HTTP request of ours.
+
+    Args:
+        memos: by step id, what they get; the steps that do not wait (any more) are passed over.
+    """
+    ended = {step_id: memo for step_id, memo in memos.items() if step_id in snapshot.timers}
+    if snapshot.run.status.ended or not ended:
         return Change(snapshot.run)
-    # Not stored as the memo at once: an endpoint that is being called just now must be called
-    # again afterwards, and that is what a due timer sees to.
-    return Change(snapshot.run, timers=(Timer(step_id, TimerKind.WAKE, at.now_ms, payload=memo),))
+    if RESUME in snapshot.timers:
+        wakes = tuple(Timer(step_id, TimerKind.WAKE, at.now_ms) for step_id in ended)
+        return Change(snapshot.run, resolved=tuple(ended.items()), timers=wakes)
+    run, resume = _resumed(snapshot.run, at)
+    return Change(run, resolved=tuple(ended.items()), timers=(resume,), dropped=tuple(ended))
+
+
+def _resumed(run: Run, at: Moment) -> tuple[Run, Timer]:
+    """The run and its `RESUME`, for a call of the endpoint at once that is a new job."""
+    run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
+    return run, Timer(RESUME, TimerKind.RESUME, at.now_ms)
 
 
 def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:

@@ -26,10 +26,10 @@ from stephttp.engine.results import complete_result, op_data
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import (
     apply_ops,
+    arrived,
     call_failed,
     failed,
     fell_due,
-    fetched,
     finished,
     is_stale,
     is_superseded,
@@ -142,7 +142,7 @@ def deliver(
 ) -> Change:
     """The HTTP request of a gateway step was made."""
     snapshot = records.load(connection, run_id)
-    change = fetched(snapshot, step_id, memo, at)
+    change = arrived(snapshot, {step_id: memo}, at)
     records.save(connection, change, snapshot.run, at.now_ms)
     return change
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from stephttp.engine.api import checkpoint, errors, output, runs, system
+from stephttp.engine.api import checkpoint, errors, output, realtime, runs, system
 from stephttp.engine.api.guard import secured
 from stephttp.engine.models import Refused
 from stephttp.engine.store import StoreClosedError
@@ -38,6 +38,9 @@ ROUTES = [
     Route("/v1/runs", secured(runs.listing)),
     Route("/v1/runs/{run}", secured(runs.run)),
     Route("/v1/runs/{run}/steps", secured(runs.steps)),
+    # Not `secured`: the token opens it.
+    Route("/v1/realtime/sse", realtime.sse),
+    Route("/v1/realtime/publish/tee", secured(realtime.tee), methods=["POST"]),
     Route("/dev", secured(system.dev)),
     Route("/health", system.health),
 ]

@@ -15,7 +15,7 @@
 -- will do of its own accord, it does because a row here fell due. The row with step_id '' is
 -- the call of the endpoint itself ('resume'); the others belong to steps ('sleep': its memo
 -- becomes null; 'retry': its back-off is over; 'wake': it ended while the endpoint was being
--- called, and its memo, if it has none yet, is the payload). When a step's timer falls due, it
+-- called). When a step's timer falls due, it
 -- becomes, in one transaction, a memo and a 'resume' row. Three kinds are work of their own,
 -- done beside the 'resume' row and beside each other: 'planned' and 'racing' (the endpoint is
 -- called for this one step) and 'gateway' (the HTTP request in the payload is made). A row that
@@ -96,7 +96,7 @@ CREATE TABLE timers (
     job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
     attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job
     unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
-    payload         BLOB,                         -- JSON: a request to make, or a memo
+    payload         BLOB,                         -- JSON: a request to make
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
