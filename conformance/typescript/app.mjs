@@ -31,7 +31,8 @@ const routes = {};
 // The adapter keeps its options until they are set again, and reads them when an endpoint is made.
 function endpoint(path, handler, options = {}) {
   endpointAdapter.withOptions({
-    functionId: path.slice(1),
+    // Invoking finds an endpoint by this id, and puts the client's before it.
+    functionId: `conformance-${path.slice(1)}`,
     retries: 2,
     asyncResponse: undefined,
     asyncRedirectUrl: undefined,
@@ -190,26 +191,39 @@ endpoint("/target", async ({ key, request }) => {
   return Response.json({ a, method: request.method });
 });
 
-endpoint("/invoke", async ({ query }) => {
-  const result = await step.invoke("i", {
-    function: referenceFunction({ functionId: query.get("function") ?? "target" }),
-    data: { hi: "there" },
-    timeout: "1m",
-  });
-  return Response.json({ result });
+endpoint("/target-fails", async () => {
+  await step.sleep("zzz", "1s");
+  throw new NonRetriableError("never again");
 });
 
-endpoint("/invoke-caught", async ({ query }) => {
+endpoint("/invoke", async ({ query }) => {
   try {
-    await step.invoke("i", {
+    const result = await step.invoke("i", {
       function: referenceFunction({ functionId: query.get("function") }),
-      data: {},
+      data: { hi: "there" },
       timeout: "1m",
     });
+    return Response.json({ result });
   } catch (error) {
-    return Response.json({ message: error.message });
+    return Response.json({ error: error.message });
   }
-  return Response.json("not reached");
+});
+
+endpoint("/signal", async ({ key, query }) => {
+  const signal = await step.waitForSignal("w", {
+    signal: key,
+    timeout: query.get("timeout") ?? "1m",
+    onConflict: "fail",
+  });
+  return Response.json({ signal });
+});
+
+endpoint("/wait-beside", async ({ key }) => {
+  const [event, value] = await Promise.all([
+    step.waitForEvent("w", { event: "conformance/go", timeout: "1s" }),
+    counted(key, "beside", () => "done"),
+  ]);
+  return Response.json({ event, value });
 });
 
 endpoint("/fetch", async ({ query }) => {

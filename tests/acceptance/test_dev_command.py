@@ -53,6 +53,21 @@ def test_engine_alone() -> None:
         assert dev.err == []
 
 
+def test_waits_that_look_back() -> None:
+    run_id = "01M81KWY2JTNRXZTV817ZB746V"
+    wait = {"op": "WaitForEvent", "id": "w", "name": "go", "opts": {"timeout": "1h"}}
+    data = {"domain": "http://127.0.0.1:9", "method": "GET", "path": "/"}
+    body = {"run_id": run_id, "event": {"data": data}, "steps": [wait]}
+    with Process([*DEV, "--port", "0", "--event-lookback", "3600"]) as dev:
+        url = dev.wait_for(READY)[1]
+        assert httpx2.post(f"{url}/e/any", json={"name": "go"}).status_code == 200
+        assert httpx2.post(f"{url}/v1/checkpoint", json=body).status_code == 200
+        memos = httpx2.get(f"{url}/v0/runs/{run_id}/actions").json()
+        assert memos["w"]["name"] == "go"
+        dev.signal(signal.SIGINT)
+        assert dev.wait() == 0, dev.said()
+
+
 def test_app_gets_the_engine_and_a_prefix(lifeline: Lifeline) -> None:
     environment = {"INNGEST_BASE_URL": "https://elsewhere.example.com"}
     with Process([*DEV, "--port", "0", "--", *app_command(lifeline)], env=environment) as dev:

@@ -171,6 +171,76 @@ def test_redirect_url_by_a_function(peer: Peer) -> None:
     assert unfolded(answer) == {"s": "hello"}
 
 
+def test_an_event_that_is_waited_for(peer: Peer) -> None:
+    response = peer.get("/wait")
+    assert response.status_code == 302
+    for key in (f"not {peer.key}", peer.key):
+        event = {"name": "conformance/go", "data": {"key": key, "n": 1}}
+        sent = peer.http.post(f"{peer.engine}/e/any", json=event)
+        assert sent.status_code == 200, sent.text
+        assert len(sent.json()["ids"]) == 1
+    answer = unfolded(peer.http.get(response.headers["location"]))
+    assert answer == {"event": {"name": "conformance/go", "data": {"key": peer.key, "n": 1}}}
+
+
+def test_an_event_that_does_not_come(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/wait", timeout="1s")) == {"event": None}
+
+
+def test_an_event_is_waited_for_beside_a_step(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/wait-beside")) == {"event": None, "value": "done"}
+    assert peer.counts()["beside"] == 1
+
+
+def test_an_event_sent_by_a_step(peer: Peer) -> None:
+    answer = peer.get("/send")
+    assert answer.status_code == 200
+    (event_id,) = answer.json()["ids"]
+    event = peer.http.get(f"{peer.engine}/v1/events/{event_id}").json()["data"]
+    assert (event["name"], event["data"]) == ("conformance/sent", {"key": peer.key})
+
+
+def test_an_event_sent_by_a_step_after_a_sleep_ends_a_wait(peer: Peer) -> None:
+    waiting = peer.get("/wait", key=f"{peer.key}-other")
+    assert unfolded(peer.outcome("/send-later")) == "sent"
+    answer = unfolded(peer.http.get(waiting.headers["location"]))
+    assert isinstance(answer, dict)
+    assert answer["event"]["data"] == {"key": f"{peer.key}-other"}
+
+
+def test_a_signal(peer: Peer) -> None:
+    response = peer.get("/signal")
+    assert response.status_code == 302
+    told = {"signal": peer.key, "data": {"n": 1}}
+    sent = peer.http.post(f"{peer.engine}/v1/signals", json=told)
+    assert sent.status_code == 200, sent.text
+    assert unfolded(peer.http.get(response.headers["location"])) == {"signal": told}
+
+
+def test_a_signal_that_does_not_come(peer: Peer) -> None:
+    assert unfolded(peer.outcome("/signal", timeout="1s")) == {"signal": None}
+
+
+def test_another_endpoint_invoked(peer: Peer) -> None:
+    # The engine knows an endpoint from its first request on.
+    assert peer.get("/target").json()["a"] == "invoked"
+    answer = unfolded(peer.outcome("/invoke", function="target"))
+    assert isinstance(answer, dict)
+    assert answer["result"] is not None
+    assert peer.last_run("conformance-target")["status"] == "Completed"
+
+
+def test_another_endpoint_invoked_that_fails(peer: Peer) -> None:
+    assert peer.outcome("/target-fails").status_code == 500
+    answer = unfolded(peer.outcome("/invoke", function="target-fails"))
+    assert answer == {"error": "never again"}
+
+
+def test_an_unknown_function_invoked(peer: Peer) -> None:
+    answer = unfolded(peer.outcome("/invoke", function="nobody"))
+    assert answer == {"error": "could not find function with ID: conformance-nobody"}
+
+
 class Stub(BaseHTTPRequestHandler):
     """What gateway steps talk to: an echo, and a provider of AI that knows one model."""
 

@@ -53,6 +53,12 @@ DIFFERENCES = [
         answers=("goapi 4", "goapi 14"),
     ),
     Difference(
+        "`InvokeFunction` also runs functions that `serve` apps have registered.",
+        "It runs endpoints that the engine has seen; other functions are unknown to it.",
+        "The engine is for durable endpoints.",
+        answers=("goapi3 3", "goapi3 5"),
+    ),
+    Difference(
         "Each planned step that ends leads to a re-entry of its own; they race, and late ones may find "
         "that the run has ended (S18).",
         "There is one re-entry when the last of them has ended (with `parallelMode: race` one for "
@@ -62,7 +68,14 @@ DIFFERENCES = [
     ),
 ]
 
+_ANSWER = "the endpoint's answer to the call before is not in the recording"
+
 UNRECORDED = {
+    "goapi2 12": _ANSWER,
+    "goapi2 13": _ANSWER,
+    "goapi2 16": _ANSWER,
+    "goapi2 17": _ANSWER,
+    "goapi2 19": _ANSWER,
     "goapi3 10": "the run was made by hand, and how is not in the recording",
     "goapi3 11": "the run was made by hand, and how is not in the recording",
     "goapi3 12": "the run was made by hand, and how is not in the recording",

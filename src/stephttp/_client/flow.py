@@ -47,7 +47,7 @@ class Pause:
 
 
 class Keys:
-    """The signing keys of a process. A 401 moves it to the fallback key, for good."""
+    """The signing keys of a process: it stays with the one that worked last, until a 401."""
 
     def __init__(self, primary: str = "", fallback: str = "") -> None:
         self._bearers = [hash_key(key) for key in (primary, fallback) if key]
@@ -62,8 +62,8 @@ class Keys:
 
     def reject(self, bearer: str | None) -> bool:
         """`bearer` was refused; whether another one is worth trying."""
-        if len(self._bearers) > 1 and bearer == self._bearers[0]:
-            del self._bearers[0]
+        if bearer == self.bearer:
+            self._bearers.reverse()
         return self.bearer != bearer
 
 

@@ -38,6 +38,7 @@ class DevOptions:
     port: int | None
     db: str | None
     command: Sequence[str]
+    event_lookback: float = 0.0
 
 
 class _Stop:
@@ -101,7 +102,12 @@ async def run_dev(options: DevOptions) -> int:
         return 1
     with listener:
         port: int = listener.getsockname()[1]
-        settings = Settings(db_path=options.db or ":memory:", host=options.host, port=port)
+        settings = Settings(
+            db_path=options.db or ":memory:",
+            host=options.host,
+            port=port,
+            event_lookback=options.event_lookback,
+        )
         app = create_app(settings)
         engine: Engine = app.state.engine
         try:
