@@ -115,6 +115,15 @@ def test_ends_when_nobody_reads_what_it_says(lifeline: Lifeline, tmp_path: Path)
         assert set(dev.err) <= {"app | to stderr"}
 
 
+def test_ends_when_its_reader_is_gone_though_nothing_is_said(lifeline: Lifeline) -> None:
+    # The shell reads until the app is up, and goes.
+    shell = """"$@" | while read line; do case $line in *'engine is'*) break;; esac; done"""
+    command = ["bash", "-c", f"set -o pipefail; {shell}", "bash", *DEV, "--port", "0", "--"]
+    with Process([*command, *app_command(lifeline)]) as dev:
+        assert dev.wait() == 0, dev.said()
+        lifeline.wait_until_released()
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137), ("", 0)],

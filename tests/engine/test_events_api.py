@@ -106,8 +106,10 @@ async def test_forms() -> None:
         ({"name": "a", "ts": 4102444800001}, {}, 400, "ts: 4102444800001 is not"),
         ({"name": "a", "ts": 1795352529723.5}, {}, 400, "ts: 1795352529723.5 is not"),
         (b'{"name":"a","data":{"x":"\\ud800"}}', {}, 400, "body: "),
-        (b'{"name":"a","data":' + b'{"x":' * 9000 + b"1" + b"}" * 9000 + b"}", {}, 400, "body: "),
-        (b'{"name":"a","data":{"x":' + b"[" * 90000 + b"]" * 90000 + b"}}", {}, 400, "body: "),
+        (b'{"name":"a","data":{"x":' + b"[" * 100 + b"]" * 100 + b"}}", {}, 400, "data: nest"),
+        (b'{"name":"a","user":' + b'{"x":' * 101 + b"1" + b"}" * 101 + b"}", {}, 400, "user: nes"),
+        (b'{"name":"a","data":' + b'{"x":' * 9000 + b"1" + b"}" * 9000 + b"}", {}, 400, ""),
+        (b'{"name":"a","data":{"x":' + b"[" * 90000 + b"]" * 90000 + b"}}", {}, 400, ""),
         ([{"name": "a"}, {"name": ""}], {}, 400, "event name is empty"),
         ([{"name": "a"}] * 11, {}, 400, "body: 11 events, at most 10"),
         ({"name": "a", "data": {"x": "y" * 1000}}, {}, 400,
@@ -149,6 +151,12 @@ async def test_the_largest_that_is_allowed() -> None:
         assert (await send(w, [{"name": "a"}] * 10)).status_code == 200
         assert (await send(w, exact + b" " * 4000)).status_code == 200
         assert (await send(w, exact + b" " * 4001)).status_code == 413
+
+
+async def test_the_deepest_that_is_allowed() -> None:
+    async with world() as w:
+        body = b'{"name":"a","data":{"x":' + b"[" * 99 + b"]" * 99 + b',"y":[1,{}]}}'
+        assert (await send(w, body)).status_code == 200
 
 
 async def test_paths_and_methods() -> None:
@@ -341,6 +349,11 @@ async def test_cancelling_many_runs() -> None:
         await w.post(sleep(text="1h"), run_id=ids[4], data={"query_params": "k=4"})
         await w.post(sleep(text="1h"), run_id=ids[5], data={"query_params": "k=5"})
         assert [(await w.run(i))["status"] for i in ids[4:]] == ["Cancelled", "Running"]
+        everything = {k: v for k, v in body.items() if k in BULK}
+        made = await w.http.post("/v1/cancellations", json=everything)
+        assert made.json()["data"]["cancelled"] == 2
+        second = f"/v1/cancellations/{made.json()['data']['id']}"
+        assert (await w.http.delete(second)).status_code == 204
         path = f"/v1/cancellations/{cancellation['id']}"
         assert (await w.http.delete(path)).status_code == 204
         assert (await w.http.delete(path)).status_code == 404
@@ -382,4 +395,15 @@ async def test_the_first_checkpoint_with_a_bad_wait_stores_nothing() -> None:
                 400,
                 f"steps[1].{field}: ",
             )
+        is_error(await w.http.get(f"/v1/runs/{RUN}"), 404, "run_id: there is no run")
+
+
+async def test_names_that_are_no_text_are_refused_and_stored_nowhere() -> None:
+    async with world() as w:
+        for op, field in (
+            ({"op": "WaitForSignal", "id": A, "opts": {"signal": ["x"]}}, "signal"),
+            ({"op": "InvokeFunction", "id": A, "opts": {"function_id": 5}}, "function_id"),
+        ):
+            response = await w.http.post("/v1/checkpoint", json=new_run(op))
+            is_error(response, 400, f"steps[0].opts.{field}: expected text")
         is_error(await w.http.get(f"/v1/runs/{RUN}"), 404, "run_id: there is no run")

@@ -315,7 +315,7 @@ def test_back_off_grows_to_its_cap_and_never_shrinks_by_jitter() -> None:
 
 
 IDS = st.sampled_from([A, B, Z])
-WAIT_OPS = {
+WAIT_OPS: dict[str, dict[str, Any]] = {
     "WaitForEvent": {"event": "go", "timeout": "2s"},
     "WaitForSignal": {"signal": "s", "timeout": "2s"},
     "InvokeFunction": {"function_id": "child", "payload": {}, "timeout": "2s"},

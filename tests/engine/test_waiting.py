@@ -234,6 +234,14 @@ def test_an_unknown_function(snapshot: Snapshot) -> None:
     assert not change.invoked
 
 
+def test_a_step_whose_function_is_forgotten_waits_on() -> None:
+    timer = Timer(A, TimerKind.INVOKE, NOW + 9000, key=OTHER)
+    steps = {A: Known(1, resolved=False)}
+    snapshot = Snapshot(ASYNC.run, steps, {RESUME: CALLING, A: timer})
+    change = apply_ops(snapshot, ops(invoke("nobody")), ANSWER, AT)
+    assert (timers(snapshot, change), change.steps) == ({A: ("invoke", 9.0)}, ())
+
+
 def test_a_run_that_ends_in_the_same_batch_invokes_nothing() -> None:
     change = apply_ops(with_child(SYNC), ops(invoke(), complete(1)), CHECKPOINT, AT)
     assert (change.ended, change.invoked) == (True, ())

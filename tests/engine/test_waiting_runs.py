@@ -173,6 +173,8 @@ async def test_looking_back() -> None:
         await w.post(event(**{"if": "async.data.n != 2"}))
         assert len(await w.after(0)) == 1
         assert (await w.memos())[A]["data"] == {"n": 3}
+        await w.post(event(name="else"), run_id="01M81KWY4BC292NS2P7Q9MNAN9")
+        assert await w.after(0) == []
         # An answer looks back, too; and what was seen by one wait can be seen by another.
         w.script = [answer([event(timeout="1h")]), answer(DONE)]
         await w.post(sleep(text="0s"), run_id=OTHER)

@@ -129,7 +129,7 @@ def _look_back(
     ).fetchall()
     trigger = Trigger(connection)
     for _, body in rows:
-        if trigger.fits(run.run_id, timer.condition, msgspec.json.decode(body)):
+        if trigger.fits(run.run_id, timer.condition, expressions.read_event(body)):
             return [deliver(connection, run.run_id, {timer.step_id: body}, at)]
     return []
 

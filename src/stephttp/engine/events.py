@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import msgspec
 
+from stephttp.engine import expressions
 from stephttp.engine.consequences import Trigger, deliver
 from stephttp.engine.happenings import Moment
 from stephttp.engine.models import Change, Event, Refused, TimerKind
@@ -55,7 +56,7 @@ def _end_waits(connection: sqlite3.Connection, event: Event, at: Moment) -> list
     ).fetchall()
     if not rows:
         return []
-    incoming = msgspec.json.decode(event.body)
+    incoming = expressions.read_event(event.body)
     trigger = Trigger(connection)
     memos: dict[str, dict[str, bytes]] = defaultdict(dict)
     for run_id, step_id, condition in rows:

@@ -10,9 +10,12 @@ the time for checking grows faster than it.
 from __future__ import annotations
 
 import logging
+import math
+import re
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]  (it has some)
 
 from stephttp.engine.models import Refused
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 
 MAX_LENGTH = 4096
 """Characters of an expression."""
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 TRIGGER = "event"
 INCOMING = "async"
@@ -70,6 +75,29 @@ def matches(text: str, values: dict[str, Any]) -> bool:
     # The value of an expression that fails is the reason.
     log.info("no match: the expression %r has no truth value: %.300s", text, value)
     return False
+
+
+def read_event(body: bytes) -> Any:
+    """Decode a stored event for `matches`.
+
+    Whole numbers that do not fit into 64 bits become floating-point, as all numbers are for the
+    Inngest server: the library would give up on the whole event.
+    """
+    value = msgspec.json.decode(body)
+    return _narrowed(value) if _LONG_NUMBER.search(body) else value
+
+
+def _narrowed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _narrowed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_narrowed(item) for item in value]
+    if not isinstance(value, int) or -(2**63) <= value < 2**64:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 @lru_cache(maxsize=8)

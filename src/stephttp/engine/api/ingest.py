@@ -31,6 +31,8 @@ _SEED_BYTES = 10
 _ULID_TIME_END = 2**48
 _EARLIEST_MS = 315_532_800_000  # 1980
 _LATEST_MS = 4_102_444_800_000  # 2100
+_DEEPEST = 100
+"""Levels. Expressions are evaluated by a library that is not bounded by Python's own limit."""
 _RESERVED = "inngest/"
 _NO_KEY = "no event key in the path; send events to /e/{key}"
 
@@ -232,7 +234,21 @@ def _object(field: str, raw: Raw | UnsetType) -> Raw:
         return Raw(b"{}")
     if not isinstance(value, dict):
         raise Refused(f"{field}: expected an object, got {type(value).__name__}")
+    if bytes(raw).count(b"[") + bytes(raw).count(b"{") > _DEEPEST and _is_deep(value):
+        raise Refused(f"{field}: nested more than {_DEEPEST} levels deep")
     return raw
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def _ts(ts: float | None, now_ms: int) -> int:
