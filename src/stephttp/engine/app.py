@@ -18,8 +18,10 @@ from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
 from stephttp.engine.executor import Executor
+from stephttp.engine.gateway import Gateway
 from stephttp.engine.models import Cancellation, Change, Event, NewRun, Run
 from stephttp.engine.output import Waiters
+from stephttp.engine.realtime import Channels
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store
 
@@ -38,6 +40,7 @@ class Engine:
         settings, clock, rng: as given.
         store: the database.
         waiters: who waits for which run to end.
+        channels: who follows which run's stream.
         executor: what calls the endpoints.
     """
 
@@ -54,9 +57,18 @@ class Engine:
         self.rng = rng or Random()
         self.store = Store(settings.db_path)
         self.waiters = Waiters()
+        self.channels = Channels()
         self._caller = Caller(settings, self.clock, self.rng, transport)
+        self._gateway = Gateway(settings)
         self.executor = Executor(
-            self.store, self._caller, self.waiters, self.clock, self.rng, settings
+            self.store,
+            self._caller,
+            self._gateway,
+            self.waiters,
+            self.channels,
+            self.clock,
+            self.rng,
+            settings,
         )
 
     async def start(self) -> None:
@@ -73,6 +85,7 @@ class Engine:
         self.drain()
         await self.executor.stop()
         await self._caller.close()
+        await self._gateway.close()
         await self.store.close()
 
     def drain(self) -> None:
@@ -81,6 +94,7 @@ class Engine:
         Call it when a server begins to shut down, because servers wait for open requests.
         """
         self.waiters.release()
+        self.channels.release()
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
@@ -95,13 +109,17 @@ class Engine:
         unit = partial(work.start, new=new, run=run, ops=ops, at=self.executor.moment())
         await self.store.write(unit, self.executor.follow)
 
-    async def report(self, run_id: str, ops: list[Op]) -> None:
-        """Store a further checkpoint.
+    async def report(
+        self, run_id: str, ops: list[Op], dispatch: tuple[str, int] | None = None
+    ) -> None:
+        """Store a further checkpoint, sent from the call `dispatch` (job id, generation).
 
         Raises:
             Refused: it is not acceptable.
         """
-        unit = partial(work.report, run_id=run_id, ops=ops, at=self.executor.moment())
+        unit = partial(
+            work.report, run_id=run_id, ops=ops, at=self.executor.moment(), dispatch=dispatch
+        )
         await self.store.write(unit, self.executor.follow)
 
     async def receive(self, received: Sequence[Event]) -> None:

@@ -1,7 +1,9 @@
 """Drives runs: claims what is due, calls the endpoints, applies their answers.
 
-At most one call of a run is under way at a time, and at most `Settings.concurrency` of all. What
-falls due for a run whose endpoint is being called waits in the table until the call is over.
+At most one call of a run is under way at a time, and beside it one for each of its planned steps;
+at most `Settings.concurrency` of all. What falls due for a run whose endpoint is being called waits
+in the table until the call is over. HTTP requests that steps ask for are made beside all that, at
+most `Settings.gateway_concurrency` at a time.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from stephttp.engine import work
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
+from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
-from stephttp.engine.models import Call, Change
+from stephttp.engine.models import Call, Change, Errand, RunStatus
 from stephttp.engine.output import Waiters
+from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store, StoreClosedError
 from stephttp.engine.timers import Timers
@@ -36,19 +40,24 @@ class Executor:
         self,
         store: Store,
         caller: Caller,
+        gateway: Gateway,
         waiters: Waiters,
+        channels: Channels,
         clock: Clock,
         rng: Random,
         settings: Settings,
     ) -> None:
         self._store = store
         self._caller = caller
+        self._gateway = gateway
         self._waiters = waiters
+        self._channels = channels
         self._clock = clock
         self._rng = rng
         self._settings = settings
         self._timers = Timers(clock)
-        self._calls: dict[str, asyncio.Task[None]] = {}
+        self._calls: dict[work.Key, asyncio.Task[None]] = {}
+        self._errands: dict[work.Key, asyncio.Task[None]] = {}
         self._slot = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
@@ -65,7 +74,7 @@ class Executor:
 
     async def stop(self) -> None:
         """Stop, and give up the calls that are under way; they are repeated at the next start."""
-        tasks = [*self._calls.values()]
+        tasks = [*self._calls.values(), *self._errands.values()]
         if self._loop is not None:
             tasks.append(self._loop)
             self._loop = None
@@ -77,6 +86,9 @@ class Executor:
         """A change was stored: wake whom it concerns."""
         if change.ended:
             self._waiters.wake(change.run.run_id)
+            if change.run.status is RunStatus.FAILED:
+                end = failed_event(change.run.error or b"null")
+                self._channels.publish(change.run.run_id, end)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
         for other in change.others:
@@ -84,7 +96,7 @@ class Executor:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
-        while self._looking or self._calls or self._timers.due_now:
+        while self._looking or self._calls or self._errands or self._timers.due_now:
             self._moved.clear()
             await self._moved.wait()
 
@@ -110,16 +122,26 @@ class Executor:
     async def _claim(self) -> None:
         self._timers.forget()
         slots = self._settings.concurrency - len(self._calls)
-        unit = partial(work.claim, at=self.moment(), busy=frozenset(self._calls), slots=slots)
+        unit = partial(
+            work.claim,
+            at=self.moment(),
+            busy={*self._calls, *self._errands},
+            slots=slots,
+            errands=self._settings.gateway_concurrency - len(self._errands),
+        )
         claim = await self._store.write(unit)
         for call in claim.calls:
             task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
-            self._calls[call.run_id] = task
+            self._calls[call.run_id, call.step_id] = task
+        for errand in claim.errands:
+            name = f"stephttp-gateway-{errand.run_id}"
+            task = asyncio.create_task(self._fetch(errand), name=name)
+            self._errands[errand.run_id, errand.step_id] = task
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
 
     async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
-        unit = partial(work.settle, run_id=call.run_id, outcome=outcome, at=self.moment())
+        unit = partial(work.settle, call=call, outcome=outcome, at=self.moment())
         await self._store.write(unit, self.follow)
 
     async def _call(self, call: Call) -> None:
@@ -140,7 +162,29 @@ class Executor:
             log.exception("could not apply the answer for run %s; calling again", call.run_id)
             await self._timers.pause(_PAUSE)
         finally:
-            del self._calls[call.run_id]
+            del self._calls[call.run_id, call.step_id]
             self._slot.set()
+            self._timers.poke(self._clock.now_ms())
+            self._moved.set()
+
+    async def _fetch(self, errand: Errand) -> None:
+        try:
+            memo = await self._gateway.fetch(errand.spec)
+            unit = partial(
+                work.deliver,
+                run_id=errand.run_id,
+                step_id=errand.step_id,
+                memo=memo,
+                at=self.moment(),
+            )
+            await self._store.write(unit, self.follow)
+        except StoreClosedError:
+            pass
+        except Exception:
+            # The `gateway` row is still there; the request will be made again.
+            log.exception("could not store a gateway result of run %s", errand.run_id)
+            await self._timers.pause(_PAUSE)
+        finally:
+            del self._errands[errand.run_id, errand.step_id]
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
