@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -11,8 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 import stephttp
-from stephttp import Event, RetryAfterError, StepError, step
+from stephttp import Event, ModelAdapter, RetryAfterError, StepError, step
 from stephttp._core import waits
+from stephttp.engine.gateway import Gateway
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
 from tests.durable import KEY, Durable, durable
@@ -175,6 +177,59 @@ async def test_an_unknown_function_is_a_step_error() -> None:
 
     async with durable(wrapped(app), key=KEY) as world:
         assert "no-body" in await outcome(world, await world.client.get("/"))
+
+
+@STYLES
+async def test_the_engine_makes_requests_for_steps(
+    style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str | None, bytes]] = []
+
+    def serve(request: httpx2.Request) -> httpx2.Response:
+        key = request.headers.get("authorization")
+        asked.append((request.method, request.url.path, key, request.content))
+        if request.url.path == "/busy":
+            return httpx2.Response(429, json={"slow": 1})
+        if request.url.path == "/chat":
+            return httpx2.Response(200, json={"choices": [1]})
+        return httpx2.Response(404, text="not here")
+
+    gateway = partial(Gateway, transport=httpx2.MockTransport(serve))
+    monkeypatch.setattr("stephttp.engine.app.Gateway", gateway)
+    model = ModelAdapter(url="http://model.test/chat", auth_key="sk", model="m")
+    busy = ModelAdapter(url="http://model.test/busy")
+
+    async def on_loop() -> Any:
+        page = await step.fetch("page", "http://x.test/page", method="POST", body="t")
+        answer = await step.ai.infer("ask", adapter=model, body={"messages": []})
+        try:
+            await step.ai.infer("again", adapter=busy, body={})
+        except StepError as error:
+            return [page.status_code, page.body, answer, error.name, error.data]
+
+    def in_thread() -> Any:
+        page = sync_step.fetch("page", "http://x.test/page", method="POST", body="t")
+        answer = sync_step.ai.infer("ask", adapter=model, body={"messages": []})
+        try:
+            sync_step.ai.infer("again", adapter=busy, body={})
+        except StepError as error:
+            return [page.status_code, page.body, answer, error.name, error.data]
+
+    async with durable(wrapped(application(on_loop, in_thread, style))) as world:
+        first = await world.client.get("/")
+        answer = {"choices": [1]}
+        assert await outcome(world, first) == [
+            404,
+            "not here",
+            answer,
+            "AIGatewayError",
+            {"slow": 1},
+        ]
+        assert asked == [
+            ("POST", "/page", None, b"t"),
+            ("POST", "/chat", "Bearer sk", b'{"messages":[],"model":"m"}'),
+            ("POST", "/busy", None, b"{}"),
+        ]
 
 
 # --- retries of a step ---
