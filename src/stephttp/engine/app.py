@@ -20,9 +20,11 @@ from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
 from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
+from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.models import Cancellation, Change, Event, NewRun, Run
 from stephttp.engine.output import Waiters
+from stephttp.engine.realtime import Channels
 from stephttp.engine.retention import Retention
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store
@@ -44,6 +46,7 @@ class Engine:
         settings, clock, rng: as given.
         store: the database.
         waiters: who waits for which run to end.
+        channels: who follows which run's stream.
         executor: what calls the endpoints.
         egress: which endpoints may be called.
     """
@@ -62,9 +65,18 @@ class Engine:
         self.store = Store(settings.db_path)
         self.waiters = Waiters()
         self.egress = Egress.of(settings)
+        self.channels = Channels()
         self._caller = Caller(settings, self.clock, self.rng, transport)
+        self._gateway = Gateway(settings)
         self.executor = Executor(
-            self.store, self._caller, self.waiters, self.clock, self.rng, settings
+            self.store,
+            self._caller,
+            self._gateway,
+            self.waiters,
+            self.channels,
+            self.clock,
+            self.rng,
+            settings,
         )
         self._retention = Retention(self.store, self.clock, settings)
 
@@ -84,6 +96,7 @@ class Engine:
         await self._retention.stop()
         await self.executor.stop()
         await self._caller.close()
+        await self._gateway.close()
         await self.store.close()
 
     def drain(self) -> None:
@@ -94,6 +107,7 @@ class Engine:
         """
         self.executor.drain()
         self.waiters.release()
+        self.channels.release()
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
@@ -109,13 +123,17 @@ class Engine:
         await self.store.write(unit, self.executor.follow)
         log_event(log, logging.INFO, "run.start", "run stored", run_id=new.run_id, fn=new.slug)
 
-    async def report(self, run_id: str, ops: list[Op]) -> None:
-        """Store a further checkpoint.
+    async def report(
+        self, run_id: str, ops: list[Op], dispatch: tuple[str, int] | None = None
+    ) -> None:
+        """Store a further checkpoint, sent from the call `dispatch` (job id, generation).
 
         Raises:
             Refused: it is not acceptable.
         """
-        unit = partial(work.report, run_id=run_id, ops=ops, at=self.executor.moment())
+        unit = partial(
+            work.report, run_id=run_id, ops=ops, at=self.executor.moment(), dispatch=dispatch
+        )
         await self.store.write(unit, self.executor.follow)
 
     async def receive(self, received: Sequence[Event]) -> None:

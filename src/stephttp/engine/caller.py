@@ -14,11 +14,11 @@ from stephttp.engine.answers import Answer
 from stephttp.engine.clock import Clock
 from stephttp.engine.egress import Egress, GuardedTransport
 from stephttp.engine.happenings import Failure, FailureKind
-from stephttp.engine.models import Call
+from stephttp.engine.models import RESUME, Call
 from stephttp.engine.settings import Settings
+from stephttp.engine.signing import signed_bytes
 from stephttp.engine.tokens import new_ulid
 
-_GO_EVENT = "http/run.started"
 _PATH_SAFE = "/%:@!$&'()*+,;=-._~"
 _QUERY_SAFE = _PATH_SAFE + "?[]|"
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
@@ -113,14 +113,15 @@ class Caller:
             "x-inngest-generation-id": str(call.attempt + 1),
             "x-inngest-job-id": call.job_id,
             "x-inngest-req-version": str(call.request_version),
+            **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
+            **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
         }
 
     def _signature(self, call: Call) -> str:
         if not self._settings.signing_keys:
             return ""
-        # Go verifies the signature of no bytes at all, whatever the body is (PROTOCOL 2.3).
-        body = b"" if call.event_name == _GO_EVENT else call.body
-        return sign(self._settings.signing_keys[0], body, int(self._clock.now()))
+        key, now = self._settings.signing_keys[0], int(self._clock.now())
+        return sign(key, signed_bytes(call), now)
 
 
 def _url(call: Call) -> httpx2.URL:

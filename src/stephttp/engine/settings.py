@@ -9,7 +9,7 @@ from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
 from stephttp.errors import ConfigurationError
 
-FEATURES = "pending, raw-response"
+FEATURES = "pending, raw-response, step-retries"
 """What this engine can do beyond Inngest's protocol, as told in `X-Stephttp-Features`."""
 
 VERSION = __version__
@@ -52,11 +52,17 @@ class Settings:
         concurrency: how many endpoints are called at once.
         retry: delays between attempts of a failed step or handler.
         unreachable: delays between tries to reach an endpoint that does not answer.
+        gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
+        gateway_timeout: seconds that one of those may take.
+        allow_private_gateway: whether those may go to private, loopback and link-local addresses.
+            An engine of kind `dev` allows it in any case.
         call_timeout: seconds that one call of an endpoint may take.
         connect_timeout: seconds that connecting to an endpoint may take.
         output_timeout: seconds that a reader of a run's output is kept waiting.
         token_lifetime: seconds that an output token is valid.
         realtime_token_lifetime: seconds that a realtime token is valid.
+        stream_keep_alive: seconds of silence after which a follower of a stream gets a comment.
+        stream_lifetime: seconds that a stream can be followed.
         max_body: bytes of an API request's body.
         max_response: bytes of an endpoint's answer.
         max_step_output: bytes of one step's result.
@@ -86,11 +92,16 @@ class Settings:
     concurrency: int = 64
     retry: Backoff = Backoff()
     unreachable: Backoff = Backoff(longest=30.0)
+    gateway_concurrency: int = 16
+    gateway_timeout: float = 300.0
+    allow_private_gateway: bool = False
     call_timeout: float = 7200.0
     connect_timeout: float = 10.0
     output_timeout: float = 300.0
     token_lifetime: int = 3600
     realtime_token_lifetime: int = 960
+    stream_keep_alive: float = 15.0
+    stream_lifetime: float = 900.0
     max_body: int = 4 * 1024 * 1024
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024
@@ -121,8 +132,9 @@ class Settings:
                 hash_key(key)
             except ValueError as error:
                 raise ConfigurationError(str(error)) from None
-        if self.concurrency < 1:
-            raise ConfigurationError("concurrency must be at least 1")
+        for name in ("concurrency", "gateway_concurrency"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1")
         if not all(self.event_keys):
             raise ConfigurationError("event_keys: an event key must not be empty")
         for name in ("event_lookback", "event_dedupe"):

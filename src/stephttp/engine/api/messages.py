@@ -81,6 +81,30 @@ class StepsRequest(Struct):
     app_id: str | None = None
 
 
+class AsyncStepsRequest(Struct):
+    """Steps of a call that is still open (PROTOCOL 4.4); `qi_id` and `generation_id` name it."""
+
+    steps: list[Op]
+    run_id: str | None = None
+    fn_id: str | None = None
+    app_id: str | None = None
+    qi_id: str | None = None
+    generation_id: _Int32 | None = None
+
+
+class ApiResult(Struct, omit_defaults=True):
+    """The final answer of an endpoint, as the Go reference's `CheckpointResponse` sends it.
+
+    `body` is base64, `duration` nanoseconds; `error` is set only if the handler failed inside.
+    """
+
+    status_code: Annotated[int, Meta(ge=200, lt=600)]
+    headers: dict[str, str] | None = None
+    body: str | None = None
+    duration: Annotated[int, Meta(ge=0)] = 0
+    error: str = ""
+
+
 def engine_of(request: Request) -> Engine:
     """The engine that serves this application."""
     engine: Engine = request.app.state.engine

@@ -15,10 +15,12 @@
 -- will do of its own accord, it does because a row here fell due. The row with step_id '' is
 -- the call of the endpoint itself ('resume'); the others belong to steps ('sleep': its memo
 -- becomes null; 'retry': its back-off is over; 'event', 'signal', 'invoke': the wait has lasted
--- long enough; 'wake': see below). When a step's timer falls due, it becomes, in
--- one transaction, a memo and a 'resume' row. The 'resume' row stays while the endpoint is
--- being called and goes in the transaction that stores the answer. So a killed process needs
--- no clean-up: at the next start what is past due is simply due.
+-- long enough; 'wake': see below). When a step's timer falls due, it becomes, in one transaction,
+-- a memo and a 'resume' row. Three kinds are work of their own, done beside the 'resume' row and
+-- beside each other: 'planned' and 'racing' (the endpoint is called for this one step) and
+-- 'gateway' (the HTTP request in the payload is made). A row that is being worked on stays, and
+-- goes in the transaction that stores the outcome. So a killed process needs no clean-up: at the
+-- next start what is past due is simply due.
 --
 -- A wait is a timer with a `key`: the event's name, the signal's name, or the id of the run that
 -- was invoked. What arrives looks up the waits for its key, and for those whose `condition`
@@ -111,10 +113,14 @@ CREATE TABLE timers (
     step_id         TEXT    NOT NULL,             -- '' is the call of the endpoint
     kind            TEXT    NOT NULL
                     CHECK (kind IN ('sleep', 'retry', 'resume', 'event', 'signal', 'invoke',
-                                    'wake')),
+                                    'planned', 'racing', 'gateway', 'wake')),
     due_ms          INTEGER NOT NULL,
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
+    job_id          TEXT    NOT NULL,             -- of a planned step's calls; else empty
+    attempt         INTEGER NOT NULL,             -- counted failures of that job
+    unreached       INTEGER NOT NULL,             -- uncounted failures of that job
+    payload         BLOB,                         -- JSON: a request to make
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
