@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
+from stephttp._asgi_result import serve_result
 from stephttp._client.endpoints import REQUEST_VERSION, SDK
-from stephttp._client.lifecycle import Resumed, claims_reentry, unavailable
+from stephttp._client.lifecycle import Resumed, claims_reentry
 from stephttp._context import RunScope, current_run
 from stephttp._core import replies
 from stephttp._core.messages import Headers, Request, Response
-from stephttp._core.run import Run
 from stephttp.errors import APIError, ConfigurationError, Suspended
 from stephttp.provider import Provider
 
@@ -62,7 +62,9 @@ class ASGIMiddleware:
                 raise ConfigurationError(
                     "the stephttp middleware is applied twice to this application; apply it once"
                 )
-            if claims_reentry(scope["headers"]):
+            if scope["path"] == self.provider.settings.result_path:
+                await serve_result(self.provider, _request(scope, b""), receive, send)
+            elif claims_reentry(scope["headers"]):
                 await _reenter(self.app, self.provider, scope, receive, send)
             else:
                 await _Live(self.app, self.provider, scope, receive, send).respond()
@@ -134,7 +136,7 @@ class _Live:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._run = Run(provider.new_run_id())
+        self._run = provider.new_run()
         self._asked = _Body(provider.settings.max_body_bytes)
         self._answer = _Body(provider.settings.max_body_bytes)
         self._status = 0
@@ -221,7 +223,7 @@ async def _reenter(
     run_id = request.header(b"x-run-id")
     error: BaseException | None = None
     if body.overflown:
-        reply = replies.error_answer(413, f"the body has {body.size} bytes, which is too many")
+        reply = replies.refused(413, f"the body has {body.size} bytes, which is too many")
     else:
         async with provider.reentry(run_id):
             resumed = await provider.drive(provider.lifecycle.resume(request))
@@ -262,9 +264,11 @@ class _Resumed:
                 await self._flushing
             reply = await self._provider.drive(self._conclude(error))
         except APIError as problem:
-            logger.error("stephttp: run %s: finished steps could not be stored: %s",
-                         self._run.run_id, problem)  # fmt: skip
-            reply = unavailable(f"finished steps could not be stored: {problem}")
+            reply = self._provider.lifecycle.unavailable(
+                self._resumed.ours,
+                f"run {self._run.run_id}: finished steps could not be stored",
+                problem,
+            )
         self._run.end()
         return reply, error
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
+from stephttp._client.api import SyncAPIClient as APIClient
 from stephttp._context import current_run, run_scope
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-__all__ = ["step"]
+__all__ = ["APIClient", "step"]
 
 
 class step:

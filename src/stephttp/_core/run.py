@@ -37,6 +37,7 @@ from stephttp._core.durations import MAX_WAIT, format_duration
 from stephttp._core.ids import StepCounter, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
 from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._core.responses import DEFAULT_OPTS
 from stephttp.errors import CannotWaitError, UsageError
 
 
@@ -79,6 +80,7 @@ class Run:
         "_running",
         "_sync_ops",
         "cannot_wait",
+        "opts",
         "resumed",
         "retries",
         "run_id",
@@ -92,6 +94,8 @@ class Run:
         self.run_id = run_id
         self.resumed = memos is not None
         self.retries = retries
+        self.opts = DEFAULT_OPTS
+        """What the endpoint was configured with."""
         self.state = State.RUNNING
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
