@@ -34,8 +34,8 @@ def caller_of(request: Request, settings: Settings) -> str:
         # From the right: what is left of the first address that is no proxy, it may have made up.
         for text in reversed(request.header(b"x-forwarded-for").split(",")):
             address = text.strip()
-            if address and not _trusted(address, settings.trusted_proxies):
-                return address
+            if not _trusted(address, settings.trusted_proxies):
+                return address if _is_address(address) else request.client[0]
     return request.client[0]
 
 
@@ -45,6 +45,14 @@ def _last(value: str) -> str:
 
 def _from_proxy(request: Request, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
     return request.client is not None and _trusted(request.client[0], proxies)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _trusted(text: str, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
