@@ -10,6 +10,7 @@ Time is virtual: what is due next happens when nothing else is left to do.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import heapq
 import itertools
@@ -370,6 +371,7 @@ class RealServer(httpx2.AsyncBaseTransport):
 
     async def _pause(self, seconds: float) -> None:
         self.now += seconds
+        await asyncio.sleep(0)
 
     def _text(self, status: int, text: str, request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(status, content=text.encode(), request=request)
