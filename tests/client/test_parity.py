@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ async def test_configure() -> None:
 async def test_update_omit_response_body() -> None:
     for omit in (True, False):
         server, _ = await served(
-            lambda s: s.provider(), lambda omit=omit: stephttp.update_omit_response_body(omit)
+            lambda s: s.provider(), partial(stephttp.update_omit_response_body, omit)
         )
         assert bool(recorded(server)["steps"][-1]["data"]["body"]) is not omit
 
@@ -170,7 +171,7 @@ async def test_async_responses() -> None:
     for kind, status, location in kinds:
         opts = stephttp.FnOpts(async_response=kind)
         _, response = await served(
-            lambda s: s.provider(), lambda opts=opts: stephttp.configure(opts), waits=True
+            lambda s: s.provider(), partial(stephttp.configure, opts), waits=True
         )
         assert response.status_code == status
         assert location in response.headers.get("location", "")
