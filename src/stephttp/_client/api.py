@@ -75,7 +75,7 @@ class APIClient:
     """The checkpoint API of an engine or Inngest server. `stephttp.sync.APIClient` blocks.
 
     Each call is tried five times, with growing pauses, while the server is away or busy (no
-    answer, 5xx, 408, 425, 429). A 401 makes the whole process change to the fallback key.
+    answer, 5xx, 408, 425, 429). A 401 makes the whole process change to the other key.
 
     Args:
         base_url: origin of the server.

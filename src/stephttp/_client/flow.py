@@ -64,7 +64,7 @@ _shared: WeakValueDictionary[tuple[str, ...], Keys] = WeakValueDictionary()
 
 
 class Keys:
-    """The signing keys of a process. A 401 moves it to the fallback key, for good."""
+    """The signing keys of a process: it stays with the one that worked last, until a 401."""
 
     @classmethod
     def shared(cls, primary: str = "", fallback: str = "") -> Keys:
@@ -88,8 +88,8 @@ class Keys:
 
     def reject(self, bearer: str | None) -> bool:
         """`bearer` was refused; whether another one is worth trying."""
-        if len(self._bearers) > 1 and bearer == self._bearers[0]:
-            del self._bearers[0]
+        if bearer == self.bearer:
+            self._bearers.reverse()
         return self.bearer != bearer
 
 

@@ -43,6 +43,8 @@ logger = logging.getLogger("stephttp")
 _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (DESIGN 3.8)."""
 _EVENT = re.compile(r"\bevent\b")
+_RUN_IS_OVER = frozenset({404, 409, 410})
+_NEVER_ACCEPTED = frozenset({400, 413, 422})
 _RETRY_SOON = [(b"retry-after", b"5")]
 _SERVER_HEADERS = frozenset(
     {
@@ -130,10 +132,21 @@ class Lifecycle:
         # The caller has its answer; of a body that is not text only the record is poorer.
         omit = run.opts.omit_response_body
         body = b"" if omit else response.body.decode(errors="replace").encode()
-        complete = replies.run_complete(
-            Response(response.status, response.headers, body), duration_ns=duration_ns, error=error
-        )
-        return self.first_checkpoint(run, request, fn_id, [*run.take_ops(), complete])
+        response = Response(response.status, response.headers, body)
+        ops = run.take_ops()
+        complete = replies.run_complete(response, duration_ns=duration_ns, error=error)
+        checkpoint = self.first_checkpoint(run, request, fn_id, [*ops, complete])
+        if len(checkpoint) <= endpoints.MAX_CHECKPOINT_BYTES:
+            return checkpoint
+        logger.warning(
+            "stephttp: the record of run %s has %d bytes, which is too many; bodies and results "
+            "are left out of it", run.run_id, len(checkpoint),
+        )  # fmt: skip
+        request.body = response.body = b""
+        for op in ops:
+            op.data = msgspec.UNSET
+        complete = replies.run_complete(response, duration_ns=duration_ns, error=error)
+        return self.first_checkpoint(run, request, fn_id, [*ops, complete])
 
     def deliver(self, checkpoint: bytes) -> Flow[None]:
         """Send an encoded first checkpoint; the answer tells nothing that a finished run needs."""
@@ -141,17 +154,27 @@ class Lifecycle:
 
     def suspend(self, run: Run, request: Request, fn_id: str) -> Flow[Response]:
         """Hand a run that must wait to the server, and say what its caller gets."""
+        if not request.path.startswith("/"):
+            # A server appends the path to the origin, which must not become another one by that.
+            return replies.error_answer(400, "a request that must wait needs a path")
         ops = run.take_ops()
         try:
-            checkpoint = self.first_checkpoint(
-                run, request, fn_id, [self._remember(run, request, ops), *_postponed(run, ops)]
-            )
+            remember = self._remember(run, request, ops)
         except ConfigurationError as error:
             logger.error("stephttp: run %s cannot wait: %s", run.run_id, error)
             return replies.error_answer(500, "this request cannot go on in the background")
+        ops = _postponed(run, ops)
+        checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *ops])
+        later: list[list[Op]] = []
+        if len(checkpoint) > endpoints.MAX_CHECKPOINT_BYTES:
+            smallest = len(self.first_checkpoint(run, request, fn_id, [remember]))
+            now, *later = endpoints.portions(ops, already=smallest)
+            checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *now])
         try:
             answer = yield from send(endpoints.post_new_run(checkpoint), self.keys, self.rng)
             token = endpoints.read_new_run(answer).token
+            for portion in later:
+                yield from self._post_steps(run, portion)
         except APIError as error:
             logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                          run.run_id, error)  # fmt: skip
@@ -237,19 +260,12 @@ class Lifecycle:
         )
 
     def resume(self, request: Request) -> Flow[Resumed | Response]:
-        """Check a re-entry and load its run; a `Response` refuses it.
+        """Load the run of a re-entry that was verified; a `Response` refuses it.
 
         `request` is changed into what the original caller sent.
         """
-        refusal = self._verify(request)
-        if refusal is not None:
-            return refusal
         run_id = request.header(b"x-run-id")
         ours = bool(request.header(_ATTEMPT))
-        try:
-            ULID.from_str(run_id)
-        except ValueError:
-            return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
         try:
             answer = yield from send(endpoints.get_actions(run_id), self.keys, self.rng)
             memos = endpoints.read_actions(answer)
@@ -296,10 +312,22 @@ class Lifecycle:
         return replies.come_again(503, what, _RETRY_SOON, op_id)
 
     def flush(self, run: Run) -> Flow[None]:
-        """Send the finished steps of a resumed run while its handler goes on."""
+        """Send the finished steps of a resumed run while its handler goes on.
+
+        Raises:
+            APIError: not all could be stored; those that were not are back with the run.
+        """
         while ops := run.take_finished():
-            call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
-            yield from send(call, self.keys, self.rng)
+            for portion in endpoints.portions(ops):
+                try:
+                    yield from self._post_steps(run, portion)
+                except APIError:
+                    run.put_back(ops[ops.index(portion[0]) :])
+                    raise
+
+    def _post_steps(self, run: Run, ops: list[Op]) -> Flow[None]:
+        call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
+        yield from send(call, self.keys, self.rng)
 
     def conclude(
         self, resumed: Resumed, response: Response, error: str | None = None
@@ -315,18 +343,51 @@ class Lifecycle:
         """
         run = resumed.run
         if run.suspended:
-            return replies.ops_answer(run.take_ops())
-        yield from self.flush(run)
-        complete = replies.run_complete(
-            response,
-            duration_ns=max(0, self.now_ns() - resumed.started_ns),
-            error=error,
-            raw_allowed=resumed.raw_allowed,
-        )
+            finished, waits = run.take_finished(), run.take_ops()
+            reply = replies.ops_answer([*finished, *waits])
+            if len(reply.body) > endpoints.MAX_CHECKPOINT_BYTES:
+                run.put_back(finished)
+                yield from self.flush(run)
+                reply = replies.ops_answer(waits)
+            return reply
         again = response.status >= 500 and resumed.attempt < run.retries
-        return replies.result_answer(complete, again=again)
+        try:
+            yield from self.flush(run)
+        except APIStatusError as problem:
+            if problem.status in _RUN_IS_OVER:
+                return replies.ops_answer([])
+            if problem.status not in _NEVER_ACCEPTED:
+                raise
+            logger.error("stephttp: run %s fails: %s", run.run_id, problem)
+            response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
+        if not resumed.raw_allowed:
+            _warn_of_lost_cookies(run, response)
 
-    def _verify(self, request: Request) -> Response | None:
+        def result(response: Response) -> Response:
+            complete = replies.run_complete(
+                response,
+                duration_ns=max(0, self.now_ns() - resumed.started_ns),
+                error=error,
+                raw_allowed=resumed.raw_allowed,
+            )
+            return replies.result_answer(complete, again=again)
+
+        reply = result(response)
+        if len(reply.body) > endpoints.MAX_ANSWER_BYTES:
+            message = (
+                f"the response of a resumed handler has {len(reply.body)} bytes as JSON; "
+                f"at most {endpoints.MAX_ANSWER_BYTES} can be delivered"
+            )
+            reply = result(replies.error_answer(500, message))
+        return reply
+
+    def verify(self, request: Request) -> Response | None:
+        """Check that a re-entry comes from the server; a `Response` refuses it."""
+        run_id = request.header(b"x-run-id")
+        try:
+            ULID.from_str(run_id)
+        except ValueError:
+            return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
         if self.settings.dev:
             return None
         if not self.settings.keys:
@@ -370,6 +431,15 @@ def _postponed(run: Run, ops: list[Op]) -> list[Op]:
         again = hash_step_id(f"stephttp:again:{run.run_id}")
         kept.append(Op(OpCode.DISCOVERY_REQUEST, again, name="wait for an event"))
     return kept
+
+
+def _warn_of_lost_cookies(run: Run, response: Response) -> None:
+    cookies = sum(name == b"set-cookie" for name, _ in response.headers)
+    if cookies > 1:
+        logger.warning(
+            "stephttp: run %s sets %d cookies, of which this server can carry one",
+            run.run_id, cookies,
+        )  # fmt: skip
 
 
 def _names_event(op: Op) -> bool:

@@ -49,6 +49,7 @@ class Outbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
         self._refused = 0
+        self._away = False
 
     @property
     def depth(self) -> int:
@@ -116,15 +117,19 @@ class Outbox:
             except APIError as error:
                 if not _refused_for_good(error):
                     self._queue.appendleft(item)
-                    logger.info(
-                        "stephttp: %d finished runs wait for the server: %s", self._open, error
-                    )
+                    level = logging.INFO if self._away else logging.WARNING
+                    self._away = True
+                    logger.log(level, "stephttp: %d finished runs wait: %s", self._open, error)
                     await self._pause(AWAY_PAUSE)
                     continue
                 logger.error("stephttp: the server refused a finished run: %s", error)
+            except Exception:
+                logger.exception("stephttp: a finished run could not be delivered and is dropped")
             except BaseException:
                 self._queue.appendleft(item)
                 raise
+            else:
+                self._away = False
             self._open -= 1
             self._bytes -= len(item)
         if not self._open:
