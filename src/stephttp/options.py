@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 from stephttp._core import capsule
@@ -174,7 +175,7 @@ def _origin(name: str, url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
-def check_async_response(name: str, value: AsyncResponse) -> AsyncResponse:
+def check_async_response(name: str, value: Any) -> AsyncResponse:
     """Refuse what is none, such as the class instead of an instance.
 
     Raises:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -191,7 +191,7 @@ class SyncDriver:
             flow.close()
 
     @contextmanager
-    def stream(self, call: Call) -> Iterator[Streamed]:
+    def stream(self, call: Call) -> Generator[Streamed]:
         """Make one call, and read its answer as it comes.
 
         Raises:
