@@ -46,14 +46,15 @@ class Durable:
     Args:
         build: makes the wrapped ASGI application from a provider.
         key: signing key of both sides; empty means development.
+        options: further options of the SDK, as `setup` takes them.
     """
 
-    def __init__(self, build: Callable[[Provider], Any], *, key: str = "") -> None:
+    def __init__(self, build: Callable[[Provider], Any], *, key: str = "", **options: Any) -> None:
         self.clock = VirtualClock()
         self.to_engine, self.to_app = Late(), Late()
         environ = {"INNGEST_SIGNING_KEY": key} if key else {"INNGEST_DEV": "1"}
         self.provider = Provider(
-            resolve(APP, base_url=ENGINE, environ=environ),
+            resolve(APP, base_url=ENGINE, environ=environ, **options),
             transport=self.to_engine,
             now_ns=lambda: self.clock.now_ms() * 1_000_000,
             pause=self._pause,
@@ -115,10 +116,12 @@ class Durable:
 
 
 @asynccontextmanager
-async def durable(build: Callable[[Provider], Any], *, key: str = "") -> AsyncGenerator[Durable]:
+async def durable(
+    build: Callable[[Provider], Any], *, key: str = "", **options: Any
+) -> AsyncGenerator[Durable]:
     """Start and stop a `Durable`, and see that it leaves no task behind."""
     before = asyncio.all_tasks()
-    world = Durable(build, key=key)
+    world = Durable(build, key=key, **options)
     await world.engine.start()
     try:
         yield world

@@ -8,7 +8,25 @@ app = provider.asgi(app)
 """
 
 from stephttp import step
+from stephttp._client.api import APIClient
+from stephttp._client.endpoints import (
+    APIResult,
+    CheckpointNewRunRequest,
+    CheckpointRun,
+    NewAPIRunData,
+    RunEvent,
+)
 from stephttp._core.adapters import AIAdapter, ModelAdapter
+from stephttp._core.messages import Request, Response
+from stephttp._core.ops import ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._core.responses import (
+    AsyncRequest,
+    AsyncResponse,
+    AsyncResponseCustom,
+    AsyncResponseRedirect,
+    AsyncResponseToken,
+    FnOpts,
+)
 from stephttp._core.values import Event, FetchResponse, Signal
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
@@ -16,6 +34,7 @@ from stephttp.errors import (
     APIConnectionError,
     APIError,
     APIStatusError,
+    APITimeoutError,
     CannotWaitError,
     ConfigurationError,
     NestedStepError,
@@ -28,32 +47,57 @@ from stephttp.errors import (
     Suspended,
     UsageError,
 )
-from stephttp.provider import Provider, configure, setup
+from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
+from stephttp.provider import Provider, configure, setup, update_omit_response_body
 
 __all__ = [
+    "DEFAULT_RESTORE_HEADERS",
     "AIAdapter",
+    "APIClient",
     "APIConnectionError",
     "APIError",
+    "APIResult",
     "APIStatusError",
+    "APITimeoutError",
     "ASGIMiddleware",
+    "AsyncRequest",
+    "AsyncResponse",
+    "AsyncResponseCustom",
+    "AsyncResponseRedirect",
+    "AsyncResponseToken",
     "CannotWaitError",
+    "CheckpointNewRunRequest",
+    "CheckpointRun",
     "ConfigurationError",
+    "ErrorInfo",
     "Event",
     "FetchResponse",
+    "FnOpts",
     "ModelAdapter",
     "NestedStepError",
+    "NewAPIRunData",
     "NonRetriableError",
+    "Op",
+    "OpCode",
+    "OptionalSetupOpts",
     "OutsideRunError",
     "Provider",
+    "Request",
+    "Response",
     "RetryAfterError",
+    "RunEvent",
+    "SetupOpts",
     "Signal",
     "StepError",
     "StepResultError",
     "StephttpError",
     "Suspended",
+    "Timing",
     "UsageError",
+    "Userland",
     "__version__",
     "configure",
     "setup",
     "step",
+    "update_omit_response_body",
 ]

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
+from stephttp._asgi_result import serve_result
 from stephttp._client.endpoints import REQUEST_VERSION, SDK
-from stephttp._client.lifecycle import Resumed, claims_reentry, unavailable
+from stephttp._client.lifecycle import Resumed, claims_reentry
 from stephttp._context import RunScope, current_run, enter
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
-from stephttp._core.run import Run
 from stephttp.errors import APIError, ConfigurationError, Suspended
 from stephttp.provider import Provider
 
@@ -63,7 +63,9 @@ class ASGIMiddleware:
                 raise ConfigurationError(
                     "the stephttp middleware is applied twice to this application; apply it once"
                 )
-            if claims_reentry(scope["headers"]):
+            if scope["path"] == self.provider.settings.result_path:
+                await serve_result(self.provider, _request(scope, b""), receive, send)
+            elif claims_reentry(scope["headers"]):
                 await _reenter(self.app, self.provider, scope, receive, send)
             else:
                 await _Live(self.app, self.provider, scope, receive, send).respond()
@@ -136,7 +138,7 @@ class _Live:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._run = Run(provider.new_run_id())
+        self._run = provider.new_run()
         self._asked = _Body(provider.settings.max_body_bytes)
         self._answer = _Body(provider.settings.max_body_bytes)
         self._status = 0
@@ -225,7 +227,7 @@ async def _reenter(
     run_id = request.header(b"x-run-id")
     error: BaseException | None = None
     if body.overflown:
-        reply = replies.error_answer(413, f"the body has {body.size} bytes, which is too many")
+        reply = replies.refused(413, f"the body has {body.size} bytes, which is too many")
     elif (refusal := provider.lifecycle.verify(request)) is not None:
         reply = refusal
     else:
@@ -271,9 +273,14 @@ class _Resumed:
                 await asyncio.wait({self._flushing})
             reply = await self._provider.drive(self._conclude(error))
         except APIError as problem:
-            logger.error("stephttp: run %s: finished steps could not be stored: %s",
-                         self._run.run_id, problem)  # fmt: skip
-            return unavailable(f"finished steps could not be stored: {problem}"), None
+            return (
+                self._provider.lifecycle.unavailable(
+                    self._resumed.ours,
+                    f"run {self._run.run_id}: finished steps could not be stored",
+                    problem,
+                ),
+                None,
+            )
         finally:
             if self._flushing is not None:
                 self._flushing.cancel()

@@ -13,6 +13,7 @@
         ├── StepResultError           a step's result has no JSON form, or does not fit its type
         └── APIError                  the engine (or Inngest) could not be asked, or refused
             ├── APIConnectionError    no answer: refused, reset, timed out
+            │   └── APITimeoutError   connected, but no answer in time
             └── APIStatusError        an answer that is not 2xx
 
     BaseException
@@ -30,6 +31,7 @@ __all__ = [
     "APIConnectionError",
     "APIError",
     "APIStatusError",
+    "APITimeoutError",
     "CannotWaitError",
     "ConfigurationError",
     "NestedStepError",
@@ -158,6 +160,10 @@ class APIError(StephttpError):
 
 class APIConnectionError(APIError):
     """No answer from the server: connection refused or reset, name not found, or timed out."""
+
+
+class APITimeoutError(APIConnectionError):
+    """The server was reached, but did not answer in time."""
 
 
 class APIStatusError(APIError):

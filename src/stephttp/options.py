@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 from stephttp._core import capsule
+from stephttp._core.responses import (
+    AsyncResponse,
+    AsyncResponseCustom,
+    AsyncResponseRedirect,
+    AsyncResponseToken,
+)
 from stephttp._core.signatures import hash_key
 from stephttp.errors import ConfigurationError
 
@@ -19,23 +28,42 @@ DEV_EVENT_KEY = "NO_EVENT_KEY_SET"
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """A checkpoint may have 4 MiB (PROTOCOL 10); base64 takes a third on top, steps need the rest."""
 
+DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HEADERS)
+"""Request headers that a re-entry gets back, unless `restore_headers` says otherwise."""
+
+DEFAULT_ASYNC_RESPONSE = AsyncResponseRedirect()
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PATH = re.compile(r"/[!$&'()*+,;=:@/0-9A-Za-z._~-]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What `stephttp.setup` resolved, from its arguments first and the environment second."""
 
     domain: str
-    """Origin of this API, `scheme://host[:port]`: where the server re-enters it."""
+    """Origin at which the server re-enters this API, `scheme://host[:port]`."""
     base_url: str
     """Origin of the engine or Inngest server."""
     dev: bool
-    """Development: no signatures are checked, and the origin is taken from each request."""
+    """Development: no signatures are checked."""
     signing_key: str = field(default="", repr=False)
     signing_key_fallback: str = field(default="", repr=False)
     event_key: str = field(default="", repr=False)
     """For sending events; empty if none is configured."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request body (bytes) of a run that may wait, and of a response that is kept."""
+    env: str = ""
+    """Name of the branch environment, sent as `x-inngest-env`."""
+    origin_from_request: bool = False
+    """Development without `serve_origin`: the request says where it can be re-entered."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    restored_headers: frozenset[bytes] = capsule.DEFAULT_HEADERS
+    """Request headers that a re-entry gets back; the secret ones only where they can be sealed."""
+    result_path: str = ""
+    """Where this API serves the results of its runs; empty: the server does."""
+    track_all_endpoints: bool = False
+    default_async_response: AsyncResponse = DEFAULT_ASYNC_RESPONSE
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -48,13 +76,33 @@ class Settings:
         return CLOUD_EVENT_URL if self.base_url == CLOUD_URL else ""
 
     @property
-    def restored_headers(self) -> frozenset[bytes]:
-        """Request headers that a re-entry gets back.
+    def api_headers(self) -> dict[str, str]:
+        """What every call of the checkpoint API carries."""
+        return {"x-inngest-env": self.env} if self.env else {}
 
-        Without encryption, secrets travel to a development server only.
-        """
-        headers = capsule.DEFAULT_HEADERS
-        return headers if self.dev else headers - capsule.SECRET_HEADERS
+
+@dataclass(frozen=True, slots=True)
+class OptionalSetupOpts:
+    """The optional part of `SetupOpts`; see `setup` for what each of them means."""
+
+    track_all_endpoints: bool = False
+    default_async_response: AsyncResponse | None = None
+    signing_key: str | None = field(default=None, repr=False)
+    signing_key_fallback: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetupOpts:
+    """The arguments of `setup` as one value, as the Go package has them.
+
+    Attributes:
+        domain: see `setup`.
+        optional: the rest.
+    """
+
+    domain: str
+    optional: OptionalSetupOpts = field(default_factory=OptionalSetupOpts)
 
 
 def resolve(
@@ -65,6 +113,13 @@ def resolve(
     base_url: str | None = None,
     event_key: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
+    env: str | None = None,
+    restore_headers: Collection[str] | None = None,
+    result_path: str | None = None,
+    serve_origin: str | None = None,
+    trusted_proxies: Iterable[str] = (),
+    track_all_endpoints: bool = False,
+    default_async_response: AsyncResponse | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Fill in what was not given from the `INNGEST_*` variables.
@@ -80,14 +135,26 @@ def resolve(
         base_url = CLOUD_URL if not dev else development if "://" in development else DEV_URL
     if max_body_bytes <= 0:
         raise ConfigurationError(f"max_body_bytes must be positive, not {max_body_bytes}")
+    origin = _origin("domain", _with_scheme(domain))
+    if serve_origin:
+        origin = _origin("serve_origin", _with_scheme(serve_origin))
     settings = Settings(
-        domain=_origin("domain", domain if "://" in domain else f"https://{domain}"),
+        domain=origin,
         base_url=_origin("base_url", base_url),
         dev=dev,
         signing_key=_or_env(signing_key, environ, "INNGEST_SIGNING_KEY"),
         signing_key_fallback=_or_env(signing_key_fallback, environ, "INNGEST_SIGNING_KEY_FALLBACK"),
         event_key=_or_env(event_key, environ, "INNGEST_EVENT_KEY"),
         max_body_bytes=max_body_bytes,
+        env=_header_value("env", _or_env(env, environ, "INNGEST_ENV")),
+        origin_from_request=dev and not serve_origin,
+        trusted_proxies=tuple(_network(text) for text in _several(trusted_proxies)),
+        restored_headers=_names(restore_headers),
+        result_path=_path(result_path or ""),
+        track_all_endpoints=track_all_endpoints,
+        default_async_response=check_async_response(
+            "default_async_response", default_async_response or DEFAULT_ASYNC_RESPONSE
+        ),
     )
     for key in settings.keys:
         try:
@@ -115,3 +182,57 @@ def _origin(name: str, url: str) -> str:
         raise ConfigurationError(f"{name}: {url!r} must be an origin only, without user or path")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{port}"
+
+
+def check_async_response(name: str, value: Any) -> AsyncResponse:
+    """Refuse what is none, such as the class instead of an instance.
+
+    Raises:
+        ConfigurationError: names the option.
+    """
+    if not isinstance(value, AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom):
+        raise ConfigurationError(
+            f"{name}: {value!r} is not an AsyncResponseRedirect(), AsyncResponseToken() or "
+            "AsyncResponseCustom(function)"
+        )
+    return value
+
+
+def _with_scheme(url: str) -> str:
+    return url if "://" in url else f"https://{url}"
+
+
+def _header_value(name: str, value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]*", value):
+        raise ConfigurationError(f"{name}: {value!r} must be ASCII without spaces")
+    return value
+
+
+def _several(value: Iterable[str]) -> Iterable[str]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"trusted_proxies: {text!r} is not an address or network such as '10.0.0.0/8': {error}"
+        ) from None
+
+
+def _names(names: Collection[str] | None) -> frozenset[bytes]:
+    if names is None:
+        return capsule.DEFAULT_HEADERS
+    for name in _several(names):
+        if not _TOKEN.fullmatch(name):
+            raise ConfigurationError(f"restore_headers: {name!r} is not a header name")
+    return frozenset(name.lower().encode() for name in _several(names))
+
+
+def _path(path: str) -> str:
+    if path and not _PATH.fullmatch(path):
+        raise ConfigurationError(
+            f"result_path: {path!r} must be a path such as '/_stephttp/result', not percent-encoded"
+        )
+    return path

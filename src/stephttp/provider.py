@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
 import random
 import time
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ulid import ULID
 
-from stephttp._client.drivers import AsyncDriver, Flow, T
-from stephttp._client.flow import Keys
+from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
+from stephttp._client.flow import Call, Keys
 from stephttp._client.lifecycle import Lifecycle
 from stephttp._client.outbox import Outbox
+from stephttp._client.sealing import Sealer
 from stephttp._context import current_run
-from stephttp._core.run import check_retries
-from stephttp.options import MAX_BODY_BYTES, Settings, resolve
+from stephttp._core.responses import AsyncResponse, FnOpts
+from stephttp._core.run import Run, check_retries
+from stephttp.errors import UsageError
+from stephttp.options import MAX_BODY_BYTES, Settings, SetupOpts, check_async_response, resolve
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     import httpx2
 
     from stephttp.asgi import ASGIApp, ASGIMiddleware
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that a shutting-down application waits for its finished runs to be delivered."""
 
 
 def setup(
-    domain: str,
+    domain: str | SetupOpts,
     *,
+    track_all_endpoints: bool = False,
+    default_async_response: AsyncResponse | None = None,
     signing_key: str | None = None,
     signing_key_fallback: str | None = None,
     base_url: str | None = None,
     event_key: str | None = None,
+    env: str | None = None,
+    restore_headers: Collection[str] | None = None,
+    result_path: str | None = None,
+    serve_origin: str | None = None,
+    trusted_proxies: Iterable[str] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> Provider:
     """Configure durable endpoints for one API.
@@ -45,6 +63,10 @@ def setup(
         domain: where this API is reached from the engine or Inngest server: an origin such as
             `https://api.example.com` (`https://` is added where the scheme is missing). In
             development (`INNGEST_DEV` set) the origin is taken from each request instead.
+            A `SetupOpts` stands for all arguments that it has.
+        track_all_endpoints: also record requests that use no steps.
+        default_async_response: what the caller of a request that goes async gets; default
+            `AsyncResponseRedirect()`.
         signing_key: shared with the server; default `INNGEST_SIGNING_KEY`.
         signing_key_fallback: tried when the first is refused; default
             `INNGEST_SIGNING_KEY_FALLBACK`.
@@ -53,12 +75,31 @@ def setup(
             `https://api.inngest.com`.
         event_key: for `step.send_event`; default `INNGEST_EVENT_KEY`. A development server needs
             none.
+        env: branch environment, sent as `x-inngest-env`; default `INNGEST_ENV`.
+        restore_headers: names of the request headers that a re-entry gets back, instead of
+            `stephttp.DEFAULT_RESTORE_HEADERS`. Credentials, and headers that are not among the
+            defaults, are encrypted with the signing key (needs `stephttp[crypto]`).
+        result_path: a path such as `/_stephttp/result`, at which this API then serves the results
+            of its runs, so that callers need not reach the server. Redirects point there.
+        serve_origin: origin at which the server re-enters this API, if that is not `domain`.
+            Counts in development too.
+        trusted_proxies: addresses and networks (`10.0.0.0/8`) of proxies whose
+            `X-Forwarded-For`, `-Host` and `-Proto` are believed.
         max_body_bytes: the largest request body (bytes) of a run that may wait, and the largest
             response body that is kept with a finished run.
 
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
     """
+    if isinstance(domain, SetupOpts):
+        optional = domain.optional
+        track_all_endpoints = track_all_endpoints or optional.track_all_endpoints
+        default_async_response = default_async_response or optional.default_async_response
+        signing_key = optional.signing_key if signing_key is None else signing_key
+        if signing_key_fallback is None:
+            signing_key_fallback = optional.signing_key_fallback
+        base_url = base_url or optional.base_url
+        domain = domain.domain
     return Provider(
         resolve(
             domain,
@@ -67,6 +108,13 @@ def setup(
             base_url=base_url,
             event_key=event_key,
             max_body_bytes=max_body_bytes,
+            env=env,
+            restore_headers=restore_headers,
+            result_path=result_path,
+            serve_origin=serve_origin,
+            trusted_proxies=trusted_proxies,
+            track_all_endpoints=track_all_endpoints,
+            default_async_response=default_async_response,
         )
     )
 
@@ -77,6 +125,7 @@ class Provider:
     Args:
         settings: resolved settings.
         transport: carries API calls instead of the network.
+        sync_transport: the same for blocking callers.
         now_ns: the clock, nanoseconds since the epoch.
         pause: waits for so many seconds.
         rng: jitter.
@@ -87,14 +136,26 @@ class Provider:
         settings: Settings,
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
+        sync_transport: httpx2.BaseTransport | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
         self.settings = settings
         self.now_ns = now_ns
-        self.lifecycle = Lifecycle(settings, Keys(*settings.keys), now_ns, rng or random.Random())
-        self._driver = AsyncDriver(settings.base_url, transport=transport, pause=pause)
+        self.lifecycle = Lifecycle(
+            settings,
+            Keys.shared(*settings.keys),
+            now_ns,
+            rng or random.Random(),
+            Sealer(settings.keys),
+        )
+        headers = settings.api_headers
+        self._driver = AsyncDriver(
+            settings.base_url, transport=transport, pause=pause, headers=headers
+        )
+        self._sync_driver = SyncDriver(settings.base_url, transport=sync_transport, headers=headers)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.outbox = Outbox(self._deliver, pause=pause)
         self._reentries: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -103,6 +164,52 @@ class Provider:
         from stephttp.asgi import ASGIMiddleware
 
         return ASGIMiddleware(app, provider=self)
+
+    def endpoint(
+        self,
+        id: str | None = None,
+        *,
+        retries: int | None = None,
+        omit_request_body: bool | None = None,
+        omit_response_body: bool | None = None,
+        async_response: AsyncResponse | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Set the options of one endpoint, as a decorator of its handler (async or not).
+
+        It goes under the framework's own decorator, and leaves the handler's signature as it is.
+        `configure` inside the handler can still refine them.
+
+        Args:
+            id: see `configure`, like the others.
+            retries: 0 to 20.
+            omit_request_body: keep the request's body out of the record.
+            omit_response_body: keep the response's body out of the record.
+            async_response: what the caller gets when the request goes async.
+
+        Raises:
+            ValueError: a value is out of range.
+            ConfigurationError: `async_response` is none.
+        """
+        given = _given(id, retries, omit_request_body, omit_response_body, async_response)
+
+        def decorate(handler: Callable[P, R]) -> Callable[P, R]:
+            if inspect.iscoroutinefunction(handler):
+
+                @functools.wraps(handler)
+                async def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
+                    _apply(given)
+                    return await handler(*args, **kwargs)
+
+                return wrapper  # type: ignore[return-value]
+
+            @functools.wraps(handler)
+            def plain_wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+                _apply(given)
+                return handler(*args, **kwargs)
+
+            return plain_wrapper
+
+        return decorate
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until all finished runs are delivered.
@@ -115,6 +222,43 @@ class Provider:
         """
         return await self.outbox.wait(timeout)
 
+    def wait_sync(self, timeout: float | None = None) -> bool:
+        """`wait`, blocking: for another thread than the event loop's, or after the loop has ended.
+
+        Args:
+            timeout: seconds; `None` waits for as long as it takes.
+
+        Returns:
+            What `wait` returns.
+
+        Raises:
+            UsageError: called on a running event loop, which it would stop from delivering.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise UsageError(
+                "wait_sync would block the event loop that has to deliver; "
+                "use `await provider.wait()`"
+            )
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            waiting = asyncio.run_coroutine_threadsafe(self.wait(timeout), loop)
+            while not loop.is_closed():
+                try:
+                    return waiting.result(0.1)
+                except TimeoutError:
+                    continue  # look whether the loop still runs
+        return asyncio.run(self._wait_and_close(timeout))
+
+    async def _wait_and_close(self, timeout: float | None) -> bool:
+        try:
+            return await self.wait(timeout)
+        finally:
+            await self._driver.aclose()
+
     async def aclose(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """Deliver what is left, then close the connections. Called by the ASGI lifespan.
 
@@ -123,7 +267,18 @@ class Provider:
         """
         delivered = await self.wait(timeout)
         await self._driver.aclose()
+        self._sync_driver.close()
         return delivered
+
+    def new_run(self) -> Run:
+        """The run of a request from outside. Called on the event loop that serves it, if any."""
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        run = Run(self.new_run_id())
+        run.used = self.settings.track_all_endpoints
+        return run
 
     def new_run_id(self) -> str:
         """A ULID that sorts by the time at which the request came in."""
@@ -133,6 +288,14 @@ class Provider:
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the checkpoint API."""
         return await self._driver.run(flow)
+
+    def drive_sync(self, flow: Flow[T]) -> T:
+        """Carry out a flow on the calling thread."""
+        return self._sync_driver.run(flow)
+
+    def stream(self, call: Call) -> AbstractAsyncContextManager[Streamed]:
+        """Make one call of the server, and read its answer as it comes."""
+        return self._driver.stream(call)
 
     @asynccontextmanager
     async def reentry(self, run_id: str) -> AsyncGenerator[None]:
@@ -151,23 +314,46 @@ class Provider:
         await self._driver.run(self.lifecycle.deliver(checkpoint))
 
 
-def configure(*, id: str | None = None, retries: int | None = None) -> None:
+def configure(
+    opts: FnOpts | None = None,
+    /,
+    *,
+    id: str | None = None,
+    retries: int | None = None,
+    omit_request_body: bool | None = None,
+    omit_response_body: bool | None = None,
+    async_response: AsyncResponse | None = None,
+) -> None:
     """Set options of the current endpoint. Call it once, before the first step.
 
     Outside a request that passes through the middleware it does nothing.
 
     Args:
+        opts: all of them as one value; the others refine it.
         id: name of the endpoint; by default method and path. Set it when the path holds values,
             as in `/users/123`.
         retries: how often a failed step, and a resumed handler that fails, is tried again (0 to
             20). With 0, the default, a step's exception goes to the handler as in any Python code.
+        omit_request_body: keep the request's body out of the server's record of the run. When
+            the run goes async the body travels encrypted (needs `stephttp[crypto]`).
+        omit_response_body: keep the response's body out of the record of a run that ends without
+            waiting; see `update_omit_response_body`.
+        async_response: what the caller gets when the request goes async.
 
     Raises:
         ValueError: a value is out of range.
+        ConfigurationError: `async_response` is none.
     """
-    check_retries(retries)
-    if id is not None and not id:
-        raise ValueError("id must not be empty; leave it out for the default")
+    given = _given(id, retries, omit_request_body, omit_response_body, async_response)
+    if opts is not None:
+        whole = _given(
+            opts.id or None,
+            opts.retries,
+            opts.omit_request_body,
+            opts.omit_response_body,
+            opts.async_response,
+        )
+        given = {**whole, **given}
     scope = current_run.get()
     if scope is None:
         return
@@ -177,7 +363,52 @@ def configure(*, id: str | None = None, retries: int | None = None) -> None:
             stacklevel=2,
         )
     scope.configured = True
-    if id is not None:
-        scope.fn_id = id
-    if retries is not None:
-        scope.run.retries = retries
+    _apply(given)
+
+
+def update_omit_response_body(to: bool) -> None:
+    """Set whether the response's body is kept out of the record of the current run.
+
+    May be called at any time before the response is complete: so that, say, errors are recorded
+    and the rest is not. Outside a request that passes through the middleware it does nothing.
+
+    Args:
+        to: True keeps the body out.
+    """
+    scope = current_run.get()
+    if scope is not None:
+        scope.run.opts = replace(scope.run.opts, omit_response_body=to)
+
+
+def _given(
+    id: str | None,
+    retries: int | None,
+    omit_request_body: bool | None,
+    omit_response_body: bool | None,
+    async_response: AsyncResponse | None,
+) -> dict[str, Any]:
+    """The options that were given, checked."""
+    check_retries(retries)
+    if id is not None and not id:
+        raise ValueError("id must not be empty; leave it out for the default")
+    if async_response is not None:
+        check_async_response("async_response", async_response)
+    values = {
+        "id": id,
+        "retries": retries,
+        "omit_request_body": omit_request_body,
+        "omit_response_body": omit_response_body,
+        "async_response": async_response,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _apply(given: dict[str, Any]) -> None:
+    """Set options of the current run; nothing outside of one."""
+    scope = current_run.get()
+    if scope is None:
+        return
+    scope.run.opts = opts = replace(scope.run.opts, **given)
+    scope.fn_id = opts.id or scope.fn_id
+    if opts.retries is not None:
+        scope.run.retries = opts.retries

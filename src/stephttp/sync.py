@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from stephttp._client.api import SyncAPIClient as APIClient
 from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
@@ -26,7 +27,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 
-__all__ = ["step"]
+__all__ = ["APIClient", "step"]
 
 MAX_THREADS = 32
 """Branches of one `parallel` that run at the same time."""

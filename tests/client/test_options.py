@@ -2,7 +2,13 @@ from typing import Any
 
 import pytest
 
-from stephttp.errors import ConfigurationError
+from stephttp import (
+    DEFAULT_RESTORE_HEADERS,
+    AsyncResponseToken,
+    ConfigurationError,
+    OptionalSetupOpts,
+    SetupOpts,
+)
 from stephttp.options import CLOUD_URL, DEV_URL, resolve
 
 
@@ -54,6 +60,14 @@ def test_the_origin_of_the_api(domain: str, origin: str) -> None:
         ({"domain": "x", "base_url": "engine:8288"}, "base_url"),
         ({"domain": "x", "signing_key": "not hex"}, "signing_key"),
         ({"domain": "x", "max_body_bytes": 0}, "max_body_bytes"),
+        ({"domain": "x", "serve_origin": "https://x/path"}, "serve_origin"),
+        ({"domain": "x", "trusted_proxies": ["proxy"]}, "trusted_proxies"),
+        ({"domain": "x", "trusted_proxies": "10.0.0.1/8"}, "trusted_proxies"),
+        ({"domain": "x", "restore_headers": ["a b"]}, "restore_headers"),
+        ({"domain": "x", "result_path": "results"}, "result_path"),
+        ({"domain": "x", "result_path": "/a?b"}, "result_path"),
+        ({"domain": "x", "env": "a b"}, "env"),
+        ({"domain": "x", "default_async_response": AsyncResponseToken}, "default_async_response"),
     ],
 )
 def test_nonsense_is_named(arguments: dict[str, Any], named: str) -> None:
@@ -72,9 +86,42 @@ def test_keys_come_from_the_environment_and_do_not_show() -> None:
     assert resolve("x", signing_key="", environ={"INNGEST_SIGNING_KEY": "aa"}).keys == ()
 
 
-def test_secrets_are_kept_for_re_entry_in_development_only() -> None:
-    assert b"authorization" in resolve("x", environ={"INNGEST_DEV": "1"}).restored_headers
-    production = resolve("x", environ={}).restored_headers
-    assert b"authorization" not in production
-    assert b"cookie" not in production
-    assert b"user-agent" in production
+def test_which_headers_come_back() -> None:
+    assert resolve("x", environ={}).restored_headers == {
+        name.encode() for name in DEFAULT_RESTORE_HEADERS
+    }
+    given = resolve("x", restore_headers={"X-Tenant", "cookie"}, environ={})
+    assert given.restored_headers == {b"x-tenant", b"cookie"}
+
+
+def test_the_environment_fills_in_what_is_not_given() -> None:
+    environ = {"INNGEST_ENV": "feature-1", "INNGEST_EVENT_KEY": "event-secret"}
+    settings = resolve("x", environ=environ)
+    assert (settings.env, settings.event_key) == ("feature-1", "event-secret")
+    assert settings.api_headers == {"x-inngest-env": "feature-1"}
+    assert "event-secret" not in repr(settings)
+    given = resolve("x", env="", event_key="other", environ=environ)
+    assert (given.api_headers, given.event_key) == ({}, "other")
+
+
+@pytest.mark.parametrize(
+    ("dev", "serve_origin", "origin", "from_request"),
+    [
+        ("", None, "https://x", False),
+        ("1", None, "https://x", True),
+        ("1", "http://app:8000", "http://app:8000", False),
+        ("", "app.internal", "https://app.internal", False),
+    ],
+)
+def test_where_the_server_re_enters(
+    dev: str, serve_origin: str | None, origin: str, from_request: bool
+) -> None:
+    settings = resolve("x", serve_origin=serve_origin, environ={"INNGEST_DEV": dev})
+    assert (settings.domain, settings.origin_from_request) == (origin, from_request)
+
+
+def test_nothing_secret_shows_in_options_either() -> None:
+    optional = OptionalSetupOpts(signing_key="ab" * 16, signing_key_fallback="cd" * 16)
+    shown = repr(SetupOpts("x", optional))
+    assert "abab" not in shown
+    assert "cdcd" not in shown

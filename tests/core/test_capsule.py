@@ -8,7 +8,7 @@ from stephttp._core.messages import Request
 def test_what_is_allowed_comes_back_and_the_servers_own_headers_go() -> None:
     headers = [(b"authorization", b"Bearer t"), (b"x-secret", b"1"), (b"cookie", b"\xe9=1")]
     original = Request("POST", "/", "", headers, client=("10.0.0.1", 5), scheme="https")
-    packed = capsule.pack(original, {b"authorization", b"cookie"})
+    packed = capsule.pack(original, {b"authorization", b"cookie"}, keep_open=True)
     reentry = Request(
         "POST",
         "/",
@@ -27,3 +27,24 @@ def test_what_is_allowed_comes_back_and_the_servers_own_headers_go() -> None:
 def test_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="stored request"):
         capsule.unpack(b'{"headers": 3}')
+
+
+def test_secrets_and_unknown_headers_travel_sealed_only() -> None:
+    headers = [(b"accept", b"a"), (b"cookie", b"c=1"), (b"x-tenant", b"t")]
+    original = Request("POST", "/", "", headers, body=b"hidden")
+    allowed = {b"accept", b"cookie", b"x-tenant"}
+    packed = capsule.pack(
+        original, allowed, seal=lambda text: text[::-1], hidden_body=b"hidden", failing=["h"]
+    )
+    stored = encode_struct(packed)
+    for secret in (b"c=1", b"x-tenant", b"hidden"):
+        assert secret not in stored
+    reentry = Request("POST", "/", "", [(b"content-length", b"0")])
+    opened = capsule.unpack(stored, lambda text: text[::-1])
+    capsule.restore(reentry, opened)
+    assert reentry.headers == [*headers, (b"content-length", b"6")]
+    assert (reentry.body, opened.failing) == (b"hidden", ["h"])
+    with pytest.raises(ValueError, match="no key"):
+        capsule.unpack(stored)
+    bare = capsule.pack(original, allowed)
+    assert (bare.headers, bare.sealed, bare.secrets) == ([("accept", "a")], None, None)

@@ -65,3 +65,20 @@ def test_the_time_may_differ_by_five_minutes_either_way(skew: int, accepted: boo
 @pytest.mark.parametrize("header", ["", "t=&s=", "t=1", "s=ab", "t=x&s=" + "0" * 64, "t=1&s=ü"])
 def test_a_malformed_signature_is_simply_wrong(header: str) -> None:
     assert not verify(header, b"", [KEY], NOW)
+
+
+CANONICAL, SPACED = b'{"a":1,"b":2}', b'{ "b":2, "a":1.0}'
+
+
+@pytest.mark.parametrize("body", [CANONICAL, SPACED])
+@pytest.mark.parametrize("signed", [CANONICAL, SPACED])
+def test_json_may_be_signed_as_it_is_or_canonically(body: bytes, signed: bytes) -> None:
+    accepted = signed in (body, CANONICAL)
+    assert verify(sign("ab" * 16, signed, 1000), body, ["ab" * 16], 1000) is accepted
+
+
+@pytest.mark.parametrize("key", ["ab" * 16, "cd" * 16, "ef" * 16])
+@pytest.mark.parametrize("body", [b"", b"not json", SPACED])
+def test_each_configured_key_counts_with_or_without_a_body(key: str, body: bytes) -> None:
+    keys = ["ab" * 16, "signkey-prod-" + "cd" * 16]
+    assert verify(sign(key, body, 1000), body, keys, 1000) is (key != "ef" * 16)

@@ -52,6 +52,7 @@ async def test_a_sleep_is_followed_by_the_same_request_again() -> None:
             "x-inngest-signature": "",
             "x-inngest-generation-id": "1",
             "x-inngest-req-version": "-1",
+            "x-stephttp-attempt": "0",
         }
         result = await w.output(token)
         assert (result.status_code, result.headers["x-a"], result.text) == (201, "b", "hi")

@@ -374,7 +374,7 @@ async def test_a_result_that_cannot_be_json_is_an_error_that_names_it(
         assert "step 'odd' returned a value of type " + message in answer.json()
 
 
-async def test_with_keys_on_both_sides_secrets_are_not_stored() -> None:
+async def test_with_keys_on_both_sides_secrets_come_back_and_are_stored_encrypted() -> None:
     app = FastAPI()
 
     @app.get("/")
@@ -387,7 +387,7 @@ async def test_with_keys_on_both_sides_secrets_are_not_stored() -> None:
             "/", headers={"user-agent": "me", "authorization": "Bearer secret"}
         )
         final = await world.follow(first)
-        assert final.json() == {"user-agent": "me", "authorization": None}
+        assert final.json() == {"user-agent": "me", "authorization": "Bearer secret"}
         assert b"secret" not in b"".join(r.content for r in world.to_engine.requests)
 
 

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+import inspect
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from stephttp._client.flow import Answer, Call, Pause
-from stephttp.errors import APIConnectionError
+from stephttp._client.flow import Answer, Call, Invoke, Pause
+from stephttp.errors import APIConnectionError, APITimeoutError
 
 if TYPE_CHECKING:
     import httpx2
 
 T = TypeVar("T")
-Flow = Generator[Call | Pause, Answer | None, T]
+Flow = Generator[Call | Pause | Invoke, Any, T]
 
 TIMEOUT = 15.0
 """Seconds for one attempt; connecting alone gets a third of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """An answer whose body is still to come, as it is on the wire."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    chunks: Any
+    """Bytes; an async iterator from `AsyncDriver`, a plain one from `SyncDriver`."""
 
 
 class AsyncDriver:
@@ -27,6 +42,7 @@ class AsyncDriver:
         base_url: the engine's or server's origin.
         transport: what carries requests instead of the network, for tests.
         pause: how to wait for so many seconds; an argument so that tests need not.
+        headers: of every request.
     """
 
     def __init__(
@@ -35,10 +51,12 @@ class AsyncDriver:
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._base_url = base_url
         self._transport = transport
         self._pause = pause
+        self._headers = dict(headers or {})
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient]
         self._clients = WeakKeyDictionary()
 
@@ -50,6 +68,10 @@ class AsyncDriver:
                 if isinstance(wanted, Pause):
                     await self._pause(wanted.seconds)
                     wanted = next(flow)
+                    continue
+                if isinstance(wanted, Invoke):
+                    value = wanted.function(wanted.argument)
+                    wanted = flow.send(await value if inspect.isawaitable(value) else value)
                     continue
                 try:
                     answer = await self._send(wanted)
@@ -63,13 +85,35 @@ class AsyncDriver:
         finally:
             flow.close()
 
+    @asynccontextmanager
+    async def stream(self, call: Call) -> AsyncGenerator[Streamed]:
+        """Make one call, and read its answer as it comes.
+
+        Raises:
+            APIConnectionError: no answer.
+        """
+        import httpx2
+
+        client = self._client()
+        request = _request(client, call)
+        try:
+            response = await client.send(request, stream=True)
+        except httpx2.RequestError as error:
+            raise _failed(call, self._base_url, error) from error
+        try:
+            yield Streamed(response.status_code, _raw(response), response.aiter_raw())
+        except httpx2.RequestError as error:
+            raise _failed(call, self._base_url, error) from error
+        finally:
+            await response.aclose()
+
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
 
-    async def _send(self, call: Call) -> Answer:
+    def _client(self) -> httpx2.AsyncClient:
         import httpx2  # here, because importing it takes longer than all of stephttp
 
         loop = asyncio.get_running_loop()
@@ -78,14 +122,161 @@ class AsyncDriver:
             client = self._clients[loop] = httpx2.AsyncClient(
                 base_url=self._base_url,
                 transport=self._transport,
-                timeout=httpx2.Timeout(TIMEOUT, connect=TIMEOUT / 3),
+                headers=self._headers,
+                timeout=_timeout(TIMEOUT),
             )
+        return client
+
+    async def _send(self, call: Call) -> Answer:
+        import httpx2
+
+        client = self._client()
         try:
-            response = await client.request(
-                call.method, call.path, content=call.body, headers=call.headers
-            )
+            response = await client.send(_request(client, call))
         except httpx2.RequestError as error:
-            raise APIConnectionError(
-                f"{call} ({self._base_url}): {type(error).__name__}: {error}"
-            ) from error
-        return Answer(response.status_code, dict(response.headers.items()), response.content)
+            raise _failed(call, self._base_url, error) from error
+        return _answer(response)
+
+
+class SyncDriver:
+    """Runs flows on the calling thread, with one connection pool for all threads.
+
+    Args:
+        base_url: the engine's or server's origin.
+        transport: what carries requests instead of the network, for tests.
+        pause: how to wait for so many seconds.
+        headers: of every request.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+        pause: Callable[[float], Any] = time.sleep,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._transport = transport
+        self._pause = pause
+        self._headers = dict(headers or {})
+        self._lock = threading.Lock()
+        self._made: httpx2.Client | None = None
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive `flow` to its end and return what it returns; raises what it raises."""
+        try:
+            wanted = next(flow)
+            while True:
+                if isinstance(wanted, Pause):
+                    self._pause(wanted.seconds)
+                    wanted = next(flow)
+                    continue
+                if isinstance(wanted, Invoke):
+                    value = wanted.function(wanted.argument)
+                    wanted = flow.send(
+                        asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+                    )
+                    continue
+                try:
+                    answer = self._send(wanted)
+                except APIConnectionError as error:
+                    wanted = flow.throw(error)
+                else:
+                    wanted = flow.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            flow.close()
+
+    @contextmanager
+    def stream(self, call: Call) -> Generator[Streamed]:
+        """Make one call, and read its answer as it comes.
+
+        Raises:
+            APIConnectionError: no answer.
+        """
+        import httpx2
+
+        client = self._client()
+        request = _request(client, call)
+        try:
+            response = client.send(request, stream=True)
+        except httpx2.RequestError as error:
+            raise _failed(call, self._base_url, error) from error
+        try:
+            yield Streamed(response.status_code, _raw(response), response.iter_raw())
+        except httpx2.RequestError as error:
+            raise _failed(call, self._base_url, error) from error
+        finally:
+            response.close()
+
+    def close(self) -> None:
+        """Close the connections. They are made again when needed."""
+        with self._lock:
+            client, self._made = self._made, None
+        if client is not None:
+            client.close()
+
+    def _client(self) -> httpx2.Client:
+        import httpx2
+
+        with self._lock:
+            if self._made is None:
+                self._made = httpx2.Client(
+                    base_url=self._base_url,
+                    transport=self._transport,
+                    headers=self._headers,
+                    timeout=_timeout(TIMEOUT),
+                )
+            return self._made
+
+    def _send(self, call: Call) -> Answer:
+        import httpx2
+
+        client = self._client()
+        try:
+            response = client.send(_request(client, call))
+        except httpx2.RequestError as error:
+            raise _failed(call, self._base_url, error) from error
+        return _answer(response)
+
+
+async def _awaited(value: Awaitable[T]) -> T:
+    return await value
+
+
+def _timeout(seconds: float) -> httpx2.Timeout:
+    import httpx2
+
+    return httpx2.Timeout(seconds, connect=min(seconds, TIMEOUT / 3))
+
+
+def _request(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2.Request:
+    if call.timeout is None:
+        return client.build_request(call.method, call.path, content=call.body, headers=call.headers)
+    return client.build_request(
+        call.method,
+        call.path,
+        content=call.body,
+        headers=call.headers,
+        timeout=_timeout(call.timeout),
+    )
+
+
+def _answer(response: httpx2.Response) -> Answer:
+    headers = dict(response.headers.items())
+    return Answer(response.status_code, headers, response.content, tuple(_raw(response)))
+
+
+def _raw(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in response.headers.raw]
+
+
+def _failed(call: Call, base_url: str, error: Exception) -> APIConnectionError:
+    import httpx2
+
+    late = isinstance(error, httpx2.ReadTimeout)
+    kind = APITimeoutError if late else APIConnectionError
+    return kind(f"{call} ({base_url}): {type(error).__name__}: {error}")

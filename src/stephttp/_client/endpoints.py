@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from stephttp._client.flow import Answer, Call
 from stephttp._core.codec import encode_struct
+from stephttp._core.ids import COMPLETE
 from stephttp._core.memo import decode_memos
-from stephttp._core.ops import Op
+from stephttp._core.ops import Op, OpCode
+from stephttp._core.replies import ResultData
 from stephttp._version import __version__
 from stephttp.errors import APIStatusError
 
@@ -60,28 +63,88 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True):
 
     run_id: str
     event: RunEvent
-    steps: list[Op]
+    steps: list[Op] = field(default_factory=list)
     retries: int | None = None
     request_version: int | None = None
+    idempotency: str = ""
+    """A key of the caller's; a real server ignores it."""
 
 
-class CheckpointRun(Struct):
-    """What the server calls a run, its function and its app."""
+class CheckpointRun(Struct, omit_defaults=True):
+    """What the server calls a run, its function and its app; and where a re-entry goes on.
+
+    Attributes:
+        run_id: ULID.
+        fn_id, app_id: UUIDs that the server made, for later checkpoints.
+        token: opens the run's result for an hour.
+        stack: on re-entry, the hashes of the steps that the server remembers.
+        signature: on re-entry, the signature that came with it.
+        attempt: on re-entry, how many calls for the same purpose failed before.
+    """
 
     run_id: str
-    fn_id: str
-    app_id: str
+    fn_id: str = ""
+    app_id: str = ""
     token: str = ""
+    stack: list[str] = field(default_factory=list, name="Stack")
+    signature: str = field(default="", name="Signature")
+    attempt: int = field(default=0, name="Attempt")
+
+    def __repr__(self) -> str:
+        return f"<CheckpointRun {self.run_id}>"  # token and signature are secrets
 
 
 class _NewRunAnswer(Struct):
     data: CheckpointRun
 
 
-class _Steps(Struct):
+class APIResult(Struct):
+    """The answer of an API, as the end of a run.
+
+    Attributes:
+        status_code: HTTP status (`status` on the wire; PROTOCOL 7.2).
+        headers: one value each.
+        body: a server stores text only; `None` is empty.
+        duration: how long the handler took.
+        error: an error of the machinery, such as a step that failed for good.
+    """
+
+    status_code: int = field(name="status")
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    duration: timedelta = timedelta()
+    error: str = ""
+
+    def op(self) -> Op:
+        """The op that ends a run with this answer by checkpoint.
+
+        A real server shows only the body of such a result, so status and headers travel inside
+        of it (PROTOCOL 7.3).
+
+        Raises:
+            ValueError: the body is not UTF-8.
+        """
+        try:
+            body = (self.body or b"").decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"APIResult.body: a server stores UTF-8 text only: {error}") from None
+        inner = {"status": self.status_code, "headers": self.headers, "body": body}
+        data = ResultData(
+            self.status_code,
+            self.headers,
+            encode_struct({"data": inner}).decode(),
+            self.duration // timedelta(microseconds=1) * 1_000,
+            self.error or None,
+        )
+        return Op(OpCode.RUN_COMPLETE, COMPLETE, data=Raw(encode_struct(data)))
+
+
+class _Steps(Struct, omit_defaults=True):
     run_id: str
     steps: list[Op]
     ts: int
+    fn_id: str = ""
+    app_id: str = ""
 
 
 _new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
@@ -109,9 +172,11 @@ def read_new_run(answer: Answer) -> CheckpointRun:
         raise _unreadable(answer, "POST /v1/http/runs", error) from error
 
 
-def post_steps(run_id: str, ops: list[Op], now_ms: int) -> Call:
+def post_steps(
+    run_id: str, ops: list[Op], now_ms: int, *, fn_id: str = "", app_id: str = ""
+) -> Call:
     """Send further ops of a run."""
-    body = encode_struct(_Steps(run_id, ops, now_ms))
+    body = encode_struct(_Steps(run_id, ops, now_ms, fn_id, app_id))
     return Call("POST", f"/v1/http/runs/{run_id}/steps", body, JSON_HEADERS)
 
 

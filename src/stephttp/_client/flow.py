@@ -8,8 +8,10 @@ driver.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakValueDictionary
 
 from stephttp._core.signatures import hash_key
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
@@ -31,8 +33,11 @@ class Call:
     label: str = ""
     """What errors say instead of `path`, which may hold a secret."""
 
+    timeout: float | None = None
+    """Seconds to wait for an answer; `None` is the driver's own limit."""
+
     def __str__(self) -> str:
-        return f"{self.method} {self.label or self.path}"
+        return f"{self.method} {self.label or self.path.partition('?')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    raw_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """The same headers, where repeated ones must stay so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,28 @@ class Pause:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Call a function of the user's and send what it returns; if that is awaitable, its result."""
+
+    function: Callable[..., Any]
+    argument: Any
+
+
+_shared: WeakValueDictionary[tuple[str, ...], Keys] = WeakValueDictionary()
+
+
 class Keys:
     """The signing keys of a process: it stays with the one that worked last, until a 401."""
+
+    @classmethod
+    def shared(cls, primary: str = "", fallback: str = "") -> Keys:
+        """The one instance for these keys, so that all of a process learn of a refusal."""
+        name = tuple(hash_key(key) if key else "" for key in (primary, fallback))
+        keys = _shared.get(name)
+        if keys is None:
+            keys = _shared[name] = cls(primary, fallback)
+        return keys
 
     def __init__(self, primary: str = "", fallback: str = "") -> None:
         self._bearers = [hash_key(key) for key in (primary, fallback) if key]

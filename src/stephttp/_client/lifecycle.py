@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 from ulid import ULID
 
-from stephttp._client import endpoints
+from stephttp._client import endpoints, results
 from stephttp._client import events as outgoing_events
 from stephttp._client.drivers import Flow
-from stephttp._client.endpoints import CheckpointNewRunRequest, NewAPIRunData, RunEvent
-from stephttp._client.flow import Keys, send
+from stephttp._client.endpoints import (
+    CheckpointNewRunRequest,
+    CheckpointRun,
+    NewAPIRunData,
+    RunEvent,
+)
+from stephttp._client.flow import Call, Invoke, Keys, send
+from stephttp._client.origins import caller_of, origin_of
+from stephttp._client.sealing import Sealer
 from stephttp._core import capsule, codec, replies, signatures
 from stephttp._core.codec import encode_struct
-from stephttp._core.ids import CAPSULE, CAPSULE_NAME
+from stephttp._core.ids import CAPSULE, CAPSULE_NAME, hash_step_id
 from stephttp._core.memo import MemoKind
 from stephttp._core.messages import Request, Response
 from stephttp._core.ops import Op, OpCode, Userland
+from stephttp._core.prefer import read_prefer
+from stephttp._core.responses import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
 from stephttp._core.run import Run, Step, discovery_request
 from stephttp._core.values import Event
 from stephttp.errors import (
@@ -40,6 +49,8 @@ logger = logging.getLogger("stephttp")
 
 _ROOT = "step"
 """The name of no step: a server that sends it asks for the whole handler."""
+_ATTEMPT = b"x-stephttp-attempt"
+"""On a re-entry by our engine: the exact number of attempts before (DESIGN 3.8)."""
 _RUN_IS_OVER = frozenset({404, 409, 410})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
 _RETRY_SOON = [(b"retry-after", b"5")]
@@ -71,11 +82,18 @@ class Resumed:
     """A run that a re-entry goes on with."""
 
     run: Run
-    attempt: int
-    """How many calls for the same purpose failed before, as far as the server tells."""
+    point: CheckpointRun
+    """Where it goes on."""
+    ours: bool
+    """Whether it is our engine that calls."""
     raw_allowed: bool
     """Whether the server reads `raw` in a result (DESIGN 3.8)."""
     started_ns: int
+
+    @property
+    def attempt(self) -> int:
+        """How many calls for the same purpose failed before; rather one too many."""
+        return self.point.attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +104,21 @@ class Lifecycle:
     keys: Keys
     now_ns: Callable[[], int]
     rng: random.Random
+    sealer: Sealer = field(default_factory=lambda: Sealer(()))
 
     def first_checkpoint(self, run: Run, request: Request, fn_id: str, ops: list[Op]) -> bytes:
         """Encode the checkpoint that tells the server of a run."""
+        body = None if run.opts.omit_request_body else request.body or None
         event = RunEvent(
             NewAPIRunData(
-                domain=self._origin(request),
+                domain=origin_of(request, self.settings),
                 method=request.method,
                 path=request.path,
-                fn=fn_id,
-                ip=request.client[0] if request.client else "",
+                fn=run.opts.id or fn_id,
+                ip=caller_of(request, self.settings),
                 content_type=request.header(b"content-type"),
                 query_params=request.query,
-                body=request.body or None,
+                body=body,
             ),
             ts=self.now_ns() // 1_000_000,
         )
@@ -120,7 +140,8 @@ class Lifecycle:
     ) -> bytes:
         """A run that ended without waiting, as one checkpoint for the background."""
         # The caller has its answer; of a body that is not text only the record is poorer.
-        body = response.body.decode(errors="replace").encode()
+        omit = run.opts.omit_response_body
+        body = b"" if omit else response.body.decode(errors="replace").encode()
         response = Response(response.status, response.headers, body)
         ops = run.take_ops()
         complete = replies.run_complete(response, duration_ns=duration_ns, error=error)
@@ -146,16 +167,12 @@ class Lifecycle:
         if not request.path.startswith("/"):
             # A server appends the path to the origin, which must not become another one by that.
             return replies.error_answer(400, "a request that must wait needs a path")
-        kept = capsule.pack(request, self.settings.restored_headers)
-        remember = Op(
-            OpCode.STEP_RUN,
-            CAPSULE,
-            CAPSULE_NAME,
-            CAPSULE_NAME,
-            data=msgspec.Raw(encode_struct(kept)),
-            userland=Userland(CAPSULE_NAME),
-        )
         ops = run.take_ops()
+        try:
+            remember = self._remember(run, request, ops)
+        except ConfigurationError as error:
+            logger.error("stephttp: run %s cannot wait: %s", run.run_id, error)
+            return replies.error_answer(500, "this request cannot go on in the background")
         checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *ops])
         later: list[list[Op]] = []
         if len(checkpoint) > endpoints.MAX_CHECKPOINT_BYTES:
@@ -171,8 +188,85 @@ class Lifecycle:
             logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                          run.run_id, error)  # fmt: skip
             return _not_taken(error)
-        location = self.settings.base_url + endpoints.output_path(run.run_id, token)
-        return replies.redirect(location)
+        return (yield from self._answer_caller(run, request, token))
+
+    def _remember(self, run: Run, request: Request, ops: Sequence[Op]) -> Op:
+        """The pseudo-step that holds the request capsule.
+
+        Raises:
+            ConfigurationError: the body must stay hidden, and there is no way to.
+        """
+        hidden = request.body if run.opts.omit_request_body and request.body else None
+        seal = self.sealer.seal(run.run_id)
+        if seal is None and not self.settings.dev:
+            if hidden is not None:
+                raise ConfigurationError(
+                    "omit_request_body keeps the request's body from the server, so it has to be "
+                    "encrypted for the re-entry: set INNGEST_SIGNING_KEY, and "
+                    "pip install 'stephttp[crypto]'"
+                )
+            allowed = self.settings.restored_headers
+            if any(name in allowed and capsule.is_secret(name) for name, _ in request.headers):
+                self.sealer.warn_secrets_left_out()
+        kept = capsule.pack(
+            request,
+            self.settings.restored_headers,
+            seal=seal,
+            keep_open=self.settings.dev,
+            hidden_body=hidden,
+            failing=[op.id for op in ops if op.op is OpCode.STEP_ERROR],
+        )
+        return Op(
+            OpCode.STEP_RUN,
+            CAPSULE,
+            CAPSULE_NAME,
+            CAPSULE_NAME,
+            data=msgspec.Raw(encode_struct(kept)),
+            userland=Userland(CAPSULE_NAME),
+        )
+
+    def _answer_caller(self, run: Run, request: Request, token: str) -> Flow[Response]:
+        """What the caller of a run that the server has taken gets."""
+        kind = run.opts.async_response or self.settings.default_async_response
+        location = results.result_url(self.settings, run.run_id, token)
+        if isinstance(kind, AsyncResponseToken):
+            return replies.token_answer(run.run_id, token)
+        if isinstance(kind, AsyncResponseCustom):
+            asked = AsyncRequest(
+                request.method, request.path, request.query, request.headers, request.client,
+                request.scheme, request.body, run.run_id, token, location,
+            )  # fmt: skip
+            answer = yield Invoke(kind.handler, asked)
+            if not isinstance(answer, Response):
+                raise ConfigurationError(
+                    f"AsyncResponseCustom: the function must return a stephttp.Response, "
+                    f"not {type(answer).__name__}"
+                )
+            return answer
+        if kind.url is not None:
+            location = kind.url(run.run_id, token)
+        prefer = read_prefer(request.headers)
+        if prefer.wait is not None:
+            result = yield from self._wait_for_result(run.run_id, token, prefer.wait)
+            if result is not None:
+                return result
+        elif not prefer.respond_async:
+            return replies.redirect(location)
+        return replies.accepted(run.run_id, token, location, prefer.applied)
+
+    def _wait_for_result(self, run_id: str, token: str, seconds: int) -> Flow[Response | None]:
+        """The result, if there is one `seconds` after the request came in."""
+        began_ms = ULID.from_str(run_id).milliseconds
+        left = seconds - (self.now_ns() / 1_000_000 - began_ms) / 1_000
+        if left <= 0:
+            return None
+        try:
+            answer = yield Call("GET", endpoints.output_path(run_id, token), timeout=left)
+        except APIConnectionError:
+            return None
+        return (
+            None if results.still_running(answer.status, answer.body) else results.relayed(answer)
+        )
 
     def resume(self, request: Request) -> Flow[Resumed | Response]:
         """Load the run of a re-entry that was verified; a `Response` refuses it.
@@ -180,6 +274,7 @@ class Lifecycle:
         `request` is changed into what the original caller sent.
         """
         run_id = request.header(b"x-run-id")
+        ours = bool(request.header(_ATTEMPT))
         try:
             answer = yield from send(endpoints.get_actions(run_id), self.keys, self.rng)
             memos = endpoints.read_actions(answer)
@@ -187,33 +282,47 @@ class Lifecycle:
             if error.status == 410:  # ended meanwhile; nothing is to be done (PROTOCOL 12.1)
                 return replies.ops_answer([])
             if error.status == 404:
-                return replies.error_answer(404, f"run {run_id} is not known to the server")
-            return _state_unavailable(run_id, error)
+                return replies.refused(404, f"run {run_id} is not known to the server")
+            return self.unavailable(ours, f"the state of run {run_id} cannot be loaded", error)
         except APIConnectionError as error:
-            return _state_unavailable(run_id, error)
-        generation = request.header(b"x-inngest-generation-id")
-        attempt = int(generation) - 1 if generation.isdecimal() else 0
+            return self.unavailable(ours, f"the state of run {run_id} cannot be loaded", error)
         target = request.header(b"x-inngest-step-id")
         features = endpoints.features(answer)
-        run = Run(
-            run_id,
-            memos,
-            target=target if target not in ("", _ROOT) else None,
-            # Ours counts the failures of each step, and knows its limit.
-            attempt=0 if "step-retries" in features else attempt,
+        run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
+        point = CheckpointRun(
+            run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
         )
         stored = run.memo_of(CAPSULE)
+        kept = capsule.Capsule()
         if stored is not None and stored.kind is MemoKind.VALUE:
             try:
-                capsule.restore(request, capsule.unpack(stored.raw))
+                kept = capsule.unpack(stored.raw, self.sealer.open(run_id))
             except ValueError as error:
-                return replies.error_answer(400, f"run {run_id}: {error}")
+                return replies.refused(400, f"run {run_id}: {error}")
+        point.attempt = _attempt(request, run, kept.failing)
+        # Ours counts the failures of each step, and knows its limit.
+        run.attempt = 0 if "step-retries" in features else point.attempt
+        if stored is not None:
+            capsule.restore(request, kept)
         return Resumed(
             run,
-            attempt=attempt,
+            point,
+            ours=ours,
             raw_allowed="raw-response" in features,
             started_ns=self.now_ns(),
         )
+
+    def unavailable(self, ours: bool, what: str, error: APIError) -> Response:
+        """The answer to a re-entry that cannot go on, because the server's API does not work.
+
+        Our engine takes a 503 for what it is. A real server would count it as an attempt, and
+        after the last one leave the run hanging, so it is asked to come again.
+        """
+        logger.error("stephttp: %s: %s", what, error)
+        if ours:
+            return replies.error_answer(503, f"{what}: {error}", headers=_RETRY_SOON)
+        op_id = hash_step_id(f"stephttp:again:{self.now_ns()}")
+        return replies.come_again(503, what, _RETRY_SOON, op_id)
 
     def flush(self, run: Run) -> Flow[None]:
         """Send the finished steps of a resumed run while its handler goes on.
@@ -325,24 +434,37 @@ class Lifecycle:
         try:
             ULID.from_str(run_id)
         except ValueError:
-            return replies.error_answer(400, f"x-run-id: {run_id!r} is not a ULID")
+            return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
         if self.settings.dev:
             return None
         if not self.settings.keys:
-            return replies.error_answer(
+            return replies.refused(
                 401, "no signing key is configured, so this call cannot be verified; "
                 "set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development",
             )  # fmt: skip
         header = request.header(b"x-inngest-signature")
         now = self.now_ns() / 1_000_000_000
         if not signatures.verify(header, request.body, self.settings.keys, now):
-            return replies.error_answer(401, "x-inngest-signature: missing, wrong or too old")
+            return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
         return None
 
-    def _origin(self, request: Request) -> str:
-        """Where the server re-enters. Nothing the caller sends decides it, but in development."""
-        host = request.header(b"host") if self.settings.dev else ""
-        return f"{request.scheme}://{host}" if host else self.settings.domain
+
+def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
+    """How many calls for the same purpose failed before this one.
+
+    A real server tells only the generation: 1 for the first call of a queue item. But where a
+    step failed before the run went async, the checkpoint was the first attempt (PROTOCOL 6.4).
+    Whether this call still belongs to that item is certain only for a first generation that
+    finds those steps done; elsewhere the higher number is taken: a failure that is delivered one
+    attempt early is better than a run that never ends.
+    """
+    exact = request.header(_ATTEMPT)
+    if exact.isdecimal():
+        return int(exact)
+    text = request.header(b"x-inngest-generation-id")
+    generation = max(1, int(text)) if text.isdecimal() else 1
+    unsure = generation > 1 or any(run.memo_of(step) is None for step in failing)
+    return generation if failing and unsure else generation - 1
 
 
 def _warn_of_lost_cookies(run: Run, response: Response) -> None:
@@ -354,19 +476,10 @@ def _warn_of_lost_cookies(run: Run, response: Response) -> None:
         )  # fmt: skip
 
 
-def unavailable(message: str) -> Response:
-    """The server cannot be reached: the one who calls should come again soon."""
-    return replies.error_answer(503, message, headers=_RETRY_SOON)
-
-
-def _state_unavailable(run_id: str, error: APIError) -> Response:
-    logger.error("stephttp: the state of run %s cannot be loaded: %s", run_id, error)
-    return unavailable(f"the state of run {run_id} cannot be loaded: {error}")
-
-
 def _not_taken(error: APIError) -> Response:
     if isinstance(error, APIStatusError) and error.status == 413:
         return replies.error_answer(413, "the request and its steps are too large to be kept")
     if isinstance(error, APIStatusError) and 400 <= error.status < 500:
         return replies.error_answer(500, "this request cannot go on in the background")
-    return unavailable("this request has to go on in the background, which is not possible now")
+    message = "this request has to go on in the background, which is not possible now"
+    return replies.error_answer(503, message, headers=_RETRY_SOON)

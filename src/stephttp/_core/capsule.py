@@ -2,12 +2,12 @@
 
 The server sends method, path, query, content type and body again. The rest that a handler may
 look at travels as the result of a reserved step, and is put back before the application sees
-the re-entry.
+the re-entry. What gives access to something is sealed (encrypted); how is an argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -53,8 +53,23 @@ Not `Accept-Encoding`: the result is kept as it is, and whoever reads it later s
 he accepts.
 """
 
-SECRET_HEADERS = frozenset({b"authorization", b"cookie", b"x-api-key"})
-"""Restored headers that give access to something."""
+SECRET_HEADERS = frozenset(
+    {b"authorization", b"cookie", b"x-api-key", b"x-csrf-token", b"x-csrftoken"}
+)
+"""Restored headers that give access to something. So may any that is not in `DEFAULT_HEADERS`."""
+
+Seal = Callable[[bytes], bytes]
+"""Encrypts."""
+Open = Callable[[bytes], bytes]
+"""Decrypts; raises `ValueError` for what was not sealed for this run."""
+
+
+class Secrets(msgspec.Struct, omit_defaults=True):
+    """The part that is sealed, as JSON."""
+
+    headers: list[tuple[str, str]] = []
+    body: bytes | None = None
+    """The request's body, where the server is not to see it (`omit_request_body`)."""
 
 
 class Capsule(msgspec.Struct, omit_defaults=True):
@@ -63,30 +78,71 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     headers: list[tuple[str, str]] = []
     client: tuple[str, int] | None = None
     scheme: str = "http"
+    sealed: bytes | None = None
+    """`Secrets`, sealed; base64 in the JSON."""
+    secrets: Secrets | None = None
+    """The same, open: in development without a key."""
+    failing: list[str] = []
+    """Hashes of the steps that had failed when the run went async (PROTOCOL 6.4)."""
 
 
 _decoder = msgspec.json.Decoder(Capsule)
+_secrets_decoder = msgspec.json.Decoder(Secrets)
+_encode = msgspec.json.Encoder().encode
 
 
-def pack(request: Request, allowed: Collection[bytes]) -> Capsule:
-    """Keep what is allowed of `request`."""
-    kept = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in request.headers
-        if name in allowed
-    ]
-    return Capsule(kept, request.client, request.scheme)
+def is_secret(name: bytes) -> bool:
+    """Whether a header may only travel sealed: it is known to be secret, or not known at all."""
+    return name in SECRET_HEADERS or name not in DEFAULT_HEADERS
 
 
-def unpack(raw: bytes | msgspec.Raw) -> Capsule:
-    """Read a stored capsule.
+def pack(
+    request: Request,
+    allowed: Collection[bytes],
+    *,
+    seal: Seal | None = None,
+    keep_open: bool = False,
+    hidden_body: bytes | None = None,
+    failing: Sequence[str] = (),
+) -> Capsule:
+    """Keep what is allowed of `request`.
+
+    Args:
+        allowed: names of the headers to keep.
+        seal: encrypts the secrets. Without it they are left out,
+        keep_open: or stored as they are.
+        hidden_body: a body that is kept with the secrets.
+        failing: steps that had failed.
+    """
+    public: list[tuple[str, str]] = []
+    secrets = Secrets(body=hidden_body)
+    for name, value in request.headers:
+        if name in allowed:
+            pair = name.decode("latin-1"), value.decode("latin-1")
+            (secrets.headers if is_secret(name) else public).append(pair)
+    capsule = Capsule(public, request.client, request.scheme, failing=list(failing))
+    if secrets.headers or secrets.body is not None:
+        if seal is not None:
+            capsule.sealed = seal(_encode(secrets))
+        elif keep_open:
+            capsule.secrets = secrets
+    return capsule
+
+
+def unpack(raw: bytes | msgspec.Raw, open_sealed: Open | None = None) -> Capsule:
+    """Read a stored capsule, with its secrets.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not one, or its secrets cannot be opened.
     """
     try:
-        return _decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+        capsule = _decoder.decode(raw)
+        if capsule.sealed is not None:
+            if open_sealed is None:
+                raise ValueError("it is encrypted, and there is no key to open it")
+            capsule.secrets = _secrets_decoder.decode(open_sealed(capsule.sealed))
+        return capsule
+    except (msgspec.MsgspecError, ValueError) as error:
         raise ValueError(f"the stored request cannot be read: {error}") from error
 
 
@@ -96,8 +152,15 @@ def restore(request: Request, capsule: Capsule) -> None:
     Only the length describes the body as it was sent now, so it stays; every other header of the
     server's own call is replaced.
     """
+    secrets = capsule.secrets or Secrets()
     own: Headers = [pair for pair in request.headers if pair[0] == b"content-length"]
-    kept = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in capsule.headers]
+    if secrets.body is not None:
+        request.body = secrets.body
+        own = [(b"content-length", str(len(request.body)).encode())]
+    kept = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in [*capsule.headers, *secrets.headers]
+    ]
     request.headers = kept + own
     request.client = capsule.client
     request.scheme = capsule.scheme

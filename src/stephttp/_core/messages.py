@@ -6,6 +6,7 @@ application (where nothing may be lost) and text where they enter JSON.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Headers = list[tuple[bytes, bytes]]
@@ -39,3 +40,20 @@ class Response:
     status: int
     headers: Headers = field(default_factory=list)
     body: bytes = b""
+
+    @classmethod
+    def of(
+        cls, status: int, body: str | bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """A response from ordinary text.
+
+        Args:
+            status: HTTP status code.
+            body: text is sent as UTF-8.
+            headers: by name.
+        """
+        pairs = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in (headers or {}).items()
+        ]
+        return cls(status, pairs, body.encode() if isinstance(body, str) else body)

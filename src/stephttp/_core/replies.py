@@ -17,6 +17,8 @@ from stephttp._core.ops import Op, OpCode
 from stephttp._core.run import Run
 
 JSON = (b"content-type", b"application/json")
+RETRY_AFTER = b"2"
+"""Seconds; a real server looks after runs as often (PROTOCOL 7)."""
 
 
 class RawResponse(msgspec.Struct):
@@ -124,6 +126,38 @@ def run_complete(
             500, _joined(error_response.headers), error_response.body.decode(), duration_ns, message
         )
     return Op(OpCode.RUN_COMPLETE, COMPLETE, data=msgspec.Raw(encode_struct(data)))
+
+
+def token_answer(run_id: str, token: str) -> Response:
+    """Give the caller what opens the result."""
+    return _json(200, encode_struct({"run_id": run_id, "token": token}))
+
+
+def accepted(run_id: str, token: str, location: str, applied: bytes = b"") -> Response:
+    """The run goes on, and the caller does not want to wait for it (RFC 7240)."""
+    response = _json(202, encode_struct({"run_id": run_id, "token": token}))
+    response.headers += [(b"location", location.encode()), (b"retry-after", RETRY_AFTER)]
+    if applied:
+        response.headers.append((b"preference-applied", applied))
+    return response
+
+
+def refused(status: int, message: str) -> Response:
+    """An answer to the server that ends the run: calling again could only be refused again.
+
+    Without the header a real server would not end a run whose attempts are used up, and its
+    caller would wait for ever (PROTOCOL 6.3).
+    """
+    return error_answer(status, message, [(b"x-inngest-no-retry", b"true")])
+
+
+def come_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
+    """An error whose body makes a real server call again, whatever attempts are left: it reads an
+    array as ops at any status (PROTOCOL 6.3, 12.1)."""
+    ask = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message)
+    response = _json(status, encode_struct([ask]))
+    response.headers += headers
+    return response
 
 
 def _json(status: int, body: bytes) -> Response:

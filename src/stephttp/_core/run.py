@@ -42,6 +42,7 @@ from msgspec.structs import replace
 from stephttp._core.ids import RESERVED, StepCounter, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
 from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._core.responses import DEFAULT_OPTS
 from stephttp._core.waits import Wait
 from stephttp.errors import CannotWaitError, UsageError
 
@@ -100,6 +101,7 @@ class Run:
         "_sync_ops",
         "attempt",
         "cannot_wait",
+        "opts",
         "passed",
         "pending",
         "resumed",
@@ -129,6 +131,8 @@ class Run:
         self.pending = False
         """Whether a step was met that the server says is waiting already."""
         self._step_retries = 0
+        self.opts = DEFAULT_OPTS
+        """What the endpoint was configured with."""
         self.state = State.RUNNING
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""

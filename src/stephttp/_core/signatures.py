@@ -7,6 +7,8 @@ import hmac
 import re
 from collections.abc import Iterable
 
+from stephttp._core.jcs import canonical
+
 _PREFIX = re.compile(r"^signkey-\w+-")
 _SIGNATURE = re.compile(r"t=([0-9]{1,15})&s=([0-9a-f]{64})")
 TOLERANCE = 300
@@ -55,13 +57,25 @@ def sign(key: str, body: bytes, now: int) -> str:
 
 
 def verify(header: str, body: bytes, keys: Iterable[str], now: float) -> bool:
-    """Whether `header` signs `body` under one of `keys`, not more than `TOLERANCE` from `now`."""
+    """Whether `header` signs `body` under one of `keys`, not more than `TOLERANCE` from `now`.
+
+    The body may have been signed as it is, or, if it is JSON, in its canonical form (PROTOCOL
+    2.3: servers differ); that is computed only where the first does not match.
+    """
     match = _SIGNATURE.fullmatch(header)
     if match is None:
         return False
     stamp, signature = match.groups()
     if abs(now - int(stamp)) > TOLERANCE:
         return False
+    keys = tuple(keys)
+    if _signed(signature, body, stamp, keys):
+        return True
+    other = canonical(body) if body else None
+    return other is not None and other != body and _signed(signature, other, stamp, keys)
+
+
+def _signed(signature: str, body: bytes, stamp: str, keys: Iterable[str]) -> bool:
     valid = False
     for key in keys:
         valid |= hmac.compare_digest(_digest(key, body, stamp).encode(), signature.encode())

@@ -111,6 +111,7 @@ class Caller:
             "x-request-id": new_ulid(self._clock.now_ms(), self._rng),
             "x-inngest-signature": self._signature(call),
             "x-inngest-generation-id": str(call.attempt + 1),
+            "x-stephttp-attempt": str(call.attempt),
             "x-inngest-job-id": call.job_id,
             "x-inngest-req-version": str(call.request_version),
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),

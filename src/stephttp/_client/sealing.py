@@ -1,0 +1,94 @@
+"""Encrypts the secrets of the request capsule (DESIGN 3.3), with `cryptography`, an extra.
+
+AES-256-GCM under a key of its own for each run: HKDF-SHA256 of the signing key, salted with the
+run id, which is the associated data as well. So what was sealed for one run opens for no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from stephttp._core.capsule import Open, Seal
+from stephttp._core.signatures import split_key
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+logger = logging.getLogger("stephttp")
+
+_VERSION = b"\x01"
+_NONCE_BYTES = 12
+_INFO = b"stephttp request capsule"
+
+
+class Sealer:
+    """Seals with the first of the signing keys, opens with any.
+
+    Args:
+        keys: signing keys, as configured.
+        available: whether `cryptography` is installed; looked up when not given.
+    """
+
+    def __init__(self, keys: Sequence[str], available: bool | None = None) -> None:
+        self._keys = [bytes.fromhex(split_key(key)[1]) for key in keys]
+        self._available = find_spec("cryptography") is not None if available is None else available
+        self._warned = False
+
+    def __repr__(self) -> str:
+        return f"<Sealer: {len(self._keys)} keys>"
+
+    def seal(self, run_id: str) -> Seal | None:
+        """What seals for a run; `None` without a key or without `cryptography`."""
+        return partial(self._seal, run_id.encode()) if self._keys and self._available else None
+
+    def open(self, run_id: str) -> Open | None:
+        """What opens that; `None` as above."""
+        return partial(self._open, run_id.encode()) if self._keys and self._available else None
+
+    def warn_secrets_left_out(self) -> None:
+        """Say, once, that re-entries lack the secrets, why, and what to do."""
+        if self._warned:
+            return
+        self._warned = True
+        lacking = (
+            "no signing key is configured; set INNGEST_SIGNING_KEY"
+            if not self._keys
+            else "the package 'cryptography' is not installed; pip install 'stephttp[crypto]'"
+        )
+        logger.warning(
+            "stephttp: secrets of requests (Authorization, Cookie, ...) cannot be encrypted, so a "
+            "request that waits goes on without them: %s", lacking,
+        )  # fmt: skip
+
+    def _seal(self, run_id: bytes, secret: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = _cipher(self._keys[0], run_id).encrypt(nonce, secret, run_id)
+        return _VERSION + nonce + sealed
+
+    def _open(self, run_id: bytes, sealed: bytes) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        version, rest = sealed[:1], sealed[1:]
+        if version != _VERSION or len(rest) <= _NONCE_BYTES:
+            raise ValueError("it is sealed in a way that is not known here")
+        for key in self._keys:
+            try:
+                return _cipher(key, run_id).decrypt(
+                    rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], run_id
+                )
+            except InvalidTag:
+                continue
+        raise ValueError("it was changed, or sealed with another signing key or for another run")
+
+
+def _cipher(key: bytes, run_id: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return AESGCM(HKDF(SHA256(), 32, salt=run_id, info=_INFO).derive(key))

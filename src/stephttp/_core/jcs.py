@@ -1,0 +1,85 @@
+"""JSON Canonicalization Scheme (RFC 8785): the one form of a JSON text that is signed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+_ESCAPES = {
+    '"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
+}  # fmt: skip
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+_MAX_DIGITS_PLAIN = 21
+"""From 1e21 on, and below 1e-6, ECMAScript writes numbers with an exponent."""
+_MIN_EXPONENT_PLAIN = -6
+
+
+def canonical(text: bytes) -> bytes | None:
+    """The canonical form of a JSON text; `None` when it is not I-JSON (RFC 7493)."""
+    try:
+        value = json.loads(text, parse_int=float, parse_constant=_refuse, object_pairs_hook=_unique)
+        return _write(value).encode()
+    except (ValueError, RecursionError):  # also bytes or text that are no Unicode
+        return None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object has a name twice")
+    return value
+
+
+def _write(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return write_number(value)
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_write, value))}]"
+    names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+    return f"{{{','.join(f'{_string(name)}:{_write(value[name])}' for name in names)}}}"
+
+
+def _string(text: str) -> str:
+    return '"' + _ESCAPED.sub(_escape, text) + '"'
+
+
+def _escape(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}"
+
+
+def write_number(value: float) -> str:
+    """A number as ECMAScript writes it (RFC 8785, 3.2.2.3).
+
+    Raises:
+        ValueError: it is infinite or not a number.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not JSON")
+    if value == 0:
+        return "0"
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = whole + fraction
+    point = len(whole) + int(exponent or 0) - (len(digits) - len(digits.lstrip("0")))
+    digits = digits.strip("0")
+    if 0 < point <= _MAX_DIGITS_PLAIN:
+        text = digits.ljust(point, "0")
+        text = text[:point] + ("." + text[point:] if text[point:] else "")
+    elif _MIN_EXPONENT_PLAIN < point <= 0:
+        text = "0." + "0" * -point + digits
+    else:
+        rest = "." + digits[1:] if digits[1:] else ""
+        text = f"{digits[0]}{rest}e{point - 1:+d}"
+    return "-" + text if value < 0 else text

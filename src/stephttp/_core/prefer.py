@@ -1,0 +1,49 @@
+"""The `Prefer` request header (RFC 7240), as far as it is about waiting."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from stephttp._core.messages import Headers
+
+_PREFERENCE = re.compile(
+    r"""[,\s]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)
+        (?:\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s",;]*)))?
+        (?:\s*;[^,"]*(?:"(?:[^"\\]|\\.)*"[^,"]*)*)?\s*(?:,|$)""",
+    re.VERBOSE,
+)
+MAX_WAIT = 300
+"""Seconds; a longer wait is none that a connection survives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefer:
+    """What the caller wants.
+
+    Attributes:
+        respond_async: rather a 202 than to wait.
+        wait: seconds that the caller is willing to wait; `None` if it does not say.
+    """
+
+    respond_async: bool = False
+    wait: int | None = None
+
+    @property
+    def applied(self) -> bytes:
+        """The value of `Preference-Applied`."""
+        parts = ["respond-async"] if self.respond_async else []
+        return ", ".join(parts + ([] if self.wait is None else [f"wait={self.wait}"])).encode()
+
+
+def read_prefer(headers: Headers) -> Prefer:
+    """Read all `Prefer` headers; of a preference that is given twice the first one counts."""
+    text = ", ".join(value.decode("latin-1") for name, value in headers if name == b"prefer")
+    found: dict[str, str] = {}
+    position = 0
+    while match := _PREFERENCE.match(text, position):
+        found.setdefault(match["name"].lower(), match["quoted"] or match["bare"] or "")
+        position = match.end()
+    wait = found.get("wait", "")
+    seconds = min(int(wait), MAX_WAIT) if re.fullmatch(r"[0-9]{1,9}", wait) else None
+    return Prefer("respond-async" in found, seconds)

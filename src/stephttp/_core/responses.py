@@ -1,0 +1,85 @@
+"""What an endpoint's options are, and what its caller gets when the run goes async.
+
+Plain data: `configure`, the endpoint decorator and `setup` fill it in, `_client` acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from stephttp._core.messages import Request, Response
+
+
+@dataclass(slots=True)
+class AsyncRequest(Request):
+    """The request whose run goes on in the background, for `AsyncResponseCustom`.
+
+    Attributes:
+        method, path, query, headers, client, scheme, body: the request; header names are lower
+            case, names and values bytes. `header(b"accept")` gives the first value as text.
+        run_id: the run's ULID.
+        token: opens the run's result for an hour.
+        result_url: where the result can be waited for. A path when `result_path` is set.
+    """
+
+    run_id: str = ""
+    token: str = ""
+    result_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncResponseRedirect:
+    """Redirect the caller (303) to a URL that blocks until the run ends, and gives its result.
+
+    Args:
+        url: makes the URL from run id and token; by default `result_path` on this API's own
+            origin if that is set, else the engine's or server's output URL.
+    """
+
+    url: Callable[[str, str], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncResponseToken:
+    """Answer 200 with `{"run_id": ..., "token": ...}`; the caller asks for the result itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncResponseCustom:
+    """Answer with what a function of yours returns.
+
+    Args:
+        handler: gets an `AsyncRequest`, returns a `Response`; may be async. What it raises is an
+            error of the request, but the run goes on.
+    """
+
+    handler: Callable[[AsyncRequest], Response | Awaitable[Response]]
+
+
+AsyncResponse = AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom
+"""How a request that goes async is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class FnOpts:
+    """Options of one endpoint, for `configure` and `Provider.endpoint`.
+
+    Attributes:
+        id: name of the endpoint; empty means method and path.
+        omit_request_body: keep the request's body out of the server's record of the run. A run
+            that goes async still has it on re-entry, sealed in the request capsule.
+        omit_response_body: keep the response's body out of the record of a run that ended
+            without waiting. (A run that went async delivers its answer through the server.)
+        async_response: how a request that goes async is answered; `None` is the provider's default.
+        retries: how often a failed step, and a resumed handler that fails, is tried again.
+    """
+
+    id: str = ""
+    omit_request_body: bool = False
+    omit_response_body: bool = False
+    async_response: AsyncResponse | None = None
+    retries: int | None = None
+
+
+DEFAULT_OPTS = FnOpts()

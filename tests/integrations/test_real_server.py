@@ -1,0 +1,324 @@
+"""Whole runs against a double of the real Inngest server, traps and all (PROTOCOL 6, 7, 12.1).
+
+Every one must end with the handler's own status, headers and body.
+"""
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI, HTTPException, Request, Response
+
+import stephttp
+from stephttp import step
+from stephttp._core.ops import Op, OpCode
+from tests.realserver import RealServer
+
+KEY = "ab" * 16
+NAP = timedelta(minutes=1)
+TEAPOT = 418
+
+
+class World:
+    """An application with endpoints of all kinds; `done` lists the step bodies that ran."""
+
+    def __init__(self, retries: int = 0) -> None:
+        self.app = app = FastAPI()
+        self.done: list[str] = []
+        self.failures: dict[str, int] = {}
+        self.retries = retries
+
+        @app.post("/sleeps")
+        async def sleeps(request: Request, q: str = "") -> Response:
+            await self.do("before")
+            await step.sleep("nap", NAP)
+            await self.do("after")
+            answer = {
+                "q": q,
+                "body": (await request.body()).decode(),
+                "authorization": request.headers.get("authorization"),
+                "cookie": request.headers.get("cookie"),
+            }
+            return self.answer(answer)
+
+        @app.get("/parallel")
+        async def parallel() -> Response:
+            await self.do("first")
+            await asyncio.gather(
+                self.do("one"),
+                step.sleep("short", NAP),
+                self.do("two"),
+                step.sleep("long", 3 * NAP),
+            )
+            await self.do("last")
+            return self.answer("parallel")
+
+        @app.get("/loop")
+        async def loop() -> Response:
+            for _ in range(4):
+                await self.do("turn")
+                await step.sleep("nap", NAP)
+            return self.answer("loop")
+
+        @app.get("/fails")
+        async def fails() -> Response:
+            stephttp.configure(retries=self.retries)
+            await self.do("fine")
+            await self.do("bad")
+            return self.answer("recovered")
+
+        @app.get("/fails-late")
+        async def fails_late() -> Response:
+            stephttp.configure(retries=self.retries)
+            await step.sleep("nap", NAP)
+            await self.do("bad")
+            return self.answer("recovered")
+
+        @app.get("/catches")
+        async def catches() -> Response:
+            stephttp.configure(retries=self.retries)
+            await step.sleep("nap", NAP)
+            try:
+                await self.do("bad")
+            except (stephttp.StepError, ZeroDivisionError) as error:
+                return self.answer(type(error).__name__)
+            return self.answer("recovered")
+
+        @app.get("/explodes")
+        async def explodes() -> Response:
+            stephttp.configure(retries=self.retries)
+            await step.sleep("nap", NAP)
+            self.fail_if_told("handler")
+            return self.answer("recovered")
+
+        @app.get("/step-then-explodes")
+        async def step_then_explodes() -> Response:
+            stephttp.configure(retries=self.retries)
+            await self.do("bad")
+            self.fail_if_told("handler")
+            await step.sleep("nap", NAP)
+            self.fail_if_told("late handler")
+            return self.answer("recovered")
+
+        @app.get("/refuses")
+        async def refuses() -> Response:
+            await step.sleep("nap", NAP)
+            raise HTTPException(503, "try elsewhere", headers={"x-own": "yes"})
+
+    def answer(self, value: Any) -> Response:
+        response = Response(json.dumps(value), TEAPOT, {"x-own": "yes", "content-type": "text/tea"})
+        response.set_cookie("a", "1")
+        return response
+
+    async def do(self, name: str) -> None:
+        def body() -> None:
+            self.fail_if_told(name)
+            self.done.append(name)
+
+        await step.run(name, body)
+
+    def fail_if_told(self, name: str) -> None:
+        if self.failures.get(name, 0):
+            self.failures[name] -= 1
+            raise ZeroDivisionError(name)
+
+    def behind(self, server: RealServer, **options: Any) -> httpx2.AsyncClient:
+        server.app = server.provider(**options).asgi(self.app)
+        return server.client()
+
+
+def own(final: httpx2.Response) -> Any:
+    """The handler's own answer, whole."""
+    assert final.status_code == TEAPOT, (final.status_code, final.text)
+    assert final.headers["x-own"] == "yes"
+    assert final.headers["content-type"].startswith("text/tea")
+    assert final.headers["set-cookie"].startswith("a=1")
+    return json.loads(final.text)
+
+
+def ended(server: RealServer) -> list[str]:
+    return [run.status for run in server.runs.values()]
+
+
+@pytest.mark.parametrize("key", ["", KEY], ids=["development", "self-hosted"])
+@pytest.mark.parametrize("extra", [False, True], ids=["", "racing"])
+@pytest.mark.parametrize("plan", [False, True], ids=["", "force-plan"])
+async def test_body_query_and_lost_headers_survive(key: str, extra: bool, plan: bool) -> None:
+    server, world = RealServer(key=key, extra=extra, force_plan=plan), World()
+    client = world.behind(server)
+    body = '{ "b":2, "a":1}'
+    headers = {"authorization": "Bearer user", "cookie": "s=1", "content-type": "application/json"}
+    first = await client.post("/sleeps?q=é+1", content=body, headers=headers)
+    expected = {"q": "é 1", "body": body, "authorization": "Bearer user", "cookie": "s=1"}
+    assert own(await server.finish(first)) == expected
+    assert world.done == ["before", "after"]
+    assert ended(server) == ["Completed"]
+    for sent in server.reentries:
+        assert "authorization" not in sent.headers, "the server has no such thing to send"
+    if key:
+        assert all(b"Bearer user" not in call.content for call in server.api)
+
+
+@pytest.mark.parametrize("extra", [False, True], ids=["", "racing"])
+@pytest.mark.parametrize("plan", [False, True], ids=["", "force-plan"])
+@pytest.mark.parametrize(
+    ("path", "bodies"),
+    [
+        ("parallel", ["first", "one", "two", "last"]),
+        ("loop", ["turn"] * 4),
+    ],
+)
+async def test_each_step_runs_once(path: str, bodies: list[str], extra: bool, plan: bool) -> None:
+    server, world = RealServer(extra=extra, force_plan=plan), World()
+    client = world.behind(server)
+    assert own(await server.finish(await client.get(f"/{path}"))) == path
+    assert world.done == bodies
+    assert ended(server) == ["Completed"]
+
+
+@pytest.mark.parametrize("path", ["/fails", "/fails-late", "/catches"])
+@pytest.mark.parametrize("retries", [1, 2, 5])
+async def test_a_step_is_retried_until_it_succeeds(path: str, retries: int) -> None:
+    server, world = RealServer(), World(retries)
+    world.failures = {"bad": retries}
+    client = world.behind(server)
+    assert own(await server.finish(await client.get(path))) == "recovered"
+    assert world.done.count("bad") == 1
+    assert world.failures["bad"] == 0
+
+
+@pytest.mark.parametrize("path", ["/fails", "/fails-late"])
+@pytest.mark.parametrize("retries", [1, 2, 5])
+async def test_a_step_that_never_succeeds_ends_the_run_with_the_handlers_500(
+    path: str, retries: int
+) -> None:
+    server, world = RealServer(), World(retries)
+    world.failures = {"bad": 1000}
+    client = world.behind(server)
+    final = await server.finish(await client.get(path))
+    assert (final.status_code, final.text) == (500, "Internal Server Error")
+    assert ended(server) == ["Completed"]
+    assert 1000 - world.failures["bad"] == retries + 1, "as often as was declared"
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_a_failed_step_can_be_caught(retries: int) -> None:
+    server, world = RealServer(), World(retries)
+    world.failures = {"bad": 1000}
+    client = world.behind(server)
+    caught = own(await server.finish(await client.get("/catches")))
+    assert caught == "ZeroDivisionError", "the failure itself, in the call of the last attempt"
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_a_handler_that_fails_is_retried_and_never_left_hanging(retries: int) -> None:
+    server, world = RealServer(), World(retries)
+    world.failures = {"handler": 1000}
+    client = world.behind(server)
+    final = await server.finish(await client.get("/explodes"))
+    assert (final.status_code, final.text) == (500, "Internal Server Error")
+    assert 1000 - world.failures["handler"] == retries + 1
+    assert ended(server) == ["Completed"]
+
+
+@pytest.mark.parametrize("retries", [1, 3])
+async def test_a_handler_that_recovers_answers(retries: int) -> None:
+    server, world = RealServer(), World(retries)
+    world.failures = {"handler": retries}
+    client = world.behind(server)
+    assert own(await server.finish(await client.get("/explodes"))) == "recovered"
+
+
+@pytest.mark.parametrize("retries", [1, 2, 3, 5])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("late", ["handler", "late handler"])
+async def test_after_a_first_checkpoint_with_a_failed_step_no_run_hangs(
+    retries: int, steps: int, late: str
+) -> None:
+    server, world = RealServer(), World(retries)
+    world.failures = {"bad": min(steps, retries), late: 1000}
+    client = world.behind(server)
+    final = await server.finish(await client.get("/step-then-explodes"))
+    assert (final.status_code, final.text) == (500, "Internal Server Error")
+    assert ended(server) == ["Completed"]
+
+
+async def test_a_5xx_of_the_handlers_own_is_delivered_as_it_is() -> None:
+    server, world = RealServer(), World()
+    client = world.behind(server)
+    final = await server.finish(await client.get("/refuses"))
+    assert (final.status_code, final.json()) == (503, {"detail": "try elsewhere"})
+    assert final.headers["x-own"] == "yes"
+
+
+@pytest.mark.parametrize("path", ["/actions", "/steps"])
+async def test_a_run_survives_that_the_api_is_away_for_a_while(path: str) -> None:
+    server, world = RealServer(key=KEY), World()
+    client = world.behind(server)
+    first = await client.post("/sleeps", content=b"x")
+    back = server.now + 60 + 30
+    server.down = lambda request: request.url.path.endswith(path) and server.now < back
+    assert own(await server.finish(first))["body"] == "x"
+    assert any(answer.status_code == 503 for answer in server.answers)
+
+
+async def test_a_stored_request_that_was_tampered_with_fails_the_run_visibly() -> None:
+    server, world = RealServer(key=KEY), World()
+    client = world.behind(server)
+    first = await client.post("/sleeps", headers={"authorization": "Bearer user"})
+    (run,) = server.runs.values()
+    (kept,) = [memo["data"] for memo in run.memos.values() if "sealed" in str(memo)]
+    kept["sealed"] = kept["sealed"][:-8] + "AAAAAAA="
+    final = await server.finish(first)
+    assert world.done == ["before"], "the handler was not called"
+    assert (server.answers[-1].status_code, ended(server)) == (400, ["Failed"])
+    assert "signing key" in final.json()["error"]
+
+
+async def test_a_wrong_signing_key_fails_the_run_visibly() -> None:
+    server, world = RealServer(key=KEY), World()
+    client = world.behind(server)
+    first = await client.post("/sleeps")
+    server.key = "cd" * 16
+    await server.work()
+    assert (server.answers[-1].status_code, ended(server)) == (401, ["Failed"])
+    assert "x-inngest-signature" in (await server.finish(first)).json()["error"]
+
+
+async def test_every_answer_is_one_that_the_server_understands() -> None:
+    server, world = RealServer(extra=True), World(2)
+    client = world.behind(server)
+    for path in ("/parallel", "/loop", "/fails", "/explodes", "/refuses"):
+        world.failures = {"bad": 1, "handler": 1}
+        await server.finish(await client.get(path))
+    assert len(server.answers) >= 14
+    for answer in server.answers:
+        assert answer.headers["x-inngest-sdk"].startswith("stephttp-py:v")
+        assert answer.headers["x-inngest-req-version"] == "2"
+        value = answer.json()
+        if isinstance(value, list):
+            assert all(op["op"] != "RunComplete" for op in value)
+        else:
+            assert value["op"] == "RunComplete"
+
+
+async def test_a_finished_run_polled_after_its_end_by_checkpoint_keeps_status_and_headers() -> None:
+    server = RealServer()
+    client = stephttp.APIClient("http://inngest.test", transport=server)
+    run_id = "01M81NT13NCCP5V7EQ9MPKSWMT"
+    data = stephttp.NewAPIRunData(domain="http://app.test", method="GET", path="/")
+    step_op = Op(OpCode.STEP_RUN, "a" * 40, "a")
+    run = await client.checkpoint_new_run(run_id, data, step_op)
+    assert await client.get_steps(run_id) == {"a" * 40: {"data": None}}
+    result = stephttp.APIResult(TEAPOT, {"x-q": "1"}, b"teapot", timedelta(seconds=1))
+    await client.checkpoint_response(run, result)
+    url = f"http://inngest.test/v1/http/runs/{run_id}/output?token={run.token}"
+    final = await server.handle_async_request(httpx2.Request("GET", url))
+    assert (final.status_code, final.headers["x-q"], final.text) == (TEAPOT, "1", "teapot")
+    with pytest.raises(stephttp.APIStatusError) as caught:
+        await client.get_steps(run_id)
+    assert caught.value.status == 410
+    await client.aclose()

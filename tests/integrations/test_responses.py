@@ -1,0 +1,406 @@
+"""What the caller of a request that goes async gets, and where the result is served."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI, Request, Response
+
+import stephttp
+from stephttp import (
+    AsyncRequest,
+    AsyncResponseCustom,
+    AsyncResponseRedirect,
+    AsyncResponseToken,
+    step,
+)
+from tests.durable import ENGINE, KEY, durable
+
+NAP = timedelta(minutes=1)
+RESULT = "/_stephttp/result"
+BINARY = bytes(range(256)) * 40
+
+
+def build(response: Any = None, body: bytes = BINARY) -> Any:
+    """An application whose one endpoint waits, then answers with all that a response can have."""
+    app = FastAPI()
+
+    @app.post("/")
+    async def handler(request: Request) -> Response:
+        if response is not None:
+            stephttp.configure(async_response=response)
+        await request.body()
+        await step.sleep("nap", NAP)
+        answer = Response(body, 418, {"content-type": "application/octet-stream", "x-own": "yes"})
+        answer.set_cookie("a", "1")
+        answer.set_cookie("b", "2")
+        return answer
+
+    return lambda provider: provider.asgi(app)
+
+
+def whole(final: httpx2.Response) -> None:
+    assert final.status_code == 418
+    assert final.headers["x-own"] == "yes"
+    cookies = final.headers.get_list("set-cookie")
+    assert [cookie.split(";")[0] for cookie in cookies] == ["a=1", "b=2"]
+    assert final.content == BINARY
+
+
+async def later(world: Any, response: httpx2.Response, path: str, **kwargs: Any) -> httpx2.Response:
+    """Ask for a result that is not there yet, turn the clock, and get it."""
+    waiting = asyncio.ensure_future(world.client.request("GET", path, **kwargs))
+    await world.engine.idle()
+    await world.turn()
+    return await waiting  # type: ignore[no-any-return]
+
+
+async def test_token() -> None:
+    async with durable(build(AsyncResponseToken())) as world:
+        first = await world.client.post("/")
+        assert first.status_code == 200
+        assert first.json().keys() == {"run_id", "token"}
+        assert first.json()["run_id"] == first.headers["x-run-id"]
+        await world.turn()
+        path = f"/v1/http/runs/{first.json()['run_id']}/output?token={first.json()['token']}"
+        whole(await world.api.get(path))
+
+
+async def test_redirect_to_a_url_of_ones_own() -> None:
+    kind = AsyncResponseRedirect(lambda run_id, token: f"https://shop.test/wait/{run_id}#{token}")
+    async with durable(build(kind)) as world:
+        first = await world.client.post("/")
+        assert first.status_code == 303
+        start = f"https://shop.test/wait/{first.headers['x-run-id']}#ey"
+        assert first.headers["location"].startswith(start)
+        await world.turn()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_custom(asynchronous: bool) -> None:
+    seen: list[AsyncRequest] = []
+
+    def answer(request: AsyncRequest) -> stephttp.Response:
+        seen.append(request)
+        return stephttp.Response.of(299, request.run_id, {"X-Mine": "1"})
+
+    async def later_answer(request: AsyncRequest) -> stephttp.Response:
+        await asyncio.sleep(0)
+        return answer(request)
+
+    kind = AsyncResponseCustom(later_answer if asynchronous else answer)
+    async with durable(build(kind), result_path=RESULT) as world:
+        first = await world.client.post("/?a=1", content=b"body", headers={"x-thing": "t"})
+        assert (first.status_code, first.headers["x-mine"]) == (299, "1")
+        assert first.text == first.headers["x-run-id"]
+        (request,) = seen
+        assert (request.method, request.path, request.query) == ("POST", "/", "a=1")
+        assert (request.header(b"x-thing"), request.body) == ("t", b"body")
+        await world.turn()
+        whole(await world.client.get(request.result_url))
+
+
+@pytest.mark.parametrize("result", [None, "text"])
+async def test_a_custom_answer_that_fails_is_an_error_of_the_request_only(result: Any) -> None:
+    def answer(request: AsyncRequest) -> Any:
+        if result is None:
+            raise ZeroDivisionError
+        return result
+
+    async with durable(build(AsyncResponseCustom(answer))) as world:
+        with pytest.raises((ZeroDivisionError, stephttp.ConfigurationError)):
+            await world.client.post("/")
+        await world.turn()
+        rows = (await world.api.get("/v1/runs")).json()["data"]
+        assert [row["status"] for row in rows] == ["Completed"]
+
+
+async def test_the_providers_default_and_the_endpoints_own() -> None:
+    options: Any = {"default_async_response": AsyncResponseToken()}
+    async with durable(build(), **options) as world:
+        assert (await world.client.post("/")).status_code == 200
+    async with durable(build(AsyncResponseRedirect()), **options) as world:
+        assert (await world.client.post("/")).status_code == 303
+
+
+# --- Prefer (RFC 7240) ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [None, RESULT])
+async def test_respond_async(path: str | None) -> None:
+    async with durable(build(), result_path=path) as world:
+        first = await world.client.post("/", headers={"prefer": "respond-async"})
+        assert first.status_code == 202
+        assert first.headers["preference-applied"] == "respond-async"
+        assert int(first.headers["retry-after"]) > 0
+        assert first.json()["run_id"] == first.headers["x-run-id"]
+        await world.turn()
+        client = world.client if path else world.api
+        whole(await client.get(first.headers["location"]))
+
+
+async def test_wait_zero_does_not_wait() -> None:
+    async with durable(build()) as world:
+        first = await world.client.post("/", headers={"prefer": "wait=0"})
+        assert (first.status_code, first.headers["preference-applied"]) == (202, "wait=0")
+
+
+async def test_wait_gets_the_result_that_comes_in_time() -> None:
+    async with durable(build()) as world:
+        waits = asyncio.Event()
+        send = world.to_engine.handle_async_request
+
+        async def noticed(request: httpx2.Request) -> httpx2.Response:
+            if request.url.path.endswith("/output"):
+                waits.set()
+            return await send(request)
+
+        world.to_engine.handle_async_request = noticed  # type: ignore[method-assign]
+        asked = asyncio.ensure_future(world.client.post("/", headers={"prefer": "wait=100"}))
+        await waits.wait()
+        await world.engine.idle()
+        await world.turn()
+        final = await asked
+        whole(final)
+        assert final.headers["content-length"] == str(len(BINARY))
+        assert "access-control-allow-origin" not in final.headers, "that is the application's"
+
+
+async def test_wait_ends_with_202_when_the_result_does_not_come_in_time() -> None:
+    async with durable(build()) as world:
+        limits: list[float] = []
+        send = world.to_engine.handle_async_request
+
+        async def never(request: httpx2.Request) -> httpx2.Response:
+            if request.url.path.endswith("/output"):
+                limits.append(request.extensions["timeout"]["read"])
+                raise httpx2.ReadTimeout("too late", request=request)
+            return await send(request)
+
+        world.to_engine.handle_async_request = never  # type: ignore[method-assign]
+        answer = await world.client.post("/", headers={"prefer": "respond-async, wait=7"})
+        assert (answer.status_code, limits) == (202, [7.0])
+        assert answer.headers["preference-applied"] == "respond-async, wait=7"
+
+
+# --- the result on the API's own origin -------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+async def test_the_result_is_served_by_the_api_itself(key: str) -> None:
+    async with durable(build(), key=key, result_path=RESULT) as world:
+        first = await world.client.post("/")
+        location = first.headers["location"]
+        assert location.startswith(f"{RESULT}?run_id={first.headers['x-run-id']}&token=")
+        final = await later(world, first, location, headers={"origin": "https://front.test"})
+        whole(final)
+        assert final.headers["access-control-allow-origin"] == "https://front.test"
+        assert final.headers["access-control-allow-credentials"] == "true"
+        assert not [name for name in final.headers if name.startswith("x-stephttp-")]
+        again = await world.client.get(location)
+        whole(again)
+        assert again.headers["access-control-allow-origin"] == "*"
+        head = await world.client.head(location)
+        assert (head.status_code, head.content) == (418, b"")
+        assert head.headers["content-length"] == str(len(BINARY))
+
+
+async def test_preflight_and_wrong_questions() -> None:
+    async with durable(build(), result_path=RESULT) as world:
+        asked = {
+            "origin": "https://front.test",
+            "access-control-request-method": "GET",
+            "access-control-request-headers": "x-a",
+        }
+        preflight = await world.client.options(RESULT, headers=asked)
+        assert preflight.status_code == 204
+        assert "GET" in preflight.headers["access-control-allow-methods"]
+        assert preflight.headers["access-control-allow-headers"] == "x-a"
+        assert preflight.headers["access-control-allow-origin"] == "https://front.test"
+        assert (await world.client.post(RESULT)).status_code == 405
+        run_id = "01M81NT13NCCP5V7EQ9MPKSWMT"
+        for query, named in [
+            ("", "run_id"),
+            ("?run_id=../../x&token=t", "run_id"),
+            (f"?run_id={run_id}", "token"),
+            (f"?run_id={run_id}&token=a/b?", "token"),
+        ]:
+            answer = await world.client.get(RESULT + query)
+            assert answer.status_code == 400
+            assert named in answer.json()["error"]
+        assert world.to_engine.requests == [], "nothing of that was passed on"
+        wrong = await world.client.get(f"{RESULT}?run_id={run_id}&token=a.b.c")
+        assert wrong.status_code == 401
+
+
+async def test_a_result_that_takes_longer_than_the_server_waits_is_asked_for_again() -> None:
+    async with durable(build(), result_path=RESULT) as world:
+        first = await world.client.post("/")
+        location = first.headers["location"]
+        send = world.to_engine.handle_async_request
+
+        async def slow(request: httpx2.Request) -> httpx2.Response:
+            async def body() -> AsyncIterator[bytes]:
+                yield b'{"status":"running",'
+                yield b'"message":"run did not end within 5 minutes"}'
+
+            return httpx2.Response(200, content=body())
+
+        async def late(request: httpx2.Request) -> httpx2.Response:
+            assert request.extensions["timeout"]["read"] == 9
+            raise httpx2.ReadTimeout("late", request=request)
+
+        world.to_engine.handle_async_request = slow  # type: ignore[method-assign]
+        answer = await world.client.get(location)
+        assert (answer.status_code, answer.headers["location"]) == (303, location)
+        world.to_engine.handle_async_request = late  # type: ignore[method-assign]
+        answer = await world.client.get(location, headers={"prefer": "wait=9"})
+        assert (answer.status_code, answer.headers["location"]) == (202, location)
+        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
+        world.to_engine.down = True
+        assert (await world.client.get(location)).status_code == 502
+        world.to_engine.down = False
+        whole(await later(world, first, location))
+
+
+async def test_a_caller_who_leaves_ends_the_wait() -> None:
+    async with durable(build(), result_path=RESULT) as world:
+        first = await world.client.post("/")
+        query = first.headers["location"].partition("?")[2]
+        left = asyncio.Event()
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": RESULT,
+            "query_string": query.encode(),
+            "headers": [],
+            "client": ("127.0.0.1", 1),
+        }
+        serving = asyncio.ensure_future(world.to_app.app(scope, receive, send))
+        await world.engine.idle()
+        assert not serving.done()
+        left.set()
+        await serving
+        assert sent == []
+
+
+# --- what is stored, and what is not ----------------------------------------------------------
+
+
+async def test_bodies_can_be_kept_out_of_the_record() -> None:
+    app = FastAPI()
+
+    @app.post("/{kind}")
+    async def handler(kind: str, request: Request) -> str:
+        stephttp.configure(omit_request_body=True, omit_response_body=True)
+        text = (await request.body()).decode()
+        await step.run("a", lambda: 1)
+        if kind == "failed":
+            stephttp.update_omit_response_body(False)
+        if kind == "waits":
+            await step.sleep("nap", NAP)
+        return "answer to " + text
+
+    async with durable(lambda p: p.asgi(app), key=KEY) as world:
+        for kind, stored in (("fine", False), ("failed", True)):
+            answer = await world.client.post(f"/{kind}", content=b"private")
+            assert answer.json() == "answer to private"
+            assert await world.provider.wait()
+            body = world.to_engine.requests[-1].content
+            assert (b"answer to" in body) is stored
+            assert json.loads(body)["event"]["data"]["body"] is None
+        final = await world.follow(await world.client.post("/waits", content=b"private"))
+        assert final.json() == "answer to private"
+        checkpoint = next(r for r in world.to_engine.requests if b'"Sleep"' in r.content)
+        assert b"private" not in checkpoint.content
+        assert json.loads(checkpoint.content)["event"]["data"]["body"] is None
+        assert world.reentries[-1].content == b""
+
+
+async def test_without_encryption_a_body_to_be_hidden_cannot_wait(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = FastAPI()
+
+    @app.post("/")
+    async def handler(request: Request) -> None:
+        stephttp.configure(omit_request_body=True)
+        await request.body()
+        await step.sleep("nap", NAP)
+
+    async with durable(lambda p: p.asgi(app), key=KEY) as world:
+        world.provider.lifecycle.sealer._available = False
+        with caplog.at_level(logging.ERROR):
+            answer = await world.client.post("/", content=b"private")
+        assert answer.status_code == 500
+        assert "stephttp[crypto]" in caplog.text
+        assert "private" not in answer.text
+        assert (await world.client.post("/")).status_code == 303, "there is nothing to hide"
+    assert not any(r.content and b"private" in r.content for r in world.to_engine.requests)
+
+
+async def test_secrets_are_left_out_with_a_warning_without_encryption(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(request: Request) -> list[str | None]:
+        await step.sleep("nap", NAP)
+        return [request.headers.get(name) for name in ("accept-language", "cookie", "x-tenant")]
+
+    headers = {"accept-language": "de", "cookie": "s=1", "x-tenant": "t"}
+    names = {*stephttp.DEFAULT_RESTORE_HEADERS, "x-tenant"}
+    for available, expected in ((False, ["de", None, None]), (True, ["de", "s=1", "t"])):
+        async with durable(lambda p: p.asgi(app), key=KEY, restore_headers=names) as world:
+            world.provider.lifecycle.sealer._available = available
+            caplog.clear()
+            for _ in range(2):
+                first = await world.client.get("/", headers=headers)
+                assert (await world.follow(first)).json() == expected
+            told = [r for r in caplog.records if "stephttp[crypto]" in r.getMessage()]
+            assert len(told) == (0 if available else 1)
+            assert "s=1" not in caplog.text
+
+
+async def test_all_endpoints_can_be_recorded() -> None:
+    app = FastAPI()
+    app.get("/plain")(lambda: "x")
+    for track in (False, True):
+        async with durable(lambda p: p.asgi(app), track_all_endpoints=track) as world:
+            assert (await world.client.get("/plain")).status_code == 200
+            assert await world.provider.wait()
+            rows = (await world.api.get("/v1/runs")).json()["data"]
+            assert len(rows) == int(track)
+
+
+async def test_a_forged_host_does_not_send_a_signed_re_entry_elsewhere() -> None:
+    forged = {"host": "evil.test", "x-forwarded-host": "evil.test", "forwarded": "host=evil.test"}
+    async with durable(build(), key=KEY, trusted_proxies=["0.0.0.0/0"]) as world:
+        first = await world.client.post("/", headers=forged)
+        whole(await world.follow(first))
+        assert {str(r.url.copy_with(path="/")) for r in world.reentries} == {"http://app.test/"}
+        assert all(b"http://evil" not in r.content for r in world.to_engine.requests)
+
+
+async def test_the_environment_name_is_sent() -> None:
+    async with durable(build(), env="feature-1") as world:
+        await world.client.post("/")
+        sent = world.to_engine.requests
+        assert sent
+        assert {r.headers["x-inngest-env"] for r in sent} == {"feature-1"}
+        assert {f"{r.url.scheme}://{r.url.host}" for r in sent} == {ENGINE}
