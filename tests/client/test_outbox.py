@@ -120,3 +120,13 @@ def test_what_a_closed_loop_left_is_delivered_by_the_next() -> None:
     assert server.taken == []
     asyncio.run(second(server, outbox))
     assert server.taken == [b"a"]
+
+
+async def test_the_box_works_as_well_the_tenth_time_as_the_first() -> None:
+    server = Server()
+    outbox = Outbox(server.deliver)
+    for _ in range(10):
+        for n in range(20):
+            assert outbox.put(str(n).encode())
+        assert await outbox.wait()
+    assert len(server.taken) == 200
