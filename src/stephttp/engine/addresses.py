@@ -26,10 +26,10 @@ def which_private(addresses: Sequence[str]) -> str | None:
 
 
 def _is_public(text: str) -> bool:
-    address: IPv4Address | IPv6Address | None = ip_address(text.partition("%")[0])
-    inner = _embedded(address) if isinstance(address, IPv6Address) else None
-    address = inner or address
-    return address is not None and address.is_global and not address.is_multicast
+    address: IPv4Address | IPv6Address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        address = _embedded(address) or address
+    return address.is_global and not address.is_multicast
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:
