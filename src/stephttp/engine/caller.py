@@ -12,6 +12,7 @@ import httpx2
 from stephttp._core.signatures import sign
 from stephttp.engine.answers import Answer
 from stephttp.engine.clock import Clock
+from stephttp.engine.egress import Egress, GuardedTransport
 from stephttp.engine.happenings import Failure, FailureKind
 from stephttp.engine.models import RESUME, Call
 from stephttp.engine.settings import Settings
@@ -33,7 +34,8 @@ class Caller:
         settings: limits, timeouts and keys.
         clock: for the signature's time.
         rng: for request ids.
-        transport: what carries the requests; by default real connections.
+        transport: what carries the requests; by default real connections, to where the settings
+            allow them.
     """
 
     def __init__(
@@ -46,16 +48,16 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
+        limits = httpx2.Limits(
+            max_connections=None,
+            max_keepalive_connections=settings.concurrency,
+            keepalive_expiry=_KEEP_ALIVE,
+        )
         self._client = httpx2.AsyncClient(
-            transport=transport,
+            transport=transport or GuardedTransport(Egress.of(settings), limits),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),
-            limits=httpx2.Limits(
-                max_connections=None,
-                max_keepalive_connections=settings.concurrency,
-                keepalive_expiry=_KEEP_ALIVE,
-            ),
         )
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -20,6 +21,7 @@ from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
+from stephttp.engine.logs import log_event
 from stephttp.engine.models import Call, Change, Errand, RunStatus
 from stephttp.engine.output import Waiters
 from stephttp.engine.realtime import Channels, failed_event
@@ -61,6 +63,7 @@ class Executor:
         self._slot = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
+        self._draining = False
         self._moved = asyncio.Event()
 
     def moment(self) -> Moment:
@@ -82,13 +85,29 @@ class Executor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def drain(self) -> None:
+        """Call no further endpoints; the calls that are under way go on."""
+        if not self._draining:
+            self._draining = True
+            log_event(log, logging.INFO, "engine.drain", "no new calls", calls=len(self._calls))
+
+    async def quiet(self) -> None:
+        """Return once no endpoint is being called; for after `drain`."""
+        while self._looking or self._calls:
+            self._moved.clear()
+            await self._moved.wait()
+
     def follow(self, change: Change) -> None:
         """A change was stored: wake whom it concerns."""
         if change.ended:
-            self._waiters.wake(change.run.run_id)
-            if change.run.status is RunStatus.FAILED:
-                end = failed_event(change.run.error or b"null")
-                self._channels.publish(change.run.run_id, end)
+            run = change.run
+            self._waiters.wake(run.run_id)
+            if run.status is RunStatus.FAILED:
+                end = failed_event(run.error or b"null")
+                self._channels.publish(run.run_id, end)
+            log_event(
+                log, logging.INFO, "run.end", "run ended", run_id=run.run_id, status=run.status
+            )
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
         for other in change.others:
@@ -106,13 +125,15 @@ class Executor:
             while len(self._calls) >= self._settings.concurrency:
                 self._slot.clear()
                 await self._slot.wait()
+            if self._draining:
+                return
             self._looking = True
             try:
                 await self._claim()
             except StoreClosedError:
                 return
-            except Exception:
-                log.exception("could not look for due work; trying again")
+            except Exception as error:
+                self._storage_failed(error, "cannot look for due work; trying again")
                 await self._timers.pause(_PAUSE)
                 self._timers.poke(self._clock.now_ms())
             finally:
@@ -140,15 +161,13 @@ class Executor:
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
 
-    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
-        unit = partial(work.settle, call=call, outcome=outcome, at=self.moment())
-        await self._store.write(unit, self.follow)
-
     async def _call(self, call: Call) -> None:
         try:
+            begun_ms = self._clock.now_ms()
             answer = await self._caller.call(call)
             now_ms = self._clock.now_ms()
             outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
+            _log_call(call, answer, outcome, now_ms - begun_ms)
             try:
                 await self._settle(call, outcome)
             except (sqlite3.DataError, ValueError, OverflowError) as error:
@@ -170,14 +189,9 @@ class Executor:
     async def _fetch(self, errand: Errand) -> None:
         try:
             memo = await self._gateway.fetch(errand.spec)
-            unit = partial(
-                work.deliver,
-                run_id=errand.run_id,
-                step_id=errand.step_id,
-                memo=memo,
-                at=self.moment(),
-            )
-            await self._store.write(unit, self.follow)
+            run_id, step_id = errand.run_id, errand.step_id
+            unit = partial(work.deliver, run_id=run_id, step_id=step_id, memo=memo)
+            await self._keep(run_id, unit)
         except StoreClosedError:
             pass
         except Exception:
@@ -188,3 +202,50 @@ class Executor:
             del self._errands[errand.run_id, errand.step_id]
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
+
+    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
+        await self._keep(call.run_id, partial(work.settle, call=call, outcome=outcome))
+
+    async def _keep(self, run_id: str, unit: Callable[..., Change]) -> None:
+        """Store what came of a call, however long that takes: asking again for it would mean to
+        do the work again whose result is already here."""
+        while True:
+            try:
+                await self._store.write(partial(unit, at=self.moment()), self.follow)
+            except sqlite3.OperationalError as error:
+                # The disk is full, or read-only, or fails.
+                self._storage_failed(error, "holding an answer", run_id)
+                await self._timers.pause(_PAUSE)
+            else:
+                return
+
+    def _storage_failed(self, error: Exception, message: str, run_id: str | None = None) -> None:
+        fault = None if isinstance(error, sqlite3.Error) else error
+        log_event(log, logging.ERROR, "storage.failed", message, run_id=run_id, error=str(error))
+        if fault is not None:
+            log.error("unexpected", exc_info=fault)
+
+
+def _log_call(
+    call: Call, answer: Answer | Failure, outcome: OpsAnswer | PlainAnswer | Failure, took_ms: int
+) -> None:
+    failure = outcome if isinstance(outcome, Failure) else None
+    # What an endpoint says of its failure may hold anything, so only what never reached one is
+    # told in full.
+    detail = answer.message if isinstance(answer, Failure) else None
+    log_event(
+        log,
+        logging.INFO if failure is None else logging.WARNING,
+        "reentry",
+        "endpoint called",
+        run_id=call.run_id,
+        job_id=call.job_id,
+        attempt=call.attempt,
+        method=call.method,
+        origin=call.domain,
+        status=answer.status if isinstance(answer, Answer) else None,
+        failure=failure.kind.value if failure else None,
+        error=failure.name if failure else None,
+        detail=detail,
+        duration_ms=took_ms,
+    )

@@ -68,6 +68,14 @@ class Settings:
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
         max_idle_answers: how many answers in a row may bring a run no further.
+        retain: seconds that a run is kept after its end. None: for ever.
+        sweep_interval: seconds between two looks for what is to be deleted.
+        allow_hosts: which endpoints may be called, see `egress.parse_rule`. None: all of them.
+        private_hosts: whether endpoints may have private, loopback and other addresses that are
+            not public, without being named in `allow_hosts`.
+        rate_limit: requests a second that one client address may send to the routes that need no
+            signing key (outputs, events). 0: any number.
+        rate_burst: how many of them may come at once.
         event_keys: keys that events may be sent with. None: any key will do, unless there are
             signing keys; then no events are taken.
         event_lookback: seconds; a wait also sees events that arrived this long before it.
@@ -99,6 +107,12 @@ class Settings:
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000
     max_idle_answers: int = 10
+    retain: float | None = None
+    sweep_interval: float = 60.0
+    allow_hosts: tuple[str, ...] = ()
+    private_hosts: bool = True
+    rate_limit: float = 0.0
+    rate_burst: int = 200
     event_keys: tuple[str, ...] = field(default=(), repr=False)
     event_lookback: float = 0.0
     event_dedupe: float = 86_400.0
@@ -126,6 +140,8 @@ class Settings:
         for name in ("event_lookback", "event_dedupe"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
+        if self.retain is not None and not 0 < self.retain < float("inf"):
+            raise ConfigurationError("retain must be a positive number of seconds")
 
     @property
     def kind(self) -> str:

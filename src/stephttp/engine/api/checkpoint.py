@@ -55,6 +55,9 @@ async def first(request: Request) -> Response:
     run_id = parse_run_id(message.run_id)
     event, data = message.event, message.event.data
     _check_endpoint(data)
+    forbidden = engine.egress.refuse_origin(data.domain)
+    if forbidden:
+        raise Refused(f"event.data.domain: {forbidden}", 403)
     now_ms = engine.clock.now_ms()
     slug = data.fn or f"{data.method} {data.path}"
     app_id, fn_id = ids(data.domain, slug)

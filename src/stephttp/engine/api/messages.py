@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from stephttp._core.ops import Op
 from stephttp.engine.clock import rfc3339
+from stephttp.engine.logs import log_event
 from stephttp.engine.models import Refused
 
 if TYPE_CHECKING:
@@ -21,7 +23,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
+CORS = {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "*",
+    "vary": "Origin",
+}
+"""For what pages of any origin may read: outputs, whose token is the permission."""
+
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+_EVENT_PATH = re.compile(r"/e/[^/]+")
+_LOGGED_PATH = 200
 _MOST_LISTED = 100
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
@@ -197,3 +210,31 @@ def wrapped(data: Any, now_ms: int) -> Response:
 def error_response(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """An error answer of the API."""
     return json_response({"error": message, "data": None, "status": status}, status, headers)
+
+
+def refuse(
+    request: Request,
+    message: str,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    level: int = logging.INFO,
+) -> Response:
+    """An error answer of the API, and a line in the log."""
+    log_refusal(request, status, message, level)
+    return error_response(message, status, headers)
+
+
+def log_refusal(request: Request, status: int, reason: str, level: int) -> None:
+    """Log that a request was not done. Neither its query nor an event key gets into the log."""
+    log_event(
+        log,
+        level,
+        "request.refused",
+        "request refused",
+        run_id=request.path_params.get("run"),
+        status=status,
+        reason=reason,
+        method=request.method,
+        path=_EVENT_PATH.sub("/e/…", request.url.path[:_LOGGED_PATH]),
+        client=request.client.host if request.client else None,
+    )

@@ -109,6 +109,24 @@ DELETE FROM timers WHERE run_id = ?
 -- name: timers_by_due
 SELECT run_id, step_id, kind, due_ms FROM timers ORDER BY due_ms
 
+-- name: run_tables
+SELECT tables.name
+FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns
+WHERE tables.type = 'table' AND columns.name = 'run_id'
+ORDER BY tables.name = 'runs'
+
+-- name: runs_to_purge
+SELECT run_id FROM runs WHERE ended_ms < :before_ms ORDER BY ended_ms LIMIT :limit
+
+-- name: purge_events
+DELETE FROM events WHERE seq IN (
+    -- Only the oldest are looked at, whatever their time is.
+    SELECT seq FROM (SELECT seq, received_ms FROM events ORDER BY seq LIMIT :limit)
+    WHERE received_ms < :before_ms)
+
+-- name: purge_cancellations
+DELETE FROM cancellations WHERE started_before_ms < ?
+
 -- name: displace_wait
 UPDATE timers SET key = NULL WHERE run_id = ? AND step_id = ?
 

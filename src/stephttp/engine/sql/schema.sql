@@ -39,6 +39,9 @@
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
 -- forgotten), and a run of any other status has none (it cannot be woken).
 --
+-- What has a column run_id belongs to that run: retention deletes it with the run, some time after
+-- the run's end. Events and cancellations go when they are as old. checks.sql holds the rules above as queries.
+--
 -- Times end in _ms (milliseconds since the epoch) or _ns (nanoseconds). JSON is stored as
 -- BLOB, exactly as it arrived. Big columns come last, so that reading the small ones of a row
 -- does not touch their pages.
@@ -85,6 +88,7 @@ CREATE TABLE runs (
     invoked_by      TEXT                          -- '<run id>.<step id>' of who waits for it
 ) STRICT;
 
+CREATE INDEX runs_by_end ON runs (ended_ms) WHERE ended_ms IS NOT NULL;
 CREATE INDEX runs_by_event ON runs (event_id);
 CREATE INDEX open_runs ON runs (fn_id) WHERE ended_ms IS NULL;
 
@@ -113,9 +117,9 @@ CREATE TABLE timers (
     due_ms          INTEGER NOT NULL,
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
-    job_id          TEXT    NOT NULL,             -- of a planned step's calls; else empty
-    attempt         INTEGER NOT NULL,             -- counted failures of that job
-    unreached       INTEGER NOT NULL,             -- uncounted failures of that job
+    job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
+    attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job
+    unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
     payload         BLOB,                         -- JSON: a request to make
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
