@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
@@ -96,22 +95,14 @@ def processes(typescript_app: Path) -> Generator[tuple[str, str]]:
         yield dev.wait_for(r"listening on (http://\S+)")[1], engine
 
 
-_ENGINE = """
-import socket, sys, uvicorn
-from stephttp.engine import Settings, create_app
-listener = socket.create_server(("127.0.0.1", 0))
-app = create_app(Settings(signing_keys=(sys.argv[1],)))
-print(f"engine ready on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
-"""
-
-
 @contextmanager
-def signed_peer(app: Path, engine_key: str, **environment: str) -> Generator[Peer]:
-    """An engine with a signing key, and an app that is told about keys by `environment`."""
-    with Process([sys.executable, "-c", _ENGINE, engine_key]) as server:
-        engine = server.wait_for(r"engine ready on (http://\S+)")[1]
-        env = {"INNGEST_BASE_URL": engine, "INNGEST_EVENT_KEY": "key", **environment}
+def signed_peer(app: Path, db: Path, engine_key: str, **environment: str) -> Generator[Peer]:
+    """`stephttp start` with a signing key, and an app that is told about keys by `environment`."""
+    command = [*STEPHTTP, "start", "--port", "0", "--db", str(db), "--log-format", "text"]
+    keys = ["--signing-key", engine_key, "--event-key", "event-key", "--allow-host", "127.0.0.1"]
+    with Process([*command, *keys]) as server:
+        engine = server.wait_for(r'engine\.start engine ready url="(\S+)"')[1]
+        env = {"INNGEST_BASE_URL": engine, "INNGEST_EVENT_KEY": "event-key", **environment}
         with Process(["node", str(app / "app.mjs")], env=env) as node:
             address = node.wait_for(r"listening on (http://\S+)")[1]
             peer = Peer(address, engine, key=f"k{next(_KEYS)}")

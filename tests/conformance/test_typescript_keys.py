@@ -1,4 +1,4 @@
-"""The real TypeScript SDK in cloud mode: everything is signed and checked on both sides."""
+"""The real TypeScript SDK against `stephttp start`: signed and checked on both sides."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _OTHER = "signkey-prod-" + "00ff00ff" * 8
     ],
     ids=["right key", "fallback key"],
 )
-def test_runs_go_on_after_a_sleep(typescript_app: Path, keys: dict[str, str]) -> None:
-    with signed_peer(typescript_app, _KEY, **keys) as peer:
+def test_runs_go_on_after_a_sleep(
+    typescript_app: Path, tmp_path: Path, keys: dict[str, str]
+) -> None:
+    with signed_peer(typescript_app, tmp_path / "db", _KEY, **keys) as peer:
         assert json.loads(peer.outcome("/sleep").json()) == {"s": "helloworld!"}
         assert json.loads(peer.outcome("/parallel").json()) == [1, 2, None, "after"]
         # The real server signs this body as it is, and the SDK refuses that (J9).
@@ -38,8 +40,8 @@ def test_runs_go_on_after_a_sleep(typescript_app: Path, keys: dict[str, str]) ->
             assert json.loads(answer.json()) == {"s": "helloworld!"}
 
 
-def test_an_app_with_a_wrong_key_cannot_begin_a_run(typescript_app: Path) -> None:
-    with signed_peer(typescript_app, _KEY, INNGEST_SIGNING_KEY=_OTHER) as peer:
+def test_an_app_with_a_wrong_key_cannot_begin_a_run(typescript_app: Path, tmp_path: Path) -> None:
+    with signed_peer(typescript_app, tmp_path / "db", _KEY, INNGEST_SIGNING_KEY=_OTHER) as peer:
         response = peer.get("/sleep")
         assert response.status_code == 500
         runs = peer.http.get(f"{peer.engine}/v1/runs").json()["data"]
