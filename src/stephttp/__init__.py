@@ -8,6 +8,8 @@ app = provider.asgi(app)
 """
 
 from stephttp import step
+from stephttp._core.adapters import AIAdapter, ModelAdapter
+from stephttp._core.values import Event, FetchResponse, Signal
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import (
@@ -19,6 +21,7 @@ from stephttp.errors import (
     NestedStepError,
     NonRetriableError,
     OutsideRunError,
+    RetryAfterError,
     StepError,
     StephttpError,
     StepResultError,
@@ -28,16 +31,22 @@ from stephttp.errors import (
 from stephttp.provider import Provider, configure, setup
 
 __all__ = [
+    "AIAdapter",
     "APIConnectionError",
     "APIError",
     "APIStatusError",
     "ASGIMiddleware",
     "CannotWaitError",
     "ConfigurationError",
+    "Event",
+    "FetchResponse",
+    "ModelAdapter",
     "NestedStepError",
     "NonRetriableError",
     "OutsideRunError",
     "Provider",
+    "RetryAfterError",
+    "Signal",
     "StepError",
     "StepResultError",
     "StephttpError",

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from stephttp._client.endpoints import REQUEST_VERSION, SDK
 from stephttp._client.lifecycle import Resumed, claims_reentry, unavailable
-from stephttp._context import RunScope, current_run
+from stephttp._context import RunScope, current_run, enter
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
@@ -149,6 +149,7 @@ class _Live:
         run, provider = self._run, self._provider
         self._started = provider.now_ns()
         scope = RunScope(run, provider.now_ns)
+        scope.provider = provider
         error = await _call(self._app, self._scope, self._recording_receive, self._out, scope)
         if run.suspended:
             await self._suspend(scope)
@@ -261,6 +262,7 @@ class _Resumed:
         """Run the handler. Returns the answer to the server, and what the handler raised."""
         scope = self._restored(scope)
         run_scope = RunScope(self._run, self._provider.now_ns, self._flush_soon)
+        run_scope.provider = self._provider
         try:
             replay = _Replay(self._request.body, receive)
             error = await _call(app, scope, replay, self._keep, run_scope)
@@ -290,7 +292,7 @@ class _Resumed:
         else:
             response.body = self._body.join()
         text = None if error is None else describe(error)
-        return self._provider.lifecycle.conclude(self._resumed, response, text)
+        return self._provider.lifecycle.conclude(self._resumed, response, text, error)
 
     async def _keep(self, message: Message) -> None:
         if self._run.suspended:
@@ -351,7 +353,8 @@ async def _call(
     """
     run = run_scope.run
     scope[_MARK] = run.run_id
-    token = current_run.set(run_scope)
+    request = (scope["method"], scope["path"], scope.get("query_string"), scope["headers"])
+    token = enter(run_scope, request)
     error: BaseException | None = None
     try:
         await app(scope, receive, send)

@@ -18,6 +18,7 @@ from stephttp._client.flow import Keys
 from stephttp._client.lifecycle import Lifecycle
 from stephttp._client.outbox import Outbox
 from stephttp._context import current_run
+from stephttp._core.run import check_retries
 from stephttp.options import MAX_BODY_BYTES, Settings, resolve
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from stephttp.asgi import ASGIApp, ASGIMiddleware
 
-MAX_RETRIES = 20
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that a shutting-down application waits for its finished runs to be delivered."""
 
@@ -36,6 +36,7 @@ def setup(
     signing_key: str | None = None,
     signing_key_fallback: str | None = None,
     base_url: str | None = None,
+    event_key: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> Provider:
     """Configure durable endpoints for one API.
@@ -50,6 +51,8 @@ def setup(
         base_url: origin of the engine or server. Default: `INNGEST_BASE_URL`; then, with
             `INNGEST_DEV` set, that variable if it is a URL, else `http://127.0.0.1:8288`; then
             `https://api.inngest.com`.
+        event_key: for `step.send_event`; default `INNGEST_EVENT_KEY`. A development server needs
+            none.
         max_body_bytes: the largest request body (bytes) of a run that may wait, and the largest
             response body that is kept with a finished run.
 
@@ -62,6 +65,7 @@ def setup(
             signing_key=signing_key,
             signing_key_fallback=signing_key_fallback,
             base_url=base_url,
+            event_key=event_key,
             max_body_bytes=max_body_bytes,
         )
     )
@@ -161,8 +165,7 @@ def configure(*, id: str | None = None, retries: int | None = None) -> None:
     Raises:
         ValueError: a value is out of range.
     """
-    if retries is not None and not 0 <= retries <= MAX_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")
+    check_retries(retries)
     if id is not None and not id:
         raise ValueError("id must not be empty; leave it out for the default")
     scope = current_run.get()

@@ -101,7 +101,8 @@ def test_a_backup_that_is_not_whole_replaces_nothing(tmp_path: Path) -> None:
     source, copy = tmp_path / "db", tmp_path / "copy"
     connection = database.open_for_writing(str(source))
     connection.execute(
-        "INSERT INTO timers (run_id, step_id, kind, due_ms) VALUES ('nobody', '', 'resume', 1)"
+        "INSERT INTO timers (run_id, step_id, kind, due_ms, job_id, attempt, unreached) "
+        "VALUES ('nobody', '', 'resume', 1, '', 0, 0)"
     )
     connection.close()
     copy.write_text("an old one")

@@ -17,8 +17,9 @@ from .support import DONE, OTHER, RUN, A, B, Z, answer, sleep, step, step_error,
 
 BREAKS = {
     "an async run has at least one timer": f"DELETE FROM timers WHERE run_id = '{RUN}'",
-    "only async runs have timers": "INSERT INTO timers (run_id, step_id, kind, due_ms) "
-    "VALUES ('nobody', '', 'resume', 1)",
+    "only async runs have timers": "INSERT INTO timers "
+    "(run_id, step_id, kind, due_ms, job_id, attempt, unreached) "
+    "VALUES ('nobody', '', 'resume', 1, '', 0, 0)",
     "a step belongs to a run": "UPDATE steps SET run_id = 'nobody' "
     f"WHERE run_id = '{OTHER}' AND step_id = '{A}'",
     "a timer of a step belongs to a step that is not over (over, if it is a wake)": ""

@@ -141,9 +141,14 @@ def test_numbers_of_migrations_have_no_gaps() -> None:
             sql.numbered(names)
 
 
-@pytest.mark.parametrize("version", range(1, database.newest_version()))
-def test_a_migrated_file_is_like_a_new_one(tmp_path: Path, version: int) -> None:
-    """Every released schema is kept in `data`, and becomes the present one."""
+def test_migrated_files_are_like_new_ones(tmp_path: Path) -> None:
+    """Every released schema is kept in `data`, and becomes the present one. None is, so far."""
+    for version in range(1, database.newest_version()):
+        (tmp_path / str(version)).mkdir()
+        check_migration(tmp_path / str(version), version)
+
+
+def check_migration(tmp_path: Path, version: int) -> None:
     released = Path(__file__).parent / "data" / f"schema-{version}.sql"
     path = tmp_path / "old"
     with closing(sqlite3.connect(path)) as connection:

@@ -28,8 +28,8 @@ _ROOM = MAX_CHECKPOINT_BYTES - 1024
 """For the ops of one checkpoint of steps, beside its own fields."""
 
 SDK = f"stephttp-py:v{__version__}"
-_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
-_ACTIONS_HEADERS = {**_HEADERS, "x-stephttp-accept": "pending"}
+JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
+_ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
 
 
 class NewAPIRunData(Struct):
@@ -94,7 +94,7 @@ def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
 
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
-    return Call("POST", "/v1/http/runs", body, _HEADERS)
+    return Call("POST", "/v1/http/runs", body, JSON_HEADERS)
 
 
 def read_new_run(answer: Answer) -> CheckpointRun:
@@ -112,7 +112,7 @@ def read_new_run(answer: Answer) -> CheckpointRun:
 def post_steps(run_id: str, ops: list[Op], now_ms: int) -> Call:
     """Send further ops of a run."""
     body = encode_struct(_Steps(run_id, ops, now_ms))
-    return Call("POST", f"/v1/http/runs/{run_id}/steps", body, _HEADERS)
+    return Call("POST", f"/v1/http/runs/{run_id}/steps", body, JSON_HEADERS)
 
 
 def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stephttp._core.ops import ErrorInfo, Op, OpCode
+from stephttp.engine import waits
 from stephttp.engine.draft import Draft
 from stephttp.engine.happenings import Origin
 from stephttp.engine.models import TARGETED, Refused, RunStatus, Timer, TimerKind
@@ -47,13 +48,14 @@ def step_error(draft: Draft, op: Op, field: str) -> None:
         draft.waits = True
         return
     failures = draft.known[op.id].attempts + 1 if op.id in draft.known else 1
-    final = draft.hints.no_retry or op.error.no_retry is True or failures > draft.run.retries
+    limit, asked_ms = waits.retry_wishes(op, field, draft.run.retries, draft.at.now_ms)
+    final = draft.hints.no_retry or op.error.no_retry is True or failures > limit
     if final:
         step_failed(draft, op, field)
         draft.again = True
         return
     draft.write(op, field, failures, None)
-    delay = draft.hints.retry_after_ms
+    delay = draft.hints.retry_after_ms if asked_ms is None else asked_ms
     if delay is None:
         delay = draft.at.settings.retry.delay_ms(failures - 1, draft.at.rng)
     due_ms = draft.at.now_ms + delay
