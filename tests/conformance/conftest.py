@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Generator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,22 @@ def processes(typescript_app: Path) -> Generator[tuple[str, str]]:
     with Process(command) as dev:
         engine = dev.wait_for(r"engine ready on (http://\S+)")[1]
         yield dev.wait_for(r"listening on (http://\S+)")[1], engine
+
+
+@contextmanager
+def signed_peer(app: Path, db: Path, engine_key: str, **environment: str) -> Generator[Peer]:
+    """`stephttp start` with a signing key, and an app that is told about keys by `environment`."""
+    command = [*STEPHTTP, "start", "--port", "0", "--db", str(db), "--log-format", "text"]
+    keys = ["--signing-key", engine_key, "--event-key", "event-key", "--allow-host", "127.0.0.1"]
+    with Process([*command, *keys]) as server:
+        engine = server.wait_for(r'engine\.start engine ready url="(\S+)"')[1]
+        env = {"INNGEST_BASE_URL": engine, "INNGEST_EVENT_KEY": "event-key", **environment}
+        with Process(["node", str(app / "app.mjs")], env=env) as node:
+            address = node.wait_for(r"listening on (http://\S+)")[1]
+            peer = Peer(address, engine, key=f"k{next(_KEYS)}")
+            peer.http.headers["authorization"] = f"Bearer {engine_key}"
+            with peer.http:
+                yield peer
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ UNSEEN = [
         "A rule with a hole is none.",
     ),
     Difference(
-        "Redirects that a gateway request meets are followed.",
+        "What it does with redirects that a gateway request meets is not known to us.",
         "They are its result.",
         "A public host could lead the engine to a private one.",
     ),

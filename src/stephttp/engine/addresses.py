@@ -27,8 +27,8 @@ def which_private(addresses: Sequence[str]) -> str | None:
 
 def _is_public(text: str) -> bool:
     address: IPv4Address | IPv6Address = ip_address(text.partition("%")[0])
-    inner = _embedded(address) if isinstance(address, IPv6Address) else None
-    address = inner or address
+    if isinstance(address, IPv6Address):
+        address = _embedded(address) or address
     return address.is_global and not address.is_multicast
 
 

@@ -64,8 +64,8 @@ class Engine:
         self.rng = rng or Random()
         self.store = Store(settings.db_path)
         self.waiters = Waiters()
-        self.egress = Egress.of(settings)
         self.channels = Channels()
+        self.egress = Egress.of(settings)
         self._caller = Caller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings)
         self.executor = Executor(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -101,11 +102,12 @@ class Executor:
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)
+            if run.status is RunStatus.FAILED:
+                end = failed_event(run.error or b"null")
+                self._channels.publish(run.run_id, end)
             log_event(
                 log, logging.INFO, "run.end", "run ended", run_id=run.run_id, status=run.status
             )
-            if run.status is RunStatus.FAILED:
-                self._channels.publish(run.run_id, failed_event(run.error or b"null"))
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
         for other in change.others:
@@ -184,37 +186,12 @@ class Executor:
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
 
-    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
-        """Store what came of a call, however long that takes: asking again for it would mean to
-        do the work again whose result is already here."""
-        while True:
-            unit = partial(work.settle, call=call, outcome=outcome, at=self.moment())
-            try:
-                await self._store.write(unit, self.follow)
-            except sqlite3.OperationalError as error:
-                # The disk is full, or read-only, or fails.
-                self._storage_failed(error, "holding an answer", call.run_id)
-                await self._timers.pause(_PAUSE)
-            else:
-                return
-
-    def _storage_failed(self, error: Exception, message: str, run_id: str | None = None) -> None:
-        fault = None if isinstance(error, sqlite3.Error) else error
-        log_event(log, logging.ERROR, "storage.failed", message, run_id=run_id, error=str(error))
-        if fault is not None:
-            log.error("unexpected", exc_info=fault)
-
     async def _fetch(self, errand: Errand) -> None:
         try:
             memo = await self._gateway.fetch(errand.spec)
-            unit = partial(
-                work.deliver,
-                run_id=errand.run_id,
-                step_id=errand.step_id,
-                memo=memo,
-                at=self.moment(),
-            )
-            await self._store.write(unit, self.follow)
+            run_id, step_id = errand.run_id, errand.step_id
+            unit = partial(work.deliver, run_id=run_id, step_id=step_id, memo=memo)
+            await self._keep(run_id, unit)
         except StoreClosedError:
             pass
         except Exception:
@@ -225,6 +202,28 @@ class Executor:
             del self._errands[errand.run_id, errand.step_id]
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
+
+    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
+        await self._keep(call.run_id, partial(work.settle, call=call, outcome=outcome))
+
+    async def _keep(self, run_id: str, unit: Callable[..., Change]) -> None:
+        """Store what came of a call, however long that takes: asking again for it would mean to
+        do the work again whose result is already here."""
+        while True:
+            try:
+                await self._store.write(partial(unit, at=self.moment()), self.follow)
+            except sqlite3.OperationalError as error:
+                # The disk is full, or read-only, or fails.
+                self._storage_failed(error, "holding an answer", run_id)
+                await self._timers.pause(_PAUSE)
+            else:
+                return
+
+    def _storage_failed(self, error: Exception, message: str, run_id: str | None = None) -> None:
+        fault = None if isinstance(error, sqlite3.Error) else error
+        log_event(log, logging.ERROR, "storage.failed", message, run_id=run_id, error=str(error))
+        if fault is not None:
+            log.error("unexpected", exc_info=fault)
 
 
 def _log_call(

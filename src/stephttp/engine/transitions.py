@@ -64,20 +64,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import msgspec
-
 from stephttp._core.ids import COMPLETE
-from stephttp._core.ops import ErrorInfo, Op, OpCode
-from stephttp.engine import waiting, waits
+from stephttp._core.ops import Op, OpCode
+from stephttp.engine import failures, planned, waiting, waits
 from stephttp.engine.draft import Draft, new_job_id
-from stephttp.engine.gateway import read_gateway
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.models import (
     RESUME,
     SEPARATE,
-    TARGETED,
     WAITS,
-    Call,
     Change,
     Refused,
     Run,
@@ -86,7 +81,7 @@ from stephttp.engine.models import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.results import complete_result, error_json, error_memo, op_data
+from stephttp.engine.results import complete_result, error_json, op_data
 
 
 def apply_ops(
@@ -110,8 +105,8 @@ def apply_ops(
         field = f"{root}[{index}]"
         if not op.id:
             raise Refused(f"{field}.id: must not be empty")
-        if op.id == COMPLETE and op.op in HANDLER_FAILURES and origin is Origin.CHECKPOINT:
-            _handler_failed(draft, op)
+        if op.id == COMPLETE and op.op in failures.HANDLER_FAILURES and origin is Origin.CHECKPOINT:
+            failures.handler_failed(draft, op)
         else:
             OPS[op.op](draft, op, field)
     return draft.settle()
@@ -140,25 +135,6 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
         dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
         call=resume is not None and resume.due_ms <= at.now_ms,
     )
-
-
-def is_stale(snapshot: Snapshot, call: Call) -> bool:
-    """Whether the run has moved on since `call` began, so that its outcome is no news."""
-    if snapshot.run.status.ended:
-        return True
-    timer = snapshot.timers.get(call.step_id)
-    if timer is None:
-        return True
-    run = snapshot.run
-    current = (run.job_id, run.attempt) if call.step_id == RESUME else (timer.job_id, timer.attempt)
-    return current != (call.job_id, call.attempt)
-
-
-def is_superseded(snapshot: Snapshot, job_id: str, generation: int) -> bool:
-    """Whether the run has begun a later generation of a job, counted from 1."""
-    jobs = {snapshot.run.job_id: snapshot.run.attempt}
-    jobs |= {timer.job_id: timer.attempt for timer in snapshot.timers.values() if timer.job_id}
-    return generation < jobs.get(job_id, 0) + 1
 
 
 def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Change:
@@ -249,78 +225,9 @@ def _bare_step(draft: Draft, op: Op, field: str) -> None:
     draft.save(op, field, op_data(op))
 
 
-def _step_failed(draft: Draft, op: Op, field: str) -> None:
-    if op.error is None:
-        raise Refused(f"{field}.error: a {op.op.value} needs an error")
-    fresh = not draft.settled(op)
-    draft.save(op, field, b'{"error":' + error_memo(op.error) + b"}")
-    if fresh and draft.origin is Origin.ANSWER:
-        draft.again = True
-
-
-def _handler_failed(draft: Draft, op: Op) -> None:
-    """The handler itself failed while it answered the first request."""
-    error = op.error or ErrorInfo()
-    # JS sends no more than `{}` as its error.
-    name, message = error.name or "Error", error.message or "the handler failed"
-    if op.op is OpCode.STEP_FAILED or error.no_retry is True or draft.run.retries == 0:
-        draft.end(RunStatus.FAILED, None, error_json(name, message))
-        return
-    draft.resume(draft.at.settings.retry.delay_ms(0, draft.at.rng))
-    draft.run = replace(draft.run, attempt=1, last_error=f"{name}: {message}")
-
-
-def _step_error(draft: Draft, op: Op, field: str) -> None:
-    if op.error is None:
-        raise Refused(f"{field}.error: a {op.op.value} needs an error")
-    if draft.settled(op):
-        return
-    timer = draft.timers.get(op.id)
-    if timer is not None and timer.kind not in TARGETED:
-        draft.waits = True
-        return
-    failures = draft.known[op.id].attempts + 1 if op.id in draft.known else 1
-    limit, asked_ms = waits.retry_wishes(op, field, draft.run.retries, draft.at.now_ms)
-    final = draft.hints.no_retry or op.error.no_retry is True or failures > limit
-    if final:
-        _step_failed(draft, op, field)
-        draft.again = True
-        return
-    draft.write(op, field, failures, None)
-    delay = draft.hints.retry_after_ms if asked_ms is None else asked_ms
-    if delay is None:
-        delay = draft.at.settings.retry.delay_ms(failures - 1, draft.at.rng)
-    due_ms = draft.at.now_ms + delay
-    if timer is not None:
-        draft.start(replace(timer, due_ms=due_ms, attempt=failures, unreached=0))
-    else:
-        draft.start(Timer(op.id, TimerKind.RETRY, due_ms))
-    draft.waits = True
-
-
 def _sleep(draft: Draft, op: Op, field: str) -> None:
     due_ms = waits.sleep_until_ms(op, field, draft.at.now_ms)
     draft.wait(op, field, Timer(op.id, TimerKind.SLEEP, due_ms))
-
-
-def _step_planned(draft: Draft, op: Op, field: str) -> None:
-    if draft.settled(op):
-        return
-    draft.waits = True
-    if op.id in draft.timers:
-        return
-    known = draft.known.get(op.id)
-    draft.write(
-        msgspec.structs.replace(op, timing=None), field, known.attempts if known else 0, None
-    )
-    racing = (op.opts or {}).get("parallelMode") == "race"
-    kind = TimerKind.RACING if racing else TimerKind.PLANNED
-    draft.start(Timer(op.id, kind, draft.at.now_ms, job_id=new_job_id(draft.at.rng)))
-
-
-def _gateway(draft: Draft, op: Op, field: str) -> None:
-    spec = read_gateway(op, field)
-    draft.wait(op, field, Timer(op.id, TimerKind.GATEWAY, draft.at.now_ms, payload=spec))
 
 
 def _run_complete(draft: Draft, op: Op, field: str) -> None:
@@ -342,8 +249,6 @@ def _unsupported(draft: Draft, op: Op, field: str) -> None:
     raise Refused(f"{field}.op: {op.op.value!r} is not supported by this engine yet")
 
 
-HANDLER_FAILURES = frozenset({OpCode.STEP_ERROR, OpCode.STEP_FAILED})
-
 _FIRST = (OpCode.WAIT_FOR_EVENT,)
 
 DUE_MEMOS: dict[TimerKind, bytes] = {
@@ -354,20 +259,17 @@ DUE_MEMOS: dict[TimerKind, bytes] = {
 }
 """What a step gets whose timer falls due."""
 
-UNSUPPORTED = (
-    OpCode.DEFER_ADD,
-    OpCode.DEFER_ABORT,
-)
+UNSUPPORTED = (OpCode.DEFER_ADD, OpCode.DEFER_ABORT)
 
 OPS: dict[OpCode, Callable[[Draft, Op, str], None]] = {
     OpCode.STEP_RUN: _step_run,
     OpCode.STEP: _bare_step,
-    OpCode.STEP_FAILED: _step_failed,
-    OpCode.STEP_ERROR: _step_error,
-    OpCode.STEP_PLANNED: _step_planned,
+    OpCode.STEP_FAILED: failures.step_failed,
+    OpCode.STEP_ERROR: failures.step_error,
+    OpCode.STEP_PLANNED: planned.step_planned,
     OpCode.SLEEP: _sleep,
-    OpCode.GATEWAY: _gateway,
-    OpCode.AI_GATEWAY: _gateway,
+    OpCode.GATEWAY: planned.gateway,
+    OpCode.AI_GATEWAY: planned.gateway,
     OpCode.WAIT_FOR_EVENT: waiting.wait_for_event,
     OpCode.WAIT_FOR_SIGNAL: waiting.wait_for_signal,
     OpCode.INVOKE_FUNCTION: waiting.invoke_function,

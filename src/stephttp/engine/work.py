@@ -22,6 +22,7 @@ from stephttp.engine.models import (
     Snapshot,
     TimerKind,
 )
+from stephttp.engine.planned import is_stale, is_superseded
 from stephttp.engine.results import complete_result, op_data
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import (
@@ -31,8 +32,6 @@ from stephttp.engine.transitions import (
     failed,
     fell_due,
     finished,
-    is_stale,
-    is_superseded,
 )
 
 Key = tuple[str, str]

@@ -51,12 +51,12 @@ async def tee(request: Request) -> Response:
     end_ms = engine.clock.now_ms() + round(engine.settings.stream_lifetime * 1000)
     try:
         # JS never ends the body that it began in a re-entry which did not finish the run.
-        while not over.is_set() and engine.clock.now_ms() < end_ms:
+        while not passing.done() and engine.clock.now_ms() < end_ms:
             await engine.clock.wait_until(end_ms, over)
+        if passing.done():
+            await passing
     finally:
         passing.cancel()
-    if over.is_set():
-        await passing
     return Response()
 
 

@@ -117,9 +117,9 @@ CREATE TABLE timers (
     due_ms          INTEGER NOT NULL,
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
-    job_id          TEXT    NOT NULL,             -- of a planned step's calls; else empty
-    attempt         INTEGER NOT NULL,             -- counted failures of that job
-    unreached       INTEGER NOT NULL,             -- uncounted failures of that job
+    job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
+    attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job
+    unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
     payload         BLOB,                         -- JSON: a request to make
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;

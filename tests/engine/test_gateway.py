@@ -1,0 +1,293 @@
+"""HTTP requests that the engine makes for steps: `Gateway` and `AIGateway`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from stephttp._core.ops import Op, OpCode
+from stephttp.engine import Settings, VirtualClock
+from stephttp.engine.addresses import resolve, which_private
+from stephttp.engine.gateway import Gateway, read_gateway
+from stephttp.engine.models import Refused
+
+from .support import DONE, KEY, RUN, A, B, World, Z, answer, sleep, until, world
+
+_URL = "https://api.example.com/x?y=1"
+_AI = {"url": _URL, "format": "openai-chat", "auth_key": "sk-1", "body": {"b": 1, "a": [1.0]}}
+
+
+def gateway(id_: str = A, **opts: Any) -> dict[str, Any]:
+    return {"op": "Gateway", "id": id_, "opts": {"url": _URL, **opts}}
+
+
+def op(code: OpCode, opts: dict[str, Any]) -> Op:
+    return Op(code, A, opts=opts)
+
+
+async def fetch(
+    reply: Any, code: OpCode = OpCode.GATEWAY, opts: dict[str, Any] | None = None, **settings: Any
+) -> tuple[Any, list[httpx2.Request]]:
+    """The memo of one request, and the requests that were made."""
+    seen: list[httpx2.Request] = []
+
+    async def transport(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        if isinstance(reply, Exception):
+            raise reply
+        if reply is None:
+            await asyncio.Event().wait()
+        return httpx2.Response(*reply[:1], **reply[1])
+
+    made = Gateway(Settings(**settings), httpx2.MockTransport(transport))
+    try:
+        spec = read_gateway(op(code, opts or {"url": _URL}), "steps[0]")
+        return json.loads(await made.fetch(spec)), seen
+    finally:
+        await made.close()
+
+
+async def test_a_request_is_made_as_asked_for_and_any_status_is_a_result() -> None:
+    opts = {"url": _URL, "method": "PUT", "headers": {"X-A": "b", "Host": "evil"}, "body": "text"}
+    headers = [("x-b", "1"), ("x-b", "2"), ("content-type", "text/plain")]
+    memo, (request,) = await fetch((503, {"headers": headers, "text": "oh"}), opts=opts)
+    assert (request.method, str(request.url), request.content) == ("PUT", _URL, b"text")
+    assert (request.headers["x-a"], request.headers["host"]) == ("b", "api.example.com")
+    memo["data"]["headers"].pop("Content-Length", None)
+    assert memo == {
+        "data": {
+            "url": _URL,
+            "status_code": 503,
+            "headers": {"X-B": "1,2", "Content-Type": "text/plain"},
+            "body": "oh",
+        }
+    }
+
+
+async def test_the_method_is_post_unless_said_and_redirects_are_not_followed() -> None:
+    memo, seen = await fetch((302, {"headers": {"location": "http://127.0.0.1/"}}))
+    assert [request.method for request in seen] == ["POST"]
+    assert memo["data"]["status_code"] == 302
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "what"),
+    [
+        (OpCode.GATEWAY, "GatewayError", "gateway"),
+        (OpCode.AI_GATEWAY, "AIGatewayError", "AI"),
+    ],
+)
+async def test_what_prevents_an_answer_is_an_error(code: OpCode, name: str, what: str) -> None:
+    opts = _AI if code is OpCode.AI_GATEWAY else {"url": _URL}
+    memo, _ = await fetch(httpx2.ConnectError("refused"), code, opts)
+    message = f"Error making {what} request: refused"
+    assert memo == {"error": {"name": name, "message": message, "data": None}}
+    memo, _ = await fetch(None, code, opts, gateway_timeout=0.01)
+    assert memo["error"]["message"] == f"Error making {what} request: no answer within 0.01 s"
+    memo, _ = await fetch((200, {"text": '"' + "x" * 99 + '"'}), code, opts, max_step_output=100)
+    assert memo["error"]["message"].endswith("the answer is larger than 100 bytes")
+
+
+@pytest.mark.parametrize(
+    ("format_", "name", "value"),
+    [
+        ("openai-chat", "authorization", "Bearer sk-1"),
+        ("openai-responses", "authorization", "Bearer sk-1"),
+        ("grok", "authorization", "Bearer sk-1"),
+        ("azure-openai", "api-key", "sk-1"),
+        ("anthropic", "x-api-key", "sk-1"),
+        ("gemini", "x-goog-api-key", "sk-1"),
+    ],
+)
+async def test_each_provider_gets_its_key_its_way(format_: str, name: str, value: str) -> None:
+    opts = {**_AI, "format": format_}
+    memo, (request,) = await fetch((200, {"json": {"choices": []}}), OpCode.AI_GATEWAY, opts)
+    assert memo == {"data": {"choices": []}}
+    assert (request.method, request.headers[name]) == ("POST", value)
+    assert request.headers["content-type"] == "application/json"
+    assert request.content == b'{"a":[1],"b":1}'
+
+
+async def test_a_refusal_of_an_ai_is_an_error_with_its_answer() -> None:
+    memo, _ = await fetch((429, {"text": '{"slow": "down"}'}), OpCode.AI_GATEWAY, _AI)
+    assert memo == {
+        "error": {
+            "name": "AIGatewayError",
+            "message": "Error making AI request: unsuccessful status code: 429",
+            "data": {"slow": "down"},
+            "stack": '{"slow": "down"}',
+        }
+    }
+    memo, _ = await fetch((502, {"text": "<html>"}), OpCode.AI_GATEWAY, _AI)
+    assert (memo["error"]["data"], memo["error"]["stack"]) == (None, "<html>")
+    memo, _ = await fetch((200, {"text": "<html>"}), OpCode.AI_GATEWAY, _AI)
+    assert memo["error"]["message"] == "Error making AI request: the answer is not JSON"
+
+
+@pytest.mark.parametrize(
+    ("code", "opts", "message"),
+    [
+        (OpCode.GATEWAY, {}, "s.opts.url: not a URL"),
+        (OpCode.GATEWAY, {"url": "ftp://x"}, "s.opts.url: 'ftp://x' is not an http or https URL"),
+        (OpCode.GATEWAY, {"url": "http://"}, "s.opts.url: 'http://' is not an http or https URL"),
+        (OpCode.GATEWAY, {"url": _URL, "method": "A B"}, "s.opts.method: 'A B' is not an HTTP"),
+        (OpCode.GATEWAY, {"url": _URL, "headers": []}, "s.opts.headers: expected an object"),
+        (OpCode.GATEWAY, {"url": _URL, "headers": {"a": "b\n"}}, "s.opts.headers.a: not a header"),
+        (OpCode.GATEWAY, {"url": _URL, "headers": {"a b": ""}}, "s.opts.headers.a b: not a header"),
+        (OpCode.GATEWAY, {"url": _URL, "headers": {"a": "😀"}}, "s.opts.headers.a: holds"),
+        (OpCode.GATEWAY, {"url": _URL, "body": {}}, "s.opts.body: expected text, got dict"),
+        (OpCode.AI_GATEWAY, {**_AI, "body": "x"}, "s.opts.body: expected an object, got str"),
+        (OpCode.AI_GATEWAY, {**_AI, "body": {"a": 2**60}}, "s.opts.body: 1152921504606846976"),
+        (OpCode.AI_GATEWAY, {**_AI, "format": "x"}, "s.opts.format: 'x' is not known; known are"),
+        (OpCode.AI_GATEWAY, {**_AI, "auth_key": "a\n"}, "s.opts.auth_key: not a text"),
+    ],
+)
+def test_bad_requests_are_refused(code: OpCode, opts: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused) as caught:
+        read_gateway(op(code, opts), "s")
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "0.0.0.0",
+        "100.64.0.1", "224.0.0.1", "::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1", "2002:7f00:1::",
+    ],
+)  # fmt: skip
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert which_private(["93.184.216.34", address]) == address
+
+
+def test_addresses_that_are_public() -> None:
+    assert which_private(["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"]) is None
+
+
+async def test_names_are_looked_up() -> None:
+    assert set(await resolve("127.0.0.1", 80)) == {"127.0.0.1"}
+
+
+async def test_outside_development_private_addresses_need_permission() -> None:
+    settings = Settings(signing_keys=(KEY,))
+    seen: list[httpx2.Request] = []
+
+    def transport(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, text="ok")
+
+    async def lookup(host: str, port: int) -> list[str]:
+        return ["93.184.216.34"] if host.startswith("public") else ["10.0.0.1"]
+
+    async def ask(url: str, chosen: Settings) -> Any:
+        made = Gateway(chosen, httpx2.MockTransport(transport), lookup)
+        try:
+            return json.loads(await made.fetch(read_gateway(op(OpCode.GATEWAY, {"url": url}), "s")))
+        finally:
+            await made.close()
+
+    memo = await ask("http://private.example.com:81/", settings)
+    assert memo["error"]["name"] == "GatewayError"
+    assert "private.example.com is 10.0.0.1, an address that is not public" in str(memo)
+    assert seen == []
+    # Connected to is the very address that was looked at; name and certificate are the host's.
+    memo = await ask("https://public.example.com:444/a", settings)
+    assert memo["data"]["url"] == "https://public.example.com:444/a"
+    assert str(seen[0].url) == "https://93.184.216.34:444/a"
+    assert seen[0].headers["host"] == "public.example.com:444"
+    assert seen[0].extensions["sni_hostname"] == "public.example.com"
+    allowed = Settings(signing_keys=(KEY,), allow_private_gateway=True)
+    assert (await ask("http://private.example.com:81/", allowed))["data"]["body"] == "ok"
+
+
+class Outside:
+    """The world that a gateway talks to; answers when it is told to."""
+
+    def __init__(self, w: World) -> None:
+        self.go_on = asyncio.Event()
+        self.seen: list[httpx2.Request] = []
+        self.running = self.most = 0
+        w.engine._gateway._client = httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer))
+
+    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.seen.append(request)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await self.go_on.wait()
+        self.running -= 1
+        return httpx2.Response(200, text="ok")
+
+
+async def test_a_run_goes_on_with_the_answer() -> None:
+    async with world() as w:
+        outside = Outside(w)
+        outside.go_on.set()
+        w.script = [answer([gateway(B)]), answer(DONE)]
+        await w.post(gateway(A))
+        await w.engine.idle()
+        assert [len(outside.seen), len(w.calls)] == [2, 2]
+        steps = (await w.http.get(f"/v1/runs/{RUN}/steps")).json()["data"]
+        assert [(s["op"], s["status"]) for s in steps] == [("Gateway", "Completed")] * 2
+        assert (await w.run())["status"] == "Completed"
+
+
+async def test_requests_do_not_hold_up_calls_and_are_bounded() -> None:
+    async with world(concurrency=1, gateway_concurrency=2) as w:
+        outside = Outside(w)
+        await w.post(*(gateway(str(n)) for n in range(5)), sleep(Z, "1s"))
+        await until(lambda: len(outside.seen) == 2)
+        w.script = [answer([sleep(B, "1h")])]
+        w.clock.advance(1)
+        await until(lambda: len(w.calls) == 1)
+        assert outside.running == 2
+        w.script += [answer([sleep(B, "1h")]) for _ in range(5)]
+        outside.go_on.set()
+        await w.engine.idle()
+        assert (len(outside.seen), outside.most) == (5, 2)
+        memos = await w.memos()
+        assert [memos[str(n)]["data"]["body"] for n in range(5)] == ["ok"] * 5
+
+
+async def test_an_answer_that_comes_during_a_re_entry_leads_to_another_one() -> None:
+    async with world() as w:
+        outside = Outside(w)
+        entered, reply = asyncio.Event(), asyncio.Event()
+
+        async def endpoint(request: httpx2.Request) -> httpx2.Response:
+            w.calls.append(request)
+            if len(w.calls) > 1:
+                return answer(DONE)
+            entered.set()
+            await reply.wait()
+            return answer([gateway(A), sleep(B, "1h")])
+
+        w.engine._caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
+        await w.post(gateway(A), sleep(Z, "1s"), sleep(B, "1h"))
+        w.clock.advance(1)
+        await entered.wait()
+        outside.go_on.set()
+        await until(lambda: not w.engine.executor._errands)
+        reply.set()
+        await w.engine.idle()
+        assert (await w.run())["status"] == "Completed"
+        assert (len(outside.seen), len(w.calls)) == (1, 2)
+
+
+async def test_a_request_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    clock, path = VirtualClock(), tmp_path / "engine.db"
+    async with world(clock, path) as w:
+        outside = Outside(w)
+        await w.post(gateway(A))
+        await until(lambda: outside.seen)
+    async with world(clock, path, [answer(DONE)]) as w:
+        # The engine looks for due work before the test can do anything; it finds this slot taken.
+        outside = Outside(w)
+        outside.go_on.set()
+        await w.engine.idle()
+        assert (await w.run())["status"] == "Completed"
+        assert len(outside.seen) == 1
