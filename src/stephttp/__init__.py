@@ -8,6 +8,7 @@ app = provider.asgi(app)
 """
 
 from stephttp import step
+from stephttp._core.checkpointing import Checkpointing
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import (
@@ -33,6 +34,7 @@ __all__ = [
     "APIStatusError",
     "ASGIMiddleware",
     "CannotWaitError",
+    "Checkpointing",
     "ConfigurationError",
     "NestedStepError",
     "NonRetriableError",

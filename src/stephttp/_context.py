@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
 from stephttp._core import codec
+from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run, State, Step, Verdict
-from stephttp.errors import NestedStepError, OutsideRunError, Suspended
+from stephttp.errors import NestedStepError, OutsideRunError, Suspended, UsageError
 
 current_run: ContextVar[RunScope | None] = ContextVar("stephttp_run", default=None)
 _inside_step: ContextVar[str | None] = ContextVar("stephttp_step", default=None)
+
+Claim = Callable[[], Awaitable[bool]]
 
 SETTLE_TICKS = 16
 """Turns of the event loop after which code that only passes results on (gather, task groups,
@@ -39,25 +42,45 @@ class RunScope:
         "_cancelling_before",
         "_lock",
         "_loop",
-        "_on_record",
         "_parked",
         "_settling",
         "_task",
         "_thread",
+        "checkpointing",
+        "claim",
+        "claimer",
         "configured",
+        "deadline_ns",
         "fn_id",
         "now_ns",
+        "on_first_step",
+        "on_record",
         "run",
+        "started_ns",
     )
 
     def __init__(
-        self, run: Run, now_ns: Callable[[], int], on_record: Callable[[], None] | None = None
+        self,
+        run: Run,
+        now_ns: Callable[[], int],
+        on_record: Callable[[], None] | None = None,
+        checkpointing: Checkpointing = Checkpointing.performant,
     ) -> None:
         self.run = run
         self.now_ns = now_ns
         self.fn_id = ""
         self.configured = False
-        self._on_record = on_record
+        self.checkpointing = checkpointing
+        self.on_record = on_record
+        self.on_first_step: Callable[[], None] | None = None
+        """Called on the event loop, once, when the body of a first step is about to run."""
+        self.claim: Claim | None = None
+        """What has to be settled before the first step: whether this run is to answer at all."""
+        self.claimer: Callable[[str], Awaitable[bool]] | None = None
+        """Claims an idempotency key; `None` where that was done before."""
+        self.started_ns = now_ns()
+        self.deadline_ns: int | None = None
+        self.limit(checkpointing.max_runtime)
         self._lock = threading.Lock()  # `def` routes run their steps in worker threads
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -69,8 +92,13 @@ class RunScope:
     def meet(self, step_id: str, handler: Callable[..., Any]) -> StepCall:
         """Come to a step that runs in this process."""
         _refuse_nesting(step_id)
+        if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
+            self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id)
+        if self.on_first_step is not None and step.verdict is Verdict.EXECUTE:
+            hook, self.on_first_step = self.on_first_step, None
+            self._on_loop(hook)
         return StepCall(self, step, codec.return_annotation(handler))
 
     def sleep(self, step_id: str, until: timedelta | datetime) -> StepCall:
@@ -100,12 +128,39 @@ class RunScope:
 
     def recorded(self) -> None:
         """A step's end was recorded: pass it on, and see whether the handler can still progress."""
-        if self._on_record is None and not self.run.suspended:
-            return
+        if self.on_record is not None or self.run.suspended:
+            self._on_loop(self._after_record)
+
+    def limit(self, max_runtime: timedelta | None) -> None:
+        """Let the server go on after so long, counted from the start of this call."""
+        self.deadline_ns = (
+            None
+            if max_runtime is None
+            else self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
+        )
+
+    async def settle_claim(self) -> bool:
+        """Settle `claim`, once; whether this run goes on. If not, the caller has to wait."""
+        if self.claim is None or await self.claim():
+            self.claim = None
+            return True
+        self.run.give_way()
+        return False
+
+    def settle_claim_blocking(self) -> bool:
+        """The same for handlers in threads."""
         if threading.get_ident() == self._thread:
-            self._after_record()
+            raise UsageError(
+                "a blocking step tool on the event loop cannot wait for an idempotency key; use "
+                "the tools of stephttp.step in `async def` handlers"
+            )
+        return asyncio.run_coroutine_threadsafe(self.settle_claim(), self._loop).result()
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        if threading.get_ident() == self._thread:
+            call()
         else:
-            self._loop.call_soon_threadsafe(self._after_record)
+            self._loop.call_soon_threadsafe(call)
 
     def close(self, error: BaseException | None) -> bool:
         """The handler has ended, with or without `error`: release whatever is still parked.
@@ -125,8 +180,8 @@ class RunScope:
         return task.cancelling() > self._cancelling_before
 
     def _after_record(self) -> None:
-        if self._on_record is not None:
-            self._on_record()
+        if self.on_record is not None:
+            self.on_record()
         self._settle()
 
     def _settle(self) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from stephttp._core import capsule
+from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.messages import Request
 from stephttp._core.signatures import hash_key
 from stephttp.errors import ConfigurationError
 
@@ -15,6 +18,8 @@ DEV_URL = "http://127.0.0.1:8288"
 CLOUD_URL = "https://api.inngest.com"
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """A checkpoint may have 4 MiB (PROTOCOL 10); base64 takes a third on top, steps need the rest."""
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,10 @@ class Settings:
     signing_key_fallback: str = field(default="", repr=False)
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request body (bytes) of a run that may wait, and of a response that is kept."""
+    checkpointing: Checkpointing = Checkpointing.performant
+    idempotency_header: str = ""
+    """Lower case; empty: no header is looked at."""
+    idempotency: Callable[[Request], str | None] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -54,6 +63,9 @@ def resolve(
     signing_key_fallback: str | None = None,
     base_url: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
+    checkpointing: Checkpointing = Checkpointing.performant,
+    idempotency_header: str | None = None,
+    idempotency: Callable[[Request], str | None] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Fill in what was not given from the `INNGEST_*` variables.
@@ -69,6 +81,15 @@ def resolve(
         base_url = CLOUD_URL if not dev else development if "://" in development else DEV_URL
     if max_body_bytes <= 0:
         raise ConfigurationError(f"max_body_bytes must be positive, not {max_body_bytes}")
+    if idempotency_header is not None and not _HEADER.fullmatch(idempotency_header):
+        raise ConfigurationError(
+            f"idempotency_header: {idempotency_header!r} is not a header name such as "
+            "'Idempotency-Key'"
+        )
+    if idempotency_header is not None and idempotency is not None:
+        raise ConfigurationError(
+            "idempotency_header and idempotency are two ways to find a key; give one of them"
+        )
     settings = Settings(
         domain=_origin("domain", domain if "://" in domain else f"https://{domain}"),
         base_url=_origin("base_url", base_url),
@@ -76,6 +97,9 @@ def resolve(
         signing_key=_or_env(signing_key, environ, "INNGEST_SIGNING_KEY"),
         signing_key_fallback=_or_env(signing_key_fallback, environ, "INNGEST_SIGNING_KEY_FALLBACK"),
         max_body_bytes=max_body_bytes,
+        checkpointing=checkpointing,
+        idempotency_header=(idempotency_header or "").lower(),
+        idempotency=idempotency,
     )
     for key in settings.keys:
         try:

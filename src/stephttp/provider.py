@@ -7,17 +7,26 @@ import os
 import random
 import time
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ulid import ULID
 
-from stephttp._client.drivers import AsyncDriver, Flow, T
+from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver, T
 from stephttp._client.flow import Keys
+from stephttp._client.idempotency import scope_of
+from stephttp._client.journal import Journal
+from stephttp._client.leases import Leases
 from stephttp._client.lifecycle import Lifecycle
-from stephttp._client.outbox import Outbox
+from stephttp._client.outbox import Item, Outbox, Parcel
 from stephttp._context import current_run
+from stephttp._core.checkpointing import Checkpointing, check_duration
+from stephttp._core.messages import Request
+from stephttp._core.run import Run
+from stephttp.errors import APIStatusError
 from stephttp.options import MAX_BODY_BYTES, Settings, resolve
 
 if TYPE_CHECKING:
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from stephttp.asgi import ASGIApp, ASGIMiddleware
 
 MAX_RETRIES = 20
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that a shutting-down application waits for its finished runs to be delivered."""
 
@@ -37,6 +47,9 @@ def setup(
     signing_key_fallback: str | None = None,
     base_url: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
+    checkpointing: Checkpointing = Checkpointing.performant,
+    idempotency_header: str | None = None,
+    idempotency: Callable[[Request], str | None] | None = None,
 ) -> Provider:
     """Configure durable endpoints for one API.
 
@@ -52,6 +65,16 @@ def setup(
             `https://api.inngest.com`.
         max_body_bytes: the largest request body (bytes) of a run that may wait, and the largest
             response body that is kept with a finished run.
+        checkpointing: when steps are sent while the request is still being answered; see
+            `Checkpointing`. `configure` changes it for one request.
+        idempotency_header: name of a request header, usually `Idempotency-Key`. Of the POST, PUT,
+            PATCH and DELETE requests of one caller (told by `Authorization`) that carry the same
+            value, the first is executed, and the others get its answer; one that differs in
+            method, path, query or body gets 422. Keys are forgotten after 24 hours. Costs a call
+            of the engine before the handler; needs the stephttp engine.
+        idempotency: instead of a header, a function of the request (its body is not there yet)
+            that returns the key, or `None` for a request without one. Its keys are not told
+            apart by caller: let them hold who it is.
 
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
@@ -63,6 +86,9 @@ def setup(
             signing_key_fallback=signing_key_fallback,
             base_url=base_url,
             max_body_bytes=max_body_bytes,
+            checkpointing=checkpointing,
+            idempotency_header=idempotency_header,
+            idempotency=idempotency,
         )
     )
 
@@ -72,7 +98,8 @@ class Provider:
 
     Args:
         settings: resolved settings.
-        transport: carries API calls instead of the network.
+        transport: carries API calls instead of the network. Leases are then renewed by
+            `renew_leases` only, and not by a thread.
         now_ns: the clock, nanoseconds since the epoch.
         pause: waits for so many seconds.
         rng: jitter.
@@ -91,7 +118,9 @@ class Provider:
         self.now_ns = now_ns
         self.lifecycle = Lifecycle(settings, Keys(*settings.keys), now_ns, rng or random.Random())
         self._driver = AsyncDriver(settings.base_url, transport=transport, pause=pause)
-        self.outbox = Outbox(self._deliver, pause=pause)
+        self.outbox = Outbox(self._deliver, batches=self._batches, pause=pause)
+        self._renewer = SyncDriver(settings.base_url)
+        self.leases = Leases(self._renew if transport is None else None)
         self._reentries: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def asgi(self, app: ASGIApp) -> ASGIMiddleware:
@@ -118,6 +147,7 @@ class Provider:
             What `wait` returned.
         """
         delivered = await self.wait(timeout)
+        self.leases.close()
         await self._driver.aclose()
         return delivered
 
@@ -143,11 +173,72 @@ class Provider:
             if users > 1:
                 self._reentries[run_id] = lock, users - 1
 
-    async def _deliver(self, checkpoint: bytes) -> None:
-        await self._driver.run(self.lifecycle.deliver(checkpoint))
+    def journal(
+        self,
+        run: Run,
+        request: Callable[[], Request | None],
+        fn_id: Callable[[], str],
+        mode: Checkpointing,
+    ) -> Journal:
+        """What tells the server of a run while its request is being answered."""
+        return Journal(
+            run,
+            request,
+            fn_id,
+            mode,
+            lifecycle=self.lifecycle,
+            outbox=self.outbox,
+            leases=self.leases,
+            later=asyncio.get_running_loop().call_later,
+        )
+
+    def idempotency_key(self, request: Request) -> tuple[str, str] | None:
+        """The idempotency key of a request, and its scope; `None` if it has none."""
+        settings = self.settings
+        if settings.idempotency is not None:
+            key = settings.idempotency(request)
+            return (key, scope_of(settings.domain, "")) if key else None
+        if not settings.idempotency_header or request.method in _SAFE_METHODS:
+            return None
+        key = request.header(settings.idempotency_header.encode())
+        whose = request.header(b"authorization")
+        return (key, scope_of(settings.domain, "", whose)) if key else None
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a request may have an idempotency key before its handler runs."""
+        return bool(self.settings.idempotency_header or self.settings.idempotency)
+
+    async def renew_leases(self) -> None:
+        """Renew all leases now. With the network, a thread does that by itself.
+
+        Raises:
+            APIError: they could not be renewed.
+        """
+        for length_ms, run_ids in self.leases.batches().items():
+            self.leases.drop(await self.drive(self.lifecycle.renew(run_ids, length_ms)))
+
+    def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
+        return self._renewer.run(self.lifecycle.renew(run_ids, length_ms))
+
+    def _batches(self) -> bool | None:
+        keys = self.lifecycle.keys
+        return None if keys.features is None else keys.supports("batch")
+
+    async def _deliver(
+        self, batch: Sequence[tuple[Item, Parcel]]
+    ) -> Sequence[APIStatusError | None]:
+        return await self._driver.run(self.lifecycle.deliver(batch))
 
 
-def configure(*, id: str | None = None, retries: int | None = None) -> None:
+def configure(
+    *,
+    id: str | None = None,
+    retries: int | None = None,
+    idempotency: str | None = None,
+    max_runtime: timedelta | None = None,
+    checkpointing: Checkpointing | None = None,
+) -> None:
     """Set options of the current endpoint. Call it once, before the first step.
 
     Outside a request that passes through the middleware it does nothing.
@@ -157,14 +248,24 @@ def configure(*, id: str | None = None, retries: int | None = None) -> None:
             as in `/users/123`.
         retries: how often a failed step, and a resumed handler that fails, is tried again (0 to
             20). With 0, the default, a step's exception goes to the handler as in any Python code.
+        idempotency: a key of this endpoint: of the requests that give the same one, the first
+            runs its steps, and the others get its answer (422 if they differ in method, path,
+            query or body). Settled when the first step is met, by a call of the engine. The key
+            is not told apart by caller: let it hold who it is. See `setup(idempotency_header=)`.
+        max_runtime: after this time the next step is left to a new call by the server, and the
+            caller is redirected to the result. Overrides that of `checkpointing`.
+        checkpointing: when steps are sent while the request is still being answered; overrides
+            that of `setup`.
 
     Raises:
         ValueError: a value is out of range.
+        ConfigurationError: `max_runtime` is not positive.
     """
     if retries is not None and not 0 <= retries <= MAX_RETRIES:
         raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")
     if id is not None and not id:
         raise ValueError("id must not be empty; leave it out for the default")
+    check_duration("max_runtime", max_runtime)
     scope = current_run.get()
     if scope is None:
         return
@@ -178,3 +279,10 @@ def configure(*, id: str | None = None, retries: int | None = None) -> None:
         scope.fn_id = id
     if retries is not None:
         scope.run.retries = retries
+    if checkpointing is not None:
+        scope.checkpointing = checkpointing
+        scope.limit(checkpointing.max_runtime)
+    if max_runtime is not None:
+        scope.limit(max_runtime)
+    if idempotency and scope.claimer is not None:
+        scope.claim = partial(scope.claimer, idempotency)

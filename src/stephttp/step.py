@@ -47,6 +47,8 @@ async def run(step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs
     scope = current_run.get()
     if scope is None:
         return await _call(handler, args, kwargs)
+    if scope.claim is not None and not await scope.settle_claim():
+        await scope.park()
     call = scope.meet(step_id, handler)
     if call.executes:
         with call:
@@ -88,6 +90,8 @@ async def sleep_until(step_id: str, until: datetime) -> None:
 
 async def _wait(tool: str, step_id: str, until: timedelta | datetime) -> None:
     scope = run_scope(tool)
+    if scope.claim is not None and not await scope.settle_claim():
+        await scope.park()
     call = scope.sleep(step_id, until)
     if call.suspended:
         await scope.park()

@@ -30,6 +30,8 @@ class step:
         scope = current_run.get()
         if scope is None:
             return handler(*args, **kwargs)
+        if scope.claim is not None and not scope.settle_claim_blocking():
+            raise scope.leave(step_id)
         call = scope.meet(step_id, handler)
         if call.executes:
             with call:
@@ -52,6 +54,8 @@ class step:
 
 def _wait(tool: str, step_id: str, until: Any) -> None:
     scope = run_scope(tool)
+    if scope.claim is not None and not scope.settle_claim_blocking():
+        raise scope.leave(step_id)
     call = scope.sleep(step_id, until)
     if call.suspended:
         raise scope.leave(step_id)

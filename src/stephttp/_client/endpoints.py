@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -37,6 +38,15 @@ class NewAPIRunData(Struct):
     """Raw; base64 on the wire."""
 
 
+class IdempotencyClaim(Struct):
+    """The wish of a run to be the only one with an idempotency key (DESIGN 3.7)."""
+
+    scope: str
+    key: str
+    request: str
+    """Digest of the request."""
+
+
 class RunEvent(Struct):
     """The synthetic event behind a run."""
 
@@ -54,6 +64,9 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True):
     steps: list[Op]
     retries: int | None = None
     request_version: int | None = None
+    lease: int | None = None
+    """Milliseconds for which the run is left to this process; for our engine only."""
+    claim: IdempotencyClaim | None = None
 
 
 class CheckpointRun(Struct):
@@ -69,13 +82,54 @@ class _NewRunAnswer(Struct):
     data: CheckpointRun
 
 
-class _Steps(Struct):
+class _Steps(Struct, omit_defaults=True):
     run_id: str
     steps: list[Op]
     ts: int
+    lease: int | None = None
+
+
+class _ItemOutcome(Struct):
+    status: int
+    error: str = ""
+
+
+class _Items(Struct):
+    items: list[_ItemOutcome]
+
+
+class _BatchAnswer(Struct):
+    data: _Items
+
+
+class _Lost(Struct):
+    lost: list[str]
+
+
+class _RenewAnswer(Struct):
+    data: _Lost
+
+
+class Outcome(Struct):
+    """How the first phase of a run ended, or that it goes on (`state` is `sync`)."""
+
+    state: str
+    token: str = ""
+    status: int = 0
+    headers: list[tuple[str, str]] = []
+    body: bytes = b""
+
+
+class _OutcomeAnswer(Struct):
+    data: Outcome
 
 
 _new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
+_batch_answer = msgspec.json.Decoder(_BatchAnswer)
+_renew_answer = msgspec.json.Decoder(_RenewAnswer)
+_outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
+
+NEW_RUN = "/v1/http/runs"
 
 
 def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
@@ -85,7 +139,7 @@ def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
 
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
-    return Call("POST", "/v1/http/runs", body, _HEADERS)
+    return Call("POST", NEW_RUN, body, _HEADERS)
 
 
 def read_new_run(answer: Answer) -> CheckpointRun:
@@ -100,10 +154,94 @@ def read_new_run(answer: Answer) -> CheckpointRun:
         raise _unreadable(answer, "POST /v1/http/runs", error) from error
 
 
+def read_token(body: bytes) -> str:
+    """The output token in the answer to a first checkpoint; empty if there is none."""
+    try:
+        return _new_run_answer.decode(body).data.token
+    except msgspec.MsgspecError:
+        return ""
+
+
 def post_steps(run_id: str, ops: list[Op], now_ms: int) -> Call:
     """Send further ops of a run."""
-    body = encode_struct(_Steps(run_id, ops, now_ms))
-    return Call("POST", f"/v1/http/runs/{run_id}/steps", body, _HEADERS)
+    return post(steps_path(run_id), checkpoint_steps(run_id, ops, now_ms))
+
+
+def steps_path(run_id: str) -> str:
+    """Where further ops of a run go."""
+    return f"{NEW_RUN}/{run_id}/steps"
+
+
+def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None = None) -> bytes:
+    """The body of a further checkpoint."""
+    return encode_struct(_Steps(run_id, ops, now_ms, lease))
+
+
+def post(path: str, body: bytes) -> Call:
+    """Send an encoded checkpoint."""
+    return Call("POST", path, body, _HEADERS)
+
+
+def post_batch(bodies: Iterable[bytes]) -> Call:
+    """Send encoded checkpoints, first and further ones, in one request."""
+    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", _HEADERS)
+
+
+def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
+    """What became of each of `count` checkpoints: an error, or `None` if it was taken.
+
+    Raises:
+        APIStatusError: it is not what our engine answers.
+    """
+    try:
+        items = _batch_answer.decode(answer.body).data.items
+    except msgspec.MsgspecError as error:
+        raise _unreadable(answer, "POST /v1/checkpoint/batch", error) from error
+    if len(items) != count:
+        raise _unreadable(answer, "POST /v1/checkpoint/batch", f"{len(items)} outcomes of {count}")
+    return [
+        None if item.status < 300 else APIStatusError(item.error, item.status) for item in items
+    ]
+
+
+def post_renewal(run_ids: list[str], lease: int) -> Call:
+    """Move the leases of runs ahead, to so many milliseconds from now."""
+    body = encode_struct({"runs": run_ids, "lease": lease})
+    return Call("POST", "/v1/leases/renew", body, _HEADERS)
+
+
+def read_renewal(answer: Answer) -> list[str]:
+    """The runs that are not this process's any more.
+
+    Raises:
+        APIStatusError: it is not what our engine answers.
+    """
+    try:
+        return _renew_answer.decode(answer.body).data.lost
+    except msgspec.MsgspecError as error:
+        raise _unreadable(answer, "POST /v1/leases/renew", error) from error
+
+
+def get_outcome(run_id: str, wait: int) -> Call:
+    """Ask how the first phase of a run ended, waiting so many seconds for that."""
+    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}", None, _HEADERS)
+
+
+def read_outcome(answer: Answer) -> Outcome:
+    """Read the answer to `get_outcome`.
+
+    Raises:
+        APIStatusError: it is not what our engine answers.
+    """
+    try:
+        return _outcome_answer.decode(answer.body).data
+    except msgspec.MsgspecError as error:
+        raise _unreadable(answer, "GET /v1/runs/…/outcome", error) from error
+
+
+def get_health() -> Call:
+    """Ask whether the server is there; its answer tells its extras."""
+    return Call("GET", "/health", None, _HEADERS)
 
 
 def get_actions(run_id: str) -> Call:

@@ -47,9 +47,16 @@ class Pause:
 
 
 class Keys:
-    """The signing keys of a process. A 401 moves it to the fallback key, for good."""
+    """What a process knows of its server: the signing keys that it may take, and its extras.
+
+    A 401 moves it to the fallback key, for good. Every answer tells the extras.
+    """
 
     def __init__(self, primary: str = "", fallback: str = "") -> None:
+        self.features: frozenset[str] | None = None
+        """The extras that the server announced (DESIGN 3.8); `None` before its first answer."""
+        self.warned = False
+        """Whether it was said that the server lacks what is configured."""
         self._bearers = [hash_key(key) for key in (primary, fallback) if key]
 
     def __repr__(self) -> str:
@@ -59,6 +66,17 @@ class Keys:
     def bearer(self) -> str | None:
         """What goes behind `Bearer`; `None` without a key."""
         return self._bearers[0] if self._bearers else None
+
+    def supports(self, feature: str) -> bool:
+        """Whether the server is known to have an extra."""
+        return self.features is not None and feature in self.features
+
+    def learn(self, answer: Answer) -> None:
+        """Note what an answer tells of the server."""
+        # A proxy's own error page tells nothing of the server behind it.
+        announced = answer.headers.get("x-stephttp-features")
+        if announced is not None or answer.status < 500:
+            self.features = frozenset((announced or "").replace(",", " ").split())
 
     def reject(self, bearer: str | None) -> bool:
         """`bearer` was refused; whether another one is worth trying."""
@@ -95,6 +113,7 @@ def send(
             error = problem
             continue
         assert answer is not None, "a Call is answered by an Answer"
+        keys.learn(answer)
         if 200 <= answer.status < 300:
             return answer
         error = APIStatusError(

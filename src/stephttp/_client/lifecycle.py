@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 from ulid import ULID
 
 from stephttp._client import endpoints
 from stephttp._client.drivers import Flow
-from stephttp._client.endpoints import CheckpointNewRunRequest, NewAPIRunData, RunEvent
+from stephttp._client.endpoints import (
+    CheckpointNewRunRequest,
+    IdempotencyClaim,
+    NewAPIRunData,
+    RunEvent,
+)
 from stephttp._client.flow import Keys, send
+from stephttp._client.outbox import Item, Parcel
 from stephttp._core import capsule, replies, signatures
 from stephttp._core.codec import encode_struct
 from stephttp._core.ids import CAPSULE, CAPSULE_NAME
@@ -27,6 +34,9 @@ from stephttp._core.ops import Op, OpCode, Userland
 from stephttp._core.run import Run
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 from stephttp.options import Settings
+
+if TYPE_CHECKING:
+    from stephttp._client.journal import Journal
 
 logger = logging.getLogger("stephttp")
 
@@ -75,7 +85,15 @@ class Lifecycle:
     now_ns: Callable[[], int]
     rng: random.Random
 
-    def first_checkpoint(self, run: Run, request: Request, fn_id: str, ops: list[Op]) -> bytes:
+    def first_checkpoint(
+        self,
+        run: Run,
+        request: Request,
+        fn_id: str,
+        ops: list[Op],
+        lease: int | None = None,
+        claim: IdempotencyClaim | None = None,
+    ) -> bytes:
         """Encode the checkpoint that tells the server of a run."""
         event = RunEvent(
             NewAPIRunData(
@@ -91,7 +109,25 @@ class Lifecycle:
             ts=self.now_ns() // 1_000_000,
         )
         return endpoints.checkpoint_new_run(
-            CheckpointNewRunRequest(run.run_id, event, ops, run.retries, endpoints.REQUEST_VERSION)
+            CheckpointNewRunRequest(
+                run.run_id, event, ops, run.retries, endpoints.REQUEST_VERSION, lease, claim
+            )
+        )
+
+    def further_checkpoint(self, run: Run, ops: list[Op], lease: int | None) -> bytes:
+        """Encode a checkpoint of a run that the server knows."""
+        return endpoints.checkpoint_steps(run.run_id, ops, self.now_ns() // 1_000_000, lease)
+
+    def remember(self, run: Run, request: Request) -> Op:
+        """The pseudo-step that keeps what of a request the server does not restore."""
+        kept = capsule.pack(request, self.settings.restored_headers)
+        return Op(
+            OpCode.STEP_RUN,
+            CAPSULE,
+            CAPSULE_NAME,
+            CAPSULE_NAME,
+            data=msgspec.Raw(encode_struct(kept)),
+            userland=Userland(CAPSULE_NAME),
         )
 
     def finished(
@@ -105,38 +141,75 @@ class Lifecycle:
         error: str | None,
     ) -> bytes:
         """A run that ended without waiting, as one checkpoint for the background."""
-        # The caller has its answer; of a body that is not text only the record is poorer.
-        body = response.body.decode(errors="replace").encode()
-        complete = replies.run_complete(
-            Response(response.status, response.headers, body), duration_ns=duration_ns, error=error
-        )
+        complete = self.completed(response, duration_ns=duration_ns, error=error)
         return self.first_checkpoint(run, request, fn_id, [*run.take_ops(), complete])
 
-    def deliver(self, checkpoint: bytes) -> Flow[None]:
-        """Send an encoded first checkpoint; the answer tells nothing that a finished run needs."""
-        yield from send(endpoints.post_new_run(checkpoint), self.keys, self.rng)
+    def completed(
+        self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
+    ) -> Op:
+        """The op that ends a run whose caller has its answer.
 
-    def suspend(self, run: Run, request: Request, fn_id: str) -> Flow[Response]:
-        """Hand a run that must wait to the server, and say what its caller gets."""
-        kept = capsule.pack(request, self.settings.restored_headers)
-        remember = Op(
-            OpCode.STEP_RUN,
-            CAPSULE,
-            CAPSULE_NAME,
-            CAPSULE_NAME,
-            data=msgspec.Raw(encode_struct(kept)),
-            userland=Userland(CAPSULE_NAME),
+        Args:
+            exact: others will get this answer as well, from our engine.
+        """
+        if not exact:
+            # Of a body that is not text only the record is poorer.
+            body = response.body.decode(errors="replace").encode()
+            response = Response(response.status, response.headers, body)
+        return replies.run_complete(
+            response, duration_ns=duration_ns, error=error, raw_allowed=exact
         )
-        checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *run.take_ops()])
+
+    def deliver(
+        self, batch: Sequence[tuple[Item, Parcel]]
+    ) -> Flow[Sequence[APIStatusError | None]]:
+        """Send checkpoints of the background: one alone, many as a batch.
+
+        Returns:
+            What became of each; `None`: taken.
+        """
+        if len(batch) == 1:
+            item, parcel = batch[0]
+            answer = yield from send(endpoints.post(parcel.path, parcel.body), self.keys, self.rng)
+            item.answered(answer.body)
+            return [None]
+        call = endpoints.post_batch(parcel.body for _, parcel in batch)
+        answer = yield from send(call, self.keys, self.rng)
+        return endpoints.read_batch(answer, len(batch))
+
+    def renew(self, run_ids: list[str], lease: int) -> Flow[list[str]]:
+        """Say that this process lives. Returns the runs that are not its own any more."""
+        answer = yield from send(endpoints.post_renewal(run_ids, lease), self.keys, self.rng)
+        return endpoints.read_renewal(answer)
+
+    def suspend(
+        self, run: Run, request: Request, fn_id: str, journal: Journal | None = None
+    ) -> Flow[Response]:
+        """Hand a run that must wait to the server, and say what its caller gets."""
+        ops = [self.remember(run, request), *(journal.unconfirmed if journal else ())]
+        ops += run.take_ops()
+        # Our engine takes a run that it knows for an update, if it is told of the lease.
+        lease = journal.lease_ms if journal else None
+        token = ""
         try:
-            answer = yield from send(endpoints.post_new_run(checkpoint), self.keys, self.rng)
-            token = endpoints.read_new_run(answer).token
+            if journal is not None and journal.opened and lease is None:
+                call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
+                yield from send(call, self.keys, self.rng)
+                token = journal.token
+            else:
+                checkpoint = self.first_checkpoint(run, request, fn_id, ops, lease)
+                call = endpoints.post_new_run(checkpoint)
+                answer = yield from send(call, self.keys, self.rng)
+                token = endpoints.read_new_run(answer).token
         except APIError as error:
             logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                          run.run_id, error)  # fmt: skip
             return _not_taken(error)
-        location = self.settings.base_url + endpoints.output_path(run.run_id, token)
-        return replies.redirect(location)
+        return self.result_elsewhere(run.run_id, token)
+
+    def result_elsewhere(self, run_id: str, token: str) -> Response:
+        """Tell a caller where the result of a run will be."""
+        return replies.redirect(self.settings.base_url + endpoints.output_path(run_id, token))
 
     def resume(self, request: Request) -> Flow[Resumed | Response]:
         """Check a re-entry and load its run; a `Response` refuses it.

@@ -75,10 +75,13 @@ class Run:
     __slots__ = (
         "_async_ops",
         "_counter",
+        "_handed_over",
         "_memos",
+        "_progressed",
         "_running",
         "_sync_ops",
         "cannot_wait",
+        "expired",
         "resumed",
         "retries",
         "run_id",
@@ -97,6 +100,11 @@ class Run:
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.used = self.resumed
         """Whether any step was met: a run without steps is none of the server's business."""
+        self.expired = False
+        """Whether the server is to go on with this run in another call, from the next step on:
+        its time is over (`max_runtime`), or another process has taken it over."""
+        self._progressed = not self.resumed
+        self._handed_over = False
         self._memos: Mapping[str, Raw] = memos or {}
         self._counter = StepCounter()
         # Appending to a deque and taking from it are atomic: a reader needs no lock.
@@ -118,7 +126,10 @@ class Run:
         """Meet a step that runs in this process. On EXECUTE, complete, fail or abandon it."""
         step = self._meet(step_id)
         if step.verdict is Verdict.EXECUTE:
+            if self.expired and self._hands_over(step):
+                return Step(Verdict.SUSPEND, step_id, step.index, step.hash)
             self._running += 1
+            self._progressed = True
         return step
 
     def complete(self, step: Step, data: bytes, started_ns: int, duration_ns: int) -> None:
@@ -166,6 +177,20 @@ class Run:
                 )
             text = until.isoformat(timespec="milliseconds")
         return self._wait_for(step_id, OpCode.SLEEP, name=text, opts={"duration": text})
+
+    def give_way(self) -> None:
+        """Another run answers this request: end the handler without asking the server to go on."""
+        self._wait()
+
+    @property
+    def finished_count(self) -> int:
+        """How many steps ended since they were taken last."""
+        return len(self._sync_ops)
+
+    @property
+    def finished_bytes(self) -> int:
+        """Bytes of their results."""
+        return sum(len(op.data) for op in tuple(self._sync_ops) if isinstance(op.data, Raw))
 
     def unwind(self) -> None:
         """Nothing of this run can progress: from here on the handler is being ended."""
@@ -219,6 +244,21 @@ class Run:
         self._record(step, op, name=name, opts=opts)
         self._wait()
         return Step(Verdict.SUSPEND, step_id, step.index, step.hash)
+
+    def _hands_over(self, step: Step) -> bool:
+        """Ask to be called again rather than run `step`, where that is possible.
+
+        A call that did nothing yet goes on, or the run would never come to its end.
+        """
+        if self.cannot_wait is not None or self.state is State.ENDED or not self._progressed:
+            return False
+        if not self._handed_over:
+            self._handed_over = True
+            # A server takes the same id twice for the same wish.
+            op_id = hash_step_id(f"stephttp:again:{step.hash}:{len(self._memos)}")
+            self._async_ops.append(Op(OpCode.DISCOVERY_REQUEST, op_id, step.step_id))
+        self._wait()
+        return True
 
     def _wait(self) -> None:
         if self.state is State.RUNNING:

@@ -16,8 +16,8 @@ from stephttp.engine.answers import Answer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
 from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Call, Change
-from stephttp.engine.output import Waiters
+from stephttp.engine.models import Call, Change, RunStatus
+from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store, StoreClosedError
 from stephttp.engine.timers import Timers
@@ -76,6 +76,8 @@ class Executor:
         """A change was stored: wake whom it concerns."""
         if change.ended:
             self._waiters.wake(change.run.run_id)
+        if change.run.status is not RunStatus.SYNC:
+            self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
 

@@ -10,6 +10,9 @@ from stephttp.errors import StephttpError
 RESUME = ""
 """The `step_id` of the timer that stands for calling the endpoint again."""
 
+LEASE = "@lease"
+"""The `step_id` of the timer that a sync-phase run has while a process holds a lease of it."""
+
 
 class Refused(StephttpError):
     """What was asked for cannot be done; the text names the field.
@@ -51,12 +54,15 @@ class TimerKind(StrEnum):
     """Why something is due.
 
     `SLEEP`: a sleep step ends. `RETRY`: a failed step may be tried again. `RESUME`: the endpoint
-    must be called.
+    must be called. `LEASE`: the process that answers the first request has not been heard of
+    for too long. `ORPHAN`: nor after that was noticed; the run is taken over.
     """
 
     SLEEP = "sleep"
     RETRY = "retry"
     RESUME = "resume"
+    LEASE = "lease"
+    ORPHAN = "orphan"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,16 @@ def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
     values = _values(new) | _values(change.run)
     if connection.execute(QUERIES["insert_run"], values).rowcount == 0:
         return False
-    _save_parts(connection, change)
+    _save_parts(connection, [change])
     return True
+
+
+def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Change]]) -> None:
+    """Store new runs, whose ids are known to be free, with a statement a table."""
+    if runs:
+        values = [_values(new) | _values(change.run) for new, change in runs]
+        connection.executemany(QUERIES["insert_run"], values)
+        _save_parts(connection, [change for _, change in runs])
 
 
 def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: int) -> None:
@@ -97,17 +105,18 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
         )
     if change.ended and before.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_timers"], (run.run_id,))
-    _save_parts(connection, change)
+    elif before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
+        connection.execute(QUERIES["delete_lease"], (run.run_id,))
+    _save_parts(connection, [change])
 
 
-def _save_parts(connection: sqlite3.Connection, change: Change) -> None:
-    run_id = change.run.run_id
+def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     _many(
         connection,
         "upsert_step",
         [
             (
-                run_id,
+                change.run.run_id,
                 step.step_id,
                 step.seq,
                 step.userland_id,
@@ -120,14 +129,23 @@ def _save_parts(connection: sqlite3.Connection, change: Change) -> None:
                 step.error,
                 step.memo,
             )
+            for change in changes
             for step in change.steps
         ],
     )
-    _many(connection, "delete_timer", [(run_id, step_id) for step_id in change.dropped])
+    _many(
+        connection,
+        "delete_timer",
+        [(change.run.run_id, step_id) for change in changes for step_id in change.dropped],
+    )
     _many(
         connection,
         "upsert_timer",
-        [(run_id, timer.step_id, timer.kind, timer.due_ms) for timer in change.timers],
+        [
+            (change.run.run_id, timer.step_id, timer.kind, timer.due_ms)
+            for change in changes
+            for timer in change.timers
+        ],
     )
 
 

@@ -9,10 +9,14 @@ from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
 from stephttp.errors import ConfigurationError
 
-FEATURES = "pending, raw-response"
+FEATURES = "pending, raw-response, batch, leases, idempotency"
 """What this engine can do beyond Inngest's protocol, as told in `X-Stephttp-Features`."""
 
 VERSION = __version__
+
+SHORTEST_LEASE, LONGEST_LEASE = 1_000, 60_000
+"""Milliseconds. After a restart every lease gets the longest, in which its holder, if it lives,
+renews it at least once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ class Settings:
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
         max_idle_answers: how many answers in a row may bring a run no further.
+        lease_probation: seconds after a lease ran out in which its holder may still renew it. So
+            an engine that was itself stopped for a while reads what came in meanwhile first.
+        idempotency_ttl: seconds that an idempotency key is remembered.
     """
 
     db_path: str = ":memory:"
@@ -81,6 +88,8 @@ class Settings:
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000
     max_idle_answers: int = 10
+    lease_probation: float = 1.0
+    idempotency_ttl: float = 86_400.0
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later.

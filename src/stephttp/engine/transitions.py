@@ -12,7 +12,8 @@ is still at work and goes on by itself. "Answer" is how a re-entry ended.
     Sleep                       sleep timer               waits for it
     RunComplete,                the run ends
       SyncRunComplete
-    DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing
+    DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing, but
+                                                          re-entry in spite of what it waits for
     None                        nothing                   like an answer that holds nothing
     all others                  refused (`UNSUPPORTED`)
 
@@ -22,6 +23,9 @@ by another re-entry, later each time, and after `max_idle_answers` of them the r
 
 A timer op, a `StepError` or a `DiscoveryRequest` in a checkpoint makes a sync-phase run async.
 After every transition an async run has at least one open timer: see `Draft.settle`.
+
+A sync-phase run may have a lease (`LEASE`). `apply_ops` does not see it: it ends when the run
+leaves that status, whatever the reason (`records.save`).
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from stephttp.engine import waits
 from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.models import (
+    LEASE,
     RESUME,
     Change,
     Refused,
@@ -73,6 +78,8 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
 
     While a failed call waits for its repetition, waits that end do not cut that short.
     """
+    if LEASE in snapshot.timers:
+        return _lease_ran_out(snapshot, snapshot.timers[LEASE], at)
     due = [timer for timer in snapshot.timers.values() if timer.due_ms <= at.now_ms]
     resume = snapshot.timers.get(RESUME)
     run = snapshot.run
@@ -88,6 +95,20 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
         dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
         call=resume is not None and resume.due_ms <= at.now_ms,
     )
+
+
+def _lease_ran_out(snapshot: Snapshot, lease: Timer, at: Moment) -> Change:
+    """The process that answers the first request seems to be gone."""
+    if lease.due_ms > at.now_ms:
+        return Change(snapshot.run)
+    if lease.kind is TimerKind.LEASE:
+        end_ms = at.now_ms + round(at.settings.lease_probation * 1000)
+        return Change(snapshot.run, timers=(Timer(LEASE, TimerKind.ORPHAN, end_ms),))
+    run = replace(
+        snapshot.run, status=RunStatus.ASYNC, job_id=new_job_id(at.rng), attempt=0, unreached=0
+    )
+    resume = Timer(RESUME, TimerKind.RESUME, at.now_ms)
+    return Change(run, timers=(resume,), dropped=(LEASE,), call=True)
 
 
 def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:
@@ -186,6 +207,8 @@ def _run_complete(draft: Draft, op: Op, field: str) -> None:
 def _discovery(draft: Draft, op: Op, field: str) -> None:
     if draft.origin is Origin.CHECKPOINT:
         draft.again = True
+    else:
+        draft.discovers = True
 
 
 def _nothing(draft: Draft, op: Op, field: str) -> None:

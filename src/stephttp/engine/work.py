@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stephttp._core.ops import COMPLETING_OPS, Op
 from stephttp.engine import records
 from stephttp.engine.answers import OpsAnswer, PlainAnswer
 from stephttp.engine.happenings import Failure, FailureKind, Moment, Origin
-from stephttp.engine.models import Call, Change, NewRun, Refused, Run, Snapshot
+from stephttp.engine.models import Call, Change, NewRun, Refused, Run, RunStatus, Snapshot
 from stephttp.engine.results import complete_result, op_data
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import apply_ops, call_failed, failed, fell_due, finished
@@ -51,7 +51,7 @@ def report(connection: sqlite3.Connection, run_id: str, ops: Sequence[Op], at: M
     snapshot = records.load(connection, run_id, {op.id for op in ops})
     if snapshot.run.status.ended:
         for index, op in enumerate(ops):
-            if not _is_repeat(connection, snapshot, op):
+            if not is_repeat(connection, snapshot, [op]):
                 status = snapshot.run.status.value
                 raise Refused(f"steps[{index}]: the run has ended already ({status})", 409)
         return Change(snapshot.run)
@@ -76,6 +76,8 @@ def claim(connection: sqlite3.Connection, at: Moment, busy: Collection[str], slo
     calls = []
     for run_id in chosen:
         snapshot = records.load(connection, run_id)
+        if snapshot.run.status is RunStatus.SYNC:  # what is due of such a run is its lease
+            snapshot = replace(snapshot, timers=records.load_timers(connection, run_id))
         change = fell_due(snapshot, at)
         records.save(connection, change, snapshot.run, at.now_ms)
         if change.call:
@@ -112,8 +114,12 @@ def _decide(snapshot: Snapshot, outcome: OpsAnswer | PlainAnswer | Failure, at: 
         return failed(snapshot, Failure(FailureKind.FINAL, "AnswerError", str(error)), at)
 
 
-def _is_repeat(connection: sqlite3.Connection, snapshot: Snapshot, op: Op) -> bool:
-    """Whether an op for an ended run says nothing that is not known."""
+def is_repeat(connection: sqlite3.Connection, snapshot: Snapshot, ops: Sequence[Op]) -> bool:
+    """Whether ops for an ended run say nothing that is not known."""
+    return all(_is_known(connection, snapshot, op) for op in ops)
+
+
+def _is_known(connection: sqlite3.Connection, snapshot: Snapshot, op: Op) -> bool:
     if op.op not in COMPLETING_OPS:
         return op.id in snapshot.steps
     result = complete_result(op_data(op), unfold=True)

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from stephttp.engine.api import checkpoint, errors, output, runs, system
+from stephttp.engine.api import checkpoint, errors, extras, output, runs, system
 from stephttp.engine.api.guard import secured
 from stephttp.engine.models import Refused
 from stephttp.engine.store import StoreClosedError
@@ -17,6 +17,10 @@ from stephttp.engine.store import StoreClosedError
 _PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 
 ROUTES = [
+    # Before the routes in which the last part would be a run id.
+    Route("/v1/checkpoint/batch", secured(extras.batch), methods=["POST"]),
+    Route("/v1/leases/renew", secured(extras.renew), methods=["POST"]),
+    Route("/v1/runs/{run}/outcome", secured(extras.outcome)),
     *(
         route
         for prefix in _PREFIXES

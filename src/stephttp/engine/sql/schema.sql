@@ -19,8 +19,15 @@
 -- being called and goes in the transaction that stores the answer. So a killed process needs
 -- no clean-up: at the next start what is past due is simply due.
 --
+-- A LEASE is how a sync-phase run survives its process: a row with step_id '@lease', which the
+-- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
+-- respite ('orphan'), and then the run becomes 'async', as if its handler had gone async.
+--
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
--- forgotten), and a run of any other status has none (it cannot be woken).
+-- forgotten), and a run of any other status has none (it cannot be woken), but a 'sync' one may
+-- have a lease.
+--
+-- An IDEMPOTENCY KEY names the run that answers every request which carries it.
 --
 -- Times end in _ms (milliseconds since the epoch) or _ns (nanoseconds). JSON is stored as
 -- BLOB, exactly as it arrived. Big columns come last, so that reading the small ones of a row
@@ -86,9 +93,18 @@ CREATE TABLE steps (
 CREATE TABLE timers (
     run_id          TEXT    NOT NULL,
     step_id         TEXT    NOT NULL,             -- '' is the call of the endpoint
-    kind            TEXT    NOT NULL CHECK (kind IN ('sleep', 'retry', 'resume')),
+    kind            TEXT    NOT NULL CHECK (kind IN ('sleep', 'retry', 'resume', 'lease', 'orphan')),
     due_ms          INTEGER NOT NULL,
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX timers_by_due ON timers (due_ms);
+
+CREATE TABLE idempotency (
+    key             BLOB    PRIMARY KEY,          -- digest of scope and key
+    request         BLOB    NOT NULL,             -- digest of the request that brought it first
+    run_id          TEXT    NOT NULL,
+    expires_ms      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX idempotency_by_expiry ON idempotency (expires_ms);
