@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
@@ -29,6 +30,9 @@ from stephttp._core.run import Run
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
+
+HAND_OVER_TIMEOUT = 10.0
+"""Seconds that a run which goes async waits for a plain server to take its opening."""
 
 
 class Timer(Protocol):
@@ -152,9 +156,10 @@ class Journal(Item):
         self._stop_timer()
         self._leases.release(self._run.run_id)
         # A plain server takes an opening once only, so its fate has to be known.
-        if self._sending and self.held and self.lease_ms is None:
+        if self._parcel is not None and self.held and self.lease_ms is None:
             self._settled = asyncio.get_running_loop().create_future()
-            await self._settled
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._settled, HAND_OVER_TIMEOUT)
 
     def size(self) -> int:
         ops = [*self._sending, *([self._final] if self._final else [])]
@@ -191,7 +196,7 @@ class Journal(Item):
 
     def lost(self) -> None:
         """Another process has taken the run over. May be called in any thread."""
-        if self._final is None and not self._run.expired:
+        if not self._closed and not self._run.expired:
             logger.warning(
                 "stephttp: run %s was taken over, because this process was not heard of for too "
                 "long; its caller is redirected to the result at the next step", self._run.run_id,
