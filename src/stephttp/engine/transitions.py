@@ -86,7 +86,8 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
     opened: tuple[Timer, ...] = ()
     if resume is None and due:
         run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
-        resume = Timer(RESUME, TimerKind.RESUME, at.now_ms)
+        # With the time of what fell due: should the engine die now, the run keeps its turn.
+        resume = Timer(RESUME, TimerKind.RESUME, min(timer.due_ms for timer in due))
         opened = (resume,)
     return Change(
         run,
