@@ -18,7 +18,6 @@ import time
 from collections import deque
 from pathlib import Path
 from queue import Empty, Queue
-from types import FrameType
 from typing import Any
 
 import httpx2
@@ -139,14 +138,14 @@ class Demo:
         self.expect("the sign-up's Location", "/users/1", answer.headers.get("location"))
         self.expect("the sign-up's own header", "1", answer.headers.get("x-welcome-mail"))
         wanted = {"id": 1, "greeting": "Hello Ada", "email": ADA["email"], "by": "the shop"}
-        self.expect("the sign-up's body", wanted, json_or_text(answer))
+        self.expect("the sign-up's body", wanted, answer.json())
 
     def flaky(self) -> None:
         title("POST /flaky: a step that fails twice and then works")
         answer = self.request("/flaky", {"key": "order-7"}, {})
         self.expect("the flaky order's status", 201, answer.status_code)
         wanted = {"key": "order-7", "receipt": "confirmed order-7 at attempt 3"}
-        self.expect("the flaky order's body", wanted, json_or_text(answer))
+        self.expect("the flaky order's body", wanted, answer.json())
 
     def refused(self) -> None:
         title("POST /users with an unknown token: nothing waits, the answer comes at once")
@@ -226,13 +225,6 @@ def show_answer(answer: httpx2.Response, started: float) -> None:
         print(f"     {answer.text}")
 
 
-def json_or_text(answer: httpx2.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError:
-        return answer.text
-
-
 def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     texts = [head, *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in texts) for column in range(len(head))]
@@ -265,10 +257,10 @@ def drive(servers: Servers) -> list[str]:
 
 
 def stay_up(servers: Servers) -> None:
-    print(f"\nEngine and app stay up; try it yourself, for example {servers.app_url}/docs")
-    print("Ctrl-C ends both.\n", flush=True)
-    servers.echo = True
     try:
+        print(f"\nEngine and app stay up; try it yourself, for example {servers.app_url}/docs")
+        print("Ctrl-C ends both.\n", flush=True)
+        servers.echo = True
         while not servers.ended():
             time.sleep(0.2)
     except KeyboardInterrupt:
@@ -276,8 +268,9 @@ def stay_up(servers: Servers) -> None:
 
 
 def main() -> int:
-    # `kill` ends us as Ctrl-C does: with everything that we started.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # `kill` ends us as Ctrl-C does, also in the background of a shell, which ignores Ctrl-C there.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="stephttp-demo-") as directory:
         servers = Servers(directory, free_port(APP_PORT))
         try:
@@ -298,10 +291,6 @@ def main() -> int:
         finally:
             servers.stop()
     return 1 if problems else 0
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

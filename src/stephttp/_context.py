@@ -16,11 +16,14 @@ from typing import Any
 
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.run import Run, State, Step, Verdict
+from stephttp._core.run import Run, Step, Verdict
 from stephttp.errors import NestedStepError, OutsideRunError, Suspended, UsageError
 
 current_run: ContextVar[RunScope | None] = ContextVar("stephttp_run", default=None)
-_inside_step: ContextVar[str | None] = ContextVar("stephttp_step", default=None)
+_inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
+
+_ENOUGH = "the run goes on in a later call"
+"""Message of our own cancellations, to know them from others'."""
 
 Claim = Callable[[], Awaitable[bool]]
 
@@ -39,10 +42,12 @@ class RunScope:
     """
 
     __slots__ = (
-        "_cancelling_before",
+        "_cancelling",
+        "_ended_by_us",
         "_lock",
         "_loop",
         "_parked",
+        "_quiet",
         "_settling",
         "_task",
         "_thread",
@@ -85,13 +90,17 @@ class RunScope:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._task = asyncio.current_task()
-        self._cancelling_before: int | None = None
+        # Compared to, because a task group that failed leaves a count of its own behind (fixed in
+        # Python 3.13), and so may whoever called us.
+        self._cancelling = self._task.cancelling() if self._task is not None else 0
+        self._ended_by_us = False
+        self._quiet: asyncio.Future[None] | None = None
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()
 
     def meet(self, step_id: str, handler: Callable[..., Any]) -> StepCall:
         """Come to a step that runs in this process."""
-        _refuse_nesting(step_id)
+        self._refuse_nesting(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expired = True
         with self._lock:
@@ -103,7 +112,7 @@ class RunScope:
 
     def sleep(self, step_id: str, until: timedelta | datetime) -> StepCall:
         """Come to a sleep."""
-        _refuse_nesting(step_id)
+        self._refuse_nesting(step_id)
         with self._lock:
             step = self.run.sleep(step_id, until)
         return StepCall(self, step, Any)
@@ -114,7 +123,7 @@ class RunScope:
         self._parked.add(future)
         self._settle()
         try:
-            if self.run.state is State.ENDED:
+            if self._task is None:
                 future.cancel()
             await future
         finally:
@@ -170,18 +179,30 @@ class RunScope:
         """
         task, self._task = self._task, None
         for future in self._parked:
-            future.cancel()
-        if task is None or self._cancelling_before is None:
-            return isinstance(error, asyncio.CancelledError)
-        # Compared to before and not to zero: a task group that failed leaves a count of its own
-        # (fixed in Python 3.13).
-        if task.cancelling() > self._cancelling_before:
+            future.cancel(_ENOUGH)
+        if task is None or not self._ended_by_us:
+            return isinstance(error, asyncio.CancelledError) and error.args != (_ENOUGH,)
+        if task.cancelling() > self._cancelling:
             task.uncancel()
-        return task.cancelling() > self._cancelling_before
+        return task.cancelling() > self._cancelling
+
+    async def quiet(self) -> None:
+        """After `close`: no further step starts, and those that still run are waited for.
+
+        A handler can leave steps behind, in tasks or threads that it does not wait for. What they
+        give belongs to the run.
+        """
+        with self._lock:
+            self.run.unwind()
+        if not self.run.settled:
+            self._quiet = self._loop.create_future()
+            await self._quiet
 
     def _after_record(self) -> None:
         if self.on_record is not None:
             self.on_record()
+        if self._quiet is not None and self.run.settled and not self._quiet.done():
+            self._quiet.set_result(None)
         self._settle()
 
     def _settle(self) -> None:
@@ -194,24 +215,33 @@ class RunScope:
         """End the handler once it has waited, without running a step, for long enough.
 
         The handler's own task is cancelled, so that `gather`, task groups, cancel scopes and
-        `finally` blocks do what they do for any cancellation, in their order. That is done once:
-        a second cancellation would hit clean-up that awaits something. What is parked all the
-        same, because code on the way caught the first, is then cancelled where it is parked.
+        `finally` blocks do what they do for any cancellation, in their order. That is done once,
+        and not at all if somebody else did it: a second cancellation would hit clean-up that
+        awaits something. What is parked all the same, because code on the way caught the first,
+        is then cancelled where it is parked.
         """
         self._settling -= 1
         if self._task is None or not self.run.settled:
             self._settling = 0
         elif self._settling:
             self._loop.call_soon(self._tick)
-        elif self._cancelling_before is not None or not self._parked:
+        elif self._parked and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
             self.run.unwind()
-            for future in self._parked:
-                future.cancel()
+            self._ended_by_us = True
+            self._task.cancel(_ENOUGH)
+            self._settle()
         else:
             self.run.unwind()
-            self._cancelling_before = self._task.cancelling()
-            self._task.cancel()
-            self._settle()
+            for future in self._parked:
+                future.cancel(_ENOUGH)
+
+    def _refuse_nesting(self, step_id: str) -> None:
+        outer = _inside_step.get()
+        if outer is not None and outer[0] is self:
+            raise NestedStepError(
+                f"step {step_id!r} was called inside the body of step {outer[1]!r}; call it before "
+                "or after, or call the plain function"
+            )
 
 
 class StepCall:
@@ -257,7 +287,7 @@ class StepCall:
         return codec.decode_result(memo.raw, self._annotation, self._step.step_id)
 
     def __enter__(self) -> None:
-        self._token: Token[str | None] = _inside_step.set(self._step.step_id)
+        self._token: Token[Any] = _inside_step.set((self._scope, self._step.step_id))
         self._started = self._scope.now_ns()
 
     def __exit__(
@@ -269,11 +299,11 @@ class StepCall:
         _inside_step.reset(self._token)
         scope, run, step = self._scope, self._scope.run, self._step
         duration = max(0, scope.now_ns() - self._started)
+        info = codec.error_info(error) if isinstance(error, Exception) else None
         with scope._lock:
             if self._raw is not None:
                 run.complete(step, self._raw, self._started, duration)
-            elif isinstance(error, Exception):
-                info = codec.error_info(error)
+            elif info is not None:
                 self.suspended = run.fail(step, info, self._started, duration) is Verdict.SUSPEND
             else:
                 run.abandon(step)
@@ -295,12 +325,3 @@ def run_scope(tool: str) -> RunScope:
             "provider.asgi(app), or call it from a handler"
         )
     return scope
-
-
-def _refuse_nesting(step_id: str) -> None:
-    outer = _inside_step.get()
-    if outer is not None:
-        raise NestedStepError(
-            f"step {step_id!r} was called inside the body of step {outer!r}; call it before or "
-            "after, or call the plain function"
-        )

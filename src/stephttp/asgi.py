@@ -20,6 +20,7 @@ from stephttp._client.lifecycle import Resumed, claims_reentry, unavailable
 from stephttp._client.outbox import Item, Parcel
 from stephttp._context import RunScope, current_run
 from stephttp._core import replies
+from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.run import Run
 from stephttp.errors import APIError, CannotWaitError, ConfigurationError, Suspended
@@ -126,6 +127,7 @@ class _Live:
         "_ended",
         "_headers",
         "_journal",
+        "_keeps_answer",
         "_keyed",
         "_provider",
         "_receive",
@@ -156,6 +158,7 @@ class _Live:
         self._keyed = self._ended = False
         self._stored: Claimed | None = None
         self._claiming: asyncio.Lock | None = None
+        self._keeps_answer = False
         if scope["method"] == "HEAD":
             self._run.cannot_wait = "the answer to HEAD has no body that could carry the result"
 
@@ -182,7 +185,6 @@ class _Live:
             await self._suspend(scope)
         elif run.used or self._journal is not None:
             self._record(scope, error)
-        run.end()
         if error is not None:
             raise error
 
@@ -294,7 +296,8 @@ class _Live:
             self._status = message["status"]
             self._headers = list(message.get("headers", ()))
             message = {**message, "headers": [*self._headers, *_marks(run.run_id)]}
-        elif message["type"] == "http.response.body":
+            self._keeps_answer = run.used or self._keyed
+        elif message["type"] == "http.response.body" and self._keeps_answer:
             self._answer.add(message.get("body", b""), message.get("more_body", False))
         await self._send(message)
 
@@ -370,6 +373,8 @@ async def _reenter(
     error: BaseException | None = None
     if body.overflown:
         reply = replies.error_answer(413, f"the body has {body.size} bytes, which is too many")
+    elif (refusal := provider.lifecycle.verify(request)) is not None:
+        reply = refusal
     else:
         async with provider.reentry(run_id):
             resumed = await provider.drive(provider.lifecycle.resume(request))
@@ -396,7 +401,7 @@ class _Resumed:
         self._request = request
         self._response = Response(500, [(b"content-type", b"text/plain; charset=utf-8")])
         self._body = _Body(MAX_RESULT_BYTES)
-        self._flushing: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[APIError | None] | None = None
 
     async def answer(
         self, app: ASGIApp, scope: Scope, receive: Receive
@@ -409,16 +414,20 @@ class _Resumed:
             self._flush_soon,
             self._provider.settings.checkpointing,
         )
-        error = await _call(app, scope, _Replay(self._request.body, receive), self._keep, run_scope)
         try:
+            replay = _Replay(self._request.body, receive)
+            error = await _call(app, scope, replay, self._keep, run_scope)
             if self._flushing is not None:
-                await self._flushing
+                # What it could not store is back with the run; the answer may carry it.
+                await asyncio.wait({self._flushing})
             reply = await self._provider.drive(self._conclude(error))
         except APIError as problem:
             logger.error("stephttp: run %s: finished steps could not be stored: %s",
                          self._run.run_id, problem)  # fmt: skip
-            reply = unavailable(f"finished steps could not be stored: {problem}")
-        self._run.end()
+            return unavailable(f"finished steps could not be stored: {problem}"), None
+        finally:
+            if self._flushing is not None:
+                self._flushing.cancel()
         return reply, error
 
     def _conclude(self, error: BaseException | None) -> Any:
@@ -433,7 +442,7 @@ class _Resumed:
             response.body = b"Internal Server Error"
         else:
             response.body = self._body.join()
-        text = None if error is None else f"{type(error).__name__}: {error}"
+        text = None if error is None else describe(error)
         return self._provider.lifecycle.conclude(self._resumed, response, text)
 
     async def _keep(self, message: Message) -> None:
@@ -446,9 +455,15 @@ class _Resumed:
             self._body.add(message.get("body", b""), message.get("more_body", False))
 
     def _flush_soon(self) -> None:
-        if self._flushing is None or (self._flushing.done() and self._flushing.exception() is None):
-            flow = self._provider.lifecycle.flush(self._run)
-            self._flushing = asyncio.get_running_loop().create_task(self._provider.drive(flow))
+        if self._flushing is None or (self._flushing.done() and not self._flushing.result()):
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> APIError | None:
+        try:
+            await self._provider.drive(self._provider.lifecycle.flush(self._run))
+        except APIError as problem:
+            return problem
+        return None
 
     def _restored(self, scope: Scope) -> Scope:
         extensions = scope.get("extensions") or {}
@@ -497,10 +512,14 @@ async def _call(
         error = raised
     finally:
         current_run.reset(token)
+        del scope[_MARK]
         cancelled = run_scope.close(error)
     if cancelled or isinstance(error, KeyboardInterrupt | SystemExit):
         run.end()
         raise error or asyncio.CancelledError
+    if run.suspended:
+        await run_scope.quiet()
+    run.end()
     if not run.suspended:
         return error
     if error is not None and not _echoes_suspension(error):

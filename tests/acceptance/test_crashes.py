@@ -118,6 +118,23 @@ def test_an_engine_killed_while_a_run_sleeps_goes_on_when_it_is_back(world: Worl
     assert world.executions() == {"first": 1, "second": 1, "third": 1, "hold": 1}
 
 
+def test_an_event_is_not_lost_with_the_engine_that_took_it(world: World) -> None:
+    """Killed as soon as it has acknowledged the event: the wait is over all the same."""
+    url, run_id = f"http://127.0.0.1:{world.engine_port}", "01M81KWY2JTNRXZTV817ZB746V"
+    wait = {"op": "WaitForEvent", "id": "w", "name": "go", "opts": {"timeout": "1h"}}
+    data = {"domain": f"http://127.0.0.1:{world.app_port}", "method": "GET", "path": "/nobody"}
+    body = {"run_id": run_id, "event": {"data": data}, "steps": [wait]}
+    with world.engine() as engine:
+        assert httpx2.post(f"{url}/v1/checkpoint", json=body).status_code == 200
+        assert httpx2.post(f"{url}/e/any", json={"name": "go"}).status_code == 200
+        engine.signal(signal.SIGKILL)
+        engine.wait()
+    with world.engine():
+        assert httpx2.get(f"{url}/v0/runs/{run_id}/actions").json()["w"]["name"] == "go"
+        (job,) = httpx2.get(f"{url}/v1/runs/{run_id}/jobs").json()["data"]
+        assert job["kind"] == "resume"
+
+
 def test_an_app_killed_between_re_entries_goes_on_when_it_is_back(world: World) -> None:
     with world.engine():
         with world.app() as app:

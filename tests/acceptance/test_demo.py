@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 
-from tests.acceptance.processes import Process
+from tests.acceptance.processes import DEADLINE, Process
 
 DEMO = (sys.executable, "examples/demo.py")
 QUICK = {"SIGNUP_COOL_OFF": "0.2"}
@@ -22,7 +23,7 @@ def test_demo_is_as_told() -> None:
 
 def test_demo_stays_up_until_ctrl_c() -> None:
     with Process(DEMO, env=QUICK) as demo:
-        demo.wait_for("stay up")
+        demo.wait_for("Ctrl-C ends both")
         demo.signal(signal.SIGINT)
         assert demo.wait() == 0, demo.said()
 
@@ -38,3 +39,17 @@ def test_demo_says_what_was_not_as_told() -> None:
         text = "\n".join(demo.out)
     assert "NOT AS TOLD" in text
     assert "the sign-up's status: expected 201, found 401" in text
+
+
+def test_killed_demo_leaves_nothing_behind() -> None:
+    with Process(DEMO, env=QUICK) as demo:
+        app = demo.wait_for(r"ready on http://127\.0\.0\.1:(\d+)$")
+        demo.wait_for("Ctrl-C ends both")
+        # This connection lasts until the app ends.
+        with socket.create_connection(("127.0.0.1", int(app[1])), timeout=DEADLINE) as connection:
+            demo.signal(signal.SIGKILL)
+            demo.wait()
+            try:
+                assert connection.recv(1) == b""
+            except ConnectionResetError:
+                pass

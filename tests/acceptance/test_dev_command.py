@@ -53,6 +53,21 @@ def test_engine_alone() -> None:
         assert dev.err == []
 
 
+def test_waits_that_look_back() -> None:
+    run_id = "01M81KWY2JTNRXZTV817ZB746V"
+    wait = {"op": "WaitForEvent", "id": "w", "name": "go", "opts": {"timeout": "1h"}}
+    data = {"domain": "http://127.0.0.1:9", "method": "GET", "path": "/"}
+    body = {"run_id": run_id, "event": {"data": data}, "steps": [wait]}
+    with Process([*DEV, "--port", "0", "--event-lookback", "3600"]) as dev:
+        url = dev.wait_for(READY)[1]
+        assert httpx2.post(f"{url}/e/any", json={"name": "go"}).status_code == 200
+        assert httpx2.post(f"{url}/v1/checkpoint", json=body).status_code == 200
+        memos = httpx2.get(f"{url}/v0/runs/{run_id}/actions").json()
+        assert memos["w"]["name"] == "go"
+        dev.signal(signal.SIGINT)
+        assert dev.wait() == 0, dev.said()
+
+
 def test_app_gets_the_engine_and_a_prefix(lifeline: Lifeline) -> None:
     environment = {"INNGEST_BASE_URL": "https://elsewhere.example.com"}
     with Process([*DEV, "--port", "0", "--", *app_command(lifeline)], env=environment) as dev:
@@ -98,6 +113,15 @@ def test_ends_when_nobody_reads_what_it_says(lifeline: Lifeline, tmp_path: Path)
         assert dev.wait() == 0, dev.said()
         lifeline.wait_until_released()
         assert set(dev.err) <= {"app | to stderr"}
+
+
+def test_ends_when_its_reader_is_gone_though_nothing_is_said(lifeline: Lifeline) -> None:
+    # The shell reads until the app is up, and goes.
+    shell = """"$@" | while read line; do case $line in *'engine is'*) break;; esac; done"""
+    command = ["bash", "-c", f"set -o pipefail; {shell}", "bash", *DEV, "--port", "0", "--"]
+    with Process([*command, *app_command(lifeline)]) as dev:
+        assert dev.wait() == 0, dev.said()
+        lifeline.wait_until_released()
 
 
 @pytest.mark.parametrize(

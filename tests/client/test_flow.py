@@ -68,7 +68,7 @@ def test_it_recovers() -> None:
     assert len(pauses) == 2
 
 
-def test_a_refused_key_gives_way_to_the_fallback_for_good() -> None:
+def test_a_refused_key_gives_way_to_the_fallback_until_that_is_refused() -> None:
     keys = Keys(PRIMARY, FALLBACK)
     first = keys.bearer
     calls, pauses, outcome = play(keys, answer(401), answer(200))
@@ -78,8 +78,11 @@ def test_a_refused_key_gives_way_to_the_fallback_for_good() -> None:
     ]
     assert (pauses, outcome) == ([], answer(200))
     assert keys.bearer != first
-    calls, _, outcome = play(keys, answer(401))
-    assert len(calls) == 1
+    calls, _, outcome = play(keys, answer(401), answer(200))
+    assert outcome == answer(200)
+    assert keys.bearer == first, "the rotation has reached the server"
+    calls, _, outcome = play(keys, answer(401), answer(401))
+    assert len(calls) == 2
     assert isinstance(outcome, APIStatusError)
 
 

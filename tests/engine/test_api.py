@@ -157,12 +157,14 @@ BAD_FIRST: list[tuple[Any, int, str]] = [
     (new_run({"op": "StepRun"}), 400, "steps[0]: Object missing required field `id`"),
     (new_run({"id": A}), 400, "steps[0]: Object missing required field `op`"),
     (new_run({"op": "StepRun", "id": ""}), 400, "steps[0].id: must not be empty"),
+    (new_run(step(userland={"id": "a", "index": 2**63})), 400, "steps[0].userland.index: "),
+    (new_run(step(userland={"id": "a", "index": -5})), 400, "steps[0].userland.index: "),
     (new_run({"op": "StepError", "id": A}), 400, "steps[0].error: "),
     (new_run(step(), sleep(text="soon")), 400, "steps[1].name: 'soon' is not a duration"),
     (
-        new_run(step(), {"op": "WaitForEvent", "id": B}),
+        new_run(step(), {"op": "DeferAdd", "id": B}),
         400,
-        "steps[1].op: 'WaitForEvent' is not supported by this engine yet",
+        "steps[1].op: 'DeferAdd' is not supported by this engine yet",
     ),
 ]
 

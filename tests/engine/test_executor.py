@@ -134,6 +134,35 @@ async def test_an_endpoint_that_is_down_is_tried_without_end_and_not_counted() -
         assert (run["status"], run["last_error"]) == ("Completed", None)
 
 
+@pytest.mark.parametrize("error", [httpx2.ReadTimeout("slow"), TimeoutError()], ids=type)
+async def test_an_endpoint_that_takes_too_long_is_counted(error: Exception) -> None:
+    async with world() as w:
+        await w.post(sleep(text="1s"))
+        w.script = [error]
+        await w.after(1)
+        run = await w.run()
+        assert (run["status"], len(w.calls)) == ("Failed", 1)
+        assert "imeout" in run["error"]["name"]
+
+
+async def test_an_answer_that_the_store_cannot_take_fails_the_run() -> None:
+    async with world() as w:
+        await w.post(sleep(text="1s"))
+        write = w.engine.store.write
+
+        async def choosy(unit: Any, *args: Any) -> Any:
+            if "Ops" in type(unit.keywords.get("outcome")).__name__:
+                raise OverflowError("too large for SQLite")
+            return await write(unit, *args)
+
+        w.engine.store.write = choosy
+        w.script = [answer([step(B)])]
+        await w.after(1)
+        run = await w.run()
+        assert (run["status"], len(w.calls)) == ("Failed", 1)
+        assert run["error"]["message"] == "the answer cannot be stored: too large for SQLite"
+
+
 @pytest.mark.parametrize("headers", [SDK, {}])
 async def test_a_503_is_not_counted(headers: dict[str, str]) -> None:
     async with world() as w:
@@ -228,11 +257,11 @@ async def test_run_complete_in_an_array() -> None:
 async def test_an_op_of_a_later_version_fails_the_run_clearly() -> None:
     async with world() as w:
         await w.post(sleep(text="1s"))
-        w.script = [answer([step(), {"op": "WaitForEvent", "id": "w"}])]
+        w.script = [answer([step(), {"op": "DeferAdd", "id": "w"}])]
         await w.after(1)
         assert (await w.run())["error"] == {
             "name": "AnswerError",
-            "message": "answer[1].op: 'WaitForEvent' is not supported by this engine yet",
+            "message": "answer[1].op: 'DeferAdd' is not supported by this engine yet",
         }
         # Nothing of the answer was stored.
         steps = (await w.http.get(f"/v1/runs/{RUN}/steps")).json()["data"]
@@ -262,13 +291,13 @@ async def test_parallel_waits_each_lead_to_a_re_entry() -> None:
 async def test_what_falls_due_during_a_call_waits_for_its_end() -> None:
     async with world() as w:
         entered, go_on = asyncio.Event(), asyncio.Event()
-        concurrent = 0
+        concurrent = most = 0
 
         async def endpoint(request: httpx2.Request) -> httpx2.Response:
-            nonlocal concurrent
+            nonlocal concurrent, most
             w.calls.append(request)
             concurrent += 1
-            assert concurrent == 1
+            most = max(most, concurrent)
             entered.set()
             await go_on.wait()
             concurrent -= 1
@@ -284,7 +313,7 @@ async def test_what_falls_due_during_a_call_waits_for_its_end() -> None:
         assert await w.memos() == {A: None}
         go_on.set()
         await w.engine.idle()
-        assert len(w.calls) == 2
+        assert (len(w.calls), most) == (2, 1)
         assert (await w.run())["status"] == "Completed"
 
 

@@ -225,3 +225,16 @@ def test_exactly_what_was_acknowledged_is_there(batches: list[list[tuple[int, bo
 
     with TemporaryDirectory() as folder:
         asyncio.run(check(Path(folder) / "db"))
+
+
+async def test_a_commit_on_a_file_reaches_the_disk(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "runs.db"))
+    await store.open()
+    full, wal = await store.write(
+        lambda connection: (
+            connection.execute("PRAGMA synchronous").fetchone()[0],
+            connection.execute("PRAGMA journal_mode").fetchone()[0],
+        )
+    )
+    assert (full, wal) == (2, "wal")
+    await store.close()

@@ -16,6 +16,7 @@ from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Orig
 from stephttp.engine.models import (
     RESUME,
     Change,
+    Endpoint,
     Known,
     Refused,
     Run,
@@ -28,7 +29,9 @@ from stephttp.engine.transitions import (
     OPS,
     UNSUPPORTED,
     apply_ops,
+    arrived,
     call_failed,
+    cancelled,
     failed,
     fell_due,
     finished,
@@ -313,7 +316,21 @@ def test_back_off_grows_to_its_cap_and_never_shrinks_by_jitter() -> None:
 
 
 IDS = st.sampled_from([A, B, Z])
+WAIT_OPS: dict[str, dict[str, Any]] = {
+    "WaitForEvent": {"event": "go", "timeout": "2s"},
+    "WaitForSignal": {"signal": "s", "timeout": "2s"},
+    "InvokeFunction": {"function_id": "child", "payload": {}, "timeout": "2s"},
+}
+CHILD = Endpoint("a", "f", "child", "", "", "http://x.test", "POST", "/", "", 0, 2)
+
+
+def wait(op: str, id_: str, known: bool) -> dict[str, Any]:
+    opts = WAIT_OPS[op]
+    return {"op": op, "id": id_, "opts": opts if known else {**opts, "function_id": "nobody"}}
+
+
 ANY_OP = st.one_of(
+    st.builds(wait, st.sampled_from(sorted(WAIT_OPS)), IDS, st.booleans()),
     st.builds(step, IDS, st.integers()),
     st.builds(sleep, IDS, st.sampled_from(["", "0s", "1s", "3h", "-5s"])),
     st.builds(step_error, IDS, noRetry=st.booleans()),
@@ -326,6 +343,8 @@ HAPPENING = st.one_of(
     st.tuples(st.sampled_from([CHECKPOINT, ANSWER]), st.lists(ANY_OP, max_size=3)),
     st.tuples(st.just("fails"), st.sampled_from(list(FailureKind))),
     st.tuples(st.just("time"), st.integers(0, 20_000)),
+    st.tuples(st.just("arrives"), IDS),
+    st.tuples(st.just("cancel"), st.just(None)),
 )
 
 
@@ -338,7 +357,7 @@ def test_a_run_is_never_stranded_and_a_memo_never_changes(story: list[tuple[Any,
     memos: dict[str, bytes] = {}
     calling = False
     for kind, detail in story:
-        snapshot = Snapshot(run, dict(steps), dict(timers))
+        snapshot = Snapshot(run, dict(steps), dict(timers), {"child": CHILD})
         at = Moment(now, Random(1), AT.settings)
         if kind == "time":
             now += detail
@@ -346,6 +365,14 @@ def test_a_run_is_never_stranded_and_a_memo_never_changes(story: list[tuple[Any,
                 continue
             change = fell_due(snapshot, Moment(now, Random(1), AT.settings))
             calling = change.call
+        elif kind == "arrives":
+            change = arrived(snapshot, {detail: b"1"}, at)
+            if change.resolved:
+                # However the call ends that may be under way, another one follows.
+                kinds = {timer.kind for timer in change.timers}
+                assert kinds == {TimerKind.WAKE if RESUME in timers else TimerKind.RESUME}
+        elif kind == "cancel":
+            change = cancelled(snapshot, at)
         elif kind is CHECKPOINT:
             change = apply_ops(snapshot, ops(*detail), CHECKPOINT, at)
         elif not calling:

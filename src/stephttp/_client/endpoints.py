@@ -19,6 +19,15 @@ EVENT_NAME = "inngest/http.request"
 """The name under which a real server restores query and body (PROTOCOL 6.1)."""
 
 REQUEST_VERSION = 2
+MAX_CHECKPOINT_BYTES = 4 * 1024 * 1024
+"""What a server reads of one checkpoint (PROTOCOL 10)."""
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+"""What a server reads of the answer to a re-entry (PROTOCOL 10)."""
+
+_ROOM = MAX_CHECKPOINT_BYTES - 1024
+"""For the ops of one checkpoint of steps, beside its own fields."""
+
 SDK = f"stephttp-py:v{__version__}"
 _HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
 _ACTIONS_HEADERS = {**_HEADERS, "x-stephttp-accept": "pending"}
@@ -242,6 +251,24 @@ def read_outcome(answer: Answer) -> Outcome:
 def get_health() -> Call:
     """Ask whether the server is there; its answer tells its extras."""
     return Call("GET", "/health", None, _HEADERS)
+
+
+def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:
+    """Cut `ops` into lists that each fit into one checkpoint.
+
+    Args:
+        already: bytes of the first checkpoint that are taken; its list may remain empty.
+    """
+    cut: list[list[Op]] = [[]]
+    room = _ROOM - already
+    for op in ops:
+        size = len(encode_struct(op)) + 1
+        if size > room and (cut[-1] or already):
+            cut.append([])
+            room, already = _ROOM, 0
+        cut[-1].append(op)
+        room -= size
+    return cut
 
 
 def get_actions(run_id: str) -> Call:

@@ -49,7 +49,7 @@ class Pause:
 class Keys:
     """What a process knows of its server: the signing keys that it may take, and its extras.
 
-    A 401 moves it to the fallback key, for good. Every answer tells the extras.
+    It stays with the key that worked last, until a 401. Every answer tells the extras.
     """
 
     def __init__(self, primary: str = "", fallback: str = "") -> None:
@@ -80,8 +80,8 @@ class Keys:
 
     def reject(self, bearer: str | None) -> bool:
         """`bearer` was refused; whether another one is worth trying."""
-        if len(self._bearers) > 1 and bearer == self._bearers[0]:
-            del self._bearers[0]
+        if bearer == self.bearer:
+            self._bearers.reverse()
         return self.bearer != bearer
 
 

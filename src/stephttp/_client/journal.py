@@ -211,6 +211,11 @@ class Journal(Item):
             return None
         self._stop_timer()
         self._sending = run.take_finished()
+        taken = 0 if request is None else 2 * len(request.body)
+        now, *later = endpoints.portions(self._sending, already=taken)
+        if later:  # more than a server reads of one request: the rest follows
+            run.put_back(self._sending[len(now) :])
+            self._sending, final = now, None
         ops = self._sending if final is None else [*self._sending, final]
         if final is not None:
             self._closed = True

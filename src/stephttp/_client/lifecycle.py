@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stephttp")
 
+_RUN_IS_OVER = frozenset({404, 409, 410})
+_NEVER_ACCEPTED = frozenset({400, 413, 422})
 _RETRY_SOON = [(b"retry-after", b"5")]
 _SERVER_HEADERS = frozenset(
     {
@@ -141,8 +143,20 @@ class Lifecycle:
         error: str | None,
     ) -> bytes:
         """A run that ended without waiting, as one checkpoint for the background."""
+        ops = run.take_ops()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
-        return self.first_checkpoint(run, request, fn_id, [*run.take_ops(), complete])
+        checkpoint = self.first_checkpoint(run, request, fn_id, [*ops, complete])
+        if len(checkpoint) <= endpoints.MAX_CHECKPOINT_BYTES:
+            return checkpoint
+        logger.warning(
+            "stephttp: the record of run %s has %d bytes, which is too many; bodies and results "
+            "are left out of it", run.run_id, len(checkpoint),
+        )  # fmt: skip
+        request.body = response.body = b""
+        for op in ops:
+            op.data = msgspec.UNSET
+        complete = self.completed(response, duration_ns=duration_ns, error=error)
+        return self.first_checkpoint(run, request, fn_id, [*ops, complete])
 
     def completed(
         self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
@@ -186,21 +200,30 @@ class Lifecycle:
         self, run: Run, request: Request, fn_id: str, journal: Journal | None = None
     ) -> Flow[Response]:
         """Hand a run that must wait to the server, and say what its caller gets."""
-        ops = [self.remember(run, request), *(journal.unconfirmed if journal else ())]
-        ops += run.take_ops()
+        if not request.path.startswith("/"):
+            # A server appends the path to the origin, which must not become another one by that.
+            return replies.error_answer(400, "a request that must wait needs a path")
+        remember = self.remember(run, request)
+        ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
         # Our engine takes a run that it knows for an update, if it is told of the lease.
         lease = journal.lease_ms if journal else None
-        token = ""
+        later = [[remember, *ops]]
+        token = journal.token if journal else ""
         try:
-            if journal is not None and journal.opened and lease is None:
-                call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
-                yield from send(call, self.keys, self.rng)
-                token = journal.token
-            else:
-                checkpoint = self.first_checkpoint(run, request, fn_id, ops, lease)
+            if journal is None or not journal.opened or lease is not None:
+                checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *ops], lease)
+                later = []
+                if len(checkpoint) > endpoints.MAX_CHECKPOINT_BYTES:
+                    smallest = len(self.first_checkpoint(run, request, fn_id, [remember]))
+                    now, *later = endpoints.portions(ops, already=smallest)
+                    first = [remember, *now]
+                    checkpoint = self.first_checkpoint(run, request, fn_id, first, lease)
                 call = endpoints.post_new_run(checkpoint)
                 answer = yield from send(call, self.keys, self.rng)
                 token = endpoints.read_new_run(answer).token
+            for portions in later:
+                for portion in endpoints.portions(portions):
+                    yield from self._post_steps(run, portion)
         except APIError as error:
             logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                          run.run_id, error)  # fmt: skip
@@ -212,18 +235,11 @@ class Lifecycle:
         return replies.redirect(self.settings.base_url + endpoints.output_path(run_id, token))
 
     def resume(self, request: Request) -> Flow[Resumed | Response]:
-        """Check a re-entry and load its run; a `Response` refuses it.
+        """Load the run of a re-entry that was verified; a `Response` refuses it.
 
         `request` is changed into what the original caller sent.
         """
-        refusal = self._verify(request)
-        if refusal is not None:
-            return refusal
         run_id = request.header(b"x-run-id")
-        try:
-            ULID.from_str(run_id)
-        except ValueError:
-            return replies.error_answer(400, f"x-run-id: {run_id!r} is not a ULID")
         try:
             answer = yield from send(endpoints.get_actions(run_id), self.keys, self.rng)
             run = Run(run_id, endpoints.read_actions(answer))
@@ -250,10 +266,22 @@ class Lifecycle:
         )
 
     def flush(self, run: Run) -> Flow[None]:
-        """Send the finished steps of a resumed run while its handler goes on."""
+        """Send the finished steps of a resumed run while its handler goes on.
+
+        Raises:
+            APIError: not all could be stored; those that were not are back with the run.
+        """
         while ops := run.take_finished():
-            call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
-            yield from send(call, self.keys, self.rng)
+            for portion in endpoints.portions(ops):
+                try:
+                    yield from self._post_steps(run, portion)
+                except APIError:
+                    run.put_back(ops[ops.index(portion[0]) :])
+                    raise
+
+    def _post_steps(self, run: Run, ops: list[Op]) -> Flow[None]:
+        call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
+        yield from send(call, self.keys, self.rng)
 
     def conclude(
         self, resumed: Resumed, response: Response, error: str | None = None
@@ -269,18 +297,51 @@ class Lifecycle:
         """
         run = resumed.run
         if run.suspended:
-            return replies.ops_answer(run.take_ops())
-        yield from self.flush(run)
-        complete = replies.run_complete(
-            response,
-            duration_ns=max(0, self.now_ns() - resumed.started_ns),
-            error=error,
-            raw_allowed=resumed.raw_allowed,
-        )
+            finished, waits = run.take_finished(), run.take_ops()
+            reply = replies.ops_answer([*finished, *waits])
+            if len(reply.body) > endpoints.MAX_CHECKPOINT_BYTES:
+                run.put_back(finished)
+                yield from self.flush(run)
+                reply = replies.ops_answer(waits)
+            return reply
         again = response.status >= 500 and resumed.attempt < run.retries
-        return replies.result_answer(complete, again=again)
+        try:
+            yield from self.flush(run)
+        except APIStatusError as problem:
+            if problem.status in _RUN_IS_OVER:
+                return replies.ops_answer([])
+            if problem.status not in _NEVER_ACCEPTED:
+                raise
+            logger.error("stephttp: run %s fails: %s", run.run_id, problem)
+            response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
+        if not resumed.raw_allowed:
+            _warn_of_lost_cookies(run, response)
 
-    def _verify(self, request: Request) -> Response | None:
+        def result(response: Response) -> Response:
+            complete = replies.run_complete(
+                response,
+                duration_ns=max(0, self.now_ns() - resumed.started_ns),
+                error=error,
+                raw_allowed=resumed.raw_allowed,
+            )
+            return replies.result_answer(complete, again=again)
+
+        reply = result(response)
+        if len(reply.body) > endpoints.MAX_ANSWER_BYTES:
+            message = (
+                f"the response of a resumed handler has {len(reply.body)} bytes as JSON; "
+                f"at most {endpoints.MAX_ANSWER_BYTES} can be delivered"
+            )
+            reply = result(replies.error_answer(500, message))
+        return reply
+
+    def verify(self, request: Request) -> Response | None:
+        """Check that a re-entry comes from the server; a `Response` refuses it."""
+        run_id = request.header(b"x-run-id")
+        try:
+            ULID.from_str(run_id)
+        except ValueError:
+            return replies.error_answer(400, f"x-run-id: {run_id!r} is not a ULID")
         if self.settings.dev:
             return None
         if not self.settings.keys:
@@ -298,6 +359,15 @@ class Lifecycle:
         """Where the server re-enters. Nothing the caller sends decides it, but in development."""
         host = request.header(b"host") if self.settings.dev else ""
         return f"{request.scheme}://{host}" if host else self.settings.domain
+
+
+def _warn_of_lost_cookies(run: Run, response: Response) -> None:
+    cookies = sum(name == b"set-cookie" for name, _ in response.headers)
+    if cookies > 1:
+        logger.warning(
+            "stephttp: run %s sets %d cookies, of which this server can carry one",
+            run.run_id, cookies,
+        )  # fmt: skip
 
 
 def unavailable(message: str) -> Response:

@@ -106,6 +106,7 @@ class Outbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
         self._refused = 0
+        self._away = False
 
     @property
     def depth(self) -> int:
@@ -183,6 +184,9 @@ class Outbox:
                 results = await self._deliver(batch)
             except APIError as error:
                 results = self._failed(batch, error)
+            except Exception as error:
+                logger.exception("stephttp: finished runs could not be delivered and are dropped")
+                results = [APIStatusError(f"not sent: {error}", 400)] * len(batch)
             except BaseException:
                 self._queue.extendleft(item for item, _ in reversed(batch))
                 raise
@@ -235,8 +239,11 @@ class Outbox:
                 self._drop(item)
         self._queue.extendleft(reversed(again))
         if len(again) < len(batch) or self._alone:
+            self._away = False
             return True
-        logger.info("stephttp: %d finished runs wait for the server: %s", self._open, results[0])
+        level = logging.INFO if self._away else logging.WARNING
+        self._away = True
+        logger.log(level, "stephttp: %d finished runs wait: %s", self._open, results[0])
         return False
 
     def _drop(self, item: Item) -> None:

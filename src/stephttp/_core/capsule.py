@@ -16,7 +16,6 @@ from stephttp._core.messages import Headers, Request
 DEFAULT_HEADERS = frozenset(
     {
         b"accept",
-        b"accept-encoding",
         b"accept-language",
         b"authorization",
         b"content-encoding",
@@ -48,7 +47,11 @@ DEFAULT_HEADERS = frozenset(
         b"x-requested-with",
     }
 )
-"""Request headers that are restored unless told otherwise."""
+"""Request headers that are restored unless told otherwise.
+
+Not `Accept-Encoding`: the result is kept as it is, and whoever reads it later says for himself what
+he accepts.
+"""
 
 SECRET_HEADERS = frozenset({b"authorization", b"cookie", b"x-api-key"})
 """Restored headers that give access to something."""

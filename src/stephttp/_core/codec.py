@@ -6,11 +6,12 @@ bytes, both then and when the step is remembered: so it has the same shape each 
 
 from __future__ import annotations
 
+import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from types import CodeType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -20,8 +21,11 @@ from stephttp.errors import NonRetriableError, StepError, StepResultError, Usage
 _FINAL = (NonRetriableError, StepResultError, UsageError)
 """What fails again however often it is tried."""
 
-_MAX_STACK = 16_384
-"""Characters of a traceback that are kept; the innermost frames are at its end."""
+_MAX_TEXT = 16_384
+"""Characters of a message that are kept, and of a traceback; its innermost frames come last."""
+
+MAX_RESULT_BYTES = 4 * 1024 * 1024 - 128 * 1024
+"""A server takes 4 MiB in one checkpoint (PROTOCOL 10), the rest of which is around the result."""
 
 
 def _encode_other(value: Any) -> Any:
@@ -46,15 +50,35 @@ def encode_result(value: Any, step_id: str) -> bytes:
     """Encode what a step returned.
 
     Raises:
-        StepResultError: `value`, or something in it, cannot be JSON. Names the step and the type.
+        StepResultError: `value`, or something in it, cannot be JSON, or is larger than a server
+            takes. Names the step and the type.
     """
     try:
-        return _encoder.encode(value)
+        raw = _encoder.encode(value)
+        if b"null" in raw:  # which is also what NaN and infinity are written as
+            _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_encode_other))
     except Exception as error:
         raise StepResultError(
             f"step {step_id!r} returned {_type_name(value)}, which cannot be stored as JSON "
             f"({error}); return plain data, a dataclass, a msgspec.Struct or a pydantic model"
         ) from error
+    if len(raw) > MAX_RESULT_BYTES:
+        raise StepResultError(
+            f"step {step_id!r} returned {_type_name(value)} of {len(raw)} bytes as JSON; at most "
+            f"{MAX_RESULT_BYTES} can be stored, so store it elsewhere and return where it is"
+        )
+    return raw
+
+
+def _refuse_non_finite(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not JSON")
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for inner in value:
+        _refuse_non_finite(inner)
 
 
 def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> Any:
@@ -85,6 +109,9 @@ def return_annotation(handler: Callable[..., Any]) -> Any:
     annotation = annotations["return"]
     if isinstance(annotation, str):
         annotation = _resolve(function, annotation)
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Awaitable):
+        annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
     try:
         _decoder(annotation)
     except TypeError:  # unhashable, or a type that has no JSON form
@@ -117,15 +144,31 @@ def _decoder(annotation: Any) -> msgspec.json.Decoder[Any]:
 
 def error_info(error: BaseException) -> ErrorInfo:
     """An exception as data, with its traceback."""
-    stack = "".join(traceback.format_exception(error))
-    info = ErrorInfo(
-        name=type(error).__name__,
-        message=str(error),
-        stack=stack[-_MAX_STACK:],
-    )
+    try:
+        stack = "".join(traceback.format_exception(error))
+    except Exception:  # formatting calls code of the exception's own
+        stack = ""
+    info = ErrorInfo(type(error).__name__, _message(error), _writable(stack[-_MAX_TEXT:]))
     if isinstance(error, _FINAL):
         info.no_retry = True
     return info
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line of text that can be written as UTF-8."""
+    return f"{type(error).__name__}: {_message(error)}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _writable(str(error)[:_MAX_TEXT])
+    except Exception:
+        return "(its text cannot be had)"
+
+
+def _writable(text: str) -> str:
+    """Without lone surrogates, which no encoding can write."""
+    return text.encode(errors="replace").decode()
 
 
 def step_error(info: ErrorInfo) -> StepError:

@@ -19,7 +19,10 @@ def hash_step_id(step_id: str, index: int = 0) -> str:
 COMPLETE = hash_step_id("complete")
 """Id of the op that ends a run, in every SDK."""
 
-CAPSULE_NAME = "stephttp:request"
+RESERVED = "stephttp:"
+"""What ids of our own pseudo-steps begin with."""
+
+CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)
 """Id of the pseudo-step that remembers what the server does not restore (DESIGN 3.3)."""
 

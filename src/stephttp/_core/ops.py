@@ -7,9 +7,9 @@ Unknown keys are ignored, as the real server does; JS sends a dozen.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 
 class OpCode(StrEnum):
@@ -73,7 +73,7 @@ class Userland(Struct, omit_defaults=True):
     """The id that the user wrote, and which use of it this is (absent: the first)."""
 
     id: str
-    index: int | None = None
+    index: Annotated[int, Meta(ge=0, lt=2**31)] | None = None
 
 
 class Op(Struct, omit_defaults=True, rename={"display_name": "displayName"}):

@@ -75,13 +75,14 @@ def run_complete(
 
     Args:
         raw_allowed: whether the server reads `raw`. If not, a body that is not UTF-8 cannot be
-            carried: the run then ends with a 500 that says so, and of repeated headers the
-            values are joined.
+            carried: the run then ends with a 500 that says so. Repeated headers become one, whose
+            values are joined; of several cookies only the first survives.
     """
     text = _utf8(response.body)
     headers = _joined(response.headers)
     data = ResultData(response.status, headers, text or "", duration_ns, error)
     if raw_allowed and (text is None or len(headers) != len(response.headers)):
+        data.body = ""
         data.raw = RawResponse(
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers],
             base64.b64encode(response.body).decode(),
@@ -111,9 +112,13 @@ def _utf8(body: bytes) -> str | None:
 
 
 def _joined(headers: Headers) -> dict[str, str]:
-    """A map of headers; a repeated one becomes a list in one line (RFC 9110, 5.3)."""
+    """A map of headers; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
+    `Set-Cookie`, for which that section makes the exception."""
     joined: dict[str, str] = {}
     for name, value in headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")
-        joined[key] = f"{joined[key]}, {text}" if key in joined else text
+        if key not in joined:
+            joined[key] = text
+        elif name != b"set-cookie":
+            joined[key] += f", {text}"
     return joined

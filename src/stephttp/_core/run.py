@@ -12,12 +12,15 @@ The states, and what each thing that happens does to them:
                  RUNNING     WAITING      UNWINDING    ENDED
     step body    execute     execute      suspend      execute, not recorded
     must wait    WAITING     WAITING      suspend      error: nobody is left to wait
-    unwind       -           UNWINDING    UNWINDING    -
-    finish       ENDED       ENDED        ENDED        -
+    unwind       -           UNWINDING    -            -
+    end          ENDED       UNWINDING    -            -
 
 WAITING: at least one step waits for the server. Sibling steps may still run, and may start
-further ones. UNWINDING: none of them can progress any more and the handler is being ended;
-whatever it does from here on (a handler may swallow what ends it) must leave no trace.
+further ones. UNWINDING: none of them can progress any more and the handler is being ended, or
+has ended; whatever it does from here on must leave no trace. A handler may swallow what ends it,
+and its threads and tasks may outlive it: all that they could do will be done by a later call.
+A step that is still running may finish, and is recorded. ENDED: the response was the handler's
+own, so what goes on after it, goes on as if there were no steps.
 
 In WAITING and UNWINDING the reply is decided from the run, not from what the handler does: what
 it sends is dropped (DESIGN 3.1).
@@ -26,7 +29,7 @@ it sends is dropped (DESIGN 3.1).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
@@ -34,7 +37,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from stephttp._core.durations import MAX_WAIT, format_duration
-from stephttp._core.ids import StepCounter, hash_step_id
+from stephttp._core.ids import RESERVED, StepCounter, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
 from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp.errors import CannotWaitError, UsageError
@@ -194,16 +197,20 @@ class Run:
 
     def unwind(self) -> None:
         """Nothing of this run can progress: from here on the handler is being ended."""
-        if self.state is not State.ENDED:
+        if self.state is State.WAITING:
             self.state = State.UNWINDING
 
     def end(self) -> None:
-        """The handler has ended. What is still running in the background is not recorded."""
-        self.state = State.ENDED
+        """The handler has ended."""
+        self.state = State.UNWINDING if self.suspended else State.ENDED
 
     def take_finished(self) -> list[Op]:
         """The steps that ended since the last time."""
         return _drain(self._sync_ops)
+
+    def put_back(self, ops: Sequence[Op]) -> None:
+        """These finished steps were taken, but could not be stored."""
+        self._sync_ops.extendleft(reversed(ops))
 
     def take_ops(self) -> list[Op]:
         """All that was recorded since the last time; what makes the server act comes last."""
@@ -215,8 +222,8 @@ class Run:
         return None if entry is None else read_memo(entry)
 
     def _meet(self, step_id: str) -> Step:
-        if not step_id:
-            raise UsageError("a step id must not be empty")
+        if not step_id or step_id.startswith(RESERVED):
+            raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
         self.used = True
         index = self._counter.next(step_id)
         step_hash = hash_step_id(step_id, index)

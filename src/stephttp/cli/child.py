@@ -58,13 +58,11 @@ class Child:
         env: Mapping[str, str],
         name: str,
         grace: float,
-        on_deaf: Callable[[], None],
     ) -> Self:
         """Start `command` with its output passed through, each line behind `name`.
 
         Args:
             grace: seconds that it has to end after SIGTERM, before SIGKILL.
-            on_deaf: called when nobody reads our own output any more.
 
         Raises:
             OSError: the command cannot be started.
@@ -95,7 +93,7 @@ class Child:
         finally:
             for end in theirs:
                 os.close(end)
-        output_ended = _pass_through(ours, name, on_deaf)
+        output_ended = _pass_through(ours, name)
         return cls(process, watchdog, output_ended, grace)
 
     @property
@@ -156,9 +154,7 @@ def _tell(watchdog: subprocess.Popen[str], word: str) -> None:
         pass
 
 
-def _pass_through(
-    pipes: Sequence[IO[bytes]], name: str, on_deaf: Callable[[], None]
-) -> asyncio.Future[None]:
+def _pass_through(pipes: Sequence[IO[bytes]], name: str) -> asyncio.Future[None]:
     """Pass on both streams in threads; the future is done when both have ended."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -176,10 +172,9 @@ def _pass_through(
                 pass_lines(pipe, target, name)
             except BrokenPipeError:
                 mute(target)
-                _call(loop, on_deaf)
-                # The app is not to blame: it ends by the signal, not by a pipe that breaks.
+                # The app is not to blame: it ends by a signal, not by a pipe that breaks.
                 pass_lines(pipe, target, name)
-        _call(loop, one_ended)
+        call_in(loop, one_ended)
 
     for pipe, target in zip(pipes, (sys.stdout, sys.stderr), strict=True):
         # Daemons: something that left the group may hold its end of the pipe open for ever.
@@ -187,7 +182,8 @@ def _pass_through(
     return ended
 
 
-def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Let `loop` call `callback`; for threads that may outlive it."""
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:

@@ -59,11 +59,19 @@ def dev(
             show_default=False,
         ),
     ] = None,
+    event_lookback: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Waits also see events that arrived this long before them.",
+        ),
+    ] = 0.0,
 ) -> None:
     """Start the engine for development, and with COMMAND your app beside it.
 
     Ctrl-C (or SIGTERM) stops both, exit code 0; a second Ctrl-C does not wait. When COMMAND ends by
     itself, the engine stops, too, and the exit code is the command's.
     """
-    options = DevOptions(host, port, None if db is None else str(db), command or [])
+    options = DevOptions(host, port, None if db is None else str(db), command or [], event_lookback)
     raise typer.Exit(asyncio.run(run_dev(options)))

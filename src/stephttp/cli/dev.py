@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-from stephttp.cli.child import Child
+from stephttp.cli.child import Child, call_in
 from stephttp.cli.ports import DEFAULT_PORT, PortError, listen
-from stephttp.cli.terminal import complain, say
+from stephttp.cli.terminal import complain, say, when_deaf
 from stephttp.engine.app import Engine, create_app
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
@@ -38,6 +39,7 @@ class DevOptions:
     port: int | None
     db: str | None
     command: Sequence[str]
+    event_lookback: float = 0.0
 
 
 class _Stop:
@@ -48,7 +50,13 @@ class _Stop:
         self.asked: asyncio.Future[None] = loop.create_future()
         self.hurry: asyncio.Future[None] = loop.create_future()
 
-    def ask(self) -> None:
+    def end(self) -> None:
+        """End in order, if that was not asked for already."""
+        if not self.asked.done():
+            self.asked.set_result(None)
+
+    def press(self) -> None:
+        """A signal has come."""
         if not self.asked.done():
             self.asked.set_result(None)
         elif not self.hurry.done():
@@ -93,7 +101,9 @@ async def run_dev(options: DevOptions) -> int:
     stop = _Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.ask)
+        loop.add_signal_handler(number, stop.press)
+    # Whoever started us is gone, perhaps without a chance to say so.
+    when_deaf(sys.stdout, lambda: call_in(loop, stop.end))
     try:
         listener, url = listen(options.host, options.port)
     except PortError as error:
@@ -101,7 +111,12 @@ async def run_dev(options: DevOptions) -> int:
         return 1
     with listener:
         port: int = listener.getsockname()[1]
-        settings = Settings(db_path=options.db or ":memory:", host=options.host, port=port)
+        settings = Settings(
+            db_path=options.db or ":memory:",
+            host=options.host,
+            port=port,
+            event_lookback=options.event_lookback,
+        )
         app = create_app(settings)
         engine: Engine = app.state.engine
         try:
@@ -137,7 +152,6 @@ async def _run_beside(
             env=_environment(url),
             name="app",
             grace=_APP_GRACE,
-            on_deaf=stop.ask,
         )
     except FileNotFoundError:
         complain(f"cannot start the app: no command {command[0]!r}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
+import threading
+from collections.abc import Callable
 from typing import IO, TextIO
 
 _CYAN, _RED, _PLAIN = "\x1b[36m", "\x1b[31m", "\x1b[0m"
@@ -36,6 +39,19 @@ def mute(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def when_deaf(stream: TextIO, tell: Callable[[], None]) -> None:
+    """Call `tell`, in a thread, when nobody reads `stream` any more, even if nothing is written."""
+    poller = select.poll()
+    # No event is asked for: errors and hang-ups are always reported.
+    poller.register(stream.fileno(), 0)
+
+    def watch() -> None:
+        poller.poll()
+        tell()
+
+    threading.Thread(target=watch, daemon=True, name="reader").start()
 
 
 def pass_lines(source: IO[bytes], target: TextIO, name: str) -> None:

@@ -94,7 +94,8 @@ def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failur
     is_array = answer.body.lstrip()[:1] == b"["
     if ops is not None and (is_array or good):
         version = answer.header("x-inngest-req-version")
-        hints = Hints(retry_after, no_retry, int(version) if version.isdecimal() else 0)
+        known = version.isascii() and version.isdecimal() and len(version) < 9
+        hints = Hints(retry_after, no_retry, int(version) if known else 0)
         return OpsAnswer(ops, hints)
     if good:
         return PlainAnswer(answer.body, _head(answer))

@@ -12,13 +12,13 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from stephttp._core.ops import Op
-from stephttp.engine import batches, idempotency, work
+from stephttp.engine import batches, cancellations, consequences, events, idempotency, work
 from stephttp.engine.api import ERROR_HANDLERS, ROUTES
 from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
 from stephttp.engine.executor import Executor
-from stephttp.engine.models import NewRun, Refused, Run
+from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
 from stephttp.engine.output import Waiters
 from stephttp.engine.settings import LONGEST_LEASE, Settings
 from stephttp.engine.sql import QUERIES
@@ -115,7 +115,7 @@ class Engine:
     async def take(self, items: Sequence[batches.Item]) -> list[batches.Taken | Refused]:
         """Store many checkpoints in one transaction; see `batches.take`."""
         unit = partial(batches.take, items=items, at=self.executor.moment())
-        return await self.store.write(unit, self._follow_all)
+        return await self.store.write(unit, self._follow_taken)
 
     async def claim(self, key: idempotency.Key, opening: batches.Opening) -> str:
         """Open a run for an idempotency key; returns the run that answers the request.
@@ -135,10 +135,52 @@ class Engine:
         if claimed.change is not None:
             self.executor.follow(claimed.change)
 
-    def _follow_all(self, outcomes: Sequence[batches.Taken | Refused]) -> None:
+    def _follow_taken(self, outcomes: Sequence[batches.Taken | Refused]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, batches.Taken):
                 self.executor.follow(outcome.change)
+
+    async def receive(self, received: Sequence[Event]) -> None:
+        """Store events, and end the waits that they end."""
+        unit = partial(events.receive, received=received, at=self.executor.moment())
+        await self.store.write(unit, self._follow_all)
+
+    async def signal(self, name: str, data: bytes) -> str:
+        """End the wait for a signal; the id of the run that waited.
+
+        Raises:
+            Refused: nobody waits for it.
+        """
+        unit = partial(events.signal, name=name, data=data, at=self.executor.moment())
+        change = await self.store.write(unit, self.executor.follow)
+        return change.run.run_id
+
+    async def cancel(self, run_id: str) -> bool:
+        """End a run as cancelled; `False` if it had ended already.
+
+        Raises:
+            Refused: there is no such run.
+        """
+        unit = partial(consequences.cancel, run_id=run_id, at=self.executor.moment())
+        change = await self.store.write(unit, self.executor.follow)
+        return change.ended
+
+    async def cancel_many(self, cancellation: Cancellation) -> int:
+        """Cancel the runs of a function that began in a span of time, and those to come.
+
+        Returns:
+            How many were cancelled now.
+
+        Raises:
+            Refused: there is no such function.
+        """
+        unit = partial(cancellations.create, cancellation=cancellation, at=self.executor.moment())
+        changes = await self.store.write(unit, self._follow_all)
+        return len(changes)
+
+    def _follow_all(self, changes: list[Change]) -> None:
+        for change in changes:
+            self.executor.follow(change)
 
 
 def create_app(

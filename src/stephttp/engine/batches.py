@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from stephttp._core.ops import Op, OpCode
-from stephttp.engine import records, work
+from stephttp.engine import consequences, records, work
 from stephttp.engine.happenings import Moment, Origin
 from stephttp.engine.models import (
     LEASE,
@@ -61,6 +61,20 @@ class Opening:
 
 Item = Opening | Report
 
+_SIMPLE = frozenset(
+    {
+        OpCode.STEP,
+        OpCode.STEP_RUN,
+        OpCode.STEP_FAILED,
+        OpCode.STEP_ERROR,
+        OpCode.SLEEP,
+        OpCode.RUN_COMPLETE,
+        OpCode.SYNC_RUN_COMPLETE,
+        OpCode.DISCOVERY_REQUEST,
+        OpCode.NONE,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -82,7 +96,7 @@ def take(
     outcomes: dict[int, Taken | Refused] = {}
     fresh: list[tuple[NewRun, Change]] = []
     for index, item in enumerate(items):
-        if isinstance(item, Opening) and item.run_id not in known:
+        if isinstance(item, Opening) and item.run_id not in known and _is_simple(item.ops):
             try:
                 change = _leased(apply_ops(Snapshot(item.run), item.ops, Origin.CHECKPOINT, at),
                                  item.lease_ms, at)  # fmt: skip
@@ -93,6 +107,11 @@ def take(
             fresh.append((item.new, change))
             outcomes[index] = Taken(change)
     records.insert_many(connection, fresh)
+    for index, item in enumerate(items):
+        taken = outcomes.get(index)
+        if isinstance(item, Opening) and isinstance(taken, Taken):
+            change = consequences.begun(connection, item.new, taken.change, item.ops, at)
+            outcomes[index] = Taken(change)
     for index, item in enumerate(items):
         if index not in outcomes:
             outcomes[index] = _known(connection, item, at)
@@ -121,6 +140,10 @@ def renew(connection: sqlite3.Connection, run_ids: Sequence[str], due_ms: int) -
 def _known(connection: sqlite3.Connection, item: Item, at: Moment) -> Taken | Refused:
     # What refuses an item does so before anything of it is written.
     try:
+        if isinstance(item, Opening) and item.lease_ms is not None:
+            change = _leased_start(connection, item, item.lease_ms, at)
+            if change is not None:
+                return Taken(change)
         if item.lease_ms is not None:
             return _leased_report(connection, item, item.lease_ms, at)
         if isinstance(item, Opening):
@@ -128,6 +151,25 @@ def _known(connection: sqlite3.Connection, item: Item, at: Moment) -> Taken | Re
         return Taken(work.report(connection, item.run_id, item.ops, at))
     except Refused as error:
         return error
+
+
+def _is_simple(ops: Sequence[Op]) -> bool:
+    """Whether ops concern their own run only, so that runs can be stored side by side."""
+    return all(op.op in _SIMPLE for op in ops)
+
+
+def _leased_start(
+    connection: sqlite3.Connection, item: Opening, lease_ms: int, at: Moment
+) -> Change | None:
+    """Make a run; `None` if it is there already."""
+    if connection.execute(QUERIES["run_digest"], (item.run_id,)).fetchone() is not None:
+        return None
+    snapshot = records.load_surroundings(
+        connection, Snapshot(item.run), item.ops, at.now_ms, item.new.app_id
+    )
+    change = _leased(apply_ops(snapshot, item.ops, Origin.CHECKPOINT, at), lease_ms, at)
+    records.insert(connection, item.new, change)
+    return consequences.begun(connection, item.new, change, item.ops, at)
 
 
 def _leased_report(connection: sqlite3.Connection, item: Item, lease_ms: int, at: Moment) -> Taken:
@@ -138,9 +180,9 @@ def _leased_report(connection: sqlite3.Connection, item: Item, lease_ms: int, at
     lost = before.status is not RunStatus.SYNC
     # The run is driven already: being asked to drive it is no news.
     ops = [op for op in item.ops if not (lost and op.op is OpCode.DISCOVERY_REQUEST)]
+    snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _leased(apply_ops(snapshot, ops, Origin.CHECKPOINT, at), lease_ms, at)
-    records.save(connection, change, before, at.now_ms)
-    return Taken(change, lost)
+    return Taken(consequences.save(connection, change, before, ops, at), lost)
 
 
 def _leased(change: Change, lease_ms: int | None, at: Moment) -> Change:

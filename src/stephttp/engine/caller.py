@@ -70,7 +70,8 @@ class Caller:
             )
             async with asyncio.timeout(self._settings.call_timeout):
                 return await self._send(request)
-        except httpx2.DecodingError as error:
+        except (httpx2.DecodingError, httpx2.ReadTimeout, TimeoutError) as error:
+            # It was reached: however often it is called, it may take as long again.
             return _failure(FailureKind.COUNTED, call, error)
         except (httpx2.HTTPError, OSError) as error:
             return _failure(FailureKind.TRANSIENT, call, error)

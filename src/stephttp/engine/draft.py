@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import msgspec
+
 from stephttp._core.ops import Op
 from stephttp.engine.happenings import Hints, Moment, Origin
 from stephttp.engine.models import (
     RESUME,
     Change,
     Known,
+    NewRun,
     Refused,
     RunStatus,
     Snapshot,
@@ -38,6 +41,10 @@ class Draft:
         self.hints = hints
         self.known = dict(snapshot.steps)
         self.timers = dict(snapshot.timers)
+        self.endpoints = snapshot.endpoints
+        self.signals = dict(snapshot.signals)
+        self.invoked: list[tuple[NewRun, Change]] = []
+        self.displaced: list[tuple[str, str]] = []
         self.written: dict[str, Step] = {}
         self.moved: dict[str, Timer] = {}
         self.dropped: list[str] = []
@@ -85,6 +92,15 @@ class Draft:
         self.known[op.id] = Known(attempts, memo is not None)
         self.news = True
 
+    def wait(self, op: Op, field: str, timer: Timer) -> bool:
+        """Let a step wait for its timer, or for what ends it earlier; `False`: it does already."""
+        self.waits = self.waits or not self.settled(op)
+        if op.id in self.known:
+            return False
+        self.write(msgspec.structs.replace(op, timing=None), field, 1, None)
+        self.start(timer)
+        return True
+
     def start(self, timer: Timer) -> None:
         """Open a timer, or move it."""
         self.timers[timer.step_id] = self.moved[timer.step_id] = timer
@@ -128,6 +144,8 @@ class Draft:
             steps=tuple(self.written.values()),
             timers=tuple(self.moved.values()),
             dropped=tuple(step_id for step_id in self.dropped if step_id not in self.timers),
+            invoked=tuple(self.invoked),
+            displaced=tuple(self.displaced),
         )
 
     def _after_answer(self) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from functools import partial
 from random import Random
 
 from stephttp.engine import work
-from stephttp.engine.answers import Answer, read_answer
+from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
-from stephttp.engine.happenings import Moment
+from stephttp.engine.happenings import Failure, FailureKind, Moment
 from stephttp.engine.models import Call, Change, RunStatus
 from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.settings import Settings
@@ -80,6 +81,8 @@ class Executor:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
+        for other in change.others:
+            self.follow(other)
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
@@ -117,13 +120,21 @@ class Executor:
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
 
+    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
+        unit = partial(work.settle, run_id=call.run_id, outcome=outcome, at=self.moment())
+        await self._store.write(unit, self.follow)
+
     async def _call(self, call: Call) -> None:
         try:
             answer = await self._caller.call(call)
             now_ms = self._clock.now_ms()
             outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
-            unit = partial(work.settle, run_id=call.run_id, outcome=outcome, at=self.moment())
-            await self._store.write(unit, self.follow)
+            try:
+                await self._settle(call, outcome)
+            except (sqlite3.DataError, ValueError, OverflowError) as error:
+                log.exception("the answer for run %s cannot be stored", call.run_id)
+                message = f"the answer cannot be stored: {error}"
+                await self._settle(call, Failure(FailureKind.FINAL, "AnswerError", message))
         except StoreClosedError:
             pass
         except Exception:

@@ -54,8 +54,11 @@ class TimerKind(StrEnum):
     """Why something is due.
 
     `SLEEP`: a sleep step ends. `RETRY`: a failed step may be tried again. `RESUME`: the endpoint
-    must be called. `LEASE`: the process that answers the first request has not been heard of
-    for too long. `ORPHAN`: nor after that was noticed; the run is taken over.
+    must be called. `EVENT`, `SIGNAL`, `INVOKE`: the run has waited long enough for an event, a
+    signal, or the end of a run that it invoked. `WAKE`: something that the run waited for came
+    while its endpoint was being called, so it must be called once more. `LEASE`: the process
+    that answers the first request has not been heard of for too long. `ORPHAN`: nor after that
+    was noticed; the run is taken over.
     """
 
     SLEEP = "sleep"
@@ -63,15 +66,31 @@ class TimerKind(StrEnum):
     RESUME = "resume"
     LEASE = "lease"
     ORPHAN = "orphan"
+    EVENT = "event"
+    SIGNAL = "signal"
+    INVOKE = "invoke"
+    WAKE = "wake"
+
+
+WAITS = frozenset({TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE})
+"""Timers that something from outside can end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """One piece of due work. The key within a run is `step_id` (`RESUME` for the endpoint)."""
+    """One piece of due work. The key within a run is `step_id` (`RESUME` for the endpoint).
+
+    Attributes:
+        key: what ends the wait before it is due: the name of an event or of a signal, or the id
+            of the invoked run. `None`: nothing.
+        condition: CEL that an event must fulfil as well.
+    """
 
     step_id: str
     kind: TimerKind
     due_ms: int
+    key: str | None = None
+    condition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +109,7 @@ class Run:
             Not loaded with a snapshot.
         head: status and headers of a result that was a plain answer, as JSON. Not loaded.
         error: why the run failed, as JSON `{"name", "message"}`. Not loaded.
+        invoked_by: `<run id>.<step id>` of the step that waits for the result of this run.
     """
 
     run_id: str
@@ -106,6 +126,60 @@ class Run:
     output: bytes | None = None
     head: bytes | None = None
     error: bytes | None = None
+    invoked_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The latest that is known of an endpoint; enough to begin a run of it."""
+
+    app_id: str
+    fn_id: str
+    slug: str
+    event_name: str
+    fn: str
+    domain: str
+    method: str
+    path: str
+    sdk: str
+    retries: int
+    request_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event that somebody sent.
+
+    Attributes:
+        event_id: the engine's own id for it, a ULID.
+        dedupe: the sender's id; a later event with the same one is not acted upon.
+        body: the event as JSON, just as runs get it.
+    """
+
+    event_id: str
+    name: str
+    dedupe: str | None
+    received_ms: int
+    ts: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """An order to cancel the runs of a function that began in a span of time.
+
+    Attributes:
+        app, function: as the caller named them: by id, or by origin and slug.
+        condition: CEL over the event that began the run.
+    """
+
+    cancellation_id: str
+    app: str
+    function: str
+    started_after_ms: int | None
+    started_before_ms: int
+    condition: str | None
+    created_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +213,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run as a transition sees it: only the steps that the happening mentions."""
+    """A run as a transition sees it: only what the happening mentions of the rest.
+
+    Attributes:
+        endpoints: what is known of the functions that are to be invoked.
+        signals: who waits for the signals mentioned, as run id and step id.
+    """
 
     run: Run
     steps: dict[str, Known] = field(default_factory=dict)
     timers: dict[str, Timer] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    signals: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +238,9 @@ class Change:
         dropped: timers that are no longer open.
         ended: the run ended just now: every timer goes, and waiting readers must be woken.
         call: the endpoint must be called now.
+        invoked: new runs that this one has started, each with its first change.
+        displaced: waits (run id, step id) of any run that only their timeout can end now.
+        others: changes of other runs that followed from this one.
     """
 
     run: Run
@@ -166,6 +250,9 @@ class Change:
     dropped: tuple[str, ...] = ()
     ended: bool = False
     call: bool = False
+    invoked: tuple[tuple[NewRun, Change], ...] = ()
+    displaced: tuple[tuple[str, str], ...] = ()
+    others: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,16 @@ it decided."""
 from __future__ import annotations
 
 import sqlite3
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from stephttp._core.ops import Op, OpCode
 from stephttp.engine.models import (
     Call,
     Change,
+    Endpoint,
     Known,
     NewRun,
     Refused,
@@ -46,6 +49,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
         step_count=row[8],
         last_error=row[9],
         ended_ms=row[10],
+        invoked_by=row[11],
     )
     # Only the engine's own work opens timers, and that begins when a run leaves `SYNC`.
     timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}
@@ -60,7 +64,10 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
 def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]:
     """The open timers of a run."""
     rows = connection.execute(QUERIES["timers_of_run"], (run_id,))
-    return {step_id: Timer(step_id, TimerKind(kind), due) for step_id, kind, due in rows}
+    return {
+        step_id: Timer(step_id, TimerKind(kind), due, key=key, condition=condition)
+        for step_id, kind, due, key, condition in rows
+    }
 
 
 def load_call(connection: sqlite3.Connection, run_id: str) -> Call:
@@ -68,11 +75,70 @@ def load_call(connection: sqlite3.Connection, run_id: str) -> Call:
     return Call(*connection.execute(QUERIES["run_call"], (run_id,)).fetchone())
 
 
+def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict[str, Any]]:
+    """The status of a run, and the event that began it.
+
+    Raises:
+        Refused: there is no such run.
+    """
+    row = connection.execute(QUERIES["run_event"], (run_id,)).fetchone()
+    if row is None:
+        raise unknown(run_id)
+    status, event_id, name, ts, domain, method, path, query, content_type, ip, fn, body = row
+    data = {
+        "body": None if body is None else b64encode(body).decode(),
+        "content_type": content_type,
+        "domain": domain,
+        "fn": fn,
+        "ip": ip,
+        "method": method,
+        "path": path,
+        "query_params": query,
+    }
+    return status, {"data": data, "id": event_id, "name": name, "ts": ts}
+
+
+def load_surroundings(
+    connection: sqlite3.Connection,
+    snapshot: Snapshot,
+    ops: Sequence[Op],
+    now_ms: int,
+    app_id: str | None = None,
+) -> Snapshot:
+    """Add what `ops` need to know beyond their run: who waits for a signal, what to invoke.
+
+    Args:
+        app_id: the run's app, whose functions go before others of the same name; `None`: as
+            stored.
+    """
+    signals: dict[str, tuple[str, str]] = {}
+    endpoints: dict[str, Endpoint] = {}
+    for op in ops:
+        opts = op.opts or {}
+        if op.op is OpCode.WAIT_FOR_SIGNAL:
+            name = opts.get("signal") or op.name
+            # A stranger sent it, and the op is refused later if it is no text.
+            if isinstance(name, str):
+                key = (TimerKind.SIGNAL, name, now_ms)
+                row = connection.execute(QUERIES["waits_for"], key).fetchone()
+                if row is not None:
+                    signals[name] = (row[0], row[1])
+        elif op.op is OpCode.INVOKE_FUNCTION:
+            name = opts.get("function_id")
+            if isinstance(name, str):
+                values = {"id": name, "run_id": snapshot.run.run_id, "app_id": app_id}
+                row = connection.execute(QUERIES["endpoint"], values).fetchone()
+                if row is not None:
+                    endpoints[name] = Endpoint(*row)
+    return replace(snapshot, signals=signals, endpoints=endpoints)
+
+
 def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
     """Store a new run with its first change; `False` if the run id is taken."""
     values = _values(new) | _values(change.run)
     if connection.execute(QUERIES["insert_run"], values).rowcount == 0:
         return False
+    connection.execute(QUERIES["upsert_endpoint"], values)
     _save_parts(connection, [change])
     return True
 
@@ -82,6 +148,9 @@ def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Cha
     if runs:
         values = [_values(new) | _values(change.run) for new, change in runs]
         connection.executemany(QUERIES["insert_run"], values)
+        # The last that was seen of each function is what counts.
+        latest = {value["fn_id"]: value for value in values}
+        connection.executemany(QUERIES["upsert_endpoint"], list(latest.values()))
         _save_parts(connection, [change for _, change in runs])
 
 
@@ -142,11 +211,19 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
         connection,
         "upsert_timer",
         [
-            (change.run.run_id, timer.step_id, timer.kind, timer.due_ms)
+            (
+                change.run.run_id,
+                timer.step_id,
+                timer.kind,
+                timer.due_ms,
+                timer.key,
+                timer.condition,
+            )
             for change in changes
             for timer in change.timers
         ],
     )
+    _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
 
 
 def _values(record: NewRun | Run) -> dict[str, Any]:

@@ -121,15 +121,21 @@ def render(
     if status is RunStatus.CANCELLED:
         message = {"name": "CancelledError", "message": "the run was cancelled"}
         return _error(HTTPStatus.CONFLICT, message)
-    answer = _http_answer(output, plain=head is not None)
+    answer = http_result(output, head)
     if answer is not None:
         return answer
     if status is RunStatus.FAILED:
         return _error(HTTPStatus.INTERNAL_SERVER_ERROR, _decode(error or b"") or {})
-    if head is not None:
+    return Rendered(HTTPStatus.OK, list(_JSON), output or b"")
+
+
+def http_result(output: bytes | None, head: bytes | None) -> Rendered | None:
+    """The HTTP answer that a run ended with; `None` if its output describes none."""
+    answer = _http_answer(output, plain=head is not None)
+    if answer is None and head is not None:
         code, headers = msgspec.json.decode(head, type=tuple[int, list[tuple[str, str]]])
         return _rendered(code, headers, output or b"")
-    return Rendered(HTTPStatus.OK, list(_JSON), output or b"")
+    return answer
 
 
 def _http_answer(output: bytes | None, *, plain: bool) -> Rendered | None:

@@ -69,6 +69,13 @@ class Settings:
         lease_probation: seconds after a lease ran out in which its holder may still renew it. So
             an engine that was itself stopped for a while reads what came in meanwhile first.
         idempotency_ttl: seconds that an idempotency key is remembered.
+        event_keys: keys that events may be sent with. None: any key will do, unless there are
+            signing keys; then no events are taken.
+        event_lookback: seconds; a wait also sees events that arrived this long before it.
+        event_dedupe: seconds for which a second event with the same `id` is not acted upon.
+        max_event: bytes of one event.
+        max_events: events in one request.
+        max_events_body: bytes of a request that brings events.
     """
 
     db_path: str = ":memory:"
@@ -90,12 +97,19 @@ class Settings:
     max_idle_answers: int = 10
     lease_probation: float = 1.0
     idempotency_ttl: float = 86_400.0
+    event_keys: tuple[str, ...] = field(default=(), repr=False)
+    event_lookback: float = 0.0
+    event_dedupe: float = 86_400.0
+    max_event: int = 3 * 1024 * 1024
+    max_events: int = 5_000
+    max_events_body: int = 16 * 1024 * 1024
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later.
 
         Raises:
-            ConfigurationError: a signing key is not hexadecimal, or there are no call slots.
+            ConfigurationError: a signing key is not hexadecimal, an event key is empty, a time is
+                negative or endless, or there are no call slots.
         """
         for key in self.signing_keys:
             try:
@@ -104,6 +118,11 @@ class Settings:
                 raise ConfigurationError(str(error)) from None
         if self.concurrency < 1:
             raise ConfigurationError("concurrency must be at least 1")
+        if not all(self.event_keys):
+            raise ConfigurationError("event_keys: an event key must not be empty")
+        for name in ("event_lookback", "event_dedupe"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
 
     @property
     def kind(self) -> str:

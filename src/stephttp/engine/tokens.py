@@ -18,7 +18,12 @@ _ULID_LENGTH = 26
 
 def new_ulid(now_ms: int, rng: Random) -> str:
     """A ULID from the given time and randomness."""
-    number = now_ms << _ULID_RANDOM_BITS | rng.getrandbits(_ULID_RANDOM_BITS)
+    return ulid(now_ms, rng.getrandbits(_ULID_RANDOM_BITS))
+
+
+def ulid(now_ms: int, entropy: int) -> str:
+    """The ULID of a time (below 2^48) and a number, of which the last 80 bits count."""
+    number = now_ms << _ULID_RANDOM_BITS | entropy % 2**_ULID_RANDOM_BITS
     return "".join(_ULID_ALPHABET[number >> 5 * i & 31] for i in reversed(range(_ULID_LENGTH)))
 
 

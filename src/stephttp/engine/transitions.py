@@ -10,6 +10,14 @@ is still at work and goes on by itself. "Answer" is how a re-entry ended.
     StepError, attempts left    retry timer               waits for it
     StepError, none left        error memo is saved       re-entry at once (checkpoint too)
     Sleep                       sleep timer               waits for it
+    WaitForEvent                event timer               waits for the event, or for it
+    WaitForSignal               signal timer; somebody    waits for the signal, or for it
+                                else's wait for the
+                                same signal: the run
+                                fails, or takes over
+    InvokeFunction, known       a run of that endpoint,   waits for its end, or for it
+                                invoke timer
+    InvokeFunction, unknown     error memo is saved       re-entry at once (checkpoint too)
     RunComplete,                the run ends
       SyncRunComplete
     DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing, but
@@ -21,6 +29,25 @@ The first output of a step wins; a second one is dropped, and so is a `StepError
 back-off is running. An answer that brings nothing new and leaves nothing to wait for is followed
 by another re-entry, later each time, and after `max_idle_answers` of them the run fails.
 
+`WaitForEvent` ops are applied before the others of their batch, so that they see the events that
+the others send.
+
+What comes from outside, for a run whose endpoint is not being called or about to be:
+
+    happening                   effect                    afterwards
+    timer of Sleep, WaitFor-    memo null                 re-entry at once
+      Event, WaitForSignal due
+    invoke timer due            memo is a timeout error   re-entry at once
+    event, signal arrived       memo is what arrived      re-entry at once
+    invoked run ended           memo is its result, or    re-entry at once
+                                its error
+    run is cancelled            the run ends
+
+If the endpoint is being called, or about to be, the memo is saved all the same, but the wait's
+timer becomes a `WAKE`, which is due as soon as the call is over: whatever the call answers, it may
+not have seen the memo. A run that was invoked tells the run that invoked it how it ended. An
+invoked run goes on when nobody waits for it any more.
+
 A timer op, a `StepError` or a `DiscoveryRequest` in a checkpoint makes a sync-phase run async.
 After every transition an async run has at least one open timer: see `Draft.settle`.
 
@@ -30,18 +57,17 @@ leaves that status, whatever the reason (`records.save`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import msgspec
-
 from stephttp._core.ops import Op, OpCode
-from stephttp.engine import waits
+from stephttp.engine import waiting, waits
 from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.models import (
     LEASE,
     RESUME,
+    WAITS,
     Change,
     Refused,
     Run,
@@ -65,7 +91,7 @@ def apply_ops(
         return Change(snapshot.run)
     draft = Draft(snapshot, at, origin, hints or Hints())
     root = "steps" if origin is Origin.CHECKPOINT else "answer"
-    for index, op in enumerate(ops):
+    for index, op in sorted(enumerate(ops), key=lambda pair: pair[1].op not in _FIRST):
         field = f"{root}[{index}]"
         if not op.id:
             raise Refused(f"{field}.id: must not be empty")
@@ -85,13 +111,12 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
     run = snapshot.run
     opened: tuple[Timer, ...] = ()
     if resume is None and due:
-        run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
         # With the time of what fell due: should the engine die now, the run keeps its turn.
-        resume = Timer(RESUME, TimerKind.RESUME, min(timer.due_ms for timer in due))
+        run, resume = _resumed(run, at, min(timer.due_ms for timer in due))
         opened = (resume,)
     return Change(
         run,
-        resolved=tuple((t.step_id, b"null") for t in due if t.kind is TimerKind.SLEEP),
+        resolved=tuple((t.step_id, DUE_MEMOS[t.kind]) for t in due if t.kind in DUE_MEMOS),
         timers=opened,
         dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
         call=resume is not None and resume.due_ms <= at.now_ms,
@@ -105,11 +130,44 @@ def _lease_ran_out(snapshot: Snapshot, lease: Timer, at: Moment) -> Change:
     if lease.kind is TimerKind.LEASE:
         end_ms = at.now_ms + round(at.settings.lease_probation * 1000)
         return Change(snapshot.run, timers=(Timer(LEASE, TimerKind.ORPHAN, end_ms),))
-    run = replace(
-        snapshot.run, status=RunStatus.ASYNC, job_id=new_job_id(at.rng), attempt=0, unreached=0
-    )
-    resume = Timer(RESUME, TimerKind.RESUME, at.now_ms)
+    run, resume = _resumed(replace(snapshot.run, status=RunStatus.ASYNC), at)
     return Change(run, timers=(resume,), dropped=(LEASE,), call=True)
+
+
+def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Change:
+    """What steps of the run waited for came: an event, a signal, the end of an invoked run.
+
+    Args:
+        memos: by step id, what they get; the steps that do not wait (any more) are passed over.
+    """
+    timers = snapshot.timers
+    ended = {
+        id_: memo for id_, memo in memos.items() if id_ in timers and timers[id_].kind in WAITS
+    }
+    if snapshot.run.status.ended or not ended:
+        return Change(snapshot.run)
+    if RESUME in timers:
+        wakes = tuple(Timer(step_id, TimerKind.WAKE, at.now_ms) for step_id in ended)
+        return Change(snapshot.run, resolved=tuple(ended.items()), timers=wakes)
+    run, resume = _resumed(snapshot.run, at)
+    return Change(run, resolved=tuple(ended.items()), timers=(resume,), dropped=tuple(ended))
+
+
+def cancelled(snapshot: Snapshot, at: Moment) -> Change:
+    """Somebody wants the run to end; one that has ended stays as it is."""
+    if snapshot.run.status.ended:
+        return Change(snapshot.run)
+    return _ended(snapshot.run, RunStatus.CANCELLED, at)
+
+
+def _resumed(run: Run, at: Moment, due_ms: int | None = None) -> tuple[Run, Timer]:
+    """The run and its `RESUME`, for a call of the endpoint at once that is a new job.
+
+    Args:
+        due_ms: since when it is due; `None`: since now.
+    """
+    run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
+    return run, Timer(RESUME, TimerKind.RESUME, at.now_ms if due_ms is None else due_ms)
 
 
 def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:
@@ -192,11 +250,7 @@ def _step_error(draft: Draft, op: Op, field: str) -> None:
 
 def _sleep(draft: Draft, op: Op, field: str) -> None:
     due_ms = waits.sleep_until_ms(op, field, draft.at.now_ms)
-    draft.waits = draft.waits or not draft.settled(op)
-    if op.id in draft.known:
-        return
-    draft.write(msgspec.structs.replace(op, timing=None), field, 1, None)
-    draft.start(Timer(op.id, TimerKind.SLEEP, due_ms))
+    draft.wait(op, field, Timer(op.id, TimerKind.SLEEP, due_ms))
 
 
 def _run_complete(draft: Draft, op: Op, field: str) -> None:
@@ -220,11 +274,18 @@ def _unsupported(draft: Draft, op: Op, field: str) -> None:
     raise Refused(f"{field}.op: {op.op.value!r} is not supported by this engine yet")
 
 
+_FIRST = (OpCode.WAIT_FOR_EVENT,)
+
+DUE_MEMOS: dict[TimerKind, bytes] = {
+    TimerKind.SLEEP: b"null",
+    TimerKind.EVENT: b"null",
+    TimerKind.SIGNAL: b"null",
+    TimerKind.INVOKE: waiting.INVOKE_TIMED_OUT,
+}
+"""What a step gets whose timer falls due."""
+
 UNSUPPORTED = (
     OpCode.STEP_PLANNED,
-    OpCode.WAIT_FOR_EVENT,
-    OpCode.WAIT_FOR_SIGNAL,
-    OpCode.INVOKE_FUNCTION,
     OpCode.GATEWAY,
     OpCode.AI_GATEWAY,
     OpCode.DEFER_ADD,
@@ -237,6 +298,9 @@ OPS: dict[OpCode, Callable[[Draft, Op, str], None]] = {
     OpCode.STEP_FAILED: _step_failed,
     OpCode.STEP_ERROR: _step_error,
     OpCode.SLEEP: _sleep,
+    OpCode.WAIT_FOR_EVENT: waiting.wait_for_event,
+    OpCode.WAIT_FOR_SIGNAL: waiting.wait_for_signal,
+    OpCode.INVOKE_FUNCTION: waiting.invoke_function,
     OpCode.RUN_COMPLETE: _run_complete,
     OpCode.SYNC_RUN_COMPLETE: _run_complete,
     OpCode.DISCOVERY_REQUEST: _discovery,

@@ -1,4 +1,5 @@
-"""How long to wait: the argument of a sleep, and `Retry-After` (PROTOCOL 3.1, 5.4). Pure."""
+"""How long to wait: the arguments of sleeps and waits, and `Retry-After` (PROTOCOL 3.1, 5.4).
+Pure."""
 
 from __future__ import annotations
 
@@ -28,9 +29,34 @@ def sleep_until_ms(op: Op, field: str, now_ms: int) -> int:
     """
     duration = (op.opts or {}).get("duration")
     field, text = (
-        (f"{field}.name", op.name or "") if duration is None else _duration(field, duration)
+        (f"{field}.name", op.name or "")
+        if duration is None
+        else _text(f"{field}.opts.duration", duration)
     )
+    return _due_ms(text.strip(), field, now_ms)
+
+
+def timeout_ms(op: Op, field: str, now_ms: int, default_ms: int) -> int:
+    """When the wait `op` is over at the latest.
+
+    Args:
+        op: a wait; its `opts.timeout` holds a duration or a date.
+        field: where the op stands in the request, for the error.
+        now_ms: the present time.
+        default_ms: how long a wait lasts that names no timeout.
+
+    Raises:
+        Refused: the text is neither, or lies more than 366 days ahead.
+    """
+    timeout = (op.opts or {}).get("timeout")
+    if timeout is None:
+        return now_ms + default_ms
+    field, text = _text(f"{field}.opts.timeout", timeout)
     text = text.strip()
+    return _due_ms(text, field, now_ms) if text else now_ms + default_ms
+
+
+def _due_ms(text: str, field: str, now_ms: int) -> int:
     if not text:
         return now_ms
     due_ms = _date_ms(text) if len(text) >= _SHORTEST_DATE else None
@@ -62,8 +88,7 @@ def retry_after_ms(value: str, now_ms: int) -> int | None:
     return min(max(delay, shortest), longest)
 
 
-def _duration(field: str, value: object) -> tuple[str, str]:
-    field = f"{field}.opts.duration"
+def _text(field: str, value: object) -> tuple[str, str]:
     if not isinstance(value, str):
         raise Refused(f"{field}: expected text such as '1h30m', got {type(value).__name__}")
     return field, value

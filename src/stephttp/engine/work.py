@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from stephttp._core.ops import COMPLETING_OPS, Op
-from stephttp.engine import records
+from stephttp.engine import consequences, records
 from stephttp.engine.answers import OpsAnswer, PlainAnswer
 from stephttp.engine.happenings import Failure, FailureKind, Moment, Origin
 from stephttp.engine.models import Call, Change, NewRun, Refused, Run, RunStatus, Snapshot
@@ -32,9 +32,10 @@ def start(
     Raises:
         Refused: an op is not acceptable, or the run id is taken.
     """
-    change = apply_ops(Snapshot(run), ops, Origin.CHECKPOINT, at)
+    snapshot = records.load_surroundings(connection, Snapshot(run), ops, at.now_ms, new.app_id)
+    change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
     if records.insert(connection, new, change):
-        return change
+        return consequences.begun(connection, new, change, ops, at)
     (digest,) = connection.execute(QUERIES["run_digest"], (new.run_id,)).fetchone()
     if digest != new.digest:
         raise Refused(f"run_id: there is already another run {new.run_id}", 409)
@@ -55,9 +56,9 @@ def report(connection: sqlite3.Connection, run_id: str, ops: Sequence[Op], at: M
                 status = snapshot.run.status.value
                 raise Refused(f"steps[{index}]: the run has ended already ({status})", 409)
         return Change(snapshot.run)
+    snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
-    records.save(connection, change, snapshot.run, at.now_ms)
-    return change
+    return consequences.save(connection, change, snapshot.run, ops, at)
 
 
 def claim(connection: sqlite3.Connection, at: Moment, busy: Collection[str], slots: int) -> Claim:
@@ -96,11 +97,11 @@ def settle(
     at: Moment,
 ) -> Change:
     """A call of the run's endpoint is over: apply what came of it."""
-    mentioned = {op.id for op in outcome.ops} if isinstance(outcome, OpsAnswer) else set()
-    snapshot = records.load(connection, run_id, mentioned)
+    ops = outcome.ops if isinstance(outcome, OpsAnswer) else []
+    snapshot = records.load(connection, run_id, {op.id for op in ops})
+    snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _decide(snapshot, outcome, at)
-    records.save(connection, change, snapshot.run, at.now_ms)
-    return change
+    return consequences.save(connection, change, snapshot.run, ops, at)
 
 
 def _decide(snapshot: Snapshot, outcome: OpsAnswer | PlainAnswer | Failure, at: Moment) -> Change:

@@ -9,7 +9,17 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from stephttp.engine.api import checkpoint, errors, extras, output, runs, system
+from stephttp.engine.api import (
+    cancellations,
+    checkpoint,
+    errors,
+    events,
+    extras,
+    ingest,
+    output,
+    runs,
+    system,
+)
 from stephttp.engine.api.guard import secured
 from stephttp.engine.models import Refused
 from stephttp.engine.store import StoreClosedError
@@ -37,9 +47,22 @@ ROUTES = [
     ),
     Route("/v0/runs/{run}/actions", secured(runs.actions)),
     Route("/v0/runs/{run}/batch", secured(runs.batch)),
+    Route("/v0/runs/{run}", secured(cancellations.cancel_legacy), methods=["DELETE"]),
     Route("/v1/runs", secured(runs.listing)),
     Route("/v1/runs/{run}", secured(runs.run)),
+    Route("/v1/runs/{run}", secured(cancellations.cancel), methods=["DELETE"]),
+    Route("/v1/runs/{run}/jobs", secured(runs.jobs)),
     Route("/v1/runs/{run}/steps", secured(runs.steps)),
+    # Not `secured`: the event key in the path is what opens it.
+    Route("/e/", ingest.without_key, methods=["GET", "POST"]),
+    Route("/e/{key}", ingest.receive, methods=["POST"]),
+    Route("/v1/events", secured(events.listing)),
+    Route("/v1/events/{event}", secured(events.event)),
+    Route("/v1/events/{event}/runs", secured(events.runs)),
+    Route("/v1/signals", secured(ingest.signal), methods=["POST"]),
+    Route("/v1/cancellations", secured(cancellations.create), methods=["POST"]),
+    Route("/v1/cancellations", secured(cancellations.listing)),
+    Route("/v1/cancellations/{id}", secured(cancellations.delete), methods=["DELETE"]),
     Route("/dev", secured(system.dev)),
     Route("/health", system.health),
 ]

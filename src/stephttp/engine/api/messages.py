@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+_MOST_LISTED = 100
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 Lease = Annotated[int, Meta(ge=SHORTEST_LEASE, le=LONGEST_LEASE)]
@@ -145,6 +147,35 @@ def parse_run_id(text: str, field: str = "run_id") -> str:
     if not _ULID.fullmatch(run_id):
         raise Refused(f"{field}: {text[:64]!r} is not a ULID")
     return run_id
+
+
+def parse_limit(text: str | None) -> int:
+    """How many items a list shall have: 20 if nothing is said, and never more than 100.
+
+    Raises:
+        Refused: it is no positive number.
+    """
+    text = "20" if text is None else text
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise Refused(f"limit: {text[:64]!r} is not a positive number")
+    return min(int(text), _MOST_LISTED)
+
+
+def parse_time(text: str, field: str) -> int:
+    """A time such as `2026-01-31T12:00:00Z`, in milliseconds since the epoch.
+
+    Raises:
+        Refused: it is not written like that.
+    """
+    try:
+        when = datetime.fromisoformat(text)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError):
+        raise Refused(
+            f"{field}: {text[:64]!r} is not a time such as 2026-01-31T12:00:00Z"
+        ) from None
 
 
 def json_response(

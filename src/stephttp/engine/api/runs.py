@@ -13,13 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine import tokens
-from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
+from stephttp.engine.api.messages import (
+    engine_of,
+    json_response,
+    parse_limit,
+    parse_run_id,
+    wrapped,
+)
 from stephttp.engine.clock import rfc3339
-from stephttp.engine.models import Refused, RunStatus
-from stephttp.engine.records import unknown
+from stephttp.engine.models import Refused, RunStatus, TimerKind
+from stephttp.engine.records import load_trigger, unknown
 from stephttp.engine.sql import QUERIES
-
-_MOST_LISTED = 100
 
 
 async def actions(request: Request) -> Response:
@@ -48,13 +52,10 @@ async def run(request: Request) -> Response:
 async def listing(request: Request) -> Response:
     """Runs, newest first. `cursor` is the last run id of the page before."""
     engine = engine_of(request)
-    limit = request.query_params.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit) > 0):
-        raise Refused(f"limit: {limit[:64]!r} is not a positive number")
     cursor = request.query_params.get("cursor") or None
     unit = partial(
         _listing,
-        limit=min(int(limit), _MOST_LISTED),
+        limit=parse_limit(request.query_params.get("limit")),
         cursor=cursor and parse_run_id(cursor, "cursor"),
     )
     return wrapped(await engine.store.read(unit), engine.clock.now_ms())
@@ -66,6 +67,30 @@ async def steps(request: Request) -> Response:
     run_id = parse_run_id(request.path_params["run"])
     unit = partial(_steps, run_id=run_id)
     return wrapped(await engine.store.read(unit), engine.clock.now_ms())
+
+
+async def jobs(request: Request) -> Response:
+    """What the engine will do for a run, and when."""
+    engine = engine_of(request)
+    run_id = parse_run_id(request.path_params["run"])
+    unit = partial(_jobs, run_id=run_id)
+    return wrapped(await engine.store.read(unit), engine.clock.now_ms())
+
+
+def _jobs(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
+    _one(connection, "run_state", run_id)
+    return [
+        {
+            "at": rfc3339(due_ms),
+            "kind": kind,
+            "position": position,
+            "attempt": attempt if kind == TimerKind.RESUME else 0,
+            "step_id": step_id or None,
+        }
+        for position, (due_ms, kind, step_id, attempt) in enumerate(
+            connection.execute(QUERIES["run_jobs"], (run_id,))
+        )
+    ]
 
 
 def _one(connection: sqlite3.Connection, query: str, run_id: str) -> Any:
@@ -92,25 +117,15 @@ def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> b
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
-    row = _one(connection, "run_event", run_id)
-    status, event_id, name, ts, domain, method, path, query, content_type, ip, fn, body = row
+    status, event = load_trigger(connection, run_id)
     _check_open(status, run_id)
-    data = {
-        "body": None if body is None else b64encode(body).decode(),
-        "content_type": content_type,
-        "domain": domain,
-        "fn": fn,
-        "ip": ip,
-        "method": method,
-        "path": path,
-        "query_params": query,
-    }
-    return {"data": data, "id": event_id, "name": name, "ts": ts}
+    return event
 
 
 def _run(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
     row = _one(connection, "run_view", run_id)
-    _, created_ms, fn_id, event_id, status, ended_ms, output, slug, attempt, last_error, error = row
+    _, created_ms, fn_id, event_id, status, ended_ms, output, slug, *more = row
+    attempt, last_error, error, invoked_by = more
     data = {
         "run_id": run_id,
         "run_started_at": rfc3339(created_ms),
@@ -124,6 +139,7 @@ def _run(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
         "attempt": attempt,
         "last_error": last_error,
         "error": _raw(error),
+        "invoked_by": invoked_by,
         "waiting_for": _waits(connection, run_id),
     }
     if ended_ms is not None:
@@ -159,8 +175,14 @@ def _listing(
 def _waits(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
     rows = connection.execute(QUERIES["run_waits"], (run_id,))
     return [
-        {"kind": kind, "step_id": step_id or None, "step": name, "due_at": rfc3339(due_ms)}
-        for kind, step_id, name, due_ms in rows
+        {
+            "kind": kind,
+            "step_id": step_id or None,
+            "step": name,
+            "key": key,
+            "due_at": rfc3339(due_ms),
+        }
+        for kind, step_id, name, due_ms, key in rows
     ]
 
 
@@ -173,7 +195,7 @@ def _steps(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
             "index": index,
             "name": name,
             "op": op,
-            "status": _step_status(op, done=bool(done)),
+            "status": _step_status(done=bool(done), failed=bool(failed)),
             "attempts": attempts,
             "started_at": rfc3339(started_ns // 1_000_000) if started_ns else None,
             "duration_ms": duration_ns / 1_000_000 if done else None,
@@ -191,15 +213,16 @@ def _steps(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
             duration_ns,
             error,
             done,
+            failed,
             due_ms,
         ) in connection.execute(QUERIES["step_list"], (run_id,))
     ]
 
 
-def _step_status(op: str, *, done: bool) -> str:
+def _step_status(*, done: bool, failed: bool) -> str:
     if not done:
         return "Waiting"
-    return "Failed" if op in ("StepError", "StepFailed") else "Completed"
+    return "Failed" if failed else "Completed"
 
 
 def _raw(json: bytes | None) -> Raw | None:

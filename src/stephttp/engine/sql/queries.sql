@@ -4,11 +4,11 @@
 INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
                   step_count, last_error, created_ms, ended_ms, app_id, fn_id, slug, digest,
                   event_id, event_name, event_ts, fn, domain, method, path, query, content_type,
-                  ip, sdk, error, head, body, output)
+                  ip, sdk, error, head, body, output, invoked_by)
 VALUES (:run_id, :status, :retries, :request_version, :job_id, :attempt, :unreached, :idle,
         :step_count, :last_error, :created_ms, :ended_ms, :app_id, :fn_id, :slug, :digest,
         :event_id, :event_name, :event_ts, :fn, :domain, :method, :path, :query, :content_type,
-        :ip, :sdk, :error, :head, :body, :output)
+        :ip, :sdk, :error, :head, :body, :output, :invoked_by)
 ON CONFLICT (run_id) DO NOTHING
 
 -- name: update_run
@@ -24,7 +24,7 @@ WHERE run_id = :run_id
 
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
-       last_error, ended_ms
+       last_error, ended_ms, invoked_by
 FROM runs WHERE run_id = ?
 
 -- name: run_digest
@@ -45,7 +45,7 @@ FROM runs WHERE run_id = ?
 
 -- name: run_view
 SELECT run_id, created_ms, fn_id, event_id, status, ended_ms, output, slug, attempt, last_error,
-       error
+       error, invoked_by
 FROM runs WHERE run_id = ?
 
 -- name: run_list
@@ -55,7 +55,7 @@ WHERE seq < coalesce((SELECT seq FROM runs WHERE run_id = :cursor), 922337203685
 ORDER BY seq DESC LIMIT :limit
 
 -- name: run_waits
-SELECT timers.kind, timers.step_id, steps.userland_id, timers.due_ms
+SELECT timers.kind, timers.step_id, steps.userland_id, timers.due_ms, timers.key
 FROM timers LEFT JOIN steps USING (run_id, step_id)
 WHERE timers.run_id = ? ORDER BY timers.due_ms LIMIT 10
 
@@ -83,16 +83,18 @@ WHERE run_id = ? AND steps.memo IS NULL
 
 -- name: step_list
 SELECT step_id, userland_id, userland_index, name, op, attempts, started_ns, duration_ns, error,
-       memo IS NOT NULL, timers.due_ms
+       memo IS NOT NULL, substr(memo, 1, 9) = CAST('{"error":' AS BLOB), timers.due_ms
 FROM steps LEFT JOIN timers USING (run_id, step_id)
 WHERE run_id = ? ORDER BY seq
 
 -- name: timers_of_run
-SELECT step_id, kind, due_ms FROM timers WHERE run_id = ?
+SELECT step_id, kind, due_ms, key, condition FROM timers WHERE run_id = ?
 
 -- name: upsert_timer
-INSERT INTO timers (run_id, step_id, kind, due_ms) VALUES (?, ?, ?, ?)
-ON CONFLICT (run_id, step_id) DO UPDATE SET kind = excluded.kind, due_ms = excluded.due_ms
+INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id, step_id) DO UPDATE
+SET kind = excluded.kind, due_ms = excluded.due_ms, key = excluded.key,
+    condition = excluded.condition
 
 -- name: delete_timer
 DELETE FROM timers WHERE run_id = ? AND step_id = ?
@@ -127,3 +129,91 @@ SELECT request, run_id FROM idempotency JOIN runs USING (run_id) WHERE key = ?
 INSERT INTO idempotency (key, request, run_id, expires_ms) VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE
 SET request = excluded.request, run_id = excluded.run_id, expires_ms = excluded.expires_ms
+-- name: displace_wait
+UPDATE timers SET key = NULL WHERE run_id = ? AND step_id = ?
+
+-- name: waits_for
+SELECT run_id, step_id, condition FROM timers
+WHERE kind = ? AND key = ? AND due_ms > ?
+
+-- name: upsert_endpoint
+INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
+                       request_version, seen_ms)
+VALUES (:fn_id, :app_id, :slug, :event_name, :fn, :domain, :method, :path, :sdk, :retries,
+        :request_version, :created_ms)
+ON CONFLICT (fn_id) DO UPDATE
+SET event_name = excluded.event_name, method = excluded.method, path = excluded.path,
+    sdk = excluded.sdk, retries = excluded.retries,
+    request_version = excluded.request_version, seen_ms = excluded.seen_ms
+
+-- name: endpoint
+SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version
+FROM endpoints WHERE fn_id = :id OR slug = :id
+ORDER BY app_id = coalesce(:app_id, (SELECT app_id FROM runs WHERE run_id = :run_id)) DESC,
+         seen_ms DESC
+LIMIT 1
+
+-- name: endpoint_of_app
+SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version
+FROM endpoints WHERE (fn_id = :id OR slug = :id) AND (app_id = :app OR domain = :app) LIMIT 1
+
+-- name: insert_event
+INSERT INTO events (event_id, name, dedupe, repeated, received_ms, ts, body)
+VALUES (:event_id, :name, :dedupe,
+        :dedupe IS NOT NULL AND EXISTS (SELECT 1 FROM events WHERE dedupe = :dedupe
+                                        AND received_ms > :dedupe_from_ms AND NOT repeated),
+        :received_ms, :ts, :body)
+ON CONFLICT (event_id) DO NOTHING
+RETURNING repeated
+
+-- name: events_before
+SELECT seq, body FROM events
+WHERE name = :name AND received_ms >= :since_ms AND NOT repeated
+UNION
+SELECT seq, body FROM events
+WHERE event_id IN (SELECT value FROM json_each(:ids)) AND name = :name AND NOT repeated
+ORDER BY seq
+
+-- name: event_view
+SELECT event_id, received_ms, body FROM events WHERE event_id = ?
+
+-- name: event_list
+SELECT event_id, received_ms, body FROM events
+WHERE seq < coalesce((SELECT seq FROM events WHERE event_id = :cursor), 9223372036854775807)
+      AND (:name IS NULL OR name = :name)
+      AND received_ms > coalesce(:after_ms, -1)
+      AND received_ms < coalesce(:before_ms, 9223372036854775807)
+ORDER BY seq DESC LIMIT :limit
+
+-- name: event_runs
+SELECT run_id, created_ms, fn_id, event_id, status, ended_ms FROM runs WHERE event_id = ?
+ORDER BY seq
+
+-- name: run_jobs
+SELECT timers.due_ms, timers.kind, timers.step_id, runs.attempt
+FROM timers JOIN runs USING (run_id) WHERE run_id = ? ORDER BY timers.due_ms, timers.step_id
+
+-- name: insert_cancellation
+INSERT INTO cancellations (cancellation_id, app_id, fn_id, function, started_after_ms,
+                           started_before_ms, condition, created_ms)
+VALUES (:cancellation_id, :app_id, :fn_id, :function, :started_after_ms, :started_before_ms,
+        :condition, :created_ms)
+
+-- name: cancellations
+SELECT cancellation_id, app_id, function, started_after_ms, started_before_ms, condition,
+       created_ms
+FROM cancellations ORDER BY seq DESC
+
+-- name: delete_cancellation
+DELETE FROM cancellations WHERE cancellation_id = ?
+
+-- name: cancellations_for
+SELECT condition FROM cancellations
+WHERE fn_id = :fn_id AND started_before_ms > :now_ms
+      AND (started_after_ms IS NULL OR started_after_ms <= :now_ms)
+
+-- name: runs_to_cancel
+SELECT run_id FROM runs
+WHERE fn_id = :fn_id AND ended_ms IS NULL AND created_ms < :started_before_ms
+      AND (:started_after_ms IS NULL OR created_ms >= :started_after_ms)
+ORDER BY seq

@@ -14,7 +14,8 @@
 -- A TIMER is one piece of due work, and all due work is in this one table: whatever the engine
 -- will do of its own accord, it does because a row here fell due. The row with step_id '' is
 -- the call of the endpoint itself ('resume'); the others belong to steps ('sleep': its memo
--- becomes null; 'retry': its back-off is over). When a step's timer falls due, it becomes, in
+-- becomes null; 'retry': its back-off is over; 'event', 'signal', 'invoke': the wait has lasted
+-- long enough; 'wake': see below). When a step's timer falls due, it becomes, in
 -- one transaction, a memo and a 'resume' row. The 'resume' row stays while the endpoint is
 -- being called and goes in the transaction that stores the answer. So a killed process needs
 -- no clean-up: at the next start what is past due is simply due.
@@ -22,6 +23,20 @@
 -- A LEASE is how a sync-phase run survives its process: a row with step_id '@lease', which the
 -- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
 -- respite ('orphan'), and then the run becomes 'async', as if its handler had gone async.
+--
+-- A wait is a timer with a `key`: the event's name, the signal's name, or the id of the run that
+-- was invoked. What arrives looks up the waits for its key, and for those whose `condition`
+-- holds it does in its own transaction what the timer would have done, but with what arrived as
+-- memo. If there is a 'resume' row already, the answer of that call may not know of the memo;
+-- so the timer stays, as 'wake', and has the endpoint called again afterwards.
+--
+-- An EVENT is kept as it came. It never waits for anybody: what is to see it must wait for it
+-- (see Settings.event_lookback). One that repeats the sender's id of another is kept, too, but
+-- is `repeated` and ends no wait.
+--
+-- An ENDPOINT is the last that was seen of a function: what is needed to begin a run of it
+-- when another run invokes it. A CANCELLATION ends the runs of a function that began in a span
+-- of time; it is done at once, and kept for the runs that begin before the span is over.
 --
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
 -- forgotten), and a run of any other status has none (it cannot be woken), but a 'sync' one may
@@ -71,8 +86,12 @@ CREATE TABLE runs (
     error           BLOB,                         -- why it failed: {"name", "message"}
     head            BLOB,                         -- status, headers of a plain final answer
     body            BLOB,                         -- of the original request
-    output          BLOB
+    output          BLOB,
+    invoked_by      TEXT                          -- '<run id>.<step id>' of who waits for it
 ) STRICT;
+
+CREATE INDEX runs_by_event ON runs (event_id);
+CREATE INDEX open_runs ON runs (fn_id) WHERE ended_ms IS NULL;
 
 CREATE TABLE steps (
     run_id          TEXT    NOT NULL,
@@ -93,12 +112,62 @@ CREATE TABLE steps (
 CREATE TABLE timers (
     run_id          TEXT    NOT NULL,
     step_id         TEXT    NOT NULL,             -- '' is the call of the endpoint
-    kind            TEXT    NOT NULL CHECK (kind IN ('sleep', 'retry', 'resume', 'lease', 'orphan')),
+    kind            TEXT    NOT NULL
+                    CHECK (kind IN ('sleep', 'retry', 'resume', 'event', 'signal', 'invoke',
+                                    'wake', 'lease', 'orphan')),
     due_ms          INTEGER NOT NULL,
+    key             TEXT,                         -- what ends the wait before it is due
+    condition       TEXT,                         -- CEL that an event must fulfil as well
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX timers_by_due ON timers (due_ms);
+CREATE INDEX timers_by_key ON timers (key, kind) WHERE key IS NOT NULL;
+
+CREATE TABLE events (
+    seq             INTEGER PRIMARY KEY,          -- order of arrival
+    event_id        TEXT    NOT NULL UNIQUE,
+    name            TEXT    NOT NULL,
+    dedupe          TEXT,                         -- the sender's id
+    repeated        INTEGER NOT NULL,             -- 1: another event had this id before
+    received_ms     INTEGER NOT NULL,
+    ts              INTEGER NOT NULL,             -- the sender's time
+    body            BLOB    NOT NULL              -- as runs get it
+) STRICT;
+
+CREATE INDEX events_by_name ON events (name, received_ms);
+CREATE INDEX events_by_dedupe ON events (dedupe) WHERE dedupe IS NOT NULL;
+
+CREATE TABLE endpoints (
+    fn_id           TEXT    PRIMARY KEY,
+    app_id          TEXT    NOT NULL,
+    slug            TEXT    NOT NULL,
+    event_name      TEXT    NOT NULL,
+    fn              TEXT    NOT NULL,
+    domain          TEXT    NOT NULL,
+    method          TEXT    NOT NULL,
+    path            TEXT    NOT NULL,
+    sdk             TEXT    NOT NULL,
+    retries         INTEGER NOT NULL,
+    request_version INTEGER NOT NULL,
+    seen_ms         INTEGER NOT NULL              -- its latest run
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX endpoints_by_slug ON endpoints (slug);
+
+CREATE TABLE cancellations (
+    seq               INTEGER PRIMARY KEY,
+    cancellation_id   TEXT    NOT NULL UNIQUE,
+    app_id            TEXT    NOT NULL,           -- as the caller named it
+    fn_id             TEXT    NOT NULL,
+    function          TEXT    NOT NULL,           -- as the caller named it
+    started_after_ms  INTEGER,
+    started_before_ms INTEGER NOT NULL,
+    condition         TEXT,                       -- CEL over the event that began the run
+    created_ms        INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX cancellations_by_fn ON cancellations (fn_id, started_before_ms);
 
 CREATE TABLE idempotency (
     key             BLOB    PRIMARY KEY,          -- digest of scope and key

@@ -1,0 +1,110 @@
+"""Cancelling one run (PROTOCOL 4.5, 4.9), or all that began in a span of time (PROTOCOL 4.10)."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine import cancellations, expressions, tokens
+from stephttp.engine.api.messages import (
+    decode,
+    engine_of,
+    parse_run_id,
+    parse_time,
+    read_body,
+    wrapped,
+)
+from stephttp.engine.clock import rfc3339
+from stephttp.engine.models import Cancellation, Refused
+from stephttp.engine.sql import QUERIES
+
+
+class CancellationRequest(Struct, rename={"condition": "if"}):
+    """What the caller wants to be cancelled."""
+
+    app_id: str | None = None
+    function_id: str | None = None
+    started_before: str | None = None
+    started_after: str | None = None
+    condition: str | None = None
+
+
+_REQUIRED = ("app_id", "function_id", "started_before")
+_REQUEST = msgspec.json.Decoder(CancellationRequest)
+
+
+async def cancel(request: Request) -> Response:
+    """End a run; doing it again, or too late, changes nothing."""
+    await engine_of(request).cancel(parse_run_id(request.path_params["run"]))
+    return Response()
+
+
+async def cancel_legacy(request: Request) -> Response:
+    """The same at the older path, where too late is an error."""
+    run_id = parse_run_id(request.path_params["run"])
+    if not await engine_of(request).cancel(run_id):
+        raise Refused(f"run_id: run {run_id} has ended already", 409)
+    return Response(status_code=204)
+
+
+async def create(request: Request) -> Response:
+    """Cancel the runs of a function that began in a span of time."""
+    engine = engine_of(request)
+    message = decode(_REQUEST, await read_body(request, engine.settings.max_body))
+    missing = [f"{name} is required" for name in _REQUIRED if not getattr(message, name)]
+    if missing:
+        raise Refused("\n".join(missing))
+    now_ms = engine.clock.now_ms()
+    if message.condition:
+        expressions.check(message.condition, "if", expressions.CANCEL_NAMES)
+    after, before = message.started_after, message.started_before or ""
+    cancellation = Cancellation(
+        cancellation_id=tokens.new_ulid(now_ms, engine.rng),
+        app=message.app_id or "",
+        function=message.function_id or "",
+        started_after_ms=parse_time(after, "started_after") if after else None,
+        started_before_ms=parse_time(before, "started_before"),
+        condition=message.condition or None,
+        created_ms=now_ms,
+    )
+    if (cancellation.started_after_ms or 0) >= cancellation.started_before_ms:
+        raise Refused("started_after: must lie before started_before")
+    count = await engine.cancel_many(cancellation)
+    return wrapped({**_view(cancellation), "cancelled": count}, now_ms)
+
+
+async def listing(request: Request) -> Response:
+    """All cancellations that are kept, newest first."""
+    engine = engine_of(request)
+    return wrapped(await engine.store.read(_listing), engine.clock.now_ms())
+
+
+async def delete(request: Request) -> Response:
+    """Forget a cancellation, so that runs that begin from now on are not cancelled."""
+    unit = partial(cancellations.delete, cancellation_id=request.path_params["id"])
+    await engine_of(request).store.write(unit)
+    return Response(status_code=204)
+
+
+def _listing(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    rows = connection.execute(QUERIES["cancellations"])
+    return [_view(Cancellation(*row)) for row in rows]
+
+
+def _view(cancellation: Cancellation) -> dict[str, Any]:
+    return {
+        "id": cancellation.cancellation_id,
+        "environment_id": tokens.ENVIRONMENT_ID,
+        "app_id": cancellation.app,
+        "function_id": cancellation.function,
+        "started_after": rfc3339(cancellation.started_after_ms),
+        "started_before": rfc3339(cancellation.started_before_ms),
+        "if": cancellation.condition,
+        "created_at": rfc3339(cancellation.created_ms),
+    }

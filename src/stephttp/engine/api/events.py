@@ -1,0 +1,107 @@
+"""Reading events (PROTOCOL 4.8). What fails says so in its status, unlike the real server's."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine import tokens
+from stephttp.engine.api.messages import engine_of, parse_limit, parse_time, wrapped
+from stephttp.engine.clock import rfc3339
+from stephttp.engine.models import Refused, RunStatus
+from stephttp.engine.records import load_trigger
+from stephttp.engine.sql import QUERIES
+
+_LONGEST_SHOWN = 64
+
+
+async def listing(request: Request) -> Response:
+    """Events that were sent, newest first. `cursor` is the last internal id of the page before."""
+    engine = engine_of(request)
+    query = request.query_params
+    values = {
+        "limit": parse_limit(query.get("limit")),
+        "cursor": query.get("cursor") or None,
+        "name": query.get("name") or None,
+        "after_ms": _time(query.get("received_after"), "received_after"),
+        "before_ms": _time(query.get("received_before"), "received_before"),
+    }
+    data = await engine.store.read(partial(_listing, values=values))
+    return wrapped(data, engine.clock.now_ms())
+
+
+async def event(request: Request) -> Response:
+    """One event, by its internal id; also the one that began a run."""
+    engine = engine_of(request)
+    unit = partial(_event, event_id=request.path_params["event"])
+    return wrapped(await engine.store.read(unit), engine.clock.now_ms())
+
+
+async def runs(request: Request) -> Response:
+    """The runs that an event began."""
+    engine = engine_of(request)
+    unit = partial(_runs, event_id=request.path_params["event"])
+    return wrapped(await engine.store.read(unit), engine.clock.now_ms())
+
+
+def _time(text: str | None, field: str) -> int | None:
+    return parse_time(text, field) if text else None
+
+
+def _listing(connection: sqlite3.Connection, values: dict[str, Any]) -> list[dict[str, Any]]:
+    cursor = values["cursor"]
+    if cursor and connection.execute(QUERIES["event_view"], (cursor,)).fetchone() is None:
+        raise Refused(f"cursor: there is no event {cursor[:_LONGEST_SHOWN]!r}")
+    rows = connection.execute(QUERIES["event_list"], values).fetchall()
+    return [_view(*row) for row in rows]
+
+
+def _event(connection: sqlite3.Connection, event_id: str) -> dict[str, Any]:
+    row = connection.execute(QUERIES["event_view"], (event_id,)).fetchone()
+    if row is not None:
+        return _view(*row)
+    run_id, created_ms, *_ = _began(connection, event_id)[0]
+    _, trigger = load_trigger(connection, run_id)
+    return _view(event_id, created_ms, msgspec.json.encode(trigger))
+
+
+def _runs(connection: sqlite3.Connection, event_id: str) -> list[dict[str, Any]]:
+    if connection.execute(QUERIES["event_view"], (event_id,)).fetchone() is not None:
+        return []  # Nothing but HTTP requests begins runs here.
+    return [
+        {
+            "run_id": run_id,
+            "run_started_at": rfc3339(created_ms),
+            "function_id": fn_id,
+            "function_version": 0,
+            "environment_id": tokens.ENVIRONMENT_ID,
+            "event_id": event_id,
+            "status": RunStatus(status).wire,
+            "ended_at": rfc3339(ended_ms),
+        }
+        for run_id, created_ms, fn_id, _, status, ended_ms in _began(connection, event_id)
+    ]
+
+
+def _began(connection: sqlite3.Connection, event_id: str) -> list[Any]:
+    rows = connection.execute(QUERIES["event_runs"], (event_id,)).fetchall()
+    if not rows:
+        raise Refused(f"event: there is no event {event_id[:_LONGEST_SHOWN]!r}", 404)
+    return rows
+
+
+def _view(event_id: str, received_ms: int, body: bytes) -> dict[str, Any]:
+    return {
+        "internal_id": event_id,
+        "account_id": tokens.ACCOUNT_ID,
+        "environment_id": tokens.ENVIRONMENT_ID,
+        "source": "",
+        "source_id": None,
+        "received_at": rfc3339(received_ms),
+        **msgspec.json.decode(body),
+    }

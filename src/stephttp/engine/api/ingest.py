@@ -1,0 +1,265 @@
+"""What comes from outside: events at `/e/{key}` (PROTOCOL 4.7) and signals (PROTOCOL 4.11)."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from hmac import compare_digest
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from stephttp.engine import tokens
+from stephttp.engine.api.messages import (
+    decode,
+    engine_of,
+    json_response,
+    read_body,
+    wrapped,
+)
+from stephttp.engine.models import Event, Refused
+from stephttp.engine.settings import Settings
+
+_FORM = "application/x-www-form-urlencoded"
+_MOST_FIELDS = 1000
+_SEED = "x-inngest-event-id-seed"
+_SEED_BYTES = 10
+_ULID_TIME_END = 2**48
+_EARLIEST_MS = 315_532_800_000  # 1980
+_LATEST_MS = 4_102_444_800_000  # 2100
+_DEEPEST = 100
+"""Levels. Expressions are evaluated by a library that is not bounded by Python's own limit."""
+_RESERVED = "inngest/"
+_NO_KEY = "no event key in the path; send events to /e/{key}"
+
+
+class EventMessage(Struct):
+    """An event as it is sent (PROTOCOL 1.5)."""
+
+    name: str = ""
+    data: Raw | UnsetType = UNSET
+    id: str | None = None
+    ts: int | float | None = None
+    user: Raw | UnsetType = UNSET
+    v: str | None = None
+
+
+class SignalMessage(Struct):
+    """A signal as it is sent."""
+
+    signal: str
+    data: Raw | UnsetType = UNSET
+
+
+_MANY = msgspec.json.Decoder(list[Raw])
+_ONE = msgspec.json.Decoder(Raw)
+_EVENT = msgspec.json.Decoder(EventMessage)
+_SIGNAL = msgspec.json.Decoder(SignalMessage)
+_ANY = msgspec.json.Decoder()
+
+
+async def receive(request: Request) -> Response:
+    """Store events; the answer holds an id for each."""
+    engine = engine_of(request)
+    settings = engine.settings
+    problem = _check_key(request.path_params["key"], settings)
+    if problem is not None:
+        return problem
+    now_ms = engine.clock.now_ms()
+    try:
+        raws = _split(request, await read_body(request, settings.max_events_body), settings)
+        seed = _seed(request.headers.get(_SEED))
+        ids = [
+            tokens.new_ulid(now_ms, engine.rng)
+            if seed is None
+            else tokens.ulid(seed[0], seed[1] + i)
+            for i in range(len(raws))
+        ]
+        events = [
+            _read(raw, settings.max_event, event_id, now_ms)
+            for raw, event_id in zip(raws, ids, strict=True)
+        ]
+    except Refused as error:
+        return _refused(str(error), error.status)
+    await engine.receive(events)
+    # The real server answers an empty list with one empty id.
+    return json_response({"ids": ids or [""], "status": 200})
+
+
+async def without_key(request: Request) -> Response:
+    """A browser is sent to the start page; a sender must not take that for success."""
+    if request.method == "POST":
+        return _refused(_NO_KEY, 400)
+    return RedirectResponse("/", 303)
+
+
+async def signal(request: Request) -> Response:
+    """End the wait for a signal."""
+    engine = engine_of(request)
+    message = decode(_SIGNAL, await read_body(request, engine.settings.max_body))
+    if not message.signal:
+        raise Refused("signal: must not be empty")
+    data = b"null" if isinstance(message.data, UnsetType) else bytes(message.data)
+    decode(_ANY, data)  # What is left raw was not looked at.
+    if len(data) > engine.settings.max_step_output:
+        raise Refused(f"data: more than {engine.settings.max_step_output} bytes", 413)
+    run_id = await engine.signal(message.signal, data)
+    return wrapped({"run_id": run_id}, engine.clock.now_ms())
+
+
+def _check_key(key: str, settings: Settings) -> Response | None:
+    """The answer for a sender who may not send."""
+    if not settings.event_keys:
+        if not settings.signing_keys:
+            return None
+        message = "no event keys are configured, so no events are taken"
+        return json_response({"status": 503, "message": "", "error": message}, 503)
+    if any(compare_digest(key.encode(), known.encode()) for known in settings.event_keys):
+        return None
+    error = {"status": 401, "message": "", "error": "Event key not found"}
+    return json_response(error, 401)
+
+
+def _split(request: Request, body: bytes, settings: Settings) -> list[bytes]:
+    """The events in a request, each as JSON."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == _FORM:
+        return [_form(body)]
+    text = body.lstrip()
+    if not text:
+        raise Refused("body: expected an event, or an array of events")
+    if text[:1] != b"[":
+        return [bytes(decode(_ONE, text))]
+    raws = [bytes(raw) for raw in decode(_MANY, text)]
+    if len(raws) > settings.max_events:
+        raise Refused(f"body: {len(raws)} events, at most {settings.max_events} go at once")
+    return raws
+
+
+def _form(body: bytes) -> bytes:
+    """A form as an event: `name`, `id`, `ts` and `v` are the event's own, `data` is JSON, and all
+    other fields are put into the data."""
+    try:
+        fields = parse_qs(
+            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS
+        )
+    except UnicodeDecodeError:
+        raise Refused("body: not UTF-8") from None
+    except ValueError:
+        raise Refused(f"body: more than {_MOST_FIELDS} form fields") from None
+    single = {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
+    event: dict[str, Any] = {k: single.pop(k) for k in ("name", "id", "v") if k in single}
+    if "ts" in single:
+        event["ts"] = _number(single.pop("ts"))
+    data = _decoded(single.pop("data")) if "data" in single else {}
+    if not isinstance(data, dict):
+        raise Refused("data: expected a JSON object")
+    return msgspec.json.encode(event | {"data": data | single})
+
+
+def _decoded(text: object) -> Any:
+    if not isinstance(text, str):
+        raise Refused("data: expected one JSON object")
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise Refused("data: expected a JSON object") from None
+
+
+def _number(text: object) -> int:
+    if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 20):
+        raise Refused("ts: expected milliseconds since the epoch")
+    return int(text)
+
+
+def _seed(text: str | None) -> tuple[int, int] | None:
+    """Time and entropy that the sender wants for the ids of its events."""
+    if not text:
+        return None
+    millis, _, entropy = text.partition(",")
+    try:
+        raw = b64decode(entropy, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    valid = millis.isascii() and millis.isdigit() and len(millis) < 20
+    if not valid or int(millis) >= _ULID_TIME_END or len(raw) != _SEED_BYTES:
+        raise Refused(
+            f"{_SEED}: {text[:64]!r} is not <milliseconds>,<{_SEED_BYTES} bytes as base64>"
+        )
+    return int(millis), int.from_bytes(raw)
+
+
+def _read(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
+    """One event, checked."""
+    if len(raw) > limit:
+        raise Refused(f"Event is over the max size: Max {limit} bytes / Size {len(raw)} bytes")
+    message = decode(_EVENT, raw)
+    if not message.name:
+        raise Refused("event name is empty")
+    if message.name.startswith(_RESERVED):
+        raise Refused(
+            f"event name {message.name[:200]!r}: names beginning {_RESERVED!r} are reserved"
+        )
+    ts = _ts(message.ts, now_ms)
+    body: dict[str, Any] = {
+        "data": _object("data", message.data),
+        "id": message.id or event_id,
+        "name": message.name,
+        "ts": ts,
+    }
+    if not isinstance(message.user, UnsetType):
+        body["user"] = _object("user", message.user)
+    if message.v:
+        body["v"] = message.v
+    return Event(
+        event_id=event_id,
+        name=message.name,
+        dedupe=message.id or None,
+        received_ms=now_ms,
+        ts=ts,
+        body=msgspec.json.encode(body),
+    )
+
+
+def _object(field: str, raw: Raw | UnsetType) -> Raw:
+    """A field that must be an object, or null, or absent, as it came."""
+    if isinstance(raw, UnsetType):
+        return Raw(b"{}")
+    value = decode(_ANY, bytes(raw))  # What is left raw was not looked at.
+    if value is None:
+        return Raw(b"{}")
+    if not isinstance(value, dict):
+        raise Refused(f"{field}: expected an object, got {type(value).__name__}")
+    if bytes(raw).count(b"[") + bytes(raw).count(b"{") > _DEEPEST and _is_deep(value):
+        raise Refused(f"{field}: nested more than {_DEEPEST} levels deep")
+    return raw
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+    return any(isinstance(one, dict | list) for one in level)
+
+
+def _ts(ts: float | None, now_ms: int) -> int:
+    if not ts:
+        return now_ms
+    if ts != int(ts) or not _EARLIEST_MS <= ts <= _LATEST_MS:
+        raise Refused(
+            f"ts: {ts} is not a whole number of milliseconds since the epoch, from 1980 to 2100"
+        )
+    return int(ts)
+
+
+def _refused(message: str, status: int) -> Response:
+    return json_response({"ids": [""], "status": status, "error": message}, status)

@@ -1,0 +1,158 @@
+"""Storing a change, and what follows from it for other runs, all in one transaction.
+
+A wait that was opened may be over by an event that came before it; a run that was invoked begins;
+a run that ended answers the one that invoked it; a new run may be cancelled before it was born.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from stephttp._core.ops import Op, OpCode
+from stephttp.engine import expressions, records
+from stephttp.engine.happenings import Moment
+from stephttp.engine.models import Change, NewRun, Refused, Run, Timer, TimerKind
+from stephttp.engine.sql import QUERIES
+from stephttp.engine.transitions import arrived, cancelled
+from stephttp.engine.waiting import invoked_result
+
+_SEND = "step.sendEvent"
+_SEND_NAME = "sendEvent"
+_NEVER_MS = 2**63 - 1
+
+
+def save(
+    connection: sqlite3.Connection, change: Change, before: Run, ops: Sequence[Op], at: Moment
+) -> Change:
+    """Store what a transition decided, and what follows from it.
+
+    Args:
+        before: the run as it was.
+        ops: what was reported, if that was the cause.
+
+    Returns:
+        The change, with those of other runs in `others`.
+    """
+    records.save(connection, change, before, at.now_ms)
+    return _follow(connection, change, ops, at)
+
+
+def begun(
+    connection: sqlite3.Connection, new: NewRun, change: Change, ops: Sequence[Op], at: Moment
+) -> Change:
+    """A new run was stored, with its first change: do what follows from it."""
+    change = _follow(connection, change, ops, at)
+    if not change.ended and _is_cancelled(connection, new, at):
+        return replace(change, others=(*change.others, cancel(connection, new.run_id, at)))
+    return change
+
+
+def cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change:
+    """End a run for somebody who does not want it any more. One that has ended stays as it is.
+
+    Raises:
+        Refused: there is no such run.
+    """
+    snapshot = records.load(connection, run_id)
+    return save(connection, cancelled(snapshot, at), snapshot.run, (), at)
+
+
+def deliver(
+    connection: sqlite3.Connection, run_id: str, memos: dict[str, bytes], at: Moment
+) -> Change:
+    """What steps of a run waited for came; see `transitions.arrived`."""
+    snapshot = records.load(connection, run_id)
+    return save(connection, arrived(snapshot, memos, at), snapshot.run, (), at)
+
+
+class Trigger:
+    """The event that began a run, loaded when an expression first asks for it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def fits(self, run_id: str, condition: str | None, incoming: Any) -> bool:
+        """Whether an incoming event fulfils the condition of a wait."""
+        if condition is None:
+            return True
+        trigger: dict[str, Any] = {}
+        if expressions.TRIGGER in condition:
+            if run_id not in self._known:
+                _, self._known[run_id] = records.load_trigger(self._connection, run_id)
+            trigger = self._known[run_id]
+        values = {expressions.TRIGGER: trigger, expressions.INCOMING: incoming}
+        return expressions.matches(condition, values)
+
+
+def _follow(
+    connection: sqlite3.Connection, change: Change, ops: Sequence[Op], at: Moment
+) -> Change:
+    others = list(change.others)
+    for new, first in change.invoked:
+        records.insert(connection, new, first)
+        others.append(begun(connection, new, first, (), at))
+    if change.ended and change.run.invoked_by is not None:
+        run_id, _, step_id = change.run.invoked_by.partition(".")
+        memo = invoked_result(change.run, at.settings.max_step_output)
+        # The run that invoked this one may have ended long ago, and be no longer stored.
+        with suppress(Refused):
+            others.append(deliver(connection, run_id, {step_id: memo}, at))
+    for timer in change.timers:
+        if timer.kind is TimerKind.EVENT:
+            others += _look_back(connection, change.run, timer, ops, at)
+    return replace(change, others=tuple(others)) if others else change
+
+
+def _look_back(
+    connection: sqlite3.Connection, run: Run, timer: Timer, ops: Sequence[Op], at: Moment
+) -> list[Change]:
+    """End a wait that was just opened by an event that came shortly before it, or that a step of
+    the same batch sent: the SDK sends before it reports."""
+    lookback_ms = round(at.settings.event_lookback * 1000)
+    sent = [id_ for op in ops for id_ in _sent(op)]
+    if not lookback_ms and not sent:
+        return []
+    rows = connection.execute(
+        QUERIES["events_before"],
+        {
+            "name": timer.key,
+            "since_ms": at.now_ms - lookback_ms if lookback_ms else _NEVER_MS,
+            "ids": msgspec.json.encode(sent).decode(),
+        },
+    ).fetchall()
+    trigger = Trigger(connection)
+    for _, body in rows:
+        if trigger.fits(run.run_id, timer.condition, expressions.read_event(body)):
+            return [deliver(connection, run.run_id, {timer.step_id: body}, at)]
+    return []
+
+
+def _sent(op: Op) -> list[str]:
+    """Ids of the events that a step sent: `{"ids": [...]}`, a list, or one (PROTOCOL 5.2)."""
+    is_send = op.name == _SEND_NAME or (op.opts or {}).get("type") == _SEND
+    if op.op is not OpCode.STEP_RUN or not is_send or not isinstance(op.data, msgspec.Raw):
+        return []
+    data = msgspec.json.decode(op.data)
+    ids = data.get("ids") if isinstance(data, dict) else data
+    return [id_ for id_ in (ids if isinstance(ids, list) else [ids]) if isinstance(id_, str)]
+
+
+def _is_cancelled(connection: sqlite3.Connection, new: NewRun, at: Moment) -> bool:
+    values = {"fn_id": new.fn_id, "now_ms": new.created_ms}
+    conditions = connection.execute(QUERIES["cancellations_for"], values).fetchall()
+    return any(started_by(connection, new.run_id, condition) for (condition,) in conditions)
+
+
+def started_by(connection: sqlite3.Connection, run_id: str, condition: str | None) -> bool:
+    """Whether the event that began a run fulfils the condition of a cancellation."""
+    if condition is None:
+        return True
+    _, event = records.load_trigger(connection, run_id)
+    return expressions.matches(condition, {expressions.TRIGGER: event})

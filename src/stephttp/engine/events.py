@@ -1,0 +1,65 @@
+"""Events and signals: stored, and the waits that they end, in one transaction each."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import msgspec
+
+from stephttp.engine import expressions
+from stephttp.engine.consequences import Trigger, deliver
+from stephttp.engine.happenings import Moment
+from stephttp.engine.models import Change, Event, Refused, TimerKind
+from stephttp.engine.sql import QUERIES
+
+
+def receive(connection: sqlite3.Connection, received: Sequence[Event], at: Moment) -> list[Change]:
+    """Events were sent: store them, in order, and end the waits for them.
+
+    One that is stored already (a send that was repeated), and one with the sender's id of
+    another, ends no wait.
+    """
+    dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
+    changes = []
+    for event in received:
+        values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms}
+        row = connection.execute(QUERIES["insert_event"], values).fetchone()
+        if row is not None and not row[0]:
+            changes += _end_waits(connection, event, at)
+    return changes
+
+
+def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -> Change:
+    """A signal was sent: end the wait for it.
+
+    Args:
+        data: what comes with it, as JSON.
+
+    Raises:
+        Refused: nobody waits for it.
+    """
+    key = (TimerKind.SIGNAL, name, at.now_ms)
+    row = connection.execute(QUERIES["waits_for"], key).fetchone()
+    if row is None:
+        raise Refused("No signal found", 404)
+    run_id, step_id, _ = row
+    memo = b'{"data":{"signal":' + msgspec.json.encode(name) + b',"data":' + data + b"}}"
+    return deliver(connection, run_id, {step_id: memo}, at)
+
+
+def _end_waits(connection: sqlite3.Connection, event: Event, at: Moment) -> list[Change]:
+    rows = connection.execute(
+        QUERIES["waits_for"], (TimerKind.EVENT, event.name, at.now_ms)
+    ).fetchall()
+    if not rows:
+        return []
+    incoming = expressions.read_event(event.body)
+    trigger = Trigger(connection)
+    memos: dict[str, dict[str, bytes]] = defaultdict(dict)
+    for run_id, step_id, condition in rows:
+        if trigger.fits(run_id, condition, incoming):
+            memos[run_id][step_id] = event.body
+    return [deliver(connection, run_id, steps, at) for run_id, steps in memos.items()]

@@ -1,0 +1,201 @@
+"""Ops that wait for something from outside: an event, a signal, another run. Pure.
+
+How an endpoint is invoked. There is no request to send again, so one is made from what is known
+of the endpoint: domain, method, path, retries and SDK of its latest first request, and the
+`data` of the payload as JSON body, or as the query if the method has no body. The query, the body
+and the client address of that request are somebody else's and are not used. The new run begins
+like one that waits: with a re-entry.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from stephttp._core.ops import Op
+from stephttp.engine import expressions
+from stephttp.engine.draft import Draft, new_job_id
+from stephttp.engine.models import (
+    RESUME,
+    Change,
+    Endpoint,
+    NewRun,
+    Refused,
+    Run,
+    RunStatus,
+    Timer,
+    TimerKind,
+)
+from stephttp.engine.results import Rendered, error_json, http_result
+from stephttp.engine.tokens import new_ulid
+from stephttp.engine.waits import timeout_ms
+
+_YEAR_MS = 365 * 86_400_000
+_BODILESS = frozenset({"GET", "HEAD"})
+_CONFLICTS = ("", "fail", "replace")
+_TRIGGER = "inngest/http.request"
+
+
+def error_result(name: str, message: str, data: Any = None) -> bytes:
+    """The memo of a step that failed in the engine. Go needs `data`, be it null."""
+    return msgspec.json.encode({"error": {"name": name, "message": message, "data": data}})
+
+
+INVOKE_TIMED_OUT = error_result(
+    "InvokeTimeoutError", "timed out waiting for the invoked function to end"
+)
+
+
+def wait_for_event(draft: Draft, op: Op, field: str) -> None:
+    """`WaitForEvent`: the first event of this name that fulfils the condition, or null."""
+    name = _option(op, "event", field) or op.name
+    if not name:
+        raise Refused(f"{field}.opts.event: a {op.op.value} needs the name of an event")
+    condition = _option(op, "if", field) or None
+    if condition is not None:
+        expressions.check(condition, f"{field}.opts.if", expressions.WAIT_NAMES)
+    due_ms = timeout_ms(op, field, draft.at.now_ms, 0)
+    draft.wait(op, field, Timer(op.id, TimerKind.EVENT, due_ms, key=name, condition=condition))
+
+
+def wait_for_signal(draft: Draft, op: Op, field: str) -> None:
+    """`WaitForSignal`: the next signal of this name, or null. Only one step can wait for it."""
+    name = _option(op, "signal", field) or op.name
+    if not name:
+        raise Refused(f"{field}.opts.signal: a {op.op.value} needs the name of a signal")
+    conflict = _option(op, "conflict", field)
+    if conflict not in _CONFLICTS:
+        raise Refused(f"{field}.opts.conflict: expected 'fail' or 'replace', got {conflict[:64]!r}")
+    due_ms = timeout_ms(op, field, draft.at.now_ms, _YEAR_MS)
+    if not draft.wait(op, field, Timer(op.id, TimerKind.SIGNAL, due_ms, key=name)):
+        return
+    holder = draft.signals.get(name)
+    if holder is not None and conflict == "replace":
+        draft.displaced.append(holder)
+    elif holder is not None:
+        message = f"step {holder[1]} of run {holder[0]} waits for the signal {name!r} already"
+        draft.end(RunStatus.FAILED, None, error_json("SignalConflictError", message))
+    draft.signals[name] = (draft.run.run_id, op.id)
+
+
+def invoke_function(draft: Draft, op: Op, field: str) -> None:
+    """`InvokeFunction`: the result of a new run of another endpoint."""
+    function_id = _option(op, "function_id", field)
+    if not function_id:
+        raise Refused(f"{field}.opts.function_id: must name a function")
+    payload = (op.opts or {}).get("payload")
+    if not isinstance(payload, dict):
+        raise Refused(f"{field}.opts.payload: expected an object such as {{'data': {{}}}}")
+    now_ms, rng = draft.at.now_ms, draft.at.rng
+    due_ms = timeout_ms(op, field, now_ms, _YEAR_MS)
+    endpoint = draft.endpoints.get(function_id)
+    if endpoint is None:
+        if op.id not in draft.known:
+            message = f"could not find function with ID: {function_id}"
+            draft.save(op, field, error_result("Error", message))
+            draft.again = True
+        elif not draft.settled(op):
+            draft.waits = True
+        return
+    child_id = new_ulid(now_ms, rng)
+    if draft.wait(op, field, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
+        new = _new_run(endpoint, payload.get("data"), child_id, new_ulid(now_ms, rng), now_ms)
+        run = Run(
+            run_id=child_id,
+            status=RunStatus.ASYNC,
+            retries=endpoint.retries,
+            request_version=endpoint.request_version,
+            job_id=new_job_id(rng),
+            invoked_by=f"{draft.run.run_id}.{op.id}",
+        )
+        first = Change(run, timers=(Timer(RESUME, TimerKind.RESUME, now_ms),))
+        draft.invoked.append((new, first))
+
+
+def invoked_result(run: Run, limit: int) -> bytes:
+    """The memo for the step that invoked `run`, which has just ended.
+
+    Args:
+        run: with its output.
+        limit: bytes that the memo may have.
+
+    Returns:
+        `{"data": ...}`, the answer as `{"status", "headers", "body"}`, or the output as it is if
+        it describes no HTTP answer; `{"error": ...}` if the run failed, with the answer as `data`.
+    """
+    answer = http_result(run.output, run.head)
+    if run.status is RunStatus.COMPLETED:
+        result = run.output or b"null" if answer is None else msgspec.json.encode(_plain(answer))
+        memo = b'{"data":' + result + b"}"
+    elif run.status is RunStatus.CANCELLED:
+        memo = error_result("CancelledError", "the invoked run was cancelled")
+    else:
+        error = msgspec.json.decode(run.error or b"{}")
+        data = None if answer is None else _plain(answer)
+        memo = error_result(error.get("name", "Error"), error.get("message", ""), data)
+    if len(memo) > limit:
+        message = f"the result of the invoked run is larger than {limit} bytes"
+        return error_result("ResultError", message)
+    return memo
+
+
+def _plain(answer: Rendered) -> dict[str, Any]:
+    """An answer as data; a body that is no text is told as base64."""
+    result: dict[str, Any] = {"status": answer.status, "headers": dict(answer.headers)}
+    try:
+        return result | {"body": answer.body.decode()}
+    except UnicodeDecodeError:
+        return result | {"body": b64encode(answer.body).decode(), "encoding": "base64"}
+
+
+def _new_run(endpoint: Endpoint, data: object, run_id: str, event_id: str, now_ms: int) -> NewRun:
+    bodiless = endpoint.method.upper() in _BODILESS
+    body = None if data is None or bodiless else msgspec.json.encode(data)
+    return NewRun(
+        run_id=run_id,
+        app_id=endpoint.app_id,
+        fn_id=endpoint.fn_id,
+        slug=endpoint.slug,
+        # Nobody reports the start of this run, so this only has to be nobody's digest.
+        digest=sha256(run_id.encode()).digest(),
+        event_id=event_id,
+        # What Go calls its event decides how calls are signed.
+        event_name=endpoint.event_name or _TRIGGER,
+        event_ts=now_ms,
+        fn=endpoint.fn,
+        domain=endpoint.domain,
+        method=endpoint.method,
+        path=endpoint.path,
+        query=_query(data) if bodiless else "",
+        content_type="" if bodiless else "application/json",
+        ip="",
+        sdk=endpoint.sdk,
+        created_ms=now_ms,
+        body=body,
+    )
+
+
+def _query(data: object) -> str:
+    """An object as a query: texts as they are, lists as repeated names, all else as JSON."""
+    if not isinstance(data, dict):
+        return ""
+    pairs = [
+        (name, item)
+        for name, value in data.items()
+        for item in (value if isinstance(value, list) else [value])
+    ]
+    return urlencode(
+        [(n, v if isinstance(v, str) else msgspec.json.encode(v).decode()) for n, v in pairs]
+    )
+
+
+def _option(op: Op, name: str, field: str) -> str:
+    """A text option; empty if it is absent or null."""
+    value = (op.opts or {}).get(name)
+    if value is not None and not isinstance(value, str):
+        raise Refused(f"{field}.opts.{name}: expected text, got {type(value).__name__}")
+    return value or ""
