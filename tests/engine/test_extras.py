@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine.support import (
     DONE,
+    KEY,
     OTHER,
     RUN,
     A,
@@ -372,3 +373,18 @@ async def test_a_claimed_run_whose_process_died_is_finished_by_another() -> None
         await w.after(1)
         assert (await asked)["state"] in ("async", "ended")
         assert (await outcome(w))["status"] == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/checkpoint/batch"),
+        ("POST", "/v1/leases/renew"),
+        ("GET", f"/v1/runs/{RUN}/outcome"),
+    ],
+)
+async def test_the_extras_need_the_signing_key(method: str, path: str) -> None:
+    async with world(signing_keys=(KEY,)) as w:
+        assert (await w.http.request(method, path)).status_code == 401
+        headers = {"authorization": f"Bearer {KEY}"}
+        assert (await w.http.request(method, path, headers=headers)).status_code in (400, 404)

@@ -136,13 +136,13 @@ async def test_an_interval_sends_what_there_is(monkeypatch: pytest.MonkeyPatch) 
         def cancel(self) -> None:
             later.clear()
 
+    def call_later(seconds: float, call: Callable[[], None]) -> Handle:
+        later.append((seconds, call))
+        return Handle()
+
     work = Work(Checkpointing.blended)
     async with durable(work.build) as world:
-        monkeypatch.setattr(
-            asyncio.get_running_loop(),
-            "call_later",
-            lambda seconds, call: later.append((seconds, call)) or Handle(),
-        )
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
         call = asyncio.ensure_future(world.client.post("/work"))
         await work.gate.reached.wait()
         monkeypatch.undo()
@@ -404,7 +404,7 @@ class Plain:
         self.held: asyncio.Event | None = None
 
     async def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        body = json.loads(request.content) if request.content else None
+        body: Any = json.loads(request.content) if request.content else None
         self.calls.append((request.url.path, body))
         if self.held is not None:
             await self.held.wait()

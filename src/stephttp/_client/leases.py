@@ -58,7 +58,8 @@ class Leases:
             if self._renew is None:
                 return
             due = time.monotonic() + length_ms / 3000
-            if self._thread is None:
+            # After a fork the thread is not alive in the child.
+            if self._thread is None or not self._thread.is_alive():
                 self._due = due
                 self._thread = threading.Thread(
                     target=self._work, args=(self._renew,), name="stephttp-leases", daemon=True
