@@ -42,10 +42,16 @@ class Servers:
     """`stephttp dev` with the example app beside it, as a newcomer would start them."""
 
     def __init__(self, directory: str, app_port: int) -> None:
-        self.app_url = f"http://127.0.0.1:{app_port}"
+        self.app_url = ""
+        self._directory = directory
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.echo = False
         self._lines: Queue[str | None] = Queue()
+        self._start(app_port)
+
+    def _start(self, app_port: int) -> None:
+        directory = self._directory
+        self._app_port = app_port
         command = [sys.executable, "-m", "stephttp", "dev", "--db", f"{directory}/runs.sqlite3"]
         app = ["uvicorn", "examples.fastapi_signup.app:app", "--port", str(app_port)]
         print(f"$ stephttp {' '.join([*command[3:], '--', *app])}")
@@ -80,13 +86,19 @@ class Servers:
                 line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 raise DemoError(f"not up after {START_DEADLINE:.0f} seconds") from None
+            if line is None and self._app_port and "address already in use" in " ".join(self.log):
+                print(f"port {self._app_port} was taken just now, so the app gets another one")
+                self.log.clear()
+                self._start(0)
+                continue
             if line is None:
                 raise DemoError("engine and app ended while they started")
             if line.startswith("stephttp: "):
                 print(line)
             if "engine ready on " in line:
                 engine_url = line.partition("engine ready on ")[2].partition(" ")[0]
-            if "Uvicorn running on" in line:
+            if "Uvicorn running on " in line:
+                self.app_url = line.partition("Uvicorn running on ")[2].partition(" ")[0]
                 print(f"app: ready on {self.app_url}")
                 return engine_url
 
@@ -232,16 +244,16 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
         print("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
 
 
-def free_port(preferred: int) -> int:
+def app_port() -> int:
+    """The usual port, or 0 (the kernel chooses) where it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", preferred))
+            probe.bind(("127.0.0.1", APP_PORT))
         except OSError:
-            probe.bind(("127.0.0.1", 0))
-            print(f"port {preferred} is taken, so the app gets another one")
-        port: int = probe.getsockname()[1]
-        return port
+            print(f"port {APP_PORT} is taken, so the app gets another one")
+            return 0
+    return APP_PORT
 
 
 def drive(servers: Servers) -> list[str]:
@@ -272,7 +284,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="stephttp-demo-") as directory:
-        servers = Servers(directory, free_port(APP_PORT))
+        servers = Servers(directory, app_port())
         try:
             try:
                 problems = drive(servers)

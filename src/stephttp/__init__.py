@@ -8,7 +8,9 @@ app = provider.asgi(app)
 """
 
 from stephttp import step
+from stephttp._core.adapters import AIAdapter, ModelAdapter
 from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.values import Event, FetchResponse, Signal
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import (
@@ -20,6 +22,7 @@ from stephttp.errors import (
     NestedStepError,
     NonRetriableError,
     OutsideRunError,
+    RetryAfterError,
     StepError,
     StephttpError,
     StepResultError,
@@ -29,6 +32,7 @@ from stephttp.errors import (
 from stephttp.provider import Provider, configure, setup
 
 __all__ = [
+    "AIAdapter",
     "APIConnectionError",
     "APIError",
     "APIStatusError",
@@ -36,10 +40,15 @@ __all__ = [
     "CannotWaitError",
     "Checkpointing",
     "ConfigurationError",
+    "Event",
+    "FetchResponse",
+    "ModelAdapter",
     "NestedStepError",
     "NonRetriableError",
     "OutsideRunError",
     "Provider",
+    "RetryAfterError",
+    "Signal",
     "StepError",
     "StepResultError",
     "StephttpError",

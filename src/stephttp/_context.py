@@ -8,19 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.run import Run, Step, Verdict
-from stephttp.errors import NestedStepError, OutsideRunError, Suspended, UsageError
+from stephttp._core.run import Run, State, Step, Verdict, check_retries
+from stephttp._core.values import Event
+from stephttp._core.waits import Wait
+from stephttp.errors import (
+    ConfigurationError,
+    NestedStepError,
+    OutsideRunError,
+    Suspended,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from stephttp._client.drivers import Flow
+    from stephttp.provider import Provider
+
+T = TypeVar("T")
 
 current_run: ContextVar[RunScope | None] = ContextVar("stephttp_run", default=None)
 _inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
+_branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
 _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
@@ -60,6 +77,8 @@ class RunScope:
         "now_ns",
         "on_first_step",
         "on_record",
+        "provider",
+        "request",
         "run",
         "started_ns",
     )
@@ -73,6 +92,10 @@ class RunScope:
     ) -> None:
         self.run = run
         self.now_ns = now_ns
+        self.provider: Provider | None = None
+        """The way to the server, for tools that talk to it themselves."""
+        self.request: tuple[Any, ...] = ()
+        """What tells the request from others; see `enter`."""
         self.fn_id = ""
         self.configured = False
         self.checkpointing = checkpointing
@@ -98,24 +121,52 @@ class RunScope:
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()
 
-    def meet(self, step_id: str, handler: Callable[..., Any]) -> StepCall:
+    def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
-        self._refuse_nesting(step_id)
+        self._refuse(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expired = True
         with self._lock:
-            step = self.run.begin(step_id)
+            step = self.run.begin(step_id, options.retries)
         if self.on_first_step is not None and step.verdict is Verdict.EXECUTE:
             hook, self.on_first_step = self.on_first_step, None
             self._on_loop(hook)
-        return StepCall(self, step, codec.return_annotation(handler))
+        type_ = options.output_type
+        return StepCall(self, step, codec.return_annotation(handler) if type_ is Any else type_)
 
-    def sleep(self, step_id: str, until: timedelta | datetime) -> StepCall:
-        """Come to a sleep."""
-        self._refuse_nesting(step_id)
+    def wait(self, wait: Wait) -> StepCall:
+        """Come to a step that the server carries out."""
+        self._refuse(wait.step_id)
         with self._lock:
-            step = self.run.sleep(step_id, until)
-        return StepCall(self, step, Any)
+            step = self.run.wait(wait)
+        return StepCall(self, step, wait.result, wait.convert)
+
+    def _refuse(self, step_id: str) -> None:
+        """Raise what speaks against coming to a step here."""
+        inside = _inside_step.get()
+        # A step may well make a request of this process to itself: that is another run.
+        if inside is not None and inside[0] is self:
+            raise NestedStepError(
+                f"step {step_id!r} was called inside the body of step {inside[1]!r}; call it "
+                "before or after, or call the plain function"
+            )
+        branch = _branch.get()
+        if branch is not None and branch.scope is self and branch.left:
+            raise Suspended(branch.left)
+
+    async def drive(self, flow: Flow[T]) -> T:
+        """Carry out a flow of the API."""
+        assert self.provider is not None, "the adapter sets it"
+        return await self.provider.drive(flow)
+
+    def block(self, flow: Flow[T]) -> T:
+        """The same while this thread waits. Only blocking tools need it."""
+        if threading.get_ident() == self._thread:
+            raise UsageError(
+                "a blocking step tool that talks to the server was called on the event loop; "
+                "use `from stephttp import step` in `async def` handlers"
+            )
+        return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
 
     async def park(self) -> None:
         """Wait where the handler cannot go on, until it is ended. Never returns."""
@@ -130,10 +181,35 @@ class RunScope:
             self._parked.discard(future)
 
     def leave(self, waiting_for: str) -> Suspended:
-        """The blocking counterpart of `park`: an exception for the caller to raise."""
+        """The blocking counterpart of `park`: an exception for the caller to raise.
+
+        Args:
+            waiting_for: what it says it waits for.
+        """
+        branch = _branch.get()
+        if branch is not None and branch.scope is self:
+            # The others are to come as far as they can; then `group` ends them all.
+            branch.left = waiting_for
+        else:
+            with self._lock:
+                self.run.unwind()
+        return Suspended(waiting_for)
+
+    @contextmanager
+    def group(self) -> Generator[None]:
+        """Threads of this run are at work; it is not settled while they are."""
         with self._lock:
-            self.run.unwind()
-        return Suspended(f"step {waiting_for!r}")
+            self.run.hold()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.run.release()
+            self.recorded()
+
+    def branch(self) -> None:
+        """The current context is that of one thread of a `group`."""
+        _branch.set(Branch(self))
 
     def recorded(self) -> None:
         """A step's end was recorded: pass it on, and see whether the handler can still progress."""
@@ -235,13 +311,26 @@ class RunScope:
             for future in self._parked:
                 future.cancel(_ENOUGH)
 
-    def _refuse_nesting(self, step_id: str) -> None:
-        outer = _inside_step.get()
-        if outer is not None and outer[0] is self:
-            raise NestedStepError(
-                f"step {step_id!r} was called inside the body of step {outer[1]!r}; call it before "
-                "or after, or call the plain function"
-            )
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """Settings of one step that runs in this process; see `stephttp.step.options`."""
+
+    retries: int | None = None
+    output_type: Any = Any
+
+    def __post_init__(self) -> None:
+        check_retries(self.retries)
+
+
+class Branch:
+    """One of several threads of a run, and the step at which it came to a stop."""
+
+    __slots__ = ("left", "scope")
+
+    def __init__(self, scope: RunScope) -> None:
+        self.scope = scope
+        self.left = ""
 
 
 class StepCall:
@@ -249,19 +338,27 @@ class StepCall:
 
     __slots__ = (
         "_annotation",
+        "_convert",
         "_raw",
-        "_scope",
         "_started",
         "_step",
         "_token",
         "_value",
+        "scope",
         "suspended",
     )
 
-    def __init__(self, scope: RunScope, step: Step, annotation: Any) -> None:
-        self._scope = scope
+    def __init__(
+        self,
+        scope: RunScope,
+        step: Step,
+        annotation: Any,
+        convert: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.scope = scope
         self._step = step
         self._annotation = annotation
+        self._convert = convert
         self._raw: bytes | None = None
         self.suspended = step.verdict is Verdict.SUSPEND
 
@@ -284,11 +381,22 @@ class StepCall:
         assert memo is not None, "a step that neither ran nor is remembered has no result"
         if memo.error is not None:
             raise codec.step_error(memo.error)
-        return codec.decode_result(memo.raw, self._annotation, self._step.step_id)
+        value = codec.decode_result(memo.raw, self._annotation, self._step.step_id)
+        return value if self._convert is None else self._convert(value)
+
+    def send(self, events: list[Event]) -> Flow[list[str]]:
+        """What the body of a step that sends events has to do."""
+        assert self.scope.provider is not None, "the adapter sets it"
+        lifecycle = self.scope.provider.lifecycle
+        return lifecycle.send_events(self.scope.run.run_id, self._step, events)
+
+    def leave(self) -> Suspended:
+        """What a blocking tool raises when the handler cannot pass this step now."""
+        return self.scope.leave(f"step {self._step.step_id!r}")
 
     def __enter__(self) -> None:
-        self._token: Token[Any] = _inside_step.set((self._scope, self._step.step_id))
-        self._started = self._scope.now_ns()
+        self._token: Token[Any] = _inside_step.set((self.scope, self._step.step_id))
+        self._started = self.scope.now_ns()
 
     def __exit__(
         self,
@@ -297,18 +405,46 @@ class StepCall:
         traceback: TracebackType | None,
     ) -> bool:
         _inside_step.reset(self._token)
-        scope, run, step = self._scope, self._scope.run, self._step
+        scope, run, step = self.scope, self.scope.run, self._step
         duration = max(0, scope.now_ns() - self._started)
         info = codec.error_info(error) if isinstance(error, Exception) else None
+        later = codec.retry_after(error, scope.now_ns())
         with scope._lock:
             if self._raw is not None:
-                run.complete(step, self._raw, self._started, duration)
+                verdict = run.complete(step, self._raw, self._started, duration)
+                self.suspended = verdict is Verdict.SUSPEND
             elif info is not None:
-                self.suspended = run.fail(step, info, self._started, duration) is Verdict.SUSPEND
+                verdict = run.fail(step, info, self._started, duration, later)
+                self.suspended = verdict is Verdict.SUSPEND
             else:
                 run.abandon(step)
         scope.recorded()
         return self.suspended
+
+
+def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:
+    """Make `scope` the current run, for the caller to reset.
+
+    Args:
+        request: what tells the request from others: method, path, query, headers.
+
+    Raises:
+        ConfigurationError: another run of this application is at work on the same request,
+            further out. (A request that a handler makes in its own process is another one.)
+    """
+    outer = current_run.get()
+    if (
+        outer is not None
+        and outer.provider is scope.provider
+        and outer.request == request
+        and outer.run.state is not State.ENDED
+    ):
+        raise ConfigurationError(
+            "two runs in one context: this request passes the stephttp middleware twice, once "
+            "further out; wrap the outermost application only"
+        )
+    scope.request = request
+    return current_run.set(scope)
 
 
 def run_scope(tool: str) -> RunScope:

@@ -18,7 +18,7 @@ from stephttp._client.idempotency import Claimed, claim, scope_of
 from stephttp._client.journal import Journal
 from stephttp._client.lifecycle import Resumed, claims_reentry, unavailable
 from stephttp._client.outbox import Item, Parcel
-from stephttp._context import RunScope, current_run
+from stephttp._context import RunScope, current_run, enter
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
@@ -167,6 +167,7 @@ class _Live:
         self._run_scope = scope = RunScope(
             run, provider.now_ns, checkpointing=provider.settings.checkpointing
         )
+        scope.provider = provider
         self._started = scope.started_ns
         scope.claimer = self._claim_late
         if provider.has_keys and not await self._claimed_at_once():
@@ -414,6 +415,7 @@ class _Resumed:
             self._flush_soon,
             self._provider.settings.checkpointing,
         )
+        run_scope.provider = self._provider
         try:
             replay = _Replay(self._request.body, receive)
             error = await _call(app, scope, replay, self._keep, run_scope)
@@ -443,7 +445,7 @@ class _Resumed:
         else:
             response.body = self._body.join()
         text = None if error is None else describe(error)
-        return self._provider.lifecycle.conclude(self._resumed, response, text)
+        return self._provider.lifecycle.conclude(self._resumed, response, text, error)
 
     async def _keep(self, message: Message) -> None:
         if self._run.suspended:
@@ -504,7 +506,8 @@ async def _call(
     """
     run = run_scope.run
     scope[_MARK] = run.run_id
-    token = current_run.set(run_scope)
+    request = (scope["method"], scope["path"], scope.get("query_string"), scope["headers"])
+    token = enter(run_scope, request)
     error: BaseException | None = None
     try:
         await app(scope, receive, send)

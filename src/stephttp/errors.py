@@ -4,6 +4,7 @@
     └── StephttpError                 everything this package raises on purpose
         ├── StepError                 a step failed for good (raised where the step is called)
         ├── NonRetriableError         raise it inside a step: do not retry
+        ├── RetryAfterError           raise it inside a step: retry, but not before a given time
         ├── ConfigurationError        a setting is missing or makes no sense
         ├── UsageError                a step tool was used where it cannot work
         │   ├── OutsideRunError       a waiting tool outside a request behind the middleware
@@ -22,6 +23,7 @@ This module imports nothing of the package, so that every layer may use it.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "NestedStepError",
     "NonRetriableError",
     "OutsideRunError",
+    "RetryAfterError",
     "StepError",
     "StepResultError",
     "StephttpError",
@@ -52,21 +55,33 @@ class StepError(StephttpError):
     (In the execution in which the step fails for the last time, the original exception is
     raised.)
 
+    It can be pickled. Raise one yourself inside a step to choose name and data.
+
     Attributes:
         name: class name of the original exception.
         message: its text.
         stack: its traceback as text, or ``None``.
         data: what the step attached to the failure (JSON), or ``None``.
+        cause: the failure behind it, where the original was raised ``from`` another; also its
+            ``__cause__``.
     """
 
     def __init__(
-        self, message: str, name: str = "Error", stack: str | None = None, data: Any = None
+        self,
+        message: str,
+        name: str = "Error",
+        stack: str | None = None,
+        data: Any = None,
+        cause: StepError | None = None,
     ) -> None:
-        super().__init__(message, name, stack, data)
+        super().__init__(message, name, stack, data, cause)
         self.message = message
         self.name = name
         self.stack = stack
         self.data = data
+        self.cause = cause
+        if cause is not None:
+            self.__cause__ = cause
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"
@@ -74,6 +89,43 @@ class StepError(StephttpError):
 
 class NonRetriableError(StephttpError):
     """Raise it inside a step to fail the step at once, whatever retries are left."""
+
+
+class RetryAfterError(StephttpError):
+    """Raise it inside a step (or a resumed handler) to say when the next attempt is to be made.
+
+    It counts as a failed attempt like any other. A server waits between 1 second and 24 hours.
+    An Inngest server takes the time only from a step that fails in a re-entry, not in the first
+    call; the embedded engine takes it always.
+
+    Args:
+        message: what went wrong.
+        retry_after: seconds, a ``timedelta``, or a ``datetime`` with a time zone.
+
+    Raises:
+        ValueError: ``retry_after`` is a ``datetime`` without a time zone.
+
+    Attributes:
+        retry_after: a ``timedelta`` or a ``datetime``.
+    """
+
+    def __init__(self, message: str, retry_after: float | timedelta | datetime) -> None:
+        super().__init__(message, retry_after)
+        self.message = message
+        if isinstance(retry_after, datetime):
+            if retry_after.tzinfo is None:
+                raise ValueError(
+                    "retry_after needs a time zone; use for example "
+                    "datetime.now(timezone.utc) + timedelta(minutes=5)"
+                )
+            self.retry_after: timedelta | datetime = retry_after
+        elif isinstance(retry_after, timedelta):
+            self.retry_after = retry_after
+        else:
+            self.retry_after = timedelta(seconds=retry_after)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ConfigurationError(StephttpError):

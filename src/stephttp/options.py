@@ -16,6 +16,9 @@ from stephttp.errors import ConfigurationError
 
 DEV_URL = "http://127.0.0.1:8288"
 CLOUD_URL = "https://api.inngest.com"
+CLOUD_EVENT_URL = "https://inn.gs"
+DEV_EVENT_KEY = "NO_EVENT_KEY_SET"
+"""A development server takes any; this one says what it stands for, as in the other SDKs."""
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """A checkpoint may have 4 MiB (PROTOCOL 10); base64 takes a third on top, steps need the rest."""
 
@@ -34,6 +37,8 @@ class Settings:
     """Development: no signatures are checked, and the origin is taken from each request."""
     signing_key: str = field(default="", repr=False)
     signing_key_fallback: str = field(default="", repr=False)
+    event_key: str = field(default="", repr=False)
+    """For sending events; empty if none is configured."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request body (bytes) of a run that may wait, and of a response that is kept."""
     checkpointing: Checkpointing = Checkpointing.performant
@@ -45,6 +50,11 @@ class Settings:
     def keys(self) -> tuple[str, ...]:
         """The signing keys that are set, in the order in which they are tried."""
         return tuple(key for key in (self.signing_key, self.signing_key_fallback) if key)
+
+    @property
+    def event_origin(self) -> str:
+        """Where events go; empty for `base_url`. Only Inngest's cloud has a place of its own."""
+        return CLOUD_EVENT_URL if self.base_url == CLOUD_URL else ""
 
     @property
     def restored_headers(self) -> frozenset[bytes]:
@@ -62,6 +72,7 @@ def resolve(
     signing_key: str | None = None,
     signing_key_fallback: str | None = None,
     base_url: str | None = None,
+    event_key: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     checkpointing: Checkpointing = Checkpointing.performant,
     idempotency_header: str | None = None,
@@ -96,6 +107,7 @@ def resolve(
         dev=dev,
         signing_key=_or_env(signing_key, environ, "INNGEST_SIGNING_KEY"),
         signing_key_fallback=_or_env(signing_key_fallback, environ, "INNGEST_SIGNING_KEY_FALLBACK"),
+        event_key=_or_env(event_key, environ, "INNGEST_EVENT_KEY"),
         max_body_bytes=max_body_bytes,
         checkpointing=checkpointing,
         idempotency_header=(idempotency_header or "").lower(),

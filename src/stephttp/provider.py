@@ -25,7 +25,7 @@ from stephttp._client.outbox import Item, Outbox, Parcel
 from stephttp._context import current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.messages import Request
-from stephttp._core.run import Run
+from stephttp._core.run import Run, check_retries
 from stephttp.errors import APIStatusError
 from stephttp.options import MAX_BODY_BYTES, Settings, resolve
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from stephttp.asgi import ASGIApp, ASGIMiddleware
 
-MAX_RETRIES = 20
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that a shutting-down application waits for its finished runs to be delivered."""
@@ -46,6 +45,7 @@ def setup(
     signing_key: str | None = None,
     signing_key_fallback: str | None = None,
     base_url: str | None = None,
+    event_key: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     checkpointing: Checkpointing = Checkpointing.performant,
     idempotency_header: str | None = None,
@@ -63,6 +63,8 @@ def setup(
         base_url: origin of the engine or server. Default: `INNGEST_BASE_URL`; then, with
             `INNGEST_DEV` set, that variable if it is a URL, else `http://127.0.0.1:8288`; then
             `https://api.inngest.com`.
+        event_key: for `step.send_event`; default `INNGEST_EVENT_KEY`. A development server needs
+            none.
         max_body_bytes: the largest request body (bytes) of a run that may wait, and the largest
             response body that is kept with a finished run.
         checkpointing: when steps are sent while the request is still being answered; see
@@ -85,6 +87,7 @@ def setup(
             signing_key=signing_key,
             signing_key_fallback=signing_key_fallback,
             base_url=base_url,
+            event_key=event_key,
             max_body_bytes=max_body_bytes,
             checkpointing=checkpointing,
             idempotency_header=idempotency_header,
@@ -261,8 +264,7 @@ def configure(
         ValueError: a value is out of range.
         ConfigurationError: `max_runtime` is not positive.
     """
-    if retries is not None and not 0 <= retries <= MAX_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")
+    check_retries(retries)
     if id is not None and not id:
         raise ValueError("id must not be empty; leave it out for the default")
     check_duration("max_runtime", max_runtime)

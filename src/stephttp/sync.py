@@ -5,20 +5,81 @@ They block, and end a handler that must wait with `stephttp.Suspended`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from contextvars import copy_context
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from stephttp._context import current_run, run_scope
+from stephttp._client.events import check
+from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
+from stephttp._core import waits
+from stephttp._core.adapters import AIAdapter
+from stephttp._core.values import Event, FetchResponse, Signal
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 __all__ = ["step"]
 
+MAX_THREADS = 32
+"""Branches of one `parallel` that run at the same time."""
+
+_PLAIN = StepOptions()
+_EVENT_IDS = StepOptions(output_type=list[str])
+
+
+class Options:
+    """`step.run` with settings of the step itself; see `stephttp.step.options`."""
+
+    def __init__(self, settings: StepOptions) -> None:
+        self._settings = settings
+
+    def run(self, step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function once, with these settings; see `stephttp.step.run`."""
+        result: T = _run(self._settings, step_id, partial(handler, *args, **kwargs))
+        return result
+
+
+class TypedOptions(Generic[T]):
+    """`step.run` with settings of the step itself, one of which is its result's type."""
+
+    def __init__(self, settings: StepOptions) -> None:
+        self._settings = settings
+
+    def run(
+        self, step_id: str, handler: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function once, with these settings; see `stephttp.step.run`."""
+        result: T = _run(self._settings, step_id, partial(handler, *args, **kwargs))
+        return result
+
+
+class AI:
+    """Calls of models; use it as `step.ai`."""
+
+    @staticmethod
+    def infer(
+        step_id: str, *, adapter: AIAdapter, body: Mapping[str, Any], output_type: Any = Any
+    ) -> Any:
+        """Let the server call a model; see `stephttp.step.ai`. Raises `Suspended`."""
+        return _wait("ai.infer", waits.infer(step_id, adapter, body, output_type))
+
 
 class step:
-    """The step tools, blocking. Not to be instantiated."""
+    """The step tools, blocking. Not to be instantiated.
+
+    Each does what the one of the same name in `stephttp.step` does. Those that wait raise
+    `Suspended` to end this call of the handler.
+    """
+
+    ai = AI()
 
     @staticmethod
     def run(step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -27,36 +88,223 @@ class step:
         Raises:
             Suspended: the step failed and will be retried in a later call of the handler.
         """
-        scope = current_run.get()
-        if scope is None:
-            return handler(*args, **kwargs)
-        if scope.claim is not None and not scope.settle_claim_blocking():
-            raise scope.leave(step_id)
-        call = scope.meet(step_id, handler)
-        if call.executes:
-            with call:
-                call.complete(handler(*args, **kwargs))
-        if call.suspended:
-            raise scope.leave(step_id)
-        result: T = call.result()
+        result: T = _run(_PLAIN, step_id, partial(handler, *args, **kwargs))
         return result
+
+    @overload
+    @staticmethod
+    def options(*, retries: int | None = None) -> Options: ...
+    @overload
+    @staticmethod
+    def options(*, retries: int | None = None, output_type: type[T]) -> TypedOptions[T]: ...
+    @overload
+    @staticmethod
+    def options(*, retries: int | None = None, output_type: Any) -> TypedOptions[Any]: ...
+    @staticmethod
+    def options(*, retries: int | None = None, output_type: Any = Any) -> Any:
+        """Settings of one step, to be followed by `.run(...)`; see `stephttp.step.options`."""
+        settings = StepOptions(retries, output_type)
+        return Options(settings) if output_type is Any else TypedOptions[Any](settings)
 
     @staticmethod
     def sleep(step_id: str, duration: timedelta) -> None:
         """Let the run sleep; see `stephttp.step.sleep`. Raises `Suspended` to end this call."""
-        _wait("sleep", step_id, duration)
+        _wait("sleep", waits.sleep(step_id, duration))
 
     @staticmethod
     def sleep_until(step_id: str, until: datetime) -> None:
         """Let the run sleep until a time; see `stephttp.step.sleep_until`. Raises `Suspended`."""
-        _wait("sleep_until", step_id, until)
+        _wait("sleep_until", waits.sleep_until(step_id, until))
+
+    @staticmethod
+    def wait_for_event(
+        step_id: str, *, event: str, timeout: timedelta, if_exp: str | None = None
+    ) -> Event | None:
+        """Wait for an event; see `stephttp.step.wait_for_event`. Raises `Suspended`."""
+        wait = waits.wait_for_event(step_id, event, timeout, if_exp)
+        received: Event | None = _wait("wait_for_event", wait)
+        return received
+
+    @staticmethod
+    def wait_for_signal(
+        step_id: str,
+        *,
+        signal: str,
+        timeout: timedelta,
+        on_conflict: Literal["fail", "replace"] = "fail",
+    ) -> Signal | None:
+        """Wait for a signal; see `stephttp.step.wait_for_signal`. Raises `Suspended`."""
+        wait = waits.wait_for_signal(step_id, signal, timeout, on_conflict)
+        received: Signal | None = _wait("wait_for_signal", wait)
+        return received
+
+    @staticmethod
+    def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]:
+        """Send one or many events, once; see `stephttp.step.send_event`."""
+        checked = check(step_id, events)
+        scope = run_scope("send_event")
+        _claimed(scope, step_id)
+        call = scope.meet(step_id, check, _EVENT_IDS)
+        sent: list[str] = _finish(call, lambda: scope.block(call.send(checked)))
+        return sent
+
+    @overload
+    @staticmethod
+    def invoke(
+        step_id: str,
+        *,
+        function: Callable[..., T],
+        data: Mapping[str, Any] | None = None,
+        timeout: timedelta | None = None,
+        v: str | None = None,
+    ) -> T: ...
+    @overload
+    @staticmethod
+    def invoke(
+        step_id: str,
+        *,
+        function: Any,
+        data: Mapping[str, Any] | None = None,
+        timeout: timedelta | None = None,
+        v: str | None = None,
+        output_type: type[T],
+    ) -> T: ...
+    @overload
+    @staticmethod
+    def invoke(
+        step_id: str,
+        *,
+        function: Any,
+        data: Mapping[str, Any] | None = None,
+        timeout: timedelta | None = None,
+        v: str | None = None,
+        output_type: Any = Any,
+    ) -> Any: ...
+    @staticmethod
+    def invoke(
+        step_id: str,
+        *,
+        function: Any,
+        data: Mapping[str, Any] | None = None,
+        timeout: timedelta | None = None,
+        v: str | None = None,
+        output_type: Any = Any,
+    ) -> Any:
+        """Call another function through the server; see `stephttp.step.invoke`."""
+        return _wait("invoke", waits.invoke(step_id, function, data, timeout, v, output_type))
+
+    @staticmethod
+    def invoke_by_id(
+        step_id: str,
+        *,
+        app_id: str | None = None,
+        function_id: str,
+        data: Mapping[str, Any] | None = None,
+        timeout: timedelta | None = None,
+        v: str | None = None,
+        output_type: Any = Any,
+    ) -> Any:
+        """Call another function by its id; see `stephttp.step.invoke_by_id`."""
+        name = waits.function_slug(step_id, app_id, function_id)
+        return _wait("invoke_by_id", waits.invoke(step_id, name, data, timeout, v, output_type))
+
+    @staticmethod
+    def fetch(
+        step_id: str,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: str | None = None,
+    ) -> FetchResponse:
+        """Let the server make an HTTP request; see `stephttp.step.fetch`. Raises `Suspended`."""
+        response: FetchResponse = _wait("fetch", waits.fetch(step_id, url, method, headers, body))
+        return response
+
+    @overload
+    @staticmethod
+    def parallel(callables: tuple[Callable[[], A]]) -> tuple[A]: ...
+    @overload
+    @staticmethod
+    def parallel(callables: tuple[Callable[[], A], Callable[[], B]]) -> tuple[A, B]: ...
+    @overload
+    @staticmethod
+    def parallel(
+        callables: tuple[Callable[[], A], Callable[[], B], Callable[[], C]],
+    ) -> tuple[A, B, C]: ...
+    @overload
+    @staticmethod
+    def parallel(
+        callables: tuple[Callable[[], A], Callable[[], B], Callable[[], C], Callable[[], D]],
+    ) -> tuple[A, B, C, D]: ...
+    @overload
+    @staticmethod
+    def parallel(callables: Iterable[Callable[[], T]]) -> tuple[T, ...]: ...
+    @staticmethod
+    def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
+        """Run several branches of steps at once, each in a thread of its own.
+
+        All branches come as far as they can before the handler goes on or is ended.
+
+        Args:
+            callables: each makes a branch, for example `lambda: step.run("a", a)`. Give steps
+                of different branches different ids.
+
+        Returns:
+            The result of each branch, in order.
+
+        Raises:
+            Suspended: a branch has to wait.
+            Exception: what the first failed branch raised, when none has to wait.
+        """
+        branches = list(callables)
+        scope = current_run.get()
+        with nullcontext() if scope is None else scope.group():
+            futures = _in_threads(scope, branches)
+        if scope is not None and scope.run.suspended:
+            raise scope.leave("a parallel branch")
+        return tuple(future.result() for future in futures)
 
 
-def _wait(tool: str, step_id: str, until: Any) -> None:
-    scope = run_scope(tool)
-    if scope.claim is not None and not scope.settle_claim_blocking():
-        raise scope.leave(step_id)
-    call = scope.sleep(step_id, until)
+def _in_threads(scope: RunScope | None, branches: list[Callable[[], Any]]) -> list[Future[Any]]:
+    """Run the branches to their ends, each in the context of this thread."""
+
+    def branch(callable_: Callable[[], Any]) -> Any:
+        if scope is not None:
+            scope.branch()
+        return callable_()
+
+    with ThreadPoolExecutor(max(1, min(len(branches), MAX_THREADS))) as pool:
+        return [pool.submit(copy_context().run, branch, callable_) for callable_ in branches]
+
+
+def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
+    scope = current_run.get()
+    if scope is None:
+        return body()
+    _claimed(scope, step_id)
+    return _finish(scope.meet(step_id, body.func, settings), body)
+
+
+def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
+    if call.executes:
+        with call:
+            call.complete(body())
     if call.suspended:
-        raise scope.leave(step_id)
-    call.result()
+        raise call.leave()
+    return call.result()
+
+
+def _wait(tool: str, wait: waits.Wait) -> Any:
+    scope = run_scope(tool)
+    _claimed(scope, wait.step_id)
+    call = scope.wait(wait)
+    if call.suspended:
+        raise call.leave()
+    return call.result()
+
+
+def _claimed(scope: RunScope, step_id: str) -> None:
+    """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
+    if scope.claim is not None and not scope.settle_claim_blocking():
+        raise scope.leave(f"step {step_id!r}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.acceptance.processes import DEADLINE, ROOT, STEPHTTP, Process, free_port
+from tests.acceptance.processes import DEADLINE, ROOT, STEPHTTP, Process
 
 PAGES = sorted(
     [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
@@ -73,11 +73,10 @@ def start_and_call(
 ) -> str:
     """Run the page's `stephttp dev` and `curl` on ports that are free; what curl printed."""
     _, dev, *rest = command(page, start)
-    port = free_port()
-    whole = [*STEPHTTP, dev, "--port", "0", *rest, "--port", str(port)]
+    whole = [*STEPHTTP, dev, "--port", "0", *rest, "--port", "0"]
     whole[whole.index("uvicorn")] = str(Path(sys.executable).with_name("uvicorn"))
     with Process(whole, cwd=cwd, env=environment) as server:
-        server.wait_for("Uvicorn running on")
+        port = server.wait_for(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")[1]
         answer = curl(
             [word.replace("localhost:8000", f"localhost:{port}") for word in command(page, "curl")]
         )

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 
 import pytest
 
-from stephttp.cli.terminal import mute, pass_lines, wants_colour
+from stephttp.cli.terminal import mute, pass_lines, wants_colour, when_deaf
 
 
 class Terminal(io.TextIOWrapper):
@@ -52,3 +53,14 @@ def test_reader_that_is_gone_is_reported() -> None:
     # What is still in the buffer would fail once more at the end.
     mute(target)
     target.close()
+
+
+def test_reader_that_is_gone_is_noticed_though_nothing_is_written() -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as target:
+        told = threading.Event()
+        when_deaf(target, told.set)
+        # A write that failed may do this before the watcher has looked.
+        mute(target)
+        os.close(read_end)
+        assert told.wait(60)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from stephttp._core import waits
 from stephttp._core.codec import encode_struct
 from stephttp._core.ids import hash_step_id
 from stephttp._core.ops import ErrorInfo, Op, OpCode
@@ -20,7 +21,7 @@ SECOND = timedelta(seconds=1)
 
 def waiting() -> Run:
     run = Run("R")
-    run.sleep("nap", SECOND)
+    run.wait(waits.sleep("nap", SECOND))
     return run
 
 
@@ -61,7 +62,7 @@ def test_a_step_body(make: Any, verdict: Verdict, state: State) -> None:
 )
 def test_a_wait(make: Any, state: State, sleeps: int) -> None:
     run = make()
-    assert run.sleep("b", SECOND).verdict is Verdict.SUSPEND
+    assert run.wait(waits.sleep("b", SECOND)).verdict is Verdict.SUSPEND
     assert run.state is state
     assert [op.op for op in run.take_ops()] == [OpCode.SLEEP] * sleeps
 
@@ -71,7 +72,7 @@ def test_a_wait_that_nobody_can_be_made_to_wait_for(reason: str | None) -> None:
     run = Run("R") if reason else ended()
     run.cannot_wait = reason
     with pytest.raises(CannotWaitError, match="'b' has to wait, but the response"):
-        run.sleep("b", SECOND)
+        run.wait(waits.sleep("b", SECOND))
     assert run.take_ops() == []
 
 
@@ -137,7 +138,7 @@ def test_what_makes_the_server_act_comes_last_and_can_be_left() -> None:
 
 def test_a_known_wait_is_not_reported_again() -> None:
     run = Run("R", {hash_step_id("nap"): Raw(b'{"pending":true}')})
-    assert run.sleep("nap", SECOND).verdict is Verdict.SUSPEND
+    assert run.wait(waits.sleep("nap", SECOND)).verdict is Verdict.SUSPEND
     assert run.suspended
     assert run.take_ops() == []
 
@@ -145,17 +146,17 @@ def test_a_known_wait_is_not_reported_again() -> None:
 def test_sleeps_that_no_server_takes() -> None:
     run = Run("R")
     with pytest.raises(ValueError, match="366 days"):
-        run.sleep("a", timedelta(days=367))
+        run.wait(waits.sleep("a", timedelta(days=367)))
     with pytest.raises(ValueError, match="time zone"):
-        run.sleep("a", datetime(2026, 1, 1))  # noqa: DTZ001
+        run.wait(waits.sleep_until("a", datetime(2026, 1, 1)))  # noqa: DTZ001
     with pytest.raises(UsageError, match="empty"):
-        run.sleep("", SECOND)
+        run.wait(waits.sleep("", SECOND))
     assert not run.suspended
 
 
 def test_a_sleep_until_a_time_says_when() -> None:
     run = Run("R")
-    run.sleep("a", datetime(2026, 1, 2, 3, tzinfo=UTC))
+    run.wait(waits.sleep_until("a", datetime(2026, 1, 2, 3, tzinfo=UTC)))
     (op,) = run.take_ops()
     assert op.opts == {"duration": "2026-01-02T03:00:00.000+00:00"}
 
@@ -186,7 +187,7 @@ def test_a_program_cut_anywhere_gives_what_it_gives_uncut(
             if count == stop_after:
                 return None
             if kind == "sleep":
-                step = run.sleep(step_id, SECOND)
+                step = run.wait(waits.sleep(step_id, SECOND))
             else:
                 step = run.begin(step_id)
                 if step.verdict is Verdict.EXECUTE:
@@ -221,3 +222,77 @@ def test_a_program_cut_anywhere_gives_what_it_gives_uncut(
             return  # cut off each time before it came further; nothing to compare
     assert len(executed) == len(set(executed)) == sum(kind == "run" for kind, _ in program)
     assert len(result) == len(program)
+
+
+def failing(run: Run, step_id: str = "a", retries: int | None = None, **wishes: Any) -> Verdict:
+    return run.fail(run.begin(step_id, retries), ErrorInfo("E"), 0, 0, **wishes)
+
+
+@pytest.mark.parametrize(
+    ("run_retries", "own", "attempt", "op"),
+    [
+        (0, None, 0, OpCode.STEP_FAILED),
+        (0, 2, 0, OpCode.STEP_ERROR),
+        (3, 0, 0, OpCode.STEP_FAILED),
+        (3, None, 2, OpCode.STEP_ERROR),
+        (3, None, 3, OpCode.STEP_FAILED),
+        (3, 1, 1, OpCode.STEP_FAILED),
+        (1, 3, 1, OpCode.STEP_ERROR),
+    ],
+)
+def test_a_steps_own_retries(run_retries: int, own: int | None, attempt: int, op: OpCode) -> None:
+    run = Run("R", {}, run_retries, attempt=attempt)
+    failing(run, retries=own)
+    (recorded,) = run.take_ops()
+    assert recorded.op is op
+    limit = run_retries if own is None else own
+    assert recorded.opts == ({"retries": limit} if op is OpCode.STEP_ERROR else None)
+    assert run.declared_retries == (
+        max(run_retries, limit) if op is OpCode.STEP_ERROR else run_retries
+    )
+
+
+def test_when_a_failed_step_wants_to_be_tried_again() -> None:
+    run = Run("R", retries=1)
+    failing(run, retry_after="2026-01-01T00:00:00.000Z")
+    (op,) = run.take_ops()
+    assert op.opts == {"retries": 1, "retry_after": "2026-01-01T00:00:00.000Z"}
+
+
+def test_only_the_targeted_step_is_executed() -> None:
+    run = Run("R", {hash_step_id("a"): Raw(b'{"data":1}')}, target=hash_step_id("c"))
+    assert run.begin("a").verdict is Verdict.MEMOIZED
+    assert run.begin("b").verdict is Verdict.SUSPEND
+    target = run.begin("c")
+    assert target.verdict is Verdict.EXECUTE
+    assert run.suspended
+    assert not run.settled
+    assert run.complete(target, b"2", 0, 0) is Verdict.SUSPEND
+    assert run.wait(waits.sleep("d", SECOND)).verdict is Verdict.SUSPEND
+    assert run.take_finished() == []
+    assert [(op.op, op.id) for op in run.take_ops()] == [(OpCode.STEP_RUN, hash_step_id("c"))]
+    assert [step.step_id for step in run.passed] == ["b", "d"]
+
+
+@pytest.mark.parametrize(("retries", "op"), [(0, OpCode.STEP_FAILED), (1, OpCode.STEP_ERROR)])
+def test_a_targeted_step_that_fails_ends_the_call_too(retries: int, op: OpCode) -> None:
+    run = Run("R", {}, retries, target=hash_step_id("a"))
+    assert failing(run) is Verdict.SUSPEND
+    assert [one.op for one in run.take_ops()] == [op]
+
+
+def test_a_target_may_be_a_wait_and_may_be_unknown_or_over() -> None:
+    run = Run("R", {}, target=hash_step_id("nap"))
+    run.wait(waits.sleep("nap", SECOND))
+    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP]
+    assert Run("R", {}, target="other").targets_unknown
+    assert not Run("R", {"known": Raw(b"null")}, target="known").targets_unknown
+    assert not Run("R", {}).targets_unknown
+
+
+def test_threads_at_work_keep_a_run_from_being_settled() -> None:
+    run = waiting()
+    run.hold()
+    assert not run.settled
+    run.release()
+    assert run.settled

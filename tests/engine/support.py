@@ -14,6 +14,7 @@ import httpx2
 
 from stephttp._core.ids import hash_step_id
 from stephttp.engine import Backoff, Settings, VirtualClock, create_app
+from stephttp.engine.checkdb import invariants
 
 RUN = "01M81KWY2JTNRXZTV817ZB746V"
 OTHER = "01M81KWY4BC292NS2P7Q9MNAN7"
@@ -130,6 +131,8 @@ async def world(
     await made.engine.start()
     try:
         yield made
+        # Whatever a test did, the rules of the schema hold after it.
+        assert await made.engine.store.read(invariants) == []
     finally:
         await made.http.aclose()
         await made.engine.stop()

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from stephttp._core.ops import Op, OpCode
-from stephttp.engine import Settings, batches, idempotency, work
+from stephttp.engine import Settings, batches, idempotency, records, work
 from stephttp.engine.answers import OpsAnswer
 from stephttp.engine.happenings import Hints, Moment
 from stephttp.engine.models import NewRun, Refused, Run, RunStatus
@@ -212,7 +212,7 @@ def settle(connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer, at: 
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        work.settle(connection, run_id, outcome, at)
+        work.settle(connection, records.load_call(connection, run_id), outcome, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:
@@ -227,7 +227,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
             key = idempotency.Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
-            units = [partial(work.claim, at=at, busy=(), slots=2)]
+            units = [partial(work.claim, at=at, busy=(), slots=2, errands=2)]
         case Settle(run_id, steps):
             outcome = OpsAnswer(steps, Hints())
             units = [partial(settle, run_id=run_id, outcome=outcome, at=at)]

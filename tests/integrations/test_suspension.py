@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import httpx2
@@ -389,7 +389,7 @@ async def test_outside_a_request_run_just_runs_and_waiting_tools_explain() -> No
     with pytest.raises(stephttp.OutsideRunError, match=r"step\.sleep .*provider\.asgi"):
         await step.sleep("nap", NAP)
     with pytest.raises(stephttp.OutsideRunError, match=r"step\.sleep_until"):
-        sync_step.sleep_until("nap", None)  # type: ignore[arg-type]
+        sync_step.sleep_until("nap", datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

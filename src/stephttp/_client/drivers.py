@@ -87,7 +87,7 @@ class AsyncDriver:
             )
         except httpx2.RequestError as error:
             raise APIConnectionError(
-                f"{call.method} {self._base_url}{call.path}: {type(error).__name__}: {error}"
+                f"{call} ({self._base_url}): {type(error).__name__}: {error}"
             ) from error
         return Answer(response.status_code, dict(response.headers.items()), response.content)
 

@@ -29,8 +29,8 @@ _ROOM = MAX_CHECKPOINT_BYTES - 1024
 """For the ops of one checkpoint of steps, beside its own fields."""
 
 SDK = f"stephttp-py:v{__version__}"
-_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
-_ACTIONS_HEADERS = {**_HEADERS, "x-stephttp-accept": "pending"}
+JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
+_ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
 
 
 class NewAPIRunData(Struct):
@@ -148,7 +148,7 @@ def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
 
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
-    return Call("POST", NEW_RUN, body, _HEADERS)
+    return Call("POST", NEW_RUN, body, JSON_HEADERS)
 
 
 def read_new_run(answer: Answer) -> CheckpointRun:
@@ -188,12 +188,12 @@ def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None 
 
 def post(path: str, body: bytes) -> Call:
     """Send an encoded checkpoint."""
-    return Call("POST", path, body, _HEADERS)
+    return Call("POST", path, body, JSON_HEADERS)
 
 
 def post_batch(bodies: Iterable[bytes]) -> Call:
     """Send encoded checkpoints, first and further ones, in one request."""
-    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", _HEADERS)
+    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
 
 
 def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
@@ -216,7 +216,7 @@ def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
 def post_renewal(run_ids: list[str], lease: int) -> Call:
     """Move the leases of runs ahead, to so many milliseconds from now."""
     body = encode_struct({"runs": run_ids, "lease": lease})
-    return Call("POST", "/v1/leases/renew", body, _HEADERS)
+    return Call("POST", "/v1/leases/renew", body, JSON_HEADERS)
 
 
 def read_renewal(answer: Answer) -> list[str]:
@@ -233,7 +233,7 @@ def read_renewal(answer: Answer) -> list[str]:
 
 def get_outcome(run_id: str, wait: int) -> Call:
     """Ask how the first phase of a run ended, waiting so many seconds for that."""
-    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}", None, _HEADERS)
+    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}", None, JSON_HEADERS)
 
 
 def read_outcome(answer: Answer) -> Outcome:
@@ -250,7 +250,7 @@ def read_outcome(answer: Answer) -> Outcome:
 
 def get_health() -> Call:
     """Ask whether the server is there; its answer tells its extras."""
-    return Call("GET", "/health", None, _HEADERS)
+    return Call("GET", "/health", None, JSON_HEADERS)
 
 
 def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:

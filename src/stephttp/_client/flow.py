@@ -28,6 +28,11 @@ class Call:
     path: str
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    label: str = ""
+    """What errors say instead of `path`, which may hold a secret."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.label or self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ def send(
         if 200 <= answer.status < 300:
             return answer
         error = APIStatusError(
-            f"{call.method} {call.path}: the server answered {answer.status}: "
+            f"{call}: the server answered {answer.status}: "
             f"{answer.body[:500].decode(errors='replace')}",
             answer.status,
             answer.body,

@@ -16,6 +16,7 @@ import msgspec
 from ulid import ULID
 
 from stephttp._client import endpoints
+from stephttp._client import events as outgoing_events
 from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import (
     CheckpointNewRunRequest,
@@ -25,21 +26,30 @@ from stephttp._client.endpoints import (
 )
 from stephttp._client.flow import Keys, send
 from stephttp._client.outbox import Item, Parcel
-from stephttp._core import capsule, replies, signatures
+from stephttp._core import capsule, codec, replies, signatures
 from stephttp._core.codec import encode_struct
 from stephttp._core.ids import CAPSULE, CAPSULE_NAME
 from stephttp._core.memo import MemoKind
 from stephttp._core.messages import Request, Response
 from stephttp._core.ops import Op, OpCode, Userland
-from stephttp._core.run import Run
-from stephttp.errors import APIConnectionError, APIError, APIStatusError
-from stephttp.options import Settings
+from stephttp._core.run import Run, Step, discovery_request
+from stephttp._core.values import Event
+from stephttp.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    ConfigurationError,
+    NonRetriableError,
+)
+from stephttp.options import DEV_EVENT_KEY, Settings
 
 if TYPE_CHECKING:
     from stephttp._client.journal import Journal
 
 logger = logging.getLogger("stephttp")
 
+_ROOT = "step"
+"""The name of no step: a server that sends it asks for the whole handler."""
 _RUN_IS_OVER = frozenset({404, 409, 410})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
 _RETRY_SOON = [(b"retry-after", b"5")]
@@ -112,7 +122,13 @@ class Lifecycle:
         )
         return endpoints.checkpoint_new_run(
             CheckpointNewRunRequest(
-                run.run_id, event, ops, run.retries, endpoints.REQUEST_VERSION, lease, claim
+                run.run_id,
+                event,
+                ops,
+                run.declared_retries,
+                endpoints.REQUEST_VERSION,
+                lease,
+                claim,
             )
         )
 
@@ -242,7 +258,7 @@ class Lifecycle:
         run_id = request.header(b"x-run-id")
         try:
             answer = yield from send(endpoints.get_actions(run_id), self.keys, self.rng)
-            run = Run(run_id, endpoints.read_actions(answer))
+            memos = endpoints.read_actions(answer)
         except APIStatusError as error:
             if error.status == 410:  # ended meanwhile; nothing is to be done (PROTOCOL 12.1)
                 return replies.ops_answer([])
@@ -252,6 +268,16 @@ class Lifecycle:
         except APIConnectionError as error:
             return _state_unavailable(run_id, error)
         generation = request.header(b"x-inngest-generation-id")
+        attempt = int(generation) - 1 if generation.isdecimal() else 0
+        target = request.header(b"x-inngest-step-id")
+        features = endpoints.features(answer)
+        run = Run(
+            run_id,
+            memos,
+            target=target if target not in ("", _ROOT) else None,
+            # Ours counts the failures of each step, and knows its limit.
+            attempt=0 if "step-retries" in features else attempt,
+        )
         stored = run.memo_of(CAPSULE)
         if stored is not None and stored.kind is MemoKind.VALUE:
             try:
@@ -260,8 +286,8 @@ class Lifecycle:
                 return replies.error_answer(400, f"run {run_id}: {error}")
         return Resumed(
             run,
-            attempt=int(generation) - 1 if generation.isdecimal() else 0,
-            raw_allowed="raw-response" in endpoints.features(answer),
+            attempt=attempt,
+            raw_allowed="raw-response" in features,
             started_ns=self.now_ns(),
         )
 
@@ -283,28 +309,47 @@ class Lifecycle:
         call = endpoints.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
         yield from send(call, self.keys, self.rng)
 
+    def send_events(self, run_id: str, step: Step, events: list[Event]) -> Flow[list[str]]:
+        """Send the events of a step; returns the internal id of each.
+
+        Raises:
+            ConfigurationError: there is no event key.
+            APIError: they could not be sent.
+        """
+        key = self.settings.event_key or (DEV_EVENT_KEY if self.settings.dev else "")
+        if not key:
+            raise ConfigurationError(
+                "event_key: none is configured, so no events can be sent; set INNGEST_EVENT_KEY, "
+                "or INNGEST_DEV=1 for development"
+            )
+        now_ms = self.now_ns() // 1_000_000
+        outgoing = outgoing_events.prepare(step.step_id, events, run_id, step.hash, now_ms)
+        origin = self.settings.event_origin
+        return (yield from outgoing_events.post(outgoing, origin, key, self.rng))
+
     def conclude(
-        self, resumed: Resumed, response: Response, error: str | None = None
+        self,
+        resumed: Resumed,
+        response: Response,
+        error: str | None = None,
+        raised: BaseException | None = None,
     ) -> Flow[Response]:
         """Answer a re-entry whose handler has ended.
 
         Args:
             response: what the handler sent; of no matter when the run waits again.
             error: the exception that ended it, as text.
+            raised: that exception itself; it may say whether and when to try again.
 
         Raises:
             APIError: finished steps could not be stored, so the server must call again.
         """
         run = resumed.run
         if run.suspended:
-            finished, waits = run.take_finished(), run.take_ops()
-            reply = replies.ops_answer([*finished, *waits])
-            if len(reply.body) > endpoints.MAX_CHECKPOINT_BYTES:
-                run.put_back(finished)
-                yield from self.flush(run)
-                reply = replies.ops_answer(waits)
-            return reply
+            return (yield from self._next_steps(resumed))
         again = response.status >= 500 and resumed.attempt < run.retries
+        again = again and not isinstance(raised, NonRetriableError)
+        later = codec.retry_after(raised, self.now_ns()) if again else None
         try:
             yield from self.flush(run)
         except APIStatusError as problem:
@@ -324,7 +369,7 @@ class Lifecycle:
                 error=error,
                 raw_allowed=resumed.raw_allowed,
             )
-            return replies.result_answer(complete, again=again)
+            return replies.result_answer(complete, again=again, retry_after=later)
 
         reply = result(response)
         if len(reply.body) > endpoints.MAX_ANSWER_BYTES:
@@ -333,6 +378,21 @@ class Lifecycle:
                 f"at most {endpoints.MAX_ANSWER_BYTES} can be delivered"
             )
             reply = result(replies.error_answer(500, message))
+        return reply
+
+    def _next_steps(self, resumed: Resumed) -> Flow[Response]:
+        run = resumed.run
+        finished, waits = run.take_finished(), run.take_ops()
+        if not finished and not waits and run.targets_unknown:
+            return replies.unknown_step(run, again=resumed.attempt < run.retries)
+        if not finished and not waits and not run.pending:
+            # Nothing is scheduled after an empty answer: the run would hang (PROTOCOL 6.3).
+            waits = [discovery_request(str(self.now_ns()))]
+        reply = replies.ops_answer([*finished, *waits])
+        if len(reply.body) > endpoints.MAX_CHECKPOINT_BYTES:
+            run.put_back(finished)
+            yield from self.flush(run)
+            reply = replies.ops_answer(waits)
         return reply
 
     def verify(self, request: Request) -> Response | None:

@@ -9,18 +9,28 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from types import CodeType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from stephttp._core.durations import MAX_WAIT
 from stephttp._core.ops import ErrorInfo
-from stephttp.errors import NonRetriableError, StepError, StepResultError, UsageError
+from stephttp.errors import (
+    APIStatusError,
+    NonRetriableError,
+    RetryAfterError,
+    StepError,
+    StepResultError,
+    UsageError,
+)
 
 _FINAL = (NonRetriableError, StepResultError, UsageError)
 """What fails again however often it is tried."""
 
+_MAX_CAUSES = 8
 _MAX_TEXT = 16_384
 """Characters of a message that are kept, and of a traceback; its innermost frames come last."""
 
@@ -42,6 +52,7 @@ def _decode_other(type_: Any, value: Any) -> Any:
 
 _encoder = msgspec.json.Encoder(enc_hook=_encode_other)
 _plain_decoder = msgspec.json.Decoder()
+_error_decoder = msgspec.json.Decoder(ErrorInfo)
 encode_struct = msgspec.json.Encoder().encode
 """Encode our own structs, which hold nothing but JSON."""
 
@@ -81,6 +92,21 @@ def _refuse_non_finite(value: Any) -> None:
         _refuse_non_finite(inner)
 
 
+def encode_argument(value: Any, step_id: str, argument: str) -> bytes:
+    """Encode what a step was given for the server.
+
+    Raises:
+        ValueError: it cannot be JSON. Names the step and the argument.
+    """
+    try:
+        return _encoder.encode(value)
+    except Exception as error:
+        raise ValueError(
+            f"step {step_id!r}: {argument} cannot be sent as JSON ({error}); use plain data, "
+            "dataclasses, msgspec.Struct or pydantic models"
+        ) from error
+
+
 def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> Any:
     """Decode a stored result into `annotation` (`Any`: plain JSON).
 
@@ -103,6 +129,8 @@ def return_annotation(handler: Callable[..., Any]) -> Any:
     if isinstance(handler, type):
         return handler
     function = getattr(handler, "__func__", handler)
+    if not hasattr(function, "__code__"):  # an object that can be called
+        function = getattr(function, "__wrapped__", None) or type(handler).__call__
     annotations = getattr(function, "__annotations__", None)
     if not annotations or "return" not in annotations:
         return Any
@@ -143,15 +171,55 @@ def _decoder(annotation: Any) -> msgspec.json.Decoder[Any]:
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """An exception as data, with its traceback."""
+    """An exception as data, with its traceback, and its cause in the same form."""
     try:
         stack = "".join(traceback.format_exception(error))
     except Exception:  # formatting calls code of the exception's own
         stack = ""
-    info = ErrorInfo(type(error).__name__, _message(error), _writable(stack[-_MAX_TEXT:]))
-    if isinstance(error, _FINAL):
+    info = _error_info(error, depth=0)
+    info.stack = _writable(stack[-_MAX_TEXT:])
+    if isinstance(error, _FINAL) or _refused(error):
         info.no_retry = True
     return info
+
+
+def _error_info(error: BaseException, depth: int) -> ErrorInfo:
+    info = ErrorInfo(type(error).__name__, _message(error))
+    if isinstance(error, StepError):
+        info = ErrorInfo(_writable(error.name), _writable(error.message), error.stack)
+        if error.data is not None:
+            info.data = _error_data(error.data)
+    if error.__cause__ is not None and depth < _MAX_CAUSES:
+        info.cause = msgspec.Raw(encode_struct(_error_info(error.__cause__, depth + 1)))
+    return info
+
+
+def _error_data(data: Any) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(encode_result(data, "with an error"))
+    except StepResultError:  # the error itself is what matters
+        return msgspec.Raw(encode_struct(_message(data)))
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the server refused something, and would refuse it again."""
+    return (
+        isinstance(error, APIStatusError)
+        and 400 <= error.status < 500
+        and error.status not in (401, 408, 425, 429)
+    )
+
+
+def retry_after(error: BaseException | None, now_ns: int) -> str | None:
+    """When a failed step wants to be tried again, in RFC 3339; `None` if it does not say."""
+    if not isinstance(error, RetryAfterError):
+        return None
+    when = error.retry_after
+    if isinstance(when, timedelta):
+        now = datetime.fromtimestamp(now_ns / 1_000_000_000, UTC)
+        when = now + max(timedelta(0), min(when, MAX_WAIT))
+    text = when.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def describe(error: BaseException) -> str:
@@ -159,7 +227,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {_message(error)}"
 
 
-def _message(error: BaseException) -> str:
+def _message(error: Any) -> str:
     try:
         return _writable(str(error)[:_MAX_TEXT])
     except Exception:
@@ -174,7 +242,17 @@ def _writable(text: str) -> str:
 def step_error(info: ErrorInfo) -> StepError:
     """A remembered failure as the exception that the handler sees."""
     data = None if isinstance(info.data, msgspec.UnsetType) else _plain_decoder.decode(info.data)
-    return StepError(info.message, info.name or "Error", info.stack, data)
+    return StepError(info.message, info.name or "Error", info.stack, data, _cause(info.cause))
+
+
+def _cause(raw: msgspec.Raw | msgspec.UnsetType) -> StepError | None:
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    try:
+        return step_error(_error_decoder.decode(raw))
+    except msgspec.ValidationError:  # of another SDK, which may put anything here
+        value = _plain_decoder.decode(raw)
+        return None if value is None else StepError(str(value))
 
 
 def _type_name(value: Any) -> str:

@@ -14,6 +14,7 @@ from stephttp._core.codec import encode_struct
 from stephttp._core.ids import COMPLETE
 from stephttp._core.messages import Headers, Response
 from stephttp._core.ops import Op, OpCode
+from stephttp._core.run import Run
 
 JSON = (b"content-type", b"application/json")
 
@@ -45,19 +46,45 @@ def redirect(location: str) -> Response:
 
 
 def ops_answer(ops: Sequence[Op]) -> Response:
-    """What a re-entry found to do next."""
-    return _json(206, encode_struct(ops))
+    """What a re-entry found to do next; with the latest time at which a failed step asks for it."""
+    response = _json(206, encode_struct(ops))
+    asked = [op.opts["retry_after"] for op in ops if op.opts and "retry_after" in op.opts]
+    if asked:
+        response.headers.append((b"retry-after", max(asked).encode()))
+    return response
 
 
-def result_answer(op: Op, *, again: bool = False) -> Response:
+def unknown_step(run: Run, *, again: bool) -> Response:
+    """The server asked for a step that the handler did not come to; in the words of the JS SDK.
+
+    Args:
+        again: an attempt is left: the step may be known to another version of the application.
+    """
+    found = [{"id": step.hash, "name": step.step_id} for step in run.passed]
+    body = {
+        "error": f"the step {run.target} was asked for, but the handler did not come to it; "
+        "was its id changed, or the code before it?",
+        "requestedStep": run.target,
+        "foundSteps": found,
+        "totalFoundSteps": len(found),
+    }
+    response = _json(500, encode_struct(body))
+    response.headers.append((b"x-inngest-no-retry", b"false" if again else b"true"))
+    return response
+
+
+def result_answer(op: Op, *, again: bool = False, retry_after: str | None = None) -> Response:
     """The end of the run. One object and not an array, whose body would be lost (PROTOCOL S1).
 
     Args:
         again: it is a failure, and an attempt is left: the server is to call once more.
+        retry_after: when, in RFC 3339.
     """
     response = _json(500 if again else 206, encode_struct(op))
     if again:
         response.headers.append((b"x-inngest-no-retry", b"false"))
+        if retry_after is not None:
+            response.headers.append((b"retry-after", retry_after.encode()))
     return response
 
 

@@ -24,23 +24,35 @@ own, so what goes on after it, goes on as if there were no steps.
 
 In WAITING and UNWINDING the reply is decided from the run, not from what the handler does: what
 it sends is dropped (DESIGN 3.1).
+
+A server may ask for one step of those that were planned (`target`). Then only that step is
+executed, its end suspends the handler, and all others that are not remembered are passed over.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
-from stephttp._core.durations import MAX_WAIT, format_duration
 from stephttp._core.ids import RESERVED, StepCounter, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
 from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._core.waits import Wait
 from stephttp.errors import CannotWaitError, UsageError
+
+MAX_RETRIES = 20
+"""What a server allows (PROTOCOL 10)."""
+
+
+def check_retries(retries: int | None) -> None:
+    """Raise `ValueError` if a server would not take that number."""
+    if retries is not None and not 0 <= retries <= MAX_RETRIES:
+        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")
 
 
 class State(Enum):
@@ -64,6 +76,8 @@ class Step(Struct, frozen=True):
     index: int
     hash: str
     memo: Memo | None = None
+    retries: int | None = None
+    """How often it is retried, where that is not the run's number."""
 
 
 class Run:
@@ -73,6 +87,8 @@ class Run:
         run_id: ULID.
         memos: what the server remembers, by step hash; `None` for a new run.
         retries: how often a failed step is retried; 0 gives its exception to the handler.
+        target: hash of the one step that the server asked for.
+        attempt: how often this call failed before, where the server counts calls and not steps.
     """
 
     __slots__ = (
@@ -82,22 +98,40 @@ class Run:
         "_memos",
         "_progressed",
         "_running",
+        "_step_retries",
         "_sync_ops",
+        "attempt",
         "cannot_wait",
         "expired",
+        "passed",
+        "pending",
         "resumed",
         "retries",
         "run_id",
         "state",
+        "target",
         "used",
     )
 
     def __init__(
-        self, run_id: str, memos: Mapping[str, Raw] | None = None, retries: int = 0
+        self,
+        run_id: str,
+        memos: Mapping[str, Raw] | None = None,
+        retries: int = 0,
+        *,
+        target: str | None = None,
+        attempt: int = 0,
     ) -> None:
         self.run_id = run_id
         self.resumed = memos is not None
         self.retries = retries
+        self.target = target
+        self.attempt = attempt
+        self.passed: list[Step] = []
+        """Steps that were met and not executed, because the server asked for another."""
+        self.pending = False
+        """Whether a step was met that the server says is waiting already."""
+        self._step_retries = 0
         self.state = State.RUNNING
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
@@ -125,9 +159,23 @@ class Run:
         """Whether no step body of this run is being executed."""
         return self._running == 0
 
-    def begin(self, step_id: str) -> Step:
-        """Meet a step that runs in this process. On EXECUTE, complete, fail or abandon it."""
-        step = self._meet(step_id)
+    @property
+    def declared_retries(self) -> int:
+        """The retries that the server has to allow, so that each step can have its own."""
+        return max(self.retries, self._step_retries)
+
+    @property
+    def targets_unknown(self) -> bool:
+        """Whether the server asked for a step that this handler did not come to."""
+        return self.target is not None and self.target not in self._memos
+
+    def begin(self, step_id: str, retries: int | None = None) -> Step:
+        """Meet a step that runs in this process. On EXECUTE, complete, fail or abandon it.
+
+        Args:
+            retries: its own number of retries; `None` for the run's.
+        """
+        step = self._meet(step_id, retries)
         if step.verdict is Verdict.EXECUTE:
             if self.expired and self._hands_over(step):
                 return Step(Verdict.SUSPEND, step_id, step.index, step.hash)
@@ -135,13 +183,28 @@ class Run:
             self._progressed = True
         return step
 
-    def complete(self, step: Step, data: bytes, started_ns: int, duration_ns: int) -> None:
-        """The body of `step` returned `data` (JSON)."""
+    def complete(self, step: Step, data: bytes, started_ns: int, duration_ns: int) -> Verdict:
+        """The body of `step` returned `data` (JSON).
+
+        Returns:
+            EXECUTE: go on. SUSPEND: it was the one step that the server asked for.
+        """
         self._record(step, OpCode.STEP_RUN, data=Raw(data), timing=Timing(started_ns, duration_ns))
         self._running -= 1
+        return self._after()
 
-    def fail(self, step: Step, error: ErrorInfo, started_ns: int, duration_ns: int) -> Verdict:
+    def fail(
+        self,
+        step: Step,
+        error: ErrorInfo,
+        started_ns: int,
+        duration_ns: int,
+        retry_after: str | None = None,
+    ) -> Verdict:
         """The body of `step` raised `error`.
+
+        Args:
+            retry_after: when to try again, in RFC 3339; `None` leaves it to the server.
 
         Returns:
             SUSPEND: the server will retry it. EXECUTE: go on, with the exception going to the
@@ -149,11 +212,17 @@ class Run:
         """
         self._running -= 1
         timing = Timing(started_ns, duration_ns)
-        retry = self.retries > 0 and error.no_retry is not True and self.cannot_wait is None
+        limit = self.retries if step.retries is None else step.retries
+        retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is State.ENDED:
             self._record(step, OpCode.STEP_FAILED, error=error, timing=timing)
-            return Verdict.EXECUTE
-        self._record(step, OpCode.STEP_ERROR, error=error, timing=timing)
+            return self._after()
+        # A real server does not read these `opts`; ours does (DESIGN 3.8).
+        opts: dict[str, Any] = {"retries": limit}
+        if retry_after is not None:
+            opts["retry_after"] = retry_after
+        self._step_retries = max(self._step_retries, limit)
+        self._record(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing)
         self._wait()
         return Verdict.SUSPEND
 
@@ -161,25 +230,36 @@ class Run:
         """The body of `step` was cancelled from outside: as if it had never begun."""
         self._running -= 1
 
-    def sleep(self, step_id: str, until: timedelta | datetime) -> Step:
-        """Meet a sleep, for a time or until one.
+    def wait(self, wait: Wait) -> Step:
+        """Meet a step that the server carries out.
 
         Raises:
-            ValueError: it is longer than a server accepts, or a time without a zone.
             CannotWaitError: it would have to wait, but the response has begun.
         """
-        if isinstance(until, timedelta):
-            if until > MAX_WAIT:
-                raise ValueError(f"step {step_id!r}: a sleep may last {MAX_WAIT.days} days at most")
-            text = format_duration(until)
+        step = self._meet(wait.step_id)
+        if step.verdict is not Verdict.EXECUTE:
+            return step
+        if self.state is State.ENDED:
+            self.cannot_wait = "the response is complete"
+        if self.cannot_wait is not None:
+            raise CannotWaitError(
+                f"step {step.step_id!r} has to wait, but {self.cannot_wait}, so the caller can no "
+                "longer be redirected; wait before the first byte of the response is sent"
+            )
+        if wait.late and not self.resumed:
+            self._async_ops.append(discovery_request(step.hash))
         else:
-            if until.tzinfo is None:
-                raise ValueError(
-                    f"step {step_id!r}: sleep_until needs a time zone; use for example "
-                    "datetime.now(timezone.utc) + timedelta(hours=1)"
-                )
-            text = until.isoformat(timespec="milliseconds")
-        return self._wait_for(step_id, OpCode.SLEEP, name=text, opts={"duration": text})
+            self._record(step, wait.op, name=wait.name, opts=wait.opts)
+        self._wait()
+        return replace(step, verdict=Verdict.SUSPEND)
+
+    def hold(self) -> None:
+        """Somebody is at work for this run outside of step bodies: it is not settled."""
+        self._running += 1
+
+    def release(self) -> None:
+        """The end of `hold`."""
+        self._running -= 1
 
     def give_way(self) -> None:
         """Another run answers this request: end the handler without asking the server to go on."""
@@ -205,8 +285,8 @@ class Run:
         self.state = State.UNWINDING if self.suspended else State.ENDED
 
     def take_finished(self) -> list[Op]:
-        """The steps that ended since the last time."""
-        return _drain(self._sync_ops)
+        """The steps that ended since the last time, but for one that belongs into the answer."""
+        return [] if self.target is not None else _drain(self._sync_ops)
 
     def put_back(self, ops: Sequence[Op]) -> None:
         """These finished steps were taken, but could not be stored."""
@@ -221,36 +301,33 @@ class Run:
         entry = self._memos.get(step_hash)
         return None if entry is None else read_memo(entry)
 
-    def _meet(self, step_id: str) -> Step:
+    def _meet(self, step_id: str, retries: int | None = None) -> Step:
         if not step_id or step_id.startswith(RESERVED):
             raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
         self.used = True
         index = self._counter.next(step_id)
         step_hash = hash_step_id(step_id, index)
+        memo = None if self.state is State.UNWINDING else self.memo_of(step_hash)
+        step = Step(Verdict.EXECUTE, step_id, index, step_hash, memo, retries)
         if self.state is State.UNWINDING:
-            return Step(Verdict.SUSPEND, step_id, index, step_hash)
-        memo = self.memo_of(step_hash)
+            return replace(step, verdict=Verdict.SUSPEND)
         if memo is None:
-            return Step(Verdict.EXECUTE, step_id, index, step_hash)
-        if memo.kind is MemoKind.PENDING:
+            if self.target is None or self.target == step_hash:
+                return step
+            self.passed.append(step)
             self._wait()
-            return Step(Verdict.SUSPEND, step_id, index, step_hash)
-        return Step(Verdict.MEMOIZED, step_id, index, step_hash, memo)
+            return replace(step, verdict=Verdict.SUSPEND)
+        if memo.kind is MemoKind.PENDING:
+            self.pending = True
+            self._wait()
+            return replace(step, verdict=Verdict.SUSPEND)
+        return replace(step, verdict=Verdict.MEMOIZED)
 
-    def _wait_for(self, step_id: str, op: OpCode, *, name: str, opts: dict[str, Any]) -> Step:
-        step = self._meet(step_id)
-        if step.verdict is not Verdict.EXECUTE:
-            return step
-        if self.state is State.ENDED:
-            self.cannot_wait = "the response is complete"
-        if self.cannot_wait is not None:
-            raise CannotWaitError(
-                f"step {step_id!r} has to wait, but {self.cannot_wait}, so the caller can no "
-                "longer be redirected; wait before the first byte of the response is sent"
-            )
-        self._record(step, op, name=name, opts=opts)
+    def _after(self) -> Verdict:
+        if self.target is None or self.state is State.ENDED:
+            return Verdict.EXECUTE
         self._wait()
-        return Step(Verdict.SUSPEND, step_id, step.index, step.hash)
+        return Verdict.SUSPEND
 
     def _hands_over(self, step: Step) -> bool:
         """Ask to be called again rather than run `step`, where that is possible.
@@ -297,6 +374,16 @@ class Run:
         if data is not None:
             record.data = data
         (self._sync_ops if op in SYNC_OPS else self._async_ops).append(record)
+
+
+def discovery_request(unique: str) -> Op:
+    """An op that asks to be called again.
+
+    Args:
+        unique: what makes its id new in the run, as the server demands.
+    """
+    name = f"{RESERVED}discover:{unique}"
+    return Op(OpCode.DISCOVERY_REQUEST, hash_step_id(name), name, name)
 
 
 def _drain(ops: deque[Op]) -> list[Op]:

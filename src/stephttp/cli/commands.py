@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ import typer
 
 from stephttp._version import __version__
 from stephttp.cli.dev import DevOptions, run_dev
+from stephttp.cli.logs import LogFormat
+from stephttp.cli.maintenance import run_backup, run_check
+from stephttp.cli.start import StartOptions, run_start
 
 app = typer.Typer(name="stephttp", no_args_is_help=True, add_completion=False)
 
@@ -75,3 +79,143 @@ def dev(
     """
     options = DevOptions(host, port, None if db is None else str(db), command or [], event_lookback)
     raise typer.Exit(asyncio.run(run_dev(options)))
+
+
+_Db = typer.Option(envvar="STEPHTTP_DB", dir_okay=False, help="SQLite file that keeps the runs.")
+
+
+@app.command()
+def start(
+    db: Annotated[Path, _Db],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+    ] = 8288,
+    signing_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Key that apps share with this engine. Repeat it for rotation: all are accepted, "
+            "the first one signs. Others on this machine see it: prefer INNGEST_SIGNING_KEY (and "
+            "INNGEST_SIGNING_KEY_FALLBACK) or a file.",
+            show_default=False,
+        ),
+    ] = None,
+    signing_key_file: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File with one signing key a line.", show_default=False),
+    ] = None,
+    event_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Key of those who send events; may be repeated. Or INNGEST_EVENT_KEY, or a file.",
+            show_default=False,
+        ),
+    ] = None,
+    event_key_file: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File with one event key a line.", show_default=False),
+    ] = None,
+    retain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Delete runs so long after their end: 12h, 7d.  [default: never]",
+            show_default=False,
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Call only endpoints on these hosts: app.example.com, *.example.com, 10.0.0.0/8, "
+            "with or without :port; may be repeated.  [default: every public address]",
+            show_default=False,
+        ),
+    ] = None,
+    max_body: Annotated[
+        int, typer.Option(min=1024, metavar="BYTES", help="Largest body of a request.")
+    ] = 4 * 1024 * 1024,
+    rate_limit: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="Requests a second from one address, where no signing key is needed; 0: any.",
+        ),
+    ] = 100.0,
+    rate_burst: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="How many of them may come at once.")
+    ] = 200,
+    trust_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Believe X-Forwarded-For from here; may be repeated.  [default: 127.0.0.1]",
+            show_default=False,
+        ),
+    ] = None,
+    grace: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION", help="How long calls of endpoints may still take after SIGTERM."
+        ),
+    ] = "30s",
+    event_lookback: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Waits also see events that arrived this long before them.",
+        ),
+    ] = 0.0,
+    log_format: Annotated[LogFormat, typer.Option(help="How the log looks.")] = LogFormat.JSON,
+) -> None:
+    """Start the engine for production.
+
+    SIGTERM (or Ctrl-C) stops it in order: no new calls, those under way may end; exit code 0.
+    """
+    options = StartOptions(
+        host=host,
+        port=port,
+        db=str(db),
+        signing_keys=signing_key or [],
+        signing_key_file=signing_key_file,
+        event_keys=event_key or [],
+        event_key_file=event_key_file,
+        retain=retain,
+        allow_hosts=allow_host or [],
+        max_body=max_body,
+        rate_limit=rate_limit,
+        rate_burst=rate_burst,
+        trusted_proxies=trust_proxy or ["127.0.0.1"],
+        grace=grace,
+        event_lookback=event_lookback,
+        log_format=log_format,
+    )
+    raise typer.Exit(asyncio.run(run_start(options, os.environ)))
+
+
+@app.command("check-db")
+def check_db(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The database.")],
+) -> None:
+    """Check a database, even while an engine works with it.
+
+    Exit code 0 if it is whole, 1 if it is not, 2 if it cannot be read.
+    """
+    raise typer.Exit(run_check(str(file)))
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="The copy to make or replace.")],
+    db: Annotated[Path, _Db],
+) -> None:
+    """Copy a database to FILE, even while an engine works with it.
+
+    FILE is replaced at the very end, by a copy that was checked. Keep it as secret as the
+    database.
+    """
+    raise typer.Exit(run_backup(str(db), str(file)))

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import uvicorn
-from starlette.types import ASGIApp
-
 from stephttp.cli.child import Child, call_in
-from stephttp.cli.ports import DEFAULT_PORT, PortError, listen
+from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
+from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain, say, when_deaf
 from stephttp.engine.app import Engine, create_app
 from stephttp.engine.settings import Settings
@@ -42,66 +38,14 @@ class DevOptions:
     event_lookback: float = 0.0
 
 
-class _Stop:
-    """What the user wants: the first Ctrl-C ends things in order, the second one at once."""
-
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.asked: asyncio.Future[None] = loop.create_future()
-        self.hurry: asyncio.Future[None] = loop.create_future()
-
-    def end(self) -> None:
-        """End in order, if that was not asked for already."""
-        if not self.asked.done():
-            self.asked.set_result(None)
-
-    def press(self) -> None:
-        """A signal has come."""
-        if not self.asked.done():
-            self.asked.set_result(None)
-        elif not self.hurry.done():
-            self.hurry.set_result(None)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, but signals are not its business: the app must end before the engine does."""
-
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                # The engine's start and end are ours, so that we can say what is wrong with it.
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                timeout_graceful_shutdown=_REQUEST_GRACE,
-            )
-        )
-        self._listener = listener
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set_result(None)
-
-    async def run_until_told(self) -> None:
-        """Serve until `should_exit` is set."""
-        await self.serve(sockets=[self._listener])
-
-
 async def run_dev(options: DevOptions) -> int:
     """Run until Ctrl-C, SIGTERM or the end of the app; the exit code.
 
     0 after a signal, the app's own code when it ended by itself (128 + N if signal N ended it),
     1 when the engine cannot run, 126 and 127 when the command cannot be started.
     """
-    stop = _Stop()
+    stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.press)
     # Whoever started us is gone, perhaps without a chance to say so.
     when_deaf(sys.stdout, lambda: call_in(loop, stop.end))
     try:
@@ -124,12 +68,12 @@ async def run_dev(options: DevOptions) -> int:
         except ConfigurationError as error:
             complain(str(error))
             return 1
-        server = _Server(app, listener)
+        server = Server(app, listener, _REQUEST_GRACE)
         serving = asyncio.create_task(server.run_until_told())
         try:
-            await _first(server.ready, serving, stop.asked)
+            await first_of(server.ready, serving, stop.asked)
             if server.ready.done():
-                _announce(options, url)
+                _announce(options, url, listener)
                 return await _run_beside(options.command, url, serving, stop)
             return _why_it_ended(stop)
         finally:
@@ -140,11 +84,11 @@ async def run_dev(options: DevOptions) -> int:
 
 
 async def _run_beside(
-    command: Sequence[str], url: str, serving: asyncio.Future[None], stop: _Stop
+    command: Sequence[str], url: str, serving: asyncio.Future[None], stop: Stop
 ) -> int:
     """The time from the engine's start to the moment when it should end."""
     if not command:
-        await _first(serving, stop.asked)
+        await first_of(serving, stop.asked)
         return _why_it_ended(stop)
     try:
         child = await Child.start(
@@ -161,7 +105,7 @@ async def _run_beside(
         return _COMMAND_NOT_EXECUTABLE
     ended = asyncio.create_task(child.wait())
     try:
-        await _first(ended, serving, stop.asked)
+        await first_of(ended, serving, stop.asked)
         if not ended.done():
             return _why_it_ended(stop)
     finally:
@@ -177,7 +121,7 @@ def _environment(url: str) -> dict[str, str]:
     return {**inherited, "INNGEST_DEV": url, "PYTHONUNBUFFERED": "1"}
 
 
-def _why_it_ended(stop: _Stop) -> int:
+def _why_it_ended(stop: Stop) -> int:
     if stop.asked.done():
         say("stopping")
         return 0
@@ -185,12 +129,14 @@ def _why_it_ended(stop: _Stop) -> int:
     return 1
 
 
-def _announce(options: DevOptions, url: str) -> None:
+def _announce(options: DevOptions, url: str, listener: socket.socket) -> None:
     if options.port is None and not url.endswith(f":{DEFAULT_PORT}"):
         say(f"port {DEFAULT_PORT} is taken, using the next free one")
     kept = "in memory; --db PATH keeps them" if options.db is None else f"in {options.db}"
+    if not is_loopback(listener):
+        complain(
+            f"WARNING: anybody who reaches {options.host} can read and change every run, and make "
+            "this engine call any address: `stephttp dev` checks no keys. Use `stephttp start` "
+            "for whatever is not your own machine."
+        )
     say(f"engine ready on {url} (runs are kept {kept})")
-
-
-async def _first(*futures: asyncio.Future[None] | asyncio.Future[int]) -> None:
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 DEFAULT_PORT = 8288
 _TRIES = 100
@@ -26,6 +27,11 @@ def listen(host: str, port: int | None) -> tuple[socket.socket, str]:
     candidates = range(DEFAULT_PORT, DEFAULT_PORT + _TRIES) if port is None else (port,)
     listener = _bind(host, candidates)
     return listener, f"http://{_reachable(host)}:{listener.getsockname()[1]}"
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _bind(host: str, ports: Iterable[int]) -> socket.socket:

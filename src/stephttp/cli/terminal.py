@@ -44,8 +44,9 @@ def mute(stream: TextIO) -> None:
 def when_deaf(stream: TextIO, tell: Callable[[], None]) -> None:
     """Call `tell`, in a thread, when nobody reads `stream` any more, even if nothing is written."""
     poller = select.poll()
-    # No event is asked for: errors and hang-ups are always reported.
-    poller.register(stream.fileno(), 0)
+    # No event is asked for: errors and hang-ups are always reported. Of our own descriptor, because
+    # `poll` looks again at what it woke up for, and `mute` may have replaced the stream's by then.
+    poller.register(os.dup(stream.fileno()), 0)
 
     def watch() -> None:
         poller.poll()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,7 +10,7 @@ from random import Random
 
 import httpx2
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from stephttp._core.ops import Op
 from stephttp.engine import batches, cancellations, consequences, events, idempotency, work
@@ -17,12 +18,19 @@ from stephttp.engine.api import ERROR_HANDLERS, ROUTES
 from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
+from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
+from stephttp.engine.gateway import Gateway
+from stephttp.engine.logs import log_event
 from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
 from stephttp.engine.output import Waiters
+from stephttp.engine.realtime import Channels
+from stephttp.engine.retention import Retention
 from stephttp.engine.settings import LONGEST_LEASE, Settings
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -39,7 +47,9 @@ class Engine:
         settings, clock, rng: as given.
         store: the database.
         waiters: who waits for which run to end.
+        channels: who follows which run's stream.
         executor: what calls the endpoints.
+        egress: which endpoints may be called.
     """
 
     def __init__(
@@ -55,10 +65,21 @@ class Engine:
         self.rng = rng or Random()
         self.store = Store(settings.db_path)
         self.waiters = Waiters()
+        self.egress = Egress.of(settings)
+        self.channels = Channels()
         self._caller = Caller(settings, self.clock, self.rng, transport)
+        self._gateway = Gateway(settings)
         self.executor = Executor(
-            self.store, self._caller, self.waiters, self.clock, self.rng, settings
+            self.store,
+            self._caller,
+            self._gateway,
+            self.waiters,
+            self.channels,
+            self.clock,
+            self.rng,
+            settings,
         )
+        self._retention = Retention(self.store, self.clock, settings)
 
     async def start(self) -> None:
         """Open the database and begin to work on what is due.
@@ -75,20 +96,26 @@ class Engine:
             ).close()
         )
         self.executor.start()
+        self._retention.start()
 
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
+        await self._retention.stop()
         await self.executor.stop()
         await self._caller.close()
+        await self._gateway.close()
         await self.store.close()
 
     def drain(self) -> None:
-        """Let everybody go who waits for an output; they are told to come back.
+        """Call no further endpoints, and let everybody go who waits for an output.
 
-        Call it when a server begins to shut down, because servers wait for open requests.
+        They are told to come back. Call it when a server begins to shut down, because servers
+        wait for open requests.
         """
+        self.executor.drain()
         self.waiters.release()
+        self.channels.release()
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
@@ -102,14 +129,19 @@ class Engine:
         """
         unit = partial(work.start, new=new, run=run, ops=ops, at=self.executor.moment())
         await self.store.write(unit, self.executor.follow)
+        log_event(log, logging.INFO, "run.start", "run stored", run_id=new.run_id, fn=new.slug)
 
-    async def report(self, run_id: str, ops: list[Op]) -> None:
-        """Store a further checkpoint.
+    async def report(
+        self, run_id: str, ops: list[Op], dispatch: tuple[str, int] | None = None
+    ) -> None:
+        """Store a further checkpoint, sent from the call `dispatch` (job id, generation).
 
         Raises:
             Refused: it is not acceptable.
         """
-        unit = partial(work.report, run_id=run_id, ops=ops, at=self.executor.moment())
+        unit = partial(
+            work.report, run_id=run_id, ops=ops, at=self.executor.moment(), dispatch=dispatch
+        )
         await self.store.write(unit, self.executor.follow)
 
     async def take(self, items: Sequence[batches.Item]) -> list[batches.Taken | Refused]:
@@ -183,6 +215,17 @@ class Engine:
             self.executor.follow(change)
 
 
+class _Application(Starlette):
+    """Starlette, with `Guard` around all of it.
+
+    Middleware is added inside the one that answers unexpected errors, whose answers would then
+    lack what the guard adds.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Guard(super().build_middleware_stack(), self.state.engine)
+
+
 def create_app(
     settings: Settings | None = None,
     *,
@@ -204,9 +247,8 @@ def create_app(
         finally:
             await engine.stop()
 
-    app = Starlette(
+    app = _Application(
         routes=ROUTES,
-        middleware=[Middleware(Guard, engine=engine)],
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )

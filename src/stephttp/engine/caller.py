@@ -12,12 +12,13 @@ import httpx2
 from stephttp._core.signatures import sign
 from stephttp.engine.answers import Answer
 from stephttp.engine.clock import Clock
+from stephttp.engine.egress import Egress, GuardedTransport
 from stephttp.engine.happenings import Failure, FailureKind
-from stephttp.engine.models import Call
+from stephttp.engine.models import RESUME, Call
 from stephttp.engine.settings import Settings
+from stephttp.engine.signing import signed_bytes
 from stephttp.engine.tokens import new_ulid
 
-_GO_EVENT = "http/run.started"
 _PATH_SAFE = "/%:@!$&'()*+,;=-._~"
 _QUERY_SAFE = _PATH_SAFE + "?[]|"
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
@@ -33,7 +34,8 @@ class Caller:
         settings: limits, timeouts and keys.
         clock: for the signature's time.
         rng: for request ids.
-        transport: what carries the requests; by default real connections.
+        transport: what carries the requests; by default real connections, to where the settings
+            allow them.
     """
 
     def __init__(
@@ -46,16 +48,16 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
+        limits = httpx2.Limits(
+            max_connections=None,
+            max_keepalive_connections=settings.concurrency,
+            keepalive_expiry=_KEEP_ALIVE,
+        )
         self._client = httpx2.AsyncClient(
-            transport=transport,
+            transport=transport or GuardedTransport(Egress.of(settings), limits),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),
-            limits=httpx2.Limits(
-                max_connections=None,
-                max_keepalive_connections=settings.concurrency,
-                keepalive_expiry=_KEEP_ALIVE,
-            ),
         )
 
     async def close(self) -> None:
@@ -111,14 +113,15 @@ class Caller:
             "x-inngest-generation-id": str(call.attempt + 1),
             "x-inngest-job-id": call.job_id,
             "x-inngest-req-version": str(call.request_version),
+            **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
+            **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
         }
 
     def _signature(self, call: Call) -> str:
         if not self._settings.signing_keys:
             return ""
-        # Go verifies the signature of no bytes at all, whatever the body is (PROTOCOL 2.3).
-        body = b"" if call.event_name == _GO_EVENT else call.body
-        return sign(self._settings.signing_keys[0], body, int(self._clock.now()))
+        key, now = self._settings.signing_keys[0], int(self._clock.now())
+        return sign(key, signed_bytes(call), now)
 
 
 def _url(call: Call) -> httpx2.URL:

@@ -11,6 +11,7 @@ from stephttp._core.ops import Op
 from stephttp.engine.happenings import Hints, Moment, Origin
 from stephttp.engine.models import (
     RESUME,
+    TARGETED,
     Change,
     Known,
     NewRun,
@@ -34,8 +35,12 @@ def new_job_id(rng: Random) -> str:
 class Draft:
     """A change in the making."""
 
-    def __init__(self, snapshot: Snapshot, at: Moment, origin: Origin, hints: Hints) -> None:
+    def __init__(
+        self, snapshot: Snapshot, at: Moment, origin: Origin, hints: Hints, target: str = RESUME
+    ) -> None:
         self.run = snapshot.run
+        self.target = target
+        self.aim = snapshot.timers.get(target)
         self.at = at
         self.origin = origin
         self.hints = hints
@@ -116,6 +121,13 @@ class Draft:
         self.run = replace(self.run, job_id=new_job_id(self.at.rng), attempt=0, unreached=0)
         self.start(Timer(RESUME, TimerKind.RESUME, self.at.now_ms + delay_ms))
 
+    def wake(self, step_id: str) -> None:
+        """The endpoint must learn that a step ended. A call that is under way has not."""
+        if RESUME in self.timers:
+            self.start(Timer(step_id, TimerKind.WAKE, self.at.now_ms))
+        else:
+            self.resume()
+
     def end(self, status: RunStatus, output: bytes | None, error: bytes | None) -> None:
         """End the run; what follows in the same batch cannot revive it."""
         if not self.run.status.ended:
@@ -133,7 +145,9 @@ class Draft:
         if not self.run.status.ended:
             if self.news:
                 self.run = replace(self.run, idle=0)
-            if self.origin is Origin.ANSWER:
+            if self.origin is Origin.ANSWER and self.target != RESUME:
+                self._after_target()
+            elif self.origin is Origin.ANSWER:
                 self._after_answer()
             else:
                 self._after_checkpoint()
@@ -151,28 +165,50 @@ class Draft:
     def _after_answer(self) -> None:
         # The call is over, and with it its row; whatever comes next is a new job.
         self.drop(RESUME)
-        version = self.hints.request_version
-        self.run = replace(
-            self.run,
-            attempt=0,
-            unreached=0,
-            last_error=None,
-            request_version=self.run.request_version if version is None else version,
-        )
+        self._learn()
+        self.run = replace(self.run, attempt=0, unreached=0)
         if self.again or (self.news and not self.waits):
             self.resume()
         elif not self.timers or self.discovers:
             self._idle()
 
+    def _after_target(self) -> None:
+        self._learn()
+        timer = self.timers.get(self.target)
+        if timer is None:
+            racing = self.aim is not None and self.aim.kind is TimerKind.RACING
+            if racing or not any(other.kind in TARGETED for other in self.timers.values()):
+                self.wake(self.target)
+        elif timer == self.aim:
+            delay = self._idle_delay()
+            if delay is not None:
+                job = new_job_id(self.at.rng)
+                due_ms = self.at.now_ms + delay
+                self.start(replace(timer, due_ms=due_ms, job_id=job, attempt=0, unreached=0))
+
+    def _learn(self) -> None:
+        version = self.hints.request_version
+        self.run = replace(
+            self.run,
+            last_error=None,
+            request_version=self.run.request_version if version is None else version,
+        )
+
     def _idle(self) -> None:
+        delay = self._idle_delay()
+        if delay is not None:
+            self.resume(delay)
+
+    def _idle_delay(self) -> int | None:
+        """How long to wait after an answer that brought nothing; `None`: too many, the run ends."""
         rules, idle = self.at.settings, self.run.idle
         if idle >= rules.max_idle_answers:
             message = f"the endpoint answered {idle} times without any progress"
             self.end(RunStatus.FAILED, None, error_json("NoProgressError", message))
-            return
+            return None
         self.run = replace(self.run, idle=idle + 1)
         # The first one may follow progress that was checkpointed during the call.
-        self.resume(0 if idle == 0 else rules.retry.delay_ms(idle - 1, self.at.rng))
+        return 0 if idle == 0 else rules.retry.delay_ms(idle - 1, self.at.rng)
 
     def _after_checkpoint(self) -> None:
         is_async = self.again or bool(self.timers) or self.run.status is RunStatus.ASYNC

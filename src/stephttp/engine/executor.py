@@ -1,7 +1,9 @@
 """Drives runs: claims what is due, calls the endpoints, applies their answers.
 
-At most one call of a run is under way at a time, and at most `Settings.concurrency` of all. What
-falls due for a run whose endpoint is being called waits in the table until the call is over.
+At most one call of a run is under way at a time, and beside it one for each of its planned steps;
+at most `Settings.concurrency` of all. What falls due for a run whose endpoint is being called waits
+in the table until the call is over. HTTP requests that steps ask for are made beside all that, at
+most `Settings.gateway_concurrency` at a time.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from stephttp.engine import work
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
+from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
-from stephttp.engine.models import Call, Change, RunStatus
+from stephttp.engine.logs import log_event
+from stephttp.engine.models import Call, Change, Errand, RunStatus
 from stephttp.engine.output import FIRST_PHASE, Waiters
+from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store, StoreClosedError
 from stephttp.engine.timers import Timers
@@ -36,22 +41,28 @@ class Executor:
         self,
         store: Store,
         caller: Caller,
+        gateway: Gateway,
         waiters: Waiters,
+        channels: Channels,
         clock: Clock,
         rng: Random,
         settings: Settings,
     ) -> None:
         self._store = store
         self._caller = caller
+        self._gateway = gateway
         self._waiters = waiters
+        self._channels = channels
         self._clock = clock
         self._rng = rng
         self._settings = settings
         self._timers = Timers(clock)
-        self._calls: dict[str, asyncio.Task[None]] = {}
+        self._calls: dict[work.Key, asyncio.Task[None]] = {}
+        self._errands: dict[work.Key, asyncio.Task[None]] = {}
         self._slot = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
+        self._draining = False
         self._moved = asyncio.Event()
 
     def moment(self) -> Moment:
@@ -65,7 +76,7 @@ class Executor:
 
     async def stop(self) -> None:
         """Stop, and give up the calls that are under way; they are repeated at the next start."""
-        tasks = [*self._calls.values()]
+        tasks = [*self._calls.values(), *self._errands.values()]
         if self._loop is not None:
             tasks.append(self._loop)
             self._loop = None
@@ -73,10 +84,28 @@ class Executor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def drain(self) -> None:
+        """Call no further endpoints; the calls that are under way go on."""
+        if not self._draining:
+            self._draining = True
+            log_event(log, logging.INFO, "engine.drain", "no new calls", calls=len(self._calls))
+
+    async def quiet(self) -> None:
+        """Return once no endpoint is being called; for after `drain`."""
+        while self._looking or self._calls:
+            self._moved.clear()
+            await self._moved.wait()
+
     def follow(self, change: Change) -> None:
         """A change was stored: wake whom it concerns."""
         if change.ended:
-            self._waiters.wake(change.run.run_id)
+            run = change.run
+            self._waiters.wake(run.run_id)
+            log_event(
+                log, logging.INFO, "run.end", "run ended", run_id=run.run_id, status=run.status
+            )
+            if run.status is RunStatus.FAILED:
+                self._channels.publish(run.run_id, failed_event(run.error or b"null"))
         if change.run.status is not RunStatus.SYNC:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
@@ -86,7 +115,7 @@ class Executor:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
-        while self._looking or self._calls or self._timers.due_now:
+        while self._looking or self._calls or self._errands or self._timers.due_now:
             self._moved.clear()
             await self._moved.wait()
 
@@ -96,13 +125,15 @@ class Executor:
             while len(self._calls) >= self._settings.concurrency:
                 self._slot.clear()
                 await self._slot.wait()
+            if self._draining:
+                return
             self._looking = True
             try:
                 await self._claim()
             except StoreClosedError:
                 return
-            except Exception:
-                log.exception("could not look for due work; trying again")
+            except Exception as error:
+                self._storage_failed(error, "cannot look for due work; trying again")
                 await self._timers.pause(_PAUSE)
                 self._timers.poke(self._clock.now_ms())
             finally:
@@ -112,23 +143,31 @@ class Executor:
     async def _claim(self) -> None:
         self._timers.forget()
         slots = self._settings.concurrency - len(self._calls)
-        unit = partial(work.claim, at=self.moment(), busy=frozenset(self._calls), slots=slots)
+        unit = partial(
+            work.claim,
+            at=self.moment(),
+            busy={*self._calls, *self._errands},
+            slots=slots,
+            errands=self._settings.gateway_concurrency - len(self._errands),
+        )
         claim = await self._store.write(unit)
         for call in claim.calls:
             task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
-            self._calls[call.run_id] = task
+            self._calls[call.run_id, call.step_id] = task
+        for errand in claim.errands:
+            name = f"stephttp-gateway-{errand.run_id}"
+            task = asyncio.create_task(self._fetch(errand), name=name)
+            self._errands[errand.run_id, errand.step_id] = task
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
 
-    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
-        unit = partial(work.settle, run_id=call.run_id, outcome=outcome, at=self.moment())
-        await self._store.write(unit, self.follow)
-
     async def _call(self, call: Call) -> None:
         try:
+            begun_ms = self._clock.now_ms()
             answer = await self._caller.call(call)
             now_ms = self._clock.now_ms()
             outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
+            _log_call(call, answer, outcome, now_ms - begun_ms)
             try:
                 await self._settle(call, outcome)
             except (sqlite3.DataError, ValueError, OverflowError) as error:
@@ -142,7 +181,74 @@ class Executor:
             log.exception("could not apply the answer for run %s; calling again", call.run_id)
             await self._timers.pause(_PAUSE)
         finally:
-            del self._calls[call.run_id]
+            del self._calls[call.run_id, call.step_id]
             self._slot.set()
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
+
+    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
+        """Store what came of a call, however long that takes: asking again for it would mean to
+        do the work again whose result is already here."""
+        while True:
+            unit = partial(work.settle, call=call, outcome=outcome, at=self.moment())
+            try:
+                await self._store.write(unit, self.follow)
+            except sqlite3.OperationalError as error:
+                # The disk is full, or read-only, or fails.
+                self._storage_failed(error, "holding an answer", call.run_id)
+                await self._timers.pause(_PAUSE)
+            else:
+                return
+
+    def _storage_failed(self, error: Exception, message: str, run_id: str | None = None) -> None:
+        fault = None if isinstance(error, sqlite3.Error) else error
+        log_event(log, logging.ERROR, "storage.failed", message, run_id=run_id, error=str(error))
+        if fault is not None:
+            log.error("unexpected", exc_info=fault)
+
+    async def _fetch(self, errand: Errand) -> None:
+        try:
+            memo = await self._gateway.fetch(errand.spec)
+            unit = partial(
+                work.deliver,
+                run_id=errand.run_id,
+                step_id=errand.step_id,
+                memo=memo,
+                at=self.moment(),
+            )
+            await self._store.write(unit, self.follow)
+        except StoreClosedError:
+            pass
+        except Exception:
+            # The `gateway` row is still there; the request will be made again.
+            log.exception("could not store a gateway result of run %s", errand.run_id)
+            await self._timers.pause(_PAUSE)
+        finally:
+            del self._errands[errand.run_id, errand.step_id]
+            self._timers.poke(self._clock.now_ms())
+            self._moved.set()
+
+
+def _log_call(
+    call: Call, answer: Answer | Failure, outcome: OpsAnswer | PlainAnswer | Failure, took_ms: int
+) -> None:
+    failure = outcome if isinstance(outcome, Failure) else None
+    # What an endpoint says of its failure may hold anything, so only what never reached one is
+    # told in full.
+    detail = answer.message if isinstance(answer, Failure) else None
+    log_event(
+        log,
+        logging.INFO if failure is None else logging.WARNING,
+        "reentry",
+        "endpoint called",
+        run_id=call.run_id,
+        job_id=call.job_id,
+        attempt=call.attempt,
+        method=call.method,
+        origin=call.domain,
+        status=answer.status if isinstance(answer, Answer) else None,
+        failure=failure.kind.value if failure else None,
+        error=failure.name if failure else None,
+        detail=detail,
+        duration_ms=took_ms,
+    )

@@ -55,10 +55,12 @@ class TimerKind(StrEnum):
 
     `SLEEP`: a sleep step ends. `RETRY`: a failed step may be tried again. `RESUME`: the endpoint
     must be called. `EVENT`, `SIGNAL`, `INVOKE`: the run has waited long enough for an event, a
-    signal, or the end of a run that it invoked. `WAKE`: something that the run waited for came
-    while its endpoint was being called, so it must be called once more. `LEASE`: the process
-    that answers the first request has not been heard of for too long. `ORPHAN`: nor after that
-    was noticed; the run is taken over.
+    signal, or the end of a run that it invoked. `PLANNED`: the endpoint must be called for one
+    step. `RACING`: the same, and its end is told to the endpoint although others that were planned
+    with it still run. `GATEWAY`: the engine has an HTTP request to make for the step. `WAKE`:
+    something that the run waited for came while its endpoint was being called, so it must be
+    called once more. `LEASE`: the process that answers the first request has not
+    been heard of for too long. `ORPHAN`: nor after that was noticed; the run is taken over.
     """
 
     SLEEP = "sleep"
@@ -69,10 +71,19 @@ class TimerKind(StrEnum):
     EVENT = "event"
     SIGNAL = "signal"
     INVOKE = "invoke"
+    PLANNED = "planned"
+    RACING = "racing"
+    GATEWAY = "gateway"
     WAKE = "wake"
 
 
-WAITS = frozenset({TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE})
+TARGETED = frozenset({TimerKind.PLANNED, TimerKind.RACING})
+"""Timers that stand for calls of the endpoint for one step."""
+
+SEPARATE = TARGETED | {TimerKind.GATEWAY}
+"""Timers that are worked on one by one, beside the run's own call."""
+
+WAITS = frozenset({TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE, TimerKind.GATEWAY})
 """Timers that something from outside can end."""
 
 
@@ -84,6 +95,8 @@ class Timer:
         key: what ends the wait before it is due: the name of an event or of a signal, or the id
             of the invoked run. `None`: nothing.
         condition: CEL that an event must fulfil as well.
+        job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call.
+        payload: of a `GATEWAY` timer, the request to make, as JSON.
     """
 
     step_id: str
@@ -91,6 +104,10 @@ class Timer:
     due_ms: int
     key: str | None = None
     condition: str | None = None
+    job_id: str = ""
+    attempt: int = 0
+    unreached: int = 0
+    payload: bytes | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,16 +304,33 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of an endpoint: what to ask, and as which attempt."""
+    """One call of an endpoint: what to ask, and as which attempt.
+
+    Attributes:
+        step_id: the one step that is to be run; `RESUME`: whatever comes next.
+        plan: steps that are met must be reported as planned, not run.
+    """
 
     run_id: str
     job_id: str
     attempt: int
     request_version: int
     event_name: str
+    sdk: str
     domain: str
     method: str
     path: str
     query: str
     content_type: str
     body: bytes = field(repr=False, default=b"")
+    step_id: str = RESUME
+    plan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """An HTTP request to make for a step; `spec` is what `gateway.read_gateway` made."""
+
+    run_id: str
+    step_id: str
+    spec: bytes = field(repr=False)

@@ -11,9 +11,12 @@ from typing import Any
 
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine.models import (
+    RESUME,
+    TARGETED,
     Call,
     Change,
     Endpoint,
+    Errand,
     Known,
     NewRun,
     Refused,
@@ -25,6 +28,7 @@ from stephttp.engine.models import (
 )
 from stephttp.engine.sql import QUERIES
 
+_BUSY = TARGETED | {TimerKind.RETRY}
 _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (NewRun, Run)}
 
 
@@ -64,15 +68,23 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
 def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]:
     """The open timers of a run."""
     rows = connection.execute(QUERIES["timers_of_run"], (run_id,))
-    return {
-        step_id: Timer(step_id, TimerKind(kind), due, key=key, condition=condition)
-        for step_id, kind, due, key, condition in rows
-    }
+    return {step_id: Timer(step_id, TimerKind(kind), *others) for step_id, kind, *others in rows}
 
 
-def load_call(connection: sqlite3.Connection, run_id: str) -> Call:
-    """What to send to the endpoint of a run."""
-    return Call(*connection.execute(QUERIES["run_call"], (run_id,)).fetchone())
+def load_call(connection: sqlite3.Connection, run_id: str, step_id: str = RESUME) -> Call:
+    """What to send to the endpoint of a run, as its own call or for a planned step."""
+    call = Call(*connection.execute(QUERIES["run_call"], (run_id,)).fetchone())
+    timers = load_timers(connection, run_id)
+    if step_id == RESUME:
+        # A step that is being called for, or in its back-off, must not be run beside that.
+        return replace(call, plan=any(timer.kind in _BUSY for timer in timers.values()))
+    timer = timers[step_id]
+    return replace(call, job_id=timer.job_id, attempt=timer.attempt, step_id=step_id, plan=True)
+
+
+def load_errand(connection: sqlite3.Connection, run_id: str, step_id: str) -> Errand:
+    """The HTTP request that the engine has to make for a step."""
+    return Errand(run_id, step_id, load_timers(connection, run_id)[step_id].payload or b"null")
 
 
 def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict[str, Any]]:
@@ -218,6 +230,10 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
                 timer.due_ms,
                 timer.key,
                 timer.condition,
+                timer.job_id,
+                timer.attempt,
+                timer.unreached,
+                timer.payload,
             )
             for change in changes
             for timer in change.timers

@@ -9,7 +9,7 @@ from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
 from stephttp.errors import ConfigurationError
 
-FEATURES = "pending, raw-response, batch, leases, idempotency"
+FEATURES = "pending, raw-response, step-retries, batch, leases, idempotency"
 """What this engine can do beyond Inngest's protocol, as told in `X-Stephttp-Features`."""
 
 VERSION = __version__
@@ -56,11 +56,17 @@ class Settings:
         concurrency: how many endpoints are called at once.
         retry: delays between attempts of a failed step or handler.
         unreachable: delays between tries to reach an endpoint that does not answer.
+        gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
+        gateway_timeout: seconds that one of those may take.
+        allow_private_gateway: whether those may go to private, loopback and link-local addresses.
+            An engine of kind `dev` allows it in any case.
         call_timeout: seconds that one call of an endpoint may take.
         connect_timeout: seconds that connecting to an endpoint may take.
         output_timeout: seconds that a reader of a run's output is kept waiting.
         token_lifetime: seconds that an output token is valid.
         realtime_token_lifetime: seconds that a realtime token is valid.
+        stream_keep_alive: seconds of silence after which a follower of a stream gets a comment.
+        stream_lifetime: seconds that a stream can be followed.
         max_body: bytes of an API request's body.
         max_response: bytes of an endpoint's answer.
         max_step_output: bytes of one step's result.
@@ -69,6 +75,14 @@ class Settings:
         lease_probation: seconds after a lease ran out in which its holder may still renew it. So
             an engine that was itself stopped for a while reads what came in meanwhile first.
         idempotency_ttl: seconds that an idempotency key is remembered.
+        retain: seconds that a run is kept after its end. None: for ever.
+        sweep_interval: seconds between two looks for what is to be deleted.
+        allow_hosts: which endpoints may be called, see `egress.parse_rule`. None: all of them.
+        private_hosts: whether endpoints may have private, loopback and other addresses that are
+            not public, without being named in `allow_hosts`.
+        rate_limit: requests a second that one client address may send to the routes that need no
+            signing key (outputs, events). 0: any number.
+        rate_burst: how many of them may come at once.
         event_keys: keys that events may be sent with. None: any key will do, unless there are
             signing keys; then no events are taken.
         event_lookback: seconds; a wait also sees events that arrived this long before it.
@@ -85,11 +99,16 @@ class Settings:
     concurrency: int = 64
     retry: Backoff = Backoff()
     unreachable: Backoff = Backoff(longest=30.0)
+    gateway_concurrency: int = 16
+    gateway_timeout: float = 300.0
+    allow_private_gateway: bool = False
     call_timeout: float = 7200.0
     connect_timeout: float = 10.0
     output_timeout: float = 300.0
     token_lifetime: int = 3600
     realtime_token_lifetime: int = 960
+    stream_keep_alive: float = 15.0
+    stream_lifetime: float = 900.0
     max_body: int = 4 * 1024 * 1024
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024
@@ -97,6 +116,12 @@ class Settings:
     max_idle_answers: int = 10
     lease_probation: float = 1.0
     idempotency_ttl: float = 86_400.0
+    retain: float | None = None
+    sweep_interval: float = 60.0
+    allow_hosts: tuple[str, ...] = ()
+    private_hosts: bool = True
+    rate_limit: float = 0.0
+    rate_burst: int = 200
     event_keys: tuple[str, ...] = field(default=(), repr=False)
     event_lookback: float = 0.0
     event_dedupe: float = 86_400.0
@@ -116,13 +141,16 @@ class Settings:
                 hash_key(key)
             except ValueError as error:
                 raise ConfigurationError(str(error)) from None
-        if self.concurrency < 1:
-            raise ConfigurationError("concurrency must be at least 1")
+        for name in ("concurrency", "gateway_concurrency"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1")
         if not all(self.event_keys):
             raise ConfigurationError("event_keys: an event key must not be empty")
         for name in ("event_lookback", "event_dedupe"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
+        if self.retain is not None and not 0 < self.retain < float("inf"):
+            raise ConfigurationError("retain must be a positive number of seconds")
 
     @property
     def kind(self) -> str:

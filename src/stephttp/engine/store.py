@@ -10,18 +10,16 @@ from a read-only connection (a database in memory has only one connection, and o
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from stephttp.engine import sql
-from stephttp.errors import ConfigurationError, StephttpError
+from stephttp.engine import database
+from stephttp.engine.lock import FileLock
+from stephttp.errors import StephttpError
 
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], Any]
@@ -30,7 +28,6 @@ _Caller = tuple["asyncio.Future[Any]", "Then | None"]
 _Job = tuple[Unit, _Caller]
 _Outcome = tuple[_Caller, Any, "BaseException | None"]
 
-SCHEMA_VERSION = 1
 _LARGEST_BATCH = 256
 
 
@@ -53,24 +50,35 @@ class Store:
         """Random bytes that belong to this database; tokens are signed with them."""
         self._writer: _Worker | None = None
         self._reader: _Worker | None = None
+        self._lock = FileLock(path)
 
     async def open(self) -> None:
         """Open (or make) the database and start the threads.
 
         Raises:
-            ConfigurationError: the file cannot be opened, is no database of ours, or was written
-                by a newer version.
+            ConfigurationError: the file cannot be opened, is no database of ours, was written by
+                a newer version, or another engine works with it.
         """
-        connection = await asyncio.to_thread(_open, self.path)
-        try:
-            self.secret = await asyncio.to_thread(_prepare, connection, self.path)
-        except BaseException:
-            connection.close()
-            raise
-        self._writer = _Worker(connection, "BEGIN IMMEDIATE", "stephttp-writer")
-        if self.path != ":memory:":
-            reading = await asyncio.to_thread(_connect, f"{_uri(self.path)}?mode=ro")
+        writing, reading = await asyncio.to_thread(self._open)
+        self._writer = _Worker(writing, "BEGIN IMMEDIATE", "stephttp-writer")
+        if reading is not None:
             self._reader = _Worker(reading, "BEGIN", "stephttp-reader")
+
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection | None]:
+        in_memory = self.path == database.MEMORY
+        if not in_memory:
+            self._lock.acquire()
+        try:
+            writing = database.open_for_writing(self.path)
+            try:
+                self.secret = database.secret(writing)
+                return writing, None if in_memory else database.connect_read_only(self.path)
+            except BaseException:
+                writing.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
 
     async def close(self) -> None:
         """Finish what is queued, then close the database. Later work is refused."""
@@ -79,6 +87,7 @@ class Store:
         for worker in workers:
             if worker is not None:
                 await asyncio.to_thread(worker.close)
+        self._lock.release()
 
     async def write(
         self,
@@ -209,60 +218,3 @@ def _tell(outcomes: list[_Outcome]) -> None:
     for (_, then), result, error in outcomes:
         if then is not None and error is None:
             then(result)
-
-
-def _uri(path: str) -> str:
-    return Path(path).absolute().as_uri()
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    # isolation_level=None: transactions are begun and ended by us, never by the module.
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA busy_timeout = 5000")
-    return connection
-
-
-def _open(path: str) -> sqlite3.Connection:
-    if path == ":memory:":
-        return _connect("file::memory:")
-    try:
-        # The file is made here rather than by SQLite, so that it is never readable by others;
-        # SQLite gives its -wal and -shm files the same permissions.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = _connect(_uri(path))
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigurationError(f"cannot open the database {path!r}: {error}") from error
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: str) -> bytes:
-    """Make the tables if there are none, check the version, return the secret."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-        if not tables:
-            for statement in sql.SCHEMA.split(";\n"):
-                connection.execute(statement)
-            connection.executemany(
-                "INSERT INTO meta VALUES (?, ?)",
-                [
-                    ("schema_version", str(SCHEMA_VERSION).encode()),
-                    ("secret", secrets.token_bytes(32)),
-                ],
-            )
-        elif "meta" not in tables:
-            raise ConfigurationError(f"{path!r} is a database, but not one of stephttp")
-        meta: dict[str, bytes] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        found = int(meta["schema_version"])
-        if found > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"{path!r} was written by a newer version of stephttp (schema {found}, this "
-                f"version knows {SCHEMA_VERSION}); install that version, or use another file"
-            )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    return meta["secret"]

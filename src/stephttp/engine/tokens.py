@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import jwt
 
@@ -10,6 +11,7 @@ ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 
 _ALGORITHM = "HS256"
+_REALTIME_ISSUER = "rt.inngest.com"
 _RUN = {"iss": "api.inngest.com", "sub": "run-claim"}
 _ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID_RANDOM_BITS = 80
@@ -41,15 +43,8 @@ def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:
 
 def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
     """The run that a token is for; `None` if it is forged, expired or of another kind."""
-    try:
-        # The library would compare `exp` and `iat` with the system's clock, not with ours.
-        claims = jwt.decode(
-            token,
-            secret,
-            algorithms=[_ALGORITHM],
-            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
-        )
-    except jwt.InvalidTokenError:
+    claims = _claims(token, secret)
+    if claims is None:
         return None
     run_id, expires = claims.get("RunID"), claims.get("exp")
     if any(claims.get(key) != value for key, value in _RUN.items()):
@@ -59,11 +54,38 @@ def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
     return run_id
 
 
+def read_realtime_token(token: str, secret: bytes, now_s: int) -> str | None:
+    """The run whose stream a token is for; `None` if it is forged, expired or of another kind."""
+    claims = _claims(token, secret)
+    if claims is None or claims.get("iss") != _REALTIME_ISSUER:
+        return None
+    expires, topics = claims.get("exp"), claims.get("topics")
+    if not isinstance(expires, int) or now_s >= expires or not isinstance(topics, list):
+        return None
+    for topic in topics:
+        if isinstance(topic, dict) and topic.get("name") == "$stream":
+            return str(topic.get("channel"))
+    return None
+
+
+def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
+    try:
+        # The library would compare `exp` and `iat` with the system's clock, not with ours.
+        return jwt.decode(
+            token,
+            secret,
+            algorithms=[_ALGORITHM],
+            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+        )
+    except jwt.InvalidTokenError:
+        return None
+
+
 def realtime_token(run_id: str, secret: bytes, now_s: int, lifetime: int, jti: str) -> str:
     """The token that lets its bearer follow the stream of one run."""
     topic = {"kind": "run", "env_id": ENVIRONMENT_ID, "channel": run_id, "name": "$stream"}
     claims = {
-        "iss": "rt.inngest.com",
+        "iss": _REALTIME_ISSUER,
         "sub": ACCOUNT_ID,
         "exp": now_s + lifetime,
         "iat": now_s,

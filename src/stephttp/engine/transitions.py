@@ -20,10 +20,18 @@ is still at work and goes on by itself. "Answer" is how a re-entry ended.
     InvokeFunction, unknown     error memo is saved       re-entry at once (checkpoint too)
     RunComplete,                the run ends
       SyncRunComplete
+    StepPlanned                 call for this one step    waits for it
+    Gateway, AIGateway          HTTP request of ours      waits for it
     DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing, but
                                                           re-entry in spite of what it waits for
     None                        nothing                   like an answer that holds nothing
     all others                  refused (`UNSUPPORTED`)
+
+Planned steps are called for side by side, each with attempts of its own. The answer to such a
+call is followed by a re-entry when it was the last planned step that was open, or when the step
+was raced (`opts.parallelMode`); if the endpoint is being called already, by another one after it.
+A `StepError` whose id is that of "complete" is how a handler itself fails in the first request:
+it counts as a failed attempt of the re-entry that follows.
 
 The first output of a step wins; a second one is dropped, and so is a `StepError` of a step whose
 back-off is running. An answer that brings nothing new and leaves nothing to wait for is followed
@@ -60,14 +68,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from stephttp._core.ops import Op, OpCode
+import msgspec
+
+from stephttp._core.ids import COMPLETE
+from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp.engine import waiting, waits
 from stephttp.engine.draft import Draft, new_job_id
+from stephttp.engine.gateway import read_gateway
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.models import (
     LEASE,
     RESUME,
+    SEPARATE,
+    TARGETED,
     WAITS,
+    Call,
     Change,
     Refused,
     Run,
@@ -80,22 +95,30 @@ from stephttp.engine.results import complete_result, error_json, error_memo, op_
 
 
 def apply_ops(
-    snapshot: Snapshot, ops: Sequence[Op], origin: Origin, at: Moment, hints: Hints | None = None
+    snapshot: Snapshot,
+    ops: Sequence[Op],
+    origin: Origin,
+    at: Moment,
+    hints: Hints | None = None,
+    target: str = RESUME,
 ) -> Change:
-    """Ops were reported, by a checkpoint or as the answer of a re-entry.
+    """Ops were reported, by a checkpoint or as the answer of a re-entry (for the step `target`).
 
     Raises:
         Refused: an op is not acceptable; nothing must be stored.
     """
     if snapshot.run.status.ended:
         return Change(snapshot.run)
-    draft = Draft(snapshot, at, origin, hints or Hints())
+    draft = Draft(snapshot, at, origin, hints or Hints(), target)
     root = "steps" if origin is Origin.CHECKPOINT else "answer"
     for index, op in sorted(enumerate(ops), key=lambda pair: pair[1].op not in _FIRST):
         field = f"{root}[{index}]"
         if not op.id:
             raise Refused(f"{field}.id: must not be empty")
-        OPS[op.op](draft, op, field)
+        if op.id == COMPLETE and op.op in HANDLER_FAILURES and origin is Origin.CHECKPOINT:
+            _handler_failed(draft, op)
+        else:
+            OPS[op.op](draft, op, field)
     return draft.settle()
 
 
@@ -106,7 +129,11 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
     """
     if LEASE in snapshot.timers:
         return _lease_ran_out(snapshot, snapshot.timers[LEASE], at)
-    due = [timer for timer in snapshot.timers.values() if timer.due_ms <= at.now_ms]
+    due = [
+        timer
+        for timer in snapshot.timers.values()
+        if timer.due_ms <= at.now_ms and timer.kind not in SEPARATE
+    ]
     resume = snapshot.timers.get(RESUME)
     run = snapshot.run
     opened: tuple[Timer, ...] = ()
@@ -134,8 +161,28 @@ def _lease_ran_out(snapshot: Snapshot, lease: Timer, at: Moment) -> Change:
     return Change(run, timers=(resume,), dropped=(LEASE,), call=True)
 
 
+def is_stale(snapshot: Snapshot, call: Call) -> bool:
+    """Whether the run has moved on since `call` began, so that its outcome is no news."""
+    if snapshot.run.status.ended:
+        return True
+    timer = snapshot.timers.get(call.step_id)
+    if timer is None:
+        return True
+    run = snapshot.run
+    current = (run.job_id, run.attempt) if call.step_id == RESUME else (timer.job_id, timer.attempt)
+    return current != (call.job_id, call.attempt)
+
+
+def is_superseded(snapshot: Snapshot, job_id: str, generation: int) -> bool:
+    """Whether the run has begun a later generation of a job, counted from 1."""
+    jobs = {snapshot.run.job_id: snapshot.run.attempt}
+    jobs |= {timer.job_id: timer.attempt for timer in snapshot.timers.values() if timer.job_id}
+    return generation < jobs.get(job_id, 0) + 1
+
+
 def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Change:
-    """What steps of the run waited for came: an event, a signal, the end of an invoked run.
+    """What steps of the run waited for came: an event, a signal, the end of an invoked run,
+    the answer to an HTTP request of ours.
 
     Args:
         memos: by step id, what they get; the steps that do not wait (any more) are passed over.
@@ -178,24 +225,32 @@ def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Chan
     return _ended(run, RunStatus.COMPLETED, at)
 
 
-def call_failed(snapshot: Snapshot, failure: Failure, at: Moment) -> Change:
-    """A re-entry failed: it is repeated later, or the run fails."""
+def call_failed(snapshot: Snapshot, failure: Failure, at: Moment, target: str = RESUME) -> Change:
+    """A re-entry (for the step `target`) failed: it is repeated later, or the run fails."""
     run = snapshot.run
     if run.status.ended:
         return Change(run)
     rules = at.settings
     run = replace(run, last_error=f"{failure.name}: {failure.message}")
+    timer = snapshot.timers.get(target) or Timer(RESUME, TimerKind.RESUME, at.now_ms)
+    # The counters of the call: with the run for its own, with the timer for a planned step's.
+    counters: Run | Timer = run if target == RESUME else timer
+    attempt, unreached = counters.attempt, counters.unreached
     if failure.kind is FailureKind.TRANSIENT:
-        delay = rules.unreachable.delay_ms(run.unreached, at.rng)
-        run = replace(run, unreached=run.unreached + 1)
-    elif failure.kind is FailureKind.COUNTED and run.attempt < run.retries:
-        delay = rules.retry.delay_ms(run.attempt, at.rng)
-        run = replace(run, attempt=run.attempt + 1, unreached=0)
+        delay = rules.unreachable.delay_ms(unreached, at.rng)
+        unreached += 1
+    elif failure.kind is FailureKind.COUNTED and attempt < run.retries:
+        delay = rules.retry.delay_ms(attempt, at.rng)
+        attempt, unreached = attempt + 1, 0
     else:
         return failed(replace(snapshot, run=run), failure, at)
     if failure.retry_after_ms is not None:
         delay = failure.retry_after_ms
-    return Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms + delay),))
+    if target == RESUME:
+        run = replace(run, attempt=attempt, unreached=unreached)
+    else:
+        timer = replace(timer, attempt=attempt, unreached=unreached)
+    return Change(run, timers=(replace(timer, due_ms=at.now_ms + delay),))
 
 
 def failed(snapshot: Snapshot, failure: Failure, at: Moment) -> Change:
@@ -226,31 +281,69 @@ def _step_failed(draft: Draft, op: Op, field: str) -> None:
         draft.again = True
 
 
+def _handler_failed(draft: Draft, op: Op) -> None:
+    """The handler itself failed while it answered the first request."""
+    error = op.error or ErrorInfo()
+    # JS sends no more than `{}` as its error.
+    name, message = error.name or "Error", error.message or "the handler failed"
+    if op.op is OpCode.STEP_FAILED or error.no_retry is True or draft.run.retries == 0:
+        draft.end(RunStatus.FAILED, None, error_json(name, message))
+        return
+    draft.resume(draft.at.settings.retry.delay_ms(0, draft.at.rng))
+    draft.run = replace(draft.run, attempt=1, last_error=f"{name}: {message}")
+
+
 def _step_error(draft: Draft, op: Op, field: str) -> None:
     if op.error is None:
         raise Refused(f"{field}.error: a {op.op.value} needs an error")
     if draft.settled(op):
         return
-    if op.id in draft.timers:
+    timer = draft.timers.get(op.id)
+    if timer is not None and timer.kind not in TARGETED:
         draft.waits = True
         return
     failures = draft.known[op.id].attempts + 1 if op.id in draft.known else 1
-    final = draft.hints.no_retry or op.error.no_retry is True or failures > draft.run.retries
+    limit, asked_ms = waits.retry_wishes(op, field, draft.run.retries, draft.at.now_ms)
+    final = draft.hints.no_retry or op.error.no_retry is True or failures > limit
     if final:
         _step_failed(draft, op, field)
         draft.again = True
         return
     draft.write(op, field, failures, None)
-    delay = draft.hints.retry_after_ms
+    delay = draft.hints.retry_after_ms if asked_ms is None else asked_ms
     if delay is None:
         delay = draft.at.settings.retry.delay_ms(failures - 1, draft.at.rng)
-    draft.start(Timer(op.id, TimerKind.RETRY, draft.at.now_ms + delay))
+    due_ms = draft.at.now_ms + delay
+    if timer is not None:
+        draft.start(replace(timer, due_ms=due_ms, attempt=failures, unreached=0))
+    else:
+        draft.start(Timer(op.id, TimerKind.RETRY, due_ms))
     draft.waits = True
 
 
 def _sleep(draft: Draft, op: Op, field: str) -> None:
     due_ms = waits.sleep_until_ms(op, field, draft.at.now_ms)
     draft.wait(op, field, Timer(op.id, TimerKind.SLEEP, due_ms))
+
+
+def _step_planned(draft: Draft, op: Op, field: str) -> None:
+    if draft.settled(op):
+        return
+    draft.waits = True
+    if op.id in draft.timers:
+        return
+    known = draft.known.get(op.id)
+    draft.write(
+        msgspec.structs.replace(op, timing=None), field, known.attempts if known else 0, None
+    )
+    racing = (op.opts or {}).get("parallelMode") == "race"
+    kind = TimerKind.RACING if racing else TimerKind.PLANNED
+    draft.start(Timer(op.id, kind, draft.at.now_ms, job_id=new_job_id(draft.at.rng)))
+
+
+def _gateway(draft: Draft, op: Op, field: str) -> None:
+    spec = read_gateway(op, field)
+    draft.wait(op, field, Timer(op.id, TimerKind.GATEWAY, draft.at.now_ms, payload=spec))
 
 
 def _run_complete(draft: Draft, op: Op, field: str) -> None:
@@ -274,6 +367,8 @@ def _unsupported(draft: Draft, op: Op, field: str) -> None:
     raise Refused(f"{field}.op: {op.op.value!r} is not supported by this engine yet")
 
 
+HANDLER_FAILURES = frozenset({OpCode.STEP_ERROR, OpCode.STEP_FAILED})
+
 _FIRST = (OpCode.WAIT_FOR_EVENT,)
 
 DUE_MEMOS: dict[TimerKind, bytes] = {
@@ -285,9 +380,6 @@ DUE_MEMOS: dict[TimerKind, bytes] = {
 """What a step gets whose timer falls due."""
 
 UNSUPPORTED = (
-    OpCode.STEP_PLANNED,
-    OpCode.GATEWAY,
-    OpCode.AI_GATEWAY,
     OpCode.DEFER_ADD,
     OpCode.DEFER_ABORT,
 )
@@ -297,7 +389,10 @@ OPS: dict[OpCode, Callable[[Draft, Op, str], None]] = {
     OpCode.STEP: _bare_step,
     OpCode.STEP_FAILED: _step_failed,
     OpCode.STEP_ERROR: _step_error,
+    OpCode.STEP_PLANNED: _step_planned,
     OpCode.SLEEP: _sleep,
+    OpCode.GATEWAY: _gateway,
+    OpCode.AI_GATEWAY: _gateway,
     OpCode.WAIT_FOR_EVENT: waiting.wait_for_event,
     OpCode.WAIT_FOR_SIGNAL: waiting.wait_for_signal,
     OpCode.INVOKE_FUNCTION: waiting.invoke_function,

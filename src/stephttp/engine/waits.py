@@ -13,6 +13,7 @@ from stephttp.engine.models import Refused
 _SHORTEST_DATE = 10
 _LONGEST_SECONDS_TEXT = 7
 _MS = timedelta(milliseconds=1)
+MAX_RETRIES = 20
 _RETRY_AFTER_MS = (1_000, 24 * 3_600_000)
 
 
@@ -86,6 +87,28 @@ def retry_after_ms(value: str, now_ms: int) -> int | None:
         delay = due_ms - now_ms
     shortest, longest = _RETRY_AFTER_MS
     return min(max(delay, shortest), longest)
+
+
+def retry_wishes(op: Op, field: str, retries: int, now_ms: int) -> tuple[int, int | None]:
+    """How often and when the failed step `op` wants to be tried again.
+
+    Our SDK says so in `opts.retries` (a number) and `opts.retry_after` (as the header); others do
+    not, and `retries` holds.
+
+    Raises:
+        Refused: one of the two is not what it should be.
+    """
+    opts = op.opts or {}
+    limit = opts.get("retries", retries)
+    if type(limit) is not int or limit < 0:
+        raise Refused(f"{field}.opts.retries: expected a number from 0, got {limit!r}")
+    after = opts.get("retry_after")
+    if after is None:
+        return min(limit, MAX_RETRIES), None
+    delay_ms = retry_after_ms(after, now_ms) if isinstance(after, str) else None
+    if delay_ms is None:
+        raise Refused(f"{field}.opts.retry_after: expected seconds or a date, got {after!r}")
+    return min(limit, MAX_RETRIES), delay_ms
 
 
 def _text(field: str, value: object) -> tuple[str, str]:

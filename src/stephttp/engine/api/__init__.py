@@ -17,6 +17,7 @@ from stephttp.engine.api import (
     extras,
     ingest,
     output,
+    realtime,
     runs,
     system,
 )
@@ -37,6 +38,8 @@ ROUTES = [
         for route in (
             Route(prefix, secured(checkpoint.first), methods=["POST"]),
             Route(f"{prefix}/{{run}}/steps", secured(checkpoint.steps), methods=["POST"]),
+            Route(f"{prefix}/{{run}}/async", secured(checkpoint.async_steps), methods=["POST"]),
+            Route(f"{prefix}/{{run}}/response", secured(checkpoint.response), methods=["POST"]),
             # Not `secured`: the token in the query is what opens it.
             Route(
                 f"{prefix}/{{run}}/output",
@@ -53,6 +56,9 @@ ROUTES = [
     Route("/v1/runs/{run}", secured(cancellations.cancel), methods=["DELETE"]),
     Route("/v1/runs/{run}/jobs", secured(runs.jobs)),
     Route("/v1/runs/{run}/steps", secured(runs.steps)),
+    # Not `secured`: the token opens it.
+    Route("/v1/realtime/sse", realtime.sse),
+    Route("/v1/realtime/publish/tee", secured(realtime.tee), methods=["POST"]),
     # Not `secured`: the event key in the path is what opens it.
     Route("/e/", ingest.without_key, methods=["GET", "POST"]),
     Route("/e/{key}", ingest.receive, methods=["POST"]),

@@ -1,4 +1,4 @@
-"""`POST /v1/checkpoint` and `.../{run}/steps`: what handlers report (PROTOCOL 4.2, 4.3)."""
+"""`POST /v1/checkpoint` and below it: what handlers report (PROTOCOL 4.2 to 4.4)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import re
 from base64 import b64decode
 from functools import lru_cache
 from hashlib import sha1, sha256
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_OID, UUID
 
 import msgspec
+from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp._core.ids import COMPLETE
+from stephttp._core.ops import Op, OpCode
 from stephttp.engine import idempotency, tokens
 from stephttp.engine.api.messages import (
+    ApiResult,
+    AsyncStepsRequest,
     Claim,
     NewRunRequest,
     RequestData,
@@ -35,6 +41,9 @@ if TYPE_CHECKING:
 
 _NEW_RUN = msgspec.json.Decoder(NewRunRequest)
 _STEPS = msgspec.json.Decoder(StepsRequest)
+_ASYNC_STEPS = msgspec.json.Decoder(AsyncStepsRequest)
+_RESULT = msgspec.json.Decoder(ApiResult)
+_ASYNC_OPS = frozenset({OpCode.STEP_RUN, OpCode.STEP, OpCode.STEP_PLANNED})
 _ENVIRONMENT = UUID(tokens.ENVIRONMENT_ID)
 _ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -87,6 +96,9 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
     run_id = parse_run_id(message.run_id)
     event, data = message.event, message.event.data
     _check_endpoint(data)
+    forbidden = engine.egress.refuse_origin(data.domain)
+    if forbidden:
+        raise Refused(f"event.data.domain: {forbidden}", 403)
     now_ms = engine.clock.now_ms()
     slug = data.fn or f"{data.method} {data.path}"
     app_id, fn_id = ids(data.domain, slug)
@@ -150,6 +162,69 @@ def read_report(body: bytes, run_id: str | None = None) -> Report:
     for field in ("fn_id", "app_id"):
         _check_uuid(field, getattr(message, field))
     return Report(parse_run_id(message.run_id or run_id or ""), message.steps, message.lease)
+
+
+async def async_steps(request: Request) -> Response:
+    """Take steps of a call that is still open. Only such that let the handler go on."""
+    engine = engine_of(request)
+    run_id = parse_run_id(request.path_params["run"])
+    message = decode(_ASYNC_STEPS, await read_body(request, engine.settings.max_body))
+    _check_names(message, run_id)
+    for index, op in enumerate(message.steps):
+        if op.op not in _ASYNC_OPS:
+            raise Refused(f"steps[{index}].op: cannot checkpoint async steps ({op.op.value})")
+    dispatch = _dispatch(message.qi_id, message.generation_id)
+    try:
+        await engine.report(run_id, message.steps, dispatch)
+    except Refused as error:
+        # An unknown run is 400 here, and only here (PROTOCOL 4.4).
+        status = 400 if error.status == HTTPStatus.NOT_FOUND else error.status
+        raise Refused(str(error), status) from None
+    return Response()
+
+
+async def response(request: Request) -> Response:
+    """End a run with the answer that its endpoint gave."""
+    engine = engine_of(request)
+    run_id = parse_run_id(request.path_params["run"])
+    result = decode(_RESULT, await read_body(request, engine.settings.max_body))
+    pairs = list((result.headers or {}).items())
+    data: dict[str, Any] = {
+        "status": result.status_code,
+        "headers": result.headers or {},
+        "raw": {"headers": pairs, "body": _checked_base64(result.body or "")},
+        "duration": result.duration,
+    }
+    if result.error:
+        data["error"] = {"name": "Error", "message": result.error}
+    op = Op(OpCode.RUN_COMPLETE, COMPLETE, data=Raw(msgspec.json.encode(data)))
+    await engine.report(run_id, [op])
+    return Response()
+
+
+def _check_names(message: StepsRequest | AsyncStepsRequest, run_id: str) -> None:
+    if message.run_id is not None and parse_run_id(message.run_id) != run_id:
+        raise Refused("run_id: the path names another run than the body")
+    for field in ("fn_id", "app_id"):
+        _check_uuid(field, getattr(message, field))
+
+
+def _dispatch(qi_id: str | None, generation: int | None) -> tuple[str, int] | None:
+    """The call that a checkpoint belongs to: job id and generation."""
+    if not qi_id or generation is None:
+        return None
+    try:
+        return b64decode(qi_id, validate=True).decode().partition("::")[0], generation
+    except (binascii.Error, ValueError):
+        raise Refused(f"qi_id: {qi_id[:64]!r} is not base64") from None
+
+
+def _checked_base64(text: str) -> str:
+    try:
+        b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("body: not base64") from None
+    return text
 
 
 @lru_cache(maxsize=1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import logging
 from base64 import b64decode
 from hmac import compare_digest
 from typing import Any
@@ -18,6 +19,7 @@ from stephttp.engine.api.messages import (
     decode,
     engine_of,
     json_response,
+    log_refusal,
     read_body,
     wrapped,
 )
@@ -68,6 +70,7 @@ async def receive(request: Request) -> Response:
     settings = engine.settings
     problem = _check_key(request.path_params["key"], settings)
     if problem is not None:
+        log_refusal(request, problem.status_code, "no or wrong event key", logging.WARNING)
         return problem
     now_ms = engine.clock.now_ms()
     try:
@@ -84,6 +87,7 @@ async def receive(request: Request) -> Response:
             for raw, event_id in zip(raws, ids, strict=True)
         ]
     except Refused as error:
+        log_refusal(request, error.status, str(error), logging.INFO)
         return _refused(str(error), error.status)
     await engine.receive(events)
     # The real server answers an empty list with one empty id.

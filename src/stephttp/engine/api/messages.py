@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from stephttp._core.ops import Op
 from stephttp.engine.clock import rfc3339
+from stephttp.engine.logs import log_event
 from stephttp.engine.models import Refused
 from stephttp.engine.settings import LONGEST_LEASE, SHORTEST_LEASE
 
@@ -22,7 +24,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
+CORS = {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "*",
+    "vary": "Origin",
+}
+"""For what pages of any origin may read: outputs, whose token is the permission."""
+
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+_EVENT_PATH = re.compile(r"/e/[^/]+")
+_LOGGED_PATH = 200
 _MOST_LISTED = 100
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
@@ -88,6 +101,30 @@ class StepsRequest(Struct):
     fn_id: str | None = None
     app_id: str | None = None
     lease: Lease | None = None
+
+
+class AsyncStepsRequest(Struct):
+    """Steps of a call that is still open (PROTOCOL 4.4); `qi_id` and `generation_id` name it."""
+
+    steps: list[Op]
+    run_id: str | None = None
+    fn_id: str | None = None
+    app_id: str | None = None
+    qi_id: str | None = None
+    generation_id: _Int32 | None = None
+
+
+class ApiResult(Struct, omit_defaults=True):
+    """The final answer of an endpoint, as the Go reference's `CheckpointResponse` sends it.
+
+    `body` is base64, `duration` nanoseconds; `error` is set only if the handler failed inside.
+    """
+
+    status_code: Annotated[int, Meta(ge=200, lt=600)]
+    headers: dict[str, str] | None = None
+    body: str | None = None
+    duration: Annotated[int, Meta(ge=0)] = 0
+    error: str = ""
 
 
 def engine_of(request: Request) -> Engine:
@@ -195,3 +232,31 @@ def wrapped(data: Any, now_ms: int) -> Response:
 def error_response(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """An error answer of the API."""
     return json_response({"error": message, "data": None, "status": status}, status, headers)
+
+
+def refuse(
+    request: Request,
+    message: str,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    level: int = logging.INFO,
+) -> Response:
+    """An error answer of the API, and a line in the log."""
+    log_refusal(request, status, message, level)
+    return error_response(message, status, headers)
+
+
+def log_refusal(request: Request, status: int, reason: str, level: int) -> None:
+    """Log that a request was not done. Neither its query nor an event key gets into the log."""
+    log_event(
+        log,
+        level,
+        "request.refused",
+        "request refused",
+        run_id=request.path_params.get("run"),
+        status=status,
+        reason=reason,
+        method=request.method,
+        path=_EVENT_PATH.sub("/e/…", request.url.path[:_LOGGED_PATH]),
+        client=request.client.host if request.client else None,
+    )

@@ -11,19 +11,14 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import engine_of, error_response, json_response
+from stephttp.engine.api.messages import CORS, engine_of, json_response, refuse
 from stephttp.engine.models import RunStatus
 from stephttp.engine.results import Rendered, render
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.tokens import read_run_token
 
-_CORS = {
-    "access-control-allow-origin": "*",
-    "access-control-expose-headers": "*",
-    "vary": "Origin",
-}
 _PREFLIGHT = {
-    **_CORS,
+    **CORS,
     "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
     "access-control-allow-headers": "*",
     "access-control-max-age": "3600",
@@ -39,7 +34,7 @@ async def output(request: Request) -> Response:
     token = request.query_params.get("token", "")
     run_id = read_run_token(token, engine.store.secret, int(engine.clock.now()))
     if run_id is None or run_id != request.path_params["run"].upper():
-        return error_response("Unable to find run with auth token", 401, _CORS)
+        return refuse(request, "Unable to find run with auth token", 401, CORS)
 
     deadline_ms = engine.clock.now_ms() + round(engine.settings.output_timeout * 1000)
     look = partial(_look, run_id=run_id)
@@ -50,10 +45,11 @@ async def output(request: Request) -> Response:
                 while not ended.is_set() and engine.clock.now_ms() < deadline_ms:
                     await engine.clock.wait_until(deadline_ms, ended)
             if engine.waiters.released:
-                return error_response("the engine is stopping", 503, {**_CORS, "retry-after": "1"})
+                headers = {**CORS, "retry-after": "1"}
+                return refuse(request, "the engine is stopping", 503, headers)
             result = await engine.store.read(look)
     if result is None:
-        return json_response(_STILL_RUNNING, headers=_CORS)
+        return json_response(_STILL_RUNNING, headers=CORS)
     return _replay(result, without_body=request.method == "HEAD")
 
 
@@ -88,9 +84,9 @@ def _replay(result: Rendered, *, without_body: bool) -> Response:
     headers = [
         (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in result.headers
-        if name.lower() not in _CORS or name.lower() == "vary"
+        if name.lower() not in CORS or name.lower() == "vary"
     ]
     headers.append((b"content-length", str(len(result.body)).encode()))
-    headers.extend((name.encode(), value.encode()) for name, value in _CORS.items())
+    headers.extend((name.encode(), value.encode()) for name, value in CORS.items())
     response.raw_headers = headers
     return response

@@ -34,7 +34,7 @@ SELECT digest FROM runs WHERE run_id = ?
 SELECT status, output, head, error FROM runs WHERE run_id = ?
 
 -- name: run_call
-SELECT run_id, job_id, attempt, request_version, event_name, domain, method, path, query,
+SELECT run_id, job_id, attempt, request_version, event_name, sdk, domain, method, path, query,
        content_type, coalesce(body, x'')
 FROM runs WHERE run_id = ?
 
@@ -88,13 +88,17 @@ FROM steps LEFT JOIN timers USING (run_id, step_id)
 WHERE run_id = ? ORDER BY seq
 
 -- name: timers_of_run
-SELECT step_id, kind, due_ms, key, condition FROM timers WHERE run_id = ?
+SELECT step_id, kind, due_ms, key, condition, job_id, attempt, unreached, payload
+FROM timers WHERE run_id = ?
 
 -- name: upsert_timer
-INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition, job_id, attempt, unreached,
+                    payload)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run_id, step_id) DO UPDATE
 SET kind = excluded.kind, due_ms = excluded.due_ms, key = excluded.key,
-    condition = excluded.condition
+    condition = excluded.condition, job_id = excluded.job_id, attempt = excluded.attempt,
+    unreached = excluded.unreached, payload = excluded.payload
 
 -- name: delete_timer
 DELETE FROM timers WHERE run_id = ? AND step_id = ?
@@ -103,7 +107,25 @@ DELETE FROM timers WHERE run_id = ? AND step_id = ?
 DELETE FROM timers WHERE run_id = ?
 
 -- name: timers_by_due
-SELECT run_id, due_ms FROM timers ORDER BY due_ms
+SELECT run_id, step_id, kind, due_ms FROM timers ORDER BY due_ms
+
+-- name: run_tables
+SELECT tables.name
+FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns
+WHERE tables.type = 'table' AND columns.name = 'run_id'
+ORDER BY tables.name = 'runs'
+
+-- name: runs_to_purge
+SELECT run_id FROM runs WHERE ended_ms < :before_ms ORDER BY ended_ms LIMIT :limit
+
+-- name: purge_events
+DELETE FROM events WHERE seq IN (
+    -- Only the oldest are looked at, whatever their time is.
+    SELECT seq FROM (SELECT seq, received_ms FROM events ORDER BY seq LIMIT :limit)
+    WHERE received_ms < :before_ms)
+
+-- name: purge_cancellations
+DELETE FROM cancellations WHERE started_before_ms < ?
 
 -- name: delete_lease
 DELETE FROM timers WHERE run_id = ? AND step_id = '@lease'

@@ -15,10 +15,12 @@
 -- will do of its own accord, it does because a row here fell due. The row with step_id '' is
 -- the call of the endpoint itself ('resume'); the others belong to steps ('sleep': its memo
 -- becomes null; 'retry': its back-off is over; 'event', 'signal', 'invoke': the wait has lasted
--- long enough; 'wake': see below). When a step's timer falls due, it becomes, in
--- one transaction, a memo and a 'resume' row. The 'resume' row stays while the endpoint is
--- being called and goes in the transaction that stores the answer. So a killed process needs
--- no clean-up: at the next start what is past due is simply due.
+-- long enough; 'wake': see below). When a step's timer falls due, it becomes, in one transaction,
+-- a memo and a 'resume' row. Three kinds are work of their own, done beside the 'resume' row and
+-- beside each other: 'planned' and 'racing' (the endpoint is called for this one step) and
+-- 'gateway' (the HTTP request in the payload is made). A row that is being worked on stays, and
+-- goes in the transaction that stores the outcome. So a killed process needs no clean-up: at the
+-- next start what is past due is simply due.
 --
 -- A LEASE is how a sync-phase run survives its process: a row with step_id '@lease', which the
 -- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
@@ -43,6 +45,9 @@
 -- have a lease.
 --
 -- An IDEMPOTENCY KEY names the run that answers every request which carries it.
+--
+-- What has a column run_id belongs to that run: retention deletes it with the run, some time after
+-- the run's end. Events and cancellations go when they are as old. checks.sql holds the rules above as queries.
 --
 -- Times end in _ms (milliseconds since the epoch) or _ns (nanoseconds). JSON is stored as
 -- BLOB, exactly as it arrived. Big columns come last, so that reading the small ones of a row
@@ -90,6 +95,7 @@ CREATE TABLE runs (
     invoked_by      TEXT                          -- '<run id>.<step id>' of who waits for it
 ) STRICT;
 
+CREATE INDEX runs_by_end ON runs (ended_ms) WHERE ended_ms IS NOT NULL;
 CREATE INDEX runs_by_event ON runs (event_id);
 CREATE INDEX open_runs ON runs (fn_id) WHERE ended_ms IS NULL;
 
@@ -114,10 +120,15 @@ CREATE TABLE timers (
     step_id         TEXT    NOT NULL,             -- '' is the call of the endpoint
     kind            TEXT    NOT NULL
                     CHECK (kind IN ('sleep', 'retry', 'resume', 'event', 'signal', 'invoke',
-                                    'wake', 'lease', 'orphan')),
+                                    'planned', 'racing', 'gateway', 'wake', 'lease',
+                                    'orphan')),
     due_ms          INTEGER NOT NULL,
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
+    job_id          TEXT    NOT NULL,             -- of a planned step's calls; else empty
+    attempt         INTEGER NOT NULL,             -- counted failures of that job
+    unreached       INTEGER NOT NULL,             -- uncounted failures of that job
+    payload         BLOB,                         -- JSON: a request to make
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -177,3 +188,4 @@ CREATE TABLE idempotency (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_ms);
+CREATE INDEX idempotency_by_run ON idempotency (run_id);

@@ -1,0 +1,82 @@
+"""How model providers are called by `step.ai.infer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class AIAdapter(Protocol):
+    """What `step.ai.infer` needs to know; the adapters of `inngest.experimental.ai` fit."""
+
+    def auth_key(self) -> str:
+        """The API key; the server adds it in the provider's way."""
+        ...
+
+    def format(self) -> str:
+        """The shape of request and answer: `openai-chat`, `anthropic`, `gemini`, ..."""
+        ...
+
+    def headers(self) -> dict[str, str]:
+        """Further headers of the request."""
+        ...
+
+    def on_call(self, body: dict[str, Any]) -> None:
+        """Complete the request's body, for example with the model's name."""
+        ...
+
+    def url_infer(self) -> str:
+        """Where the request goes."""
+        ...
+
+
+class ModelAdapter:
+    """Any provider that speaks a form which the server knows.
+
+    Args:
+        url: the whole address of the call, such as `https://api.openai.com/v1/chat/completions`.
+        auth_key: the provider's API key.
+        format: shape of request and answer: `openai-chat`, `openai-responses`, `anthropic`,
+            `gemini`.
+        model: put into the request where it names none.
+        headers: further headers of the request.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        auth_key: str = "",
+        format: str = "openai-chat",
+        model: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._url = url
+        self._auth_key = auth_key
+        self._format = format
+        self._model = model
+        self._headers = dict(headers or {})
+
+    def __repr__(self) -> str:
+        return f"<ModelAdapter {self._format} {self._url}>"
+
+    def auth_key(self) -> str:
+        """The API key."""
+        return self._auth_key
+
+    def format(self) -> str:
+        """The shape of request and answer."""
+        return self._format
+
+    def headers(self) -> dict[str, str]:
+        """Further headers of the request."""
+        return dict(self._headers)
+
+    def on_call(self, body: dict[str, Any]) -> None:
+        """Name the model, where `body` does not."""
+        if self._model is not None:
+            body.setdefault("model", self._model)
+
+    def url_infer(self) -> str:
+        """Where the request goes."""
+        return self._url

@@ -1,0 +1,87 @@
+"""What tools take and give besides the user's own types: events, signals, fetched responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Event(Struct, omit_defaults=True, kw_only=True):
+    """An event, as it is sent and as a waiting step receives it (PROTOCOL 1.5).
+
+    Attributes:
+        name: what happened, for example `order/packed`.
+        data: plain JSON.
+        id: deduplicates: of two events with the same id the second starts nothing.
+        ts: when it happened, milliseconds since the epoch; 0 leaves it to the server.
+    """
+
+    name: str
+    data: dict[str, Any] = {}
+    id: str = ""
+    ts: int = 0
+
+
+class ReceivedEvent(Struct):
+    """An event on the wire, where `data` may be null."""
+
+    name: str
+    data: dict[str, Any] | None = None
+    id: str = ""
+    ts: int = 0
+
+    def event(self) -> Event:
+        """As the user sees it."""
+        return Event(name=self.name, data=self.data or {}, id=self.id, ts=self.ts)
+
+
+class Signal(Struct, kw_only=True):
+    """A signal that a waiting step received.
+
+    Attributes:
+        signal: its name.
+        data: what was sent with it, plain JSON.
+    """
+
+    signal: str
+    data: Any = None
+
+
+class FetchResponse(Struct, kw_only=True):
+    """The answer to `step.fetch`; any status is an answer.
+
+    Attributes:
+        url: the address that answered.
+        status_code: HTTP status.
+        headers: one text a name; values of a repeated header are joined by a comma.
+        body: text.
+    """
+
+    url: str = ""
+    status_code: int = 0
+    headers: dict[str, str] = {}
+    body: str = ""
+
+    def json(self, type: Any = Any) -> Any:
+        """The body as JSON.
+
+        Args:
+            type: the type to decode it into; plain JSON without one.
+
+        Raises:
+            msgspec.DecodeError: it is not JSON.
+            msgspec.ValidationError: it does not fit `type`.
+        """
+        return msgspec.json.decode(self.body, type=type)
+
+
+class EndpointResult(Struct):
+    """What invoking a durable endpoint gives: the HTTP response that it ended with."""
+
+    status: int
+    headers: dict[str, str] = {}
+    body: str = ""
+    encoding: str = ""
+    """`base64` for a body that is no text; only our engine sends such."""

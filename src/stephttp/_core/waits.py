@@ -1,0 +1,230 @@
+"""What a step asks of the server, one function a kind: arguments in, the opcode's out. Pure.
+
+    tool              op               name       opts                                    memo
+    sleep             Sleep            duration   duration                                null
+    sleep_until       Sleep            time       duration                                null
+    wait_for_event    WaitForEvent     event      event, timeout, if?                     event, or null
+    wait_for_signal   WaitForSignal    signal     signal, timeout, conflict               data, or null
+    invoke(_by_id)    InvokeFunction   step id    function_id, payload {data, v?}, timeout?  data or error
+    fetch             Gateway          step id    url, method, headers?, body?            data or error
+    ai.infer          AIGateway        step id    type, url, headers, auth_key, format, body  data or error
+
+PROTOCOL 5.2 has them as the other SDKs send them, 5.3 what is remembered, 5.4 the rules for
+arguments. Bad arguments are a `TypeError` or `ValueError` that names step and argument, before
+anything is recorded.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import Raw, Struct
+
+from stephttp._core import codec
+from stephttp._core.adapters import AIAdapter
+from stephttp._core.durations import MAX_WAIT, format_duration
+from stephttp._core.ops import OpCode
+from stephttp._core.values import EndpointResult, FetchResponse, ReceivedEvent, Signal
+from stephttp.errors import StepError
+
+_NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")
+_CONFLICTS = ("fail", "replace")
+
+
+class Wait(Struct, frozen=True):
+    """Something that a step asks of the server."""
+
+    step_id: str
+    op: OpCode
+    name: str
+    opts: dict[str, Any]
+    result: Any = Any
+    """The type in which the server's answer is read."""
+    convert: Callable[[Any], Any] | None = None
+    """What the handler gets instead of it."""
+    late: bool = False
+    """Must not travel in a first checkpoint (PROTOCOL 12.1)."""
+
+
+def sleep(step_id: str, duration: timedelta) -> Wait:
+    """For a time; a negative one ends at once."""
+    text = _duration(step_id, "duration", duration)
+    return Wait(step_id, OpCode.SLEEP, text, {"duration": text})
+
+
+def sleep_until(step_id: str, until: datetime) -> Wait:
+    """Until a point in time, with a zone."""
+    if not isinstance(until, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _type_error(step_id, "until", until, "a datetime")
+    if until.tzinfo is None:
+        raise ValueError(
+            f"step {step_id!r}: sleep_until needs a time zone; use for example "
+            "datetime.now(timezone.utc) + timedelta(hours=1)"
+        )
+    text = until.isoformat(timespec="milliseconds")
+    return Wait(step_id, OpCode.SLEEP, text, {"duration": text})
+
+
+def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | None) -> Wait:
+    """For an event, `None` at the timeout."""
+    opts = {
+        "event": _text(step_id, "event", event),
+        "timeout": _duration(step_id, "timeout", timeout),
+    }
+    if if_exp is not None:
+        opts["if"] = _text(step_id, "if_exp", if_exp)
+    return Wait(
+        step_id,
+        OpCode.WAIT_FOR_EVENT,
+        event,
+        opts,
+        ReceivedEvent | None,
+        _event,
+        # A real server's handler of first checkpoints knows no trigger, and breaks down.
+        late=if_exp is not None and _NAMES_TRIGGER.search(if_exp) is not None,
+    )
+
+
+def wait_for_signal(step_id: str, signal: str, timeout: timedelta, on_conflict: str) -> Wait:
+    """For a signal, `None` at the timeout."""
+    if on_conflict not in _CONFLICTS:
+        raise ValueError(
+            f"step {step_id!r}: on_conflict must be 'fail' or 'replace', not {on_conflict!r}"
+        )
+    opts = {
+        "signal": _text(step_id, "signal", signal),
+        "timeout": _duration(step_id, "timeout", timeout),
+        "conflict": on_conflict,
+    }
+    return Wait(step_id, OpCode.WAIT_FOR_SIGNAL, signal, opts, Signal | None)
+
+
+def invoke(
+    step_id: str,
+    function: Any,
+    data: Mapping[str, Any] | None,
+    timeout: timedelta | None,
+    v: str | None,
+    output_type: Any = Any,
+) -> Wait:
+    """For a function that the server runs: one of ours, an `inngest.Function`, or an id.
+
+    An endpoint's result is the response that it ended with: its body is what the handler gets.
+    """
+    payload: dict[str, Any] = {"data": Raw(codec.encode_argument(data or {}, step_id, "data"))}
+    if v is not None:
+        payload["v"] = v
+    opts: dict[str, Any] = {"function_id": _function_id(step_id, function), "payload": payload}
+    if timeout is not None:
+        opts["timeout"] = _duration(step_id, "timeout", timeout)
+    wait = Wait(step_id, OpCode.INVOKE_FUNCTION, step_id, opts, output_type)
+    if not callable(function) or endpoint_id(function) is None:
+        return wait
+    if output_type is Any:
+        output_type = codec.return_annotation(function)
+
+    def convert(result: EndpointResult) -> Any:
+        return _endpoint_value(result, output_type, step_id)
+
+    return Wait(step_id, wait.op, step_id, opts, EndpointResult, convert)
+
+
+def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
+    """The id under which the server knows a function of an app."""
+    function_id = _text(step_id, "function_id", function_id)
+    return function_id if app_id is None else f"{_text(step_id, 'app_id', app_id)}-{function_id}"
+
+
+def fetch(
+    step_id: str, url: str, method: str, headers: Mapping[str, str] | None, body: str | None
+) -> Wait:
+    """For an HTTP request that the server makes."""
+    parts = urlsplit(_text(step_id, "url", url))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"step {step_id!r}: url: {url!r} is not an http(s) address")
+    opts: dict[str, Any] = {"url": url, "method": _text(step_id, "method", method).upper()}
+    if headers:
+        opts["headers"] = dict(headers)
+    if body is not None:
+        opts["body"] = _text(step_id, "body", body, empty=True)
+    return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse)
+
+
+def infer(
+    step_id: str, adapter: AIAdapter, body: Mapping[str, Any], output_type: Any = Any
+) -> Wait:
+    """For a model's answer; the server makes the call."""
+    request = dict(body)
+    adapter.on_call(request)
+    opts = {
+        "type": "step.ai.infer",
+        "url": _text(step_id, "adapter.url_infer()", adapter.url_infer()),
+        "headers": dict(adapter.headers()),
+        "auth_key": adapter.auth_key(),
+        "format": adapter.format(),
+        "body": Raw(codec.encode_argument(request, step_id, "body")),
+    }
+    return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type)
+
+
+ENDPOINT_ID = "__stephttp_id__"
+"""The attribute in which a durable endpoint's handler carries the id that the server knows."""
+
+
+def endpoint_id(function: Any) -> str | None:
+    """The id of a durable endpoint of ours; `None` if `function` is none."""
+    found = getattr(function, ENDPOINT_ID, None)
+    return found if isinstance(found, str) and found else None
+
+
+def _function_id(step_id: str, function: Any) -> str:
+    if isinstance(function, str):
+        return _text(step_id, "function_id", function)
+    found = endpoint_id(function) or getattr(function, "id", None)
+    if not isinstance(found, str) or not found:
+        raise _type_error(
+            step_id, "function", function, "a durable endpoint with an id, or an inngest.Function"
+        )
+    return found
+
+
+def _event(received: ReceivedEvent | None) -> Any:
+    return None if received is None else received.event()
+
+
+def _endpoint_value(result: EndpointResult, type_: Any, step_id: str) -> Any:
+    if result.status >= 400:
+        raise StepError(
+            f"the endpoint answered {result.status}: {result.body[:500]}",
+            "EndpointError",
+            data={"status": result.status, "headers": result.headers, "body": result.body},
+        )
+    names = {name.lower(): value for name, value in result.headers.items()}
+    if "json" in names.get("content-type", ""):
+        return codec.decode_result(result.body.encode(), type_, step_id)
+    return b64decode(result.body) if result.encoding == "base64" else result.body
+
+
+def _duration(step_id: str, argument: str, value: Any) -> str:
+    if not isinstance(value, timedelta):
+        raise _type_error(step_id, argument, value, "a timedelta")
+    if value > MAX_WAIT:
+        raise ValueError(f"step {step_id!r}: {argument} may be {MAX_WAIT.days} days at most")
+    return format_duration(value)
+
+
+def _text(step_id: str, argument: str, value: Any, *, empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise _type_error(step_id, argument, value, "text")
+    if not value and not empty:
+        raise ValueError(f"step {step_id!r}: {argument} must not be empty")
+    return value
+
+
+def _type_error(step_id: str, argument: str, value: Any, wanted: str) -> TypeError:
+    return TypeError(f"step {step_id!r}: {argument} must be {wanted}, not {value!r}")

@@ -1,0 +1,217 @@
+"""`stephttp start`: the engine for production, alone in its process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stephttp._core.durations import parse_duration
+from stephttp._core.signatures import split_key
+from stephttp.cli.logs import LogFormat, set_up
+from stephttp.cli.ports import PortError, listen
+from stephttp.cli.serving import Server, Stop, first_of
+from stephttp.cli.terminal import complain
+from stephttp.engine.app import Engine, create_app
+from stephttp.engine.database import MEMORY, newest_version
+from stephttp.engine.egress import parse_rule
+from stephttp.engine.logs import log_event
+from stephttp.engine.settings import VERSION, Settings
+from stephttp.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+# How long open requests get at the very end. Those that wait for a run's end are let go before.
+_REQUEST_GRACE = 2
+
+_SHORTEST_KEY = 32
+_EVENT_KEY = re.compile(r"[A-Za-z0-9._~-]{8,256}")
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """What the command line says, before the environment and files are looked at."""
+
+    host: str
+    port: int
+    db: str
+    signing_keys: Sequence[str]
+    signing_key_file: Path | None
+    event_keys: Sequence[str]
+    event_key_file: Path | None
+    retain: str | None
+    allow_hosts: Sequence[str]
+    max_body: int
+    rate_limit: float
+    rate_burst: int
+    trusted_proxies: Sequence[str]
+    grace: str
+    event_lookback: float
+    log_format: LogFormat
+
+
+def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
+    """Settings for production.
+
+    Raises:
+        ConfigurationError: something is missing or makes no sense; the message names it.
+    """
+    signing = _keys(
+        options.signing_keys,
+        options.signing_key_file,
+        [environ.get(f"INNGEST_SIGNING_KEY{suffix}", "") for suffix in ("", "_FALLBACK")],
+    )
+    if not signing:
+        raise ConfigurationError(
+            "no signing key: set INNGEST_SIGNING_KEY, or use --signing-key-file or --signing-key. "
+            "`openssl rand -hex 32` makes one; the apps need the same"
+        )
+    for number, key in enumerate(signing, 1):
+        if len(split_key(key)[1]) < _SHORTEST_KEY:
+            raise ConfigurationError(
+                f"signing key {number} is too short: it needs {_SHORTEST_KEY} hexadecimal digits "
+                "(`openssl rand -hex 32` makes 64)"
+            )
+    events = _keys(
+        options.event_keys, options.event_key_file, [environ.get("INNGEST_EVENT_KEY", "")]
+    )
+    if not events:
+        raise ConfigurationError(
+            "no event key: set INNGEST_EVENT_KEY, or use --event-key-file or --event-key. It is "
+            "what those who send events have in their URL; `openssl rand -hex 16` makes one"
+        )
+    for number, key in enumerate(events, 1):
+        if not _EVENT_KEY.fullmatch(key):
+            raise ConfigurationError(
+                f"event key {number} must be 8 to 256 letters, digits or any of . _ ~ -"
+            )
+    if options.db == MEMORY:
+        raise ConfigurationError("--db: a file is needed; in memory every restart loses all runs")
+    if not math.isfinite(options.rate_limit):
+        raise ConfigurationError("--rate-limit must be a number; 0 means any number of requests")
+    for text in options.allow_hosts:
+        parse_rule(text)
+    return Settings(
+        db_path=options.db,
+        signing_keys=signing,
+        event_keys=events,
+        host=options.host,
+        port=options.port,
+        retain=None if options.retain is None else _seconds("--retain", options.retain),
+        max_body=options.max_body,
+        event_lookback=options.event_lookback,
+        allow_hosts=tuple(options.allow_hosts),
+        private_hosts=False,
+        rate_limit=options.rate_limit,
+        rate_burst=options.rate_burst,
+    )
+
+
+async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
+    """Run until SIGTERM or Ctrl-C; the exit code.
+
+    0 after a signal, 1 when the engine cannot run, 2 when the configuration is wrong.
+    """
+    try:
+        settings = resolve(options, environ)
+        grace = _seconds("--grace", options.grace)
+    except ConfigurationError as error:
+        complain(f"cannot start: {error}")
+        return 2
+    stop = Stop()
+    try:
+        listener, url = listen(settings.host, settings.port)
+    except PortError as error:
+        complain(str(error))
+        return 1
+    with listener:
+        set_up(options.log_format)
+        app = create_app(settings)
+        engine: Engine = app.state.engine
+        try:
+            await engine.start()
+        except ConfigurationError as error:
+            complain(f"cannot start: {error}")
+            return 1
+        server = Server(app, listener, _REQUEST_GRACE, options.trusted_proxies)
+        serving = asyncio.create_task(server.run_until_told())
+        try:
+            await first_of(server.ready, serving, stop.asked)
+            if server.ready.done():
+                _log_start(settings, url)
+                await first_of(serving, stop.asked)
+            if stop.asked.done():
+                await _drain(engine, stop, grace)
+        finally:
+            begun = time.monotonic()
+            engine.drain()
+            server.should_exit = True
+            await asyncio.wait({serving})
+            await engine.stop()
+            took_ms = round((time.monotonic() - begun) * 1000)
+            log_event(log, logging.INFO, "engine.stop", "engine stopped", took_ms=took_ms)
+    if stop.asked.done():
+        return 0
+    complain("the engine has failed; its log says why")
+    return 1
+
+
+async def _drain(engine: Engine, stop: Stop, grace: float) -> None:
+    """Let the calls that are under way end. The API goes on: they need it to report."""
+    engine.drain()
+    quiet = asyncio.create_task(engine.executor.quiet())
+    await asyncio.wait({quiet, stop.hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+    if not quiet.done():
+        quiet.cancel()
+        log_event(
+            log, logging.WARNING, "engine.drain_incomplete", "calls under way are given up; they "
+            "are repeated at the next start", hurried=stop.hurry.done(), grace_s=grace,
+        )  # fmt: skip
+
+
+def _keys(
+    given: Sequence[str], file: Path | None, from_environment: Sequence[str]
+) -> tuple[str, ...]:
+    """Keys in the order in which they count: options, file; if there are none, the variables."""
+    keys = list(given)
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"cannot read the key file {str(file)!r}: {error}") from None
+        keys += [line for line in lines if not line.lstrip().startswith("#")]
+    if file is None and not given:
+        keys = list(from_environment)
+    return tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _log_start(settings: Settings, url: str) -> None:
+    log_event(
+        log,
+        logging.INFO,
+        "engine.start",
+        "engine ready",
+        url=url,
+        host=settings.host,
+        version=VERSION,
+        schema=newest_version(),
+        db=settings.db_path,
+        signing_keys=len(settings.signing_keys),
+        event_keys=len(settings.event_keys),
+        retain_s=settings.retain,
+        allow_hosts=list(settings.allow_hosts),
+        rate_limit=settings.rate_limit,
+        max_body=settings.max_body,
+    )

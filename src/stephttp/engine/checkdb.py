@@ -1,0 +1,77 @@
+"""Is a database whole? SQLite's own check, and the rules of the schema."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+
+from stephttp.engine import database
+from stephttp.engine.sql import CHECKS
+from stephttp.errors import ConfigurationError
+
+_MOST = 20
+"""How many findings of one kind are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        version: of the schema.
+        runs: how many there are, by status.
+        problems: one line each; empty if the database is whole.
+    """
+
+    version: int
+    runs: dict[str, int]
+    problems: tuple[str, ...]
+
+
+def check_file(path: str) -> Report:
+    """Check a database file, which an engine may be using. Nothing in it is changed.
+
+    Raises:
+        ConfigurationError: it cannot be opened, is none of ours, or of another version.
+    """
+    try:
+        with closing(database.connect_read_only(path)) as connection:
+            found = database.version(connection, path)
+            newest = database.newest_version()
+            if found == 0:
+                raise ConfigurationError(f"{path!r} is an empty database")
+            database.check_version(found, path, newest)
+            if found < newest:
+                raise ConfigurationError(
+                    f"{path!r} has schema {found}, this version checks schema {newest}; start an "
+                    "engine with it, which migrates it, or check it with the version that wrote it"
+                )
+            # One snapshot, however long it takes.
+            connection.execute("BEGIN")
+            problems = [*integrity(connection)]
+            if not problems:
+                problems = invariants(connection)
+            counts = connection.execute("SELECT status, count(*) FROM runs GROUP BY status")
+            return Report(found, dict(counts.fetchall()), tuple(problems))
+    except sqlite3.OperationalError as error:
+        raise ConfigurationError(f"cannot read the database {path!r}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        return Report(0, {}, (f"integrity: {error}",))
+
+
+def integrity(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite finds wrong with its pages, indexes, types and constraints."""
+    rows = connection.execute(f"PRAGMA integrity_check({_MOST})").fetchall()
+    return [f"integrity: {text}" for (text,) in rows if text != "ok"]
+
+
+def invariants(connection: sqlite3.Connection) -> list[str]:
+    """What breaks the rules of the schema; see `sql/checks.sql`."""
+    problems = []
+    for rule, query in CHECKS.items():
+        rows = connection.execute(query).fetchmany(_MOST + 1)
+        problems += [f"{rule}: {where} ({what})" for where, what in rows[:_MOST]]
+        if len(rows) > _MOST:
+            problems.append(f"{rule}: and more")
+    return problems

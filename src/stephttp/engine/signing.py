@@ -1,0 +1,51 @@
+"""Which bytes of a re-entry are signed: what its SDK will verify (PROTOCOL 2.3). Pure.
+
+run of               bytes
+Go                   none at all, whatever the body is
+JS, POST and PUT     the canonical form (RFC 8785) of a JSON body; other bodies as they are
+JS, other methods    none at all
+others               the body as it is
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import rfc8785
+
+from stephttp.engine.models import Call
+
+_GO_EVENT = "http/run.started"
+_JS = "inngest-js:"
+_JS_READS_BODY = ("POST", "PUT")
+_EXACT = 2**53 - 1
+"""Integers beyond are not exact in JavaScript."""
+
+
+def signed_bytes(call: Call) -> bytes:
+    """The bytes that the signature of `call` covers; see the table on top."""
+    if call.event_name == _GO_EVENT:
+        return b""
+    if call.sdk.startswith(_JS):
+        return canonical(call.body) if call.method.upper() in _JS_READS_BODY else b""
+    return call.body
+
+
+def canonical(body: bytes) -> bytes:
+    """`body` as JavaScript hashes it; bytes that are no JSON stay as they are."""
+    try:
+        value = json.loads(body, parse_int=_number, parse_constant=_refuse)
+        # A text is hashed itself, without its quotes.
+        return value.encode() if isinstance(value, str) else rfc8785.dumps(value)
+    except (ValueError, RecursionError):
+        return body
+
+
+def _number(text: str) -> int | float:
+    number = int(text)
+    return number if abs(number) <= _EXACT else float(number)
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")

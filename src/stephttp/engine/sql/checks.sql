@@ -1,0 +1,57 @@
+-- The rules of schema.sql, each as a query for what breaks it: where (a run, with a step), and
+-- what was found there. `stephttp check-db` runs them, and so does the tests' harness.
+
+-- name: an async run has at least one timer
+SELECT run_id, status FROM runs
+WHERE status = 'async' AND NOT EXISTS (SELECT 1 FROM timers WHERE timers.run_id = runs.run_id)
+
+-- name: only async runs have timers, but for the lease of a sync one
+SELECT timers.run_id || ' ' || step_id, coalesce(runs.status, 'no such run')
+FROM timers LEFT JOIN runs USING (run_id)
+WHERE (runs.status IS NOT 'async' OR timers.kind IN ('lease', 'orphan'))
+      AND (runs.status IS NOT 'sync' OR timers.step_id <> '@lease'
+           OR timers.kind NOT IN ('lease', 'orphan'))
+
+
+-- name: an idempotency key belongs to a run
+SELECT hex(key), 'no such run' FROM idempotency
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = idempotency.run_id)
+
+-- name: a step belongs to a run
+SELECT run_id || ' ' || step_id, 'no such run' FROM steps
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = steps.run_id)
+
+-- name: a timer of a step belongs to a step that is not over (over, if it is a wake)
+SELECT timers.run_id || ' ' || timers.step_id,
+       timers.kind || CASE WHEN steps.step_id IS NULL THEN ': no such step' ELSE ': memo' END
+FROM timers LEFT JOIN steps USING (run_id, step_id)
+WHERE timers.step_id NOT IN ('', '@lease')
+      AND (steps.step_id IS NULL OR (steps.memo IS NULL) = (timers.kind = 'wake'))
+
+-- name: a run has an end exactly if it has ended
+SELECT run_id, status FROM runs
+WHERE (ended_ms IS NULL) <> (status IN ('sync', 'async'))
+
+-- name: a run counts its steps
+SELECT run_id, step_count || ' counted, ' || found || ' found' FROM (
+    SELECT run_id, step_count,
+           (SELECT count(*) FROM steps WHERE steps.run_id = runs.run_id) AS found
+    FROM runs)
+WHERE step_count <> found
+
+-- name: memos and errors of steps are JSON
+SELECT run_id || ' ' || step_id, 'memo or error' FROM steps
+WHERE NOT (json_valid(CAST(coalesce(memo, 'null') AS TEXT))
+           AND json_valid(CAST(coalesce(error, 'null') AS TEXT)))
+
+-- name: errors and heads of runs are JSON
+SELECT run_id, 'error or head' FROM runs
+WHERE NOT (json_valid(CAST(coalesce(error, 'null') AS TEXT))
+           AND json_valid(CAST(coalesce(head, 'null') AS TEXT)))
+
+-- name: a run of another status than failed has no error
+SELECT run_id, status FROM runs WHERE error IS NOT NULL AND status <> 'failed'
+
+-- name: there is a secret of 32 bytes
+SELECT 'meta', count(*) FROM meta WHERE key = 'secret' AND length(value) = 32
+HAVING count(*) <> 1

@@ -1,0 +1,102 @@
+"""The real TypeScript SDK beside a real engine: two processes, and a client between them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Generator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.acceptance.processes import ROOT, STEPHTTP, Process
+
+APP = ROOT / "conformance" / "typescript"
+_INSTALL_DEADLINE = 150
+_WAIT = 60.0
+_KEYS = count(1)
+
+
+class Peer:
+    """The app of `conformance/typescript`, and the engine that it talks to.
+
+    Args:
+        app: the app's address.
+        engine: the engine's address.
+        key: names this test's runs to the app.
+    """
+
+    def __init__(self, app: str, engine: str, key: str) -> None:
+        self.app = app
+        self.engine = engine
+        self.key = key
+        self.http = httpx2.Client(timeout=_WAIT)
+
+    def get(self, path: str, **query: str) -> httpx2.Response:
+        """Ask an endpoint, as a user would; redirects are not followed."""
+        return self.http.get(f"{self.app}{path}", params={"key": self.key, **query})
+
+    def outcome(self, path: str, **query: str) -> httpx2.Response:
+        """The final answer of an endpoint that goes async, from where it redirects to."""
+        response = self.get(path, **query)
+        assert response.status_code == 302, response.text
+        location = response.headers["location"]
+        assert location.startswith(f"{self.engine}/v1/http/runs/"), location
+        return self.http.get(location)
+
+    def counts(self) -> dict[str, int]:
+        """How often the handler and each of the steps ran in this test."""
+        counts: dict[str, int] = self.http.get(
+            f"{self.app}/counts", params={"key": self.key}
+        ).json()
+        return counts
+
+    def run(self, response: httpx2.Response) -> dict[str, Any]:
+        """What the engine tells of the run that an answer belongs to."""
+        location = httpx2.URL(response.headers.get("location") or str(response.url))
+        run_id = location.params.get("runId") or location.path.split("/")[4]
+        data: dict[str, Any] = self.http.get(f"{self.engine}/v1/runs/{run_id}").json()["data"]
+        return data
+
+    def last_run(self, slug: str) -> dict[str, Any]:
+        """The newest run of an endpoint."""
+        runs = self.http.get(f"{self.engine}/v1/runs", params={"limit": "100"}).json()["data"]
+        newest: dict[str, Any] = next(run for run in runs if run["function"] == slug)
+        return newest
+
+
+@pytest.fixture(scope="session")
+def typescript_app() -> Path:
+    """The app with npm's packages installed. Installing needs a registry."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        if os.environ.get("CI"):
+            pytest.fail("the conformance tests need node and npm")
+        pytest.skip("no node or npm here; with CI set this is a failure")
+    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+    installed = subprocess.run(
+        command, cwd=APP, capture_output=True, text=True, timeout=_INSTALL_DEADLINE, check=False
+    )
+    if installed.returncode:
+        pytest.fail(f"npm install failed:\n{installed.stdout}{installed.stderr}")
+    return APP
+
+
+@pytest.fixture(scope="module")
+def processes(typescript_app: Path) -> Generator[tuple[str, str]]:
+    """`stephttp dev` with the app beside it; the addresses of app and engine."""
+    command = [*STEPHTTP, "dev", "--port", "0", "--", "node", str(typescript_app / "app.mjs")]
+    with Process(command) as dev:
+        engine = dev.wait_for(r"engine ready on (http://\S+)")[1]
+        yield dev.wait_for(r"listening on (http://\S+)")[1], engine
+
+
+@pytest.fixture
+def peer(processes: tuple[str, str]) -> Generator[Peer]:
+    """App and engine, for one test."""
+    made = Peer(*processes, key=f"k{next(_KEYS)}")
+    with made.http:
+        yield made

@@ -1,0 +1,108 @@
+"""`check-db`: a whole database passes, and every broken rule is found."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from stephttp.engine import database
+from stephttp.engine.checkdb import check_file
+from stephttp.engine.sql import CHECKS
+from stephttp.errors import ConfigurationError
+
+from .support import DONE, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world
+
+BREAKS = {
+    "an async run has at least one timer": f"DELETE FROM timers WHERE run_id = '{RUN}'",
+    "an idempotency key belongs to a run": (
+        "INSERT INTO idempotency VALUES (x'00', x'00', 'nobody', 1)"
+    ),
+    "only async runs have timers, but for the lease of a sync one": "INSERT INTO timers "
+    "(run_id, step_id, kind, due_ms, job_id, attempt, unreached) "
+    "VALUES ('nobody', '', 'resume', 1, '', 0, 0)",
+    "a step belongs to a run": "UPDATE steps SET run_id = 'nobody' "
+    f"WHERE run_id = '{OTHER}' AND step_id = '{A}'",
+    "a timer of a step belongs to a step that is not over (over, if it is a wake)": ""
+    "UPDATE steps SET memo = x'6e756c6c' "
+    f"WHERE step_id = '{Z}'",
+    "a run has an end exactly if it has ended": f"UPDATE runs SET ended_ms = 1 "
+    f"WHERE run_id = '{RUN}'",
+    "a run counts its steps": "UPDATE runs SET step_count = 7",
+    "memos and errors of steps are JSON": f"UPDATE steps SET memo = x'7b' WHERE step_id = '{A}'",
+    "errors and heads of runs are JSON": "UPDATE runs SET head = x'ff'",
+    "a run of another status than failed has no error": "UPDATE runs SET error = x'7b7d'",
+    "there is a secret of 32 bytes": "UPDATE meta SET value = x'00' WHERE key = 'secret'",
+}
+
+
+async def make(path: Path) -> None:
+    """A database with a run that sleeps and retries a step, and one that has ended."""
+    async with world(path=path, script=[answer([DONE])]) as w:
+        await w.post(step(), sleep(), step_error(B), retries=3)
+        await w.post(step(), sleep(text="500ms"), run_id=OTHER)
+        await w.after(0.5)
+
+
+async def test_a_whole_database(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    await make(path)
+    report = check_file(str(path))
+    assert report.problems == ()
+    assert report.version == database.newest_version()
+    assert sum(report.runs.values()) == 2
+
+
+def test_every_rule_is_tested() -> None:
+    assert set(BREAKS) == set(CHECKS)
+
+
+@pytest.mark.parametrize("rule", BREAKS)
+async def test_what_breaks_a_rule_is_found(tmp_path: Path, rule: str) -> None:
+    path = tmp_path / "db"
+    await make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(BREAKS[rule])
+        connection.commit()
+    problems = check_file(str(path)).problems
+    assert any(problem.startswith(f"{rule}: ") for problem in problems), problems
+
+
+async def test_a_damaged_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    await make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'runs_by_end'"
+        ).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+    problems = check_file(str(path)).problems
+    assert problems
+    assert problems[0].startswith("integrity: ")
+
+
+async def test_it_reads_what_an_engine_works_with(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with world(path=path) as w:
+        await w.post(sleep())
+        assert check_file(str(path)).runs == {"async": 1}
+
+
+def test_what_cannot_be_checked(tmp_path: Path) -> None:
+    for path, content in ((tmp_path / "none", None), (tmp_path / "empty", b"")):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ConfigurationError):
+            check_file(str(path))
+    newer = tmp_path / "newer"
+    database.open_for_writing(str(newer), ["CREATE TABLE t (x);"]).close()
+    with pytest.raises(ConfigurationError, match="newer version"):
+        check_file(str(newer))
+    text = tmp_path / "text"
+    text.write_text("dear diary, " * 1000)
+    assert check_file(str(text)).problems == ("integrity: file is not a database",)

@@ -1,0 +1,245 @@
+"""The database file: made, locked, private, migrated, refused."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from stephttp.engine import database, sql
+from stephttp.engine.lock import FileLock
+from stephttp.engine.store import Store
+from stephttp.errors import ConfigurationError
+
+ADD_COLUMN = """
+-- A comment; with a semicolon.
+ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT 'a;b';
+CREATE TABLE notes (run_id TEXT PRIMARY KEY, text TEXT) STRICT;
+"""
+ADD_TRIGGER = """
+CREATE TRIGGER noted AFTER UPDATE ON runs BEGIN
+    INSERT OR REPLACE INTO notes VALUES (new.run_id, new.note);
+    DELETE FROM notes WHERE text = '';
+END;
+INSERT INTO notes VALUES ('r', 'from the migration')
+"""
+BROKEN = """
+CREATE TABLE half (x INTEGER) STRICT;
+DELETE FROM meta WHERE key = 'secret';
+INSERT INTO no_such_table VALUES (1);
+"""
+
+
+def make(path: Path, *migrations: str) -> None:
+    database.open_for_writing(str(path), migrations).close()
+
+
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def found_version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return database.version(connection, str(path))
+
+
+def test_a_new_database_has_the_newest_version(tmp_path: Path) -> None:
+    make(tmp_path / "db")
+    assert found_version(tmp_path / "db") == database.newest_version() == 1 + len(sql.MIGRATIONS)
+
+
+def test_migrations_run_in_order_and_once(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    make(path)
+    make(path, ADD_COLUMN, ADD_TRIGGER)
+    assert found_version(path) == 3
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM notes").fetchall() == [("r", "from the migration")]
+        (trigger,) = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchone()
+        assert trigger.endswith("END")
+    before = dump(path)
+    make(path, ADD_COLUMN, ADD_TRIGGER)
+    assert dump(path) == before
+
+
+def test_a_migration_starts_where_the_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    make(path)
+    make(path, ADD_COLUMN)
+    # The first one would fail if it ran again.
+    make(path, ADD_COLUMN, ADD_TRIGGER)
+    assert found_version(path) == 3
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    make(path)
+    before = dump(path)
+    with pytest.raises(ConfigurationError, match=r"schema 3 failed, .*no_such_table") as raised:
+        make(path, ADD_COLUMN, BROKEN)
+    assert repr(str(path)) in str(raised.value)
+    assert dump(path) == before
+    assert found_version(path) == 1
+    make(path, ADD_COLUMN, ADD_TRIGGER)
+    assert found_version(path) == 3
+
+
+def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    make(path, ADD_COLUMN)
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"newer version of stephttp \(schema 2, this"):
+        make(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("statements", "complaint"),
+    [
+        (["CREATE TABLE t (x)"], "not one of stephttp"),
+        (["CREATE TABLE meta (key, value)"], "not one of stephttp"),
+        (["CREATE TABLE meta (key, value)", "CREATE TABLE runs (x)"], "does not tell the version"),
+    ],
+)
+def test_a_database_of_others_is_not_changed(
+    tmp_path: Path, statements: list[str], complaint: str
+) -> None:
+    path = tmp_path / "db"
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match=complaint):
+        make(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["db"]
+
+
+async def test_a_lost_secret_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'secret'")
+        connection.commit()
+    with pytest.raises(ConfigurationError, match="lost its secret"):
+        await Store(str(path)).open()
+
+
+def test_numbers_of_migrations_have_no_gaps() -> None:
+    assert sql.numbered(["README.md", "0003_b.sql", "0002_a.sql"]) == ["0002_a.sql", "0003_b.sql"]
+    for names in (["0001_a.sql"], ["0002_a.sql", "0002_b.sql"], ["0002_a.sql", "0004_b.sql"]):
+        with pytest.raises(ValueError, match="should have the number"):
+            sql.numbered(names)
+
+
+def test_migrated_files_are_like_new_ones(tmp_path: Path) -> None:
+    """Every released schema is kept in `data`, and becomes the present one. None is, so far."""
+    for version in range(1, database.newest_version()):
+        (tmp_path / str(version)).mkdir()
+        check_migration(tmp_path / str(version), version)
+
+
+def check_migration(tmp_path: Path, version: int) -> None:
+    released = Path(__file__).parent / "data" / f"schema-{version}.sql"
+    path = tmp_path / "old"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(released.read_text())
+        connection.execute(
+            "INSERT INTO meta VALUES ('schema_version', ?)", (str(version).encode(),)
+        )
+        connection.commit()
+    make(path, *sql.MIGRATIONS)
+    make(tmp_path / "new", *sql.MIGRATIONS)
+
+    def schema(file: Path) -> set[tuple[str, str, str]]:
+        with closing(sqlite3.connect(file)) as connection:
+            return set(
+                connection.execute(
+                    "SELECT master.name, columns.name, columns.type || columns.pk FROM "
+                    "sqlite_master AS master, pragma_table_info(master.name) AS columns"
+                )
+            )
+
+    assert schema(path) == schema(tmp_path / "new")
+
+
+def test_statements_are_told_apart() -> None:
+    script = "-- one; two\nSELECT ';';\nSELECT 2;\n\n-- the end\n"
+    assert [text.strip() for text in sql.statements(script)] == [
+        "-- one; two\nSELECT ';';",
+        "SELECT 2;",
+    ]
+
+
+def test_what_others_could_read_becomes_private(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    make(path)
+    os.chmod(path, 0o644)
+    make(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_one_engine_for_each_file(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    first = Store(str(path))
+    await first.open()
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    for name in (path, link):
+        with pytest.raises(
+            ConfigurationError, match=rf"another engine \(process {os.getpid()}\) works with"
+        ):
+            await Store(str(name)).open()
+    # The refused ones have not disturbed it.
+    await first.write(lambda connection: connection.execute("DELETE FROM timers").rowcount)
+    await first.close()
+    again = Store(str(path))
+    await again.open()
+    await again.close()
+
+
+async def test_a_store_that_cannot_open_gives_the_lock_back(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    path.write_bytes(b"no database" * 100)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="cannot open the database"):
+            await Store(str(path)).open()
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    path = str(tmp_path / "db")
+    code = (
+        "import sys, signal\nfrom stephttp.engine.lock import FileLock\n"
+        "FileLock(sys.argv[1]).acquire()\nprint('held', flush=True)\nsignal.pause()"
+    )
+    # `FileLock` keeps a descriptor, not an object that closes it: it lives as long as the process.
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ConfigurationError, match=f"process {holder.pid}"):
+            FileLock(path).acquire()
+        holder.kill()
+        holder.wait()
+    lock = FileLock(path)
+    lock.acquire()
+    lock.release()
+
+
+async def test_files_beside_the_database_are_private(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "db"))
+    await store.open()
+    await store.write(lambda connection: connection.execute("DELETE FROM timers").rowcount)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in Path(tmp_path).iterdir()}  # noqa: ASYNC240
+    assert modes == dict.fromkeys(("db", "db-wal", "db-shm", "db-lock"), 0o600)
+    await store.close()
