@@ -17,6 +17,7 @@ from stephttp._client.endpoints import (
     RunEvent,
 )
 from stephttp._core.adapters import AIAdapter, ModelAdapter
+from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request, Response
 from stephttp._core.ops import ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import (
@@ -68,6 +69,7 @@ __all__ = [
     "CannotWaitError",
     "CheckpointNewRunRequest",
     "CheckpointRun",
+    "Checkpointing",
     "ConfigurationError",
     "ErrorInfo",
     "Event",

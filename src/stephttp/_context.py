@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stephttp._core import codec
+from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run, State, Step, Verdict, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
@@ -40,6 +42,8 @@ _branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
 
+Claim = Callable[[], Awaitable[bool]]
+
 SETTLE_TICKS = 16
 """Turns of the event loop after which code that only passes results on (gather, task groups,
 nested in each other) has come to its next step: each level of nesting takes two or three."""
@@ -59,22 +63,32 @@ class RunScope:
         "_ended_by_us",
         "_lock",
         "_loop",
-        "_on_record",
         "_parked",
         "_quiet",
         "_settling",
         "_task",
         "_thread",
+        "checkpointing",
+        "claim",
+        "claimer",
         "configured",
+        "deadline_ns",
         "fn_id",
         "now_ns",
+        "on_first_step",
+        "on_record",
         "provider",
         "request",
         "run",
+        "started_ns",
     )
 
     def __init__(
-        self, run: Run, now_ns: Callable[[], int], on_record: Callable[[], None] | None = None
+        self,
+        run: Run,
+        now_ns: Callable[[], int],
+        on_record: Callable[[], None] | None = None,
+        checkpointing: Checkpointing = Checkpointing.performant,
     ) -> None:
         self.run = run
         self.now_ns = now_ns
@@ -84,7 +98,17 @@ class RunScope:
         """What tells the request from others; see `enter`."""
         self.fn_id = ""
         self.configured = False
-        self._on_record = on_record
+        self.checkpointing = checkpointing
+        self.on_record = on_record
+        self.on_first_step: Callable[[], None] | None = None
+        """Called on the event loop, once, when the body of a first step is about to run."""
+        self.claim: Claim | None = None
+        """What has to be settled before the first step: whether this run is to answer at all."""
+        self.claimer: Callable[[str], Awaitable[bool]] | None = None
+        """Claims an idempotency key; `None` where that was done before."""
+        self.started_ns = now_ns()
+        self.deadline_ns: int | None = None
+        self.limit(checkpointing.max_runtime)
         self._lock = threading.Lock()  # `def` routes run their steps in worker threads
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -100,8 +124,13 @@ class RunScope:
     def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
         self._refuse(step_id)
+        if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
+            self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id, options.retries)
+        if self.on_first_step is not None and step.verdict is Verdict.EXECUTE:
+            hook, self.on_first_step = self.on_first_step, None
+            self._on_loop(hook)
         type_ = options.output_type
         return StepCall(self, step, codec.return_annotation(handler) if type_ is Any else type_)
 
@@ -184,12 +213,39 @@ class RunScope:
 
     def recorded(self) -> None:
         """A step's end was recorded: pass it on, and see whether the handler can still progress."""
-        if self._on_record is None and not self.run.suspended:
-            return
+        if self.on_record is not None or self.run.suspended:
+            self._on_loop(self._after_record)
+
+    def limit(self, max_runtime: timedelta | None) -> None:
+        """Let the server go on after so long, counted from the start of this call."""
+        self.deadline_ns = (
+            None
+            if max_runtime is None
+            else self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
+        )
+
+    async def settle_claim(self) -> bool:
+        """Settle `claim`, once; whether this run goes on. If not, the caller has to wait."""
+        if self.claim is None or await self.claim():
+            self.claim = None
+            return True
+        self.run.give_way()
+        return False
+
+    def settle_claim_blocking(self) -> bool:
+        """The same for handlers in threads."""
         if threading.get_ident() == self._thread:
-            self._after_record()
+            raise UsageError(
+                "a blocking step tool on the event loop cannot wait for an idempotency key; use "
+                "the tools of stephttp.step in `async def` handlers"
+            )
+        return asyncio.run_coroutine_threadsafe(self.settle_claim(), self._loop).result()
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        if threading.get_ident() == self._thread:
+            call()
         else:
-            self._loop.call_soon_threadsafe(self._after_record)
+            self._loop.call_soon_threadsafe(call)
 
     def close(self, error: BaseException | None) -> bool:
         """The handler has ended, with or without `error`: release whatever is still parked.
@@ -219,8 +275,8 @@ class RunScope:
             await self._quiet
 
     def _after_record(self) -> None:
-        if self._on_record is not None:
-            self._on_record()
+        if self.on_record is not None:
+            self.on_record()
         if self._quiet is not None and self.run.settled and not self._quiet.done():
             self._quiet.set_result(None)
         self._settle()

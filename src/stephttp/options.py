@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from stephttp._core import capsule
+from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.messages import Request
 from stephttp._core.responses import (
     AsyncResponse,
     AsyncResponseCustom,
@@ -64,6 +66,10 @@ class Settings:
     """Where this API serves the results of its runs; empty: the server does."""
     track_all_endpoints: bool = False
     default_async_response: AsyncResponse = DEFAULT_ASYNC_RESPONSE
+    checkpointing: Checkpointing = Checkpointing.performant
+    idempotency_header: str = ""
+    """Lower case; empty: no header is looked at."""
+    idempotency: Callable[[Request], str | None] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -120,6 +126,9 @@ def resolve(
     trusted_proxies: Iterable[str] = (),
     track_all_endpoints: bool = False,
     default_async_response: AsyncResponse | None = None,
+    checkpointing: Checkpointing = Checkpointing.performant,
+    idempotency_header: str | None = None,
+    idempotency: Callable[[Request], str | None] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Fill in what was not given from the `INNGEST_*` variables.
@@ -138,6 +147,15 @@ def resolve(
     origin = _origin("domain", _with_scheme(domain))
     if serve_origin:
         origin = _origin("serve_origin", _with_scheme(serve_origin))
+    if idempotency_header is not None and not _TOKEN.fullmatch(idempotency_header):
+        raise ConfigurationError(
+            f"idempotency_header: {idempotency_header!r} is not a header name such as "
+            "'Idempotency-Key'"
+        )
+    if idempotency_header is not None and idempotency is not None:
+        raise ConfigurationError(
+            "idempotency_header and idempotency are two ways to find a key; give one of them"
+        )
     settings = Settings(
         domain=origin,
         base_url=_origin("base_url", base_url),
@@ -155,6 +173,9 @@ def resolve(
         default_async_response=check_async_response(
             "default_async_response", default_async_response or DEFAULT_ASYNC_RESPONSE
         ),
+        checkpointing=checkpointing,
+        idempotency_header=(idempotency_header or "").lower(),
+        idempotency=idempotency,
     )
     for key in settings.keys:
         try:

@@ -9,22 +9,29 @@ import os
 import random
 import time
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ulid import ULID
 
 from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
 from stephttp._client.flow import Call, Keys
+from stephttp._client.idempotency import scope_of
+from stephttp._client.journal import Journal
+from stephttp._client.leases import Leases
 from stephttp._client.lifecycle import Lifecycle
-from stephttp._client.outbox import Outbox
+from stephttp._client.outbox import Item, Outbox, Parcel
 from stephttp._client.sealing import Sealer
 from stephttp._context import current_run
+from stephttp._core.checkpointing import Checkpointing, check_duration
+from stephttp._core.messages import Request
 from stephttp._core.responses import AsyncResponse, FnOpts
 from stephttp._core.run import Run, check_retries
-from stephttp.errors import UsageError
+from stephttp.errors import APIStatusError, UsageError
 from stephttp.options import MAX_BODY_BYTES, Settings, SetupOpts, check_async_response, resolve
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that a shutting-down application waits for its finished runs to be delivered."""
 
@@ -56,6 +64,9 @@ def setup(
     serve_origin: str | None = None,
     trusted_proxies: Iterable[str] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
+    checkpointing: Checkpointing = Checkpointing.performant,
+    idempotency_header: str | None = None,
+    idempotency: Callable[[Request], str | None] | None = None,
 ) -> Provider:
     """Configure durable endpoints for one API.
 
@@ -87,6 +98,16 @@ def setup(
             `X-Forwarded-For`, `-Host` and `-Proto` are believed.
         max_body_bytes: the largest request body (bytes) of a run that may wait, and the largest
             response body that is kept with a finished run.
+        checkpointing: when steps are sent while the request is still being answered; see
+            `Checkpointing`. `configure` changes it for one request.
+        idempotency_header: name of a request header, usually `Idempotency-Key`. Of the POST, PUT,
+            PATCH and DELETE requests of one caller (told by `Authorization`) that carry the same
+            value, the first is executed, and the others get its answer; one that differs in
+            method, path, query or body gets 422. Keys are forgotten after 24 hours. Costs a call
+            of the engine before the handler; needs the stephttp engine.
+        idempotency: instead of a header, a function of the request (its body is not there yet)
+            that returns the key, or `None` for a request without one. Its keys are not told
+            apart by caller: let them hold who it is.
 
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
@@ -115,6 +136,9 @@ def setup(
             trusted_proxies=trusted_proxies,
             track_all_endpoints=track_all_endpoints,
             default_async_response=default_async_response,
+            checkpointing=checkpointing,
+            idempotency_header=idempotency_header,
+            idempotency=idempotency,
         )
     )
 
@@ -124,7 +148,8 @@ class Provider:
 
     Args:
         settings: resolved settings.
-        transport: carries API calls instead of the network.
+        transport: carries API calls instead of the network. Leases are then renewed by
+            `renew_leases` only, and not by a thread.
         sync_transport: the same for blocking callers.
         now_ns: the clock, nanoseconds since the epoch.
         pause: waits for so many seconds.
@@ -156,7 +181,8 @@ class Provider:
         )
         self._sync_driver = SyncDriver(settings.base_url, transport=sync_transport, headers=headers)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.outbox = Outbox(self._deliver, pause=pause)
+        self.outbox = Outbox(self._deliver, batches=self._batches, pause=pause)
+        self.leases = Leases(self._renew if transport is None else None)
         self._reentries: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def asgi(self, app: ASGIApp) -> ASGIMiddleware:
@@ -266,6 +292,7 @@ class Provider:
             What `wait` returned.
         """
         delivered = await self.wait(timeout)
+        self.leases.close()
         await self._driver.aclose()
         self._sync_driver.close()
         return delivered
@@ -310,8 +337,62 @@ class Provider:
             if users > 1:
                 self._reentries[run_id] = lock, users - 1
 
-    async def _deliver(self, checkpoint: bytes) -> None:
-        await self._driver.run(self.lifecycle.deliver(checkpoint))
+    def journal(
+        self,
+        run: Run,
+        request: Callable[[], Request | None],
+        fn_id: Callable[[], str],
+        mode: Checkpointing,
+    ) -> Journal:
+        """What tells the server of a run while its request is being answered."""
+        return Journal(
+            run,
+            request,
+            fn_id,
+            mode,
+            lifecycle=self.lifecycle,
+            outbox=self.outbox,
+            leases=self.leases,
+            later=asyncio.get_running_loop().call_later,
+        )
+
+    def idempotency_key(self, request: Request) -> tuple[str, str] | None:
+        """The idempotency key of a request, and its scope; `None` if it has none."""
+        settings = self.settings
+        if settings.idempotency is not None:
+            key = settings.idempotency(request)
+            return (key, scope_of(settings.domain, "")) if key else None
+        if not settings.idempotency_header or request.method in _SAFE_METHODS:
+            return None
+        key = request.header(settings.idempotency_header.encode())
+        whose = request.header(b"authorization")
+        return (key, scope_of(settings.domain, "", whose)) if key else None
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a request may have an idempotency key before its handler runs."""
+        return bool(self.settings.idempotency_header or self.settings.idempotency)
+
+    async def renew_leases(self) -> None:
+        """Renew all leases now. With the network, a thread does that by itself.
+
+        Raises:
+            APIError: they could not be renewed.
+        """
+        for length_ms, run_ids in self.leases.batches().items():
+            self.leases.drop(await self.drive(self.lifecycle.renew(run_ids, length_ms)))
+
+    def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
+        return self._sync_driver.run(self.lifecycle.renew(run_ids, length_ms))
+
+    def _batches(self) -> bool | None:
+        keys = self.lifecycle.keys
+        return None if keys.features is None else keys.supports("batch")
+
+    async def _deliver(
+        self, batch: Sequence[tuple[Item, Parcel]]
+    ) -> Sequence[APIStatusError | None]:
+        return await self._driver.run(self.lifecycle.deliver(batch))
 
 
 def configure(
@@ -323,6 +404,9 @@ def configure(
     omit_request_body: bool | None = None,
     omit_response_body: bool | None = None,
     async_response: AsyncResponse | None = None,
+    idempotency: str | None = None,
+    max_runtime: timedelta | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> None:
     """Set options of the current endpoint. Call it once, before the first step.
 
@@ -339,11 +423,20 @@ def configure(
         omit_response_body: keep the response's body out of the record of a run that ends without
             waiting; see `update_omit_response_body`.
         async_response: what the caller gets when the request goes async.
+        idempotency: a key of this endpoint: of the requests that give the same one, the first
+            runs its steps, and the others get its answer (422 if they differ in method, path,
+            query or body). Settled when the first step is met, by a call of the engine. The key
+            is not told apart by caller: let it hold who it is. See `setup(idempotency_header=)`.
+        max_runtime: after this time the next step is left to a new call by the server, and the
+            caller is redirected to the result. Overrides that of `checkpointing`.
+        checkpointing: when steps are sent while the request is still being answered; overrides
+            that of `setup`.
 
     Raises:
         ValueError: a value is out of range.
-        ConfigurationError: `async_response` is none.
+        ConfigurationError: `async_response` is none, or `max_runtime` is not positive.
     """
+    check_duration("max_runtime", max_runtime)
     given = _given(id, retries, omit_request_body, omit_response_body, async_response)
     if opts is not None:
         whole = _given(
@@ -364,6 +457,13 @@ def configure(
         )
     scope.configured = True
     _apply(given)
+    if checkpointing is not None:
+        scope.checkpointing = checkpointing
+        scope.limit(checkpointing.max_runtime)
+    if max_runtime is not None:
+        scope.limit(max_runtime)
+    if idempotency and scope.claimer is not None:
+        scope.claim = partial(scope.claimer, idempotency)
 
 
 def update_omit_response_body(to: bool) -> None:

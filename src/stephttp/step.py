@@ -10,7 +10,7 @@ from inspect import isawaitable
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from stephttp._client.events import check
-from stephttp._context import StepCall, StepOptions, current_run, run_scope
+from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, FetchResponse, Signal
@@ -248,6 +248,7 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
     """
     checked = check(step_id, events)
     scope = run_scope("send_event")
+    await _claimed(scope)
     call = scope.meet(step_id, send_event, _EVENT_IDS)
     sent: list[str] = await _finish(call, lambda: scope.drive(call.send(checked)))
     return sent
@@ -468,6 +469,7 @@ async def _run(
     scope = current_run.get()
     if scope is None:
         return await _call(partial(handler, *args, **kwargs))
+    await _claimed(scope)
     call = scope.meet(step_id, handler, settings)
     return await _finish(call, partial(handler, *args, **kwargs))
 
@@ -482,10 +484,18 @@ async def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
 
 
 async def _wait(tool: str, wait: waits.Wait) -> Any:
-    call = run_scope(tool).wait(wait)
+    scope = run_scope(tool)
+    await _claimed(scope)
+    call = scope.wait(wait)
     if call.suspended:
         await call.scope.park()
     return call.result()
+
+
+async def _claimed(scope: RunScope) -> None:
+    """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
+    if scope.claim is not None and not await scope.settle_claim():
+        await scope.park()
 
 
 async def _call(body: Callable[[], Any]) -> Any:

@@ -144,6 +144,7 @@ class step:
         """Send one or many events, once; see `stephttp.step.send_event`."""
         checked = check(step_id, events)
         scope = run_scope("send_event")
+        _claimed(scope, step_id)
         call = scope.meet(step_id, check, _EVENT_IDS)
         sent: list[str] = _finish(call, lambda: scope.block(call.send(checked)))
         return sent
@@ -282,6 +283,7 @@ def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
     scope = current_run.get()
     if scope is None:
         return body()
+    _claimed(scope, step_id)
     return _finish(scope.meet(step_id, body.func, settings), body)
 
 
@@ -295,7 +297,15 @@ def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
 
 
 def _wait(tool: str, wait: waits.Wait) -> Any:
-    call = run_scope(tool).wait(wait)
+    scope = run_scope(tool)
+    _claimed(scope, wait.step_id)
+    call = scope.wait(wait)
     if call.suspended:
         raise call.leave()
     return call.result()
+
+
+def _claimed(scope: RunScope, step_id: str) -> None:
+    """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
+    if scope.claim is not None and not scope.settle_claim_blocking():
+        raise scope.leave(f"step {step_id!r}")

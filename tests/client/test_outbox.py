@@ -1,11 +1,25 @@
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from stephttp._client.outbox import AWAY_PAUSE, WORKERS, Outbox
+from stephttp._client.outbox import (
+    AWAY_PAUSE,
+    BATCH_BYTES,
+    BATCH_ITEMS,
+    LINGER,
+    WORKERS,
+    Item,
+    Outbox,
+    Parcel,
+)
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
+
+
+def item(body: bytes = b"a") -> Item:
+    return Item(Parcel("/", body))
 
 
 class Server:
@@ -13,51 +27,171 @@ class Server:
 
     def __init__(self) -> None:
         self.taken: list[bytes] = []
+        self.sizes: list[int] = []
         self.problem: APIError | None = None
+        self.bad: dict[bytes, APIStatusError] = {}
         self.open = asyncio.Event()
         self.open.set()
         self.pauses: list[float] = []
         self.busy = self.most = 0
 
-    async def deliver(self, item: bytes) -> None:
+    async def deliver(
+        self, batch: Sequence[tuple[Item, Parcel]]
+    ) -> Sequence[APIStatusError | None]:
         self.busy += 1
         self.most = max(self.most, self.busy)
         try:
+            await asyncio.sleep(0)
             await self.open.wait()
         finally:
             self.busy -= 1
+        self.sizes.append(len(batch))
         if self.problem is not None:
             raise self.problem
-        self.taken.append(item)
+        bodies = [parcel.body for _, parcel in batch]
+        if len(bodies) == 1 and bodies[0] in self.bad:
+            raise self.bad[bodies[0]]
+        self.taken += [body for body in bodies if body not in self.bad]
+        return [self.bad.get(body) for body in bodies]
 
     async def pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
+        if seconds != LINGER:
+            self.pauses.append(seconds)
         if len(self.pauses) == 3:
             self.problem = None  # back again
         await asyncio.sleep(0)
 
 
-async def test_everything_is_delivered_by_a_few_workers() -> None:
+def batching(server: Server, **more: Any) -> Outbox:
+    return Outbox(server.deliver, batches=lambda: True, pause=server.pause, **more)
+
+
+async def test_a_plain_server_gets_single_items_from_a_few_tasks() -> None:
     server = Server()
     outbox = Outbox(server.deliver)
     items = [str(n).encode() for n in range(100)]
-    assert [outbox.put(item) for item in items] == [True] * 100
+    assert [outbox.put(item(body)) for body in items] == [True] * 100
     assert outbox.depth == 100
     assert await outbox.wait()
     assert sorted(server.taken) == sorted(items)
-    assert server.most <= WORKERS
+    assert set(server.sizes) == {1}
+    assert 1 < server.most <= WORKERS
     assert outbox.depth == 0
 
 
-async def test_nothing_is_lost_while_the_server_is_away() -> None:
+async def test_a_server_that_takes_batches_gets_them_in_order_from_one_task() -> None:
+    server = Server()
+    outbox = batching(server)
+    bodies = [str(n).encode() for n in range(BATCH_ITEMS + 10)]
+    for body in bodies:
+        outbox.put(item(body))
+    assert await outbox.wait()
+    assert server.taken == bodies
+    assert server.sizes == [BATCH_ITEMS, 10]
+    assert server.most == 1
+
+
+async def test_the_first_delivery_is_a_single_one_and_batches_follow_what_it_told() -> None:
+    server = Server()
+    told: list[bool | None] = [None]
+    outbox = Outbox(server.deliver, batches=lambda: told[0], pause=server.pause)
+
+    async def deliver(
+        batch: Sequence[tuple[Item, Parcel]],
+    ) -> Sequence[APIStatusError | None]:
+        told[0] = True
+        return await server.deliver(batch)
+
+    outbox._deliver = deliver
+    for n in range(10):
+        outbox.put(item(str(n).encode()))
+    assert await outbox.wait()
+    assert server.sizes == [1, 9]
+
+
+async def test_a_batch_is_bounded_in_bytes() -> None:
+    server = Server()
+    outbox = batching(server)
+    third = b"x" * (BATCH_BYTES // 3)
+    for _ in range(5):
+        outbox.put(item(third))
+    too_large = b"y" * (BATCH_BYTES + 1)
+    outbox.put(item(too_large))
+    assert await outbox.wait()
+    assert server.sizes == [2, 2, 1, 1]
+    assert server.taken[-1] == too_large  # alone; the server says what it thinks of that
+
+
+async def test_nothing_is_left_behind_when_there_is_nothing_to_do() -> None:
+    before = asyncio.all_tasks()
+    server = Server()
+    outbox = batching(server)
+    outbox.put(item())
+    assert await outbox.wait()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("batches", [True, False])
+async def test_nothing_is_lost_while_the_server_is_away(batches: bool) -> None:
     server = Server()
     server.problem = APIConnectionError("refused")
-    outbox = Outbox(server.deliver, pause=server.pause)
-    outbox.put(b"a")
-    outbox.put(b"b")
+    outbox = Outbox(server.deliver, batches=lambda: batches, pause=server.pause)
+    outbox.put(item(b"a"))
+    outbox.put(item(b"b"))
     assert await outbox.wait()
     assert sorted(server.taken) == [b"a", b"b"]
     assert set(server.pauses) == {AWAY_PAUSE}
+
+
+async def test_one_bad_item_does_not_spoil_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.bad[b"bad"] = APIStatusError("no such op", 400)
+    outbox = batching(server)
+    for body in (b"a", b"bad", b"b"):
+        outbox.put(item(body))
+    assert await outbox.wait()
+    assert server.taken == [b"a", b"b"]
+    assert "refused a finished run: no such op" in caplog.text
+
+
+async def test_an_item_that_is_to_come_later_is_sent_again_before_those_after_it() -> None:
+    server = Server()
+    server.bad[b"later"] = APIStatusError("full", 503)
+    outbox = batching(server)
+    for body in (b"a", b"later"):
+        outbox.put(item(body))
+
+    async def again(seconds: float) -> None:
+        if server.sizes:
+            server.bad.clear()
+        await asyncio.sleep(0)
+
+    outbox._pause = again
+    assert await outbox.wait()
+    assert server.taken == [b"a", b"later"]
+
+
+async def test_a_batch_refused_as_a_whole_is_sent_item_by_item() -> None:
+    server = Server()
+    server.bad[b"huge"] = APIStatusError("too large", 413)
+
+    async def deliver(
+        batch: Sequence[tuple[Item, Parcel]],
+    ) -> Sequence[APIStatusError | None]:
+        if len(batch) > 1 and any(parcel.body == b"huge" for _, parcel in batch):
+            server.sizes.append(len(batch))
+            raise APIStatusError("too large", 413)
+        return await server.deliver(batch)
+
+    outbox = batching(server)
+    outbox._deliver = deliver
+    for body in (b"a", b"huge", b"b"):
+        outbox.put(item(body))
+    assert await outbox.wait()
+    assert server.taken == [b"a", b"b"]
+    assert server.sizes == [3, 1, 1, 1]
+    assert server.pauses == []
 
 
 async def test_what_the_server_refuses_for_good_is_dropped_and_logged(
@@ -66,7 +200,7 @@ async def test_what_the_server_refuses_for_good_is_dropped_and_logged(
     server = Server()
     server.problem = APIStatusError("no such op", 400)
     outbox = Outbox(server.deliver)
-    outbox.put(b"a")
+    outbox.put(item())
     assert await outbox.wait()
     assert server.taken == []
     assert "refused a finished run: no such op" in caplog.text
@@ -80,7 +214,7 @@ async def test_a_full_box_refuses_and_says_so_now_and_then(
     server.open.clear()
     outbox = Outbox(server.deliver, **limits)
     with caplog.at_level(logging.WARNING):
-        accepted = [outbox.put(b"xx") for _ in range(10)]
+        accepted = [outbox.put(item(b"xx")) for _ in range(10)]
     assert accepted == [True] * fits + [False] * (10 - fits)
     assert len(caplog.records) == 4  # the 1st, 2nd, 4th and 8th loss
     server.open.set()
@@ -92,7 +226,7 @@ async def test_waiting_gives_up_at_the_timeout_and_keeps_the_item() -> None:
     server = Server()
     server.open.clear()
     outbox = Outbox(server.deliver)
-    outbox.put(b"a")
+    outbox.put(item())
     assert not await outbox.wait(0)
     assert outbox.depth == 1
     server.open.set()
@@ -100,9 +234,45 @@ async def test_waiting_gives_up_at_the_timeout_and_keeps_the_item() -> None:
     assert server.taken == [b"a"]
 
 
+class News(Item):
+    """Something that has more to say when it was delivered."""
+
+    __slots__ = ("bodies",)
+
+    def __init__(self, *bodies: bytes) -> None:
+        super().__init__()
+        self.bodies = list(bodies)
+
+    def size(self) -> int:
+        return sum(map(len, self.bodies))
+
+    def take(self) -> Parcel | None:
+        return Parcel("/", self.bodies[0]) if self.bodies else None
+
+    def delivered(self, error: APIError | None) -> bool:
+        del self.bodies[0]
+        return bool(self.bodies)
+
+
+@pytest.mark.parametrize("batches", [True, False])
+async def test_what_has_more_to_say_is_sent_in_its_order(batches: bool) -> None:
+    server = Server()
+    outbox = Outbox(server.deliver, batches=lambda: batches, pause=server.pause)
+    news = News(b"1", b"2", b"3")
+    outbox.put(news)
+    assert outbox.put(news)  # it is there already
+    outbox.put(item())
+    assert outbox.depth == 2
+    assert await outbox.wait()
+    assert [body for body in server.taken if body != b"a"] == [b"1", b"2", b"3"]
+    assert (outbox.depth, outbox._bytes) == (0, 0)
+    outbox.put(News())  # nothing to say after all
+    assert await outbox.wait()
+
+
 def test_what_a_closed_loop_left_is_delivered_by_the_next() -> None:
     async def first(outbox: Outbox) -> None:
-        outbox.put(b"a")
+        outbox.put(item())
         await asyncio.sleep(0)
 
     async def second(server: Server, outbox: Outbox) -> None:
@@ -127,6 +297,6 @@ async def test_the_box_works_as_well_the_tenth_time_as_the_first() -> None:
     outbox = Outbox(server.deliver)
     for _ in range(10):
         for n in range(20):
-            assert outbox.put(str(n).encode())
+            assert outbox.put(item(str(n).encode()))
         assert await outbox.wait()
     assert len(server.taken) == 200

@@ -9,6 +9,7 @@ from stephttp import sync
 
 NAMES = [
     "AIAdapter",
+    "Checkpointing",
     "APIClient",
     "Event",
     "FetchResponse",

@@ -296,7 +296,9 @@ async def test_other_paths_and_methods() -> None:
         assert health.json() == {"status": 200, "message": "OK"}
         assert (await w.http.get("/dev")).json()["functions"] == []
         assert health.headers["x-inngest-server-kind"] == "dev"
-        assert health.headers["x-stephttp-features"] == "pending, raw-response, step-retries"
+        assert health.headers["x-stephttp-features"] == (
+            "pending, raw-response, step-retries, batch, leases, idempotency"
+        )
         assert health.headers["x-stephttp-engine"]
 
 

@@ -17,7 +17,10 @@ from .support import DONE, OTHER, RUN, A, B, Z, answer, sleep, step, step_error,
 
 BREAKS = {
     "an async run has at least one timer": f"DELETE FROM timers WHERE run_id = '{RUN}'",
-    "only async runs have timers": "INSERT INTO timers "
+    "an idempotency key belongs to a run": (
+        "INSERT INTO idempotency VALUES (x'00', x'00', 'nobody', 1)"
+    ),
+    "only async runs have timers, but for the lease of a sync one": "INSERT INTO timers "
     "(run_id, step_id, kind, due_ms, job_id, attempt, unreached) "
     "VALUES ('nobody', '', 'resume', 1, '', 0, 0)",
     "a step belongs to a run": "UPDATE steps SET run_id = 'nobody' "

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 
 import stephttp
 from stephttp import step
+from stephttp._client.outbox import Item, Parcel
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.durable import durable
@@ -187,7 +188,7 @@ async def test_the_end_of_the_lifespan_says_what_could_not_be_delivered(
 
     settings = resolve("http://testserver", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings, transport=httpx2.MockTransport(stuck))
-    provider.outbox.put(b"{}")
+    provider.outbox.put(Item(Parcel("/", b"{}")))
     assert not await provider.aclose(0)
     assert provider.outbox.depth == 1
     never.set()

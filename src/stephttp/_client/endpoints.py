@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -49,6 +50,15 @@ class NewAPIRunData(Struct):
     """Raw; base64 on the wire."""
 
 
+class IdempotencyClaim(Struct):
+    """The wish of a run to be the only one with an idempotency key (DESIGN 3.7)."""
+
+    scope: str
+    key: str
+    request: str
+    """Digest of the request."""
+
+
 class RunEvent(Struct):
     """The synthetic event behind a run."""
 
@@ -68,6 +78,9 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True):
     request_version: int | None = None
     idempotency: str = ""
     """A key of the caller's; a real server ignores it."""
+    lease: int | None = None
+    """Milliseconds for which the run is left to this process; for our engine only."""
+    claim: IdempotencyClaim | None = None
 
 
 class CheckpointRun(Struct, omit_defaults=True):
@@ -145,9 +158,50 @@ class _Steps(Struct, omit_defaults=True):
     ts: int
     fn_id: str = ""
     app_id: str = ""
+    lease: int | None = None
+
+
+class _ItemOutcome(Struct):
+    status: int
+    error: str = ""
+
+
+class _Items(Struct):
+    items: list[_ItemOutcome]
+
+
+class _BatchAnswer(Struct):
+    data: _Items
+
+
+class _Lost(Struct):
+    lost: list[str]
+
+
+class _RenewAnswer(Struct):
+    data: _Lost
+
+
+class Outcome(Struct):
+    """How the first phase of a run ended, or that it goes on (`state` is `sync`)."""
+
+    state: str
+    token: str = ""
+    status: int = 0
+    headers: list[tuple[str, str]] = []
+    body: bytes = b""
+
+
+class _OutcomeAnswer(Struct):
+    data: Outcome
 
 
 _new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
+_batch_answer = msgspec.json.Decoder(_BatchAnswer)
+_renew_answer = msgspec.json.Decoder(_RenewAnswer)
+_outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
+
+NEW_RUN = "/v1/http/runs"
 
 
 def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
@@ -157,7 +211,7 @@ def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
 
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
-    return Call("POST", "/v1/http/runs", body, JSON_HEADERS)
+    return Call("POST", NEW_RUN, body, JSON_HEADERS)
 
 
 def read_new_run(answer: Answer) -> CheckpointRun:
@@ -172,12 +226,97 @@ def read_new_run(answer: Answer) -> CheckpointRun:
         raise _unreadable(answer, "POST /v1/http/runs", error) from error
 
 
+def read_token(body: bytes) -> str:
+    """The output token in the answer to a first checkpoint; empty if there is none."""
+    try:
+        return _new_run_answer.decode(body).data.token
+    except msgspec.MsgspecError:
+        return ""
+
+
 def post_steps(
     run_id: str, ops: list[Op], now_ms: int, *, fn_id: str = "", app_id: str = ""
 ) -> Call:
     """Send further ops of a run."""
     body = encode_struct(_Steps(run_id, ops, now_ms, fn_id, app_id))
-    return Call("POST", f"/v1/http/runs/{run_id}/steps", body, JSON_HEADERS)
+    return post(steps_path(run_id), body)
+
+
+def steps_path(run_id: str) -> str:
+    """Where further ops of a run go."""
+    return f"{NEW_RUN}/{run_id}/steps"
+
+
+def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None = None) -> bytes:
+    """The body of a further checkpoint."""
+    return encode_struct(_Steps(run_id, ops, now_ms, lease=lease))
+
+
+def post(path: str, body: bytes) -> Call:
+    """Send an encoded checkpoint."""
+    return Call("POST", path, body, JSON_HEADERS)
+
+
+def post_batch(bodies: Iterable[bytes]) -> Call:
+    """Send encoded checkpoints, first and further ones, in one request."""
+    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
+
+
+def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
+    """What became of each of `count` checkpoints: an error, or `None` if it was taken.
+
+    Raises:
+        APIStatusError: it is not what our engine answers.
+    """
+    try:
+        items = _batch_answer.decode(answer.body).data.items
+    except msgspec.MsgspecError as error:
+        raise _unreadable(answer, "POST /v1/checkpoint/batch", error) from error
+    if len(items) != count:
+        raise _unreadable(answer, "POST /v1/checkpoint/batch", f"{len(items)} outcomes of {count}")
+    return [
+        None if item.status < 300 else APIStatusError(item.error, item.status) for item in items
+    ]
+
+
+def post_renewal(run_ids: list[str], lease: int) -> Call:
+    """Move the leases of runs ahead, to so many milliseconds from now."""
+    body = encode_struct({"runs": run_ids, "lease": lease})
+    return Call("POST", "/v1/leases/renew", body, JSON_HEADERS)
+
+
+def read_renewal(answer: Answer) -> list[str]:
+    """The runs that are not this process's any more.
+
+    Raises:
+        APIStatusError: it is not what our engine answers.
+    """
+    try:
+        return _renew_answer.decode(answer.body).data.lost
+    except msgspec.MsgspecError as error:
+        raise _unreadable(answer, "POST /v1/leases/renew", error) from error
+
+
+def get_outcome(run_id: str, wait: int) -> Call:
+    """Ask how the first phase of a run ended, waiting so many seconds for that."""
+    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}", None, JSON_HEADERS)
+
+
+def read_outcome(answer: Answer) -> Outcome:
+    """Read the answer to `get_outcome`.
+
+    Raises:
+        APIStatusError: it is not what our engine answers.
+    """
+    try:
+        return _outcome_answer.decode(answer.body).data
+    except msgspec.MsgspecError as error:
+        raise _unreadable(answer, "GET /v1/runs/…/outcome", error) from error
+
+
+def get_health() -> Call:
+    """Ask whether the server is there; its answer tells its extras."""
+    return Call("GET", "/health", None, JSON_HEADERS)
 
 
 def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:

@@ -66,23 +66,33 @@ class Invoke:
     argument: Any
 
 
-_shared: WeakValueDictionary[tuple[str, ...], Keys] = WeakValueDictionary()
+class _Bearers(list[str]):
+    """In the order in which they are tried. Unlike a list, it can be forgotten."""
+
+
+_shared: WeakValueDictionary[tuple[str, ...], _Bearers] = WeakValueDictionary()
 
 
 class Keys:
-    """The signing keys of a process: it stays with the one that worked last, until a 401."""
+    """What a process knows of its server: the signing keys that it may take, and its extras.
+
+    It stays with the key that worked last, until a 401. Every answer tells the extras.
+    """
 
     @classmethod
     def shared(cls, primary: str = "", fallback: str = "") -> Keys:
-        """The one instance for these keys, so that all of a process learn of a refusal."""
+        """Keys of which all of a process that use the same ones learn when one is refused."""
+        keys = cls(primary, fallback)
         name = tuple(hash_key(key) if key else "" for key in (primary, fallback))
-        keys = _shared.get(name)
-        if keys is None:
-            keys = _shared[name] = cls(primary, fallback)
+        keys._bearers = _shared.setdefault(name, keys._bearers)
         return keys
 
     def __init__(self, primary: str = "", fallback: str = "") -> None:
-        self._bearers = [hash_key(key) for key in (primary, fallback) if key]
+        self.features: frozenset[str] | None = None
+        """The extras that the server announced (DESIGN 3.8); `None` before its first answer."""
+        self.warned = False
+        """Whether it was said that the server lacks what is configured."""
+        self._bearers = _Bearers(hash_key(key) for key in (primary, fallback) if key)
 
     def __repr__(self) -> str:
         return f"<Keys: {len(self._bearers)}>"
@@ -91,6 +101,17 @@ class Keys:
     def bearer(self) -> str | None:
         """What goes behind `Bearer`; `None` without a key."""
         return self._bearers[0] if self._bearers else None
+
+    def supports(self, feature: str) -> bool:
+        """Whether the server is known to have an extra."""
+        return self.features is not None and feature in self.features
+
+    def learn(self, answer: Answer) -> None:
+        """Note what an answer tells of the server."""
+        # A proxy's own error page tells nothing of the server behind it.
+        announced = answer.headers.get("x-stephttp-features")
+        if announced is not None or answer.status < 500:
+            self.features = frozenset((announced or "").replace(",", " ").split())
 
     def reject(self, bearer: str | None) -> bool:
         """`bearer` was refused; whether another one is worth trying."""
@@ -127,6 +148,7 @@ def send(
             error = problem
             continue
         assert answer is not None, "a Call is answered by an Answer"
+        keys.learn(answer)
         if 200 <= answer.status < 300:
             return answer
         error = APIStatusError(

@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 from ulid import ULID
@@ -20,11 +21,13 @@ from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import (
     CheckpointNewRunRequest,
     CheckpointRun,
+    IdempotencyClaim,
     NewAPIRunData,
     RunEvent,
 )
 from stephttp._client.flow import Call, Invoke, Keys, send
 from stephttp._client.origins import caller_of, origin_of
+from stephttp._client.outbox import Item, Parcel
 from stephttp._client.sealing import Sealer
 from stephttp._core import capsule, codec, replies, signatures
 from stephttp._core.codec import encode_struct
@@ -45,6 +48,9 @@ from stephttp.errors import (
 )
 from stephttp.options import DEV_EVENT_KEY, Settings
 
+if TYPE_CHECKING:
+    from stephttp._client.journal import Journal
+
 logger = logging.getLogger("stephttp")
 
 _ROOT = "step"
@@ -53,7 +59,7 @@ _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (DESIGN 3.8)."""
 _RUN_IS_OVER = frozenset({404, 409, 410})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
-_RETRY_SOON = [(b"retry-after", b"5")]
+RETRY_SOON = [(b"retry-after", b"5")]
 _SERVER_HEADERS = frozenset(
     {
         b"x-inngest-signature",
@@ -106,7 +112,15 @@ class Lifecycle:
     rng: random.Random
     sealer: Sealer = field(default_factory=lambda: Sealer(()))
 
-    def first_checkpoint(self, run: Run, request: Request, fn_id: str, ops: list[Op]) -> bytes:
+    def first_checkpoint(
+        self,
+        run: Run,
+        request: Request,
+        fn_id: str,
+        ops: list[Op],
+        lease: int | None = None,
+        claim: IdempotencyClaim | None = None,
+    ) -> bytes:
         """Encode the checkpoint that tells the server of a run."""
         body = None if run.opts.omit_request_body else request.body or None
         event = RunEvent(
@@ -124,9 +138,53 @@ class Lifecycle:
         )
         return endpoints.checkpoint_new_run(
             CheckpointNewRunRequest(
-                run.run_id, event, ops, run.declared_retries, endpoints.REQUEST_VERSION
+                run.run_id,
+                event,
+                ops,
+                run.declared_retries,
+                endpoints.REQUEST_VERSION,
+                lease=lease,
+                claim=claim,
             )
         )
+
+    def further_checkpoint(self, run: Run, ops: list[Op], lease: int | None) -> bytes:
+        """Encode a checkpoint of a run that the server knows."""
+        return endpoints.checkpoint_steps(run.run_id, ops, self.now_ns() // 1_000_000, lease)
+
+    def remember(self, run: Run, request: Request, ops: Sequence[Op] = ()) -> Op:
+        """The pseudo-step that keeps what of a request the server does not restore.
+
+        Args:
+            ops: what is reported with it; which steps have failed matters later on.
+        """
+        seal = self.sealer.seal(run.run_id)
+        if seal is None and not self.settings.dev:
+            allowed = self.settings.restored_headers
+            if any(name in allowed and capsule.is_secret(name) for name, _ in request.headers):
+                self.sealer.warn_secrets_left_out()
+        hides = run.opts.omit_request_body and not self._cannot_hide_body(run, request)
+        kept = capsule.pack(
+            request,
+            self.settings.restored_headers,
+            seal=seal,
+            keep_open=self.settings.dev,
+            hidden_body=request.body if hides and request.body else None,
+            failing=[op.id for op in ops if op.op is OpCode.STEP_ERROR],
+        )
+        return Op(
+            OpCode.STEP_RUN,
+            CAPSULE,
+            CAPSULE_NAME,
+            CAPSULE_NAME,
+            data=msgspec.Raw(encode_struct(kept)),
+            userland=Userland(CAPSULE_NAME),
+        )
+
+    def _cannot_hide_body(self, run: Run, request: Request) -> bool:
+        """Whether a body that must stay hidden from the server could only travel in the clear."""
+        sealed = self.settings.dev or self.sealer.seal(run.run_id) is not None
+        return run.opts.omit_request_body and bool(request.body) and not sealed
 
     def finished(
         self,
@@ -139,12 +197,8 @@ class Lifecycle:
         error: str | None,
     ) -> bytes:
         """A run that ended without waiting, as one checkpoint for the background."""
-        # The caller has its answer; of a body that is not text only the record is poorer.
-        omit = run.opts.omit_response_body
-        body = b"" if omit else response.body.decode(errors="replace").encode()
-        response = Response(response.status, response.headers, body)
         ops = run.take_ops()
-        complete = replies.run_complete(response, duration_ns=duration_ns, error=error)
+        complete = self.completed(response, duration_ns=duration_ns, error=error)
         checkpoint = self.first_checkpoint(run, request, fn_id, [*ops, complete])
         if len(checkpoint) <= endpoints.MAX_CHECKPOINT_BYTES:
             return checkpoint
@@ -155,75 +209,87 @@ class Lifecycle:
         request.body = response.body = b""
         for op in ops:
             op.data = msgspec.UNSET
-        complete = replies.run_complete(response, duration_ns=duration_ns, error=error)
+        complete = self.completed(response, duration_ns=duration_ns, error=error)
         return self.first_checkpoint(run, request, fn_id, [*ops, complete])
 
-    def deliver(self, checkpoint: bytes) -> Flow[None]:
-        """Send an encoded first checkpoint; the answer tells nothing that a finished run needs."""
-        yield from send(endpoints.post_new_run(checkpoint), self.keys, self.rng)
+    def completed(
+        self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
+    ) -> Op:
+        """The op that ends a run whose caller has its answer.
 
-    def suspend(self, run: Run, request: Request, fn_id: str) -> Flow[Response]:
+        Args:
+            exact: others will get this answer as well, from our engine.
+        """
+        if not exact:
+            # Of a body that is not text only the record is poorer.
+            body = response.body.decode(errors="replace").encode()
+            response = Response(response.status, response.headers, body)
+        return replies.run_complete(
+            response, duration_ns=duration_ns, error=error, raw_allowed=exact
+        )
+
+    def deliver(
+        self, batch: Sequence[tuple[Item, Parcel]]
+    ) -> Flow[Sequence[APIStatusError | None]]:
+        """Send checkpoints of the background: one alone, many as a batch.
+
+        Returns:
+            What became of each; `None`: taken.
+        """
+        if len(batch) == 1:
+            item, parcel = batch[0]
+            answer = yield from send(endpoints.post(parcel.path, parcel.body), self.keys, self.rng)
+            item.answered(answer.body)
+            return [None]
+        call = endpoints.post_batch(parcel.body for _, parcel in batch)
+        answer = yield from send(call, self.keys, self.rng)
+        return endpoints.read_batch(answer, len(batch))
+
+    def renew(self, run_ids: list[str], lease: int) -> Flow[list[str]]:
+        """Say that this process lives. Returns the runs that are not its own any more."""
+        answer = yield from send(endpoints.post_renewal(run_ids, lease), self.keys, self.rng)
+        return endpoints.read_renewal(answer)
+
+    def suspend(
+        self, run: Run, request: Request, fn_id: str, journal: Journal | None = None
+    ) -> Flow[Response]:
         """Hand a run that must wait to the server, and say what its caller gets."""
         if not request.path.startswith("/"):
             # A server appends the path to the origin, which must not become another one by that.
             return replies.error_answer(400, "a request that must wait needs a path")
-        ops = run.take_ops()
-        try:
-            remember = self._remember(run, request, ops)
-        except ConfigurationError as error:
-            logger.error("stephttp: run %s cannot wait: %s", run.run_id, error)
+        ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
+        if self._cannot_hide_body(run, request):
+            logger.error(
+                "stephttp: run %s cannot wait: omit_request_body keeps the request's body from the "
+                "server, so it has to be encrypted for the re-entry: set INNGEST_SIGNING_KEY, and "
+                "pip install 'stephttp[crypto]'", run.run_id,
+            )  # fmt: skip
             return replies.error_answer(500, "this request cannot go on in the background")
-        checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *ops])
-        later: list[list[Op]] = []
-        if len(checkpoint) > endpoints.MAX_CHECKPOINT_BYTES:
-            smallest = len(self.first_checkpoint(run, request, fn_id, [remember]))
-            now, *later = endpoints.portions(ops, already=smallest)
-            checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *now])
+        remember = self.remember(run, request, ops)
+        # Our engine takes a run that it knows for an update, if it is told of the lease.
+        lease = journal.lease_ms if journal else None
+        later = [[remember, *ops]]
+        token = journal.token if journal else ""
         try:
-            answer = yield from send(endpoints.post_new_run(checkpoint), self.keys, self.rng)
-            token = endpoints.read_new_run(answer).token
-            for portion in later:
-                yield from self._post_steps(run, portion)
+            if journal is None or not journal.opened or lease is not None:
+                checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *ops], lease)
+                later = []
+                if len(checkpoint) > endpoints.MAX_CHECKPOINT_BYTES:
+                    smallest = len(self.first_checkpoint(run, request, fn_id, [remember]))
+                    now, *later = endpoints.portions(ops, already=smallest)
+                    first = [remember, *now]
+                    checkpoint = self.first_checkpoint(run, request, fn_id, first, lease)
+                call = endpoints.post_new_run(checkpoint)
+                answer = yield from send(call, self.keys, self.rng)
+                token = endpoints.read_new_run(answer).token
+            for portions in later:
+                for portion in endpoints.portions(portions):
+                    yield from self._post_steps(run, portion)
         except APIError as error:
             logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                          run.run_id, error)  # fmt: skip
             return _not_taken(error)
         return (yield from self._answer_caller(run, request, token))
-
-    def _remember(self, run: Run, request: Request, ops: Sequence[Op]) -> Op:
-        """The pseudo-step that holds the request capsule.
-
-        Raises:
-            ConfigurationError: the body must stay hidden, and there is no way to.
-        """
-        hidden = request.body if run.opts.omit_request_body and request.body else None
-        seal = self.sealer.seal(run.run_id)
-        if seal is None and not self.settings.dev:
-            if hidden is not None:
-                raise ConfigurationError(
-                    "omit_request_body keeps the request's body from the server, so it has to be "
-                    "encrypted for the re-entry: set INNGEST_SIGNING_KEY, and "
-                    "pip install 'stephttp[crypto]'"
-                )
-            allowed = self.settings.restored_headers
-            if any(name in allowed and capsule.is_secret(name) for name, _ in request.headers):
-                self.sealer.warn_secrets_left_out()
-        kept = capsule.pack(
-            request,
-            self.settings.restored_headers,
-            seal=seal,
-            keep_open=self.settings.dev,
-            hidden_body=hidden,
-            failing=[op.id for op in ops if op.op is OpCode.STEP_ERROR],
-        )
-        return Op(
-            OpCode.STEP_RUN,
-            CAPSULE,
-            CAPSULE_NAME,
-            CAPSULE_NAME,
-            data=msgspec.Raw(encode_struct(kept)),
-            userland=Userland(CAPSULE_NAME),
-        )
 
     def _answer_caller(self, run: Run, request: Request, token: str) -> Flow[Response]:
         """What the caller of a run that the server has taken gets."""
@@ -267,6 +333,10 @@ class Lifecycle:
         return (
             None if results.still_running(answer.status, answer.body) else results.relayed(answer)
         )
+
+    def result_elsewhere(self, run_id: str, token: str) -> Response:
+        """Tell a caller where the result of a run will be."""
+        return replies.redirect(results.result_url(self.settings, run_id, token))
 
     def resume(self, request: Request) -> Flow[Resumed | Response]:
         """Load the run of a re-entry that was verified; a `Response` refuses it.
@@ -320,9 +390,9 @@ class Lifecycle:
         """
         logger.error("stephttp: %s: %s", what, error)
         if ours:
-            return replies.error_answer(503, f"{what}: {error}", headers=_RETRY_SOON)
+            return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
         op_id = hash_step_id(f"stephttp:again:{self.now_ns()}")
-        return replies.come_again(503, what, _RETRY_SOON, op_id)
+        return replies.come_again(503, what, RETRY_SOON, op_id)
 
     def flush(self, run: Run) -> Flow[None]:
         """Send the finished steps of a resumed run while its handler goes on.
@@ -482,4 +552,4 @@ def _not_taken(error: APIError) -> Response:
     if isinstance(error, APIStatusError) and 400 <= error.status < 500:
         return replies.error_answer(500, "this request cannot go on in the background")
     message = "this request has to go on in the background, which is not possible now"
-    return replies.error_answer(503, message, headers=_RETRY_SOON)
+    return replies.error_answer(503, message, headers=RETRY_SOON)

@@ -95,12 +95,15 @@ class Run:
     __slots__ = (
         "_async_ops",
         "_counter",
+        "_handed_over",
         "_memos",
+        "_progressed",
         "_running",
         "_step_retries",
         "_sync_ops",
         "attempt",
         "cannot_wait",
+        "expired",
         "opts",
         "passed",
         "pending",
@@ -138,6 +141,11 @@ class Run:
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.used = self.resumed
         """Whether any step was met: a run without steps is none of the server's business."""
+        self.expired = False
+        """Whether the server is to go on with this run in another call, from the next step on:
+        its time is over (`max_runtime`), or another process has taken it over."""
+        self._progressed = not self.resumed
+        self._handed_over = False
         self._memos: Mapping[str, Raw] = memos or {}
         self._counter = StepCounter()
         # Appending to a deque and taking from it are atomic: a reader needs no lock.
@@ -173,7 +181,10 @@ class Run:
         """
         step = self._meet(step_id, retries)
         if step.verdict is Verdict.EXECUTE:
+            if self.expired and self._hands_over(step):
+                return Step(Verdict.SUSPEND, step_id, step.index, step.hash)
             self._running += 1
+            self._progressed = True
         return step
 
     def complete(self, step: Step, data: bytes, started_ns: int, duration_ns: int) -> Verdict:
@@ -254,6 +265,20 @@ class Run:
         """The end of `hold`."""
         self._running -= 1
 
+    def give_way(self) -> None:
+        """Another run answers this request: end the handler without asking the server to go on."""
+        self._wait()
+
+    @property
+    def finished_count(self) -> int:
+        """How many steps ended since they were taken last."""
+        return len(self._sync_ops)
+
+    @property
+    def finished_bytes(self) -> int:
+        """Bytes of their results."""
+        return sum(len(op.data) for op in tuple(self._sync_ops) if isinstance(op.data, Raw))
+
     def unwind(self) -> None:
         """Nothing of this run can progress: from here on the handler is being ended."""
         if self.state is State.WAITING:
@@ -307,6 +332,21 @@ class Run:
             return Verdict.EXECUTE
         self._wait()
         return Verdict.SUSPEND
+
+    def _hands_over(self, step: Step) -> bool:
+        """Ask to be called again rather than run `step`, where that is possible.
+
+        A call that did nothing yet goes on, or the run would never come to its end.
+        """
+        if self.cannot_wait is not None or self.state is State.ENDED or not self._progressed:
+            return False
+        if not self._handed_over:
+            self._handed_over = True
+            # A server takes the same id twice for the same wish.
+            op_id = hash_step_id(f"stephttp:again:{step.hash}:{len(self._memos)}")
+            self._async_ops.append(Op(OpCode.DISCOVERY_REQUEST, op_id, step.step_id))
+        self._wait()
+        return True
 
     def _wait(self) -> None:
         if self.state is State.RUNNING:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from stephttp._core.ops import Op
-from stephttp.engine import cancellations, consequences, events, work
+from stephttp.engine import batches, cancellations, consequences, events, idempotency, work
 from stephttp.engine.api import ERROR_HANDLERS, ROUTES
 from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
@@ -22,11 +22,12 @@ from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
-from stephttp.engine.models import Cancellation, Change, Event, NewRun, Run
+from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
 from stephttp.engine.output import Waiters
 from stephttp.engine.realtime import Channels
 from stephttp.engine.retention import Retention
-from stephttp.engine.settings import Settings
+from stephttp.engine.settings import LONGEST_LEASE, Settings
+from stephttp.engine.sql import QUERIES
 from stephttp.engine.store import Store
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,13 @@ class Engine:
             ConfigurationError: the database cannot be used.
         """
         await self.store.open()
+        # Nobody could renew a lease while the engine was not there.
+        due_ms = self.clock.now_ms() + LONGEST_LEASE
+        await self.store.write(
+            lambda connection: connection.execute(
+                QUERIES["extend_all_leases"], {"due_ms": due_ms}
+            ).close()
+        )
         self.executor.start()
         self._retention.start()
 
@@ -135,6 +143,34 @@ class Engine:
             work.report, run_id=run_id, ops=ops, at=self.executor.moment(), dispatch=dispatch
         )
         await self.store.write(unit, self.executor.follow)
+
+    async def take(self, items: Sequence[batches.Item]) -> list[batches.Taken | Refused]:
+        """Store many checkpoints in one transaction; see `batches.take`."""
+        unit = partial(batches.take, items=items, at=self.executor.moment())
+        return await self.store.write(unit, self._follow_taken)
+
+    async def claim(self, key: idempotency.Key, opening: batches.Opening) -> str:
+        """Open a run for an idempotency key; returns the run that answers the request.
+
+        Raises:
+            Refused: see `idempotency.claim`.
+        """
+        unit = partial(idempotency.claim, key=key, opening=opening, at=self.executor.moment())
+        return (await self.store.write(unit, self._follow_claim)).run_id
+
+    async def renew(self, run_ids: Sequence[str], lease_ms: int) -> list[str]:
+        """Move leases ahead; returns the runs that have none (any more)."""
+        due_ms = self.clock.now_ms() + lease_ms
+        return await self.store.write(partial(batches.renew, run_ids=run_ids, due_ms=due_ms))
+
+    def _follow_claim(self, claimed: idempotency.Claimed) -> None:
+        if claimed.change is not None:
+            self.executor.follow(claimed.change)
+
+    def _follow_taken(self, outcomes: Sequence[batches.Taken | Refused]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, batches.Taken):
+                self.executor.follow(outcome.change)
 
     async def receive(self, received: Sequence[Event]) -> None:
         """Store events, and end the waits that they end."""

@@ -56,6 +56,7 @@ class Draft:
         self.news = False
         self.waits = False
         self.again = False
+        self.discovers = False
 
     def settled(self, op: Op) -> bool:
         """Whether the step of `op` is over, so that another report of it changes nothing."""
@@ -168,7 +169,7 @@ class Draft:
         self.run = replace(self.run, attempt=0, unreached=0)
         if self.again or (self.news and not self.waits):
             self.resume()
-        elif not self.timers:
+        elif not self.timers or self.discovers:
             self._idle()
 
     def _after_target(self) -> None:

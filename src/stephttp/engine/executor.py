@@ -23,7 +23,7 @@ from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
 from stephttp.engine.logs import log_event
 from stephttp.engine.models import Call, Change, Errand, RunStatus
-from stephttp.engine.output import Waiters
+from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.settings import Settings
 from stephttp.engine.store import Store, StoreClosedError
@@ -108,6 +108,8 @@ class Executor:
             log_event(
                 log, logging.INFO, "run.end", "run ended", run_id=run.run_id, status=run.status
             )
+        if change.run.status is not RunStatus.SYNC:
+            self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
         for other in change.others:

@@ -10,6 +10,9 @@ from stephttp.errors import StephttpError
 RESUME = ""
 """The `step_id` of the timer that stands for calling the endpoint again."""
 
+LEASE = "@lease"
+"""The `step_id` of the timer that a sync-phase run has while a process holds a lease of it."""
+
 
 class Refused(StephttpError):
     """What was asked for cannot be done; the text names the field.
@@ -56,12 +59,15 @@ class TimerKind(StrEnum):
     step. `RACING`: the same, and its end is told to the endpoint although others that were planned
     with it still run. `GATEWAY`: the engine has an HTTP request to make for the step. `WAKE`:
     something that the run waited for came while its endpoint was being called, so it must be
-    called once more.
+    called once more. `LEASE`: the process that answers the first request has not
+    been heard of for too long. `ORPHAN`: nor after that was noticed; the run is taken over.
     """
 
     SLEEP = "sleep"
     RETRY = "retry"
     RESUME = "resume"
+    LEASE = "lease"
+    ORPHAN = "orphan"
     EVENT = "event"
     SIGNAL = "signal"
     INVOKE = "invoke"

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
+FIRST_PHASE = "sync:"
+"""Before a run id: who waits for the run to end or to go async, whatever comes first."""
+
 
 class Waiters:
     """Who waits for which run.

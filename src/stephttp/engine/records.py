@@ -151,8 +151,19 @@ def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
     if connection.execute(QUERIES["insert_run"], values).rowcount == 0:
         return False
     connection.execute(QUERIES["upsert_endpoint"], values)
-    _save_parts(connection, change)
+    _save_parts(connection, [change])
     return True
+
+
+def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Change]]) -> None:
+    """Store new runs, whose ids are known to be free, with a statement a table."""
+    if runs:
+        values = [_values(new) | _values(change.run) for new, change in runs]
+        connection.executemany(QUERIES["insert_run"], values)
+        # The last that was seen of each function is what counts.
+        latest = {value["fn_id"]: value for value in values}
+        connection.executemany(QUERIES["upsert_endpoint"], list(latest.values()))
+        _save_parts(connection, [change for _, change in runs])
 
 
 def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: int) -> None:
@@ -175,17 +186,18 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
         )
     if change.ended and before.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_timers"], (run.run_id,))
-    _save_parts(connection, change)
+    elif before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
+        connection.execute(QUERIES["delete_lease"], (run.run_id,))
+    _save_parts(connection, [change])
 
 
-def _save_parts(connection: sqlite3.Connection, change: Change) -> None:
-    run_id = change.run.run_id
+def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     _many(
         connection,
         "upsert_step",
         [
             (
-                run_id,
+                change.run.run_id,
                 step.step_id,
                 step.seq,
                 step.userland_id,
@@ -198,16 +210,21 @@ def _save_parts(connection: sqlite3.Connection, change: Change) -> None:
                 step.error,
                 step.memo,
             )
+            for change in changes
             for step in change.steps
         ],
     )
-    _many(connection, "delete_timer", [(run_id, step_id) for step_id in change.dropped])
+    _many(
+        connection,
+        "delete_timer",
+        [(change.run.run_id, step_id) for change in changes for step_id in change.dropped],
+    )
     _many(
         connection,
         "upsert_timer",
         [
             (
-                run_id,
+                change.run.run_id,
                 timer.step_id,
                 timer.kind,
                 timer.due_ms,
@@ -218,10 +235,11 @@ def _save_parts(connection: sqlite3.Connection, change: Change) -> None:
                 timer.unreached,
                 timer.payload,
             )
+            for change in changes
             for timer in change.timers
         ],
     )
-    _many(connection, "displace_wait", change.displaced)
+    _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
 
 
 def _values(record: NewRun | Run) -> dict[str, Any]:

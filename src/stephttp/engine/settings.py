@@ -9,10 +9,14 @@ from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
 from stephttp.errors import ConfigurationError
 
-FEATURES = "pending, raw-response, step-retries"
+FEATURES = "pending, raw-response, step-retries, batch, leases, idempotency"
 """What this engine can do beyond Inngest's protocol, as told in `X-Stephttp-Features`."""
 
 VERSION = __version__
+
+SHORTEST_LEASE, LONGEST_LEASE = 1_000, 60_000
+"""Milliseconds. After a restart every lease gets the longest, in which its holder, if it lives,
+renews it at least once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,9 @@ class Settings:
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
         max_idle_answers: how many answers in a row may bring a run no further.
+        lease_probation: seconds after a lease ran out in which its holder may still renew it. So
+            an engine that was itself stopped for a while reads what came in meanwhile first.
+        idempotency_ttl: seconds that an idempotency key is remembered.
         retain: seconds that a run is kept after its end. None: for ever.
         sweep_interval: seconds between two looks for what is to be deleted.
         allow_hosts: which endpoints may be called, see `egress.parse_rule`. None: all of them.
@@ -107,6 +114,8 @@ class Settings:
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000
     max_idle_answers: int = 10
+    lease_probation: float = 1.0
+    idempotency_ttl: float = 86_400.0
     retain: float | None = None
     sweep_interval: float = 60.0
     allow_hosts: tuple[str, ...] = ()

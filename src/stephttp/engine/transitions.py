@@ -22,7 +22,8 @@ is still at work and goes on by itself. "Answer" is how a re-entry ended.
       SyncRunComplete
     StepPlanned                 call for this one step    waits for it
     Gateway, AIGateway          HTTP request of ours      waits for it
-    DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing
+    DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing, but
+                                                          re-entry in spite of what it waits for
     None                        nothing                   like an answer that holds nothing
     all others                  refused (`UNSUPPORTED`)
 
@@ -57,6 +58,9 @@ invoked run goes on when nobody waits for it any more.
 
 A timer op, a `StepError` or a `DiscoveryRequest` in a checkpoint makes a sync-phase run async.
 After every transition an async run has at least one open timer: see `Draft.settle`.
+
+A sync-phase run may have a lease (`LEASE`). `apply_ops` does not see it: it ends when the run
+leaves that status, whatever the reason (`records.save`).
 """
 
 from __future__ import annotations
@@ -70,6 +74,7 @@ from stephttp.engine import failures, planned, waiting, waits
 from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.models import (
+    LEASE,
     RESUME,
     SEPARATE,
     WAITS,
@@ -117,6 +122,8 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
 
     While a failed call waits for its repetition, waits that end do not cut that short.
     """
+    if LEASE in snapshot.timers:
+        return _lease_ran_out(snapshot, snapshot.timers[LEASE], at)
     due = [
         timer
         for timer in snapshot.timers.values()
@@ -126,7 +133,8 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
     run = snapshot.run
     opened: tuple[Timer, ...] = ()
     if resume is None and due:
-        run, resume = _resumed(run, at)
+        # With the time of what fell due: should the engine die now, the run keeps its turn.
+        run, resume = _resumed(run, at, min(timer.due_ms for timer in due))
         opened = (resume,)
     return Change(
         run,
@@ -135,6 +143,17 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
         dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
         call=resume is not None and resume.due_ms <= at.now_ms,
     )
+
+
+def _lease_ran_out(snapshot: Snapshot, lease: Timer, at: Moment) -> Change:
+    """The process that answers the first request seems to be gone."""
+    if lease.due_ms > at.now_ms:
+        return Change(snapshot.run)
+    if lease.kind is TimerKind.LEASE:
+        end_ms = at.now_ms + round(at.settings.lease_probation * 1000)
+        return Change(snapshot.run, timers=(Timer(LEASE, TimerKind.ORPHAN, end_ms),))
+    run, resume = _resumed(replace(snapshot.run, status=RunStatus.ASYNC), at)
+    return Change(run, timers=(resume,), dropped=(LEASE,), call=True)
 
 
 def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Change:
@@ -164,10 +183,14 @@ def cancelled(snapshot: Snapshot, at: Moment) -> Change:
     return _ended(snapshot.run, RunStatus.CANCELLED, at)
 
 
-def _resumed(run: Run, at: Moment) -> tuple[Run, Timer]:
-    """The run and its `RESUME`, for a call of the endpoint at once that is a new job."""
+def _resumed(run: Run, at: Moment, due_ms: int | None = None) -> tuple[Run, Timer]:
+    """The run and its `RESUME`, for a call of the endpoint at once that is a new job.
+
+    Args:
+        due_ms: since when it is due; `None`: since now.
+    """
     run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
-    return run, Timer(RESUME, TimerKind.RESUME, at.now_ms)
+    return run, Timer(RESUME, TimerKind.RESUME, at.now_ms if due_ms is None else due_ms)
 
 
 def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:
@@ -239,6 +262,8 @@ def _run_complete(draft: Draft, op: Op, field: str) -> None:
 def _discovery(draft: Draft, op: Op, field: str) -> None:
     if draft.origin is Origin.CHECKPOINT:
         draft.again = True
+    else:
+        draft.discovers = True
 
 
 def _nothing(draft: Draft, op: Op, field: str) -> None:

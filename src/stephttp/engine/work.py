@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stephttp._core.ops import COMPLETING_OPS, Op
 from stephttp.engine import consequences, records
@@ -19,6 +19,7 @@ from stephttp.engine.models import (
     NewRun,
     Refused,
     Run,
+    RunStatus,
     Snapshot,
     TimerKind,
 )
@@ -81,7 +82,7 @@ def report(
     snapshot = records.load(connection, run_id, {op.id for op in ops})
     if snapshot.run.status.ended:
         for index, op in enumerate(ops):
-            if not _is_repeat(connection, snapshot, op):
+            if not is_repeat(connection, snapshot, [op]):
                 status = snapshot.run.status.value
                 raise Refused(f"steps[{index}]: the run has ended already ({status})", 409)
         return Change(snapshot.run)
@@ -124,6 +125,8 @@ def claim(
             calls.append(records.load_call(connection, run_id, step_id))
             continue
         snapshot = records.load(connection, run_id)
+        if snapshot.run.status is RunStatus.SYNC:  # what is due of such a run is its lease
+            snapshot = replace(snapshot, timers=records.load_timers(connection, run_id))
         change = fell_due(snapshot, at)
         records.save(connection, change, snapshot.run, at.now_ms)
         if change.call:
@@ -176,8 +179,12 @@ def _decide(
         return failed(snapshot, Failure(FailureKind.FINAL, "AnswerError", str(error)), at)
 
 
-def _is_repeat(connection: sqlite3.Connection, snapshot: Snapshot, op: Op) -> bool:
-    """Whether an op for an ended run says nothing that is not known."""
+def is_repeat(connection: sqlite3.Connection, snapshot: Snapshot, ops: Sequence[Op]) -> bool:
+    """Whether ops for an ended run say nothing that is not known."""
+    return all(_is_known(connection, snapshot, op) for op in ops)
+
+
+def _is_known(connection: sqlite3.Connection, snapshot: Snapshot, op: Op) -> bool:
     if op.op not in COMPLETING_OPS:
         return op.id in snapshot.steps
     result = complete_result(op_data(op), unfold=True)

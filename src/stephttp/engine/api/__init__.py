@@ -14,6 +14,7 @@ from stephttp.engine.api import (
     checkpoint,
     errors,
     events,
+    extras,
     ingest,
     output,
     realtime,
@@ -27,6 +28,10 @@ from stephttp.engine.store import StoreClosedError
 _PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 
 ROUTES = [
+    # Before the routes in which the last part would be a run id.
+    Route("/v1/checkpoint/batch", secured(extras.batch), methods=["POST"]),
+    Route("/v1/leases/renew", secured(extras.renew), methods=["POST"]),
+    Route("/v1/runs/{run}/outcome", secured(extras.outcome)),
     *(
         route
         for prefix in _PREFIXES

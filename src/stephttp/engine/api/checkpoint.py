@@ -8,7 +8,7 @@ from base64 import b64decode
 from functools import lru_cache
 from hashlib import sha1, sha256
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_OID, UUID
 
@@ -19,10 +19,11 @@ from starlette.responses import Response
 
 from stephttp._core.ids import COMPLETE
 from stephttp._core.ops import Op, OpCode
-from stephttp.engine import tokens
+from stephttp.engine import idempotency, tokens
 from stephttp.engine.api.messages import (
     ApiResult,
     AsyncStepsRequest,
+    Claim,
     NewRunRequest,
     RequestData,
     StepsRequest,
@@ -32,7 +33,11 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
+from stephttp.engine.batches import Opening, Report
 from stephttp.engine.models import NewRun, Refused, Run, RunStatus
+
+if TYPE_CHECKING:
+    from stephttp.engine.app import Engine
 
 _NEW_RUN = msgspec.json.Decoder(NewRunRequest)
 _STEPS = msgspec.json.Decoder(StepsRequest)
@@ -46,11 +51,47 @@ _NEGATIVE_RETRIES = 4
 _MOST_RETRIES = 20
 _SDK_LENGTH = 100
 
+TAKEN_OVER = "run_id: the run is no longer in the hands of its first process"
+
 
 async def first(request: Request) -> Response:
     """Make a run, with the steps that it has done so far."""
     engine = engine_of(request)
     body = await read_body(request, engine.settings.max_body)
+    opening, claim = read_opening(engine, body, request.headers.get("x-inngest-sdk", ""))
+    run_id = opening.run_id
+    if claim is not None:
+        key = idempotency.Key.of(claim.scope, claim.key, claim.request)
+        run_id = await engine.claim(key, opening)
+    elif opening.lease_ms is not None:
+        (taken,) = await engine.take([opening])
+        if isinstance(taken, Refused):
+            raise taken
+    else:
+        await engine.start_run(opening.new, opening.run, list(opening.ops))
+    return wrapped(_names(engine, run_id, opening), engine.clock.now_ms())
+
+
+def _names(engine: Engine, run_id: str, opening: Opening) -> dict[str, str]:
+    now_ms, secret, settings = engine.clock.now_ms(), engine.store.secret, engine.settings
+    jti = tokens.new_ulid(now_ms, engine.rng)
+    return {
+        "fn_id": opening.new.fn_id,
+        "app_id": opening.new.app_id,
+        "run_id": run_id,
+        "token": tokens.run_token(run_id, secret, now_ms // 1000, settings.token_lifetime),
+        "realtime_token": tokens.realtime_token(
+            run_id, secret, now_ms // 1000, settings.realtime_token_lifetime, jti
+        ),
+    }
+
+
+def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim | None]:
+    """Read a first checkpoint.
+
+    Raises:
+        Refused: it is not acceptable; the text names the field.
+    """
     message = decode(_NEW_RUN, body)
     run_id = parse_run_id(message.run_id)
     event, data = message.event, message.event.data
@@ -77,7 +118,7 @@ async def first(request: Request) -> Response:
         query=data.query_params,
         content_type=data.content_type,
         ip=data.ip,
-        sdk=request.headers.get("x-inngest-sdk", "")[:_SDK_LENGTH],
+        sdk=sdk[:_SDK_LENGTH],
         created_ms=now_ms,
         body=_body(data.body),
     )
@@ -88,31 +129,39 @@ async def first(request: Request) -> Response:
         retries=_retries(message.retries),
         request_version=-1 if version is None else version,
     )
-    await engine.start_run(new, state, message.steps or [])
-    secret, now_s, settings = engine.store.secret, now_ms // 1000, engine.settings
-    jti = tokens.new_ulid(now_ms, engine.rng)
-    return wrapped(
-        {
-            "fn_id": fn_id,
-            "app_id": app_id,
-            "run_id": run_id,
-            "token": tokens.run_token(run_id, secret, now_s, settings.token_lifetime),
-            "realtime_token": tokens.realtime_token(
-                run_id, secret, now_s, settings.realtime_token_lifetime, jti
-            ),
-        },
-        now_ms,
-    )
+    if message.claim is not None and message.lease is None:
+        raise Refused("lease: a claim needs one, so that a run whose process dies is taken over")
+    return Opening(new, state, message.steps or [], message.lease), message.claim
 
 
 async def steps(request: Request) -> Response:
     """Take more steps of a run."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
-    message = decode(_STEPS, await read_body(request, engine.settings.max_body))
-    _check_names(message, run_id)
-    await engine.report(run_id, message.steps)
+    report = read_report(await read_body(request, engine.settings.max_body), run_id)
+    if report.run_id != run_id:
+        raise Refused("run_id: the path names another run than the body")
+    if report.lease_ms is None:
+        await engine.report(run_id, list(report.ops))
+        return Response()
+    (taken,) = await engine.take([report])
+    if isinstance(taken, Refused):
+        raise taken
+    if taken.lost:
+        raise Refused(TAKEN_OVER, 409)
     return Response()
+
+
+def read_report(body: bytes, run_id: str | None = None) -> Report:
+    """Read a further checkpoint, of the run `run_id` if it names none itself.
+
+    Raises:
+        Refused: it is not acceptable; the text names the field.
+    """
+    message = decode(_STEPS, body)
+    for field in ("fn_id", "app_id"):
+        _check_uuid(field, getattr(message, field))
+    return Report(parse_run_id(message.run_id or run_id or ""), message.steps, message.lease)
 
 
 async def async_steps(request: Request) -> Response:

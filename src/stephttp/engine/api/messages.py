@@ -17,6 +17,7 @@ from stephttp._core.ops import Op
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.logs import log_event
 from stephttp.engine.models import Refused
+from stephttp.engine.settings import LONGEST_LEASE, SHORTEST_LEASE
 
 if TYPE_CHECKING:
     from stephttp.engine.app import Engine
@@ -38,6 +39,8 @@ _LOGGED_PATH = 200
 _MOST_LISTED = 100
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+Lease = Annotated[int, Meta(ge=SHORTEST_LEASE, le=LONGEST_LEASE)]
+"""Milliseconds for which a process wants a run to be left to it."""
 
 
 class RequestData(Struct):
@@ -62,14 +65,32 @@ class RequestEvent(Struct):
     ts: Annotated[int, Meta(ge=0, lt=2**53)] | None = None
 
 
+class Claim(Struct):
+    """The wish of a first checkpoint to be the only one with an idempotency key."""
+
+    scope: str
+    key: Annotated[str, Meta(min_length=1, max_length=1024)]
+    request: str
+    """Digest of the request."""
+
+
 class NewRunRequest(Struct):
-    """A first checkpoint (PROTOCOL 4.2)."""
+    """A first checkpoint (PROTOCOL 4.2), with the extras of DESIGN 3.8."""
 
     run_id: str
     event: RequestEvent
     steps: list[Op] | None = None
     request_version: _Int32 | None = None
     retries: _Int32 | None = None
+    lease: Lease | None = None
+    claim: Claim | None = None
+
+
+class RenewRequest(Struct):
+    """Leases to be moved ahead."""
+
+    runs: Annotated[list[str], Meta(max_length=100_000)]
+    lease: Lease
 
 
 class StepsRequest(Struct):
@@ -79,6 +100,7 @@ class StepsRequest(Struct):
     run_id: str | None = None
     fn_id: str | None = None
     app_id: str | None = None
+    lease: Lease | None = None
 
 
 class AsyncStepsRequest(Struct):

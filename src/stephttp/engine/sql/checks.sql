@@ -5,10 +5,17 @@
 SELECT run_id, status FROM runs
 WHERE status = 'async' AND NOT EXISTS (SELECT 1 FROM timers WHERE timers.run_id = runs.run_id)
 
--- name: only async runs have timers
+-- name: only async runs have timers, but for the lease of a sync one
 SELECT timers.run_id || ' ' || step_id, coalesce(runs.status, 'no such run')
 FROM timers LEFT JOIN runs USING (run_id)
-WHERE runs.status IS NOT 'async'
+WHERE (runs.status IS NOT 'async' OR timers.kind IN ('lease', 'orphan'))
+      AND (runs.status IS NOT 'sync' OR timers.step_id <> '@lease'
+           OR timers.kind NOT IN ('lease', 'orphan'))
+
+
+-- name: an idempotency key belongs to a run
+SELECT hex(key), 'no such run' FROM idempotency
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = idempotency.run_id)
 
 -- name: a step belongs to a run
 SELECT run_id || ' ' || step_id, 'no such run' FROM steps
@@ -18,7 +25,7 @@ WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = steps.run_id)
 SELECT timers.run_id || ' ' || timers.step_id,
        timers.kind || CASE WHEN steps.step_id IS NULL THEN ': no such step' ELSE ': memo' END
 FROM timers LEFT JOIN steps USING (run_id, step_id)
-WHERE timers.step_id <> ''
+WHERE timers.step_id NOT IN ('', '@lease')
       AND (steps.step_id IS NULL OR (steps.memo IS NULL) = (timers.kind = 'wake'))
 
 -- name: a run has an end exactly if it has ended

@@ -127,6 +127,30 @@ DELETE FROM events WHERE seq IN (
 -- name: purge_cancellations
 DELETE FROM cancellations WHERE started_before_ms < ?
 
+-- name: delete_lease
+DELETE FROM timers WHERE run_id = ? AND step_id = '@lease'
+
+-- name: renew_leases
+UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms)
+WHERE step_id = '@lease' AND run_id IN (SELECT value FROM json_each(:run_ids))
+RETURNING run_id
+
+-- name: extend_all_leases
+UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms) WHERE step_id = '@lease'
+
+-- name: digests
+SELECT run_id, digest FROM runs WHERE run_id IN (SELECT value FROM json_each(?))
+
+-- name: forget_keys
+DELETE FROM idempotency WHERE expires_ms <= ?
+
+-- name: known_key
+SELECT request, run_id FROM idempotency JOIN runs USING (run_id) WHERE key = ?
+
+-- name: insert_key
+INSERT INTO idempotency (key, request, run_id, expires_ms) VALUES (?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE
+SET request = excluded.request, run_id = excluded.run_id, expires_ms = excluded.expires_ms
 -- name: displace_wait
 UPDATE timers SET key = NULL WHERE run_id = ? AND step_id = ?
 

@@ -22,6 +22,10 @@
 -- goes in the transaction that stores the outcome. So a killed process needs no clean-up: at the
 -- next start what is past due is simply due.
 --
+-- A LEASE is how a sync-phase run survives its process: a row with step_id '@lease', which the
+-- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
+-- respite ('orphan'), and then the run becomes 'async', as if its handler had gone async.
+--
 -- A wait is a timer with a `key`: the event's name, the signal's name, or the id of the run that
 -- was invoked. What arrives looks up the waits for its key, and for those whose `condition`
 -- holds it does in its own transaction what the timer would have done, but with what arrived as
@@ -37,7 +41,10 @@
 -- of time; it is done at once, and kept for the runs that begin before the span is over.
 --
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
--- forgotten), and a run of any other status has none (it cannot be woken).
+-- forgotten), and a run of any other status has none (it cannot be woken), but a 'sync' one may
+-- have a lease.
+--
+-- An IDEMPOTENCY KEY names the run that answers every request which carries it.
 --
 -- What has a column run_id belongs to that run: retention deletes it with the run, some time after
 -- the run's end. Events and cancellations go when they are as old. checks.sql holds the rules above as queries.
@@ -113,7 +120,8 @@ CREATE TABLE timers (
     step_id         TEXT    NOT NULL,             -- '' is the call of the endpoint
     kind            TEXT    NOT NULL
                     CHECK (kind IN ('sleep', 'retry', 'resume', 'event', 'signal', 'invoke',
-                                    'planned', 'racing', 'gateway', 'wake')),
+                                    'planned', 'racing', 'gateway', 'wake', 'lease',
+                                    'orphan')),
     due_ms          INTEGER NOT NULL,
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
@@ -171,3 +179,13 @@ CREATE TABLE cancellations (
 ) STRICT;
 
 CREATE INDEX cancellations_by_fn ON cancellations (fn_id, started_before_ms);
+
+CREATE TABLE idempotency (
+    key             BLOB    PRIMARY KEY,          -- digest of scope and key
+    request         BLOB    NOT NULL,             -- digest of the request that brought it first
+    run_id          TEXT    NOT NULL,
+    expires_ms      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX idempotency_by_expiry ON idempotency (expires_ms);
+CREATE INDEX idempotency_by_run ON idempotency (run_id);

@@ -1,0 +1,108 @@
+"""What do batched checkpoints bring?
+
+One process: the SDK's outbox, its HTTP client, and a real engine on a file, joined by an ASGI
+transport, so that neither sockets nor a server are measured. The same finished runs (two steps
+each) are delivered one by one, as to a plain Inngest server, and in batches, as to our engine;
+then runs that trickle in, to see what the linger does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import httpx2
+
+from stephttp._client import outbox as outboxes
+from stephttp._client.endpoints import NEW_RUN
+from stephttp._client.outbox import Item, Parcel
+from stephttp._core.messages import Request, Response
+from stephttp._core.run import Run
+from stephttp.engine import Settings, create_app
+from stephttp.options import resolve
+from stephttp.provider import Provider
+
+RUNS = int(os.environ.get("BENCH_RUNS", "5000"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+TRICKLE = 2000
+"""Runs a second that come one by one."""
+
+
+def finished(provider: Provider) -> bytes:
+    """A run with two steps, as the middleware hands it to the outbox."""
+    run = Run(provider.new_run_id())
+    for name in ("price", "reserve"):
+        run.complete(run.begin(name), b'{"item":"book","cents":1200}', 1, 1)
+    request = Request("GET", "/orders/book", "", [])
+    response = Response(200, [(b"content-type", b"application/json")], b'{"ok":true}')
+    return provider.lifecycle.finished(
+        run, request, response, fn_id="order", duration_ns=1, error=None
+    )
+
+
+class Counting(httpx2.ASGITransport):
+    """Counts requests."""
+
+    count = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.count += 1
+        return await super().handle_async_request(request)
+
+
+async def deliver(path: Path, *, batched: bool, rate: float | None = None) -> tuple[float, float]:
+    """Deliver `RUNS` runs, at once or at a rate; runs a second, and runs a request."""
+    app = create_app(Settings(db_path=str(path)))
+    transport = Counting(app=app)
+    settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
+    provider = Provider(settings, transport=transport)
+    provider.outbox._batches = lambda: batched
+    items = [Item(Parcel(NEW_RUN, finished(provider))) for _ in range(RUNS)]
+    await app.state.engine.start()
+    began = time.perf_counter()
+    for number, item in enumerate(items):
+        assert provider.outbox.put(item)
+        if rate and (ahead := number / rate - (time.perf_counter() - began)) > 0:
+            await asyncio.sleep(ahead)
+    assert await provider.wait(120)
+    seconds = time.perf_counter() - began
+    (count,) = await app.state.engine.store.read(
+        lambda connection: connection.execute(
+            "SELECT count(*) FROM runs WHERE status = 'completed'"
+        ).fetchone()
+    )
+    assert count == RUNS, f"{count} of {RUNS} runs arrived"
+    await provider.aclose()
+    await app.state.engine.stop()
+    return RUNS / seconds, RUNS / transport.count
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{RUNS} finished runs of two steps, {ROUNDS} rounds, medians")
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        for number in range(ROUNDS):
+            for batched, measured in rates.items():
+                file = Path(folder) / f"{number}-{batched}.db"
+                measured.append(asyncio.run(deliver(file, batched=batched))[0])
+        alone, together = (statistics.median(rates[batched]) for batched in (False, True))
+        print(f"one by one       {alone:8.0f} runs/s")
+        print(f"in batches       {together:8.0f} runs/s   ratio {together / alone:.1f}")
+        for linger in (0.0, 0.002, 0.005, 0.02):
+            outboxes.LINGER = linger
+            file = Path(folder) / f"linger-{linger}.db"
+            used = time.process_time()
+            _, each = asyncio.run(deliver(file, batched=True, rate=TRICKLE))
+            cpu = (time.process_time() - used) / RUNS * 1e3
+            print(
+                f"{TRICKLE} runs/s, linger {linger * 1000:4.0f} ms: {each:6.1f} runs a request, "
+                f"{cpu:.2f} ms CPU a run"
+            )
+
+
+if __name__ == "__main__":
+    main()

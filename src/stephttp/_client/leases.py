@@ -1,0 +1,116 @@
+"""Keeps the leases of this process's runs: one call for all of them, from a thread of its own.
+
+A handler may block the event loop, or the loop may be slow; that must not cost it its runs. So
+the renewal does not depend on the loop, only on the process being alive and running threads. A
+handler that hangs for ever is therefore never taken over; only a process that ended, was stopped
+(SIGSTOP), or cannot reach the engine is.
+
+The thread is there as long as there are leases that live longer than a third of their length.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stephttp.errors import APIError
+
+logger = logging.getLogger("stephttp")
+
+Renew = Callable[[list[str], int], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    length_ms: int
+    lost: Callable[[], None]
+
+
+class Leases:
+    """The leases that this process holds. Thread-safe.
+
+    Args:
+        renew: moves leases (run ids, milliseconds) ahead and returns the runs that are lost. It
+            blocks. `None`: no thread is started, and somebody else has to renew.
+    """
+
+    def __init__(self, renew: Renew | None) -> None:
+        self._renew = renew
+        self._changed = threading.Condition()
+        self._held: dict[str, _Lease] = {}
+        self._due = 0.0
+        self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, run_id: str, length_ms: int, lost: Callable[[], None]) -> None:
+        """A run was opened with a lease.
+
+        Args:
+            lost: called, in any thread, when the run is not this process's any more.
+        """
+        with self._changed:
+            self._held[run_id] = _Lease(length_ms, lost)
+            if self._renew is None:
+                return
+            due = time.monotonic() + length_ms / 3000
+            # After a fork the thread is not alive in the child.
+            if self._thread is None or not self._thread.is_alive():
+                self._due = due
+                self._thread = threading.Thread(
+                    target=self._work, args=(self._renew,), name="stephttp-leases", daemon=True
+                )
+                self._thread.start()
+            elif due < self._due:
+                self._due = due
+                self._changed.notify()
+
+    def release(self, run_id: str) -> None:
+        """The run ended, or went async, or is given up."""
+        # Atomic, and on the path of every request: no lock.
+        self._held.pop(run_id, None)
+
+    def batches(self) -> dict[int, list[str]]:
+        """The runs that are held, by the length of their leases."""
+        batches: dict[int, list[str]] = {}
+        for run_id, lease in self._held.copy().items():
+            batches.setdefault(lease.length_ms, []).append(run_id)
+        return batches
+
+    def drop(self, run_ids: list[str]) -> None:
+        """These are lost."""
+        for run_id in run_ids:
+            lease = self._held.pop(run_id, None)
+            if lease is not None:
+                lease.lost()
+
+    def close(self) -> None:
+        """Hold nothing any more; the thread ends."""
+        with self._changed:
+            self._held.clear()
+            self._changed.notify()
+
+    def _work(self, renew: Renew) -> None:
+        while True:
+            with self._changed:
+                while self._held and (left := self._due - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                batches = self.batches()
+                if not batches:
+                    self._thread = None
+                    return
+                self._due = time.monotonic() + min(batches) / 3000
+            for length_ms, run_ids in batches.items():
+                try:
+                    self.drop(renew(run_ids, length_ms))
+                except APIError as error:
+                    logger.warning(
+                        "stephttp: the leases of %d runs could not be renewed: %s",
+                        len(run_ids), error,
+                    )  # fmt: skip
+                except Exception:
+                    logger.exception("stephttp: leases could not be renewed")

@@ -1,0 +1,160 @@
+"""10,000 runs due in the same second, in real processes, with and without a killed engine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from ulid import ULID
+
+from tests.acceptance.processes import STEPHTTP, Process, free_port
+
+RUNS = 10_000
+CONCURRENCY = 64
+"""Calls that the engine has under way at most; among them the network decides on the order."""
+SPREAD_MS = 1_000
+
+# As light as an endpoint can be, so that the engine is what is measured: no SDK of ours.
+APP = """
+import os, pathlib
+
+LOG = os.open(pathlib.Path(__file__).parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+HEADERS = [(b"x-inngest-sdk", b"load:v1"), (b"content-type", b"application/json")]
+BODY = b'{"op":"RunComplete","id":"c","data":{"status":200,"headers":{},"body":"ok"}}'
+seen, calls = set(), 0
+
+
+async def app(scope, receive, send):
+    global calls
+    if scope["type"] != "http":
+        return
+    run_id = dict(scope["headers"])[b"x-run-id"]
+    os.write(LOG, scope["path"].encode() + b" " + run_id + b"\\n")
+    seen.add(run_id)
+    calls += 1
+    if calls == 3000:
+        print("in the middle", flush=True)
+    if len(seen) == 10000:
+        print("all were called", flush=True)
+    await send({"type": "http.response.start", "status": 206, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY})
+"""
+
+
+def engine(port: int, file: Path) -> Process:
+    process = Process([*STEPHTTP, "dev", "--port", str(port), "--db", str(file)])
+    process.wait_for("engine ready")
+    return process
+
+
+def opening(run_id: str, origin: str, path: str, due_ms: int) -> dict[str, Any]:
+    whole, ms = divmod(due_ms, 1000)
+    due = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{ms:03}Z"
+    data = {"domain": origin, "method": "POST", "path": path}
+    sleep = {"op": "Sleep", "id": "nap", "name": due}
+    event = {"name": "inngest/http.request", "data": data}
+    return {"run_id": run_id, "event": event, "steps": [sleep]}
+
+
+def put_to_sleep(engine_url: str, origin: str) -> dict[str, tuple[str, int]]:
+    """Make the runs; returns endpoint and due time (milliseconds) of each."""
+    base_ms = (int(time.time()) + 8) * 1000
+    runs = {
+        # Coprime steps: neither arrival nor run id has anything to do with the order.
+        str(ULID()): (f"/{'ab'[n % 2]}", base_ms + n * 7919 % SPREAD_MS)
+        for n in range(RUNS)
+    }
+    bodies = [opening(run_id, origin, *rest) for run_id, rest in runs.items()]
+    with httpx2.Client(base_url=engine_url, timeout=60) as client:
+        for start in range(0, RUNS, 500):
+            answer = client.post("/v1/checkpoint/batch", json=bodies[start : start + 500])
+            items = answer.json()["data"]["items"]
+            assert [item["status"] for item in items] == [200] * 500
+    return runs
+
+
+def ended(file: Path) -> bool:
+    """Whether every run has been stored as completed."""
+    connection = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
+    try:
+        rows = connection.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall()
+        (timers,) = connection.execute("SELECT count(*) FROM timers").fetchone()
+        return rows == [("completed", RUNS)] and timers == 0
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_ten_thousand_runs_due_in_one_second_all_end_in_their_order(
+    tmp_path: Path, killed: bool
+) -> None:
+    (tmp_path / "load.py").write_text(APP)
+    file, engine_port, app_port = tmp_path / "runs.db", free_port(), free_port()
+    app = Process(
+        [*STEPHTTP[:-1], "uvicorn", "load:app", "--port", str(app_port), "--no-access-log"],
+        cwd=tmp_path,
+    )
+    with app:
+        app.wait_for("Uvicorn running")
+        first = engine(engine_port, file)
+        with first:
+            runs = put_to_sleep(f"http://127.0.0.1:{engine_port}", f"http://127.0.0.1:{app_port}")
+            if killed:
+                app.wait_for("in the middle")
+                first.signal(signal.SIGKILL)
+                first.wait()
+                with engine(engine_port, file):
+                    wait_for_the_end(app, file)
+            else:
+                wait_for_the_end(app, file)
+    calls = [tuple(line.split()) for line in (tmp_path / "log").read_text().splitlines()]
+    check_each_called_once(calls, killed=killed)
+    for path in ("/a", "/b"):
+        check_order([runs[run_id] for where, run_id in unique(calls) if where == path])
+
+
+def wait_for_the_end(app: Process, file: Path) -> None:
+    app.wait_for("all were called")
+    deadline = time.monotonic() + 30
+    while not ended(file):
+        assert time.monotonic() < deadline, "every run was called, but not all have ended"
+        time.sleep(0.1)
+
+
+def unique(calls: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(calls))
+
+
+def check_each_called_once(calls: list[tuple[str, ...]], *, killed: bool) -> None:
+    assert len(unique(calls)) == RUNS
+    again = [call for call in set(calls) if calls.count(call) > 1] if killed else []
+    # What was under way when the engine died is called again: nobody stored its answer.
+    assert len(calls) - RUNS == len(again) <= CONCURRENCY
+
+
+def check_order(called: list[tuple[str, int]]) -> None:
+    """No call overtook one that was due earlier, but for those under way at the same time."""
+    due = [due_ms for _, due_ms in called]
+    latest = 0
+    for index, due_ms in enumerate(due):
+        if index >= CONCURRENCY:
+            latest = max(latest, due[index - CONCURRENCY])
+        assert due_ms >= latest, f"call {index} came after a whole round of later ones"
+
+
+def test_the_order_check_can_fail() -> None:
+    fine = [("/a", n) for n in range(200)]
+    check_order(fine)
+    with pytest.raises(AssertionError):
+        check_order([*fine, ("/a", 10)])
+
+
+def test_the_endpoint_answers_what_the_engine_takes_for_a_result() -> None:
+    body = APP.split("BODY = b'")[1].split("'\n", maxsplit=1)[0]
+    assert json.loads(body)["op"] == "RunComplete"
