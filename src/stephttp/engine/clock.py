@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 _LONGEST_NAP = 3600.0
@@ -104,5 +104,5 @@ def rfc3339(ms: int | None) -> str | None:
     """Milliseconds since the epoch as the API writes times; `None` stays `None`."""
     if ms is None:
         return None
-    when = datetime.fromtimestamp(ms / 1000, UTC)
-    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    when = datetime(1970, 1, 1) + timedelta(milliseconds=ms)  # noqa: DTZ001 - UTC, written as Z
+    return when.isoformat(timespec="milliseconds") + "Z"

@@ -16,6 +16,7 @@ from stephttp.engine.api import (
     events,
     extras,
     ingest,
+    openapi,
     output,
     realtime,
     runs,
@@ -71,6 +72,7 @@ ROUTES = [
     Route("/v1/cancellations/{id}", secured(cancellations.delete), methods=["DELETE"]),
     Route("/dev", secured(system.dev)),
     Route("/health", system.health),
+    Route("/openapi.json", secured(openapi.openapi)),
 ]
 
 ERROR_HANDLERS: Mapping[Any, Callable[..., Any]] = {

@@ -6,11 +6,11 @@ import binascii
 import logging
 from base64 import b64decode
 from hmac import compare_digest
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -39,14 +39,17 @@ _RESERVED = "inngest/"
 _NO_KEY = "no event key in the path; send events to /e/{key}"
 
 
+_Object = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
+
+
 class EventMessage(Struct):
     """An event as it is sent (PROTOCOL 1.5)."""
 
     name: str = ""
-    data: Raw | UnsetType = UNSET
+    data: _Object | UnsetType = UNSET
     id: str | None = None
     ts: int | float | None = None
-    user: Raw | UnsetType = UNSET
+    user: _Object | UnsetType = UNSET
     v: str | None = None
 
 

@@ -34,11 +34,17 @@ CORS = {
 """For what pages of any origin may read: outputs, whose token is the permission."""
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+ULID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
+"""How ids of runs are shown; small letters are understood as well."""
 _EVENT_PATH = re.compile(r"/e/[^/]+")
 _LOGGED_PATH = 200
 _MOST_LISTED = 100
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+_RunId = Annotated[str, Meta(extra_json_schema={"pattern": ULID_PATTERN})]
+_Origin = Annotated[str, Meta(extra_json_schema={"pattern": r"^https?://[^\s/?#@\\]+/?$"})]
+_Method = Annotated[str, Meta(extra_json_schema={"pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$"})]
+_Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Lease = Annotated[int, Meta(ge=SHORTEST_LEASE, le=LONGEST_LEASE)]
 """Milliseconds for which a process wants a run to be left to it."""
 
@@ -46,8 +52,8 @@ Lease = Annotated[int, Meta(ge=SHORTEST_LEASE, le=LONGEST_LEASE)]
 class RequestData(Struct):
     """`event.data` of a first checkpoint: the HTTP request that began the run."""
 
-    domain: str
-    method: str
+    domain: _Origin
+    method: _Method
     path: str = ""
     fn: str = ""
     ip: str = ""
@@ -77,7 +83,7 @@ class Claim(Struct):
 class NewRunRequest(Struct):
     """A first checkpoint (PROTOCOL 4.2), with the extras of DESIGN 3.8."""
 
-    run_id: str
+    run_id: _RunId
     event: RequestEvent
     steps: list[Op] | None = None
     request_version: _Int32 | None = None
@@ -89,7 +95,7 @@ class NewRunRequest(Struct):
 class RenewRequest(Struct):
     """Leases to be moved ahead."""
 
-    runs: Annotated[list[str], Meta(max_length=100_000)]
+    runs: Annotated[list[_RunId], Meta(max_length=100_000)]
     lease: Lease
 
 
@@ -97,9 +103,9 @@ class StepsRequest(Struct):
     """A further checkpoint (PROTOCOL 4.3)."""
 
     steps: list[Op]
-    run_id: str | None = None
-    fn_id: str | None = None
-    app_id: str | None = None
+    run_id: _RunId | None = None
+    fn_id: _Uuid | None = None
+    app_id: _Uuid | None = None
     lease: Lease | None = None
 
 
@@ -107,9 +113,9 @@ class AsyncStepsRequest(Struct):
     """Steps of a call that is still open (PROTOCOL 4.4); `qi_id` and `generation_id` name it."""
 
     steps: list[Op]
-    run_id: str | None = None
-    fn_id: str | None = None
-    app_id: str | None = None
+    run_id: _RunId | None = None
+    fn_id: _Uuid | None = None
+    app_id: _Uuid | None = None
     qi_id: str | None = None
     generation_id: _Int32 | None = None
 
@@ -208,7 +214,10 @@ def parse_time(text: str, field: str) -> int:
         when = datetime.fromisoformat(text)
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)
-        return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+        # In UTC it must lie within the years that can be written.
+        return (when.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
+            milliseconds=1
+        )
     except (ValueError, OverflowError):
         raise Refused(
             f"{field}: {text[:64]!r} is not a time such as 2026-01-31T12:00:00Z"
