@@ -23,6 +23,7 @@ from stephttp.engine.api.openapi import document
 
 from .support import DONE, KEY, SDK, A, B, Z, new_run, sleep, step, step_error, world
 
+Tokens = dict[str, dict[str, Any]]
 METHODS = ("get", "head", "post", "delete", "options")
 OPERATIONS = [
     (path, method.upper(), item[method])
@@ -59,29 +60,25 @@ def _call(schema: BaseSchema, path: str, body: Any, **parameters: Any) -> Any:
     return response.json().get("data") if response.content else None
 
 
-@pytest.fixture(scope="module")
-def api() -> Generator[BaseSchema]:
-    """The document as an engine serves it, which has runs of every kind.
+# Nothing in it waits: neither for the end of a run, nor for what else a stream brings.
+API = schemathesis.openapi.from_dict(document())
+API.app = create_app(
+    Settings(output_timeout=0, stream_lifetime=0.02, max_body=100_000, max_event=50_000),
+    rng=Random(1),
+    transport=httpx2.MockTransport(_endpoint),
+)
 
-    Nothing in it waits: neither for the end of a run, nor for what else a stream brings.
-    """
-    chosen = Settings(output_timeout=0, stream_lifetime=0.02, max_body=100_000, max_event=50_000)
-    app = create_app(chosen, rng=Random(1), transport=httpx2.MockTransport(_endpoint))
+
+@pytest.fixture(scope="module")
+def tokens() -> Generator[Tokens]:
+    """The engine works and has runs of every kind; what is told of each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extras, "_LONGEST_WAIT", 0.0)
-        schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-        tokens = _fill(schema)
-
-        @schema.hook
-        def map_case(context: Any, case: Case) -> Case:
-            _make_known(case, tokens)
-            return case
-
-        yield schema
+        yield _fill(API)
         shutdown_lifespans()
 
 
-def _fill(schema: BaseSchema) -> dict[str, dict[str, Any]]:
+def _fill(schema: BaseSchema) -> Tokens:
     """Make runs; return what is told of each."""
     names = {}
     for run_id, ops, more in [
@@ -105,7 +102,7 @@ def _fill(schema: BaseSchema) -> dict[str, dict[str, Any]]:
     return names
 
 
-def _make_known(case: Case, tokens: dict[str, dict[str, Any]]) -> None:
+def _make_known(case: Case, tokens: Tokens) -> None:
     """Most runs that are named are there, and so is what opens them."""
     path = case.operation.path
     if not isinstance(case.path_parameters, dict) or "run" not in case.path_parameters:
@@ -118,10 +115,7 @@ def _make_known(case: Case, tokens: dict[str, dict[str, Any]]) -> None:
             case.query = {"token": tokens[known]["token"]}
 
 
-schema = schemathesis.pytest.from_fixture("api")
-
-
-@schema.parametrize()
+@API.parametrize()
 @settings(
     max_examples=15,
     deadline=None,
@@ -129,7 +123,8 @@ schema = schemathesis.pytest.from_fixture("api")
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_answers_are_as_documented(case: Case) -> None:
+def test_answers_are_as_documented(case: Case, tokens: Tokens) -> None:
+    _make_known(case, tokens)
     case.call_and_validate(checks=CHECKED)
 
 
