@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -13,17 +14,16 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import Case, checks
 from schemathesis.python.asgi import shutdown_lifespans
-from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi import checks as openapi_checks
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stephttp.engine import Settings, create_app
 from stephttp.engine.api import ROUTES, extras
 from stephttp.engine.api.openapi import document
 
-from .support import DONE, KEY, SDK, A, B, Z, new_run, sleep, step, step_error, world
+from .support import KEY, SDK, A, B, Z, complete, new_run, sleep, step, step_error, world
 
-Tokens = dict[str, dict[str, Any]]
 METHODS = ("get", "head", "post", "delete", "options")
 OPERATIONS = [
     (path, method.upper(), item[method])
@@ -31,14 +31,17 @@ OPERATIONS = [
     for method in METHODS
     if method in item
 ]
-RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(6)]
-SYNC, WAITING, COMPLETED, FAILED, CANCELLED, PLAIN = RUNS
+RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(7)]
+SYNC, WAITING, RETRYING, COMPLETED, FAILED, CANCELLED, PLAIN = RUNS
 EVENT = "order/paid"
 WAITS = [
     {"op": "WaitForEvent", "id": A, "name": EVENT, "opts": {"event": EVENT, "timeout": "1d"}},
     {"op": "WaitForSignal", "id": B, "name": "s", "opts": {"signal": "s", "timeout": "1d"}},
     sleep(Z, "1d"),
 ]
+TEXT = {"content-type": "text/plain"}
+GOOD = complete({"status": 201, "headers": TEXT, "body": "hi"})
+BAD = complete({"status": 500, "headers": TEXT, "body": "no", "error": {"name": "E"}})
 CHECKED = [
     checks.not_a_server_error,
     openapi_checks.status_code_conformance,
@@ -48,71 +51,131 @@ CHECKED = [
 ]
 
 
+@dataclass
+class Known:
+    """What an engine has: runs with what opens them, events, a cancellation."""
+
+    runs: dict[str, dict[str, str]]
+    events: list[str]
+    cancellation: str
+
+    @property
+    def values(self) -> dict[str, list[str]]:
+        """For the parameters of paths."""
+        return {"run": RUNS, "event": self.events, "id": [self.cancellation]}
+
+    def query(self, path: str, run_id: str | None) -> dict[str, str]:
+        """What opens an output or a stream."""
+        if path.endswith("/sse"):
+            return {"token": self.runs[SYNC]["realtime_token"]}
+        if path.endswith("/output") and run_id in self.runs:
+            return {"token": self.runs[run_id]["token"]}
+        return {}
+
+
 def _endpoint(request: httpx2.Request) -> httpx2.Response:
     return httpx2.Response(206, headers=SDK, json=WAITS)
 
 
-def _call(schema: BaseSchema, path: str, body: Any, **parameters: Any) -> Any:
-    """One good request, which is checked as well."""
-    case = schema[path]["POST"].Case(body=body, media_type="application/json", **parameters)
-    response = case.call_and_validate(checks=CHECKED)
-    assert response.status_code == 200, response.text
-    return response.json().get("data") if response.content else None
+_current: list[ASGIApp] = []
 
 
-# Nothing in it waits: neither for the end of a run, nor for what else a stream brings.
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The engine of the test that runs. Schemathesis keeps what it was given."""
+    await _current[-1](scope, receive, send)
+
+
 API = schemathesis.openapi.from_dict(document())
-API.app = create_app(
-    Settings(output_timeout=0, stream_lifetime=0.02, max_body=100_000, max_event=50_000),
-    rng=Random(1),
-    transport=httpx2.MockTransport(_endpoint),
-)
+API.app = _app
+API.validate()
 
 
-@pytest.fixture(scope="module")
-def tokens() -> Generator[Tokens]:
-    """The engine works and has runs of every kind; what is told of each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extras, "_LONGEST_WAIT", 0.0)
-        yield _fill(API)
-        shutdown_lifespans()
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Generator[Known]:
+    """A new engine works, and has runs of every kind; what is told of each.
+
+    Nothing in it waits: neither for the end of a run, nor for what else a stream brings.
+    """
+    monkeypatch.setattr(extras, "_LONGEST_WAIT", 0.0)
+    chosen = Settings(output_timeout=0, stream_lifetime=0.02, max_body=100_000, max_event=50_000)
+    transport = httpx2.MockTransport(_endpoint)
+    _current[:] = [create_app(chosen, rng=Random(1), transport=transport)]
+    yield _fill()
+    shutdown_lifespans()
 
 
-def _fill(schema: BaseSchema) -> Tokens:
-    """Make runs; return what is told of each."""
-    names = {}
+def _call(method: str, path: str, body: Any = None, **parameters: Any) -> httpx2.Response:
+    """One good request, whose answer is checked."""
+    more = {} if body is None else {"body": body, "media_type": "application/json"}
+    case = API[path][method].Case(**more, **parameters)
+    response = case.call_and_validate(checks=_checks(case))
+    return httpx2.Response(response.status_code, content=response.content)
+
+
+def _post(path: str, body: Any, **parameters: Any) -> Any:
+    response = _call("POST", path, body, **parameters)
+    assert response.status_code == 200, response.text
+    return response.json() if response.content else None
+
+
+def _checks(case: Case) -> list[Any]:
+    """Outputs are what handlers answered, whatever it was."""
+    failed = case.operation.path.endswith("/output") and case.path_parameters == {"run": FAILED}
+    return CHECKED[1:] if failed else CHECKED
+
+
+def _fill() -> Known:
+    runs = {}
     for run_id, ops, more in [
         (SYNC, [step()], {"lease": 60_000}),
         (WAITING, [step(), *WAITS], {"retries": 3}),
-        (COMPLETED, [step(), DONE], {}),
-        (FAILED, [step_error()], {"retries": 0}),
+        (RETRYING, [step(), step_error()], {"retries": 3}),
+        (COMPLETED, [step(), GOOD], {}),
+        (FAILED, [step(), BAD], {}),
         (CANCELLED, WAITS[2:], {}),
         (PLAIN, [], {}),
     ]:
         body = new_run(*ops, run_id=run_id, **more)
-        names[run_id] = _call(schema, "/v1/checkpoint", body)
-    result = {"status_code": 200, "headers": {"x-a": "b"}, "body": "aGk="}
-    _call(schema, "/v1/http/runs/{run}/response", result, path_parameters={"run": PLAIN})
-    schema["/v1/runs/{run}"]["DELETE"].Case(path_parameters={"run": CANCELLED}).call()
-    sent = [{"name": EVENT, "data": {"a": 1}}, {"name": "other"}]
-    _call(schema, "/e/{key}", sent, path_parameters={"key": "k"})
-    span = {"started_before": "2000-01-01T00:00:00Z"}
-    of = {"app_id": names[SYNC]["app_id"], "function_id": names[SYNC]["fn_id"]}
-    _call(schema, "/v1/cancellations", {**of, **span})
-    return names
+        runs[run_id] = _post("/v1/checkpoint", body)["data"]
+    result = {"status_code": 200, "headers": {"content-type": "text/plain"}, "body": "aGk="}
+    _post("/v1/http/runs/{run}/response", result, path_parameters={"run": PLAIN})
+    _call("DELETE", "/v1/runs/{run}", path_parameters={"run": CANCELLED})
+    sent = [{"name": "other", "data": {"a": 1}}, {"name": "another"}]
+    (event, _) = _post("/e/{key}", sent, path_parameters={"key": "k"})["ids"]
+    of = {"app_id": runs[SYNC]["app_id"], "function_id": runs[SYNC]["fn_id"]}
+    order = {**of, "started_before": "2000-01-01T00:00:00Z"}
+    began = _call("GET", "/v1/runs/{run}", path_parameters={"run": SYNC}).json()["data"]
+    return Known(
+        runs=runs,
+        events=[event, began["event_id"]],
+        cancellation=_post("/v1/cancellations", order)["data"]["id"],
+    )
 
 
-def _make_known(case: Case, tokens: Tokens) -> None:
-    """Most runs that are named are there, and so is what opens them."""
-    path = case.operation.path
-    if not isinstance(case.path_parameters, dict) or "run" not in case.path_parameters:
-        return
-    number = sum(map(ord, str(case.path_parameters["run"])))
-    known = [*RUNS, None][number % (len(RUNS) + 1)]
-    if known is not None:
-        case.path_parameters["run"] = known
-        if path.endswith("/output"):
-            case.query = {"token": tokens[known]["token"]}
+def _make_known(case: Case, known: Known) -> None:
+    """Let most things that are named be there, and give what opens them."""
+    named = case.path_parameters if isinstance(case.path_parameters, dict) else {}
+    number = sum(map(ord, str(named)))
+    for name, values in known.values.items():
+        if name in named and number % 8:
+            named[name] = values[number % len(values)]
+    case.query = known.query(case.operation.path, named.get("run")) or case.query
+
+
+@pytest.mark.parametrize(("path", "method"), [o[:2] for o in OPERATIONS if o[1] != "POST"])
+def test_answers_about_what_is_there(path: str, method: str, known: Known) -> None:
+    (name,) = [name for name in (*known.values, "") if f"{{{name}}}" in path or not name][:1]
+    statuses = set()
+    for value in known.values.get(name, [""]):
+        named = {name: value} if name else {}
+        query = known.query(path, value)
+        statuses.add(_call(method, path, path_parameters=named, query=query).status_code)
+    assert statuses & {200, 201, 204, 303}, statuses
+
+
+def test_a_signal_that_is_waited_for(known: Known) -> None:
+    answer = _post("/v1/signals", {"signal": "s", "data": None})
+    assert answer["data"] == {"run_id": WAITING}
 
 
 @API.parametrize()
@@ -123,9 +186,9 @@ def _make_known(case: Case, tokens: Tokens) -> None:
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_answers_are_as_documented(case: Case, tokens: Tokens) -> None:
-    _make_known(case, tokens)
-    case.call_and_validate(checks=CHECKED)
+def test_answers_are_as_documented(case: Case, known: Known) -> None:
+    _make_known(case, known)
+    case.call_and_validate(checks=_checks(case))
 
 
 def test_document_and_routes_agree() -> None:

@@ -172,12 +172,13 @@ _BATCH = {
     "maxItems": 1000,
     "items": {"anyOf": [_schema(NewRunRequest), _schema(StepsRequest)]},
 }
-_OUTPUT_ACCESS: Json = {"security": [{"runToken": []}]}
-_OUTPUT_MORE: Json = {
+_OUTPUT: Json = {
     "default": {
         "description": "What the handler answered: its status, its headers, its body. While the "
-        'run goes on the engine waits, and in the end answers 200 with {"status": "running"}.',
-        "content": {"*/*": {}},
+        'run goes on the engine waits, and in the end answers 200 with {"status": "running"}. '
+        "Without a good token it answers 401, to too many requests 429, and while it stops 503, "
+        "as it does elsewhere.",
+        "content": {"*/*": {"schema": {}}},
     }
 }
 _NOT_RECEIVED = _schema(shapes.NotReceived)
@@ -214,12 +215,13 @@ def _checkpoints(prefix: str, suffix: str) -> dict[tuple[str, str], Json]:
         ),
     }  # fmt: skip
     for method in ("GET", "HEAD", "POST"):
-        result[f"{run}/output", method] = _operation(
-            f"{method.lower()}Output{suffix}",
-            "Wait for the end of a run, and answer as its handler did.",
-            {}, 401, 404, 429,
-            access=_OUTPUT_ACCESS, parameters=(_RUN,), more=_OUTPUT_MORE,
-        )  # fmt: skip
+        result[f"{run}/output", method] = {
+            "operationId": f"{method.lower()}Output{suffix}",
+            "summary": "Wait for the end of a run, and answer as its handler did.",
+            "security": [{"runToken": []}],
+            "parameters": [_RUN],
+            "responses": _OUTPUT,
+        }
     return result
 
 
