@@ -132,3 +132,35 @@ async def test_what_is_logged_holds_no_secret(caplog: pytest.LogCaptureFixture) 
         ("engine.drain", None),
     ]
     assert [r.levelname for r in ours][1:3] == ["WARNING", "INFO"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 200),
+        ("http://localhost:3000", 200),
+        ("http://127.0.0.1:8000", 200),
+        ("http://[::1]:8000", 200),
+        ("https://evil.example", 403),
+        ("http://localhost.evil.example", 403),
+        ("null", 403),
+        ("http://[", 403),
+    ],
+)
+async def test_an_open_engine_takes_nothing_from_pages_of_other_sites(
+    origin: str | None, status: int
+) -> None:
+    headers = {} if origin is None else {"origin": origin}
+    async with world() as w:
+        sent = await w.http.post("/e/key", json={"name": "a"}, headers=headers)
+        assert sent.status_code == status
+        read = await w.http.get("/v1/runs", headers=headers)
+        assert read.status_code == status
+        if status == 403:
+            assert "other sites" in read.json()["error"]
+
+
+async def test_an_engine_with_keys_asks_for_the_key_wherever_a_page_comes_from() -> None:
+    async with world(signing_keys=(KEY,)) as w:
+        response = await w.http.get("/health", headers={"origin": "https://evil.example"})
+        assert response.status_code == 200

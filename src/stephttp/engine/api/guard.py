@@ -6,7 +6,9 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -54,12 +56,14 @@ class Guard:
     """ASGI middleware around everything, so that no answer gets past it.
 
     It tells in every answer what kind of server this is and what it can do, and keeps clients
-    from asking too often where no signing key is needed.
+    from asking too often where no signing key is needed. An engine without keys takes nothing
+    from web pages of other machines, which any browser on this one may have open.
     """
 
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
         self._app = app
         self._clock = engine.clock
+        self._open = not engine.settings.signing_keys
         self._buckets = Buckets(engine.settings.rate_limit, engine.settings.rate_burst)
         self._headers = [
             (b"x-inngest-server-kind", engine.settings.kind.encode()),
@@ -83,6 +87,10 @@ class Guard:
                 message["headers"] = headers
             await send(message)
 
+        if self._open and not is_output and _is_from_elsewhere(scope):
+            message = "an engine without signing keys takes no requests from other sites' pages"
+            await refuse(Request(scope), message, 403)(scope, receive, add)
+            return
         if is_output or _EVENT.fullmatch(scope["path"]):
             client = scope.get("client") or ("",)
             wait = self._buckets.take(client[0], self._clock.now_ms())
@@ -92,3 +100,15 @@ class Guard:
                 await answer(scope, receive, add)
                 return
         await self._app(scope, receive, add)
+
+
+def _is_from_elsewhere(scope: Scope) -> bool:
+    """Whether a browser sends this for a page that does not come from this machine."""
+    origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+    if origin is None:
+        return False
+    try:
+        host = urlsplit(origin.decode("latin-1")).hostname or ""
+        return not (host == "localhost" or ip_address(host).is_loopback)
+    except ValueError:
+        return True

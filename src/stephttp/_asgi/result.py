@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
 
+from stephttp._asgi.common import Receive, Send
 from stephttp._client import results
 from stephttp._client.drivers import Streamed
 from stephttp._client.flow import Call
 from stephttp._core.messages import Request, Response
 from stephttp.errors import APIConnectionError, APITimeoutError
 from stephttp.provider import Provider
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _PEEKED = 256
 """Bytes of a result that are looked at before it is passed on."""

@@ -1,0 +1,1 @@
+"""The parts of the ASGI adapter; `stephttp.asgi` holds what is public."""
