@@ -118,7 +118,7 @@ def _post(path: str, body: Any, **parameters: Any) -> Any:
     return response.json() if response.content else None
 
 
-def _checks(case: Case) -> list[Any]:
+def _checks(case: Case[Any]) -> list[Any]:
     """Outputs are what handlers answered, whatever it was."""
     failed = case.operation.path.endswith("/output") and case.path_parameters == {"run": FAILED}
     return CHECKED[1:] if failed else CHECKED
@@ -152,9 +152,9 @@ def _fill() -> Known:
     )
 
 
-def _make_known(case: Case, known: Known) -> None:
+def _make_known(case: Case[Any], known: Known) -> None:
     """Let most things that are named be there, and give what opens them."""
-    named = case.path_parameters if isinstance(case.path_parameters, dict) else {}
+    named = case.path_parameters
     number = sum(map(ord, str(named)))
     for name, values in known.values.items():
         if name in named and number % 8:
@@ -186,7 +186,7 @@ def test_a_signal_that_is_waited_for(known: Known) -> None:
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_answers_are_as_documented(case: Case, known: Known) -> None:
+def test_answers_are_as_documented(case: Case[Any], known: Known) -> None:
     _make_known(case, known)
     case.call_and_validate(checks=_checks(case))
 
@@ -223,3 +223,17 @@ async def test_who_may_do_what_is_as_documented() -> None:
             response = await w.http.request(method, path.format(run=SYNC, key=1, event=1, id=1))
             refused = (response.status_code, response.text) == (401, "Authentication failed\n")
             assert refused == (operation["security"] == [{"signingKey": []}]), (path, method)
+
+
+async def test_times_at_the_ends_of_the_calendar() -> None:
+    async with world() as w:
+        names = await w.post(step())
+        order = {"app_id": names["app_id"], "function_id": names["fn_id"]}
+        first = {**order, "started_before": "0001-01-01T00:00:00Z"}
+        made = await w.http.post("/v1/cancellations", json=first)
+        assert made.json()["data"]["started_before"] == "0001-01-01T00:00:00.000Z"
+        late = {**order, "started_before": "9999-12-31T23:59:59-01:00"}
+        refused = await w.http.post("/v1/cancellations", json=late)
+        assert refused.status_code == 400
+        assert refused.json()["error"].startswith("started_before: ")
+        assert len((await w.http.get("/v1/cancellations")).json()["data"]) == 1

@@ -10,7 +10,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.operations import OPERATIONS, REFERENCE, SHAPES
+from stephttp.engine.api.describing import REFERENCE
+from stephttp.engine.api.operations import OPERATIONS, SHAPES
 from stephttp.engine.settings import VERSION
 
 _ABOUT = """\

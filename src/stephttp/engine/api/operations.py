@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from stephttp.engine.api import shapes
 from stephttp.engine.api.cancellations import CancellationRequest
+from stephttp.engine.api.describing import (
+    EMPTY,
+    ERROR,
+    OPEN,
+    REASONS,
+    Json,
+    answer,
+    data,
+    operation,
+    parameter,
+    schema_of,
+    takes,
+)
 from stephttp.engine.api.ingest import EventMessage, SignalMessage
 from stephttp.engine.api.messages import (
     ApiResult,
@@ -16,10 +27,6 @@ from stephttp.engine.api.messages import (
     RenewRequest,
     StepsRequest,
 )
-
-Json = dict[str, Any]
-
-REFERENCE = "#/components/schemas/{name}"
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]
@@ -35,142 +42,49 @@ SHAPES = (
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
 
-def _schema(shape: Any) -> Json:
-    (schema,), _ = msgspec.json.schema_components([shape], ref_template=REFERENCE)
-    return schema
-
-
-def _json(schema: Json, about: str = "Done") -> Json:
-    return {"description": about, "content": {"application/json": {"schema": schema}}}
-
-
-def _data(shape: Any) -> Json:
-    """The answer 200 of the v1 API with such data."""
-    return _wrapped(_schema(shape))
-
-
-def _wrapped(data: Json) -> Json:
-    return _json(
-        {
-            "type": "object",
-            "properties": {"data": data, "metadata": _schema(shapes.Metadata)},
-            "required": ["data", "metadata"],
-            "additionalProperties": False,
-        }
-    )
-
-
-_EMPTY: Json = {"description": "Done; the answer has no body"}
-_ERROR = _schema(shapes.ErrorAnswer)
-_REASONS = {
-    400: "The request is not acceptable",
-    401: "No token, or not one for this",
-    403: "The engine may not call that endpoint",
-    404: "There is no such thing",
-    409: "Too late, or taken",
-    410: "The run has ended",
-    413: "Larger than the engine takes",
-    422: "The idempotency key was used with another request",
-    429: "Too many requests; `Retry-After` tells when to come back",
-    500: "A fault of the engine",
-    503: "Nothing can be stored now, or the engine is stopping; nothing was done, come back later",
-}
-_KEYLESS: Json = {
-    "description": "No signing key, or a wrong one",
-    "content": {"text/plain": {"schema": {"type": "string"}}},
-}
-_SECURED: Json = {"security": [{"signingKey": []}]}
-_OPEN: Json = {"security": []}
-
-
-def _operation(
-    name: str,
-    summary: str,
-    good: Json,
-    *errors: int,
-    access: Json = _SECURED,
-    parameters: tuple[Json, ...] = (),
-    body: Json | None = None,
-    more: Json | None = None,
-) -> Json:
-    """An operation.
-
-    Args:
-        name: its id.
-        summary: what it does.
-        good: the answer 200.
-        errors: statuses of the errors that it may answer with, beside 500 and 503.
-        access: who may use it.
-        parameters: in path, query and headers.
-        body: of the request, in the words of OpenAPI.
-        more: further answers.
-    """
-    responses = {str(status): _json(_ERROR, _REASONS[status]) for status in (*errors, 500, 503)}
-    if access is _SECURED:
-        responses["401"] = _KEYLESS
-    if good:
-        responses["200"] = good
-    responses |= more or {}
-    operation = {"operationId": name, "summary": summary, **access}
-    if parameters:
-        operation["parameters"] = list(parameters)
-    if body is not None:
-        operation["requestBody"] = body
-    return operation | {"responses": dict(sorted(responses.items()))}
-
-
-def _takes(schema: Json, media_type: str = "application/json") -> Json:
-    return {"required": True, "content": {media_type: {"schema": schema}}}
-
-
-def _in(place: str, name: str, about: str, **schema: Any) -> Json:
-    parameter = {"in": place, "name": name, "description": about, "schema": schema}
-    return parameter | ({"required": True} if place == "path" else {})
-
-
-_RUN = _in(
+_RUN = parameter(
     "path", "run", "Id of a run, a ULID.",
     type="string", pattern="^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
 )  # fmt: skip
-_EVENT_ID = _in("path", "event", "`internal_id` of an event.", type="string", minLength=1)
-_LIMIT = _in(
+_EVENT_ID = parameter("path", "event", "`internal_id` of an event.", type="string", minLength=1)
+_LIMIT = parameter(
     "query", "limit", "How many, at most 100; what is more counts as 100.",
     type="integer", minimum=1, maximum=999_999_999, default=20,
 )  # fmt: skip
-_SDK = _in(
+_SDK = parameter(
     "header", "x-inngest-sdk", "Name and version of the sender; kept with the run.", type="string"
 )
-_SEED = _in(
+_SEED = parameter(
     "header", "x-inngest-event-id-seed",
     "Time (milliseconds) and entropy (10 bytes, base64) for the ids of the events.",
     type="string", pattern="^[0-9]{1,14},[A-Za-z0-9+/]{14}==$",
 )  # fmt: skip
-_PENDING = _in(
+_PENDING = parameter(
     "header", "x-stephttp-accept", "`pending`: also name steps that are not done.", type="string"
 )
-_WAIT = _in(
+_WAIT = parameter(
     "query", "wait", "Seconds to wait for it, at most 20; what is more counts as 20.",
     type="integer", minimum=0, maximum=999_999_999, default=0,
 )  # fmt: skip
-_CHANNEL = {**_in("query", "channel", "Id of the run.", type="string", minLength=1)}
+_CHANNEL = {**parameter("query", "channel", "Id of the run.", type="string", minLength=1)}
 _CHANNEL["required"] = True
-_KEY = _in("path", "key", "An event key of the engine; without any, anything.", type="string",
+_KEY = parameter("path", "key", "An event key of the engine; without any, anything.", type="string",
            minLength=1)  # fmt: skip
 
 
 def _cursor(of: str, **schema: Any) -> Json:
     about = f"{of} of the last item of the page before."
-    return _in("query", "cursor", about, type="string", **schema)
+    return parameter("query", "cursor", about, type="string", **schema)
 
 
 def _time(name: str) -> Json:
-    return _in("query", name, "A time.", type="string", format="date-time")
+    return parameter("query", name, "A time.", type="string", format="date-time")
 
 
 _BATCH = {
     "type": "array",
     "maxItems": 1000,
-    "items": {"anyOf": [_schema(NewRunRequest), _schema(StepsRequest)]},
+    "items": {"anyOf": [schema_of(NewRunRequest), schema_of(StepsRequest)]},
 }
 _OUTPUT: Json = {
     "default": {
@@ -181,36 +95,36 @@ _OUTPUT: Json = {
         "content": {"*/*": {"schema": {}}},
     }
 }
-_NOT_RECEIVED = _schema(shapes.NotReceived)
-_EVENT_ERROR = {"anyOf": [_NOT_RECEIVED, _schema(shapes.KeyProblem), _ERROR]}
+_NOT_RECEIVED = schema_of(shapes.NotReceived)
+_EVENT_ERROR = {"anyOf": [_NOT_RECEIVED, schema_of(shapes.KeyProblem), ERROR]}
 
 
 def _checkpoints(prefix: str, suffix: str) -> dict[tuple[str, str], Json]:
     """The routes that are there under two prefixes."""
     run = f"{prefix}/{{run}}"
     result = {
-        (prefix, "POST"): _operation(
+        (prefix, "POST"): operation(
             f"createRun{suffix}", "Make a run, with the steps that it has done so far.",
-            _data(shapes.Names), 400, 403, 404, 409, 413, 422,
-            parameters=(_SDK,), body=_takes(_schema(NewRunRequest)),
+            data(shapes.Names), 400, 403, 404, 409, 413, 422,
+            parameters=(_SDK,), body=takes(schema_of(NewRunRequest)),
         ),
-        (f"{run}/steps", "POST"): _operation(
-            f"reportSteps{suffix}", "Take more steps of a run.", _EMPTY, 400, 404, 409, 413,
-            parameters=(_RUN,), body=_takes(_schema(StepsRequest)),
+        (f"{run}/steps", "POST"): operation(
+            f"reportSteps{suffix}", "Take more steps of a run.", EMPTY, 400, 404, 409, 413,
+            parameters=(_RUN,), body=takes(schema_of(StepsRequest)),
         ),
-        (f"{run}/async", "POST"): _operation(
+        (f"{run}/async", "POST"): operation(
             f"reportAsyncSteps{suffix}", "Take steps of a call that is still open.",
-            _EMPTY, 400, 404, 409, 413,
-            parameters=(_RUN,), body=_takes(_schema(AsyncStepsRequest)),
+            EMPTY, 400, 404, 409, 413,
+            parameters=(_RUN,), body=takes(schema_of(AsyncStepsRequest)),
         ),
-        (f"{run}/response", "POST"): _operation(
+        (f"{run}/response", "POST"): operation(
             f"reportResponse{suffix}", "End a run with the answer of its endpoint.",
-            _EMPTY, 400, 404, 409, 413,
-            parameters=(_RUN,), body=_takes(_schema(ApiResult)),
+            EMPTY, 400, 404, 409, 413,
+            parameters=(_RUN,), body=takes(schema_of(ApiResult)),
         ),
-        (f"{run}/output", "OPTIONS"): _operation(
+        (f"{run}/output", "OPTIONS"): operation(
             f"preflightOutput{suffix}", "Pages of any origin may read outputs.", {}, 404, 429,
-            access=_OPEN, parameters=(_RUN,),
+            access=OPEN, parameters=(_RUN,),
             more={"204": {"description": "What pages may do"}},
         ),
     }  # fmt: skip
@@ -226,52 +140,52 @@ def _checkpoints(prefix: str, suffix: str) -> dict[tuple[str, str], Json]:
 
 
 OPERATIONS: dict[tuple[str, str], Json] = {
-    ("/v1/checkpoint/batch", "POST"): _operation(
+    ("/v1/checkpoint/batch", "POST"): operation(
         "takeBatch", "Take many checkpoints; each gets an answer of its own.",
-        _data(shapes.BatchAnswer), 400, 413, parameters=(_SDK,), body=_takes(_BATCH),
+        data(shapes.BatchAnswer), 400, 413, parameters=(_SDK,), body=takes(_BATCH),
     ),
-    ("/v1/leases/renew", "POST"): _operation(
+    ("/v1/leases/renew", "POST"): operation(
         "renewLeases", "Move leases ahead, all of a process at once.",
-        _data(shapes.Lost), 400, 413, body=_takes(_schema(RenewRequest)),
+        data(shapes.Lost), 400, 413, body=takes(schema_of(RenewRequest)),
     ),
-    ("/v1/runs/{run}/outcome", "GET"): _operation(
+    ("/v1/runs/{run}/outcome", "GET"): operation(
         "getOutcome", "How the first phase of a run ended.",
-        _data(_OUTCOME), 400, 404, parameters=(_RUN, _WAIT),
+        data(_OUTCOME), 400, 404, parameters=(_RUN, _WAIT),
     ),
     **_checkpoints("/v1/checkpoint", ""),
     **_checkpoints("/v1/http/runs", "Http"),
-    ("/v0/runs/{run}/actions", "GET"): _operation(
+    ("/v0/runs/{run}/actions", "GET"): operation(
         "getActions", "Memoised steps of a run that has not ended, by their hashed ids.",
-        _json({"type": "object"}), 400, 404, 410, parameters=(_RUN, _PENDING),
+        answer({"type": "object"}), 400, 404, 410, parameters=(_RUN, _PENDING),
     ),
-    ("/v0/runs/{run}/batch", "GET"): _operation(
+    ("/v0/runs/{run}/batch", "GET"): operation(
         "getBatch", "The event that began a run that has not ended.",
-        _json(_schema(list[shapes.Trigger])), 400, 404, 410, parameters=(_RUN,),
+        answer(schema_of(list[shapes.Trigger])), 400, 404, 410, parameters=(_RUN,),
     ),
-    ("/v0/runs/{run}", "DELETE"): _operation(
+    ("/v0/runs/{run}", "DELETE"): operation(
         "cancelRunLegacy", "End a run as cancelled; too late is an error.", {}, 400, 404, 409,
-        parameters=(_RUN,), more={"204": _EMPTY},
+        parameters=(_RUN,), more={"204": EMPTY},
     ),
-    ("/v1/runs", "GET"): _operation(
-        "listRuns", "Runs, newest first.", _data(list[shapes.RunItem]), 400,
+    ("/v1/runs", "GET"): operation(
+        "listRuns", "Runs, newest first.", data(list[shapes.RunItem]), 400,
         parameters=(_LIMIT, _cursor("`run_id`", pattern=_RUN["schema"]["pattern"])),
     ),
-    ("/v1/runs/{run}", "GET"): _operation(
-        "getRun", "One run.", _data(shapes.RunView), 400, 404, parameters=(_RUN,)
+    ("/v1/runs/{run}", "GET"): operation(
+        "getRun", "One run.", data(shapes.RunView), 400, 404, parameters=(_RUN,)
     ),
-    ("/v1/runs/{run}", "DELETE"): _operation(
-        "cancelRun", "End a run as cancelled; too late changes nothing.", _EMPTY, 400, 404,
+    ("/v1/runs/{run}", "DELETE"): operation(
+        "cancelRun", "End a run as cancelled; too late changes nothing.", EMPTY, 400, 404,
         parameters=(_RUN,),
     ),
-    ("/v1/runs/{run}/jobs", "GET"): _operation(
+    ("/v1/runs/{run}/jobs", "GET"): operation(
         "listJobs", "What the engine will do for a run, and when.",
-        _data(list[shapes.Job]), 400, 404, parameters=(_RUN,),
+        data(list[shapes.Job]), 400, 404, parameters=(_RUN,),
     ),
-    ("/v1/runs/{run}/steps", "GET"): _operation(
+    ("/v1/runs/{run}/steps", "GET"): operation(
         "listSteps", "Steps of a run, in the order in which they were first reported.",
-        _data(list[shapes.Step]), 400, 404, parameters=(_RUN,),
+        data(list[shapes.Step]), 400, 404, parameters=(_RUN,),
     ),
-    ("/v1/realtime/sse", "GET"): _operation(
+    ("/v1/realtime/sse", "GET"): operation(
         "followRun", "Follow the live stream of a run: what is published from now on.",
         {
             "description": "Server-sent events, as the run's handler writes them; a comment now "
@@ -280,27 +194,27 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         },
         401, access={"security": [{"realtimeToken": []}, {"realtimeBearer": []}]},
     ),
-    ("/v1/realtime/publish/tee", "POST"): _operation(
+    ("/v1/realtime/publish/tee", "POST"): operation(
         "publish", "Hand the bytes of the body to whoever follows the run, as they come.",
-        _EMPTY, 400, 413, parameters=(_CHANNEL,), body=_takes({}, "application/octet-stream"),
+        EMPTY, 400, 413, parameters=(_CHANNEL,), body=takes({}, "application/octet-stream"),
     ),
-    ("/e/", "GET"): _operation(
-        "showStartPage", "Send a browser to the start page.", {}, 429, access=_OPEN,
+    ("/e/", "GET"): operation(
+        "showStartPage", "Send a browser to the start page.", {}, 429, access=OPEN,
         more={"303": {"description": "To `/`"}},
     ),
-    ("/e/", "POST"): _operation(
-        "sendWithoutKey", "Tell a sender that its event key is missing.", {}, 429, access=_OPEN,
-        more={"400": _json(_NOT_RECEIVED, "No event key")},
+    ("/e/", "POST"): operation(
+        "sendWithoutKey", "Tell a sender that its event key is missing.", {}, 429, access=OPEN,
+        more={"400": answer(_NOT_RECEIVED, "No event key")},
     ),
-    ("/e/{key}", "POST"): _operation(
+    ("/e/{key}", "POST"): operation(
         "sendEvents", "Store events; runs that wait for them go on.",
-        _json(_schema(shapes.Received)), 404, 429,
-        access=_OPEN, parameters=(_KEY, _SEED),
+        answer(schema_of(shapes.Received)), 404, 429,
+        access=OPEN, parameters=(_KEY, _SEED),
         body={
             "required": True,
             "description": "Whatever content type but that of forms is named: JSON.",
             "content": {
-                "application/json": {"schema": _schema(_EVENTS)},
+                "application/json": {"schema": schema_of(_EVENTS)},
                 "application/x-www-form-urlencoded": {
                     "schema": {
                         "type": "object",
@@ -313,57 +227,57 @@ OPERATIONS: dict[tuple[str, str], Json] = {
             },
         },
         more={
-            "400": _json(_NOT_RECEIVED, _REASONS[400]),
-            "401": _json(_schema(shapes.KeyProblem), "Not an event key of this engine"),
-            "413": _json(_NOT_RECEIVED, _REASONS[413]),
-            "503": _json(_EVENT_ERROR, _REASONS[503] + "; or no event keys are configured"),
+            "400": answer(_NOT_RECEIVED, REASONS[400]),
+            "401": answer(schema_of(shapes.KeyProblem), "Not an event key of this engine"),
+            "413": answer(_NOT_RECEIVED, REASONS[413]),
+            "503": answer(_EVENT_ERROR, REASONS[503] + "; or no event keys are configured"),
         },
     ),
-    ("/v1/events", "GET"): _operation(
-        "listEvents", "Events that were sent, newest first.", _data(list[shapes.EventView]), 400,
+    ("/v1/events", "GET"): operation(
+        "listEvents", "Events that were sent, newest first.", data(list[shapes.EventView]), 400,
         parameters=(
             _LIMIT,
             _cursor("`internal_id`"),
-            _in("query", "name", "Only those of this name.", type="string"),
+            parameter("query", "name", "Only those of this name.", type="string"),
             _time("received_after"),
             _time("received_before"),
         ),
     ),
-    ("/v1/events/{event}", "GET"): _operation(
+    ("/v1/events/{event}", "GET"): operation(
         "getEvent", "One event; also the one that began a run.",
-        _data(shapes.EventView), 404, parameters=(_EVENT_ID,),
+        data(shapes.EventView), 404, parameters=(_EVENT_ID,),
     ),
-    ("/v1/events/{event}/runs", "GET"): _operation(
+    ("/v1/events/{event}/runs", "GET"): operation(
         "listEventRuns", "The runs that an event began.",
-        _data(list[shapes.EventRun]), 404, parameters=(_EVENT_ID,),
+        data(list[shapes.EventRun]), 404, parameters=(_EVENT_ID,),
     ),
-    ("/v1/signals", "POST"): _operation(
+    ("/v1/signals", "POST"): operation(
         "sendSignal", "End the wait for a signal.",
-        _data(shapes.SignalAnswer), 400, 404, 413, body=_takes(_schema(SignalMessage)),
+        data(shapes.SignalAnswer), 400, 404, 413, body=takes(schema_of(SignalMessage)),
     ),
-    ("/v1/cancellations", "POST"): _operation(
+    ("/v1/cancellations", "POST"): operation(
         "createCancellation", "Cancel the runs of a function that began in a span of time.",
-        _data(shapes.NewCancellation), 400, 404, 413, body=_takes(_schema(CancellationRequest)),
+        data(shapes.NewCancellation), 400, 404, 413, body=takes(schema_of(CancellationRequest)),
     ),
-    ("/v1/cancellations", "GET"): _operation(
+    ("/v1/cancellations", "GET"): operation(
         "listCancellations", "All cancellations that are kept, newest first.",
-        _data(list[shapes.CancellationView]),
+        data(list[shapes.CancellationView]),
     ),
-    ("/v1/cancellations/{id}", "DELETE"): _operation(
+    ("/v1/cancellations/{id}", "DELETE"): operation(
         "deleteCancellation", "Forget a cancellation; what was cancelled stays so.", {}, 404,
-        parameters=(_in("path", "id", "Its `id`.", type="string", minLength=1),),
-        more={"204": _EMPTY},
+        parameters=(parameter("path", "id", "Its `id`.", type="string", minLength=1),),
+        more={"204": EMPTY},
     ),
-    ("/dev", "GET"): _operation(
+    ("/dev", "GET"): operation(
         "getDevServer", "What SDKs look for; only in development.",
-        _json(_schema(shapes.DevServer)), 404,
+        answer(schema_of(shapes.DevServer)), 404,
     ),
-    ("/health", "GET"): _operation(
+    ("/health", "GET"): operation(
         "getHealth", "The engine is up, and its store answers.",
-        _json(_schema(shapes.Health)), access=_OPEN,
+        answer(schema_of(shapes.Health)), access=OPEN,
     ),
-    ("/openapi.json", "GET"): _operation(
-        "getOpenApi", "This document.", _json({"type": "object"})
+    ("/openapi.json", "GET"): operation(
+        "getOpenApi", "This document.", answer({"type": "object"})
     ),
 }  # fmt: skip
 """By path and method, as in `ROUTES`; the methods that others imply (HEAD) are not listed."""
