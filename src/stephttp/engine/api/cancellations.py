@@ -73,7 +73,8 @@ async def create(request: Request) -> Response:
         condition=message.condition or None,
         created_ms=now_ms,
     )
-    if (cancellation.started_after_ms or 0) >= cancellation.started_before_ms:
+    after_ms = cancellation.started_after_ms
+    if after_ms is not None and after_ms >= cancellation.started_before_ms:
         raise Refused("started_after: must lie before started_before")
     count = await engine.cancel_many(cancellation)
     return wrapped({**_view(cancellation), "cancelled": count}, now_ms)
