@@ -354,11 +354,6 @@ def read_actions(answer: Answer) -> dict[str, Raw]:
         raise _unreadable(answer, "GET /v0/runs/…/actions", error) from error
 
 
-def features(answer: Answer) -> frozenset[str]:
-    """The extras that our own engine announces (DESIGN 3.8); a real server announces none."""
-    return frozenset(answer.headers.get("x-stephttp-features", "").replace(",", " ").split())
-
-
 def output_path(run_id: str, token: str) -> str:
     """Where the run's result is waited for."""
     return f"/v1/http/runs/{run_id}/output?token={token}"

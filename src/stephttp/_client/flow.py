@@ -19,6 +19,7 @@ from stephttp.errors import APIConnectionError, APIError, APIStatusError
 ATTEMPTS = 5
 FIRST_PAUSE = 0.1
 MAX_PAUSE = 5.0
+_FEATURES = "x-stephttp-features"
 RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
@@ -49,6 +50,11 @@ class Answer:
     body: bytes
     raw_headers: tuple[tuple[bytes, bytes], ...] = ()
     """The same headers, where repeated ones must stay so."""
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The extras that our own engine announces (DESIGN 3.8); a real server announces none."""
+        return frozenset(self.headers.get(_FEATURES, "").replace(",", " ").split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +115,8 @@ class Keys:
     def learn(self, answer: Answer) -> None:
         """Note what an answer tells of the server."""
         # A proxy's own error page tells nothing of the server behind it.
-        announced = answer.headers.get("x-stephttp-features")
-        if announced is not None or answer.status < 500:
-            self.features = frozenset((announced or "").replace(",", " ").split())
+        if _FEATURES in answer.headers or answer.status < 500:
+            self.features = answer.features
 
     def reject(self, bearer: str | None) -> bool:
         """`bearer` was refused; whether another one is worth trying."""

@@ -163,7 +163,7 @@ class Lifecycle:
             allowed = self.settings.restored_headers
             if any(name in allowed and capsule.is_secret(name) for name, _ in request.headers):
                 self.sealer.warn_secrets_left_out()
-        hides = run.opts.omit_request_body and not self._cannot_hide_body(run, request)
+        hides = run.opts.omit_request_body and (self.settings.dev or seal is not None)
         kept = capsule.pack(
             request,
             self.settings.restored_headers,
@@ -183,8 +183,9 @@ class Lifecycle:
 
     def _cannot_hide_body(self, run: Run, request: Request) -> bool:
         """Whether a body that must stay hidden from the server could only travel in the clear."""
-        sealed = self.settings.dev or self.sealer.seal(run.run_id) is not None
-        return run.opts.omit_request_body and bool(request.body) and not sealed
+        if self.settings.dev or not run.opts.omit_request_body or not request.body:
+            return False
+        return self.sealer.seal(run.run_id) is None
 
     def finished(
         self,
@@ -357,7 +358,7 @@ class Lifecycle:
         except APIConnectionError as error:
             return self.unavailable(ours, f"the state of run {run_id} cannot be loaded", error)
         target = request.header(b"x-inngest-step-id")
-        features = endpoints.features(answer)
+        features = answer.features
         run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
         point = CheckpointRun(
             run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
