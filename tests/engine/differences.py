@@ -151,7 +151,7 @@ UNSEEN = [
     ),
     Difference(
         "`Gateway` steps may reach private addresses if they come by answer, but not by checkpoint (S20).",
-        "One rule for both: in development they may, otherwise only with `allow_private_gateway`.",
+        "One rule for both, and for calls of endpoints: `stephttp dev` reaches every address, `stephttp start` those that are public or allowed (`--allow-host`).",
         "A rule with a hole is none.",
     ),
     Difference(

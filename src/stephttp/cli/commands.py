@@ -129,7 +129,7 @@ def start(
         list[str] | None,
         typer.Option(
             metavar="HOST",
-            help="Call only endpoints on these hosts: app.example.com, *.example.com, 10.0.0.0/8, "
+            help="Call only these hosts: app.example.com, *.example.com, 10.0.0.0/8, * (public ones), "
             "with or without :port; may be repeated.  [default: every public address]",
             show_default=False,
         ),

@@ -58,8 +58,6 @@ class Settings:
         unreachable: delays between tries to reach an endpoint that does not answer.
         gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
         gateway_timeout: seconds that one of those may take.
-        allow_private_gateway: whether those may go to private, loopback and link-local addresses.
-            An engine of kind `dev` allows it in any case.
         call_timeout: seconds that one call of an endpoint may take.
         connect_timeout: seconds that connecting to an endpoint may take.
         output_timeout: seconds that a reader of a run's output is kept waiting.
@@ -77,9 +75,10 @@ class Settings:
         idempotency_ttl: seconds that an idempotency key is remembered.
         retain: seconds that a run is kept after its end. None: for ever.
         sweep_interval: seconds between two looks for what is to be deleted.
-        allow_hosts: which endpoints may be called, see `egress.parse_rule`. None: all of them.
-        private_hosts: whether endpoints may have private, loopback and other addresses that are
-            not public, without being named in `allow_hosts`.
+        allow_hosts: where calls of endpoints and requests of steps may go, see
+            `egress.parse_rule`. None: anywhere.
+        private_hosts: whether they may go to private, loopback and other addresses that are not
+            public, without being named in `allow_hosts`.
         rate_limit: requests a second that one client address may send to the routes that need no
             signing key (outputs, events). 0: any number.
         rate_burst: how many of them may come at once.
@@ -101,7 +100,6 @@ class Settings:
     unreachable: Backoff = Backoff(longest=30.0)
     gateway_concurrency: int = 16
     gateway_timeout: float = 300.0
-    allow_private_gateway: bool = False
     call_timeout: float = 7200.0
     connect_timeout: float = 10.0
     output_timeout: float = 300.0
