@@ -170,6 +170,12 @@ UNSEEN = [
         "Attempts are those of the handler as a whole.",
     ),
     Difference(
+        "An endpoint that refuses the signature of a call (401) ends its run, if its SDK asks for that; "
+        "otherwise an attempt is used up.",
+        "The call is made again, later each time, and no attempt is counted.",
+        "While a key is being changed, runs must not fail because one side has it first.",
+    ),
+    Difference(
         "The stream of a run that fails has no end.",
         "The engine ends it with an `inngest.response` that holds the error.",
         "A client that follows it would wait for its own timeout.",

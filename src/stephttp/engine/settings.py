@@ -59,6 +59,8 @@ class Settings:
         gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
         gateway_timeout: seconds that one of those may take.
         call_timeout: seconds that one call of an endpoint may take.
+        run_deadline: seconds after its first checkpoint in which a run must end; one that does not
+            fails. None: it may take any time.
         connect_timeout: seconds that connecting to an endpoint may take.
         output_timeout: seconds that a reader of a run's output is kept waiting.
         token_lifetime: seconds that an output token is valid.
@@ -101,6 +103,7 @@ class Settings:
     gateway_concurrency: int = 16
     gateway_timeout: float = 300.0
     call_timeout: float = 7200.0
+    run_deadline: float | None = None
     connect_timeout: float = 10.0
     output_timeout: float = 300.0
     token_lifetime: int = 3600
@@ -147,8 +150,16 @@ class Settings:
         for name in ("event_lookback", "event_dedupe"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
-        if self.retain is not None and not 0 < self.retain < float("inf"):
-            raise ConfigurationError("retain must be a positive number of seconds")
+        for name in (
+            "call_timeout",
+            "connect_timeout",
+            "gateway_timeout",
+            "run_deadline",
+            "retain",
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigurationError(f"{name} must be a positive number of seconds")
 
     @property
     def kind(self) -> str:
