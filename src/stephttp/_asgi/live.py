@@ -44,11 +44,13 @@ class Live:
         "_asked",
         "_claiming",
         "_ended",
+        "_gone",
         "_headers",
         "_journal",
         "_keeps_answer",
         "_keyed",
         "_provider",
+        "_reading",
         "_receive",
         "_run",
         "_run_scope",
@@ -74,7 +76,8 @@ class Live:
         self._headers: Headers = []
         self._ahead: list[Message] = []
         self._journal: Journal | None = None
-        self._keyed = self._ended = False
+        self._keyed = self._ended = self._gone = False
+        self._reading = asyncio.Lock()
         self._stored: Claimed | None = None
         self._claiming: asyncio.Lock | None = None
         self._keeps_answer = False
@@ -186,12 +189,13 @@ class Live:
     async def _read_ahead(self) -> bool:
         """Read the rest of the body before the handler does; False if the caller left."""
         while not self._has_all():
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                return False
-            self._note(message)
-            if not self._asked.overflown:
-                self._ahead.append(message)
+            async with self._reading:
+                if self._gone:
+                    return False
+                if not self._has_all():
+                    message = await self._read()
+                    if not self._asked.overflown:
+                        self._ahead.append(message)
         return True
 
     async def _reply_stored(self, claimed: Claimed) -> None:
@@ -199,15 +203,18 @@ class Live:
         await reply_with(self._send, claimed.answer, marks(claimed.run_id or self._run.run_id))
 
     async def _recording_receive(self) -> Message:
-        if self._ahead:
-            return self._ahead.pop(0)
-        message = await self._receive()
-        self._note(message)
-        return message
+        # Quart and Django read in a task of their own, which goes on while we read what is left:
+        # one at a time, or the one would wait for ever for what the other got.
+        async with self._reading:
+            return self._ahead.pop(0) if self._ahead else await self._read()
 
-    def _note(self, message: Message) -> None:
+    async def _read(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.request":
             self._asked.add(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._gone = True
+        return message
 
     async def _out(self, message: Message) -> None:
         run = self._run
@@ -226,10 +233,13 @@ class Live:
     async def _suspend(self, scope: RunScope) -> None:
         run = self._run
         while not self._asked.complete:
-            if (await self._recording_receive())["type"] == "http.disconnect":
-                logger.info("stephttp: run %s: the caller left before its request was complete",
-                            run.run_id)  # fmt: skip
-                return
+            async with self._reading:
+                if self._gone:
+                    logger.info("stephttp: run %s: the caller left before its request was complete",
+                                run.run_id)  # fmt: skip
+                    return
+                if not self._asked.complete:
+                    await self._read()
         if self._asked.overflown:
             limit = self._provider.settings.max_body_bytes
             reply = replies.error_answer(

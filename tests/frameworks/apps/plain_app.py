@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from email import message_from_bytes
+from email.policy import HTTP
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl
@@ -58,14 +59,9 @@ async def forms(scope: Scope, receive: Receive) -> Answer:
 async def uploads(scope: Scope, receive: Receive) -> Answer:
     await step.sleep("nap", NAP)
     head = b"content-type: " + dict(scope["headers"])[b"content-type"] + b"\r\n\r\n"
-    note, file = message_from_bytes(head + await whole_body(receive)).get_payload()
-    return ok(
-        {
-            "note": note.get_payload(decode=True).decode(),
-            "filename": file.get_filename(),
-            "sha256": digest(file.get_payload(decode=True)),
-        }
-    )
+    note, file = message_from_bytes(head + await whole_body(receive), policy=HTTP).iter_parts()
+    told = {"note": note.get_content(), "filename": file.get_filename()}
+    return ok({**told, "sha256": digest(file.get_content())})
 
 
 async def reverse(scope: Scope, receive: Receive) -> Answer:

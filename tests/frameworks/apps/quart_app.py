@@ -59,7 +59,7 @@ async def me() -> dict[str, str]:
 
 
 @app.get("/bug/<when>")
-async def bug(when: str) -> None:
+async def bug(when: str) -> str:
     await step.run("greet", greet, when)
     if when == "later":
         await step.sleep("nap", NAP)
