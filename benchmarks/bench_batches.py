@@ -40,7 +40,7 @@ def finished(provider: Provider) -> bytes:
     request = Request("GET", "/orders/book", "", [])
     response = Response(200, [(b"content-type", b"application/json")], b'{"ok":true}')
     return provider.lifecycle.finished(
-        run, request, response, fn_id="order", duration_ns=1, error=None
+        run, request, response, duration_ns=1, error=None
     )
 
 

@@ -56,6 +56,8 @@ def _is_address(text: str) -> bool:
 
 
 def _trusted(text: str, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
+    if not proxies:
+        return False
     try:
         address = ip_address(text)
     except ValueError:

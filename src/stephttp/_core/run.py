@@ -39,7 +39,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from stephttp._core.ids import RESERVED, StepCounter, hash_step_id
+from stephttp._core.ids import RESERVED, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
 from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import DEFAULT_OPTS
@@ -94,13 +94,13 @@ class Run:
 
     __slots__ = (
         "_async_ops",
-        "_counter",
         "_handed_over",
         "_memos",
         "_progressed",
         "_running",
         "_step_retries",
         "_sync_ops",
+        "_uses",
         "attempt",
         "cannot_wait",
         "expired",
@@ -111,6 +111,7 @@ class Run:
         "retries",
         "run_id",
         "state",
+        "suspended",
         "target",
         "used",
     )
@@ -137,6 +138,8 @@ class Run:
         self.opts = DEFAULT_OPTS
         """What the endpoint was configured with."""
         self.state = State.RUNNING
+        self.suspended = False
+        """Whether this call of the handler has been overtaken by a wait."""
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.used = self.resumed
@@ -147,16 +150,12 @@ class Run:
         self._progressed = not self.resumed
         self._handed_over = False
         self._memos: Mapping[str, Raw] = memos or {}
-        self._counter = StepCounter()
+        self._uses: dict[str, int] = {}
+        """How often each step id was used, so that a step in a loop gets an id a turn."""
         # Appending to a deque and taking from it are atomic: a reader needs no lock.
         self._sync_ops: deque[Op] = deque()
         self._async_ops: deque[Op] = deque()
         self._running = 0
-
-    @property
-    def suspended(self) -> bool:
-        """Whether this call of the handler has been overtaken by a wait."""
-        return self.state is State.WAITING or self.state is State.UNWINDING
 
     @property
     def settled(self) -> bool:
@@ -309,12 +308,13 @@ class Run:
         if not step_id or step_id.startswith(RESERVED):
             raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
         self.used = True
-        index = self._counter.next(step_id)
+        index = self._uses.get(step_id, 0)
+        self._uses[step_id] = index + 1
         step_hash = hash_step_id(step_id, index)
-        memo = None if self.state is State.UNWINDING else self.memo_of(step_hash)
-        step = Step(Verdict.EXECUTE, step_id, index, step_hash, memo, retries)
         if self.state is State.UNWINDING:
-            return replace(step, verdict=Verdict.SUSPEND)
+            return Step(Verdict.SUSPEND, step_id, index, step_hash, None, retries)
+        memo = self.memo_of(step_hash)
+        step = Step(Verdict.EXECUTE, step_id, index, step_hash, memo, retries)
         if memo is None:
             if self.target is None or self.target == step_hash:
                 return step
@@ -351,6 +351,7 @@ class Run:
     def _wait(self) -> None:
         if self.state is State.RUNNING:
             self.state = State.WAITING
+            self.suspended = True
 
     def _record(
         self,
@@ -391,4 +392,4 @@ def discovery_request(unique: str) -> Op:
 
 
 def _drain(ops: deque[Op]) -> list[Op]:
-    return [ops.popleft() for _ in range(len(ops))]
+    return [ops.popleft() for _ in range(len(ops))] if ops else []

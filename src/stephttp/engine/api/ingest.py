@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from stephttp._core.ids import ulid
 from stephttp.engine import tokens
 from stephttp.engine.api.messages import (
     decode,
@@ -82,7 +83,7 @@ async def receive(request: Request) -> Response:
         ids = [
             tokens.new_ulid(now_ms, engine.rng)
             if seed is None
-            else tokens.ulid(seed[0], seed[1] + i)
+            else ulid(seed[0], seed[1] + i)
             for i in range(len(raws))
         ]
         events = [
