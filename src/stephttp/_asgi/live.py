@@ -122,9 +122,7 @@ class Live:
 
     def _new_journal(self) -> Journal:
         scope = self._run_scope
-        return self._provider.journal(
-            self._run, self._known_request, scope.checkpointing
-        )
+        return self._provider.journal(self._run, self._known_request, scope.checkpointing)
 
     def _known_request(self) -> Request | None:
         """The request, once its body is complete."""

@@ -245,9 +245,7 @@ class Lifecycle:
         answer = yield from send(endpoints.post_renewal(run_ids, lease), self.keys, self.rng)
         return endpoints.read_renewal(answer)
 
-    def suspend(
-        self, run: Run, request: Request, journal: Journal | None = None
-    ) -> Flow[Response]:
+    def suspend(self, run: Run, request: Request, journal: Journal | None = None) -> Flow[Response]:
         """Hand a run that must wait to the server, and say what its caller gets."""
         if not request.path.startswith("/"):
             # A server appends the path to the origin, which must not become another one by that.
