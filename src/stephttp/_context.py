@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.run import Run, State, Step, Verdict, check_retries
+from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp.errors import (
@@ -127,7 +127,7 @@ class RunScope:
             self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id, options.retries)
-        if self.on_first_step is not None and step.verdict is Verdict.EXECUTE:
+        if self.on_first_step is not None and step.verdict is EXECUTE:
             hook, self.on_first_step = self.on_first_step, None
             self._on_loop(hook)
         type_ = options.output_type
@@ -343,6 +343,7 @@ class StepCall:
         "_step",
         "_token",
         "_value",
+        "executes",
         "scope",
         "suspended",
     )
@@ -359,12 +360,9 @@ class StepCall:
         self._annotation = annotation
         self._convert = convert
         self._raw: bytes | None = None
-        self.suspended = step.verdict is Verdict.SUSPEND
-
-    @property
-    def executes(self) -> bool:
+        self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
-        return self._step.verdict is Verdict.EXECUTE
+        self.suspended = step.verdict is SUSPEND
 
     def complete(self, value: Any) -> None:
         """The body returned `value`. Raises `StepResultError` when that cannot be stored."""
@@ -409,12 +407,12 @@ class StepCall:
         if self._raw is not None:
             with scope._lock:
                 verdict = run.complete(step, self._raw, self._started, duration)
-            self.suspended = verdict is Verdict.SUSPEND
+            self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
             info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
             with scope._lock:
                 verdict = run.fail(step, info, self._started, duration, later)
-            self.suspended = verdict is Verdict.SUSPEND
+            self.suspended = verdict is SUSPEND
         else:
             with scope._lock:
                 run.abandon(step)

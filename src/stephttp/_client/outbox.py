@@ -178,7 +178,7 @@ class Outbox:
             await self._empty()
         finally:
             # At once: a task that looks alive would keep the next item from starting another.
-            self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._tasks.discard(asyncio.current_task())
 
     async def _empty(self) -> None:
         while self._queue:

@@ -29,7 +29,7 @@ class RawResponse(msgspec.Struct):
     """Base64."""
 
 
-class ResultData(msgspec.Struct, omit_defaults=True):
+class ResultData(msgspec.Struct, omit_defaults=True, gc=False):
     """`data` of the op that ends a run (PROTOCOL 7.2)."""
 
     status: int
