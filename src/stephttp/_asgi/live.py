@@ -47,7 +47,6 @@ class Live:
         "_gone",
         "_headers",
         "_journal",
-        "_keeps_answer",
         "_keyed",
         "_provider",
         "_reading",
@@ -71,7 +70,8 @@ class Live:
         self._send = send
         self._run = provider.new_run()
         self._asked = Body(provider.settings.max_body_bytes)
-        self._answer = Body(provider.settings.max_body_bytes)
+        self._answer: Body | None = None
+        """What the handler answers, if that is to be kept."""
         self._status = 0
         self._headers: Headers = []
         self._ahead: list[Message] = []
@@ -80,7 +80,6 @@ class Live:
         self._reading = asyncio.Lock()
         self._stored: Claimed | None = None
         self._claiming: asyncio.Lock | None = None
-        self._keeps_answer = False
         if scope["method"] == "HEAD":
             self._run.cannot_wait = "the answer to HEAD has no body that could carry the result"
 
@@ -109,7 +108,7 @@ class Live:
         elif run.suspended:
             await self._suspend(scope)
         elif run.used or self._journal is not None:
-            self._record(scope, error)
+            self._record(error)
         if error is not None:
             raise error
 
@@ -126,9 +125,7 @@ class Live:
 
     def _new_journal(self) -> Journal:
         scope = self._run_scope
-        return self._provider.journal(
-            self._run, self._known_request, lambda: scope.fn_id, scope.checkpointing
-        )
+        return self._provider.journal(self._run, self._known_request, scope.checkpointing)
 
     def _known_request(self) -> Request | None:
         """The request, once its body is complete."""
@@ -165,7 +162,7 @@ class Live:
                     )
                 if not await self._read_ahead():
                     raise asyncio.CancelledError
-                scope = scope_of(self._provider.settings.domain, self._run_scope.fn_id)
+                scope = scope_of(self._provider.settings.domain, self._run.opts.id)
                 self._stored = await self._claim(key, scope)
             return self._stored.answer is None
 
@@ -178,7 +175,7 @@ class Live:
             ))  # fmt: skip
         request = neutral(self._scope, self._asked.join())
         lease = run_scope.checkpointing.lease_ms
-        flow = claim(provider.lifecycle, self._run, request, run_scope.fn_id, key, scope, lease)
+        flow = claim(provider.lifecycle, self._run, request, key, scope, lease)
         claimed = await provider.drive(flow)
         if claimed.held:
             self._keyed = True
@@ -225,8 +222,9 @@ class Live:
             self._status = message["status"]
             self._headers = list(message.get("headers", ()))
             message = {**message, "headers": [*self._headers, *marks(run.run_id)]}
-            self._keeps_answer = run.used or self._keyed
-        elif message["type"] == "http.response.body" and self._keeps_answer:
+            if run.used or self._keyed:
+                self._answer = Body(self._provider.settings.max_body_bytes)
+        elif message["type"] == "http.response.body" and self._answer is not None:
             self._answer.add(message.get("body", b""), message.get("more_body", False))
         await self._send(message)
 
@@ -250,13 +248,13 @@ class Live:
             request = neutral(self._scope, self._asked.join())
             if self._journal is not None:
                 await self._journal.hand_over()
-            flow = self._provider.lifecycle.suspend(run, request, scope.fn_id, self._journal)
+            flow = self._provider.lifecycle.suspend(run, request, self._journal)
             reply = await self._provider.drive(flow)
         await reply_with(self._send, reply, marks(run.run_id))
 
-    def _record(self, scope: RunScope, error: BaseException | None) -> None:
-        provider = self._provider
-        response = Response(self._status or 500, self._headers, self._answer.join())
+    def _record(self, error: BaseException | None) -> None:
+        provider, answer = self._provider, self._answer
+        response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
         duration_ns = max(0, provider.now_ns() - self._started)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
@@ -274,7 +272,6 @@ class Live:
             self._run,
             neutral(self._scope, self._asked.join()),
             response,
-            fn_id=scope.fn_id,
             duration_ns=duration_ns,
             error=text,
         )
@@ -282,7 +279,7 @@ class Live:
 
     def _repeatable(self, response: Response) -> Response:
         """What other requests with the same idempotency key get."""
-        if self._answer.overflown:
+        if self._answer is not None and self._answer.overflown:
             return replies.error_answer(
                 500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
                 "not kept",
