@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stephttp._client.flow import Until
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.run import Run, State, Step, Verdict, check_retries
+from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp.errors import (
@@ -63,7 +63,6 @@ class RunScope(ABC):
         "claimer",
         "configured",
         "deadline_ns",
-        "fn_id",
         "now_ns",
         "on_first_step",
         "on_record",
@@ -86,7 +85,6 @@ class RunScope(ABC):
         """The way to the server, for tools that talk to it themselves."""
         self.request: tuple[Any, ...] = ()
         """What tells the request from others; see `enter`."""
-        self.fn_id = ""
         self.configured = False
         self.checkpointing = checkpointing
         self.on_record = on_record
@@ -98,7 +96,8 @@ class RunScope(ABC):
         """Claims an idempotency key; `None` where that was done before."""
         self.started_ns = now_ns()
         self.deadline_ns: int | None = None
-        self.limit(checkpointing.max_runtime)
+        if checkpointing.max_runtime is not None:
+            self.limit(checkpointing.max_runtime)
         self._lock = threading.Lock()  # `def` routes run their steps in worker threads
         self._quiet: Future[None] | None = None
 
@@ -137,7 +136,7 @@ class RunScope(ABC):
             self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id, options.retries)
-        if self.on_first_step is not None and step.verdict is Verdict.EXECUTE:
+        if self.on_first_step is not None and step.verdict is EXECUTE:
             hook, self.on_first_step = self.on_first_step, None
             self.at_home(hook)
         type_ = options.output_type
@@ -269,6 +268,7 @@ class StepCall:
         "_step",
         "_token",
         "_value",
+        "executes",
         "scope",
         "suspended",
     )
@@ -285,12 +285,9 @@ class StepCall:
         self._annotation = annotation
         self._convert = convert
         self._raw: bytes | None = None
-        self.suspended = step.verdict is Verdict.SUSPEND
-
-    @property
-    def executes(self) -> bool:
+        self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
-        return self._step.verdict is Verdict.EXECUTE
+        self.suspended = step.verdict is SUSPEND
 
     def complete(self, value: Any) -> None:
         """The body returned `value`. Raises `StepResultError` when that cannot be stored."""
@@ -332,16 +329,17 @@ class StepCall:
         _inside_step.reset(self._token)
         scope, run, step = self.scope, self.scope.run, self._step
         duration = max(0, scope.now_ns() - self._started)
-        info = codec.error_info(error) if isinstance(error, Exception) else None
-        later = codec.retry_after(error, scope.now_ns())
-        with scope._lock:
-            if self._raw is not None:
+        if self._raw is not None:
+            with scope._lock:
                 verdict = run.complete(step, self._raw, self._started, duration)
-                self.suspended = verdict is Verdict.SUSPEND
-            elif info is not None:
+            self.suspended = verdict is SUSPEND
+        elif isinstance(error, Exception):
+            info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
+            with scope._lock:
                 verdict = run.fail(step, info, self._started, duration, later)
-                self.suspended = verdict is Verdict.SUSPEND
-            else:
+            self.suspended = verdict is SUSPEND
+        else:
+            with scope._lock:
                 run.abandon(step)
         scope.recorded()
         return self.suspended

@@ -8,8 +8,9 @@ its result, not its answer.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from stephttp._asgi.common import ASGIApp, Message, Receive, Scope, Send, neutral
+from stephttp._asgi.common import ASGIApp, Message, Send, neutral
 from stephttp._asgi.live import Live
 from stephttp._asgi.reentry import reenter
 from stephttp._asgi.result import serve_result
@@ -39,7 +40,7 @@ class ASGIMiddleware:
         self.app = app
         self.provider = provider
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             if MARK in scope:
                 raise ConfigurationError(

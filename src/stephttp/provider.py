@@ -16,8 +16,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ulid import ULID
-
 from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
 from stephttp._client.flow import Call, Keys
@@ -30,6 +28,7 @@ from stephttp._client.sealing import Sealer
 from stephttp._client.turnstile import Turnstile
 from stephttp._context import current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration
+from stephttp._core.ids import random_ulid
 from stephttp._core.messages import Request
 from stephttp._core.responses import AsyncResponse, FnOpts
 from stephttp._core.run import Run, check_retries
@@ -307,8 +306,7 @@ class Provider:
 
     def new_run_id(self) -> str:
         """A ULID that sorts by the time at which the request came in."""
-        now_ms = self.now_ns() // 1_000_000
-        return str(ULID(now_ms.to_bytes(6, "big") + os.urandom(10)))
+        return random_ulid(self.now_ns() // 1_000_000, os.urandom(16))
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the checkpoint API."""
@@ -330,14 +328,12 @@ class Provider:
         self,
         run: Run,
         request: Callable[[], Request | None],
-        fn_id: Callable[[], str],
         mode: Checkpointing,
     ) -> Journal:
         """What tells the server of a run while its request is being answered."""
         return Journal(
             run,
             request,
-            fn_id,
             mode,
             lifecycle=self.lifecycle,
             outbox=self.outbox,
@@ -514,6 +510,5 @@ def _apply(given: dict[str, Any]) -> None:
     if scope is None:
         return
     scope.run.opts = opts = replace(scope.run.opts, **given)
-    scope.fn_id = opts.id or scope.fn_id
     if opts.retries is not None:
         scope.run.retries = opts.retries

@@ -30,7 +30,7 @@ _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Live(LiveCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_ahead", "_app", "_receive", "_scope", "_send")
+    __slots__ = ("_ahead", "_app", "_gone", "_reading", "_receive", "_scope", "_send")
 
     def __init__(
         self, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
@@ -41,6 +41,8 @@ class Live(LiveCall):
         self._receive = receive
         self._send = send
         self._ahead: list[Message] = []
+        self._gone = False
+        self._reading = asyncio.Lock()
 
     async def respond(self) -> None:
         """Call the application, and see to what comes of it."""
@@ -79,27 +81,31 @@ class Live(LiveCall):
 
     async def _read_ahead(self, _: Any = None) -> bool:
         while not self._has_all():
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                return False
-            self._note(message)
-            if not self._asked.overflown:
-                self._ahead.append(message)
+            async with self._reading:
+                if self._gone:
+                    return False
+                if not self._has_all():
+                    message = await self._read()
+                    if not self._asked.overflown:
+                        self._ahead.append(message)
         return True
 
     def _give_up(self) -> BaseException:
         return asyncio.CancelledError()
 
     async def _recording_receive(self) -> Message:
-        if self._ahead:
-            return self._ahead.pop(0)
-        message = await self._receive()
-        self._note(message)
-        return message
+        # Quart and Django read in a task of their own, which goes on while we read what is left:
+        # one at a time, or the one would wait for ever for what the other got.
+        async with self._reading:
+            return self._ahead.pop(0) if self._ahead else await self._read()
 
-    def _note(self, message: Message) -> None:
+    async def _read(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.request":
             self._asked.add(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._gone = True
+        return message
 
     async def _out(self, message: Message) -> None:
         run = self._run
@@ -110,20 +116,21 @@ class Live(LiveCall):
             self._status = message["status"]
             self._headers = list(message.get("headers", ()))
             message = {**message, "headers": [*self._headers, *marks(run.run_id)]}
-            self._keeps_answer = run.used or self._keyed
-        elif message["type"] == "http.response.body" and self._keeps_answer:
+            self._keep_answer()
+        elif message["type"] == "http.response.body" and self._answer is not None:
             self._answer.add(message.get("body", b""), message.get("more_body", False))
         await self._send(message)
 
     async def _drained(self) -> bool:
         """Read what the handler left of the body; False if the caller left."""
         while not self._asked.complete:
-            if (await self._recording_receive())["type"] == "http.disconnect":
-                logger.info(
-                    "stephttp: run %s: the caller left before its request was complete",
-                    self._run.run_id,
-                )
-                return False
+            async with self._reading:
+                if self._gone:
+                    logger.info("stephttp: run %s: the caller left before its request was complete",
+                                self._run.run_id)  # fmt: skip
+                    return False
+                if not self._asked.complete:
+                    await self._read()
         return True
 
 

@@ -40,7 +40,6 @@ class LiveCall(ABC):
         "_ended",
         "_headers",
         "_journal",
-        "_keeps_answer",
         "_keyed",
         "_provider",
         "_run",
@@ -54,13 +53,13 @@ class LiveCall(ABC):
         self._run = provider.new_run()
         self._run_scope: RunScope
         self._asked = Body(provider.settings.max_body_bytes)
-        self._answer = Body(provider.settings.max_body_bytes)
+        self._answer: Body | None = None
+        """What the handler answers, if that is to be kept."""
         self._status = 0
         self._headers: Headers = []
         self._journal: Journal | None = None
         self._keyed = self._ended = False
         self._stored: Claimed | None = None
-        self._keeps_answer = False
         if method == "HEAD":
             self._run.cannot_wait = "the answer to HEAD has no body that could carry the result"
 
@@ -101,9 +100,7 @@ class LiveCall(ABC):
 
     def _new_journal(self) -> Journal:
         scope = self._run_scope
-        return self._provider.journal(
-            self._run, self._known_request, lambda: scope.fn_id, scope.checkpointing
-        )
+        return self._provider.journal(self._run, self._known_request, scope.checkpointing)
 
     def _known_request(self) -> Request | None:
         """The request, once its body is complete."""
@@ -140,7 +137,7 @@ class LiveCall(ABC):
                     )
                 if not (yield Invoke(self._read_ahead, None)):
                     raise self._give_up()
-                scope = scope_of(provider.settings.domain, self._run_scope.fn_id)
+                scope = scope_of(provider.settings.domain, run.opts.id)
                 self._stored = yield from self._claim(key, scope)
             return self._stored.answer is None
         finally:
@@ -155,14 +152,17 @@ class LiveCall(ABC):
             ))  # fmt: skip
         request = self._request(self._asked.join())
         lease = run_scope.checkpointing.lease_ms
-        claimed = yield from claim(
-            provider.lifecycle, self._run, request, run_scope.fn_id, key, scope, lease
-        )
+        claimed = yield from claim(provider.lifecycle, self._run, request, key, scope, lease)
         if claimed.held:
             self._keyed = True
             self._journal = self._new_journal()
             self._journal.claimed()
         return claimed
+
+    def _keep_answer(self) -> None:
+        """The response begins. What passes by of it is kept if somebody may ask for it."""
+        if self._run.used or self._keyed:
+            self._answer = Body(self._provider.settings.max_body_bytes)
 
     def _conclude(self, error: BaseException | None) -> Flow[Response] | None:
         """The handler has ended. Returns what makes the reply, if it is not the handler's own."""
@@ -192,18 +192,12 @@ class LiveCall(ABC):
                 413, f"the request's body has {self._asked.size} bytes; a request that goes on in "
                 f"the background may have {limit}",
             )  # fmt: skip
-        return (
-            yield from self._provider.lifecycle.suspend(
-                self._run,
-                self._request(self._asked.join()),
-                self._run_scope.fn_id,
-                self._journal,
-            )
-        )
+        request = self._request(self._asked.join())
+        return (yield from self._provider.lifecycle.suspend(self._run, request, self._journal))
 
     def _record(self, error: BaseException | None) -> None:
-        provider = self._provider
-        response = Response(self._status or 500, self._headers, self._answer.join())
+        provider, answer = self._provider, self._answer
+        response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
         duration_ns = max(0, provider.now_ns() - self._run_scope.started_ns)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
@@ -221,7 +215,6 @@ class LiveCall(ABC):
             self._run,
             self._request(self._asked.join()),
             response,
-            fn_id=self._run_scope.fn_id,
             duration_ns=duration_ns,
             error=text,
         )
@@ -229,7 +222,7 @@ class LiveCall(ABC):
 
     def _repeatable(self, response: Response) -> Response:
         """What other requests with the same idempotency key get."""
-        if self._answer.overflown:
+        if self._answer is not None and self._answer.overflown:
             return replies.error_answer(
                 500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
                 "not kept",

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stephttp._client.background import Job
 from stephttp._client.drivers import Flow, settled
@@ -40,8 +40,7 @@ AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """An encoded checkpoint, and where it goes when it goes alone."""
 
     path: str
@@ -189,10 +188,12 @@ class Outbox:
 
     def _start_worker(self) -> None:
         with self._lock:
-            # Those of a loop that has ended never will.
-            self._workers = {name: job for name, job in self._workers.items() if job.alive()}
             # As long as nothing is known of the server one asks, and the others learn from it.
-            if len(self._workers) < (WORKERS if self._batches() is False else 1):
+            limit = WORKERS if self._batches() is False else 1
+            if len(self._workers) >= limit:
+                # Those of a loop that has ended never will.
+                self._workers = {name: job for name, job in self._workers.items() if job.alive()}
+            if len(self._workers) < limit:
                 name = object()
                 self._workers[name] = self._start(self._work(name), "stephttp-outbox")
 

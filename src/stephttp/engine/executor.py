@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from stephttp.engine import work
+from stephttp.engine import consequences, work
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
@@ -60,7 +60,6 @@ class Executor:
         self._timers = Timers(clock)
         self._calls: dict[work.Key, asyncio.Task[None]] = {}
         self._errands: dict[work.Key, asyncio.Task[None]] = {}
-        self._slot = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
@@ -112,6 +111,8 @@ class Executor:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
+        if self._settings.run_deadline is not None:
+            self._timers.poke(self._clock.now_ms() + round(self._settings.run_deadline * 1000))
         for other in change.others:
             self.follow(other)
 
@@ -124,9 +125,6 @@ class Executor:
     async def _run(self) -> None:
         while True:
             await self._timers.wait()
-            while len(self._calls) >= self._settings.concurrency:
-                self._slot.clear()
-                await self._slot.wait()
             if self._draining:
                 return
             self._looking = True
@@ -152,7 +150,7 @@ class Executor:
             slots=slots,
             errands=self._settings.gateway_concurrency - len(self._errands),
         )
-        claim = await self._store.write(unit)
+        claim = await self._store.write(unit, self._follow_claim)
         for call in claim.calls:
             task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
             self._calls[call.run_id, call.step_id] = task
@@ -163,6 +161,10 @@ class Executor:
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
 
+    def _follow_claim(self, claim: work.Claim) -> None:
+        for change in claim.ended:
+            self.follow(change)
+
     async def _call(self, call: Call) -> None:
         try:
             begun_ms = self._clock.now_ms()
@@ -172,7 +174,10 @@ class Executor:
             _log_call(call, answer, outcome, now_ms - begun_ms)
             try:
                 await self._settle(call, outcome)
-            except (sqlite3.DataError, ValueError, OverflowError) as error:
+            except StoreClosedError:
+                raise
+            except Exception as error:
+                # Calling again would bring the same answer, and run what it did once more.
                 log.exception("the answer for run %s cannot be stored", call.run_id)
                 message = f"the answer cannot be stored: {error}"
                 await self._settle(call, Failure(FailureKind.FINAL, "AnswerError", message))
@@ -184,16 +189,14 @@ class Executor:
             await self._timers.pause(_PAUSE)
         finally:
             del self._calls[call.run_id, call.step_id]
-            self._slot.set()
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
 
     async def _fetch(self, errand: Errand) -> None:
         try:
-            memo = await self._gateway.fetch(errand.spec)
-            run_id, step_id = errand.run_id, errand.step_id
-            unit = partial(work.deliver, run_id=run_id, step_id=step_id, memo=memo)
-            await self._keep(run_id, unit)
+            memos = {errand.step_id: await self._gateway.fetch(errand.spec)}
+            unit = partial(consequences.deliver, run_id=errand.run_id, memos=memos)
+            await self._keep(errand.run_id, unit)
         except StoreClosedError:
             pass
         except Exception:
