@@ -22,6 +22,7 @@ from stephttp.engine.clock import Clock
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
 from stephttp.engine.logs import log_event
+from stephttp.engine.metrics import Metrics
 from stephttp.engine.models import Call, Change, Errand, RunStatus
 from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.realtime import Channels, failed_event
@@ -48,6 +49,7 @@ class Executor:
         clock: Clock,
         rng: Random,
         settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._caller = caller
@@ -57,6 +59,7 @@ class Executor:
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._metrics = metrics
         self._timers = Timers(clock)
         self._calls: dict[work.Key, asyncio.Task[None]] = {}
         self._errands: dict[work.Key, asyncio.Task[None]] = {}
@@ -98,7 +101,8 @@ class Executor:
             await self._moved.wait()
 
     def follow(self, change: Change) -> None:
-        """A change was stored: wake whom it concerns."""
+        """A change was stored: count it, and wake whom it concerns."""
+        self._metrics.changed(change)
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)
@@ -114,6 +118,11 @@ class Executor:
             self._timers.poke(timer.due_ms)
         for other in change.others:
             self.follow(other)
+
+    @property
+    def under_way(self) -> dict[str, int]:
+        """How many calls of endpoints, and HTTP requests for steps, are being made."""
+        return {"reentry": len(self._calls), "gateway": len(self._errands)}
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
@@ -152,7 +161,7 @@ class Executor:
             slots=slots,
             errands=self._settings.gateway_concurrency - len(self._errands),
         )
-        claim = await self._store.write(unit)
+        claim = await self._store.write(unit, self._metrics.claimed)
         for call in claim.calls:
             task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
             self._calls[call.run_id, call.step_id] = task
@@ -169,7 +178,9 @@ class Executor:
             answer = await self._caller.call(call)
             now_ms = self._clock.now_ms()
             outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
-            _log_call(call, answer, outcome, now_ms - begun_ms)
+            failure = outcome if isinstance(outcome, Failure) else None
+            self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
+            _log_call(call, answer, failure, now_ms - begun_ms)
             try:
                 await self._settle(call, outcome)
             except (sqlite3.DataError, ValueError, OverflowError) as error:
@@ -190,7 +201,10 @@ class Executor:
 
     async def _fetch(self, errand: Errand) -> None:
         try:
+            begun_ms = self._clock.now_ms()
             memo = await self._gateway.fetch(errand.spec)
+            ok = not memo.startswith(b'{"error"')
+            self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
             run_id, step_id = errand.run_id, errand.step_id
             unit = partial(work.deliver, run_id=run_id, step_id=step_id, memo=memo)
             await self._keep(run_id, unit)
@@ -228,10 +242,7 @@ class Executor:
             log.error("unexpected", exc_info=fault)
 
 
-def _log_call(
-    call: Call, answer: Answer | Failure, outcome: OpsAnswer | PlainAnswer | Failure, took_ms: int
-) -> None:
-    failure = outcome if isinstance(outcome, Failure) else None
+def _log_call(call: Call, answer: Answer | Failure, failure: Failure | None, took_ms: int) -> None:
     # What an endpoint says of its failure may hold anything, so only what never reached one is
     # told in full.
     detail = answer.message if isinstance(answer, Failure) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from stephttp._core.ops import COMPLETING_OPS, Op
 from stephttp.engine import consequences, records
@@ -41,11 +41,16 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is to be called and fetched now, and when to look again (`None`: nothing is open)."""
+    """What is to be called and fetched now, and when to look again (`None`: nothing is open).
+
+    Attributes:
+        late: the kinds of the timers that led to it, and how many milliseconds after their time.
+    """
 
     calls: list[Call]
     errands: list[Errand]
     next_due_ms: int | None
+    late: list[tuple[str, int]] = field(default_factory=list)
 
 
 def start(
@@ -104,6 +109,7 @@ def claim(
     """
     chosen: dict[Key, None] = {}
     fetching: list[Key] = []
+    late: list[tuple[str, int]] = []
     next_due_ms = None
     rows = connection.execute(QUERIES["timers_by_due"])
     for run_id, step_id, kind, due_ms in rows:
@@ -113,11 +119,13 @@ def claim(
         if due_ms <= at.now_ms and kind == TimerKind.GATEWAY:
             if len(fetching) < errands:
                 fetching.append(key)
+                late.append((kind, at.now_ms - due_ms))
             continue  # Whoever ends an errand makes us look again.
         if due_ms > at.now_ms or len(chosen) == slots:
             next_due_ms = due_ms
             break
         chosen[key] = None
+        late.append((kind, at.now_ms - due_ms))
     rows.close()
     calls = []
     for run_id, step_id in chosen:
@@ -137,7 +145,7 @@ def claim(
             later = [timer.due_ms for timer in timers if timer.kind not in SEPARATE]
             next_due_ms = min(later if next_due_ms is None else [next_due_ms, *later])
     fetches = [records.load_errand(connection, *key) for key in fetching]
-    return Claim(calls, fetches, next_due_ms)
+    return Claim(calls, fetches, next_due_ms, late)
 
 
 def deliver(
