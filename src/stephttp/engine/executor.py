@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from stephttp.engine import work
+from stephttp.engine import consequences, work
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
@@ -63,7 +63,6 @@ class Executor:
         self._timers = Timers(clock)
         self._calls: dict[work.Key, asyncio.Task[None]] = {}
         self._errands: dict[work.Key, asyncio.Task[None]] = {}
-        self._slot = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
@@ -116,6 +115,8 @@ class Executor:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
+        if self._settings.run_deadline is not None:
+            self._timers.poke(self._clock.now_ms() + round(self._settings.run_deadline * 1000))
         for other in change.others:
             self.follow(other)
 
@@ -133,9 +134,6 @@ class Executor:
     async def _run(self) -> None:
         while True:
             await self._timers.wait()
-            while len(self._calls) >= self._settings.concurrency:
-                self._slot.clear()
-                await self._slot.wait()
             if self._draining:
                 return
             self._looking = True
@@ -161,7 +159,7 @@ class Executor:
             slots=slots,
             errands=self._settings.gateway_concurrency - len(self._errands),
         )
-        claim = await self._store.write(unit, self._metrics.claimed)
+        claim = await self._store.write(unit, self._follow_claim)
         for call in claim.calls:
             task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
             self._calls[call.run_id, call.step_id] = task
@@ -171,6 +169,11 @@ class Executor:
             self._errands[errand.run_id, errand.step_id] = task
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
+
+    def _follow_claim(self, claim: work.Claim) -> None:
+        self._metrics.claimed(claim)
+        for change in claim.ended:
+            self.follow(change)
 
     async def _call(self, call: Call) -> None:
         try:
@@ -183,7 +186,10 @@ class Executor:
             _log_call(call, answer, failure, now_ms - begun_ms)
             try:
                 await self._settle(call, outcome)
-            except (sqlite3.DataError, ValueError, OverflowError) as error:
+            except StoreClosedError:
+                raise
+            except Exception as error:
+                # Calling again would bring the same answer, and run what it did once more.
                 log.exception("the answer for run %s cannot be stored", call.run_id)
                 message = f"the answer cannot be stored: {error}"
                 await self._settle(call, Failure(FailureKind.FINAL, "AnswerError", message))
@@ -195,7 +201,6 @@ class Executor:
             await self._timers.pause(_PAUSE)
         finally:
             del self._calls[call.run_id, call.step_id]
-            self._slot.set()
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
 
@@ -205,9 +210,8 @@ class Executor:
             memo = await self._gateway.fetch(errand.spec)
             ok = not memo.startswith(b'{"error"')
             self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
-            run_id, step_id = errand.run_id, errand.step_id
-            unit = partial(work.deliver, run_id=run_id, step_id=step_id, memo=memo)
-            await self._keep(run_id, unit)
+            unit = partial(consequences.deliver, run_id=errand.run_id, memos={errand.step_id: memo})
+            await self._keep(errand.run_id, unit)
         except StoreClosedError:
             pass
         except Exception:

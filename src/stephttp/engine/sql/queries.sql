@@ -106,8 +106,22 @@ DELETE FROM timers WHERE run_id = ? AND step_id = ?
 -- name: delete_timers
 DELETE FROM timers WHERE run_id = ?
 
--- name: timers_by_due
-SELECT run_id, step_id, kind, due_ms FROM timers ORDER BY due_ms
+-- name: due_calls
+SELECT run_id, step_id, kind, due_ms FROM timers WHERE kind != 'gateway' AND due_ms <= ?
+ORDER BY due_ms
+
+-- name: due_errands
+SELECT run_id, step_id, due_ms FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
+
+-- name: next_due
+SELECT min(due_ms) FROM timers WHERE kind != 'gateway' AND due_ms > ?
+
+-- name: overdue_runs
+SELECT run_id FROM runs WHERE ended_ms IS NULL AND created_ms <= :before_ms
+ORDER BY created_ms LIMIT :limit
+
+-- name: oldest_open_run
+SELECT min(created_ms) FROM runs WHERE ended_ms IS NULL
 
 -- name: run_tables
 SELECT tables.name
@@ -250,4 +264,4 @@ WHERE fn_id = :fn_id AND started_before_ms > :now_ms
 SELECT run_id FROM runs
 WHERE fn_id = :fn_id AND ended_ms IS NULL AND created_ms < :started_before_ms
       AND (:started_after_ms IS NULL OR created_ms >= :started_after_ms)
-ORDER BY seq
+ORDER BY created_ms, seq
