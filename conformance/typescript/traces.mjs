@@ -29,7 +29,11 @@ function query() {
 
 endpointAdapter.withOptions({ functionId: "traces-rows" });
 const rows = serveEndpoint(
-  client.endpoint(async () => Response.json({ rows: await step.run("load", query) })),
+  client.endpoint(async () => {
+    // Spans are made when the server calls again, not in the first request.
+    await step.sleep("nap", "1s");
+    return Response.json({ rows: await step.run("load", query) });
+  }),
 );
 
 const server = http.createServer(rows);
