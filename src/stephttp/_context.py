@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.messages import Request
+from stephttp._core.middleware import RunContext
 from stephttp._core.run import Run, State, Step, Verdict, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
+from stephttp._hooks import Hooks
 from stephttp.errors import (
     ConfigurationError,
     NestedStepError,
@@ -74,6 +77,7 @@ class RunScope:
         "configured",
         "deadline_ns",
         "fn_id",
+        "hooks",
         "now_ns",
         "on_first_step",
         "on_record",
@@ -96,6 +100,8 @@ class RunScope:
         """The way to the server, for tools that talk to it themselves."""
         self.request: tuple[Any, ...] = ()
         """What tells the request from others; see `enter`."""
+        self.hooks: Hooks | None = None
+        """The user's middleware, if there is any."""
         self.fn_id = ""
         self.configured = False
         self.checkpointing = checkpointing
@@ -120,6 +126,18 @@ class RunScope:
         self._quiet: asyncio.Future[None] | None = None
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()
+
+    def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
+        """Make the middleware of `provider` for this call, if it has any.
+
+        Args:
+            request: what the handler is called with.
+            request_id: the server's id of this call.
+            attempt: how many calls for the same purpose failed before.
+        """
+        assert self.provider is not None, "the adapter sets it"
+        ctx = RunContext(self.run, request, self.started_ns, request_id, attempt)
+        self.hooks = Hooks(self.provider.settings.middleware, self.run, ctx)
 
     def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
@@ -167,6 +185,18 @@ class RunScope:
                 "use `from stephttp import step` in `async def` handlers"
             )
         return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
+
+    def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Have something of the user's middleware awaited while this thread waits."""
+        if threading.get_ident() == self._thread:
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()
+            raise UsageError(
+                "a blocking step tool on the event loop cannot call middleware that is async; "
+                "use `from stephttp import step` in `async def` handlers, or make its method a "
+                "plain `def`"
+            )
+        return asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._loop).result()
 
     async def park(self) -> None:
         """Wait where the handler cannot go on, until it is ended. Never returns."""
@@ -367,11 +397,18 @@ class StepCall:
         """Whether the step's body has to run now."""
         return self._step.verdict is Verdict.EXECUTE
 
-    def complete(self, value: Any) -> None:
-        """The body returned `value`. Raises `StepResultError` when that cannot be stored."""
+    def complete(self, value: Any, sent: bytes | None = None) -> None:
+        """The body returned `value`.
+
+        Args:
+            sent: what the server gets instead of it, as JSON.
+
+        Raises:
+            StepResultError: `value` cannot be stored.
+        """
         raw = codec.encode_result(value, self._step.step_id)
         self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
-        self._raw = raw
+        self._raw = raw if sent is None else sent
 
     def result(self) -> Any:
         """What the handler gets: the value, or the remembered failure as `StepError`."""
@@ -420,6 +457,10 @@ class StepCall:
                 run.abandon(step)
         scope.recorded()
         return self.suspended
+
+
+async def _awaited(value: Awaitable[T]) -> T:
+    return await value
 
 
 def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:

@@ -29,6 +29,7 @@ from stephttp._client.sealing import Sealer
 from stephttp._context import current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.messages import Request
+from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import AsyncResponse, FnOpts
 from stephttp._core.run import Run, check_retries
 from stephttp.errors import APIStatusError, UsageError
@@ -67,6 +68,7 @@ def setup(
     checkpointing: Checkpointing = Checkpointing.performant,
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
+    middleware: Sequence[MiddlewareFactory] = (),
 ) -> Provider:
     """Configure durable endpoints for one API.
 
@@ -108,6 +110,8 @@ def setup(
         idempotency: instead of a header, a function of the request (its body is not there yet)
             that returns the key, or `None` for a request without one. Its keys are not told
             apart by caller: let them hold who it is.
+        middleware: classes of `Middleware`, or functions that make one from a `RunContext`; the
+            first is the outermost.
 
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
@@ -120,6 +124,7 @@ def setup(
         if signing_key_fallback is None:
             signing_key_fallback = optional.signing_key_fallback
         base_url = base_url or optional.base_url
+        middleware = middleware or optional.middleware
         domain = domain.domain
     return Provider(
         resolve(
@@ -139,6 +144,7 @@ def setup(
             checkpointing=checkpointing,
             idempotency_header=idempotency_header,
             idempotency=idempotency,
+            middleware=middleware,
         )
     )
 

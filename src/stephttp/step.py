@@ -9,11 +9,13 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from stephttp import _hooked as hooked
 from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._hooks import drive
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -250,7 +252,11 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
     scope = run_scope("send_event")
     await _claimed(scope)
     call = scope.meet(step_id, send_event, _EVENT_IDS)
-    sent: list[str] = await _finish(call, lambda: scope.drive(call.send(checked)))
+
+    def send(events: list[Event] = checked) -> Awaitable[list[str]]:
+        return scope.drive(call.send(events))
+
+    sent: list[str] = await _finish(call, send, checked)
     return sent
 
 
@@ -474,8 +480,12 @@ async def _run(
     return await _finish(call, partial(handler, *args, **kwargs))
 
 
-async def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
-    if call.executes:
+async def _finish(
+    call: StepCall, body: Callable[..., Any], events: list[Event] | None = None
+) -> Any:
+    if call.scope.hooks is not None:
+        await drive(hooked.pass_step(call, call.scope.hooks, body, events))
+    elif call.executes:
         with call:
             call.complete(await _call(body))
     if call.suspended:
@@ -486,7 +496,10 @@ async def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
 async def _wait(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
     await _claimed(scope)
-    call = scope.wait(wait)
+    if scope.hooks is None:
+        call = scope.wait(wait)
+    else:
+        call = await drive(hooked.ask(scope, scope.hooks, wait))
     if call.suspended:
         await call.scope.park()
     return call.result()

@@ -11,6 +11,8 @@ from urllib.parse import quote
 from stephttp._client.endpoints import SDK
 from stephttp._context import RunScope, current_run, enter
 from stephttp._core.messages import Headers, Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import drive
 from stephttp.errors import Suspended
 
 logger = logging.getLogger("stephttp")
@@ -70,7 +72,10 @@ async def call_app(
     request = (scope["method"], scope["path"], scope.get("query_string"), scope["headers"])
     token = enter(run_scope, request)
     error: BaseException | None = None
+    hooks = run_scope.hooks
     try:
+        if hooks is not None:
+            await drive(hooks.open())
         await app(scope, receive, send)
     except BaseException as raised:
         error = raised
@@ -80,10 +85,14 @@ async def call_app(
         cancelled = run_scope.close(error)
     if cancelled or isinstance(error, KeyboardInterrupt | SystemExit):
         run.end()
+        if hooks is not None:
+            await drive(hooks.over(CallEnd(None, error or asyncio.CancelledError(), False)))
         raise error or asyncio.CancelledError
     if run.suspended:
         await run_scope.quiet()
     run.end()
+    if hooks is not None:
+        await drive(hooks.close(None if run.suspended else error))
     if not run.suspended:
         return error
     if error is not None and not _echoes_suspension(error):
@@ -121,8 +130,12 @@ def marks(run_id: str) -> Headers:
     return [(b"x-run-id", run_id.encode("latin-1")), _SDK_HEADER]
 
 
-async def reply_with(send: Send, reply: Response, own: Headers) -> None:
-    """Send a whole response of ours."""
+async def reply_with(
+    send: Send, reply: Response, own: Headers, run_scope: RunScope | None = None
+) -> None:
+    """Send a whole response of ours, as the middleware of `run_scope` wants it."""
+    if run_scope is not None and run_scope.hooks is not None:
+        await drive(run_scope.hooks.before_response(reply))
     await send(
         {"type": "http.response.start", "status": reply.status, "headers": reply.headers + own}
     )

@@ -26,6 +26,8 @@ from stephttp._context import RunScope
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import drive
 from stephttp.errors import CannotWaitError
 from stephttp.provider import Provider
 
@@ -87,6 +89,8 @@ class Live:
             run, provider.now_ns, checkpointing=provider.settings.checkpointing
         )
         scope.provider = provider
+        if provider.settings.middleware:
+            scope.use_middleware(neutral(self._scope, b""))
         self._started = scope.started_ns
         scope.claimer = self._claim_late
         if provider.has_keys and not await self._claimed_at_once():
@@ -101,14 +105,22 @@ class Live:
                 self._journal.abandon()
             raise
         self._ended = True
-        if self._stored is not None and run.suspended:
-            await self._reply_stored(self._stored)
-        elif run.suspended:
-            await self._suspend(scope)
-        elif run.used or self._journal is not None:
-            self._record(scope, error)
+        try:
+            if self._stored is not None and run.suspended:
+                await self._reply_stored(self._stored)
+            elif run.suspended:
+                await self._suspend(scope)
+            elif run.used or self._journal is not None:
+                self._record(scope, error)
+        finally:
+            if scope.hooks is not None:
+                await drive(scope.hooks.over(self._end(error)))
         if error is not None:
             raise error
+
+    def _end(self, error: BaseException | None) -> CallEnd:
+        answered = Response(self._status, self._headers) if self._status else None
+        return CallEnd(answered, error, run_ended=not self._run.suspended)
 
     def _first_step(self) -> None:
         """A step is about to run: from now on there is something that could get lost."""
@@ -196,7 +208,8 @@ class Live:
 
     async def _reply_stored(self, claimed: Claimed) -> None:
         assert claimed.answer is not None
-        await reply_with(self._send, claimed.answer, marks(claimed.run_id or self._run.run_id))
+        own = marks(claimed.run_id or self._run.run_id)
+        await reply_with(self._send, claimed.answer, own, self._run_scope)
 
     async def _recording_receive(self) -> Message:
         if self._ahead:
@@ -217,7 +230,16 @@ class Live:
             run.cannot_wait = "the response has begun"
             self._status = message["status"]
             self._headers = list(message.get("headers", ()))
-            message = {**message, "headers": [*self._headers, *marks(run.run_id)]}
+            hooks = self._run_scope.hooks
+            if hooks is not None:
+                head = Response(self._status, self._headers)
+                await drive(hooks.before_response(head))
+                self._status, self._headers = head.status, head.headers
+            message = {
+                **message,
+                "status": self._status,
+                "headers": [*self._headers, *marks(run.run_id)],
+            }
             self._keeps_answer = run.used or self._keyed
         elif message["type"] == "http.response.body" and self._keeps_answer:
             self._answer.add(message.get("body", b""), message.get("more_body", False))
@@ -242,7 +264,8 @@ class Live:
                 await self._journal.hand_over()
             flow = self._provider.lifecycle.suspend(run, request, scope.fn_id, self._journal)
             reply = await self._provider.drive(flow)
-        await reply_with(self._send, reply, marks(run.run_id))
+        self._status, self._headers = reply.status, reply.headers
+        await reply_with(self._send, reply, marks(run.run_id), scope)
 
     def _record(self, scope: RunScope, error: BaseException | None) -> None:
         provider = self._provider

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from stephttp._asgi.common import (
     PLAIN_TEXT,
@@ -24,6 +23,8 @@ from stephttp._context import RunScope
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import drive
 from stephttp.errors import APIError
 from stephttp.provider import Provider
 
@@ -92,14 +93,30 @@ class _Resumed:
             self._provider.settings.checkpointing,
         )
         run_scope.provider = self._provider
+        resumed, hooks = self._resumed, None
+        if self._provider.settings.middleware:
+            run_scope.use_middleware(self._request, resumed.request_id, resumed.attempt)
+            hooks = run_scope.hooks
         try:
             replay = _Replay(self._request.body, receive)
             error = await call_app(app, scope, replay, self._keep, run_scope)
             if self._flushing is not None:
                 # What it could not store is back with the run; the answer may carry it.
                 await asyncio.wait({self._flushing})
-            reply = await self._provider.drive(self._conclude(error))
+            response = self._answered(error)
+            if hooks is not None and not self._run.suspended:
+                await drive(hooks.before_response(response))
+            text = None if error is None else describe(error)
+            flow = self._provider.lifecycle.conclude(resumed, response, text, error)
+            reply = await self._provider.drive(flow)
+            if hooks is not None:
+                if self._run.suspended:
+                    response = reply
+                    await drive(hooks.before_response(reply))
+                await drive(hooks.over(CallEnd(response, error, resumed.ended)))
         except APIError as problem:
+            if hooks is not None:
+                await drive(hooks.over(CallEnd(None, problem, False)))
             return (
                 self._provider.lifecycle.unavailable(
                     self._resumed.ours,
@@ -113,7 +130,8 @@ class _Resumed:
                 self._flushing.cancel()
         return reply, error
 
-    def _conclude(self, error: BaseException | None) -> Any:
+    def _answered(self, error: BaseException | None) -> Response:
+        """The handler's response."""
         response = self._response
         if self._body.overflown:
             response = replies.error_answer(
@@ -125,8 +143,7 @@ class _Resumed:
             response.body = b"Internal Server Error"
         else:
             response.body = self._body.join()
-        text = None if error is None else describe(error)
-        return self._provider.lifecycle.conclude(self._resumed, response, text, error)
+        return response
 
     async def _keep(self, message: Message) -> None:
         if self._run.suspended:
