@@ -20,7 +20,7 @@ from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request
 from stephttp._core.middleware import RunContext
-from stephttp._core.run import Run, State, Step, Verdict, check_retries
+from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._hooks import Hooks
@@ -76,7 +76,6 @@ class RunScope:
         "claimer",
         "configured",
         "deadline_ns",
-        "fn_id",
         "hooks",
         "now_ns",
         "on_first_step",
@@ -102,7 +101,6 @@ class RunScope:
         """What tells the request from others; see `enter`."""
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
-        self.fn_id = ""
         self.configured = False
         self.checkpointing = checkpointing
         self.on_record = on_record
@@ -114,7 +112,8 @@ class RunScope:
         """Claims an idempotency key; `None` where that was done before."""
         self.started_ns = now_ns()
         self.deadline_ns: int | None = None
-        self.limit(checkpointing.max_runtime)
+        if checkpointing.max_runtime is not None:
+            self.limit(checkpointing.max_runtime)
         self._lock = threading.Lock()  # `def` routes run their steps in worker threads
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -146,7 +145,7 @@ class RunScope:
             self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id, options.retries)
-        if self.on_first_step is not None and step.verdict is Verdict.EXECUTE:
+        if self.on_first_step is not None and step.verdict is EXECUTE:
             hook, self.on_first_step = self.on_first_step, None
             self._on_loop(hook)
         type_ = options.output_type
@@ -374,6 +373,7 @@ class StepCall:
         "_step",
         "_token",
         "_value",
+        "executes",
         "scope",
         "suspended",
     )
@@ -390,12 +390,9 @@ class StepCall:
         self._annotation = annotation
         self._convert = convert
         self._raw: bytes | None = None
-        self.suspended = step.verdict is Verdict.SUSPEND
-
-    @property
-    def executes(self) -> bool:
+        self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
-        return self._step.verdict is Verdict.EXECUTE
+        self.suspended = step.verdict is SUSPEND
 
     def complete(self, value: Any, sent: bytes | None = None) -> None:
         """The body returned `value`.
@@ -444,16 +441,17 @@ class StepCall:
         _inside_step.reset(self._token)
         scope, run, step = self.scope, self.scope.run, self._step
         duration = max(0, scope.now_ns() - self._started)
-        info = codec.error_info(error) if isinstance(error, Exception) else None
-        later = codec.retry_after(error, scope.now_ns())
-        with scope._lock:
-            if self._raw is not None:
+        if self._raw is not None:
+            with scope._lock:
                 verdict = run.complete(step, self._raw, self._started, duration)
-                self.suspended = verdict is Verdict.SUSPEND
-            elif info is not None:
+            self.suspended = verdict is SUSPEND
+        elif isinstance(error, Exception):
+            info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
+            with scope._lock:
                 verdict = run.fail(step, info, self._started, duration, later)
-                self.suspended = verdict is Verdict.SUSPEND
-            else:
+            self.suspended = verdict is SUSPEND
+        else:
+            with scope._lock:
                 run.abandon(step)
         scope.recorded()
         return self.suspended

@@ -15,7 +15,7 @@ from stephttp._context import RunScope, StepCall
 from stephttp._core import codec
 from stephttp._core.middleware import StepEnd, StepInfo
 from stephttp._core.ops import OpCode
-from stephttp._core.run import Run, Step, Verdict
+from stephttp._core.run import EXECUTE, Run, Step
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._hooks import Hooked, Hooks, plain_opts
@@ -59,7 +59,7 @@ def ask(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     with scope.group():
         with scope._lock:
             step = scope.run.meet(wait.step_id)
-        if step.verdict is not Verdict.EXECUTE:
+        if step.verdict is not EXECUTE:
             yield from hooks.execute()
             return StepCall(scope, step, wait.result, wait.convert)
         info = _info(scope.run, step, wait.op, plain_opts(wait.opts))

@@ -8,8 +8,9 @@ its result, not its answer.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from stephttp._asgi.common import MARK, ASGIApp, Message, Receive, Scope, Send, neutral
+from stephttp._asgi.common import MARK, ASGIApp, Message, Send, neutral
 from stephttp._asgi.live import Live
 from stephttp._asgi.reentry import reenter
 from stephttp._asgi.result import serve_result
@@ -38,7 +39,7 @@ class ASGIMiddleware:
         self.app = app
         self.provider = provider
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             if MARK in scope:
                 raise ConfigurationError(

@@ -16,8 +16,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ulid import ULID
-
 from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
 from stephttp._client.flow import Call, Keys
 from stephttp._client.idempotency import scope_of
@@ -28,6 +26,7 @@ from stephttp._client.outbox import Item, Outbox, Parcel
 from stephttp._client.sealing import Sealer
 from stephttp._context import current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration
+from stephttp._core.ids import random_ulid
 from stephttp._core.messages import Request
 from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import AsyncResponse, FnOpts
@@ -186,7 +185,6 @@ class Provider:
             settings.base_url, transport=transport, pause=pause, headers=headers
         )
         self._sync_driver = SyncDriver(settings.base_url, transport=sync_transport, headers=headers)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self.outbox = Outbox(self._deliver, batches=self._batches, pause=pause)
         self.leases = Leases(self._renew if transport is None else None)
         self._reentries: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -275,7 +273,7 @@ class Provider:
                 "wait_sync would block the event loop that has to deliver; "
                 "use `await provider.wait()`"
             )
-        loop = self._loop
+        loop = self.outbox.loop
         if loop is not None and loop.is_running():
             waiting = asyncio.run_coroutine_threadsafe(self.wait(timeout), loop)
             while not loop.is_closed():
@@ -304,19 +302,14 @@ class Provider:
         return delivered
 
     def new_run(self) -> Run:
-        """The run of a request from outside. Called on the event loop that serves it, if any."""
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            pass
+        """The run of a request from outside."""
         run = Run(self.new_run_id())
         run.used = self.settings.track_all_endpoints
         return run
 
     def new_run_id(self) -> str:
         """A ULID that sorts by the time at which the request came in."""
-        now_ms = self.now_ns() // 1_000_000
-        return str(ULID(now_ms.to_bytes(6, "big") + os.urandom(10)))
+        return random_ulid(self.now_ns() // 1_000_000, os.urandom(16))
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the checkpoint API."""
@@ -347,14 +340,12 @@ class Provider:
         self,
         run: Run,
         request: Callable[[], Request | None],
-        fn_id: Callable[[], str],
         mode: Checkpointing,
     ) -> Journal:
         """What tells the server of a run while its request is being answered."""
         return Journal(
             run,
             request,
-            fn_id,
             mode,
             lifecycle=self.lifecycle,
             outbox=self.outbox,
@@ -515,6 +506,5 @@ def _apply(given: dict[str, Any]) -> None:
     if scope is None:
         return
     scope.run.opts = opts = replace(scope.run.opts, **given)
-    scope.fn_id = opts.id or scope.fn_id
     if opts.retries is not None:
         scope.run.retries = opts.retries

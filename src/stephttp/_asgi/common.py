@@ -21,7 +21,8 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp = Callable[..., Awaitable[None]]
+"""Called with scope, receive and send, for which every framework has types of its own."""
 
 MARK = "stephttp.run_id"
 """Key of a scope that passes through us."""

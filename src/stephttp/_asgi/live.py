@@ -46,11 +46,12 @@ class Live:
         "_asked",
         "_claiming",
         "_ended",
+        "_gone",
         "_headers",
         "_journal",
-        "_keeps_answer",
         "_keyed",
         "_provider",
+        "_reading",
         "_receive",
         "_run",
         "_run_scope",
@@ -71,15 +72,16 @@ class Live:
         self._send = send
         self._run = provider.new_run()
         self._asked = Body(provider.settings.max_body_bytes)
-        self._answer = Body(provider.settings.max_body_bytes)
+        self._answer: Body | None = None
+        """What the handler answers, if that is to be kept."""
         self._status = 0
         self._headers: Headers = []
         self._ahead: list[Message] = []
         self._journal: Journal | None = None
-        self._keyed = self._ended = False
+        self._keyed = self._ended = self._gone = False
+        self._reading = asyncio.Lock()
         self._stored: Claimed | None = None
         self._claiming: asyncio.Lock | None = None
-        self._keeps_answer = False
         if scope["method"] == "HEAD":
             self._run.cannot_wait = "the answer to HEAD has no body that could carry the result"
 
@@ -111,7 +113,7 @@ class Live:
             elif run.suspended:
                 await self._suspend(scope)
             elif run.used or self._journal is not None:
-                self._record(scope, error)
+                self._record(error)
         finally:
             if scope.hooks is not None:
                 await drive(scope.hooks.over(self._end(error)))
@@ -135,9 +137,7 @@ class Live:
 
     def _new_journal(self) -> Journal:
         scope = self._run_scope
-        return self._provider.journal(
-            self._run, self._known_request, lambda: scope.fn_id, scope.checkpointing
-        )
+        return self._provider.journal(self._run, self._known_request, scope.checkpointing)
 
     def _known_request(self) -> Request | None:
         """The request, once its body is complete."""
@@ -174,7 +174,7 @@ class Live:
                     )
                 if not await self._read_ahead():
                     raise asyncio.CancelledError
-                scope = scope_of(self._provider.settings.domain, self._run_scope.fn_id)
+                scope = scope_of(self._provider.settings.domain, self._run.opts.id)
                 self._stored = await self._claim(key, scope)
             return self._stored.answer is None
 
@@ -187,7 +187,7 @@ class Live:
             ))  # fmt: skip
         request = neutral(self._scope, self._asked.join())
         lease = run_scope.checkpointing.lease_ms
-        flow = claim(provider.lifecycle, self._run, request, run_scope.fn_id, key, scope, lease)
+        flow = claim(provider.lifecycle, self._run, request, key, scope, lease)
         claimed = await provider.drive(flow)
         if claimed.held:
             self._keyed = True
@@ -198,12 +198,13 @@ class Live:
     async def _read_ahead(self) -> bool:
         """Read the rest of the body before the handler does; False if the caller left."""
         while not self._has_all():
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                return False
-            self._note(message)
-            if not self._asked.overflown:
-                self._ahead.append(message)
+            async with self._reading:
+                if self._gone:
+                    return False
+                if not self._has_all():
+                    message = await self._read()
+                    if not self._asked.overflown:
+                        self._ahead.append(message)
         return True
 
     async def _reply_stored(self, claimed: Claimed) -> None:
@@ -212,15 +213,18 @@ class Live:
         await reply_with(self._send, claimed.answer, own, self._run_scope)
 
     async def _recording_receive(self) -> Message:
-        if self._ahead:
-            return self._ahead.pop(0)
-        message = await self._receive()
-        self._note(message)
-        return message
+        # Quart and Django read in a task of their own, which goes on while we read what is left:
+        # one at a time, or the one would wait for ever for what the other got.
+        async with self._reading:
+            return self._ahead.pop(0) if self._ahead else await self._read()
 
-    def _note(self, message: Message) -> None:
+    async def _read(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.request":
             self._asked.add(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._gone = True
+        return message
 
     async def _out(self, message: Message) -> None:
         run = self._run
@@ -235,23 +239,24 @@ class Live:
                 head = Response(self._status, self._headers)
                 await drive(hooks.before_response(head))
                 self._status, self._headers = head.status, head.headers
-            message = {
-                **message,
-                "status": self._status,
-                "headers": [*self._headers, *marks(run.run_id)],
-            }
-            self._keeps_answer = run.used or self._keyed
-        elif message["type"] == "http.response.body" and self._keeps_answer:
+                message = {**message, "status": head.status}
+            message = {**message, "headers": [*self._headers, *marks(run.run_id)]}
+            if run.used or self._keyed:
+                self._answer = Body(self._provider.settings.max_body_bytes)
+        elif message["type"] == "http.response.body" and self._answer is not None:
             self._answer.add(message.get("body", b""), message.get("more_body", False))
         await self._send(message)
 
     async def _suspend(self, scope: RunScope) -> None:
         run = self._run
         while not self._asked.complete:
-            if (await self._recording_receive())["type"] == "http.disconnect":
-                logger.info("stephttp: run %s: the caller left before its request was complete",
-                            run.run_id)  # fmt: skip
-                return
+            async with self._reading:
+                if self._gone:
+                    logger.info("stephttp: run %s: the caller left before its request was complete",
+                                run.run_id)  # fmt: skip
+                    return
+                if not self._asked.complete:
+                    await self._read()
         if self._asked.overflown:
             limit = self._provider.settings.max_body_bytes
             reply = replies.error_answer(
@@ -262,14 +267,14 @@ class Live:
             request = neutral(self._scope, self._asked.join())
             if self._journal is not None:
                 await self._journal.hand_over()
-            flow = self._provider.lifecycle.suspend(run, request, scope.fn_id, self._journal)
+            flow = self._provider.lifecycle.suspend(run, request, self._journal)
             reply = await self._provider.drive(flow)
         self._status, self._headers = reply.status, reply.headers
         await reply_with(self._send, reply, marks(run.run_id), scope)
 
-    def _record(self, scope: RunScope, error: BaseException | None) -> None:
-        provider = self._provider
-        response = Response(self._status or 500, self._headers, self._answer.join())
+    def _record(self, error: BaseException | None) -> None:
+        provider, answer = self._provider, self._answer
+        response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
         duration_ns = max(0, provider.now_ns() - self._started)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
@@ -287,7 +292,6 @@ class Live:
             self._run,
             neutral(self._scope, self._asked.join()),
             response,
-            fn_id=scope.fn_id,
             duration_ns=duration_ns,
             error=text,
         )
@@ -295,7 +299,7 @@ class Live:
 
     def _repeatable(self, response: Response) -> Response:
         """What other requests with the same idempotency key get."""
-        if self._answer.overflown:
+        if self._answer is not None and self._answer.overflown:
             return replies.error_answer(
                 500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
                 "not kept",

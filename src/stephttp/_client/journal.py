@@ -47,7 +47,6 @@ class Journal(Item):
     Args:
         run: whose.
         request: what began it, or `None` while its body is not complete: then nothing is sent.
-        fn_id: the endpoint's id.
         mode: when to send.
         later: calls something after so many seconds.
     """
@@ -56,7 +55,6 @@ class Journal(Item):
         "_abandoned",
         "_closed",
         "_final",
-        "_fn_id",
         "_later",
         "_leased",
         "_leases",
@@ -76,7 +74,6 @@ class Journal(Item):
         self,
         run: Run,
         request: Callable[[], Request | None],
-        fn_id: Callable[[], str],
         mode: Checkpointing,
         *,
         lifecycle: Lifecycle,
@@ -87,7 +84,6 @@ class Journal(Item):
         super().__init__()
         self._run = run
         self._request = request
-        self._fn_id = fn_id
         self.mode = mode
         self._lifecycle = lifecycle
         self._outbox = outbox
@@ -229,7 +225,7 @@ class Journal(Item):
             self._leased = lease is not None
         else:
             lease = None  # a run that has ended already
-        body = self._lifecycle.first_checkpoint(run, request, self._fn_id(), ops, lease)
+        body = self._lifecycle.first_checkpoint(run, request, ops, lease)
         return Parcel(endpoints.NEW_RUN, body)
 
     def _has_news(self) -> bool:

@@ -120,7 +120,6 @@ class Lifecycle:
         self,
         run: Run,
         request: Request,
-        fn_id: str,
         ops: list[Op],
         lease: int | None = None,
         claim: IdempotencyClaim | None = None,
@@ -132,7 +131,7 @@ class Lifecycle:
                 domain=origin_of(request, self.settings),
                 method=request.method,
                 path=request.path,
-                fn=run.opts.id or fn_id,
+                fn=run.opts.id,
                 ip=caller_of(request, self.settings),
                 content_type=request.header(b"content-type"),
                 query_params=request.query,
@@ -198,14 +197,13 @@ class Lifecycle:
         request: Request,
         response: Response,
         *,
-        fn_id: str,
         duration_ns: int,
         error: str | None,
     ) -> bytes:
         """A run that ended without waiting, as one checkpoint for the background."""
         ops = run.take_ops()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
-        checkpoint = self.first_checkpoint(run, request, fn_id, [*ops, complete])
+        checkpoint = self.first_checkpoint(run, request, [*ops, complete])
         if len(checkpoint) <= endpoints.MAX_CHECKPOINT_BYTES:
             return checkpoint
         logger.warning(
@@ -216,7 +214,7 @@ class Lifecycle:
         for op in ops:
             op.data = msgspec.UNSET
         complete = self.completed(response, duration_ns=duration_ns, error=error)
-        return self.first_checkpoint(run, request, fn_id, [*ops, complete])
+        return self.first_checkpoint(run, request, [*ops, complete])
 
     def completed(
         self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
@@ -226,12 +224,8 @@ class Lifecycle:
         Args:
             exact: others will get this answer as well, from our engine.
         """
-        if not exact:
-            # Of a body that is not text only the record is poorer.
-            body = response.body.decode(errors="replace").encode()
-            response = Response(response.status, response.headers, body)
         return replies.run_complete(
-            response, duration_ns=duration_ns, error=error, raw_allowed=exact
+            response, duration_ns=duration_ns, error=error, raw_allowed=exact, lossy=not exact
         )
 
     def deliver(
@@ -256,9 +250,7 @@ class Lifecycle:
         answer = yield from send(endpoints.post_renewal(run_ids, lease), self.keys, self.rng)
         return endpoints.read_renewal(answer)
 
-    def suspend(
-        self, run: Run, request: Request, fn_id: str, journal: Journal | None = None
-    ) -> Flow[Response]:
+    def suspend(self, run: Run, request: Request, journal: Journal | None = None) -> Flow[Response]:
         """Hand a run that must wait to the server, and say what its caller gets."""
         if not request.path.startswith("/"):
             # A server appends the path to the origin, which must not become another one by that.
@@ -278,13 +270,13 @@ class Lifecycle:
         token = journal.token if journal else ""
         try:
             if journal is None or not journal.opened or lease is not None:
-                checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *ops], lease)
+                checkpoint = self.first_checkpoint(run, request, [remember, *ops], lease)
                 later = []
                 if len(checkpoint) > endpoints.MAX_CHECKPOINT_BYTES:
-                    smallest = len(self.first_checkpoint(run, request, fn_id, [remember]))
+                    smallest = len(self.first_checkpoint(run, request, [remember]))
                     now, *later = endpoints.portions(ops, already=smallest)
                     first = [remember, *now]
-                    checkpoint = self.first_checkpoint(run, request, fn_id, first, lease)
+                    checkpoint = self.first_checkpoint(run, request, first, lease)
                 call = endpoints.post_new_run(checkpoint)
                 answer = yield from send(call, self.keys, self.rng)
                 token = endpoints.read_new_run(answer).token

@@ -15,8 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stephttp.errors import APIError, APIStatusError
 
@@ -35,8 +34,7 @@ AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """An encoded checkpoint, and where it goes when it goes alone."""
 
     path: str
@@ -103,6 +101,8 @@ class Outbox:
         self._bytes = 0
         self._open = 0
         self._alone = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that delivers, once there was something to deliver."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
         self._refused = 0
@@ -165,15 +165,22 @@ class Outbox:
 
     def _start_worker(self) -> None:
         loop = asyncio.get_running_loop()
-        # Tasks of a loop that was closed before they ended never will.
-        self._tasks = {
-            task for task in self._tasks if not (task.done() or task.get_loop().is_closed())
-        }
+        if loop is not self.loop:
+            self.loop = loop
+            # Tasks of a loop that was closed before they ended never will.
+            self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
         # As long as nothing is known of the server one asks, and the others learn from it.
         if len(self._tasks) < (WORKERS if self._batches() is False else 1):
             self._tasks.add(loop.create_task(self._work(), name="stephttp-outbox"))
 
     async def _work(self) -> None:
+        try:
+            await self._empty()
+        finally:
+            # At once: a task that looks alive would keep the next item from starting another.
+            self._tasks.discard(asyncio.current_task())
+
+    async def _empty(self) -> None:
         while self._queue:
             if self._batches() and not self._alone and len(self._queue) < BATCH_ITEMS:
                 await self._pause(LINGER)

@@ -26,6 +26,9 @@
 -- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
 -- respite ('orphan'), and then the run becomes 'async', as if its handler had gone async.
 --
+-- The deadline of whole runs is the one exception: it is a setting, so it is counted from created_ms
+-- of the runs that have not ended.
+--
 -- A wait is a timer with a `key`: the event's name, the signal's name, or the id of the run that
 -- was invoked. What arrives looks up the waits for its key, and for those whose `condition`
 -- holds it does in its own transaction what the timer would have done, but with what arrived as
@@ -97,7 +100,7 @@ CREATE TABLE runs (
 
 CREATE INDEX runs_by_end ON runs (ended_ms) WHERE ended_ms IS NOT NULL;
 CREATE INDEX runs_by_event ON runs (event_id);
-CREATE INDEX open_runs ON runs (fn_id) WHERE ended_ms IS NULL;
+CREATE INDEX open_runs ON runs (created_ms, fn_id, status) WHERE ended_ms IS NULL;
 
 CREATE TABLE steps (
     run_id          TEXT    NOT NULL,
@@ -132,7 +135,8 @@ CREATE TABLE timers (
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX timers_by_due ON timers (due_ms);
+CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway';
+CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind) WHERE key IS NOT NULL;
 
 CREATE TABLE events (
