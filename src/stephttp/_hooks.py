@@ -2,7 +2,9 @@
 
 What has to be called in between is a generator (as flows of the API are): it yields what has to
 be awaited, or the body of a step to be run, and is sent the result, or has the error thrown in.
-`drive` carries it out on the event loop, `drive_blocking` in a handler's thread.
+`drive` carries it out on the event loop, `drive_blocking` in a handler's thread. (A flow of the API
+would be carried out on the event loop in both cases, and plain methods are to be called where the
+handler is.)
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Invoke
 from stephttp._core import codec
 from stephttp._core.messages import Response
 from stephttp._core.middleware import (
@@ -78,6 +82,28 @@ def drive_blocking(flow: Hooked[T], wait: Callable[[Awaitable[Any]], Any]) -> T:
         return result
     finally:
         flow.close()
+
+
+def as_flow(hooked: Hooked[T]) -> Flow[T]:
+    """The same as a flow of the API, for code that serves both kinds of adapters."""
+    try:
+        wanted = next(hooked)
+        while True:
+            try:
+                value = yield Invoke(_call, wanted)
+            except Exception as error:
+                wanted = hooked.throw(error)
+            else:
+                wanted = hooked.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        hooked.close()
+
+
+def _call(wanted: Awaitable[Any] | Callable[[], Any]) -> Any:
+    return wanted() if callable(wanted) else wanted
 
 
 class Hooks:

@@ -412,7 +412,7 @@ async def test_context_variables_of_plain_methods_are_seen_where_the_code_runs(s
 
 async def test_async_methods_cannot_be_called_by_a_blocking_tool_on_the_loop() -> None:
     async def handler() -> str:
-        with pytest.raises(stephttp.UsageError, match="plain `def`"):
+        with pytest.raises(stephttp.UsageError, match="on the event loop"):
             sync_step.run("a", int)
         return "told"
 
