@@ -187,8 +187,7 @@ async def test_an_engine_with_keys_asks_for_the_key_wherever_a_page_comes_from()
 )
 async def test_an_open_engine_answers_to_names_of_its_own_only(host: str, status: int) -> None:
     """A page whose name leads to this machine all of a sudden says that name."""
-    own = {"host": "engine.internal", "trusted_hosts": ("docker.internal",)}
-    async with world(**own) as w:
+    async with world(host="engine.internal", trusted_hosts=("docker.internal",)) as w:
         w.http.headers["host"] = host
         for path in ("/v1/runs", "/health", "/dev", "/openapi.json"):
             response = await w.http.get(path)
