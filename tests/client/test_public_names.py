@@ -53,6 +53,7 @@ NAMES = [
     "Timing",
     "UsageError",
     "Userland",
+    "WSGIMiddleware",
     "__version__",
     "configure",
     "setup",
