@@ -709,3 +709,50 @@ def test_the_validators_of_these_tests_do_complain() -> None:
     for app in (bad, alone(bad)[1], alone(validator(bad))[1]):
         with pytest.raises(AssertionError):
             call(app, environ())
+
+
+# --- middleware -----------------------------------------------------------------------------------
+
+
+class Telling(stephttp.Middleware):
+    """Notes when it is called, by plain and async methods, and changes what it may."""
+
+    def before_call(self) -> None:
+        log.append(f"call {self.ctx.resumed}")
+
+    async def before_execution(self) -> None:
+        log.append("execution")
+
+    def transform_output(self, result: Any) -> None:
+        result.output = f"{result.output}!" if isinstance(result.output, str) else result.output
+
+    async def before_response(self, response: stephttp.Response) -> None:
+        log.append(f"response {response.status}")
+        if response.status == 201:
+            response.status = 202
+            response.headers.append((b"x-told", b"1"))
+
+    def after_call(self, end: Any) -> None:
+        log.append(f"over {end.run_ended}")
+
+
+async def test_middleware_is_called_as_under_asgi() -> None:
+    def app(environ: Environ, start: Start) -> Any:
+        text = step.run("a", str, "text")
+        if environ["PATH_INFO"] == "/waits":
+            step.sleep("nap", NAP)
+        start("201 Created", TEXT)
+        return [text.encode()]
+
+    async with durable(wrapped(app), wsgi=True, middleware=[Telling]) as world:
+        answer = await world.client.get("/")
+        assert (answer.status_code, answer.text, answer.headers["x-told"]) == (202, "text", "1")
+        assert log == ["call False", "execution", "response 201", "over True"]
+        log.clear()
+        first = await world.client.get("/waits")
+        last = await world.follow(first)
+        assert (last.status_code, last.text, last.headers["x-told"]) == (202, "text!", "1")
+    assert log == [
+        "call False", "execution", "response 303", "over False",
+        "call True", "execution", "response 201", "over True",
+    ]  # fmt: skip

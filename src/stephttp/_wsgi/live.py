@@ -13,9 +13,10 @@ from typing import Any
 
 from stephttp._calls.common import MARK, marks, own_error
 from stephttp._calls.live import LiveCall
-from stephttp._client.drivers import Flow
 from stephttp._context import current_run, enter
 from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import drive_blocking
 from stephttp._wsgi.common import (
     GONE,
     Environ,
@@ -26,6 +27,8 @@ from stephttp._wsgi.common import (
     neutral,
     reply_with,
     response_of,
+    status_line,
+    text_headers,
     text_marks,
 )
 from stephttp._wsgi.input import Input
@@ -69,6 +72,8 @@ class Live(LiveCall):
         environ[MARK] = self._run.run_id
         token = enter(scope, (environ,))
         try:
+            if scope.hooks is not None:
+                drive_blocking(scope.hooks.open(), scope.wait_for)
             chunks = self._app(environ, self._start)
         except BaseException as raised:
             error = raised
@@ -127,21 +132,27 @@ class Live(LiveCall):
             run.end()
             if self._journal is not None:
                 self._journal.abandon()
+            self._given_up(error)
             raise error
         if run.suspended:
             provider.drive_sync(scope.quiet())
         error = own_error(scope, error)
         if run.suspended and self._stored_answer is None and not self._drained():
+            self._given_up(None)
             return GONE
-        if self._given is not None and (run.used or self._journal is not None):
+        if self._given is not None and (run.used or self._journal or scope.hooks):
             response = response_of(*self._given)
             self._status, self._headers = response.status, response.headers
-        reply: Flow[Response] | None = self._conclude(error)
-        if reply is not None:
-            return provider.drive_sync(reply)
+        flow = self._conclude(error)
+        reply = None if flow is None else provider.drive_sync(flow)
         if error is not None:
             raise error
-        return None
+        return reply
+
+    def _given_up(self, error: BaseException | None) -> None:
+        hooks = self._scope.hooks
+        if hooks is not None:
+            drive_blocking(hooks.over(CallEnd(None, error, False)), self._scope.wait_for)
 
     def _reply(self, reply: Response) -> list[bytes]:
         return reply_with(self._start_response, reply, marks(self._answers_as))
@@ -163,6 +174,12 @@ class Live(LiveCall):
             if run.suspended:
                 return drop
             run.cannot_wait = "the response has begun"
+        hooks = self._scope.hooks
+        if hooks is not None:
+            head = response_of(status, headers)
+            drive_blocking(hooks.before_response(head), self._scope.wait_for)
+            status = status if head.status == int(status[:3]) else status_line(head.status)
+            headers = text_headers(head.headers)
         own = [*headers, *text_marks(run.run_id)]
         if exc_info is None:
             write = self._start_response(status, own)

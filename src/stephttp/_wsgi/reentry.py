@@ -11,7 +11,9 @@ from stephttp._calls.common import MARK, Body, marks, own_error
 from stephttp._calls.reentry import VERSION_HEADER, Reentry
 from stephttp._context import current_run, enter
 from stephttp._core.messages import Response
+from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
+from stephttp._hooks import as_flow, drive_blocking
 from stephttp._wsgi.common import (
     GONE,
     Environ,
@@ -47,7 +49,12 @@ def reenter(
         if isinstance(opened, Response):
             reply = opened
         else:
-            error = _go_on(reentry, opened, app, provider, environ)
+            try:
+                error = _go_on(reentry, opened, app, provider, environ)
+            except BaseException as raised:
+                if reentry.hooks is not None:
+                    provider.drive_sync(as_flow(reentry.hooks.over(CallEnd(None, raised, False))))
+                raise
             reply = provider.drive_sync(reentry.conclude(error))
             if error is not None:
                 # Raising it would make the server drop the reply, and with it the result.
@@ -65,12 +72,14 @@ def _go_on(
 ) -> BaseException | None:
     """Run the handler, to the end of its response. Returns what it raised."""
     scope = ThreadScope(run, provider.now_ns, reentry.flush_soon, provider.settings.checkpointing)
-    scope.provider = provider
+    reentry.begin(scope)
     again = restored(environ, reentry.request)
     again[MARK] = run.run_id
     token = enter(scope, (again,))
     error: BaseException | None = None
     try:
+        if scope.hooks is not None:
+            drive_blocking(scope.hooks.open(), scope.wait_for)
         _whole(reentry, run, app, again)
     except BaseException as raised:
         error = raised
