@@ -51,6 +51,7 @@ from stephttp.errors import (
 )
 from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
 from stephttp.provider import Provider, configure, setup, update_omit_response_body
+from stephttp.wsgi import WSGIMiddleware
 
 __all__ = [
     "DEFAULT_RESTORE_HEADERS",
@@ -99,6 +100,7 @@ __all__ = [
     "Timing",
     "UsageError",
     "Userland",
+    "WSGIMiddleware",
     "__version__",
     "configure",
     "setup",

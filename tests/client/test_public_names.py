@@ -54,6 +54,7 @@ NAMES = [
     "Timing",
     "UsageError",
     "Userland",
+    "WSGIMiddleware",
     "__version__",
     "configure",
     "setup",
