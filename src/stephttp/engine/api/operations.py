@@ -28,11 +28,8 @@ from stephttp.engine.api.messages import (
     StepsRequest,
 )
 from stephttp.engine.api.metrics import OPENMETRICS
-<<<<<<< HEAD
-from stephttp.engine.api.traces import JSON, PROTOBUF
-=======
 from stephttp.engine.api.realtime import TopicName
->>>>>>> main
+from stephttp.engine.api.traces import JSON, PROTOBUF
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]
@@ -42,13 +39,9 @@ SHAPES = (
     SignalMessage, StepsRequest, shapes.BatchAnswer, shapes.CancellationView, shapes.DevServer,
     shapes.Ended, shapes.ErrorAnswer, shapes.EventRun, shapes.EventView, shapes.Health, shapes.Job,
     shapes.KeyProblem, shapes.Lost, shapes.Metadata, shapes.Names, shapes.NewCancellation,
-<<<<<<< HEAD
-    shapes.NotReceived, shapes.NowAsync, shapes.Received, shapes.RunItem, shapes.RunView,
-    shapes.SpanView,    shapes.SignalAnswer, shapes.Step, shapes.StillSync, shapes.Trigger,
-=======
     shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.Received, shapes.RunItem,
-    shapes.RunView, shapes.SignalAnswer, shapes.Step, shapes.StillSync, shapes.Trigger, TopicName,
->>>>>>> main
+    shapes.RunView, shapes.SignalAnswer, shapes.SpanView, shapes.Step, shapes.StillSync,
+    shapes.Trigger, TopicName,
 )  # fmt: skip
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
