@@ -84,6 +84,8 @@ NOT_LOADED = [
     "sqlite3",
     "jinja2",
     "inngest",
+    "opentelemetry",
+    "stephttp.integrations",
     "stephttp.engine",
     "stephttp.cli",
 ]
