@@ -52,6 +52,7 @@ from stephttp.errors import (
 )
 from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
 from stephttp.provider import Provider, configure, setup, update_omit_response_body
+from stephttp.wsgi import WSGIMiddleware
 
 __all__ = [
     "DEFAULT_RESTORE_HEADERS",
@@ -102,6 +103,7 @@ __all__ = [
     "Timing",
     "UsageError",
     "Userland",
+    "WSGIMiddleware",
     "__version__",
     "configure",
     "logger",

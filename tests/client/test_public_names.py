@@ -56,6 +56,7 @@ NAMES = [
     "Timing",
     "UsageError",
     "Userland",
+    "WSGIMiddleware",
     "__version__",
     "configure",
     "logger",
