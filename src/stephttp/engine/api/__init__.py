@@ -76,6 +76,7 @@ ROUTES = [
     Route("/v1/cancellations", secured(cancellations.listing)),
     Route("/v1/cancellations/{id}", secured(cancellations.delete), methods=["DELETE"]),
     Route("/dev", secured(system.dev)),
+    Route("/fn/register", secured(system.register), methods=["POST"]),
     Route("/health", system.health),
     Route("/metrics", metrics.scraping(metrics.metrics)),
     Route("/openapi.json", secured(openapi.openapi)),
