@@ -74,7 +74,7 @@ async def send(client: inngest.Inngest, event: inngest.Event) -> str:
 
 
 def check_sending(client: inngest.Inngest, engine: httpx2.Client) -> None:
-    data = {"id": "o1", "weight": 1.5}
+    data: dict[str, str | float] = {"id": "o1", "weight": 1.5}
     first, second = client.send_sync(
         [
             inngest.Event(name="shop/packed", data=data, id="mine", ts=_TS),
