@@ -56,6 +56,7 @@ ROWS = [
     Row("plain", "plain_app"),
     Row("plain-hypercorn", "plain_app", HYPERCORN, ON_HYPERCORN),
     Row("flask", "flask_app", GUNICORN, ON_GUNICORN),
+    Row("flask-gevent", "flask_app", (*GUNICORN, "--worker-class", "gevent"), ON_GUNICORN),
     Row("flask-werkzeug", "flask_app", (*SERVE_WSGI, "werkzeug"), ON_WSGI),
     # Several workers, forked from a process that has made the application already.
     Row("django-wsgi", "django_wsgi", (*GTHREAD, "--preload"), ON_GUNICORN),
