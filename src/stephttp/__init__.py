@@ -30,6 +30,7 @@ from stephttp._core.responses import (
     FnOpts,
 )
 from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import (
@@ -87,6 +88,8 @@ __all__ = [
     "OptionalSetupOpts",
     "OutsideRunError",
     "Provider",
+    "ReplayFilter",
+    "ReplayLogger",
     "Request",
     "Response",
     "RetryAfterError",
@@ -103,6 +106,7 @@ __all__ = [
     "WSGIMiddleware",
     "__version__",
     "configure",
+    "logger",
     "setup",
     "step",
     "update_omit_response_body",
