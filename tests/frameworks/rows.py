@@ -24,16 +24,18 @@ class Row:
         server: arguments of Python that serve the application named behind them, on a port that
             the kernel chooses, and say so.
         listening: what the server then says; the group is the port.
+        templates: whether the framework knows route templates, so that they name the endpoints.
     """
 
     name: str
     module: str
     server: tuple[str, ...] = UVICORN
     listening: str = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
+    templates: bool = True
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, *self.server, f"tests.frameworks.apps.{self.module}:app"]
+        return [sys.executable, "-W", "error", *self.server, f"tests.frameworks.apps.{self.module}:app"]
 
 
 ON_HYPERCORN = r"Running on http://127\.0\.0\.1:(\d+)"
@@ -46,6 +48,6 @@ ROWS = [
     Row("quart", "quart_app", HYPERCORN, ON_HYPERCORN),
     Row("django", "django_app"),
     Row("falcon", "falcon_app"),
-    Row("plain", "plain_app"),
-    Row("plain-hypercorn", "plain_app", HYPERCORN, ON_HYPERCORN),
+    Row("plain", "plain_app", templates=False),
+    Row("plain-hypercorn", "plain_app", HYPERCORN, ON_HYPERCORN, templates=False),
 ]

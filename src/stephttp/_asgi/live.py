@@ -26,6 +26,7 @@ from stephttp._context import RunScope
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
+from stephttp._routes import asgi_route
 from stephttp.errors import CannotWaitError
 from stephttp.provider import Provider
 
@@ -131,7 +132,14 @@ class Live:
         """The request, once its body is complete."""
         if not self._ended and (self._asked.overflown or not self._has_all()):
             return None
-        return neutral(self._scope, self._asked.join())
+        return self._request()
+
+    def _request(self) -> Request:
+        """The request, as far as it was read, and its route if that is to name the endpoint."""
+        request = neutral(self._scope, self._asked.join())
+        if not self._run.opts.id:
+            request.route = asgi_route(self._app, self._scope)
+        return request
 
     def _has_all(self) -> bool:
         return self._asked.complete or _is_bodiless(self._scope)
@@ -162,7 +170,8 @@ class Live:
                     )
                 if not await self._read_ahead():
                     raise asyncio.CancelledError
-                scope = scope_of(self._provider.settings.domain, self._run.opts.id)
+                endpoint = self._run.opts.id or self._request().endpoint
+                scope = scope_of(self._provider.settings.domain, endpoint)
                 self._stored = await self._claim(key, scope)
             return self._stored.answer is None
 
@@ -173,7 +182,7 @@ class Live:
             return Claimed(False, replies.error_answer(
                 413, f"a request with an idempotency key may have a body of {limit} bytes"
             ))  # fmt: skip
-        request = neutral(self._scope, self._asked.join())
+        request = self._request()
         lease = run_scope.checkpointing.lease_ms
         flow = claim(provider.lifecycle, self._run, request, key, scope, lease)
         claimed = await provider.drive(flow)
@@ -245,7 +254,7 @@ class Live:
                 f"the background may have {limit}",
             )  # fmt: skip
         else:
-            request = neutral(self._scope, self._asked.join())
+            request = self._request()
             if self._journal is not None:
                 await self._journal.hand_over()
             flow = self._provider.lifecycle.suspend(run, request, self._journal)
@@ -270,7 +279,7 @@ class Live:
             return
         checkpoint = provider.lifecycle.finished(
             self._run,
-            neutral(self._scope, self._asked.join()),
+            self._request(),
             response,
             duration_ns=duration_ns,
             error=text,

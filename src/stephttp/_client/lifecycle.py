@@ -127,7 +127,7 @@ class Lifecycle:
                 domain=origin_of(request, self.settings),
                 method=request.method,
                 path=request.path,
-                fn=run.opts.id,
+                fn=run.opts.id or request.endpoint,
                 ip=caller_of(request, self.settings),
                 content_type=request.header(b"content-type"),
                 query_params=request.query,
@@ -293,7 +293,7 @@ class Lifecycle:
         if isinstance(kind, AsyncResponseCustom):
             asked = AsyncRequest(
                 request.method, request.path, request.query, request.headers, request.client,
-                request.scheme, request.body, run.run_id, token, location,
+                request.scheme, request.body, request.route, run.run_id, token, location,
             )  # fmt: skip
             answer = yield Invoke(kind.handler, asked)
             if not isinstance(answer, Response):
