@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -91,7 +91,9 @@ def _literal(pattern: str) -> Iterator[str]:
 
 def _of_starlette(scope: Mapping[str, Any]) -> str | None:
     """What Starlette and FastAPI leave in the scope. Empty: a part of which they see no routes."""
-    route = scope.get("route")
+    route: Any = scope.get("route")
+    if route is None and "endpoint" in scope and "router" in scope:  # Starlette before 1.8
+        route = _route_of_endpoint(scope["router"].routes, scope)
     if route is None:
         return None
     if hasattr(route, "routes"):  # mounted, and no Starlette
@@ -104,6 +106,18 @@ def _of_starlette(scope: Mapping[str, Any]) -> str | None:
     return template
 
 
+def _route_of_endpoint(routes: Iterable[Any], scope: Mapping[str, Any]) -> Any:
+    """The route that leads to the endpoint in the scope, by the path that is left for it."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    for route in routes:
+        if inner := getattr(route, "routes", None):
+            if found := _route_of_endpoint(inner, scope):
+                return found
+        elif getattr(route, "endpoint", None) is scope["endpoint"] and route.path_regex.match(path):
+            return route
+    return None
+
+
 def _prefix(root_path: str, parameters: Mapping[str, Any], route: str) -> str:
     """The path at which an application is mounted, with the parameters that are not the route's.
 
@@ -111,7 +125,7 @@ def _prefix(root_path: str, parameters: Mapping[str, Any], route: str) -> str:
     be equal to a parameter behind it makes no difference.
     """
     segments = root_path.split("/")
-    for name, value in reversed(parameters.items()) if root_path else ():
+    for name, value in reversed([*parameters.items()]) if root_path else ():
         if not re.search(rf"\{{{name}\b", route):
             for at in range(len(segments) - 1, 0, -1):
                 if segments[at] == str(value):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from stephttp._asgi.common import MARK, ASGIApp, Message, Send, neutral
+from stephttp._asgi.common import ASGIApp, Message, Send, neutral
 from stephttp._asgi.live import Live
 from stephttp._asgi.reentry import reenter
 from stephttp._asgi.result import serve_result
+from stephttp._calls.common import MARK
 from stephttp._client.lifecycle import claims_reentry
 from stephttp.errors import ConfigurationError
 from stephttp.provider import Provider
@@ -63,6 +64,7 @@ class ASGIMiddleware:
                 logger.warning(
                     "stephttp: %d finished runs were not delivered before the shutdown",
                     self.provider.outbox.depth,
+                    extra={"outbox_depth": self.provider.outbox.depth},
                 )
             await send(message)
 

@@ -495,7 +495,7 @@ async def _wait(tool: str, wait: waits.Wait) -> Any:
 
 async def _claimed(scope: RunScope) -> None:
     """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
-    if scope.claim is not None and not await scope.settle_claim():
+    if scope.claim is not None and not await scope.drive(scope.settle_claim()):
         await scope.park()
 
 

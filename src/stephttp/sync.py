@@ -307,5 +307,5 @@ def _wait(tool: str, wait: waits.Wait) -> Any:
 
 def _claimed(scope: RunScope, step_id: str) -> None:
     """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
-    if scope.claim is not None and not scope.settle_claim_blocking():
+    if scope.claim is not None and not scope.block(scope.settle_claim()):
         raise scope.leave(f"step {step_id!r}")

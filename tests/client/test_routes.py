@@ -3,6 +3,7 @@
 from typing import Any
 
 import falcon
+import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI
 from flask import Flask
@@ -112,6 +113,26 @@ async def test_routers_and_mounted_applications_of_fastapi(path: str, expected: 
     assert await named(app, path) == expected
 
 
+async def test_what_older_versions_of_starlette_leave() -> None:
+    """They name no route, but the endpoint and the router."""
+    routes = [Route("/b/{id}", endpoint), Route("/a/{id}", endpoint)]
+    app = Starlette(routes=[Mount("/of/{tenant}", routes=routes), *routes])
+    found: list[str] = []
+
+    async def older(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        if scope["type"] == "http":
+            scope.pop("route", None)
+            found.append(asgi_route(app, scope))
+
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=older), base_url="http://x.test"
+    ) as client:
+        for path in ("/a/7", "/of/acme/a/7", "/missing"):
+            await client.get(path)
+    assert found == ["/a/{id}", "/of/{tenant}/a/{id}", ""]
+
+
 async def test_behind_middleware_of_the_application() -> None:
     async def passing(request: Request, call_next: Any) -> Any:
         return await call_next(request)
@@ -144,7 +165,7 @@ async def test_quart_and_litestar() -> None:
         return await step.run("a", lambda: 1)
 
     assert await named(quart, "/a/7") == "GET /a/{id}"
-    assert await named(Litestar([of_litestar]), "/b/7") == "GET /b/{id}"
+    assert await named(Litestar([of_litestar], logging_config=None), "/b/7") == "GET /b/{id}"
 
 
 def test_what_is_not_known_is_empty(caplog: pytest.LogCaptureFixture) -> None:

@@ -54,7 +54,7 @@ lease = st.sampled_from([None, 1_000, 30_000])
 
 def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> batches.Opening:
     new = NewRun(
-        run_id=run_id, app_id="", fn_id="", slug="s", digest=b"d", event_id="e", event_name="n",
+        run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
         event_ts=0, fn="", domain="http://app", method="GET", path="/", query="", content_type="",
         ip="", sdk="", created_ms=START_MS, body=b"body",
     )  # fmt: skip

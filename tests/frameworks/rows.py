@@ -35,7 +35,8 @@ class Row:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-W", "error", *self.server, f"tests.frameworks.apps.{self.module}:app"]
+        python = [sys.executable, "-W", "error"]
+        return [*python, *self.server, f"tests.frameworks.apps.{self.module}:app"]
 
 
 ON_HYPERCORN = r"Running on http://127\.0\.0\.1:(\d+)"

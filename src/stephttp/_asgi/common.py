@@ -1,19 +1,16 @@
-"""What both responders need: the types of ASGI, bodies that pass by, calling the application."""
+"""What both responders need: the types of ASGI, and calling the application."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from stephttp._client.endpoints import SDK
-from stephttp._context import RunScope, current_run, enter
+from stephttp._asgi.scope import LoopScope
+from stephttp._calls.common import MARK, own_error
+from stephttp._context import current_run, enter
 from stephttp._core.messages import Headers, Request, Response
-from stephttp.errors import Suspended
-
-logger = logging.getLogger("stephttp")
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -22,40 +19,50 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[..., Awaitable[None]]
 """Called with scope, receive and send, for which every framework has types of its own."""
 
-MARK = "stephttp.run_id"
-"""Key of a scope that passes through us."""
 
-PLAIN_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
-_SDK_HEADER = (b"x-inngest-sdk", SDK.encode())
+class Line:
+    """`receive` as the application has it, which we can end.
 
+    Args:
+        receive: what it stands for.
+    """
 
-class Body:
-    """The chunks of a body that passes by, up to a limit; beyond it, nothing is kept."""
+    __slots__ = ("_ended", "_listener", "_receive")
 
-    __slots__ = ("_chunks", "_limit", "complete", "overflown", "size")
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._listener: asyncio.Task[Any] | None = None
+        self._ended = False
 
-    def __init__(self, limit: int) -> None:
-        self._chunks: list[bytes] = []
-        self._limit = limit
-        self.size = 0
-        self.overflown = False
-        self.complete = False
+    async def __call__(self) -> Message:
+        if self._ended:
+            return {"type": "http.disconnect"}
+        task = self._listener = asyncio.current_task()
+        assert task is not None, "an event loop runs coroutines in tasks"
+        others = task.cancelling()
+        try:
+            return await self._receive()
+        except asyncio.CancelledError:
+            if not self._takes_back(task, others):
+                raise
+            return {"type": "http.disconnect"}
+        finally:
+            self._listener = None
 
-    def add(self, chunk: bytes, more: bool) -> None:
-        self.complete = not more
-        self.size += len(chunk)
-        if self.size > self._limit:
-            self.overflown = True
-            self._chunks.clear()
-        elif chunk:
-            self._chunks.append(chunk)
+    def _takes_back(self, task: asyncio.Task[Any], others: int) -> bool:
+        """Whether a cancellation was ours alone, and not somebody else's at the same time."""
+        return self._ended and task.uncancel() <= others
 
-    def join(self) -> bytes:
-        return b"".join(self._chunks)
+    def hang_up(self) -> bool:
+        """Let the application know that the connection has ended. Whether it is listening."""
+        if self._ended or self._listener is None:
+            return False
+        self._ended = True
+        return self._listener.cancel()
 
 
 async def call_app(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, run_scope: RunScope
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, run_scope: LoopScope
 ) -> BaseException | None:
     """Call the application as the current run.
 
@@ -71,8 +78,10 @@ async def call_app(
     request = (scope["method"], scope["path"], scope.get("query_string"), scope["headers"])
     token = enter(run_scope, request)
     error: BaseException | None = None
+    line = Line(receive)
+    run_scope.hang_up = line.hang_up
     try:
-        await app(scope, receive, send)
+        await app(scope, line, send)
     except BaseException as raised:
         error = raised
     finally:
@@ -83,23 +92,8 @@ async def call_app(
         run.end()
         raise error or asyncio.CancelledError
     if run.suspended:
-        await run_scope.quiet()
-    run.end()
-    if not run.suspended:
-        return error
-    if error is not None and not _echoes_suspension(error):
-        logger.warning(
-            "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, and "
-            "will be raised again if it still applies then", run.run_id, exc_info=error,
-        )  # fmt: skip
-    return None
-
-
-def _echoes_suspension(error: BaseException) -> bool:
-    """Task groups wrap what ends their tasks, next to what they make of it themselves."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(_echoes_suspension(inner) for inner in error.exceptions)
-    return isinstance(error, asyncio.CancelledError | Suspended)
+        await run_scope.drive(run_scope.quiet())
+    return own_error(run_scope, error)
 
 
 def neutral(scope: Scope, body: bytes) -> Request:
@@ -115,11 +109,6 @@ def neutral(scope: Scope, body: bytes) -> Request:
         scheme=scope.get("scheme", "http"),
         body=body,
     )
-
-
-def marks(run_id: str) -> Headers:
-    """The two headers that every response of a durable application carries."""
-    return [(b"x-run-id", run_id.encode("latin-1")), _SDK_HEADER]
 
 
 async def reply_with(send: Send, reply: Response, own: Headers) -> None:

@@ -250,6 +250,8 @@ class Lifecycle:
         if not request.path.startswith("/"):
             # A server appends the path to the origin, which must not become another one by that.
             return replies.error_answer(400, "a request that must wait needs a path")
+        if journal is not None:
+            yield from journal.hand_over()
         ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
         if self._cannot_hide_body(run, request):
             logger.error(

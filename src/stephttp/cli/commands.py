@@ -198,6 +198,22 @@ def start(
             help="Waits also see events that arrived this long before them.",
         ),
     ] = 0.0,
+    metrics_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="What Prometheus shows to read /metrics, beside the signing keys. Others on this "
+            "machine see it: prefer STEPHTTP_METRICS_TOKEN or a file.",
+            show_default=False,
+        ),
+    ] = None,
+    metrics_token_file: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File with that token.", show_default=False),
+    ] = None,
+    open_metrics: Annotated[
+        bool, typer.Option("--open-metrics", help="Let everybody read /metrics.")
+    ] = False,
     log_format: Annotated[LogFormat, typer.Option(help="How the log looks.")] = LogFormat.JSON,
 ) -> None:
     """Start the engine for production.
@@ -225,6 +241,9 @@ def start(
         retry_max_delay=retry_max_delay,
         concurrency=concurrency,
         event_lookback=event_lookback,
+        metrics_token=metrics_token,
+        metrics_token_file=metrics_token_file,
+        open_metrics=open_metrics,
         log_format=log_format,
     )
     raise typer.Exit(asyncio.run(run_start(options, os.environ)))

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _REQUEST_GRACE = 2
 
 _SHORTEST_KEY = 32
+_SHORTEST_TOKEN = 16
 _EVENT_KEY = re.compile(r"[A-Za-z0-9._~-]{8,256}")
 
 
@@ -57,6 +58,9 @@ class StartOptions:
     retry_max_delay: str
     concurrency: int
     event_lookback: float
+    metrics_token: str | None
+    metrics_token_file: Path | None
+    open_metrics: bool
     log_format: LogFormat
 
 
@@ -95,6 +99,18 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
             raise ConfigurationError(
                 f"event key {number} must be 8 to 256 letters, digits or any of . _ ~ -"
             )
+    scrape = _keys(
+        [options.metrics_token] if options.metrics_token else [],
+        options.metrics_token_file,
+        [environ.get("STEPHTTP_METRICS_TOKEN", "")],
+    )
+    if len(scrape) > 1:
+        raise ConfigurationError("--metrics-token-file: more than one token")
+    if scrape and len(scrape[0]) < _SHORTEST_TOKEN:
+        raise ConfigurationError(
+            f"the metrics token is too short: it needs {_SHORTEST_TOKEN} characters "
+            "(`openssl rand -hex 16` makes 32)"
+        )
     if options.db == MEMORY:
         raise ConfigurationError("--db: a file is needed; in memory every restart loses all runs")
     if not math.isfinite(options.rate_limit):
@@ -117,6 +133,8 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         concurrency=options.concurrency,
         max_body=options.max_body,
         event_lookback=options.event_lookback,
+        metrics_token=scrape[0] if scrape else None,
+        open_metrics=options.open_metrics,
         allow_hosts=tuple(options.allow_hosts),
         private_hosts=False,
         rate_limit=options.rate_limit,

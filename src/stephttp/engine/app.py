@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
+from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
 from stephttp.engine.output import Waiters
 from stephttp.engine.realtime import Channels
@@ -50,6 +52,7 @@ class Engine:
         channels: who follows which run's stream.
         executor: what calls the endpoints.
         egress: which endpoints may be called.
+        metrics: what is counted and measured.
     """
 
     def __init__(
@@ -63,7 +66,8 @@ class Engine:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.rng = rng or Random()
-        self.store = Store(settings.db_path)
+        self.metrics = Metrics()
+        self.store = Store(settings.db_path, self.metrics.committed)
         self.waiters = Waiters()
         self.channels = Channels()
         self.egress = Egress.of(settings)
@@ -78,6 +82,7 @@ class Engine:
             self.clock,
             self.rng,
             settings,
+            self.metrics,
         )
         self._retention = Retention(self.store, self.clock, settings)
 
@@ -88,6 +93,7 @@ class Engine:
             ConfigurationError: the database cannot be used.
         """
         await self.store.open()
+        self.metrics.know(await self.store.read(_latest_endpoints))
         # Nobody could renew a lease while the engine was not there.
         due_ms = self.clock.now_ms() + LONGEST_LEASE
         await self.store.write(
@@ -175,7 +181,7 @@ class Engine:
     async def receive(self, received: Sequence[Event]) -> None:
         """Store events, and end the waits that they end."""
         unit = partial(events.receive, received=received, at=self.executor.moment())
-        await self.store.write(unit, self._follow_all)
+        await self.store.write(unit, self._follow_received)
 
     async def signal(self, name: str, data: bytes) -> str:
         """End the wait for a signal; the id of the run that waited.
@@ -210,9 +216,17 @@ class Engine:
         changes = await self.store.write(unit, self._follow_all)
         return len(changes)
 
+    def _follow_received(self, received: events.Received) -> None:
+        self.metrics.received(received.stored)
+        self._follow_all(received.changes)
+
     def _follow_all(self, changes: list[Change]) -> None:
         for change in changes:
             self.executor.follow(change)
+
+
+def _latest_endpoints(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    return connection.execute(QUERIES["latest_endpoints"], (MOST_ENDPOINTS,)).fetchall()
 
 
 class _Application(Starlette):

@@ -22,6 +22,7 @@ from stephttp.engine.clock import Clock
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
 from stephttp.engine.logs import log_event
+from stephttp.engine.metrics import Metrics
 from stephttp.engine.models import Call, Change, Errand, RunStatus
 from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.realtime import Channels, failed_event
@@ -48,6 +49,7 @@ class Executor:
         clock: Clock,
         rng: Random,
         settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._caller = caller
@@ -57,6 +59,7 @@ class Executor:
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._metrics = metrics
         self._timers = Timers(clock)
         self._calls: dict[work.Key, asyncio.Task[None]] = {}
         self._errands: dict[work.Key, asyncio.Task[None]] = {}
@@ -97,7 +100,8 @@ class Executor:
             await self._moved.wait()
 
     def follow(self, change: Change) -> None:
-        """A change was stored: wake whom it concerns."""
+        """A change was stored: count it, and wake whom it concerns."""
+        self._metrics.changed(change)
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)
@@ -115,6 +119,11 @@ class Executor:
             self._timers.poke(self._clock.now_ms() + round(self._settings.run_deadline * 1000))
         for other in change.others:
             self.follow(other)
+
+    @property
+    def under_way(self) -> dict[str, int]:
+        """How many calls of endpoints, and HTTP requests for steps, are being made."""
+        return {"reentry": len(self._calls), "gateway": len(self._errands)}
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
@@ -162,6 +171,7 @@ class Executor:
             self._timers.poke(claim.next_due_ms)
 
     def _follow_claim(self, claim: work.Claim) -> None:
+        self._metrics.claimed(claim)
         for change in claim.ended:
             self.follow(change)
 
@@ -171,7 +181,9 @@ class Executor:
             answer = await self._caller.call(call)
             now_ms = self._clock.now_ms()
             outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
-            _log_call(call, answer, outcome, now_ms - begun_ms)
+            failure = outcome if isinstance(outcome, Failure) else None
+            self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
+            _log_call(call, answer, failure, now_ms - begun_ms)
             try:
                 await self._settle(call, outcome)
             except StoreClosedError:
@@ -194,8 +206,11 @@ class Executor:
 
     async def _fetch(self, errand: Errand) -> None:
         try:
-            memos = {errand.step_id: await self._gateway.fetch(errand.spec)}
-            unit = partial(consequences.deliver, run_id=errand.run_id, memos=memos)
+            begun_ms = self._clock.now_ms()
+            memo = await self._gateway.fetch(errand.spec)
+            ok = not memo.startswith(b'{"error"')
+            self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
+            unit = partial(consequences.deliver, run_id=errand.run_id, memos={errand.step_id: memo})
             await self._keep(errand.run_id, unit)
         except StoreClosedError:
             pass
@@ -231,10 +246,7 @@ class Executor:
             log.error("unexpected", exc_info=fault)
 
 
-def _log_call(
-    call: Call, answer: Answer | Failure, outcome: OpsAnswer | PlainAnswer | Failure, took_ms: int
-) -> None:
-    failure = outcome if isinstance(outcome, Failure) else None
+def _log_call(call: Call, answer: Answer | Failure, failure: Failure | None, took_ms: int) -> None:
     # What an endpoint says of its failure may hold anything, so only what never reached one is
     # told in full.
     detail = answer.message if isinstance(answer, Failure) else None

@@ -54,6 +54,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
         last_error=row[9],
         ended_ms=row[10],
         invoked_by=row[11],
+        fn_id=row[12],
     )
     # Only the engine's own work opens timers, and that begins when a run leaves `SYNC`.
     timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}
@@ -73,7 +74,8 @@ def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]
 
 def load_call(connection: sqlite3.Connection, run_id: str, step_id: str = RESUME) -> Call:
     """What to send to the endpoint of a run, as its own call or for a planned step."""
-    call = Call(*connection.execute(QUERIES["run_call"], (run_id,)).fetchone())
+    fn_id, *request = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
+    call = replace(Call(*request), fn_id=fn_id)
     timers = load_timers(connection, run_id)
     if step_id == RESUME:
         # A step that is being called for, or in its back-off, must not be run beside that.

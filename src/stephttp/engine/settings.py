@@ -84,6 +84,8 @@ class Settings:
         rate_limit: requests a second that one client address may send to the routes that need no
             signing key (outputs, events). 0: any number.
         rate_burst: how many of them may come at once.
+        metrics_token: what Prometheus shows to read metrics, beside the signing keys.
+        open_metrics: whether anybody may read them.
         event_keys: keys that events may be sent with. None: any key will do, unless there are
             signing keys; then no events are taken.
         event_lookback: seconds; a wait also sees events that arrived this long before it.
@@ -123,6 +125,8 @@ class Settings:
     private_hosts: bool = True
     rate_limit: float = 0.0
     rate_burst: int = 200
+    metrics_token: str | None = field(default=None, repr=False)
+    open_metrics: bool = False
     event_keys: tuple[str, ...] = field(default=(), repr=False)
     event_lookback: float = 0.0
     event_dedupe: float = 86_400.0

@@ -10,8 +10,10 @@ from a read-only connection (a database in memory has only one connection, and o
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -24,6 +26,7 @@ from stephttp.errors import StephttpError
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], Any]
 Then = Callable[[Any], None]
+Observer = Callable[[int, float, bool], None]
 _Caller = tuple["asyncio.Future[Any]", "Then | None"]
 _Job = tuple[Unit, _Caller]
 _Outcome = tuple[_Caller, Any, "BaseException | None"]
@@ -42,10 +45,13 @@ class Store:
 
     Args:
         path: the SQLite file, or `:memory:`.
+        observe: called after each transaction that writes, in the writer's thread: how many units
+            it was made of, how many seconds it took, and whether it was committed.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, observe: Observer | None = None) -> None:
         self.path = path
+        self._observe = observe
         self.secret = b""
         """Random bytes that belong to this database; tokens are signed with them."""
         self._writer: _Worker | None = None
@@ -60,7 +66,7 @@ class Store:
                 a newer version, or another engine works with it.
         """
         writing, reading = await asyncio.to_thread(self._open)
-        self._writer = _Worker(writing, "BEGIN IMMEDIATE", "stephttp-writer")
+        self._writer = _Worker(writing, "BEGIN IMMEDIATE", "stephttp-writer", self._observe)
         if reading is not None:
             self._reader = _Worker(reading, "BEGIN", "stephttp-reader")
 
@@ -88,6 +94,18 @@ class Store:
             if worker is not None:
                 await asyncio.to_thread(worker.close)
         self._lock.release()
+
+    @property
+    def queued(self) -> dict[str, int]:
+        """Units of work that wait for a thread, by what it does."""
+        workers = {"write": self._writer, "read": self._reader}
+        return {name: 0 if one is None else one.queued for name, one in workers.items()}
+
+    def wal_size(self) -> int:
+        """Bytes of the write-ahead log's file; 0 for a database in memory."""
+        with suppress(OSError):
+            return os.stat(f"{self.path}-wal").st_size
+        return 0
 
     async def write(
         self,
@@ -132,13 +150,24 @@ class Store:
 class _Worker:
     """A thread that owns one connection and runs what is queued, batch by batch."""
 
-    def __init__(self, connection: sqlite3.Connection, begin: str, name: str) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        begin: str,
+        name: str,
+        observe: Observer | None = None,
+    ) -> None:
         self._connection = connection
         self._begin = begin
+        self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        return self._queue.qsize()
 
     def submit(self, unit: Unit, then: Then | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -177,18 +206,25 @@ class _Worker:
 
     def _transaction(self, batch: list[_Job]) -> list[_Outcome]:
         connection = self._connection
+        begun = time.perf_counter()
         try:
             connection.execute(self._begin)
             outcomes = [self._savepoint(unit, caller) for unit, caller in batch]
             connection.execute("COMMIT")
         except BaseException as error:
+            self._tell_observer(len(batch), begun, False)
             # If even this fails the next batch meets it again; this thread must live on, because
             # everybody waits for it.
             with suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             return [(caller, None, error) for _, caller in batch]
+        self._tell_observer(len(batch), begun, True)
         return outcomes
+
+    def _tell_observer(self, units: int, begun: float, committed: bool) -> None:
+        if self._observe is not None:
+            self._observe(units, time.perf_counter() - begun, committed)
 
     def _savepoint(self, unit: Unit, caller: _Caller) -> _Outcome:
         connection = self._connection

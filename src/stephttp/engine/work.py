@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from stephttp._core.ops import COMPLETING_OPS, Op
@@ -22,6 +22,7 @@ from stephttp.engine.models import (
     Run,
     RunStatus,
     Snapshot,
+    TimerKind,
 )
 from stephttp.engine.planned import is_stale, is_superseded
 from stephttp.engine.results import complete_result, op_data
@@ -45,12 +46,17 @@ _MOST_OVERDUE = 100
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What is to be called and fetched now, which runs were ended, and when to look again (`None`:
-    nothing is open)."""
+    nothing is open).
+
+    Attributes:
+        late: the kinds of the timers that led to it, and how many milliseconds after their time.
+    """
 
     calls: list[Call]
     errands: list[Errand]
     ended: list[Change]
     next_due_ms: int | None
+    late: list[tuple[str, int]] = field(default_factory=list)
 
 
 def start(
@@ -110,19 +116,22 @@ def claim(
     """
     ended = _end_overdue(connection, at)
     chosen: dict[Key, None] = {}
+    late: list[tuple[str, int]] = []
     rows = connection.execute(QUERIES["due_calls"], (at.now_ms,))
     while len(chosen) < slots and (row := rows.fetchone()) is not None:
-        run_id, step_id, kind = row
+        run_id, step_id, kind, due_ms = row
         key = (run_id, step_id if kind in SEPARATE else RESUME)
-        if key not in busy:
+        if key not in busy and key not in chosen:
             chosen[key] = None
+            late.append((kind, at.now_ms - due_ms))
     rows.close()
     calls = [call for key in chosen if (call := _take(connection, *key, at)) is not None]
     rows = connection.execute(QUERIES["due_errands"], (at.now_ms,))
-    free = islice((key for key in rows if key not in busy), errands)
-    fetches = [records.load_errand(connection, *key) for key in list(free)]
+    free = list(islice((row for row in rows if row[:2] not in busy), errands))
     rows.close()
-    return Claim(calls, fetches, ended, _next_due_ms(connection, at))
+    fetches = [records.load_errand(connection, run_id, step_id) for run_id, step_id, _ in free]
+    late += [(TimerKind.GATEWAY.value, at.now_ms - due_ms) for _, _, due_ms in free]
+    return Claim(calls, fetches, ended, _next_due_ms(connection, at), late)
 
 
 def _take(connection: sqlite3.Connection, run_id: str, step_id: str, at: Moment) -> Call | None:

@@ -76,7 +76,7 @@ def _names(engine: Engine, run_id: str, opening: Opening) -> dict[str, str]:
     now_ms, secret, settings = engine.clock.now_ms(), engine.store.secret, engine.settings
     jti = tokens.new_ulid(now_ms, engine.rng)
     return {
-        "fn_id": opening.new.fn_id,
+        "fn_id": opening.run.fn_id,
         "app_id": opening.new.app_id,
         "run_id": run_id,
         "token": tokens.run_token(run_id, secret, now_ms // 1000, settings.token_lifetime),
@@ -105,7 +105,6 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
     new = NewRun(
         run_id=run_id,
         app_id=app_id,
-        fn_id=fn_id,
         slug=slug,
         digest=sha256(body).digest(),
         event_id=event.id or tokens.new_ulid(now_ms, engine.rng),
@@ -128,6 +127,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
         status=RunStatus.SYNC,
         retries=_retries(message.retries),
         request_version=-1 if version is None else version,
+        fn_id=fn_id,
     )
     if message.claim is not None and message.lease is None:
         raise Refused("lease: a claim needs one, so that a run whose process dies is taken over")

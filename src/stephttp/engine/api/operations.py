@@ -27,6 +27,7 @@ from stephttp.engine.api.messages import (
     RenewRequest,
     StepsRequest,
 )
+from stephttp.engine.api.metrics import OPENMETRICS
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]
@@ -95,6 +96,7 @@ _OUTPUT: Json = {
         "content": {"*/*": {"schema": {}}},
     }
 }
+_TEXT: Json = {"schema": {"type": "string"}}
 _NOT_RECEIVED = schema_of(shapes.NotReceived)
 _EVENT_ERROR = {"anyOf": [_NOT_RECEIVED, schema_of(shapes.KeyProblem), ERROR]}
 
@@ -275,6 +277,14 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ("/health", "GET"): operation(
         "getHealth", "The engine is up, and its store answers.",
         answer(schema_of(shapes.Health)), access=OPEN,
+    ),
+    ("/metrics", "GET"): operation(
+        "getMetrics",
+        "What Prometheus reads; also with the token of `--metrics-token` instead of a signing key.",
+        {
+            "description": "Metrics, in the format that `Accept` asks for",
+            "content": {"text/plain": _TEXT, OPENMETRICS: _TEXT},
+        },
     ),
     ("/openapi.json", "GET"): operation(
         "getOpenApi", "This document.", answer({"type": "object"})

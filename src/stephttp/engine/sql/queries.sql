@@ -24,7 +24,7 @@ WHERE run_id = :run_id
 
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
-       last_error, ended_ms, invoked_by
+       last_error, ended_ms, invoked_by, fn_id
 FROM runs WHERE run_id = ?
 
 -- name: run_digest
@@ -34,8 +34,8 @@ SELECT digest FROM runs WHERE run_id = ?
 SELECT status, output, head, error FROM runs WHERE run_id = ?
 
 -- name: run_call
-SELECT run_id, job_id, attempt, request_version, event_name, sdk, domain, method, path, query,
-       content_type, coalesce(body, x'')
+SELECT fn_id, run_id, job_id, attempt, request_version, event_name, sdk, domain, method, path,
+       query, content_type, coalesce(body, x'')
 FROM runs WHERE run_id = ?
 
 -- name: run_event
@@ -107,10 +107,11 @@ DELETE FROM timers WHERE run_id = ? AND step_id = ?
 DELETE FROM timers WHERE run_id = ?
 
 -- name: due_calls
-SELECT run_id, step_id, kind FROM timers WHERE kind != 'gateway' AND due_ms <= ? ORDER BY due_ms
+SELECT run_id, step_id, kind, due_ms FROM timers WHERE kind != 'gateway' AND due_ms <= ?
+ORDER BY due_ms
 
 -- name: due_errands
-SELECT run_id, step_id FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
+SELECT run_id, step_id, due_ms FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
 
 -- name: next_due
 SELECT min(due_ms) FROM timers WHERE kind != 'gateway' AND due_ms > ?
@@ -180,6 +181,18 @@ ON CONFLICT (fn_id) DO UPDATE
 SET event_name = excluded.event_name, method = excluded.method, path = excluded.path,
     sdk = excluded.sdk, retries = excluded.retries,
     request_version = excluded.request_version, seen_ms = excluded.seen_ms
+
+-- name: latest_endpoints
+SELECT fn_id, domain, slug FROM endpoints ORDER BY seen_ms DESC LIMIT ?
+
+-- name: open_run_counts
+SELECT fn_id, status, count(*) FROM runs WHERE ended_ms IS NULL GROUP BY fn_id, status
+
+-- name: wait_counts
+SELECT kind, count(*) FROM timers WHERE key IS NOT NULL GROUP BY kind
+
+-- name: due_counts
+SELECT kind, count(*), min(due_ms) FROM timers WHERE due_ms <= ? GROUP BY kind
 
 -- name: endpoint
 SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version

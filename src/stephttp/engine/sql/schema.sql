@@ -100,7 +100,7 @@ CREATE TABLE runs (
 
 CREATE INDEX runs_by_end ON runs (ended_ms) WHERE ended_ms IS NOT NULL;
 CREATE INDEX runs_by_event ON runs (event_id);
-CREATE INDEX open_runs ON runs (created_ms) WHERE ended_ms IS NULL;
+CREATE INDEX open_runs ON runs (created_ms, fn_id, status) WHERE ended_ms IS NULL;
 
 CREATE TABLE steps (
     run_id          TEXT    NOT NULL,
