@@ -19,6 +19,7 @@ from stephttp._client.endpoints import (
 from stephttp._core.adapters import AIAdapter, ModelAdapter
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import Middleware
 from stephttp._core.ops import ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import (
     AsyncRequest,
@@ -29,6 +30,7 @@ from stephttp._core.responses import (
     FnOpts,
 )
 from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import (
@@ -50,6 +52,7 @@ from stephttp.errors import (
 )
 from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
 from stephttp.provider import Provider, configure, setup, update_omit_response_body
+from stephttp.wsgi import WSGIMiddleware
 
 __all__ = [
     "DEFAULT_RESTORE_HEADERS",
@@ -75,6 +78,7 @@ __all__ = [
     "Event",
     "FetchResponse",
     "FnOpts",
+    "Middleware",
     "ModelAdapter",
     "NestedStepError",
     "NewAPIRunData",
@@ -84,6 +88,8 @@ __all__ = [
     "OptionalSetupOpts",
     "OutsideRunError",
     "Provider",
+    "ReplayFilter",
+    "ReplayLogger",
     "Request",
     "Response",
     "RetryAfterError",
@@ -97,8 +103,10 @@ __all__ = [
     "Timing",
     "UsageError",
     "Userland",
+    "WSGIMiddleware",
     "__version__",
     "configure",
+    "logger",
     "setup",
     "step",
     "update_omit_response_body",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
@@ -18,12 +18,15 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stephttp._client.flow import Until
+from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.messages import Request
+from stephttp._core.middleware import RunContext
 from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
+from stephttp._hooks import Hooks
 from stephttp.errors import (
     ConfigurationError,
     NestedStepError,
@@ -63,6 +66,7 @@ class RunScope(ABC):
         "claimer",
         "configured",
         "deadline_ns",
+        "hooks",
         "now_ns",
         "on_first_step",
         "on_record",
@@ -85,6 +89,8 @@ class RunScope(ABC):
         """The way to the server, for tools that talk to it themselves."""
         self.request: tuple[Any, ...] = ()
         """What tells the request from others; see `enter`."""
+        self.hooks: Hooks | None = None
+        """The user's middleware, if there is any."""
         self.configured = False
         self.checkpointing = checkpointing
         self.on_record = on_record
@@ -129,6 +135,26 @@ class RunScope(ABC):
             Whether somebody else wants the current task cancelled.
         """
 
+    def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
+        """Make the middleware of `provider` for this call, if it has any.
+
+        Args:
+            request: what the handler is called with.
+            request_id: the server's id of this call.
+            attempt: how many calls for the same purpose failed before.
+        """
+        assert self.provider is not None, "the adapter sets it"
+        ctx = RunContext(self.run, request, self.started_ns, request_id, attempt)
+        self.hooks = Hooks(self.provider.settings.middleware, self.run, ctx)
+
+    def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Have something of the user's middleware awaited while this thread waits."""
+        try:
+            return self.block(_awaiting(awaitable))
+        finally:
+            if isinstance(awaitable, Coroutine):  # where it was refused
+                awaitable.close()
+
     def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
         self._refuse(step_id)
@@ -136,8 +162,10 @@ class RunScope(ABC):
             self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id, options.retries)
-        if self.on_first_step is not None and step.verdict is EXECUTE:
-            hook, self.on_first_step = self.on_first_step, None
+            hook = self.on_first_step
+            if hook is not None and step.verdict is EXECUTE:
+                self.on_first_step = None
+        if hook is not None and step.verdict is EXECUTE:
             self.at_home(hook)
         type_ = options.output_type
         return StepCall(self, step, codec.return_annotation(handler) if type_ is Any else type_)
@@ -289,11 +317,18 @@ class StepCall:
         """Whether the step's body has to run now."""
         self.suspended = step.verdict is SUSPEND
 
-    def complete(self, value: Any) -> None:
-        """The body returned `value`. Raises `StepResultError` when that cannot be stored."""
+    def complete(self, value: Any, sent: bytes | None = None) -> None:
+        """The body returned `value`.
+
+        Args:
+            sent: what the server gets instead of it, as JSON.
+
+        Raises:
+            StepResultError: `value` cannot be stored.
+        """
         raw = codec.encode_result(value, self._step.step_id)
         self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
-        self._raw = raw
+        self._raw = raw if sent is None else sent
 
     def result(self) -> Any:
         """What the handler gets: the value, or the remembered failure as `StepError`."""
@@ -343,6 +378,13 @@ class StepCall:
                 run.abandon(step)
         scope.recorded()
         return self.suspended
+
+
+def _awaiting(awaitable: Awaitable[T]) -> Flow[T]:
+    def itself(_: None) -> Awaitable[T]:
+        return awaitable
+
+    return (yield Invoke(itself, None))  # type: ignore[no-any-return]
 
 
 def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:

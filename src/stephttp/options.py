@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from stephttp._core import capsule
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request
+from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import (
     AsyncResponse,
     AsyncResponseCustom,
@@ -53,6 +54,9 @@ class Settings:
     signing_key_fallback: str = field(default="", repr=False)
     event_key: str = field(default="", repr=False)
     """For sending events; empty if none is configured."""
+    event_base_url: str = ""
+    """Origin to which events are sent; empty: that of Inngest's cloud with its API, else
+    `base_url`."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request body (bytes) of a run that may wait, and of a response that is kept."""
     env: str = ""
@@ -70,6 +74,7 @@ class Settings:
     idempotency_header: str = ""
     """Lower case; empty: no header is looked at."""
     idempotency: Callable[[Request], str | None] | None = None
+    middleware: tuple[MiddlewareFactory, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -78,8 +83,8 @@ class Settings:
 
     @property
     def event_origin(self) -> str:
-        """Where events go; empty for `base_url`. Only Inngest's cloud has a place of its own."""
-        return CLOUD_EVENT_URL if self.base_url == CLOUD_URL else ""
+        """Where events go; empty for `base_url`."""
+        return self.event_base_url or (CLOUD_EVENT_URL if self.base_url == CLOUD_URL else "")
 
     @property
     def api_headers(self) -> dict[str, str]:
@@ -96,6 +101,7 @@ class OptionalSetupOpts:
     signing_key: str | None = field(default=None, repr=False)
     signing_key_fallback: str | None = field(default=None, repr=False)
     base_url: str | None = None
+    middleware: Sequence[MiddlewareFactory] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ def resolve(
     checkpointing: Checkpointing = Checkpointing.performant,
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
+    middleware: Sequence[MiddlewareFactory] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Fill in what was not given from the `INNGEST_*` variables.
@@ -176,6 +183,7 @@ def resolve(
         checkpointing=checkpointing,
         idempotency_header=(idempotency_header or "").lower(),
         idempotency=idempotency,
+        middleware=_middleware(middleware),
     )
     for key in settings.keys:
         try:
@@ -217,6 +225,20 @@ def check_async_response(name: str, value: Any) -> AsyncResponse:
             "AsyncResponseCustom(function)"
         )
     return value
+
+
+def _middleware(given: Sequence[MiddlewareFactory]) -> tuple[MiddlewareFactory, ...]:
+    found: list[MiddlewareFactory] = []
+    for index, one in enumerate(given):
+        if not callable(one):
+            raise ConfigurationError(
+                f"middleware[{index}]: {one!r} is no class and no function; give the class of a "
+                "stephttp.Middleware, or a function that makes one from a RunContext"
+            )
+        if one in found:
+            raise ConfigurationError(f"middleware[{index}]: {one!r} is in the list twice")
+        found.append(one)
+    return tuple(found)
 
 
 def _with_scheme(url: str) -> str:

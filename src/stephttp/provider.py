@@ -10,7 +10,7 @@ import random
 import time
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -30,6 +30,7 @@ from stephttp._context import current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.ids import random_ulid
 from stephttp._core.messages import Request
+from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import AsyncResponse, FnOpts
 from stephttp._core.run import Run, check_retries
 from stephttp.errors import UsageError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from stephttp.asgi import ASGIApp, ASGIMiddleware
+    from stephttp.wsgi import WSGIApp, WSGIMiddleware
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,6 +70,7 @@ def setup(
     checkpointing: Checkpointing = Checkpointing.performant,
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
+    middleware: Sequence[MiddlewareFactory] = (),
 ) -> Provider:
     """Configure durable endpoints for one API.
 
@@ -109,6 +112,8 @@ def setup(
         idempotency: instead of a header, a function of the request (its body is not there yet)
             that returns the key, or `None` for a request without one. Its keys are not told
             apart by caller: let them hold who it is.
+        middleware: classes of `Middleware`, or functions that make one from a `RunContext`; the
+            first is the outermost.
 
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
@@ -121,6 +126,7 @@ def setup(
         if signing_key_fallback is None:
             signing_key_fallback = optional.signing_key_fallback
         base_url = base_url or optional.base_url
+        middleware = middleware or optional.middleware
         domain = domain.domain
     return Provider(
         resolve(
@@ -140,6 +146,7 @@ def setup(
             checkpointing=checkpointing,
             idempotency_header=idempotency_header,
             idempotency=idempotency,
+            middleware=middleware,
         )
     )
 
@@ -197,6 +204,12 @@ class Provider:
         from stephttp.asgi import ASGIMiddleware
 
         return ASGIMiddleware(app, provider=self)
+
+    def wsgi(self, app: WSGIApp) -> WSGIMiddleware:
+        """Wrap a WSGI application (Flask, Django, Falcon)."""
+        from stephttp.wsgi import WSGIMiddleware
+
+        return WSGIMiddleware(app, provider=self)
 
     def endpoint(
         self,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from inspect import isawaitable
 from types import MappingProxyType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from stephttp import _hooked as hooked
 from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
-from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._core.values import Event, EventLike, FetchResponse, Signal
+from stephttp._hooks import drive
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -223,7 +226,7 @@ async def wait_for_signal(
     return received
 
 
-async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]:
+async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[str]:
     """Send one or many events, once in the life of a request.
 
     An event without an id gets one that depends on the run and the step, so that receivers can
@@ -231,7 +234,7 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
 
     Args:
         step_id: names the step within the run.
-        events: at most 5000.
+        events: at most 5000; `inngest.Event` will do, too.
 
     Returns:
         The server's id of each event, in order.
@@ -241,14 +244,18 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
         ConfigurationError: no event key is configured.
         APIError: they could not be sent, and no retry is left.
         StepError: the same, remembered from an earlier execution.
-        TypeError: something in `events` is no `Event`.
+        TypeError: something in `events` is no event.
         ValueError: there are none or too many, or one is not acceptable.
     """
     checked = check(step_id, events)
     scope = run_scope("send_event")
     await _claimed(scope)
     call = scope.meet(step_id, send_event, _EVENT_IDS)
-    sent: list[str] = await _finish(call, lambda: scope.drive(call.send(checked)))
+
+    def send(events: list[Event] = checked) -> Awaitable[list[str]]:
+        return scope.drive(call.send(events))
+
+    sent: list[str] = await _finish(call, send, events=checked)
     return sent
 
 
@@ -473,9 +480,16 @@ async def _run(
 
 
 async def _finish(
-    call: StepCall, body: Callable[..., Any], args: Any = (), kwargs: Any = MappingProxyType({})
+    call: StepCall,
+    body: Callable[..., Any],
+    args: Any = (),
+    kwargs: Any = MappingProxyType({}),
+    events: list[Event] | None = None,
 ) -> Any:
-    if call.executes:
+    if call.scope.hooks is not None:
+        body = partial(body, *args, **kwargs)
+        await drive(hooked.pass_step(call, call.scope.hooks, body, events))
+    elif call.executes:
         with call:
             value = body(*args, **kwargs)
             call.complete(await value if isawaitable(value) else value)
@@ -487,7 +501,10 @@ async def _finish(
 async def _wait(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
     await _claimed(scope)
-    call = scope.wait(wait)
+    if scope.hooks is None:
+        call = scope.wait(wait)
+    else:
+        call = await drive(hooked.ask(scope, scope.hooks, wait))
     if call.suspended:
         await call.scope.park()
     return call.result()

@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from stephttp import _hooked as hooked
 from stephttp._client.api import SyncAPIClient as APIClient
 from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
-from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._core.values import Event, EventLike, FetchResponse, Signal
+from stephttp._hooks import drive_blocking
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,13 +142,17 @@ class step:
         return received
 
     @staticmethod
-    def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]:
+    def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[str]:
         """Send one or many events, once; see `stephttp.step.send_event`."""
         checked = check(step_id, events)
         scope = run_scope("send_event")
         _claimed(scope, step_id)
         call = scope.meet(step_id, check, _EVENT_IDS)
-        sent: list[str] = _finish(call, lambda: scope.block(call.send(checked)))
+
+        def send(events: list[Event] = checked) -> list[str]:
+            return scope.block(call.send(events))
+
+        sent: list[str] = _finish(call, send, checked)
         return sent
 
     @overload
@@ -287,8 +293,11 @@ def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
     return _finish(scope.meet(step_id, body.func, settings), body)
 
 
-def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
-    if call.executes:
+def _finish(call: StepCall, body: Callable[..., Any], events: list[Event] | None = None) -> Any:
+    scope = call.scope
+    if scope.hooks is not None:
+        drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
+    elif call.executes:
         with call:
             call.complete(body())
     if call.suspended:
@@ -299,7 +308,10 @@ def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
 def _wait(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
     _claimed(scope, wait.step_id)
-    call = scope.wait(wait)
+    if scope.hooks is None:
+        call = scope.wait(wait)
+    else:
+        call = drive_blocking(hooked.ask(scope, scope.hooks, wait), scope.wait_for)
     if call.suspended:
         raise call.leave()
     return call.result()

@@ -11,6 +11,7 @@ from stephttp._asgi.scope import LoopScope
 from stephttp._calls.common import MARK, own_error
 from stephttp._context import current_run, enter
 from stephttp._core.messages import Headers, Request, Response
+from stephttp._hooks import drive
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -81,6 +82,8 @@ async def call_app(
     line = Line(receive)
     run_scope.hang_up = line.hang_up
     try:
+        if run_scope.hooks is not None:
+            await drive(run_scope.hooks.open())
         await app(scope, line, send)
     except BaseException as raised:
         error = raised

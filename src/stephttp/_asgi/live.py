@@ -19,7 +19,9 @@ from stephttp._asgi.common import (
 from stephttp._asgi.scope import LoopScope
 from stephttp._calls.common import marks
 from stephttp._calls.live import LiveCall
-from stephttp._core.messages import Request
+from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import drive
 from stephttp._routes import asgi_route
 from stephttp.provider import Provider
 
@@ -61,15 +63,19 @@ class Live(LiveCall):
             error = await call_app(
                 self._app, self._scope, self._recording_receive, self._out, scope
             )
-        except BaseException:
+        except BaseException as raised:
             if self._journal is not None:
                 self._journal.abandon()
+            if scope.hooks is not None:
+                await drive(scope.hooks.over(CallEnd(None, raised, False)))
             raise
         if run.suspended and self._stored_answer is None and not await self._drained():
+            if scope.hooks is not None:
+                await drive(scope.hooks.over(CallEnd(None, None, False)))
             return
         reply = self._conclude(error)
-        if reply is not None:
-            response = await provider.drive(reply)
+        response = None if reply is None else await provider.drive(reply)
+        if response is not None:
             await reply_with(self._send, response, marks(self._answers_as))
         if error is not None:
             raise error
@@ -119,6 +125,12 @@ class Live(LiveCall):
             run.cannot_wait = "the response has begun"
             self._status = message["status"]
             self._headers = list(message.get("headers", ()))
+            hooks = self._run_scope.hooks
+            if hooks is not None:
+                head = Response(self._status, self._headers)
+                await drive(hooks.before_response(head))
+                self._status, self._headers = head.status, head.headers
+                message = {**message, "status": head.status}
             message = {**message, "headers": [*self._headers, *marks(run.run_id)]}
             self._keep_answer()
         elif message["type"] == "http.response.body" and self._answer is not None:

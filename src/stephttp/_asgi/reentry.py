@@ -16,7 +16,9 @@ from stephttp._asgi.scope import LoopScope
 from stephttp._calls.common import Body, marks
 from stephttp._calls.reentry import VERSION_HEADER, Reentry
 from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
+from stephttp._hooks import drive
 from stephttp.provider import Provider
 
 _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
@@ -42,7 +44,12 @@ async def reenter(
         if isinstance(opened, Response):
             reply = opened
         else:
-            error = await _go_on(reentry, opened, app, provider, scope, receive)
+            try:
+                error = await _go_on(reentry, opened, app, provider, scope, receive)
+            except BaseException as raised:
+                if reentry.hooks is not None:
+                    await drive(reentry.hooks.over(CallEnd(None, raised, False)))
+                raise
             reply = await provider.drive(reentry.conclude(error))
     finally:
         reentry.close()
@@ -67,7 +74,7 @@ async def _go_on(
 
     checkpointing = provider.settings.checkpointing
     run_scope = LoopScope(run, provider.now_ns, reentry.flush_soon, checkpointing)
-    run_scope.provider = provider
+    reentry.begin(run_scope)
     request = reentry.request
     replay = _Replay(request.body, receive)
     return await call_app(app, _restored(scope, request), replay, keep, run_scope)

@@ -20,6 +20,8 @@ from stephttp._context import RunScope
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import Hooks, as_flow
 from stephttp.errors import CannotWaitError
 from stephttp.provider import Provider
 
@@ -89,6 +91,8 @@ class LiveCall(ABC):
     def _begin(self, scope: RunScope) -> None:
         scope.provider = self._provider
         scope.claimer = self._claim_late
+        if self._provider.settings.middleware:
+            scope.use_middleware(self._request(b""))
         self._run_scope = scope
 
     def _first_step(self) -> None:
@@ -177,14 +181,34 @@ class LiveCall(ABC):
         if self._run.used or self._keyed:
             self._answer = Body(self._provider.settings.max_body_bytes)
 
-    def _conclude(self, error: BaseException | None) -> Flow[Response] | None:
+    def _conclude(self, error: BaseException | None) -> Flow[Response | None] | None:
         """The handler has ended. Returns what makes the reply, if it is not the handler's own."""
         self._ended = True
+        if self._run_scope.hooks is not None:
+            return self._conclude_told(self._run_scope.hooks, error)
         if self._run.suspended:
             return self._suspend()
         if self._run.used or self._journal is not None:
             self._record(error)
         return None
+
+    def _conclude_told(self, hooks: Hooks, error: BaseException | None) -> Flow[Response | None]:
+        """The same, with the middleware being told."""
+        run, reply = self._run, None
+        yield from as_flow(hooks.close(error))
+        try:
+            if run.suspended:
+                reply = yield from self._suspend()
+            elif run.used or self._journal is not None:
+                self._record(error)
+        except Exception as raised:
+            yield from as_flow(hooks.over(CallEnd(None, raised, False)))
+            raise
+        if reply is not None:
+            yield from as_flow(hooks.before_response(reply))
+        answer = Response(self._status, self._headers) if self._status else reply
+        yield from as_flow(hooks.over(CallEnd(answer, error, not run.suspended)))
+        return reply
 
     @property
     def _stored_answer(self) -> Response | None:
@@ -240,6 +264,10 @@ class LiveCall(ABC):
                 500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
                 "not kept",
             )  # fmt: skip
+        if self._answer is not None and not self._answer.complete:
+            return replies.error_answer(
+                500, "the answer to this idempotency key did not come to its end"
+            )
         if not self._status:  # the handler raised, and the server answers for it
             return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
         return response

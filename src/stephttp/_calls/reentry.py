@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+
 from stephttp._calls.common import PLAIN_TEXT, Body
 from stephttp._client.background import Job
 from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import REQUEST_VERSION
 from stephttp._client.flow import Until
 from stephttp._client.lifecycle import Resumed
+from stephttp._context import RunScope
 from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
+from stephttp._hooks import Hooks, as_flow
 from stephttp.errors import APIError
 from stephttp.provider import Provider
 
@@ -31,13 +36,25 @@ class Reentry:
     """
 
     __slots__ = (
-        "_flushing", "_provider", "_refusal", "_turn", "body", "request", "response", "resumed",
-    )  # fmt: skip
+        "_flushing",
+        "_lock",
+        "_provider",
+        "_refusal",
+        "_turn",
+        "body",
+        "hooks",
+        "request",
+        "response",
+        "resumed",
+    )
 
     def __init__(self, provider: Provider, request: Request, asked: Body) -> None:
         self._provider = provider
+        self._lock = threading.Lock()  # steps may end in several threads at once
         self._turn = ""
         self._flushing: Job[None] | None = None
+        self.hooks: Hooks | None = None
+        """The user's middleware, if there is any."""
         self.request = request
         self.resumed: Resumed
         self.response = Response(500, list(PLAIN_TEXT))
@@ -62,12 +79,21 @@ class Reentry:
         self.resumed = resumed
         return resumed.run
 
+    def begin(self, scope: RunScope) -> None:
+        """The handler is about to be called, with `scope` as the current run."""
+        scope.provider = self._provider
+        if self._provider.settings.middleware:
+            resumed = self.resumed
+            scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
+            self.hooks = scope.hooks
+
     def flush_soon(self) -> None:
         """A step has ended: send what there is, while the handler goes on."""
-        flushing = self._flushing
-        if flushing is None or (flushing.outcome.done() and flushing.outcome.exception() is None):
-            flow = self._provider.lifecycle.flush(self.resumed.run)
-            self._flushing = self._provider.background.start(flow, "stephttp-flush")
+        with self._lock:
+            last = self._flushing
+            if last is None or (last.outcome.done() and last.outcome.exception() is None):
+                flow = self._provider.lifecycle.flush(self.resumed.run)
+                self._flushing = self._provider.background.start(flow, "stephttp-flush")
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""
@@ -76,11 +102,23 @@ class Reentry:
             # What it could not store is back with the run; the answer may carry it.
             yield Until(self._flushing.outcome)
         text = None if error is None else describe(error)
+        response, hooks = self._result(error), self.hooks
+        if hooks is not None:
+            yield from as_flow(hooks.close(error))
+            if not run.suspended:
+                yield from as_flow(hooks.before_response(response))
         try:
-            return (yield from lifecycle.conclude(self.resumed, self._result(error), text, error))
+            reply = yield from lifecycle.conclude(self.resumed, response, text, error)
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
-            return lifecycle.unavailable(self.resumed.ours, what, problem)
+            response = reply = lifecycle.unavailable(self.resumed.ours, what, problem)
+            error = error or problem
+        if hooks is not None:
+            if run.suspended:
+                response = reply
+                yield from as_flow(hooks.before_response(reply))
+            yield from as_flow(hooks.over(CallEnd(response, error, self.resumed.ended)))
+        return reply
 
     def close(self) -> None:
         """Let the next re-entry of the run in."""

@@ -1,6 +1,6 @@
 """The turning points of a run as flows: finish, suspend, resume, conclude.
 
-The adapters (ASGI, later WSGI) call them with neutral requests and responses and drive them with
+The adapters (ASGI, WSGI) call them with neutral requests and responses and drive them with
 the driver they have.
 """
 
@@ -95,6 +95,10 @@ class Resumed:
     raw_allowed: bool
     """Whether the server reads `raw` in a result (DESIGN 3.8)."""
     started_ns: int
+    request_id: str = ""
+    """The server's id of this call."""
+    ended: bool = False
+    """Whether the answer ends the run."""
 
     @property
     def attempt(self) -> int:
@@ -170,6 +174,7 @@ class Lifecycle:
             keep_open=self.settings.dev,
             hidden_body=request.body if hides and request.body else None,
             failing=[op.id for op in ops if op.op is OpCode.STEP_ERROR],
+            carried=run.carried,
         )
         return Op(
             OpCode.STEP_RUN,
@@ -339,6 +344,7 @@ class Lifecycle:
         `request` is changed into what the original caller sent.
         """
         run_id = request.header(b"x-run-id")
+        request_id = request.header(b"x-request-id")
         ours = bool(request.header(_ATTEMPT))
         try:
             answer = yield from send(endpoints.get_actions(run_id), self.keys, self.rng)
@@ -369,12 +375,14 @@ class Lifecycle:
         run.attempt = 0 if "step-retries" in features else point.attempt
         if stored is not None:
             capsule.restore(request, kept)
+            run.carried = kept.carried
         return Resumed(
             run,
             point,
             ours=ours,
             raw_allowed="raw-response" in features,
             started_ns=self.now_ns(),
+            request_id=request_id,
         )
 
     def unavailable(self, ours: bool, what: str, error: APIError) -> Response:
@@ -445,8 +453,9 @@ class Lifecycle:
         run = resumed.run
         if run.suspended:
             return (yield from self._next_steps(resumed))
-        again = response.status >= 500 and resumed.attempt < run.retries
-        again = again and not isinstance(raised, NonRetriableError)
+        # Only the handler says how many retries there are; our engine was told before.
+        again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
+        again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
         later = codec.retry_after(raised, self.now_ns()) if again else None
         try:
             yield from self.flush(run)
@@ -476,6 +485,7 @@ class Lifecycle:
                 f"at most {endpoints.MAX_ANSWER_BYTES} can be delivered"
             )
             reply = result(replies.error_answer(500, message))
+        resumed.ended = not again
         return reply
 
     def _next_steps(self, resumed: Resumed) -> Flow[Response]:

@@ -122,6 +122,11 @@ def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> An
         ) from error
 
 
+def plain(raw: bytes | msgspec.Raw) -> Any:
+    """JSON as plain values: `dict`, `list`, `str`, `int`, `float`, `bool`, `None`."""
+    return _plain_decoder.decode(raw)
+
+
 def return_annotation(handler: Callable[..., Any]) -> Any:
     """What `handler` says it returns; `Any` when it does not say, or not in a usable way."""
     while isinstance(handler, partial):

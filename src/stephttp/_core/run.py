@@ -39,7 +39,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from stephttp._core.ids import RESERVED, hash_step_id
+from stephttp._core.ids import CAPSULE, RESERVED, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
 from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import DEFAULT_OPTS
@@ -105,9 +105,11 @@ class Run:
         "_running",
         "_step_retries",
         "_sync_ops",
+        "_unseen",
         "_uses",
         "attempt",
         "cannot_wait",
+        "carried",
         "expired",
         "opts",
         "passed",
@@ -118,6 +120,7 @@ class Run:
         "state",
         "suspended",
         "target",
+        "unreached",
         "used",
     )
 
@@ -152,15 +155,26 @@ class Run:
         self.expired = False
         """Whether the server is to go on with this run in another call, from the next step on:
         its time is over (`max_runtime`), or another process has taken it over."""
+        self.carried: dict[str, str] | None = None
+        """What middleware wants to find again in later calls."""
+        self.unreached = False
+        """Whether middleware failed before the handler was called."""
         self._progressed = not self.resumed
         self._handed_over = False
         self._memos: Mapping[str, Raw] = memos or {}
+        # Steps that are remembered and that the handler has not come to.
+        self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
         # Appending to a deque and taking from it are atomic: a reader needs no lock.
         self._sync_ops: deque[Op] = deque()
         self._async_ops: deque[Op] = deque()
         self._running = 0
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the handler still passes over finished steps, so that nothing it does is new."""
+        return self._unseen > 0 and not self._progressed
 
     @property
     def settled(self) -> bool:
@@ -183,7 +197,7 @@ class Run:
         Args:
             retries: its own number of retries; `None` for the run's.
         """
-        step = self._meet(step_id, retries)
+        step = self.meet(step_id, retries)
         if step.verdict is EXECUTE:
             if self.expired and self._hands_over(step):
                 return Step(SUSPEND, step_id, step.index, step.hash)
@@ -239,14 +253,16 @@ class Run:
         self._running -= 1
 
     def wait(self, wait: Wait) -> Step:
-        """Meet a step that the server carries out.
+        """Meet a step that the server carries out; see `ask` for what it raises."""
+        step = self.meet(wait.step_id)
+        return self.ask(step, wait) if step.verdict is EXECUTE else step
+
+    def ask(self, step: Step, wait: Wait) -> Step:
+        """Ask the server for a step that was met and is not remembered.
 
         Raises:
             CannotWaitError: it would have to wait, but the response has begun.
         """
-        step = self._meet(wait.step_id)
-        if step.verdict is not EXECUTE:
-            return step
         if self.state is _ENDED:
             self.cannot_wait = "the response is complete"
         if self.cannot_wait is not None:
@@ -304,12 +320,22 @@ class Run:
         """All that was recorded since the last time; what makes the server act comes last."""
         return _drain(self._sync_ops) + _drain(self._async_ops)
 
+    def memos(self) -> dict[str, Memo]:
+        """The finished steps that the server remembers, by hash."""
+        found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
+        return {key: memo for key, memo in found.items() if memo.kind is not MemoKind.PENDING}
+
+    def remember(self, memos: Mapping[str, Raw]) -> None:
+        """Take these for what the server remembers of some steps."""
+        self._memos = {**self._memos, **memos}
+
     def memo_of(self, step_hash: str) -> Memo | None:
         """What the server remembers under a (reserved) step hash."""
         entry = self._memos.get(step_hash)
         return None if entry is None else read_memo(entry)
 
-    def _meet(self, step_id: str, retries: int | None = None) -> Step:
+    def meet(self, step_id: str, retries: int | None = None) -> Step:
+        """Come to a step, and see whether it is finished. On EXECUTE, `ask` for it."""
         if not step_id or step_id.startswith(RESERVED):
             raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
         self.used = True
@@ -326,6 +352,7 @@ class Run:
             self.passed.append(step)
             self._wait()
             return replace(step, verdict=SUSPEND)
+        self._unseen -= 1
         if memo.kind is MemoKind.PENDING:
             self.pending = True
             self._wait()
