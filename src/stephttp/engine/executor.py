@@ -67,6 +67,8 @@ class Executor:
         self._looking = False
         self._draining = False
         self._moved = asyncio.Event()
+        self.begun: Callable[[str], None] = lambda run_id: None
+        """Called with the id of each new run."""
 
     def moment(self) -> Moment:
         """The present, as transitions see it."""
@@ -102,6 +104,8 @@ class Executor:
     def follow(self, change: Change) -> None:
         """A change was stored: count it, and wake whom it concerns."""
         self._metrics.changed(change)
+        if change.began is not None:
+            self.begun(change.run.run_id)
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)

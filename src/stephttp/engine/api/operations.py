@@ -29,6 +29,7 @@ from stephttp.engine.api.messages import (
 )
 from stephttp.engine.api.metrics import OPENMETRICS
 from stephttp.engine.api.realtime import TopicName
+from stephttp.engine.api.traces import JSON, PROTOBUF
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]
@@ -39,7 +40,8 @@ SHAPES = (
     shapes.Ended, shapes.ErrorAnswer, shapes.EventRun, shapes.EventView, shapes.Health, shapes.Job,
     shapes.KeyProblem, shapes.Lost, shapes.Metadata, shapes.Names, shapes.NewCancellation,
     shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.Received, shapes.RunItem,
-    shapes.RunView, shapes.SignalAnswer, shapes.Step, shapes.StillSync, shapes.Trigger, TopicName,
+    shapes.RunView, shapes.SignalAnswer, shapes.SpanView, shapes.Step, shapes.StillSync,
+    shapes.Trigger, TopicName,
 )  # fmt: skip
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
@@ -188,6 +190,29 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         "listSteps", "Steps of a run, in the order in which they were first reported.",
         data(list[shapes.Step]), 400, 404, parameters=(_RUN,),
     ),
+    ("/v1/runs/{run}/spans", "GET"): operation(
+        "listSpans", "OpenTelemetry spans of a run, by their begin.",
+        data(list[shapes.SpanView]), 400, 404, parameters=(_RUN,),
+    ),
+    ("/v1/traces/userland", "POST"): operation(
+        "sendSpans",
+        "Keep OpenTelemetry spans (OTLP) with the runs that their attribute `sdk.run.id` names.",
+        {
+            "description": "An ExportTraceServiceResponse, in the format of the request; "
+            "`partialSuccess` tells what is not kept, and why",
+            "content": {PROTOBUF: {"schema": {}}, JSON: {"schema": {"type": "object"}}},
+        },
+        400, 413, 415,
+        parameters=(
+            parameter("header", "content-encoding", "`gzip`, if it is.", type="string",
+                      enum=["gzip", "identity"]),
+        ),
+        body={
+            "required": True,
+            "description": "An ExportTraceServiceRequest.",
+            "content": {PROTOBUF: {"schema": {}}, JSON: {"schema": {"type": "object"}}},
+        },
+    ),
     ("/v1/realtime/sse", "GET"): operation(
         "followRun", "Follow the live stream of a run: what is published from now on.",
         {
@@ -294,6 +319,9 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ("/dev", "GET"): operation(
         "getDevServer", "What SDKs look for; only in development.",
         answer(schema_of(shapes.DevServer)), 404,
+    ),
+    ("/fn/register", "POST"): operation(
+        "registerFunctions", "Tell an SDK that functions of `serve` are not run here.", {}, 400,
     ),
     ("/health", "GET"): operation(
         "getHealth", "The engine is up, and its store answers.",
