@@ -29,6 +29,14 @@ def ulid(now_ms: int, entropy: int) -> str:
     return "".join(_ULID_ALPHABET[number >> 5 * i & 31] for i in reversed(range(_ULID_LENGTH)))
 
 
+def ulid_ms(text: str) -> int:
+    """The time that a ULID was made from."""
+    number = 0
+    for letter in text[:10]:
+        number = number << 5 | _ULID_ALPHABET.index(letter)
+    return number
+
+
 def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:
     """The token that lets its bearer read the output of one run."""
     claims = {

@@ -50,6 +50,8 @@ _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _NEGATIVE_RETRIES = 4
 _MOST_RETRIES = 20
 _SDK_LENGTH = 100
+_LONGEST_DELAY_MS = 86_400_000
+"""An id that is older when its run is first reported does not tell when the request came in."""
 
 TAKEN_OVER = "run_id: the run is no longer in the hands of its first process"
 
@@ -120,6 +122,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
         ip=data.ip,
         sdk=sdk[:_SDK_LENGTH],
         created_ms=now_ms,
+        began_ms=_began_ms(run_id, now_ms),
         body=_body(data.body),
     )
     version = message.request_version
@@ -267,6 +270,12 @@ def _retries(value: int | None) -> int:
     if value is None:
         return 0
     return _NEGATIVE_RETRIES if value < 0 else min(value, _MOST_RETRIES)
+
+
+def _began_ms(run_id: str, now_ms: int) -> int:
+    """When the request came in: SDKs make the id of its run then. If that can be."""
+    made_ms = tokens.ulid_ms(run_id)
+    return made_ms if now_ms - _LONGEST_DELAY_MS <= made_ms <= now_ms else now_ms
 
 
 def _body(text: str | None) -> bytes | None:
