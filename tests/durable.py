@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,16 +20,18 @@ from stephttp.engine.clock import VirtualClock
 from stephttp.engine.settings import Settings as EngineSettings
 from stephttp.options import resolve
 from stephttp.provider import Provider
+from tests.wsgi import Blocking, WSGITransport
 
 APP, ENGINE = "http://app.test", "http://engine.test"
 KEY = "ab" * 16
 
 
 class Late(httpx2.AsyncBaseTransport):
-    """Hands requests to an ASGI application that is set later, and counts them."""
+    """Hands requests to an application (ASGI, or WSGI) that is set later, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wsgi: bool = False) -> None:
         self.app: Any = None
+        self.wsgi = wsgi
         self.down = False
         self.requests: list[httpx2.Request] = []
 
@@ -36,28 +39,45 @@ class Late(httpx2.AsyncBaseTransport):
         self.requests.append(request)
         if self.down:
             raise httpx2.ConnectError("connection refused", request=request)
-        transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
-        return await transport.handle_async_request(request)
+        return await self.inner().handle_async_request(request)
+
+    def inner(self, **options: Any) -> httpx2.AsyncBaseTransport:
+        """The application itself, not counted."""
+        if self.wsgi:
+            return WSGITransport(self.app)
+        return httpx2.ASGITransport(**{"app": self.app, "raise_app_exceptions": False} | options)
 
 
 class Durable:
     """A durable application under test.
 
     Args:
-        build: makes the wrapped ASGI application from a provider.
+        build: makes the wrapped application from a provider.
+        wsgi: whether it is one of WSGI; it is then called in worker threads.
         key: signing key of both sides; empty means development.
         options: further options of the SDK, as `setup` takes them.
     """
 
-    def __init__(self, build: Callable[[Provider], Any], *, key: str = "", **options: Any) -> None:
+    def __init__(
+        self,
+        build: Callable[[Provider], Any],
+        *,
+        key: str = "",
+        wsgi: bool = False,
+        **options: Any,
+    ) -> None:
         self.clock = VirtualClock()
-        self.to_engine, self.to_app = Late(), Late()
+        self.to_engine, self.to_app = Late(), Late(wsgi=wsgi)
+        blocking = Blocking(self.to_engine)
+        blocking.loop = asyncio.get_running_loop()
         environ = {"INNGEST_SIGNING_KEY": key} if key else {"INNGEST_DEV": "1"}
         self.provider = Provider(
             resolve(APP, base_url=ENGINE, environ=environ, **options),
             transport=self.to_engine,
+            sync_transport=blocking,
             now_ns=lambda: self.clock.now_ms() * 1_000_000,
             pause=self._pause,
+            sync_pause=lambda seconds: time.sleep(0),
             rng=random.Random(1),
         )
         settings = EngineSettings(signing_keys=(key,) if key else ())
@@ -68,7 +88,7 @@ class Durable:
         self.to_engine.app = engine_app
         self.to_app.app = build(self.provider)
         self.client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=self.to_app.app), base_url=APP
+            transport=self.to_app.inner(raise_app_exceptions=True), base_url=APP
         )
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self.api = httpx2.AsyncClient(
@@ -117,11 +137,11 @@ class Durable:
 
 @asynccontextmanager
 async def durable(
-    build: Callable[[Provider], Any], *, key: str = "", **options: Any
+    build: Callable[[Provider], Any], *, key: str = "", wsgi: bool = False, **options: Any
 ) -> AsyncGenerator[Durable]:
     """Start and stop a `Durable`, and see that it leaves no task behind."""
     before = asyncio.all_tasks()
-    world = Durable(build, key=key, **options)
+    world = Durable(build, key=key, wsgi=wsgi, **options)
     await world.engine.start()
     try:
         yield world

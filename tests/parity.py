@@ -62,7 +62,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("OptionalSetupOpts.SigningKey", "OptionalSetupOpts.signing_key", ""),
     ("OptionalSetupOpts.SigningKeyFallback", "OptionalSetupOpts.signing_key_fallback", ""),
     ("OptionalSetupOpts.BaseURL", "OptionalSetupOpts.base_url", "also `INNGEST_BASE_URL`"),
-    ("OptionalSetupOpts.Middleware", "setup", "keyword `middleware`"),
+    ("OptionalSetupOpts.Middleware", "OptionalSetupOpts.middleware", "docs/middleware.md"),
     ("Provider", "Provider", ""),
     ("Provider.ServeHTTP", "Provider.endpoint", "decorates one handler, behind the middleware"),
     ("Provider.Middleware", "Provider.asgi", ""),

@@ -27,6 +27,7 @@ from stephttp._core.durations import parse_duration
 from stephttp._core.signatures import bearer_matches, sign
 from stephttp.options import resolve
 from stephttp.provider import Provider
+from tests.wsgi import Blocking, WSGITransport
 
 APP, SERVER = "http://app.test", "http://inngest.test"
 START = 1_795_352_000.0
@@ -69,16 +70,21 @@ class RealRun:
 
 
 class RealServer(httpx2.AsyncBaseTransport):
-    """The server. Set `app` to the wrapped ASGI application.
+    """The server. Set `app` to the wrapped application.
 
     Args:
         key: signing key; empty is the development server.
         extra: calls the application once more for every re-entry, as racing discoveries do.
         force_plan: asks for step plans on every call.
+        wsgi: whether the application is one of WSGI.
     """
 
-    def __init__(self, *, key: str = "", extra: bool = False, force_plan: bool = False) -> None:
+    def __init__(
+        self, *, key: str = "", extra: bool = False, force_plan: bool = False, wsgi: bool = False
+    ) -> None:
         self.app: Any = None
+        self.wsgi = wsgi
+        self.blocking = Blocking(self)
         self.key = key
         self.extra = extra
         self.always_plan = force_plan
@@ -98,16 +104,22 @@ class RealServer(httpx2.AsyncBaseTransport):
         return Provider(
             resolve(APP, base_url=SERVER, environ=environ, **options),
             transport=self,
+            sync_transport=self.blocking,
             now_ns=lambda: int(self.now * 1_000_000_000),
             pause=self._pause,
+            sync_pause=self._sync_pause,
             rng=random.Random(1),
         )
 
     def client(self) -> httpx2.AsyncClient:
         """A user of the application."""
-        return httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=self.app, raise_app_exceptions=False), base_url=APP
-        )
+        self.blocking.loop = asyncio.get_running_loop()
+        return httpx2.AsyncClient(transport=self._to_app(), base_url=APP)
+
+    def _to_app(self) -> httpx2.AsyncBaseTransport:
+        if self.wsgi:
+            return WSGITransport(self.app)
+        return httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
 
     async def finish(self, response: httpx2.Response, calls: int = 200) -> httpx2.Response:
         """The final answer behind a redirect.
@@ -299,8 +311,7 @@ class RealServer(httpx2.AsyncBaseTransport):
         self.reentries.append(request)
         if not url.startswith(APP) or self.down(request):
             return None
-        transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
-        answer = await transport.handle_async_request(request)
+        answer = await self._to_app().handle_async_request(request)
         await answer.aread()
         self.answers.append(answer)
         return answer
@@ -372,6 +383,9 @@ class RealServer(httpx2.AsyncBaseTransport):
     async def _pause(self, seconds: float) -> None:
         self.now += seconds
         await asyncio.sleep(0)
+
+    def _sync_pause(self, seconds: float) -> None:
+        self.now += seconds
 
     def _text(self, status: int, text: str, request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(status, content=text.encode(), request=request)

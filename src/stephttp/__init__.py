@@ -19,6 +19,7 @@ from stephttp._client.endpoints import (
 from stephttp._core.adapters import AIAdapter, ModelAdapter
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import Middleware
 from stephttp._core.ops import ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import (
     AsyncRequest,
@@ -75,6 +76,7 @@ __all__ = [
     "Event",
     "FetchResponse",
     "FnOpts",
+    "Middleware",
     "ModelAdapter",
     "NestedStepError",
     "NewAPIRunData",

@@ -1,14 +1,16 @@
 """The run that the current code belongs to, and what joins the pure core to the world.
 
-A `RunScope` is one run in one call of the handler, with the clock, the event loop and the lock
-that the core does not have.
+A `RunScope` is one run in one call of the handler, with the clock and the lock that the core does
+not have. Where the handler lives, on an event loop or in a thread, is the adapters' business: each
+has its own kind (`_asgi.scope`, `_wsgi.scope`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -16,17 +18,20 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.run import Run, State, Step, Verdict, check_retries
+from stephttp._core.messages import Request
+from stephttp._core.middleware import RunContext
+from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
+from stephttp._hooks import Hooks
 from stephttp.errors import (
     ConfigurationError,
     NestedStepError,
     OutsideRunError,
     Suspended,
-    UsageError,
 )
 
 if TYPE_CHECKING:
@@ -39,41 +44,29 @@ current_run: ContextVar[RunScope | None] = ContextVar("stephttp_run", default=No
 _inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
 _branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
-_ENOUGH = "the run goes on in a later call"
-"""Message of our own cancellations, to know them from others'."""
-
-Claim = Callable[[], Awaitable[bool]]
-
 SETTLE_TICKS = 16
 """Turns of the event loop after which code that only passes results on (gather, task groups,
 nested in each other) has come to its next step: each level of nesting takes two or three."""
 
 
-class RunScope:
-    """One run in one call of the handler, on one event loop.
+class RunScope(ABC):
+    """One run in one call of the handler.
 
     Args:
         run: its state machine.
         now_ns: the clock, nanoseconds since the epoch.
-        on_record: called on the event loop when a step of a resumed run was recorded.
+        on_record: called at home when a step of a resumed run was recorded.
     """
 
     __slots__ = (
-        "_cancelling",
-        "_ended_by_us",
         "_lock",
-        "_loop",
-        "_parked",
         "_quiet",
-        "_settling",
-        "_task",
-        "_thread",
         "checkpointing",
         "claim",
         "claimer",
         "configured",
         "deadline_ns",
-        "fn_id",
+        "hooks",
         "now_ns",
         "on_first_step",
         "on_record",
@@ -96,30 +89,71 @@ class RunScope:
         """The way to the server, for tools that talk to it themselves."""
         self.request: tuple[Any, ...] = ()
         """What tells the request from others; see `enter`."""
-        self.fn_id = ""
+        self.hooks: Hooks | None = None
+        """The user's middleware, if there is any."""
         self.configured = False
         self.checkpointing = checkpointing
         self.on_record = on_record
         self.on_first_step: Callable[[], None] | None = None
-        """Called on the event loop, once, when the body of a first step is about to run."""
-        self.claim: Claim | None = None
+        """Called at home, once, when the body of a first step is about to run."""
+        self.claim: Callable[[], Flow[bool]] | None = None
         """What has to be settled before the first step: whether this run is to answer at all."""
-        self.claimer: Callable[[str], Awaitable[bool]] | None = None
+        self.claimer: Callable[[str], Flow[bool]] | None = None
         """Claims an idempotency key; `None` where that was done before."""
         self.started_ns = now_ns()
         self.deadline_ns: int | None = None
-        self.limit(checkpointing.max_runtime)
+        if checkpointing.max_runtime is not None:
+            self.limit(checkpointing.max_runtime)
         self._lock = threading.Lock()  # `def` routes run their steps in worker threads
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._task = asyncio.current_task()
-        # Compared to, because a task group that failed leaves a count of its own behind (fixed in
-        # Python 3.13), and so may whoever called us.
-        self._cancelling = self._task.cancelling() if self._task is not None else 0
-        self._ended_by_us = False
-        self._quiet: asyncio.Future[None] | None = None
-        self._settling = 0
-        self._parked: set[asyncio.Future[None]] = set()
+        self._quiet: Future[None] | None = None
+
+    @abstractmethod
+    def at_home(self, call: Callable[[], None]) -> None:
+        """Make a call where the book-keeping of the run is done, now or soon."""
+
+    @abstractmethod
+    async def drive(self, flow: Flow[T]) -> T:
+        """Carry out a flow of the API, for an `async def` handler."""
+
+    @abstractmethod
+    def block(self, flow: Flow[T]) -> T:
+        """The same while this thread waits, for the blocking tools."""
+
+    @abstractmethod
+    async def park(self) -> None:
+        """Wait where an `async def` handler cannot go on, until it is ended. Never returns."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Called at home after a step's end: end the handler if it cannot progress any more."""
+
+    @abstractmethod
+    def close(self, error: BaseException | None) -> bool:
+        """The handler has ended, with or without `error`: release whatever is still parked.
+
+        Returns:
+            Whether somebody else wants the current task cancelled.
+        """
+
+    def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
+        """Make the middleware of `provider` for this call, if it has any.
+
+        Args:
+            request: what the handler is called with.
+            request_id: the server's id of this call.
+            attempt: how many calls for the same purpose failed before.
+        """
+        assert self.provider is not None, "the adapter sets it"
+        ctx = RunContext(self.run, request, self.started_ns, request_id, attempt)
+        self.hooks = Hooks(self.provider.settings.middleware, self.run, ctx)
+
+    def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Have something of the user's middleware awaited while this thread waits."""
+        try:
+            return self.block(_awaiting(awaitable))
+        finally:
+            if isinstance(awaitable, Coroutine):  # where it was refused
+                awaitable.close()
 
     def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
@@ -128,9 +162,9 @@ class RunScope:
             self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id, options.retries)
-        if self.on_first_step is not None and step.verdict is Verdict.EXECUTE:
+        if self.on_first_step is not None and step.verdict is EXECUTE:
             hook, self.on_first_step = self.on_first_step, None
-            self._on_loop(hook)
+            self.at_home(hook)
         type_ = options.output_type
         return StepCall(self, step, codec.return_annotation(handler) if type_ is Any else type_)
 
@@ -153,32 +187,6 @@ class RunScope:
         branch = _branch.get()
         if branch is not None and branch.scope is self and branch.left:
             raise Suspended(branch.left)
-
-    async def drive(self, flow: Flow[T]) -> T:
-        """Carry out a flow of the API."""
-        assert self.provider is not None, "the adapter sets it"
-        return await self.provider.drive(flow)
-
-    def block(self, flow: Flow[T]) -> T:
-        """The same while this thread waits. Only blocking tools need it."""
-        if threading.get_ident() == self._thread:
-            raise UsageError(
-                "a blocking step tool that talks to the server was called on the event loop; "
-                "use `from stephttp import step` in `async def` handlers"
-            )
-        return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
-
-    async def park(self) -> None:
-        """Wait where the handler cannot go on, until it is ended. Never returns."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._parked.add(future)
-        self._settle()
-        try:
-            if self._task is None:
-                future.cancel()
-            await future
-        finally:
-            self._parked.discard(future)
 
     def leave(self, waiting_for: str) -> Suspended:
         """The blocking counterpart of `park`: an exception for the caller to raise.
@@ -214,7 +222,7 @@ class RunScope:
     def recorded(self) -> None:
         """A step's end was recorded: pass it on, and see whether the handler can still progress."""
         if self.on_record is not None or self.run.suspended:
-            self._on_loop(self._after_record)
+            self.at_home(self._after_record)
 
     def limit(self, max_runtime: timedelta | None) -> None:
         """Let the server go on after so long, counted from the start of this call."""
@@ -224,45 +232,15 @@ class RunScope:
             else self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
         )
 
-    async def settle_claim(self) -> bool:
+    def settle_claim(self) -> Flow[bool]:
         """Settle `claim`, once; whether this run goes on. If not, the caller has to wait."""
-        if self.claim is None or await self.claim():
+        if self.claim is None or (yield from self.claim()):
             self.claim = None
             return True
         self.run.give_way()
         return False
 
-    def settle_claim_blocking(self) -> bool:
-        """The same for handlers in threads."""
-        if threading.get_ident() == self._thread:
-            raise UsageError(
-                "a blocking step tool on the event loop cannot wait for an idempotency key; use "
-                "the tools of stephttp.step in `async def` handlers"
-            )
-        return asyncio.run_coroutine_threadsafe(self.settle_claim(), self._loop).result()
-
-    def _on_loop(self, call: Callable[[], None]) -> None:
-        if threading.get_ident() == self._thread:
-            call()
-        else:
-            self._loop.call_soon_threadsafe(call)
-
-    def close(self, error: BaseException | None) -> bool:
-        """The handler has ended, with or without `error`: release whatever is still parked.
-
-        Returns:
-            Whether somebody else wants the current task cancelled.
-        """
-        task, self._task = self._task, None
-        for future in self._parked:
-            future.cancel(_ENOUGH)
-        if task is None or not self._ended_by_us:
-            return isinstance(error, asyncio.CancelledError) and error.args != (_ENOUGH,)
-        if task.cancelling() > self._cancelling:
-            task.uncancel()
-        return task.cancelling() > self._cancelling
-
-    async def quiet(self) -> None:
+    def quiet(self) -> Flow[None]:
         """After `close`: no further step starts, and those that still run are waited for.
 
         A handler can leave steps behind, in tasks or threads that it does not wait for. What they
@@ -270,46 +248,18 @@ class RunScope:
         """
         with self._lock:
             self.run.unwind()
-        if not self.run.settled:
-            self._quiet = self._loop.create_future()
-            await self._quiet
+            if self.run.settled:
+                return
+            self._quiet = Future()
+        yield Until(self._quiet)
 
     def _after_record(self) -> None:
         if self.on_record is not None:
             self.on_record()
-        if self._quiet is not None and self.run.settled and not self._quiet.done():
-            self._quiet.set_result(None)
-        self._settle()
-
-    def _settle(self) -> None:
-        if self.run.suspended and self.run.settled:
-            if not self._settling:
-                self._loop.call_soon(self._tick)
-            self._settling = SETTLE_TICKS
-
-    def _tick(self) -> None:
-        """End the handler once it has waited, without running a step, for long enough.
-
-        The handler's own task is cancelled, so that `gather`, task groups, cancel scopes and
-        `finally` blocks do what they do for any cancellation, in their order. That is done once,
-        and not at all if somebody else did it: a second cancellation would hit clean-up that
-        awaits something. What is parked all the same, because code on the way caught the first,
-        is then cancelled where it is parked.
-        """
-        self._settling -= 1
-        if self._task is None or not self.run.settled:
-            self._settling = 0
-        elif self._settling:
-            self._loop.call_soon(self._tick)
-        elif self._parked and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
-            self.run.unwind()
-            self._ended_by_us = True
-            self._task.cancel(_ENOUGH)
-            self._settle()
-        else:
-            self.run.unwind()
-            for future in self._parked:
-                future.cancel(_ENOUGH)
+        with self._lock:
+            if self._quiet is not None and self.run.settled and not self._quiet.done():
+                self._quiet.set_result(None)
+        self.settle()
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +294,7 @@ class StepCall:
         "_step",
         "_token",
         "_value",
+        "executes",
         "scope",
         "suspended",
     )
@@ -360,18 +311,22 @@ class StepCall:
         self._annotation = annotation
         self._convert = convert
         self._raw: bytes | None = None
-        self.suspended = step.verdict is Verdict.SUSPEND
-
-    @property
-    def executes(self) -> bool:
+        self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
-        return self._step.verdict is Verdict.EXECUTE
+        self.suspended = step.verdict is SUSPEND
 
-    def complete(self, value: Any) -> None:
-        """The body returned `value`. Raises `StepResultError` when that cannot be stored."""
+    def complete(self, value: Any, sent: bytes | None = None) -> None:
+        """The body returned `value`.
+
+        Args:
+            sent: what the server gets instead of it, as JSON.
+
+        Raises:
+            StepResultError: `value` cannot be stored.
+        """
         raw = codec.encode_result(value, self._step.step_id)
         self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
-        self._raw = raw
+        self._raw = raw if sent is None else sent
 
     def result(self) -> Any:
         """What the handler gets: the value, or the remembered failure as `StepError`."""
@@ -407,19 +362,27 @@ class StepCall:
         _inside_step.reset(self._token)
         scope, run, step = self.scope, self.scope.run, self._step
         duration = max(0, scope.now_ns() - self._started)
-        info = codec.error_info(error) if isinstance(error, Exception) else None
-        later = codec.retry_after(error, scope.now_ns())
-        with scope._lock:
-            if self._raw is not None:
+        if self._raw is not None:
+            with scope._lock:
                 verdict = run.complete(step, self._raw, self._started, duration)
-                self.suspended = verdict is Verdict.SUSPEND
-            elif info is not None:
+            self.suspended = verdict is SUSPEND
+        elif isinstance(error, Exception):
+            info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
+            with scope._lock:
                 verdict = run.fail(step, info, self._started, duration, later)
-                self.suspended = verdict is Verdict.SUSPEND
-            else:
+            self.suspended = verdict is SUSPEND
+        else:
+            with scope._lock:
                 run.abandon(step)
         scope.recorded()
         return self.suspended
+
+
+def _awaiting(awaitable: Awaitable[T]) -> Flow[T]:
+    def itself(_: None) -> Awaitable[T]:
+        return awaitable
+
+    return (yield Invoke(itself, None))  # type: ignore[no-any-return]
 
 
 def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:

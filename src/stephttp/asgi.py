@@ -8,11 +8,13 @@ its result, not its answer.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from stephttp._asgi.common import MARK, ASGIApp, Message, Receive, Scope, Send, neutral
+from stephttp._asgi.common import ASGIApp, Message, Send, neutral
 from stephttp._asgi.live import Live
 from stephttp._asgi.reentry import reenter
 from stephttp._asgi.result import serve_result
+from stephttp._calls.common import MARK
 from stephttp._client.lifecycle import claims_reentry
 from stephttp.errors import ConfigurationError
 from stephttp.provider import Provider
@@ -38,7 +40,7 @@ class ASGIMiddleware:
         self.app = app
         self.provider = provider
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             if MARK in scope:
                 raise ConfigurationError(
@@ -62,6 +64,7 @@ class ASGIMiddleware:
                 logger.warning(
                     "stephttp: %d finished runs were not delivered before the shutdown",
                     self.provider.outbox.depth,
+                    extra={"outbox_depth": self.provider.outbox.depth},
                 )
             await send(message)
 

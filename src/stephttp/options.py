@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from stephttp._core import capsule
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request
+from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import (
     AsyncResponse,
     AsyncResponseCustom,
@@ -70,6 +71,7 @@ class Settings:
     idempotency_header: str = ""
     """Lower case; empty: no header is looked at."""
     idempotency: Callable[[Request], str | None] | None = None
+    middleware: tuple[MiddlewareFactory, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -96,6 +98,7 @@ class OptionalSetupOpts:
     signing_key: str | None = field(default=None, repr=False)
     signing_key_fallback: str | None = field(default=None, repr=False)
     base_url: str | None = None
+    middleware: Sequence[MiddlewareFactory] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ def resolve(
     checkpointing: Checkpointing = Checkpointing.performant,
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
+    middleware: Sequence[MiddlewareFactory] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Fill in what was not given from the `INNGEST_*` variables.
@@ -176,6 +180,7 @@ def resolve(
         checkpointing=checkpointing,
         idempotency_header=(idempotency_header or "").lower(),
         idempotency=idempotency,
+        middleware=_middleware(middleware),
     )
     for key in settings.keys:
         try:
@@ -217,6 +222,20 @@ def check_async_response(name: str, value: Any) -> AsyncResponse:
             "AsyncResponseCustom(function)"
         )
     return value
+
+
+def _middleware(given: Sequence[MiddlewareFactory]) -> tuple[MiddlewareFactory, ...]:
+    found: list[MiddlewareFactory] = []
+    for index, one in enumerate(given):
+        if not callable(one):
+            raise ConfigurationError(
+                f"middleware[{index}]: {one!r} is no class and no function; give the class of a "
+                "stephttp.Middleware, or a function that makes one from a RunContext"
+            )
+        if one in found:
+            raise ConfigurationError(f"middleware[{index}]: {one!r} is in the list twice")
+        found.append(one)
+    return tuple(found)
 
 
 def _with_scheme(url: str) -> str:

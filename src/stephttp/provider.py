@@ -9,33 +9,35 @@ import os
 import random
 import time
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+import weakref
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ulid import ULID
-
+from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
 from stephttp._client.flow import Call, Keys
 from stephttp._client.idempotency import scope_of
 from stephttp._client.journal import Journal
 from stephttp._client.leases import Leases
 from stephttp._client.lifecycle import Lifecycle
-from stephttp._client.outbox import Item, Outbox, Parcel
+from stephttp._client.outbox import Outbox
 from stephttp._client.sealing import Sealer
+from stephttp._client.turnstile import Turnstile
 from stephttp._context import current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration
+from stephttp._core.ids import random_ulid
 from stephttp._core.messages import Request
+from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import AsyncResponse, FnOpts
 from stephttp._core.run import Run, check_retries
-from stephttp.errors import APIStatusError, UsageError
+from stephttp.errors import UsageError
 from stephttp.options import MAX_BODY_BYTES, Settings, SetupOpts, check_async_response, resolve
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     import httpx2
 
@@ -67,6 +69,7 @@ def setup(
     checkpointing: Checkpointing = Checkpointing.performant,
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
+    middleware: Sequence[MiddlewareFactory] = (),
 ) -> Provider:
     """Configure durable endpoints for one API.
 
@@ -108,6 +111,8 @@ def setup(
         idempotency: instead of a header, a function of the request (its body is not there yet)
             that returns the key, or `None` for a request without one. Its keys are not told
             apart by caller: let them hold who it is.
+        middleware: classes of `Middleware`, or functions that make one from a `RunContext`; the
+            first is the outermost.
 
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
@@ -120,6 +125,7 @@ def setup(
         if signing_key_fallback is None:
             signing_key_fallback = optional.signing_key_fallback
         base_url = base_url or optional.base_url
+        middleware = middleware or optional.middleware
         domain = domain.domain
     return Provider(
         resolve(
@@ -139,6 +145,7 @@ def setup(
             checkpointing=checkpointing,
             idempotency_header=idempotency_header,
             idempotency=idempotency,
+            middleware=middleware,
         )
     )
 
@@ -150,9 +157,10 @@ class Provider:
         settings: resolved settings.
         transport: carries API calls instead of the network. Leases are then renewed by
             `renew_leases` only, and not by a thread.
-        sync_transport: the same for blocking callers.
+        sync_transport: the same for blocking callers and for threads.
         now_ns: the clock, nanoseconds since the epoch.
         pause: waits for so many seconds.
+        sync_pause: the same in threads.
         rng: jitter.
     """
 
@@ -164,6 +172,7 @@ class Provider:
         sync_transport: httpx2.BaseTransport | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        sync_pause: Callable[[float], Any] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
         self.settings = settings
@@ -179,11 +188,15 @@ class Provider:
         self._driver = AsyncDriver(
             settings.base_url, transport=transport, pause=pause, headers=headers
         )
-        self._sync_driver = SyncDriver(settings.base_url, transport=sync_transport, headers=headers)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.outbox = Outbox(self._deliver, batches=self._batches, pause=pause)
+        self._sync_driver = SyncDriver(
+            settings.base_url, transport=sync_transport, pause=sync_pause, headers=headers
+        )
+        self.background = Background(self._driver, self._sync_driver)
+        self.outbox = Outbox(self.lifecycle.deliver, self.background.start, batches=self._batches)
         self.leases = Leases(self._renew if transport is None else None)
-        self._reentries: dict[str, tuple[asyncio.Lock, int]] = {}
+        self.turnstile = Turnstile()
+        """Lets one re-entry of a run at a time into this process (DESIGN 3.11)."""
+        _providers.add(self)
 
     def asgi(self, app: ASGIApp) -> ASGIMiddleware:
         """Wrap an ASGI application (FastAPI, Starlette, Litestar, Quart, Django)."""
@@ -263,27 +276,10 @@ class Provider:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            pass
-        else:
-            raise UsageError(
-                "wait_sync would block the event loop that has to deliver; "
-                "use `await provider.wait()`"
-            )
-        loop = self._loop
-        if loop is not None and loop.is_running():
-            waiting = asyncio.run_coroutine_threadsafe(self.wait(timeout), loop)
-            while not loop.is_closed():
-                try:
-                    return waiting.result(0.1)
-                except TimeoutError:
-                    continue  # look whether the loop still runs
-        return asyncio.run(self._wait_and_close(timeout))
-
-    async def _wait_and_close(self, timeout: float | None) -> bool:
-        try:
-            return await self.wait(timeout)
-        finally:
-            await self._driver.aclose()
+            return self.outbox.wait_sync(timeout)
+        raise UsageError(
+            "wait_sync would block the event loop that has to deliver; use `await provider.wait()`"
+        )
 
     async def aclose(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """Deliver what is left, then close the connections. Called by the ASGI lifespan.
@@ -297,20 +293,26 @@ class Provider:
         self._sync_driver.close()
         return delivered
 
+    def close(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
+        """`aclose`, blocking. Called at the exit of a process that serves WSGI.
+
+        Returns:
+            What `wait_sync` returned.
+        """
+        delivered = self.outbox.wait_sync(timeout)
+        self.leases.close()
+        self._sync_driver.close()
+        return delivered
+
     def new_run(self) -> Run:
-        """The run of a request from outside. Called on the event loop that serves it, if any."""
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            pass
+        """The run of a request from outside."""
         run = Run(self.new_run_id())
         run.used = self.settings.track_all_endpoints
         return run
 
     def new_run_id(self) -> str:
         """A ULID that sorts by the time at which the request came in."""
-        now_ms = self.now_ns() // 1_000_000
-        return str(ULID(now_ms.to_bytes(6, "big") + os.urandom(10)))
+        return random_ulid(self.now_ns() // 1_000_000, os.urandom(16))
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the checkpoint API."""
@@ -324,36 +326,25 @@ class Provider:
         """Make one call of the server, and read its answer as it comes."""
         return self._driver.stream(call)
 
-    @asynccontextmanager
-    async def reentry(self, run_id: str) -> AsyncGenerator[None]:
-        """Let one re-entry of a run at a time into this process (DESIGN 3.11)."""
-        lock, users = self._reentries.get(run_id) or (asyncio.Lock(), 0)
-        self._reentries[run_id] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._reentries.pop(run_id)
-            if users > 1:
-                self._reentries[run_id] = lock, users - 1
+    def stream_sync(self, call: Call) -> AbstractContextManager[Streamed]:
+        """The same for blocking callers."""
+        return self._sync_driver.stream(call)
 
     def journal(
         self,
         run: Run,
         request: Callable[[], Request | None],
-        fn_id: Callable[[], str],
         mode: Checkpointing,
     ) -> Journal:
         """What tells the server of a run while its request is being answered."""
         return Journal(
             run,
             request,
-            fn_id,
             mode,
             lifecycle=self.lifecycle,
             outbox=self.outbox,
             leases=self.leases,
-            later=asyncio.get_running_loop().call_later,
+            later=self.background.later,
         )
 
     def idempotency_key(self, request: Request) -> tuple[str, str] | None:
@@ -389,10 +380,26 @@ class Provider:
         keys = self.lifecycle.keys
         return None if keys.features is None else keys.supports("batch")
 
-    async def _deliver(
-        self, batch: Sequence[tuple[Item, Parcel]]
-    ) -> Sequence[APIStatusError | None]:
-        return await self._driver.run(self.lifecycle.deliver(batch))
+    def _forget(self) -> None:
+        """Start anew, in a process that was forked: threads, locks and connections of the parent
+        are not there, or not to be touched."""
+        self.background.forget()
+        self.outbox.forget()
+        self.leases.forget()
+        self.turnstile.forget()
+        self._sync_driver.forget()
+
+
+_providers: weakref.WeakSet[Provider] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for provider in _providers:
+        provider._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def configure(
@@ -509,6 +516,5 @@ def _apply(given: dict[str, Any]) -> None:
     if scope is None:
         return
     scope.run.opts = opts = replace(scope.run.opts, **given)
-    scope.fn_id = opts.id or scope.fn_id
     if opts.retries is not None:
         scope.run.retries = opts.retries

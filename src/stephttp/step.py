@@ -7,13 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import isawaitable
+from types import MappingProxyType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from stephttp import _hooked as hooked
 from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._hooks import drive
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +50,7 @@ async def run(
 ) -> T: ...
 @overload
 async def run(step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-async def run(step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def run(step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Run a function once in the life of a request, and remember what it returned.
 
     Outside a request that passes through the middleware the function is simply called.
@@ -73,7 +76,7 @@ async def run(step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs
         NestedStepError: called inside the body of another step.
         Exception: whatever `handler` raised, when no retry is left.
     """
-    return await _run(_PLAIN, step_id, handler, args, kwargs)
+    return _run(_PLAIN, step_id, handler, args, kwargs)
 
 
 class Options:
@@ -90,11 +93,9 @@ class Options:
     async def run(
         self, step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T: ...
-    async def run(
-        self, step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> Any:
+    def run(self, step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a function once, with these settings; see `stephttp.step.run`."""
-        return await _run(self._settings, step_id, handler, args, kwargs)
+        return _run(self._settings, step_id, handler, args, kwargs)
 
 
 class TypedOptions(Generic[T]):
@@ -250,7 +251,11 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
     scope = run_scope("send_event")
     await _claimed(scope)
     call = scope.meet(step_id, send_event, _EVENT_IDS)
-    sent: list[str] = await _finish(call, lambda: scope.drive(call.send(checked)))
+
+    def send(events: list[Event] = checked) -> Awaitable[list[str]]:
+        return scope.drive(call.send(events))
+
+    sent: list[str] = await _finish(call, send, events=checked)
     return sent
 
 
@@ -468,16 +473,26 @@ async def _run(
 ) -> Any:
     scope = current_run.get()
     if scope is None:
-        return await _call(partial(handler, *args, **kwargs))
-    await _claimed(scope)
-    call = scope.meet(step_id, handler, settings)
-    return await _finish(call, partial(handler, *args, **kwargs))
+        return await _call(handler, *args, **kwargs)
+    if scope.claim is not None:
+        await _claimed(scope)
+    return await _finish(scope.meet(step_id, handler, settings), handler, args, kwargs)
 
 
-async def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
-    if call.executes:
+async def _finish(
+    call: StepCall,
+    body: Callable[..., Any],
+    args: Any = (),
+    kwargs: Any = MappingProxyType({}),
+    events: list[Event] | None = None,
+) -> Any:
+    if call.scope.hooks is not None:
+        body = partial(body, *args, **kwargs)
+        await drive(hooked.pass_step(call, call.scope.hooks, body, events))
+    elif call.executes:
         with call:
-            call.complete(await _call(body))
+            value = body(*args, **kwargs)
+            call.complete(await value if isawaitable(value) else value)
     if call.suspended:
         await call.scope.park()
     return call.result()
@@ -486,7 +501,10 @@ async def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
 async def _wait(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
     await _claimed(scope)
-    call = scope.wait(wait)
+    if scope.hooks is None:
+        call = scope.wait(wait)
+    else:
+        call = await drive(hooked.ask(scope, scope.hooks, wait))
     if call.suspended:
         await call.scope.park()
     return call.result()
@@ -494,10 +512,10 @@ async def _wait(tool: str, wait: waits.Wait) -> Any:
 
 async def _claimed(scope: RunScope) -> None:
     """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
-    if scope.claim is not None and not await scope.settle_claim():
+    if scope.claim is not None and not await scope.drive(scope.settle_claim()):
         await scope.park()
 
 
-async def _call(body: Callable[[], Any]) -> Any:
-    value = body()
+async def _call(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    value = body(*args, **kwargs)
     return await value if isawaitable(value) else value

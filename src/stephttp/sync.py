@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from stephttp import _hooked as hooked
 from stephttp._client.api import SyncAPIClient as APIClient
 from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._hooks import drive_blocking
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,7 +148,11 @@ class step:
         scope = run_scope("send_event")
         _claimed(scope, step_id)
         call = scope.meet(step_id, check, _EVENT_IDS)
-        sent: list[str] = _finish(call, lambda: scope.block(call.send(checked)))
+
+        def send(events: list[Event] = checked) -> list[str]:
+            return scope.block(call.send(events))
+
+        sent: list[str] = _finish(call, send, checked)
         return sent
 
     @overload
@@ -287,8 +293,11 @@ def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
     return _finish(scope.meet(step_id, body.func, settings), body)
 
 
-def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
-    if call.executes:
+def _finish(call: StepCall, body: Callable[..., Any], events: list[Event] | None = None) -> Any:
+    scope = call.scope
+    if scope.hooks is not None:
+        drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
+    elif call.executes:
         with call:
             call.complete(body())
     if call.suspended:
@@ -299,7 +308,10 @@ def _finish(call: StepCall, body: Callable[[], Any]) -> Any:
 def _wait(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
     _claimed(scope, wait.step_id)
-    call = scope.wait(wait)
+    if scope.hooks is None:
+        call = scope.wait(wait)
+    else:
+        call = drive_blocking(hooked.ask(scope, scope.hooks, wait), scope.wait_for)
     if call.suspended:
         raise call.leave()
     return call.result()
@@ -307,5 +319,5 @@ def _wait(tool: str, wait: waits.Wait) -> Any:
 
 def _claimed(scope: RunScope, step_id: str) -> None:
     """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
-    if scope.claim is not None and not scope.settle_claim_blocking():
+    if scope.claim is not None and not scope.block(scope.settle_claim()):
         raise scope.leave(f"step {step_id!r}")

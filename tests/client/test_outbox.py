@@ -1,10 +1,13 @@
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from stephttp._client.background import Background
+from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
+from stephttp._client.flow import Invoke
 from stephttp._client.outbox import (
     AWAY_PAUSE,
     BATCH_BYTES,
@@ -62,13 +65,30 @@ class Server:
         await asyncio.sleep(0)
 
 
+def box(
+    server: Server,
+    *,
+    deliver: Callable[[Any], Any] | None = None,
+    batches: Callable[[], bool | None] = lambda: False,
+    pause: Callable[[float], Any] | None = None,
+    **limits: int,
+) -> Outbox:
+    def flow(batch: Sequence[tuple[Item, Parcel]]) -> Flow[Sequence[APIStatusError | None]]:
+        results: Sequence[APIStatusError | None] = yield Invoke(deliver or server.deliver, batch)
+        return results
+
+    driver = AsyncDriver("http://server.test", pause=pause or server.pause)
+    background = Background(driver, SyncDriver("http://server.test"))
+    return Outbox(flow, background.start, batches=batches, **limits)
+
+
 def batching(server: Server, **more: Any) -> Outbox:
-    return Outbox(server.deliver, batches=lambda: True, pause=server.pause, **more)
+    return box(server, batches=lambda: True, **more)
 
 
 async def test_a_plain_server_gets_single_items_from_a_few_tasks() -> None:
     server = Server()
-    outbox = Outbox(server.deliver)
+    outbox = box(server)
     items = [str(n).encode() for n in range(100)]
     assert [outbox.put(item(body)) for body in items] == [True] * 100
     assert outbox.depth == 100
@@ -94,7 +114,6 @@ async def test_a_server_that_takes_batches_gets_them_in_order_from_one_task() ->
 async def test_the_first_delivery_is_a_single_one_and_batches_follow_what_it_told() -> None:
     server = Server()
     told: list[bool | None] = [None]
-    outbox = Outbox(server.deliver, batches=lambda: told[0], pause=server.pause)
 
     async def deliver(
         batch: Sequence[tuple[Item, Parcel]],
@@ -102,7 +121,7 @@ async def test_the_first_delivery_is_a_single_one_and_batches_follow_what_it_tol
         told[0] = True
         return await server.deliver(batch)
 
-    outbox._deliver = deliver
+    outbox = box(server, deliver=deliver, batches=lambda: told[0])
     for n in range(10):
         outbox.put(item(str(n).encode()))
     assert await outbox.wait()
@@ -136,7 +155,7 @@ async def test_nothing_is_left_behind_when_there_is_nothing_to_do() -> None:
 async def test_nothing_is_lost_while_the_server_is_away(batches: bool) -> None:
     server = Server()
     server.problem = APIConnectionError("refused")
-    outbox = Outbox(server.deliver, batches=lambda: batches, pause=server.pause)
+    outbox = box(server, batches=lambda: batches)
     outbox.put(item(b"a"))
     outbox.put(item(b"b"))
     assert await outbox.wait()
@@ -158,16 +177,15 @@ async def test_one_bad_item_does_not_spoil_the_others(caplog: pytest.LogCaptureF
 async def test_an_item_that_is_to_come_later_is_sent_again_before_those_after_it() -> None:
     server = Server()
     server.bad[b"later"] = APIStatusError("full", 503)
-    outbox = batching(server)
-    for body in (b"a", b"later"):
-        outbox.put(item(body))
 
     async def again(seconds: float) -> None:
         if server.sizes:
             server.bad.clear()
         await asyncio.sleep(0)
 
-    outbox._pause = again
+    outbox = batching(server, pause=again)
+    for body in (b"a", b"later"):
+        outbox.put(item(body))
     assert await outbox.wait()
     assert server.taken == [b"a", b"later"]
 
@@ -184,8 +202,7 @@ async def test_a_batch_refused_as_a_whole_is_sent_item_by_item() -> None:
             raise APIStatusError("too large", 413)
         return await server.deliver(batch)
 
-    outbox = batching(server)
-    outbox._deliver = deliver
+    outbox = batching(server, deliver=deliver)
     for body in (b"a", b"huge", b"b"):
         outbox.put(item(body))
     assert await outbox.wait()
@@ -199,7 +216,7 @@ async def test_what_the_server_refuses_for_good_is_dropped_and_logged(
 ) -> None:
     server = Server()
     server.problem = APIStatusError("no such op", 400)
-    outbox = Outbox(server.deliver)
+    outbox = box(server)
     outbox.put(item())
     assert await outbox.wait()
     assert server.taken == []
@@ -212,11 +229,15 @@ async def test_a_full_box_refuses_and_says_so_now_and_then(
 ) -> None:
     server = Server()
     server.open.clear()
-    outbox = Outbox(server.deliver, **limits)
+    outbox = box(server, **limits)
     with caplog.at_level(logging.WARNING):
         accepted = [outbox.put(item(b"xx")) for _ in range(10)]
     assert accepted == [True] * fits + [False] * (10 - fits)
-    assert len(caplog.records) == 4  # the 1st, 2nd, 4th and 8th loss
+    fields = [vars(record) for record in caplog.records]
+    assert [field["outbox_dropped"] for field in fields] == [1, 2, 4, 8]
+    assert {(field["outbox_depth"], field["outbox_bytes"]) for field in fields} == {
+        (fits, 2 * fits)
+    }
     server.open.set()
     assert await outbox.wait()
     assert len(server.taken) == fits
@@ -225,7 +246,7 @@ async def test_a_full_box_refuses_and_says_so_now_and_then(
 async def test_waiting_gives_up_at_the_timeout_and_keeps_the_item() -> None:
     server = Server()
     server.open.clear()
-    outbox = Outbox(server.deliver)
+    outbox = box(server)
     outbox.put(item())
     assert not await outbox.wait(0)
     assert outbox.depth == 1
@@ -257,7 +278,7 @@ class News(Item):
 @pytest.mark.parametrize("batches", [True, False])
 async def test_what_has_more_to_say_is_sent_in_its_order(batches: bool) -> None:
     server = Server()
-    outbox = Outbox(server.deliver, batches=lambda: batches, pause=server.pause)
+    outbox = box(server, batches=lambda: batches)
     news = News(b"1", b"2", b"3")
     outbox.put(news)
     assert outbox.put(news)  # it is there already
@@ -285,7 +306,7 @@ def test_what_a_closed_loop_left_is_delivered_by_the_next() -> None:
 
     server = asyncio.run(make())
     server.open.clear()
-    outbox = Outbox(server.deliver)
+    outbox = box(server)
     asyncio.run(first(outbox))
     assert server.taken == []
     asyncio.run(second(server, outbox))
@@ -294,7 +315,7 @@ def test_what_a_closed_loop_left_is_delivered_by_the_next() -> None:
 
 async def test_the_box_works_as_well_the_tenth_time_as_the_first() -> None:
     server = Server()
-    outbox = Outbox(server.deliver)
+    outbox = box(server)
     for _ in range(10):
         for n in range(20):
             assert outbox.put(item(str(n).encode()))

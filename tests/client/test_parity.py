@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 import stephttp
 from stephttp import sync
+from stephttp.middleware import StepInfo
 from tests import parity
 from tests.realserver import RealServer
 
@@ -24,9 +25,6 @@ DATA = stephttp.NewAPIRunData(
     content_type="text/plain", query_params="a=1", body=b"hello",
 )  # fmt: skip
 STEP = stephttp.Op(stephttp.OpCode.STEP_RUN, "a" * 40, "a")
-PENDING = {"OptionalSetupOpts.Middleware"}
-"""Built in another part of the work; the test below tells when a proof has to be written."""
-
 proofs: dict[str, Callable[..., Any]] = {}
 
 
@@ -306,8 +304,21 @@ async def test_provider() -> None:
     assert recorded_last(server)["event"]["data"]["fn"] == "one"
 
 
+@proves("OptionalSetupOpts.Middleware")
+async def test_middleware_is_told_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Telling(stephttp.Middleware):
+        def before_step(self, step: StepInfo) -> None:
+            told.append(step.id)
+
+    optional = stephttp.OptionalSetupOpts(middleware=[Telling])
+    await served(from_setup(optional, monkeypatch))
+    assert told == ["a"]
+
+
 def test_every_row_has_a_proof_and_a_counterpart() -> None:
-    assert {go for go, _, _ in parity.ROWS} - proofs.keys() == PENDING
+    assert {go for go, _, _ in parity.ROWS} - proofs.keys() == set()
     assert len({go for go, _, _ in parity.ROWS}) == len(parity.ROWS) == 61
     for _, python, _ in parity.ROWS:
         owner, _, member = python.partition(".")
@@ -315,11 +326,6 @@ def test_every_row_has_a_proof_and_a_counterpart() -> None:
         if member and not hasattr(found, member):
             assert member in inspect.signature(found).parameters, python
         assert owner in stephttp.__all__
-
-
-def test_middleware_is_still_to_come() -> None:
-    """When `setup` takes it, write its proof and empty `PENDING`."""
-    assert ("middleware" in inspect.signature(stephttp.setup).parameters) is not bool(PENDING)
 
 
 def test_the_guide_shows_this_table() -> None:

@@ -34,6 +34,7 @@ NAMES = [
     "DEFAULT_RESTORE_HEADERS",
     "ErrorInfo",
     "FnOpts",
+    "Middleware",
     "NestedStepError",
     "NewAPIRunData",
     "NonRetriableError",

@@ -1,6 +1,8 @@
 import pytest
+from ulid import ULID
 
-from stephttp._core.ids import COMPLETE, StepCounter, hash_step_id
+from stephttp._core.ids import COMPLETE, hash_step_id, random_ulid, ulid
+from stephttp._core.run import Run
 
 
 @pytest.mark.parametrize(
@@ -18,10 +20,16 @@ def test_hashes_are_those_of_the_real_sdks(step_id: str, expected: str) -> None:
 
 def test_the_second_use_of_an_id_counts_from_one() -> None:
     assert hash_step_id("a", 1) == hash_step_id("a:1")
-    counter = StepCounter()
-    assert [counter.next("a"), counter.next("b"), counter.next("a"), counter.next("a")] == [
-        0,
-        0,
-        1,
-        2,
-    ]
+    run = Run("run")
+    assert [run.begin(name).index for name in ("a", "b", "a", "a")] == [0, 0, 1, 2]
+
+
+def test_a_ulid_holds_its_time_and_is_read_by_the_library() -> None:
+    for made in (ulid(1_700_000_000_123, 2**80 + 7), random_ulid(1_700_000_000_123, bytes(16))):
+        assert ULID.from_str(made).milliseconds == 1_700_000_000_123
+    assert int.from_bytes(ULID.from_str(ulid(0, 2**80 + 7)).bytes) == 7
+
+
+def test_every_bit_of_chance_counts_in_a_ulid() -> None:
+    ends = {random_ulid(0, bytes([byte] * 16))[-1] for byte in range(256)}
+    assert len(ends) == 32

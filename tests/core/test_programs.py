@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import Raw
 
 from stephttp._core import waits
-from stephttp._core.ids import StepCounter, hash_step_id
+from stephttp._core.ids import hash_step_id
 from stephttp._core.memo import MemoKind
 from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp._core.run import Run, Step, Verdict
@@ -86,18 +86,19 @@ def programs(depth: int, ids: str) -> st.SearchStrategy[Program]:
     return st.lists(leaf, max_size=3).map(tuple)
 
 
-def expected(program: Program, counter: StepCounter) -> list[Any]:
+def expected(program: Program, uses: Counter[str]) -> list[Any]:
     """What the program gives when nothing ever interrupts it, without any of our code at work."""
     seen: list[Any] = []
     for node in program:
         match node:
             case Loop(times, body):
                 for _ in range(times):
-                    seen.extend(expected(body, counter))
+                    seen.extend(expected(body, uses))
             case Parallel(branches):
-                seen.append([expected(branch, counter) for branch in branches])
+                seen.append([expected(branch, uses) for branch in branches])
             case _:
-                name = hash_step_id(node.step_id, counter.next(node.step_id))
+                name = hash_step_id(node.step_id, uses[node.step_id])
+                uses[node.step_id] += 1
                 seen.append(outcome(node, name))
     return seen
 
@@ -363,7 +364,7 @@ class Programs(RuleBasedStateMachine):
             if live.movable():
                 live.move(live.movable()[0])
             self.after_a_move()
-        assert self.result == expected(self.program, StepCounter())
+        assert self.result == expected(self.program, Counter())
         for key, count in self.succeeded.items():
             assert count == 1 + self.lost[key]
 

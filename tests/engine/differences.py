@@ -151,7 +151,7 @@ UNSEEN = [
     ),
     Difference(
         "`Gateway` steps may reach private addresses if they come by answer, but not by checkpoint (S20).",
-        "One rule for both: in development they may, otherwise only with `allow_private_gateway`.",
+        "One rule for both, and for calls of endpoints: `stephttp dev` reaches every address, `stephttp start` those that are public or allowed (`--allow-host`).",
         "A rule with a hole is none.",
     ),
     Difference(
@@ -168,6 +168,12 @@ UNSEEN = [
         "A checkpoint in an open call (`/async`) resets the attempt counter of that call.",
         "It does not; a step that ends has its own counter.",
         "Attempts are those of the handler as a whole.",
+    ),
+    Difference(
+        "An endpoint that refuses the signature of a call (401) ends its run, if its SDK asks for that; "
+        "otherwise an attempt is used up.",
+        "The call is made again, later each time, and no attempt is counted.",
+        "While a key is being changed, runs must not fail because one side has it first.",
     ),
     Difference(
         "The stream of a run that fails has no end.",

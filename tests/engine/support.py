@@ -138,6 +138,29 @@ async def world(
         await made.engine.stop()
 
 
+class Server:
+    """Somebody on a loopback port who says ok, and counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __aenter__(self) -> Server:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Let other tasks run until something that they do has happened."""
     while not condition():  # noqa: ASYNC110 - there is no event for what tests look at

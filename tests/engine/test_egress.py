@@ -1,8 +1,7 @@
-"""Which endpoints the engine calls: rules, addresses, names that change their address."""
+"""Where the engine's requests go: rules, addresses, names that change their address."""
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,7 +13,7 @@ from stephttp.engine import egress
 from stephttp.engine.egress import Egress, GuardedTransport, parse_rule
 from stephttp.errors import ConfigurationError
 
-from .support import new_run, sleep, world
+from .support import Server, new_run, sleep, world
 
 PUBLIC, PRIVATE, LOOPBACK, METADATA = "93.184.216.34", "10.1.2.3", "127.0.0.1", "169.254.169.254"
 
@@ -55,6 +54,11 @@ def judge(*rules: str, private: bool = False) -> Egress:
         (["*.example.com"], "evilexample.com", PUBLIC, False),
         (["*.example.com"], "a.example.com", PRIVATE, False),
         (["*.example.com", "10.0.0.0/8"], "a.example.com", PRIVATE, True),
+        (["*"], "any.name", PUBLIC, True),
+        (["*"], "any.name", PRIVATE, False),
+        (["*", "10.0.0.0/8"], "any.name", PRIVATE, True),
+        (["*:8000"], "any.name", PUBLIC, True),
+        (["*:443"], "any.name", PUBLIC, False),
         (["10.0.0.0/8"], "any.name", PRIVATE, True),
         (["10.0.0.0/8"], "any.name", "::ffff:10.1.2.3", True),
         (["10.0.0.0/8"], "any.name", PUBLIC, False),
@@ -74,7 +78,8 @@ def test_rules(rules: list[str], host: str, address: str, allowed: bool) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "http://a.test", "a b", "a.test:0", "a.test:99999", "10.0.0.1/8", "999.1.1.1", "*"]
+    "text",
+    ["", "http://a.test", "a b", "a.test:0", "a.test:99999", "10.0.0.1/8", "999.1.1.1", "**", "*x"],
 )
 def test_rules_that_are_none(text: str) -> None:
     with pytest.raises(ConfigurationError, match="allow-host"):
@@ -98,29 +103,6 @@ async def test_a_first_checkpoint_that_could_never_be_called_is_refused(origin: 
         assert refused.json()["error"].startswith("event.data.domain: ")
         assert (await w.http.get("/v1/runs")).json()["data"] == []
         await w.post(sleep())
-
-
-class Server:
-    """Answers on a loopback port, and counts."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    async def __aenter__(self) -> Server:
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        self.asked += 1
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
-        await writer.drain()
-        writer.close()
 
 
 async def get(rules: list[str], url: str) -> httpx2.Response:

@@ -12,11 +12,10 @@ import pytest
 
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import Settings, VirtualClock
-from stephttp.engine.addresses import resolve, which_private
 from stephttp.engine.gateway import Gateway, read_gateway
 from stephttp.engine.models import Refused
 
-from .support import DONE, KEY, RUN, A, B, World, Z, answer, sleep, until, world
+from .support import DONE, RUN, A, B, Server, World, Z, answer, sleep, until, world
 
 _URL = "https://api.example.com/x?y=1"
 _AI = {"url": _URL, "format": "openai-chat", "auth_key": "sk-1", "body": {"b": 1, "a": [1.0]}}
@@ -153,56 +152,26 @@ def test_bad_requests_are_refused(code: OpCode, opts: dict[str, Any], message: s
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "0.0.0.0",
-        "100.64.0.1", "224.0.0.1", "::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1",
-        "64:ff9b::7f00:1", "2002:7f00:1::",
-    ],
-)  # fmt: skip
-def test_addresses_that_are_not_public(address: str) -> None:
-    assert which_private(["93.184.216.34", address]) == address
-
-
-def test_addresses_that_are_public() -> None:
-    assert which_private(["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"]) is None
-
-
-async def test_names_are_looked_up() -> None:
-    assert set(await resolve("127.0.0.1", 80)) == {"127.0.0.1"}
-
-
-async def test_outside_development_private_addresses_need_permission() -> None:
-    settings = Settings(signing_keys=(KEY,))
-    seen: list[httpx2.Request] = []
-
-    def transport(request: httpx2.Request) -> httpx2.Response:
-        seen.append(request)
-        return httpx2.Response(200, text="ok")
-
-    async def lookup(host: str, port: int) -> list[str]:
-        return ["93.184.216.34"] if host.startswith("public") else ["10.0.0.1"]
-
-    async def ask(url: str, chosen: Settings) -> Any:
-        made = Gateway(chosen, httpx2.MockTransport(transport), lookup)
+async def test_the_rules_for_endpoints_hold_for_these_requests_too() -> None:
+    async def ask(url: str, **settings: Any) -> Any:
+        made = Gateway(Settings(**settings))
         try:
             return json.loads(await made.fetch(read_gateway(op(OpCode.GATEWAY, {"url": url}), "s")))
         finally:
             await made.close()
 
-    memo = await ask("http://private.example.com:81/", settings)
-    assert memo["error"]["name"] == "GatewayError"
-    assert "private.example.com is 10.0.0.1, an address that is not public" in str(memo)
-    assert seen == []
-    # Connected to is the very address that was looked at; name and certificate are the host's.
-    memo = await ask("https://public.example.com:444/a", settings)
-    assert memo["data"]["url"] == "https://public.example.com:444/a"
-    assert str(seen[0].url) == "https://93.184.216.34:444/a"
-    assert seen[0].headers["host"] == "public.example.com:444"
-    assert seen[0].extensions["sni_hostname"] == "public.example.com"
-    allowed = Settings(signing_keys=(KEY,), allow_private_gateway=True)
-    assert (await ask("http://private.example.com:81/", allowed))["data"]["body"] == "ok"
+    async with Server() as server:
+        url = f"http://localhost:{server.port}/a?b=c"
+        memo = await ask(url, private_hosts=False)
+        assert memo["error"]["name"] == "GatewayError"
+        assert "not public" in memo["error"]["message"]
+        assert "--allow-host" in memo["error"]["message"]
+        memo = await ask(url, allow_hosts=("api.example.com",))
+        assert "not an allowed host (see --allow-host)" in memo["error"]["message"]
+        assert server.asked == 0
+        for settings in ({}, {"private_hosts": False, "allow_hosts": ("localhost",)}):
+            assert (await ask(url, **settings))["data"]["body"] == "ok"
+        assert server.asked == 2
 
 
 class Outside:

@@ -131,7 +131,11 @@ def test_a_final_op_alone_or_in_an_array(body: bytes) -> None:
         (504, [], FailureKind.TRANSIENT),
         (503, [SDK], FailureKind.TRANSIENT),
         (500, [SDK], FailureKind.COUNTED),
-        (401, [SDK], FailureKind.COUNTED),
+        # A refused signature; but Go sends the handler's own answer, and others may stand between.
+        (401, [SDK], FailureKind.TRANSIENT),
+        (401, [SDK, ("x-inngest-no-retry", "true")], FailureKind.TRANSIENT),
+        (401, [("x-inngest-sdk", "go:0.16.0")], FailureKind.COUNTED),
+        (401, [], FailureKind.COUNTED),
         (400, [SDK, ("x-inngest-no-retry", "true")], FailureKind.FINAL),
         (500, [SDK, ("x-inngest-no-retry", "false")], FailureKind.COUNTED),
     ],

@@ -54,7 +54,7 @@ lease = st.sampled_from([None, 1_000, 30_000])
 
 def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> batches.Opening:
     new = NewRun(
-        run_id=run_id, app_id="", fn_id="", slug="s", digest=b"d", event_id="e", event_name="n",
+        run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
         event_ts=0, fn="", domain="http://app", method="GET", path="/", query="", content_type="",
         ip="", sdk="", created_ms=START_MS, began_ms=START_MS, body=b"body",
     )  # fmt: skip
@@ -212,7 +212,7 @@ def settle(connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer, at: 
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        work.settle(connection, records.load_call(connection, run_id), outcome, at)
+        work.settle(connection, records.load_call(connection, run_id), outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:

@@ -193,7 +193,7 @@ def test_an_invocation_begins_a_run(snapshot: Snapshot) -> None:
     assert (new.domain, new.method, new.path, new.query) == (
         "http://child.test", "POST", "/child", "",
     )  # fmt: skip
-    assert (new.body, new.content_type, new.app_id, new.fn_id) == (
+    assert (new.body, new.content_type, new.app_id, first.run.fn_id) == (
         b'{"x":1}', "application/json", "app", "fn",
     )  # fmt: skip
     assert (first.run.status, first.run.retries, first.run.request_version) == (

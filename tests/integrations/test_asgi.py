@@ -1,6 +1,7 @@
 """Requests that have nothing to wait for pass through as if we were not there."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -229,6 +230,43 @@ async def test_a_caller_that_leaves_while_sending_leaves_no_run() -> None:
         await world.to_app.app(scope, receive, send)
         assert sent == []
         assert world.to_engine.requests == []
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_body_that_the_application_reads_in_a_task_of_its_own(leaves: bool) -> None:
+    """Which reads on while we read the rest: neither may wait for what the other got."""
+    last = {"type": "http.request", "body": b"end", "more_body": False}
+    reading: list[asyncio.Task[None]] = []
+    messages: asyncio.Queue[Any] = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": b"half ", "more_body": True})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def read() -> None:
+            while (await receive()).get("more_body"):
+                pass
+
+        reading.append(asyncio.create_task(read()))
+        try:
+            await step.sleep("nap", timedelta(seconds=1))
+        finally:
+            rest = {"type": "http.disconnect"} if leaves else last
+            asyncio.get_running_loop().call_later(0.01, messages.put_nowait, rest)
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+        await asyncio.wait_for(world.to_app.app(scope, messages.get, send), 60)
+        await reading[0]
+        if leaves:
+            assert sent == []
+        else:
+            assert sent[0]["status"] == 303
+            (checkpoint,) = world.to_engine.requests
+            assert json.loads(checkpoint.content)["event"]["data"]["body"] == "aGFsZiBlbmQ="
 
 
 Middleware = Callable[[Any, Any, Any], Awaitable[None]]

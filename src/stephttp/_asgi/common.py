@@ -1,60 +1,28 @@
-"""What both responders need: the types of ASGI, bodies that pass by, calling the application."""
+"""What both responders need: the types of ASGI, and calling the application."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from stephttp._client.endpoints import SDK
-from stephttp._context import RunScope, current_run, enter
+from stephttp._asgi.scope import LoopScope
+from stephttp._calls.common import MARK, own_error
+from stephttp._context import current_run, enter
 from stephttp._core.messages import Headers, Request, Response
-from stephttp.errors import Suspended
-
-logger = logging.getLogger("stephttp")
+from stephttp._hooks import drive
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-MARK = "stephttp.run_id"
-"""Key of a scope that passes through us."""
-
-PLAIN_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
-_SDK_HEADER = (b"x-inngest-sdk", SDK.encode())
-
-
-class Body:
-    """The chunks of a body that passes by, up to a limit; beyond it, nothing is kept."""
-
-    __slots__ = ("_chunks", "_limit", "complete", "overflown", "size")
-
-    def __init__(self, limit: int) -> None:
-        self._chunks: list[bytes] = []
-        self._limit = limit
-        self.size = 0
-        self.overflown = False
-        self.complete = False
-
-    def add(self, chunk: bytes, more: bool) -> None:
-        self.complete = not more
-        self.size += len(chunk)
-        if self.size > self._limit:
-            self.overflown = True
-            self._chunks.clear()
-        elif chunk:
-            self._chunks.append(chunk)
-
-    def join(self) -> bytes:
-        return b"".join(self._chunks)
+ASGIApp = Callable[..., Awaitable[None]]
+"""Called with scope, receive and send, for which every framework has types of its own."""
 
 
 async def call_app(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, run_scope: RunScope
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, run_scope: LoopScope
 ) -> BaseException | None:
     """Call the application as the current run.
 
@@ -71,6 +39,8 @@ async def call_app(
     token = enter(run_scope, request)
     error: BaseException | None = None
     try:
+        if run_scope.hooks is not None:
+            await drive(run_scope.hooks.open())
         await app(scope, receive, send)
     except BaseException as raised:
         error = raised
@@ -82,23 +52,8 @@ async def call_app(
         run.end()
         raise error or asyncio.CancelledError
     if run.suspended:
-        await run_scope.quiet()
-    run.end()
-    if not run.suspended:
-        return error
-    if error is not None and not _echoes_suspension(error):
-        logger.warning(
-            "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, and "
-            "will be raised again if it still applies then", run.run_id, exc_info=error,
-        )  # fmt: skip
-    return None
-
-
-def _echoes_suspension(error: BaseException) -> bool:
-    """Task groups wrap what ends their tasks, next to what they make of it themselves."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(_echoes_suspension(inner) for inner in error.exceptions)
-    return isinstance(error, asyncio.CancelledError | Suspended)
+        await run_scope.drive(run_scope.quiet())
+    return own_error(run_scope, error)
 
 
 def neutral(scope: Scope, body: bytes) -> Request:
@@ -114,11 +69,6 @@ def neutral(scope: Scope, body: bytes) -> Request:
         scheme=scope.get("scheme", "http"),
         body=body,
     )
-
-
-def marks(run_id: str) -> Headers:
-    """The two headers that every response of a durable application carries."""
-    return [(b"x-run-id", run_id.encode("latin-1")), _SDK_HEADER]
 
 
 async def reply_with(send: Send, reply: Response, own: Headers) -> None:

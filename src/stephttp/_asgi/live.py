@@ -1,32 +1,27 @@
-"""A request from outside: the sync phase of a run. What the handler sends goes out at once."""
+"""A request from outside, under ASGI. What the handler sends goes out at once."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from stephttp._asgi.common import (
-    PLAIN_TEXT,
     ASGIApp,
-    Body,
     Message,
     Receive,
     Scope,
     Send,
     call_app,
-    marks,
     neutral,
     reply_with,
 )
-from stephttp._client.endpoints import NEW_RUN
-from stephttp._client.idempotency import Claimed, claim, scope_of
-from stephttp._client.journal import Journal
-from stephttp._client.outbox import Item, Parcel
-from stephttp._context import RunScope
-from stephttp._core import replies
-from stephttp._core.codec import describe
-from stephttp._core.messages import Headers, Request, Response
-from stephttp.errors import CannotWaitError
+from stephttp._asgi.scope import LoopScope
+from stephttp._calls.common import marks
+from stephttp._calls.live import LiveCall
+from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import drive
 from stephttp.provider import Provider
 
 logger = logging.getLogger("stephttp")
@@ -34,180 +29,89 @@ logger = logging.getLogger("stephttp")
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Live:
+class Live(LiveCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = (
-        "_ahead",
-        "_answer",
-        "_app",
-        "_asked",
-        "_claiming",
-        "_ended",
-        "_headers",
-        "_journal",
-        "_keeps_answer",
-        "_keyed",
-        "_provider",
-        "_receive",
-        "_run",
-        "_run_scope",
-        "_scope",
-        "_send",
-        "_started",
-        "_status",
-        "_stored",
-    )
+    __slots__ = ("_ahead", "_app", "_gone", "_reading", "_receive", "_scope", "_send")
 
     def __init__(
         self, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        super().__init__(provider, scope["method"])
         self._app = app
-        self._provider = provider
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._run = provider.new_run()
-        self._asked = Body(provider.settings.max_body_bytes)
-        self._answer = Body(provider.settings.max_body_bytes)
-        self._status = 0
-        self._headers: Headers = []
         self._ahead: list[Message] = []
-        self._journal: Journal | None = None
-        self._keyed = self._ended = False
-        self._stored: Claimed | None = None
-        self._claiming: asyncio.Lock | None = None
-        self._keeps_answer = False
-        if scope["method"] == "HEAD":
-            self._run.cannot_wait = "the answer to HEAD has no body that could carry the result"
+        self._gone = False
+        self._reading = asyncio.Lock()
 
     async def respond(self) -> None:
+        """Call the application, and see to what comes of it."""
         run, provider = self._run, self._provider
-        self._run_scope = scope = RunScope(
-            run, provider.now_ns, checkpointing=provider.settings.checkpointing
-        )
-        scope.provider = provider
-        self._started = scope.started_ns
-        scope.claimer = self._claim_late
-        if provider.has_keys and not await self._claimed_at_once():
-            return
+        scope = LoopScope(run, provider.now_ns, checkpointing=provider.settings.checkpointing)
+        self._begin(scope)
+        if provider.has_keys:
+            if not await provider.drive(self._claim_at_once()):
+                return
+            if self._stored_answer is not None:
+                await reply_with(self._send, self._stored_answer, marks(self._answers_as))
+                return
         scope.on_first_step = self._first_step
         try:
             error = await call_app(
                 self._app, self._scope, self._recording_receive, self._out, scope
             )
-        except BaseException:
+        except BaseException as raised:
             if self._journal is not None:
                 self._journal.abandon()
+            if scope.hooks is not None:
+                await drive(scope.hooks.over(CallEnd(None, raised, False)))
             raise
-        self._ended = True
-        if self._stored is not None and run.suspended:
-            await self._reply_stored(self._stored)
-        elif run.suspended:
-            await self._suspend(scope)
-        elif run.used or self._journal is not None:
-            self._record(scope, error)
+        if run.suspended and self._stored_answer is None and not await self._drained():
+            if scope.hooks is not None:
+                await drive(scope.hooks.over(CallEnd(None, None, False)))
+            return
+        reply = self._conclude(error)
+        response = None if reply is None else await provider.drive(reply)
+        if response is not None:
+            await reply_with(self._send, response, marks(self._answers_as))
         if error is not None:
             raise error
 
-    def _first_step(self) -> None:
-        """A step is about to run: from now on there is something that could get lost."""
-        scope = self._run_scope
-        if scope.checkpointing.at_end_only or self._ended:
-            return
-        if self._journal is None:
-            self._journal = self._new_journal()
-        self._journal.mode = scope.checkpointing
-        scope.on_record = self._journal.note
-        self._journal.begin()
-
-    def _new_journal(self) -> Journal:
-        scope = self._run_scope
-        return self._provider.journal(
-            self._run, self._known_request, lambda: scope.fn_id, scope.checkpointing
-        )
-
-    def _known_request(self) -> Request | None:
-        """The request, once its body is complete."""
-        if not self._ended and (self._asked.overflown or not self._has_all()):
-            return None
-        return neutral(self._scope, self._asked.join())
+    def _request(self, body: bytes) -> Request:
+        return neutral(self._scope, body)
 
     def _has_all(self) -> bool:
         return self._asked.complete or _is_bodiless(self._scope)
 
-    async def _claimed_at_once(self) -> bool:
-        """Claim the key that the request itself carries, if it does; whether to go on."""
-        key = self._provider.idempotency_key(neutral(self._scope, b""))
-        if key is None:
-            return True
-        self._run_scope.claimer = None
-        if not await self._read_ahead():
-            return False
-        claimed = await self._claim(*key)
-        if claimed.answer is not None:
-            await self._reply_stored(claimed)
-        return claimed.answer is None
-
-    async def _claim_late(self, key: str) -> bool:
-        """Claim a key that the handler gave; whether its steps are to run."""
-        if self._claiming is None:
-            self._claiming = asyncio.Lock()
-        async with self._claiming:  # steps that run side by side ask together
-            if self._stored is None:
-                if self._run.cannot_wait is not None:
-                    raise CannotWaitError(
-                        f"the idempotency key comes too late, because {self._run.cannot_wait}; "
-                        "call stephttp.configure at the start of the handler"
-                    )
-                if not await self._read_ahead():
-                    raise asyncio.CancelledError
-                scope = scope_of(self._provider.settings.domain, self._run_scope.fn_id)
-                self._stored = await self._claim(key, scope)
-            return self._stored.answer is None
-
-    async def _claim(self, key: str, scope: str) -> Claimed:
-        provider, run_scope = self._provider, self._run_scope
-        if self._asked.overflown:
-            limit = provider.settings.max_body_bytes
-            return Claimed(False, replies.error_answer(
-                413, f"a request with an idempotency key may have a body of {limit} bytes"
-            ))  # fmt: skip
-        request = neutral(self._scope, self._asked.join())
-        lease = run_scope.checkpointing.lease_ms
-        flow = claim(provider.lifecycle, self._run, request, run_scope.fn_id, key, scope, lease)
-        claimed = await provider.drive(flow)
-        if claimed.held:
-            self._keyed = True
-            self._journal = self._new_journal()
-            self._journal.claimed()
-        return claimed
-
-    async def _read_ahead(self) -> bool:
-        """Read the rest of the body before the handler does; False if the caller left."""
+    async def _read_ahead(self, _: Any = None) -> bool:
         while not self._has_all():
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                return False
-            self._note(message)
-            if not self._asked.overflown:
-                self._ahead.append(message)
+            async with self._reading:
+                if self._gone:
+                    return False
+                if not self._has_all():
+                    message = await self._read()
+                    if not self._asked.overflown:
+                        self._ahead.append(message)
         return True
 
-    async def _reply_stored(self, claimed: Claimed) -> None:
-        assert claimed.answer is not None
-        await reply_with(self._send, claimed.answer, marks(claimed.run_id or self._run.run_id))
+    def _give_up(self) -> BaseException:
+        return asyncio.CancelledError()
 
     async def _recording_receive(self) -> Message:
-        if self._ahead:
-            return self._ahead.pop(0)
-        message = await self._receive()
-        self._note(message)
-        return message
+        # Quart and Django read in a task of their own, which goes on while we read what is left:
+        # one at a time, or the one would wait for ever for what the other got.
+        async with self._reading:
+            return self._ahead.pop(0) if self._ahead else await self._read()
 
-    def _note(self, message: Message) -> None:
+    async def _read(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.request":
             self._asked.add(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._gone = True
+        return message
 
     async def _out(self, message: Message) -> None:
         run = self._run
@@ -217,69 +121,29 @@ class Live:
             run.cannot_wait = "the response has begun"
             self._status = message["status"]
             self._headers = list(message.get("headers", ()))
+            hooks = self._run_scope.hooks
+            if hooks is not None:
+                head = Response(self._status, self._headers)
+                await drive(hooks.before_response(head))
+                self._status, self._headers = head.status, head.headers
+                message = {**message, "status": head.status}
             message = {**message, "headers": [*self._headers, *marks(run.run_id)]}
-            self._keeps_answer = run.used or self._keyed
-        elif message["type"] == "http.response.body" and self._keeps_answer:
+            self._keep_answer()
+        elif message["type"] == "http.response.body" and self._answer is not None:
             self._answer.add(message.get("body", b""), message.get("more_body", False))
         await self._send(message)
 
-    async def _suspend(self, scope: RunScope) -> None:
-        run = self._run
+    async def _drained(self) -> bool:
+        """Read what the handler left of the body; False if the caller left."""
         while not self._asked.complete:
-            if (await self._recording_receive())["type"] == "http.disconnect":
-                logger.info("stephttp: run %s: the caller left before its request was complete",
-                            run.run_id)  # fmt: skip
-                return
-        if self._asked.overflown:
-            limit = self._provider.settings.max_body_bytes
-            reply = replies.error_answer(
-                413, f"the request's body has {self._asked.size} bytes; a request that goes on in "
-                f"the background may have {limit}",
-            )  # fmt: skip
-        else:
-            request = neutral(self._scope, self._asked.join())
-            if self._journal is not None:
-                await self._journal.hand_over()
-            flow = self._provider.lifecycle.suspend(run, request, scope.fn_id, self._journal)
-            reply = await self._provider.drive(flow)
-        await reply_with(self._send, reply, marks(run.run_id))
-
-    def _record(self, scope: RunScope, error: BaseException | None) -> None:
-        provider = self._provider
-        response = Response(self._status or 500, self._headers, self._answer.join())
-        duration_ns = max(0, provider.now_ns() - self._started)
-        text = None if error is None else describe(error)
-        if self._run.opts.omit_response_body and not self._keyed:
-            response.body = b""
-        if self._journal is not None:
-            if self._keyed:
-                response = self._repeatable(response)
-            self._journal.finish(
-                provider.lifecycle.completed(
-                    response, duration_ns=duration_ns, error=text, exact=self._keyed
-                )
-            )
-            return
-        checkpoint = provider.lifecycle.finished(
-            self._run,
-            neutral(self._scope, self._asked.join()),
-            response,
-            fn_id=scope.fn_id,
-            duration_ns=duration_ns,
-            error=text,
-        )
-        provider.outbox.put(Item(Parcel(NEW_RUN, checkpoint)))
-
-    def _repeatable(self, response: Response) -> Response:
-        """What other requests with the same idempotency key get."""
-        if self._answer.overflown:
-            return replies.error_answer(
-                500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
-                "not kept",
-            )  # fmt: skip
-        if not self._status:  # the handler raised, and the server answers for it
-            return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
-        return response
+            async with self._reading:
+                if self._gone:
+                    logger.info("stephttp: run %s: the caller left before its request was complete",
+                                self._run.run_id)  # fmt: skip
+                    return False
+                if not self._asked.complete:
+                    await self._read()
+        return True
 
 
 def _is_bodiless(scope: Scope) -> bool:

@@ -1,36 +1,26 @@
-"""A call of the server: the handler goes on, and its response is the run's result."""
+"""A call of the server, under ASGI: the handler's response is the run's result."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from stephttp._asgi.common import (
-    PLAIN_TEXT,
     ASGIApp,
-    Body,
     Message,
     Receive,
     Scope,
     Send,
     call_app,
-    marks,
     neutral,
     reply_with,
 )
-from stephttp._client.endpoints import REQUEST_VERSION
-from stephttp._client.lifecycle import Resumed
-from stephttp._context import RunScope
-from stephttp._core import replies
-from stephttp._core.codec import describe
+from stephttp._asgi.scope import LoopScope
+from stephttp._calls.common import Body, marks
+from stephttp._calls.reentry import VERSION_HEADER, Reentry
 from stephttp._core.messages import Request, Response
-from stephttp.errors import APIError
+from stephttp._core.middleware import CallEnd
+from stephttp._core.run import Run
+from stephttp._hooks import drive
 from stephttp.provider import Provider
 
-MAX_RESULT_BYTES = 4 * 1024 * 1024
-"""The largest response body of a resumed handler; a server reads 8 MiB of JSON (PROTOCOL 10)."""
-
-_VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
 """Extensions by which a response's body would reach the server without passing us."""
 
@@ -46,117 +36,59 @@ async def reenter(
             return
         body.add(message.get("body", b""), message.get("more_body", False))
     request = neutral(scope, body.join())
-    run_id = request.header(b"x-run-id")
+    own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
+    reentry = Reentry(provider, request, body)
     error: BaseException | None = None
-    if body.overflown:
-        reply = replies.refused(413, f"the body has {body.size} bytes, which is too many")
-    elif (refusal := provider.lifecycle.verify(request)) is not None:
-        reply = refusal
-    else:
-        async with provider.reentry(run_id):
-            resumed = await provider.drive(provider.lifecycle.resume(request))
-            if isinstance(resumed, Response):
-                reply = resumed
-            else:
-                reply, error = await _Resumed(provider, resumed, request).answer(
-                    app, scope, receive
-                )
-    await reply_with(send, reply, [*marks(run_id), _VERSION_HEADER])
+    try:
+        opened = await provider.drive(reentry.open())
+        if isinstance(opened, Response):
+            reply = opened
+        else:
+            try:
+                error = await _go_on(reentry, opened, app, provider, scope, receive)
+            except BaseException as raised:
+                if reentry.hooks is not None:
+                    await drive(reentry.hooks.over(CallEnd(None, raised, False)))
+                raise
+            reply = await provider.drive(reentry.conclude(error))
+    finally:
+        reentry.close()
+    await reply_with(send, reply, own)
     if error is not None:
         raise error  # so that what watches over the application sees it as it does without us
 
 
-class _Resumed:
-    """One re-entry of a run that was found, with the request as its first caller sent it."""
+async def _go_on(
+    reentry: Reentry, run: Run, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive
+) -> BaseException | None:
+    """Run the handler. Returns what it raised."""
 
-    __slots__ = ("_body", "_flushing", "_provider", "_request", "_response", "_resumed", "_run")
-
-    def __init__(self, provider: Provider, resumed: Resumed, request: Request) -> None:
-        self._provider = provider
-        self._resumed = resumed
-        self._run = resumed.run
-        self._request = request
-        self._response = Response(500, list(PLAIN_TEXT))
-        self._body = Body(MAX_RESULT_BYTES)
-        self._flushing: asyncio.Task[APIError | None] | None = None
-
-    async def answer(
-        self, app: ASGIApp, scope: Scope, receive: Receive
-    ) -> tuple[Response, BaseException | None]:
-        """Run the handler. Returns the answer to the server, and what the handler raised."""
-        scope = self._restored(scope)
-        run_scope = RunScope(
-            self._run,
-            self._provider.now_ns,
-            self._flush_soon,
-            self._provider.settings.checkpointing,
-        )
-        run_scope.provider = self._provider
-        try:
-            replay = _Replay(self._request.body, receive)
-            error = await call_app(app, scope, replay, self._keep, run_scope)
-            if self._flushing is not None:
-                # What it could not store is back with the run; the answer may carry it.
-                await asyncio.wait({self._flushing})
-            reply = await self._provider.drive(self._conclude(error))
-        except APIError as problem:
-            return (
-                self._provider.lifecycle.unavailable(
-                    self._resumed.ours,
-                    f"run {self._run.run_id}: finished steps could not be stored",
-                    problem,
-                ),
-                None,
-            )
-        finally:
-            if self._flushing is not None:
-                self._flushing.cancel()
-        return reply, error
-
-    def _conclude(self, error: BaseException | None) -> Any:
-        response = self._response
-        if self._body.overflown:
-            response = replies.error_answer(
-                500, f"the response's body has {self._body.size} bytes; a resumed handler's may "
-                f"have {MAX_RESULT_BYTES}",
-            )  # fmt: skip
-        elif error is not None and not self._body.complete:
-            response = Response(500, list(PLAIN_TEXT))
-            response.body = b"Internal Server Error"
-        else:
-            response.body = self._body.join()
-        text = None if error is None else describe(error)
-        return self._provider.lifecycle.conclude(self._resumed, response, text, error)
-
-    async def _keep(self, message: Message) -> None:
-        if self._run.suspended:
+    async def keep(message: Message) -> None:
+        if run.suspended:
             return
         if message["type"] == "http.response.start":
-            self._run.cannot_wait = "the response has begun"
-            self._response = Response(message["status"], list(message.get("headers", ())))
+            run.cannot_wait = "the response has begun"
+            reentry.response = Response(message["status"], list(message.get("headers", ())))
         elif message["type"] == "http.response.body":
-            self._body.add(message.get("body", b""), message.get("more_body", False))
+            reentry.body.add(message.get("body", b""), message.get("more_body", False))
 
-    def _flush_soon(self) -> None:
-        if self._flushing is None or (self._flushing.done() and not self._flushing.result()):
-            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+    checkpointing = provider.settings.checkpointing
+    run_scope = LoopScope(run, provider.now_ns, reentry.flush_soon, checkpointing)
+    reentry.begin(run_scope)
+    request = reentry.request
+    replay = _Replay(request.body, receive)
+    return await call_app(app, _restored(scope, request), replay, keep, run_scope)
 
-    async def _flush(self) -> APIError | None:
-        try:
-            await self._provider.drive(self._provider.lifecycle.flush(self._run))
-        except APIError as problem:
-            return problem
-        return None
 
-    def _restored(self, scope: Scope) -> Scope:
-        extensions = scope.get("extensions") or {}
-        return {
-            **scope,
-            "headers": self._request.headers,
-            "client": self._request.client,
-            "scheme": self._request.scheme,
-            "extensions": {k: v for k, v in extensions.items() if k not in _BYPASSING},
-        }
+def _restored(scope: Scope, request: Request) -> Scope:
+    extensions = scope.get("extensions") or {}
+    return {
+        **scope,
+        "headers": request.headers,
+        "client": request.client,
+        "scheme": request.scheme,
+        "extensions": {k: v for k, v in extensions.items() if k not in _BYPASSING},
+    }
 
 
 class _Replay:

@@ -7,19 +7,21 @@ import inspect
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for_futures
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from stephttp._client.flow import Answer, Call, Invoke, Pause
+from stephttp._client.flow import Answer, Call, Invoke, Pause, Until
 from stephttp.errors import APIConnectionError, APITimeoutError
 
 if TYPE_CHECKING:
     import httpx2
 
 T = TypeVar("T")
-Flow = Generator[Call | Pause | Invoke, Any, T]
+Flow = Generator[Call | Pause | Invoke | Until, Any, T]
 
 TIMEOUT = 15.0
 """Seconds for one attempt; connecting alone gets a third of it."""
@@ -69,13 +71,9 @@ class AsyncDriver:
                     await self._pause(wanted.seconds)
                     wanted = next(flow)
                     continue
-                if isinstance(wanted, Invoke):
-                    value = wanted.function(wanted.argument)
-                    wanted = flow.send(await value if inspect.isawaitable(value) else value)
-                    continue
                 try:
-                    answer = await self._send(wanted)
-                except APIConnectionError as error:
+                    answer = await self._do(wanted)
+                except Exception as error:
                     wanted = flow.throw(error)
                 else:
                     wanted = flow.send(answer)
@@ -84,6 +82,14 @@ class AsyncDriver:
             return result
         finally:
             flow.close()
+
+    async def _do(self, wanted: Call | Invoke | Until) -> Any:
+        if isinstance(wanted, Call):
+            return await self._send(wanted)
+        if isinstance(wanted, Until):
+            return await settled(wanted.future, wanted.timeout)
+        value = wanted.function(wanted.argument)
+        return await value if inspect.isawaitable(value) else value
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncGenerator[Streamed]:
@@ -160,6 +166,10 @@ class SyncDriver:
         self._transport = transport
         self._pause = pause
         self._headers = dict(headers or {})
+        self.forget()
+
+    def forget(self) -> None:
+        """Make new connections, in a process that was forked: the open ones are its parent's."""
         self._lock = threading.Lock()
         self._made: httpx2.Client | None = None
 
@@ -172,15 +182,9 @@ class SyncDriver:
                     self._pause(wanted.seconds)
                     wanted = next(flow)
                     continue
-                if isinstance(wanted, Invoke):
-                    value = wanted.function(wanted.argument)
-                    wanted = flow.send(
-                        asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
-                    )
-                    continue
                 try:
-                    answer = self._send(wanted)
-                except APIConnectionError as error:
+                    answer = self._do(wanted)
+                except Exception as error:
                     wanted = flow.throw(error)
                 else:
                     wanted = flow.send(answer)
@@ -189,6 +193,14 @@ class SyncDriver:
             return result
         finally:
             flow.close()
+
+    def _do(self, wanted: Call | Invoke | Until) -> Any:
+        if isinstance(wanted, Call):
+            return self._send(wanted)
+        if isinstance(wanted, Until):
+            return bool(wait_for_futures((wanted.future,), wanted.timeout).done)
+        value = wanted.function(wanted.argument)
+        return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
 
     @contextmanager
     def stream(self, call: Call) -> Generator[Streamed]:
@@ -241,6 +253,44 @@ class SyncDriver:
         except httpx2.RequestError as error:
             raise _failed(call, self._base_url, error) from error
         return _answer(response)
+
+
+async def settled(future: Future[Any], timeout: float | None) -> bool:
+    """Wait for a future that another thread may settle, without cancelling it.
+
+    Args:
+        timeout: seconds; `None` waits for as long as it takes.
+
+    Returns:
+        Whether it has an outcome.
+    """
+    if not future.done():
+        done = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda _: _tell(done))
+        if timeout is None:
+            await done
+        else:
+            await asyncio.wait((done,), timeout=timeout)
+    return future.done()
+
+
+def _tell(waiter: asyncio.Future[None]) -> None:
+    """Called in any thread."""
+    loop = waiter.get_loop()
+    try:
+        at_home = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        at_home = False
+    if at_home:
+        _set(waiter)
+    else:
+        with suppress(RuntimeError):  # its loop may be closed
+            loop.call_soon_threadsafe(_set, waiter)
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def _awaited(value: Awaitable[T]) -> T:

@@ -36,7 +36,7 @@ JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
 _ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
 
 
-class NewAPIRunData(Struct):
+class NewAPIRunData(Struct, gc=False):
     """The request that started a run, as the data of its event."""
 
     domain: str
@@ -59,7 +59,7 @@ class IdempotencyClaim(Struct):
     """Digest of the request."""
 
 
-class RunEvent(Struct):
+class RunEvent(Struct, gc=False):
     """The synthetic event behind a run."""
 
     data: NewAPIRunData
@@ -68,7 +68,7 @@ class RunEvent(Struct):
     name: str = EVENT_NAME
 
 
-class CheckpointNewRunRequest(Struct, omit_defaults=True):
+class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     """The first checkpoint of a run."""
 
     run_id: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -70,6 +71,18 @@ class Invoke:
 
     function: Callable[..., Any]
     argument: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Wait until `future` has an outcome, whatever it is; send whether it has.
+
+    Its outcome may come from another thread.
+    """
+
+    future: Future[Any]
+    timeout: float | None = None
+    """Seconds; `None` waits for as long as it takes."""
 
 
 class _Bearers(list[str]):

@@ -52,7 +52,7 @@ def scope_of(domain: str, fn_id: str, authorization: str = "") -> str:
 
 
 def claim(
-    lifecycle: Lifecycle, run: Run, request: Request, fn_id: str, key: str, scope: str, lease: int
+    lifecycle: Lifecycle, run: Run, request: Request, key: str, scope: str, lease: int
 ) -> Flow[Claimed]:
     """Claim `key` for `run`, whose handler has not run a step yet.
 
@@ -72,7 +72,7 @@ def claim(
             return Claimed(False)
         wish = IdempotencyClaim(scope, key, _digest(request))
         ops = [lifecycle.remember(run, request)]
-        body = lifecycle.first_checkpoint(run, request, fn_id, ops, lease, wish)
+        body = lifecycle.first_checkpoint(run, request, ops, lease, wish)
         taken = endpoints.read_new_run((yield from send(endpoints.post_new_run(body), keys, rng)))
         if taken.run_id == run.run_id:
             return Claimed(True)

@@ -10,16 +10,18 @@ checkpoints go out, without it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import Protocol
 
 from msgspec import Raw
 
 from stephttp._client import endpoints
+from stephttp._client.background import Timer
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Until
 from stephttp._client.leases import Leases
 from stephttp._client.lifecycle import Lifecycle
 from stephttp._client.outbox import Item, Outbox, Parcel
@@ -35,19 +37,12 @@ HAND_OVER_TIMEOUT = 10.0
 """Seconds that a run which goes async waits for a plain server to take its opening."""
 
 
-class Timer(Protocol):
-    """What `loop.call_later` returns."""
-
-    def cancel(self) -> None: ...
-
-
 class Journal(Item):
-    """One run's checkpoints. All methods are called on the event loop.
+    """One run's checkpoints. Thread-safe: the handler and the outbox may be in different threads.
 
     Args:
         run: whose.
         request: what began it, or `None` while its body is not complete: then nothing is sent.
-        fn_id: the endpoint's id.
         mode: when to send.
         later: calls something after so many seconds.
     """
@@ -56,11 +51,11 @@ class Journal(Item):
         "_abandoned",
         "_closed",
         "_final",
-        "_fn_id",
         "_later",
         "_leased",
         "_leases",
         "_lifecycle",
+        "_lock",
         "_outbox",
         "_request",
         "_run",
@@ -76,7 +71,6 @@ class Journal(Item):
         self,
         run: Run,
         request: Callable[[], Request | None],
-        fn_id: Callable[[], str],
         mode: Checkpointing,
         *,
         lifecycle: Lifecycle,
@@ -85,9 +79,9 @@ class Journal(Item):
         later: Callable[[float, Callable[[], None]], Timer],
     ) -> None:
         super().__init__()
+        self._lock = threading.RLock()  # taken before the outbox's own, never after it
         self._run = run
         self._request = request
-        self._fn_id = fn_id
         self.mode = mode
         self._lifecycle = lifecycle
         self._outbox = outbox
@@ -99,7 +93,7 @@ class Journal(Item):
         self._leased = False
         self._closed = False
         self._abandoned = False
-        self._settled: asyncio.Future[None] | None = None
+        self._settled: Future[None] | None = None
         self.opened = False
         """Whether the server has the run."""
         self.token = ""
@@ -117,49 +111,55 @@ class Journal(Item):
 
     def begin(self) -> None:
         """The first step begins."""
-        if self.mode.buffered_steps == 1:
-            self._post()
-        self.note()
+        with self._lock:
+            if self.mode.buffered_steps == 1:
+                self._post()
+            self.note()
 
     def note(self) -> None:
         """A step may have ended."""
-        count = self._run.finished_count
-        if self.mode.buffered_steps is not None and count >= self.mode.buffered_steps:
-            self._post()
-        elif count and self.mode.max_interval is not None and self._timer is None:
-            seconds = self.mode.max_interval / timedelta(seconds=1)
-            self._timer = self._later(seconds, self._post)
+        with self._lock:
+            count = self._run.finished_count
+            if self.mode.buffered_steps is not None and count >= self.mode.buffered_steps:
+                self._post()
+            elif count and self.mode.max_interval is not None and self._timer is None:
+                seconds = self.mode.max_interval / timedelta(seconds=1)
+                self._timer = self._later(seconds, self._post)
 
     def claimed(self) -> None:
         """The run was opened in the foreground, with a lease."""
-        self.opened = True
-        self._hold()
+        with self._lock:
+            self.opened = True
+            self._hold()
 
     def finish(self, complete: Op) -> None:
         """The request has been answered; `complete` says how."""
-        self._final = complete
-        self._post()
-        if not self.held:  # no room in the outbox
-            self.abandon()
+        with self._lock:
+            self._final = complete
+            self._post()
+            if not self.held:  # no room in the outbox
+                self.abandon()
 
     def abandon(self) -> None:
         """Nobody goes on with the run here: send what there is, and let the lease run out."""
-        self._abandoned = True
-        self._leases.release(self._run.run_id)
-        if self._final is None and self.opened and self._run.finished_count:
-            self._post()
-        self._stop_timer()
+        with self._lock:
+            self._abandoned = True
+            self._leases.release(self._run.run_id)
+            if self._final is None and self.opened and self._run.finished_count:
+                self._post()
+            self._stop_timer()
 
-    async def hand_over(self) -> None:
+    def hand_over(self) -> Flow[None]:
         """The run goes async by a call in the foreground, which says all from here on."""
-        self._closed = True
-        self._stop_timer()
-        self._leases.release(self._run.run_id)
-        # A plain server takes an opening once only, so its fate has to be known.
-        if self._parcel is not None and self.held and self.lease_ms is None:
-            self._settled = asyncio.get_running_loop().create_future()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._settled, HAND_OVER_TIMEOUT)
+        with self._lock:
+            self._closed = True
+            self._stop_timer()
+            self._leases.release(self._run.run_id)
+            # A plain server takes an opening once only, so its fate has to be known.
+            if self._parcel is not None and self.held and self.lease_ms is None:
+                self._settled = Future()
+        if self._settled is not None:
+            yield Until(self._settled, HAND_OVER_TIMEOUT)
 
     def size(self) -> int:
         ops = [*self._sending, *([self._final] if self._final else [])]
@@ -168,31 +168,33 @@ class Journal(Item):
         return 512 + size + self._run.finished_bytes + (len(request.body) if request else 0)
 
     def take(self) -> Parcel | None:
-        if self._parcel is None and not self._closed:
-            self._parcel = self._write()
-        return self._parcel
+        with self._lock:
+            if self._parcel is None and not self._closed:
+                self._parcel = self._write()
+            return self._parcel
 
     def answered(self, body: bytes) -> None:
         if (not self.opened and not self._closed) or self._settled is not None:
             self.token = endpoints.read_token(body) or self.token
 
     def delivered(self, error: APIError | None) -> bool:
-        self._parcel, self._sending = None, []
-        if error is None:
-            self.opened = True
-        elif isinstance(error, APIStatusError) and error.status in _LOST:
-            self.lost()
-        else:
-            super().delivered(error)
-            self._closed = True
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_result(None)
-        if self._closed:
-            self._leases.release(self._run.run_id)
-            return False
-        if self._final is None and self._leased and not self._abandoned:
-            self._hold()
-        return self._has_news()
+        with self._lock:
+            self._parcel, self._sending = None, []
+            if error is None:
+                self.opened = True
+            elif isinstance(error, APIStatusError) and error.status in _LOST:
+                self.lost()
+            else:
+                super().delivered(error)
+                self._closed = True
+            if self._settled is not None and not self._settled.done():
+                self._settled.set_result(None)
+            if self._closed:
+                self._leases.release(self._run.run_id)
+                return False
+            if self._final is None and self._leased and not self._abandoned:
+                self._hold()
+            return self._has_news()
 
     def lost(self) -> None:
         """Another process has taken the run over. May be called in any thread."""
@@ -217,6 +219,8 @@ class Journal(Item):
             run.put_back(self._sending[len(now) :])
             self._sending, final = now, None
         ops = self._sending if final is None else [*self._sending, final]
+        if not ops and request is None and (lease is None or self._leased):
+            return None  # all was said already
         if final is not None:
             self._closed = True
             self._leases.release(run.run_id)
@@ -229,7 +233,7 @@ class Journal(Item):
             self._leased = lease is not None
         else:
             lease = None  # a run that has ended already
-        body = self._lifecycle.first_checkpoint(run, request, self._fn_id(), ops, lease)
+        body = self._lifecycle.first_checkpoint(run, request, ops, lease)
         return Parcel(endpoints.NEW_RUN, body)
 
     def _has_news(self) -> bool:
@@ -241,9 +245,10 @@ class Journal(Item):
         return buffered is not None and self._run.finished_count >= buffered
 
     def _post(self) -> None:
-        self._stop_timer()
-        if not self._closed and (self._final is not None or self._request() is not None):
-            self._outbox.put(self)
+        with self._lock:
+            self._stop_timer()
+            if not self._closed and (self._final is not None or self._request() is not None):
+                self._outbox.put(self)
 
     def _hold(self) -> None:
         self._leased = True

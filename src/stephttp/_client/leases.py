@@ -39,6 +39,10 @@ class Leases:
 
     def __init__(self, renew: Renew | None) -> None:
         self._renew = renew
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, in a process that was forked: its runs are its parent's."""
         self._changed = threading.Condition()
         self._held: dict[str, _Lease] = {}
         self._due = 0.0
@@ -58,8 +62,7 @@ class Leases:
             if self._renew is None:
                 return
             due = time.monotonic() + length_ms / 3000
-            # After a fork the thread is not alive in the child.
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None:
                 self._due = due
                 self._thread = threading.Thread(
                     target=self._work, args=(self._renew,), name="stephttp-leases", daemon=True

@@ -95,6 +95,10 @@ class Resumed:
     raw_allowed: bool
     """Whether the server reads `raw` in a result (DESIGN 3.8)."""
     started_ns: int
+    request_id: str = ""
+    """The server's id of this call."""
+    ended: bool = False
+    """Whether the answer ends the run."""
 
     @property
     def attempt(self) -> int:
@@ -116,7 +120,6 @@ class Lifecycle:
         self,
         run: Run,
         request: Request,
-        fn_id: str,
         ops: list[Op],
         lease: int | None = None,
         claim: IdempotencyClaim | None = None,
@@ -128,7 +131,7 @@ class Lifecycle:
                 domain=origin_of(request, self.settings),
                 method=request.method,
                 path=request.path,
-                fn=run.opts.id or fn_id,
+                fn=run.opts.id,
                 ip=caller_of(request, self.settings),
                 content_type=request.header(b"content-type"),
                 query_params=request.query,
@@ -171,6 +174,7 @@ class Lifecycle:
             keep_open=self.settings.dev,
             hidden_body=request.body if hides and request.body else None,
             failing=[op.id for op in ops if op.op is OpCode.STEP_ERROR],
+            carried=run.carried,
         )
         return Op(
             OpCode.STEP_RUN,
@@ -193,14 +197,13 @@ class Lifecycle:
         request: Request,
         response: Response,
         *,
-        fn_id: str,
         duration_ns: int,
         error: str | None,
     ) -> bytes:
         """A run that ended without waiting, as one checkpoint for the background."""
         ops = run.take_ops()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
-        checkpoint = self.first_checkpoint(run, request, fn_id, [*ops, complete])
+        checkpoint = self.first_checkpoint(run, request, [*ops, complete])
         if len(checkpoint) <= endpoints.MAX_CHECKPOINT_BYTES:
             return checkpoint
         logger.warning(
@@ -211,7 +214,7 @@ class Lifecycle:
         for op in ops:
             op.data = msgspec.UNSET
         complete = self.completed(response, duration_ns=duration_ns, error=error)
-        return self.first_checkpoint(run, request, fn_id, [*ops, complete])
+        return self.first_checkpoint(run, request, [*ops, complete])
 
     def completed(
         self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
@@ -221,12 +224,8 @@ class Lifecycle:
         Args:
             exact: others will get this answer as well, from our engine.
         """
-        if not exact:
-            # Of a body that is not text only the record is poorer.
-            body = response.body.decode(errors="replace").encode()
-            response = Response(response.status, response.headers, body)
         return replies.run_complete(
-            response, duration_ns=duration_ns, error=error, raw_allowed=exact
+            response, duration_ns=duration_ns, error=error, raw_allowed=exact, lossy=not exact
         )
 
     def deliver(
@@ -251,13 +250,13 @@ class Lifecycle:
         answer = yield from send(endpoints.post_renewal(run_ids, lease), self.keys, self.rng)
         return endpoints.read_renewal(answer)
 
-    def suspend(
-        self, run: Run, request: Request, fn_id: str, journal: Journal | None = None
-    ) -> Flow[Response]:
+    def suspend(self, run: Run, request: Request, journal: Journal | None = None) -> Flow[Response]:
         """Hand a run that must wait to the server, and say what its caller gets."""
         if not request.path.startswith("/"):
             # A server appends the path to the origin, which must not become another one by that.
             return replies.error_answer(400, "a request that must wait needs a path")
+        if journal is not None:
+            yield from journal.hand_over()
         ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
         if self._cannot_hide_body(run, request):
             logger.error(
@@ -273,13 +272,13 @@ class Lifecycle:
         token = journal.token if journal else ""
         try:
             if journal is None or not journal.opened or lease is not None:
-                checkpoint = self.first_checkpoint(run, request, fn_id, [remember, *ops], lease)
+                checkpoint = self.first_checkpoint(run, request, [remember, *ops], lease)
                 later = []
                 if len(checkpoint) > endpoints.MAX_CHECKPOINT_BYTES:
-                    smallest = len(self.first_checkpoint(run, request, fn_id, [remember]))
+                    smallest = len(self.first_checkpoint(run, request, [remember]))
                     now, *later = endpoints.portions(ops, already=smallest)
                     first = [remember, *now]
-                    checkpoint = self.first_checkpoint(run, request, fn_id, first, lease)
+                    checkpoint = self.first_checkpoint(run, request, first, lease)
                 call = endpoints.post_new_run(checkpoint)
                 answer = yield from send(call, self.keys, self.rng)
                 token = endpoints.read_new_run(answer).token
@@ -345,6 +344,7 @@ class Lifecycle:
         `request` is changed into what the original caller sent.
         """
         run_id = request.header(b"x-run-id")
+        request_id = request.header(b"x-request-id")
         ours = bool(request.header(_ATTEMPT))
         try:
             answer = yield from send(endpoints.get_actions(run_id), self.keys, self.rng)
@@ -375,12 +375,14 @@ class Lifecycle:
         run.attempt = 0 if "step-retries" in features else point.attempt
         if stored is not None:
             capsule.restore(request, kept)
+            run.carried = kept.carried
         return Resumed(
             run,
             point,
             ours=ours,
             raw_allowed="raw-response" in features,
             started_ns=self.now_ns(),
+            request_id=request_id,
         )
 
     def unavailable(self, ours: bool, what: str, error: APIError) -> Response:
@@ -451,8 +453,9 @@ class Lifecycle:
         run = resumed.run
         if run.suspended:
             return (yield from self._next_steps(resumed))
-        again = response.status >= 500 and resumed.attempt < run.retries
-        again = again and not isinstance(raised, NonRetriableError)
+        # Only the handler says how many retries there are; our engine was told before.
+        again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
+        again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
         later = codec.retry_after(raised, self.now_ns()) if again else None
         try:
             yield from self.flush(run)
@@ -482,6 +485,7 @@ class Lifecycle:
                 f"at most {endpoints.MAX_ANSWER_BYTES} can be delivered"
             )
             reply = result(replies.error_answer(500, message))
+        resumed.ended = not again
         return reply
 
     def _next_steps(self, resumed: Resumed) -> Flow[Response]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from stephttp._core.messages import Request
@@ -21,8 +22,14 @@ def origin_of(request: Request, settings: Settings) -> str:
     if _from_proxy(request, settings.trusted_proxies):
         scheme = _last(request.header(b"x-forwarded-proto")).lower() or scheme
         host = _last(request.header(b"x-forwarded-host")) or host
+    return _origin(scheme, host) or settings.domain
+
+
+@lru_cache(maxsize=256)
+def _origin(scheme: str, host: str) -> str:
+    """Empty if it would be none."""
     if scheme not in ("http", "https") or not _HOST.fullmatch(host):
-        return settings.domain
+        return ""
     return f"{scheme}://{host}"
 
 
@@ -56,6 +63,8 @@ def _is_address(text: str) -> bool:
 
 
 def _trusted(text: str, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
+    if not proxies:
+        return False
     try:
         address = ip_address(text)
     except ValueError:

@@ -3,21 +3,26 @@
 Nothing on a request's path waits for it. While the server is away, what was accepted is kept and
 tried again; when the box is full, new runs are refused, and that is logged with their number.
 
-A server that takes batches gets them from one task, one after the other: what piles up while one
-is under way is the next. A server that does not is sent single items by a few tasks. What one item
-has to say (a run that still goes on may have news) is sent in its order, because an item is in one
-place only: in the queue, or in the hands of a task.
+The work is a flow, so that it is done by tasks of an event loop or by threads alike. A server that
+takes batches gets them from one worker, one after the other: what piles up while one is under way
+is the next. A server that does not is sent single items by a few workers. What one item has to say
+(a run that still goes on may have news) is sent in its order, because an item is in one place
+only: in the queue, or in the hands of a worker.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for_futures
+from typing import NamedTuple
 
+from stephttp._client.background import Job
+from stephttp._client.drivers import Flow, settled
+from stephttp._client.flow import Pause
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
@@ -25,7 +30,7 @@ logger = logging.getLogger("stephttp")
 MAX_ITEMS = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 WORKERS = 4
-"""Tasks for a server that takes no batches."""
+"""Workers for a server that takes no batches."""
 BATCH_ITEMS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 """A server reads no more of a request (PROTOCOL 10)."""
@@ -35,8 +40,7 @@ AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """An encoded checkpoint, and where it goes when it goes alone."""
 
     path: str
@@ -44,15 +48,20 @@ class Parcel:
 
 
 class Item:
-    """Something to be delivered: here a run that has ended, encoded."""
+    """Something to be delivered: here a run that has ended, encoded.
 
-    __slots__ = ("_parcel", "accounted", "held")
+    The outbox calls its methods in any thread, and none of them while it holds its own lock.
+    """
+
+    __slots__ = ("_parcel", "accounted", "held", "news")
 
     def __init__(self, parcel: Parcel | None = None) -> None:
         self._parcel = parcel
         self.held = False
         """Whether the outbox has it, in its queue or under way."""
         self.accounted = 0
+        self.news = False
+        """Whether it was put again since it was last asked what is to be sent."""
 
     def size(self) -> int:
         """Bytes that it keeps, roughly."""
@@ -72,39 +81,45 @@ class Item:
         return False
 
 
-Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Awaitable[Sequence[APIError | None]]]
+Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Flow[Sequence[APIError | None]]]
+Start = Callable[[Flow[None], str], Job[None]]
 
 
 class Outbox:
-    """A bounded queue and the tasks that empty it.
+    """A bounded queue and the workers that empty it. Thread-safe.
 
     Args:
-        deliver: sends some items and returns what became of each (`None`: taken); raises
-            `APIError` when none could be sent.
+        deliver: a flow that sends some items and returns what became of each (`None`: taken);
+            raises `APIError` when none could be sent.
+        start: has a flow carried out in the background.
         batches: whether the server takes more than one at a time; `None` while that is not known.
-        pause: how to wait for so many seconds.
     """
 
     def __init__(
         self,
         deliver: Delivery,
+        start: Start,
         *,
         batches: Callable[[], bool | None] = lambda: False,
         max_items: int = MAX_ITEMS,
         max_bytes: int = MAX_BYTES,
-        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         self._deliver = deliver
+        self._start = start
         self._batches = batches
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._pause = pause
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, in a process that was forked: what was in the box is its parent's."""
+        self._lock = threading.Lock()
         self._queue: deque[Item] = deque()
         self._bytes = 0
         self._open = 0
         self._alone = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._workers: dict[object, Job[None]] = {}
+        self._drained: Future[None] | None = None
         self._refused = 0
         self._away = False
 
@@ -114,30 +129,35 @@ class Outbox:
         return self._open
 
     def put(self, item: Item) -> bool:
-        """Accept `item`, or the news of one that is here already. Must be called on an event loop.
+        """Accept `item`, or the news of one that is here already.
 
         Returns:
             Whether there was room for it.
         """
         size = item.size()
-        if item.held:
-            self._bytes += size - item.accounted
-            item.accounted = size
-            return True
-        if self._open >= self._max_items or self._bytes + size > self._max_bytes:
-            self._refused += 1
-            if self._refused.bit_count() == 1:  # 1, 2, 4, 8, …: a flood of losses is few lines
-                logger.warning(
-                    "stephttp: the outbox is full (%d runs, %d bytes); %d finished runs were not "
-                    "recorded so far", self._open, self._bytes, self._refused,
-                )  # fmt: skip
-            return False
-        self._open += 1
-        self._bytes += size
-        item.held, item.accounted = True, size
-        self._queue.append(item)
-        self._start_worker()
-        return True
+        with self._lock:
+            if item.held:
+                self._bytes += size - item.accounted
+                item.accounted, item.news = size, True
+                return True
+            if self._open >= self._max_items or self._bytes + size > self._max_bytes:
+                self._refused += 1
+                refused, count, held = self._refused, self._open, self._bytes
+            else:
+                self._open += 1
+                self._bytes += size
+                item.held, item.accounted = True, size
+                self._queue.append(item)
+                refused = count = held = 0
+        if not refused:
+            self._start_worker()
+        elif refused.bit_count() == 1:  # 1, 2, 4, 8, …: a flood of losses is few lines
+            logger.warning(
+                "stephttp: the outbox is full (%d runs, %d bytes); %d finished runs were not "
+                "recorded so far", count, held, refused,
+                extra={"outbox_depth": count, "outbox_bytes": held, "outbox_dropped": refused},
+            )  # fmt: skip
+        return not refused
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until all that was accepted is delivered.
@@ -148,54 +168,62 @@ class Outbox:
         Returns:
             True when everything is delivered, False at the timeout.
         """
+        return await settled(self._emptied(), timeout)
+
+    def wait_sync(self, timeout: float | None = None) -> bool:
+        """The same while this thread waits."""
+        return bool(wait_for_futures((self._emptied(),), timeout).done)
+
+    def _emptied(self) -> Future[None]:
+        """Done when nothing is in the box."""
         if self._queue:
             self._start_worker()
-        if not self._open:
-            return True
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            async with asyncio.timeout(timeout):
-                await waiter
-        except TimeoutError:
-            return False
-        finally:
-            self._waiters.discard(waiter)
-        return True
+        with self._lock:
+            emptied = self._drained or Future()
+            if self._open:
+                self._drained = emptied
+            else:
+                emptied.set_result(None)
+            return emptied
 
     def _start_worker(self) -> None:
-        loop = asyncio.get_running_loop()
-        # Tasks of a loop that was closed before they ended never will.
-        self._tasks = {
-            task for task in self._tasks if not (task.done() or task.get_loop().is_closed())
-        }
-        # As long as nothing is known of the server one asks, and the others learn from it.
-        if len(self._tasks) < (WORKERS if self._batches() is False else 1):
-            self._tasks.add(loop.create_task(self._work(), name="stephttp-outbox"))
+        with self._lock:
+            # As long as nothing is known of the server one asks, and the others learn from it.
+            limit = WORKERS if self._batches() is False else 1
+            if len(self._workers) >= limit:
+                # Those of a loop that has ended never will.
+                self._workers = {name: job for name, job in self._workers.items() if job.alive()}
+            if len(self._workers) < limit:
+                name = object()
+                self._workers[name] = self._start(self._work(name), "stephttp-outbox")
 
-    async def _work(self) -> None:
-        while self._queue:
+    def _work(self, name: object) -> Flow[None]:
+        while self._goes_on(name):
             if self._batches() and not self._alone and len(self._queue) < BATCH_ITEMS:
-                await self._pause(LINGER)
+                yield Pause(LINGER)
             batch = self._next()
             if not batch:
                 continue
             try:
-                results = await self._deliver(batch)
+                results = yield from self._deliver(batch)
             except APIError as error:
                 results = self._failed(batch, error)
             except Exception as error:
                 logger.exception("stephttp: finished runs could not be delivered and are dropped")
                 results = [APIStatusError(f"not sent: {error}", 400)] * len(batch)
             except BaseException:
-                self._queue.extendleft(item for item, _ in reversed(batch))
+                with self._lock:
+                    self._queue.extendleft(item for item, _ in reversed(batch))
                 raise
             if not self._settle(batch, results):
-                await self._pause(AWAY_PAUSE)
-        if not self._open:
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                yield Pause(AWAY_PAUSE)
+
+    def _goes_on(self, name: object) -> bool:
+        """Whether a worker has work. If not it has ended: the next item starts another."""
+        with self._lock:
+            if not self._queue:
+                self._workers.pop(name, None)
+            return bool(self._queue)
 
     def _next(self) -> list[tuple[Item, Parcel]]:
         """What the next request carries."""
@@ -203,15 +231,20 @@ class Outbox:
         self._alone = max(0, self._alone - 1)
         batch: list[tuple[Item, Parcel]] = []
         size = 2  # the brackets; each item adds a comma
-        while self._queue and len(batch) < limit:
-            item = self._queue.popleft()
+        while len(batch) < limit:
+            with self._lock:
+                if not self._queue:
+                    break
+                item = self._queue.popleft()
+                item.news = False
             parcel = item.take()
             if parcel is None:
-                self._drop(item)
+                self._done_with(item, more=False)
                 continue
             size += len(parcel.body) + 1
             if batch and size > BATCH_BYTES:
-                self._queue.appendleft(item)
+                with self._lock:
+                    self._queue.appendleft(item)
                 break
             batch.append((item, parcel))
         return batch
@@ -233,23 +266,35 @@ class Outbox:
         for (item, _), error in zip(batch, results, strict=True):
             if error is not None and not _refused_for_good(error):
                 again.append(item)
-            elif item.delivered(error):
-                self._queue.append(item)
             else:
-                self._drop(item)
-        self._queue.extendleft(reversed(again))
+                self._done_with(item, more=item.delivered(error))
+        with self._lock:
+            self._queue.extendleft(reversed(again))
         if len(again) < len(batch) or self._alone:
             self._away = False
             return True
         level = logging.INFO if self._away else logging.WARNING
         self._away = True
-        logger.log(level, "stephttp: %d finished runs wait: %s", self._open, results[0])
+        logger.log(
+            level, "stephttp: %d finished runs wait: %s", self._open, results[0],
+            extra={"outbox_depth": self._open, "outbox_bytes": self._bytes},
+        )  # fmt: skip
         return False
 
-    def _drop(self, item: Item) -> None:
-        self._open -= 1
-        self._bytes -= item.accounted
-        item.held, item.accounted = False, 0
+    def _done_with(self, item: Item, more: bool) -> None:
+        """Let go of an item, unless it has more to say."""
+        with self._lock:
+            if more or item.news:
+                self._queue.append(item)
+                return
+            self._open -= 1
+            self._bytes -= item.accounted
+            item.held, item.accounted = False, 0
+            emptied = None
+            if not self._open:
+                emptied, self._drained = self._drained, None
+        if emptied is not None:
+            emptied.set_result(None)
 
 
 def _refused_for_good(error: APIError) -> bool:

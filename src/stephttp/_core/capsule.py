@@ -7,7 +7,7 @@ the re-entry. What gives access to something is sealed (encrypted); how is an ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -18,6 +18,7 @@ DEFAULT_HEADERS = frozenset(
         b"accept",
         b"accept-language",
         b"authorization",
+        b"baggage",
         b"content-encoding",
         b"content-language",
         b"content-type",
@@ -90,6 +91,8 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     """Hashes of the steps that had failed when the run went async (PROTOCOL 6.4)."""
     run_id: str | None = None
     """The run that it was sealed for, if that is another: the engine repeats its request."""
+    carried: dict[str, str] = {}
+    """What middleware keeps with the run."""
 
 
 _decoder = msgspec.json.Decoder(Capsule)
@@ -110,6 +113,7 @@ def pack(
     keep_open: bool = False,
     hidden_body: bytes | None = None,
     failing: Sequence[str] = (),
+    carried: Mapping[str, str] | None = None,
 ) -> Capsule:
     """Keep what is allowed of `request`.
 
@@ -119,6 +123,7 @@ def pack(
         keep_open: or stored as they are.
         hidden_body: a body that is kept with the secrets.
         failing: steps that had failed.
+        carried: what middleware keeps with the run.
     """
     public: list[tuple[str, str]] = []
     secrets = Secrets(body=hidden_body)
@@ -127,6 +132,8 @@ def pack(
             pair = name.decode("latin-1"), value.decode("latin-1")
             (secrets.headers if is_secret(name) else public).append(pair)
     capsule = Capsule(public, request.client, request.scheme, failing=list(failing))
+    if carried:
+        capsule.carried = dict(carried)
     if secrets.headers or secrets.body is not None:
         if seal is not None:
             capsule.sealed = seal(_encode(secrets))

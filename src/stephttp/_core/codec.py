@@ -122,6 +122,11 @@ def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> An
         ) from error
 
 
+def plain(raw: bytes | msgspec.Raw) -> Any:
+    """JSON as plain values: `dict`, `list`, `str`, `int`, `float`, `bool`, `None`."""
+    return _plain_decoder.decode(raw)
+
+
 def return_annotation(handler: Callable[..., Any]) -> Any:
     """What `handler` says it returns; `Any` when it does not say, or not in a usable way."""
     while isinstance(handler, partial):
@@ -137,12 +142,21 @@ def return_annotation(handler: Callable[..., Any]) -> Any:
     annotation = annotations["return"]
     if isinstance(annotation, str):
         annotation = _resolve(function, annotation)
+    try:
+        return _usable(annotation)
+    except TypeError:  # unhashable
+        return Any
+
+
+@lru_cache(maxsize=1024)
+def _usable(annotation: Any) -> Any:
+    """What an annotation says of the result; `Any` for a type that has no JSON form."""
     origin = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Awaitable):
         annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
     try:
         _decoder(annotation)
-    except TypeError:  # unhashable, or a type that has no JSON form
+    except TypeError:
         return Any
     return annotation
 

@@ -1,6 +1,7 @@
 """Step opcodes (PROTOCOL 5.1, 5.2): one definition for what we send and what we accept.
 
 `data` stays raw JSON on both sides: a step's result is encoded once, by the process that ran it.
+Nothing here can be part of a reference cycle, so the garbage collector is not told of it.
 Unknown keys are ignored, as the real server does; JS sends a dozen.
 """
 
@@ -51,7 +52,7 @@ SYNC_OPS = frozenset(
 COMPLETING_OPS = frozenset({OpCode.RUN_COMPLETE, OpCode.SYNC_RUN_COMPLETE})
 
 
-class ErrorInfo(Struct, omit_defaults=True, rename={"no_retry": "noRetry"}):
+class ErrorInfo(Struct, omit_defaults=True, gc=False, rename={"no_retry": "noRetry"}):
     """A failed step's error. JS sends `{}` for a handler's error, so nothing is required."""
 
     name: str = ""
@@ -62,21 +63,21 @@ class ErrorInfo(Struct, omit_defaults=True, rename={"no_retry": "noRetry"}):
     cause: Raw | UnsetType = UNSET
 
 
-class Timing(Struct):
+class Timing(Struct, gc=False):
     """Start (nanoseconds since the epoch) and duration (nanoseconds)."""
 
     a: int | float = 0
     b: int | float = 0
 
 
-class Userland(Struct, omit_defaults=True):
+class Userland(Struct, omit_defaults=True, gc=False):
     """The id that the user wrote, and which use of it this is (absent: the first)."""
 
     id: str
     index: Annotated[int, Meta(ge=0, lt=2**31)] | None = None
 
 
-class Op(Struct, omit_defaults=True, rename={"display_name": "displayName"}):
+class Op(Struct, omit_defaults=True, gc=False, rename={"display_name": "displayName"}):
     """One opcode."""
 
     op: OpCode

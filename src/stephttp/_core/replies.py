@@ -29,7 +29,7 @@ class RawResponse(msgspec.Struct):
     """Base64."""
 
 
-class ResultData(msgspec.Struct, omit_defaults=True):
+class ResultData(msgspec.Struct, omit_defaults=True, gc=False):
     """`data` of the op that ends a run (PROTOCOL 7.2)."""
 
     status: int
@@ -98,7 +98,12 @@ def error_answer(status: int, message: str, headers: Headers | None = None) -> R
 
 
 def run_complete(
-    response: Response, *, duration_ns: int, error: str | None = None, raw_allowed: bool = False
+    response: Response,
+    *,
+    duration_ns: int,
+    error: str | None = None,
+    raw_allowed: bool = False,
+    lossy: bool = False,
 ) -> Op:
     """The op that ends a run with the handler's response.
 
@@ -106,8 +111,9 @@ def run_complete(
         raw_allowed: whether the server reads `raw`. If not, a body that is not UTF-8 cannot be
             carried: the run then ends with a 500 that says so. Repeated headers become one, whose
             values are joined; of several cookies only the first survives.
+        lossy: what is not UTF-8 in the body is replaced: its caller has the answer already.
     """
-    text = _utf8(response.body)
+    text = response.body.decode(errors="replace") if lossy else _utf8(response.body)
     headers = _joined(response.headers)
     data = ResultData(response.status, headers, text or "", duration_ns, error)
     if raw_allowed and (text is None or len(headers) != len(response.headers)):

@@ -39,7 +39,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from stephttp._core.ids import RESERVED, StepCounter, hash_step_id
+from stephttp._core.ids import CAPSULE, RESERVED, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
 from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import DEFAULT_OPTS
@@ -69,7 +69,12 @@ class Verdict(Enum):
     SUSPEND = auto()
 
 
-class Step(Struct, frozen=True):
+# Looking a member up on its class costs four times as much, and each step does it ten times.
+_RUNNING, _WAITING, _UNWINDING, _ENDED = State
+MEMOIZED, EXECUTE, SUSPEND = Verdict
+
+
+class Step(Struct, frozen=True, gc=False):
     """One use of a step tool: its identity, and what the handler has to do about it."""
 
     verdict: Verdict
@@ -94,15 +99,17 @@ class Run:
 
     __slots__ = (
         "_async_ops",
-        "_counter",
         "_handed_over",
         "_memos",
         "_progressed",
         "_running",
         "_step_retries",
         "_sync_ops",
+        "_unseen",
+        "_uses",
         "attempt",
         "cannot_wait",
+        "carried",
         "expired",
         "opts",
         "passed",
@@ -111,7 +118,9 @@ class Run:
         "retries",
         "run_id",
         "state",
+        "suspended",
         "target",
+        "unreached",
         "used",
     )
 
@@ -136,7 +145,9 @@ class Run:
         self._step_retries = 0
         self.opts = DEFAULT_OPTS
         """What the endpoint was configured with."""
-        self.state = State.RUNNING
+        self.state = _RUNNING
+        self.suspended = False
+        """Whether this call of the handler has been overtaken by a wait."""
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.used = self.resumed
@@ -144,19 +155,26 @@ class Run:
         self.expired = False
         """Whether the server is to go on with this run in another call, from the next step on:
         its time is over (`max_runtime`), or another process has taken it over."""
+        self.carried: dict[str, str] | None = None
+        """What middleware wants to find again in later calls."""
+        self.unreached = False
+        """Whether middleware failed before the handler was called."""
         self._progressed = not self.resumed
         self._handed_over = False
         self._memos: Mapping[str, Raw] = memos or {}
-        self._counter = StepCounter()
+        # Steps that are remembered and that the handler has not come to.
+        self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
+        self._uses: dict[str, int] = {}
+        """How often each step id was used, so that a step in a loop gets an id a turn."""
         # Appending to a deque and taking from it are atomic: a reader needs no lock.
         self._sync_ops: deque[Op] = deque()
         self._async_ops: deque[Op] = deque()
         self._running = 0
 
     @property
-    def suspended(self) -> bool:
-        """Whether this call of the handler has been overtaken by a wait."""
-        return self.state is State.WAITING or self.state is State.UNWINDING
+    def replaying(self) -> bool:
+        """Whether the handler still passes over finished steps, so that nothing it does is new."""
+        return self._unseen > 0 and not self._progressed
 
     @property
     def settled(self) -> bool:
@@ -179,10 +197,10 @@ class Run:
         Args:
             retries: its own number of retries; `None` for the run's.
         """
-        step = self._meet(step_id, retries)
-        if step.verdict is Verdict.EXECUTE:
+        step = self.meet(step_id, retries)
+        if step.verdict is EXECUTE:
             if self.expired and self._hands_over(step):
-                return Step(Verdict.SUSPEND, step_id, step.index, step.hash)
+                return Step(SUSPEND, step_id, step.index, step.hash)
             self._running += 1
             self._progressed = True
         return step
@@ -218,7 +236,7 @@ class Run:
         timing = Timing(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
         retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
-        if not retry or self.state is State.ENDED:
+        if not retry or self.state is _ENDED:
             self._record(step, OpCode.STEP_FAILED, error=error, timing=timing)
             return self._after()
         # A real server does not read these `opts`; ours does (DESIGN 3.8).
@@ -228,22 +246,24 @@ class Run:
         self._step_retries = max(self._step_retries, limit)
         self._record(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing)
         self._wait()
-        return Verdict.SUSPEND
+        return SUSPEND
 
     def abandon(self, step: Step) -> None:
         """The body of `step` was cancelled from outside: as if it had never begun."""
         self._running -= 1
 
     def wait(self, wait: Wait) -> Step:
-        """Meet a step that the server carries out.
+        """Meet a step that the server carries out; see `ask` for what it raises."""
+        step = self.meet(wait.step_id)
+        return self.ask(step, wait) if step.verdict is EXECUTE else step
+
+    def ask(self, step: Step, wait: Wait) -> Step:
+        """Ask the server for a step that was met and is not remembered.
 
         Raises:
             CannotWaitError: it would have to wait, but the response has begun.
         """
-        step = self._meet(wait.step_id)
-        if step.verdict is not Verdict.EXECUTE:
-            return step
-        if self.state is State.ENDED:
+        if self.state is _ENDED:
             self.cannot_wait = "the response is complete"
         if self.cannot_wait is not None:
             raise CannotWaitError(
@@ -255,7 +275,7 @@ class Run:
         else:
             self._record(step, wait.op, name=wait.name, opts=wait.opts)
         self._wait()
-        return replace(step, verdict=Verdict.SUSPEND)
+        return replace(step, verdict=SUSPEND)
 
     def hold(self) -> None:
         """Somebody is at work for this run outside of step bodies: it is not settled."""
@@ -281,12 +301,12 @@ class Run:
 
     def unwind(self) -> None:
         """Nothing of this run can progress: from here on the handler is being ended."""
-        if self.state is State.WAITING:
-            self.state = State.UNWINDING
+        if self.state is _WAITING:
+            self.state = _UNWINDING
 
     def end(self) -> None:
         """The handler has ended."""
-        self.state = State.UNWINDING if self.suspended else State.ENDED
+        self.state = _UNWINDING if self.suspended else _ENDED
 
     def take_finished(self) -> list[Op]:
         """The steps that ended since the last time, but for one that belongs into the answer."""
@@ -300,45 +320,57 @@ class Run:
         """All that was recorded since the last time; what makes the server act comes last."""
         return _drain(self._sync_ops) + _drain(self._async_ops)
 
+    def memos(self) -> dict[str, Memo]:
+        """The finished steps that the server remembers, by hash."""
+        found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
+        return {key: memo for key, memo in found.items() if memo.kind is not MemoKind.PENDING}
+
+    def remember(self, memos: Mapping[str, Raw]) -> None:
+        """Take these for what the server remembers of some steps."""
+        self._memos = {**self._memos, **memos}
+
     def memo_of(self, step_hash: str) -> Memo | None:
         """What the server remembers under a (reserved) step hash."""
         entry = self._memos.get(step_hash)
         return None if entry is None else read_memo(entry)
 
-    def _meet(self, step_id: str, retries: int | None = None) -> Step:
+    def meet(self, step_id: str, retries: int | None = None) -> Step:
+        """Come to a step, and see whether it is finished. On EXECUTE, `ask` for it."""
         if not step_id or step_id.startswith(RESERVED):
             raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
         self.used = True
-        index = self._counter.next(step_id)
+        index = self._uses.get(step_id, 0)
+        self._uses[step_id] = index + 1
         step_hash = hash_step_id(step_id, index)
-        memo = None if self.state is State.UNWINDING else self.memo_of(step_hash)
-        step = Step(Verdict.EXECUTE, step_id, index, step_hash, memo, retries)
-        if self.state is State.UNWINDING:
-            return replace(step, verdict=Verdict.SUSPEND)
+        if self.state is _UNWINDING:
+            return Step(SUSPEND, step_id, index, step_hash, None, retries)
+        memo = self.memo_of(step_hash)
+        step = Step(EXECUTE, step_id, index, step_hash, memo, retries)
         if memo is None:
             if self.target is None or self.target == step_hash:
                 return step
             self.passed.append(step)
             self._wait()
-            return replace(step, verdict=Verdict.SUSPEND)
+            return replace(step, verdict=SUSPEND)
+        self._unseen -= 1
         if memo.kind is MemoKind.PENDING:
             self.pending = True
             self._wait()
-            return replace(step, verdict=Verdict.SUSPEND)
-        return replace(step, verdict=Verdict.MEMOIZED)
+            return replace(step, verdict=SUSPEND)
+        return replace(step, verdict=MEMOIZED)
 
     def _after(self) -> Verdict:
-        if self.target is None or self.state is State.ENDED:
-            return Verdict.EXECUTE
+        if self.target is None or self.state is _ENDED:
+            return EXECUTE
         self._wait()
-        return Verdict.SUSPEND
+        return SUSPEND
 
     def _hands_over(self, step: Step) -> bool:
         """Ask to be called again rather than run `step`, where that is possible.
 
         A call that did nothing yet goes on, or the run would never come to its end.
         """
-        if self.cannot_wait is not None or self.state is State.ENDED or not self._progressed:
+        if self.cannot_wait is not None or self.state is _ENDED or not self._progressed:
             return False
         if not self._handed_over:
             self._handed_over = True
@@ -349,8 +381,9 @@ class Run:
         return True
 
     def _wait(self) -> None:
-        if self.state is State.RUNNING:
-            self.state = State.WAITING
+        if self.state is _RUNNING:
+            self.state = _WAITING
+            self.suspended = True
 
     def _record(
         self,
@@ -363,7 +396,7 @@ class Run:
         error: ErrorInfo | None = None,
         timing: Timing | None = None,
     ) -> None:
-        if self.state is State.ENDED:
+        if self.state is _ENDED:
             return
         record = Op(
             op,
@@ -391,4 +424,4 @@ def discovery_request(unique: str) -> Op:
 
 
 def _drain(ops: deque[Op]) -> list[Op]:
-    return [ops.popleft() for _ in range(len(ops))]
+    return [ops.popleft() for _ in range(len(ops))] if ops else []

@@ -129,7 +129,7 @@ def start(
         list[str] | None,
         typer.Option(
             metavar="HOST",
-            help="Call only endpoints on these hosts: app.example.com, *.example.com, 10.0.0.0/8, "
+            help="Call only these: app.example.com, *.example.com, 10.0.0.0/8, * (what is public), "
             "with or without :port; may be repeated.  [default: every public address]",
             show_default=False,
         ),
@@ -156,6 +156,34 @@ def start(
             show_default=False,
         ),
     ] = None,
+    run_deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="A run that has not ended so long after its beginning fails: 1h, 30d.  "
+            "[default: none]",
+            show_default=False,
+        ),
+    ] = None,
+    call_timeout: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION", help="How long one call of an endpoint may take; one attempt."
+        ),
+    ] = "2h",
+    retry_delay: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="Before the second attempt of a failed step or handler; doubled for each further.",
+        ),
+    ] = "1s",
+    retry_max_delay: Annotated[
+        str, typer.Option(metavar="DURATION", help="No delay between attempts is longer.")
+    ] = "1m",
+    concurrency: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="How many endpoints are called at once.")
+    ] = 64,
     grace: Annotated[
         str,
         typer.Option(
@@ -170,6 +198,22 @@ def start(
             help="Waits also see events that arrived this long before them.",
         ),
     ] = 0.0,
+    metrics_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="What Prometheus shows to read /metrics, beside the signing keys. Others on this "
+            "machine see it: prefer STEPHTTP_METRICS_TOKEN or a file.",
+            show_default=False,
+        ),
+    ] = None,
+    metrics_token_file: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File with that token.", show_default=False),
+    ] = None,
+    open_metrics: Annotated[
+        bool, typer.Option("--open-metrics", help="Let everybody read /metrics.")
+    ] = False,
     log_format: Annotated[LogFormat, typer.Option(help="How the log looks.")] = LogFormat.JSON,
 ) -> None:
     """Start the engine for production.
@@ -191,7 +235,15 @@ def start(
         rate_burst=rate_burst,
         trusted_proxies=trust_proxy or ["127.0.0.1"],
         grace=grace,
+        run_deadline=run_deadline,
+        call_timeout=call_timeout,
+        retry_delay=retry_delay,
+        retry_max_delay=retry_max_delay,
+        concurrency=concurrency,
         event_lookback=event_lookback,
+        metrics_token=metrics_token,
+        metrics_token_file=metrics_token_file,
+        open_metrics=open_metrics,
         log_format=log_format,
     )
     raise typer.Exit(asyncio.run(run_start(options, os.environ)))

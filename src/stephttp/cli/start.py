@@ -21,7 +21,7 @@ from stephttp.engine.app import Engine, create_app
 from stephttp.engine.database import MEMORY, newest_version
 from stephttp.engine.egress import parse_rule
 from stephttp.engine.logs import log_event
-from stephttp.engine.settings import VERSION, Settings
+from stephttp.engine.settings import VERSION, Backoff, Settings
 from stephttp.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _REQUEST_GRACE = 2
 
 _SHORTEST_KEY = 32
+_SHORTEST_TOKEN = 16
 _EVENT_KEY = re.compile(r"[A-Za-z0-9._~-]{8,256}")
 
 
@@ -51,7 +52,15 @@ class StartOptions:
     rate_burst: int
     trusted_proxies: Sequence[str]
     grace: str
+    run_deadline: str | None
+    call_timeout: str
+    retry_delay: str
+    retry_max_delay: str
+    concurrency: int
     event_lookback: float
+    metrics_token: str | None
+    metrics_token_file: Path | None
+    open_metrics: bool
     log_format: LogFormat
 
 
@@ -90,6 +99,18 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
             raise ConfigurationError(
                 f"event key {number} must be 8 to 256 letters, digits or any of . _ ~ -"
             )
+    scrape = _keys(
+        [options.metrics_token] if options.metrics_token else [],
+        options.metrics_token_file,
+        [environ.get("STEPHTTP_METRICS_TOKEN", "")],
+    )
+    if len(scrape) > 1:
+        raise ConfigurationError("--metrics-token-file: more than one token")
+    if scrape and len(scrape[0]) < _SHORTEST_TOKEN:
+        raise ConfigurationError(
+            f"the metrics token is too short: it needs {_SHORTEST_TOKEN} characters "
+            "(`openssl rand -hex 16` makes 32)"
+        )
     if options.db == MEMORY:
         raise ConfigurationError("--db: a file is needed; in memory every restart loses all runs")
     if not math.isfinite(options.rate_limit):
@@ -102,9 +123,18 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         event_keys=events,
         host=options.host,
         port=options.port,
-        retain=None if options.retain is None else _seconds("--retain", options.retain),
+        retain=_optional_seconds("--retain", options.retain),
+        run_deadline=_optional_seconds("--run-deadline", options.run_deadline),
+        call_timeout=_seconds("--call-timeout", options.call_timeout),
+        retry=Backoff(
+            first=_seconds("--retry-delay", options.retry_delay),
+            longest=_seconds("--retry-max-delay", options.retry_max_delay),
+        ),
+        concurrency=options.concurrency,
         max_body=options.max_body,
         event_lookback=options.event_lookback,
+        metrics_token=scrape[0] if scrape else None,
+        open_metrics=options.open_metrics,
         allow_hosts=tuple(options.allow_hosts),
         private_hosts=False,
         rate_limit=options.rate_limit,
@@ -197,6 +227,10 @@ def _seconds(name: str, text: str) -> float:
         raise ConfigurationError(f"{name}: {error}") from None
 
 
+def _optional_seconds(name: str, text: str | None) -> float | None:
+    return None if text is None else _seconds(name, text)
+
+
 def _log_start(settings: Settings, url: str) -> None:
     log_event(
         log,
@@ -211,6 +245,8 @@ def _log_start(settings: Settings, url: str) -> None:
         signing_keys=len(settings.signing_keys),
         event_keys=len(settings.event_keys),
         retain_s=settings.retain,
+        run_deadline_s=settings.run_deadline,
+        concurrency=settings.concurrency,
         allow_hosts=list(settings.allow_hosts),
         rate_limit=settings.rate_limit,
         max_body=settings.max_body,

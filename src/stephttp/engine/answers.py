@@ -9,9 +9,15 @@ JSON object that is a completing op, not 2xx       counted failure; its data is 
                                                    if no attempt is left
 other 2xx                                          the result (206: must be readable as ops
                                                    if it looks like them)
+other 401, but Go's                                transient failure: the signature was refused
 other 502, 503, 504                                transient failure
 other not 2xx                                      counted failure
-not 2xx with `x-inngest-no-retry: true`            final failure
+other not 2xx with `x-inngest-no-retry: true`      final failure
+
+SDKs say that a call should not be repeated when its signature is wrong, because the real server
+would leave the run hanging. But the keys of two sides differ while they are being changed, and then
+all runs in flight would fail at once. A handler's own 401 comes in a completing op, except from Go,
+whose SDK takes a call that it cannot verify for a new request.
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ from stephttp.engine.happenings import Failure, FailureKind, Hints
 from stephttp.engine.waits import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})
+_GO = "go:"
 _EXCERPT = 300
 _OPS = msgspec.json.Decoder(list[Op])
 _OP = msgspec.json.Decoder(Op)
@@ -100,6 +107,13 @@ def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failur
     if good:
         return PlainAnswer(answer.body, _head(answer))
 
+    is_go = answer.header("x-inngest-sdk").startswith(_GO)
+    if answer.status == HTTPStatus.UNAUTHORIZED and not (is_go or completing):
+        message = (
+            "the endpoint answered 401, it refused the signature (do the signing keys differ?)"
+        )
+        detail = message + _excerpt(answer.body)
+        return Failure(FailureKind.TRANSIENT, "SignatureError", detail, retry_after)
     kind = FailureKind.FINAL if no_retry else FailureKind.COUNTED if completing else transient
     name, message = _error(answer)
     output = bytes(ops[0].data) if ops and isinstance(ops[0].data, msgspec.Raw) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,6 +25,7 @@ from stephttp.engine.executor import Executor
 from stephttp.engine.feed import Feed
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
+from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
 from stephttp.engine.output import Waiters
 from stephttp.engine.reading import Reader
@@ -56,6 +58,7 @@ class Engine:
         channels: who follows which run's stream.
         executor: what calls the endpoints.
         egress: which endpoints may be called.
+        metrics: what is counted and measured.
     """
 
     def __init__(
@@ -69,7 +72,8 @@ class Engine:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.rng = rng or Random()
-        self.store = Store(settings.db_path)
+        self.metrics = Metrics()
+        self.store = Store(settings.db_path, self.metrics.committed)
         self.waiters = Waiters()
         self.feed = Feed()
         self.channels = Channels()
@@ -86,6 +90,7 @@ class Engine:
             self.clock,
             self.rng,
             settings,
+            self.metrics,
         )
         self.reader = Reader(self.store, self.clock)
         self.actions = Actions(self.store, self.executor.moment, self.executor.follow)
@@ -98,6 +103,7 @@ class Engine:
             ConfigurationError: the database cannot be used.
         """
         await self.store.open()
+        self.metrics.know(await self.store.read(_latest_endpoints))
         # Nobody could renew a lease while the engine was not there.
         due_ms = self.clock.now_ms() + LONGEST_LEASE
         await self.store.write(
@@ -186,8 +192,7 @@ class Engine:
     async def receive(self, received: Sequence[Event]) -> None:
         """Store events, and end the waits that they end."""
         unit = partial(events.receive, received=received, at=self.executor.moment())
-        await self.store.write(unit, self._follow_all)
-        self.feed.publish(events=True)
+        await self.store.write(unit, self._follow_received)
 
     async def send_event(self, raw: bytes) -> str:
         """Store one event, as JSON, as if it had been sent; its internal id.
@@ -233,9 +238,17 @@ class Engine:
         changes = await self.store.write(unit, self._follow_all)
         return len(changes)
 
+    def _follow_received(self, received: events.Received) -> None:
+        self.metrics.received(received.stored)
+        self._follow_all(received.changes)
+
     def _follow_all(self, changes: list[Change]) -> None:
         for change in changes:
             self.executor.follow(change)
+
+
+def _latest_endpoints(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    return connection.execute(QUERIES["latest_endpoints"], (MOST_ENDPOINTS,)).fetchall()
 
 
 class _Application(Starlette):

@@ -47,8 +47,8 @@ def begun(
     connection: sqlite3.Connection, new: NewRun, change: Change, ops: Sequence[Op], at: Moment
 ) -> Change:
     """A new run was stored, with its first change: do what follows from it."""
-    change = _follow(connection, change, ops, at)
-    if not change.ended and _is_cancelled(connection, new, at):
+    change = replace(_follow(connection, change, ops, at), began=new)
+    if not change.ended and _is_cancelled(connection, new, change.run, at):
         return replace(change, others=(*change.others, cancel(connection, new.run_id, at)))
     return change
 
@@ -156,8 +156,8 @@ def _sent(op: Op) -> list[str]:
     return [id_ for id_ in (ids if isinstance(ids, list) else [ids]) if isinstance(id_, str)]
 
 
-def _is_cancelled(connection: sqlite3.Connection, new: NewRun, at: Moment) -> bool:
-    values = {"fn_id": new.fn_id, "now_ms": new.created_ms}
+def _is_cancelled(connection: sqlite3.Connection, new: NewRun, run: Run, at: Moment) -> bool:
+    values = {"fn_id": run.fn_id, "now_ms": new.created_ms}
     conditions = connection.execute(QUERIES["cancellations_for"], values).fetchall()
     return any(started_by(connection, new.run_id, condition) for (condition,) in conditions)
 

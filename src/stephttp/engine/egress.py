@@ -1,4 +1,5 @@
-"""Which endpoints the engine may call, decided for the address that is really connected to.
+"""Where the requests that the engine makes may go (calls of endpoints, and what steps ask for),
+decided for the address that is really connected to.
 
 A name is looked up here, every address that it has is judged, and only those that passed are
 connected to: so a name whose addresses change between a check and the connection (DNS rebinding)
@@ -33,7 +34,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _RULE = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*|[^\]]*:[^\]]*:[^\]]*)(?::(?P<port>\d{1,5}))?")
-_NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?)+")
+_NAME = re.compile(r"\*|(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?)+")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _LARGEST_PORT = 65535
 
@@ -50,7 +51,7 @@ class Rule:
         """Whether a name rule is about this host and port."""
         if self.port not in (None, port) or not self.name:
             return False
-        if self.name.startswith("*."):
+        if self.name.startswith("*"):
             return host.endswith(self.name[1:])
         return host == self.name
 
@@ -65,14 +66,14 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """Read `app.example.com`, `*.example.com`, `10.0.0.7`, `10.0.0.0/8`, `[::1]`, each with or
-    without `:port`.
+    """Read `app.example.com`, `*.example.com`, `*`, `10.0.0.7`, `10.0.0.0/8`, `[::1]`, each with
+    or without `:port`.
 
     Raises:
         ConfigurationError: it is none of these.
     """
     wrong = ConfigurationError(
-        f"allow-host: {text!r} is not a host such as app.example.com, *.example.com, 10.0.0.7, "
+        f"allow-host: {text!r} is not a host such as app.example.com, *.example.com, *, 10.0.0.7, "
         "10.0.0.0/8 or [::1], with or without :port"
     )
     match = _RULE.fullmatch(text.strip().lower())
@@ -90,10 +91,10 @@ def parse_rule(text: str) -> Rule:
 
 
 class Egress:
-    """Judges endpoints.
+    """Judges hosts and their addresses.
 
     A named host is trusted with whatever public or private address its name has, except with
-    link-local and other special ones; behind `*.` only with public ones. What a network rule
+    link-local and other special ones; behind `*` only with public ones. What a network rule
     holds is trusted under any name. Without rules every public address is.
 
     Args:
@@ -211,7 +212,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        raise httpcore2.ConnectError("endpoints are not called through sockets")
+        raise httpcore2.ConnectError("the engine calls nobody through sockets")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)

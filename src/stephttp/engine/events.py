@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import msgspec
 
@@ -16,20 +16,29 @@ from stephttp.engine.models import Change, Event, Refused, TimerKind
 from stephttp.engine.sql import QUERIES
 
 
-def receive(connection: sqlite3.Connection, received: Sequence[Event], at: Moment) -> list[Change]:
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What came of events: how many were new and are stored now, and what followed for runs."""
+
+    stored: int
+    changes: list[Change]
+
+
+def receive(connection: sqlite3.Connection, received: Sequence[Event], at: Moment) -> Received:
     """Events were sent: store them, in order, and end the waits for them.
 
     One that is stored already (a send that was repeated), and one with the sender's id of
     another, ends no wait.
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
-    changes = []
+    stored, changes = 0, []
     for event in received:
         values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms}
         row = connection.execute(QUERIES["insert_event"], values).fetchone()
+        stored += row is not None
         if row is not None and not row[0]:
             changes += _end_waits(connection, event, at)
-    return changes
+    return Received(stored, changes)
 
 
 def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -> Change:

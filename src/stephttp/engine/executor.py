@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from stephttp.engine import work
+from stephttp.engine import consequences, work
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
@@ -23,6 +23,7 @@ from stephttp.engine.feed import Feed
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
 from stephttp.engine.logs import log_event
+from stephttp.engine.metrics import Metrics
 from stephttp.engine.models import Call, Change, Errand, RunStatus
 from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.realtime import Channels, failed_event
@@ -50,6 +51,7 @@ class Executor:
         clock: Clock,
         rng: Random,
         settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._caller = caller
@@ -60,10 +62,10 @@ class Executor:
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._metrics = metrics
         self._timers = Timers(clock)
         self._calls: dict[work.Key, asyncio.Task[None]] = {}
         self._errands: dict[work.Key, asyncio.Task[None]] = {}
-        self._slot = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
@@ -101,7 +103,8 @@ class Executor:
             await self._moved.wait()
 
     def follow(self, change: Change) -> None:
-        """A change was stored: wake whom it concerns."""
+        """A change was stored: count it, and wake whom it concerns."""
+        self._metrics.changed(change)
         self._feed.publish((change.run.run_id,))
         for new, _ in change.invoked:
             self._feed.publish((new.run_id,))
@@ -118,8 +121,15 @@ class Executor:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
+        if self._settings.run_deadline is not None:
+            self._timers.poke(self._clock.now_ms() + round(self._settings.run_deadline * 1000))
         for other in change.others:
             self.follow(other)
+
+    @property
+    def under_way(self) -> dict[str, int]:
+        """How many calls of endpoints, and HTTP requests for steps, are being made."""
+        return {"reentry": len(self._calls), "gateway": len(self._errands)}
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
@@ -130,9 +140,6 @@ class Executor:
     async def _run(self) -> None:
         while True:
             await self._timers.wait()
-            while len(self._calls) >= self._settings.concurrency:
-                self._slot.clear()
-                await self._slot.wait()
             if self._draining:
                 return
             self._looking = True
@@ -158,7 +165,7 @@ class Executor:
             slots=slots,
             errands=self._settings.gateway_concurrency - len(self._errands),
         )
-        claim = await self._store.write(unit)
+        claim = await self._store.write(unit, self._follow_claim)
         for call in claim.calls:
             task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
             self._calls[call.run_id, call.step_id] = task
@@ -170,16 +177,26 @@ class Executor:
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
 
+    def _follow_claim(self, claim: work.Claim) -> None:
+        self._metrics.claimed(claim)
+        for change in claim.ended:
+            self.follow(change)
+
     async def _call(self, call: Call) -> None:
         try:
             begun_ms = self._clock.now_ms()
             answer = await self._caller.call(call)
             now_ms = self._clock.now_ms()
             outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
-            _log_call(call, answer, outcome, now_ms - begun_ms)
+            failure = outcome if isinstance(outcome, Failure) else None
+            self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
+            _log_call(call, answer, failure, now_ms - begun_ms)
             try:
                 await self._settle(call, outcome, begun_ms)
-            except (sqlite3.DataError, ValueError, OverflowError) as error:
+            except StoreClosedError:
+                raise
+            except Exception as error:
+                # Calling again would bring the same answer, and run what it did once more.
                 log.exception("the answer for run %s cannot be stored", call.run_id)
                 message = f"the answer cannot be stored: {error}"
                 failure = Failure(FailureKind.FINAL, "AnswerError", message)
@@ -192,16 +209,17 @@ class Executor:
             await self._timers.pause(_PAUSE)
         finally:
             del self._calls[call.run_id, call.step_id]
-            self._slot.set()
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
 
     async def _fetch(self, errand: Errand) -> None:
         try:
+            begun_ms = self._clock.now_ms()
             memo = await self._gateway.fetch(errand.spec)
-            run_id, step_id = errand.run_id, errand.step_id
-            unit = partial(work.deliver, run_id=run_id, step_id=step_id, memo=memo)
-            await self._keep(run_id, unit)
+            ok = not memo.startswith(b'{"error"')
+            self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
+            unit = partial(consequences.deliver, run_id=errand.run_id, memos={errand.step_id: memo})
+            await self._keep(errand.run_id, unit)
         except StoreClosedError:
             pass
         except Exception:
@@ -239,10 +257,7 @@ class Executor:
             log.error("unexpected", exc_info=fault)
 
 
-def _log_call(
-    call: Call, answer: Answer | Failure, outcome: OpsAnswer | PlainAnswer | Failure, took_ms: int
-) -> None:
-    failure = outcome if isinstance(outcome, Failure) else None
+def _log_call(call: Call, answer: Answer | Failure, failure: Failure | None, took_ms: int) -> None:
     # What an endpoint says of its failure may hold anything, so only what never reached one is
     # told in full.
     detail = answer.message if isinstance(answer, Failure) else None

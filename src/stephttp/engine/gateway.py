@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +18,7 @@ import rfc8785
 from msgspec import Raw, Struct
 
 from stephttp._core.ops import Op, OpCode
-from stephttp.engine.addresses import resolve, which_private
+from stephttp.engine.egress import Egress, GuardedTransport
 from stephttp.engine.models import Refused
 from stephttp.engine.settings import Settings
 
@@ -79,21 +78,17 @@ class Gateway:
 
     Args:
         settings: limits, and where requests may go.
-        transport: what carries the requests; by default real connections.
-        lookup: finds the addresses of a host; by default the system does.
+        transport: what carries the requests; by default real connections, to where the settings
+            allow them.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        transport: httpx2.AsyncBaseTransport | None = None,
-        lookup: Callable[[str, int], Awaitable[list[str]]] = resolve,
+        self, settings: Settings, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._settings = settings
-        self._lookup = lookup
-        self._anywhere = settings.allow_private_gateway or settings.kind == "dev"
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._client = httpx2.AsyncClient(
-            transport=transport,
+            transport=transport or GuardedTransport(Egress.of(settings), limits),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.gateway_timeout, connect=settings.connect_timeout),
@@ -119,16 +114,8 @@ class Gateway:
         return memo
 
     async def _send(self, spec: Spec) -> tuple[httpx2.Response, bytes]:
-        url = httpx2.URL(spec.url)
-        headers, extensions = dict(spec.headers), {}
-        if not self._anywhere:
-            # Connecting to the very address that was checked: a second look-up could differ.
-            address = await self._checked(url)
-            headers["host"] = url.netloc.decode("ascii")
-            extensions = {"sni_hostname": url.host}
-            url = url.copy_with(host=address)
         request = self._client.build_request(
-            spec.method, url, headers=headers, content=spec.body.encode(), extensions=extensions
+            spec.method, spec.url, headers=spec.headers, content=spec.body.encode()
         )
         limit = self._settings.max_step_output
         response = await self._client.send(request, stream=True)
@@ -142,16 +129,6 @@ class Gateway:
         finally:
             await response.aclose()
         return response, b"".join(chunks)
-
-    async def _checked(self, url: httpx2.URL) -> str:
-        addresses = await self._lookup(url.host, url.port or (443 if url.scheme == "https" else 80))
-        private = which_private(addresses)
-        if private is not None:
-            raise _Unwanted(
-                f"{url.host} is {private}, an address that is not public; the engine's setting "
-                "allow_private_gateway permits those"
-            )
-        return addresses[0]
 
 
 def _too_large(limit: int) -> _Unwanted:

@@ -129,6 +129,7 @@ class Run:
         head: status and headers of a result that was a plain answer, as JSON. Not loaded.
         error: why the run failed, as JSON `{"name", "message"}`. Not loaded.
         invoked_by: `<run id>.<step id>` of the step that waits for the result of this run.
+        fn_id: the endpoint that it is a run of.
     """
 
     run_id: str
@@ -147,6 +148,7 @@ class Run:
     head: bytes | None = None
     error: bytes | None = None
     invoked_by: str | None = None
+    fn_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,7 @@ class Change:
         displaced: waits (run id, step id) of any run that only their timeout can end now.
         others: changes of other runs that followed from this one.
         history: what is to be remembered for people.
+        began: the run, if it is new.
     """
 
     run: Run
@@ -312,6 +315,7 @@ class Change:
     displaced: tuple[tuple[str, str], ...] = ()
     others: tuple[Change, ...] = ()
     history: tuple[Entry, ...] = ()
+    began: NewRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +332,6 @@ class NewRun:
 
     run_id: str
     app_id: str
-    fn_id: str
     slug: str
     digest: bytes
     event_id: str
@@ -355,6 +358,7 @@ class Call:
     Attributes:
         step_id: the one step that is to be run; `RESUME`: whatever comes next.
         plan: steps that are met must be reported as planned, not run.
+        fn_id: the endpoint, as `Run.fn_id`.
     """
 
     run_id: str
@@ -371,6 +375,7 @@ class Call:
     body: bytes = field(repr=False, default=b"")
     step_id: str = RESUME
     plan: bool = False
+    fn_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
         last_error=row[9],
         ended_ms=row[10],
         invoked_by=row[11],
+        fn_id=row[12],
     )
     # Only the engine's own work opens timers, and that begins when a run leaves `SYNC`.
     timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}
@@ -76,7 +77,8 @@ def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]
 
 def load_call(connection: sqlite3.Connection, run_id: str, step_id: str = RESUME) -> Call:
     """What to send to the endpoint of a run, as its own call or for a planned step."""
-    call = Call(*connection.execute(QUERIES["run_call"], (run_id,)).fetchone())
+    fn_id, *request = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
+    call = replace(Call(*request), fn_id=fn_id)
     timers = load_timers(connection, run_id)
     if step_id == RESUME:
         # A step that is being called for, or in its back-off, must not be run beside that.
@@ -122,9 +124,9 @@ def load_source(connection: sqlite3.Connection, run_id: str) -> Source:
     row = connection.execute(QUERIES["source_run"], (run_id,)).fetchone()
     if row is None:
         raise unknown(run_id)
-    retries, request_version, *new = row
+    fn_id, retries, request_version, *new = row
     steps = connection.execute(QUERIES["source_steps"], (run_id,))
-    return Source(NewRun(*new), retries, request_version, [Step(*step) for step in steps])
+    return Source(NewRun(*new), fn_id, retries, request_version, [Step(*step) for step in steps])
 
 
 def load_surroundings(

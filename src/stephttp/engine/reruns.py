@@ -45,6 +45,7 @@ class Source:
     """A run that is to be repeated, with the steps that it reported, in their order."""
 
     new: NewRun
+    fn_id: str
     retries: int
     request_version: int
     steps: Sequence[Step] = field(repr=False)
@@ -82,6 +83,7 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
     run = Run(
         run_id=run_id,
         status=RunStatus.ASYNC,
+        fn_id=source.fn_id,
         retries=source.retries,
         request_version=source.request_version,
         job_id=new_job_id(at.rng),

@@ -58,9 +58,9 @@ class Settings:
         unreachable: delays between tries to reach an endpoint that does not answer.
         gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
         gateway_timeout: seconds that one of those may take.
-        allow_private_gateway: whether those may go to private, loopback and link-local addresses.
-            An engine of kind `dev` allows it in any case.
         call_timeout: seconds that one call of an endpoint may take.
+        run_deadline: seconds after its first checkpoint in which a run must end; one that does not
+            fails. None: it may take any time.
         connect_timeout: seconds that connecting to an endpoint may take.
         output_timeout: seconds that a reader of a run's output is kept waiting.
         token_lifetime: seconds that an output token is valid.
@@ -77,12 +77,15 @@ class Settings:
         idempotency_ttl: seconds that an idempotency key is remembered.
         retain: seconds that a run is kept after its end. None: for ever.
         sweep_interval: seconds between two looks for what is to be deleted.
-        allow_hosts: which endpoints may be called, see `egress.parse_rule`. None: all of them.
-        private_hosts: whether endpoints may have private, loopback and other addresses that are
-            not public, without being named in `allow_hosts`.
+        allow_hosts: where calls of endpoints and requests of steps may go, see
+            `egress.parse_rule`. None: anywhere.
+        private_hosts: whether they may go to private, loopback and other addresses that are not
+            public, without being named in `allow_hosts`.
         rate_limit: requests a second that one client address may send to the routes that need no
             signing key (outputs, events). 0: any number.
         rate_burst: how many of them may come at once.
+        metrics_token: what Prometheus shows to read metrics, beside the signing keys.
+        open_metrics: whether anybody may read them.
         event_keys: keys that events may be sent with. None: any key will do, unless there are
             signing keys; then no events are taken.
         event_lookback: seconds; a wait also sees events that arrived this long before it.
@@ -101,8 +104,8 @@ class Settings:
     unreachable: Backoff = Backoff(longest=30.0)
     gateway_concurrency: int = 16
     gateway_timeout: float = 300.0
-    allow_private_gateway: bool = False
     call_timeout: float = 7200.0
+    run_deadline: float | None = None
     connect_timeout: float = 10.0
     output_timeout: float = 300.0
     token_lifetime: int = 3600
@@ -122,6 +125,8 @@ class Settings:
     private_hosts: bool = True
     rate_limit: float = 0.0
     rate_burst: int = 200
+    metrics_token: str | None = field(default=None, repr=False)
+    open_metrics: bool = False
     event_keys: tuple[str, ...] = field(default=(), repr=False)
     event_lookback: float = 0.0
     event_dedupe: float = 86_400.0
@@ -149,8 +154,16 @@ class Settings:
         for name in ("event_lookback", "event_dedupe"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
-        if self.retain is not None and not 0 < self.retain < float("inf"):
-            raise ConfigurationError("retain must be a positive number of seconds")
+        for name in (
+            "call_timeout",
+            "connect_timeout",
+            "gateway_timeout",
+            "run_deadline",
+            "retain",
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigurationError(f"{name} must be a positive number of seconds")
 
     @property
     def kind(self) -> str:

@@ -11,8 +11,10 @@ connection of its own (a database in memory has only one connection, and one thr
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -25,6 +27,7 @@ from stephttp.errors import StephttpError
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], Any]
 Then = Callable[[Any], None]
+Observer = Callable[[int, float, bool], None]
 _Caller = tuple["asyncio.Future[Any]", "Then | None"]
 _Job = tuple[Unit, _Caller]
 _Outcome = tuple[_Caller, Any, "BaseException | None"]
@@ -45,10 +48,13 @@ class Store:
 
     Args:
         path: the SQLite file, or `:memory:`.
+        observe: called after each transaction that writes, in the writer's thread: how many units
+            it was made of, how many seconds it took, and whether it was committed.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, observe: Observer | None = None) -> None:
         self.path = path
+        self._observe = observe
         self.secret = b""
         """Random bytes that belong to this database; tokens are signed with them."""
         self._writer: _Workers | None = None
@@ -64,7 +70,8 @@ class Store:
                 a newer version, or another engine works with it.
         """
         writing, *reading = await asyncio.to_thread(self._open)
-        self._writer = _Workers([writing], "BEGIN IMMEDIATE", "stephttp-writer")
+        observe = self._observe
+        self._writer = _Workers([writing], "BEGIN IMMEDIATE", "stephttp-writer", observe=observe)
         if reading:
             self._reader = _Workers(reading[:1], "BEGIN", "stephttp-reader")
             self._browsers = _Workers(reading[1:], "BEGIN", "stephttp-browser", largest_batch=1)
@@ -94,6 +101,18 @@ class Store:
             if worker is not None:
                 await asyncio.to_thread(worker.close)
         self._lock.release()
+
+    @property
+    def queued(self) -> dict[str, int]:
+        """Units of work that wait for a thread, by what it does."""
+        workers = {"write": self._writer, "read": self._reader}
+        return {name: 0 if one is None else one.queued for name, one in workers.items()}
+
+    def wal_size(self) -> int:
+        """Bytes of the write-ahead log's file; 0 for a database in memory."""
+        with suppress(OSError):
+            return os.stat(f"{self.path}-wal").st_size
+        return 0
 
     async def write(
         self,
@@ -153,10 +172,12 @@ class _Workers:
         begin: str,
         name: str,
         largest_batch: int = _LARGEST_BATCH,
+        observe: Observer | None = None,
     ) -> None:
         self.connections = connections
         self._begin = begin
         self._largest_batch = largest_batch
+        self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = [
@@ -165,6 +186,10 @@ class _Workers:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def queued(self) -> int:
+        return self._queue.qsize()
 
     def submit(self, unit: Unit, then: Then | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -204,12 +229,14 @@ class _Workers:
         return batch, True
 
     def _transaction(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+        begun = time.perf_counter()
         try:
             connection.execute(self._begin)
             outcomes = [_savepoint(connection, unit, caller) for unit, caller in batch]
             tallies.store_notes(connection)
             connection.execute("COMMIT")
         except BaseException as error:
+            self._tell_observer(len(batch), begun, False)
             # If even this fails the next batch meets it again; this thread must live on, because
             # everybody waits for it.
             with suppress(sqlite3.Error):
@@ -217,7 +244,12 @@ class _Workers:
                     connection.execute("ROLLBACK")
             tallies.drop_notes(connection)
             return [(caller, None, error) for _, caller in batch]
+        self._tell_observer(len(batch), begun, True)
         return outcomes
+
+    def _tell_observer(self, units: int, begun: float, committed: bool) -> None:
+        if self._observe is not None:
+            self._observe(units, time.perf_counter() - begun, committed)
 
 
 def _savepoint(connection: sqlite3.Connection, unit: Unit, caller: _Caller) -> _Outcome:

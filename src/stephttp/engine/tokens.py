@@ -7,34 +7,19 @@ from typing import Any
 
 import jwt
 
+from stephttp._core.ids import random_ulid
+
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 
 _ALGORITHM = "HS256"
 _REALTIME_ISSUER = "rt.inngest.com"
 _RUN = {"iss": "api.inngest.com", "sub": "run-claim"}
-_ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_ULID_RANDOM_BITS = 80
-_ULID_LENGTH = 26
 
 
 def new_ulid(now_ms: int, rng: Random) -> str:
     """A ULID from the given time and randomness."""
-    return ulid(now_ms, rng.getrandbits(_ULID_RANDOM_BITS))
-
-
-def ulid(now_ms: int, entropy: int) -> str:
-    """The ULID of a time (below 2^48) and a number, of which the last 80 bits count."""
-    number = now_ms << _ULID_RANDOM_BITS | entropy % 2**_ULID_RANDOM_BITS
-    return "".join(_ULID_ALPHABET[number >> 5 * i & 31] for i in reversed(range(_ULID_LENGTH)))
-
-
-def ulid_ms(text: str) -> int:
-    """The time that a ULID was made from."""
-    number = 0
-    for letter in text[:10]:
-        number = number << 5 | _ULID_ALPHABET.index(letter)
-    return number
+    return random_ulid(now_ms, rng.randbytes(16))
 
 
 def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:

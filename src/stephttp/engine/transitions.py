@@ -51,6 +51,7 @@ What comes from outside, for a run whose endpoint is not being called or about t
                                 its error
     run is cancelled            the run ends
     somebody will not wait      its timers are due        as when they fall due
+    deadline of the run passes  the run fails
 
 If the endpoint is being called, or about to be, the memo is saved all the same, but the wait's
 timer becomes a `WAKE`, which is due as soon as the call is over: whatever the call answers, it may
@@ -206,6 +207,12 @@ def cancelled(snapshot: Snapshot, at: Moment) -> Change:
     if snapshot.run.status.ended:
         return Change(snapshot.run)
     return _ended(snapshot.run, RunStatus.CANCELLED, at)
+
+
+def overdue(snapshot: Snapshot, at: Moment) -> Change:
+    """The run has not ended in the time that runs have (`Settings.run_deadline`)."""
+    message = f"the run did not end within {at.settings.run_deadline:g} s"
+    return failed(snapshot, Failure(FailureKind.FINAL, "DeadlineError", message), at)
 
 
 def _resumed(run: Run, at: Moment, due_ms: int | None = None) -> tuple[Run, Timer]:

@@ -111,6 +111,7 @@ def invoke_function(draft: Draft, op: Op, field: str) -> None:
             request_version=endpoint.request_version,
             job_id=new_job_id(rng),
             invoked_by=f"{draft.run.run_id}.{op.id}",
+            fn_id=endpoint.fn_id,
         )
         first = Change(run, timers=(Timer(RESUME, TimerKind.RESUME, now_ms),))
         draft.invoked.append((new, first))
@@ -158,7 +159,6 @@ def _new_run(endpoint: Endpoint, data: object, run_id: str, event_id: str, now_m
     return NewRun(
         run_id=run_id,
         app_id=endpoint.app_id,
-        fn_id=endpoint.fn_id,
         slug=endpoint.slug,
         # Nobody reports the start of this run, so this only has to be nobody's digest.
         digest=sha256(run_id.encode()).digest(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from stephttp._core.ops import COMPLETING_OPS, Op
 from stephttp.engine import consequences, records
@@ -30,24 +31,34 @@ from stephttp.engine.results import complete_result, error_json, op_data
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import (
     apply_ops,
-    arrived,
     call_failed,
     failed,
     fell_due,
     finished,
+    overdue,
 )
 
 Key = tuple[str, str]
 """Run id and step id of a timer; the names of what is being worked on."""
 
+_MOST_OVERDUE = 100
+"""How many runs one unit of work ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is to be called and fetched now, and when to look again (`None`: nothing is open)."""
+    """What is to be called and fetched now, which runs were ended, and when to look again (`None`:
+    nothing is open).
+
+    Attributes:
+        late: the kinds of the timers that led to it, and how many milliseconds after their time.
+    """
 
     calls: list[Call]
     errands: list[Errand]
+    ended: list[Change]
     next_due_ms: int | None
+    late: list[tuple[str, int]] = field(default_factory=list)
 
 
 def start(
@@ -100,56 +111,66 @@ def report(
 def claim(
     connection: sqlite3.Connection, at: Moment, busy: Collection[Key], slots: int, errands: int
 ) -> Claim:
-    """Take up to `slots` due calls and `errands` due HTTP requests, none of them `busy`.
+    """Take up to `slots` due calls and `errands` due HTTP requests, none of them `busy`, and end
+    runs whose deadline has passed.
 
-    What waited longest comes first.
+    What waited longest comes first. Who ends a call or a request looks again.
     """
+    ended = _end_overdue(connection, at)
     chosen: dict[Key, None] = {}
-    fetching: list[Key] = []
-    next_due_ms = None
-    rows = connection.execute(QUERIES["timers_by_due"])
-    for run_id, step_id, kind, due_ms in rows:
+    late: list[tuple[str, int]] = []
+    rows = connection.execute(QUERIES["due_calls"], (at.now_ms,))
+    while len(chosen) < slots and (row := rows.fetchone()) is not None:
+        run_id, step_id, kind, due_ms = row
         key = (run_id, step_id if kind in SEPARATE else RESUME)
-        if key in busy or key in chosen:
-            continue  # Whoever ends the call makes us look again.
-        if due_ms <= at.now_ms and kind == TimerKind.GATEWAY:
-            if len(fetching) < errands:
-                fetching.append(key)
-            continue  # Whoever ends an errand makes us look again.
-        if due_ms > at.now_ms or len(chosen) == slots:
-            next_due_ms = due_ms
-            break
-        chosen[key] = None
+        if key not in busy and key not in chosen:
+            chosen[key] = None
+            late.append((kind, at.now_ms - due_ms))
     rows.close()
-    calls = []
-    for run_id, step_id in chosen:
-        if step_id != RESUME:
-            calls.append(records.load_call(connection, run_id, step_id))
-            continue
+    calls = [call for key in chosen if (call := _take(connection, *key, at)) is not None]
+    rows = connection.execute(QUERIES["due_errands"], (at.now_ms,))
+    free = list(islice((row for row in rows if row[:2] not in busy), errands))
+    rows.close()
+    fetches = [records.load_errand(connection, run_id, step_id) for run_id, step_id, _ in free]
+    late += [(TimerKind.GATEWAY.value, at.now_ms - due_ms) for _, _, due_ms in free]
+    return Claim(calls, fetches, ended, _next_due_ms(connection, at), late)
+
+
+def _take(connection: sqlite3.Connection, run_id: str, step_id: str, at: Moment) -> Call | None:
+    """The call that is due; `None` if what fell due leads to none yet."""
+    if step_id == RESUME:
         snapshot = records.load(connection, run_id)
         if snapshot.run.status is RunStatus.SYNC:  # what is due of such a run is its lease
             snapshot = replace(snapshot, timers=records.load_timers(connection, run_id))
         change = fell_due(snapshot, at)
         records.save(connection, change, snapshot.run, at.now_ms)
-        if change.call:
-            calls.append(records.load_call(connection, run_id))
-        else:
-            # Its call is put off; the row that says until when was not looked at above.
-            timers = records.load_timers(connection, run_id).values()
-            later = [timer.due_ms for timer in timers if timer.kind not in SEPARATE]
-            next_due_ms = min(later if next_due_ms is None else [next_due_ms, *later])
-    fetches = [records.load_errand(connection, *key) for key in fetching]
-    return Claim(calls, fetches, next_due_ms)
+        if not change.call:
+            return None
+    return records.load_call(connection, run_id, step_id)
 
 
-def deliver(
-    connection: sqlite3.Connection, run_id: str, step_id: str, memo: bytes, at: Moment
-) -> Change:
-    """The HTTP request of a gateway step was made."""
-    snapshot = records.load(connection, run_id)
-    change = arrived(snapshot, {step_id: memo}, at)
-    records.save(connection, change, snapshot.run, at.now_ms)
-    return change
+def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:
+    if at.settings.run_deadline is None:
+        return []
+    before_ms = at.now_ms - round(at.settings.run_deadline * 1000)
+    values = {"before_ms": before_ms, "limit": _MOST_OVERDUE}
+    changes = []
+    for (run_id,) in connection.execute(QUERIES["overdue_runs"], values).fetchall():
+        snapshot = records.load(connection, run_id)
+        # The end of another one may have ended it: it waited for that.
+        if not snapshot.run.status.ended:
+            change = overdue(snapshot, at)
+            changes.append(consequences.save(connection, change, snapshot.run, (), at))
+    return changes
+
+
+def _next_due_ms(connection: sqlite3.Connection, at: Moment) -> int | None:
+    times: list[int | None] = list(connection.execute(QUERIES["next_due"], (at.now_ms,)).fetchone())
+    deadline = at.settings.run_deadline
+    if deadline is not None:
+        (oldest_ms,) = connection.execute(QUERIES["oldest_open_run"]).fetchone()
+        times.append(None if oldest_ms is None else oldest_ms + round(deadline * 1000))
+    return min((due_ms for due_ms in times if due_ms is not None), default=None)
 
 
 def settle(

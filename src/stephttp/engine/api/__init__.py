@@ -18,6 +18,7 @@ from stephttp.engine.api import (
     events,
     extras,
     ingest,
+    metrics,
     openapi,
     output,
     realtime,
@@ -86,6 +87,7 @@ ROUTES = [
     Route("/v1/cancellations/{id}", secured(cancellations.delete), methods=["DELETE"]),
     Route("/dev", secured(system.dev)),
     Route("/health", system.health),
+    Route("/metrics", metrics.scraping(metrics.metrics)),
     Route("/openapi.json", secured(openapi.openapi)),
 ]
 

@@ -17,7 +17,7 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._core.ids import COMPLETE
+from stephttp._core.ids import COMPLETE, ulid_ms
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import idempotency, tokens
 from stephttp.engine.api.messages import (
@@ -78,7 +78,7 @@ def _names(engine: Engine, run_id: str, opening: Opening) -> dict[str, str]:
     now_ms, secret, settings = engine.clock.now_ms(), engine.store.secret, engine.settings
     jti = tokens.new_ulid(now_ms, engine.rng)
     return {
-        "fn_id": opening.new.fn_id,
+        "fn_id": opening.run.fn_id,
         "app_id": opening.new.app_id,
         "run_id": run_id,
         "token": tokens.run_token(run_id, secret, now_ms // 1000, settings.token_lifetime),
@@ -107,7 +107,6 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
     new = NewRun(
         run_id=run_id,
         app_id=app_id,
-        fn_id=fn_id,
         slug=slug,
         digest=sha256(body).digest(),
         event_id=event.id or tokens.new_ulid(now_ms, engine.rng),
@@ -131,6 +130,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
         status=RunStatus.SYNC,
         retries=_retries(message.retries),
         request_version=-1 if version is None else version,
+        fn_id=fn_id,
     )
     if message.claim is not None and message.lease is None:
         raise Refused("lease: a claim needs one, so that a run whose process dies is taken over")
@@ -274,7 +274,7 @@ def _retries(value: int | None) -> int:
 
 def _began_ms(run_id: str, now_ms: int) -> int:
     """When the request came in: SDKs make the id of its run then. If that can be."""
-    made_ms = tokens.ulid_ms(run_id)
+    made_ms = ulid_ms(run_id)
     return made_ms if now_ms - _LONGEST_DELAY_MS <= made_ms <= now_ms else now_ms
 
 

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from stephttp._core.ids import ulid
 from stephttp.engine import tokens
 from stephttp.engine.api.messages import (
     decode,
@@ -80,9 +81,7 @@ async def receive(request: Request) -> Response:
         raws = _split(request, await read_body(request, settings.max_events_body), settings)
         seed = _seed(request.headers.get(_SEED))
         ids = [
-            tokens.new_ulid(now_ms, engine.rng)
-            if seed is None
-            else tokens.ulid(seed[0], seed[1] + i)
+            tokens.new_ulid(now_ms, engine.rng) if seed is None else ulid(seed[0], seed[1] + i)
             for i in range(len(raws))
         ]
         events = [

@@ -25,6 +25,7 @@ from stephttp.engine.api.messages import (
     RenewRequest,
     StepsRequest,
 )
+from stephttp.engine.api.metrics import OPENMETRICS
 from stephttp.engine.api.own_operations import OWN_OPERATIONS
 from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
 from stephttp.engine.api.parameters import LIMIT, RUN, cursor_of, time_parameter
@@ -80,6 +81,7 @@ _OUTPUT: Json = {
         "content": {"*/*": {"schema": {}}},
     }
 }
+_TEXT: Json = {"schema": {"type": "string"}}
 _NOT_RECEIVED = schema_of(shapes.NotReceived)
 _EVENT_ERROR = {"anyOf": [_NOT_RECEIVED, schema_of(shapes.KeyProblem), ERROR]}
 
@@ -257,6 +259,14 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ("/health", "GET"): operation(
         "getHealth", "The engine is up, and its store answers.",
         answer(schema_of(shapes.Health)), access=OPEN,
+    ),
+    ("/metrics", "GET"): operation(
+        "getMetrics",
+        "What Prometheus reads; also with the token of `--metrics-token` instead of a signing key.",
+        {
+            "description": "Metrics, in the format that `Accept` asks for",
+            "content": {"text/plain": _TEXT, OPENMETRICS: _TEXT},
+        },
     ),
     ("/openapi.json", "GET"): operation(
         "getOpenApi", "This document.", answer({"type": "object"})

@@ -33,7 +33,7 @@ SELECT fn_id, began_ms, first_ns FROM runs WHERE run_id = ?
 
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
-       last_error, ended_ms, invoked_by
+       last_error, ended_ms, invoked_by, fn_id
 FROM runs WHERE run_id = ?
 
 -- name: run_digest
@@ -43,12 +43,12 @@ SELECT digest FROM runs WHERE run_id = ?
 SELECT status, output, head, error FROM runs WHERE run_id = ?
 
 -- name: run_call
-SELECT run_id, job_id, attempt, request_version, event_name, sdk, domain, method, path, query,
-       content_type, coalesce(body, x'')
+SELECT fn_id, run_id, job_id, attempt, request_version, event_name, sdk, domain, method, path,
+       query, content_type, coalesce(body, x'')
 FROM runs WHERE run_id = ?
 
 -- name: source_run
-SELECT retries, request_version, run_id, app_id, fn_id, slug, digest, event_id, event_name,
+SELECT fn_id, retries, request_version, run_id, app_id, slug, digest, event_id, event_name,
        event_ts, fn, domain, method, path, query, content_type, ip, sdk, created_ms, began_ms, body
 FROM runs WHERE run_id = ?
 
@@ -122,8 +122,22 @@ DELETE FROM timers WHERE run_id = ? AND step_id = ?
 -- name: delete_timers
 DELETE FROM timers WHERE run_id = ?
 
--- name: timers_by_due
-SELECT run_id, step_id, kind, due_ms FROM timers ORDER BY due_ms
+-- name: due_calls
+SELECT run_id, step_id, kind, due_ms FROM timers WHERE kind != 'gateway' AND due_ms <= ?
+ORDER BY due_ms
+
+-- name: due_errands
+SELECT run_id, step_id, due_ms FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
+
+-- name: next_due
+SELECT min(due_ms) FROM timers WHERE kind != 'gateway' AND due_ms > ?
+
+-- name: overdue_runs
+SELECT run_id FROM runs WHERE ended_ms IS NULL AND created_ms <= :before_ms
+ORDER BY created_ms LIMIT :limit
+
+-- name: oldest_open_run
+SELECT min(created_ms) FROM runs WHERE ended_ms IS NULL
 
 -- name: run_tables
 SELECT tables.name
@@ -183,6 +197,18 @@ ON CONFLICT (fn_id) DO UPDATE
 SET event_name = excluded.event_name, method = excluded.method, path = excluded.path,
     sdk = excluded.sdk, retries = excluded.retries,
     request_version = excluded.request_version, seen_ms = excluded.seen_ms
+
+-- name: latest_endpoints
+SELECT fn_id, domain, slug FROM endpoints ORDER BY seen_ms DESC LIMIT ?
+
+-- name: open_run_counts
+SELECT fn_id, status, count(*) FROM runs WHERE ended_ms IS NULL GROUP BY fn_id, status
+
+-- name: wait_counts
+SELECT kind, count(*) FROM timers WHERE key IS NOT NULL GROUP BY kind
+
+-- name: due_counts
+SELECT kind, count(*), min(due_ms) FROM timers WHERE due_ms <= ? GROUP BY kind
 
 -- name: endpoint
 SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version
@@ -254,7 +280,7 @@ WHERE fn_id = :fn_id AND started_before_ms > :now_ms
 SELECT run_id FROM runs
 WHERE fn_id = :fn_id AND status IN ('sync', 'async') AND created_ms < :started_before_ms
       AND (:started_after_ms IS NULL OR created_ms >= :started_after_ms)
-ORDER BY seq
+ORDER BY created_ms, seq
 
 -- name: add_link
 INSERT INTO links (run_id, event_id, step_id, received) VALUES (?, ?, ?, ?)

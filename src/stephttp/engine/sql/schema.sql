@@ -26,6 +26,9 @@
 -- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
 -- respite ('orphan'), and then the run becomes 'async', as if its handler had gone async.
 --
+-- The deadline of whole runs is the one exception: it is a setting, so it is counted from created_ms
+-- of the runs that have not ended.
+--
 -- A wait is a timer with a `key`: the event's name, the signal's name, or the id of the run that
 -- was invoked. What arrives looks up the waits for its key, and for those whose `condition`
 -- holds it does in its own transaction what the timer would have done, but with what arrived as
@@ -113,6 +116,7 @@ CREATE INDEX runs_by_event ON runs (event_id);
 -- A seq is part of every index, so these list an endpoint's runs of a status in their order.
 CREATE INDEX runs_by_endpoint ON runs (fn_id, status);
 CREATE INDEX runs_by_status ON runs (status);
+CREATE INDEX open_runs ON runs (created_ms, fn_id, status) WHERE ended_ms IS NULL;
 
 CREATE TABLE steps (
     run_id          TEXT    NOT NULL,
@@ -163,7 +167,8 @@ CREATE TABLE timers (
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX timers_by_due ON timers (due_ms);
+CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway';
+CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind) WHERE key IS NOT NULL;
 
 CREATE TABLE events (

@@ -1,0 +1,131 @@
+"""A run whose handler lives on an event loop, with or without worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from stephttp._context import SETTLE_TICKS, RunScope, T
+from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.run import Run
+from stephttp.errors import UsageError
+
+if TYPE_CHECKING:
+    from stephttp._client.drivers import Flow
+
+_ENOUGH = "the run goes on in a later call"
+"""Message of our own cancellations, to know them from others'."""
+
+
+class LoopScope(RunScope):
+    """One run in one call of the handler, on one event loop. See `RunScope`."""
+
+    __slots__ = (
+        "_cancelling",
+        "_ended_by_us",
+        "_loop",
+        "_parked",
+        "_settling",
+        "_task",
+        "_thread",
+    )
+
+    def __init__(
+        self,
+        run: Run,
+        now_ns: Callable[[], int],
+        on_record: Callable[[], None] | None = None,
+        checkpointing: Checkpointing = Checkpointing.performant,
+    ) -> None:
+        super().__init__(run, now_ns, on_record, checkpointing)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._task = asyncio.current_task()
+        # Compared to, because a task group that failed leaves a count of its own behind (fixed in
+        # Python 3.13), and so may whoever called us.
+        self._cancelling = self._task.cancelling() if self._task is not None else 0
+        self._ended_by_us = False
+        self._settling = 0
+        self._parked: set[asyncio.Future[None]] = set()
+
+    def at_home(self, call: Callable[[], None]) -> None:
+        """Make a call on the event loop: `def` routes run their steps in worker threads."""
+        if threading.get_ident() == self._thread:
+            call()
+        else:
+            self._loop.call_soon_threadsafe(call)
+
+    async def drive(self, flow: Flow[T]) -> T:
+        """Carry out a flow of the API."""
+        assert self.provider is not None, "the adapter sets it"
+        return await self.provider.drive(flow)
+
+    def block(self, flow: Flow[T]) -> T:
+        """The same while this thread waits."""
+        if threading.get_ident() == self._thread:
+            flow.close()
+            raise UsageError(
+                "a blocking step tool that talks to the server was called on the event loop; "
+                "use `from stephttp import step` in `async def` handlers"
+            )
+        return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
+
+    async def park(self) -> None:
+        """Wait where the handler cannot go on, until it is ended. Never returns."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._parked.add(future)
+        self.settle()
+        try:
+            if self._task is None:
+                future.cancel()
+            await future
+        finally:
+            self._parked.discard(future)
+
+    def close(self, error: BaseException | None) -> bool:
+        """The handler has ended, with or without `error`: release whatever is still parked.
+
+        Returns:
+            Whether somebody else wants the current task cancelled.
+        """
+        task, self._task = self._task, None
+        for future in self._parked:
+            future.cancel(_ENOUGH)
+        if task is None or not self._ended_by_us:
+            return isinstance(error, asyncio.CancelledError) and error.args != (_ENOUGH,)
+        if task.cancelling() > self._cancelling:
+            task.uncancel()
+        return task.cancelling() > self._cancelling
+
+    def settle(self) -> None:
+        """End the handler if none of its steps can progress any more."""
+        if self.run.suspended and self.run.settled:
+            if not self._settling:
+                self._loop.call_soon(self._tick)
+            self._settling = SETTLE_TICKS
+
+    def _tick(self) -> None:
+        """End the handler once it has waited, without running a step, for long enough.
+
+        The handler's own task is cancelled, so that `gather`, task groups, cancel scopes and
+        `finally` blocks do what they do for any cancellation, in their order. That is done once,
+        and not at all if somebody else did it: a second cancellation would hit clean-up that
+        awaits something. What is parked all the same, because code on the way caught the first,
+        is then cancelled where it is parked.
+        """
+        self._settling -= 1
+        if self._task is None or not self.run.settled:
+            self._settling = 0
+        elif self._settling:
+            self._loop.call_soon(self._tick)
+        elif self._parked and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
+            self.run.unwind()
+            self._ended_by_us = True
+            self._task.cancel(_ENOUGH)
+            self.settle()
+        else:
+            self.run.unwind()
+            for future in self._parked:
+                future.cancel(_ENOUGH)

@@ -1,0 +1,256 @@
+"""A request from outside: the sync phase of a run, neutral to ASGI and WSGI.
+
+The adapters subclass it: they call the application, and feed what passes by.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import Any
+
+from stephttp._calls.common import PLAIN_TEXT, Body
+from stephttp._client.drivers import Flow
+from stephttp._client.endpoints import NEW_RUN
+from stephttp._client.flow import Invoke
+from stephttp._client.idempotency import Claimed, claim, scope_of
+from stephttp._client.journal import Journal
+from stephttp._client.outbox import Item, Parcel
+from stephttp._context import RunScope
+from stephttp._core import replies
+from stephttp._core.codec import describe
+from stephttp._core.messages import Headers, Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._hooks import Hooks, as_flow
+from stephttp.errors import CannotWaitError
+from stephttp.provider import Provider
+
+logger = logging.getLogger("stephttp")
+
+
+class LiveCall(ABC):
+    """One request from outside.
+
+    Args:
+        provider: what it shares with others.
+        method: of the request.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_asked",
+        "_ended",
+        "_headers",
+        "_journal",
+        "_keyed",
+        "_provider",
+        "_run",
+        "_run_scope",
+        "_status",
+        "_stored",
+    )
+
+    def __init__(self, provider: Provider, method: str) -> None:
+        self._provider = provider
+        self._run = provider.new_run()
+        self._run_scope: RunScope
+        self._asked = Body(provider.settings.max_body_bytes)
+        self._answer: Body | None = None
+        """What the handler answers, if that is to be kept."""
+        self._status = 0
+        self._headers: Headers = []
+        self._journal: Journal | None = None
+        self._keyed = self._ended = False
+        self._stored: Claimed | None = None
+        if method == "HEAD":
+            self._run.cannot_wait = "the answer to HEAD has no body that could carry the result"
+
+    @abstractmethod
+    def _request(self, body: bytes) -> Request:
+        """The request, with this body."""
+
+    @abstractmethod
+    def _has_all(self) -> bool:
+        """Whether the whole body was read, as far as anybody can know."""
+
+    @abstractmethod
+    def _read_ahead(self, _: Any = None) -> Any:
+        """Read the rest of the body before the handler does; False if the caller left.
+
+        A coroutine under ASGI.
+        """
+
+    @abstractmethod
+    def _give_up(self) -> BaseException:
+        """What ends a handler whose caller left while its body was read ahead."""
+
+    def _begin(self, scope: RunScope) -> None:
+        scope.provider = self._provider
+        scope.claimer = self._claim_late
+        if self._provider.settings.middleware:
+            scope.use_middleware(self._request(b""))
+        self._run_scope = scope
+
+    def _first_step(self) -> None:
+        """A step is about to run: from now on there is something that could get lost."""
+        scope = self._run_scope
+        if scope.checkpointing.at_end_only or self._ended:
+            return
+        if self._journal is None:
+            self._journal = self._new_journal()
+        self._journal.mode = scope.checkpointing
+        scope.on_record = self._journal.note
+        self._journal.begin()
+
+    def _new_journal(self) -> Journal:
+        scope = self._run_scope
+        return self._provider.journal(self._run, self._known_request, scope.checkpointing)
+
+    def _known_request(self) -> Request | None:
+        """The request, once its body is complete."""
+        if not self._ended and (self._asked.overflown or not self._has_all()):
+            return None
+        return self._request(self._asked.join())
+
+    def _claim_at_once(self) -> Flow[bool]:
+        """Claim the key that the request itself carries, if it does.
+
+        Returns:
+            Whether the caller is still there; what to answer, if anything, is `_stored_answer`.
+        """
+        key = self._provider.idempotency_key(self._request(b""))
+        if key is None:
+            return True
+        self._run_scope.claimer = None
+        if not (yield Invoke(self._read_ahead, None)):
+            return False
+        self._stored = yield from self._claim(*key)
+        return True
+
+    def _claim_late(self, key: str) -> Flow[bool]:
+        """Claim a key that the handler gave; whether its steps are to run."""
+        provider, run = self._provider, self._run
+        turn = f"key of {run.run_id}"
+        yield from provider.turnstile.enter(turn)  # steps that run side by side ask together
+        try:
+            if self._stored is None:
+                if run.cannot_wait is not None:
+                    raise CannotWaitError(
+                        f"the idempotency key comes too late, because {run.cannot_wait}; "
+                        "call stephttp.configure at the start of the handler"
+                    )
+                if not (yield Invoke(self._read_ahead, None)):
+                    raise self._give_up()
+                scope = scope_of(provider.settings.domain, run.opts.id)
+                self._stored = yield from self._claim(key, scope)
+            return self._stored.answer is None
+        finally:
+            provider.turnstile.leave(turn)
+
+    def _claim(self, key: str, scope: str) -> Flow[Claimed]:
+        provider, run_scope = self._provider, self._run_scope
+        if self._asked.overflown:
+            limit = provider.settings.max_body_bytes
+            return Claimed(False, replies.error_answer(
+                413, f"a request with an idempotency key may have a body of {limit} bytes"
+            ))  # fmt: skip
+        request = self._request(self._asked.join())
+        lease = run_scope.checkpointing.lease_ms
+        claimed = yield from claim(provider.lifecycle, self._run, request, key, scope, lease)
+        if claimed.held:
+            self._keyed = True
+            self._journal = self._new_journal()
+            self._journal.claimed()
+        return claimed
+
+    def _keep_answer(self) -> None:
+        """The response begins. What passes by of it is kept if somebody may ask for it."""
+        if self._run.used or self._keyed:
+            self._answer = Body(self._provider.settings.max_body_bytes)
+
+    def _conclude(self, error: BaseException | None) -> Flow[Response | None] | None:
+        """The handler has ended. Returns what makes the reply, if it is not the handler's own."""
+        self._ended = True
+        if self._run_scope.hooks is not None:
+            return self._conclude_told(self._run_scope.hooks, error)
+        if self._run.suspended:
+            return self._suspend()
+        if self._run.used or self._journal is not None:
+            self._record(error)
+        return None
+
+    def _conclude_told(self, hooks: Hooks, error: BaseException | None) -> Flow[Response | None]:
+        """The same, with the middleware being told."""
+        run, reply = self._run, None
+        yield from as_flow(hooks.close(error))
+        try:
+            if run.suspended:
+                reply = yield from self._suspend()
+            elif run.used or self._journal is not None:
+                self._record(error)
+        except Exception as raised:
+            yield from as_flow(hooks.over(CallEnd(None, raised, False)))
+            raise
+        if reply is not None:
+            yield from as_flow(hooks.before_response(reply))
+        answer = Response(self._status, self._headers) if self._status else reply
+        yield from as_flow(hooks.over(CallEnd(answer, error, not run.suspended)))
+        return reply
+
+    @property
+    def _stored_answer(self) -> Response | None:
+        """What another request with the same idempotency key was answered."""
+        return None if self._stored is None else self._stored.answer
+
+    @property
+    def _answers_as(self) -> str:
+        """The run that a reply is of: another one, where that has the idempotency key."""
+        return (self._stored.run_id if self._stored else "") or self._run.run_id
+
+    def _suspend(self) -> Flow[Response]:
+        if self._stored_answer is not None:
+            return self._stored_answer
+        if self._asked.overflown:
+            limit = self._provider.settings.max_body_bytes
+            return replies.error_answer(
+                413, f"the request's body has {self._asked.size} bytes; a request that goes on in "
+                f"the background may have {limit}",
+            )  # fmt: skip
+        request = self._request(self._asked.join())
+        return (yield from self._provider.lifecycle.suspend(self._run, request, self._journal))
+
+    def _record(self, error: BaseException | None) -> None:
+        provider, answer = self._provider, self._answer
+        response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
+        duration_ns = max(0, provider.now_ns() - self._run_scope.started_ns)
+        text = None if error is None else describe(error)
+        if self._run.opts.omit_response_body and not self._keyed:
+            response.body = b""
+        if self._journal is not None:
+            if self._keyed:
+                response = self._repeatable(response)
+            self._journal.finish(
+                provider.lifecycle.completed(
+                    response, duration_ns=duration_ns, error=text, exact=self._keyed
+                )
+            )
+            return
+        checkpoint = provider.lifecycle.finished(
+            self._run,
+            self._request(self._asked.join()),
+            response,
+            duration_ns=duration_ns,
+            error=text,
+        )
+        provider.outbox.put(Item(Parcel(NEW_RUN, checkpoint)))
+
+    def _repeatable(self, response: Response) -> Response:
+        """What other requests with the same idempotency key get."""
+        if self._answer is not None and self._answer.overflown:
+            return replies.error_answer(
+                500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
+                "not kept",
+            )  # fmt: skip
+        if not self._status:  # the handler raised, and the server answers for it
+            return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
+        return response

@@ -1,0 +1,127 @@
+"""A call of the server, neutral to ASGI and WSGI: verified, loaded, run on, concluded."""
+
+from __future__ import annotations
+
+from stephttp._calls.common import PLAIN_TEXT, Body
+from stephttp._client.background import Job
+from stephttp._client.drivers import Flow
+from stephttp._client.endpoints import REQUEST_VERSION
+from stephttp._client.flow import Until
+from stephttp._client.lifecycle import Resumed
+from stephttp._context import RunScope
+from stephttp._core import replies
+from stephttp._core.codec import describe
+from stephttp._core.messages import Request, Response
+from stephttp._core.middleware import CallEnd
+from stephttp._core.run import Run
+from stephttp._hooks import Hooks, as_flow
+from stephttp.errors import APIError
+from stephttp.provider import Provider
+
+MAX_RESULT_BYTES = 4 * 1024 * 1024
+"""The largest response body of a resumed handler; a server reads 8 MiB of JSON (PROTOCOL 10)."""
+
+VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
+
+
+class Reentry:
+    """One re-entry. `open`, call the application if that returns a run, `conclude`; then `close`.
+
+    Args:
+        provider: what it shares with others.
+        request: the server's own; `open` changes it into what the original caller sent.
+        asked: the body, as far as it was read.
+    """
+
+    __slots__ = (
+        "_flushing", "_provider", "_refusal", "_turn", "body", "hooks", "request", "response",
+        "resumed",
+    )  # fmt: skip
+
+    def __init__(self, provider: Provider, request: Request, asked: Body) -> None:
+        self._provider = provider
+        self._turn = ""
+        self._flushing: Job[None] | None = None
+        self.hooks: Hooks | None = None
+        """The user's middleware, if there is any."""
+        self.request = request
+        self.resumed: Resumed
+        self.response = Response(500, list(PLAIN_TEXT))
+        """What the handler answers, but for its body."""
+        self.body = Body(MAX_RESULT_BYTES)
+        if asked.overflown:
+            message = f"the body has {asked.size} bytes, which is too many"
+            self._refusal: Response | None = replies.refused(413, message)
+        else:
+            self._refusal = provider.lifecycle.verify(request)
+
+    def open(self) -> Flow[Run | Response]:
+        """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
+        if self._refusal is not None:
+            return self._refusal
+        run_id = self.request.header(b"x-run-id")
+        yield from self._provider.turnstile.enter(run_id)
+        self._turn = run_id
+        resumed = yield from self._provider.lifecycle.resume(self.request)
+        if isinstance(resumed, Response):
+            return resumed
+        self.resumed = resumed
+        return resumed.run
+
+    def begin(self, scope: RunScope) -> None:
+        """The handler is about to be called, with `scope` as the current run."""
+        scope.provider = self._provider
+        if self._provider.settings.middleware:
+            resumed = self.resumed
+            scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
+            self.hooks = scope.hooks
+
+    def flush_soon(self) -> None:
+        """A step has ended: send what there is, while the handler goes on."""
+        flushing = self._flushing
+        if flushing is None or (flushing.outcome.done() and flushing.outcome.exception() is None):
+            flow = self._provider.lifecycle.flush(self.resumed.run)
+            self._flushing = self._provider.background.start(flow, "stephttp-flush")
+
+    def conclude(self, error: BaseException | None) -> Flow[Response]:
+        """The handler has ended. Returns the answer to the server."""
+        lifecycle, run = self._provider.lifecycle, self.resumed.run
+        if self._flushing is not None:
+            # What it could not store is back with the run; the answer may carry it.
+            yield Until(self._flushing.outcome)
+        text = None if error is None else describe(error)
+        response, hooks = self._result(error), self.hooks
+        if hooks is not None:
+            yield from as_flow(hooks.close(error))
+            if not run.suspended:
+                yield from as_flow(hooks.before_response(response))
+        try:
+            reply = yield from lifecycle.conclude(self.resumed, response, text, error)
+        except APIError as problem:
+            what = f"run {run.run_id}: finished steps could not be stored"
+            response = reply = lifecycle.unavailable(self.resumed.ours, what, problem)
+            error = error or problem
+        if hooks is not None:
+            if run.suspended:
+                response = reply
+                yield from as_flow(hooks.before_response(reply))
+            yield from as_flow(hooks.over(CallEnd(response, error, self.resumed.ended)))
+        return reply
+
+    def close(self) -> None:
+        """Let the next re-entry of the run in."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+        if self._turn:
+            self._provider.turnstile.leave(self._turn)
+
+    def _result(self, error: BaseException | None) -> Response:
+        if self.body.overflown:
+            return replies.error_answer(
+                500, f"the response's body has {self.body.size} bytes; a resumed handler's may "
+                f"have {MAX_RESULT_BYTES}",
+            )  # fmt: skip
+        if error is not None and not self.body.complete:
+            return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
+        self.response.body = self.body.join()
+        return self.response

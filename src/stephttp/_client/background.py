@@ -1,0 +1,157 @@
+"""Work beside the requests: flows, and calls that are to be made later.
+
+Where an event loop runs they are its tasks and timers; elsewhere, as under WSGI, threads do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, Protocol
+
+from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver, T
+
+logger = logging.getLogger("stephttp")
+
+
+class Timer(Protocol):
+    """What `loop.call_later` returns."""
+
+    def cancel(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """A flow that is carried out in the background."""
+
+    outcome: Future[T]
+    alive: Callable[[], bool]
+    """Whether somebody is at it: not when it has ended, nor when its loop has."""
+    cancel: Callable[[], object]
+    """End it, where that is possible: a thread comes to its end by itself."""
+
+
+class Background:
+    """Starts what is done beside the requests of a provider.
+
+    Args:
+        driver: carries out flows on event loops.
+        sync_driver: carries out flows in threads.
+    """
+
+    def __init__(self, driver: AsyncDriver, sync_driver: SyncDriver) -> None:
+        self._driver = driver
+        self._sync_driver = sync_driver
+        self._alarms = Alarms()
+
+    def start(self, flow: Flow[T], name: str) -> Job[T]:
+        """Have a flow carried out.
+
+        Args:
+            name: of the task or thread.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._in_a_thread(flow, name)
+        task = loop.create_task(self._driver.run(flow), name=name)
+        outcome: Future[T] = Future()
+        task.add_done_callback(lambda task: _pass_on(task, outcome))
+        return Job(outcome, lambda: not task.done() and loop.is_running(), task.cancel)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call something after so many seconds, on this event loop or in a thread."""
+        try:
+            return asyncio.get_running_loop().call_later(seconds, call)
+        except RuntimeError:
+            return self._alarms.set(seconds, call)
+
+    def forget(self) -> None:
+        """Start anew, in a process that was forked."""
+        self._alarms = Alarms()
+
+    def _in_a_thread(self, flow: Flow[T], name: str) -> Job[T]:
+        outcome: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                outcome.set_result(self._sync_driver.run(flow))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        # A daemon: the process may end without it, after the drain at its exit.
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return Job(outcome, thread.is_alive, lambda: None)
+
+
+def _pass_on(task: asyncio.Task[T], outcome: Future[T]) -> None:
+    if task.cancelled():
+        outcome.cancel()
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())
+
+
+class Alarm:
+    """A call that is due at a time."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Do not make the call. One that has begun goes on."""
+        self.call = None
+
+
+class Alarms:
+    """Makes calls when they are due, in one thread, which is there as long as there are any."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, Alarm]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def set(self, seconds: float, call: Callable[[], None]) -> Alarm:
+        """Make a call after so many seconds."""
+        alarm = Alarm(call)
+        with self._changed:
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), alarm))
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="stephttp-alarms", daemon=True
+                )
+                self._thread.start()
+            elif self._due[0][2] is alarm:
+                self._changed.notify()
+        return alarm
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while self._due and self._due[0][2].call is None:
+                    heapq.heappop(self._due)
+                if not self._due:
+                    self._thread = None
+                    return
+                left = self._due[0][0] - time.monotonic()
+                if left > 0:
+                    self._changed.wait(left)
+                    continue
+                call = heapq.heappop(self._due)[2].call
+            try:
+                if call is not None:
+                    call()
+            except Exception:
+                logger.exception("stephttp: a call in the background failed")

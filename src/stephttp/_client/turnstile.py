@@ -1,0 +1,54 @@
+"""One at a time, for tasks and threads alike."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Until
+
+
+class Turnstile:
+    """Lets one at a time through for each name, in the order in which they came. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, in a process that was forked."""
+        self._lock = threading.Lock()
+        self._queues: dict[str, deque[Future[None]]] = {}
+
+    def enter(self, name: str) -> Flow[None]:
+        """Wait for one's turn. After it, call `leave`."""
+        mine: Future[None] = Future()
+        with self._lock:
+            queue = self._queues.setdefault(name, deque())
+            queue.append(mine)
+            if queue[0] is mine:
+                return
+        try:
+            yield Until(mine)
+        except BaseException:
+            self._give_up(name, mine)
+            raise
+
+    def leave(self, name: str) -> None:
+        """Let the next one in."""
+        with self._lock:
+            queue = self._queues[name]
+            queue.popleft()
+            if queue:
+                queue[0].set_result(None)
+            else:
+                del self._queues[name]
+
+    def _give_up(self, name: str, mine: Future[None]) -> None:
+        with self._lock:
+            waits = not mine.done()
+            if waits:
+                self._queues[name].remove(mine)
+        if not waits:
+            self.leave(name)

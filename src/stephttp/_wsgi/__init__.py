@@ -1,0 +1,1 @@
+"""The parts of the WSGI adapter; `stephttp.wsgi` holds what is public."""

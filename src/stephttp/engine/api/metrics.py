@@ -1,0 +1,167 @@
+"""`GET /metrics`: what Prometheus reads, in its text format or in OpenMetrics.
+
+`engine.metrics` has counted what happened since the process began. What there is now is read here,
+for each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Iterator
+from functools import partial
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine.api.guard import Handler, secured
+from stephttp.engine.api.messages import engine_of
+from stephttp.engine.metrics import Metrics
+from stephttp.engine.models import TimerKind
+from stephttp.engine.settings import VERSION
+from stephttp.engine.sql import QUERIES
+
+if TYPE_CHECKING:
+    from stephttp.engine.app import Engine
+
+OPENMETRICS = "application/openmetrics-text"
+
+_Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+def scraping(handler: Handler) -> Handler:
+    """Let those through who may read metrics: with the token for it, or with a signing key."""
+
+    async def check(request: Request) -> Response:
+        settings = engine_of(request).settings
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        expected = settings.metrics_token
+        has_token = expected is not None and compare_digest(
+            token.strip().encode(), expected.encode()
+        )
+        if settings.open_metrics or (scheme.lower() == "bearer" and has_token):
+            return await handler(request)
+        return await secured(handler)(request)
+
+    return check
+
+
+async def metrics(request: Request) -> Response:
+    """All metrics."""
+    engine = engine_of(request)
+    unit = partial(_stored, now_ms=engine.clock.now_ms(), metrics=engine.metrics)
+    families = [*_present(engine), *await engine.store.read(unit)]
+    wanted = OPENMETRICS if OPENMETRICS in request.headers.get("accept", "") else ""
+    encode, content_type = choose_encoder(wanted)
+    # It takes some milliseconds when there are many endpoints.
+    body = await asyncio.to_thread(encode, _All(engine.metrics, families))
+    return Response(body, headers={"content-type": content_type})
+
+
+class _All(Collector):
+    def __init__(self, metrics: Metrics, families: list[Metric]) -> None:
+        self._metrics = metrics
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._metrics.collect()
+        yield from self._families
+
+
+def _gauge(name: str, about: str, labels: tuple[str, ...], samples: _Samples) -> Metric:
+    family = GaugeMetricFamily(f"stephttp_{name}", about, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _present(engine: Engine) -> list[Metric]:
+    """What the process holds."""
+    under_way, settings = engine.executor.under_way, engine.settings
+    slots = {"reentry": settings.concurrency, "gateway": settings.gateway_concurrency}
+    return [
+        _gauge("build_info", "Always 1; which version this is.", ("version",), [((VERSION,), 1)]),
+        _gauge(
+            "calls_in_progress",
+            "Calls of endpoints (reentry) and HTTP requests for steps (gateway) being made.",
+            ("kind",),
+            [((kind,), count) for kind, count in under_way.items()],
+        ),
+        _gauge(
+            "call_slots",
+            "How many of them may be made at once.",
+            ("kind",),
+            [((kind,), count) for kind, count in slots.items()],
+        ),
+        _gauge(
+            "store_queue_length",
+            "Units of work that wait for the thread that writes to, or reads from, the database.",
+            ("thread",),
+            [((kind,), count) for kind, count in engine.store.queued.items()],
+        ),
+        _gauge(
+            "output_waiters", "Requests that wait for a run's output.", (),
+            [((), len(engine.waiters))],
+        ),
+        _gauge(
+            "database_wal_size_bytes", "Size of the write-ahead log's file.", (),
+            [((), engine.store.wal_size())],
+        ),
+    ]  # fmt: skip
+
+
+def _stored(connection: sqlite3.Connection, now_ms: int, metrics: Metrics) -> list[Metric]:
+    """What the database holds."""
+
+    def number(pragma: str) -> int:
+        value: int = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+        return value
+
+    runs: dict[tuple[str, ...], float] = {}
+    for fn_id, status, count in connection.execute(QUERIES["open_run_counts"]):
+        labels = (*metrics.labels(fn_id), status)
+        runs[labels] = runs.get(labels, 0) + count
+    due: list[tuple[str, int, int]] = connection.execute(
+        QUERIES["due_counts"], (now_ms,)
+    ).fetchall()
+    oldest_ms = min((due_ms for _, _, due_ms in due), default=now_ms)
+    waits: list[tuple[str, int]] = connection.execute(QUERIES["wait_counts"]).fetchall()
+    page_size = number("page_size")
+    return [
+        _gauge(
+            "open_runs",
+            "Runs that have not ended: sync (the first request is being answered), async.",
+            ("app", "endpoint", "status"),
+            runs.items(),
+        ),
+        _gauge(
+            "due_timers", "Timers that are past their time.", ("kind",),
+            _by_kind([(kind, count) for kind, count, _ in due], TimerKind),
+        ),
+        _gauge(
+            "oldest_due_timer_seconds", "How long the oldest of them is past its time.", (),
+            [((), (now_ms - oldest_ms) / 1000)],
+        ),
+        _gauge(
+            "waits", "Steps that wait for an event, a signal or another run.", ("kind",),
+            _by_kind(waits, (TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE)),
+        ),
+        _gauge(
+            "database_size_bytes", "Size of the database, with what is not in its file yet.", (),
+            [((), number("page_count") * page_size)],
+        ),
+        _gauge(
+            "database_free_bytes", "The part of it that holds nothing.", (),
+            [((), number("freelist_count") * page_size)],
+        ),
+    ]  # fmt: skip
+
+
+def _by_kind(counts: Iterable[tuple[str, int]], kinds: Iterable[Any]) -> _Samples:
+    """With a 0 for each kind of which there are none."""
+    return (((kind,), value) for kind, value in ({str(k): 0 for k in kinds} | dict(counts)).items())

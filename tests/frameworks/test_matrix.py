@@ -1,0 +1,81 @@
+"""Every framework, every scenario: a real server in front of it, a real engine behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from uuid import uuid4
+
+import pytest
+
+from tests.frameworks.conftest import Application
+
+MEGABYTE = random.Random(1).randbytes(1024 * 1024)
+
+
+def test_steps_that_need_not_wait(app: Application) -> None:
+    answer = app.call("GET", "/hello/Ada")
+    assert (answer.status_code, answer.json()) == (200, {"greeting": "Hello Ada"})
+    assert app.run(answer)["status"] == "Completed"
+    assert app.steps(answer)["greet"]["status"] == "Completed"
+
+
+def test_json_status_location_and_cookies_after_a_sleep(app: Application) -> None:
+    first = app.call("POST", "/orders/7", json={"item": "Büroklammern"})
+    final = app.finally_answers(first)
+    assert (final.status_code, final.json()) == (201, {"order": 7, "item": "Büroklammern"})
+    assert final.headers["location"] == "/orders/7"
+    cookies = [cookie.split(";")[0] for cookie in final.headers.get_list("set-cookie")]
+    assert cookies == ["cart=empty", "last=7"]
+    assert app.run(first)["status"] == "Completed"
+
+
+def test_a_form_after_a_sleep(app: Application) -> None:
+    fields = {"name": "Ada & Grace", "city": "Zürich"}
+    final = app.finally_answers(app.call("POST", "/forms", data=fields))
+    assert (final.status_code, final.json()) == (200, fields)
+
+
+def test_a_multipart_form_with_a_file_after_a_sleep(app: Application) -> None:
+    file = MEGABYTE[:100_000]
+    first = app.call(
+        "POST", "/uploads", data={"note": "a note"}, files={"file": ("photo.jpg", file)}
+    )
+    final = app.finally_answers(first)
+    assert final.json() == {
+        "note": "a note",
+        "filename": "photo.jpg",
+        "sha256": hashlib.sha256(file).hexdigest(),
+    }
+
+
+def test_a_megabyte_of_any_bytes_in_and_out(app: Application) -> None:
+    final = app.finally_answers(app.call("POST", "/bytes", content=MEGABYTE))
+    assert final.status_code == 200
+    assert final.headers["content-type"] == "application/octet-stream"
+    assert final.content == MEGABYTE[::-1]
+
+
+def test_authorization_and_cookies_after_a_sleep(app: Application) -> None:
+    headers = {"authorization": "Bearer secret", "cookie": "session=abc; other=1"}
+    final = app.finally_answers(app.call("GET", "/me", headers=headers))
+    assert final.json() == {"authorization": "Bearer secret", "session": "abc"}
+
+
+@pytest.mark.parametrize("when", ["now", "later"])
+def test_an_exception_is_a_500(app: Application, when: str) -> None:
+    first = app.call("GET", f"/bug/{when}")
+    final = first if when == "now" else app.finally_answers(first)
+    assert final.status_code == 500
+    if "x-run-id" not in first.headers:
+        return  # what the application does not answer itself, its server does, outside of us
+    assert app.run(first)["status"] == "Failed"
+    assert app.steps(first)["greet"]["status"] == "Completed"
+
+
+def test_a_failing_step_is_retried_until_it_works(app: Application) -> None:
+    first = app.call("POST", f"/flaky/{uuid4()}")
+    final = app.finally_answers(first)
+    assert (final.status_code, final.json()) == (200, {"attempts": 3})
+    assert app.run(first)["status"] == "Completed"
+    assert app.steps(first)["flaky"]["attempts"] == 3

@@ -1,0 +1,119 @@
+"""Calls WSGI applications in worker threads, and lets their threads reach an async server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from wsgiref.validate import validator
+
+import httpx2
+
+
+class WSGITransport(httpx2.AsyncBaseTransport):
+    """Hands requests to a WSGI application as a strict server does (`wsgiref.validate`)."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        body = await request.aread()
+        return await asyncio.to_thread(self._serve, request, body)
+
+    def _serve(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
+        try:
+            answer = call(self._app, environ_of(request, body))
+        except Exception:
+            return httpx2.Response(500, request=request)
+        return httpx2.Response(
+            answer.status, headers=answer.headers, content=answer.body, request=request
+        )
+
+
+class Answer:
+    """What a server got from an application."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self.body = b""
+
+
+def environ_of(request: httpx2.Request, body: bytes) -> dict[str, Any]:
+    """The environ that a server makes of a request."""
+    url = request.url
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(url.raw_path.partition(b"?")[0]).decode("latin-1"),
+        "RAW_URI": url.raw_path.decode("latin-1"),
+        "QUERY_STRING": url.query.decode("latin-1"),
+        "SERVER_NAME": url.host,
+        "SERVER_PORT": str(url.port or 80),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "REMOTE_PORT": "123",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": url.scheme,
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_value in request.headers.raw:
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        value = raw_value.decode("latin-1")
+        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            name = f"HTTP_{name}"
+        glue = "; " if name == "HTTP_COOKIE" else ","
+        environ[name] = f"{environ[name]}{glue}{value}" if name in environ else value
+    return environ
+
+
+def call(app: Any, environ: dict[str, Any]) -> Answer:
+    """Call an application once, as a server does, with a validator around it."""
+    answer = Answer()
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        answer.status, answer.headers = int(status[:3]), headers
+        return write
+
+    def write(data: bytes) -> None:
+        answer.body += data
+
+    chunks = validator(app)(environ, start_response)
+    try:
+        for chunk in chunks:
+            answer.body += chunk
+    finally:
+        chunks.close()  # type: ignore[attr-defined]
+    return answer
+
+
+class Blocking(httpx2.BaseTransport):
+    """An async transport for threads: on the event loop that it belongs to, while that runs."""
+
+    def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
+        self._transport = transport
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.read()
+        if self.loop is not None and self.loop.is_running():
+            return asyncio.run_coroutine_threadsafe(self._answer(request), self.loop).result()
+        return asyncio.run(self._answer(request))
+
+    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        copy = httpx2.Request(
+            request.method, request.url, headers=request.headers.raw, content=request.content
+        )
+        response = await self._transport.handle_async_request(copy)
+        await response.aread()
+        return httpx2.Response(
+            response.status_code, headers=response.headers.raw, content=response.content
+        )
