@@ -112,8 +112,7 @@ class Executor:
             run = change.run
             self._waiters.wake(run.run_id)
             if run.status is RunStatus.FAILED:
-                end = failed_event(run.error or b"null")
-                self._channels.publish(run.run_id, end)
+                self._channels.tee(run.run_id, failed_event(run.error or b"null"))
             log_event(
                 log, logging.INFO, "run.end", "run ended", run_id=run.run_id, status=run.status
             )

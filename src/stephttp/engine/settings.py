@@ -77,6 +77,9 @@ class Settings:
         idempotency_ttl: seconds that an idempotency key is remembered.
         retain: seconds that a run is kept after its end. None: for ever.
         sweep_interval: seconds between two looks for what is to be deleted.
+        trusted_hosts: names under which an engine of kind `dev` may be asked, besides `host`,
+            `localhost` and addresses; `*`: any. The others are those of web pages whose name leads
+            here all of a sudden (DNS rebinding).
         allow_hosts: where calls of endpoints and requests of steps may go, see
             `egress.parse_rule`. None: anywhere.
         private_hosts: whether they may go to private, loopback and other addresses that are not
@@ -121,6 +124,7 @@ class Settings:
     idempotency_ttl: float = 86_400.0
     retain: float | None = None
     sweep_interval: float = 60.0
+    trusted_hosts: tuple[str, ...] = ("*",)
     allow_hosts: tuple[str, ...] = ()
     private_hosts: bool = True
     rate_limit: float = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from stephttp.engine.api import (
     actions,
@@ -21,6 +21,7 @@ from stephttp.engine.api import (
     metrics,
     openapi,
     output,
+    publishing,
     realtime,
     runs,
     system,
@@ -72,9 +73,12 @@ ROUTES = [
     Route(f"{_OURS}/endpoints", secured(browsing.endpoints)),
     Route(f"{_OURS}/changes", secured(browsing.changes)),
     Route(f"{_OURS}/events", secured(actions.send_event), methods=["POST"]),
-    # Not `secured`: the token opens it.
+    # Not `secured`: the token opens them.
     Route("/v1/realtime/sse", realtime.sse),
-    Route("/v1/realtime/publish/tee", secured(realtime.tee), methods=["POST"]),
+    WebSocketRoute("/v1/realtime/connect", realtime.connect),
+    Route("/v1/realtime/token", secured(realtime.token), methods=["POST"]),
+    Route("/v1/realtime/publish", secured(publishing.publish), methods=["POST"]),
+    Route("/v1/realtime/publish/tee", secured(publishing.tee), methods=["POST"]),
     # Not `secured`: the event key in the path is what opens it.
     Route("/e/", ingest.without_key, methods=["GET", "POST"]),
     Route("/e/{key}", ingest.receive, methods=["POST"]),

@@ -29,6 +29,7 @@ from stephttp.engine.api.metrics import OPENMETRICS
 from stephttp.engine.api.own_operations import OWN_OPERATIONS
 from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
 from stephttp.engine.api.parameters import LIMIT, RUN, cursor_of, time_parameter
+from stephttp.engine.api.realtime import TopicName
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]
@@ -38,9 +39,9 @@ SHAPES = (
     SignalMessage, StepsRequest, shapes.BatchAnswer, shapes.CancellationView, shapes.DevServer,
     shapes.Ended, shapes.ErrorAnswer, shapes.EventRun, shapes.EventView, shapes.Health, shapes.Job,
     shapes.KeyProblem, shapes.Lost, shapes.Metadata, shapes.Names, shapes.NewCancellation,
-    shapes.NotReceived, shapes.NowAsync, shapes.PagedMetadata, shapes.Received, shapes.RunItem,
-    shapes.RunView,
-    shapes.SignalAnswer, shapes.Step, shapes.StillSync, shapes.Trigger, *OWN_SHAPES,
+    shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.PagedMetadata, shapes.Received,
+    shapes.RunItem, shapes.RunView, shapes.SignalAnswer, shapes.Step, shapes.StillSync,
+    shapes.Trigger, TopicName, *OWN_SHAPES,
 )  # fmt: skip
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
@@ -178,8 +179,28 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         },
         401, access={"security": [{"realtimeToken": []}, {"realtimeBearer": []}]},
     ),
+    ("/v1/realtime/token", "POST"): operation(
+        "createToken", "Make a token that lets its bearer listen to topics, for one minute.",
+        {}, 400, 413, body=takes(schema_of(list[TopicName])),
+        more={"201": answer(schema_of(shapes.NewToken))},
+    ),
+    ("/v1/realtime/publish", "POST"): operation(
+        "publish", "Hand a message to whoever listens to the topics; text that is no JSON is sent "
+        "as a string, `text/stream` piece by piece.",
+        EMPTY, 400, 413,
+        parameters=(
+            _CHANNEL,
+            parameter(
+                "query", "topic", "Where in the channel.",
+                type="array", items={"type": "string", "minLength": 1}, minItems=1, maxItems=100,
+            ) | {"required": True},
+            parameter("query", "run_id", "The run that the message is about.", type="string"),
+            parameter("query", "metadata", "JSON that goes with it.", type="string"),
+        ),
+        body={"content": {"application/json": {"schema": {}}, "text/stream": {"schema": {}}}},
+    ),
     ("/v1/realtime/publish/tee", "POST"): operation(
-        "publish", "Hand the bytes of the body to whoever follows the run, as they come.",
+        "publishStream", "Hand the bytes of the body to whoever follows the run, as they come.",
         EMPTY, 400, 413, parameters=(_CHANNEL,), body=takes({}, "application/octet-stream"),
     ),
     ("/e/", "GET"): operation(

@@ -249,6 +249,12 @@ class SignalAnswer(Shape):
     run_id: RunId
 
 
+class NewToken(Shape):
+    """What opens topics: as `token` in the query of `sse` and `connect`."""
+
+    jwt: str
+
+
 class Received(Shape):
     """An id for each event. For an empty list of events: one empty id."""
 
