@@ -70,6 +70,8 @@ class Executor:
         self._looking = False
         self._draining = False
         self._moved = asyncio.Event()
+        self.begun: Callable[[str], None] = lambda run_id: None
+        """Called with the id of each new run."""
 
     def moment(self) -> Moment:
         """The present, as transitions see it."""
@@ -108,6 +110,8 @@ class Executor:
         self._feed.publish((change.run.run_id,))
         for new, _ in change.invoked:
             self._feed.publish((new.run_id,))
+        if change.began is not None:
+            self.begun(change.run.run_id)
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)

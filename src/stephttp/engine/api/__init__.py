@@ -25,6 +25,7 @@ from stephttp.engine.api import (
     realtime,
     runs,
     system,
+    traces,
 )
 from stephttp.engine.api.guard import secured
 from stephttp.engine.models import Refused
@@ -89,6 +90,8 @@ ROUTES = [
     Route("/v1/cancellations", secured(cancellations.create), methods=["POST"]),
     Route("/v1/cancellations", secured(cancellations.listing)),
     Route("/v1/cancellations/{id}", secured(cancellations.delete), methods=["DELETE"]),
+    Route("/v1/runs/{run}/spans", secured(traces.listing)),
+    Route("/v1/traces/userland", secured(traces.receive), methods=["POST"]),
     Route("/dev", secured(system.dev)),
     Route("/health", system.health),
     Route("/metrics", metrics.scraping(metrics.metrics)),

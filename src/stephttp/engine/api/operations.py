@@ -30,6 +30,7 @@ from stephttp.engine.api.own_operations import OWN_OPERATIONS
 from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
 from stephttp.engine.api.parameters import LIMIT, RUN, cursor_of, time_parameter
 from stephttp.engine.api.realtime import TopicName
+from stephttp.engine.api.traces import JSON, PROTOBUF
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]
@@ -40,8 +41,8 @@ SHAPES = (
     shapes.Ended, shapes.ErrorAnswer, shapes.EventRun, shapes.EventView, shapes.Health, shapes.Job,
     shapes.KeyProblem, shapes.Lost, shapes.Metadata, shapes.Names, shapes.NewCancellation,
     shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.PagedMetadata, shapes.Received,
-    shapes.RunItem, shapes.RunView, shapes.SignalAnswer, shapes.Step, shapes.StillSync,
-    shapes.Trigger, TopicName, *OWN_SHAPES,
+    shapes.RunItem, shapes.RunView, shapes.SignalAnswer, shapes.SpanView, shapes.Step,
+    shapes.StillSync, shapes.Trigger, TopicName, *OWN_SHAPES,
 )  # fmt: skip
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
@@ -170,6 +171,29 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         data(list[shapes.Step]), 400, 404, parameters=(RUN,),
     ),
     **OWN_OPERATIONS,
+    ("/v1/runs/{run}/spans", "GET"): operation(
+        "listSpans", "OpenTelemetry spans of a run, by their begin.",
+        data(list[shapes.SpanView]), 400, 404, parameters=(RUN,),
+    ),
+    ("/v1/traces/userland", "POST"): operation(
+        "sendSpans",
+        "Keep OpenTelemetry spans (OTLP) with the runs that their attribute `sdk.run.id` names.",
+        {
+            "description": "An ExportTraceServiceResponse, in the format of the request; "
+            "`partialSuccess` tells what is not kept, and why",
+            "content": {PROTOBUF: {"schema": {}}, JSON: {"schema": {"type": "object"}}},
+        },
+        400, 413, 415,
+        parameters=(
+            parameter("header", "content-encoding", "`gzip`, if it is.", type="string",
+                      enum=["gzip", "identity"]),
+        ),
+        body={
+            "required": True,
+            "description": "An ExportTraceServiceRequest.",
+            "content": {PROTOBUF: {"schema": {}}, JSON: {"schema": {"type": "object"}}},
+        },
+    ),
     ("/v1/realtime/sse", "GET"): operation(
         "followRun", "Follow the live stream of a run: what is published from now on.",
         {
