@@ -93,6 +93,7 @@ ROUTES = [
     Route("/v1/runs/{run}/spans", secured(traces.listing)),
     Route("/v1/traces/userland", secured(traces.receive), methods=["POST"]),
     Route("/dev", secured(system.dev)),
+    Route("/fn/register", secured(system.register), methods=["POST"]),
     Route("/health", system.health),
     Route("/metrics", metrics.scraping(metrics.metrics)),
     Route("/openapi.json", secured(openapi.openapi)),

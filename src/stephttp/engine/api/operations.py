@@ -301,6 +301,9 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         "getDevServer", "What SDKs look for; only in development.",
         answer(schema_of(shapes.DevServer)), 404,
     ),
+    ("/fn/register", "POST"): operation(
+        "registerFunctions", "Tell an SDK that functions of `serve` are not run here.", {}, 400,
+    ),
     ("/health", "GET"): operation(
         "getHealth", "The engine is up, and its store answers.",
         answer(schema_of(shapes.Health)), access=OPEN,
