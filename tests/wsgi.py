@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 from wsgiref.validate import validator
@@ -26,7 +27,7 @@ class WSGITransport(httpx2.AsyncBaseTransport):
         try:
             answer = call(self._app, environ_of(request, body))
         except Exception:
-            return httpx2.Response(500, request=request)
+            return httpx2.Response(500, text=traceback.format_exc(), request=request)
         return httpx2.Response(
             answer.status, headers=answer.headers, content=answer.body, request=request
         )
@@ -114,6 +115,16 @@ class Blocking(httpx2.BaseTransport):
         )
         response = await self._transport.handle_async_request(copy)
         await response.aread()
-        return httpx2.Response(
-            response.status_code, headers=response.headers.raw, content=response.content
-        )
+        headers = [pair for pair in response.headers.raw if pair[0] != b"content-encoding"]
+        stream = Stream(response.content)
+        return httpx2.Response(response.status_code, headers=headers, stream=stream)
+
+
+class Stream(httpx2.SyncByteStream):
+    """A body that is not read yet."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body

@@ -30,6 +30,7 @@ from stephttp._core.responses import (
     FnOpts,
 )
 from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import (
@@ -51,6 +52,7 @@ from stephttp.errors import (
 )
 from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
 from stephttp.provider import Provider, configure, setup, update_omit_response_body
+from stephttp.wsgi import WSGIMiddleware
 
 __all__ = [
     "DEFAULT_RESTORE_HEADERS",
@@ -86,6 +88,8 @@ __all__ = [
     "OptionalSetupOpts",
     "OutsideRunError",
     "Provider",
+    "ReplayFilter",
+    "ReplayLogger",
     "Request",
     "Response",
     "RetryAfterError",
@@ -99,8 +103,10 @@ __all__ = [
     "Timing",
     "UsageError",
     "Userland",
+    "WSGIMiddleware",
     "__version__",
     "configure",
+    "logger",
     "setup",
     "step",
     "update_omit_response_body",

@@ -162,8 +162,10 @@ class RunScope(ABC):
             self.run.expired = True
         with self._lock:
             step = self.run.begin(step_id, options.retries)
-        if self.on_first_step is not None and step.verdict is EXECUTE:
-            hook, self.on_first_step = self.on_first_step, None
+            hook = self.on_first_step
+            if hook is not None and step.verdict is EXECUTE:
+                self.on_first_step = None
+        if hook is not None and step.verdict is EXECUTE:
             self.at_home(hook)
         type_ = options.output_type
         return StepCall(self, step, codec.return_annotation(handler) if type_ is Any else type_)

@@ -54,6 +54,9 @@ class Settings:
     signing_key_fallback: str = field(default="", repr=False)
     event_key: str = field(default="", repr=False)
     """For sending events; empty if none is configured."""
+    event_base_url: str = ""
+    """Origin to which events are sent; empty: that of Inngest's cloud with its API, else
+    `base_url`."""
     max_body_bytes: int = MAX_BODY_BYTES
     """The largest request body (bytes) of a run that may wait, and of a response that is kept."""
     env: str = ""
@@ -80,8 +83,8 @@ class Settings:
 
     @property
     def event_origin(self) -> str:
-        """Where events go; empty for `base_url`. Only Inngest's cloud has a place of its own."""
-        return CLOUD_EVENT_URL if self.base_url == CLOUD_URL else ""
+        """Where events go; empty for `base_url`."""
+        return self.event_base_url or (CLOUD_EVENT_URL if self.base_url == CLOUD_URL else "")
 
     @property
     def api_headers(self) -> dict[str, str]:

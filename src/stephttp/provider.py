@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from stephttp.asgi import ASGIApp, ASGIMiddleware
+    from stephttp.wsgi import WSGIApp, WSGIMiddleware
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -203,6 +204,12 @@ class Provider:
         from stephttp.asgi import ASGIMiddleware
 
         return ASGIMiddleware(app, provider=self)
+
+    def wsgi(self, app: WSGIApp) -> WSGIMiddleware:
+        """Wrap a WSGI application (Flask, Django, Falcon)."""
+        from stephttp.wsgi import WSGIMiddleware
+
+        return WSGIMiddleware(app, provider=self)
 
     def endpoint(
         self,

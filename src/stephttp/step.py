@@ -15,7 +15,7 @@ from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
-from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._core.values import Event, EventLike, FetchResponse, Signal
 from stephttp._hooks import drive
 
 P = ParamSpec("P")
@@ -226,7 +226,7 @@ async def wait_for_signal(
     return received
 
 
-async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]:
+async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[str]:
     """Send one or many events, once in the life of a request.
 
     An event without an id gets one that depends on the run and the step, so that receivers can
@@ -234,7 +234,7 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
 
     Args:
         step_id: names the step within the run.
-        events: at most 5000.
+        events: at most 5000; `inngest.Event` will do, too.
 
     Returns:
         The server's id of each event, in order.
@@ -244,7 +244,7 @@ async def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]
         ConfigurationError: no event key is configured.
         APIError: they could not be sent, and no retry is left.
         StepError: the same, remembered from an earlier execution.
-        TypeError: something in `events` is no `Event`.
+        TypeError: something in `events` is no event.
         ValueError: there are none or too many, or one is not acceptable.
     """
     checked = check(step_id, events)

@@ -19,7 +19,7 @@ from stephttp._client.events import check
 from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
-from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._core.values import Event, EventLike, FetchResponse, Signal
 from stephttp._hooks import drive_blocking
 
 P = ParamSpec("P")
@@ -142,7 +142,7 @@ class step:
         return received
 
     @staticmethod
-    def send_event(step_id: str, events: Event | Iterable[Event]) -> list[str]:
+    def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[str]:
         """Send one or many events, once; see `stephttp.step.send_event`."""
         checked = check(step_id, events)
         scope = run_scope("send_event")

@@ -7,11 +7,13 @@ except where docs/differences.md says otherwise. J and a number: a quirk of that
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -308,16 +310,29 @@ def test_a_question_that_an_ai_refuses(peer: Peer, stub: str) -> None:
     assert answer == {"error": "Error making AI request: unsuccessful status code: 429"}
 
 
-def test_a_stream_goes_on_after_a_sleep(peer: Peer, typescript_app: Path) -> None:
-    """With the SDK's own streaming client, which follows the redirect by itself (J10)."""
+def script(app: Path, name: str, *arguments: str, **environment: str) -> Any:
+    """What a script beside the app prints, as JSON."""
     said = subprocess.run(
-        ["node", str(typescript_app / "follow.mjs"), f"{peer.app}/stream?key={peer.key}"],
+        ["node", "--experimental-websocket", str(app / name), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
+        env={**os.environ, **environment},
     )
-    told = json.loads(said.stdout)
+    return json.loads(said.stdout)
+
+
+def test_messages_are_published_and_heard(peer: Peer, typescript_app: Path) -> None:
+    """With the SDK's own token, websocket and publishing."""
+    heard = script(typescript_app, "subscribe.mjs", INNGEST_DEV=peer.engine)
+    message = {"channel": "orders", "topic": "paid", "kind": "data"}
+    assert heard == [{**message, "data": {"amount": 7}}, {**message, "data": "text"}]
+
+
+def test_a_stream_goes_on_after_a_sleep(peer: Peer, typescript_app: Path) -> None:
+    """With the SDK's own streaming client, which follows the redirect by itself (J10)."""
+    told = script(typescript_app, "follow.mjs", f"{peer.app}/stream?key={peer.key}")
     assert told["status"] == 202
     assert told["body"] == '{"a":1,"b":2}'
     # What is pushed outside steps is sent again by later re-entries, how often is not for sure.
@@ -328,13 +343,6 @@ def test_a_stream_goes_on_after_a_sleep(peer: Peer, typescript_app: Path) -> Non
 
 def test_a_stream_of_a_run_that_fails_ends(peer: Peer, typescript_app: Path) -> None:
     """The SDK sends no end then (J11), so the engine does."""
-    said = subprocess.run(
-        ["node", str(typescript_app / "follow.mjs"), f"{peer.app}/stream-fails?key={peer.key}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    told = json.loads(said.stdout)
+    told = script(typescript_app, "follow.mjs", f"{peer.app}/stream-fails?key={peer.key}")
     assert told["status"] == 500
     assert json.loads(told["body"]) == {"name": "Error", "message": "too bad"}

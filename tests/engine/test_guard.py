@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import httpx2
 import pytest
@@ -164,3 +165,44 @@ async def test_an_engine_with_keys_asks_for_the_key_wherever_a_page_comes_from()
     async with world(signing_keys=(KEY,)) as w:
         response = await w.http.get("/health", headers={"origin": "https://evil.example"})
         assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8288", 200),
+        ("LOCALHOST.:8288", 200),
+        ("app.localhost", 200),
+        ("127.0.0.1:8288", 200),
+        ("[::1]:8288", 200),
+        ("192.0.2.7", 200),
+        ("engine.internal:8288", 200),
+        ("docker.internal", 200),
+        ("evil.example:8288", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[", 403),
+        ("", 403),
+    ],
+)
+async def test_an_open_engine_answers_to_names_of_its_own_only(host: str, status: int) -> None:
+    """A page whose name leads to this machine all of a sudden says that name."""
+    async with world(host="engine.internal", trusted_hosts=("docker.internal",)) as w:
+        w.http.headers["host"] = host
+        for path in ("/v1/runs", "/health", "/dev", "/openapi.json"):
+            response = await w.http.get(path)
+            assert response.status_code == status, path
+            assert set(response.headers) >= OURS
+            if status == 403:
+                assert response.json()["error"].startswith(f"host: {host!r} is not a name")
+                assert "--trust-host" in response.json()["error"]
+        sent = await w.http.post("/e/key", json={"name": "a"})
+        assert sent.status_code == status
+
+
+@pytest.mark.parametrize("settings", [{"trusted_hosts": ("*",)}, {"signing_keys": (KEY,)}])
+async def test_any_name_will_do_if_that_is_wanted_or_a_key_is_asked_for(
+    settings: dict[str, Any],
+) -> None:
+    async with world(**{"trusted_hosts": (), **settings}) as w:
+        assert (await w.http.get("/health", headers={"host": "any.example"})).status_code == 200

@@ -13,9 +13,6 @@ from stephttp._core.messages import Request, Response
 from stephttp.errors import APIConnectionError, APITimeoutError
 from stephttp.provider import Provider
 
-_PEEKED = 256
-"""Bytes of a result that are looked at before it is passed on."""
-
 
 async def serve_result(provider: Provider, request: Request, receive: Receive, send: Send) -> None:
     """Answer a request for the result of a run; give up when the caller leaves."""
@@ -68,7 +65,7 @@ async def _peek(streamed: Streamed) -> bytes:
     first = b""
     async for chunk in streamed.chunks:
         first += chunk
-        if len(first) >= _PEEKED:
+        if len(first) >= results.PEEKED:
             break
     return first
 

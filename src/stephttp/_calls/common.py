@@ -40,6 +40,12 @@ class Body:
         elif chunk:
             self._chunks.append(chunk)
 
+    def refuse(self, size: int) -> None:
+        """It says of itself that it has so many bytes, which is beyond the limit."""
+        self.size = size
+        self.overflown = True
+        self._chunks.clear()
+
     def join(self) -> bytes:
         return b"".join(self._chunks)
 

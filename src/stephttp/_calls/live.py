@@ -251,6 +251,10 @@ class LiveCall(ABC):
                 500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
                 "not kept",
             )  # fmt: skip
+        if self._answer is not None and not self._answer.complete:
+            return replies.error_answer(
+                500, "the answer to this idempotency key did not come to its end"
+            )
         if not self._status:  # the handler raised, and the server answers for it
             return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
         return response

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from stephttp._calls.common import PLAIN_TEXT, Body
 from stephttp._client.background import Job
 from stephttp._client.drivers import Flow
@@ -34,12 +36,21 @@ class Reentry:
     """
 
     __slots__ = (
-        "_flushing", "_provider", "_refusal", "_turn", "body", "hooks", "request", "response",
+        "_flushing",
+        "_lock",
+        "_provider",
+        "_refusal",
+        "_turn",
+        "body",
+        "hooks",
+        "request",
+        "response",
         "resumed",
-    )  # fmt: skip
+    )
 
     def __init__(self, provider: Provider, request: Request, asked: Body) -> None:
         self._provider = provider
+        self._lock = threading.Lock()  # steps may end in several threads at once
         self._turn = ""
         self._flushing: Job[None] | None = None
         self.hooks: Hooks | None = None
@@ -78,10 +89,11 @@ class Reentry:
 
     def flush_soon(self) -> None:
         """A step has ended: send what there is, while the handler goes on."""
-        flushing = self._flushing
-        if flushing is None or (flushing.outcome.done() and flushing.outcome.exception() is None):
-            flow = self._provider.lifecycle.flush(self.resumed.run)
-            self._flushing = self._provider.background.start(flow, "stephttp-flush")
+        with self._lock:
+            last = self._flushing
+            if last is None or (last.outcome.done() and last.outcome.exception() is None):
+                flow = self._provider.lifecycle.flush(self.resumed.run)
+                self._flushing = self._provider.background.start(flow, "stephttp-flush")
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""

@@ -17,7 +17,7 @@ from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import JSON_HEADERS
 from stephttp._client.flow import Answer, Call, Keys, send
 from stephttp._core.codec import encode_argument
-from stephttp._core.values import Event
+from stephttp._core.values import Event, EventLike
 from stephttp.errors import APIStatusError
 
 _MAX_EVENTS = 5000
@@ -45,26 +45,33 @@ class Outgoing:
     seed: str
 
 
-def check(step_id: str, events: Event | Iterable[Event]) -> list[Event]:
+def check(step_id: str, events: EventLike | Iterable[EventLike]) -> list[Event]:
     """The events that a step was given, as a list.
 
     Raises:
-        TypeError: something in it is no `Event`.
+        TypeError: something in it is no event.
         ValueError: there are none or too many, or one has no name, a reserved one, or no JSON form.
     """
-    found = [events] if isinstance(events, Event) else list(events)
+    given = [events] if isinstance(events, EventLike) else list(events)
+    found = [_event(event, f"step {step_id!r}: events[{n}]") for n, event in enumerate(given)]
     if not 0 < len(found) <= _MAX_EVENTS:
         raise ValueError(f"step {step_id!r}: {len(found)} events; 1 to {_MAX_EVENTS} can be sent")
     for index, event in enumerate(found):
         where = f"step {step_id!r}: events[{index}]"
-        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"{where} must be a stephttp.Event, not {event!r}")
         if not event.name:
             raise ValueError(f"{where}.name must not be empty")
         if event.name.startswith("inngest/"):
             raise ValueError(f"{where}.name: {event.name!r}: 'inngest/' is for the server's own")
         encode_argument(event.data, step_id, f"events[{index}].data")
     return found
+
+
+def _event(event: EventLike, where: str) -> Event:
+    if isinstance(event, Event):
+        return event
+    if not isinstance(event, EventLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{where} must be a stephttp.Event, not {event!r}")
+    return Event(name=event.name, data=dict(event.data), id=event.id, ts=event.ts)
 
 
 def prepare(

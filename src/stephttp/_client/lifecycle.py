@@ -1,6 +1,6 @@
 """The turning points of a run as flows: finish, suspend, resume, conclude.
 
-The adapters (ASGI, later WSGI) call them with neutral requests and responses and drive them with
+The adapters (ASGI, WSGI) call them with neutral requests and responses and drive them with
 the driver they have.
 """
 

@@ -21,6 +21,9 @@ from stephttp.options import Settings
 MAX_WAIT = 330.0
 """Seconds; a server gives up after five minutes."""
 
+PEEKED = 256
+"""Bytes of a result that are looked at before it is passed on."""
+
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
 _CONNECTION = frozenset(
     {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +23,20 @@ class Event(Struct, omit_defaults=True, kw_only=True):
     data: dict[str, Any] = {}
     id: str = ""
     ts: int = 0
+
+
+@runtime_checkable
+class EventLike(Protocol):
+    """What can be sent: an `Event`, or an `inngest.Event`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def data(self) -> Mapping[str, Any]: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def ts(self) -> int: ...
 
 
 class ReceivedEvent(Struct):

@@ -71,13 +71,29 @@ def dev(
             help="Waits also see events that arrived this long before them.",
         ),
     ] = 0.0,
+    trust_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another name under which apps and browsers ask this engine, such as that of its "
+            "container; may be repeated; * is any.  [default: localhost, addresses, --host]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the engine for development, and with COMMAND your app beside it.
 
     Ctrl-C (or SIGTERM) stops both, exit code 0; a second Ctrl-C does not wait. When COMMAND ends by
     itself, the engine stops, too, and the exit code is the command's.
     """
-    options = DevOptions(host, port, None if db is None else str(db), command or [], event_lookback)
+    options = DevOptions(
+        host,
+        port,
+        None if db is None else str(db),
+        command or [],
+        event_lookback,
+        trust_host or [],
+    )
     raise typer.Exit(asyncio.run(run_dev(options)))
 
 

@@ -36,6 +36,7 @@ class DevOptions:
     db: str | None
     command: Sequence[str]
     event_lookback: float = 0.0
+    trusted_hosts: Sequence[str] = ()
 
 
 async def run_dev(options: DevOptions) -> int:
@@ -60,6 +61,7 @@ async def run_dev(options: DevOptions) -> int:
             host=options.host,
             port=port,
             event_lookback=options.event_lookback,
+            trusted_hosts=tuple(options.trusted_hosts),
         )
         app = create_app(settings)
         engine: Engine = app.state.engine

@@ -62,6 +62,9 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=grace,
                 forwarded_allow_ips=list(proxies),
                 server_header=False,
+                ws="websockets-sansio",
+                # Clients say no more than which topics they want.
+                ws_max_size=64 * 1024,
             )
         )
         self._listener = listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
@@ -14,7 +15,17 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from stephttp._core.ops import Op
-from stephttp.engine import batches, cancellations, consequences, events, idempotency, tokens, work
+from stephttp.engine import (
+    batches,
+    cancellations,
+    consequences,
+    events,
+    idempotency,
+    otlp,
+    spans,
+    tokens,
+    work,
+)
 from stephttp.engine.actions import Actions
 from stephttp.engine.api import ERROR_HANDLERS, ROUTES, ingest
 from stephttp.engine.api.guard import Guard
@@ -96,6 +107,9 @@ class Engine:
         )
         self.reader = Reader(self.store, self.clock)
         self.actions = Actions(self.store, self.executor.moment, self.executor.follow)
+        self.executor.begun = self._keep_early
+        self._early = spans.Early()
+        self._tasks: set[asyncio.Task[int]] = set()
         self._retention = Retention(self.store, self.clock, settings)
 
     async def start(self) -> None:
@@ -121,6 +135,7 @@ class Engine:
         self.drain()
         await self._retention.stop()
         await self.executor.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._caller.close()
         await self._gateway.close()
         await self.store.close()
@@ -216,6 +231,29 @@ class Engine:
         unit = partial(events.signal, name=name, data=data, at=self.executor.moment())
         change = await self.store.write(unit, self.executor.follow)
         return change.run.run_id
+
+    async def trace(self, received: otlp.Received) -> int:
+        """Keep spans with their runs. Those of runs that are not known (yet) wait a while for them.
+
+        Returns:
+            How many are not kept because their runs have as many as they may have.
+        """
+        unit = partial(spans.store, spans=received.spans, settings=self.settings)
+        stored = await self.store.write(unit, self._await_runs)
+        self.metrics.traced(stored.count, stored.full + len(received.problems))
+        return stored.full
+
+    def _await_runs(self, stored: spans.Stored) -> None:
+        dropped = self._early.put(stored.unknown, self.clock.now_ms())
+        self.metrics.traced(0, dropped)
+
+    def _keep_early(self, run_id: str) -> None:
+        """Spans may have come before this run."""
+        early = self._early.take(run_id)
+        if early:
+            task = asyncio.create_task(self.trace(otlp.Received(early, [])))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; `False` if it had ended already.

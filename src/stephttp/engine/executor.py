@@ -70,6 +70,8 @@ class Executor:
         self._looking = False
         self._draining = False
         self._moved = asyncio.Event()
+        self.begun: Callable[[str], None] = lambda run_id: None
+        """Called with the id of each new run."""
 
     def moment(self) -> Moment:
         """The present, as transitions see it."""
@@ -108,12 +110,13 @@ class Executor:
         self._feed.publish((change.run.run_id,))
         for new, _ in change.invoked:
             self._feed.publish((new.run_id,))
+        if change.began is not None:
+            self.begun(change.run.run_id)
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)
             if run.status is RunStatus.FAILED:
-                end = failed_event(run.error or b"null")
-                self._channels.publish(run.run_id, end)
+                self._channels.tee(run.run_id, failed_event(run.error or b"null"))
             log_event(
                 log, logging.INFO, "run.end", "run ended", run_id=run.run_id, status=run.status
             )

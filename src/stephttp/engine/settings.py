@@ -72,12 +72,17 @@ class Settings:
         max_response: bytes of an endpoint's answer.
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
+        max_run_spans: OpenTelemetry spans of one run.
+        max_run_spans_bytes: bytes of what they tell beside their names and times.
         max_idle_answers: how many answers in a row may bring a run no further.
         lease_probation: seconds after a lease ran out in which its holder may still renew it. So
             an engine that was itself stopped for a while reads what came in meanwhile first.
         idempotency_ttl: seconds that an idempotency key is remembered.
         retain: seconds that a run is kept after its end. None: for ever.
         sweep_interval: seconds between two looks for what is to be deleted.
+        trusted_hosts: names under which an engine of kind `dev` may be asked, besides `host`,
+            `localhost` and addresses; `*`: any. The others are those of web pages whose name leads
+            here all of a sudden (DNS rebinding).
         allow_hosts: where calls of endpoints and requests of steps may go, see
             `egress.parse_rule`. None: anywhere.
         private_hosts: whether they may go to private, loopback and other addresses that are not
@@ -119,11 +124,14 @@ class Settings:
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000
+    max_run_spans: int = 1_000
+    max_run_spans_bytes: int = 4 * 1024 * 1024
     max_idle_answers: int = 10
     lease_probation: float = 1.0
     idempotency_ttl: float = 86_400.0
     retain: float | None = None
     sweep_interval: float = 60.0
+    trusted_hosts: tuple[str, ...] = ("*",)
     allow_hosts: tuple[str, ...] = ()
     private_hosts: bool = True
     rate_limit: float = 0.0

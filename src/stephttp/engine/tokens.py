@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
 import jwt
 
 from stephttp._core.ids import random_ulid
+from stephttp.engine.realtime import Topic
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
@@ -47,18 +49,15 @@ def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
     return run_id
 
 
-def read_realtime_token(token: str, secret: bytes, now_s: int) -> str | None:
-    """The run whose stream a token is for; `None` if it is forged, expired or of another kind."""
+def read_realtime_token(token: str, secret: bytes, now_s: int) -> list[Topic] | None:
+    """The topics that a token is for; `None` if it is forged, expired or of another kind."""
     claims = _claims(token, secret)
     if claims is None or claims.get("iss") != _REALTIME_ISSUER:
         return None
     expires, topics = claims.get("exp"), claims.get("topics")
     if not isinstance(expires, int) or now_s >= expires or not isinstance(topics, list):
         return None
-    for topic in topics:
-        if isinstance(topic, dict) and topic.get("name") == "$stream":
-            return str(topic.get("channel"))
-    return None
+    return [(topic["channel"], topic["name"]) for topic in topics]
 
 
 def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
@@ -74,9 +73,10 @@ def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
         return None
 
 
-def realtime_token(run_id: str, secret: bytes, now_s: int, lifetime: int, jti: str) -> str:
-    """The token that lets its bearer follow the stream of one run."""
-    topic = {"kind": "run", "env_id": ENVIRONMENT_ID, "channel": run_id, "name": "$stream"}
+def realtime_token(
+    topics: Iterable[Topic], secret: bytes, now_s: int, lifetime: int, jti: str
+) -> str:
+    """The token that lets its bearer listen to topics."""
     claims = {
         "iss": _REALTIME_ISSUER,
         "sub": ACCOUNT_ID,
@@ -84,7 +84,10 @@ def realtime_token(run_id: str, secret: bytes, now_s: int, lifetime: int, jti: s
         "iat": now_s,
         "jti": jti,
         "env": ENVIRONMENT_ID,
-        "topics": [topic],
+        "topics": [
+            {"kind": "run", "env_id": ENVIRONMENT_ID, "channel": channel, "name": name}
+            for channel, name in topics
+        ],
         "publish": False,
     }
     return jwt.encode(claims, secret, algorithm=_ALGORITHM)

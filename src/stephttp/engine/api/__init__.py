@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from stephttp.engine.api import (
     actions,
@@ -21,9 +21,11 @@ from stephttp.engine.api import (
     metrics,
     openapi,
     output,
+    publishing,
     realtime,
     runs,
     system,
+    traces,
 )
 from stephttp.engine.api.guard import secured
 from stephttp.engine.models import Refused
@@ -72,9 +74,12 @@ ROUTES = [
     Route(f"{_OURS}/endpoints", secured(browsing.endpoints)),
     Route(f"{_OURS}/changes", secured(browsing.changes)),
     Route(f"{_OURS}/events", secured(actions.send_event), methods=["POST"]),
-    # Not `secured`: the token opens it.
+    # Not `secured`: the token opens them.
     Route("/v1/realtime/sse", realtime.sse),
-    Route("/v1/realtime/publish/tee", secured(realtime.tee), methods=["POST"]),
+    WebSocketRoute("/v1/realtime/connect", realtime.connect),
+    Route("/v1/realtime/token", secured(realtime.token), methods=["POST"]),
+    Route("/v1/realtime/publish", secured(publishing.publish), methods=["POST"]),
+    Route("/v1/realtime/publish/tee", secured(publishing.tee), methods=["POST"]),
     # Not `secured`: the event key in the path is what opens it.
     Route("/e/", ingest.without_key, methods=["GET", "POST"]),
     Route("/e/{key}", ingest.receive, methods=["POST"]),
@@ -85,7 +90,10 @@ ROUTES = [
     Route("/v1/cancellations", secured(cancellations.create), methods=["POST"]),
     Route("/v1/cancellations", secured(cancellations.listing)),
     Route("/v1/cancellations/{id}", secured(cancellations.delete), methods=["DELETE"]),
+    Route("/v1/runs/{run}/spans", secured(traces.listing)),
+    Route("/v1/traces/userland", secured(traces.receive), methods=["POST"]),
     Route("/dev", secured(system.dev)),
+    Route("/fn/register", secured(system.register), methods=["POST"]),
     Route("/health", system.health),
     Route("/metrics", metrics.scraping(metrics.metrics)),
     Route("/openapi.json", secured(openapi.openapi)),

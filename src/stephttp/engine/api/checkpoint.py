@@ -35,6 +35,7 @@ from stephttp.engine.api.messages import (
 )
 from stephttp.engine.batches import Opening, Report
 from stephttp.engine.models import NewRun, Refused, Run, RunStatus
+from stephttp.engine.realtime import STREAM
 
 if TYPE_CHECKING:
     from stephttp.engine.app import Engine
@@ -83,7 +84,7 @@ def _names(engine: Engine, run_id: str, opening: Opening) -> dict[str, str]:
         "run_id": run_id,
         "token": tokens.run_token(run_id, secret, now_ms // 1000, settings.token_lifetime),
         "realtime_token": tokens.realtime_token(
-            run_id, secret, now_ms // 1000, settings.realtime_token_lifetime, jti
+            [(run_id, STREAM)], secret, now_ms // 1000, settings.realtime_token_lifetime, jti
         ),
     }
 

@@ -56,6 +56,7 @@ REASONS = {
     409: "Too late, or taken",
     410: "The run has ended",
     413: "Larger than the engine takes",
+    415: "Not of a type or an encoding that the engine takes",
     422: "The idempotency key was used with another request",
     429: "Too many requests; `Retry-After` tells when to come back",
     500: "A fault of the engine",

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -57,23 +57,27 @@ class Guard:
 
     It tells in every answer what kind of server this is and what it can do, and keeps clients
     from asking too often where no signing key is needed. An engine without keys takes nothing
-    from web pages of other machines, which any browser on this one may have open.
+    from web pages of other machines, which any browser on this one may have open: neither from
+    those that say where they come from (`Origin`), nor from those whose name leads here all of a
+    sudden (DNS rebinding; then `Host` is that name).
     """
 
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        settings = engine.settings
         self._app = app
         self._clock = engine.clock
-        self._open = not engine.settings.signing_keys
-        self._buckets = Buckets(engine.settings.rate_limit, engine.settings.rate_burst)
+        self._open = not settings.signing_keys
+        self._hosts = {host.lower() for host in (*settings.trusted_hosts, settings.host)}
+        self._buckets = Buckets(settings.rate_limit, settings.rate_burst)
         self._headers = [
-            (b"x-inngest-server-kind", engine.settings.kind.encode()),
+            (b"x-inngest-server-kind", settings.kind.encode()),
             (b"x-stephttp-engine", VERSION.encode()),
             (b"x-stephttp-features", FEATURES.encode()),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and add the headers to its answer."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         is_output = _OUTPUT.fullmatch(scope["path"]) is not None
@@ -87,28 +91,72 @@ class Guard:
                 message["headers"] = headers
             await send(message)
 
-        if self._open and not is_output and _is_from_elsewhere(scope):
-            message = "an engine without signing keys takes no requests from other sites' pages"
-            await refuse(Request(scope), message, 403)(scope, receive, add)
-            return
+        refusal = self._refuse(scope, is_output=is_output)
+        if refusal is None:
+            await self._app(scope, receive, add)
+        elif scope["type"] == "http":
+            await refuse(Request(scope), *refusal)(scope, receive, add)
+        else:
+            await receive()
+            await send({"type": "websocket.close"})  # not accepted: 403
+
+    def _refuse(self, scope: Scope, *, is_output: bool) -> tuple[str, int, dict[str, str]] | None:
+        """Why a request is not even looked at: message, status, headers."""
+        if self._open:
+            host = _header(scope, b"host")
+            if host is not None and "*" not in self._hosts and not self._is_ours(host):
+                message = (
+                    f"host: {host[:200]!r} is not a name of this engine; "
+                    "--trust-host NAME makes it one"
+                )
+                return message, 403, {}
+            if not is_output and _is_from_elsewhere(_header(scope, b"origin")):
+                message = "an engine without signing keys takes no requests from other sites' pages"
+                return message, 403, {}
         if is_output or _EVENT.fullmatch(scope["path"]):
             client = scope.get("client") or ("",)
             wait = self._buckets.take(client[0], self._clock.now_ms())
             if wait:
-                headers = {**CORS, "retry-after": str(math.ceil(wait))}
-                answer = refuse(Request(scope), "too many requests", 429, headers)
-                await answer(scope, receive, add)
-                return
-        await self._app(scope, receive, add)
+                return "too many requests", 429, {**CORS, "retry-after": str(math.ceil(wait))}
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether a page could not have been loaded from elsewhere under this name.
+
+        An address is always fine: nobody but who is asked can give it another meaning.
+        """
+        name = _hostname("//" + host)
+        return name in self._hosts or _is_loopback_name(name) or _address(name) is not None
 
 
-def _is_from_elsewhere(scope: Scope) -> bool:
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    found = next((value for name, value in scope["headers"] if name == wanted), None)
+    return None if found is None else found.decode("latin-1")
+
+
+def _is_from_elsewhere(origin: str | None) -> bool:
     """Whether a browser sends this for a page that does not come from this machine."""
-    origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
     if origin is None:
         return False
+    name = _hostname(origin)
+    address = _address(name)
+    return not (_is_loopback_name(name) or (address is not None and address.is_loopback))
+
+
+def _hostname(url: str) -> str:
     try:
-        host = urlsplit(origin.decode("latin-1")).hostname or ""
-        return not (host == "localhost" or ip_address(host).is_loopback)
+        return (urlsplit(url).hostname or "").removesuffix(".")
     except ValueError:
-        return True
+        return ""
+
+
+def _is_loopback_name(name: str) -> bool:
+    """RFC 6761, 6.3."""
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(name)
+    except ValueError:
+        return None

@@ -29,6 +29,8 @@ from stephttp.engine.api.metrics import OPENMETRICS
 from stephttp.engine.api.own_operations import OWN_OPERATIONS
 from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
 from stephttp.engine.api.parameters import LIMIT, RUN, cursor_of, time_parameter
+from stephttp.engine.api.realtime import TopicName
+from stephttp.engine.api.traces import JSON, PROTOBUF
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]
@@ -38,9 +40,9 @@ SHAPES = (
     SignalMessage, StepsRequest, shapes.BatchAnswer, shapes.CancellationView, shapes.DevServer,
     shapes.Ended, shapes.ErrorAnswer, shapes.EventRun, shapes.EventView, shapes.Health, shapes.Job,
     shapes.KeyProblem, shapes.Lost, shapes.Metadata, shapes.Names, shapes.NewCancellation,
-    shapes.NotReceived, shapes.NowAsync, shapes.PagedMetadata, shapes.Received, shapes.RunItem,
-    shapes.RunView,
-    shapes.SignalAnswer, shapes.Step, shapes.StillSync, shapes.Trigger, *OWN_SHAPES,
+    shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.PagedMetadata, shapes.Received,
+    shapes.RunItem, shapes.RunView, shapes.SignalAnswer, shapes.SpanView, shapes.Step,
+    shapes.StillSync, shapes.Trigger, TopicName, *OWN_SHAPES,
 )  # fmt: skip
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
@@ -169,6 +171,29 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         data(list[shapes.Step]), 400, 404, parameters=(RUN,),
     ),
     **OWN_OPERATIONS,
+    ("/v1/runs/{run}/spans", "GET"): operation(
+        "listSpans", "OpenTelemetry spans of a run, by their begin.",
+        data(list[shapes.SpanView]), 400, 404, parameters=(RUN,),
+    ),
+    ("/v1/traces/userland", "POST"): operation(
+        "sendSpans",
+        "Keep OpenTelemetry spans (OTLP) with the runs that their attribute `sdk.run.id` names.",
+        {
+            "description": "An ExportTraceServiceResponse, in the format of the request; "
+            "`partialSuccess` tells what is not kept, and why",
+            "content": {PROTOBUF: {"schema": {}}, JSON: {"schema": {"type": "object"}}},
+        },
+        400, 413, 415,
+        parameters=(
+            parameter("header", "content-encoding", "`gzip`, if it is.", type="string",
+                      enum=["gzip", "identity"]),
+        ),
+        body={
+            "required": True,
+            "description": "An ExportTraceServiceRequest.",
+            "content": {PROTOBUF: {"schema": {}}, JSON: {"schema": {"type": "object"}}},
+        },
+    ),
     ("/v1/realtime/sse", "GET"): operation(
         "followRun", "Follow the live stream of a run: what is published from now on.",
         {
@@ -178,8 +203,28 @@ OPERATIONS: dict[tuple[str, str], Json] = {
         },
         401, access={"security": [{"realtimeToken": []}, {"realtimeBearer": []}]},
     ),
+    ("/v1/realtime/token", "POST"): operation(
+        "createToken", "Make a token that lets its bearer listen to topics, for one minute.",
+        {}, 400, 413, body=takes(schema_of(list[TopicName])),
+        more={"201": answer(schema_of(shapes.NewToken))},
+    ),
+    ("/v1/realtime/publish", "POST"): operation(
+        "publish", "Hand a message to whoever listens to the topics; text that is no JSON is sent "
+        "as a string, `text/stream` piece by piece.",
+        EMPTY, 400, 413,
+        parameters=(
+            _CHANNEL,
+            parameter(
+                "query", "topic", "Where in the channel.",
+                type="array", items={"type": "string", "minLength": 1}, minItems=1, maxItems=100,
+            ) | {"required": True},
+            parameter("query", "run_id", "The run that the message is about.", type="string"),
+            parameter("query", "metadata", "JSON that goes with it.", type="string"),
+        ),
+        body={"content": {"application/json": {"schema": {}}, "text/stream": {"schema": {}}}},
+    ),
     ("/v1/realtime/publish/tee", "POST"): operation(
-        "publish", "Hand the bytes of the body to whoever follows the run, as they come.",
+        "publishStream", "Hand the bytes of the body to whoever follows the run, as they come.",
         EMPTY, 400, 413, parameters=(_CHANNEL,), body=takes({}, "application/octet-stream"),
     ),
     ("/e/", "GET"): operation(
@@ -255,6 +300,9 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ("/dev", "GET"): operation(
         "getDevServer", "What SDKs look for; only in development.",
         answer(schema_of(shapes.DevServer)), 404,
+    ),
+    ("/fn/register", "POST"): operation(
+        "registerFunctions", "Tell an SDK that functions of `serve` are not run here.", {}, 400,
     ),
     ("/health", "GET"): operation(
         "getHealth", "The engine is up, and its store answers.",

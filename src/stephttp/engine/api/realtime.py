@@ -1,88 +1,168 @@
-"""`/v1/realtime`: the live stream of a run, as SDKs' streaming clients read it (PROTOCOL 8)."""
+"""`/v1/realtime`: listening to topics, as server-sent events or by websocket (PROTOCOL 8)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
-from starlette.requests import ClientDisconnect, Request
+import msgspec
+from msgspec import Meta, Raw, Struct
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stephttp.engine.api.messages import engine_of, error_response
+from stephttp.engine import tokens
+from stephttp.engine.api.messages import (
+    decode,
+    engine_of,
+    error_response,
+    json_response,
+    read_body,
+)
 from stephttp.engine.models import Refused
-from stephttp.engine.tokens import read_realtime_token
+from stephttp.engine.realtime import Listener, Topic, as_it_is
 
 if TYPE_CHECKING:
     from stephttp.engine.app import Engine
 
-_MOST_TEED = 1_024_000
 _KEEP_ALIVE = b":\n\n"
 _SSE_HEADERS = {
     "cache-control": "no-cache",
     "access-control-allow-origin": "*",
     "access-control-expose-headers": "Content-Type",
 }
+_MINTED_LIFETIME = 60
+"""Seconds in which a token from `token` must be used."""
+_MOST_TOPICS = 1000
+"""Topics of one listener."""
+_NOT_ALLOWED, _GOING_AWAY = 1008, 1001
+"""Codes of RFC 6455, 7.4.1."""
+_LONGEST_REASON = 100
+"""Characters; RFC 6455 lets a reason have 123 bytes."""
+
+_Name = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class TopicName(Struct):
+    """A topic, as SDKs name it. Runs are the only kind."""
+
+    channel: _Name
+    name: _Name
+    kind: str = "run"
+
+
+class Wish(Struct):
+    """What a websocket's client says: `sub` with a token, `unsub` with a list of topics, `ping`."""
+
+    kind: str
+    data: Raw = Raw(b"null")
+
+
+_TOPICS = msgspec.json.Decoder(Annotated[list[TopicName], Meta(min_length=1, max_length=100)])
+_WISH = msgspec.json.Decoder(Wish)
+_TEXT = msgspec.json.Decoder(str)
+
+
+async def token(request: Request) -> Response:
+    """Make a token that lets its bearer listen to topics."""
+    engine = engine_of(request)
+    wanted = decode(_TOPICS, await read_body(request, engine.settings.max_body))
+    now_ms = engine.clock.now_ms()
+    jwt = tokens.realtime_token(
+        _pairs(wanted), engine.store.secret, now_ms // 1000, _MINTED_LIFETIME,
+        tokens.new_ulid(now_ms, engine.rng),
+    )  # fmt: skip
+    return json_response({"jwt": jwt}, 201)
 
 
 async def sse(request: Request) -> Response:
-    """Follow a run's stream: what is published from now on."""
+    """Follow topics: what is published from now on."""
     engine = engine_of(request)
-    token = request.query_params.get("token")
-    if token is None:
-        token = request.headers.get("authorization", "").partition(" ")[2]
-    channel = read_realtime_token(token.strip(), engine.store.secret, int(engine.clock.now()))
-    if channel is None:
+    topics = _topics(engine, request.query_params.get("token"), request.headers)
+    if topics is None:
         headers = {"access-control-allow-origin": "*"}
         return error_response("Not authenticated", 401, headers)
-    stream = _follow(engine, channel)
+    stream = _follow(engine, topics)
     return StreamingResponse(stream, headers=_SSE_HEADERS, media_type="text/event-stream")
 
 
-async def tee(request: Request) -> Response:
-    """Hand the bytes of the body to whoever follows the channel, as they come."""
-    engine = engine_of(request)
-    channel = request.query_params.get("channel")
-    if not channel:
-        raise Refused("channel: must name the run whose stream this is")
-    over = asyncio.Event()
-    passing = asyncio.create_task(_pass_on(request, engine, channel))
-    passing.add_done_callback(lambda _: over.set())
-    end_ms = engine.clock.now_ms() + round(engine.settings.stream_lifetime * 1000)
-    try:
-        # JS never ends the body that it began in a re-entry which did not finish the run.
-        while not passing.done() and engine.clock.now_ms() < end_ms:
-            await engine.clock.wait_until(end_ms, over)
-        if passing.done():
-            await passing
-    finally:
-        passing.cancel()
-    return Response()
+async def connect(websocket: WebSocket) -> None:
+    """The same by websocket: each message of the topics is one of the connection.
+
+    Streams of bytes (`publish/tee`) are no messages, so only `sse` has them. A client may change
+    what it listens to, see `Wish`; what is not understood ends the connection.
+    """
+    engine: Engine = websocket.app.state.engine
+    topics = _topics(engine, websocket.query_params.get("token"), websocket.headers)
+    if topics is None:
+        await websocket.close()  # not accepted yet: 403
+        return
+    await websocket.accept()
+    with engine.channels.listening(topics, as_it_is, raw=False) as listener:
+        reading = asyncio.create_task(_obey(websocket, engine, listener))
+        sending = asyncio.create_task(_send(websocket, listener))
+        try:
+            await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            sending.cancel()
+            refusal, _ = await asyncio.gather(reading, sending, return_exceptions=True)
+    with suppress(WebSocketDisconnect, RuntimeError):  # it may be closed already
+        if isinstance(refusal, Refused):
+            await websocket.close(_NOT_ALLOWED, str(refusal)[:_LONGEST_REASON])
+        elif listener.over:
+            await websocket.close(_GOING_AWAY, "the engine stops, or messages were not read")
 
 
-async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > _MOST_TEED:
-                raise Refused(f"body: larger than {_MOST_TEED} bytes", 413)
-            if chunk:
-                engine.channels.publish(channel, chunk)
-    except ClientDisconnect:
-        pass  # What had arrived is passed on.
+async def _send(websocket: WebSocket, listener: Listener) -> None:
+    while not listener.over:
+        await listener.wake.wait()
+        for message in listener.take():
+            await websocket.send_text(message.decode())
 
 
-async def _follow(engine: Engine, channel: str) -> AsyncGenerator[bytes]:
+async def _obey(websocket: WebSocket, engine: Engine, listener: Listener) -> None:
+    while (message := await websocket.receive())["type"] == "websocket.receive":
+        wish = decode(_WISH, message.get("bytes") or (message.get("text") or "").encode())
+        if wish.kind == "ping":
+            listener.put(b'{"kind":"pong"}')
+        elif wish.kind == "sub":
+            topics = _topics(engine, decode(_TEXT, bytes(wish.data)), {})
+            if topics is None:
+                raise Refused("data: Not authenticated")
+            if len(listener.topics.union(topics)) > _MOST_TOPICS:
+                raise Refused(f"data: more than {_MOST_TOPICS} topics")
+            engine.channels.join(listener, topics)
+        elif wish.kind == "unsub":
+            engine.channels.leave(listener, _pairs(decode(_TOPICS, bytes(wish.data))))
+        else:
+            raise Refused(f"kind: {wish.kind[:64]!r} is none of sub, unsub, ping")
+
+
+def _topics(engine: Engine, token: str | None, headers: Mapping[str, str]) -> list[Topic] | None:
+    """What a client may listen to; `None`: it has no token for that."""
+    if token is None:
+        token = headers.get("authorization", "").partition(" ")[2]
+    now_s = int(engine.clock.now())
+    return tokens.read_realtime_token(token.strip(), engine.store.secret, now_s)
+
+
+def _pairs(topics: Sequence[TopicName]) -> list[Topic]:
+    return [(topic.channel, topic.name) for topic in topics]
+
+
+async def _follow(engine: Engine, topics: Sequence[Topic]) -> AsyncGenerator[bytes]:
     clock, settings = engine.clock, engine.settings
     end_ms = clock.now_ms() + round(settings.stream_lifetime * 1000)
     quiet_ms = round(settings.stream_keep_alive * 1000)
-    with engine.channels.listening(channel) as listener:
+    with engine.channels.listening(topics) as listener:
         yield _KEEP_ALIVE
         said_ms = clock.now_ms()
         while not listener.over and clock.now_ms() < end_ms:
             await clock.wait_until(min(end_ms, said_ms + quiet_ms), listener.wake)
-            chunk = listener.take()
+            chunk = b"".join(listener.take())
             if not chunk and clock.now_ms() >= said_ms + quiet_ms:
                 chunk = _KEEP_ALIVE
             if chunk:

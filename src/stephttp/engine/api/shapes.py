@@ -194,6 +194,33 @@ class Step(Shape):
     error: Failure | None
 
 
+class SpanDetails(Struct):
+    """What is kept of a span beside its name and times; without what it does not have."""
+
+    service: str = ""
+    scope: str = ""
+    message: str = ""
+    attributes: dict[str, Any] = {}
+    events: list[dict[str, Any]] = []
+    truncated: bool = False
+
+
+class SpanView(Shape):
+    """An OpenTelemetry span of somebody's code. `step_id`: the step in which it was made."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    step_id: str | None
+    attempt: int | None
+    name: str
+    kind: Literal["unspecified", "internal", "server", "client", "producer", "consumer"]
+    status: Literal["unset", "ok", "error"]
+    started_at: Time
+    duration_ms: float
+    details: SpanDetails
+
+
 class Job(Shape):
     """What the engine will do for a run, and when."""
 
@@ -247,6 +274,12 @@ class SignalAnswer(Shape):
     """The run that waited for the signal."""
 
     run_id: RunId
+
+
+class NewToken(Shape):
+    """What opens topics: as `token` in the query of `sse` and `connect`."""
+
+    jwt: str
 
 
 class Received(Shape):

@@ -177,7 +177,10 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
         result=_result(row.status, found),
         steps=shown,
         spans=waterfall(row, shown, history, now_ms),
-        events=tuple(SentEvent(*(*others, bool(received))) for *others, received in events),
+        events=tuple(
+            SentEvent(event_id, name, sender, bool(received))
+            for event_id, name, sender, received in events
+        ),
         invoked_by=(inviter, step_id) if inviter else None,
         reruns=tuple(rerun for (rerun,) in connection.execute(_RERUNS, values)),
     )
@@ -205,10 +208,11 @@ _RERUNS = "SELECT run_id FROM runs WHERE rerun_of = ? ORDER BY seq"
 
 
 def _step(row: sqlite3.Row) -> StepDetail:
-    memo, error = row["memo"], row["error"]
+    memo: bytes | None = row["memo"]
+    error: bytes | None = row["error"]
     failed = memo is not None and memo.startswith(_ERROR)
     state = "waiting" if memo is None else "failed" if failed else "completed"
-    if failed and error is None:
+    if memo is not None and failed and error is None:
         error = memo[len(_ERROR) : -1]
     return StepDetail(
         step_id=row["step_id"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,10 @@ def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
     rows = []
     for fn_id, *others, run_id, error, ended_ms in connection.execute(_ENDPOINTS):
         found = numbers.get(fn_id, {})
-        counted = (
-            found.get("sync", 0) + found.get("async", 0),
-            found.get("failed", 0),
-            sum(found.values()),
-        )
-        rows.append(EndpointRow(*(fn_id, *others, *counted, run_id, error, ended_ms)))
+        open_runs = found.get("sync", 0) + found.get("async", 0)
+        counted = [open_runs, found.get("failed", 0), sum(found.values())]
+        values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms]
+        rows.append(EndpointRow(*values))
     return tuple(rows)
 
 

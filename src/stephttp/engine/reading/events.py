@@ -128,8 +128,8 @@ def event_detail(connection: sqlite3.Connection, event_id: str) -> EventDetail:
     return EventDetail(
         _row(found),
         tuple(
-            LinkedRun(*(run_id, RunStatus(status), *others, bool(received)))
-            for run_id, status, *others, received in runs
+            LinkedRun(run_id, RunStatus(status), slug, step_id, step, bool(received))
+            for run_id, status, slug, step_id, step, received in runs
         ),
     )
 

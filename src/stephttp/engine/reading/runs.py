@@ -327,8 +327,9 @@ def _row(row: Sequence[Any]) -> RunRow:
     known = RunStatus(status)
     state = state_of(known, at_work=bool(at_work))
     first_ms = None if first_ns is None else first_ns / 1_000_000
-    values = (run_id, known, state, *names, first_ms, ended_ms, attempt, step_count)
-    return RunRow(*(*values, last_error, error, rerun_of, bool(went_async)))
+    values: list[Any] = [run_id, known, state, *names, first_ms, ended_ms, attempt, step_count]
+    values += [last_error, error, rerun_of, bool(went_async)]
+    return RunRow(*values)
 
 
 def _with_waits(connection: sqlite3.Connection, rows: Sequence[RunRow]) -> tuple[RunRow, ...]:

@@ -83,15 +83,25 @@ def waterfall(
     Args:
         history: kind, step id, attempt, begin, end, tries and error of what is past.
     """
-    titles = {step.step_id: step.title for step in steps}
+    titles: dict[str, str] = {step.step_id: step.title for step in steps}
     first = next((error for kind, *_, error in history if kind == Past.REQUEST), None)
     spans = [_request(row, first), *(span for step in steps for span in _step(step))]
     for kind, step_id, attempt, started_ms, ended_ms, tries, error in history:
         if kind == Past.REQUEST:
             continue  # The first span shows it.
-        title = titles.get(step_id, step_id) if step_id else row.endpoint
-        shown = (SpanKind(kind), step_id or None, title, started_ms, ended_ms)
-        spans.append(WaterfallSpan(*shown, None, error is not None, error, attempt, tries))
+        title = row.endpoint if step_id == RESUME else titles.get(step_id, str(step_id))
+        span = WaterfallSpan(
+            SpanKind(kind),
+            step_id or None,
+            title,
+            started_ms,
+            ended_ms,
+            failed=error is not None,
+            error=error,
+            attempt=attempt,
+            tries=tries,
+        )
+        spans.append(span)
     calls = [wait for wait in row.waiting_for if wait.kind in _CALLS]
     spans += [_waiting(wait, row, history, now_ms) for wait in calls]
     return tuple(sorted(spans, key=lambda span: span.start_ms))

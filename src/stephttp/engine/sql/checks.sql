@@ -21,6 +21,11 @@ WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = idempotency.run_id)
 SELECT run_id || ' ' || step_id, 'no such run' FROM steps
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = steps.run_id)
 
+-- name: a span belongs to a run, and its details are JSON
+SELECT run_id || ' ' || hex(span_id), name FROM spans
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = spans.run_id)
+      OR NOT json_valid(CAST(details AS TEXT))
+
 -- name: a timer of a step belongs to a step that is not over (over, if it is a wake)
 SELECT timers.run_id || ' ' || timers.step_id,
        timers.kind || CASE WHEN steps.step_id IS NULL THEN ': no such step' ELSE ': memo' END

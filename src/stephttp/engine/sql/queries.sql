@@ -80,6 +80,22 @@ SET op = excluded.op, attempts = excluded.attempts, started_ns = excluded.starte
 UPDATE steps SET memo = :memo, duration_ns = max(0, :now_ns - started_ns)
 WHERE run_id = :run_id AND step_id = :step_id
 
+-- name: span_room
+SELECT runs.run_id, count(spans.span_id), coalesce(sum(length(spans.details)), 0)
+FROM runs LEFT JOIN spans USING (run_id)
+WHERE runs.run_id IN (SELECT value FROM json_each(?)) GROUP BY runs.run_id
+
+-- name: insert_span
+INSERT INTO spans (run_id, trace_id, span_id, parent_id, step_id, attempt, name, kind, status,
+                   started_ns, ended_ns, details)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id, trace_id, span_id) DO NOTHING
+
+-- name: run_spans
+SELECT run_id, trace_id, span_id, parent_id, step_id, attempt, name, kind, status, started_ns,
+       ended_ns, details
+FROM spans WHERE run_id = ? ORDER BY started_ns, ended_ns DESC, span_id
+
 -- name: known_step
 SELECT attempts, memo IS NOT NULL FROM steps WHERE run_id = ? AND step_id = ?
 

@@ -58,6 +58,8 @@
 -- says what is counted. Counts are all that is left of runs that were deleted, and the reason why
 -- an overview of a million runs costs no more than one of ten.
 --
+-- A SPAN is one of OpenTelemetry that somebody's code made while a handler ran; see `otlp`.
+--
 -- What has a column run_id belongs to that run: retention deletes it with the run, some time after
 -- the run's end. Events and cancellations go when they are as old. checks.sql holds the rules above as queries.
 --
@@ -148,6 +150,22 @@ CREATE TABLE history (
     tries           INTEGER NOT NULL,
     error           BLOB,                         -- why it failed
     PRIMARY KEY (run_id, kind, step_id, job_id, attempt)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE spans (
+    run_id          TEXT    NOT NULL,
+    trace_id        BLOB    NOT NULL,
+    span_id         BLOB    NOT NULL,
+    parent_id       BLOB,
+    step_id         TEXT    NOT NULL,             -- '' is outside of steps
+    attempt         INTEGER,                      -- of the step
+    name            TEXT    NOT NULL,
+    kind            TEXT    NOT NULL,
+    status          TEXT    NOT NULL CHECK (status IN ('unset', 'ok', 'error')),
+    started_ns      INTEGER NOT NULL,
+    ended_ns        INTEGER NOT NULL,
+    details         BLOB    NOT NULL,             -- JSON: attributes, events, ...
+    PRIMARY KEY (run_id, trace_id, span_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE timers (

@@ -1,0 +1,126 @@
+"""A call of the server, under WSGI: the handler's response is the run's result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any
+
+from stephttp._calls.common import MARK, Body, marks, own_error
+from stephttp._calls.reentry import VERSION_HEADER, Reentry
+from stephttp._context import current_run, enter
+from stephttp._core.messages import Response
+from stephttp._core.middleware import CallEnd
+from stephttp._core.run import Run
+from stephttp._hooks import as_flow, drive_blocking
+from stephttp._wsgi.common import (
+    GONE,
+    Environ,
+    StartResponse,
+    Write,
+    WSGIApp,
+    drop,
+    neutral,
+    reply_with,
+    response_of,
+    restored,
+)
+from stephttp._wsgi.input import Input
+from stephttp._wsgi.scope import ThreadScope
+from stephttp.provider import Provider
+
+logger = logging.getLogger("stephttp")
+
+
+def reenter(
+    app: WSGIApp, provider: Provider, environ: Environ, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Answer a call of the server: verify it, run the handler on from where it stood."""
+    limit = provider.settings.max_body_bytes
+    body = Body(limit)
+    if Input(environ, body, limit).drain() is None:
+        return reply_with(start_response, GONE, [])
+    request = neutral(environ, body.join())
+    own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
+    reentry = Reentry(provider, request, body)
+    try:
+        opened = provider.drive_sync(reentry.open())
+        if isinstance(opened, Response):
+            reply = opened
+        else:
+            try:
+                error = _go_on(reentry, opened, app, provider, environ)
+            except BaseException as raised:
+                if reentry.hooks is not None:
+                    provider.drive_sync(as_flow(reentry.hooks.over(CallEnd(None, raised, False))))
+                raise
+            reply = provider.drive_sync(reentry.conclude(error))
+            if error is not None:
+                # Raising it would make the server drop the reply, and with it the result.
+                logger.error(
+                    "stephttp: the handler of run %s raised an exception", opened.run_id,
+                    exc_info=error,
+                )  # fmt: skip
+    finally:
+        reentry.close()
+    return reply_with(start_response, reply, own)
+
+
+def _go_on(
+    reentry: Reentry, run: Run, app: WSGIApp, provider: Provider, environ: Environ
+) -> BaseException | None:
+    """Run the handler, to the end of its response. Returns what it raised."""
+    scope = ThreadScope(run, provider.now_ns, reentry.flush_soon, provider.settings.checkpointing)
+    reentry.begin(scope)
+    again = restored(environ, reentry.request)
+    again[MARK] = run.run_id
+    token = enter(scope, (again,))
+    error: BaseException | None = None
+    try:
+        if scope.hooks is not None:
+            drive_blocking(scope.hooks.open(), scope.wait_for)
+        _whole(reentry, run, app, again)
+    except BaseException as raised:
+        error = raised
+    finally:
+        current_run.reset(token)
+        scope.close(error)
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        run.end()
+        raise error
+    if run.suspended:
+        provider.drive_sync(scope.quiet())
+    return own_error(scope, error)
+
+
+def _whole(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
+    body = reentry.body
+    started = False
+
+    def write(data: bytes) -> None:
+        if not run.suspended:
+            body.add(data, True)
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
+        nonlocal started
+        if run.suspended:
+            return drop
+        if exc_info is not None and body.size:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if started and exc_info is None:
+            raise AssertionError("start_response was called twice, without exc_info")
+        started = True
+        run.cannot_wait = "the response has begun"
+        reentry.response = response_of(status, headers)
+        return write
+
+    chunks = app(environ, start)
+    try:
+        for chunk in takewhile(lambda _: not run.suspended, chunks):
+            write(chunk)
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+    body.complete = True

@@ -1,0 +1,63 @@
+"""Serves `result_path` under WSGI; what to answer is decided in `_client.results`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+
+from stephttp._client import results
+from stephttp._client.drivers import Streamed
+from stephttp._client.flow import Call
+from stephttp._core.messages import Request, Response
+from stephttp._wsgi.common import StartResponse, reply_with, status_line, text_headers
+from stephttp.errors import APIConnectionError, APITimeoutError
+from stephttp.provider import Provider
+
+
+def serve_result(
+    provider: Provider, request: Request, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Answer a request for the result of a run. It holds the thread until there is one."""
+    what = results.plan(request)
+    if isinstance(what, Response):
+        return _whole(start_response, what, request)
+    return _pass_on(provider, request, what, start_response)
+
+
+def _pass_on(
+    provider: Provider, request: Request, call: Call, start_response: StartResponse
+) -> Generator[bytes]:
+    path = provider.settings.result_path
+    begun = False
+    try:
+        with provider.stream_sync(call) as streamed:
+            first = _peek(streamed)
+            if results.still_running(streamed.status, first):
+                yield from _whole(start_response, results.not_yet(request, path), request)
+                return
+            begun = True
+            headers = results.head(streamed.headers, request)
+            start_response(status_line(streamed.status), text_headers(headers))
+            if request.method != "HEAD":
+                yield first
+                yield from streamed.chunks
+    except APIConnectionError as error:
+        if begun:
+            raise  # the server ends the connection, so that the caller sees that something lacks
+        late = isinstance(error, APITimeoutError)
+        reply = results.not_yet(request, path) if late else results.unreachable(request)
+        yield from _whole(start_response, reply, request)
+
+
+def _peek(streamed: Streamed) -> bytes:
+    """The beginning of the body; all of it where that is shorter."""
+    first = b""
+    for chunk in streamed.chunks:
+        first += chunk
+        if len(first) >= results.PEEKED:
+            break
+    return first
+
+
+def _whole(start_response: StartResponse, response: Response, request: Request) -> list[bytes]:
+    body = reply_with(start_response, response, [])
+    return [] if request.method == "HEAD" else body

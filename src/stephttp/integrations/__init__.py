@@ -1,0 +1,1 @@
+"""What works with other packages, one module each. Nothing else of stephttp imports them."""

@@ -1,0 +1,66 @@
+"""WSGI middleware: the counterpart of `stephttp.asgi`, for threads.
+
+A request that comes in from outside is live: what the handler answers goes out as it comes, and a
+finished run is recorded afterwards. A re-entry is a call of the server: the handler's response is
+its result, not its answer.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from stephttp._calls.common import MARK
+from stephttp._client.lifecycle import claims_reentry
+from stephttp._wsgi.common import WSGIApp, headers_of, neutral, path_of
+from stephttp._wsgi.live import Live
+from stephttp._wsgi.reentry import reenter
+from stephttp._wsgi.result import serve_result
+from stephttp.errors import ConfigurationError
+from stephttp.provider import Provider
+
+__all__ = ["WSGIApp", "WSGIMiddleware"]
+
+logger = logging.getLogger("stephttp")
+
+
+class WSGIMiddleware:
+    """Makes the endpoints of a WSGI application durable.
+
+    Use `provider.wsgi(app)`; in Flask `app.wsgi_app = provider.wsgi(app.wsgi_app)`. Finished runs
+    are delivered by threads; what is left at the exit of the process is delivered then.
+
+    Args:
+        app: the application.
+        provider: what `stephttp.setup` returned.
+    """
+
+    def __init__(self, app: WSGIApp, provider: Provider) -> None:
+        self.app = app
+        self.provider = provider
+        atexit.register(_drain, weakref.ref(provider))
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if MARK in environ:
+            raise ConfigurationError(
+                "the stephttp middleware is applied twice to this application; apply it once"
+            )
+        provider = self.provider
+        if path_of(environ) == provider.settings.result_path:
+            return serve_result(provider, neutral(environ, b""), start_response)
+        if "HTTP_X_RUN_ID" in environ and claims_reentry(headers_of(environ)):
+            return reenter(self.app, provider, environ, start_response)
+        return Live(self.app, provider, environ, start_response).respond()
+
+
+def _drain(reference: weakref.ref[Provider]) -> None:
+    """At the exit of the process. A process that was forked inherits the call."""
+    provider = reference()
+    if provider is not None and not provider.close():
+        logger.warning(
+            "stephttp: %d finished runs were not delivered before the exit", provider.outbox.depth,
+            extra={"outbox_depth": provider.outbox.depth},
+        )  # fmt: skip
