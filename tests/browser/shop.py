@@ -7,8 +7,9 @@ import os
 from datetime import timedelta
 from typing import Any
 
-import stephttp
 from fastapi import FastAPI, HTTPException, Request
+
+import stephttp
 from stephttp import step
 
 app = FastAPI()

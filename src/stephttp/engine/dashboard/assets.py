@@ -70,7 +70,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(asset=url)
+    environment.filters["asset"] = url
     for name in ("duration", "number", "percent", "iso", "moment", "shown", "is_cut", "as_text",
                  "error_of", "curl", "event_data", "step_input"):  # fmt: skip
         environment.filters[name] = getattr(values, name)

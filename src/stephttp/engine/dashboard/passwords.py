@@ -64,7 +64,13 @@ def _parts(hashed: str) -> tuple[int, int, int, bytes, bytes]:
     if len(parts) != 6:
         raise ValueError("it has not six parts")
     _, cost, block, parallel, salt, digest = parts
-    return int(cost), int(block), int(parallel), b64decode(salt), b64decode(digest)
+    return (
+        int(cost),
+        int(block),
+        int(parallel),
+        b64decode(salt, validate=True),
+        b64decode(digest, validate=True),
+    )
 
 
 def _digest(password: str, salt: bytes, cost: int, block: int, parallel: int) -> bytes:

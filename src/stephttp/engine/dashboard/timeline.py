@@ -151,7 +151,7 @@ def _row(
         x = scale.at(span.start_ms)
         width = max(_NARROWEST, scale.at(_end(span, now_ms)) - x)
         # What begins at the very end would lie outside.
-        x = min(x, 100.0 - width)
+        x = max(0.0, min(x, 100.0 - width))
         bars.append(Bar(span.kind, x, width, span, span.end_ms is None, span.failed))
     since = min(span.start_ms for span in spans)
     ends = [span.end_ms for span in spans]
