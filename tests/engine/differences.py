@@ -149,6 +149,11 @@ UNSEEN = [
         "Bad input must be told.",
     ),
     Difference(
+        "What SDKs load of a run that never was is 410, as for one that has ended.",
+        "404; 410 is for runs that have ended.",
+        "They are not the same.",
+    ),
+    Difference(
         "Failing `GET`s below `/v1` come as 200; the output endpoint ignores the run id in its path "
         "(S11, S14).",
         "The status says what happened; the path must name the run of the token.",
