@@ -77,6 +77,10 @@ SELECT attempts, memo IS NOT NULL FROM steps WHERE run_id = ? AND step_id = ?
 -- name: memos
 SELECT step_id, memo FROM steps WHERE run_id = ? AND memo IS NOT NULL ORDER BY step_id
 
+-- name: failed_steps
+SELECT step_id, attempts FROM steps
+WHERE run_id = ? AND memo IS NULL AND op = 'StepError' ORDER BY step_id LIMIT 100
+
 -- name: pending_steps
 SELECT steps.step_id FROM steps JOIN timers USING (run_id, step_id)
 WHERE run_id = ? AND steps.memo IS NULL
