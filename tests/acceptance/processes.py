@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Self, TypeVar
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent.parent
 STEPHTTP = (sys.executable, "-m", "stephttp")
 
@@ -139,6 +140,15 @@ class Lifeline:
 
         threading.Thread(target=read, daemon=True).start()
         assert ended.wait(DEADLINE), "a process is still alive"
+
+
+def eventually(look: Callable[[], T]) -> T:
+    """What `look` returns, once that is something: what happens in the background has happened."""
+    deadline = time.monotonic() + DEADLINE
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"still {found!r}"
+        time.sleep(0.02)
+    return found
 
 
 def free_port() -> int:

@@ -85,6 +85,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     await _current[-1](scope, receive, send)
 
 
+schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
 API = schemathesis.openapi.from_dict(document())
 API.app = _app
 API.validate()

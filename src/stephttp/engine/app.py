@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
@@ -14,18 +15,31 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from stephttp._core.ops import Op
-from stephttp.engine import batches, cancellations, consequences, events, idempotency, work
-from stephttp.engine.api import ERROR_HANDLERS, ROUTES
+from stephttp.engine import (
+    batches,
+    cancellations,
+    consequences,
+    events,
+    idempotency,
+    otlp,
+    spans,
+    tokens,
+    work,
+)
+from stephttp.engine.actions import Actions
+from stephttp.engine.api import ERROR_HANDLERS, ROUTES, ingest
 from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
 from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
+from stephttp.engine.feed import Feed
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
 from stephttp.engine.output import Waiters
+from stephttp.engine.reading import Reader
 from stephttp.engine.realtime import Channels
 from stephttp.engine.retention import Retention
 from stephttp.engine.settings import LONGEST_LEASE, Settings
@@ -49,6 +63,9 @@ class Engine:
         settings, clock, rng: as given.
         store: the database.
         waiters: who waits for which run to end.
+        feed: who wants to know what changes.
+        reader: what people want to see of runs.
+        actions: what people do to runs.
         channels: who follows which run's stream.
         executor: what calls the endpoints.
         egress: which endpoints may be called.
@@ -69,6 +86,7 @@ class Engine:
         self.metrics = Metrics()
         self.store = Store(settings.db_path, self.metrics.committed)
         self.waiters = Waiters()
+        self.feed = Feed()
         self.channels = Channels()
         self.egress = Egress.of(settings)
         self._caller = Caller(settings, self.clock, self.rng, transport)
@@ -79,11 +97,17 @@ class Engine:
             self._gateway,
             self.waiters,
             self.channels,
+            self.feed,
             self.clock,
             self.rng,
             settings,
             self.metrics,
         )
+        self.reader = Reader(self.store, self.clock)
+        self.actions = Actions(self.store, self.executor.moment, self.executor.follow)
+        self.executor.begun = self._keep_early
+        self._early = spans.Early()
+        self._tasks: set[asyncio.Task[int]] = set()
         self._retention = Retention(self.store, self.clock, settings)
 
     async def start(self) -> None:
@@ -109,6 +133,7 @@ class Engine:
         self.drain()
         await self._retention.stop()
         await self.executor.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._caller.close()
         await self._gateway.close()
         await self.store.close()
@@ -121,6 +146,7 @@ class Engine:
         """
         self.executor.drain()
         self.waiters.release()
+        self.feed.release()
         self.channels.release()
 
     async def idle(self) -> None:
@@ -183,6 +209,17 @@ class Engine:
         unit = partial(events.receive, received=received, at=self.executor.moment())
         await self.store.write(unit, self._follow_received)
 
+    async def send_event(self, raw: bytes) -> str:
+        """Store one event, as JSON, as if it had been sent; its internal id.
+
+        Raises:
+            Refused: it is not acceptable.
+        """
+        now_ms = self.clock.now_ms()
+        event_id = tokens.new_ulid(now_ms, self.rng)
+        await self.receive([ingest.read_event(raw, self.settings.max_event, event_id, now_ms)])
+        return event_id
+
     async def signal(self, name: str, data: bytes) -> str:
         """End the wait for a signal; the id of the run that waited.
 
@@ -192,6 +229,29 @@ class Engine:
         unit = partial(events.signal, name=name, data=data, at=self.executor.moment())
         change = await self.store.write(unit, self.executor.follow)
         return change.run.run_id
+
+    async def trace(self, received: otlp.Received) -> int:
+        """Keep spans with their runs. Those of runs that are not known (yet) wait a while for them.
+
+        Returns:
+            How many are not kept because their runs have as many as they may have.
+        """
+        unit = partial(spans.store, spans=received.spans, settings=self.settings)
+        stored = await self.store.write(unit, self._await_runs)
+        self.metrics.traced(stored.count, stored.full + len(received.problems))
+        return stored.full
+
+    def _await_runs(self, stored: spans.Stored) -> None:
+        dropped = self._early.put(stored.unknown, self.clock.now_ms())
+        self.metrics.traced(0, dropped)
+
+    def _keep_early(self, run_id: str) -> None:
+        """Spans may have come before this run."""
+        early = self._early.take(run_id)
+        if early:
+            task = asyncio.create_task(self.trace(otlp.Received(early, [])))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; `False` if it had ended already.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from hashlib import sha256
 from random import Random
 from urllib.parse import quote
 
 import httpx2
+from ulid import ULID
 
 from stephttp._core.signatures import sign
 from stephttp.engine.answers import Answer
@@ -114,6 +116,7 @@ class Caller:
             "x-stephttp-attempt": str(call.attempt),
             "x-inngest-job-id": call.job_id,
             "x-inngest-req-version": str(call.request_version),
+            "traceparent": traceparent(call),
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
             **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
         }
@@ -123,6 +126,13 @@ class Caller:
             return ""
         key, now = self._settings.signing_keys[0], int(self._clock.now())
         return sign(key, signed_bytes(call), now)
+
+
+def traceparent(call: Call) -> str:
+    """The trace that a call is part of (https://www.w3.org/TR/trace-context/): one for each run,
+    whose id is the run's. SDKs that make spans make them only within a trace."""
+    parent = sha256(f"{call.run_id} {call.job_id} {call.attempt}".encode()).hexdigest()[:16]
+    return f"00-{ULID.from_str(call.run_id).hex}-{parent}-01"
 
 
 def _url(call: Call) -> httpx2.URL:

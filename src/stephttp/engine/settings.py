@@ -71,6 +71,8 @@ class Settings:
         max_response: bytes of an endpoint's answer.
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
+        max_run_spans: OpenTelemetry spans of one run.
+        max_run_spans_bytes: bytes of what they tell beside their names and times.
         max_idle_answers: how many answers in a row may bring a run no further.
         lease_probation: seconds after a lease ran out in which its holder may still renew it. So
             an engine that was itself stopped for a while reads what came in meanwhile first.
@@ -119,6 +121,8 @@ class Settings:
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000
+    max_run_spans: int = 1_000
+    max_run_spans_bytes: int = 4 * 1024 * 1024
     max_idle_answers: int = 10
     lease_probation: float = 1.0
     idempotency_ttl: float = 86_400.0

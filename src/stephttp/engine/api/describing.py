@@ -30,11 +30,16 @@ def data(shape: Any) -> Json:
     return wrapped_data(schema_of(shape))
 
 
-def wrapped_data(inner: Json) -> Json:
+def pages(shape: Any) -> Json:
+    """The answer 200 with a part of a list of such items."""
+    return wrapped_data(schema_of(list[shape]), shapes.PagedMetadata)
+
+
+def wrapped_data(inner: Json, metadata: Any = shapes.Metadata) -> Json:
     return answer(
         {
             "type": "object",
-            "properties": {"data": inner, "metadata": schema_of(shapes.Metadata)},
+            "properties": {"data": inner, "metadata": schema_of(metadata)},
             "required": ["data", "metadata"],
             "additionalProperties": False,
         }
@@ -51,6 +56,7 @@ REASONS = {
     409: "Too late, or taken",
     410: "The run has ended",
     413: "Larger than the engine takes",
+    415: "Not of a type or an encoding that the engine takes",
     422: "The idempotency key was used with another request",
     429: "Too many requests; `Retry-After` tells when to come back",
     500: "A fault of the engine",

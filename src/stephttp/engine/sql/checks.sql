@@ -21,6 +21,11 @@ WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = idempotency.run_id)
 SELECT run_id || ' ' || step_id, 'no such run' FROM steps
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = steps.run_id)
 
+-- name: a span belongs to a run, and its details are JSON
+SELECT run_id || ' ' || hex(span_id), name FROM spans
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = spans.run_id)
+      OR NOT json_valid(CAST(details AS TEXT))
+
 -- name: a timer of a step belongs to a step that is not over (over, if it is a wake)
 SELECT timers.run_id || ' ' || timers.step_id,
        timers.kind || CASE WHEN steps.step_id IS NULL THEN ': no such step' ELSE ': memo' END
@@ -31,6 +36,21 @@ WHERE timers.step_id NOT IN ('', '@lease')
 -- name: a run has an end exactly if it has ended
 SELECT run_id, status FROM runs
 WHERE (ended_ms IS NULL) <> (status IN ('sync', 'async'))
+
+-- name: a run has the length of its first phase exactly if that is over
+SELECT run_id, status FROM runs
+WHERE (first_ns IS NULL) <> (status = 'sync')
+
+-- name: a run that is async has the time when it became so
+SELECT run_id, status FROM runs WHERE status = 'async' AND async_ms IS NULL
+
+-- name: links belong to a run
+SELECT run_id || ' ' || event_id, 'no such run' FROM links
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = links.run_id)
+
+-- name: history belongs to a run
+SELECT run_id || ' ' || kind, 'no such run' FROM history
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = history.run_id)
 
 -- name: a run counts its steps
 SELECT run_id, step_count || ' counted, ' || found || ' found' FROM (

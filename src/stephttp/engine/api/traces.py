@@ -1,0 +1,102 @@
+"""`POST /v1/traces/userland`: OpenTelemetry spans of the code in handlers; and reading them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from google.protobuf.json_format import MessageToJson
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine import otlp, spans
+from stephttp.engine.api.messages import engine_of, parse_run_id, read_body, wrapped
+from stephttp.engine.clock import rfc3339
+from stephttp.engine.models import Refused
+from stephttp.engine.records import unknown
+from stephttp.engine.sql import QUERIES
+
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+
+_READERS: dict[str, Callable[[bytes], otlp.Received]] = {
+    PROTOBUF: otlp.read_protobuf,
+    JSON: otlp.read_json,
+}
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+async def receive(request: Request) -> Response:
+    """Keep spans with their runs. The answer has the type of the request."""
+    engine = engine_of(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    read = _READERS.get(kind)
+    if read is None:
+        raise Refused(f"content-type: expected {PROTOBUF} or {JSON}, got {kind[:64]!r}", 415)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise Refused(f"content-encoding: expected gzip or none, got {encoding[:64]!r}", 415)
+    limit = engine.settings.max_body
+    body = await read_body(request, limit)
+    if encoding == "gzip":
+        body = _unzipped(body, limit)
+    # Large requests take a while, and nothing else should wait for that.
+    received = await asyncio.to_thread(read, body)
+    full = await engine.trace(received)
+    problems = received.problems[:3]
+    if full:
+        problems.append(f"{full} spans of runs that have as many as are kept")
+    answer = ExportTraceServiceResponse()
+    if problems:
+        answer.partial_success.rejected_spans = len(received.problems) + full
+        answer.partial_success.error_message = "; ".join(problems)
+    content = answer.SerializeToString() if kind == PROTOBUF else MessageToJson(answer, indent=None)
+    return Response(content, media_type=kind)
+
+
+async def listing(request: Request) -> Response:
+    """The spans of a run, by their begin."""
+    engine = engine_of(request)
+    run_id = parse_run_id(request.path_params["run"])
+    return wrapped(await engine.store.read(partial(_listing, run_id=run_id)), engine.clock.now_ms())
+
+
+def _listing(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
+    if connection.execute(QUERIES["run_state"], (run_id,)).fetchone() is None:
+        raise unknown(run_id)
+    return [view(span) for span in spans.load(connection, run_id)]
+
+
+def view(span: otlp.Span) -> dict[str, Any]:
+    """A span, as the API shows it."""
+    return {
+        "trace_id": span.trace_id.hex(),
+        "span_id": span.span_id.hex(),
+        "parent_id": span.parent_id.hex() if span.parent_id else None,
+        "step_id": span.step_id or None,
+        "attempt": span.attempt,
+        "name": span.name,
+        "kind": span.kind,
+        "status": span.status,
+        "started_at": rfc3339(span.started_ns // 1_000_000),
+        "duration_ms": (span.ended_ns - span.started_ns) / 1_000_000,
+        "details": msgspec.Raw(span.details),
+    }
+
+
+def _unzipped(body: bytes, limit: int) -> bytes:
+    unzip = zlib.decompressobj(_GZIP)
+    try:
+        plain = unzip.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Refused(f"body: not gzip: {error}") from None
+    if len(plain) > limit:
+        raise Refused(f"body: larger than {limit} bytes when unpacked", 413)
+    if not unzip.eof:
+        raise Refused("body: the gzip data ends too early")
+    return plain
