@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 I = TypeVar("I")  # noqa: E741 - item and outcome
 O = TypeVar("O")  # noqa: E741
@@ -47,10 +47,12 @@ class Funnel(Generic[I, O]):
                 batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
                 try:
                     await self._try(batch)
-                except Exception:
-                    # One of them may have spoilt it for all.
-                    for one in batch:
-                        await self._alone(one)
+                except Exception as error:
+                    if len(batch) == 1:
+                        _refuse(batch[0][1], error)
+                    else:  # one of them may have spoilt it for all
+                        for one in batch:
+                            await self._alone(one)
         finally:
             self._emptying = None
 
@@ -64,5 +66,9 @@ class Funnel(Generic[I, O]):
         try:
             await self._try([one])
         except Exception as error:
-            if not one[1].done():
-                one[1].set_exception(error)
+            _refuse(one[1], error)
+
+
+def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
