@@ -34,7 +34,7 @@ WORKERS = 4
 BATCH_ITEMS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 """A server reads no more of a request (PROTOCOL 10)."""
-LINGER = 0.005
+LINGER = 0.02
 """Seconds that a batch waits for company; benchmarks/bench_batches.py shows what it brings."""
 AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
