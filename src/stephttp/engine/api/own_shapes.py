@@ -80,7 +80,8 @@ class LastFailure(Shape):
 
 
 class Endpoint(Shape):
-    """An endpoint, as its latest run described it. The numbers count its stored runs."""
+    """An endpoint, as its latest run described it. `runs` and `failed_runs` count since the
+    beginning, also what is no longer stored."""
 
     function_id: Uuid
     app_id: Uuid
