@@ -12,9 +12,9 @@ What is counted, for each endpoint and each span of time, by when it happened:
     whole        ended                       how long that took, waits included
 
 Each is counted in spans of every length in `WIDTHS`, which are kept for as long as charts show
-them, and since the beginning. Units of work note what they did (`note_begin`, `note_change`); the store adds the notes of a
-whole transaction up, just before its commit (`store_notes`). So the cost is a few rows a
-transaction, however many runs it brings.
+them, and since the beginning. Units of work note what they did (`note_begin`, `note_change`); the
+store adds the notes of a whole transaction up, just before its commit (`store_notes`). So the cost
+is a few rows a transaction, however many runs it brings.
 """
 
 from __future__ import annotations
