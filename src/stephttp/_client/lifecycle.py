@@ -360,6 +360,7 @@ class Lifecycle:
         target = request.header(b"x-inngest-step-id")
         features = answer.features
         run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
+        run.failures = endpoints.read_failures(answer)
         point = CheckpointRun(
             run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
         )
