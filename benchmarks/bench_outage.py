@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx2
 
 # Found beside this file; mypy knows it as benchmarks.bench_overhead only.
-from bench_overhead import (  # type: ignore[import-not-found]
+from bench_overhead import (
     CONCURRENCY,
     DEADLINE,
     WARM_UP,
