@@ -32,7 +32,7 @@ def serving(
 async def fails(world: Durable, error: type[Exception], match: str = "") -> None:
     """Call an endpoint that raises."""
     if not world.to_app.wsgi:
-        with pytest.raises(error, match=match):
+        with pytest.raises(error, match=match or None):
             await world.client.get("/")
         return
     answer = await world.client.get("/")  # `WSGITransport` answers with the traceback
