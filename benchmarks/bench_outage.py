@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx2
 
 # Found beside this file; mypy knows it as benchmarks.bench_overhead only.
-from bench_overhead import (
+from bench_overhead import (  # type: ignore[import-not-found]
     CONCURRENCY,
     DEADLINE,
     WARM_UP,

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from million import END_MS, NEEDLE, WEEK_MS, fill
 
+from benchmarks.million import END_MS, NEEDLE, WEEK_MS, fill
 from stephttp.engine import Settings, VirtualClock, create_app
 from stephttp.engine.clock import rfc3339
 
