@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?=
 PYTEST_ARGS ?=
+BENCH ?=
 
 .PHONY: help demo test check static docs bench format clean
 
@@ -18,7 +19,7 @@ help:
 	@echo 'make test     the tests, with a coverage report (PYTEST_ARGS="-k name" narrows them)'
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
-	@echo 'make bench    the benchmarks, one after the other'
+	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
 	@echo 'make format   ruff formats the code and sorts imports'
 
 demo: $(READY)
@@ -52,9 +53,7 @@ docs: $(READY)
 	@! grep -q '^griffe: ' $(VENV)/docs.log
 
 bench: $(READY)
-	@for file in benchmarks/bench_*.py; do \
-		echo "==> $$file"; $(BIN)/python "$$file" || exit 1; \
-	done
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only --quiet .
