@@ -127,7 +127,7 @@ class AsyncDriver:
         if client is None:
             client = self._clients[loop] = httpx2.AsyncClient(
                 base_url=self._base_url,
-                transport=self._transport,
+                transport=self._transport or _lean_transport(),
                 headers=self._headers,
                 timeout=_timeout(TIMEOUT),
             )
@@ -295,6 +295,15 @@ def _set(waiter: asyncio.Future[None]) -> None:
 
 async def _awaited(value: Awaitable[T]) -> T:
     return await value
+
+
+def _lean_transport() -> httpx2.AsyncBaseTransport | None:
+    """`None` where the environment names a proxy: that is the library's business."""
+    from urllib.request import getproxies  # slow to import
+
+    from stephttp._pool import LeanTransport
+
+    return None if getproxies() else LeanTransport()
 
 
 def _timeout(seconds: float) -> httpx2.Timeout:

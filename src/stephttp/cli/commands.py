@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from stephttp.cli.dev import DevOptions, run_dev
 from stephttp.cli.logs import LogFormat
 from stephttp.cli.maintenance import run_backup, run_check
 from stephttp.cli.password import print_hash
+from stephttp.cli.serving import run
 from stephttp.cli.start import StartOptions, run_start
 
 app = typer.Typer(name="stephttp", no_args_is_help=True, add_completion=False)
@@ -106,7 +106,7 @@ def dev(
         trust_host or [],
         dashboard_password_file,
     )
-    raise typer.Exit(asyncio.run(run_dev(options)))
+    raise typer.Exit(run(run_dev(options)))
 
 
 _Db = typer.Option(envvar="STEPHTTP_DB", dir_okay=False, help="SQLite file that keeps the runs.")
@@ -284,7 +284,7 @@ def start(
         log_format=log_format,
         dashboard_password_file=dashboard_password_file,
     )
-    raise typer.Exit(asyncio.run(run_start(options, os.environ)))
+    raise typer.Exit(run(run_start(options, os.environ)))
 
 
 @app.command("check-db")

@@ -26,8 +26,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httpcore2
-import httpx2
 
+from stephttp._pool import LeanTransport
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
 
@@ -149,19 +149,15 @@ class Egress:
         )
 
 
-class GuardedTransport(httpx2.AsyncHTTPTransport):
+class GuardedTransport(LeanTransport):
     """Real connections, only to where an `Egress` lets them."""
 
-    def __init__(self, egress: Egress, limits: httpx2.Limits) -> None:
-        super().__init__(trust_env=False, limits=limits)
-        # The one place where the library hands out addresses; the transport has no argument for
-        # it. A test connects through here, so that a change of the library does not go unnoticed.
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(trust_env=False),
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
+    def __init__(self, egress: Egress, keepalive_expiry: float, max_idle: int) -> None:
+        super().__init__(
+            keepalive_expiry=keepalive_expiry,
+            max_idle=max_idle,
             network_backend=_Backend(egress),
+            trust_env=False,
         )
 
 
