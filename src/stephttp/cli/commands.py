@@ -13,6 +13,7 @@ from stephttp._version import __version__
 from stephttp.cli.dev import DevOptions, run_dev
 from stephttp.cli.logs import LogFormat
 from stephttp.cli.maintenance import run_backup, run_check
+from stephttp.cli.password import print_hash
 from stephttp.cli.start import StartOptions, run_start
 
 app = typer.Typer(name="stephttp", no_args_is_help=True, add_completion=False)
@@ -80,6 +81,16 @@ def dev(
             show_default=False,
         ),
     ] = None,
+    dashboard_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="File with the dashboard's password, or its hash from `dashboard-password`. "
+            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: one is made where other machines "
+            "reach the engine, else none is needed]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the engine for development, and with COMMAND your app beside it.
 
@@ -93,6 +104,7 @@ def dev(
         command or [],
         event_lookback,
         trust_host or [],
+        dashboard_password_file,
     )
     raise typer.Exit(asyncio.run(run_dev(options)))
 
@@ -231,6 +243,15 @@ def start(
         bool, typer.Option("--open-metrics", help="Let everybody read /metrics.")
     ] = False,
     log_format: Annotated[LogFormat, typer.Option(help="How the log looks.")] = LogFormat.JSON,
+    dashboard_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="File with the dashboard's password, or its hash from `dashboard-password`. "
+            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: nobody can log in]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the engine for production.
 
@@ -261,6 +282,7 @@ def start(
         metrics_token_file=metrics_token_file,
         open_metrics=open_metrics,
         log_format=log_format,
+        dashboard_password_file=dashboard_password_file,
     )
     raise typer.Exit(asyncio.run(run_start(options, os.environ)))
 
@@ -274,6 +296,15 @@ def check_db(
     Exit code 0 if it is whole, 1 if it is not, 2 if it cannot be read.
     """
     raise typer.Exit(run_check(str(file)))
+
+
+@app.command("dashboard-password")
+def dashboard_password() -> None:
+    """Ask for a password, and print the hash that can be configured in place of it.
+
+    Exit code 2 if the password is too short.
+    """
+    raise typer.Exit(print_hash())
 
 
 @app.command()

@@ -29,6 +29,8 @@ _EVENT = re.compile(r"/e/.*")
 _FROM_CONTAINERS = ("host.docker.internal", "host.containers.internal")
 """What containers call the machine that they are on. Nobody can have a site there: `internal` is
 reserved for private use."""
+_PAGE = re.compile(r"/(?:(?:runs|events|apps|live|login|logout|static)(?:/.*)?)?")
+"""The dashboard's own pages; what is sent for them must come from one of them (see `access`)."""
 _ANYWHERE = {
     b"cache-control": b"no-store",
     b"referrer-policy": b"no-referrer",
@@ -114,7 +116,8 @@ class Guard:
                     "--trust-host NAME makes it one"
                 )
                 return message, 403, {}
-            if not is_output and _is_from_elsewhere(_header(scope, b"origin")):
+            guarded = not is_output and _PAGE.fullmatch(scope["path"]) is None
+            if guarded and _is_from_elsewhere(_header(scope, b"origin")):
                 message = "an engine without signing keys takes no requests from other sites' pages"
                 return message, 403, {}
         if is_output or _EVENT.fullmatch(scope["path"]):

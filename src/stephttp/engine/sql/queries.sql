@@ -182,6 +182,13 @@ DELETE FROM events WHERE seq IN (
 -- name: purge_cancellations
 DELETE FROM cancellations WHERE started_before_ms < ?
 
+-- name: meta_value
+SELECT value FROM meta WHERE key = ?
+
+-- name: set_meta_value
+INSERT INTO meta (key, value) VALUES (?, ?)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value
+
 -- name: delete_lease
 DELETE FROM timers WHERE run_id = ? AND step_id = '@lease'
 
