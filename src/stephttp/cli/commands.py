@@ -106,7 +106,7 @@ def dev(
         trust_host or [],
         dashboard_password_file,
     )
-    raise typer.Exit(run(run_dev(options)))
+    raise typer.Exit(run(run_dev(options), beside_app=bool(command)))
 
 
 _Db = typer.Option(envvar="STEPHTTP_DB", dir_okay=False, help="SQLite file that keeps the runs.")

@@ -13,13 +13,17 @@ import uvicorn
 from starlette.types import ASGIApp
 
 
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a command to its end, on uvloop where that is installed."""
+def run(main: Coroutine[Any, Any, int], *, beside_app: bool = False) -> int:
+    """Run a command to its end, on uvloop where that is installed.
+
+    Args:
+        beside_app: it starts the user's app in a process group of its own, which uvloop cannot.
+    """
     try:
         import uvloop
     except ImportError:
         return asyncio.run(main)
-    return uvloop.run(main)
+    return asyncio.run(main) if beside_app else uvloop.run(main)
 
 
 class Stop:

@@ -52,7 +52,7 @@ class Caller:
         self._rng = rng
         self._client = httpx2.AsyncClient(
             transport=transport
-            or GuardedTransport(Egress.of(settings), _KEEP_ALIVE, settings.concurrency),
+            or GuardedTransport(Egress.of(settings), settings.concurrency, _KEEP_ALIVE),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),

@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -22,12 +22,13 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpcore2
+import httpx2
 
-from stephttp._pool import LeanTransport
+from stephttp._connections import Connections
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
 
@@ -149,16 +150,26 @@ class Egress:
         )
 
 
-class GuardedTransport(LeanTransport):
-    """Real connections, only to where an `Egress` lets them."""
+class GuardedTransport(httpx2.AsyncHTTPTransport):
+    """Real connections, only to where an `Egress` lets them.
 
-    def __init__(self, egress: Egress, keepalive_expiry: float, max_idle: int) -> None:
-        super().__init__(
-            keepalive_expiry=keepalive_expiry,
-            max_idle=max_idle,
+    Args:
+        egress: says where.
+        most_idle: how many connections are kept for further requests.
+        keep_alive: seconds for which they are.
+    """
+
+    def __init__(self, egress: Egress, most_idle: int = 0, keep_alive: float = 0.0) -> None:
+        super().__init__(trust_env=False)
+        # The one place where the library hands out addresses; the transport has no argument for
+        # it. A test connects through here, so that a change of the library does not go unnoticed.
+        make = partial(
+            httpcore2.AsyncHTTPConnection,
+            ssl_context=httpx2.create_ssl_context(trust_env=False),
+            keepalive_expiry=keep_alive,
             network_backend=_Backend(egress),
-            trust_env=False,
         )
+        self._pool: Any = Connections(make, most_idle)
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):

@@ -87,7 +87,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._client = httpx2.AsyncClient(
-            transport=transport or GuardedTransport(Egress.of(settings), 1.0, max_idle=0),
+            transport=transport or GuardedTransport(Egress.of(settings)),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.gateway_timeout, connect=settings.connect_timeout),
