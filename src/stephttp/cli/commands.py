@@ -11,11 +11,15 @@ import typer
 
 from stephttp._version import __version__
 from stephttp.cli.dev import DevOptions, run_dev
+from stephttp.cli.events import events
 from stephttp.cli.logs import LogFormat
 from stephttp.cli.maintenance import run_backup, run_check
+from stephttp.cli.runs import runs
 from stephttp.cli.start import StartOptions, run_start
 
-app = typer.Typer(name="stephttp", no_args_is_help=True, add_completion=False)
+app = typer.Typer(name="stephttp", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(runs, name="runs")
+app.add_typer(events, name="events")
 
 
 def _print_version(wanted: bool) -> None:

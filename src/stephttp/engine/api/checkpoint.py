@@ -241,11 +241,18 @@ def _uuid5(name: bytes) -> UUID:
     return UUID(bytes=digest[:16], version=5)
 
 
+def check_origin(origin: str, field: str) -> None:
+    """Refuse what is not an origin.
+
+    Raises:
+        Refused: it is not; the text names the field.
+    """
+    if not _ORIGIN.fullmatch(origin) or not _port_is_valid(origin):
+        raise Refused(f"{field}: {origin[:200]!r} is not an origin such as https://host:port")
+
+
 def _check_endpoint(data: RequestData) -> None:
-    if not _ORIGIN.fullmatch(data.domain) or not _port_is_valid(data.domain):
-        raise Refused(
-            f"event.data.domain: {data.domain[:200]!r} is not an origin such as https://host:port"
-        )
+    check_origin(data.domain, "event.data.domain")
     if not _METHOD.fullmatch(data.method):
         raise Refused(f"event.data.method: {data.method[:64]!r} is not an HTTP method")
 

@@ -28,6 +28,7 @@ from stephttp.engine.api.messages import (
     StepsRequest,
 )
 from stephttp.engine.api.metrics import OPENMETRICS
+from stephttp.engine.api.probing import ProbeRequest
 from stephttp.engine.api.realtime import TopicName
 from stephttp.engine.api.traces import JSON, PROTOBUF
 
@@ -39,7 +40,8 @@ SHAPES = (
     SignalMessage, StepsRequest, shapes.BatchAnswer, shapes.CancellationView, shapes.DevServer,
     shapes.Ended, shapes.ErrorAnswer, shapes.EventRun, shapes.EventView, shapes.Health, shapes.Job,
     shapes.KeyProblem, shapes.Lost, shapes.Metadata, shapes.Names, shapes.NewCancellation,
-    shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.Received, shapes.RunItem,
+    shapes.NewToken, shapes.NotReceived, shapes.NowAsync, ProbeRequest, shapes.ProbeView,
+    shapes.Received, shapes.RunItem,
     shapes.RunView, shapes.SignalAnswer, shapes.SpanView, shapes.Step, shapes.StillSync,
     shapes.Trigger, TopicName,
 )  # fmt: skip
@@ -193,6 +195,10 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ("/v1/runs/{run}/spans", "GET"): operation(
         "listSpans", "OpenTelemetry spans of a run, by their begin.",
         data(list[shapes.SpanView]), 400, 404, parameters=(_RUN,),
+    ),
+    ("/v1/stephttp/probe", "POST"): operation(
+        "probe", "Call an application, as far as the engine may, and tell what it makes of that.",
+        data(shapes.ProbeView), 400, 413, body=takes(schema_of(ProbeRequest)),
     ),
     ("/v1/traces/userland", "POST"): operation(
         "sendSpans",

@@ -163,6 +163,24 @@ class Step(Shape):
     error: Failure | None
 
 
+class ProbeView(Shape):
+    """What a call of an application found.
+
+    `ok`: it is well in both directions, keys included. `answers`: something answers; more cannot be
+    told of what has no runs here, or another SDK. `wrong_key`: the application does not know the
+    key that the engine signs with. `no_way_back`: it cannot ask the engine for runs, or is refused.
+    `not_ours`: what answers there is no application of ours. `forbidden`: the engine may not call
+    it.
+    """
+
+    verdict: Literal[
+        "ok", "answers", "wrong_key", "no_way_back", "not_ours", "unreachable", "forbidden"
+    ]
+    status: int | None
+    took_ms: int
+    detail: str | None
+
+
 class SpanDetails(Struct):
     """What is kept of a span beside its name and times; without what it does not have."""
 
