@@ -181,6 +181,23 @@ UNSEEN = [
         "A client that follows it would wait for its own timeout.",
     ),
     Difference(
+        "`DeferAdd` and `DeferAbort` keep account of deferred functions.",
+        "They are refused (400), as every op that cannot be done.",
+        "They call functions of `serve`, which are not run here.",
+    ),
+    Difference(
+        "Functions of `serve` are registered (`/fn/register`), triggered, and can be called by events "
+        "(`/invoke/{slug}`).",
+        "400, with the reason; there is no `/invoke`.",
+        "The engine is for durable endpoints.",
+    ),
+    Difference(
+        "What a websocket of `/v1/realtime/connect` gets of streams of bytes (`publish/tee`) is not known "
+        "to us.",
+        "Nothing; they are followed at `/v1/realtime/sse`.",
+        "They are no JSON messages.",
+    ),
+    Difference(
         "More than 1,024,000 bytes to `publish/tee` get 500.",
         "They get 413.",
         "It is not the server's fault.",

@@ -56,7 +56,7 @@ def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> batches.Openi
     new = NewRun(
         run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
         event_ts=0, fn="", domain="http://app", method="GET", path="/", query="", content_type="",
-        ip="", sdk="", created_ms=START_MS, body=b"body",
+        ip="", sdk="", created_ms=START_MS, began_ms=START_MS, body=b"body",
     )  # fmt: skip
     return batches.Opening(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
 
@@ -212,7 +212,7 @@ def settle(connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer, at: 
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        work.settle(connection, records.load_call(connection, run_id), outcome, at)
+        work.settle(connection, records.load_call(connection, run_id), outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:
@@ -246,7 +246,7 @@ async def history(folder: Path, done: list[Action], last: Action, statement: int
     await store.open()
     assert store._writer is not None
     # It is the process that dies here, not the machine.
-    store._writer._connection.execute("PRAGMA synchronous = OFF")
+    store._writer.connections[0].execute("PRAGMA synchronous = OFF")
     acknowledged = Model()
     for action in done:
         now_ms += action.ms if isinstance(action, Due) else 1

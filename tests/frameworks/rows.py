@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 UVICORN = ("-m", "uvicorn", "--port", "0", "--no-access-log")
 HYPERCORN = ("-m", "hypercorn", "--bind", "127.0.0.1:0")
+GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:0")
+GTHREAD = (*GUNICORN, "--worker-class", "gthread", "--threads", "4")
+WAITRESS = ("-m", "waitress", "--listen", "127.0.0.1:0")
+SERVE_WSGI = ("-m", "tests.frameworks.serve_wsgi")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Row:
 
 ON_HYPERCORN = r"Running on http://127\.0\.0\.1:(\d+)"
 
+ON_GUNICORN = r"Listening at: http://127\.0\.0\.1:(\d+)"
+ON_WSGI = r"Serving on http://127\.0\.0\.1:(\d+)"
+
 ROWS = [
     Row("fastapi", "fastapi_async"),
     Row("fastapi-def", "fastapi_def"),
@@ -48,4 +55,11 @@ ROWS = [
     Row("falcon", "falcon_app"),
     Row("plain", "plain_app"),
     Row("plain-hypercorn", "plain_app", HYPERCORN, ON_HYPERCORN),
+    Row("flask", "flask_app", GUNICORN, ON_GUNICORN),
+    Row("flask-gevent", "flask_app", (*GUNICORN, "--worker-class", "gevent"), ON_GUNICORN),
+    Row("flask-werkzeug", "flask_app", (*SERVE_WSGI, "werkzeug"), ON_WSGI),
+    # Several workers, forked from a process that has made the application already.
+    Row("django-wsgi", "django_wsgi", (*GTHREAD, "--preload"), ON_GUNICORN),
+    Row("falcon-wsgi", "falcon_wsgi", WAITRESS, ON_WSGI),
+    Row("plain-wsgi", "plain_wsgi", (*SERVE_WSGI, "wsgiref"), ON_WSGI),
 ]

@@ -367,7 +367,7 @@ class Lifecycle:
         kept = capsule.Capsule()
         if stored is not None and stored.kind is MemoKind.VALUE:
             try:
-                kept = capsule.unpack(stored.raw, self.sealer.open(run_id))
+                kept = capsule.unpack(stored.raw, run_id, self.sealer.open)
             except ValueError as error:
                 return replies.refused(400, f"run {run_id}: {error}")
         point.attempt = _attempt(request, run, kept.failing)

@@ -87,7 +87,11 @@ def response_of(status: str, headers: Iterable[tuple[str, str]]) -> Response:
     """A response as the rest of the package knows it, without its body."""
     return Response(
         int(status[:3]),
-        [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        # Django leaves a space in front, which a server's caller would not see.
+        [
+            (name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1"))
+            for name, value in headers
+        ],
     )
 
 

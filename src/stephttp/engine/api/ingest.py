@@ -85,7 +85,7 @@ async def receive(request: Request) -> Response:
             for i in range(len(raws))
         ]
         events = [
-            _read(raw, settings.max_event, event_id, now_ms)
+            read_event(raw, settings.max_event, event_id, now_ms)
             for raw, event_id in zip(raws, ids, strict=True)
         ]
     except Refused as error:
@@ -199,8 +199,17 @@ def _seed(text: str | None) -> tuple[int, int] | None:
     return int(millis), int.from_bytes(raw)
 
 
-def _read(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
-    """One event, checked."""
+def read_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
+    """One event, checked.
+
+    Args:
+        raw: the event as JSON, as senders send it.
+        limit: bytes that it may have.
+        event_id: its internal id.
+
+    Raises:
+        Refused: it is not acceptable; the text names the field.
+    """
     if len(raw) > limit:
         raise Refused(f"Event is over the max size: Max {limit} bytes / Size {len(raw)} bytes")
     message = decode(_EVENT, raw)

@@ -13,15 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine import tokens
+from stephttp.engine.api.browsing import wait_view
 from stephttp.engine.api.messages import (
     engine_of,
     json_response,
-    parse_limit,
     parse_run_id,
     wrapped,
 )
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.models import Refused, RunStatus, TimerKind
+from stephttp.engine.reading.runs import load_waits
 from stephttp.engine.records import load_trigger, unknown
 from stephttp.engine.sql import QUERIES
 
@@ -47,18 +48,6 @@ async def run(request: Request) -> Response:
     run_id = parse_run_id(request.path_params["run"])
     data = await engine.store.read(partial(_run, run_id=run_id))
     return wrapped(data, engine.clock.now_ms())
-
-
-async def listing(request: Request) -> Response:
-    """Runs, newest first. `cursor` is the last run id of the page before."""
-    engine = engine_of(request)
-    cursor = request.query_params.get("cursor") or None
-    unit = partial(
-        _listing,
-        limit=parse_limit(request.query_params.get("limit")),
-        cursor=cursor and parse_run_id(cursor, "cursor"),
-    )
-    return wrapped(await engine.store.read(unit), engine.clock.now_ms())
 
 
 async def steps(request: Request) -> Response:
@@ -140,50 +129,11 @@ def _run(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
         "last_error": last_error,
         "error": _raw(error),
         "invoked_by": invoked_by,
-        "waiting_for": _waits(connection, run_id),
+        "waiting_for": [wait_view(wait) for wait in load_waits(connection, [run_id])[run_id]],
     }
     if ended_ms is not None:
         data["output"] = b64encode(output or b"").decode()
     return data
-
-
-def _listing(
-    connection: sqlite3.Connection, limit: int, cursor: str | None
-) -> list[dict[str, Any]]:
-    if (
-        cursor is not None
-        and connection.execute(QUERIES["run_state"], (cursor,)).fetchone() is None
-    ):
-        raise Refused(f"cursor: there is no run {cursor}")
-    rows = connection.execute(QUERIES["run_list"], {"limit": limit, "cursor": cursor}).fetchall()
-    return [
-        {
-            "run_id": run_id,
-            "status": RunStatus(status).wire,
-            "function": slug,
-            "started_at": rfc3339(created_ms),
-            "ended_at": rfc3339(ended_ms),
-            "attempt": attempt,
-            "last_error": last_error,
-            "error": _raw(error),
-            "waiting_for": [] if ended_ms is not None else _waits(connection, run_id),
-        }
-        for run_id, status, slug, created_ms, ended_ms, attempt, last_error, error in rows
-    ]
-
-
-def _waits(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
-    rows = connection.execute(QUERIES["run_waits"], (run_id,))
-    return [
-        {
-            "kind": kind,
-            "step_id": step_id or None,
-            "step": name,
-            "key": key,
-            "due_at": rfc3339(due_ms),
-        }
-        for kind, step_id, name, due_ms, key in rows
-    ]
 
 
 def _steps(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:

@@ -37,6 +37,21 @@ WHERE timers.step_id NOT IN ('', '@lease')
 SELECT run_id, status FROM runs
 WHERE (ended_ms IS NULL) <> (status IN ('sync', 'async'))
 
+-- name: a run has the length of its first phase exactly if that is over
+SELECT run_id, status FROM runs
+WHERE (first_ns IS NULL) <> (status = 'sync')
+
+-- name: a run that is async has the time when it became so
+SELECT run_id, status FROM runs WHERE status = 'async' AND async_ms IS NULL
+
+-- name: links belong to a run
+SELECT run_id || ' ' || event_id, 'no such run' FROM links
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = links.run_id)
+
+-- name: history belongs to a run
+SELECT run_id || ' ' || kind, 'no such run' FROM history
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = history.run_id)
+
 -- name: a run counts its steps
 SELECT run_id, step_count || ' counted, ' || found || ' found' FROM (
     SELECT run_id, step_count,
