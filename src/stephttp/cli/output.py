@@ -56,7 +56,14 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -
         table.add_column(heading, no_wrap=heading in ("RUN", "EVENT", "STATE"), overflow="fold")
     for row in rows:
         table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in row))
-    console().print(table)
+    out = console()
+    if out.is_terminal:
+        out.print(table)
+        return
+    # Without the blanks that fill the last column.
+    with out.capture() as captured:
+        out.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def clean(text: str) -> str:

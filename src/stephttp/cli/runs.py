@@ -76,9 +76,11 @@ def pages(engine: Remote, path: str, params: dict[str, Any], limit: int) -> list
     while len(items) < limit:
         asked = {**params, "limit": min(_PAGE, limit - len(items))}
         answer = engine.ask("GET", path, params=asked | ({"cursor": cursor} if cursor else {}))
-        items += answer["data"]
-        cursor = answer["metadata"].get("older")
-        if not cursor or not answer["data"]:
+        page, more = answer["data"], answer["metadata"].get("older")
+        items += page
+        # The cursor of events is the last one, as Inngest has it.
+        cursor = page[-1]["internal_id"] if page and "internal_id" in page[-1] else more
+        if not cursor or len(page) < asked["limit"]:
             break
     return items
 

@@ -117,6 +117,8 @@ def _about(one: dict[str, Any]) -> str:
 
 
 def _wait(wait: dict[str, Any]) -> str:
+    if wait["kind"] == "resume":
+        return f"the call of the endpoint, due {local_time(wait['due_at'])}"
     what = " ".join(part for part in (wait["kind"], wait["step"], wait["key"]) if part)
     return f"{what} until {local_time(wait['due_at'])}" if wait["due_at"] else what
 

@@ -102,7 +102,8 @@ def _progress(run: dict[str, Any]) -> str:
     parts = [f"{count} step" if count == 1 else f"{count} steps"]
     if run["waiting_for"]:
         wait = run["waiting_for"][0]
-        parts.append(clean("waits for " + " ".join(filter(None, (wait["kind"], wait["step"])))))
+        if wait["kind"] != "resume":
+            parts.append(clean("waits for " + " ".join(filter(None, (wait["kind"], wait["step"])))))
     if run["error"]:
         parts.append(clean(f"{run['error'].get('name')}: {run['error'].get('message')}"))
     elif run["last_error"] and run["state"] not in _ENDED:

@@ -21,7 +21,8 @@ from stephttp.engine.reading import State
 
 SHAPES = (
     RerunRequest, ResumeRequest, own_shapes.Bulk, own_shapes.Endpoint, own_shapes.EventId,
-    own_shapes.NewRunId, own_shapes.Overview, ProbeRequest, own_shapes.ProbeView, own_shapes.RunDetail, own_shapes.Waits,
+    own_shapes.NewRunId, own_shapes.Overview, own_shapes.ProbeView, own_shapes.RunDetail,
+    own_shapes.Waits, ProbeRequest,
 )  # fmt: skip
 
 _FILTERS = (
