@@ -88,6 +88,16 @@ def dev(
             show_default=False,
         ),
     ] = None,
+    dashboard_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="File with the dashboard's password, or its hash from `dashboard-password`. "
+            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: one is made where other machines "
+            "reach the engine, else none is needed]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the engine for development, and with COMMAND your app beside it.
 
@@ -103,6 +113,7 @@ def dev(
         command or [],
         event_lookback,
         trust_host or [],
+        dashboard_password_file,
     )
     raise typer.Exit(asyncio.run(run_dev(options)))
 
@@ -241,6 +252,15 @@ def start(
         bool, typer.Option("--open-metrics", help="Let everybody read /metrics.")
     ] = False,
     log_format: Annotated[LogFormat, typer.Option(help="How the log looks.")] = LogFormat.JSON,
+    dashboard_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="File with the dashboard's password, or its hash from `dashboard-password`. "
+            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: nobody can log in]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the engine for production.
 
@@ -273,6 +293,7 @@ def start(
         metrics_token_file=metrics_token_file,
         open_metrics=open_metrics,
         log_format=log_format,
+        dashboard_password_file=dashboard_password_file,
     )
     raise typer.Exit(asyncio.run(run_start(options, os.environ)))
 
@@ -291,6 +312,17 @@ def check_db(
     from stephttp.cli.maintenance import run_check
 
     raise typer.Exit(run_check(str(file), as_json=as_json))
+
+
+@app.command("dashboard-password")
+def dashboard_password() -> None:
+    """Ask for a password, and print the hash that can be configured in place of it.
+
+    Exit code 2 if the password is too short.
+    """
+    from stephttp.cli.password import print_hash
+
+    raise typer.Exit(print_hash())
 
 
 @app.command()

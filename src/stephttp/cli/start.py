@@ -15,6 +15,7 @@ from stephttp._core.durations import parse_duration
 from stephttp._core.signatures import split_key
 from stephttp.cli.keys import read_keys
 from stephttp.cli.logs import LogFormat, set_up
+from stephttp.cli.password import dashboard_password
 from stephttp.cli.ports import PortError, listen
 from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain
@@ -63,6 +64,7 @@ class StartOptions:
     metrics_token_file: Path | None
     open_metrics: bool
     log_format: LogFormat
+    dashboard_password_file: Path | None = None
 
 
 def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
@@ -140,6 +142,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         private_hosts=False,
         rate_limit=options.rate_limit,
         rate_burst=options.rate_burst,
+        dashboard_password=dashboard_password(options.dashboard_password_file, environ),
     )
 
 

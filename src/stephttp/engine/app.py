@@ -31,6 +31,8 @@ from stephttp.engine.api import ERROR_HANDLERS, ROUTES, ingest
 from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
+from stephttp.engine.dashboard import ROUTES as PAGES
+from stephttp.engine.dashboard import dashboard
 from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
 from stephttp.engine.feed import Feed
@@ -323,9 +325,10 @@ def create_app(
             await engine.stop()
 
     app = _Application(
-        routes=ROUTES,
+        routes=[*ROUTES, *PAGES],
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )
     app.state.engine = engine
+    app.state.dashboard = dashboard(engine)
     return app

@@ -211,6 +211,8 @@ def cancelled(snapshot: Snapshot, at: Moment) -> Change:
 
 def overdue(snapshot: Snapshot, at: Moment) -> Change:
     """The run has not ended in the time that runs have (`Settings.run_deadline`)."""
+    if snapshot.run.status.ended:
+        return Change(snapshot.run)
     message = f"the run did not end within {at.settings.run_deadline:g} s"
     return failed(snapshot, Failure(FailureKind.FINAL, "DeadlineError", message), at)
 

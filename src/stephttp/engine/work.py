@@ -157,10 +157,8 @@ def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:
     changes = []
     for (run_id,) in connection.execute(QUERIES["overdue_runs"], values).fetchall():
         snapshot = records.load(connection, run_id)
-        # The end of another one may have ended it: it waited for that.
-        if not snapshot.run.status.ended:
-            change = overdue(snapshot, at)
-            changes.append(consequences.save(connection, change, snapshot.run, (), at))
+        change = overdue(snapshot, at)
+        changes.append(consequences.save(connection, change, snapshot.run, (), at))
     return changes
 
 

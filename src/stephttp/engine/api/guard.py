@@ -26,6 +26,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _OUTPUT = re.compile(r"/v1/(?:checkpoint|http/runs)/[^/]+/output")
 _EVENT = re.compile(r"/e/.*")
+_PAGE = re.compile(r"/(?:(?:runs|events|apps|live|login|logout|static)(?:/.*)?)?")
+"""The dashboard's own pages; what is sent for them must come from one of them (see `access`)."""
 _ANYWHERE = {
     b"cache-control": b"no-store",
     b"referrer-policy": b"no-referrer",
@@ -110,7 +112,8 @@ class Guard:
                     "--trust-host NAME makes it one"
                 )
                 return message, 403, {}
-            if not is_output and _is_from_elsewhere(_header(scope, b"origin")):
+            guarded = not is_output and _PAGE.fullmatch(scope["path"]) is None
+            if guarded and _is_from_elsewhere(_header(scope, b"origin")):
                 message = "an engine without signing keys takes no requests from other sites' pages"
                 return message, 403, {}
         if is_output or _EVENT.fullmatch(scope["path"]):

@@ -81,8 +81,9 @@ async def receive(request: Request) -> Response:
         raws = _split(request, await read_body(request, settings.max_events_body), settings)
         seed = _seed(request.headers.get(_SEED))
         ids = [
-            tokens.new_ulid(now_ms, engine.rng) if seed is None else ulid(seed[0], seed[1] + i)
-            for i in range(len(raws))
+            tokens.new_ulid(now_ms, engine.rng) if seed is None else ulid(seed[0], seed[1] + number)
+            # Counted from 1, as the real server does.
+            for number in range(1, len(raws) + 1)
         ]
         events = [
             read_event(raw, settings.max_event, event_id, now_ms)

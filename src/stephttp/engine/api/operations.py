@@ -57,8 +57,10 @@ _SEED = parameter(
     type="string", pattern="^[0-9]{1,14},[A-Za-z0-9+/]{14}==$",
 )  # fmt: skip
 _PENDING = parameter(
-    "header", "x-stephttp-accept", "`pending`: also name steps that are not done.", type="string"
-)
+    "header", "x-stephttp-accept",
+    "`pending`: also name steps that are not done, and, in `x-stephttp-failures`, their failures.",
+    type="string",
+)  # fmt: skip
 _WAIT = parameter(
     "query", "wait", "Seconds to wait for it, at most 20; what is more counts as 20.",
     type="integer", minimum=0, maximum=999_999_999, default=0,

@@ -12,6 +12,13 @@ WHERE (runs.status IS NOT 'async' OR timers.kind IN ('lease', 'orphan'))
       AND (runs.status IS NOT 'sync' OR timers.step_id <> '@lease'
            OR timers.kind NOT IN ('lease', 'orphan'))
 
+-- name: a step of an async run that waits has a timer
+SELECT run_id || ' ' || step_id, op FROM steps JOIN runs USING (run_id)
+WHERE status = 'async' AND memo IS NULL
+      AND op IN ('Sleep', 'WaitForEvent', 'WaitForSignal', 'InvokeFunction', 'Gateway',
+                 'AIGateway', 'StepPlanned')
+      AND NOT EXISTS (SELECT 1 FROM timers
+                      WHERE timers.run_id = steps.run_id AND timers.step_id = steps.step_id)
 
 -- name: an idempotency key belongs to a run
 SELECT hex(key), 'no such run' FROM idempotency

@@ -103,6 +103,10 @@ SELECT attempts, memo IS NOT NULL FROM steps WHERE run_id = ? AND step_id = ?
 SELECT step_id, coalesce(memo, CAST('{"input":' || CAST(edited AS TEXT) || '}' AS BLOB))
 FROM steps WHERE run_id = ? AND (memo IS NOT NULL OR edited IS NOT NULL) ORDER BY step_id
 
+-- name: failed_steps
+SELECT step_id, attempts FROM steps
+WHERE run_id = ? AND memo IS NULL AND op = 'StepError' ORDER BY step_id LIMIT 100
+
 -- name: pending_steps
 SELECT steps.step_id FROM steps JOIN timers USING (run_id, step_id)
 WHERE run_id = ? AND steps.memo IS NULL AND steps.edited IS NULL
@@ -172,6 +176,13 @@ DELETE FROM events WHERE seq IN (
 
 -- name: purge_cancellations
 DELETE FROM cancellations WHERE started_before_ms < ?
+
+-- name: meta_value
+SELECT value FROM meta WHERE key = ?
+
+-- name: set_meta_value
+INSERT INTO meta (key, value) VALUES (?, ?)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value
 
 -- name: delete_lease
 DELETE FROM timers WHERE run_id = ? AND step_id = '@lease'
