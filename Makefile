@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?=
 PYTEST_ARGS ?=
+BENCH ?=
 
 .PHONY: help demo test check static bench format clean
 
@@ -17,7 +18,7 @@ help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
 	@echo 'make test     the tests, with a coverage report (PYTEST_ARGS="-k name" narrows them)'
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
-	@echo 'make bench    the benchmarks, one after the other'
+	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
 	@echo 'make format   ruff formats the code and sorts imports'
 
 demo: $(READY)
@@ -45,9 +46,7 @@ static: $(READY)
 	else echo 'SKIPPED: pyright does not run here:'; tail -n 3 $(VENV)/pyright.log; fi
 
 bench: $(READY)
-	@for file in benchmarks/bench_*.py; do \
-		echo "==> $$file"; $(BIN)/python "$$file" || exit 1; \
-	done
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only --quiet .

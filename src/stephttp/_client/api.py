@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from ulid import ULID
 
 from stephttp._client import endpoints
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
@@ -21,6 +20,7 @@ from stephttp._client.endpoints import (
     RunEvent,
 )
 from stephttp._client.flow import Keys, send
+from stephttp._core.ids import ulid_number
 from stephttp._core.ops import Op
 from stephttp.errors import ConfigurationError
 
@@ -234,6 +234,6 @@ def _flows(
 
 def _check_run_id(run_id: str) -> None:
     try:
-        ULID.from_str(run_id)
+        ulid_number(run_id)
     except ValueError:
         raise ValueError(f"run_id: {run_id!r} is not a ULID") from None

@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -106,13 +107,15 @@ class Egress:
         self._names = [rule for rule in rules if rule.name]
         self._networks = [rule for rule in rules if rule.network]
         self._private = private
+        # Applications are few, and each of their checkpoints names its origin.
+        self.refuse_origin = lru_cache(maxsize=1024)(self._refuse_origin)
 
     @classmethod
     def of(cls, settings: Settings) -> Egress:
         """As the settings say."""
         return cls([parse_rule(text) for text in settings.allow_hosts], settings.private_hosts)
 
-    def refuse_origin(self, origin: str) -> str | None:
+    def _refuse_origin(self, origin: str) -> str | None:
         """Why an origin cannot be called, as far as that is known without looking its name up."""
         parts = urlsplit(origin)
         host = parts.hostname or ""

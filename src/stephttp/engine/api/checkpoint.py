@@ -71,7 +71,7 @@ async def first(request: Request) -> Response:
         if isinstance(taken, Refused):
             raise taken
     else:
-        await engine.start_run(opening.new, opening.run, list(opening.ops))
+        await engine.start_run(opening)
     return wrapped(_names(engine, run_id, opening), engine.clock.now_ms())
 
 
@@ -250,7 +250,7 @@ def check_origin(origin: str, field: str) -> None:
     Raises:
         Refused: it is not; the text names the field.
     """
-    if not _ORIGIN.fullmatch(origin) or not _port_is_valid(origin):
+    if not _is_origin(origin):
         raise Refused(f"{field}: {origin[:200]!r} is not an origin such as https://host:port")
 
 
@@ -260,9 +260,11 @@ def _check_endpoint(data: RequestData) -> None:
         raise Refused(f"event.data.method: {data.method[:64]!r} is not an HTTP method")
 
 
-def _port_is_valid(origin: str) -> bool:
+@lru_cache(maxsize=1024)
+def _is_origin(text: str) -> bool:
     try:
-        return urlsplit(origin).port != 0 and bool(urlsplit(origin).hostname)
+        parts = urlsplit(text)
+        return bool(_ORIGIN.fullmatch(text) and parts.port != 0 and parts.hostname)
     except ValueError:
         return False
 
