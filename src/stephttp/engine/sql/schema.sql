@@ -118,6 +118,7 @@ CREATE INDEX runs_by_event ON runs (event_id);
 -- A seq is part of every index, so these list an endpoint's runs of a status in their order.
 CREATE INDEX runs_by_endpoint ON runs (fn_id, status);
 CREATE INDEX runs_by_status ON runs (status);
+CREATE INDEX reruns ON runs (rerun_of) WHERE rerun_of IS NOT NULL;
 CREATE INDEX open_runs ON runs (created_ms, fn_id, status) WHERE ended_ms IS NULL;
 
 CREATE TABLE steps (
@@ -255,7 +256,7 @@ CREATE INDEX idempotency_by_expiry ON idempotency (expires_ms);
 CREATE INDEX idempotency_by_run ON idempotency (run_id);
 
 CREATE TABLE counts (
-    width_s         INTEGER NOT NULL,             -- length of the span; there are several
+    width_s         INTEGER NOT NULL,             -- length of the span; 0: since the beginning
     start_s         INTEGER NOT NULL,             -- its begin, seconds since the epoch
     fn_id           TEXT    NOT NULL,
     what            TEXT    NOT NULL,
