@@ -50,13 +50,9 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        limits = httpx2.Limits(
-            max_connections=None,
-            max_keepalive_connections=settings.concurrency,
-            keepalive_expiry=_KEEP_ALIVE,
-        )
         self._client = httpx2.AsyncClient(
-            transport=transport or GuardedTransport(Egress.of(settings), limits),
+            transport=transport
+            or GuardedTransport(Egress.of(settings), settings.concurrency, _KEEP_ALIVE),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),
