@@ -53,6 +53,15 @@ def test_engine_alone() -> None:
         assert dev.err == []
 
 
+def test_names_under_which_it_may_be_asked() -> None:
+    with Process([*DEV, "--port", "0", "--trust-host", "engine"]) as dev:
+        url = dev.wait_for(READY)[1]
+        for host, status in (("engine:8288", 200), ("localhost", 200), ("evil.example", 403)):
+            answer = httpx2.get(f"{url}/v1/runs", headers={"host": host})
+            assert answer.status_code == status, host
+        assert "--trust-host" in answer.json()["error"]
+
+
 def test_waits_that_look_back() -> None:
     run_id = "01M81KWY2JTNRXZTV817ZB746V"
     wait = {"op": "WaitForEvent", "id": "w", "name": "go", "opts": {"timeout": "1h"}}
