@@ -12,9 +12,9 @@ from benchmarks import harness
 from benchmarks.harness import Row, Server
 
 POINTS = [
-    *((steps, 100, 16) for steps in (1, 2, 5, 10, 20)),
-    *((2, size, 16) for size in (1_000, 10_000, 50_000)),
-    *((2, 100, connections) for connections in (1, 64)),
+    *((steps, 100, 4) for steps in (1, 2, 5, 10, 20)),
+    *((2, size, 4) for size in (1_000, 10_000)),
+    *((2, 100, connections) for connections in (1, 16, 64)),
 ]
 """Steps, bytes of each result, connections."""
 
@@ -31,7 +31,7 @@ def measure(folder: Path) -> list[Row]:
             path = f"/grow/{steps}/{size}"
             plain, _ = spent(bare, bare.url + path, connections)
             before, engine_before = durable.cpu(), engine.cpu()
-            done = harness.load(durable.url + path, connections=connections, seconds=2)
+            done = harness.load(durable.url + path, connections=connections, seconds=1)
             expected += done.requests
             in_flight += connections
             stored = settle(db, expected, in_flight)
@@ -53,7 +53,7 @@ def measure(folder: Path) -> list[Row]:
 def spent(app: Server, url: str, connections: int) -> tuple[float, int]:
     """Microseconds of processor time a request, and how many there were."""
     before = app.cpu()
-    done = harness.load(url, connections=connections, seconds=2)
+    done = harness.load(url, connections=connections, seconds=1)
     return 1e6 * (app.cpu() - before) / done.requests, done.requests
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import harness
 from benchmarks.harness import Load, Row
 
-CONNECTIONS = 2
+CONNECTIONS = 1
 """So few that the outbox (10,000 runs) has room for what comes while the engine is away."""
 PATH = "/orders/book"
 
@@ -30,7 +30,7 @@ def measure(folder: Path) -> list[Row]:
         app = stack.enter_context(harness.uvicorn("apps:durable", engine.url))
 
         def phase() -> None:
-            loads.append(harness.load(app.url + PATH, connections=CONNECTIONS, seconds=2))
+            loads.append(harness.load(app.url + PATH, connections=CONNECTIONS, seconds=1))
             memory.append(app.memory_mb())
 
         phase()

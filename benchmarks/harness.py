@@ -114,7 +114,7 @@ def started(
 
 def _drain(output: IO[str]) -> None:
     for line in output:
-        if re.search(r"ERROR|WARNING|Traceback|Error:", line):
+        if re.search(r"ERROR|WARNING|Traceback|Error:|outbox is full", line):
             say(line.rstrip())
 
 
