@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -55,6 +56,7 @@ class Durable:
         build: makes the wrapped application from a provider.
         wsgi: whether it is one of WSGI; it is then called in worker threads.
         key: signing key of both sides; empty means development.
+        path: the engine's database, where it is not in memory only.
         options: further options of the SDK, as `setup` takes them.
     """
 
@@ -64,14 +66,28 @@ class Durable:
         *,
         key: str = "",
         wsgi: bool = False,
+        path: Path | None = None,
         **options: Any,
     ) -> None:
         self.clock = VirtualClock()
         self.to_engine, self.to_app = Late(), Late(wsgi=wsgi)
+        self._key = key
+        self._settings = EngineSettings(
+            db_path=str(path) if path else ":memory:", signing_keys=(key,) if key else ()
+        )
+        self.provider = self.provide(**options)
+        self._make_engine()
+        self.to_app.app = build(self.provider)
+        self.client = httpx2.AsyncClient(
+            transport=self.to_app.inner(raise_app_exceptions=True), base_url=APP
+        )
+
+    def provide(self, **options: Any) -> Provider:
+        """A provider on the SDK's side, as another process would have it."""
+        environ = {"INNGEST_SIGNING_KEY": self._key} if self._key else {"INNGEST_DEV": "1"}
         blocking = Blocking(self.to_engine)
         blocking.loop = asyncio.get_running_loop()
-        environ = {"INNGEST_SIGNING_KEY": key} if key else {"INNGEST_DEV": "1"}
-        self.provider = Provider(
+        return Provider(
             resolve(APP, base_url=ENGINE, environ=environ, **options),
             transport=self.to_engine,
             sync_transport=blocking,
@@ -80,20 +96,24 @@ class Durable:
             sync_pause=lambda seconds: time.sleep(0),
             rng=random.Random(1),
         )
-        settings = EngineSettings(signing_keys=(key,) if key else ())
+
+    def _make_engine(self) -> None:
         engine_app = create_app(
-            settings, clock=self.clock, rng=random.Random(2), transport=self.to_app
+            self._settings, clock=self.clock, rng=random.Random(2), transport=self.to_app
         )
         self.engine = engine_app.state.engine
         self.to_engine.app = engine_app
-        self.to_app.app = build(self.provider)
-        self.client = httpx2.AsyncClient(
-            transport=self.to_app.inner(raise_app_exceptions=True), base_url=APP
-        )
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
         self.api = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=engine_app), base_url=ENGINE, headers=headers
         )
+
+    async def restart_engine(self) -> None:
+        """Stop the engine, and start another one on its database."""
+        await self.api.aclose()
+        await self.engine.stop()
+        self._make_engine()
+        await self.engine.start()
 
     @property
     def reentries(self) -> list[httpx2.Request]:
@@ -137,11 +157,16 @@ class Durable:
 
 @asynccontextmanager
 async def durable(
-    build: Callable[[Provider], Any], *, key: str = "", wsgi: bool = False, **options: Any
+    build: Callable[[Provider], Any],
+    *,
+    key: str = "",
+    wsgi: bool = False,
+    path: Path | None = None,
+    **options: Any,
 ) -> AsyncGenerator[Durable]:
     """Start and stop a `Durable`, and see that it leaves no task behind."""
     before = asyncio.all_tasks()
-    world = Durable(build, key=key, wsgi=wsgi, **options)
+    world = Durable(build, key=key, wsgi=wsgi, path=path, **options)
     await world.engine.start()
     try:
         yield world

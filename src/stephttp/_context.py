@@ -144,7 +144,7 @@ class RunScope(ABC):
             attempt: how many calls for the same purpose failed before.
         """
         assert self.provider is not None, "the adapter sets it"
-        ctx = RunContext(self.run, request, self.started_ns, request_id, attempt)
+        ctx = RunContext(self.run, request, self.now_ns, self.started_ns, request_id, attempt)
         self.hooks = Hooks(self.provider.settings.middleware, self.run, ctx)
 
     def wait_for(self, awaitable: Awaitable[Any]) -> Any:

@@ -89,4 +89,5 @@ def _sent(hooks: Hooks, info: StepInfo, value: Any) -> Hooked[bytes | None]:
 
 
 def _info(run: Run, step: Step, op: OpCode, opts: dict[str, Any] | None = None) -> StepInfo:
-    return StepInfo(step.step_id, step.index, step.hash, op, run.attempt, opts)
+    attempt = run.failures.get(step.hash, run.attempt)
+    return StepInfo(step.step_id, step.index, step.hash, op, attempt, opts)

@@ -428,8 +428,8 @@ def configure(
 
     Args:
         opts: all of them as one value; the others refine it.
-        id: name of the endpoint; by default method and path. Set it when the path holds values,
-            as in `/users/123`.
+        id: name of the endpoint; by default method and route template (`POST /users/{id}`), or
+            method and path where the framework tells no template.
         retries: how often a failed step, and a resumed handler that fails, is tried again (0 to
             20). With 0, the default, a step's exception goes to the handler as in any Python code.
         omit_request_body: keep the request's body out of the server's record of the run. When

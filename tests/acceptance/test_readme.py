@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 import shlex
@@ -34,10 +35,13 @@ PYTHON = [
 
 
 def command(page: Path, start: str) -> list[str]:
-    """The words of the one command of the page that begins with `start`."""
-    text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
-    (found,) = [line for line in text.splitlines() if line.startswith(f"$ {start}")]
-    return shlex.split(found.removeprefix("$ "))
+    """The words of the one command of the page, or docstring, that begins with `start`."""
+    if page.suffix == ".py":
+        text, prompt = ast.get_docstring(ast.parse(page.read_text())) or "", "    "
+    else:
+        text, prompt = "\n".join(blocks(page, "console")).replace("\\\n", " "), "$ "
+    (found,) = [line for line in text.splitlines() if line.startswith(prompt + start)]
+    return shlex.split(found.removeprefix(prompt))
 
 
 @pytest.mark.parametrize("code", PYTHON)
@@ -68,10 +72,52 @@ def test_example_readme(tmp_path: Path) -> None:
     assert "location: /users/1" in answer
 
 
+EXAMPLES = {
+    page: ROOT / "examples" / f"{example}.py"
+    for page, example in {
+        "starlette": "starlette_app",
+        "litestar": "litestar_app",
+        "quart": "quart_app",
+        "django": "django_asgi",
+        "falcon": "falcon_asgi",
+        "asgi": "plain_asgi",
+    }.items()
+}
+"""What the guides show first."""
+
+
+@pytest.mark.parametrize("guide", EXAMPLES)
+def test_example_of_a_guide(guide: str) -> None:
+    """It is as the guide shows it, and does what its docstring and the guide say."""
+    page, example = ROOT / "docs" / "guides" / f"{guide}.md", EXAMPLES[guide]
+    text = example.read_text()
+    docstring = ast.get_docstring(ast.parse(text), clean=False)
+    assert text.removeprefix(f'"""{docstring}"""').lstrip() == blocks(page, "python")[0]
+    for start in ("stephttp dev", "curl"):
+        of_example = [word.replace(f"examples.{example.stem}", "app") for word in
+                      command(example, start)]  # fmt: skip
+        assert command(page, start) == of_example
+    check_order(page, start_and_call(example, "stephttp dev", ROOT))
+
+
+def test_fastapi_guide(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "guides" / "fastapi.md"
+    (tmp_path / "app.py").write_text(blocks(page, "python")[0])
+    check_order(page, start_and_call(page, "stephttp dev", tmp_path))
+
+
+def check_order(page: Path, answer: str) -> None:
+    assert "303 See Other" in answer
+    assert "201 Created" in answer
+    assert "\nlocation: /orders/7\n" in answer.replace("\r", "").lower()
+    (told,) = re.findall(r'`(\{"receipt".*?\})`', page.read_text())
+    assert json.loads(answer.splitlines()[-1]) == json.loads(told)
+
+
 def start_and_call(
     page: Path, start: str, cwd: Path, environment: dict[str, str] | None = None
 ) -> str:
-    """Run the page's `stephttp dev` and `curl` on ports that are free; what curl printed."""
+    """Run a page's `stephttp dev` and `curl` on ports that are free; what curl printed."""
     _, dev, *rest = command(page, start)
     whole = [*STEPHTTP, dev, "--port", "0", *rest, "--port", "0"]
     whole[whole.index("uvicorn")] = str(Path(sys.executable).with_name("uvicorn"))

@@ -15,7 +15,7 @@ def test_what_is_allowed_comes_back_and_the_servers_own_headers_go() -> None:
         "",
         [(b"user-agent", b"Inngest"), (b"x-run-id", b"R"), (b"content-length", b"2")],
     )
-    capsule.restore(reentry, capsule.unpack(encode_struct(packed)))
+    capsule.restore(reentry, capsule.unpack(encode_struct(packed), "run"))
     assert reentry.headers == [
         (b"authorization", b"Bearer t"),
         (b"cookie", b"\xe9=1"),
@@ -26,7 +26,7 @@ def test_what_is_allowed_comes_back_and_the_servers_own_headers_go() -> None:
 
 def test_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="stored request"):
-        capsule.unpack(b'{"headers": 3}')
+        capsule.unpack(b'{"headers": 3}', "run")
 
 
 def test_secrets_and_unknown_headers_travel_sealed_only() -> None:
@@ -40,11 +40,11 @@ def test_secrets_and_unknown_headers_travel_sealed_only() -> None:
     for secret in (b"c=1", b"x-tenant", b"hidden"):
         assert secret not in stored
     reentry = Request("POST", "/", "", [(b"content-length", b"0")])
-    opened = capsule.unpack(stored, lambda text: text[::-1])
+    opened = capsule.unpack(stored, "run", lambda _: lambda text: text[::-1])
     capsule.restore(reentry, opened)
     assert reentry.headers == [*headers, (b"content-length", b"6")]
     assert (reentry.body, opened.failing) == (b"hidden", ["h"])
     with pytest.raises(ValueError, match="no key"):
-        capsule.unpack(stored)
+        capsule.unpack(stored, "run")
     bare = capsule.pack(original, allowed)
     assert (bare.headers, bare.sealed, bare.secrets) == ([("accept", "a")], None, None)

@@ -53,6 +53,16 @@ DIFFERENCES = [
         answers=("goapi 4", "goapi 14"),
     ),
     Difference(
+        "Functions of `serve` are registered (`/fn/register`), triggered, and can be called by events "
+        "(`/invoke/{slug}`).",
+        "400, with the reason; there is no `/invoke`.",
+        "The engine is for durable endpoints.",
+        answers=(
+            *("jsapi 0", "jsapi 1", "jsapi 3", "jsapi2 0", "jsapi2 1", "jsapi2 3"),
+            *("pyapi 0", "pyapi2 0"),
+        ),
+    ),
+    Difference(
         "`InvokeFunction` also runs functions that `serve` apps have registered.",
         "It runs endpoints that the engine has seen; other functions are unknown to it.",
         "The engine is for durable endpoints.",
@@ -139,6 +149,11 @@ UNSEEN = [
         "Bad input must be told.",
     ),
     Difference(
+        "What SDKs load of a run that never was is 410, as for one that has ended.",
+        "404; 410 is for runs that have ended.",
+        "They are not the same.",
+    ),
+    Difference(
         "Failing `GET`s below `/v1` come as 200; the output endpoint ignores the run id in its path "
         "(S11, S14).",
         "The status says what happened; the path must name the run of the token.",
@@ -179,6 +194,17 @@ UNSEEN = [
         "The stream of a run that fails has no end.",
         "The engine ends it with an `inngest.response` that holds the error.",
         "A client that follows it would wait for its own timeout.",
+    ),
+    Difference(
+        "`DeferAdd` and `DeferAbort` keep account of deferred functions.",
+        "They are refused (400), as every op that cannot be done.",
+        "They call functions of `serve`, which are not run here.",
+    ),
+    Difference(
+        "What a websocket of `/v1/realtime/connect` gets of streams of bytes (`publish/tee`) is not known "
+        "to us.",
+        "Nothing; they are followed at `/v1/realtime/sse`.",
+        "They are no JSON messages.",
     ),
     Difference(
         "More than 1,024,000 bytes to `publish/tee` get 500.",

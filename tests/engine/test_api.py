@@ -266,15 +266,19 @@ async def test_listing_runs() -> None:
         run_ids = [f"01M81KWY2JTNRXZTV817ZB{n:04d}" for n in (7, 1, 5)]
         for run_id in run_ids:
             await w.post(step(), run_id=run_id)
-        first = (await w.http.get("/v1/runs?limit=2")).json()["data"]
-        assert [run["run_id"] for run in first] == [run_ids[2], run_ids[1]]
-        more = (await w.http.get(f"/v1/runs?cursor={run_ids[1]}")).json()["data"]
-        assert [run["run_id"] for run in more] == [run_ids[0]]
+        first = (await w.http.get("/v1/runs?limit=2")).json()
+        assert [run["run_id"] for run in first["data"]] == [run_ids[2], run_ids[1]]
+        older = first["metadata"]["page"]["older"]
+        more = (await w.http.get(f"/v1/runs?cursor={older}")).json()
+        assert [run["run_id"] for run in more["data"]] == [run_ids[0]]
+        assert more["metadata"]["page"]["older"] is None
         for query, start in [
             ("limit=0", "limit: '0' is not a positive number"),
             ("limit=x", "limit: 'x'"),
-            ("cursor=x", "cursor: 'x' is not a ULID"),
-            (f"cursor={RUN}", "cursor: there is no run"),
+            ("cursor=x", "cursor: 'x' is no cursor of this list"),
+            ("status=done", "status: 'done' is not one of running, waiting"),
+            ("after=now", "after: 'now' is not a time"),
+            ("direction=up", "direction: 'up' is neither"),
         ]:
             is_error(await w.http.get(f"/v1/runs?{query}"), 400, start)
 

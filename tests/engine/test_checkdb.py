@@ -30,6 +30,13 @@ BREAKS = {
     f"WHERE step_id = '{Z}'",
     "a run has an end exactly if it has ended": f"UPDATE runs SET ended_ms = 1 "
     f"WHERE run_id = '{RUN}'",
+    "a run has the length of its first phase exactly if that is over": (
+        "UPDATE runs SET first_ns = NULL"
+    ),
+    "a run that is async has the time when it became so": "UPDATE runs SET async_ms = NULL",
+    "history belongs to a run": "INSERT INTO history VALUES "
+    "('nobody', 'call', '', '', 0, 1, 1, 1, NULL)",
+    "links belong to a run": "INSERT INTO links VALUES ('nobody', 'event', 'step', 1)",
     "a run counts its steps": "UPDATE runs SET step_count = 7",
     "memos and errors of steps are JSON": f"UPDATE steps SET memo = x'7b' WHERE step_id = '{A}'",
     "errors and heads of runs are JSON": "UPDATE runs SET head = x'ff'",

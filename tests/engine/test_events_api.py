@@ -211,8 +211,8 @@ async def test_a_seed_makes_a_repeated_send_harmless() -> None:
         again = await send(w, batch, x_inngest_event_id_seed=SEED)
         assert first.json() == again.json()
         one, two = first.json()["ids"]
-        assert one.endswith("0" * 16)
-        assert two.endswith("0" * 15 + "1")
+        assert one.endswith("0" * 15 + "1")
+        assert two.endswith("0" * 15 + "2")
         assert [e["data"]["n"] for e in await events(w)] == [2, 1]
 
 

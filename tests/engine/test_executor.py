@@ -446,6 +446,10 @@ async def test_a_step_in_its_back_off_is_pending_for_those_who_ask() -> None:
         await w.post(step_error(), retries=1)
         assert await w.memos(**{"x-stephttp-accept": "pending"}) == {B: {"pending": True}}
         assert await w.memos() == {}
+        path, asks = f"/v0/runs/{RUN}/actions", {"x-stephttp-accept": "pending"}
+        told = await w.http.get(path, headers=asks)
+        assert told.headers["x-stephttp-failures"] == f"{B}=1"
+        assert "x-stephttp-failures" not in (await w.http.get(path)).headers
         seen: list[Any] = []
 
         def endpoint(request: httpx2.Request) -> httpx2.Response:

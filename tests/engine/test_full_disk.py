@@ -20,7 +20,7 @@ LARGE = {"body": base64.b64encode(b"x" * 200_000).decode()}
 def pragma(w: World, text: str) -> Any:
     """Outside transactions, where these pragmas work."""
     assert w.engine.store._writer is not None
-    return w.engine.store._writer._connection.execute(f"PRAGMA {text}").fetchone()
+    return w.engine.store._writer.connections[0].execute(f"PRAGMA {text}").fetchone()
 
 
 def fill(w: World) -> None:

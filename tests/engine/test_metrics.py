@@ -317,7 +317,7 @@ async def test_engines_of_one_process_count_apart() -> None:
 
 async def test_a_failed_commit_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world() as w:
-        connection = w.engine.store._writer._connection
+        connection = w.engine.store._writer.connections[0]
         connection.execute("PRAGMA max_page_count = 1")
         body = new_run(step(data="x" * 200_000), DONE)
         assert (await w.http.post("/v1/checkpoint", json=body)).status_code == 503

@@ -259,7 +259,7 @@ async def apply(w: World, call: Call, ops: list[dict[str, Any]]) -> None:
     outcome = read_answer(got, w.clock.now_ms())
     assert isinstance(outcome, OpsAnswer | Failure)
     at = w.engine.executor.moment()
-    await w.engine.store.write(lambda c: work.settle(c, call, outcome, at))
+    await w.engine.store.write(lambda c: work.settle(c, call, outcome, at.now_ms, at))
 
 
 @pytest.mark.parametrize(("job", "attempt"), [("another-job", 1), (None, 0)])

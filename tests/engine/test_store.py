@@ -128,7 +128,7 @@ async def test_a_failing_commit_fails_the_batch(tmp_path: Path) -> None:
         await store.write(make)
         # The pragma does nothing inside a transaction, so it is set in between two.
         assert store._writer is not None
-        store._writer._connection.execute("PRAGMA foreign_keys = ON")
+        store._writer.connections[0].execute("PRAGMA foreign_keys = ON")
         results = await batch(store, put("a"), break_commit)
         assert [type(result) for result in results] == [sqlite3.IntegrityError] * 2
         assert await store.read(keys) == set()

@@ -22,12 +22,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from stephttp._core.ops import Op, OpCode
-from stephttp.engine import Settings, batches, idempotency, records, work
+from stephttp._core.ops import ErrorInfo, Op, OpCode
+from stephttp.engine import (
+    Settings,
+    batches,
+    cancellations,
+    checkdb,
+    consequences,
+    events,
+    idempotency,
+    records,
+    work,
+)
 from stephttp.engine.answers import OpsAnswer
 from stephttp.engine.happenings import Hints, Moment
-from stephttp.engine.models import NewRun, Refused, Run, RunStatus
+from stephttp.engine.models import Cancellation, Event, NewRun, Refused, Run, RunStatus
 from stephttp.engine.store import Store
+from stephttp.engine.tokens import new_ulid
 
 START_MS = 1_800_000_000_000
 RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(4)]
@@ -35,15 +46,29 @@ STEPS = ["a" * 40, "b" * 40, "c" * 40]
 
 
 def op(code: OpCode, step_id: str, data: bytes = b"1") -> Op:
-    if code is OpCode.SLEEP:
-        return Op(code, step_id, "5s")
-    return Op(code, step_id, data=Raw(data))
+    match code:
+        case OpCode.STEP_RUN | OpCode.RUN_COMPLETE:
+            return Op(code, step_id, data=Raw(data))
+        case OpCode.STEP_ERROR | OpCode.STEP_FAILED:
+            return Op(code, step_id, error=ErrorInfo("E", "m"))
+        case _:
+            return Op(code, step_id, opts=OPTS[code])
 
+
+OPTS: dict[OpCode, dict[str, Any]] = {
+    OpCode.SLEEP: {"duration": "5s"},
+    OpCode.WAIT_FOR_EVENT: {"event": "go", "if": "async.data.n == 1", "timeout": "9s"},
+    OpCode.WAIT_FOR_SIGNAL: {"signal": "s", "conflict": "replace", "timeout": "9s"},
+    OpCode.INVOKE_FUNCTION: {"function_id": "s", "payload": {}, "timeout": "9s"},
+    OpCode.STEP_PLANNED: {},
+    OpCode.GATEWAY: {"url": "http://api.test/"},
+}
+CODES = [OpCode.STEP_RUN, OpCode.STEP_ERROR, OpCode.STEP_FAILED, OpCode.RUN_COMPLETE, *OPTS]
 
 ops = st.lists(
     st.builds(
         op,
-        st.sampled_from([OpCode.STEP_RUN, OpCode.STEP_RUN, OpCode.SLEEP, OpCode.RUN_COMPLETE]),
+        st.sampled_from(CODES),
         st.sampled_from(STEPS),
         st.sampled_from([b"1", b'"two"', b"[3]"]),
     ),
@@ -56,7 +81,7 @@ def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> batches.Openi
     new = NewRun(
         run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
         event_ts=0, fn="", domain="http://app", method="GET", path="/", query="", content_type="",
-        ip="", sdk="", created_ms=START_MS, body=b"body",
+        ip="", sdk="", created_ms=START_MS, began_ms=START_MS, body=b"body",
     )  # fmt: skip
     return batches.Opening(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
 
@@ -97,7 +122,37 @@ class Settle:
     ops: list[Op]
 
 
-Action = Take | Report | Claim | Due | Settle
+@dataclass(frozen=True)
+class Send:
+    """Events are sent; a send that is repeated has the same numbers."""
+
+    numbers: list[int]
+
+
+@dataclass(frozen=True)
+class Signal:
+    name: str
+
+
+@dataclass(frozen=True)
+class Cancel:
+    run_id: str
+
+
+@dataclass(frozen=True)
+class CancelAll:
+    until_ms: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The answer to an HTTP request that a step asked for."""
+
+    run_id: str
+    step_id: str
+
+
+Action = Take | Report | Claim | Due | Settle | Send | Signal | Cancel | CancelAll | Fetched
 runs = st.sampled_from(RUNS)
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Take, st.lists(items, min_size=1, max_size=5)),
@@ -105,7 +160,13 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Claim, st.sampled_from("xy"), runs),
     st.builds(Due, st.integers(0, 40_000)),
     st.builds(Settle, runs, ops),
+    st.builds(Send, st.lists(st.integers(0, 3), min_size=1, max_size=3)),
+    st.builds(Signal, st.sampled_from("st")),
+    st.builds(Cancel, runs),
+    st.builds(CancelAll, st.integers(-10, 10)),
+    st.builds(Fetched, runs, st.sampled_from(STEPS)),
 )
+SETTINGS = Settings(run_deadline=60)
 
 
 @dataclass
@@ -117,10 +178,13 @@ class Model:
     memos: dict[tuple[str, str], bytes] = field(default_factory=dict)
     keys: dict[bytes, str] = field(default_factory=dict)
     steps: set[tuple[str, str]] = field(default_factory=set)
+    events: set[str] = field(default_factory=set)
 
 
 Picture = dict[str, list[tuple[Any, ...]]]
-TABLES = ("runs", "steps", "timers", "idempotency")
+TABLES = (
+    "runs", "steps", "timers", "idempotency", "events", "endpoints", "cancellations",
+)  # fmt: skip
 
 
 def picture(connection: sqlite3.Connection) -> Picture:
@@ -143,6 +207,7 @@ def model(connection: sqlite3.Connection) -> Model:
         },
         dict(query("SELECT key, run_id FROM idempotency")),
         set(query("SELECT run_id, step_id FROM steps")),
+        {event_id for (event_id,) in query("SELECT event_id FROM events")},
     )
 
 
@@ -152,42 +217,12 @@ def check_promises(before: Model, after: Model) -> None:
     assert before.memos.items() <= after.memos.items(), "the first output wins, for ever"
     assert before.keys.items() <= after.keys.items()
     assert before.steps <= after.steps
+    assert before.events <= after.events
 
 
 def check_rules(connection: sqlite3.Connection) -> None:
-    """The two rules of schema.sql, and that nothing belongs to nobody."""
-    query = connection.execute
-    (integrity,) = query("PRAGMA integrity_check").fetchone()
-    assert integrity == "ok"
-    forgotten = query(
-        "SELECT run_id FROM runs WHERE status = 'async' "
-        "AND run_id NOT IN (SELECT run_id FROM timers)"
-    ).fetchall()
-    assert forgotten == []
-    woken = query(
-        "SELECT run_id FROM runs JOIN timers USING (run_id) WHERE status != 'async' "
-        "AND NOT (status = 'sync' AND kind IN ('lease', 'orphan') AND step_id = '@lease')"
-    ).fetchall()
-    assert woken == []
-    leased = query(
-        "SELECT run_id FROM runs JOIN timers USING (run_id) "
-        "WHERE status != 'sync' AND kind IN ('lease', 'orphan')"
-    ).fetchall()
-    assert leased == []
-    for table in ("steps", "timers", "idempotency"):
-        orphans = query(f"SELECT 1 FROM {table} WHERE run_id NOT IN (SELECT run_id FROM runs)")
-        assert orphans.fetchall() == []
-    asleep = query(
-        "SELECT run_id, step_id FROM steps JOIN runs USING (run_id) WHERE op = 'Sleep' "
-        "AND memo IS NULL AND status = 'async' "
-        "AND (run_id, step_id) NOT IN (SELECT run_id, step_id FROM timers)"
-    ).fetchall()
-    assert asleep == [], "a sleep without a timer never ends"
-    counted = query(
-        "SELECT run_id FROM runs WHERE step_count != "
-        "(SELECT count(*) FROM steps WHERE steps.run_id = runs.run_id)"
-    ).fetchall()
-    assert counted == []
+    """The rules of the schema."""
+    assert [*checkdb.integrity(connection), *checkdb.invariants(connection)] == []
 
 
 class Crash:
@@ -212,7 +247,7 @@ def settle(connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer, at: 
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        work.settle(connection, records.load_call(connection, run_id), outcome, at)
+        work.settle(connection, records.load_call(connection, run_id), outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:
@@ -231,6 +266,26 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
         case Settle(run_id, steps):
             outcome = OpsAnswer(steps, Hints())
             units = [partial(settle, run_id=run_id, outcome=outcome, at=at)]
+        case Send(numbers):
+            sent = [
+                Event(f"event-{n}", "go", f"mine-{n % 2}", at.now_ms, 0,
+                      b'{"name":"go","data":{"n":%d}}' % n)
+                for n in numbers
+            ]  # fmt: skip
+            units = [partial(events.receive, received=sent, at=at)]
+        case Signal(name):
+            units = [partial(events.signal, name=name, data=b"1", at=at)]
+        case Cancel(run_id):
+            units = [partial(consequences.cancel, run_id=run_id, at=at)]
+        case CancelAll(until_ms):
+            order = Cancellation(
+                new_ulid(at.now_ms, at.rng), "http://app", "s", None, at.now_ms + until_ms,
+                None, at.now_ms,
+            )  # fmt: skip
+            units = [partial(cancellations.create, cancellation=order, at=at)]
+        case Fetched(run_id, step_id):
+            memos = {step_id: b'{"data":1}'}
+            units = [partial(consequences.deliver, run_id=run_id, memos=memos, at=at)]
     for unit in units:
         try:
             await store.write(unit)
@@ -246,11 +301,11 @@ async def history(folder: Path, done: list[Action], last: Action, statement: int
     await store.open()
     assert store._writer is not None
     # It is the process that dies here, not the machine.
-    store._writer._connection.execute("PRAGMA synchronous = OFF")
+    store._writer.connections[0].execute("PRAGMA synchronous = OFF")
     acknowledged = Model()
     for action in done:
         now_ms += action.ms if isinstance(action, Due) else 1
-        await carry_out(store, action, Moment(now_ms, rng, Settings()))
+        await carry_out(store, action, Moment(now_ms, rng, SETTINGS))
         now = await store.read(model)
         check_promises(acknowledged, now)
         acknowledged = now
@@ -259,7 +314,7 @@ async def history(folder: Path, done: list[Action], last: Action, statement: int
     crash = Crash(path, copy, statement)
     await store.write(lambda connection: connection.set_trace_callback(crash))
     now_ms += last.ms if isinstance(last, Due) else 1
-    await carry_out(store, last, Moment(now_ms, rng, Settings()))
+    await carry_out(store, last, Moment(now_ms, rng, SETTINGS))
     await store.write(lambda connection: connection.set_trace_callback(None))
     after = await store.read(picture)
     await store.close()
@@ -274,14 +329,14 @@ async def history(folder: Path, done: list[Action], last: Action, statement: int
         check_promises(acknowledged, await next_life.read(model))
         await next_life.read(check_rules)
         # And it goes on: what was not acknowledged is sent again.
-        await carry_out(next_life, last, Moment(now_ms, rng, Settings()))
+        await carry_out(next_life, last, Moment(now_ms, rng, SETTINGS))
         await next_life.read(check_rules)
     finally:
         await next_life.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(actions, max_size=8), actions, st.integers(0, 25))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(actions, max_size=8), actions, st.integers(0, 60))
 def test_a_crash_between_any_two_statements_loses_nothing_that_was_acknowledged(
     done: list[Action], last: Action, statement: int
 ) -> None:
@@ -303,10 +358,10 @@ async def statements(done: list[Action], last: Action) -> int:
     now_ms, rng = START_MS, Random(1)
     for action in done:
         now_ms += action.ms if isinstance(action, Due) else 1
-        await carry_out(store, action, Moment(now_ms, rng, Settings()))
+        await carry_out(store, action, Moment(now_ms, rng, SETTINGS))
     await store.write(lambda connection: connection.set_trace_callback(seen.append))
     now_ms += last.ms if isinstance(last, Due) else 1
-    await carry_out(store, last, Moment(now_ms, rng, Settings()))
+    await carry_out(store, last, Moment(now_ms, rng, SETTINGS))
     await store.write(lambda connection: connection.set_trace_callback(None))
     await store.close()
     return len(seen)
@@ -317,7 +372,7 @@ def test_the_rules_notice_what_is_wrong(tmp_path: Path) -> None:
         store = Store(":memory:")
         await store.open()
         try:
-            at = Moment(START_MS, Random(1), Settings())
+            at = Moment(START_MS, Random(1), SETTINGS)
             sleep = [op(OpCode.SLEEP, STEPS[0])]
             await carry_out(store, Take([opening(RUNS[0], sleep, None)]), at)
             await store.read(check_rules)

@@ -35,6 +35,7 @@ from stephttp.engine.transitions import (
     failed,
     fell_due,
     finished,
+    overdue,
 )
 
 from .support import EXACT, RUN, A, B, Z, complete, sleep, step, step_error
@@ -399,3 +400,13 @@ def test_a_run_is_never_stranded_and_a_memo_never_changes(story: list[tuple[Any,
         assert bool(timers) == (run.status is RunStatus.ASYNC)
         if calling and not run.status.ended:
             assert RESUME in timers
+
+
+@pytest.mark.parametrize("snapshot", [SYNC, ASYNC], ids=["sync", "async"])
+def test_a_run_that_is_overdue_fails(snapshot: Snapshot) -> None:
+    at = Moment(NOW, Random(1), Settings(run_deadline=90.5))
+    change = overdue(snapshot, at)
+    assert (change.run.status, change.ended, change.run.ended_ms) == (RunStatus.FAILED, True, NOW)
+    message = b'{"name":"DeadlineError","message":"the run did not end within 90.5 s"}'
+    assert change.run.error == message
+    assert overdue(Snapshot(change.run), at) == Change(change.run)

@@ -117,3 +117,5 @@ def app(engine: Engine, request: pytest.FixtureRequest) -> Generator[Application
         application.close()
         process.signal(signal.SIGTERM)
         assert process.wait() in (0, -signal.SIGTERM), process.said()
+        for trouble in ("never retrieved", "never awaited", "destroyed", "Exception ignored"):
+            assert trouble not in process.said()

@@ -28,12 +28,14 @@ class Row:
         server: arguments of Python that serve the application named behind them, on a port that
             the kernel chooses, and say so.
         listening: what the server then says; the group is the port.
+        templates: whether the framework knows route templates, so that they name the endpoints.
     """
 
     name: str
     module: str
     server: tuple[str, ...] = UVICORN
     listening: str = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
+    templates: bool = True
 
     @property
     def command(self) -> list[str]:
@@ -53,13 +55,13 @@ ROWS = [
     Row("quart", "quart_app", HYPERCORN, ON_HYPERCORN),
     Row("django", "django_app"),
     Row("falcon", "falcon_app"),
-    Row("plain", "plain_app"),
-    Row("plain-hypercorn", "plain_app", HYPERCORN, ON_HYPERCORN),
+    Row("plain", "plain_app", templates=False),
+    Row("plain-hypercorn", "plain_app", HYPERCORN, ON_HYPERCORN, templates=False),
     Row("flask", "flask_app", GUNICORN, ON_GUNICORN),
     Row("flask-gevent", "flask_app", (*GUNICORN, "--worker-class", "gevent"), ON_GUNICORN),
     Row("flask-werkzeug", "flask_app", (*SERVE_WSGI, "werkzeug"), ON_WSGI),
     # Several workers, forked from a process that has made the application already.
     Row("django-wsgi", "django_wsgi", (*GTHREAD, "--preload"), ON_GUNICORN),
     Row("falcon-wsgi", "falcon_wsgi", WAITRESS, ON_WSGI),
-    Row("plain-wsgi", "plain_wsgi", (*SERVE_WSGI, "wsgiref"), ON_WSGI),
+    Row("plain-wsgi", "plain_wsgi", (*SERVE_WSGI, "wsgiref"), ON_WSGI, templates=False),
 ]

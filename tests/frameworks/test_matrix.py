@@ -79,3 +79,19 @@ def test_a_failing_step_is_retried_until_it_works(app: Application) -> None:
     assert (final.status_code, final.json()) == (200, {"attempts": 3})
     assert app.run(first)["status"] == "Completed"
     assert app.steps(first)["flaky"]["attempts"] == 3
+
+
+def test_endpoints_are_named_by_method_and_route_template(app: Application) -> None:
+    key = uuid4()
+    requests = [
+        ("GET", "/hello/Ada", "GET /hello/{name}"),
+        ("POST", "/orders/7", "POST /orders/{order_id}"),
+        ("GET", "/bug/later", "GET /bug/{when}"),
+        ("POST", f"/flaky/{key}", "POST /flaky/{key}"),
+    ]
+    for method, path, template in requests:
+        first = app.call(method, path, json={"item": "x"} if method == "POST" else None)
+        if first.status_code == 303:
+            app.finally_answers(first)
+        expected = template if app.row.templates else f"{method} {path}"
+        assert app.run(first)["function"] == expected

@@ -190,6 +190,7 @@ async def test_failures_of_steps_and_handlers(style: str, kind: type[Telling]) -
         final = await world.follow(await world.client.get("/"))
         assert final.status_code == 500
     assert told("on_error") == [("no luck", "flaky"), ("bug", None), ("bug", None)]
+    assert told("before_step") == [("flaky", "StepRun", 0), ("flaky", "StepRun", 1)]
     assert told("after_step") == [("flaky", "no luck", True), ("flaky", None, False)]
     # The second call fails, and is made again as long as attempts are left.
     assert told("after_call") == [

@@ -413,3 +413,34 @@ async def test_configure_twice_warns() -> None:
 
     async with durable(lambda provider: provider.asgi(app)) as world:
         assert (await world.client.get("/")).json() == 1
+
+
+async def test_an_application_that_listens_for_the_end_of_the_connection() -> None:
+    """As Quart and Django do: the handler in one task, the listener in another, and no clean-up
+    but at the end of either."""
+    log.clear()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+        async def listen() -> str:
+            return f"{(await receive())['type']}, {(await receive())['type']}"
+
+        async def handle() -> None:
+            await plain()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"done"})
+
+        listening, handling = asyncio.create_task(listen()), asyncio.create_task(handle())
+        await asyncio.wait({listening, handling}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (listening, handling):
+            task.cancel()
+        heard, answered = await asyncio.gather(listening, handling, return_exceptions=True)
+        log.append(f"{heard!r} {answered!r}")
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        first = await world.client.get("/")
+        assert log == ["before", "finally", "'http.disconnect, http.disconnect' CancelledError('')"]
+        assert (await world.follow(first)).text == "done"
+        assert log[3:] == ["finally", "CancelledError('') None"]

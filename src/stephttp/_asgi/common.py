@@ -21,6 +21,47 @@ ASGIApp = Callable[..., Awaitable[None]]
 """Called with scope, receive and send, for which every framework has types of its own."""
 
 
+class Line:
+    """`receive` as the application has it, which we can end.
+
+    Args:
+        receive: what it stands for.
+    """
+
+    __slots__ = ("_ended", "_listener", "_receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._listener: asyncio.Task[Any] | None = None
+        self._ended = False
+
+    async def __call__(self) -> Message:
+        if self._ended:
+            return {"type": "http.disconnect"}
+        task = self._listener = asyncio.current_task()
+        assert task is not None, "an event loop runs coroutines in tasks"
+        others = task.cancelling()
+        try:
+            return await self._receive()
+        except asyncio.CancelledError:
+            if not self._takes_back(task, others):
+                raise
+            return {"type": "http.disconnect"}
+        finally:
+            self._listener = None
+
+    def _takes_back(self, task: asyncio.Task[Any], others: int) -> bool:
+        """Whether a cancellation was ours alone, and not somebody else's at the same time."""
+        return self._ended and task.uncancel() <= others
+
+    def hang_up(self) -> bool:
+        """Let the application know that the connection has ended. Whether it is listening."""
+        if self._ended or self._listener is None:
+            return False
+        self._ended = True
+        return self._listener.cancel()
+
+
 async def call_app(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, run_scope: LoopScope
 ) -> BaseException | None:
@@ -38,10 +79,12 @@ async def call_app(
     request = (scope["method"], scope["path"], scope.get("query_string"), scope["headers"])
     token = enter(run_scope, request)
     error: BaseException | None = None
+    line = Line(receive)
+    run_scope.hang_up = line.hang_up
     try:
         if run_scope.hooks is not None:
             await drive(run_scope.hooks.open())
-        await app(scope, receive, send)
+        await app(scope, line, send)
     except BaseException as raised:
         error = raised
     finally:

@@ -22,6 +22,7 @@ from stephttp._calls.live import LiveCall
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._hooks import drive
+from stephttp._routes import asgi_route
 from stephttp.provider import Provider
 
 logger = logging.getLogger("stephttp")
@@ -81,6 +82,9 @@ class Live(LiveCall):
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._scope, body)
+
+    def _route(self) -> str:
+        return asgi_route(self._app, self._scope)
 
     def _has_all(self) -> bool:
         return self._asked.complete or _is_bodiless(self._scope)

@@ -30,6 +30,7 @@ class LoopScope(RunScope):
         "_settling",
         "_task",
         "_thread",
+        "hang_up",
     )
 
     def __init__(
@@ -49,6 +50,8 @@ class LoopScope(RunScope):
         self._ended_by_us = False
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()
+        self.hang_up: Callable[[], bool] = lambda: False
+        """Tells the application that nobody waits for its answer; whether it was listening."""
 
     def at_home(self, call: Callable[[], None]) -> None:
         """Make a call on the event loop: `def` routes run their steps in worker threads."""
@@ -114,12 +117,19 @@ class LoopScope(RunScope):
         and not at all if somebody else did it: a second cancellation would hit clean-up that
         awaits something. What is parked all the same, because code on the way caught the first,
         is then cancelled where it is parked.
+
+        Quart and Django have the handler in a task of its own beside one that listens for the end
+        of the connection, and leave both behind when they are cancelled. They are told that the
+        connection has ended, and then do what they do for that.
         """
         self._settling -= 1
         if self._task is None or not self.run.settled:
             self._settling = 0
         elif self._settling:
             self._loop.call_soon(self._tick)
+        elif self._parked and self.hang_up():
+            self.run.unwind()
+            self.settle()
         elif self._parked and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
             self.run.unwind()
             self._ended_by_us = True

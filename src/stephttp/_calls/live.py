@@ -70,6 +70,10 @@ class LiveCall(ABC):
         """The request, with this body."""
 
     @abstractmethod
+    def _route(self) -> str:
+        """The template of the request's route, once it is known (see `stephttp._routes`)."""
+
+    @abstractmethod
     def _has_all(self) -> bool:
         """Whether the whole body was read, as far as anybody can know."""
 
@@ -106,11 +110,18 @@ class LiveCall(ABC):
         scope = self._run_scope
         return self._provider.journal(self._run, self._known_request, scope.checkpointing)
 
+    def _named_request(self) -> Request:
+        """The request as far as it was read, with its route if that is to name the endpoint."""
+        request = self._request(self._asked.join())
+        if not self._run.opts.id:
+            request.route = self._route()
+        return request
+
     def _known_request(self) -> Request | None:
         """The request, once its body is complete."""
         if not self._ended and (self._asked.overflown or not self._has_all()):
             return None
-        return self._request(self._asked.join())
+        return self._named_request()
 
     def _claim_at_once(self) -> Flow[bool]:
         """Claim the key that the request itself carries, if it does.
@@ -141,7 +152,9 @@ class LiveCall(ABC):
                     )
                 if not (yield Invoke(self._read_ahead, None)):
                     raise self._give_up()
-                scope = scope_of(provider.settings.domain, run.opts.id)
+                scope = scope_of(
+                    provider.settings.domain, run.opts.id or self._named_request().endpoint
+                )
                 self._stored = yield from self._claim(key, scope)
             return self._stored.answer is None
         finally:
@@ -154,7 +167,7 @@ class LiveCall(ABC):
             return Claimed(False, replies.error_answer(
                 413, f"a request with an idempotency key may have a body of {limit} bytes"
             ))  # fmt: skip
-        request = self._request(self._asked.join())
+        request = self._named_request()
         lease = run_scope.checkpointing.lease_ms
         claimed = yield from claim(provider.lifecycle, self._run, request, key, scope, lease)
         if claimed.held:
@@ -216,7 +229,7 @@ class LiveCall(ABC):
                 413, f"the request's body has {self._asked.size} bytes; a request that goes on in "
                 f"the background may have {limit}",
             )  # fmt: skip
-        request = self._request(self._asked.join())
+        request = self._named_request()
         return (yield from self._provider.lifecycle.suspend(self._run, request, self._journal))
 
     def _record(self, error: BaseException | None) -> None:
@@ -237,7 +250,7 @@ class LiveCall(ABC):
             return
         checkpoint = provider.lifecycle.finished(
             self._run,
-            self._request(self._asked.join()),
+            self._named_request(),
             response,
             duration_ns=duration_ns,
             error=text,

@@ -33,6 +33,7 @@ _ROOM = MAX_CHECKPOINT_BYTES - 1024
 
 SDK = f"stephttp-py:v{__version__}"
 JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
+_FAILURES = "x-stephttp-failures"
 _ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
 
 
@@ -352,6 +353,12 @@ def read_actions(answer: Answer) -> dict[str, Raw]:
         return decode_memos(answer.body)
     except ValueError as error:
         raise _unreadable(answer, "GET /v0/runs/…/actions", error) from error
+
+
+def read_failures(answer: Answer) -> dict[str, int]:
+    """How often steps that are not done have failed, by step hash; only our engine tells."""
+    pairs = (pair.strip().partition("=") for pair in answer.headers.get(_FAILURES, "").split(","))
+    return {step: int(count) for step, _, count in pairs if count.isdecimal()}
 
 
 def output_path(run_id: str, token: str) -> str:

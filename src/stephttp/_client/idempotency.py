@@ -41,14 +41,14 @@ class Claimed:
     """The run that the answer is of."""
 
 
-def scope_of(domain: str, fn_id: str, authorization: str = "") -> str:
+def scope_of(domain: str, endpoint: str, authorization: str = "") -> str:
     """The scope of a key: the API, the endpoint if it has an id, and whose the key is.
 
     Who is told apart by `Authorization`: two callers who chose the same key must not see each
     other's answers.
     """
     whose = sha256(authorization.encode()).hexdigest() if authorization else ""
-    return "\n".join((domain, fn_id, whose))
+    return "\n".join((domain, endpoint, whose))
 
 
 def claim(

@@ -131,7 +131,7 @@ class Lifecycle:
                 domain=origin_of(request, self.settings),
                 method=request.method,
                 path=request.path,
-                fn=run.opts.id,
+                fn=run.opts.id or request.endpoint,
                 ip=caller_of(request, self.settings),
                 content_type=request.header(b"content-type"),
                 query_params=request.query,
@@ -300,7 +300,7 @@ class Lifecycle:
         if isinstance(kind, AsyncResponseCustom):
             asked = AsyncRequest(
                 request.method, request.path, request.query, request.headers, request.client,
-                request.scheme, request.body, run.run_id, token, location,
+                request.scheme, request.body, request.route, run.run_id, token, location,
             )  # fmt: skip
             answer = yield Invoke(kind.handler, asked)
             if not isinstance(answer, Response):
@@ -360,6 +360,7 @@ class Lifecycle:
         target = request.header(b"x-inngest-step-id")
         features = answer.features
         run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
+        run.failures = endpoints.read_failures(answer)
         point = CheckpointRun(
             run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
         )
@@ -367,7 +368,7 @@ class Lifecycle:
         kept = capsule.Capsule()
         if stored is not None and stored.kind is MemoKind.VALUE:
             try:
-                kept = capsule.unpack(stored.raw, self.sealer.open(run_id))
+                kept = capsule.unpack(stored.raw, run_id, self.sealer.open)
             except ValueError as error:
                 return replies.refused(400, f"run {run_id}: {error}")
         point.attempt = _attempt(request, run, kept.failing)

@@ -65,6 +65,10 @@ Open = Callable[[bytes], bytes]
 """Decrypts; raises `ValueError` for what was not sealed for this run."""
 
 
+SEALED_FOR = "run_id"
+"""Field of a capsule that was copied to another run: the one that it was sealed for."""
+
+
 class Secrets(msgspec.Struct, omit_defaults=True):
     """The part that is sealed, as JSON."""
 
@@ -85,6 +89,8 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     """The same, open: in development without a key."""
     failing: list[str] = []
     """Hashes of the steps that had failed when the run went async (PROTOCOL 6.4)."""
+    run_id: str | None = None
+    """The run that it was sealed for, if that is another: the engine repeats its request."""
     carried: dict[str, str] = {}
     """What middleware keeps with the run."""
 
@@ -136,21 +142,40 @@ def pack(
     return capsule
 
 
-def unpack(raw: bytes | msgspec.Raw, open_sealed: Open | None = None) -> Capsule:
+def read(raw: bytes | msgspec.Raw) -> Capsule:
+    """Read a stored capsule, but for what is sealed.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    try:
+        return _decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"the stored request cannot be read: {error}") from error
+
+
+def unpack(
+    raw: bytes | msgspec.Raw, run_id: str, opener: Callable[[str], Open | None] = lambda _: None
+) -> Capsule:
     """Read a stored capsule, with its secrets.
+
+    Args:
+        run_id: the run that it belongs to.
+        opener: what opens the secrets of a run; `None`: there is no key.
 
     Raises:
         ValueError: it is not one, or its secrets cannot be opened.
     """
-    try:
-        capsule = _decoder.decode(raw)
-        if capsule.sealed is not None:
+    capsule = read(raw)
+    if capsule.sealed is not None:
+        try:
+            open_sealed = opener(capsule.run_id or run_id)
             if open_sealed is None:
                 raise ValueError("it is encrypted, and there is no key to open it")
             capsule.secrets = _secrets_decoder.decode(open_sealed(capsule.sealed))
-        return capsule
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ValueError(f"the stored request cannot be read: {error}") from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ValueError(f"the stored request cannot be read: {error}") from error
+    return capsule
 
 
 def restore(request: Request, capsule: Capsule) -> None:

@@ -19,6 +19,7 @@ def hash_step_id(step_id: str, index: int = 0) -> str:
 
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_AS_PYTHON = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _CHARACTER_OF = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 
 
@@ -40,6 +41,11 @@ def random_ulid(now_ms: int, noise: bytes) -> str:
         noise: 16 random bytes, of each of which five bits count.
     """
     return _time(now_ms) + noise.translate(_CHARACTER_OF).decode("ascii")
+
+
+def ulid_ms(text: str) -> int:
+    """The time that a ULID tells, in milliseconds since the epoch."""
+    return int(text[:10].translate(_AS_PYTHON), 32)
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,14 @@ class Request:
     client: tuple[str, int] | None = None
     scheme: str = "http"
     body: bytes = b""
+    route: str = ""
+    """The template of its route, such as `/users/{id}`. Empty where the framework does not tell it,
+    and where the endpoint has an id of its own."""
+
+    @property
+    def endpoint(self) -> str:
+        """The default id of its endpoint. Empty means method and path."""
+        return f"{self.method} {self.route}" if self.route else ""
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or an empty text."""

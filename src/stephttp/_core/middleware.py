@@ -27,20 +27,23 @@ class RunContext:
         request_id: the server's id of this call; empty in the first call.
         attempt: how many calls for the same purpose failed before this one.
         started_ns: when this call began, nanoseconds since the epoch.
+        now_ns: the clock.
     """
 
-    __slots__ = ("_run", "attempt", "request", "request_id", "started_ns")
+    __slots__ = ("_run", "attempt", "now_ns", "request", "request_id", "started_ns")
 
     def __init__(
         self,
         run: Run,
         request: Request,
+        now_ns: Callable[[], int],
         started_ns: int,
         request_id: str = "",
         attempt: int = 0,
     ) -> None:
         self._run = run
         self.request = request
+        self.now_ns = now_ns
         self.started_ns = started_ns
         self.request_id = request_id
         self.attempt = attempt
@@ -96,7 +99,7 @@ class StepInfo:
         index: how often the same id was used before in this run.
         hash: stands for id and index on the wire, and names the step in `transform_input`.
         op: `OpCode.STEP_RUN` for what runs in this process; anything else is asked of the server.
-        attempt: how often the step failed before, as far as the server tells. A plain Inngest
+        attempt: how often the step failed before, as far as the server tells: a plain Inngest
             server counts calls, not steps.
         opts: what is asked of the server, as plain JSON; `transform_output` may change it.
     """

@@ -18,6 +18,8 @@ class AsyncRequest(Request):
     Attributes:
         method, path, query, headers, client, scheme, body: the request; header names are lower
             case, names and values bytes. `header(b"accept")` gives the first value as text.
+        route: the template of its route, such as `/users/{id}`; empty where the framework does not
+            tell it, and where the endpoint has an id of its own.
         run_id: the run's ULID.
         token: opens the run's result for an hour.
         result_url: where the result can be waited for. A path when `result_path` is set.
@@ -66,7 +68,8 @@ class FnOpts:
     """Options of one endpoint, for `configure` and `Provider.endpoint`.
 
     Attributes:
-        id: name of the endpoint; empty means method and path.
+        id: name of the endpoint; empty means method and route template, or method and path where
+            the framework tells no template.
         omit_request_body: keep the request's body out of the server's record of the run. A run
             that goes async still has it on re-entry, sealed in the request capsule.
         omit_response_body: keep the response's body out of the record of a run that ended

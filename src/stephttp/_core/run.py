@@ -50,6 +50,9 @@ MAX_RETRIES = 20
 """What a server allows (PROTOCOL 10)."""
 
 
+_NONE: Mapping[str, Any] = {}
+
+
 def check_retries(retries: int | None) -> None:
     """Raise `ValueError` if a server would not take that number."""
     if retries is not None and not 0 <= retries <= MAX_RETRIES:
@@ -111,6 +114,7 @@ class Run:
         "cannot_wait",
         "carried",
         "expired",
+        "failures",
         "opts",
         "passed",
         "pending",
@@ -157,11 +161,13 @@ class Run:
         its time is over (`max_runtime`), or another process has taken it over."""
         self.carried: dict[str, str] | None = None
         """What middleware wants to find again in later calls."""
+        self.failures: Mapping[str, int] = _NONE
+        """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
         """Whether middleware failed before the handler was called."""
         self._progressed = not self.resumed
         self._handed_over = False
-        self._memos: Mapping[str, Raw] = memos or {}
+        self._memos: Mapping[str, Raw] = memos or _NONE
         # Steps that are remembered and that the handler has not come to.
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
         self._uses: dict[str, int] = {}

@@ -17,6 +17,7 @@ from stephttp._context import current_run, enter
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._hooks import drive_blocking
+from stephttp._routes import wsgi_route
 from stephttp._wsgi.common import (
     GONE,
     Environ,
@@ -198,6 +199,9 @@ class Live(LiveCall):
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._environ, body)
+
+    def _route(self) -> str:
+        return wsgi_route(self._app, self._environ)
 
     def _has_all(self) -> bool:
         return self._asked.complete

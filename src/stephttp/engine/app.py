@@ -23,19 +23,23 @@ from stephttp.engine import (
     idempotency,
     otlp,
     spans,
+    tokens,
     work,
 )
-from stephttp.engine.api import ERROR_HANDLERS, ROUTES
+from stephttp.engine.actions import Actions
+from stephttp.engine.api import ERROR_HANDLERS, ROUTES, ingest
 from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
 from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
+from stephttp.engine.feed import Feed
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
 from stephttp.engine.output import Waiters
+from stephttp.engine.reading import Reader
 from stephttp.engine.realtime import Channels
 from stephttp.engine.retention import Retention
 from stephttp.engine.settings import LONGEST_LEASE, Settings
@@ -59,6 +63,9 @@ class Engine:
         settings, clock, rng: as given.
         store: the database.
         waiters: who waits for which run to end.
+        feed: who wants to know what changes.
+        reader: what people want to see of runs.
+        actions: what people do to runs.
         channels: who follows which run's stream.
         executor: what calls the endpoints.
         egress: which endpoints may be called.
@@ -79,6 +86,7 @@ class Engine:
         self.metrics = Metrics()
         self.store = Store(settings.db_path, self.metrics.committed)
         self.waiters = Waiters()
+        self.feed = Feed()
         self.channels = Channels()
         self.egress = Egress.of(settings)
         self._caller = Caller(settings, self.clock, self.rng, transport)
@@ -89,11 +97,14 @@ class Engine:
             self._gateway,
             self.waiters,
             self.channels,
+            self.feed,
             self.clock,
             self.rng,
             settings,
             self.metrics,
         )
+        self.reader = Reader(self.store, self.clock)
+        self.actions = Actions(self.store, self.executor.moment, self.executor.follow)
         self.executor.begun = self._keep_early
         self._early = spans.Early()
         self._tasks: set[asyncio.Task[int]] = set()
@@ -135,6 +146,7 @@ class Engine:
         """
         self.executor.drain()
         self.waiters.release()
+        self.feed.release()
         self.channels.release()
 
     async def idle(self) -> None:
@@ -196,6 +208,17 @@ class Engine:
         """Store events, and end the waits that they end."""
         unit = partial(events.receive, received=received, at=self.executor.moment())
         await self.store.write(unit, self._follow_received)
+
+    async def send_event(self, raw: bytes) -> str:
+        """Store one event, as JSON, as if it had been sent; its internal id.
+
+        Raises:
+            Refused: it is not acceptable.
+        """
+        now_ms = self.clock.now_ms()
+        event_id = tokens.new_ulid(now_ms, self.rng)
+        await self.receive([ingest.read_event(raw, self.settings.max_event, event_id, now_ms)])
+        return event_id
 
     async def signal(self, name: str, data: bytes) -> str:
         """End the wait for a signal; the id of the run that waited.

@@ -71,6 +71,13 @@ def deliver(
     return save(connection, arrived(snapshot, memos, at), snapshot.run, (), at)
 
 
+def link(
+    connection: sqlite3.Connection, run_id: str, event_id: str, step_id: str, *, received: bool
+) -> None:
+    """Remember that a step sent an event, or that its wait was ended by one."""
+    connection.execute(QUERIES["add_link"], (run_id, event_id, step_id, received))
+
+
 class Trigger:
     """The event that began a run, loaded when an expression first asks for it."""
 
@@ -95,6 +102,10 @@ def _follow(
     connection: sqlite3.Connection, change: Change, ops: Sequence[Op], at: Moment
 ) -> Change:
     others = list(change.others)
+    sent = {op.id: ids for op in ops if (ids := _sent(op))}
+    for step_id, ids in sent.items():
+        for event_id in ids:
+            link(connection, change.run.run_id, event_id, step_id, received=False)
     for new, first in change.invoked:
         records.insert(connection, new, first)
         others.append(begun(connection, new, first, (), at))
@@ -106,17 +117,17 @@ def _follow(
             others.append(deliver(connection, run_id, {step_id: memo}, at))
     for timer in change.timers:
         if timer.kind is TimerKind.EVENT:
-            others += _look_back(connection, change.run, timer, ops, at)
+            sent_ids = [event_id for ids in sent.values() for event_id in ids]
+            others += _look_back(connection, change.run, timer, sent_ids, at)
     return replace(change, others=tuple(others)) if others else change
 
 
 def _look_back(
-    connection: sqlite3.Connection, run: Run, timer: Timer, ops: Sequence[Op], at: Moment
+    connection: sqlite3.Connection, run: Run, timer: Timer, sent: Sequence[str], at: Moment
 ) -> list[Change]:
     """End a wait that was just opened by an event that came shortly before it, or that a step of
     the same batch sent: the SDK sends before it reports."""
     lookback_ms = round(at.settings.event_lookback * 1000)
-    sent = [id_ for op in ops for id_ in _sent(op)]
     if not lookback_ms and not sent:
         return []
     rows = connection.execute(
@@ -128,8 +139,9 @@ def _look_back(
         },
     ).fetchall()
     trigger = Trigger(connection)
-    for _, body in rows:
+    for _, event_id, body in rows:
         if trigger.fits(run.run_id, timer.condition, expressions.read_event(body)):
+            link(connection, run.run_id, event_id, timer.step_id, received=True)
             return [deliver(connection, run.run_id, {timer.step_id: body}, at)]
     return []
 

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from stephttp.engine import sql
 from stephttp.errors import ConfigurationError
@@ -16,6 +17,20 @@ from stephttp.errors import ConfigurationError
 MEMORY = ":memory:"
 _WAL_LIMIT = 64 * 1024 * 1024
 """Bytes that the write-ahead log keeps after a checkpoint; a burst may make it larger."""
+
+
+class Connection(sqlite3.Connection):
+    """What the engine works with.
+
+    Attributes:
+        notes: what is to be counted with the next commit; see `tallies`.
+        counted_until_s: the latest minute for which something was counted.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.notes: list[Any] = []
+        self.counted_until_s = 0
 
 
 def newest_version(migrations: Sequence[str] = sql.MIGRATIONS) -> int:
@@ -30,7 +45,9 @@ def uri(path: str) -> str:
 
 def connect(where: str) -> sqlite3.Connection:
     """A connection whose transactions are begun and ended by us, never by the module."""
-    connection = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        where, uri=True, isolation_level=None, check_same_thread=False, factory=Connection
+    )
     connection.execute("PRAGMA busy_timeout = 5000")
     return connection
 

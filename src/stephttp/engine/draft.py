@@ -13,8 +13,10 @@ from stephttp.engine.models import (
     RESUME,
     TARGETED,
     Change,
+    Entry,
     Known,
     NewRun,
+    Past,
     Refused,
     RunStatus,
     Snapshot,
@@ -51,6 +53,7 @@ class Draft:
         self.invoked: list[tuple[NewRun, Change]] = []
         self.displaced: list[tuple[str, str]] = []
         self.written: dict[str, Step] = {}
+        self.history: list[Entry] = []
         self.moved: dict[str, Timer] = {}
         self.dropped: list[str] = []
         self.news = False
@@ -93,9 +96,19 @@ class Draft:
             started_ns=_int64(timing.a) if timing else self.at.now_ms * 1_000_000,
             duration_ns=_int64(timing.b) if timing else 0,
             error=error_memo(op.error) if op.error else None,
+            opts=msgspec.json.encode(op.opts) if op.opts else None,
         )
         self.known[op.id] = Known(attempts, memo is not None)
         self.news = True
+
+    def failed_attempt(self, op: Op, attempt: int) -> None:
+        """Remember an attempt of a step that is going to be repeated."""
+        timing = op.timing
+        started_ms = _int64(timing.a) // 1_000_000 if timing else self.at.now_ms
+        ended_ms = started_ms + (_int64(timing.b) // 1_000_000 if timing else 0)
+        error = error_memo(op.error) if op.error else None
+        entry = Entry(Past.ATTEMPT, op.id, "", attempt, started_ms, ended_ms, error)
+        self.history.append(entry)
 
     def wait(self, op: Op, field: str, timer: Timer) -> bool:
         """Let a step wait for its timer, or for what ends it earlier; `False`: it does already."""
@@ -128,13 +141,20 @@ class Draft:
         else:
             self.resume()
 
-    def end(self, status: RunStatus, output: bytes | None, error: bytes | None) -> None:
+    def end(
+        self,
+        status: RunStatus,
+        output: bytes | None,
+        error: bytes | None,
+        took_ns: int | None = None,
+    ) -> None:
         """End the run; what follows in the same batch cannot revive it."""
         if not self.run.status.ended:
             self.run = replace(
                 self.run,
                 status=status,
                 ended_ms=self.at.now_ms,
+                took_ns=took_ns,
                 last_error=None,
                 output=output,
                 error=error,
@@ -152,7 +172,12 @@ class Draft:
             else:
                 self._after_checkpoint()
         if self.run.status.ended:
-            return Change(self.run, steps=tuple(self.written.values()), ended=True)
+            return Change(
+                self.run,
+                steps=tuple(self.written.values()),
+                ended=True,
+                history=tuple(self.history),
+            )
         return Change(
             self.run,
             steps=tuple(self.written.values()),
@@ -160,6 +185,7 @@ class Draft:
             dropped=tuple(step_id for step_id in self.dropped if step_id not in self.timers),
             invoked=tuple(self.invoked),
             displaced=tuple(self.displaced),
+            history=tuple(self.history),
         )
 
     def _after_answer(self) -> None:

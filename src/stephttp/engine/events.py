@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 from stephttp.engine import expressions
-from stephttp.engine.consequences import Trigger, deliver
+from stephttp.engine.consequences import Trigger, deliver, link
 from stephttp.engine.happenings import Moment
 from stephttp.engine.models import Change, Event, Refused, TimerKind
 from stephttp.engine.sql import QUERIES
@@ -71,4 +71,5 @@ def _end_waits(connection: sqlite3.Connection, event: Event, at: Moment) -> list
     for run_id, step_id, condition in rows:
         if trigger.fits(run_id, condition, incoming):
             memos[run_id][step_id] = event.body
+            link(connection, run_id, event.event_id, step_id, received=True)
     return [deliver(connection, run_id, steps, at) for run_id, steps in memos.items()]

@@ -19,6 +19,7 @@ from stephttp.engine import consequences, work
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock
+from stephttp.engine.feed import Feed
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.happenings import Failure, FailureKind, Moment
 from stephttp.engine.logs import log_event
@@ -46,6 +47,7 @@ class Executor:
         gateway: Gateway,
         waiters: Waiters,
         channels: Channels,
+        feed: Feed,
         clock: Clock,
         rng: Random,
         settings: Settings,
@@ -56,6 +58,7 @@ class Executor:
         self._gateway = gateway
         self._waiters = waiters
         self._channels = channels
+        self._feed = feed
         self._clock = clock
         self._rng = rng
         self._settings = settings
@@ -104,6 +107,9 @@ class Executor:
     def follow(self, change: Change) -> None:
         """A change was stored: count it, and wake whom it concerns."""
         self._metrics.changed(change)
+        self._feed.publish((change.run.run_id,))
+        for new, _ in change.invoked:
+            self._feed.publish((new.run_id,))
         if change.began is not None:
             self.begun(change.run.run_id)
         if change.ended:
@@ -166,6 +172,7 @@ class Executor:
         for call in claim.calls:
             task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
             self._calls[call.run_id, call.step_id] = task
+        self._feed.publish([call.run_id for call in claim.calls])
         for errand in claim.errands:
             name = f"stephttp-gateway-{errand.run_id}"
             task = asyncio.create_task(self._fetch(errand), name=name)
@@ -188,14 +195,15 @@ class Executor:
             self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
             _log_call(call, answer, failure, now_ms - begun_ms)
             try:
-                await self._settle(call, outcome)
+                await self._settle(call, outcome, begun_ms)
             except StoreClosedError:
                 raise
             except Exception as error:
                 # Calling again would bring the same answer, and run what it did once more.
                 log.exception("the answer for run %s cannot be stored", call.run_id)
                 message = f"the answer cannot be stored: {error}"
-                await self._settle(call, Failure(FailureKind.FINAL, "AnswerError", message))
+                failure = Failure(FailureKind.FINAL, "AnswerError", message)
+                await self._settle(call, failure, begun_ms)
         except StoreClosedError:
             pass
         except Exception:
@@ -226,8 +234,11 @@ class Executor:
             self._timers.poke(self._clock.now_ms())
             self._moved.set()
 
-    async def _settle(self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure) -> None:
-        await self._keep(call.run_id, partial(work.settle, call=call, outcome=outcome))
+    async def _settle(
+        self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure, begun_ms: int
+    ) -> None:
+        unit = partial(work.settle, call=call, outcome=outcome, begun_ms=begun_ms)
+        await self._keep(call.run_id, unit)
 
     async def _keep(self, run_id: str, unit: Callable[..., Change]) -> None:
         """Store what came of a call, however long that takes: asking again for it would mean to

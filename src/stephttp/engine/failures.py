@@ -8,7 +8,16 @@ from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp.engine import waits
 from stephttp.engine.draft import Draft
 from stephttp.engine.happenings import Origin
-from stephttp.engine.models import TARGETED, Refused, RunStatus, Timer, TimerKind
+from stephttp.engine.models import (
+    RESUME,
+    TARGETED,
+    Entry,
+    Past,
+    Refused,
+    RunStatus,
+    Timer,
+    TimerKind,
+)
 from stephttp.engine.results import error_json, error_memo
 
 HANDLER_FAILURES = frozenset({OpCode.STEP_ERROR, OpCode.STEP_FAILED})
@@ -35,6 +44,9 @@ def handler_failed(draft: Draft, op: Op) -> None:
         return
     draft.resume(draft.at.settings.retry.delay_ms(0, draft.at.rng))
     draft.run = replace(draft.run, attempt=1, last_error=f"{name}: {message}")
+    now_ms = draft.at.now_ms
+    shown = error_memo(ErrorInfo(name, message, error.stack))
+    draft.history.append(Entry(Past.REQUEST, RESUME, "", 0, now_ms, now_ms, shown))
 
 
 def step_error(draft: Draft, op: Op, field: str) -> None:
@@ -55,6 +67,7 @@ def step_error(draft: Draft, op: Op, field: str) -> None:
         draft.again = True
         return
     draft.write(op, field, failures, None)
+    draft.failed_attempt(op, failures - 1)
     delay = draft.hints.retry_after_ms if asked_ms is None else asked_ms
     if delay is None:
         delay = draft.at.settings.retry.delay_ms(failures - 1, draft.at.rng)

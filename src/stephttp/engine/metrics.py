@@ -147,7 +147,8 @@ class Metrics:
         if change.ended:
             self._of(run.fn_id).ended[run.status].inc()
         for step in change.steps:
-            if step.op in _EXECUTED and step.step_id != CAPSULE:
+            # A step that was copied from another run had no attempt in this one.
+            if step.op in _EXECUTED and step.step_id != CAPSULE and step.attempts:
                 seconds = step.duration_ns / 1e9
                 self._of(run.fn_id).steps[step.error is None].observe(seconds)
 

@@ -124,6 +124,8 @@ class Run:
         step_count: how many steps are known.
         output: the result as it arrived: `RunComplete`'s data, or a body (then `head` is set).
             Not loaded with a snapshot.
+        took_ns: how long the handler says it took; only if that ends the run in its first phase.
+            Not loaded.
         head: status and headers of a result that was a plain answer, as JSON. Not loaded.
         error: why the run failed, as JSON `{"name", "message"}`. Not loaded.
         invoked_by: `<run id>.<step id>` of the step that waits for the result of this run.
@@ -141,6 +143,7 @@ class Run:
     step_count: int = 0
     last_error: str | None = None
     ended_ms: int | None = None
+    took_ns: int | None = None
     output: bytes | None = None
     head: bytes | None = None
     error: bytes | None = None
@@ -214,6 +217,8 @@ class Step:
     """A step to be written; one that is known keeps its place, its name and its ids.
 
     Attributes:
+        opts: what was asked for, as JSON.
+        edited: input that it is to be run with, as JSON, whatever the handler says.
         memo: the exact JSON that `/actions` returns; `None` while the step is not over.
     """
 
@@ -227,6 +232,41 @@ class Step:
     attempts: int
     started_ns: int
     duration_ns: int
+    error: bytes | None = None
+    opts: bytes | None = None
+    edited: bytes | None = None
+
+
+class Past(StrEnum):
+    """What an entry of a run's history tells of.
+
+    `CALL`: a call of the endpoint that was answered. `UNREACHED`: one that did not reach the
+    handler; those in a row are one entry. `ATTEMPT`: an attempt of a step that failed, and was
+    repeated. `REQUEST`: the handler's own failure in the first request.
+    """
+
+    CALL = "call"
+    UNREACHED = "unreached"
+    ATTEMPT = "attempt"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something in the past of a run.
+
+    Attributes:
+        step_id: `RESUME`: it concerns the handler as a whole.
+        attempt: how many attempts had failed before.
+        error: why it failed, as JSON.
+    """
+
+    kind: Past
+    step_id: str
+    job_id: str
+    attempt: int
+    started_ms: int
+    ended_ms: int
     error: bytes | None = None
 
 
@@ -260,6 +300,7 @@ class Change:
         invoked: new runs that this one has started, each with its first change.
         displaced: waits (run id, step id) of any run that only their timeout can end now.
         others: changes of other runs that followed from this one.
+        history: what is to be remembered for people.
         began: the run, if it is new.
     """
 
@@ -273,6 +314,7 @@ class Change:
     invoked: tuple[tuple[NewRun, Change], ...] = ()
     displaced: tuple[tuple[str, str], ...] = ()
     others: tuple[Change, ...] = ()
+    history: tuple[Entry, ...] = ()
     began: NewRun | None = None
 
 
@@ -284,6 +326,8 @@ class NewRun:
         digest: of the first checkpoint's bytes, to tell a repeated request from a clash.
         body: the original request's body; `None` if it was not captured.
         sdk: what the `X-Inngest-SDK` header of the first checkpoint said.
+        began_ms: when the request came in, or, of a run that the engine began, when that was.
+        rerun_of: the run whose request this one repeats.
     """
 
     run_id: str
@@ -302,7 +346,9 @@ class NewRun:
     ip: str
     sdk: str
     created_ms: int
+    began_ms: int
     body: bytes | None = field(repr=False, default=None)
+    rerun_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

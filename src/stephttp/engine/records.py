@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from stephttp._core.ops import Op, OpCode
+from stephttp.engine import tallies
 from stephttp.engine.models import (
     RESUME,
     TARGETED,
@@ -23,9 +24,11 @@ from stephttp.engine.models import (
     Run,
     RunStatus,
     Snapshot,
+    Step,
     Timer,
     TimerKind,
 )
+from stephttp.engine.reruns import Source
 from stephttp.engine.sql import QUERIES
 
 _BUSY = TARGETED | {TimerKind.RETRY}
@@ -112,6 +115,20 @@ def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict
     return status, {"data": data, "id": event_id, "name": name, "ts": ts}
 
 
+def load_source(connection: sqlite3.Connection, run_id: str) -> Source:
+    """A run that is to be repeated.
+
+    Raises:
+        Refused: there is no such run.
+    """
+    row = connection.execute(QUERIES["source_run"], (run_id,)).fetchone()
+    if row is None:
+        raise unknown(run_id)
+    fn_id, retries, request_version, *new = row
+    steps = connection.execute(QUERIES["source_steps"], (run_id,))
+    return Source(NewRun(*new), fn_id, retries, request_version, [Step(*step) for step in steps])
+
+
 def load_surroundings(
     connection: sqlite3.Connection,
     snapshot: Snapshot,
@@ -149,23 +166,26 @@ def load_surroundings(
 
 def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
     """Store a new run with its first change; `False` if the run id is taken."""
-    values = _values(new) | _values(change.run)
+    values = _row(new, change.run)
     if connection.execute(QUERIES["insert_run"], values).rowcount == 0:
         return False
     connection.execute(QUERIES["upsert_endpoint"], values)
     _save_parts(connection, [change])
+    _note_begin(connection, values, change.run)
     return True
 
 
 def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Change]]) -> None:
     """Store new runs, whose ids are known to be free, with a statement a table."""
     if runs:
-        values = [_values(new) | _values(change.run) for new, change in runs]
+        values = [_row(new, change.run) for new, change in runs]
         connection.executemany(QUERIES["insert_run"], values)
         # The last that was seen of each function is what counts.
         latest = {value["fn_id"]: value for value in values}
         connection.executemany(QUERIES["upsert_endpoint"], list(latest.values()))
         _save_parts(connection, [change for _, change in runs])
+        for value, (_, change) in zip(values, runs, strict=True):
+            _note_begin(connection, value, change.run)
 
 
 def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: int) -> None:
@@ -174,8 +194,11 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
     if run != before:
         values = _values(run)
         connection.execute(QUERIES["update_run"], values)
+        if before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
+            connection.execute(QUERIES["end_first_phase"], values | {"now_ms": now_ms})
         if change.ended:
             connection.execute(QUERIES["end_run"], values)
+        tallies.note_change(connection, before.status, run, now_ms)
     for step_id, memo in change.resolved:
         connection.execute(
             QUERIES["resolve_step"],
@@ -209,6 +232,8 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
                 step.attempts,
                 step.started_ns,
                 step.duration_ns,
+                step.opts,
+                step.edited,
                 step.error,
                 step.memo,
             )
@@ -241,7 +266,42 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
             for timer in change.timers
         ],
     )
+    _many(
+        connection,
+        "add_history",
+        [
+            (
+                change.run.run_id,
+                entry.kind,
+                entry.step_id,
+                entry.job_id,
+                entry.attempt,
+                entry.started_ms,
+                entry.ended_ms,
+                entry.error,
+            )
+            for change in changes
+            for entry in change.history
+        ],
+    )
     _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
+
+
+def _row(new: NewRun, run: Run) -> dict[str, Any]:
+    """What is stored of a new run."""
+    first_ns = run.took_ns
+    if run.status is RunStatus.SYNC:
+        first_ns = None
+    elif first_ns is None:
+        first_ns = (new.created_ms - new.began_ms) * 1_000_000
+    async_ms = new.created_ms if run.status is RunStatus.ASYNC else None
+    return _values(new) | _values(run) | {"first_ns": first_ns, "async_ms": async_ms}
+
+
+def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -> None:
+    tallies.note_begin(
+        connection, row["fn_id"], row["began_ms"], row["first_ns"], run, row["created_ms"]
+    )
 
 
 def _values(record: NewRun | Run) -> dict[str, Any]:

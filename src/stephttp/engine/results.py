@@ -43,10 +43,12 @@ _ENVELOPE = {"status": int, "headers": dict, "body": str}
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What `RunComplete` data means: what to store, and the error if it tells of a failure."""
+    """What `RunComplete` data means: what to store, the error if it tells of a failure, and how
+    long the handler took, if it tells that."""
 
     output: bytes
     error: bytes | None
+    took_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,14 @@ def complete_result(data: bytes, *, unfold: bool) -> Result:
     value = _decode(data)
     if not isinstance(value, dict):
         return Result(data, None)
+    took = value.get("duration")
+    took_ns = took if type(took) is int and 0 <= took < 2**63 else None
     if unfold and isinstance(value.get("body"), str) and value["body"].startswith('{"data"'):
         inner = _decode(value["body"].encode())
         inner = inner.get("data") if isinstance(inner, dict) else None
         if isinstance(inner, dict) and _is_envelope(inner):
             value, data = inner, msgspec.json.encode(inner)
-    return Result(data, _failure(value))
+    return Result(data, _failure(value), took_ns)
 
 
 def _is_envelope(value: dict[str, Any]) -> bool:

@@ -3,8 +3,9 @@
 One thread owns the connection that writes. It takes everything that queued up while it was
 busy, runs it in one transaction, commits once, and only then tells the callers: so a commit's
 cost is shared, and nothing is acknowledged before it is on the disk. Each unit of work has a
-savepoint of its own, so that one that fails takes nothing else with it. A second thread reads,
-from a read-only connection (a database in memory has only one connection, and one thread).
+savepoint of its own, so that one that fails takes nothing else with it. A second thread reads
+for the SDKs, and a few more for people who look at runs (`browse`), each from a read-only
+connection of its own (a database in memory has only one connection, and one thread).
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from stephttp.engine import database
+from stephttp.engine import database, tallies
 from stephttp.engine.lock import FileLock
 from stephttp.errors import StephttpError
 
@@ -32,6 +33,8 @@ _Job = tuple[Unit, _Caller]
 _Outcome = tuple[_Caller, Any, "BaseException | None"]
 
 _LARGEST_BATCH = 256
+_BROWSERS = 2
+"""Threads for people's queries, which may take a while."""
 
 
 class StoreClosedError(StephttpError):
@@ -54,8 +57,9 @@ class Store:
         self._observe = observe
         self.secret = b""
         """Random bytes that belong to this database; tokens are signed with them."""
-        self._writer: _Worker | None = None
-        self._reader: _Worker | None = None
+        self._writer: _Workers | None = None
+        self._reader: _Workers | None = None
+        self._browsers: _Workers | None = None
         self._lock = FileLock(path)
 
     async def open(self) -> None:
@@ -65,12 +69,14 @@ class Store:
             ConfigurationError: the file cannot be opened, is no database of ours, was written by
                 a newer version, or another engine works with it.
         """
-        writing, reading = await asyncio.to_thread(self._open)
-        self._writer = _Worker(writing, "BEGIN IMMEDIATE", "stephttp-writer", self._observe)
-        if reading is not None:
-            self._reader = _Worker(reading, "BEGIN", "stephttp-reader")
+        writing, *reading = await asyncio.to_thread(self._open)
+        observe = self._observe
+        self._writer = _Workers([writing], "BEGIN IMMEDIATE", "stephttp-writer", observe=observe)
+        if reading:
+            self._reader = _Workers(reading[:1], "BEGIN", "stephttp-reader")
+            self._browsers = _Workers(reading[1:], "BEGIN", "stephttp-browser", largest_batch=1)
 
-    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection | None]:
+    def _open(self) -> list[sqlite3.Connection]:
         in_memory = self.path == database.MEMORY
         if not in_memory:
             self._lock.acquire()
@@ -78,7 +84,8 @@ class Store:
             writing = database.open_for_writing(self.path)
             try:
                 self.secret = database.secret(writing)
-                return writing, None if in_memory else database.connect_read_only(self.path)
+                count = 0 if in_memory else 1 + _BROWSERS
+                return [writing, *(database.connect_read_only(self.path) for _ in range(count))]
             except BaseException:
                 writing.close()
                 raise
@@ -88,8 +95,8 @@ class Store:
 
     async def close(self) -> None:
         """Finish what is queued, then close the database. Later work is refused."""
-        workers = (self._reader, self._writer)
-        self._reader = self._writer = None
+        workers = (self._browsers, self._reader, self._writer)
+        self._browsers = self._reader = self._writer = None
         for worker in workers:
             if worker is not None:
                 await asyncio.to_thread(worker.close)
@@ -135,9 +142,18 @@ class Store:
         """
         return await self._run(self._reader or self._writer, unit, None)
 
+    async def browse(self, unit: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `unit` as `read` does, but where it keeps no SDK waiting, however long it takes.
+
+        Raises:
+            StoreClosedError: the store is closed.
+            Exception: what `unit` raised.
+        """
+        return await self._run(self._browsers or self._writer, unit, None)
+
     async def _run(
         self,
-        worker: _Worker | None,
+        worker: _Workers | None,
         unit: Callable[[sqlite3.Connection], T],
         then: Callable[[T], None] | None,
     ) -> T:
@@ -147,23 +163,29 @@ class Store:
         return result
 
 
-class _Worker:
-    """A thread that owns one connection and runs what is queued, batch by batch."""
+class _Workers:
+    """Threads that own a connection each, and run what is queued for all of them, in batches."""
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connections: Sequence[sqlite3.Connection],
         begin: str,
         name: str,
+        largest_batch: int = _LARGEST_BATCH,
         observe: Observer | None = None,
     ) -> None:
-        self._connection = connection
+        self.connections = connections
         self._begin = begin
+        self._largest_batch = largest_batch
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, args=(connection,), name=name, daemon=True)
+            for connection in connections
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def queued(self) -> int:
@@ -175,20 +197,22 @@ class _Worker:
         return future
 
     def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _work(self) -> None:
+    def _work(self, connection: sqlite3.Connection) -> None:
         last = False
         while not last:
             batch, last = self._take()
             if batch:
-                outcomes = self._transaction(batch)
+                outcomes = self._transaction(connection, batch)
                 try:
                     self._loop.call_soon_threadsafe(_tell, outcomes)
                 except RuntimeError:
                     break  # The loop is gone, and with it everybody who waited.
-        self._connection.close()
+        connection.close()
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for work; return all there is, and whether it is the last."""
@@ -196,7 +220,7 @@ class _Worker:
         job = self._queue.get()
         while job is not None:
             batch.append(job)
-            if len(batch) == _LARGEST_BATCH:
+            if len(batch) == self._largest_batch:
                 return batch, False
             try:
                 job = self._queue.get_nowait()
@@ -204,12 +228,12 @@ class _Worker:
                 return batch, False
         return batch, True
 
-    def _transaction(self, batch: list[_Job]) -> list[_Outcome]:
-        connection = self._connection
+    def _transaction(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
         begun = time.perf_counter()
         try:
             connection.execute(self._begin)
-            outcomes = [self._savepoint(unit, caller) for unit, caller in batch]
+            outcomes = [_savepoint(connection, unit, caller) for unit, caller in batch]
+            tallies.store_notes(connection)
             connection.execute("COMMIT")
         except BaseException as error:
             self._tell_observer(len(batch), begun, False)
@@ -218,6 +242,7 @@ class _Worker:
             with suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+            tallies.drop_notes(connection)
             return [(caller, None, error) for _, caller in batch]
         self._tell_observer(len(batch), begun, True)
         return outcomes
@@ -226,21 +251,23 @@ class _Worker:
         if self._observe is not None:
             self._observe(units, time.perf_counter() - begun, committed)
 
-    def _savepoint(self, unit: Unit, caller: _Caller) -> _Outcome:
-        connection = self._connection
-        connection.execute("SAVEPOINT unit")
-        try:
-            result = unit(connection)
-        except BaseException as error:
-            # A full disk makes SQLite roll back the whole transaction by itself; then what the
-            # units before this one did is lost as well, and all of the batch must hear of it.
-            if not connection.in_transaction:
-                raise
-            connection.execute("ROLLBACK TO unit")
-            connection.execute("RELEASE unit")
-            return caller, None, error
+
+def _savepoint(connection: sqlite3.Connection, unit: Unit, caller: _Caller) -> _Outcome:
+    connection.execute("SAVEPOINT unit")
+    noted = tallies.count_notes(connection)
+    try:
+        result = unit(connection)
+    except BaseException as error:
+        # A full disk makes SQLite roll back the whole transaction by itself; then what the
+        # units before this one did is lost as well, and all of the batch must hear of it.
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO unit")
         connection.execute("RELEASE unit")
-        return caller, result, None
+        tallies.drop_notes(connection, noted)
+        return caller, None, error
+    connection.execute("RELEASE unit")
+    return caller, result, None
 
 
 def _tell(outcomes: list[_Outcome]) -> None:

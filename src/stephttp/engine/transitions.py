@@ -50,6 +50,7 @@ What comes from outside, for a run whose endpoint is not being called or about t
     invoked run ended           memo is its result, or    re-entry at once
                                 its error
     run is cancelled            the run ends
+    somebody will not wait      its timers are due        as when they fall due
     deadline of the run passes  the run fails
 
 If the endpoint is being called, or about to be, the memo is saved all the same, but the wait's
@@ -177,6 +178,30 @@ def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Chang
     return Change(run, resolved=tuple(ended.items()), timers=(resume,), dropped=tuple(ended))
 
 
+def hurried(snapshot: Snapshot, step_id: str | None, at: Moment) -> Change:
+    """Somebody does not want the run to wait: what it waits for is due.
+
+    Args:
+        step_id: the one step that shall wait no longer; `None`: all that waits for a time only.
+
+    Raises:
+        Refused: nothing waits so.
+    """
+    run = snapshot.run
+    if run.status is not RunStatus.ASYNC:
+        raise Refused(f"run_id: run {run.run_id} does not wait ({run.status.value})", 409)
+    timers = [
+        timer
+        for timer in snapshot.timers.values()
+        if timer.due_ms > at.now_ms
+        and (timer.kind not in WAITS if step_id is None else timer.step_id == step_id)
+    ]
+    if not timers:
+        what = "it" if step_id is None else f"its step {step_id[:64]!r}"
+        raise Refused(f"run_id: {what} waits for nothing that could be over now", 409)
+    return Change(run, timers=tuple(replace(timer, due_ms=at.now_ms) for timer in timers))
+
+
 def cancelled(snapshot: Snapshot, at: Moment) -> Change:
     """Somebody wants the run to end; one that has ended stays as it is."""
     if snapshot.run.status.ended:
@@ -186,6 +211,8 @@ def cancelled(snapshot: Snapshot, at: Moment) -> Change:
 
 def overdue(snapshot: Snapshot, at: Moment) -> Change:
     """The run has not ended in the time that runs have (`Settings.run_deadline`)."""
+    if snapshot.run.status.ended:
+        return Change(snapshot.run)
     message = f"the run did not end within {at.settings.run_deadline:g} s"
     return failed(snapshot, Failure(FailureKind.FINAL, "DeadlineError", message), at)
 
@@ -263,7 +290,7 @@ def _sleep(draft: Draft, op: Op, field: str) -> None:
 def _run_complete(draft: Draft, op: Op, field: str) -> None:
     result = complete_result(op_data(op), unfold=draft.origin is Origin.CHECKPOINT)
     status = RunStatus.COMPLETED if result.error is None else RunStatus.FAILED
-    draft.end(status, result.output, result.error)
+    draft.end(status, result.output, result.error, result.took_ns)
 
 
 def _discovery(draft: Draft, op: Op, field: str) -> None:

@@ -175,6 +175,7 @@ def _new_run(endpoint: Endpoint, data: object, run_id: str, event_id: str, now_m
         ip="",
         sdk=endpoint.sdk,
         created_ms=now_ms,
+        began_ms=now_ms,
         body=body,
     )
 

@@ -16,8 +16,10 @@ from stephttp.engine.models import (
     SEPARATE,
     Call,
     Change,
+    Entry,
     Errand,
     NewRun,
+    Past,
     Refused,
     Run,
     RunStatus,
@@ -25,7 +27,7 @@ from stephttp.engine.models import (
     TimerKind,
 )
 from stephttp.engine.planned import is_stale, is_superseded
-from stephttp.engine.results import complete_result, op_data
+from stephttp.engine.results import complete_result, error_json, op_data
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import (
     apply_ops,
@@ -155,10 +157,8 @@ def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:
     changes = []
     for (run_id,) in connection.execute(QUERIES["overdue_runs"], values).fetchall():
         snapshot = records.load(connection, run_id)
-        # The end of another one may have ended it: it waited for that.
-        if not snapshot.run.status.ended:
-            change = overdue(snapshot, at)
-            changes.append(consequences.save(connection, change, snapshot.run, (), at))
+        change = overdue(snapshot, at)
+        changes.append(consequences.save(connection, change, snapshot.run, (), at))
     return changes
 
 
@@ -175,16 +175,35 @@ def settle(
     connection: sqlite3.Connection,
     call: Call,
     outcome: OpsAnswer | PlainAnswer | Failure,
+    begun_ms: int,
     at: Moment,
 ) -> Change:
-    """A call of the run's endpoint is over: apply what came of it, unless the run moved on."""
+    """A call of the run's endpoint is over: apply what came of it, unless the run moved on.
+
+    Args:
+        begun_ms: when the call began.
+    """
     ops = outcome.ops if isinstance(outcome, OpsAnswer) else []
     snapshot = records.load(connection, call.run_id, {op.id for op in ops})
     if is_stale(snapshot, call):
         return Change(snapshot.run)
     snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _decide(snapshot, outcome, at, call.step_id)
+    entry = _past(call, outcome, begun_ms, at.now_ms)
+    change = replace(change, history=(entry, *change.history))
     return consequences.save(connection, change, snapshot.run, ops, at)
+
+
+def _past(
+    call: Call, outcome: OpsAnswer | PlainAnswer | Failure, begun_ms: int, now_ms: int
+) -> Entry:
+    """What people are told of a call."""
+    kind, error = Past.CALL, None
+    if isinstance(outcome, Failure):
+        error = error_json(outcome.name, outcome.message)
+        if outcome.kind is FailureKind.TRANSIENT:
+            kind = Past.UNREACHED
+    return Entry(kind, call.step_id, call.job_id, call.attempt, begun_ms, now_ms, error)
 
 
 def _decide(

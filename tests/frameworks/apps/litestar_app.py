@@ -5,8 +5,14 @@ from typing import Annotated, Any
 
 from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import UploadFile
-from litestar.enums import RequestEncodingType
-from litestar.params import Body, Parameter
+from litestar.params import (
+    CookieParameter,
+    FromPath,
+    HeaderParameter,
+    JSONBody,
+    MultipartBody,
+    URLEncodedBody,
+)
 
 import stephttp
 from stephttp import step
@@ -32,12 +38,12 @@ class Upload:
 
 
 @get("/hello/{name:str}", sync_to_thread=True)
-def hello(name: str) -> dict[str, str]:
+def hello(name: FromPath[str]) -> dict[str, str]:
     return {"greeting": blocking_step.run("greet", greet, name)}
 
 
 @post("/orders/{order_id:int}", status_code=201)
-async def place(order_id: int, data: Order) -> Response[dict[str, str | int]]:
+async def place(order_id: FromPath[int], data: JSONBody[Order]) -> Response[dict[str, str | int]]:
     await step.sleep("nap", NAP)
     response = Response[dict[str, str | int]](
         {"order": order_id, "item": data.item}, headers={"location": f"/orders/{order_id}"}
@@ -49,7 +55,7 @@ async def place(order_id: int, data: Order) -> Response[dict[str, str | int]]:
 
 @post("/forms", status_code=200)
 async def form(
-    data: Annotated[Contact, Body(media_type=RequestEncodingType.URL_ENCODED)],
+    data: URLEncodedBody[Contact],
 ) -> dict[str, str]:
     await step.sleep("nap", NAP)
     return {"name": data.name, "city": data.city}
@@ -57,7 +63,7 @@ async def form(
 
 @post("/uploads", status_code=200)
 async def upload(
-    data: Annotated[Upload, Body(media_type=RequestEncodingType.MULTI_PART)],
+    data: MultipartBody[Upload],
 ) -> dict[str, str]:
     await step.sleep("nap", NAP)
     file = data.file
@@ -72,15 +78,15 @@ async def reverse(request: Request[Any, Any, Any]) -> bytes:
 
 @get("/me")
 async def me(
-    authorization: Annotated[str, Parameter(header="authorization")],
-    session: Annotated[str, Parameter(cookie="session")],
+    authorization: Annotated[str, HeaderParameter(name="authorization")],
+    session: Annotated[str, CookieParameter(name="session")],
 ) -> dict[str, str]:
     await step.sleep("nap", NAP)
     return {"authorization": authorization, "session": session}
 
 
 @get("/bug/{when:str}")
-async def bug(when: str) -> None:
+async def bug(when: FromPath[str]) -> None:
     await step.run("greet", greet, when)
     if when == "later":
         await step.sleep("nap", NAP)
@@ -88,7 +94,7 @@ async def bug(when: str) -> None:
 
 
 @post("/flaky/{key:str}", status_code=200)
-async def retried(key: str) -> dict[str, int]:
+async def retried(key: FromPath[str]) -> dict[str, int]:
     stephttp.configure(retries=2)
     return {"attempts": await step.run("flaky", flaky, key)}
 

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, WebSocketRoute
 
 from stephttp.engine.api import (
+    actions,
+    browsing,
     cancellations,
     checkpoint,
     errors,
@@ -30,6 +32,8 @@ from stephttp.engine.models import Refused
 from stephttp.engine.store import StoreClosedError
 
 _PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
+_OURS = "/v1/stephttp"
+"""For what an Inngest server has no path for."""
 
 ROUTES = [
     # Before the routes in which the last part would be a run id.
@@ -55,11 +59,21 @@ ROUTES = [
     Route("/v0/runs/{run}/actions", secured(runs.actions)),
     Route("/v0/runs/{run}/batch", secured(runs.batch)),
     Route("/v0/runs/{run}", secured(cancellations.cancel_legacy), methods=["DELETE"]),
-    Route("/v1/runs", secured(runs.listing)),
+    Route("/v1/runs", secured(browsing.runs)),
     Route("/v1/runs/{run}", secured(runs.run)),
     Route("/v1/runs/{run}", secured(cancellations.cancel), methods=["DELETE"]),
     Route("/v1/runs/{run}/jobs", secured(runs.jobs)),
     Route("/v1/runs/{run}/steps", secured(runs.steps)),
+    # Before the routes in which the part after `runs` would be a run id.
+    Route(f"{_OURS}/runs/cancel", secured(actions.cancel_many), methods=["POST"]),
+    Route(f"{_OURS}/runs/rerun", secured(actions.rerun_many), methods=["POST"]),
+    Route(f"{_OURS}/runs/{{run}}", secured(browsing.run)),
+    Route(f"{_OURS}/runs/{{run}}/rerun", secured(actions.rerun), methods=["POST"]),
+    Route(f"{_OURS}/runs/{{run}}/resume", secured(actions.resume), methods=["POST"]),
+    Route(f"{_OURS}/overview", secured(browsing.overview)),
+    Route(f"{_OURS}/endpoints", secured(browsing.endpoints)),
+    Route(f"{_OURS}/changes", secured(browsing.changes)),
+    Route(f"{_OURS}/events", secured(actions.send_event), methods=["POST"]),
     # Not `secured`: the token opens them.
     Route("/v1/realtime/sse", realtime.sse),
     WebSocketRoute("/v1/realtime/connect", realtime.connect),
@@ -79,6 +93,7 @@ ROUTES = [
     Route("/v1/runs/{run}/spans", secured(traces.listing)),
     Route("/v1/traces/userland", secured(traces.receive), methods=["POST"]),
     Route("/dev", secured(system.dev)),
+    Route("/fn/register", secured(system.register), methods=["POST"]),
     Route("/health", system.health),
     Route("/metrics", metrics.scraping(metrics.metrics)),
     Route("/openapi.json", secured(openapi.openapi)),

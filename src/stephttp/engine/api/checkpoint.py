@@ -17,7 +17,7 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._core.ids import COMPLETE
+from stephttp._core.ids import COMPLETE, ulid_ms
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import idempotency, tokens
 from stephttp.engine.api.messages import (
@@ -51,6 +51,8 @@ _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _NEGATIVE_RETRIES = 4
 _MOST_RETRIES = 20
 _SDK_LENGTH = 100
+_LONGEST_DELAY_MS = 86_400_000
+"""An id that is older when its run is first reported does not tell when the request came in."""
 
 TAKEN_OVER = "run_id: the run is no longer in the hands of its first process"
 
@@ -120,6 +122,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
         ip=data.ip,
         sdk=sdk[:_SDK_LENGTH],
         created_ms=now_ms,
+        began_ms=_began_ms(run_id, now_ms),
         body=_body(data.body),
     )
     version = message.request_version
@@ -268,6 +271,12 @@ def _retries(value: int | None) -> int:
     if value is None:
         return 0
     return _NEGATIVE_RETRIES if value < 0 else min(value, _MOST_RETRIES)
+
+
+def _began_ms(run_id: str, now_ms: int) -> int:
+    """When the request came in: SDKs make the id of its run then. If that can be."""
+    made_ms = ulid_ms(run_id)
+    return made_ms if now_ms - _LONGEST_DELAY_MS <= made_ms <= now_ms else now_ms
 
 
 def _body(text: str | None) -> bytes | None:

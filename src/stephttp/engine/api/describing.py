@@ -30,11 +30,16 @@ def data(shape: Any) -> Json:
     return wrapped_data(schema_of(shape))
 
 
-def wrapped_data(inner: Json) -> Json:
+def pages(shape: Any) -> Json:
+    """The answer 200 with a part of a list of such items."""
+    return wrapped_data(schema_of(list[shape]), shapes.PagedMetadata)
+
+
+def wrapped_data(inner: Json, metadata: Any = shapes.Metadata) -> Json:
     return answer(
         {
             "type": "object",
-            "properties": {"data": inner, "metadata": schema_of(shapes.Metadata)},
+            "properties": {"data": inner, "metadata": schema_of(metadata)},
             "required": ["data", "metadata"],
             "additionalProperties": False,
         }

@@ -81,11 +81,12 @@ async def receive(request: Request) -> Response:
         raws = _split(request, await read_body(request, settings.max_events_body), settings)
         seed = _seed(request.headers.get(_SEED))
         ids = [
-            tokens.new_ulid(now_ms, engine.rng) if seed is None else ulid(seed[0], seed[1] + i)
-            for i in range(len(raws))
+            tokens.new_ulid(now_ms, engine.rng) if seed is None else ulid(seed[0], seed[1] + number)
+            # Counted from 1, as the real server does.
+            for number in range(1, len(raws) + 1)
         ]
         events = [
-            _read(raw, settings.max_event, event_id, now_ms)
+            read_event(raw, settings.max_event, event_id, now_ms)
             for raw, event_id in zip(raws, ids, strict=True)
         ]
     except Refused as error:
@@ -199,8 +200,17 @@ def _seed(text: str | None) -> tuple[int, int] | None:
     return int(millis), int.from_bytes(raw)
 
 
-def _read(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
-    """One event, checked."""
+def read_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
+    """One event, checked.
+
+    Args:
+        raw: the event as JSON, as senders send it.
+        limit: bytes that it may have.
+        event_id: its internal id.
+
+    Raises:
+        Refused: it is not acceptable; the text names the field.
+    """
     if len(raw) > limit:
         raise Refused(f"Event is over the max size: Max {limit} bytes / Size {len(raw)} bytes")
     message = decode(_EVENT, raw)

@@ -17,6 +17,7 @@ from stephttp._core.ops import Op
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.logs import log_event
 from stephttp.engine.models import Refused
+from stephttp.engine.reading.filters import Page
 from stephttp.engine.settings import LONGEST_LEASE, SHORTEST_LEASE
 
 if TYPE_CHECKING:
@@ -236,6 +237,16 @@ def json_response(
 def wrapped(data: Any, now_ms: int) -> Response:
     """A good answer of the v1 API."""
     return json_response({"data": data, "metadata": {"fetched_at": rfc3339(now_ms)}})
+
+
+def paged(page: Page[Any], data: list[Any], now_ms: int) -> Response:
+    """A part of a list, and how to come to the others."""
+    told = {
+        "older": page.older,
+        "newer": page.newer,
+        "searched_to": rfc3339(page.searched_to_ms),
+    }
+    return json_response({"data": data, "metadata": {"fetched_at": rfc3339(now_ms), "page": told}})
 
 
 def error_response(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:

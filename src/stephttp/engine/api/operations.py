@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stephttp.engine.api import shapes
 from stephttp.engine.api.cancellations import CancellationRequest
 from stephttp.engine.api.describing import (
@@ -28,6 +26,9 @@ from stephttp.engine.api.messages import (
     StepsRequest,
 )
 from stephttp.engine.api.metrics import OPENMETRICS
+from stephttp.engine.api.own_operations import OWN_OPERATIONS
+from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
+from stephttp.engine.api.parameters import LIMIT, RUN, cursor_of, time_parameter
 from stephttp.engine.api.realtime import TopicName
 from stephttp.engine.api.traces import JSON, PROTOBUF
 
@@ -39,22 +40,14 @@ SHAPES = (
     SignalMessage, StepsRequest, shapes.BatchAnswer, shapes.CancellationView, shapes.DevServer,
     shapes.Ended, shapes.ErrorAnswer, shapes.EventRun, shapes.EventView, shapes.Health, shapes.Job,
     shapes.KeyProblem, shapes.Lost, shapes.Metadata, shapes.Names, shapes.NewCancellation,
-    shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.Received, shapes.RunItem,
-    shapes.RunView, shapes.SignalAnswer, shapes.SpanView, shapes.Step, shapes.StillSync,
-    shapes.Trigger, TopicName,
+    shapes.NewToken, shapes.NotReceived, shapes.NowAsync, shapes.PagedMetadata, shapes.Received,
+    shapes.RunItem, shapes.RunView, shapes.SignalAnswer, shapes.SpanView, shapes.Step,
+    shapes.StillSync, shapes.Trigger, TopicName, *OWN_SHAPES,
 )  # fmt: skip
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
 
-_RUN = parameter(
-    "path", "run", "Id of a run, a ULID.",
-    type="string", pattern="^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
-)  # fmt: skip
 _EVENT_ID = parameter("path", "event", "`internal_id` of an event.", type="string", minLength=1)
-_LIMIT = parameter(
-    "query", "limit", "How many, at most 100; what is more counts as 100.",
-    type="integer", minimum=1, maximum=999_999_999, default=20,
-)  # fmt: skip
 _SDK = parameter(
     "header", "x-inngest-sdk", "Name and version of the sender; kept with the run.", type="string"
 )
@@ -64,8 +57,10 @@ _SEED = parameter(
     type="string", pattern="^[0-9]{1,14},[A-Za-z0-9+/]{14}==$",
 )  # fmt: skip
 _PENDING = parameter(
-    "header", "x-stephttp-accept", "`pending`: also name steps that are not done.", type="string"
-)
+    "header", "x-stephttp-accept",
+    "`pending`: also name steps that are not done, and, in `x-stephttp-failures`, their failures.",
+    type="string",
+)  # fmt: skip
 _WAIT = parameter(
     "query", "wait", "Seconds to wait for it, at most 20; what is more counts as 20.",
     type="integer", minimum=0, maximum=999_999_999, default=0,
@@ -74,15 +69,6 @@ _CHANNEL = {**parameter("query", "channel", "Id of the run.", type="string", min
 _CHANNEL["required"] = True
 _KEY = parameter("path", "key", "An event key of the engine; without any, anything.", type="string",
            minLength=1)  # fmt: skip
-
-
-def _cursor(of: str, **schema: Any) -> Json:
-    about = f"{of} of the last item of the page before."
-    return parameter("query", "cursor", about, type="string", **schema)
-
-
-def _time(name: str) -> Json:
-    return parameter("query", name, "A time.", type="string", format="date-time")
 
 
 _BATCH = {
@@ -115,21 +101,21 @@ def _checkpoints(prefix: str, suffix: str) -> dict[tuple[str, str], Json]:
         ),
         (f"{run}/steps", "POST"): operation(
             f"reportSteps{suffix}", "Take more steps of a run.", EMPTY, 400, 404, 409, 413,
-            parameters=(_RUN,), body=takes(schema_of(StepsRequest)),
+            parameters=(RUN,), body=takes(schema_of(StepsRequest)),
         ),
         (f"{run}/async", "POST"): operation(
             f"reportAsyncSteps{suffix}", "Take steps of a call that is still open.",
             EMPTY, 400, 404, 409, 413,
-            parameters=(_RUN,), body=takes(schema_of(AsyncStepsRequest)),
+            parameters=(RUN,), body=takes(schema_of(AsyncStepsRequest)),
         ),
         (f"{run}/response", "POST"): operation(
             f"reportResponse{suffix}", "End a run with the answer of its endpoint.",
             EMPTY, 400, 404, 409, 413,
-            parameters=(_RUN,), body=takes(schema_of(ApiResult)),
+            parameters=(RUN,), body=takes(schema_of(ApiResult)),
         ),
         (f"{run}/output", "OPTIONS"): operation(
             f"preflightOutput{suffix}", "Pages of any origin may read outputs.", {}, 404, 429,
-            access=OPEN, parameters=(_RUN,),
+            access=OPEN, parameters=(RUN,),
             more={"204": {"description": "What pages may do"}},
         ),
     }  # fmt: skip
@@ -138,7 +124,7 @@ def _checkpoints(prefix: str, suffix: str) -> dict[tuple[str, str], Json]:
             "operationId": f"{method.lower()}Output{suffix}",
             "summary": "Wait for the end of a run, and answer as its handler did.",
             "security": [{"runToken": []}],
-            "parameters": [_RUN],
+            "parameters": [RUN],
             "responses": _OUTPUT,
         }
     return result
@@ -155,44 +141,41 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/runs/{run}/outcome", "GET"): operation(
         "getOutcome", "How the first phase of a run ended.",
-        data(_OUTCOME), 400, 404, parameters=(_RUN, _WAIT),
+        data(_OUTCOME), 400, 404, parameters=(RUN, _WAIT),
     ),
     **_checkpoints("/v1/checkpoint", ""),
     **_checkpoints("/v1/http/runs", "Http"),
     ("/v0/runs/{run}/actions", "GET"): operation(
         "getActions", "Memoised steps of a run that has not ended, by their hashed ids.",
-        answer({"type": "object"}), 400, 404, 410, parameters=(_RUN, _PENDING),
+        answer({"type": "object"}), 400, 404, 410, parameters=(RUN, _PENDING),
     ),
     ("/v0/runs/{run}/batch", "GET"): operation(
         "getBatch", "The event that began a run that has not ended.",
-        answer(schema_of(list[shapes.Trigger])), 400, 404, 410, parameters=(_RUN,),
+        answer(schema_of(list[shapes.Trigger])), 400, 404, 410, parameters=(RUN,),
     ),
     ("/v0/runs/{run}", "DELETE"): operation(
         "cancelRunLegacy", "End a run as cancelled; too late is an error.", {}, 400, 404, 409,
-        parameters=(_RUN,), more={"204": EMPTY},
-    ),
-    ("/v1/runs", "GET"): operation(
-        "listRuns", "Runs, newest first.", data(list[shapes.RunItem]), 400,
-        parameters=(_LIMIT, _cursor("`run_id`", pattern=_RUN["schema"]["pattern"])),
+        parameters=(RUN,), more={"204": EMPTY},
     ),
     ("/v1/runs/{run}", "GET"): operation(
-        "getRun", "One run.", data(shapes.RunView), 400, 404, parameters=(_RUN,)
+        "getRun", "One run.", data(shapes.RunView), 400, 404, parameters=(RUN,)
     ),
     ("/v1/runs/{run}", "DELETE"): operation(
         "cancelRun", "End a run as cancelled; too late changes nothing.", EMPTY, 400, 404,
-        parameters=(_RUN,),
+        parameters=(RUN,),
     ),
     ("/v1/runs/{run}/jobs", "GET"): operation(
         "listJobs", "What the engine will do for a run, and when.",
-        data(list[shapes.Job]), 400, 404, parameters=(_RUN,),
+        data(list[shapes.Job]), 400, 404, parameters=(RUN,),
     ),
     ("/v1/runs/{run}/steps", "GET"): operation(
         "listSteps", "Steps of a run, in the order in which they were first reported.",
-        data(list[shapes.Step]), 400, 404, parameters=(_RUN,),
+        data(list[shapes.Step]), 400, 404, parameters=(RUN,),
     ),
+    **OWN_OPERATIONS,
     ("/v1/runs/{run}/spans", "GET"): operation(
         "listSpans", "OpenTelemetry spans of a run, by their begin.",
-        data(list[shapes.SpanView]), 400, 404, parameters=(_RUN,),
+        data(list[shapes.SpanView]), 400, 404, parameters=(RUN,),
     ),
     ("/v1/traces/userland", "POST"): operation(
         "sendSpans",
@@ -284,11 +267,11 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ("/v1/events", "GET"): operation(
         "listEvents", "Events that were sent, newest first.", data(list[shapes.EventView]), 400,
         parameters=(
-            _LIMIT,
-            _cursor("`internal_id`"),
+            LIMIT,
+            cursor_of("`internal_id`"),
             parameter("query", "name", "Only those of this name.", type="string"),
-            _time("received_after"),
-            _time("received_before"),
+            time_parameter("received_after"),
+            time_parameter("received_before"),
         ),
     ),
     ("/v1/events/{event}", "GET"): operation(
@@ -319,6 +302,9 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ("/dev", "GET"): operation(
         "getDevServer", "What SDKs look for; only in development.",
         answer(schema_of(shapes.DevServer)), 404,
+    ),
+    ("/fn/register", "POST"): operation(
+        "registerFunctions", "Tell an SDK that functions of `serve` are not run here.", {}, 400,
     ),
     ("/health", "GET"): operation(
         "getHealth", "The engine is up, and its store answers.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from base64 import b64encode
 from functools import partial
@@ -13,17 +14,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine import tokens
+from stephttp.engine.api.browsing import wait_view
 from stephttp.engine.api.messages import (
     engine_of,
     json_response,
-    parse_limit,
     parse_run_id,
     wrapped,
 )
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.models import Refused, RunStatus, TimerKind
+from stephttp.engine.reading.runs import load_waits
 from stephttp.engine.records import load_trigger, unknown
 from stephttp.engine.sql import QUERIES
+
+_HASH = re.compile("[0-9a-f]{40}")
 
 
 async def actions(request: Request) -> Response:
@@ -31,8 +35,9 @@ async def actions(request: Request) -> Response:
     run_id = parse_run_id(request.path_params["run"])
     pending = "pending" in request.headers.get("x-stephttp-accept", "")
     unit = partial(_actions, run_id=run_id, pending=pending)
-    body = await engine_of(request).store.read(unit)
-    return Response(body, media_type="application/json")
+    body, failures = await engine_of(request).store.read(unit)
+    headers = {"x-stephttp-failures": failures} if failures else {}
+    return Response(body, media_type="application/json", headers=headers)
 
 
 async def batch(request: Request) -> Response:
@@ -47,18 +52,6 @@ async def run(request: Request) -> Response:
     run_id = parse_run_id(request.path_params["run"])
     data = await engine.store.read(partial(_run, run_id=run_id))
     return wrapped(data, engine.clock.now_ms())
-
-
-async def listing(request: Request) -> Response:
-    """Runs, newest first. `cursor` is the last run id of the page before."""
-    engine = engine_of(request)
-    cursor = request.query_params.get("cursor") or None
-    unit = partial(
-        _listing,
-        limit=parse_limit(request.query_params.get("limit")),
-        cursor=cursor and parse_run_id(cursor, "cursor"),
-    )
-    return wrapped(await engine.store.read(unit), engine.clock.now_ms())
 
 
 async def steps(request: Request) -> Response:
@@ -105,15 +98,22 @@ def _check_open(status: str, run_id: str) -> None:
         raise Refused(f"run_id: run {run_id} has ended, its state is no longer available", 410)
 
 
-def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> bytes:
+def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> tuple[bytes, str]:
+    """The memos as JSON; and if `pending`, how often steps that are not done have failed."""
     _check_open(_one(connection, "run_state", run_id)[1], run_id)
     rows: list[tuple[str, bytes]] = connection.execute(QUERIES["memos"], (run_id,)).fetchall()
+    failures = ""
     if pending:
+        failed = connection.execute(QUERIES["failed_steps"], (run_id,))
+        # Ids are the caller's, so whatever is none of ours stays out of a header.
+        failures = ", ".join(
+            f"{step_id}={count}" for step_id, count in failed if _HASH.fullmatch(step_id)
+        )
         waiting = connection.execute(QUERIES["pending_steps"], (run_id,))
         rows += [(step_id, b'{"pending":true}') for (step_id,) in waiting]
     # Memos are JSON already; joining them costs less than decoding and encoding.
     pairs = (msgspec.json.encode(step_id) + b":" + memo for step_id, memo in rows)
-    return b"{" + b",".join(pairs) + b"}\n"
+    return b"{" + b",".join(pairs) + b"}\n", failures
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
@@ -140,50 +140,11 @@ def _run(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
         "last_error": last_error,
         "error": _raw(error),
         "invoked_by": invoked_by,
-        "waiting_for": _waits(connection, run_id),
+        "waiting_for": [wait_view(wait) for wait in load_waits(connection, [run_id])[run_id]],
     }
     if ended_ms is not None:
         data["output"] = b64encode(output or b"").decode()
     return data
-
-
-def _listing(
-    connection: sqlite3.Connection, limit: int, cursor: str | None
-) -> list[dict[str, Any]]:
-    if (
-        cursor is not None
-        and connection.execute(QUERIES["run_state"], (cursor,)).fetchone() is None
-    ):
-        raise Refused(f"cursor: there is no run {cursor}")
-    rows = connection.execute(QUERIES["run_list"], {"limit": limit, "cursor": cursor}).fetchall()
-    return [
-        {
-            "run_id": run_id,
-            "status": RunStatus(status).wire,
-            "function": slug,
-            "started_at": rfc3339(created_ms),
-            "ended_at": rfc3339(ended_ms),
-            "attempt": attempt,
-            "last_error": last_error,
-            "error": _raw(error),
-            "waiting_for": [] if ended_ms is not None else _waits(connection, run_id),
-        }
-        for run_id, status, slug, created_ms, ended_ms, attempt, last_error, error in rows
-    ]
-
-
-def _waits(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
-    rows = connection.execute(QUERIES["run_waits"], (run_id,))
-    return [
-        {
-            "kind": kind,
-            "step_id": step_id or None,
-            "step": name,
-            "key": key,
-            "due_at": rfc3339(due_ms),
-        }
-        for kind, step_id, name, due_ms, key in rows
-    ]
 
 
 def _steps(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:

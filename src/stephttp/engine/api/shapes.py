@@ -30,6 +30,25 @@ class Metadata(Shape):
     fetched_at: Time
 
 
+class PagePlace(Shape):
+    """How to come to the other items of a list.
+
+    `older` and `newer` are cursors; no `older` means that there is nothing older, while `newer`
+    may find nothing until there is something new. If the search was ended before the page was full,
+    `searched_to` tells how far it came; the same cursor goes on with it.
+    """
+
+    older: str | None
+    newer: str | None
+    searched_to: Time | None
+
+
+class PagedMetadata(Metadata):
+    """Comes with a part of a list."""
+
+    page: PagePlace
+
+
 class ErrorAnswer(Shape):
     """Why a request was not done. `status` is also the status of the answer."""
 
@@ -102,20 +121,32 @@ class Wait(Shape):
     step_id: str | None
     step: str | None
     key: str | None
+    condition: str | None
     due_at: Time | None
 
 
 class RunItem(Shape):
-    """A run, in a list."""
+    """A run, in a list.
+
+    `began_at` is when its request came in, `started_at` when the engine first heard of it.
+    """
 
     run_id: RunId
     status: Status
+    state: Literal["running", "waiting", "completed", "failed", "cancelled"]
     function: str
+    method: str
+    path: str
+    began_at: Time
     started_at: Time
+    first_phase_ms: float | None
     ended_at: Time | None
     attempt: int
+    steps: int
     last_error: str | None
     error: Failure | None
+    rerun_of: RunId | None
+    went_async: bool
     waiting_for: list[Wait]
 
 

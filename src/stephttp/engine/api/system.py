@@ -1,4 +1,4 @@
-"""`/health` and `/dev`: how others find out that this is an engine, and that it works."""
+"""How others find out what this is: `/health`, `/dev`, and what it is not: `/fn/register`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.messages import engine_of, json_response
+from stephttp.engine.models import Refused
 from stephttp.engine.settings import VERSION
 
 
@@ -21,3 +22,11 @@ async def dev(request: Request) -> Response:
     if engine_of(request).settings.kind != "dev":
         raise HTTPException(404)
     return json_response({"version": f"stephttp-{VERSION}", "functions": [], "handlers": []})
+
+
+async def register(request: Request) -> Response:
+    """SDKs register here the functions of `serve`, which are not endpoints (PROTOCOL 9.1)."""
+    raise Refused(
+        "functions: this engine runs durable HTTP endpoints, which need not be registered; "
+        "functions of `serve` need an Inngest server"
+    )

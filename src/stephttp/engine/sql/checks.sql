@@ -12,6 +12,13 @@ WHERE (runs.status IS NOT 'async' OR timers.kind IN ('lease', 'orphan'))
       AND (runs.status IS NOT 'sync' OR timers.step_id <> '@lease'
            OR timers.kind NOT IN ('lease', 'orphan'))
 
+-- name: a step of an async run that waits has a timer
+SELECT run_id || ' ' || step_id, op FROM steps JOIN runs USING (run_id)
+WHERE status = 'async' AND memo IS NULL
+      AND op IN ('Sleep', 'WaitForEvent', 'WaitForSignal', 'InvokeFunction', 'Gateway',
+                 'AIGateway', 'StepPlanned')
+      AND NOT EXISTS (SELECT 1 FROM timers
+                      WHERE timers.run_id = steps.run_id AND timers.step_id = steps.step_id)
 
 -- name: an idempotency key belongs to a run
 SELECT hex(key), 'no such run' FROM idempotency
@@ -36,6 +43,21 @@ WHERE timers.step_id NOT IN ('', '@lease')
 -- name: a run has an end exactly if it has ended
 SELECT run_id, status FROM runs
 WHERE (ended_ms IS NULL) <> (status IN ('sync', 'async'))
+
+-- name: a run has the length of its first phase exactly if that is over
+SELECT run_id, status FROM runs
+WHERE (first_ns IS NULL) <> (status = 'sync')
+
+-- name: a run that is async has the time when it became so
+SELECT run_id, status FROM runs WHERE status = 'async' AND async_ms IS NULL
+
+-- name: links belong to a run
+SELECT run_id || ' ' || event_id, 'no such run' FROM links
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = links.run_id)
+
+-- name: history belongs to a run
+SELECT run_id || ' ' || kind, 'no such run' FROM history
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = history.run_id)
 
 -- name: a run counts its steps
 SELECT run_id, step_count || ' counted, ' || found || ' found' FROM (

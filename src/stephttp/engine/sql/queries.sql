@@ -2,13 +2,13 @@
 
 -- name: insert_run
 INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
-                  step_count, last_error, created_ms, ended_ms, app_id, fn_id, slug, digest,
-                  event_id, event_name, event_ts, fn, domain, method, path, query, content_type,
-                  ip, sdk, error, head, body, output, invoked_by)
+                  step_count, last_error, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id, fn_id,
+                  slug, digest, event_id, event_name, event_ts, fn, domain, method, path, query,
+                  content_type, ip, sdk, error, head, body, output, invoked_by, rerun_of)
 VALUES (:run_id, :status, :retries, :request_version, :job_id, :attempt, :unreached, :idle,
-        :step_count, :last_error, :created_ms, :ended_ms, :app_id, :fn_id, :slug, :digest,
-        :event_id, :event_name, :event_ts, :fn, :domain, :method, :path, :query, :content_type,
-        :ip, :sdk, :error, :head, :body, :output, :invoked_by)
+        :step_count, :last_error, :created_ms, :began_ms, :first_ns, :async_ms, :ended_ms, :app_id, :fn_id,
+        :slug, :digest, :event_id, :event_name, :event_ts, :fn, :domain, :method, :path, :query,
+        :content_type, :ip, :sdk, :error, :head, :body, :output, :invoked_by, :rerun_of)
 ON CONFLICT (run_id) DO NOTHING
 
 -- name: update_run
@@ -21,6 +21,15 @@ WHERE run_id = :run_id
 UPDATE runs
 SET ended_ms = :ended_ms, error = :error, head = :head, output = :output
 WHERE run_id = :run_id
+
+-- name: end_first_phase
+UPDATE runs
+SET first_ns = coalesce(:took_ns, max(0, :now_ms - began_ms) * 1000000),
+    async_ms = CASE :status WHEN 'async' THEN :now_ms END
+WHERE run_id = :run_id
+
+-- name: run_times
+SELECT fn_id, began_ms, first_ns FROM runs WHERE run_id = ?
 
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
@@ -38,6 +47,16 @@ SELECT fn_id, run_id, job_id, attempt, request_version, event_name, sdk, domain,
        query, content_type, coalesce(body, x'')
 FROM runs WHERE run_id = ?
 
+-- name: source_run
+SELECT fn_id, retries, request_version, run_id, app_id, slug, digest, event_id, event_name,
+       event_ts, fn, domain, method, path, query, content_type, ip, sdk, created_ms, began_ms, body
+FROM runs WHERE run_id = ?
+
+-- name: source_steps
+SELECT step_id, seq, userland_id, userland_index, name, op, memo, attempts, started_ns,
+       duration_ns, error, opts
+FROM steps WHERE run_id = ? ORDER BY seq
+
 -- name: run_event
 SELECT status, event_id, event_name, event_ts, domain, method, path, query, content_type, ip, fn,
        body
@@ -48,24 +67,14 @@ SELECT run_id, created_ms, fn_id, event_id, status, ended_ms, output, slug, atte
        error, invoked_by
 FROM runs WHERE run_id = ?
 
--- name: run_list
-SELECT run_id, status, slug, created_ms, ended_ms, attempt, last_error, error
-FROM runs
-WHERE seq < coalesce((SELECT seq FROM runs WHERE run_id = :cursor), 9223372036854775807)
-ORDER BY seq DESC LIMIT :limit
-
--- name: run_waits
-SELECT timers.kind, timers.step_id, steps.userland_id, timers.due_ms, timers.key
-FROM timers LEFT JOIN steps USING (run_id, step_id)
-WHERE timers.run_id = ? ORDER BY timers.due_ms LIMIT 10
-
 -- name: upsert_step
 INSERT INTO steps (run_id, step_id, seq, userland_id, userland_index, name, op, attempts,
-                   started_ns, duration_ns, error, memo)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   started_ns, duration_ns, opts, edited, error, memo)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run_id, step_id) DO UPDATE
 SET op = excluded.op, attempts = excluded.attempts, started_ns = excluded.started_ns,
-    duration_ns = excluded.duration_ns, error = excluded.error, memo = excluded.memo
+    duration_ns = excluded.duration_ns, opts = coalesce(excluded.opts, opts),
+    error = excluded.error, memo = excluded.memo
 
 -- name: resolve_step
 UPDATE steps SET memo = :memo, duration_ns = max(0, :now_ns - started_ns)
@@ -91,17 +100,28 @@ FROM spans WHERE run_id = ? ORDER BY started_ns, ended_ns DESC, span_id
 SELECT attempts, memo IS NOT NULL FROM steps WHERE run_id = ? AND step_id = ?
 
 -- name: memos
-SELECT step_id, memo FROM steps WHERE run_id = ? AND memo IS NOT NULL ORDER BY step_id
+SELECT step_id, coalesce(memo, CAST('{"input":' || CAST(edited AS TEXT) || '}' AS BLOB))
+FROM steps WHERE run_id = ? AND (memo IS NOT NULL OR edited IS NOT NULL) ORDER BY step_id
+
+-- name: failed_steps
+SELECT step_id, attempts FROM steps
+WHERE run_id = ? AND memo IS NULL AND op = 'StepError' ORDER BY step_id LIMIT 100
 
 -- name: pending_steps
 SELECT steps.step_id FROM steps JOIN timers USING (run_id, step_id)
-WHERE run_id = ? AND steps.memo IS NULL
+WHERE run_id = ? AND steps.memo IS NULL AND steps.edited IS NULL
 
 -- name: step_list
 SELECT step_id, userland_id, userland_index, name, op, attempts, started_ns, duration_ns, error,
        memo IS NOT NULL, substr(memo, 1, 9) = CAST('{"error":' AS BLOB), timers.due_ms
 FROM steps LEFT JOIN timers USING (run_id, step_id)
 WHERE run_id = ? ORDER BY seq
+
+-- name: add_history
+INSERT INTO history (run_id, kind, step_id, job_id, attempt, started_ms, ended_ms, tries, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?)
+ON CONFLICT (run_id, kind, step_id, job_id, attempt) DO UPDATE
+SET ended_ms = excluded.ended_ms, tries = tries + 1, error = excluded.error
 
 -- name: timers_of_run
 SELECT step_id, kind, due_ms, key, condition, job_id, attempt, unreached, payload
@@ -231,10 +251,10 @@ ON CONFLICT (event_id) DO NOTHING
 RETURNING repeated
 
 -- name: events_before
-SELECT seq, body FROM events
+SELECT seq, event_id, body FROM events
 WHERE name = :name AND received_ms >= :since_ms AND NOT repeated
 UNION
-SELECT seq, body FROM events
+SELECT seq, event_id, body FROM events
 WHERE event_id IN (SELECT value FROM json_each(:ids)) AND name = :name AND NOT repeated
 ORDER BY seq
 
@@ -278,6 +298,17 @@ WHERE fn_id = :fn_id AND started_before_ms > :now_ms
 
 -- name: runs_to_cancel
 SELECT run_id FROM runs
-WHERE fn_id = :fn_id AND ended_ms IS NULL AND created_ms < :started_before_ms
+WHERE fn_id = :fn_id AND status IN ('sync', 'async') AND created_ms < :started_before_ms
       AND (:started_after_ms IS NULL OR created_ms >= :started_after_ms)
 ORDER BY created_ms, seq
+
+-- name: add_link
+INSERT INTO links (run_id, event_id, step_id, received) VALUES (?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: add_counts
+INSERT INTO counts (width_s, start_s, fn_id, what, bucket, n) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (width_s, start_s, fn_id, what, bucket) DO UPDATE SET n = n + excluded.n
+
+-- name: purge_counts
+DELETE FROM counts WHERE width_s = ? AND start_s < ?

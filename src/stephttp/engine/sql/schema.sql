@@ -49,6 +49,15 @@
 --
 -- An IDEMPOTENCY KEY names the run that answers every request which carries it.
 --
+-- HISTORY is what a run's present state does not tell any more: calls of the endpoint, and attempts
+-- that failed. It is only for people to look at. A run that never waits has none.
+--
+-- A LINK tells which step of a run sent an event, or waited for it.
+--
+-- A COUNT is how often something happened to the runs of an endpoint in a span of time; `tallies`
+-- says what is counted. Counts are all that is left of runs that were deleted, and the reason why
+-- an overview of a million runs costs no more than one of ten.
+--
 -- A SPAN is one of OpenTelemetry that somebody's code made while a handler ran; see `otlp`.
 --
 -- What has a column run_id belongs to that run: retention deletes it with the run, some time after
@@ -76,7 +85,10 @@ CREATE TABLE runs (
     idle            INTEGER NOT NULL,             -- fruitless answers in a row
     step_count      INTEGER NOT NULL,
     last_error      TEXT,
-    created_ms      INTEGER NOT NULL,
+    created_ms      INTEGER NOT NULL,             -- when it was first reported
+    began_ms        INTEGER NOT NULL,             -- when its request came in
+    first_ns        INTEGER,                      -- how long it was in status 'sync'
+    async_ms        INTEGER,                      -- when it became 'async'
     ended_ms        INTEGER,
     app_id          TEXT    NOT NULL,
     fn_id           TEXT    NOT NULL,
@@ -97,11 +109,15 @@ CREATE TABLE runs (
     head            BLOB,                         -- status, headers of a plain final answer
     body            BLOB,                         -- of the original request
     output          BLOB,
-    invoked_by      TEXT                          -- '<run id>.<step id>' of who waits for it
+    invoked_by      TEXT,                         -- '<run id>.<step id>' of who waits for it
+    rerun_of        TEXT                          -- the run whose request it repeats
 ) STRICT;
 
 CREATE INDEX runs_by_end ON runs (ended_ms) WHERE ended_ms IS NOT NULL;
 CREATE INDEX runs_by_event ON runs (event_id);
+-- A seq is part of every index, so these list an endpoint's runs of a status in their order.
+CREATE INDEX runs_by_endpoint ON runs (fn_id, status);
+CREATE INDEX runs_by_status ON runs (status);
 CREATE INDEX open_runs ON runs (created_ms, fn_id, status) WHERE ended_ms IS NULL;
 
 CREATE TABLE steps (
@@ -115,9 +131,25 @@ CREATE TABLE steps (
     attempts        INTEGER NOT NULL,
     started_ns      INTEGER NOT NULL,
     duration_ns     INTEGER NOT NULL,
+    opts            BLOB,                         -- what was asked for, as the SDK sent it
+    edited          BLOB,                         -- input that it shall have, whatever the handler says
     error           BLOB,                         -- the last failure
     memo            BLOB,
     PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE history (
+    run_id          TEXT    NOT NULL,
+    kind            TEXT    NOT NULL              -- 'unreached': all in a row are one entry
+                    CHECK (kind IN ('call', 'unreached', 'attempt', 'request')),
+    step_id         TEXT    NOT NULL,             -- '' is the handler as a whole
+    job_id          TEXT    NOT NULL,             -- of the call; '' for other kinds
+    attempt         INTEGER NOT NULL,             -- failed ones before it
+    started_ms      INTEGER NOT NULL,
+    ended_ms        INTEGER NOT NULL,
+    tries           INTEGER NOT NULL,
+    error           BLOB,                         -- why it failed
+    PRIMARY KEY (run_id, kind, step_id, job_id, attempt)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE spans (
@@ -168,6 +200,16 @@ CREATE TABLE events (
     body            BLOB    NOT NULL              -- as runs get it
 ) STRICT;
 
+CREATE TABLE links (
+    run_id          TEXT    NOT NULL,
+    event_id        TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,
+    received        INTEGER NOT NULL,             -- 1: it ended the step's wait; 0: the step sent it
+    PRIMARY KEY (run_id, event_id, step_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX links_by_event ON links (event_id);
+CREATE INDEX events_of_name ON events (name);
 CREATE INDEX events_by_name ON events (name, received_ms);
 CREATE INDEX events_by_dedupe ON events (dedupe) WHERE dedupe IS NOT NULL;
 
@@ -211,3 +253,13 @@ CREATE TABLE idempotency (
 
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_ms);
 CREATE INDEX idempotency_by_run ON idempotency (run_id);
+
+CREATE TABLE counts (
+    width_s         INTEGER NOT NULL,             -- length of the span; there are several
+    start_s         INTEGER NOT NULL,             -- its begin, seconds since the epoch
+    fn_id           TEXT    NOT NULL,
+    what            TEXT    NOT NULL,
+    bucket          INTEGER NOT NULL,             -- of durations; 0 for what has none
+    n               INTEGER NOT NULL,
+    PRIMARY KEY (width_s, start_s, fn_id, what, bucket)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,63 @@
+"""The endpoints that have reported runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """An endpoint, as its latest run described it.
+
+    Attributes:
+        origin: scheme, host and port of its application.
+        sdk: name and version of its SDK, as it told them.
+        seen_ms: when its latest run began.
+        open_runs, failed_runs, runs: how many of its stored runs have not ended, have failed, and
+            are there at all.
+        last_failed_run: the latest run that failed, with its error as JSON and its end.
+    """
+
+    fn_id: str
+    app_id: str
+    slug: str
+    origin: str
+    method: str
+    path: str
+    sdk: str
+    retries: int
+    seen_ms: int
+    open_runs: int
+    failed_runs: int
+    runs: int
+    last_failed_run: str | None
+    last_error: bytes | None
+    last_error_ms: int | None
+
+
+def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
+    """All endpoints, by application and slug."""
+    numbers: dict[str, dict[str, int]] = {}
+    for fn_id, status, n in connection.execute(_NUMBERS):
+        numbers.setdefault(fn_id, {})[status] = n
+    rows = []
+    for fn_id, *others, run_id, error, ended_ms in connection.execute(_ENDPOINTS):
+        found = numbers.get(fn_id, {})
+        open_runs = found.get("sync", 0) + found.get("async", 0)
+        counted = [open_runs, found.get("failed", 0), sum(found.values())]
+        values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms]
+        rows.append(EndpointRow(*values))
+    return tuple(rows)
+
+
+_NUMBERS = "SELECT fn_id, status, count(*) FROM runs GROUP BY fn_id, status"
+
+_ENDPOINTS = """
+SELECT endpoints.fn_id, endpoints.app_id, endpoints.slug, endpoints.domain, endpoints.method,
+       endpoints.path, endpoints.sdk, endpoints.retries, seen_ms,
+       failed.run_id, failed.error, failed.ended_ms
+FROM endpoints LEFT JOIN runs AS failed ON failed.seq = (
+    SELECT max(seq) FROM runs WHERE runs.fn_id = endpoints.fn_id AND runs.status = 'failed')
+ORDER BY endpoints.domain, endpoints.slug"""

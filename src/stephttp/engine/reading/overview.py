@@ -1,0 +1,240 @@
+"""How it went: figures for each endpoint and in total, from what `tallies` has counted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from stephttp.engine import tallies
+from stephttp.engine.models import RunStatus
+
+Counts = Counter[tuple[str, int]]
+"""How often, by what and bucket; see `tallies`."""
+
+
+class Span(Enum):
+    """A span of time that ends now: its length, and that of a point in its charts, in seconds."""
+
+    HOUR = (3600, 60)
+    DAY = (86_400, 900)
+    WEEK = (604_800, 7200)
+
+    @property
+    def seconds(self) -> int:
+        """Its length."""
+        return self.value[0]
+
+    @property
+    def width(self) -> int:
+        """The length of one point."""
+        return self.value[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long something took: milliseconds that half of all, 95 and 99 in a hundred did not
+    exceed, known to within a tenth. `None`: there was nothing."""
+
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What happened in a span of time.
+
+    Attributes:
+        began, went_async, completed, failed, cancelled: runs that did so within it.
+        per_minute: runs that began, for each minute.
+        error_rate: of the runs that ended by themselves, which part failed, from 0 to 1; `None`:
+            none ended.
+        async_share: of the runs whose first phase ended, which part went on in the background.
+        first: how long first phases took, whether the run went on then or not.
+        whole: how long whole runs took, with all that they waited for.
+    """
+
+    began: int
+    went_async: int
+    completed: int
+    failed: int
+    cancelled: int
+    per_minute: float
+    error_rate: float | None
+    async_share: float | None
+    first: Durations
+    whole: Durations
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFigures:
+    """Figures of one endpoint. `open_runs`: how many of its runs have not ended, now."""
+
+    fn_id: str
+    slug: str
+    origin: str
+    figures: Figures
+    open_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Figures of a part of the span, for charts.
+
+    Attributes:
+        start_ms: its begin; it lasts `Overview.width_s`.
+        first_p50_ms, first_p95_ms, whole_p50_ms, whole_p95_ms: as in `Durations`.
+    """
+
+    start_ms: int
+    began: int
+    completed: int
+    failed: int
+    cancelled: int
+    went_async: int
+    first_p50_ms: float | None
+    first_p95_ms: float | None
+    whole_p50_ms: float | None
+    whole_p95_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How it went in the span that ends now.
+
+    Attributes:
+        since_ms: its begin.
+        width_s: seconds of each point.
+        endpoints: those with runs in the span, or with open ones; the busiest first.
+        points: one for each part of the span, empty ones too, in their order.
+        open_runs: runs that have not ended, now.
+        waiting: those of them that went on in the background.
+    """
+
+    span: Span
+    since_ms: int
+    width_s: int
+    total: Figures
+    endpoints: tuple[EndpointFigures, ...]
+    points: tuple[Point, ...]
+    open_runs: int
+    waiting: int
+
+
+def overview(
+    connection: sqlite3.Connection, span: Span, now_ms: int, endpoint: str | None = None
+) -> Overview:
+    """How it went.
+
+    Args:
+        endpoint: function id of the only endpoint that matters; `None`: all.
+    """
+    width = span.width
+    end_s = now_ms // 1000 // width * width + width
+    start_s = end_s - span.seconds
+    by_endpoint: dict[str, Counts] = defaultdict(Counter)
+    by_time: dict[int, Counts] = defaultdict(Counter)
+    rows = connection.execute(_COUNTS, {"width": width, "start": start_s, "fn_id": endpoint})
+    for fn_id, at_s, what, bucket, n in rows:
+        by_endpoint[fn_id][what, bucket] += n
+        by_time[at_s][what, bucket] += n
+    names = {fn_id: (slug, origin) for fn_id, slug, origin in connection.execute(_ENDPOINTS)}
+    open_runs: Counter[str] = Counter()
+    waiting = 0
+    for fn_id, status, n in connection.execute(_OPEN, {"fn_id": endpoint}):
+        open_runs[fn_id] += n
+        waiting += n if status == RunStatus.ASYNC else 0
+    seconds = max(now_ms / 1000 - start_s, 1)
+    total: Counts = Counter()
+    for counts in by_endpoint.values():
+        total.update(counts)
+    endpoints = [
+        EndpointFigures(
+            fn_id,
+            *names.get(fn_id, (fn_id, "")),
+            figures(by_endpoint.get(fn_id, Counter()), seconds),
+            open_runs[fn_id],
+        )
+        for fn_id in {**by_endpoint, **open_runs}
+    ]
+    endpoints.sort(key=lambda one: (-one.figures.began, -one.open_runs, one.slug))
+    return Overview(
+        span=span,
+        since_ms=start_s * 1000,
+        width_s=width,
+        total=figures(total, seconds),
+        endpoints=tuple(endpoints),
+        points=tuple(_point(at, by_time.get(at, {})) for at in range(start_s, end_s, width)),
+        open_runs=open_runs.total(),
+        waiting=waiting,
+    )
+
+
+_COUNTS = """
+SELECT fn_id, start_s, what, bucket, n FROM counts
+WHERE width_s = :width AND start_s >= :start AND (:fn_id IS NULL OR fn_id = :fn_id)"""
+
+_ENDPOINTS = "SELECT fn_id, slug, domain FROM endpoints"
+
+_OPEN = """
+SELECT fn_id, status, count(*) FROM runs
+WHERE status IN ('sync', 'async') AND (:fn_id IS NULL OR fn_id = :fn_id)
+GROUP BY fn_id, status"""
+
+
+def figures(counts: Mapping[tuple[str, int], int], seconds: float) -> Figures:
+    """Figures from counts of so many seconds."""
+
+    def number(what: str) -> int:
+        return counts.get((what, 0), 0)
+
+    completed, failed = number(RunStatus.COMPLETED), number(RunStatus.FAILED)
+    first, whole = _histogram(counts, tallies.FIRST), _histogram(counts, tallies.WHOLE)
+    firsts = sum(first.values())
+    ended = completed + failed
+    return Figures(
+        began=number(tallies.BEGAN),
+        went_async=number(tallies.ASYNC),
+        completed=completed,
+        failed=failed,
+        cancelled=number(RunStatus.CANCELLED),
+        per_minute=number(tallies.BEGAN) / seconds * 60,
+        error_rate=failed / ended if ended else None,
+        async_share=number(tallies.ASYNC) / firsts if firsts else None,
+        first=Durations(*(percentile(first, part) for part in (0.5, 0.95, 0.99))),
+        whole=Durations(*(percentile(whole, part) for part in (0.5, 0.95, 0.99))),
+    )
+
+
+def percentile(histogram: Mapping[int, int], part: float) -> float | None:
+    """The duration in milliseconds that the given part of all did not exceed."""
+    total = sum(histogram.values())
+    seen = 0
+    for bucket in sorted(histogram):
+        seen += histogram[bucket]
+        if seen >= part * total:
+            return tallies.bucket_ms(bucket)
+    return None
+
+
+def _histogram(counts: Mapping[tuple[str, int], int], what: str) -> dict[int, int]:
+    return {bucket: n for (name, bucket), n in counts.items() if name == what}
+
+
+def _point(start_s: int, counts: Mapping[tuple[str, int], int]) -> Point:
+    one = figures(counts, 1)
+    return Point(
+        start_ms=start_s * 1000,
+        began=one.began,
+        completed=one.completed,
+        failed=one.failed,
+        cancelled=one.cancelled,
+        went_async=one.went_async,
+        first_p50_ms=one.first.p50_ms,
+        first_p95_ms=one.first.p95_ms,
+        whole_p50_ms=one.whole.p50_ms,
+        whole_p95_ms=one.whole.p95_ms,
+    )

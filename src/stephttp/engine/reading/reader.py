@@ -1,0 +1,92 @@
+"""The functions of this package for async code."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from stephttp.engine.clock import Clock
+from stephttp.engine.reading.detail import RunDetail, run_detail
+from stephttp.engine.reading.endpoints import EndpointRow, list_endpoints
+from stephttp.engine.reading.events import (
+    EventDetail,
+    EventFilter,
+    EventRow,
+    event_detail,
+    list_events,
+)
+from stephttp.engine.reading.filters import Page, PageRequest, RunFilter
+from stephttp.engine.reading.overview import Overview, Span, overview
+from stephttp.engine.reading.runs import RunRow, list_runs
+from stephttp.engine.reading.scanning import Stop
+from stephttp.engine.store import Store
+
+LONGEST_SEARCH = 0.15
+"""Seconds after which a search for text ends where it is."""
+
+
+class Reader:
+    """Reads what people want to see, in threads of its own.
+
+    Args:
+        store: the database.
+        clock: the time.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def runs(self, wanted: RunFilter, page: PageRequest) -> Page[RunRow]:
+        """A part of the list of runs; see `list_runs`.
+
+        Raises:
+            Refused: limit or cursor are none.
+        """
+        now_ms = self._clock.now_ms()
+        return await self._store.browse(
+            lambda connection: list_runs(connection, wanted, page, now_ms, _enough())
+        )
+
+    async def run(self, run_id: str) -> RunDetail:
+        """One run in full.
+
+        Raises:
+            Refused: there is no such run.
+        """
+        unit = partial(run_detail, run_id=run_id, now_ms=self._clock.now_ms())
+        return await self._store.browse(unit)
+
+    async def events(self, wanted: EventFilter, page: PageRequest) -> Page[EventRow]:
+        """A part of the list of events; see `list_events`.
+
+        Raises:
+            Refused: limit or cursor are none.
+        """
+        return await self._store.browse(
+            lambda connection: list_events(connection, wanted, page, _enough())
+        )
+
+    async def event(self, event_id: str) -> EventDetail:
+        """One event.
+
+        Raises:
+            Refused: there is no such event.
+        """
+        return await self._store.browse(partial(event_detail, event_id=event_id))
+
+    async def overview(self, span: Span, endpoint: str | None = None) -> Overview:
+        """How it went; see `overview`."""
+        unit = partial(overview, span=span, now_ms=self._clock.now_ms(), endpoint=endpoint)
+        return await self._store.browse(unit)
+
+    async def endpoints(self) -> tuple[EndpointRow, ...]:
+        """All endpoints."""
+        return await self._store.browse(list_endpoints)
+
+
+def _enough() -> Stop:
+    """Whether a search that begins now has taken long enough."""
+    # Real time: it is the patience of somebody who looks at a screen.
+    end = time.perf_counter() + LONGEST_SEARCH
+    return lambda: time.perf_counter() >= end

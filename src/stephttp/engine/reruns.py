@@ -1,0 +1,169 @@
+"""Running the request of a run again, as a new run. Pure.
+
+The new run begins like one that waits: with a call of the endpoint. It has the request, the number
+of retries and the event of the old one, and what its SDK remembered of the request's headers.
+
+From a step on: the steps that were reported before that step, and are over, are over in the new
+run as well, with what they returned or how they failed. That step, and all that were reported
+after it, are run again; unless the step is given an output, with which it is over, too, or an
+input, which the SDK hands to it instead of what the handler says (PROTOCOL 5.3). A step that was
+planned or ran beside it counts as before it if it was reported first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+import msgspec
+
+from stephttp._core import capsule
+from stephttp._core.ids import CAPSULE
+from stephttp._core.ops import OpCode
+from stephttp.engine.draft import new_job_id
+from stephttp.engine.happenings import Moment
+from stephttp.engine.models import (
+    RESUME,
+    Change,
+    NewRun,
+    Refused,
+    Run,
+    RunStatus,
+    Step,
+    Timer,
+    TimerKind,
+)
+from stephttp.engine.tokens import new_ulid
+
+_BARE = frozenset({OpCode.STEP, OpCode.WAIT_FOR_EVENT, OpCode.SLEEP})
+"""Ops whose memo is the output itself (PROTOCOL 5.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A run that is to be repeated, with the steps that it reported, in their order."""
+
+    new: NewRun
+    fn_id: str
+    retries: int
+    request_version: int
+    steps: Sequence[Step] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What shall be different.
+
+    Attributes:
+        body: of the request.
+        step_id: the first step that is run again; `None`: all are.
+        output: JSON that this step returns, without being run.
+        input: JSON that this step is run with.
+    """
+
+    body: bytes | None = None
+    step_id: str | None = None
+    output: bytes | None = None
+    input: bytes | None = None
+
+
+AS_IT_WAS = Edit()
+
+
+def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
+    """The new run, with its first change.
+
+    Raises:
+        Refused: the edit does not fit the run.
+    """
+    run_id = new_ulid(at.now_ms, at.rng)
+    old = source.new
+    steps = [_copied(step, old.run_id, at.now_ms) for step in _kept(source, edit)]
+    run = Run(
+        run_id=run_id,
+        status=RunStatus.ASYNC,
+        fn_id=source.fn_id,
+        retries=source.retries,
+        request_version=source.request_version,
+        job_id=new_job_id(at.rng),
+        step_count=len(steps),
+    )
+    new = replace(
+        old,
+        run_id=run_id,
+        # Nobody reports the start of this run, so this only has to be nobody's digest.
+        digest=sha256(run_id.encode()).digest(),
+        created_ms=at.now_ms,
+        began_ms=at.now_ms,
+        body=_body(source, edit),
+        rerun_of=old.run_id,
+    )
+    numbered = tuple(replace(step, seq=number) for number, step in enumerate(steps, 1))
+    timer = Timer(RESUME, TimerKind.RESUME, at.now_ms)
+    return new, Change(run, steps=numbered, timers=(timer,))
+
+
+def _kept(source: Source, edit: Edit) -> list[Step]:
+    if edit.step_id is None:
+        if edit.output is not None or edit.input is not None:
+            raise Refused("step_id: must name the step that the output or input is for")
+        return [step for step in source.steps if step.step_id == CAPSULE]
+    target = next((step for step in source.steps if step.step_id == edit.step_id), None)
+    if target is None or target.step_id == CAPSULE:
+        run_id = source.new.run_id
+        raise Refused(f"step_id: run {run_id} has no step {edit.step_id[:64]!r}", 404)
+    if edit.output is not None and edit.input is not None:
+        raise Refused("input: a step that is given its output is not run, so it needs no input")
+    kept = [
+        step
+        for step in source.steps
+        if step.step_id == CAPSULE or (step.memo is not None and step.seq < target.seq)
+    ]
+    if edit.output is not None:
+        bare = OpCode(target.op) in _BARE
+        memo = edit.output if bare else b'{"data":' + edit.output + b"}"
+        kept.append(replace(target, memo=memo, error=None))
+    elif edit.input is not None:
+        kept.append(replace(target, memo=None, error=None, edited=edit.input))
+    return kept
+
+
+def _copied(step: Step, run_id: str, now_ms: int) -> Step:
+    """A step as the new run has it: without an attempt of its own."""
+    memo = step.memo
+    if step.step_id == CAPSULE and memo is not None:
+        memo = _of_another_run(memo, run_id)
+    return replace(step, memo=memo, attempts=0, started_ns=now_ms * 1_000_000, duration_ns=0)
+
+
+def _of_another_run(memo: bytes, run_id: str) -> bytes:
+    """A capsule that says for which run its secrets were sealed."""
+    try:
+        wrapped = msgspec.json.decode(memo, type=dict[str, dict[str, msgspec.Raw]])
+    except msgspec.DecodeError:
+        return memo  # Whatever it is, it is none of ours.
+    for kept in wrapped.values():
+        kept.setdefault(capsule.SEALED_FOR, msgspec.Raw(msgspec.json.encode(run_id)))
+    return msgspec.json.encode(wrapped)
+
+
+def _body(source: Source, edit: Edit) -> bytes | None:
+    if edit.body is None:
+        return source.new.body
+    memo = next((step.memo for step in source.steps if step.step_id == CAPSULE), None)
+    if source.new.body is None and memo is not None and _hides(memo):
+        raise Refused("body: it is kept from the engine (omit_request_body), so it stays as it is")
+    return edit.body
+
+
+def _hides(memo: bytes) -> bool:
+    """Whether a capsule may hold a body."""
+    try:
+        wrapped = msgspec.json.decode(memo, type=dict[str, capsule.Capsule])
+    except msgspec.DecodeError:
+        return False
+    return any(
+        kept.sealed is not None or (kept.secrets is not None and kept.secrets.body is not None)
+        for kept in wrapped.values()
+    )

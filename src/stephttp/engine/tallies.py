@@ -1,0 +1,141 @@
+"""Counting what happens to runs, so that an overview need not look at them.
+
+What is counted, for each endpoint and each span of time, by when it happened:
+
+    what         one for each run that       bucket
+    began        was reported                0
+    async        went on in the background   0
+    completed    ended so                    0
+    failed       ended so                    0
+    cancelled    ended so                    0
+    first        left its first phase        how long that took
+    whole        ended                       how long that took, waits included
+
+Each is counted in spans of every length in `WIDTHS`, which are kept for as long as charts show
+them. Units of work note what they did (`note_begin`, `note_change`); the store adds the notes of a
+whole transaction up, just before its commit (`store_notes`). So the cost is a few rows a
+transaction, however many runs it brings.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from math import log2
+from typing import NamedTuple
+
+from stephttp.engine.database import Connection
+from stephttp.engine.models import Run, RunStatus
+from stephttp.engine.sql import QUERIES
+
+BEGAN = "began"
+ASYNC = "async"
+FIRST = "first"
+WHOLE = "whole"
+
+WIDTHS: dict[int, int] = {60: 2 * 3600, 900: 2 * 86_400, 7200: 15 * 86_400}
+"""Lengths of spans in seconds, with the seconds for which they are kept."""
+
+_STEPS = 4
+"""Buckets for each doubling: a duration is known to within a tenth."""
+
+
+class Note(NamedTuple):
+    """One thing to be counted."""
+
+    fn_id: str
+    now_ms: int
+    what: str
+    bucket: int = 0
+
+
+def bucket_of(duration_ns: int) -> int:
+    """The bucket that a duration falls in; 0 holds everything up to a microsecond."""
+    return max(0, round(log2(max(duration_ns, 1) / 1000) * _STEPS))
+
+
+def bucket_ms(bucket: float) -> float:
+    """The duration in the middle of a bucket, in milliseconds."""
+    return float(2 ** (bucket / _STEPS)) / 1000
+
+
+def note_begin(
+    connection: sqlite3.Connection,
+    fn_id: str,
+    began_ms: int,
+    first_ns: int | None,
+    run: Run,
+    now_ms: int,
+) -> None:
+    """A run was stored for the first time; it may have ended already."""
+    _note(connection, Note(fn_id, now_ms, BEGAN))
+    if run.status is not RunStatus.SYNC:
+        _note_status(connection, fn_id, began_ms, first_ns or 0, run, now_ms, was_sync=True)
+
+
+def note_change(connection: sqlite3.Connection, before: RunStatus, run: Run, now_ms: int) -> None:
+    """A run was changed. What is told of it is read from its row."""
+    if run.status is not before and isinstance(connection, Connection):
+        row = connection.execute(QUERIES["run_times"], (run.run_id,)).fetchone()
+        fn_id, began_ms, first_ns = row
+        was_sync = before is RunStatus.SYNC
+        _note_status(connection, fn_id, began_ms, first_ns or 0, run, now_ms, was_sync=was_sync)
+
+
+def _note_status(
+    connection: sqlite3.Connection,
+    fn_id: str,
+    began_ms: int,
+    first_ns: int,
+    run: Run,
+    now_ms: int,
+    *,
+    was_sync: bool,
+) -> None:
+    if was_sync:
+        _note(connection, Note(fn_id, now_ms, FIRST, bucket_of(first_ns)))
+    if run.status is RunStatus.ASYNC:
+        _note(connection, Note(fn_id, now_ms, ASYNC))
+        return
+    whole_ns = first_ns if was_sync else (now_ms - began_ms) * 1_000_000
+    _note(connection, Note(fn_id, now_ms, run.status.value))
+    _note(connection, Note(fn_id, now_ms, WHOLE, bucket_of(whole_ns)))
+
+
+def _note(connection: sqlite3.Connection, note: Note) -> None:
+    if isinstance(connection, Connection):
+        connection.notes.append(note)
+
+
+def count_notes(connection: sqlite3.Connection) -> int:
+    """How much is noted so far."""
+    return len(connection.notes) if isinstance(connection, Connection) else 0
+
+
+def drop_notes(connection: sqlite3.Connection, kept: int = 0) -> None:
+    """Forget all notes but the first `kept`: what they tell of was taken back."""
+    if isinstance(connection, Connection):
+        del connection.notes[kept:]
+
+
+def store_notes(connection: sqlite3.Connection) -> None:
+    """Add up what was noted since the last commit, and store it."""
+    if not isinstance(connection, Connection) or not connection.notes:
+        return
+    notes: Sequence[Note] = connection.notes
+    counted = Counter(
+        (note.fn_id, note.now_ms // 60_000 * 60, note.what, note.bucket) for note in notes
+    )
+    rows = [
+        (width, minute - minute % width, fn_id, what, bucket, n)
+        for width in WIDTHS
+        for (fn_id, minute, what, bucket), n in counted.items()
+    ]
+    connection.executemany(QUERIES["add_counts"], rows)
+    latest = max(minute for _, minute, _, _ in counted)
+    if latest > connection.counted_until_s:
+        connection.counted_until_s = latest
+        old = [(width, latest - kept) for width, kept in WIDTHS.items()]
+        connection.executemany(QUERIES["purge_counts"], old)
+    connection.notes.clear()
