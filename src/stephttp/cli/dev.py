@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from stephttp.cli.child import Child, call_in
+from stephttp.cli.password import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
 from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain, say, when_deaf
 from stephttp.engine.app import Engine, create_app
+from stephttp.engine.dashboard import passwords
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
 
@@ -37,6 +41,7 @@ class DevOptions:
     command: Sequence[str]
     event_lookback: float = 0.0
     trusted_hosts: Sequence[str] = ()
+    dashboard_password_file: Path | None = None
 
 
 async def run_dev(options: DevOptions) -> int:
@@ -56,12 +61,22 @@ async def run_dev(options: DevOptions) -> int:
         return 1
     with listener:
         port: int = listener.getsockname()[1]
+        try:
+            password = dashboard_password(options.dashboard_password_file, os.environ)
+        except ConfigurationError as error:
+            complain(f"cannot start: {error}")
+            return 1
+        if not password and not is_loopback(listener):
+            made = secrets.token_urlsafe(12)
+            say(f"the dashboard's password, for this time: {made}")
+            password = passwords.as_hash(made)
         settings = Settings(
             db_path=options.db or ":memory:",
             host=options.host,
             port=port,
             event_lookback=options.event_lookback,
             trusted_hosts=tuple(options.trusted_hosts),
+            dashboard_password=password,
         )
         app = create_app(settings)
         engine: Engine = app.state.engine

@@ -31,13 +31,16 @@ from stephttp.engine.api import ERROR_HANDLERS, ROUTES, ingest
 from stephttp.engine.api.guard import Guard
 from stephttp.engine.caller import Caller
 from stephttp.engine.clock import Clock, SystemClock
+from stephttp.engine.dashboard import ROUTES as PAGES
+from stephttp.engine.dashboard import dashboard
 from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
 from stephttp.engine.feed import Feed
+from stephttp.engine.funnel import Funnel
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
-from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
+from stephttp.engine.models import Cancellation, Change, Event, Refused
 from stephttp.engine.output import Waiters
 from stephttp.engine.reading import Reader
 from stephttp.engine.realtime import Channels
@@ -69,6 +72,7 @@ class Engine:
         channels: who follows which run's stream.
         executor: what calls the endpoints.
         egress: which endpoints may be called.
+        caller: what calls them.
         metrics: what is counted and measured.
     """
 
@@ -89,11 +93,11 @@ class Engine:
         self.feed = Feed()
         self.channels = Channels()
         self.egress = Egress.of(settings)
-        self._caller = Caller(settings, self.clock, self.rng, transport)
+        self.caller = Caller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings)
         self.executor = Executor(
             self.store,
-            self._caller,
+            self.caller,
             self._gateway,
             self.waiters,
             self.channels,
@@ -109,6 +113,7 @@ class Engine:
         self._early = spans.Early()
         self._tasks: set[asyncio.Task[int]] = set()
         self._retention = Retention(self.store, self.clock, settings)
+        self._starts = Funnel(self.take)
 
     async def start(self) -> None:
         """Open the database and begin to work on what is due.
@@ -134,7 +139,7 @@ class Engine:
         await self._retention.stop()
         await self.executor.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._caller.close()
+        await self.caller.close()
         await self._gateway.close()
         await self.store.close()
 
@@ -153,14 +158,16 @@ class Engine:
         """Return once nothing is due and no endpoint is being called. For tests."""
         await self.executor.idle()
 
-    async def start_run(self, new: NewRun, run: Run, ops: list[Op]) -> None:
-        """Store a first checkpoint.
+    async def start_run(self, opening: batches.Opening) -> None:
+        """Store a first checkpoint, together with others that come at the same time.
 
         Raises:
             Refused: it is not acceptable.
         """
-        unit = partial(work.start, new=new, run=run, ops=ops, at=self.executor.moment())
-        await self.store.write(unit, self.executor.follow)
+        taken = await self._starts.put(opening)
+        if isinstance(taken, Refused):
+            raise taken
+        new = opening.new
         log_event(log, logging.INFO, "run.start", "run stored", run_id=new.run_id, fn=new.slug)
 
     async def report(
@@ -322,9 +329,10 @@ def create_app(
             await engine.stop()
 
     app = _Application(
-        routes=ROUTES,
+        routes=[*ROUTES, *PAGES],
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )
     app.state.engine = engine
+    app.state.dashboard = dashboard(engine)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from random import Random
 
 from stephttp._core.signatures import hash_key
@@ -98,6 +99,8 @@ class Settings:
         max_event: bytes of one event.
         max_events: events in one request.
         max_events_body: bytes of a request that brings events.
+        dashboard_password: what opens the dashboard, or its hash (`dashboard.passwords`). Empty:
+            nobody can log in.
     """
 
     db_path: str = ":memory:"
@@ -141,6 +144,7 @@ class Settings:
     max_event: int = 3 * 1024 * 1024
     max_events: int = 5_000
     max_events_body: int = 16 * 1024 * 1024
+    dashboard_password: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later.
@@ -177,3 +181,16 @@ class Settings:
     def kind(self) -> str:
         """`dev` or `cloud`, as told in `x-inngest-server-kind`."""
         return "cloud" if self.signing_keys else "dev"
+
+    @property
+    def dashboard_login(self) -> bool:
+        """Whether the dashboard is only for those who log in: in production, wherever other
+        machines reach it, and if there is a password."""
+        return bool(self.signing_keys or self.dashboard_password) or not _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

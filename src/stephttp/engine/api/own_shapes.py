@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from stephttp.engine.api.shapes import Base64, Failure, RunId, RunItem, Shape, Time, Uuid
+from stephttp.engine.api.shapes import (
+    Base64,
+    Failure,
+    RunId,
+    RunItem,
+    Shape,
+    SpanView,
+    Status,
+    Time,
+    Uuid,
+)
 
 
 class Duration(Shape):
@@ -80,7 +90,8 @@ class LastFailure(Shape):
 
 
 class Endpoint(Shape):
-    """An endpoint, as its latest run described it. The numbers count its stored runs."""
+    """An endpoint, as its latest run described it. `runs` and `failed_runs` count since the
+    beginning, also what is no longer stored."""
 
     function_id: Uuid
     app_id: Uuid
@@ -183,7 +194,8 @@ class Inviter(Shape):
 
 
 class RunDetail(RunItem):
-    """A run in full. `spans` are in the order of their begin, for a waterfall."""
+    """A run in full. `spans` are in the order of their begin, for a waterfall. `user_spans`: those
+    of OpenTelemetry that the code in it made."""
 
     app_id: Uuid
     function_id: Uuid
@@ -194,9 +206,28 @@ class RunDetail(RunItem):
     response: SourceResponse | None
     step_list: list[StepItem]
     spans: list[SpanItem]
+    user_spans: list[SpanView]
     events: list[RunEvent]
     invoked_by: Inviter | None
     reruns: list[RunId]
+
+
+class ProbeView(Shape):
+    """What a call of an application found.
+
+    `ok`: it is well in both directions, keys included. `answers`: something answers; more cannot be
+    told of what has no runs here, or another SDK. `wrong_key`: the application does not know the
+    key that the engine signs with. `no_way_back`: it cannot ask the engine for runs, or is refused.
+    `not_ours`: what answers there is no application of ours. `forbidden`: the engine may not call
+    it.
+    """
+
+    verdict: Literal[
+        "ok", "answers", "wrong_key", "no_way_back", "not_ours", "unreachable", "forbidden"
+    ]
+    status: int | None
+    took_ms: int
+    detail: str | None
 
 
 class NewRunId(Shape):
@@ -216,6 +247,36 @@ class Bulk(Shape):
 
     count: int
     more: bool
+
+
+class EventItem(Shape):
+    """An event. `id` is the sender's; `repeated`: another event had it before, so this one ended no
+    wait. `linked_runs` counts runs that sent it or waited for it."""
+
+    internal_id: str
+    name: str
+    id: str | None
+    repeated: bool
+    received_at: Time
+    event: Any
+    linked_runs: int
+
+
+class LinkedRun(Shape):
+    """A run of which a step has waited for the event (`received`), or has sent it."""
+
+    run_id: RunId
+    status: Status
+    function: str
+    step_id: str
+    step: str | None
+    received: bool
+
+
+class EventInFull(EventItem):
+    """An event, with the runs that had to do with it."""
+
+    runs: list[LinkedRun]
 
 
 class EventId(Shape):

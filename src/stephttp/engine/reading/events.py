@@ -147,7 +147,7 @@ WHERE seq IN (SELECT value FROM json_each(:seqs))
 _RUNS = """
 SELECT run_id, runs.status, runs.slug, links.step_id, coalesce(userland_id, steps.name), received
 FROM links JOIN runs USING (run_id) LEFT JOIN steps USING (run_id, step_id)
-WHERE event_id = ? ORDER BY runs.seq"""
+WHERE links.event_id = ? ORDER BY runs.seq"""
 
 
 def _candidates(

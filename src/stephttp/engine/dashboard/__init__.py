@@ -1,0 +1,27 @@
+"""The dashboard: pages for people, made on the server. See `docs/dashboard.md`.
+
+`ROUTES` answer requests of an application whose state holds a `Dashboard`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stephttp.engine.dashboard.access import Access
+from stephttp.engine.dashboard.assets import templates
+from stephttp.engine.dashboard.routes import ROUTES
+from stephttp.engine.dashboard.visits import Dashboard
+
+if TYPE_CHECKING:
+    from stephttp.engine.app import Engine
+
+__all__ = ["ROUTES", "Dashboard", "dashboard"]
+
+
+def dashboard(engine: Engine) -> Dashboard:
+    """The dashboard of an engine.
+
+    Raises:
+        ConfigurationError: its password cannot be used.
+    """
+    return Dashboard(Access(engine), templates())

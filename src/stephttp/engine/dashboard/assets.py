@@ -1,0 +1,77 @@
+"""Style sheets, scripts and fonts, from this package; and the templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from stephttp.engine.dashboard import values
+
+_HERE = Path(__file__).parent
+_STATIC = _HERE / "static"
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+_FOR_EVER = "public, max-age=31536000, immutable"
+_A_WHILE = "public, max-age=3600"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file that browsers get. `version` changes with its content."""
+
+    content: bytes
+    media_type: str
+    version: str
+
+
+def _load() -> dict[str, Asset]:
+    found = {}
+    for path in _STATIC.rglob("*"):
+        if media_type := _TYPES.get(path.suffix):
+            content = path.read_bytes()
+            name = path.relative_to(_STATIC).as_posix()
+            found[name] = Asset(content, media_type, sha256(content).hexdigest()[:12])
+    return found
+
+
+ASSETS = _load()
+
+
+def url(name: str) -> str:
+    """Where an asset is; the address changes when the asset does."""
+    return f"/static/{name}?v={ASSETS[name].version}"
+
+
+async def serve(request: Request) -> Response:
+    """An asset. Nothing else of the file system can be named."""
+    asset = ASSETS.get(request.path_params["name"])
+    if asset is None:
+        return PlainTextResponse("There is no such file.\n", 404)
+    same = request.query_params.get("v") == asset.version
+    headers = {"cache-control": _FOR_EVER if same else _A_WHILE}
+    return Response(asset.content, headers=headers, media_type=asset.media_type)
+
+
+def templates() -> jinja2.Environment:
+    """The templates: everything is escaped, and a name that is not there is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["asset"] = url
+    for name in ("duration", "number", "percent", "iso", "moment", "shown", "is_cut", "as_text",
+                 "error_of", "curl", "event_data", "step_input"):  # fmt: skip
+        environment.filters[name] = getattr(values, name)
+    return environment

@@ -1,0 +1,183 @@
+"""What can be seen: overview, runs, events, applications."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from stephttp.engine.api.messages import parse_run_id
+from stephttp.engine.dashboard import filters
+from stephttp.engine.dashboard.notices import notice_of
+from stephttp.engine.dashboard.timeline import timeline
+from stephttp.engine.dashboard.visits import Visit
+from stephttp.engine.models import Refused, TimerKind
+from stephttp.engine.reading import Overview, PageRequest, RunDetail, Span, State
+
+_SPANS = {"hour": Span.HOUR, "day": Span.DAY, "week": Span.WEEK}
+_MOST_ROWS = 300
+"""Rows of a waterfall that are shown at once."""
+_BY_TIME = frozenset({TimerKind.SLEEP, TimerKind.RETRY, TimerKind.RESUME})
+_EQUALS = re.compile(
+    r"""\basync\.data\.([A-Za-z_][\w.]*)\s*==\s*("[^"\\]*"|'[^'\\]*'|-?\d+(?:\.\d+)?|true|false)"""
+)
+
+
+async def overview(visit: Visit) -> Response:
+    """How all endpoints do."""
+    name = visit.request.query_params.get("span", "hour")
+    if name not in _SPANS:
+        raise Refused(f"span: {name[:64]!r} is none of {', '.join(_SPANS)}")
+    data = await visit.engine.reader.overview(_SPANS[name])
+    failed = await visit.engine.reader.runs(
+        filters.Wanted(states=frozenset({State.FAILED})).runs(visit.engine.clock.now_ms()),
+        PageRequest(limit=5),
+    )
+    return visit.page(
+        "overview.html", span=name, spans=filters.SPANS, data=data, points=_points(data),
+        failed=failed.items,
+    )  # fmt: skip
+
+
+def _points(data: Overview) -> dict[str, list[Any]]:
+    """Columns for the charts."""
+    points = data.points
+    return {
+        "at": [point.start_ms // 1000 for point in points],
+        "completed": [point.completed for point in points],
+        "failed": [point.failed for point in points],
+        "began": [point.began for point in points],
+        "first_p50": [point.first_p50_ms for point in points],
+        "first_p95": [point.first_p95_ms for point in points],
+        "whole_p50": [point.whole_p50_ms for point in points],
+        "whole_p95": [point.whole_p95_ms for point in points],
+    }
+
+
+async def runs(visit: Visit) -> Response:
+    """The list of runs."""
+    fields = filters.fields_of(visit.request.query_params)
+    wanted = filters.read(fields)
+    reader, now_ms = visit.engine.reader, visit.engine.clock.now_ms()
+    page = await reader.runs(wanted.runs(now_ms), filters.part(fields))
+    endpoints = await reader.endpoints()
+    if not page.items and not wanted.is_set and not endpoints:
+        return visit.page("nothing.html", engine_url=engine_url(visit))
+    return visit.page(
+        "runs.html",
+        wanted=wanted,
+        page=page,
+        slugs=sorted({one.slug for one in endpoints}),
+        states=list(State),
+        spans=filters.SPANS,
+        notice=notice_of(visit.request.query_params),
+    )
+
+
+async def run(visit: Visit) -> Response:
+    """One run."""
+    detail = await visit.engine.reader.run(_run_id(visit))
+    shows_all = visit.request.query_params.get("rows") == "all"
+    picture = timeline(detail.spans, detail.steps, visit.engine.clock.now_ms())
+    rows = picture.rows if shows_all else picture.rows[:_MOST_ROWS]
+    return visit.page(
+        "run.html",
+        run=detail,
+        row=detail.row,
+        picture=picture,
+        rows=rows,
+        hidden=len(picture.rows) - len(rows),
+        can_resume=any(wait.kind in _BY_TIME for wait in detail.waiting_for),
+        guesses={wait.step_id: guess(wait.condition) for wait in detail.waiting_for},
+        notice=notice_of(visit.request.query_params),
+    )
+
+
+async def raw(visit: Visit) -> Response:
+    """A value of a run, as it is, to keep."""
+    detail = await visit.engine.reader.run(_run_id(visit))
+    part = visit.request.path_params["part"]
+    value = _part(detail, part, visit.request.query_params.get("step"))
+    if value is None:
+        raise Refused(f"part: the run has no {part[:64]!r}", 404)
+    name = f"{detail.row.run_id}-{part}.txt"
+    return Response(
+        value,
+        media_type="application/octet-stream",
+        headers={"content-disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def _part(detail: RunDetail, part: str, step_id: str | None) -> bytes | None:
+    if step_id is None:
+        answer = detail.result.body if detail.result else None
+        return {"request": detail.request.body, "response": answer}.get(part)
+    for step in detail.steps:
+        if step.step_id == step_id:
+            values = {"output": step.output, "input": step.opts, "error": step.error}
+            return values.get(part)
+    return None
+
+
+def guess(condition: str | None) -> str:
+    """Data of an event that would fulfil a condition, as far as that can be told from it."""
+    data: dict[str, Any] = {}
+    for path, literal in _EQUALS.findall(condition or ""):
+        quoted = literal[0] in "'\""
+        value = literal[1:-1] if quoted else msgspec.json.decode(literal)
+        *parents, last = path.split(".")
+        place = data
+        for name in parents:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                return "{}"
+        place[last] = value
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+
+
+async def events(visit: Visit) -> Response:
+    """The list of events."""
+    fields = filters.fields_of(visit.request.query_params)
+    wanted = filters.read(fields)
+    reader, now_ms = visit.engine.reader, visit.engine.clock.now_ms()
+    page = await reader.events(wanted.events(now_ms), filters.part(fields))
+    return visit.page(
+        "events.html", wanted=wanted, page=page, spans=filters.SPANS, engine_url=engine_url(visit)
+    )
+
+
+async def event(visit: Visit) -> Response:
+    """One event."""
+    detail = await visit.engine.reader.event(visit.request.path_params["event"])
+    return visit.page(
+        "event.html", event=detail.row, runs=detail.runs,
+        notice=notice_of(visit.request.query_params),
+    )  # fmt: skip
+
+
+async def new_event(visit: Visit) -> Response:
+    """The editor for an event."""
+    name = visit.request.query_params.get("name", "")
+    return visit.page("send.html", name=name, data="{\n  \n}", id="", error=None)
+
+
+async def apps(visit: Visit) -> Response:
+    """What has connected."""
+    endpoints = await visit.engine.reader.endpoints()
+    if not endpoints:
+        return visit.page("nothing.html", engine_url=engine_url(visit))
+    origins: dict[str, list[Any]] = {}
+    for one in endpoints:
+        origins.setdefault(one.origin, []).append(one)
+    return visit.page("apps.html", origins=origins, engine_url=engine_url(visit))
+
+
+def engine_url(visit: Visit) -> str:
+    """Where applications find this engine, as the browser found it."""
+    return f"{visit.request.url.scheme}://{visit.request.headers.get('host', '')}"
+
+
+def _run_id(visit: Visit) -> str:
+    return parse_run_id(visit.request.path_params["run"])

@@ -1,0 +1,251 @@
+"""A run's waterfall as rows of bars, with long idle stretches folded. Pure.
+
+Time runs from left to right, but not evenly: a run computes for milliseconds and sleeps for days.
+Where nothing happens for much longer than all that does happen, the stretch is *folded*: it gets a
+narrow strip of fixed width, whatever its length. Everything else shares the rest in proportion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from stephttp.engine.reading import SpanKind, StepDetail, WaterfallSpan
+
+_BUSY = frozenset({SpanKind.REQUEST, SpanKind.STEP, SpanKind.CALL, SpanKind.ATTEMPT})
+"""Spans in which something happens; in others the run just waits."""
+
+_FOLD_WIDTH = 9.0
+"""Percent of the picture that one fold takes, if there are few."""
+
+_ALL_FOLDS = 45.0
+"""Percent that all folds take together at most."""
+
+_NARROWEST = 0.6
+"""Percent; a shorter bar would not be seen."""
+
+_TICKED = 30.0
+"""Percent from which on a stretch has marks for its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One span in the picture.
+
+    Attributes:
+        x, width: percent of the picture.
+        going_on: it has not ended.
+    """
+
+    kind: SpanKind
+    x: float
+    width: float
+    span: WaterfallSpan
+    going_on: bool
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the picture: the request, the calls of the endpoint, or a step.
+
+    Attributes:
+        key: names the row within its run.
+        duration_ms: from its first begin to its last end; `None` while it goes on.
+        since_ms: its first begin.
+    """
+
+    key: str
+    title: str
+    bars: tuple[Bar, ...]
+    since_ms: float
+    duration_ms: float | None
+    step: StepDetail | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it came to a bad end."""
+        return self.step.state == "failed" if self.step else self.bars[-1].failed
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A stretch of `ms` in which nothing happened."""
+
+    x: float
+    width: float
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on the axis, `ms` after the run's begin."""
+
+    x: float
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The picture. `total_ms` is all of it, `idle_ms` what is folded away."""
+
+    rows: tuple[Row, ...]
+    folds: tuple[Fold, ...]
+    ticks: tuple[Tick, ...]
+    total_ms: float
+    idle_ms: float = field(default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    start: float
+    end: float
+    folded: bool
+    x: float = 0.0
+    width: float = 0.0
+
+
+def timeline(
+    spans: Sequence[WaterfallSpan], steps: Sequence[StepDetail], now_ms: float
+) -> Timeline:
+    """The picture of a run.
+
+    Args:
+        spans: see `RunDetail`.
+        steps: all of the run's steps. One that has no span yet gets no row.
+        now_ms: where spans end that go on.
+    """
+    if not spans:
+        return Timeline((), (), (), 0.0)
+    begin = min(span.start_ms for span in spans)
+    end = max(begin, *(_end(span, now_ms) for span in spans))
+    scale = _Scale(_stretches(spans, begin, end, now_ms))
+    by_step = {step.step_id: step for step in steps}
+    groups: dict[str, list[WaterfallSpan]] = {}
+    for span in spans:
+        groups.setdefault(_row_key(span, by_step), []).append(span)
+    rows = [_row(key, group, by_step.get(key), scale, now_ms) for key, group in groups.items()]
+    folds = tuple(
+        Fold(one.x, one.width, one.end - one.start) for one in scale.stretches if one.folded
+    )
+    idle_ms = sum(fold.ms for fold in folds)
+    return Timeline(tuple(rows), folds, tuple(_ticks(scale, begin)), end - begin, idle_ms)
+
+
+def _row_key(span: WaterfallSpan, by_step: dict[str, StepDetail]) -> str:
+    if span.kind is SpanKind.REQUEST:
+        return "request"
+    return span.step_id if span.step_id in by_step else "calls"
+
+
+def _row(
+    key: str,
+    spans: Sequence[WaterfallSpan],
+    step: StepDetail | None,
+    scale: _Scale,
+    now_ms: float,
+) -> Row:
+    bars = []
+    for span in spans:
+        x = scale.at(span.start_ms)
+        width = max(_NARROWEST, scale.at(_end(span, now_ms)) - x)
+        # What begins at the very end would lie outside.
+        x = max(0.0, min(x, 100.0 - width))
+        bars.append(Bar(span.kind, x, width, span, span.end_ms is None, span.failed))
+    since = min(span.start_ms for span in spans)
+    ends = [span.end_ms for span in spans]
+    known = [end for end in ends if end is not None]
+    duration = max(known) - since if len(known) == len(ends) else None
+    title = "Re-entries" if key == "calls" else spans[-1].title
+    return Row(key, title, tuple(bars), since, duration, step)
+
+
+def _end(span: WaterfallSpan, now_ms: float) -> float:
+    return max(span.start_ms, now_ms if span.end_ms is None else span.end_ms)
+
+
+def _stretches(
+    spans: Iterable[WaterfallSpan], begin: float, end: float, now_ms: float
+) -> list[_Stretch]:
+    """The run's time, cut into stretches with and without anything happening."""
+    pieces = [(begin, begin), (end, end)]
+    for span in spans:
+        start, stop = span.start_ms, _end(span, now_ms)
+        pieces += [(start, stop)] if span.kind in _BUSY else [(start, start), (stop, stop)]
+    merged: list[list[float]] = []
+    for start, stop in sorted(pieces):
+        if merged and start <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], stop)
+        else:
+            merged.append([start, stop])
+    busy = sum(stop - start for start, stop in merged)
+    gaps = [(left[1], right[0]) for left, right in pairwise(merged)]
+    # Short gaps first: each that stays makes room for slightly longer ones.
+    shown, folded = busy, set()
+    for start, stop in sorted(gaps, key=lambda gap: gap[1] - gap[0]):
+        if stop - start <= max(0.75 * shown, 1.0):
+            shown += stop - start
+        else:
+            folded.add((start, stop))
+    if not shown:
+        return [_Stretch(begin, end, folded=False)]
+    stretches, last = [], begin
+    for start, stop in sorted(folded):
+        stretches += [_Stretch(last, start, folded=False), _Stretch(start, stop, folded=True)]
+        last = stop
+    return [*stretches, _Stretch(last, end, folded=False)]
+
+
+class _Scale:
+    """Where a time lies in the picture."""
+
+    def __init__(self, stretches: Sequence[_Stretch]) -> None:
+        folds = sum(one.folded for one in stretches)
+        fold = min(_FOLD_WIDTH, _ALL_FOLDS / folds) if folds else 0.0
+        rest = 100.0 - folds * fold
+        shown = sum(one.end - one.start for one in stretches if not one.folded)
+        self.stretches: list[_Stretch] = []
+        x = 0.0
+        for one in stretches:
+            share = (one.end - one.start) / shown if shown else 1.0
+            width = fold if one.folded else rest * share
+            self.stretches.append(_Stretch(one.start, one.end, one.folded, x, width))
+            x += width
+
+    def at(self, ms: float) -> float:
+        """Percent of the picture."""
+        for one in self.stretches:
+            if ms <= one.end:
+                length = one.end - one.start
+                part = (ms - one.start) / length if length else 0.0
+                return one.x + one.width * max(0.0, part)
+        return 100.0
+
+
+def _ticks(scale: _Scale, begin: float) -> list[Tick]:
+    ticks = []
+    for one in scale.stretches:
+        if one.folded or one.width < _TICKED:
+            continue
+        step = _round_step((one.end - one.start) / (one.width / 16.0))
+        offset = one.start - begin
+        at = offset if offset == 0 else (offset // step + 1) * step
+        while begin + at < one.end and step > 0:
+            x = scale.at(begin + at)
+            if x < one.x + one.width - 6:
+                ticks.append(Tick(x, at))
+            at += step
+    return ticks
+
+
+def _round_step(raw: float) -> float:
+    """The next of 1, 2, 5, 10, 20, ... (milliseconds)."""
+    if raw <= 0:
+        return 0.0
+    power = 1.0
+    while power > raw:
+        power /= 10
+    while power * 10 <= raw:
+        power *= 10
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw)

@@ -1,0 +1,162 @@
+"""How values are written on pages. Pure; registered as filters of the templates."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import msgspec
+from markupsafe import Markup, escape
+
+from stephttp.engine.clock import rfc3339
+from stephttp.engine.reading import SourceRequest
+
+LONGEST_SHOWN = 20_000
+"""Letters of a value that a page shows; the rest can be downloaded."""
+
+NOTHING = "\u2013"
+"""What is shown in place of a value that is not there."""
+
+_TOKEN = re.compile(
+    r'(?P<key>"(?:[^"\\]|\\.)*"(?=\s*:))|(?P<text>"(?:[^"\\]|\\.)*")'
+    r"|(?P<number>-?\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b)|(?P<word>\b(?:true|false|null)\b)"
+)
+
+
+def duration(ms: float | None) -> str:
+    """A length of time, in at most two units."""
+    if ms is None:
+        return NOTHING
+    if ms < 0.05:
+        return "0 ms"
+    if ms < 9.95:
+        return f"{ms:.1f} ms"
+    if ms < 999.5:
+        return f"{ms:.0f} ms"
+    seconds = ms / 1000
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def number(value: float | None) -> str:
+    """A count or a rate."""
+    if value is None:
+        return NOTHING
+    if value == int(value):
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"
+
+
+def percent(part: float | None) -> str:
+    """A part of one."""
+    if part is None:
+        return NOTHING
+    shown = part * 100
+    return f"{shown:.0f} %" if shown == int(shown) or shown >= 10 else f"{shown:.1f} %"
+
+
+def iso(ms: float | None) -> str:
+    """A time for machines."""
+    return rfc3339(None if ms is None else round(ms)) or ""
+
+
+def moment(ms: float | None) -> str:
+    """A time as the server writes it; where scripts run they show it in the viewer's zone."""
+    text = iso(ms)
+    return f"{text[:10]} {text[11:19]} UTC" if text else ""
+
+
+def as_text(raw: bytes | str | None) -> str:
+    """Text as it is, JSON indented, and what is no text at all as well as it can be shown."""
+    if raw is None:
+        return ""
+    data = raw.encode() if isinstance(raw, str) else raw
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+        data = msgspec.json.format(data, indent=2)
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    return data.decode("utf-8", "replace")
+
+
+def shown(raw: bytes | str | None) -> Markup:
+    """The same, as much of it as a page can bear, in colours."""
+    return highlighted(as_text(raw)[:LONGEST_SHOWN])
+
+
+def is_cut(raw: bytes | str | None) -> bool:
+    """Whether `shown` leaves something out."""
+    return raw is not None and len(as_text(raw)) > LONGEST_SHOWN
+
+
+def highlighted(text: str) -> Markup:
+    """JSON with its parts marked; everything is escaped."""
+    if text[:1] not in ("{", "["):
+        return escape(text)
+    parts, last = [], 0
+    for match in _TOKEN.finditer(text):
+        parts.append(escape(text[last : match.start()]))
+        mark = Markup('<span class="j-{}">{}</span>')
+        parts.append(mark.format(match.lastgroup, match.group()))
+        last = match.end()
+    return Markup("").join([*parts, escape(text[last:])])
+
+
+def error_of(raw: bytes | None) -> dict[str, Any]:
+    """Name, message and stack of a stored error."""
+    try:
+        value = msgspec.json.decode(raw or b"null")
+    except msgspec.MsgspecError:
+        value = None
+    if not isinstance(value, dict):
+        text = as_text(raw)
+        return {"name": "Error", "message": text, "stack": None} if text else {}
+    return {
+        "name": str(value.get("name") or "Error"),
+        "message": str(value.get("message") or ""),
+        "stack": value.get("stack") and str(value["stack"]),
+    }
+
+
+def curl(request: SourceRequest) -> str:
+    """The request as a command line. Secrets are not in it; neither is a body that is no text."""
+    query = f"?{request.query}" if request.query else ""
+    url = request.origin.rstrip("/") + request.path + query
+    lines = [f"curl -X {shlex.quote(request.method)} {shlex.quote(url)}"]
+    headers = [(one.name, one.value) for one in request.headers or () if not one.masked]
+    if request.content_type and not any(name.lower() == "content-type" for name, _ in headers):
+        headers.insert(0, ("content-type", request.content_type))
+    lines += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers]
+    if request.body:
+        try:
+            lines.append(f"--data-binary {shlex.quote(request.body.decode())}")
+        except UnicodeDecodeError:
+            lines.append("--data-binary @body  # bytes that are no text: download them")
+    return " \\\n  ".join(lines)
+
+
+def event_data(raw: bytes) -> str:
+    """An event's data, in one line."""
+    try:
+        event = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        return msgspec.json.format(event.get("data", msgspec.Raw(b"null")), indent=-1).decode()
+    except msgspec.MsgspecError:
+        return as_text(raw)
+
+
+def step_input(raw: bytes | None) -> bytes:
+    """The input of a step among what was asked for; empty if its SDK did not tell it."""
+    try:
+        opts = msgspec.json.decode(raw or b"null", type=dict[str, msgspec.Raw] | None) or {}
+        return bytes(opts.get("input", b""))
+    except msgspec.MsgspecError:
+        return b""

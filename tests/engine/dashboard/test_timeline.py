@@ -1,0 +1,106 @@
+"""The picture of a run: scale, folds, rows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stephttp.engine.dashboard.timeline import timeline
+from stephttp.engine.reading import SpanKind, StepDetail, WaterfallSpan
+
+HOUR = 3_600_000
+
+
+def span(
+    kind: SpanKind, start: float, end: float | None, step: str | None = None, **more: Any
+) -> WaterfallSpan:
+    return WaterfallSpan(kind, step, step or "POST /orders", start, end, **more)
+
+
+def step(step_id: str, state: str = "completed") -> StepDetail:
+    return StepDetail(
+        step_id, 1, step_id, 0, None, "StepRun", state, 1, 0, 1, None, None, None, None, None
+    )
+
+
+def test_a_run_that_never_waits_is_drawn_to_scale() -> None:
+    spans = [span(SpanKind.REQUEST, 1000, 1100), span(SpanKind.STEP, 1025, 1075, "a")]
+    picture = timeline(spans, [step("a")], 5000)
+    request, row = picture.rows
+    assert (request.key, request.title, request.duration_ms) == ("request", "POST /orders", 100)
+    assert (request.bars[0].x, request.bars[0].width) == (0, 100)
+    assert (row.key, row.bars[0].x, row.bars[0].width) == ("a", 25, 50)
+    assert picture.folds == ()
+    assert (picture.total_ms, picture.idle_ms) == (100, 0)
+    assert [tick.ms for tick in picture.ticks] == [0, 20, 40, 60, 80]
+
+
+def test_a_long_sleep_is_folded_and_the_work_around_it_keeps_its_proportions() -> None:
+    spans = [
+        span(SpanKind.REQUEST, 0, 100),
+        span(SpanKind.SLEEP, 90, 90 + HOUR, "nap"),
+        span(SpanKind.CALL, 90 + HOUR, 190 + HOUR),
+    ]
+    picture = timeline(spans, [step("nap")], 9 * HOUR)
+    (fold,) = picture.folds
+    assert fold.ms == HOUR - 10
+    assert fold.width == 9
+    request, nap, calls = picture.rows
+    assert request.bars[0].width == pytest.approx(calls.bars[0].width)
+    assert calls.title == "Re-entries"
+    assert nap.bars[0].x < fold.x < nap.bars[0].x + nap.bars[0].width
+    assert picture.idle_ms == HOUR - 10
+
+
+def test_attempts_and_back_off_of_a_step_share_its_row() -> None:
+    spans = [
+        span(SpanKind.REQUEST, 0, 50),
+        span(SpanKind.ATTEMPT, 10, 40, "a", failed=True, error=b"{}"),
+        span(SpanKind.BACKOFF, 50, None, "a", until_ms=9000),
+    ]
+    picture = timeline(spans, [step("a", "waiting")], 60)
+    row = picture.rows[1]
+    assert [bar.kind for bar in row.bars] == ["attempt", "backoff"]
+    assert [bar.going_on for bar in row.bars] == [False, True]
+    assert row.duration_ms is None
+    assert not row.failed, "it is not over"
+
+
+def test_a_run_without_any_length() -> None:
+    picture = timeline([span(SpanKind.REQUEST, 7, 7)], [], 7)
+    assert picture.rows[0].bars[0].width > 0
+    assert timeline([], [], 7).rows == ()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(SpanKind)),
+            st.integers(0, 10**9),
+            st.none() | st.integers(0, 10**9),
+            st.sampled_from([None, "a", "b", "c"]),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_every_bar_lies_in_the_picture_and_time_never_runs_back(drawn: list[Any]) -> None:
+    spans = [
+        span(kind, start, None if length is None else start + length, step_id)
+        for kind, start, length, step_id in drawn
+    ]
+    picture = timeline(spans, [step(name) for name in "abc"], 2 * 10**9)
+    assert sum(len(row.bars) for row in picture.rows) == len(spans)
+    bars = [bar for row in picture.rows for bar in row.bars]
+    for bar in bars:
+        assert 0 <= bar.x <= 100
+        assert bar.width > 0
+        assert bar.x + bar.width <= 100 + 1e-6
+    ordered = sorted(bars, key=lambda bar: bar.span.start_ms)
+    assert all(b.x >= a.x - 0.6 for a, b in pairwise(ordered))
+    assert sum(fold.width for fold in picture.folds) <= 45 + 1e-6
+    assert picture.idle_ms <= picture.total_ms
