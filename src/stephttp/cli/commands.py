@@ -1,4 +1,8 @@
-"""The command line itself: names, options, help. What the commands do is elsewhere."""
+"""The command line itself: names, options, help. What the commands do is elsewhere.
+
+Commands that work with a database import their parts themselves: the others should not take as
+long to start as an engine does.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,16 @@ from typing import Annotated
 import typer
 
 from stephttp._version import __version__
-from stephttp.cli.dev import DevOptions, run_dev
+from stephttp.cli.doctor import doctor
+from stephttp.cli.events import events
 from stephttp.cli.logs import LogFormat
-from stephttp.cli.maintenance import run_backup, run_check
-from stephttp.cli.password import print_hash
-from stephttp.cli.start import StartOptions, run_start
+from stephttp.cli.options import AsJson
+from stephttp.cli.runs import runs
 
-app = typer.Typer(name="stephttp", no_args_is_help=True, add_completion=False)
+app = typer.Typer(name="stephttp", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(runs, name="runs")
+app.add_typer(events, name="events")
+app.command()(doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -97,6 +104,8 @@ def dev(
     Ctrl-C (or SIGTERM) stops both, exit code 0; a second Ctrl-C does not wait. When COMMAND ends by
     itself, the engine stops, too, and the exit code is the command's.
     """
+    from stephttp.cli.dev import DevOptions, run_dev
+
     options = DevOptions(
         host,
         port,
@@ -257,6 +266,8 @@ def start(
 
     SIGTERM (or Ctrl-C) stops it in order: no new calls, those under way may end; exit code 0.
     """
+    from stephttp.cli.start import StartOptions, run_start
+
     options = StartOptions(
         host=host,
         port=port,
@@ -289,13 +300,18 @@ def start(
 
 @app.command("check-db")
 def check_db(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The database.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="The database.")
+    ],
+    as_json: AsJson = False,
 ) -> None:
     """Check a database, even while an engine works with it.
 
     Exit code 0 if it is whole, 1 if it is not, 2 if it cannot be read.
     """
-    raise typer.Exit(run_check(str(file)))
+    from stephttp.cli.maintenance import run_check
+
+    raise typer.Exit(run_check(str(file), as_json=as_json))
 
 
 @app.command("dashboard-password")
@@ -304,17 +320,24 @@ def dashboard_password() -> None:
 
     Exit code 2 if the password is too short.
     """
+    from stephttp.cli.password import print_hash
+
     raise typer.Exit(print_hash())
 
 
 @app.command()
 def backup(
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="The copy to make or replace.")],
+    file: Annotated[
+        Path, typer.Argument(dir_okay=False, metavar="FILE", help="The copy to make or replace.")
+    ],
     db: Annotated[Path, _Db],
+    as_json: AsJson = False,
 ) -> None:
     """Copy a database to FILE, even while an engine works with it.
 
     FILE is replaced at the very end, by a copy that was checked. Keep it as secret as the
-    database.
+    database. Exit code 0 if there is a whole copy now, 2 if not.
     """
-    raise typer.Exit(run_backup(str(db), str(file)))
+    from stephttp.cli.maintenance import run_backup
+
+    raise typer.Exit(run_backup(str(db), str(file), as_json=as_json))

@@ -50,13 +50,9 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        limits = httpx2.Limits(
-            max_connections=None,
-            max_keepalive_connections=settings.concurrency,
-            keepalive_expiry=_KEEP_ALIVE,
-        )
         self._client = httpx2.AsyncClient(
-            transport=transport or GuardedTransport(Egress.of(settings), limits),
+            transport=transport
+            or GuardedTransport(Egress.of(settings), settings.concurrency, _KEEP_ALIVE),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),
@@ -66,11 +62,16 @@ class Caller:
         """Close the connections."""
         await self._client.aclose()
 
-    async def call(self, call: Call) -> Answer | Failure:
-        """Call the endpoint; `Failure` if there is no answer that could be read."""
+    async def call(self, call: Call, *, bare: bool = False) -> Answer | Failure:
+        """Call the endpoint; `Failure` if there is no answer that could be read.
+
+        Args:
+            bare: without the headers that make it a re-entry.
+        """
         try:
+            headers = {"user-agent": "Inngest"} if bare else self._headers(call)
             request = self._client.build_request(
-                call.method, _url(call), headers=self._headers(call), content=call.body or None
+                call.method, _url(call), headers=headers, content=call.body or None
             )
             async with asyncio.timeout(self._settings.call_timeout):
                 return await self._send(request)

@@ -40,7 +40,8 @@
 -- is `repeated` and ends no wait.
 --
 -- An ENDPOINT is the last that was seen of a function: what is needed to begin a run of it
--- when another run invokes it. A CANCELLATION ends the runs of a function that began in a span
+-- when another run invokes it. Retention forgets one that has no id of its own (`fn`) with its last
+-- run. A CANCELLATION ends the runs of a function that began in a span
 -- of time; it is done at once, and kept for the runs that begin before the span is over.
 --
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
