@@ -6,7 +6,6 @@ long to start as an engine does.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -105,6 +104,7 @@ def dev(
     itself, the engine stops, too, and the exit code is the command's.
     """
     from stephttp.cli.dev import DevOptions, run_dev
+    from stephttp.cli.serving import run
 
     options = DevOptions(
         host,
@@ -115,7 +115,7 @@ def dev(
         trust_host or [],
         dashboard_password_file,
     )
-    raise typer.Exit(asyncio.run(run_dev(options)))
+    raise typer.Exit(run(run_dev(options), beside_app=bool(command)))
 
 
 _Db = typer.Option(envvar="STEPHTTP_DB", dir_okay=False, help="SQLite file that keeps the runs.")
@@ -266,6 +266,7 @@ def start(
 
     SIGTERM (or Ctrl-C) stops it in order: no new calls, those under way may end; exit code 0.
     """
+    from stephttp.cli.serving import run
     from stephttp.cli.start import StartOptions, run_start
 
     options = StartOptions(
@@ -295,7 +296,7 @@ def start(
         log_format=log_format,
         dashboard_password_file=dashboard_password_file,
     )
-    raise typer.Exit(asyncio.run(run_start(options, os.environ)))
+    raise typer.Exit(run(run_start(options, os.environ)))
 
 
 @app.command("check-db")
