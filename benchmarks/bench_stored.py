@@ -17,7 +17,7 @@ def measure(folder: Path) -> list[Row]:
     began = time.monotonic()
     million.fill(str(full), RUNS)
     say(f"filled {full.name} in {time.monotonic() - began:.0f} s")
-    before = {empty: 0, full: harness.count(full, harness.ALL)}
+    before = {empty: 0, full: harness.count(full, harness.FINISHED)}
     sent = {empty: 0, full: 0}
     rates: dict[str, list[float]] = {"empty": [], "full": []}
     with harness.engine(empty) as first, harness.engine(full) as second:
