@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.inputs import with_input
 from stephttp._core.messages import Request
 from stephttp._core.middleware import RunContext
 from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
@@ -316,6 +317,13 @@ class StepCall:
         self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
         self.suspended = step.verdict is SUSPEND
+
+    def body(self, given: Callable[..., Any]) -> Callable[..., Any] | None:
+        """What to run in place of `given`, without arguments; `None`: that, with its own."""
+        memo = self._step.memo
+        if memo is None or not self.executes:
+            return None
+        return with_input(given, memo.raw, self._step.step_id)
 
     def complete(self, value: Any, sent: bytes | None = None) -> None:
         """The body returned `value`.

@@ -476,7 +476,10 @@ async def _run(
         return await _call(handler, *args, **kwargs)
     if scope.claim is not None:
         await _claimed(scope)
-    return await _finish(scope.meet(step_id, handler, settings), handler, args, kwargs)
+    call = scope.meet(step_id, handler, settings)
+    if (edited := call.body(handler)) is not None:
+        return await _finish(call, edited)
+    return await _finish(call, handler, args, kwargs)
 
 
 async def _finish(

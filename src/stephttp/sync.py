@@ -290,7 +290,8 @@ def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
     if scope is None:
         return body()
     _claimed(scope, step_id)
-    return _finish(scope.meet(step_id, body.func, settings), body)
+    call = scope.meet(step_id, body.func, settings)
+    return _finish(call, call.body(body.func) or body)
 
 
 def _finish(call: StepCall, body: Callable[..., Any], events: list[Event] | None = None) -> Any:

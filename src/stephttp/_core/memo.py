@@ -15,6 +15,8 @@ class MemoKind(Enum):
     ERROR = "error"
     PENDING = "pending"
     """Known to the server and not resolved yet; only our engine says so, and only when asked."""
+    INPUT = "input"
+    """Not run yet, and to be run with this input."""
 
 
 class Memo(msgspec.Struct, frozen=True):
@@ -44,7 +46,8 @@ def decode_memos(body: bytes) -> dict[str, Raw]:
 
 
 def read_memo(entry: Raw) -> Memo:
-    """Interpret one entry: exactly `data` is a value, `error` a failure, anything else itself."""
+    """Interpret one entry: exactly `data` is a value, `error` a failure, `input` an input that
+    the step shall have; anything else is the value itself."""
     try:
         fields = _fields.decode(entry)
     except msgspec.ValidationError:
@@ -58,6 +61,8 @@ def read_memo(entry: Raw) -> Memo:
         except msgspec.ValidationError:  # an error that is a bare text
             text = bytes(fields["error"]).decode()
             return Memo(MemoKind.ERROR, error=ErrorInfo(name="Error", message=text))
+    if keys == {"input"}:
+        return Memo(MemoKind.INPUT, fields["input"])
     if keys == {"pending"}:
         return _PENDING
     return Memo(MemoKind.VALUE, entry)
