@@ -10,14 +10,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?=
 PYTEST_ARGS ?=
+BENCH ?=
 
-.PHONY: help demo test check static bench format clean
+.PHONY: help demo test check static docs bench format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
 	@echo 'make test     the tests, with a coverage report (PYTEST_ARGS="-k name" narrows them)'
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
-	@echo 'make bench    the benchmarks, one after the other'
+	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
+	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
 	@echo 'make format   ruff formats the code and sorts imports'
 
 demo: $(READY)
@@ -44,17 +46,21 @@ static: $(READY)
 	elif [ -n "$$CI" ]; then cat $(VENV)/pyright.log; echo 'pyright does not run here'; exit 1; \
 	else echo 'SKIPPED: pyright does not run here:'; tail -n 3 $(VENV)/pyright.log; fi
 
+# What griffe says of docstrings is not yet counted by --strict.
+docs: $(READY)
+	@set -o pipefail; $(BIN)/zensical build --strict --clean --config-file mkdocs.yml 2>&1 | \
+		tee $(VENV)/docs.log
+	@! grep -q '^griffe: ' $(VENV)/docs.log
+
 bench: $(READY)
-	@for file in benchmarks/bench_*.py; do \
-		echo "==> $$file"; $(BIN)/python "$$file" || exit 1; \
-	done
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site .cache .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml src/stephttp/_version.py
 	@set -e; \

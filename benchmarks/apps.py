@@ -29,3 +29,10 @@ async def bare_order(item: str) -> dict[str, str | int]:
 async def durable_order(item: str) -> dict[str, str | int]:
     cents = await step.run("price", price, item)
     return await step.run("reserve", reserve, item, cents)
+
+
+@bare.get("/items/{item}")
+@durable.get("/items/{item}")
+async def plain_item(item: str) -> dict[str, str | int]:
+    """An endpoint without steps."""
+    return {"item": item, "cents": len(item)}

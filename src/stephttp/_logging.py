@@ -28,13 +28,25 @@ class ReplayLogger(Adapter):
         super().__init__(logger, None)
 
     def isEnabledFor(self, level: int) -> bool:
-        """Whether a message of this level would be logged here and now."""
+        """Whether a message would be logged here and now.
+
+        Args:
+            level: its level.
+        """
         return not _replaying() and super().isEnabledFor(level)
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add the run's id to what the caller gives as `extra`."""
+        """Add the run's id to what the caller gives as `extra`.
+
+        Args:
+            msg: the message.
+            kwargs: what it is logged with.
+
+        Returns:
+            Both, for `logging`.
+        """
         scope = current_run.get()
         if scope is not None:
             kwargs["extra"] = {"run_id": scope.run.run_id, **(kwargs.get("extra") or {})}
@@ -50,7 +62,11 @@ class ReplayFilter(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be logged."""
+        """Whether a record is to be logged.
+
+        Args:
+            record: what was logged.
+        """
         return not _replaying()
 
 

@@ -115,6 +115,9 @@ def setup(
         middleware: classes of `Middleware`, or functions that make one from a `RunContext`; the
             first is the outermost.
 
+    Returns:
+        What the application's middleware and endpoints share.
+
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
     """
@@ -200,13 +203,27 @@ class Provider:
         _providers.add(self)
 
     def asgi(self, app: ASGIApp) -> ASGIMiddleware:
-        """Wrap an ASGI application (FastAPI, Starlette, Litestar, Quart, Django)."""
+        """Wrap an ASGI application (FastAPI, Starlette, Litestar, Quart, Django, Falcon, any).
+
+        Args:
+            app: the application.
+
+        Returns:
+            What the server is to serve instead.
+        """
         from stephttp.asgi import ASGIMiddleware
 
         return ASGIMiddleware(app, provider=self)
 
     def wsgi(self, app: WSGIApp) -> WSGIMiddleware:
-        """Wrap a WSGI application (Flask, Django, Falcon)."""
+        """Wrap a WSGI application (Flask, Django, Falcon, any).
+
+        Args:
+            app: the application.
+
+        Returns:
+            What the server is to serve instead.
+        """
         from stephttp.wsgi import WSGIMiddleware
 
         return WSGIMiddleware(app, provider=self)
@@ -231,6 +248,9 @@ class Provider:
             omit_request_body: keep the request's body out of the record.
             omit_response_body: keep the response's body out of the record.
             async_response: what the caller gets when the request goes async.
+
+        Returns:
+            The decorator.
 
         Raises:
             ValueError: a value is out of range.
@@ -291,6 +311,9 @@ class Provider:
     async def aclose(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """Deliver what is left, then close the connections. Called by the ASGI lifespan.
 
+        Args:
+            timeout: seconds that the delivery may take.
+
         Returns:
             What `wait` returned.
         """
@@ -302,6 +325,9 @@ class Provider:
 
     def close(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """`aclose`, blocking. Called at the exit of a process that serves WSGI.
+
+        Args:
+            timeout: seconds that the delivery may take.
 
         Returns:
             What `wait_sync` returned.

@@ -348,7 +348,10 @@ async def invoke_by_id(
         What the function returned.
 
     Raises:
-        See `invoke`.
+        OutsideRunError: called outside a request that passes through the middleware.
+        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        StepError: the function failed, is not known, or took too long.
+        TypeError: an argument has another type.
     """
     name = waits.function_slug(step_id, app_id, function_id)
     return await _wait("invoke_by_id", waits.invoke(step_id, name, data, timeout, v, output_type))
@@ -418,6 +421,7 @@ class AI:
 
 
 ai = AI()
+"""Calls of models, carried out by the server."""
 
 
 @overload

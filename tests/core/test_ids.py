@@ -1,7 +1,7 @@
 import pytest
 from ulid import ULID
 
-from stephttp._core.ids import COMPLETE, hash_step_id, random_ulid, ulid
+from stephttp._core.ids import COMPLETE, hash_step_id, random_ulid, ulid, ulid_ms, ulid_number
 from stephttp._core.run import Run
 
 
@@ -27,7 +27,18 @@ def test_the_second_use_of_an_id_counts_from_one() -> None:
 def test_a_ulid_holds_its_time_and_is_read_by_the_library() -> None:
     for made in (ulid(1_700_000_000_123, 2**80 + 7), random_ulid(1_700_000_000_123, bytes(16))):
         assert ULID.from_str(made).milliseconds == 1_700_000_000_123
+        assert ulid_ms(made) == ulid_ms(made.lower()) == 1_700_000_000_123
+        assert ulid_number(made) == int.from_bytes(ULID.from_str(made).bytes)
     assert int.from_bytes(ULID.from_str(ulid(0, 2**80 + 7)).bytes) == 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "8" + 25 * "0", 25 * "0", 27 * "0", "I" + 25 * "0", 25 * "0" + "U", 26 * "\u0660"],
+)
+def test_what_is_no_ulid_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a ULID"):
+        ulid_number(text)
 
 
 def test_every_bit_of_chance_counts_in_a_ulid() -> None:

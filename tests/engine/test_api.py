@@ -163,6 +163,14 @@ async def test_a_body_without_declared_length_is_bounded_as_well() -> None:
         is_error(await w.http.post("/v1/checkpoint", content=chunks()), 413, "body: ")
 
 
+async def test_a_body_of_just_the_limit_is_taken_and_one_byte_more_is_not() -> None:
+    content = json.dumps(new_run(step())).encode()
+    async with world(max_body=len(content)) as w:
+        is_error(await w.http.post("/v1/checkpoint", content=content + b" "), 413, "body: larger")
+        assert await count(w, "runs") == 0
+        assert (await w.http.post("/v1/checkpoint", content=content)).status_code == 200
+
+
 BAD_STEPS: list[tuple[str, Any, int, str]] = [
     (STEPS, b"{", 400, "body: invalid JSON"),
     (STEPS, {}, 400, "body: Object missing required field `steps`"),

@@ -106,7 +106,7 @@ async def test_a_first_checkpoint_that_could_never_be_called_is_refused(origin: 
 
 
 async def get(rules: list[str], url: str) -> httpx2.Response:
-    transport = GuardedTransport(judge(*rules), httpx2.Limits())
+    transport = GuardedTransport(judge(*rules))
     async with httpx2.AsyncClient(transport=transport, timeout=5) as client:
         return await client.get(url)
 

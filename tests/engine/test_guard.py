@@ -178,6 +178,7 @@ async def test_an_engine_with_keys_asks_for_the_key_wherever_a_page_comes_from()
         ("192.0.2.7", 200),
         ("engine.internal:8288", 200),
         ("docker.internal", 200),
+        ("host.docker.internal:8288", 200),
         ("evil.example:8288", 403),
         ("localhost.evil.example", 403),
         ("127.0.0.1.evil.example", 403),

@@ -146,3 +146,19 @@ async def test_a_run_that_ended_by_an_answer_goes_too() -> None:
         w.clock.advance(100)
         await swept(w, 0)
         assert await count(w, "steps") == 0
+
+
+async def test_endpoints_that_are_only_paths_go_with_their_last_run() -> None:
+    async with world(retain=DAY, sweep_interval=60.0) as w:
+        for number, data in enumerate(
+            ({"path": "/orders/1"}, {"path": "/orders/2"}, {"path": "/orders/3", "fn": "order"})
+        ):
+            await w.post(step(), DONE, run_id=run_id(number), data=data)
+        await w.post(step(), sleep(text="30d"), run_id=run_id(9), data={"path": "/orders/2"})
+        assert await count(w, "endpoints") == 3
+        w.clock.advance(DAY + 60)
+        await swept(w, 1)
+        found = await w.engine.store.read(
+            lambda connection: connection.execute("SELECT slug FROM endpoints").fetchall()
+        )
+        assert sorted(found) == [("POST /orders/2",), ("order",)]

@@ -1,13 +1,12 @@
 """Clients and middleware of Inngest's own Python SDK, on endpoints."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import inngest
 import pytest
-from fastapi import FastAPI
 from inngest_encryption import EncryptionMiddleware
 
 import stephttp
@@ -15,16 +14,15 @@ from stephttp import step
 from stephttp._core.ids import hash_step_id
 from stephttp.integrations.inngest import adapt, setup
 from stephttp.options import CLOUD_URL
-from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
-from tests.durable import Durable, durable
+from tests.durable import Durable
+from tests.styles import STYLES, serving
 
 NAP = timedelta(minutes=1)
 HIDDEN = "4111-1111-1111-1111"
 client = inngest.Inngest(app_id="shop", is_production=False)
 encryption = EncryptionMiddleware.factory("a secret")
 seen: list[Any] = []
-STYLES = pytest.mark.parametrize("style", ["async", "blocking"])
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +30,6 @@ def _nothing_seen() -> Iterator[None]:
     seen.clear()
     yield
     seen.clear()
-
-
-def application(on_loop: Callable[..., Any], in_thread: Callable[..., Any], style: str) -> FastAPI:
-    app = FastAPI()
-    app.get("/", response_model=None)(on_loop if style == "async" else in_thread)
-    return app
-
-
-def wrapped(app: FastAPI) -> Callable[[Provider], Any]:
-    return lambda provider: provider.asgi(app)
 
 
 async def stored(world: Durable) -> str:
@@ -80,8 +68,7 @@ async def test_results_are_encrypted_with_the_engine_and_plain_in_the_handler(st
         sync_step.sleep("more", NAP)
         return len(seen)
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[adapt(client, encryption)]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[adapt(client, encryption)]) as world:
         first = await world.client.get("/")
         await world.engine.idle()
         memos = (await world.api.get(f"/v0/runs/{first.headers['x-run-id']}/actions")).json()
@@ -117,8 +104,7 @@ async def test_events_and_the_data_of_invoked_functions_are_encrypted(style: str
             pass
         return ids
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[adapt(client, encryption)]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[adapt(client, encryption)]) as world:
         first = await world.client.get("/")
         checkpoints = [
             json.loads(one.content) for one in world.to_engine.requests if b"steps" in one.content
@@ -149,8 +135,7 @@ async def test_what_others_have_encrypted_is_read_with_a_fallback_key_too() -> N
         await step.sleep("nap", NAP)
         return await step.run("card", never)
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[adapt(client, rotating)]) as world:
+    async with serving("async", handler, handler, middleware=[adapt(client, rotating)]) as world:
         first = await world.client.get("/")
         run_id = first.headers["x-run-id"]
         op = {"op": "StepRun", "id": hash_step_id("card"), "name": "card", "data": result.output}
@@ -207,8 +192,7 @@ async def test_middleware_with_async_methods_is_told_everything(style: str) -> N
         sync_step.wait_for_signal("signal", signal="none", timeout=NAP)
         sync_step.run("fails", fails)
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[adapt(client, Noting)]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[adapt(client, Noting)]) as world:
         first = await world.client.get("/")
         assert (await world.follow(first)).status_code == 500
         (event,) = (await world.api.get("/v1/events")).json()["data"]

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import Response
 
 import stephttp
 from stephttp import Event, step
@@ -25,9 +25,8 @@ from stephttp.middleware import (
     TransformOutputResult,
 )
 from stephttp.options import resolve
-from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
-from tests.durable import durable
+from tests.styles import STYLES, fails, serving
 
 NAP = timedelta(minutes=1)
 log: list[Any] = []
@@ -105,17 +104,6 @@ Awaiting: type[Telling] = type(
 )
 
 KINDS = pytest.mark.parametrize("kind", [Telling, Awaiting], ids=["plain", "async"])
-STYLES = pytest.mark.parametrize("style", ["async", "blocking"])
-
-
-def application(on_loop: Callable[..., Any], in_thread: Callable[..., Any], style: str) -> FastAPI:
-    app = FastAPI()
-    app.get("/", response_model=None)(on_loop if style == "async" else in_thread)
-    return app
-
-
-def wrapped(app: FastAPI) -> Callable[[Provider], Any]:
-    return lambda provider: provider.asgi(app)
 
 
 def told(name: str) -> list[Any]:
@@ -135,8 +123,7 @@ async def test_a_run_from_its_first_call_to_its_last(style: str, kind: type[Tell
         sync_step.sleep("nap", NAP)
         return {"a": a, "b": sync_step.run("b", lambda: 2)}
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[kind]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[kind]) as world:
         first = await world.client.get("/")
         final = await world.follow(first)
     assert final.json() == {"a": {"n": 1}, "b": 2}
@@ -185,8 +172,7 @@ async def test_failures_of_steps_and_handlers(style: str, kind: type[Telling]) -
         sync_step.run("flaky", flaky)
         raise RuntimeError("bug")
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[kind]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[kind]) as world:
         final = await world.follow(await world.client.get("/"))
         assert final.status_code == 500
     assert told("on_error") == [("no luck", "flaky"), ("bug", None), ("bug", None)]
@@ -214,8 +200,7 @@ async def test_events_can_be_seen_and_changed(style: str, kind: type[Telling]) -
     def in_thread() -> list[str]:
         return sync_step.send_event("send", mine)
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[kind, Marking]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[kind, Marking]) as world:
         ids = (await world.client.get("/")).json()
         (stored,) = (await world.api.get("/v1/events")).json()["data"]
         assert (stored["internal_id"], stored["data"]) == (ids[0], {"n": 1, "marked": True})
@@ -223,8 +208,7 @@ async def test_events_can_be_seen_and_changed(style: str, kind: type[Telling]) -
         assert told("before_send_events") == [(["shop/go"],)]
         assert told("after_send_events") == [(1, None)]
         world.to_engine.down = True
-        with pytest.raises(stephttp.APIConnectionError):
-            await world.client.get("/")
+        await fails(world, stephttp.APIConnectionError)
         assert told("after_send_events")[1:] == [(0, stephttp.APIConnectionError)]
         world.to_engine.down = False
 
@@ -239,8 +223,7 @@ async def test_their_order_is_that_of_an_onion() -> None:
     async def handler() -> None:
         await step.run("a", int)
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[Outer, Inner]) as world:
+    async with serving("async", handler, handler, middleware=[Outer, Inner]) as world:
         await world.client.get("/")
     assert [(name, who) for name, *_, who in log] == [
         ("before_call", "outer"), ("before_call", "inner"),
@@ -295,8 +278,7 @@ async def test_results_and_what_is_asked_can_be_changed_on_their_way(style: str)
         except stephttp.StepError as error:
             no_function(error)
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[Boxing]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[Boxing]) as world:
         first = await world.client.get("/")
         (checkpoint,) = [json.loads(one.content) for one in world.to_engine.requests]
         ops = {op["op"]: op for op in checkpoint["steps"] if op["name"] != "stephttp:request"}
@@ -319,10 +301,8 @@ async def test_a_result_that_cannot_be_changed_is_not_sent_as_it_was(style: str)
     def in_thread() -> None:
         sync_step.run("secret", lambda: "4111 1111")
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[Broken]) as world:
-        with pytest.raises(ValueError, match="no key"):
-            await world.client.get("/")
+    async with serving(style, on_loop, in_thread, middleware=[Broken]) as world:
+        await fails(world, ValueError, "no key")
         assert await world.provider.wait()
         sent = b"".join(request.content for request in world.to_engine.requests)
         assert b"no key" in sent
@@ -344,8 +324,7 @@ async def test_input_that_cannot_be_changed_fails_the_call_and_it_is_made_again(
         await step.sleep("nap", NAP)
         return "done"
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[Locked]) as world:
+    async with serving("async", handler, handler, middleware=[Locked]) as world:
         assert (await world.follow(await world.client.get("/"))).json() == "done"
         assert log == ["a"]
         assert len(world.reentries) == 3
@@ -372,8 +351,7 @@ async def test_what_is_told_too_late_to_matter_may_fail(
         await step.sleep("nap", NAP)
         return "done"
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[broken]) as world:
+    async with serving("async", handler, handler, middleware=[broken]) as world:
         assert (await world.follow(await world.client.get("/"))).json() == "done"
     told_of = {record.getMessage().rpartition("Broken.")[2] for record in caplog.records}
     assert "after_call failed; the run goes on" in told_of
@@ -405,8 +383,7 @@ async def test_context_variables_of_plain_methods_are_seen_where_the_code_runs(s
     def in_thread() -> list[str]:
         return [place.get(), sync_step.run("a", where), place.get()]
 
-    app = application(on_loop, in_thread, style)
-    async with durable(wrapped(app), middleware=[Placing]) as world:
+    async with serving(style, on_loop, in_thread, middleware=[Placing]) as world:
         assert (await world.client.get("/")).json() == ["call", "step a", "call"]
     assert len(threads) == 1
 
@@ -417,13 +394,11 @@ async def test_async_methods_cannot_be_called_by_a_blocking_tool_on_the_loop() -
             sync_step.run("a", int)
         return "told"
 
-    app = application(handler, handler, "async")
-
     class Slow(Middleware):
         async def before_step(self, step: StepInfo) -> None:
             raise AssertionError("never called")
 
-    async with durable(wrapped(app), middleware=[Slow]) as world:
+    async with serving("async", handler, handler, middleware=[Slow]) as world:
         assert (await world.client.get("/")).json() == "told"
 
 
@@ -440,8 +415,7 @@ async def test_a_response_can_be_changed_before_it_is_sent() -> None:
             await step.sleep("nap", NAP)
         return Response("text")
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[Signing]) as world:
+    async with serving("async", handler, handler, middleware=[Signing]) as world:
         at_once = await world.client.get("/")
         waiting = await world.client.get("/?naps=1")
         later = await world.follow(waiting)
@@ -461,8 +435,7 @@ async def test_texts_are_carried_to_later_calls() -> None:
         await step.sleep("nap", NAP)
         await step.sleep("again", NAP)
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[Carrying]) as world:
+    async with serving("async", handler, handler, middleware=[Carrying]) as world:
         await world.follow(await world.client.get("/"))
     kept = {"first": "False"}
     assert log == [(kept, False), (kept, True), (kept, True)]
@@ -478,8 +451,7 @@ async def test_a_caller_who_leaves_ends_the_call() -> None:
         started.set()
         await asyncio.Event().wait()
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[Telling]) as world:
+    async with serving("async", handler, handler, middleware=[Telling]) as world:
         request = asyncio.ensure_future(world.client.get("/"))
         await started.wait()
         request.cancel()
@@ -497,11 +469,10 @@ async def test_a_factory_gets_the_run_and_must_make_middleware() -> None:
     async def handler() -> None:
         await step.run("a", int)
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[factory]) as world:
+    async with serving("async", handler, handler, middleware=[factory]) as world:
         answer = await world.client.get("/", headers={"x-mine": "1"})
         assert log == [(answer.headers["x-run-id"], "/", "1", False)]
-    async with durable(wrapped(app), middleware=[lambda ctx: 7]) as world:
+    async with serving("async", handler, handler, middleware=[lambda ctx: 7]) as world:
         with pytest.raises(stephttp.ConfigurationError, match=r"must make a stephttp\.Middleware"):
             await world.client.get("/")
 
@@ -520,8 +491,7 @@ async def test_side_by_side_steps_are_told_apart() -> None:
     async def handler() -> list[int]:
         return await asyncio.gather(*(step.run("n", int) for _ in range(3)))
 
-    app = application(handler, handler, "async")
-    async with durable(wrapped(app), middleware=[Awaiting]) as world:
+    async with serving("async", handler, handler, middleware=[Awaiting]) as world:
         assert (await world.client.get("/")).json() == [0, 0, 0]
     assert len(told("before_step")) == len(told("after_step")) == 3
     assert len(told("before_execution")) == 1

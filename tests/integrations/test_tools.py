@@ -692,7 +692,10 @@ async def test_a_handler_of_the_page_comes_to_its_end(
             if answer.status_code == 200:
                 break
             for op in ops:
-                done = {"data": op.get("data")} if op["op"] == "StepRun" else None
+                done = {
+                    "StepRun": {"data": op.get("data")},
+                    "StepFailed": {"error": op.get("error")},
+                }.get(op["op"])
                 w.server.memos[op["id"]] = done or ANSWERS.get(op["op"])
             answer = await w.again()
             ops = answer.json()

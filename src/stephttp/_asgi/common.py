@@ -91,7 +91,7 @@ async def call_app(
         current_run.reset(token)
         del scope[MARK]
         cancelled = run_scope.close(error)
-    if cancelled or isinstance(error, KeyboardInterrupt | SystemExit):
+    if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
         run.end()
         raise error or asyncio.CancelledError
     if run.suspended:

@@ -50,7 +50,7 @@ class LoopScope(RunScope):
         self._ended_by_us = False
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()
-        self.hang_up: Callable[[], bool] = lambda: False
+        self.hang_up: Callable[[], bool] = _nobody_listens
         """Tells the application that nobody waits for its answer; whether it was listening."""
 
     def at_home(self, call: Callable[[], None]) -> None:
@@ -94,6 +94,7 @@ class LoopScope(RunScope):
             Whether somebody else wants the current task cancelled.
         """
         task, self._task = self._task, None
+        self.hang_up = _nobody_listens  # what it was bound to leads back to us
         for future in self._parked:
             future.cancel(_ENOUGH)
         if task is None or not self._ended_by_us:
@@ -139,3 +140,7 @@ class LoopScope(RunScope):
             self.run.unwind()
             for future in self._parked:
                 future.cancel(_ENOUGH)
+
+
+def _nobody_listens() -> bool:
+    return False

@@ -184,6 +184,8 @@ class LiveCall(ABC):
     def _conclude(self, error: BaseException | None) -> Flow[Response | None] | None:
         """The handler has ended. Returns what makes the reply, if it is not the handler's own."""
         self._ended = True
+        # We hold the scope: together, that would keep all of the request for the garbage collector.
+        self._run_scope.claimer = self._run_scope.on_first_step = None
         if self._run_scope.hooks is not None:
             return self._conclude_told(self._run_scope.hooks, error)
         if self._run.suspended:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from ulid import ULID
 
 from stephttp._client import endpoints
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
@@ -21,6 +20,7 @@ from stephttp._client.endpoints import (
     RunEvent,
 )
 from stephttp._client.flow import Keys, send
+from stephttp._core.ids import ulid_number
 from stephttp._core.ops import Op
 from stephttp.errors import ConfigurationError
 
@@ -135,11 +135,23 @@ class APIClient:
         return await self._driver.run(flow)
 
     async def checkpoint_steps(self, run: CheckpointRun, steps: Sequence[Op]) -> None:
-        """Tell the server of further steps of a run. Raises `APIError`."""
+        """Tell the server of further steps of a run.
+
+        Args:
+            run: what `checkpoint_new_run` returned.
+            steps: what the run did since.
+
+        Raises:
+            APIError: the server cannot be reached, or refused.
+        """
         await self._driver.run(self._flows.steps(run, steps))
 
     async def checkpoint_response(self, run: CheckpointRun, result: APIResult) -> None:
         """End a run with the answer that its caller got, or is to get.
+
+        Args:
+            run: what `checkpoint_new_run` returned.
+            result: the answer.
 
         Raises:
             APIError: the server cannot be reached, or refused.
@@ -148,7 +160,13 @@ class APIClient:
         await self._driver.run(self._flows.steps(run, [result.op()]))
 
     async def get_steps(self, run_id: str) -> dict[str, Any]:
-        """What the server remembers of a run: decoded JSON by step hash (PROTOCOL 5.3).
+        """What the server remembers of a run (PROTOCOL 5.3).
+
+        Args:
+            run_id: a ULID.
+
+        Returns:
+            Decoded JSON by step hash.
 
         Raises:
             APIError: the server cannot be reached, or refused; status 410 when the run has ended.
@@ -234,6 +252,6 @@ def _flows(
 
 def _check_run_id(run_id: str) -> None:
     try:
-        ULID.from_str(run_id)
+        ulid_number(run_id)
     except ValueError:
         raise ValueError(f"run_id: {run_id!r} is not a ULID") from None

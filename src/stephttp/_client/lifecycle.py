@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
-from ulid import ULID
 
 from stephttp._client import endpoints, results
 from stephttp._client import events as outgoing_events
@@ -31,7 +30,7 @@ from stephttp._client.outbox import Item, Parcel
 from stephttp._client.sealing import Sealer
 from stephttp._core import capsule, codec, replies, signatures
 from stephttp._core.codec import encode_struct
-from stephttp._core.ids import CAPSULE, CAPSULE_NAME, hash_step_id
+from stephttp._core.ids import CAPSULE, CAPSULE_NAME, hash_step_id, ulid_ms, ulid_number
 from stephttp._core.memo import MemoKind
 from stephttp._core.messages import Request, Response
 from stephttp._core.ops import Op, OpCode, Userland
@@ -322,7 +321,7 @@ class Lifecycle:
 
     def _wait_for_result(self, run_id: str, token: str, seconds: int) -> Flow[Response | None]:
         """The result, if there is one `seconds` after the request came in."""
-        began_ms = ULID.from_str(run_id).milliseconds
+        began_ms = ulid_ms(run_id)
         left = seconds - (self.now_ns() / 1_000_000 - began_ms) / 1_000
         if left <= 0:
             return None
@@ -508,7 +507,7 @@ class Lifecycle:
         """Check that a re-entry comes from the server; a `Response` refuses it."""
         run_id = request.header(b"x-run-id")
         try:
-            ULID.from_str(run_id)
+            ulid_number(run_id)
         except ValueError:
             return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
         if self.settings.dev:

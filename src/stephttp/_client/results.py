@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlencode
 
-from ulid import ULID
-
 from stephttp._client.endpoints import output_path
 from stephttp._client.flow import Answer, Call
 from stephttp._core import replies
+from stephttp._core.ids import ulid_number
 from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.prefer import read_prefer
 from stephttp.options import Settings
@@ -58,7 +57,7 @@ def plan(request: Request) -> Response | Call:
     query = parse_qs(request.query)
     run_id, token = query.get("run_id", [""])[0], query.get("token", [""])[0]
     try:
-        ULID.from_str(run_id)
+        ulid_number(run_id)
     except ValueError:
         return replies.error_answer(400, "run_id: missing, or not a ULID", cors(request))
     if not _TOKEN.fullmatch(token):

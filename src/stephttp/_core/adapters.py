@@ -22,7 +22,11 @@ class AIAdapter(Protocol):
         ...
 
     def on_call(self, body: dict[str, Any]) -> None:
-        """Complete the request's body, for example with the model's name."""
+        """Complete the request, for example with the model's name.
+
+        Args:
+            body: the request, as plain JSON; to be changed in place.
+        """
         ...
 
     def url_infer(self) -> str:
@@ -73,7 +77,11 @@ class ModelAdapter:
         return dict(self._headers)
 
     def on_call(self, body: dict[str, Any]) -> None:
-        """Name the model, where `body` does not."""
+        """Name the model, where the request does not.
+
+        Args:
+            body: the request, as plain JSON; changed in place.
+        """
         if self._model is not None:
             body.setdefault("model", self._model)
 

@@ -1,7 +1,8 @@
-"""Step ids on the wire (PROTOCOL 1.4) and the names of reserved ids."""
+"""Step ids on the wire (PROTOCOL 1.4), the names of reserved ids, and ULIDs."""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from hashlib import sha1
 
@@ -20,6 +21,7 @@ def hash_step_id(step_id: str, index: int = 0) -> str:
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _AS_PYTHON = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII | re.IGNORECASE)
 _CHARACTER_OF = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 
 
@@ -43,9 +45,24 @@ def random_ulid(now_ms: int, noise: bytes) -> str:
     return _time(now_ms) + noise.translate(_CHARACTER_OF).decode("ascii")
 
 
+def ulid_number(text: str) -> int:
+    """The 128 bits of a ULID, in capitals or small letters.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _ULID.fullmatch(text):
+        raise ValueError(f"{text[:64]!r} is not a ULID")
+    return int(text.upper().translate(_AS_PYTHON), 32)
+
+
 def ulid_ms(text: str) -> int:
-    """The time that a ULID tells, in milliseconds since the epoch."""
-    return int(text[:10].translate(_AS_PYTHON), 32)
+    """The time that a ULID tells, in milliseconds since the epoch.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return ulid_number(text) >> 80
 
 
 @lru_cache(maxsize=1)

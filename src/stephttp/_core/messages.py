@@ -34,7 +34,14 @@ class Request:
         return f"{self.method} {self.route}" if self.route else ""
 
     def header(self, name: bytes) -> str:
-        """The first value of a header, or an empty text."""
+        """The first value of a header.
+
+        Args:
+            name: in lower case.
+
+        Returns:
+            The value, decoded as Latin-1; empty if there is none.
+        """
         for key, value in self.headers:
             if key == name:
                 return value.decode("latin-1")
@@ -59,6 +66,9 @@ class Response:
             status: HTTP status code.
             body: text is sent as UTF-8.
             headers: by name.
+
+        Returns:
+            The response.
         """
         pairs = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))

@@ -225,23 +225,43 @@ class Middleware:
         passed over. Once a call, or not at all."""
 
     def before_step(self, step: StepInfo) -> Maybe:
-        """A step is about to run, or to be asked of the server. Not called for finished steps."""
+        """A step is about to run, or to be asked of the server. Not called for finished steps.
+
+        Args:
+            step: which.
+        """
 
     def transform_output(self, result: TransformOutputResult) -> Maybe:
         """Change what of a step goes to the server: its result, or what is asked for.
 
         The handler gets the result as the step returned it, so `transform_input` has to restore
         that. A step that failed has no output.
+
+        Args:
+            result: what is about to be sent; to be changed in place.
         """
 
     def after_step(self, step: StepInfo, end: StepEnd) -> Maybe:
-        """An attempt at a step has ended, or the server will be asked."""
+        """An attempt at a step has ended, or the server will be asked.
+
+        Args:
+            step: which.
+            end: how.
+        """
 
     def before_send_events(self, events: list[Event]) -> Maybe:
-        """`step.send_event` is about to send these; they may be changed."""
+        """`step.send_event` is about to send events.
+
+        Args:
+            events: they may be changed.
+        """
 
     def after_send_events(self, result: SendEventsResult) -> Maybe:
-        """Events were sent, or could not be."""
+        """Events were sent, or could not be.
+
+        Args:
+            result: what became of them.
+        """
 
     def on_error(self, error: Exception, step: StepInfo | None) -> Maybe:
         """Something failed.
@@ -263,7 +283,11 @@ class Middleware:
         """
 
     def after_call(self, end: CallEnd) -> Maybe:
-        """This call of the handler is over. The last that a middleware is told."""
+        """This call of the handler is over. The last that a middleware is told.
+
+        Args:
+            end: how it ended.
+        """
 
 
 MiddlewareFactory = Callable[[RunContext], Middleware]

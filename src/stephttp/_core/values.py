@@ -85,6 +85,9 @@ class FetchResponse(Struct, kw_only=True):
         Args:
             type: the type to decode it into; plain JSON without one.
 
+        Returns:
+            The decoded body.
+
         Raises:
             msgspec.DecodeError: it is not JSON.
             msgspec.ValidationError: it does not fit `type`.

@@ -36,10 +36,11 @@ from stephttp.engine.dashboard import dashboard
 from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
 from stephttp.engine.feed import Feed
+from stephttp.engine.funnel import Funnel
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
-from stephttp.engine.models import Cancellation, Change, Event, NewRun, Refused, Run
+from stephttp.engine.models import Cancellation, Change, Event, Refused
 from stephttp.engine.output import Waiters
 from stephttp.engine.reading import Reader
 from stephttp.engine.realtime import Channels
@@ -111,6 +112,7 @@ class Engine:
         self._early = spans.Early()
         self._tasks: set[asyncio.Task[int]] = set()
         self._retention = Retention(self.store, self.clock, settings)
+        self._starts = Funnel(self.take)
 
     async def start(self) -> None:
         """Open the database and begin to work on what is due.
@@ -155,14 +157,16 @@ class Engine:
         """Return once nothing is due and no endpoint is being called. For tests."""
         await self.executor.idle()
 
-    async def start_run(self, new: NewRun, run: Run, ops: list[Op]) -> None:
-        """Store a first checkpoint.
+    async def start_run(self, opening: batches.Opening) -> None:
+        """Store a first checkpoint, together with others that come at the same time.
 
         Raises:
             Refused: it is not acceptable.
         """
-        unit = partial(work.start, new=new, run=run, ops=ops, at=self.executor.moment())
-        await self.store.write(unit, self.executor.follow)
+        taken = await self._starts.put(opening)
+        if isinstance(taken, Refused):
+            raise taken
+        new = opening.new
         log_event(log, logging.INFO, "run.start", "run stored", run_id=new.run_id, fn=new.slug)
 
     async def report(

@@ -9,8 +9,8 @@ from random import Random
 from urllib.parse import quote
 
 import httpx2
-from ulid import ULID
 
+from stephttp._core.ids import ulid_number
 from stephttp._core.signatures import sign
 from stephttp.engine.answers import Answer
 from stephttp.engine.clock import Clock
@@ -50,13 +50,9 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        limits = httpx2.Limits(
-            max_connections=None,
-            max_keepalive_connections=settings.concurrency,
-            keepalive_expiry=_KEEP_ALIVE,
-        )
         self._client = httpx2.AsyncClient(
-            transport=transport or GuardedTransport(Egress.of(settings), limits),
+            transport=transport
+            or GuardedTransport(Egress.of(settings), settings.concurrency, _KEEP_ALIVE),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),
@@ -132,7 +128,7 @@ def traceparent(call: Call) -> str:
     """The trace that a call is part of (https://www.w3.org/TR/trace-context/): one for each run,
     whose id is the run's. SDKs that make spans make them only within a trace."""
     parent = sha256(f"{call.run_id} {call.job_id} {call.attempt}".encode()).hexdigest()[:16]
-    return f"00-{ULID.from_str(call.run_id).hex}-{parent}-01"
+    return f"00-{ulid_number(call.run_id):032x}-{parent}-01"
 
 
 def _url(call: Call) -> httpx2.URL:

@@ -41,6 +41,7 @@ class Draft:
         self, snapshot: Snapshot, at: Moment, origin: Origin, hints: Hints, target: str = RESUME
     ) -> None:
         self.run = snapshot.run
+        self.step_count = snapshot.run.step_count
         self.target = target
         self.aim = snapshot.timers.get(target)
         self.at = at
@@ -79,14 +80,14 @@ class Draft:
     def write(self, op: Op, field: str, attempts: int, memo: bytes | None) -> None:
         """Store what is known of a step now."""
         if op.id not in self.known:
-            if self.run.step_count >= self.at.settings.max_steps:
-                raise Refused(f"{field}: the run has {self.run.step_count} steps, no more fit")
-            self.run = replace(self.run, step_count=self.run.step_count + 1)
+            if self.step_count >= self.at.settings.max_steps:
+                raise Refused(f"{field}: the run has {self.step_count} steps, no more fit")
+            self.step_count += 1
         userland, timing = op.userland, op.timing
         self.written[op.id] = Step(
             step_id=op.id,
             # A known step keeps the number that it has; see `upsert_step`.
-            seq=self.written[op.id].seq if op.id in self.written else self.run.step_count,
+            seq=self.written[op.id].seq if op.id in self.written else self.step_count,
             userland_id=userland.id if userland else None,
             userland_index=(userland.index or 0) if userland else 0,
             name=op.display_name or op.name,
@@ -156,12 +157,15 @@ class Draft:
                 ended_ms=self.at.now_ms,
                 took_ns=took_ns,
                 last_error=None,
+                step_count=self.step_count,
                 output=output,
                 error=error,
             )
 
     def settle(self) -> Change:
         """Decide what comes next, now that all ops are in."""
+        if self.run.step_count != self.step_count:
+            self.run = replace(self.run, step_count=self.step_count)
         if not self.run.status.ended:
             if self.news:
                 self.run = replace(self.run, idle=0)

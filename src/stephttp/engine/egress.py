@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -21,12 +22,13 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpcore2
 import httpx2
 
+from stephttp.engine.connections import Connections
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
 
@@ -106,13 +108,15 @@ class Egress:
         self._names = [rule for rule in rules if rule.name]
         self._networks = [rule for rule in rules if rule.network]
         self._private = private
+        # Applications are few, and each of their checkpoints names its origin.
+        self.refuse_origin = lru_cache(maxsize=1024)(self._refuse_origin)
 
     @classmethod
     def of(cls, settings: Settings) -> Egress:
         """As the settings say."""
         return cls([parse_rule(text) for text in settings.allow_hosts], settings.private_hosts)
 
-    def refuse_origin(self, origin: str) -> str | None:
+    def _refuse_origin(self, origin: str) -> str | None:
         """Why an origin cannot be called, as far as that is known without looking its name up."""
         parts = urlsplit(origin)
         host = parts.hostname or ""
@@ -147,19 +151,25 @@ class Egress:
 
 
 class GuardedTransport(httpx2.AsyncHTTPTransport):
-    """Real connections, only to where an `Egress` lets them."""
+    """Real connections, only to where an `Egress` lets them.
 
-    def __init__(self, egress: Egress, limits: httpx2.Limits) -> None:
-        super().__init__(trust_env=False, limits=limits)
+    Args:
+        egress: says where.
+        most_idle: how many connections are kept for further requests.
+        keep_alive: seconds for which they are.
+    """
+
+    def __init__(self, egress: Egress, most_idle: int = 0, keep_alive: float = 0.0) -> None:
+        super().__init__(trust_env=False)
         # The one place where the library hands out addresses; the transport has no argument for
         # it. A test connects through here, so that a change of the library does not go unnoticed.
-        self._pool = httpcore2.AsyncConnectionPool(
+        make = partial(
+            httpcore2.AsyncHTTPConnection,
             ssl_context=httpx2.create_ssl_context(trust_env=False),
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
+            keepalive_expiry=keep_alive,
             network_backend=_Backend(egress),
         )
+        self._pool: Any = Connections(make, most_idle)
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):

@@ -86,9 +86,8 @@ class Gateway:
         self, settings: Settings, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._settings = settings
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._client = httpx2.AsyncClient(
-            transport=transport or GuardedTransport(Egress.of(settings), limits),
+            transport=transport or GuardedTransport(Egress.of(settings)),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(settings.gateway_timeout, connect=settings.connect_timeout),

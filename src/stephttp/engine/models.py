@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 from stephttp.errors import StephttpError
 
 RESUME = ""
@@ -204,16 +206,14 @@ class Cancellation:
     created_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True, gc=False):
     """What a transition must know of a step that was reported before."""
 
     attempts: int
     resolved: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, gc=False):
     """A step to be written; one that is known keeps its place, its name and its ids.
 
     Attributes:

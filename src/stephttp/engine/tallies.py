@@ -12,16 +12,16 @@ What is counted, for each endpoint and each span of time, by when it happened:
     whole        ended                       how long that took, waits included
 
 Each is counted in spans of every length in `WIDTHS`, which are kept for as long as charts show
-them. Units of work note what they did (`note_begin`, `note_change`); the store adds the notes of a
-whole transaction up, just before its commit (`store_notes`). So the cost is a few rows a
-transaction, however many runs it brings.
+them, and since the beginning. Units of work note what they did (`note_begin`, `note_change`); the
+store adds the notes of a whole transaction up, just before its commit (`store_notes`). So the cost
+is a few rows a transaction, however many runs it brings.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from math import log2
 from typing import NamedTuple
 
@@ -36,6 +36,14 @@ WHOLE = "whole"
 
 WIDTHS: dict[int, int] = {60: 2 * 3600, 900: 2 * 86_400, 7200: 15 * 86_400}
 """Lengths of spans in seconds, with the seconds for which they are kept."""
+
+ALWAYS = 0
+"""Stands for the width of the span since the beginning, which is kept for ever."""
+
+ADD = QUERIES["add_counts"]
+
+Counted = tuple[str, int, str, int]
+"""Function id, minute (its begin, in seconds since the epoch), what, and bucket."""
 
 _STEPS = 4
 """Buckets for each doubling: a duration is known to within a tenth."""
@@ -119,21 +127,39 @@ def drop_notes(connection: sqlite3.Connection, kept: int = 0) -> None:
         del connection.notes[kept:]
 
 
+def add_up(notes: Iterable[Note]) -> Counter[Counted]:
+    """How often what happened, by the minute."""
+    return Counter(
+        (note.fn_id, note.now_ms // 60_000 * 60, note.what, note.bucket) for note in notes
+    )
+
+
+def spread(counted: Counter[Counted], kept_at_s: int) -> list[tuple[int, int, str, str, int, int]]:
+    """Rows for `ADD`: each count in spans of every length, but for what is no longer kept.
+
+    Args:
+        kept_at_s: the present, in seconds since the epoch.
+    """
+    ever = Counter[tuple[str, str, int]]()
+    for (fn_id, _, what, bucket), n in counted.items():
+        ever[fn_id, what, bucket] += n
+    rows = [(ALWAYS, 0, fn_id, what, bucket, n) for (fn_id, what, bucket), n in ever.items()]
+    rows += [
+        (width, minute - minute % width, fn_id, what, bucket, n)
+        for width, kept in WIDTHS.items()
+        for (fn_id, minute, what, bucket), n in counted.items()
+        if minute >= kept_at_s - kept
+    ]
+    return rows
+
+
 def store_notes(connection: sqlite3.Connection) -> None:
     """Add up what was noted since the last commit, and store it."""
     if not isinstance(connection, Connection) or not connection.notes:
         return
-    notes: Sequence[Note] = connection.notes
-    counted = Counter(
-        (note.fn_id, note.now_ms // 60_000 * 60, note.what, note.bucket) for note in notes
-    )
-    rows = [
-        (width, minute - minute % width, fn_id, what, bucket, n)
-        for width in WIDTHS
-        for (fn_id, minute, what, bucket), n in counted.items()
-    ]
-    connection.executemany(QUERIES["add_counts"], rows)
+    counted = add_up(connection.notes)
     latest = max(minute for _, minute, _, _ in counted)
+    connection.executemany(ADD, spread(counted, kept_at_s=latest))
     if latest > connection.counted_until_s:
         connection.counted_until_s = latest
         old = [(width, latest - kept) for width, kept in WIDTHS.items()]

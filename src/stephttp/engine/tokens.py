@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from random import Random
 from typing import Any
 
 import jwt
 
+from stephttp._core.codec import encode_struct
 from stephttp._core.ids import random_ulid
 from stephttp.engine.realtime import Topic
 
@@ -33,7 +36,7 @@ def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:
         "Env": ENVIRONMENT_ID,
         "RunID": run_id,
     }
-    return jwt.encode(claims, secret, algorithm=_ALGORITHM)
+    return _signed(claims, secret)
 
 
 def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
@@ -58,6 +61,20 @@ def read_realtime_token(token: str, secret: bytes, now_s: int) -> list[Topic] | 
     if not isinstance(expires, int) or now_s >= expires or not isinstance(topics, list):
         return None
     return [(topic["channel"], topic["name"]) for topic in topics]
+
+
+def _signed(claims: dict[str, Any], secret: bytes) -> str:
+    """A JWT (RFC 7519). Each first checkpoint is answered with two, which took a quarter of its
+    time when the library made them: 80 µs each, and 5 so."""
+    signed = _HEADER + b"." + _base64url(encode_struct(claims))
+    return (signed + b"." + _base64url(hmac.digest(secret, signed, "sha256"))).decode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+_HEADER = _base64url(b'{"alg":"HS256","typ":"JWT"}')
 
 
 def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
@@ -90,4 +107,4 @@ def realtime_token(
         ],
         "publish": False,
     }
-    return jwt.encode(claims, secret, algorithm=_ALGORITHM)
+    return _signed(claims, secret)

@@ -73,7 +73,9 @@ ROUTES = [
     Route(f"{_OURS}/overview", secured(browsing.overview)),
     Route(f"{_OURS}/endpoints", secured(browsing.endpoints)),
     Route(f"{_OURS}/changes", secured(browsing.changes)),
+    Route(f"{_OURS}/events", secured(browsing.events)),
     Route(f"{_OURS}/events", secured(actions.send_event), methods=["POST"]),
+    Route(f"{_OURS}/events/{{event}}", secured(browsing.event)),
     # Not `secured`: the token opens them.
     Route("/v1/realtime/sse", realtime.sse),
     WebSocketRoute("/v1/realtime/connect", realtime.connect),

@@ -71,7 +71,7 @@ async def first(request: Request) -> Response:
         if isinstance(taken, Refused):
             raise taken
     else:
-        await engine.start_run(opening.new, opening.run, list(opening.ops))
+        await engine.start_run(opening)
     return wrapped(_names(engine, run_id, opening), engine.clock.now_ms())
 
 
@@ -245,7 +245,7 @@ def _uuid5(name: bytes) -> UUID:
 
 
 def _check_endpoint(data: RequestData) -> None:
-    if not _ORIGIN.fullmatch(data.domain) or not _port_is_valid(data.domain):
+    if not _is_origin(data.domain):
         raise Refused(
             f"event.data.domain: {data.domain[:200]!r} is not an origin such as https://host:port"
         )
@@ -253,9 +253,11 @@ def _check_endpoint(data: RequestData) -> None:
         raise Refused(f"event.data.method: {data.method[:64]!r} is not an HTTP method")
 
 
-def _port_is_valid(origin: str) -> bool:
+@lru_cache(maxsize=1024)
+def _is_origin(text: str) -> bool:
     try:
-        return urlsplit(origin).port != 0 and bool(urlsplit(origin).hostname)
+        parts = urlsplit(text)
+        return bool(_ORIGIN.fullmatch(text) and parts.port != 0 and parts.hostname)
     except ValueError:
         return False
 

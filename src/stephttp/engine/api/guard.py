@@ -26,6 +26,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _OUTPUT = re.compile(r"/v1/(?:checkpoint|http/runs)/[^/]+/output")
 _EVENT = re.compile(r"/e/.*")
+_FROM_CONTAINERS = ("host.docker.internal", "host.containers.internal")
+"""What containers call the machine that they are on. Nobody can have a site there: `internal` is
+reserved for private use."""
 _PAGE = re.compile(r"/(?:(?:runs|events|apps|live|login|logout|static)(?:/.*)?)?")
 """The dashboard's own pages; what is sent for them must come from one of them (see `access`)."""
 _ANYWHERE = {
@@ -69,7 +72,8 @@ class Guard:
         self._app = app
         self._clock = engine.clock
         self._open = not settings.signing_keys
-        self._hosts = {host.lower() for host in (*settings.trusted_hosts, settings.host)}
+        hosts = (*settings.trusted_hosts, settings.host, *_FROM_CONTAINERS)
+        self._hosts = {host.lower() for host in hosts}
         self._buckets = Buckets(settings.rate_limit, settings.rate_burst)
         self._headers = [
             (b"x-inngest-server-kind", settings.kind.encode()),

@@ -28,7 +28,7 @@ from stephttp.engine.api.messages import (
 from stephttp.engine.api.metrics import OPENMETRICS
 from stephttp.engine.api.own_operations import OWN_OPERATIONS
 from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
-from stephttp.engine.api.parameters import LIMIT, RUN, cursor_of, time_parameter
+from stephttp.engine.api.parameters import EVENT, LIMIT, RUN, cursor_of, time_parameter
 from stephttp.engine.api.realtime import TopicName
 from stephttp.engine.api.traces import JSON, PROTOBUF
 
@@ -47,7 +47,6 @@ SHAPES = (
 """The types whose schemas, and those of what they consist of, are the document's components."""
 
 
-_EVENT_ID = parameter("path", "event", "`internal_id` of an event.", type="string", minLength=1)
 _SDK = parameter(
     "header", "x-inngest-sdk", "Name and version of the sender; kept with the run.", type="string"
 )
@@ -276,11 +275,11 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/events/{event}", "GET"): operation(
         "getEvent", "One event; also the one that began a run.",
-        data(shapes.EventView), 404, parameters=(_EVENT_ID,),
+        data(shapes.EventView), 404, parameters=(EVENT,),
     ),
     ("/v1/events/{event}/runs", "GET"): operation(
         "listEventRuns", "The runs that an event began.",
-        data(list[shapes.EventRun]), 404, parameters=(_EVENT_ID,),
+        data(list[shapes.EventRun]), 404, parameters=(EVENT,),
     ),
     ("/v1/signals", "POST"): operation(
         "sendSignal", "End the wait for a signal.",

@@ -15,12 +15,20 @@ from stephttp.engine.api.describing import (
     takes,
 )
 from stephttp.engine.api.ingest import EventMessage
-from stephttp.engine.api.parameters import CURSOR, DIRECTION, LIMIT, RUN, time_parameter
+from stephttp.engine.api.parameters import (
+    CURSOR,
+    DIRECTION,
+    EVENT,
+    LIMIT,
+    RUN,
+    time_parameter,
+)
 from stephttp.engine.reading import State
 
 SHAPES = (
     RerunRequest, ResumeRequest, own_shapes.Bulk, own_shapes.Endpoint, own_shapes.EventId,
-    own_shapes.NewRunId, own_shapes.Overview, own_shapes.RunDetail, own_shapes.Waits,
+    own_shapes.EventInFull, own_shapes.EventItem, own_shapes.NewRunId, own_shapes.Overview,
+    own_shapes.RunDetail, own_shapes.Waits,
 )  # fmt: skip
 
 _FILTERS = (
@@ -101,6 +109,22 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
             "there was more than that; `over` ends the stream.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
+    ),
+    ("/v1/stephttp/events", "GET"): operation(
+        "searchEvents", "Events that were sent, newest first.", pages(own_shapes.EventItem), 400,
+        parameters=(
+            LIMIT, CURSOR, DIRECTION,
+            parameter("query", "name", "Only those of this name.", type="string"),
+            time_parameter("after"), time_parameter("before"),
+            parameter(
+                "query", "text", "Only those that have this text in their JSON.",
+                type="string", maxLength=1000,
+            ),
+        ),
+    ),
+    ("/v1/stephttp/events/{event}", "GET"): operation(
+        "getEventInFull", "One event, with the runs that had to do with it.",
+        data(own_shapes.EventInFull), 404, parameters=(EVENT,),
     ),
     ("/v1/stephttp/events", "POST"): operation(
         "sendEvent", "Send an event, with a signing key instead of an event key.",

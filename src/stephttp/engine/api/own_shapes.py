@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from stephttp.engine.api.shapes import Base64, Failure, RunId, RunItem, Shape, Time, Uuid
+from stephttp.engine.api.shapes import Base64, Failure, RunId, RunItem, Shape, Status, Time, Uuid
 
 
 class Duration(Shape):
@@ -80,7 +80,8 @@ class LastFailure(Shape):
 
 
 class Endpoint(Shape):
-    """An endpoint, as its latest run described it. The numbers count its stored runs."""
+    """An endpoint, as its latest run described it. `runs` and `failed_runs` count since the
+    beginning, also what is no longer stored."""
 
     function_id: Uuid
     app_id: Uuid
@@ -216,6 +217,36 @@ class Bulk(Shape):
 
     count: int
     more: bool
+
+
+class EventItem(Shape):
+    """An event. `id` is the sender's; `repeated`: another event had it before, so this one ended no
+    wait. `linked_runs` counts runs that sent it or waited for it."""
+
+    internal_id: str
+    name: str
+    id: str | None
+    repeated: bool
+    received_at: Time
+    event: Any
+    linked_runs: int
+
+
+class LinkedRun(Shape):
+    """A run of which a step has waited for the event (`received`), or has sent it."""
+
+    run_id: RunId
+    status: Status
+    function: str
+    step_id: str
+    step: str | None
+    received: bool
+
+
+class EventInFull(EventItem):
+    """An event, with the runs that had to do with it."""
+
+    runs: list[LinkedRun]
 
 
 class EventId(Shape):

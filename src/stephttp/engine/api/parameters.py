@@ -10,6 +10,7 @@ RUN = parameter(
     "path", "run", "Id of a run, a ULID.",
     type="string", pattern="^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
 )  # fmt: skip
+EVENT = parameter("path", "event", "`internal_id` of an event.", type="string", minLength=1)
 LIMIT = parameter(
     "query", "limit", "How many, at most 100; what is more counts as 100.",
     type="integer", minimum=1, maximum=999_999_999, default=20,

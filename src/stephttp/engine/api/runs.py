@@ -14,13 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine import tokens
-from stephttp.engine.api.browsing import wait_view
-from stephttp.engine.api.messages import (
-    engine_of,
-    json_response,
-    parse_run_id,
-    wrapped,
-)
+from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
+from stephttp.engine.api.views import wait_view
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.models import Refused, RunStatus, TimerKind
 from stephttp.engine.reading.runs import load_waits

@@ -6,6 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from stephttp.engine import tallies
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
@@ -15,8 +17,9 @@ class EndpointRow:
         origin: scheme, host and port of its application.
         sdk: name and version of its SDK, as it told them.
         seen_ms: when its latest run began.
-        open_runs, failed_runs, runs: how many of its stored runs have not ended, have failed, and
-            are there at all.
+        open_runs: how many of its runs have not ended.
+        failed_runs, runs: how many have failed, and how many there were, since the beginning; also
+            those that are no longer stored.
         last_failed_run: the latest run that failed, with its error as JSON and its end.
     """
 
@@ -39,20 +42,24 @@ class EndpointRow:
 
 def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
     """All endpoints, by application and slug."""
-    numbers: dict[str, dict[str, int]] = {}
-    for fn_id, status, n in connection.execute(_NUMBERS):
-        numbers.setdefault(fn_id, {})[status] = n
+    ended: dict[str, dict[str, int]] = {}
+    for fn_id, what, n in connection.execute(_EVER, (tallies.ALWAYS,)):
+        ended.setdefault(fn_id, {})[what] = n
+    open_runs = dict(connection.execute(_OPEN).fetchall())
     rows = []
     for fn_id, *others, run_id, error, ended_ms in connection.execute(_ENDPOINTS):
-        found = numbers.get(fn_id, {})
-        open_runs = found.get("sync", 0) + found.get("async", 0)
-        counted = [open_runs, found.get("failed", 0), sum(found.values())]
+        found = ended.get(fn_id, {})
+        counted = [open_runs.get(fn_id, 0), found.get("failed", 0), found.get(tallies.BEGAN, 0)]
         values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms]
         rows.append(EndpointRow(*values))
     return tuple(rows)
 
 
-_NUMBERS = "SELECT fn_id, status, count(*) FROM runs GROUP BY fn_id, status"
+_EVER = "SELECT fn_id, what, n FROM counts WHERE width_s = ? AND bucket = 0"
+
+_OPEN = """
+SELECT fn_id, count(*) FROM runs INDEXED BY open_runs
+WHERE ended_ms IS NULL GROUP BY fn_id"""
 
 _ENDPOINTS = """
 SELECT endpoints.fn_id, endpoints.app_id, endpoints.slug, endpoints.domain, endpoints.method,

@@ -135,12 +135,13 @@ def overview(
     width = span.width
     end_s = now_ms // 1000 // width * width + width
     start_s = end_s - span.seconds
+    values = {"width": width, "start": start_s, "fn_id": endpoint}
     by_endpoint: dict[str, Counts] = defaultdict(Counter)
+    for fn_id, what, bucket, n in connection.execute(_COUNTS.format("fn_id"), values):
+        by_endpoint[fn_id][what, bucket] = n
     by_time: dict[int, Counts] = defaultdict(Counter)
-    rows = connection.execute(_COUNTS, {"width": width, "start": start_s, "fn_id": endpoint})
-    for fn_id, at_s, what, bucket, n in rows:
-        by_endpoint[fn_id][what, bucket] += n
-        by_time[at_s][what, bucket] += n
+    for at_s, what, bucket, n in connection.execute(_COUNTS.format("start_s"), values):
+        by_time[at_s][what, bucket] = n
     names = {fn_id: (slug, origin) for fn_id, slug, origin in connection.execute(_ENDPOINTS)}
     open_runs: Counter[str] = Counter()
     waiting = 0
@@ -174,14 +175,15 @@ def overview(
 
 
 _COUNTS = """
-SELECT fn_id, start_s, what, bucket, n FROM counts
-WHERE width_s = :width AND start_s >= :start AND (:fn_id IS NULL OR fn_id = :fn_id)"""
+SELECT {0}, what, bucket, sum(n) FROM counts
+WHERE width_s = :width AND start_s >= :start AND (:fn_id IS NULL OR fn_id = :fn_id)
+GROUP BY {0}, what, bucket"""
 
 _ENDPOINTS = "SELECT fn_id, slug, domain FROM endpoints"
 
 _OPEN = """
-SELECT fn_id, status, count(*) FROM runs
-WHERE status IN ('sync', 'async') AND (:fn_id IS NULL OR fn_id = :fn_id)
+SELECT fn_id, status, count(*) FROM runs INDEXED BY open_runs
+WHERE ended_ms IS NULL AND (:fn_id IS NULL OR fn_id = :fn_id)
 GROUP BY fn_id, status"""
 
 

@@ -19,7 +19,7 @@ from stephttp.engine.reading.filters import MOST_LISTED, Page, PageRequest
 
 T = TypeVar("T")
 
-MOST_EXAMINED = 20_000
+MOST_EXAMINED = 100_000
 """Candidates that one search looks at."""
 
 _LARGEST_CHUNK = 256
@@ -168,7 +168,9 @@ def time_bounds(
 def _first(connection: sqlite3.Connection, times: Times, time_ms: int) -> int:
     """The number from which on all rows are of a time, or later, as far as they are in order."""
     table, column = times
-    low, high = connection.execute(f"SELECT min(seq), max(seq) + 1 FROM {table}").fetchone()
+    # One query for both would look at all rows.
+    ends = f"SELECT (SELECT min(seq) FROM {table}), (SELECT max(seq) + 1 FROM {table})"
+    low, high = connection.execute(ends).fetchone()
     if low is None:
         return 0
     look = f"SELECT seq, {column} FROM {table} WHERE seq >= ? ORDER BY seq LIMIT 1"

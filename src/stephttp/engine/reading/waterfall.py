@@ -69,6 +69,9 @@ _KINDS = {
     OpCode.GATEWAY: SpanKind.WAIT,
     OpCode.AI_GATEWAY: SpanKind.WAIT,
 }
+_OUTER = (SpanKind.REQUEST, SpanKind.CALL, SpanKind.UNREACHED)
+"""What others happen within; it comes first."""
+
 _CALLS = (TimerKind.RETRY, TimerKind.RESUME, TimerKind.PLANNED, TimerKind.RACING)
 
 
@@ -104,7 +107,7 @@ def waterfall(
         spans.append(span)
     calls = [wait for wait in row.waiting_for if wait.kind in _CALLS]
     spans += [_waiting(wait, row, history, now_ms) for wait in calls]
-    return tuple(sorted(spans, key=lambda span: span.start_ms))
+    return tuple(sorted(spans, key=lambda span: (span.start_ms, span.kind not in _OUTER)))
 
 
 def _request(row: RunRow, failure: bytes | None) -> WaterfallSpan:

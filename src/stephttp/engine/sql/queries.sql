@@ -166,7 +166,12 @@ WHERE tables.type = 'table' AND columns.name = 'run_id'
 ORDER BY tables.name = 'runs'
 
 -- name: runs_to_purge
-SELECT run_id FROM runs WHERE ended_ms < :before_ms ORDER BY ended_ms LIMIT :limit
+SELECT run_id, fn_id FROM runs WHERE ended_ms < :before_ms ORDER BY ended_ms LIMIT :limit
+
+-- name: purge_endpoint
+DELETE FROM endpoints
+WHERE fn_id = :fn_id AND fn = ''
+      AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.fn_id = endpoints.fn_id)
 
 -- name: purge_events
 DELETE FROM events WHERE seq IN (

@@ -40,7 +40,8 @@
 -- is `repeated` and ends no wait.
 --
 -- An ENDPOINT is the last that was seen of a function: what is needed to begin a run of it
--- when another run invokes it. A CANCELLATION ends the runs of a function that began in a span
+-- when another run invokes it. Retention forgets one that has no id of its own (`fn`) with its last
+-- run. A CANCELLATION ends the runs of a function that began in a span
 -- of time; it is done at once, and kept for the runs that begin before the span is over.
 --
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
@@ -118,6 +119,7 @@ CREATE INDEX runs_by_event ON runs (event_id);
 -- A seq is part of every index, so these list an endpoint's runs of a status in their order.
 CREATE INDEX runs_by_endpoint ON runs (fn_id, status);
 CREATE INDEX runs_by_status ON runs (status);
+CREATE INDEX reruns ON runs (rerun_of) WHERE rerun_of IS NOT NULL;
 CREATE INDEX open_runs ON runs (created_ms, fn_id, status) WHERE ended_ms IS NULL;
 
 CREATE TABLE steps (
@@ -255,7 +257,7 @@ CREATE INDEX idempotency_by_expiry ON idempotency (expires_ms);
 CREATE INDEX idempotency_by_run ON idempotency (run_id);
 
 CREATE TABLE counts (
-    width_s         INTEGER NOT NULL,             -- length of the span; there are several
+    width_s         INTEGER NOT NULL,             -- length of the span; 0: since the beginning
     start_s         INTEGER NOT NULL,             -- its begin, seconds since the epoch
     fn_id           TEXT    NOT NULL,
     what            TEXT    NOT NULL,

@@ -1,0 +1,95 @@
+"""What would other ways to durable steps cost? The same two steps in each, 16 connections.
+
+DBOS keeps its steps in SQLite, in the process of the application, before it answers. The
+TypeScript SDK of Inngest is pointed at our engine, and reports runs as ours does, but one by one.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness, place
+from benchmarks.harness import Row
+from benchmarks.place import MissingError
+
+PATH = "/orders/book"
+
+
+def measure(folder: Path) -> list[Row]:
+    rows = []
+    for name, peer in (("DBOS (SQLite)", dbos), ("the TypeScript SDK on our engine", typescript)):
+        try:
+            rows.append(peer(folder, name))
+        except MissingError as error:
+            question = f"requests with 2 steps, stephttp against {name}"
+            rows.append(Row(question, math.nan, "times", note=f"not measured: {error}"))
+    return rows
+
+
+def dbos(folder: Path, name: str) -> Row:
+    place.pip("dbos")
+    ours, theirs = folder / "ours.db", folder / "dbos.db"
+    env = {"DBOS_FILE": str(theirs)}
+    with (
+        harness.engine(ours) as engine,
+        harness.uvicorn("apps:durable", engine.url) as durable,
+        harness.uvicorn("peers.dbos_app:app", **env) as peer,
+    ):
+        rates, requests = compare(durable.url, peer.url, ours)
+    connection = sqlite3.connect(theirs)
+    (stored,) = connection.execute(
+        "SELECT count(*) FROM workflow_status WHERE status = 'SUCCESS'"
+    ).fetchone()
+    connection.close()
+    assert stored >= requests, f"{stored} workflows of {requests} requests"
+    return row(name, rates, f"all {requests} workflows of DBOS are stored")
+
+
+def typescript(folder: Path, name: str) -> Row:
+    modules = place.npm("inngest")
+    ours, theirs = folder / "python.db", folder / "typescript.db"
+    script = modules / "app.mjs"
+    script.write_text((place.PEERS / "app.mjs").read_text())
+    with (
+        harness.engine(ours) as engine,
+        harness.engine(theirs) as other,
+        harness.uvicorn("apps:durable", engine.url) as durable,
+        harness.started(["node", str(script)], r"listening on (http://\S+)",
+                        {"INNGEST_DEV": other.url}) as peer,
+    ):  # fmt: skip
+        rates, requests = compare(durable.url, peer.url, ours)
+        harness.arrived(theirs, requests, steps=2, in_flight=16 * (harness.ROUNDS + 1))
+    return row(name, rates, f"all {requests} runs of the peer arrived once")
+
+
+def compare(ours: str, theirs: str, db: Path) -> tuple[dict[str, list[float]], int]:
+    """Rates of both, and how many requests the peer has answered."""
+    mine = harness.load(ours + PATH, seconds=1).requests
+    requests = harness.load(theirs + PATH, seconds=1).requests
+    rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(harness.ROUNDS):
+        done = harness.load(ours + PATH)
+        rates["ours"].append(done.per_second)
+        mine += done.requests
+        harness.arrived(db, mine, steps=2, in_flight=16 * (harness.ROUNDS + 1))
+        done = harness.load(theirs + PATH)
+        rates["theirs"].append(done.per_second)
+        requests += done.requests
+    return rates, requests
+
+
+def row(name: str, rates: dict[str, list[float]], note: str) -> Row:
+    medians: dict[str, Any] = {side: statistics.median(values) for side, values in rates.items()}
+    return Row(
+        f"requests with 2 steps, stephttp against {name}",
+        medians["ours"] / medians["theirs"],
+        "times",
+        "",
+        harness.ratios(rates, "ours", "theirs"),
+        {"stephttp, /s": medians["ours"], f"{name}, /s": medians["theirs"]},
+        note,
+    )

@@ -1,0 +1,135 @@
+"""Does looking at runs stay quick with a million of them?
+
+One process: a real engine on a file that `million` makes (`BENCH_RUNS` runs; `BENCH_FILE` names one
+that is kept), and requests to its REST API through an ASGI transport, one at a time. For each list,
+filter and page: median and worst of `BENCH_ROUNDS` requests, beside what they must keep to.
+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from benchmarks.million import END_MS, NEEDLE, WEEK_MS, fill
+from stephttp.engine import Settings, VirtualClock, create_app
+from stephttp.engine.clock import rfc3339
+
+RUNS = int(os.environ.get("BENCH_RUNS", "1000000"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "15"))
+FILE = os.environ.get("BENCH_FILE")
+
+PAGE_MS = 50
+FILTER_MS = 300
+_API = "/v1/runs"
+_OURS = "/v1/stephttp"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, and the milliseconds that its median must keep to."""
+
+    name: str
+    path: str
+    limit_ms: int = FILTER_MS
+
+
+def questions(run_id: str, middle: str) -> list[Question]:
+    """What is asked.
+
+    Args:
+        run_id: a run.
+        middle: cursor of the middle of the list.
+    """
+    early, late = rfc3339(END_MS - WEEK_MS // 2), rfc3339(END_MS - WEEK_MS // 3)
+    return [
+        Question("runs, first page", f"{_API}?limit=50", PAGE_MS),
+        Question("runs, page in the middle", f"{_API}?limit=50&cursor={middle}", PAGE_MS),
+        Question("runs, newer than that", f"{_API}?limit=50&cursor={middle}&direction=newer"),
+        Question("endpoint, popular", f"{_API}?limit=50&endpoint=POST /orders"),
+        Question("endpoint, rare", f"{_API}?limit=50&endpoint=POST /backups"),
+        Question("endpoint that is not there", f"{_API}?limit=50&endpoint=POST /nothing"),
+        *(
+            Question(f"status {status}", f"{_API}?limit=50&status={status}")
+            for status in ("running", "waiting", "completed", "failed", "cancelled")
+        ),
+        Question("two states", f"{_API}?limit=50&status=failed&status=cancelled"),
+        Question("rare and cancelled", f"{_API}?limit=50&endpoint=POST /backups&status=cancelled"),
+        Question("an old span of time", f"{_API}?limit=50&after={early}&before={late}"),
+        Question("failed in it", f"{_API}?limit=50&after={early}&before={late}&status=failed"),
+        Question("text that is frequent", f"{_API}?limit=50&text=garden"),
+        Question("text that is rare", f"{_API}?limit=50&text={NEEDLE}"),
+        Question("text that is nowhere", f"{_API}?limit=50&text=nowhere"),
+        Question("the same, of failed runs", f"{_API}?limit=50&text=nowhere&status=failed"),
+        Question("run id", f"{_API}?run_id={run_id}"),
+        Question("begin of a run id", f"{_API}?limit=50&run_id={run_id[:8]}"),
+        Question("shorter begin", f"{_API}?limit=50&run_id={run_id[:4]}"),
+        Question("one run", f"{_OURS}/runs/{run_id}", PAGE_MS),
+        Question("overview, hour", f"{_OURS}/overview?span=hour"),
+        Question("overview, day", f"{_OURS}/overview?span=day"),
+        Question("overview, week", f"{_OURS}/overview?span=week"),
+        Question("endpoints", f"{_OURS}/endpoints"),
+    ]
+
+
+async def ask(client: httpx2.AsyncClient, path: str) -> tuple[float, httpx2.Response]:
+    """Milliseconds, and the answer."""
+    begun = time.perf_counter()
+    answer = await client.get(path)
+    took = (time.perf_counter() - begun) * 1000
+    assert answer.status_code == 200, answer.text
+    return took, answer
+
+
+async def measure(path: str) -> bool:
+    """Print a table; whether everything keeps to its limit."""
+    app = create_app(Settings(db_path=path), clock=VirtualClock(END_MS))
+    await app.state.engine.start()
+    transport = httpx2.ASGITransport(app=app)
+    kept = True
+    async with httpx2.AsyncClient(transport=transport, base_url="http://engine") as client:
+        _, first = await ask(client, f"{_API}?limit=1&after={rfc3339(END_MS - WEEK_MS // 2)}"
+                             f"&before={rfc3339(END_MS - WEEK_MS // 3)}")  # fmt: skip
+        (run,) = first.json()["data"]
+        middle = first.json()["metadata"]["page"]["older"]
+        print(f"{'':28} {'found':>5} {'median':>9} {'worst':>9} {'limit':>7}   in ms")
+        for question in questions(run["run_id"], middle):
+            # Once for the caches of the system: nobody looks only once.
+            await ask(client, question.path)
+            answers = [await ask(client, question.path) for _ in range(ROUNDS)]
+            times = [took for took, _ in answers]
+            data = answers[-1][1].json()["data"]
+            found = len(data) if isinstance(data, list) else 1
+            median = statistics.median(times)
+            kept = kept and median <= question.limit_ms
+            mark = "" if median <= question.limit_ms else "   TOO SLOW"
+            print(
+                f"{question.name:28} {found:5} {median:9.1f} {max(times):9.1f} "
+                f"{question.limit_ms:7}{mark}"
+            )
+    await app.state.engine.stop()
+    return kept
+
+
+def main() -> None:
+    """Make the file, if it is not there, and measure."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = FILE or str(Path(folder) / "runs.db")
+        if not Path(path).exists():
+            begun = time.perf_counter()
+            fill(path, RUNS)
+            print(f"{RUNS} runs written in {time.perf_counter() - begun:.0f} s")
+        if not asyncio.run(measure(path)):
+            sys.exit("something is slower than it must be")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How many instructions does the hot path take? Compared with a stored budget.
+
+    python -m benchmarks.instructions             count, and compare
+    python -m benchmarks.instructions --update    store what was counted as the new budget
+
+Times on a shared machine say little; the number of instructions of the same work, counted by
+valgrind's callgrind, is the same within a percent, however busy the machine is. It depends on the
+version of Python and how it was built, and on msgspec; so the budget names what it is for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGET = Path(__file__).with_name("instructions.json")
+MARGIN = 0.10
+"""By this part may a count exceed its budget: builds of the same Python differ by about half."""
+TIMES = 200
+STEPS = 10
+RUNS = {"core": TIMES, "empty-core": TIMES, "plain": TIMES, "steps": TIMES, "nothing": 0}
+
+
+def count() -> dict[str, int]:
+    """Instructions of a step in the core, of a request without steps, and of one with two."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        total = dict(zip(RUNS, pool.map(_run, RUNS), strict=True))
+    each = {name: (total[name] - total["nothing"]) // TIMES for name in RUNS if RUNS[name]}
+    return {
+        "a step in the core": (each["core"] - each["empty-core"]) // STEPS,
+        "a request without steps": each["plain"],
+        "a request with two steps": each["steps"],
+    }
+
+
+def _run(what: str) -> int:
+    """All instructions of a process that does something so many times."""
+    with tempfile.TemporaryDirectory() as folder:
+        tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
+        work = [sys.executable, "-m", "benchmarks.counted"]
+        name = what if RUNS[what] else "core"
+        done = subprocess.run(
+            [*tool, *work, name, str(RUNS[what])],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or found is None:
+        raise RuntimeError(f"counting {what} failed:\n{done.stdout}{done.stderr}")
+    return int(found[1])
+
+
+def excess(counted: dict[str, int], budget: dict[str, int]) -> list[str]:
+    """What takes more instructions than it may, in words."""
+    return [
+        f"{name}: {counted[name]:,} instructions, the budget is {allowed:,} "
+        f"(+{counted[name] / allowed - 1:.0%}, {MARGIN:.0%} are allowed)"
+        for name, allowed in budget.items()
+        if counted[name] > allowed * (1 + MARGIN)
+    ]
+
+
+def python() -> str:
+    """What a budget is for."""
+    return f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}"
+
+
+def load() -> dict[str, int] | None:
+    """The budget for this Python, if there is one."""
+    stored: dict[str, dict[str, int]] = json.loads(BUDGET.read_text())
+    return stored.get(python())
+
+
+def main() -> None:
+    counted = count()
+    print(json.dumps(counted, indent=2))
+    if "--update" in sys.argv:
+        stored = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
+        BUDGET.write_text(json.dumps({**stored, python(): counted}, indent=2) + "\n")
+        return
+    budget = load()
+    if budget is None:
+        sys.exit(f"there is no budget for {python()}; --update stores one")
+    if problems := excess(counted, budget):
+        sys.exit("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Keeps connections for further requests.
+
+The library's own pool looks at all of its connections with each request and each answer, and asks
+the system about every idle one: with 64 calls at a time that was most of what the engine did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import httpcore2
+
+Connection = httpcore2.AsyncHTTPConnection
+
+
+class Connections:
+    """One connection for each request that is under way; idle ones are used again, newest first.
+
+    Args:
+        make: makes a connection to an origin.
+        most_idle: how many are kept.
+    """
+
+    def __init__(self, make: Callable[[httpcore2.Origin], Connection], most_idle: int) -> None:
+        self._make = make
+        self._most_idle = most_idle
+        # The one that has been idle longest comes first.
+        self._idle: list[Connection] = []
+
+    async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
+        """Send a request. The connection is free again once the answer is closed."""
+        connection = await self._take(request.url.origin)
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await connection.aclose()
+            raise
+        return httpcore2.Response(
+            response.status,
+            headers=response.headers,
+            content=_Body(response.stream, partial(self._put, connection), connection.aclose),
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        """Close what is idle; what is not is closed after its answer."""
+        self._most_idle = 0
+        while self._idle:
+            await self._idle.pop().aclose()
+
+    async def __aenter__(self) -> Connections:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _take(self, origin: httpcore2.Origin) -> Connection:
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index].can_handle_request(origin):
+                connection = self._idle.pop(index)
+                if not connection.has_expired():
+                    return connection
+                # Older ones are hardly any better.
+                await connection.aclose()
+                break
+        return self._make(origin)
+
+    async def _put(self, connection: Connection) -> None:
+        if not connection.is_idle():
+            await connection.aclose()
+            return
+        self._idle.append(connection)
+        while self._idle and (len(self._idle) > self._most_idle or self._idle[0].has_expired()):
+            await self._idle.pop(0).aclose()
+
+
+class _Body:
+    """The body of an answer, which has the connection to itself until it is closed."""
+
+    def __init__(
+        self,
+        stream: Any,
+        done: Callable[[], Awaitable[None]],
+        broken: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._stream = stream
+        self._done = done
+        self._broken = broken
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._stream.aclose()
+        except BaseException:
+            await self._broken()
+            raise
+        await self._done()

@@ -1,0 +1,317 @@
+"""The spans and measurements of one call of a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as contexts
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
+from ulid import ULID
+
+from stephttp._core.messages import Request
+from stephttp._core.middleware import CallEnd, Middleware, RunContext, StepEnd, StepInfo
+from stephttp._core.ops import OpCode
+from stephttp.integrations._otel_ids import (
+    read_traceparent,
+    span_id_of,
+    trace_id_of,
+    write_traceparent,
+)
+from stephttp.integrations._otel_names import (
+    CALL_ATTEMPT,
+    CALL_KIND,
+    ENDPOINT,
+    ERROR_TYPE,
+    METHOD,
+    OP,
+    OUTCOME,
+    PATH,
+    RUN_ID,
+    SCHEME,
+    STATUS,
+    STEP_ATTEMPT,
+    STEP_HASH,
+    STEP_ID,
+    STEP_INDEX,
+    USERLAND,
+)
+
+if TYPE_CHECKING:
+    from stephttp.integrations.otel import OpenTelemetry
+
+_PARENT = "stephttp.parent"
+"""Where a run carries the span of its caller."""
+
+
+class Tracing(Middleware):
+    """The spans of one call of a handler.
+
+    The run's own span is started in the first call, so that the handler can add to it. If the run
+    goes on later, it is left unended, a span of the first call is made of what it has, and the
+    process in which the run ends makes it again.
+    """
+
+    def __init__(self, ctx: RunContext, telemetry: OpenTelemetry) -> None:
+        super().__init__(ctx)
+        self._telemetry = telemetry
+        self._run_span: Span | None = None
+        self._call_span: Span | None = None
+        self._restore: Callable[[], None] | None = None
+        self._steps: dict[str, tuple[Span, Span | None, Callable[[], None], int]] = {}
+
+    def before_call(self) -> None:
+        here = contexts.get_current()
+        outer = trace.get_current_span(here)
+        self._outer = outer.get_span_context() if _counts(outer) else None
+        if self._outer is None:
+            here = propagate.extract(self.ctx.request, here, _Headers())
+        self._around = contexts.set_value(USERLAND, {RUN_ID: self.ctx.run_id}, here)
+        if self.ctx.resumed:
+            self._resume()
+        elif self._outer is None:
+            self._begin(SpanKind.SERVER)
+        # Inside the span of another instrumentation it is not known yet whether this request
+        # will be a run; what the handler does belongs to that span until it is.
+        self._restore = _attach(self._around)
+
+    def before_step(self, step: StepInfo) -> None:
+        if self._run_span is None and not self.ctx.resumed:
+            self._begin(SpanKind.INTERNAL)
+        now = self.ctx.now_ns()
+        parent = self._above_step()
+        about = {
+            RUN_ID: self.ctx.run_id,
+            STEP_ID: step.id,
+            STEP_INDEX: step.index,
+            STEP_HASH: step.hash,
+        }
+        span = self._start(
+            step.id,
+            parent,
+            "step",
+            step.hash,
+            start_ns=now,
+            attributes={**about, OP: step.op.value},
+        )
+        inner, attempt = _below(parent, span), None
+        if step.op is OpCode.STEP_RUN:
+            about[STEP_ATTEMPT] = step.attempt
+            attempt = self._start(
+                f"{step.id} attempt", inner, "step", step.hash, step.attempt, start_ns=now,
+                attributes=about,
+            )  # fmt: skip
+            inner = _below(inner, attempt)
+        restore = _attach(contexts.set_value(USERLAND, about, inner))
+        self._steps[step.hash] = span, attempt, restore, now
+
+    def after_step(self, step: StepInfo, end: StepEnd) -> None:
+        if step.hash not in self._steps:  # another middleware has failed before
+            return
+        span, attempt, restore, began = self._steps.pop(step.hash)
+        restore()
+        now = self.ctx.now_ns()
+        if attempt is not None:
+            _end(attempt, end.error, now)
+            outcome = "retried" if end.retried else "failed" if end.error else "ok"
+            self._telemetry.step_duration.record(
+                (now - began) / 1e9, {**self._endpoint(), OUTCOME: outcome}
+            )
+        if not end.retried:
+            _end(span, end.error, now)
+
+    def after_call(self, end: CallEnd) -> None:
+        if self._restore is None:  # another middleware has failed before
+            return
+        self._restore()
+        now, error = self.ctx.now_ns(), end.error
+        failed = error is not None or (end.response is not None and end.response.status >= 500)
+        outcome = "suspended" if self.ctx.suspended else "failed" if failed else "completed"
+        kind = "reentry" if self.ctx.resumed else "request"
+        if self.ctx.used:
+            self._telemetry.call_duration.record(
+                (now - self.ctx.started_ns) / 1e9,
+                {**self._endpoint(), CALL_KIND: kind, OUTCOME: outcome},
+            )
+        facts = self._facts(end)
+        if self._call_span is not None:
+            self._call_span.set_attributes(facts)
+            _end(self._call_span, error, now, failed)
+        if self.ctx.suspended or not end.run_ended:
+            if self._run_span is not None and self.ctx.suspended:
+                self._leave(self._run_span, facts, now)
+            elif self._run_span is not None:
+                _end(self._run_span, error, now, failed=True)
+            return
+        if self.ctx.used:
+            self._telemetry.run_duration.record(
+                max(0, now - _began(self.ctx.run_id)) / 1e9, {**self._endpoint(), OUTCOME: outcome}
+            )
+        span = self._run_span or (self._finished_run() if self.ctx.resumed else None)
+        if span is not None:
+            span.update_name(self._name())
+            span.set_attributes({**facts, **self._endpoint()})
+            _end(span, error, now, failed)
+
+    def _begin(self, kind: SpanKind) -> None:
+        """Start the run's span, and let later calls know of it."""
+        parent = trace.get_current_span(self._around).get_span_context()
+        self._run_span = span = self._start(
+            self._name(), self._around, kind=kind, start_ns=self.ctx.started_ns,
+            attributes=self._about_request(),
+        )  # fmt: skip
+        self._run = span.get_span_context()
+        carried = self.ctx.carried
+        if self._run.is_valid:
+            carried["traceparent"] = write_traceparent(self._run)
+            if self._run.trace_state:
+                carried["tracestate"] = self._run.trace_state.to_header()
+        if parent.is_valid:
+            carried[_PARENT] = write_traceparent(parent)
+        if self._outer is None:
+            self._around = _below(self._around, span)
+
+    def _above_step(self) -> Context:
+        """What a step belongs to: a span that the handler has made, or that of the call."""
+        here = trace.get_current_span()
+        inside = self._outer is None or self.ctx.resumed
+        same = here.get_span_context().trace_id == self._run.trace_id
+        if inside and here.is_recording() and same:
+            return contexts.get_current()
+        return _below(self._around, self._call_span or self._run_span or self._run)
+
+    def _resume(self) -> None:
+        """Start the span of a re-entry, below that of its run."""
+        run_id, carried = self.ctx.run_id, self.ctx.carried
+        self._run = read_traceparent(
+            carried.get("traceparent", ""), carried.get("tracestate", "")
+        ) or SpanContext(
+            trace_id_of(run_id), span_id_of(run_id), True, TraceFlags(TraceFlags.SAMPLED)
+        )
+        other = self._outer is not None and self._outer.trace_id != self._run.trace_id
+        self._call_span = self._start(
+            "re-entry",
+            _below(self._around, self._run),
+            "call",
+            self.ctx.request_id,
+            kind=SpanKind.SERVER if self._outer is None else SpanKind.INTERNAL,
+            start_ns=self.ctx.started_ns,
+            attributes={**self._about_request(), CALL_ATTEMPT: self.ctx.attempt},
+            links=[Link(self._outer)] if other and self._outer is not None else None,
+        )
+        self._around = _below(self._around, self._call_span)
+
+    def _leave(self, run_span: Span, facts: dict[str, Any], now: int) -> None:
+        """The first call is over and the run is not: make the call's span of the run's."""
+        span = self._start(
+            "request",
+            _below(contexts.Context(), run_span),
+            "call",
+            "first",
+            kind=SpanKind.INTERNAL,
+            start_ns=self.ctx.started_ns,
+            attributes={**dict(getattr(run_span, "attributes", None) or {}), **facts},
+        )
+        for event in getattr(run_span, "events", ()):
+            span.add_event(event.name, event.attributes, event.timestamp)
+        _end(span, None, now)
+
+    def _finished_run(self) -> Span | None:
+        """The run's span, in the process in which the run ends."""
+        if not self._run.trace_flags.sampled:
+            return None
+        carried = self.ctx.carried
+        parent = read_traceparent(carried.get(_PARENT, ""), carried.get("tracestate", ""))
+        around = contexts.Context() if parent is None else _below(contexts.Context(), parent)
+        return self._start(
+            self._name(), around, kind=SpanKind.SERVER, start_ns=_began(self.ctx.run_id),
+            attributes=self._about_request(),
+        )  # fmt: skip
+
+    def _start(self, name: str, context: Context, *what: object, **options: Any) -> Span:
+        run_id = self.ctx.run_id
+        return self._telemetry.start(
+            name, context, trace_id_of(run_id), span_id_of(run_id, *what),
+            **{"kind": SpanKind.INTERNAL, **options},
+        )  # fmt: skip
+
+    def _name(self) -> str:
+        return self.ctx.fn_id or self.ctx.request.method
+
+    def _endpoint(self) -> dict[str, Any]:
+        return {ENDPOINT: self.ctx.fn_id} if self.ctx.fn_id else {}
+
+    def _about_request(self) -> dict[str, Any]:
+        request = self.ctx.request
+        return {
+            RUN_ID: self.ctx.run_id,
+            METHOD: request.method,
+            PATH: request.path,
+            SCHEME: request.scheme,
+        }
+
+    def _facts(self, end: CallEnd) -> dict[str, Any]:
+        return {} if end.response is None else {STATUS: end.response.status}
+
+
+class _Headers(Getter[Request]):
+    """Reads the headers of a request for a propagator."""
+
+    def get(self, carrier: Request, key: str) -> list[str] | None:
+        name = key.lower().encode("latin-1")
+        return [value.decode("latin-1") for one, value in carrier.headers if one == name] or None
+
+    def keys(self, carrier: Request) -> list[str]:
+        return [name.decode("latin-1") for name, _ in carrier.headers]
+
+
+def _counts(outer: Span) -> bool:
+    """Whether a span is that of another instrumentation around us, and not left over."""
+    return outer.is_recording() or outer.get_span_context().is_remote
+
+
+def _below(context: Context, span: Span | SpanContext) -> Context:
+    if isinstance(span, SpanContext):
+        span = NonRecordingSpan(span)
+    return trace.set_span_in_context(span, context)
+
+
+def _attach(context: Context) -> Callable[[], None]:
+    """Make a context the current one; returns what makes the one before current again.
+
+    Without a token: where a response is iterated over, its end may be in another context.
+    """
+    before = contexts.get_current()
+    contexts.attach(context)
+
+    def restore() -> None:
+        if contexts.get_current() is context:
+            contexts.attach(before)
+
+    return restore
+
+
+def _end(span: Span, error: BaseException | None, now: int, failed: bool = False) -> None:
+    if error is not None:
+        span.record_exception(error, timestamp=now)
+        span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+    if error is not None or failed:
+        span.set_status(Status(StatusCode.ERROR, None if error is None else str(error)))
+    span.end(now)
+
+
+def _began(run_id: str) -> int:
+    """When a run began, nanoseconds since the epoch."""
+    return ULID.from_str(run_id).milliseconds * 1_000_000
