@@ -70,9 +70,9 @@ class Site:
 
 
 @contextmanager
-def site(*options: str) -> Generator[Site]:
-    """`stephttp dev` with the shop beside it."""
-    port = free_port()
+def site(*options: str, port: int | None = None) -> Generator[Site]:
+    """`stephttp dev` with the shop beside it, on a port that may be given."""
+    port = port or free_port()
     shop = f"http://127.0.0.1:{port}"
     server = [sys.executable, "-m", "uvicorn", "tests.browser.shop:app", "--port", str(port)]
     command = [*STEPHTTP, "dev", "--port", "0", *options, "--", *server]

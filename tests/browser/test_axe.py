@@ -44,6 +44,14 @@ def paths(shop: Site) -> list[str]:
     return [*lists, *runs, f"/events/{event}", "/runs/none"]
 
 
+def test_the_check_finds_what_is_wrong(page: Page, axe: str) -> None:
+    page.set_content('<html lang="en"><title>t</title><main><img src="/x"><a href="/"></a></main>')
+    assert {found.partition(":")[0] for found in violations(page, axe)} == {
+        "image-alt",
+        "link-name",
+    }
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", [1440, 360])
 def test_pages(page: Page, shop: Site, paths: list[str], axe: str, theme: Any, width: int) -> None:

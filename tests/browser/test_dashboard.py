@@ -100,7 +100,7 @@ def test_what_the_run_waits_for_can_be_sent(page: Page, shop: Site) -> None:
     expect(page.get_by_role("status").filter(has_text="The event was sent.")).to_be_visible()
     expect(state(page)).to_have_text("Completed")
     assert shop.run(run_id)["status"] == "Completed"
-    page.get_by_role("link", name=re.compile("order/packed")).click()
+    page.locator(".lines a", has_text="order/packed").click()
     waited = page.get_by_role("link", name=re.compile("waited for it in parcel-packed"))
     expect(waited).to_be_visible()
 
