@@ -178,4 +178,4 @@ async def durable(
     for _ in range(5):
         await asyncio.sleep(0)
     left = {task for task in asyncio.all_tasks() - before if "WorkerThread" not in repr(task)}
-    assert not left
+    assert not left, left

@@ -65,7 +65,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("OptionalSetupOpts.Middleware", "OptionalSetupOpts.middleware", "docs/middleware.md"),
     ("Provider", "Provider", ""),
     ("Provider.ServeHTTP", "Provider.endpoint", "decorates one handler, behind the middleware"),
-    ("Provider.Middleware", "Provider.asgi", ""),
+    ("Provider.Middleware", "Provider.asgi", "for WSGI applications `Provider.wsgi`"),
     ("Provider.Wait", "Provider.wait", "blocking: `Provider.wait_sync`"),
     ("SetupOpts", "SetupOpts", ""),
     ("SetupOpts.Domain", "SetupOpts.domain", ""),

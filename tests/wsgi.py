@@ -6,11 +6,15 @@ import asyncio
 import io
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote_to_bytes
 from wsgiref.validate import validator
 
 import httpx2
+
+THREADS = ThreadPoolExecutor(64, "wsgi")
+"""Of the server; more than any test needs at once."""
 
 
 class WSGITransport(httpx2.AsyncBaseTransport):
@@ -21,11 +25,13 @@ class WSGITransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = await request.aread()
-        return await asyncio.to_thread(self._serve, request, body)
+        return await asyncio.get_running_loop().run_in_executor(THREADS, self._serve, request, body)
 
     def _serve(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
         try:
             answer = call(self._app, environ_of(request, body))
+        except SystemExit:
+            raise httpx2.ReadError("the process has ended", request=request) from None
         except Exception:
             return httpx2.Response(500, text=traceback.format_exc(), request=request)
         return httpx2.Response(

@@ -115,11 +115,11 @@ class Hooks:
         ctx: what they are told of it.
     """
 
-    __slots__ = ("_all", "_ctx", "_factories", "_idle", "_over", "_reverse", "_run")
+    __slots__ = ("_all", "_factories", "_idle", "_over", "_reverse", "_run", "ctx")
 
     def __init__(self, factories: Sequence[MiddlewareFactory], run: Run, ctx: RunContext) -> None:
         self._factories = factories
-        self._ctx = ctx
+        self.ctx = ctx
         self._run = run
         self._all: list[Middleware] = []
         self._reverse: list[Middleware] = []
@@ -133,7 +133,7 @@ class Hooks:
             ConfigurationError: a factory does not make a `Middleware`.
         """
         self._run.unreached = True
-        self._all = [_made(factory, self._ctx) for factory in self._factories]
+        self._all = [_made(factory, self.ctx) for factory in self._factories]
         self._reverse = self._all[::-1]
         yield from self._ask(self._all, "before_call")
         if any(_has(one, "transform_input") for one in self._all):

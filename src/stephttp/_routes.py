@@ -67,8 +67,10 @@ def simplified(route: str) -> str:
 
 
 _PARAMETER = re.compile(r"\{(\w+)(?::[^{}]*)?\}|<(?:[^<>]*:)?(\w+)>")
-_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P<\w+>|\(|\)|[?*+^$]|.", re.DOTALL)
-"""Parts of a regular expression: escapes, sets, ends of groups, what is no text, text."""
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P<\w+>|\(|\)|\{\d+,?\d*\}|.", re.DOTALL)
+"""Parts of a regular expression: escapes, sets, ends of groups, repetitions, single characters."""
+_NO_TEXT = re.compile(r"[?*+^$]|\{\d.*|\\[AbBZ]")
+_ANY_OF = re.compile(r"\[.+|\\[dDsSwW]", re.DOTALL)
 
 
 def _literal(pattern: str) -> Iterator[str]:
@@ -81,9 +83,9 @@ def _literal(pattern: str) -> Iterator[str]:
                 yield f"{{{token[4:-1]}}}" if len(token) > 1 else "{}"
         elif token == ")":
             depth -= 1
-        elif depth or token in {"^", "$", "?", "*", "+", r"\Z", r"\A"}:
+        elif depth or _NO_TEXT.fullmatch(token):
             continue
-        elif token.startswith("[") and len(token) > 1:
+        elif _ANY_OF.fullmatch(token):
             yield "{}"
         else:
             yield token.removeprefix("\\")

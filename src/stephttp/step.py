@@ -272,6 +272,15 @@ async def invoke(
 async def invoke(
     step_id: str,
     *,
+    function: Callable[..., T],
+    data: Mapping[str, Any] | None = None,
+    timeout: timedelta | None = None,
+    v: str | None = None,
+) -> T: ...
+@overload
+async def invoke(
+    step_id: str,
+    *,
     function: Any,
     data: Mapping[str, Any] | None = None,
     timeout: timedelta | None = None,

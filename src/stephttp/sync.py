@@ -5,7 +5,7 @@ They block, and end a handler that must wait with `stephttp.Suspended`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -155,6 +155,16 @@ class step:
         sent: list[str] = _finish(call, send, checked)
         return sent
 
+    @overload
+    @staticmethod
+    def invoke(
+        step_id: str,
+        *,
+        function: Callable[..., Awaitable[T]],
+        data: Mapping[str, Any] | None = None,
+        timeout: timedelta | None = None,
+        v: str | None = None,
+    ) -> T: ...
     @overload
     @staticmethod
     def invoke(

@@ -53,6 +53,17 @@ def test_engine_alone() -> None:
         assert dev.err == []
 
 
+def test_names_under_which_it_may_be_asked() -> None:
+    with Process([*DEV, "--port", "0", "--trust-host", "engine"]) as dev:
+        url = dev.wait_for(READY)[1]
+        answers = {
+            host: httpx2.get(f"{url}/v1/runs", headers={"host": host})
+            for host in ("engine:8288", "localhost", "evil.example")
+        }
+        assert [answer.status_code for answer in answers.values()] == [200, 200, 403]
+        assert "--trust-host" in answers["evil.example"].json()["error"]
+
+
 def test_waits_that_look_back() -> None:
     run_id = "01M81KWY2JTNRXZTV817ZB746V"
     wait = {"op": "WaitForEvent", "id": "w", "name": "go", "opts": {"timeout": "1h"}}

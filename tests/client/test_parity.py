@@ -328,5 +328,11 @@ def test_every_row_has_a_proof_and_a_counterpart() -> None:
         assert owner in stephttp.__all__
 
 
+def test_there_is_a_row_for_every_exported_name() -> None:
+    """The names were read from the reference of Go's `stephttp` v0.15.1."""
+    names = (Path(__file__).parent / "data" / "go-names.txt").read_text().split()
+    assert sorted(go for go, _, _ in parity.ROWS) == names
+
+
 def test_the_guide_shows_this_table() -> None:
     assert parity.markdown() in (ROOT / "docs" / "migrating-from-go.md").read_text()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import stephttp
-from stephttp import sync
+from stephttp import step, sync
 
 NAMES = [
     "AIAdapter",
@@ -71,6 +71,7 @@ NOT_LOADED = [
     "litestar",
     "quart",
     "flask",
+    "werkzeug",
     "django",
     "falcon",
     "uvicorn",
@@ -96,6 +97,15 @@ def test_the_public_names_are_these() -> None:
     assert sorted(stephttp.__all__) == sorted(NAMES)
     assert sorted(sync.__all__) == ["APIClient", "step"]
     assert all(hasattr(stephttp, name) for name in NAMES)
+
+
+def test_the_step_tools_are_these_async_and_blocking() -> None:
+    tools = {
+        "ai", "fetch", "invoke", "invoke_by_id", "options", "parallel", "run", "send_event",
+        "sleep", "sleep_until", "wait_for_event", "wait_for_signal",
+    }  # fmt: skip
+    assert set(step.__all__) == tools
+    assert {name for name in vars(sync.step) if not name.startswith("_")} == tools
 
 
 def test_importing_it_loads_no_framework_no_engine_and_no_http_client() -> None:

@@ -37,6 +37,7 @@ from tests.durable import durable
         (r"api/^a\.b/(?P<x>[)]+)\Z", "/api/a.b/{x}"),
         (r"^bio/(\w+)/(?:old|new)/?$", "/bio/{}/{}/"),
         (r"^[a-z]/x$", "/{}/x"),
+        (r"^y/\d{4}/(?P<month>\d{2})/?$", "/y/{}/{month}/"),
         ("", "/"),
         ("/", "/"),
     ],

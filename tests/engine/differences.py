@@ -196,6 +196,11 @@ UNSEEN = [
         "A client that follows it would wait for its own timeout.",
     ),
     Difference(
+        "Pages of any origin may read every answer (CORS).",
+        "They may read outputs and live streams, whose token is the permission.",
+        "An engine in development asks for no key, and the browser on the same machine may have any page.",
+    ),
+    Difference(
         "`DeferAdd` and `DeferAbort` keep account of deferred functions.",
         "They are refused (400), as every op that cannot be done.",
         "They call functions of `serve`, which are not run here.",

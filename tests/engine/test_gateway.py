@@ -235,7 +235,7 @@ async def test_an_answer_that_comes_during_a_re_entry_leads_to_another_one() -> 
             await reply.wait()
             return answer([gateway(A), sleep(B, "1h")])
 
-        w.engine._caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
+        w.engine.caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
         await w.post(gateway(A), sleep(Z, "1s"), sleep(B, "1h"))
         w.clock.advance(1)
         await entered.wait()

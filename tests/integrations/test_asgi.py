@@ -64,7 +64,9 @@ def application() -> FastAPI:
 async def serving(app: Any) -> AsyncGenerator[int]:
     """A real uvicorn on a port that the kernel chose."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, lifespan="off", log_level="critical", date_header=False)
+    config = uvicorn.Config(
+        app, lifespan="off", log_level="critical", date_header=False, ws="wsproto"
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -96,6 +98,7 @@ async def exchange(port: int, request: bytes) -> bytes:
         "GET /missing",
         "GET /bug",
         "POST /echo",
+        "GET /json?upgrade",
     ],
 )
 async def test_without_steps_the_bytes_differ_by_two_headers_and_nothing_is_called(
@@ -110,8 +113,9 @@ async def test_without_steps_the_bytes_differ_by_two_headers_and_nothing_is_call
     settings = resolve("http://app.test", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings, transport=httpx2.MockTransport(refuse))
     body = b'{"a": 1}' if line.startswith("POST") else b""
+    upgrade = ", upgrade\r\nupgrade: h2c" if line.endswith("upgrade") else ""
     request = (
-        f"{line} HTTP/1.1\r\nhost: app.test\r\nconnection: close\r\n"
+        f"{line} HTTP/1.1\r\nhost: app.test\r\nconnection: close{upgrade}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode() + body
     async with serving(application()) as bare, serving(provider.asgi(application())) as wrapped:
@@ -156,6 +160,31 @@ def test_websockets_pass_through() -> None:
     with TestClient(provider.asgi(app)) as client, client.websocket_connect("/ws") as websocket:
         websocket.send_text("hello")
         assert websocket.receive_text() == "hello"
+
+
+async def test_a_websocket_through_a_real_upgrade() -> None:
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(await websocket.receive_text())
+        await websocket.close()
+
+    provider = stephttp.setup("http://app.test")
+    async with serving(provider.asgi(app)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"GET /ws HTTP/1.1\r\nhost: app.test\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+        writer.write(b"\x81\x82\0\0\0\0hi")  # a text frame, masked with zeros (RFC 6455, 5.2)
+        assert await reader.readexactly(4) == b"\x81\x02hi"
+        writer.close()
+        await writer.wait_closed()
 
 
 def test_the_end_of_the_lifespan_delivers_what_is_left() -> None:

@@ -332,3 +332,20 @@ async def test_what_cannot_be_kept_is_not_passed_off_as_the_answer() -> None:
 def test_nonsense_is_refused_by_name(options: Any, name: str) -> None:
     with pytest.raises(stephttp.ConfigurationError, match=name):
         stephttp.setup("http://app", **options)
+
+
+async def test_a_run_whose_handler_gave_the_key_may_wait() -> None:
+    app = FastAPI()
+    shop = Shop()
+
+    @app.post("/")
+    async def nap() -> int:
+        stephttp.configure(idempotency="k")
+        number = await step.run("charge", shop.charge, "nap")
+        await step.sleep("nap", timedelta(minutes=1))
+        return number
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        assert (await world.follow(await world.client.post("/"))).json() == 1
+        assert (await world.client.post("/")).json() == 1
+    assert shop.charged == ["nap"]

@@ -325,6 +325,7 @@ async def test_a_step_may_call_another_durable_application_in_this_process() -> 
 
     async with durable(serve(inner)) as other, durable(serve(handler)) as world:
         assert (await world.client.get("/")).json() == 7
+        assert await other.provider.wait()  # or `world` would find its task
 
 
 async def test_a_request_target_that_is_no_path_cannot_wait() -> None:

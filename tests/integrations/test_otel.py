@@ -27,6 +27,7 @@ from stephttp.sync import step as sync_step
 from tests.durable import durable
 
 NAP = timedelta(minutes=1)
+ROUTE = "GET /{what}"
 STYLES = pytest.mark.parametrize("style", ["async", "blocking"])
 
 
@@ -201,13 +202,14 @@ async def test_a_request_without_steps_is_one_span(process: Process) -> None:
             await world.client.get("/bug")
     fine, failed = process.spans
     assert (fine.name, fine.kind, fine.status.status_code) == (
-        "GET", SpanKind.SERVER, StatusCode.UNSET
+        ROUTE, SpanKind.SERVER, StatusCode.UNSET
     )  # fmt: skip
     assert fine.attributes == {
         "sdk.run.id": fine.attributes and fine.attributes["sdk.run.id"],
         "http.request.method": "GET",
         "url.path": "/x",
         "url.scheme": "http",
+        "stephttp.endpoint": ROUTE,
         "http.response.status_code": 200,
     }
     assert failed.status.status_code is StatusCode.ERROR
@@ -232,21 +234,24 @@ async def test_the_trace_and_the_baggage_of_the_caller_go_on_after_waits(process
     assert seen == ["acme"] * 3
     assert {f"{one.context.trace_id:032x}" for one in process.spans} == {parent.split("-")[1]}
     assert {one.context.trace_state.get("shop") for one in process.spans} == {"1"}
-    run = named(process.spans, "GET")
+    run = named(process.spans, ROUTE)
     assert run.parent is not None
     assert f"{run.parent.span_id:016x}" == parent.split("-")[2]
-    assert tree(process.spans) == [("GET", [("nap", []), ("re-entry", []), ("request", [])])]
+    assert tree(process.spans) == [(ROUTE, [("nap", []), ("re-entry", []), ("request", [])])]
 
 
 @pytest.mark.parametrize("steps", [True, False])
 async def test_inside_another_instrumentation_only_runs_make_spans(
     process: Process, steps: bool
 ) -> None:
+    tenants: list[Any] = []
+
     async def handler(what: str) -> None:
         with process.mine.start_as_current_span("mine"):
             if steps:
                 await step.run("a", int)
                 await step.sleep("nap", NAP)
+                tenants.append(baggage.get_baggage("tenant"))
 
     def build(provider: Provider) -> Any:
         app = application(handler)(provider)
@@ -258,9 +263,10 @@ async def test_inside_another_instrumentation_only_runs_make_spans(
         return instrumented
 
     async with durable(build, middleware=[process.telemetry]) as world:
-        response = await world.client.get("/a")
+        response = await world.client.get("/a", headers={"baggage": "tenant=acme"})
         if steps:
             await world.follow(response)
+            assert tenants == ["acme"], "the other instrumentation saw no header after the wait"
     spans = process.spans
     if not steps:
         assert tree(spans) == [("server", [("mine", [])])]
@@ -270,7 +276,7 @@ async def test_inside_another_instrumentation_only_runs_make_spans(
     assert reentry.links[0].context == later.context
     assert tree([one for one in spans if one is not later]) == [
         ("server", [
-            ("GET", [
+            (ROUTE, [
                 ("a", [("a attempt", [])]),
                 ("nap", []),
                 ("re-entry", [("mine", [])]),
@@ -329,7 +335,7 @@ async def test_side_by_side_steps_have_their_own_spans(process: Process) -> None
     async with durable(application(handler), middleware=[process.telemetry]) as world:
         assert (await world.client.get("/a")).json() == [0, 1, 2]
     assert tree(process.spans) == [
-        ("GET", [("n", [("n attempt", [(f"mine {n}", [])])]) for n in range(3)])
+        (ROUTE, [("n", [("n attempt", [(f"mine {n}", [])])]) for n in range(3)])
     ]
 
 

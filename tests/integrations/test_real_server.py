@@ -3,131 +3,29 @@
 Every one must end with the handler's own status, headers and body.
 """
 
-import asyncio
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, HTTPException, Request, Response
 
 import stephttp
-from stephttp import step
 from stephttp._core.ops import Op, OpCode
+from tests.integrations.worlds import TEAPOT, BlockingWorld, World
 from tests.realserver import RealServer
 
 KEY = "ab" * 16
-NAP = timedelta(minutes=1)
-TEAPOT = 418
+
+Worlds = Callable[..., World]
 
 
-class World:
-    """An application with endpoints of all kinds; `done` lists the step bodies that ran."""
-
-    def __init__(self, retries: int = 0) -> None:
-        self.app = app = FastAPI()
-        self.done: list[str] = []
-        self.failures: dict[str, int] = {}
-        self.retries = retries
-
-        @app.post("/sleeps")
-        async def sleeps(request: Request, q: str = "") -> Response:
-            await self.do("before")
-            await step.sleep("nap", NAP)
-            await self.do("after")
-            answer = {
-                "q": q,
-                "body": (await request.body()).decode(),
-                "authorization": request.headers.get("authorization"),
-                "cookie": request.headers.get("cookie"),
-            }
-            return self.answer(answer)
-
-        @app.get("/parallel")
-        async def parallel() -> Response:
-            await self.do("first")
-            await asyncio.gather(
-                self.do("one"),
-                step.sleep("short", NAP),
-                self.do("two"),
-                step.sleep("long", 3 * NAP),
-            )
-            await self.do("last")
-            return self.answer("parallel")
-
-        @app.get("/loop")
-        async def loop() -> Response:
-            for _ in range(4):
-                await self.do("turn")
-                await step.sleep("nap", NAP)
-            return self.answer("loop")
-
-        @app.get("/fails")
-        async def fails() -> Response:
-            stephttp.configure(retries=self.retries)
-            await self.do("fine")
-            await self.do("bad")
-            return self.answer("recovered")
-
-        @app.get("/fails-late")
-        async def fails_late() -> Response:
-            stephttp.configure(retries=self.retries)
-            await step.sleep("nap", NAP)
-            await self.do("bad")
-            return self.answer("recovered")
-
-        @app.get("/catches")
-        async def catches() -> Response:
-            stephttp.configure(retries=self.retries)
-            await step.sleep("nap", NAP)
-            try:
-                await self.do("bad")
-            except (stephttp.StepError, ZeroDivisionError) as error:
-                return self.answer(type(error).__name__)
-            return self.answer("recovered")
-
-        @app.get("/explodes")
-        async def explodes() -> Response:
-            stephttp.configure(retries=self.retries)
-            await step.sleep("nap", NAP)
-            self.fail_if_told("handler")
-            return self.answer("recovered")
-
-        @app.get("/step-then-explodes")
-        async def step_then_explodes() -> Response:
-            stephttp.configure(retries=self.retries)
-            await self.do("bad")
-            self.fail_if_told("handler")
-            await step.sleep("nap", NAP)
-            self.fail_if_told("late handler")
-            return self.answer("recovered")
-
-        @app.get("/refuses")
-        async def refuses() -> Response:
-            await step.sleep("nap", NAP)
-            raise HTTPException(503, "try elsewhere", headers={"x-own": "yes"})
-
-    def answer(self, value: Any) -> Response:
-        response = Response(json.dumps(value), TEAPOT, {"x-own": "yes", "content-type": "text/tea"})
-        response.set_cookie("a", "1")
-        return response
-
-    async def do(self, name: str) -> None:
-        def body() -> None:
-            self.fail_if_told(name)
-            self.done.append(name)
-
-        await step.run(name, body)
-
-    def fail_if_told(self, name: str) -> None:
-        if self.failures.get(name, 0):
-            self.failures[name] -= 1
-            raise ZeroDivisionError(name)
-
-    def behind(self, server: RealServer, **options: Any) -> httpx2.AsyncClient:
-        server.app = server.provider(**options).asgi(self.app)
-        return server.client()
+@pytest.fixture(params=[World, BlockingWorld], ids=["asgi", "wsgi"])
+def worlds(request: pytest.FixtureRequest) -> Worlds:
+    """Makes the same application of either kind."""
+    kind: Worlds = request.param
+    return kind
 
 
 def own(final: httpx2.Response) -> Any:
@@ -146,8 +44,10 @@ def ended(server: RealServer) -> list[str]:
 @pytest.mark.parametrize("key", ["", KEY], ids=["development", "self-hosted"])
 @pytest.mark.parametrize("extra", [False, True], ids=["", "racing"])
 @pytest.mark.parametrize("plan", [False, True], ids=["", "force-plan"])
-async def test_body_query_and_lost_headers_survive(key: str, extra: bool, plan: bool) -> None:
-    server, world = RealServer(key=key, extra=extra, force_plan=plan), World()
+async def test_body_query_and_lost_headers_survive(
+    worlds: Worlds, key: str, extra: bool, plan: bool
+) -> None:
+    server, world = RealServer(key=key, extra=extra, force_plan=plan), worlds()
     client = world.behind(server)
     body = '{ "b":2, "a":1}'
     headers = {"authorization": "Bearer user", "cookie": "s=1", "content-type": "application/json"}
@@ -171,18 +71,21 @@ async def test_body_query_and_lost_headers_survive(key: str, extra: bool, plan: 
         ("loop", ["turn"] * 4),
     ],
 )
-async def test_each_step_runs_once(path: str, bodies: list[str], extra: bool, plan: bool) -> None:
-    server, world = RealServer(extra=extra, force_plan=plan), World()
+async def test_each_step_runs_once(
+    worlds: Worlds, path: str, bodies: list[str], extra: bool, plan: bool
+) -> None:
+    server, world = RealServer(extra=extra, force_plan=plan), worlds()
     client = world.behind(server)
     assert own(await server.finish(await client.get(f"/{path}"))) == path
-    assert world.done == bodies
+    assert sorted(world.done) == sorted(bodies)
+    assert (world.done[0], world.done[-1]) == (bodies[0], bodies[-1])
     assert ended(server) == ["Completed"]
 
 
 @pytest.mark.parametrize("path", ["/fails", "/fails-late", "/catches"])
 @pytest.mark.parametrize("retries", [1, 2, 5])
-async def test_a_step_is_retried_until_it_succeeds(path: str, retries: int) -> None:
-    server, world = RealServer(), World(retries)
+async def test_a_step_is_retried_until_it_succeeds(worlds: Worlds, path: str, retries: int) -> None:
+    server, world = RealServer(), worlds(retries)
     world.failures = {"bad": retries}
     client = world.behind(server)
     assert own(await server.finish(await client.get(path))) == "recovered"
@@ -193,9 +96,9 @@ async def test_a_step_is_retried_until_it_succeeds(path: str, retries: int) -> N
 @pytest.mark.parametrize("path", ["/fails", "/fails-late"])
 @pytest.mark.parametrize("retries", [1, 2, 5])
 async def test_a_step_that_never_succeeds_ends_the_run_with_the_handlers_500(
-    path: str, retries: int
+    worlds: Worlds, path: str, retries: int
 ) -> None:
-    server, world = RealServer(), World(retries)
+    server, world = RealServer(), worlds(retries)
     world.failures = {"bad": 1000}
     client = world.behind(server)
     final = await server.finish(await client.get(path))
@@ -205,8 +108,8 @@ async def test_a_step_that_never_succeeds_ends_the_run_with_the_handlers_500(
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-async def test_a_failed_step_can_be_caught(retries: int) -> None:
-    server, world = RealServer(), World(retries)
+async def test_a_failed_step_can_be_caught(worlds: Worlds, retries: int) -> None:
+    server, world = RealServer(), worlds(retries)
     world.failures = {"bad": 1000}
     client = world.behind(server)
     caught = own(await server.finish(await client.get("/catches")))
@@ -214,8 +117,10 @@ async def test_a_failed_step_can_be_caught(retries: int) -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-async def test_a_handler_that_fails_is_retried_and_never_left_hanging(retries: int) -> None:
-    server, world = RealServer(), World(retries)
+async def test_a_handler_that_fails_is_retried_and_never_left_hanging(
+    worlds: Worlds, retries: int
+) -> None:
+    server, world = RealServer(), worlds(retries)
     world.failures = {"handler": 1000}
     client = world.behind(server)
     final = await server.finish(await client.get("/explodes"))
@@ -225,8 +130,8 @@ async def test_a_handler_that_fails_is_retried_and_never_left_hanging(retries: i
 
 
 @pytest.mark.parametrize("retries", [1, 3])
-async def test_a_handler_that_recovers_answers(retries: int) -> None:
-    server, world = RealServer(), World(retries)
+async def test_a_handler_that_recovers_answers(worlds: Worlds, retries: int) -> None:
+    server, world = RealServer(), worlds(retries)
     world.failures = {"handler": retries}
     client = world.behind(server)
     assert own(await server.finish(await client.get("/explodes"))) == "recovered"
@@ -236,9 +141,9 @@ async def test_a_handler_that_recovers_answers(retries: int) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 @pytest.mark.parametrize("late", ["handler", "late handler"])
 async def test_after_a_first_checkpoint_with_a_failed_step_no_run_hangs(
-    retries: int, steps: int, late: str
+    worlds: Worlds, retries: int, steps: int, late: str
 ) -> None:
-    server, world = RealServer(), World(retries)
+    server, world = RealServer(), worlds(retries)
     world.failures = {"bad": min(steps, retries), late: 1000}
     client = world.behind(server)
     final = await server.finish(await client.get("/step-then-explodes"))
@@ -246,8 +151,8 @@ async def test_after_a_first_checkpoint_with_a_failed_step_no_run_hangs(
     assert ended(server) == ["Completed"]
 
 
-async def test_a_5xx_of_the_handlers_own_is_delivered_as_it_is() -> None:
-    server, world = RealServer(), World()
+async def test_a_5xx_of_the_handlers_own_is_delivered_as_it_is(worlds: Worlds) -> None:
+    server, world = RealServer(), worlds()
     client = world.behind(server)
     final = await server.finish(await client.get("/refuses"))
     assert (final.status_code, final.json()) == (503, {"detail": "try elsewhere"})
@@ -255,8 +160,8 @@ async def test_a_5xx_of_the_handlers_own_is_delivered_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("path", ["/actions", "/steps"])
-async def test_a_run_survives_that_the_api_is_away_for_a_while(path: str) -> None:
-    server, world = RealServer(key=KEY), World()
+async def test_a_run_survives_that_the_api_is_away_for_a_while(worlds: Worlds, path: str) -> None:
+    server, world = RealServer(key=KEY), worlds()
     client = world.behind(server)
     first = await client.post("/sleeps", content=b"x")
     back = server.now + 60 + 30
@@ -265,8 +170,10 @@ async def test_a_run_survives_that_the_api_is_away_for_a_while(path: str) -> Non
     assert any(answer.status_code == 503 for answer in server.answers)
 
 
-async def test_a_stored_request_that_was_tampered_with_fails_the_run_visibly() -> None:
-    server, world = RealServer(key=KEY), World()
+async def test_a_stored_request_that_was_tampered_with_fails_the_run_visibly(
+    worlds: Worlds,
+) -> None:
+    server, world = RealServer(key=KEY), worlds()
     client = world.behind(server)
     first = await client.post("/sleeps", headers={"authorization": "Bearer user"})
     (run,) = server.runs.values()
@@ -278,8 +185,8 @@ async def test_a_stored_request_that_was_tampered_with_fails_the_run_visibly() -
     assert "signing key" in final.json()["error"]
 
 
-async def test_a_wrong_signing_key_fails_the_run_visibly() -> None:
-    server, world = RealServer(key=KEY), World()
+async def test_a_wrong_signing_key_fails_the_run_visibly(worlds: Worlds) -> None:
+    server, world = RealServer(key=KEY), worlds()
     client = world.behind(server)
     first = await client.post("/sleeps")
     server.key = "cd" * 16
@@ -288,8 +195,8 @@ async def test_a_wrong_signing_key_fails_the_run_visibly() -> None:
     assert "x-inngest-signature" in (await server.finish(first)).json()["error"]
 
 
-async def test_every_answer_is_one_that_the_server_understands() -> None:
-    server, world = RealServer(extra=True), World(2)
+async def test_every_answer_is_one_that_the_server_understands(worlds: Worlds) -> None:
+    server, world = RealServer(extra=True), worlds(2)
     client = world.behind(server)
     for path in ("/parallel", "/loop", "/fails", "/explodes", "/refuses"):
         world.failures = {"bad": 1, "handler": 1}

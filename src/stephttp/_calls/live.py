@@ -197,6 +197,7 @@ class LiveCall(ABC):
     def _conclude_told(self, hooks: Hooks, error: BaseException | None) -> Flow[Response | None]:
         """The same, with the middleware being told."""
         run, reply = self._run, None
+        hooks.ctx.request.route = self._route()
         yield from as_flow(hooks.close(error))
         try:
             if run.suspended:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Flow = Generator[Call | Pause | Invoke | Until, Any, T]
 
+KEEP_ALIVE = 5.0
+"""Seconds for which an idle connection is kept."""
+MOST_IDLE = 100
 TIMEOUT = 15.0
 """Seconds for one attempt; connecting alone gets a third of it."""
 
@@ -127,7 +131,7 @@ class AsyncDriver:
         if client is None:
             client = self._clients[loop] = httpx2.AsyncClient(
                 base_url=self._base_url,
-                transport=self._transport,
+                transport=self._transport or _lean_transport(),
                 headers=self._headers,
                 timeout=_timeout(TIMEOUT),
             )
@@ -295,6 +299,29 @@ def _set(waiter: asyncio.Future[None]) -> None:
 
 async def _awaited(value: Awaitable[T]) -> T:
     return await value
+
+
+def _lean_transport() -> httpx2.AsyncBaseTransport | None:
+    """Without the library's pool (see `Connections`), of which 64 callers at a time are too much
+    asked; `None` where the environment names a proxy, which is that pool's business."""
+    from urllib.request import getproxies  # slow to import
+
+    import httpcore2
+    import httpx2
+
+    from stephttp._connections import Connections
+
+    if getproxies():
+        return None
+    transport = httpx2.AsyncHTTPTransport()
+    make = partial(
+        httpcore2.AsyncHTTPConnection,
+        ssl_context=httpx2.create_ssl_context(),
+        keepalive_expiry=KEEP_ALIVE,
+    )
+    pool: Any = Connections(make, MOST_IDLE)
+    transport._pool = pool
+    return transport
 
 
 def _timeout(seconds: float) -> httpx2.Timeout:

@@ -34,7 +34,7 @@ WORKERS = 4
 BATCH_ITEMS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 """A server reads no more of a request (PROTOCOL 10)."""
-LINGER = 0.005
+LINGER = 0.02
 """Seconds that a batch waits for company; benchmarks/bench_batches.py shows what it brings."""
 AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
@@ -187,12 +187,12 @@ class Outbox:
             return emptied
 
     def _start_worker(self) -> None:
+        # As long as nothing is known of the server one asks, and the others learn from it.
+        limit = WORKERS if self._batches() is False else 1
         with self._lock:
-            # As long as nothing is known of the server one asks, and the others learn from it.
-            limit = WORKERS if self._batches() is False else 1
-            if len(self._workers) >= limit:
-                # Those of a loop that has ended never will.
-                self._workers = {name: job for name, job in self._workers.items() if job.alive()}
+            for name, job in list(self._workers.items()):
+                if not job.alive():  # of a loop that has ended
+                    del self._workers[name]
             if len(self._workers) < limit:
                 name = object()
                 self._workers[name] = self._start(self._work(name), "stephttp-outbox")
@@ -229,24 +229,25 @@ class Outbox:
         """What the next request carries."""
         limit = BATCH_ITEMS if self._batches() and not self._alone else 1
         self._alone = max(0, self._alone - 1)
-        batch: list[tuple[Item, Parcel]] = []
-        size = 2  # the brackets; each item adds a comma
-        while len(batch) < limit:
-            with self._lock:
-                if not self._queue:
-                    break
-                item = self._queue.popleft()
+        with self._lock:
+            items = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
+            for item in items:
                 item.news = False
+        batch: list[tuple[Item, Parcel]] = []
+        silent: list[Item] = []
+        size = 2  # the brackets; each item adds a comma
+        for number, item in enumerate(items):
             parcel = item.take()
             if parcel is None:
-                self._done_with(item, more=False)
+                silent.append(item)
                 continue
             size += len(parcel.body) + 1
             if batch and size > BATCH_BYTES:
                 with self._lock:
-                    self._queue.appendleft(item)
+                    self._queue.extendleft(reversed(items[number:]))
                 break
             batch.append((item, parcel))
+        self._done_with([(item, False) for item in silent])
         return batch
 
     def _failed(
@@ -263,11 +264,13 @@ class Outbox:
     ) -> bool:
         """Go by what became of a batch. Returns whether to go on at once."""
         again: list[Item] = []
+        done: list[tuple[Item, bool]] = []
         for (item, _), error in zip(batch, results, strict=True):
             if error is not None and not _refused_for_good(error):
                 again.append(item)
             else:
-                self._done_with(item, more=item.delivered(error))
+                done.append((item, item.delivered(error)))
+        self._done_with(done)
         with self._lock:
             self._queue.extendleft(reversed(again))
         if len(again) < len(batch) or self._alone:
@@ -281,16 +284,17 @@ class Outbox:
         )  # fmt: skip
         return False
 
-    def _done_with(self, item: Item, more: bool) -> None:
-        """Let go of an item, unless it has more to say."""
+    def _done_with(self, items: Sequence[tuple[Item, bool]]) -> None:
+        """Let go of items, but for those that have more to say."""
+        emptied = None
         with self._lock:
-            if more or item.news:
-                self._queue.append(item)
-                return
-            self._open -= 1
-            self._bytes -= item.accounted
-            item.held, item.accounted = False, 0
-            emptied = None
+            for item, more in items:
+                if more or item.news:
+                    self._queue.append(item)
+                    continue
+                self._open -= 1
+                self._bytes -= item.accounted
+                item.held, item.accounted = False, 0
             if not self._open:
                 emptied, self._drained = self._drained, None
         if emptied is not None:

@@ -55,8 +55,9 @@ class RunContext:
 
     @property
     def fn_id(self) -> str:
-        """The endpoint's id; empty until the handler, or what wraps it, has set it."""
-        return self._run.opts.id
+        """The endpoint's id, once the handler, or what wraps it, has set it. When a first call has
+        ended, else method and route template, where the framework tells it."""
+        return self._run.opts.id or self.request.endpoint
 
     @property
     def resumed(self) -> bool:

@@ -1,8 +1,11 @@
-"""The command line itself: names, options, help. What the commands do is elsewhere."""
+"""The command line itself: names, options, help. What the commands do is elsewhere.
+
+Commands that work with a database import their parts themselves: the others should not take as
+long to start as an engine does.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +13,16 @@ from typing import Annotated
 import typer
 
 from stephttp._version import __version__
-from stephttp.cli.dev import DevOptions, run_dev
+from stephttp.cli.doctor import doctor
+from stephttp.cli.events import events
 from stephttp.cli.logs import LogFormat
-from stephttp.cli.maintenance import run_backup, run_check
-from stephttp.cli.password import print_hash
-from stephttp.cli.start import StartOptions, run_start
+from stephttp.cli.options import AsJson
+from stephttp.cli.runs import runs
 
-app = typer.Typer(name="stephttp", no_args_is_help=True, add_completion=False)
+app = typer.Typer(name="stephttp", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(runs, name="runs")
+app.add_typer(events, name="events")
+app.command()(doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -97,6 +103,9 @@ def dev(
     Ctrl-C (or SIGTERM) stops both, exit code 0; a second Ctrl-C does not wait. When COMMAND ends by
     itself, the engine stops, too, and the exit code is the command's.
     """
+    from stephttp.cli.dev import DevOptions, run_dev
+    from stephttp.cli.serving import run
+
     options = DevOptions(
         host,
         port,
@@ -106,7 +115,7 @@ def dev(
         trust_host or [],
         dashboard_password_file,
     )
-    raise typer.Exit(asyncio.run(run_dev(options)))
+    raise typer.Exit(run(run_dev(options), beside_app=bool(command)))
 
 
 _Db = typer.Option(envvar="STEPHTTP_DB", dir_okay=False, help="SQLite file that keeps the runs.")
@@ -257,6 +266,9 @@ def start(
 
     SIGTERM (or Ctrl-C) stops it in order: no new calls, those under way may end; exit code 0.
     """
+    from stephttp.cli.serving import run
+    from stephttp.cli.start import StartOptions, run_start
+
     options = StartOptions(
         host=host,
         port=port,
@@ -284,18 +296,23 @@ def start(
         log_format=log_format,
         dashboard_password_file=dashboard_password_file,
     )
-    raise typer.Exit(asyncio.run(run_start(options, os.environ)))
+    raise typer.Exit(run(run_start(options, os.environ)))
 
 
 @app.command("check-db")
 def check_db(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The database.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="The database.")
+    ],
+    as_json: AsJson = False,
 ) -> None:
     """Check a database, even while an engine works with it.
 
     Exit code 0 if it is whole, 1 if it is not, 2 if it cannot be read.
     """
-    raise typer.Exit(run_check(str(file)))
+    from stephttp.cli.maintenance import run_check
+
+    raise typer.Exit(run_check(str(file), as_json=as_json))
 
 
 @app.command("dashboard-password")
@@ -304,17 +321,24 @@ def dashboard_password() -> None:
 
     Exit code 2 if the password is too short.
     """
+    from stephttp.cli.password import print_hash
+
     raise typer.Exit(print_hash())
 
 
 @app.command()
 def backup(
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="The copy to make or replace.")],
+    file: Annotated[
+        Path, typer.Argument(dir_okay=False, metavar="FILE", help="The copy to make or replace.")
+    ],
     db: Annotated[Path, _Db],
+    as_json: AsJson = False,
 ) -> None:
     """Copy a database to FILE, even while an engine works with it.
 
     FILE is replaced at the very end, by a copy that was checked. Keep it as secret as the
-    database.
+    database. Exit code 0 if there is a whole copy now, 2 if not.
     """
-    raise typer.Exit(run_backup(str(db), str(file)))
+    from stephttp.cli.maintenance import run_backup
+
+    raise typer.Exit(run_backup(str(db), str(file), as_json=as_json))

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
+from stephttp.cli import output
 from stephttp.cli.terminal import complain, say
 from stephttp.engine.backup import backup
 from stephttp.engine.checkdb import check_file
 from stephttp.errors import ConfigurationError
 
 
-def run_check(path: str) -> int:
+def run_check(path: str, *, as_json: bool = False) -> int:
     """Check a database; 0 if it is whole, 1 if not, 2 if it cannot be read."""
     try:
-        report = check_file(path)
+        with _bar(f"checking {path}") as progress:
+            report = check_file(path, progress)
     except ConfigurationError as error:
         complain(str(error))
         return 2
+    if as_json:
+        output.print_json(
+            {
+                "ok": not report.problems,
+                "schema": report.version,
+                "runs": report.runs,
+                "problems": list(report.problems),
+            }
+        )
+        return 1 if report.problems else 0
     for problem in report.problems:
         complain(problem)
     if report.problems:
@@ -27,25 +40,23 @@ def run_check(path: str) -> int:
     return 0
 
 
-def run_backup(source: str, target: str) -> int:
+def run_backup(source: str, target: str, *, as_json: bool = False) -> int:
     """Copy a database; 0 if there is a whole copy now, 2 if not (then the target is as it was)."""
-    shown = -1
-
-    def progress(done: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * done // max(total, 1)
-        # For people: a log has no use for it.
-        if percent != shown and sys.stderr.isatty():
-            shown = percent
-            print(f"\rstephttp: {percent} %", end="", file=sys.stderr, flush=True)
-
     try:
-        size = backup(source, target, progress)
+        with _bar(f"copying {source}") as progress:
+            size = backup(source, target, progress)
     except ConfigurationError as error:
         complain(str(error))
         return 2
-    finally:
-        if shown >= 0:
-            print(file=sys.stderr)
-    say(f"{source} is backed up to {target} ({size} bytes, checked)")
+    if as_json:
+        output.print_json({"db": source, "file": target, "bytes": size})
+    else:
+        say(f"{source} is backed up to {target} ({size} bytes, checked)")
     return 0
+
+
+@contextmanager
+def _bar(what: str) -> Generator[Callable[[int, int], None]]:
+    with output.progress() as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

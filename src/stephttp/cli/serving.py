@@ -5,11 +5,25 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+
+
+def run(main: Coroutine[Any, Any, int], *, beside_app: bool = False) -> int:
+    """Run a command to its end, on uvloop where that is installed.
+
+    Args:
+        beside_app: it starts the user's app in a process group of its own, which uvloop cannot.
+    """
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return asyncio.run(main) if beside_app else uvloop.run(main)
 
 
 class Stop:

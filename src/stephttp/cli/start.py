@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stephttp._core.durations import parse_duration
 from stephttp._core.signatures import split_key
+from stephttp.cli.keys import read_keys
 from stephttp.cli.logs import LogFormat, set_up
 from stephttp.cli.password import dashboard_password
 from stephttp.cli.ports import PortError, listen
@@ -72,7 +73,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigurationError: something is missing or makes no sense; the message names it.
     """
-    signing = _keys(
+    signing = read_keys(
         options.signing_keys,
         options.signing_key_file,
         [environ.get(f"INNGEST_SIGNING_KEY{suffix}", "") for suffix in ("", "_FALLBACK")],
@@ -88,7 +89,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
                 f"signing key {number} is too short: it needs {_SHORTEST_KEY} hexadecimal digits "
                 "(`openssl rand -hex 32` makes 64)"
             )
-    events = _keys(
+    events = read_keys(
         options.event_keys, options.event_key_file, [environ.get("INNGEST_EVENT_KEY", "")]
     )
     if not events:
@@ -101,7 +102,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
             raise ConfigurationError(
                 f"event key {number} must be 8 to 256 letters, digits or any of . _ ~ -"
             )
-    scrape = _keys(
+    scrape = read_keys(
         [options.metrics_token] if options.metrics_token else [],
         options.metrics_token_file,
         [environ.get("STEPHTTP_METRICS_TOKEN", "")],
@@ -205,22 +206,6 @@ async def _drain(engine: Engine, stop: Stop, grace: float) -> None:
             log, logging.WARNING, "engine.drain_incomplete", "calls under way are given up; they "
             "are repeated at the next start", hurried=stop.hurry.done(), grace_s=grace,
         )  # fmt: skip
-
-
-def _keys(
-    given: Sequence[str], file: Path | None, from_environment: Sequence[str]
-) -> tuple[str, ...]:
-    """Keys in the order in which they count: options, file; if there are none, the variables."""
-    keys = list(given)
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"cannot read the key file {str(file)!r}: {error}") from None
-        keys += [line for line in lines if not line.lstrip().startswith("#")]
-    if file is None and not given:
-        keys = list(from_environment)
-    return tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))
 
 
 def _seconds(name: str, text: str) -> float:

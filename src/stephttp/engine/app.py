@@ -72,6 +72,7 @@ class Engine:
         channels: who follows which run's stream.
         executor: what calls the endpoints.
         egress: which endpoints may be called.
+        caller: what calls them.
         metrics: what is counted and measured.
     """
 
@@ -92,11 +93,11 @@ class Engine:
         self.feed = Feed()
         self.channels = Channels()
         self.egress = Egress.of(settings)
-        self._caller = Caller(settings, self.clock, self.rng, transport)
+        self.caller = Caller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings)
         self.executor = Executor(
             self.store,
-            self._caller,
+            self.caller,
             self._gateway,
             self.waiters,
             self.channels,
@@ -138,7 +139,7 @@ class Engine:
         await self._retention.stop()
         await self.executor.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._caller.close()
+        await self.caller.close()
         await self._gateway.close()
         await self.store.close()
 

@@ -62,11 +62,16 @@ class Caller:
         """Close the connections."""
         await self._client.aclose()
 
-    async def call(self, call: Call) -> Answer | Failure:
-        """Call the endpoint; `Failure` if there is no answer that could be read."""
+    async def call(self, call: Call, *, bare: bool = False) -> Answer | Failure:
+        """Call the endpoint; `Failure` if there is no answer that could be read.
+
+        Args:
+            bare: without the headers that make it a re-entry.
+        """
         try:
+            headers = {"user-agent": "Inngest"} if bare else self._headers(call)
             request = self._client.build_request(
-                call.method, _url(call), headers=self._headers(call), content=call.body or None
+                call.method, _url(call), headers=headers, content=call.body or None
             )
             async with asyncio.timeout(self._settings.call_timeout):
                 return await self._send(request)

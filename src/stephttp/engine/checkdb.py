@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -29,8 +30,13 @@ class Report:
     problems: tuple[str, ...]
 
 
-def check_file(path: str) -> Report:
+def check_file(path: str, progress: Callable[[int, int], None] = lambda done, all_: None) -> Report:
     """Check a database file, which an engine may be using. Nothing in it is changed.
+
+    Args:
+        path: the file.
+        progress: called with how many checks are done, and all of them. The first is SQLite's own,
+            and takes longest.
 
     Raises:
         ConfigurationError: it cannot be opened, is none of ours, or of another version.
@@ -49,9 +55,11 @@ def check_file(path: str) -> Report:
                 )
             # One snapshot, however long it takes.
             connection.execute("BEGIN")
+            progress(0, len(CHECKS) + 1)
             problems = [*integrity(connection)]
+            progress(1, len(CHECKS) + 1)
             if not problems:
-                problems = invariants(connection)
+                problems = invariants(connection, progress)
             counts = connection.execute("SELECT status, count(*) FROM runs GROUP BY status")
             return Report(found, dict(counts.fetchall()), tuple(problems))
     except sqlite3.OperationalError as error:
@@ -66,12 +74,15 @@ def integrity(connection: sqlite3.Connection) -> list[str]:
     return [f"integrity: {text}" for (text,) in rows if text != "ok"]
 
 
-def invariants(connection: sqlite3.Connection) -> list[str]:
+def invariants(
+    connection: sqlite3.Connection, progress: Callable[[int, int], None] = lambda done, all_: None
+) -> list[str]:
     """What breaks the rules of the schema; see `sql/checks.sql`."""
     problems = []
-    for rule, query in CHECKS.items():
+    for number, (rule, query) in enumerate(CHECKS.items(), 2):
         rows = connection.execute(query).fetchmany(_MOST + 1)
         problems += [f"{rule}: {where} ({what})" for where, what in rows[:_MOST]]
         if len(rows) > _MOST:
             problems.append(f"{rule}: and more")
+        progress(number, len(CHECKS) + 1)
     return problems

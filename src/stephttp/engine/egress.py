@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import httpcore2
 import httpx2
 
-from stephttp.engine.connections import Connections
+from stephttp._connections import Connections
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
 

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from stephttp.integrations.otel import OpenTelemetry
 
 _PARENT = "stephttp.parent"
-"""Where a run carries the span of its caller."""
+"""Where a run carries the span of its caller,"""
+_NAME = "stephttp.endpoint"
+"""and the name of its endpoint."""
 
 
 class Tracing(Middleware):
@@ -70,26 +72,31 @@ class Tracing(Middleware):
         self._run_span: Span | None = None
         self._call_span: Span | None = None
         self._restore: Callable[[], None] | None = None
+        self._attempts: list[tuple[float, str]] = []
+        """Seconds and outcome of each; measured when the endpoint's name is known."""
         self._steps: dict[str, tuple[Span, Span | None, Callable[[], None], int]] = {}
 
     def before_call(self) -> None:
         here = contexts.get_current()
         outer = trace.get_current_span(here)
         self._outer = outer.get_span_context() if _counts(outer) else None
-        if self._outer is None:
+        if self._outer is None or self.ctx.resumed:
             here = propagate.extract(self.ctx.request, here, _Headers())
         self._around = contexts.set_value(USERLAND, {RUN_ID: self.ctx.run_id}, here)
         if self.ctx.resumed:
             self._resume()
         elif self._outer is None:
-            self._begin(SpanKind.SERVER)
-        # Inside the span of another instrumentation it is not known yet whether this request
-        # will be a run; what the handler does belongs to that span until it is.
+            self._begin()
+        else:
+            # It is not known yet whether this request will be a run; what the handler does
+            # belongs to the span of the other instrumentation until it is.
+            self._run = _child(self._outer, span_id_of(self.ctx.run_id))
+            self._carry(self._outer)
         self._restore = _attach(self._around)
 
     def before_step(self, step: StepInfo) -> None:
         if self._run_span is None and not self.ctx.resumed:
-            self._begin(SpanKind.INTERNAL)
+            self._begin()
         now = self.ctx.now_ns()
         parent = self._above_step()
         about = {
@@ -126,11 +133,13 @@ class Tracing(Middleware):
         if attempt is not None:
             _end(attempt, end.error, now)
             outcome = "retried" if end.retried else "failed" if end.error else "ok"
-            self._telemetry.step_duration.record(
-                (now - began) / 1e9, {**self._endpoint(), OUTCOME: outcome}
-            )
+            self._attempts.append(((now - began) / 1e9, outcome))
         if not end.retried:
             _end(span, end.error, now)
+
+    def after_execution(self) -> None:
+        if self.ctx.fn_id and not self.ctx.resumed:
+            self.ctx.carried[_NAME] = self.ctx.fn_id  # the route is known in the first call only
 
     def after_call(self, end: CallEnd) -> None:
         if self._restore is None:  # another middleware has failed before
@@ -139,13 +148,8 @@ class Tracing(Middleware):
         now, error = self.ctx.now_ns(), end.error
         failed = error is not None or (end.response is not None and end.response.status >= 500)
         outcome = "suspended" if self.ctx.suspended else "failed" if failed else "completed"
-        kind = "reentry" if self.ctx.resumed else "request"
-        if self.ctx.used:
-            self._telemetry.call_duration.record(
-                (now - self.ctx.started_ns) / 1e9,
-                {**self._endpoint(), CALL_KIND: kind, OUTCOME: outcome},
-            )
-        facts = self._facts(end)
+        self._measure(now, outcome, end.run_ended)
+        facts: dict[str, Any] = {} if end.response is None else {STATUS: end.response.status}
         if self._call_span is not None:
             self._call_span.set_attributes(facts)
             _end(self._call_span, error, now, failed)
@@ -155,24 +159,39 @@ class Tracing(Middleware):
             elif self._run_span is not None:
                 _end(self._run_span, error, now, failed=True)
             return
-        if self.ctx.used:
-            self._telemetry.run_duration.record(
-                max(0, now - _began(self.ctx.run_id)) / 1e9, {**self._endpoint(), OUTCOME: outcome}
-            )
         span = self._run_span or (self._finished_run() if self.ctx.resumed else None)
         if span is not None:
             span.update_name(self._name())
             span.set_attributes({**facts, **self._endpoint()})
             _end(span, error, now, failed)
 
-    def _begin(self, kind: SpanKind) -> None:
+    def _measure(self, now: int, outcome: str, run_ended: bool) -> None:
+        if not self.ctx.used:
+            return
+        telemetry, about = self._telemetry, self._endpoint()
+        for seconds, how in self._attempts:
+            telemetry.step_duration.record(seconds, {**about, OUTCOME: how})
+        kind = "reentry" if self.ctx.resumed else "request"
+        telemetry.call_duration.record(
+            (now - self.ctx.started_ns) / 1e9, {**about, CALL_KIND: kind, OUTCOME: outcome}
+        )
+        if run_ended:
+            seconds = max(0, now - _began(self.ctx.run_id)) / 1e9
+            telemetry.run_duration.record(seconds, {**about, OUTCOME: outcome})
+
+    def _begin(self) -> None:
         """Start the run's span, and let later calls know of it."""
         parent = trace.get_current_span(self._around).get_span_context()
         self._run_span = span = self._start(
-            self._name(), self._around, kind=kind, start_ns=self.ctx.started_ns,
+            self._name(), self._around, kind=self._kind(), start_ns=self.ctx.started_ns,
             attributes=self._about_request(),
         )  # fmt: skip
         self._run = span.get_span_context()
+        self._carry(parent)
+        if self._outer is None:
+            self._around = _below(self._around, span)
+
+    def _carry(self, parent: SpanContext) -> None:
         carried = self.ctx.carried
         if self._run.is_valid:
             carried["traceparent"] = write_traceparent(self._run)
@@ -180,8 +199,6 @@ class Tracing(Middleware):
                 carried["tracestate"] = self._run.trace_state.to_header()
         if parent.is_valid:
             carried[_PARENT] = write_traceparent(parent)
-        if self._outer is None:
-            self._around = _below(self._around, span)
 
     def _above_step(self) -> Context:
         """What a step belongs to: a span that the handler has made, or that of the call."""
@@ -206,7 +223,7 @@ class Tracing(Middleware):
             _below(self._around, self._run),
             "call",
             self.ctx.request_id,
-            kind=SpanKind.SERVER if self._outer is None else SpanKind.INTERNAL,
+            kind=self._kind(),
             start_ns=self.ctx.started_ns,
             attributes={**self._about_request(), CALL_ATTEMPT: self.ctx.attempt},
             links=[Link(self._outer)] if other and self._outer is not None else None,
@@ -220,7 +237,7 @@ class Tracing(Middleware):
             _below(contexts.Context(), run_span),
             "call",
             "first",
-            kind=SpanKind.INTERNAL,
+            kind=self._kind(),
             start_ns=self.ctx.started_ns,
             attributes={**dict(getattr(run_span, "attributes", None) or {}), **facts},
         )
@@ -236,7 +253,7 @@ class Tracing(Middleware):
         parent = read_traceparent(carried.get(_PARENT, ""), carried.get("tracestate", ""))
         around = contexts.Context() if parent is None else _below(contexts.Context(), parent)
         return self._start(
-            self._name(), around, kind=SpanKind.SERVER, start_ns=_began(self.ctx.run_id),
+            self._name(), around, start_ns=_began(self.ctx.run_id),
             attributes=self._about_request(),
         )  # fmt: skip
 
@@ -247,11 +264,15 @@ class Tracing(Middleware):
             **{"kind": SpanKind.INTERNAL, **options},
         )  # fmt: skip
 
-    def _name(self) -> str:
-        return self.ctx.fn_id or self.ctx.request.method
+    def _kind(self) -> SpanKind:
+        return SpanKind.SERVER if self._outer is None else SpanKind.INTERNAL
 
-    def _endpoint(self) -> dict[str, Any]:
-        return {ENDPOINT: self.ctx.fn_id} if self.ctx.fn_id else {}
+    def _name(self) -> str:
+        return self._endpoint().get(ENDPOINT, self.ctx.request.method)
+
+    def _endpoint(self) -> dict[str, str]:
+        name = self.ctx.carried.get(_NAME) or self.ctx.fn_id
+        return {ENDPOINT: name} if name else {}
 
     def _about_request(self) -> dict[str, Any]:
         request = self.ctx.request
@@ -261,9 +282,6 @@ class Tracing(Middleware):
             PATH: request.path,
             SCHEME: request.scheme,
         }
-
-    def _facts(self, end: CallEnd) -> dict[str, Any]:
-        return {} if end.response is None else {STATUS: end.response.status}
 
 
 class _Headers(Getter[Request]):
@@ -280,6 +298,10 @@ class _Headers(Getter[Request]):
 def _counts(outer: Span) -> bool:
     """Whether a span is that of another instrumentation around us, and not left over."""
     return outer.is_recording() or outer.get_span_context().is_remote
+
+
+def _child(parent: SpanContext, span_id: int) -> SpanContext:
+    return SpanContext(parent.trace_id, span_id, False, parent.trace_flags, parent.trace_state)
 
 
 def _below(context: Context, span: Span | SpanContext) -> Context:

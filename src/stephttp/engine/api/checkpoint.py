@@ -244,11 +244,18 @@ def _uuid5(name: bytes) -> UUID:
     return UUID(bytes=digest[:16], version=5)
 
 
+def check_origin(origin: str, field: str) -> None:
+    """Refuse what is not an origin.
+
+    Raises:
+        Refused: it is not; the text names the field.
+    """
+    if not _is_origin(origin):
+        raise Refused(f"{field}: {origin[:200]!r} is not an origin such as https://host:port")
+
+
 def _check_endpoint(data: RequestData) -> None:
-    if not _is_origin(data.domain):
-        raise Refused(
-            f"event.data.domain: {data.domain[:200]!r} is not an origin such as https://host:port"
-        )
+    check_origin(data.domain, "event.data.domain")
     if not _METHOD.fullmatch(data.method):
         raise Refused(f"event.data.method: {data.method[:64]!r} is not an HTTP method")
 

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -74,6 +75,8 @@ class Guard:
         self._open = not settings.signing_keys
         hosts = (*settings.trusted_hosts, settings.host, *_FROM_CONTAINERS)
         self._hosts = {host.lower() for host in hosts}
+        # Clients are few, and each of their requests names the engine.
+        self._is_ours = lru_cache(maxsize=256)(self._is_our_name)
         self._buckets = Buckets(settings.rate_limit, settings.rate_burst)
         self._headers = [
             (b"x-inngest-server-kind", settings.kind.encode()),
@@ -110,7 +113,7 @@ class Guard:
         """Why a request is not even looked at: message, status, headers."""
         if self._open:
             host = _header(scope, b"host")
-            if host is not None and "*" not in self._hosts and not self._is_ours(host):
+            if host is not None and not self._is_ours(host):
                 message = (
                     f"host: {host[:200]!r} is not a name of this engine; "
                     "--trust-host NAME makes it one"
@@ -127,13 +130,17 @@ class Guard:
                 return "too many requests", 429, {**CORS, "retry-after": str(math.ceil(wait))}
         return None
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_our_name(self, host: str) -> bool:
         """Whether a page could not have been loaded from elsewhere under this name.
 
         An address is always fine: nobody but who is asked can give it another meaning.
         """
         name = _hostname("//" + host)
-        return name in self._hosts or _is_loopback_name(name) or _address(name) is not None
+        return (
+            not self._hosts.isdisjoint((name, "*"))
+            or _is_loopback_name(name)
+            or _address(name) is not None
+        )
 
 
 def _header(scope: Scope, wanted: bytes) -> str | None:

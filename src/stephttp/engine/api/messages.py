@@ -43,7 +43,7 @@ _MOST_LISTED = 100
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 _RunId = Annotated[str, Meta(extra_json_schema={"pattern": ULID_PATTERN})]
-_Origin = Annotated[str, Meta(extra_json_schema={"pattern": r"^https?://[^\s/?#@\\]+/?$"})]
+Origin = Annotated[str, Meta(extra_json_schema={"pattern": r"^https?://[^\s/?#@\\]+/?$"})]
 _Method = Annotated[str, Meta(extra_json_schema={"pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$"})]
 _Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Lease = Annotated[int, Meta(ge=SHORTEST_LEASE, le=LONGEST_LEASE)]
@@ -53,7 +53,7 @@ Lease = Annotated[int, Meta(ge=SHORTEST_LEASE, le=LONGEST_LEASE)]
 class RequestData(Struct):
     """`event.data` of a first checkpoint: the HTTP request that began the run."""
 
-    domain: _Origin
+    domain: Origin
     method: _Method
     path: str = ""
     fn: str = ""

@@ -23,12 +23,13 @@ from stephttp.engine.api.parameters import (
     RUN,
     time_parameter,
 )
+from stephttp.engine.api.probing import ProbeRequest
 from stephttp.engine.reading import State
 
 SHAPES = (
     RerunRequest, ResumeRequest, own_shapes.Bulk, own_shapes.Endpoint, own_shapes.EventId,
     own_shapes.EventInFull, own_shapes.EventItem, own_shapes.NewRunId, own_shapes.Overview,
-    own_shapes.RunDetail, own_shapes.Waits,
+    own_shapes.ProbeView, own_shapes.RunDetail, own_shapes.Waits, ProbeRequest,
 )  # fmt: skip
 
 _FILTERS = (
@@ -109,6 +110,10 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
             "there was more than that; `over` ends the stream.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
+    ),
+    ("/v1/stephttp/probe", "POST"): operation(
+        "probe", "Call an application, as far as the engine may, and tell what came of it.",
+        data(own_shapes.ProbeView), 400, 413, body=takes(schema_of(ProbeRequest)),
     ),
     ("/v1/stephttp/events", "GET"): operation(
         "searchEvents", "Events that were sent, newest first.", pages(own_shapes.EventItem), 400,

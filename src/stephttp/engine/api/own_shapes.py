@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from stephttp.engine.api.shapes import Base64, Failure, RunId, RunItem, Shape, Status, Time, Uuid
+from stephttp.engine.api.shapes import (
+    Base64,
+    Failure,
+    RunId,
+    RunItem,
+    Shape,
+    SpanView,
+    Status,
+    Time,
+    Uuid,
+)
 
 
 class Duration(Shape):
@@ -184,7 +194,8 @@ class Inviter(Shape):
 
 
 class RunDetail(RunItem):
-    """A run in full. `spans` are in the order of their begin, for a waterfall."""
+    """A run in full. `spans` are in the order of their begin, for a waterfall. `user_spans`: those
+    of OpenTelemetry that the code in it made."""
 
     app_id: Uuid
     function_id: Uuid
@@ -195,9 +206,28 @@ class RunDetail(RunItem):
     response: SourceResponse | None
     step_list: list[StepItem]
     spans: list[SpanItem]
+    user_spans: list[SpanView]
     events: list[RunEvent]
     invoked_by: Inviter | None
     reruns: list[RunId]
+
+
+class ProbeView(Shape):
+    """What a call of an application found.
+
+    `ok`: it is well in both directions, keys included. `answers`: something answers; more cannot be
+    told of what has no runs here, or another SDK. `wrong_key`: the application does not know the
+    key that the engine signs with. `no_way_back`: it cannot ask the engine for runs, or is refused.
+    `not_ours`: what answers there is no application of ours. `forbidden`: the engine may not call
+    it.
+    """
+
+    verdict: Literal[
+        "ok", "answers", "wrong_key", "no_way_back", "not_ours", "unreachable", "forbidden"
+    ]
+    status: int | None
+    took_ms: int
+    detail: str | None
 
 
 class NewRunId(Shape):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from starlette.responses import Response
 
 from stephttp.engine import otlp, spans
 from stephttp.engine.api.messages import engine_of, parse_run_id, read_body, wrapped
-from stephttp.engine.clock import rfc3339
+from stephttp.engine.api.views import user_span
 from stephttp.engine.models import Refused
 from stephttp.engine.records import unknown
 from stephttp.engine.sql import QUERIES
@@ -69,24 +68,7 @@ async def listing(request: Request) -> Response:
 def _listing(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
     if connection.execute(QUERIES["run_state"], (run_id,)).fetchone() is None:
         raise unknown(run_id)
-    return [view(span) for span in spans.load(connection, run_id)]
-
-
-def view(span: otlp.Span) -> dict[str, Any]:
-    """A span, as the API shows it."""
-    return {
-        "trace_id": span.trace_id.hex(),
-        "span_id": span.span_id.hex(),
-        "parent_id": span.parent_id.hex() if span.parent_id else None,
-        "step_id": span.step_id or None,
-        "attempt": span.attempt,
-        "name": span.name,
-        "kind": span.kind,
-        "status": span.status,
-        "started_at": rfc3339(span.started_ns // 1_000_000),
-        "duration_ms": (span.ended_ns - span.started_ns) / 1_000_000,
-        "details": msgspec.Raw(span.details),
-    }
+    return [user_span(span) for span in spans.load(connection, run_id)]
 
 
 def _unzipped(body: bytes, limit: int) -> bytes:

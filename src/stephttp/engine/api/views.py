@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Raw
 
 from stephttp.engine.clock import rfc3339
+from stephttp.engine.otlp import Span as UserSpan
 from stephttp.engine.reading import (
     Durations,
     EndpointRow,
@@ -88,6 +89,7 @@ def detail_view(run: RunDetail) -> dict[str, Any]:
         },
         "step_list": [_step(step) for step in run.steps],
         "spans": [_span(span, run.row.began_ms) for span in run.spans],
+        "user_spans": [user_span(span) for span in run.user_spans],
         "events": [
             {
                 "internal_id": event.event_id,
@@ -259,3 +261,20 @@ def event_detail_view(event: EventDetail) -> dict[str, Any]:
         for run in event.runs
     ]
     return {**event_view(event.row), "runs": runs}
+
+
+def user_span(span: UserSpan) -> dict[str, Any]:
+    """A span of OpenTelemetry."""
+    return {
+        "trace_id": span.trace_id.hex(),
+        "span_id": span.span_id.hex(),
+        "parent_id": span.parent_id.hex() if span.parent_id else None,
+        "step_id": span.step_id or None,
+        "attempt": span.attempt,
+        "name": span.name,
+        "kind": span.kind,
+        "status": span.status,
+        "started_at": rfc3339(span.started_ns // 1_000_000),
+        "duration_ms": (span.ended_ns - span.started_ns) / 1_000_000,
+        "details": Raw(span.details),
+    }

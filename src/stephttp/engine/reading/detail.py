@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from stephttp._core import capsule
 from stephttp._core.ids import CAPSULE
 from stephttp.engine.models import RunStatus
+from stephttp.engine.otlp import Span
 from stephttp.engine.reading.runs import RunRow, Wait, load_row
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.results import render
+from stephttp.engine.spans import load
 
 MASKED = "••••••"
 """What is shown of a secret."""
@@ -123,6 +125,7 @@ class RunDetail:
         result: the answer; `None` while it goes on.
         steps: in the order in which they were first reported.
         spans: for a waterfall, by their begin.
+        user_spans: of OpenTelemetry, made by the code in it; `step_id` says in which step.
         events: what it has sent and what it has waited for. `name` is `None` if the event is no
             longer stored.
         invoked_by: run and step that wait for its result.
@@ -139,6 +142,7 @@ class RunDetail:
     result: Result | None
     steps: tuple[StepDetail, ...]
     spans: tuple[WaterfallSpan, ...]
+    user_spans: tuple[Span, ...]
     events: tuple[SentEvent, ...]
     invoked_by: tuple[str, str] | None
     reruns: tuple[str, ...]
@@ -177,6 +181,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
         result=_result(row.status, found),
         steps=shown,
         spans=waterfall(row, shown, history, now_ms),
+        user_spans=tuple(load(connection, run_id)),
         events=tuple(
             SentEvent(event_id, name, sender, bool(received))
             for event_id, name, sender, received in events

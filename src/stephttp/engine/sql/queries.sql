@@ -233,6 +233,9 @@ SET event_name = excluded.event_name, method = excluded.method, path = excluded.
 -- name: latest_endpoints
 SELECT fn_id, domain, slug FROM endpoints ORDER BY seen_ms DESC LIMIT ?
 
+-- name: sdk_of_origin
+SELECT sdk FROM endpoints WHERE domain IN (:origin, :origin || '/') ORDER BY seen_ms DESC LIMIT 1
+
 -- name: open_run_counts
 SELECT fn_id, status, count(*) FROM runs WHERE ended_ms IS NULL GROUP BY fn_id, status
 

@@ -1,0 +1,70 @@
+"""`stephttp doctor`: what is wrong between here, the engine and the applications."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from stephttp.cli import output
+from stephttp.cli.checkup import ERROR, Check, check_all
+from stephttp.cli.options import (
+    AsJson,
+    EventKey,
+    EventKeyFile,
+    SigningKey,
+    SigningKeyFile,
+    Url,
+    remote,
+)
+from stephttp.cli.remote import Exit
+
+_MARKS = {"ok": "✓", "warning": "!", "error": "✗", "skipped": "-"}
+
+
+def doctor(
+    app: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Origin of an application to look at as well, such as http://localhost:8000; may "
+            "be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    signing_key: SigningKey = None,
+    signing_key_file: SigningKeyFile = None,
+    event_key: EventKey = None,
+    event_key_file: EventKeyFile = None,
+) -> None:
+    """Look for what is wrong between here, the engine and applications.
+
+    Keys, clocks, versions, and whether engine and applications reach each other. The engine may
+    also be an Inngest server. Exit code 0 if nothing is wrong (warnings do not count), 1 if
+    something is.
+    """
+    checks: list[Check] = []
+    with remote(url, signing_key, signing_key_file, event_key, event_key_file) as engine:
+        for check in check_all(engine, app or []):
+            checks.append(check)
+            if not as_json:
+                _show(check)
+    failed = any(check.status == ERROR for check in checks)
+    if as_json:
+        output.print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+    raise typer.Exit(Exit.FAILED if failed else Exit.OK)
+
+
+def _show(check: Check) -> None:
+    out = output.console()
+    style = output.STATES[check.status]
+    mark = _MARKS[check.status] if out.encoding.startswith("utf") else check.status
+    out.print(
+        Text.assemble((mark, style), " ", (check.name, "bold"), f": {output.clean(check.detail)}")
+    )
+    if check.fix:
+        out.print(Text(f"  {output.clean(check.fix)}"))

@@ -1,0 +1,102 @@
+"""`stephttp events`: send events, and look at those that were sent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from stephttp.cli import output, showing
+from stephttp.cli.options import (
+    AsJson,
+    EventKey,
+    EventKeyFile,
+    Limit,
+    SigningKey,
+    SigningKeyFile,
+    Url,
+    remote,
+)
+from stephttp.cli.remote import Exit, Remote, RemoteError, explain
+from stephttp.cli.runs import After, Before, moment, pages, read_json
+
+events = typer.Typer(no_args_is_help=True, help="Send events, and look at those that were sent.")
+
+_ANY_KEY = "stephttp"
+"""An engine for development takes events with any key."""
+
+
+@events.command("send")
+def send_event(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as order/paid.")],
+    data: Annotated[
+        str,
+        typer.Option(metavar="JSON", help="Its data; @FILE, or - for standard input."),
+    ] = "{}",
+    event_id: Annotated[
+        str | None,
+        typer.Option("--id", help="A second event with the same id has no effect."),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    event_key: EventKey = None,
+    event_key_file: EventKeyFile = None,
+    signing_key: SigningKey = None,
+    signing_key_file: SigningKeyFile = None,
+) -> None:
+    """Send an event; runs that wait for it go on.
+
+    With an event key, or else with a signing key.
+    """
+    with remote(url, signing_key, signing_key_file, event_key, event_key_file) as engine:
+        if not name:
+            raise RemoteError("NAME: must not be empty", Exit.USAGE)
+        value = read_json(data, "--data")
+        if not isinstance(value, dict):
+            raise RemoteError("--data: must be a JSON object, such as '{\"id\": 1}'", Exit.USAGE)
+        event = {"name": name, "data": value} | ({"id": event_id} if event_id else {})
+        sent = _send(engine, event)
+    if as_json:
+        output.print_json({"ids": [sent]})
+    else:
+        print(sent)
+
+
+@events.command("list")
+def list_events(
+    name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
+    after: After = None,
+    before: Before = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    signing_key: SigningKey = None,
+    signing_key_file: SigningKeyFile = None,
+) -> None:
+    """List events, newest first."""
+    with remote(url, signing_key, signing_key_file) as engine:
+        params = {
+            "name": name,
+            "received_after": moment(after, "--after"),
+            "received_before": moment(before, "--before"),
+        }
+        wanted = {key: value for key, value in params.items() if value}
+        found = pages(engine, "/v1/events", wanted, limit)
+    if as_json:
+        output.print_json(found)
+    else:
+        showing.event_table(found)
+
+
+def _send(engine: Remote, event: dict[str, Any]) -> str:
+    keys = engine.target.event_keys
+    if not keys and engine.target.signing_keys:
+        return str(engine.data("POST", "/v1/stephttp/events", body=event)["internal_id"])
+    response = engine.post_event(quote(keys[0] if keys else _ANY_KEY, safe=""), event)
+    if response.status_code == 401:
+        message = "wrong event key" if keys else "it asks for an event key: set INNGEST_EVENT_KEY"
+        raise RemoteError(f"{engine.target.url}: {message} (401)", Exit.KEY)
+    if not response.is_success:
+        raise RemoteError(explain(response))
+    return str(response.json()["ids"][0])

@@ -1,0 +1,88 @@
+"""Options that several commands have, and how their errors end a command."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stephttp.cli.remote import Exit, Remote, RemoteError, Target
+from stephttp.cli.terminal import complain
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="The engine. Or INNGEST_BASE_URL, or INNGEST_DEV.  [default: http://127.0.0.1:8288]",
+        show_default=False,
+    ),
+]
+SigningKey = Annotated[
+    str | None,
+    typer.Option(
+        "--signing-key",
+        metavar="KEY",
+        help="Others on this machine see it: prefer INNGEST_SIGNING_KEY (and "
+        "INNGEST_SIGNING_KEY_FALLBACK) or a file.",
+        show_default=False,
+    ),
+]
+SigningKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key-file",
+        dir_okay=False,
+        help="File with one signing key a line.",
+        show_default=False,
+    ),
+]
+EventKey = Annotated[
+    str | None,
+    typer.Option(
+        "--event-key",
+        metavar="KEY",
+        help="Others on this machine see it: prefer INNGEST_EVENT_KEY or a file.",
+        show_default=False,
+    ),
+]
+EventKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--event-key-file", dir_okay=False, help="File with an event key.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")]
+
+
+@contextmanager
+def remote(
+    url: str | None,
+    signing_key: str | None,
+    signing_key_file: Path | None,
+    event_key: str | None = None,
+    event_key_file: Path | None = None,
+) -> Generator[Remote]:
+    """The engine that the options name. Errors are told, and end the command."""
+    with telling_errors():
+        target = Target.find(url, signing_key, signing_key_file, event_key, event_key_file)
+        with Remote(target) as one:
+            yield one
+
+
+@contextmanager
+def telling_errors() -> Generator[None]:
+    """Errors are told, and end the command with their exit code."""
+    try:
+        yield
+    except RemoteError as error:
+        complain(str(error))
+        raise typer.Exit(error.code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None

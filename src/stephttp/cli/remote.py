@@ -1,0 +1,253 @@
+"""Speaking with an engine: where it is, with which keys, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from stephttp._core.signatures import hash_key
+from stephttp._version import __version__
+from stephttp.cli.keys import read_keys
+from stephttp.errors import ConfigurationError, StephttpError
+
+DEFAULT_URL = "http://127.0.0.1:8288"
+_NO = frozenset({"", "0", "false", "no", "off"})
+_SECONDS = 30.0
+_QUIET_SECONDS = 60.0
+"""How long a stream may say nothing; the engine sends a comment more often than that."""
+
+
+class Exit(IntEnum):
+    """Exit codes of the commands that speak with an engine. docs/cli.md lists them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    KEY = 4
+    INTERRUPTED = 130
+
+
+class RemoteError(StephttpError):
+    """It did not work; `code` is the exit code for it."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Target:
+    """An engine, and what opens it. `source` tells where the URL comes from."""
+
+    url: str
+    source: str
+    signing_keys: tuple[str, ...] = field(default=(), repr=False)
+    event_keys: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def find(
+        cls,
+        url: str | None,
+        signing_key: str | None = None,
+        signing_key_file: Path | None = None,
+        event_key: str | None = None,
+        event_key_file: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """What options, files and variables say.
+
+        Raises:
+            RemoteError: a URL or a key is none, or a file cannot be read.
+        """
+        found, source = _find_url(url, environ)
+        try:
+            parsed = httpx2.URL(found)
+            if parsed.scheme not in ("http", "https") or not parsed.host:
+                raise ValueError
+        except (ValueError, httpx2.InvalidURL):
+            raise RemoteError(
+                f"{source}: {found!r} is not a URL such as {DEFAULT_URL}", Exit.USAGE
+            ) from None
+        variables = [environ.get(f"INNGEST_SIGNING_KEY{end}", "") for end in ("", "_FALLBACK")]
+        try:
+            signing = read_keys(
+                [signing_key or ""] if signing_key else [], signing_key_file, variables
+            )
+            events = read_keys(
+                [event_key] if event_key else [],
+                event_key_file,
+                [environ.get("INNGEST_EVENT_KEY", "")],
+            )
+            for key in signing:
+                hash_key(key)
+        except (ConfigurationError, ValueError) as error:
+            raise RemoteError(str(error), Exit.USAGE) from None
+        return cls(found.rstrip("/"), source, signing, events)
+
+
+def _find_url(given: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
+    if given:
+        return given, "--url"
+    for name in ("INNGEST_BASE_URL", "INNGEST_DEV"):
+        value = environ.get(name, "").strip()
+        if value and (name == "INNGEST_BASE_URL" or "://" in value):
+            return value, name
+    return DEFAULT_URL, "the default"
+
+
+class Remote:
+    """An engine's API. Use it as a context manager.
+
+    All keys are tried, one after the other, until one is accepted.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._keys = list(target.signing_keys)
+        headers = {"user-agent": f"stephttp-cli/{__version__}"}
+        self.http = httpx2.Client(
+            base_url=target.url, headers=headers, timeout=_SECONDS, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.http.close()
+
+    def send(
+        self, method: str, path: str, *, body: Any = None, params: Any = None
+    ) -> httpx2.Response:
+        """A request, with a key that is accepted, and whatever its answer is.
+
+        Raises:
+            RemoteError: there is no answer, or no key is accepted.
+        """
+        while True:
+            request = self.http.build_request(
+                method, path, params=params, headers=self._headers(), json=body
+            )
+            with self._reaching():
+                response = self.http.send(request)
+            if response.status_code != HTTPStatus.UNAUTHORIZED:
+                return response
+            self._next_key()
+
+    def ask(self, method: str, path: str, *, body: Any = None, params: Any = None) -> Any:
+        """The JSON of a good answer.
+
+        Raises:
+            RemoteError: also if the answer is an error; the text is the engine's.
+        """
+        response = self.send(method, path, body=body, params=params)
+        if not response.is_success:
+            raise RemoteError(explain(response))
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError:
+            raise RemoteError(f"{self.target.url} does not answer as an engine does") from None
+
+    def data(self, method: str, path: str, *, body: Any = None, params: Any = None) -> Any:
+        """The same, without what the v1 API wraps around it."""
+        answer = self.ask(method, path, body=body, params=params)
+        if not isinstance(answer, dict) or "data" not in answer:
+            raise RemoteError(f"{self.target.url} does not answer as an engine does")
+        return answer["data"]
+
+    def post_event(self, key: str, body: Any) -> httpx2.Response:
+        """Send events with a key that is ready to be a part of a path.
+
+        Raises:
+            RemoteError: there is no answer.
+        """
+        with self._reaching():
+            return self.http.post(f"/e/{key}", json=body)
+
+    @contextmanager
+    def stream(self, path: str) -> Generator[Generator[tuple[str, Any]]]:
+        """Server-sent events, each as its name and its data.
+
+        Raises:
+            RemoteError: there is no such stream, or it broke off.
+        """
+        # Which key is accepted was found out by the requests before.
+        timeout = httpx2.Timeout(_SECONDS, read=_QUIET_SECONDS)
+        with (
+            self._reaching(),
+            self.http.stream("GET", path, headers=self._headers(), timeout=timeout) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise RemoteError(explain(response))
+            yield _events(response)
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {hash_key(self._keys[0])}"} if self._keys else {}
+
+    def _next_key(self) -> None:
+        """Give up the present key.
+
+        Raises:
+            RemoteError: it was the last.
+        """
+        if not self._keys:
+            raise RemoteError(
+                f"{self.target.url} asks for a signing key: set INNGEST_SIGNING_KEY, or use "
+                "--signing-key-file",
+                Exit.KEY,
+            )
+        self._keys = self._keys[1:]
+        if not self._keys:
+            raise RemoteError(f"{self.target.url}: wrong signing key (401)", Exit.KEY)
+
+    @contextmanager
+    def _reaching(self) -> Generator[None]:
+        try:
+            yield
+        except httpx2.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise RemoteError(
+                f"no engine at {self.target.url} ({self.target.source}): {reason}", Exit.UNREACHABLE
+            ) from None
+
+
+def explain(response: httpx2.Response) -> str:
+    """What an error answer says."""
+    try:
+        told = response.json()
+        message = told.get("error") or told.get("message")
+    except (ValueError, AttributeError):
+        message = None
+    return str(message or f"{response.request.url.path}: {response.status_code}")
+
+
+def _events(response: httpx2.Response) -> Generator[tuple[str, Any]]:
+    name, data = "message", ""
+    for line in response.iter_lines():
+        field_name, _, value = line.partition(":")
+        if field_name == "event":
+            name = value.strip()
+        elif field_name == "data":
+            data += value
+        elif not line:
+            if data:
+                yield name, json.loads(data)
+            name, data = "message", ""

@@ -1,0 +1,171 @@
+"""Following runs: the stream of changes says when to look, and looking says what has changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from stephttp.cli import output
+from stephttp.cli.output import clean, console, duration, state
+from stephttp.cli.remote import Exit, Remote, RemoteError
+
+_CHANGES = "/v1/stephttp/changes"
+_PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0)
+"""Seconds between tries to reach an engine again that was there before."""
+
+_ENDED = ("completed", "failed", "cancelled")
+
+
+def follow_run(engine: Remote, run_id: str, *, as_json: bool) -> Exit:
+    """Show a run until it has ended.
+
+    Raises:
+        RemoteError: there is no such run, or the engine is gone for long.
+    """
+    # First, so that a run that is not there is told at once, with the right key.
+    run = _look(engine, run_id)
+    shower = _shower(as_json)
+    with shower:
+        shower.show(run)
+        if run["state"] not in _ENDED:
+            for news in _news(engine):
+                if news is None or run_id in news["run_ids"] or news["lost"]:
+                    run = _look(engine, run_id)
+                    shower.show(run)
+                if run["state"] in _ENDED:
+                    break
+    return Exit.OK if run["state"] == "completed" else Exit.FAILED
+
+
+def follow_all(engine: Remote, *, as_json: bool) -> None:
+    """Show each run that changes, until the user has seen enough."""
+    engine.data("GET", "/v1/runs", params={"limit": 1})
+    told: dict[str, Any] = {}
+    for news in _news(engine):
+        for run_id in [] if news is None else news["run_ids"]:
+            try:
+                run = _look(engine, run_id)
+            except RemoteError as error:
+                if error.code is not Exit.FAILED:
+                    raise
+                continue  # It was deleted meanwhile.
+            now = (run["state"], run["steps"], run["attempt"])
+            if told.get(run_id) == now:
+                continue
+            told[run_id] = now
+            if run["state"] in _ENDED:
+                del told[run_id]
+            if as_json:
+                output.print_line(run)
+            else:
+                console().print(_line(run))
+
+
+def _look(engine: Remote, run_id: str) -> dict[str, Any]:
+    detail: dict[str, Any] = engine.data("GET", f"/v1/stephttp/runs/{run_id}")
+    return detail
+
+
+def _news(engine: Remote) -> Generator[dict[str, Any] | None]:
+    """What the stream of changes tells; `None`: it is open (again), look for yourself."""
+    tries = 0
+    while True:
+        try:
+            with engine.stream(_CHANGES) as events:
+                tries = 0
+                yield None
+                for name, data in events:
+                    if name == "changes":
+                        yield data
+        except RemoteError as error:
+            if error.code is not Exit.UNREACHABLE or tries == len(_PAUSES):
+                raise
+            time.sleep(_PAUSES[tries])
+            tries += 1
+
+
+def _line(run: dict[str, Any]) -> Text:
+    return Text.assemble(
+        f"{run['run_id']}  ",
+        state(f"{run['state']:<9}"),
+        f"  {clean(run['function'])}  {_progress(run)}",
+    )
+
+
+def _progress(run: dict[str, Any]) -> str:
+    count = run["steps"]
+    parts = [f"{count} step" if count == 1 else f"{count} steps"]
+    if run["waiting_for"]:
+        wait = run["waiting_for"][0]
+        if wait["kind"] != "resume":
+            parts.append(clean("waits for " + " ".join(filter(None, (wait["kind"], wait["step"])))))
+    if run["error"]:
+        parts.append(clean(f"{run['error'].get('name')}: {run['error'].get('message')}"))
+    elif run["last_error"] and run["state"] not in _ENDED:
+        parts.append(clean(run["last_error"]))
+    return ", ".join(parts)
+
+
+class _Shower:
+    """Shows a run, whenever it looks different."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *details: object) -> None:
+        pass
+
+    def show(self, run: dict[str, Any]) -> None:
+        """Show it, if there is something new."""
+        now = (run["state"], _progress(run))
+        if now != self._last:
+            self._last = now
+            self._print(run)
+
+    def _print(self, run: dict[str, Any]) -> None:
+        console().print(_line(run))
+
+
+class _JsonShower(_Shower):
+    def _print(self, run: dict[str, Any]) -> None:
+        output.print_line(run)
+
+
+class _LiveShower(_Shower):
+    """Finished steps stay on the screen; below them one line moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live = Live(console=console(), refresh_per_second=8)
+        self._told: set[str] = set()
+
+    def __enter__(self) -> None:
+        self._live.start()
+
+    def __exit__(self, *details: object) -> None:
+        self._live.stop()
+
+    def _print(self, run: dict[str, Any]) -> None:
+        for step in run["step_list"]:
+            if step["state"] != "waiting" and step["step_id"] not in self._told:
+                self._told.add(step["step_id"])
+                title = step["id"] or step["name"] or step["step_id"]
+                took = duration(step["duration_ms"])
+                line = Text.assemble("  ", state(step["state"]), f" {clean(title)} {took}")
+                self._live.console.print(line)
+        line = _line(run)
+        self._live.update(line if run["state"] in _ENDED else Spinner("dots", text=line))
+
+
+def _shower(as_json: bool) -> _Shower:
+    if as_json:
+        return _JsonShower()
+    return _LiveShower() if console().is_terminal else _Shower()
