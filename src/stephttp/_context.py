@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.inputs import with_input
 from stephttp._core.messages import Request
 from stephttp._core.middleware import RunContext
 from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
@@ -297,6 +296,7 @@ class StepCall:
         "_step",
         "_token",
         "_value",
+        "edited",
         "executes",
         "scope",
         "suspended",
@@ -316,14 +316,9 @@ class StepCall:
         self._raw: bytes | None = None
         self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
+        self.edited = self.executes and step.memo is not None
+        """Whether that is with `arguments`."""
         self.suspended = step.verdict is SUSPEND
-
-    def body(self, given: Callable[..., Any]) -> Callable[..., Any] | None:
-        """What to run in place of `given`, without arguments; `None`: that, with its own."""
-        memo = self._step.memo
-        if memo is None or not self.executes:
-            return None
-        return with_input(given, memo.raw, self._step.step_id)
 
     def complete(self, value: Any, sent: bytes | None = None) -> None:
         """The body returned `value`.
@@ -337,6 +332,15 @@ class StepCall:
         raw = codec.encode_result(value, self._step.step_id)
         self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
         self._raw = raw if sent is None else sent
+
+    def arguments(self, handler: Callable[..., Any]) -> tuple[Any, ...]:
+        """Positional arguments for the body that somebody edited for a rerun.
+
+        Raises:
+            StepResultError: they do not fit it.
+        """
+        assert self._step.memo is not None
+        return codec.decode_arguments(self._step.memo.raw, handler, self._step.step_id)
 
     def result(self) -> Any:
         """What the handler gets: the value, or the remembered failure as `StepError`."""

@@ -489,10 +489,7 @@ async def _run(
         return await _call(handler, *args, **kwargs)
     if scope.claim is not None:
         await _claimed(scope)
-    call = scope.meet(step_id, handler, settings)
-    if (edited := call.body(handler)) is not None:
-        return await _finish(call, edited)
-    return await _finish(call, handler, args, kwargs)
+    return await _finish(scope.meet(step_id, handler, settings), handler, args, kwargs)
 
 
 async def _finish(
@@ -503,10 +500,14 @@ async def _finish(
     events: list[Event] | None = None,
 ) -> Any:
     if call.scope.hooks is not None:
+        if call.edited and events is None:
+            args = call.arguments(body)
         body = partial(body, *args, **kwargs)
         await drive(hooked.pass_step(call, call.scope.hooks, body, events))
     elif call.executes:
         with call:
+            if call.edited and events is None:
+                args = call.arguments(body)
             value = body(*args, **kwargs)
             call.complete(await value if isawaitable(value) else value)
     if call.suspended:

@@ -142,7 +142,7 @@ def test_rerun(page: Page, shop: Site) -> None:
 @pytest.mark.parametrize(
     ("choice", "value", "shown"),
     [
-        ("Run it with this input", '["missing-article"]', "no such article"),
+        ("Run it with this input", '"missing-article"', "no such article"),
         ("Skip it, with this output", "4711", "4711"),
         (None, None, "1999"),
     ],

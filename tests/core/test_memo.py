@@ -12,9 +12,9 @@ from stephttp._core.memo import MemoKind, decode_memos, read_memo
         (b"null", MemoKind.VALUE, b"null"),
         (b'"two"', MemoKind.VALUE, b'"two"'),
         (b'{"data":{},"id":"1","name":"demo/go"}', MemoKind.VALUE, None),
+        (b'{"input":[1,{}]}', MemoKind.INPUT, b"[1,{}]"),
+        (b'{"input":1}', MemoKind.VALUE, None),
         (b'{"pending":true}', MemoKind.PENDING, b"null"),
-        (b'{"input":[1]}', MemoKind.INPUT, b"[1]"),
-        (b'{"input":[1],"id":"1"}', MemoKind.VALUE, None),
     ],
 )
 def test_entries_are_read_by_their_exact_keys(

@@ -85,7 +85,6 @@ class Step(Struct, frozen=True, gc=False):
     index: int
     hash: str
     memo: Memo | None = None
-    """What the server remembers of it; on EXECUTE, at most the input that it shall have."""
     retries: int | None = None
     """How often it is retried, where that is not the run's number."""
 
@@ -330,8 +329,7 @@ class Run:
     def memos(self) -> dict[str, Memo]:
         """The finished steps that the server remembers, by hash."""
         found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
-        over = (MemoKind.VALUE, MemoKind.ERROR)
-        return {key: memo for key, memo in found.items() if memo.kind in over}
+        return {key: memo for key, memo in found.items() if memo.kind is not MemoKind.PENDING}
 
     def remember(self, memos: Mapping[str, Raw]) -> None:
         """Take these for what the server remembers of some steps."""
@@ -354,14 +352,14 @@ class Run:
             return Step(SUSPEND, step_id, index, step_hash, None, retries)
         memo = self.memo_of(step_hash)
         step = Step(EXECUTE, step_id, index, step_hash, memo, retries)
-        if memo is not None:
-            self._unseen -= 1
         if memo is None or memo.kind is MemoKind.INPUT:
+            self._unseen -= memo is not None
             if self.target is None or self.target == step_hash:
                 return step
             self.passed.append(step)
             self._wait()
             return replace(step, verdict=SUSPEND)
+        self._unseen -= 1
         if memo.kind is MemoKind.PENDING:
             self.pending = True
             self._wait()
