@@ -17,12 +17,13 @@ RUNS = 1_000_000
 _FILL_RUNS = """
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :runs)
 INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
-                  step_count, created_ms, ended_ms, app_id, fn_id, slug, digest, event_id,
-                  event_name, event_ts, fn, domain, method, path, query, content_type, ip, sdk,
-                  output)
+                  step_count, created_ms, began_ms, first_ns, ended_ms, app_id, fn_id, slug,
+                  digest, event_id, event_name, event_ts, fn, domain, method, path, query,
+                  content_type, ip, sdk, output)
 SELECT printf('01GZ%022d', n), 'completed', 0, 2, '', 0, 0, 0, 2, 1700000000000 + n,
-       1700000000001 + n, app_id, fn_id, slug, randomblob(32), printf('01GZ%022d', n),
-       event_name, 1700000000000 + n, fn, domain, method, path, '', '', '127.0.0.1', sdk,
+       1700000000000 + n, 1000000, 1700000000001 + n, app_id, fn_id, slug,
+       randomblob(32), printf('01GZ%022d', n), event_name, 1700000000000 + n, fn, domain,
+       method, path, '', '', '127.0.0.1', sdk,
        CAST('{"status":200,"headers":{},"body":"{}","duration":1}' AS BLOB)
 FROM numbers, (SELECT * FROM runs ORDER BY seq LIMIT 1)
 """

@@ -296,6 +296,7 @@ class StepCall:
         "_step",
         "_token",
         "_value",
+        "edited",
         "executes",
         "scope",
         "suspended",
@@ -315,6 +316,8 @@ class StepCall:
         self._raw: bytes | None = None
         self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
+        self.edited = self.executes and step.memo is not None
+        """Whether that is with `arguments`."""
         self.suspended = step.verdict is SUSPEND
 
     def complete(self, value: Any, sent: bytes | None = None) -> None:
@@ -329,6 +332,15 @@ class StepCall:
         raw = codec.encode_result(value, self._step.step_id)
         self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
         self._raw = raw if sent is None else sent
+
+    def arguments(self, handler: Callable[..., Any]) -> tuple[Any, ...]:
+        """Positional arguments for the body that somebody edited for a rerun.
+
+        Raises:
+            StepResultError: they do not fit it.
+        """
+        assert self._step.memo is not None
+        return codec.decode_arguments(self._step.memo.raw, handler, self._step.step_id)
 
     def result(self) -> Any:
         """What the handler gets: the value, or the remembered failure as `StepError`."""

@@ -500,10 +500,14 @@ async def _finish(
     events: list[Event] | None = None,
 ) -> Any:
     if call.scope.hooks is not None:
+        if call.edited and events is None:
+            args = call.arguments(body)
         body = partial(body, *args, **kwargs)
         await drive(hooked.pass_step(call, call.scope.hooks, body, events))
     elif call.executes:
         with call:
+            if call.edited and events is None:
+                args = call.arguments(body)
             value = body(*args, **kwargs)
             call.complete(await value if isawaitable(value) else value)
     if call.suspended:

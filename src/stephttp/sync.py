@@ -305,6 +305,8 @@ def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
 
 def _finish(call: StepCall, body: Callable[..., Any], events: list[Event] | None = None) -> Any:
     scope = call.scope
+    if call.edited and isinstance(body, partial):
+        body = partial(body.func, *call.arguments(body.func), **body.keywords)
     if scope.hooks is not None:
         drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
     elif call.executes:

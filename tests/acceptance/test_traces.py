@@ -1,8 +1,9 @@
-"""OpenTelemetry's own exporter against a real engine with keys."""
+"""Spans on their way to a real engine: by OpenTelemetry's own exporter, and by our SDK."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import httpx2
@@ -19,7 +20,7 @@ import stephttp
 from stephttp import step
 from stephttp._core.ids import hash_step_id
 from stephttp.integrations.otel import OpenTelemetry, UserlandSpanProcessor
-from tests.acceptance.processes import STEPHTTP, Process
+from tests.acceptance.processes import STEPHTTP, Process, eventually
 
 KEY = "signkey-prod-" + "0a" * 32
 RUN = "01M81KWY2JTNRXZTV817ZB746V"
@@ -95,3 +96,60 @@ def test_spans_of_a_handler_come_to_their_step(tmp_path: Path) -> None:
         tracers.shutdown()
     assert (span["name"], span["step_id"], span["attempt"]) == ("query", hash_step_id("load"), 0)
     assert span["trace_id"] == ULID.from_str(run_id).hex
+
+
+APP = """
+from datetime import timedelta
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+import stephttp
+from stephttp import step
+from stephttp.integrations.otel import OpenTelemetry, UserlandSpanProcessor
+
+provider = stephttp.setup("http://app.test", middleware=[OpenTelemetry()])
+tracing = TracerProvider()
+tracing.add_span_processor(UserlandSpanProcessor(provider))
+trace.set_tracer_provider(tracing)
+app = FastAPI()
+app.add_middleware(stephttp.ASGIMiddleware, provider=provider)
+
+
+def query(name: str) -> str:
+    with tracing.get_tracer("shop.db").start_as_current_span(f"SELECT {name}"):
+        return name
+
+
+@app.get("/rows")
+async def rows() -> list[str]:
+    first = await step.run("first", query, "first")
+    await step.sleep("nap", timedelta(milliseconds=10))
+    return [first, await step.run("second", query, "second")]
+"""
+
+
+def test_spans_of_our_sdk_are_found_under_their_steps(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    uvicorn = [sys.executable, "-m", "uvicorn", "shop:app", "--port", "0"]
+    with Process([*STEPHTTP, "dev", "--port", "0", "--", *uvicorn], cwd=tmp_path) as dev:
+        engine = dev.wait_for(r"engine ready on (http://\S+)")[1]
+        app = dev.wait_for(r"Uvicorn running on (http://\S+)")[1]
+        answer = httpx2.get(f"{app}/rows", follow_redirects=True, timeout=60)
+        assert answer.json() == ["first", "second"]
+        (run,) = httpx2.get(f"{engine}/v1/runs").json()["data"]
+        detail = f"{engine}/v1/stephttp/runs/{run['run_id']}"
+
+        def spans() -> dict[str, str]:
+            told = httpx2.get(detail).json()["data"]["user_spans"]
+            # FastAPI makes spans, too, but outside of steps.
+            found = {span["name"]: span["step_id"] for span in told if span["step_id"]}
+            return found if len(found) == 2 else {}
+
+        assert eventually(spans) == {
+            "SELECT first": hash_step_id("first"),
+            "SELECT second": hash_step_id("second"),
+        }
+        with Process([*STEPHTTP, "runs", "show", run["run_id"], "--url", engine]) as shown:
+            assert shown.wait() == 0, shown.said()
+    names = [line.strip().split("  ")[0] for line in shown.out]
+    assert names[names.index("first") + 1] == "SELECT first"

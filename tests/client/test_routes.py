@@ -1,5 +1,6 @@
 """How the frameworks' ways to write a route become one."""
 
+import json
 from typing import Any
 
 import falcon
@@ -17,6 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+import stephttp
 from stephttp import step
 from stephttp._routes import asgi_route, simplified, wsgi_route
 from tests.durable import durable
@@ -57,8 +59,12 @@ async def named(app: Any, path: str) -> str:
         answer = await world.client.get(path)
         assert answer.status_code == 200, answer.text
         assert await world.provider.wait()
+        (checkpoint,) = world.to_engine.requests
+        sent = json.loads(checkpoint.content)["event"]["data"]
+        assert (sent["method"], sent["path"]) == ("GET", path), "what the server calls again"
         told = await world.api.get(f"/v1/runs/{answer.headers['x-run-id']}")
         function: str = told.json()["data"]["function"]
+        assert sent["fn"] == function
         return function
 
 
@@ -202,3 +208,18 @@ def test_wsgi_applications() -> None:
     of_falcon.add_route("/b/{id:int}", object())
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/b/7", "SCRIPT_NAME": "/x"}
     assert wsgi_route(of_falcon, environ) == "/x/b/{id}"
+
+
+async def test_an_id_goes_before_the_route_and_both_before_the_path() -> None:
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/named":
+            stephttp.configure(id="mine")
+        await endpoint(Request(scope, receive))
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    async with durable(lambda provider: provider.asgi(plain)) as world:
+        for path, fn in (("/named", "mine"), ("/a/7", "")):
+            await world.client.get(path)
+            assert await world.provider.wait()
+            sent = json.loads(world.to_engine.requests[-1].content)["event"]["data"]
+            assert (sent["path"], sent["fn"]) == (path, fn)

@@ -12,6 +12,8 @@ from stephttp._core.memo import MemoKind, decode_memos, read_memo
         (b"null", MemoKind.VALUE, b"null"),
         (b'"two"', MemoKind.VALUE, b'"two"'),
         (b'{"data":{},"id":"1","name":"demo/go"}', MemoKind.VALUE, None),
+        (b'{"input":[1,{}]}', MemoKind.INPUT, b"[1,{}]"),
+        (b'{"input":1}', MemoKind.VALUE, None),
         (b'{"pending":true}', MemoKind.PENDING, b"null"),
     ],
 )

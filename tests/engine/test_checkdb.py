@@ -37,6 +37,9 @@ BREAKS = {
     "history belongs to a run": "INSERT INTO history VALUES "
     "('nobody', 'call', '', '', 0, 1, 1, 1, NULL)",
     "links belong to a run": "INSERT INTO links VALUES ('nobody', 'event', 'step', 1)",
+    "a span belongs to a run, and its details are JSON": "INSERT INTO spans VALUES "
+    "('nobody', x'01', x'02', NULL, '', NULL, 'n', 'internal', 'ok', 1, 2, x'7b7d')",
+    "a step of an async run that waits has a timer": "DELETE FROM timers WHERE kind = 'sleep'",
     "a run counts its steps": "UPDATE runs SET step_count = 7",
     "memos and errors of steps are JSON": f"UPDATE steps SET memo = x'7b' WHERE step_id = '{A}'",
     "errors and heads of runs are JSON": "UPDATE runs SET head = x'ff'",

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from fastapi import Response
 
 import stephttp
 from stephttp import Event, step
+from stephttp._context import current_run
 from stephttp.middleware import (
     CallEnd,
     Middleware,
@@ -390,7 +392,7 @@ async def test_context_variables_of_plain_methods_are_seen_where_the_code_runs(s
 
 async def test_async_methods_cannot_be_called_by_a_blocking_tool_on_the_loop() -> None:
     async def handler() -> str:
-        with pytest.raises(stephttp.UsageError, match="on the event loop"):
+        with pytest.raises(stephttp.UsageError, match="to middleware that is async"):
             sync_step.run("a", int)
         return "told"
 
@@ -485,6 +487,50 @@ def test_what_setup_refuses() -> None:
     ]:
         with pytest.raises(stephttp.ConfigurationError, match=message):
             resolve("https://api.test", middleware=given, environ={})  # type: ignore[arg-type]
+
+
+@KINDS
+async def test_branches_in_threads_are_told_apart(kind: type[Telling]) -> None:
+    def in_thread() -> list[int]:
+        branches = [partial(sync_step.run, f"n{n}", int) for n in range(3)]
+        return list(sync_step.parallel(branches))
+
+    async with serving("blocking", in_thread, in_thread, middleware=[kind]) as world:
+        assert (await world.client.get("/")).json() == [0, 0, 0]
+    assert sorted(told("before_step")) == [(f"n{n}", "StepRun", 0) for n in range(3)]
+    assert len(told("after_step")) == 3
+    assert len(told("before_execution")) == 1
+
+
+@STYLES
+async def test_what_a_wait_received_passes_the_middleware_as_well(style: str) -> None:
+    async def on_loop() -> Any:
+        event = await step.wait_for_event("e", event="shop/go", timeout=NAP)
+        return event and [event.name, event.data]
+
+    def in_thread() -> Any:
+        event = sync_step.wait_for_event("e", event="shop/go", timeout=NAP)
+        return event and [event.name, event.data]
+
+    class Opening(Middleware):
+        def transform_input(self, steps: Mapping[str, StepMemo]) -> None:
+            for memo in steps.values():
+                memo.data["data"] = {"opened": memo.data["data"]}
+
+    async with serving(style, on_loop, in_thread, middleware=[Opening]) as world:
+        first = await world.client.get("/")
+        await world.engine.idle()
+        await world.api.post("/e/any", json={"name": "shop/go", "data": {"n": 1}})
+        assert (await world.follow(first)).json() == ["shop/go", {"opened": {"n": 1}}]
+
+
+async def test_without_middleware_nothing_is_made_for_it() -> None:
+    async def handler() -> bool:
+        scope = current_run.get()
+        return scope is not None and scope.hooks is None
+
+    async with serving("async", handler, handler) as world:
+        assert (await world.client.get("/")).json() is True
 
 
 async def test_side_by_side_steps_are_told_apart() -> None:

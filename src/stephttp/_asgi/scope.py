@@ -70,7 +70,8 @@ class LoopScope(RunScope):
         if threading.get_ident() == self._thread:
             flow.close()
             raise UsageError(
-                "a blocking step tool that talks to the server was called on the event loop; "
+                "a blocking step tool that talks to the server, or to middleware that is async, "
+                "was called on the event loop; "
                 "use `from stephttp import step` in `async def` handlers"
             )
         return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()

@@ -6,6 +6,7 @@ bytes, both then and when the step is remembered: so it has the same shape each 
 
 from __future__ import annotations
 
+import inspect
 import math
 import traceback
 from collections.abc import Awaitable, Callable
@@ -120,6 +121,42 @@ def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> An
         raise StepResultError(
             f"the result of step {step_id!r} does not fit its declared type {annotation!r}: {error}"
         ) from error
+
+
+def decode_arguments(
+    raw: bytes | msgspec.Raw, handler: Callable[..., Any], step_id: str
+) -> tuple[Any, ...]:
+    """Decode a JSON array into positional arguments of `handler`, as it declares them.
+
+    Raises:
+        StepResultError: they do not fit.
+    """
+    try:
+        values = msgspec.json.decode(raw, type=list[msgspec.Raw])
+        try:
+            signature = inspect.signature(handler, eval_str=True)
+        except NameError:  # an annotation that only type checkers can see
+            signature = inspect.signature(handler)
+        bound = signature.bind_partial(*values)
+        types = [
+            signature.parameters[name].annotation
+            for name, value in bound.arguments.items()
+            for _ in (value if isinstance(value, tuple) else (value,))
+        ]
+        return tuple(
+            _decoder(_usable_or_any(kind)).decode(value)
+            for kind, value in zip(types, values, strict=True)
+        )
+    except Exception as error:  # a model's own validation may raise anything
+        raise StepResultError(
+            f"the edited input of step {step_id!r} does not fit its function: {error}"
+        ) from error
+
+
+def _usable_or_any(annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return Any
+    return _usable(annotation)
 
 
 def plain(raw: bytes | msgspec.Raw) -> Any:

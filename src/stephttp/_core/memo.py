@@ -13,6 +13,8 @@ from stephttp._core.ops import ErrorInfo
 class MemoKind(Enum):
     VALUE = "value"
     ERROR = "error"
+    INPUT = "input"
+    """It is to be run, with these arguments (a JSON array): somebody edited them for a rerun."""
     PENDING = "pending"
     """Known to the server and not resolved yet; only our engine says so, and only when asked."""
 
@@ -44,7 +46,8 @@ def decode_memos(body: bytes) -> dict[str, Raw]:
 
 
 def read_memo(entry: Raw) -> Memo:
-    """Interpret one entry: exactly `data` is a value, `error` a failure, anything else itself."""
+    """Interpret one entry: exactly `data` is a value, `error` a failure, `input` a
+    list of arguments to run it with, anything else itself."""
     try:
         fields = _fields.decode(entry)
     except msgspec.ValidationError:
@@ -58,6 +61,8 @@ def read_memo(entry: Raw) -> Memo:
         except msgspec.ValidationError:  # an error that is a bare text
             text = bytes(fields["error"]).decode()
             return Memo(MemoKind.ERROR, error=ErrorInfo(name="Error", message=text))
+    if keys == {"input"} and bytes(fields["input"]).startswith(b"["):
+        return Memo(MemoKind.INPUT, fields["input"])
     if keys == {"pending"}:
         return _PENDING
     return Memo(MemoKind.VALUE, entry)

@@ -352,7 +352,8 @@ class Run:
             return Step(SUSPEND, step_id, index, step_hash, None, retries)
         memo = self.memo_of(step_hash)
         step = Step(EXECUTE, step_id, index, step_hash, memo, retries)
-        if memo is None:
+        if memo is None or memo.kind is MemoKind.INPUT:
+            self._unseen -= memo is not None
             if self.target is None or self.target == step_hash:
                 return step
             self.passed.append(step)

@@ -285,6 +285,7 @@ class Engine:
 
     def _follow_received(self, received: events.Received) -> None:
         self.metrics.received(received.stored)
+        self.feed.publish(events=True)
         self._follow_all(received.changes)
 
     def _follow_all(self, changes: list[Change]) -> None:

@@ -40,6 +40,8 @@ from stephttp.engine.tokens import new_ulid
 _BARE = frozenset({OpCode.STEP, OpCode.WAIT_FOR_EVENT, OpCode.SLEEP})
 """Ops whose memo is the output itself (PROTOCOL 5.3)."""
 
+_RUN_BY_THE_HANDLER = frozenset({OpCode.STEP_RUN, OpCode.STEP_ERROR, OpCode.STEP_FAILED})
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -116,6 +118,8 @@ def _kept(source: Source, edit: Edit) -> list[Step]:
         raise Refused(f"step_id: run {run_id} has no step {edit.step_id[:64]!r}", 404)
     if edit.output is not None and edit.input is not None:
         raise Refused("input: a step that is given its output is not run, so it needs no input")
+    if edit.input is not None:
+        _check_input(target, edit.input)
     kept = [
         step
         for step in source.steps
@@ -128,6 +132,13 @@ def _kept(source: Source, edit: Edit) -> list[Step]:
     elif edit.input is not None:
         kept.append(structs.replace(target, memo=None, error=None, edited=edit.input))
     return kept
+
+
+def _check_input(step: Step, arguments: bytes) -> None:
+    if OpCode(step.op) not in _RUN_BY_THE_HANDLER:
+        raise Refused(f"input: step {step.step_id} is a {step.op}, which takes none")
+    if not arguments.lstrip().startswith(b"["):
+        raise Refused("input: must be an array, of the arguments of the step's function")
 
 
 def _copied(step: Step, run_id: str, now_ms: int) -> Step:

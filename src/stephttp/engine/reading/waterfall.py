@@ -88,7 +88,8 @@ def waterfall(
     """
     titles: dict[str, str] = {step.step_id: step.title for step in steps}
     first = next((error for kind, *_, error in history if kind == Past.REQUEST), None)
-    spans = [_request(row, first), *(span for step in steps for span in _step(step))]
+    happened = [step for step in steps if step.attempts]
+    spans = [_request(row, first), *(span for step in happened for span in _step(step))]
     for kind, step_id, attempt, started_ms, ended_ms, tries, error in history:
         if kind == Past.REQUEST:
             continue  # The first span shows it.
