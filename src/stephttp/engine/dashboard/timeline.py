@@ -113,8 +113,8 @@ def timeline(
 
     Args:
         spans: see `RunDetail`.
-        steps: all of the run's steps. One without a span (nothing of it happened in this run yet, or
-            a rerun took it over) gets a row without bars.
+        steps: all of the run's steps. One without a span (nothing of it happened in this run yet,
+            or a rerun took it over) gets a row without bars.
         now_ms: where spans end that go on.
     """
     if not spans:
