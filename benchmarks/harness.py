@@ -21,7 +21,7 @@ from benchmarks.place import PYTHON, say, wrk
 HERE = Path(__file__).resolve().parent
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
 """Of one round of load."""
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "4"))
 DEADLINE = 60.0
 
 

@@ -410,18 +410,19 @@ def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:
             further out. (A request that a handler makes in its own process is another one.)
     """
     outer = current_run.get()
-    if (
-        outer is not None
-        and outer.provider is scope.provider
-        and outer.request == request
-        and outer.run.state is not State.ENDED
-    ):
+    if outer is not None and outer.request == request:
+        refuse_inside(outer, scope)
+    scope.request = request
+    return current_run.set(scope)
+
+
+def refuse_inside(outer: RunScope, scope: RunScope) -> None:
+    """Raise `ConfigurationError` if `outer` is at work, on the request of `scope`."""
+    if outer.provider is scope.provider and outer.run.state is not State.ENDED:
         raise ConfigurationError(
             "two runs in one context: this request passes the stephttp middleware twice, once "
             "further out; wrap the outermost application only"
         )
-    scope.request = request
-    return current_run.set(scope)
 
 
 def run_scope(tool: str) -> RunScope:

@@ -176,6 +176,29 @@ def test_a_failure_is_an_exit_code_and_its_text_moves_no_cursor(shop: Shop) -> N
     assert "\x1b[31mink" in error["message"]
 
 
+def test_a_watch_goes_on_after_a_restart_of_the_engine(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    engine = [*STEPHTTP, "dev", "--port", str(port), "--db", str(tmp_path / "runs.db")]
+    wait = {"op": "WaitForEvent", "id": "a" * 40, "opts": {"event": "never", "timeout": "1d"}}
+    event = {"name": "e", "data": {"domain": "http://app.test", "method": "GET"}}
+    first = {"run_id": UNKNOWN, "event": event, "steps": [wait]}
+    with Process(engine) as old:
+        old.wait_for("engine ready")
+        assert httpx2.post(f"{url}/v1/checkpoint", json=first).status_code == 200
+        watch = Process([*STEPHTTP, "runs", "watch", UNKNOWN, "--url", url])
+        with watch:
+            watch.wait_for(f"^{UNKNOWN} +waiting")
+            old.signal(signal.SIGTERM)
+            assert old.wait() == 0
+            with Process(engine) as new:
+                new.wait_for("engine ready")
+                command("runs", "cancel", UNKNOWN, "--url", url)
+                assert watch.wait() == 1, watch.said()
+            assert watch.err == []
+            assert [columns(line)[1] for line in watch.out] == ["waiting", "cancelled"]
+
+
 def test_all_runs_are_followed_until_ctrl_c(shop: Shop) -> None:
     with Process([*STEPHTTP, "runs", "watch", "--json"], env=shop.env) as watch:
         # What came before the stream was open is not told, so there is one more until it is.

@@ -35,13 +35,17 @@ PYTHON = [
 
 
 def command(page: Path, start: str) -> list[str]:
-    """The words of the one command of the page, or docstring, that begins with `start`."""
+    """The words of the first command of the page, or docstring, that begins with `start`."""
+    return commands(page, start)[0]
+
+
+def commands(page: Path, start: str) -> list[list[str]]:
     if page.suffix == ".py":
         text, prompt = ast.get_docstring(ast.parse(page.read_text())) or "", "    "
     else:
         text, prompt = "\n".join(blocks(page, "console")).replace("\\\n", " "), "$ "
-    (found,) = [line for line in text.splitlines() if line.startswith(prompt + start)]
-    return shlex.split(found.removeprefix(prompt))
+    found = [line for line in text.splitlines() if line.startswith(prompt + start)]
+    return [shlex.split(line.removeprefix(prompt)) for line in found]
 
 
 @pytest.mark.parametrize("code", PYTHON)
@@ -72,31 +76,41 @@ def test_example_readme(tmp_path: Path) -> None:
     assert "location: /users/1" in answer
 
 
-EXAMPLES = {
-    page: ROOT / "examples" / f"{example}.py"
-    for page, example in {
-        "starlette": "starlette_app",
-        "litestar": "litestar_app",
-        "quart": "quart_app",
-        "django": "django_asgi",
-        "falcon": "falcon_asgi",
-        "asgi": "plain_asgi",
-    }.items()
+SERVERS = {
+    "uvicorn": (["--port", "0"], "Uvicorn running on"),
+    "gunicorn": (["--bind", "127.0.0.1:0"], "Listening at:"),
 }
-"""What the guides show first."""
+"""How to let the kernel choose the port, and what they then say."""
+
+EXAMPLES = {
+    "starlette_app": "starlette",
+    "litestar_app": "litestar",
+    "quart_app": "quart",
+    "django_asgi": "django",
+    "django_wsgi": "django",
+    "falcon_asgi": "falcon",
+    "falcon_wsgi": "falcon",
+    "flask_app": "flask",
+    "plain_asgi": "asgi",
+    "plain_wsgi": "wsgi",
+}
+"""And the guides that show them."""
 
 
-@pytest.mark.parametrize("guide", EXAMPLES)
-def test_example_of_a_guide(guide: str) -> None:
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_of_a_guide(name: str) -> None:
     """It is as the guide shows it, and does what its docstring and the guide say."""
-    page, example = ROOT / "docs" / "guides" / f"{guide}.md", EXAMPLES[guide]
+    example, page = (
+        ROOT / "examples" / f"{name}.py",
+        ROOT / "docs" / "guides" / (f"{EXAMPLES[name]}.md"),
+    )
     text = example.read_text()
     docstring = ast.get_docstring(ast.parse(text), clean=False)
-    assert text.removeprefix(f'"""{docstring}"""').lstrip() == blocks(page, "python")[0]
+    assert text.removeprefix(f'"""{docstring}"""').lstrip() in blocks(page, "python")
     for start in ("stephttp dev", "curl"):
         of_example = [word.replace(f"examples.{example.stem}", "app") for word in
                       command(example, start)]  # fmt: skip
-        assert command(page, start) == of_example
+        assert of_example in commands(page, start)
     check_order(page, start_and_call(example, "stephttp dev", ROOT))
 
 
@@ -110,7 +124,7 @@ def check_order(page: Path, answer: str) -> None:
     assert "303 See Other" in answer
     assert "201 Created" in answer
     assert "\nlocation: /orders/7\n" in answer.replace("\r", "").lower()
-    (told,) = re.findall(r'`(\{"receipt".*?\})`', page.read_text())
+    told = re.findall(r'`(\{"receipt".*?\})`', page.read_text())[-1]
     assert json.loads(answer.splitlines()[-1]) == json.loads(told)
 
 
@@ -119,10 +133,12 @@ def start_and_call(
 ) -> str:
     """Run a page's `stephttp dev` and `curl` on ports that are free; what curl printed."""
     _, dev, *rest = command(page, start)
-    whole = [*STEPHTTP, dev, "--port", "0", *rest, "--port", "0"]
-    whole[whole.index("uvicorn")] = str(Path(sys.executable).with_name("uvicorn"))
+    (name,) = SERVERS.keys() & {*rest}
+    any_port, listening = SERVERS[name]
+    whole = [*STEPHTTP, dev, "--port", "0", *rest, *any_port]
+    whole[whole.index(name)] = str(Path(sys.executable).with_name(name))
     with Process(whole, cwd=cwd, env=environment) as server:
-        port = server.wait_for(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")[1]
+        port = server.wait_for(listening + r" http://127\.0\.0\.1:(\d+)")[1]
         answer = curl(
             [word.replace("localhost:8000", f"localhost:{port}") for word in command(page, "curl")]
         )

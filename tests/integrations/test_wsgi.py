@@ -640,6 +640,27 @@ def test_wrapping_twice_is_an_error_that_says_so() -> None:
         call(provider.wsgi(ours), environ())
 
 
+async def test_a_part_of_an_asgi_application_is_not_wrapped_again() -> None:
+    provider, inner = alone(listed)
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.to_thread(call, inner, environ("GET", "/b"))
+        except stephttp.ConfigurationError as error:
+            log.append(str(error))
+        await asyncio.to_thread(call, inner, environ("GET", "/another"))  # a request of its own
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    transport = httpx2.ASGITransport(app=provider.asgi(outer))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app.test") as client:
+        assert (await client.get("/a/b")).status_code == 200
+    assert len(log) == 1
+    assert "wrap the outermost application only" in log[0]
+    reachable.set()
+    assert await provider.aclose()
+
+
 def test_the_same_environ_may_pass_again_when_the_first_pass_is_over() -> None:
     """As with a cascade that tries one application after the other."""
     _, ours = alone(late)

@@ -13,7 +13,7 @@ from typing import Any
 
 from stephttp._calls.common import MARK, marks, own_error
 from stephttp._calls.live import LiveCall
-from stephttp._context import current_run, enter
+from stephttp._context import current_run, enter, refuse_inside
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._hooks import drive_blocking
@@ -67,6 +67,9 @@ class Live(LiveCall):
                 return self._reply(GONE)
             if self._stored_answer is not None:
                 return self._reply(self._stored_answer)
+        outer = current_run.get()
+        if outer is not None and _mounts(outer.request, environ):
+            refuse_inside(outer, scope)
         scope.on_first_step = self._first_step
         chunks: Iterable[bytes] | None = None
         error: BaseException | None = None
@@ -297,6 +300,16 @@ class SizedChunks(Chunks):
 
     def __len__(self) -> int:
         return len(self._chunks)
+
+
+def _mounts(outer: tuple[Any, ...], environ: Environ) -> bool:
+    """Whether `outer` is the request of an ASGI application in which this one is mounted."""
+    if len(outer) != 4:
+        return False
+    method, path, query, _ = outer
+    inner = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+    same = (environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "").encode("latin-1"))
+    return same == (method, query or b"") and str(path).endswith(inner)
 
 
 def _close(chunks: Any) -> None:

@@ -21,7 +21,6 @@ from stephttp.cli.keys import read_keys
 from stephttp.errors import ConfigurationError, StephttpError
 
 DEFAULT_URL = "http://127.0.0.1:8288"
-_NO = frozenset({"", "0", "false", "no", "off"})
 _SECONDS = 30.0
 _QUIET_SECONDS = 60.0
 """How long a stream may say nothing; the engine sends a comment more often than that."""
@@ -81,14 +80,9 @@ class Target:
             ) from None
         variables = [environ.get(f"INNGEST_SIGNING_KEY{end}", "") for end in ("", "_FALLBACK")]
         try:
-            signing = read_keys(
-                [signing_key or ""] if signing_key else [], signing_key_file, variables
-            )
-            events = read_keys(
-                [event_key] if event_key else [],
-                event_key_file,
-                [environ.get("INNGEST_EVENT_KEY", "")],
-            )
+            signing = read_keys(filter(None, [signing_key]), signing_key_file, variables)
+            variables = [environ.get("INNGEST_EVENT_KEY", "")]
+            events = read_keys(filter(None, [event_key]), event_key_file, variables)
             for key in signing:
                 hash_key(key)
         except (ConfigurationError, ValueError) as error:

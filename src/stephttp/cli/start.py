@@ -103,7 +103,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
                 f"event key {number} must be 8 to 256 letters, digits or any of . _ ~ -"
             )
     scrape = read_keys(
-        [options.metrics_token] if options.metrics_token else [],
+        filter(None, [options.metrics_token]),
         options.metrics_token_file,
         [environ.get("STEPHTTP_METRICS_TOKEN", "")],
     )

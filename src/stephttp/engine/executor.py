@@ -130,6 +130,11 @@ class Executor:
             self.follow(other)
 
     @property
+    def busy(self) -> frozenset[work.Key]:
+        """What is being worked on."""
+        return frozenset((*self._calls, *self._errands))
+
+    @property
     def under_way(self) -> dict[str, int]:
         """How many calls of endpoints, and HTTP requests for steps, are being made."""
         return {"reentry": len(self._calls), "gateway": len(self._errands)}
@@ -164,7 +169,7 @@ class Executor:
         unit = partial(
             work.claim,
             at=self.moment(),
-            busy={*self._calls, *self._errands},
+            busy=self.busy,
             slots=slots,
             errands=self._settings.gateway_concurrency - len(self._errands),
         )

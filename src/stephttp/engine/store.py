@@ -105,7 +105,7 @@ class Store:
     @property
     def queued(self) -> dict[str, int]:
         """Units of work that wait for a thread, by what it does."""
-        workers = {"write": self._writer, "read": self._reader}
+        workers = {"write": self._writer, "read": self._reader, "browse": self._browsers}
         return {name: 0 if one is None else one.queued for name, one in workers.items()}
 
     def wal_size(self) -> int:

@@ -108,6 +108,11 @@ def report(
     return consequences.save(connection, change, snapshot.run, ops, at)
 
 
+def key_of(run_id: str, step_id: str, kind: str) -> Key:
+    """What is worked on when a timer falls due: a run, or one step of it."""
+    return run_id, step_id if kind in SEPARATE else RESUME
+
+
 def claim(
     connection: sqlite3.Connection, at: Moment, busy: Collection[Key], slots: int, errands: int
 ) -> Claim:
@@ -122,7 +127,7 @@ def claim(
     rows = connection.execute(QUERIES["due_calls"], (at.now_ms,))
     while len(chosen) < slots and (row := rows.fetchone()) is not None:
         run_id, step_id, kind, due_ms = row
-        key = (run_id, step_id if kind in SEPARATE else RESUME)
+        key = key_of(run_id, step_id, kind)
         if key not in busy and key not in chosen:
             chosen[key] = None
             late.append((kind, at.now_ms - due_ms))

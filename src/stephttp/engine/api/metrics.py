@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from stephttp.engine.metrics import Metrics
 from stephttp.engine.models import TimerKind
 from stephttp.engine.settings import VERSION
 from stephttp.engine.sql import QUERIES
+from stephttp.engine.work import Key, key_of
 
 if TYPE_CHECKING:
     from stephttp.engine.app import Engine
@@ -54,8 +56,13 @@ def scraping(handler: Handler) -> Handler:
 async def metrics(request: Request) -> Response:
     """All metrics."""
     engine = engine_of(request)
-    unit = partial(_stored, now_ms=engine.clock.now_ms(), metrics=engine.metrics)
-    families = [*_present(engine), *await engine.store.read(unit)]
+    unit = partial(
+        _stored,
+        now_ms=engine.clock.now_ms(),
+        busy=engine.executor.busy,
+        metrics=engine.metrics,
+    )
+    families = [*_present(engine), *await engine.store.browse(unit)]
     wanted = OPENMETRICS if OPENMETRICS in request.headers.get("accept", "") else ""
     encode, content_type = choose_encoder(wanted)
     # It takes some milliseconds when there are many endpoints.
@@ -115,8 +122,10 @@ def _present(engine: Engine) -> list[Metric]:
     ]  # fmt: skip
 
 
-def _stored(connection: sqlite3.Connection, now_ms: int, metrics: Metrics) -> list[Metric]:
-    """What the database holds."""
+def _stored(
+    connection: sqlite3.Connection, now_ms: int, busy: Collection[Key], metrics: Metrics
+) -> list[Metric]:
+    """What the database holds. Timers of what is `busy` do not wait."""
 
     def number(pragma: str) -> int:
         value: int = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
@@ -126,10 +135,11 @@ def _stored(connection: sqlite3.Connection, now_ms: int, metrics: Metrics) -> li
     for fn_id, status, count in connection.execute(QUERIES["open_run_counts"]):
         labels = (*metrics.labels(fn_id), status)
         runs[labels] = runs.get(labels, 0) + count
-    due: list[tuple[str, int, int]] = connection.execute(
-        QUERIES["due_counts"], (now_ms,)
-    ).fetchall()
-    oldest_ms = min((due_ms for _, _, due_ms in due), default=now_ms)
+    due: Counter[str] = Counter()
+    oldest_ms = now_ms
+    for kind, due_ms in _waiting(connection, now_ms, busy):
+        due[kind] += 1
+        oldest_ms = min(oldest_ms, due_ms)
     waits: list[tuple[str, int]] = connection.execute(QUERIES["wait_counts"]).fetchall()
     page_size = number("page_size")
     return [
@@ -140,8 +150,8 @@ def _stored(connection: sqlite3.Connection, now_ms: int, metrics: Metrics) -> li
             runs.items(),
         ),
         _gauge(
-            "due_timers", "Timers that are past their time.", ("kind",),
-            _by_kind([(kind, count) for kind, count, _ in due], TimerKind),
+            "due_timers", "Timers that are past their time and not worked on.", ("kind",),
+            _by_kind(due.items(), TimerKind),
         ),
         _gauge(
             "oldest_due_timer_seconds", "How long the oldest of them is past its time.", (),
@@ -160,6 +170,17 @@ def _stored(connection: sqlite3.Connection, now_ms: int, metrics: Metrics) -> li
             [((), number("freelist_count") * page_size)],
         ),
     ]  # fmt: skip
+
+
+def _waiting(
+    connection: sqlite3.Connection, now_ms: int, busy: Collection[Key]
+) -> Iterator[tuple[str, int]]:
+    for run_id, step_id, kind, due_ms in connection.execute(QUERIES["due_calls"], (now_ms,)):
+        if key_of(run_id, step_id, kind) not in busy:
+            yield kind, due_ms
+    for run_id, step_id, due_ms in connection.execute(QUERIES["due_errands"], (now_ms,)):
+        if (run_id, step_id) not in busy:
+            yield TimerKind.GATEWAY.value, due_ms
 
 
 def _by_kind(counts: Iterable[tuple[str, int]], kinds: Iterable[Any]) -> _Samples:

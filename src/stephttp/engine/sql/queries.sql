@@ -242,9 +242,6 @@ SELECT fn_id, status, count(*) FROM runs WHERE ended_ms IS NULL GROUP BY fn_id, 
 -- name: wait_counts
 SELECT kind, count(*) FROM timers WHERE key IS NOT NULL GROUP BY kind
 
--- name: due_counts
-SELECT kind, count(*), min(due_ms) FROM timers WHERE due_ms <= ? GROUP BY kind
-
 -- name: endpoint
 SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version
 FROM endpoints WHERE fn_id = :id OR slug = :id

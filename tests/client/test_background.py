@@ -1,0 +1,186 @@
+"""Work beside requests: in tasks and in threads, one after the other where that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from stephttp._client.background import Alarms, Background
+from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
+from stephttp._client.flow import Invoke, Pause, Until
+from stephttp._client.outbox import Item, Outbox, Parcel
+from stephttp._client.turnstile import Turnstile
+from stephttp.errors import APIConnectionError
+
+URL = "http://server.test"
+DEADLINE = 30.0
+
+
+def background() -> Background:
+    async def pause(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    driver = AsyncDriver(URL, pause=pause)
+    return Background(driver, SyncDriver(URL, pause=lambda seconds: None))
+
+
+def flow(result: int) -> Flow[int]:
+    yield Pause(1)
+    number: int = yield Invoke(lambda _: result, None)
+    if number < 0:
+        raise APIConnectionError("refused")
+    return number
+
+
+async def test_where_a_loop_runs_it_is_a_task() -> None:
+    before = threading.active_count()
+    job = background().start(flow(7), "name")
+    assert job.alive()
+    assert threading.active_count() == before
+    assert await asyncio.wrap_future(job.outcome) == 7
+    failing = background().start(flow(-1), "name")
+    with pytest.raises(APIConnectionError):
+        await asyncio.wrap_future(failing.outcome)
+    cancelled = background().start(flow(7), "name")
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wrap_future(cancelled.outcome)
+
+
+def test_elsewhere_it_is_a_thread() -> None:
+    assert background().start(flow(7), "name").outcome.result(DEADLINE) == 7
+    with pytest.raises(APIConnectionError):
+        background().start(flow(-1), "name").outcome.result(DEADLINE)
+
+
+def test_alarms_go_off_in_their_order_and_not_when_cancelled() -> None:
+    alarms, done = Alarms(), threading.Event()
+    rang: list[str] = []
+
+    def ring(name: str) -> Callable[[], None]:
+        def call() -> None:
+            rang.append(name)
+            if name == "bad":
+                raise ValueError(name)
+
+        return call
+
+    with alarms._changed:  # all are set before the first goes off
+        far = alarms.set(1000, ring("far"))
+        alarms.set(0.002, ring("second"))
+        cancelled = alarms.set(0.001, ring("cancelled"))
+        alarms.set(0.001, ring("bad"))
+        alarms.set(0.003, done.set)
+        cancelled.cancel()
+    assert done.wait(DEADLINE)
+    assert rang == ["bad", "second"]
+    thread = alarms._thread
+    assert thread is not None
+    far.cancel()
+    alarms.set(0, ring("last"))  # it finds nothing else to wait for, and ends
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert rang[-1] == "last"
+
+
+def test_threads_pass_one_at_a_time_and_in_their_order() -> None:
+    turnstile, driver = Turnstile(), SyncDriver(URL)
+    inside = 0
+    passed: list[int] = []
+
+    def work(number: int) -> None:
+        nonlocal inside
+        for _ in range(50):
+            driver.run(turnstile.enter("a"))
+            inside += 1
+            assert inside == 1
+            passed.append(number)
+            inside -= 1
+            turnstile.leave("a")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert sorted(passed) == sorted([0, 1, 2, 3] * 50)
+    assert turnstile._queues == {}
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_gives_up_its_place() -> None:
+    turnstile, driver = Turnstile(), AsyncDriver(URL)
+    await driver.run(turnstile.enter("a"))
+    waiting = [asyncio.ensure_future(driver.run(turnstile.enter("a"))) for _ in range(3)]
+    await driver.run(turnstile.enter("b"))  # another name is another queue
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.wait(waiting[:1])
+    turnstile.leave("a")
+    waiting[1].cancel()  # just when its turn has come
+    await asyncio.wait(waiting[1:2])
+    if not waiting[1].cancelled():
+        turnstile.leave("a")
+    await asyncio.wait_for(waiting[2], DEADLINE)
+    turnstile.leave("a")
+    turnstile.leave("b")
+    assert turnstile._queues == {}
+
+
+def test_both_wait_for_what_another_thread_settles() -> None:
+    from concurrent.futures import Future
+
+    def waits(future: Future[None], timeout: float | None) -> Flow[bool]:
+        done: bool = yield Until(future, timeout)
+        return done
+
+    async def in_a_task(future: Future[None], timeout: float | None) -> bool:
+        return await AsyncDriver(URL).run(waits(future, timeout))
+
+    future: Future[None] = Future()
+    assert not asyncio.run(in_a_task(future, 0))
+    assert not SyncDriver(URL).run(waits(future, 0))
+    threading.Timer(0.01, future.set_result, (None,)).start()
+    assert asyncio.run(in_a_task(future, None))
+    assert SyncDriver(URL).run(waits(future, None))
+
+
+def test_news_that_come_while_an_item_is_under_way_are_not_lost() -> None:
+    """Put by one thread while another hands it over: it is asked again what it has to say."""
+    sent: list[bytes] = []
+    under_way, go_on = threading.Event(), threading.Event()
+
+    class News(Item):
+        __slots__ = ("bodies",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bodies = [b"first"]
+
+        def take(self) -> Parcel | None:
+            return Parcel("/", self.bodies[0]) if self.bodies else None
+
+        def delivered(self, error: Any) -> bool:
+            self.bodies.pop(0)
+            return False  # as far as it knew
+
+    def deliver(batch: Any) -> Flow[Any]:
+        under_way.set()
+        assert go_on.wait(DEADLINE)
+        sent.extend(parcel.body for _, parcel in batch)
+        yield Pause(0)
+        return [None] * len(batch)
+
+    outbox = Outbox(deliver, background().start)
+    item = News()
+    assert outbox.put(item)
+    assert under_way.wait(DEADLINE)
+    item.bodies.append(b"second")
+    assert outbox.put(item)
+    go_on.set()
+    assert outbox.wait_sync(DEADLINE)
+    assert sent == [b"first", b"second"]
+    assert outbox.depth == 0
