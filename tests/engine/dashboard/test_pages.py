@@ -231,7 +231,7 @@ async def test_changes_are_told() -> None:
     async with world(VirtualClock()) as w:
         request = w.http.build_request("GET", "/live")
         stream = live_stream(w)
-        assert await anext(stream) == b"event: hello\ndata:\n\n"
+        assert await anext(stream) == b"event: hello\ndata: 0\n\n"
         await w.post(step(), sleep())
         assert f'"runs":["{RUN}"]'.encode() in await anext(stream)
         assert request.url.path == "/live"
