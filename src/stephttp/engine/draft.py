@@ -9,6 +9,7 @@ import msgspec
 
 from stephttp._core.ops import Op
 from stephttp.engine.happenings import Hints, Moment, Origin
+from stephttp.engine.masking import kept_opts
 from stephttp.engine.models import (
     RESUME,
     TARGETED,
@@ -97,7 +98,7 @@ class Draft:
             started_ns=_int64(timing.a) if timing else self.at.now_ms * 1_000_000,
             duration_ns=_int64(timing.b) if timing else 0,
             error=error_memo(op.error) if op.error else None,
-            opts=msgspec.json.encode(op.opts) if op.opts else None,
+            opts=msgspec.json.encode(kept) if (kept := kept_opts(op)) else None,
         )
         self.known[op.id] = Known(attempts, memo is not None)
         self.news = True
