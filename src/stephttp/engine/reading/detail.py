@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from stephttp._core import capsule
 from stephttp._core.ids import CAPSULE
-from stephttp.engine.masking import MASKED
 from stephttp.engine.models import RunStatus
 from stephttp.engine.otlp import Span
 from stephttp.engine.reading.runs import RunRow, Wait, load_row
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.results import render
 from stephttp.engine.spans import load
+
+MASKED = "••••••"
+"""What is shown of a secret."""
 
 _SECRET_IN_ANSWERS = frozenset({"set-cookie", "authorization", "x-api-key"})
 _ERROR = b'{"error":'
