@@ -45,8 +45,10 @@ _OURS = {
 """Unless the answer has them. Outputs are what handlers made: pages, even frames, as they are."""
 _SANDBOX = (
     b"content-security-policy",
-    b"sandbox allow-downloads allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox "
-    b"allow-scripts allow-top-navigation",
+    (
+        b"sandbox allow-downloads allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox "
+        b"allow-scripts allow-top-navigation"
+    ),
 )
 """For outputs, beside the policy that the handler chose: their scripts run, but not as ours. Else
 what a handler passes on from its callers could use the dashboard as whoever is logged in. An SDK
