@@ -46,8 +46,8 @@ _OURS = {
 _SANDBOX = (
     b"content-security-policy",
     (
-        b"sandbox allow-downloads allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox "
-        b"allow-scripts allow-top-navigation"
+        b"sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts "
+        b"allow-popups-to-escape-sandbox allow-top-navigation"
     ),
 )
 """For outputs, beside the policy that the handler chose: their scripts run, but not as ours. Else
