@@ -12,7 +12,7 @@ PYTHON ?=
 PYTEST_ARGS ?=
 BENCH ?=
 
-.PHONY: help demo test check static docs bench format clean
+.PHONY: help demo test check static docs bench screenshots format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
@@ -20,6 +20,7 @@ help:
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
+	@echo 'make screenshots  pictures of every page of the dashboard, into screenshots/'
 	@echo 'make format   ruff formats the code and sorts imports'
 
 demo: $(READY)
@@ -54,6 +55,9 @@ docs: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+screenshots: $(READY)
+	@$(BIN)/python -m tests.browser.screenshots screenshots
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -2,7 +2,7 @@
 
 python -m benchmarks                all of them
 python -m benchmarks steps core     some
-BENCH_ROUNDS, BENCH_SECONDS         alternating rounds (5), seconds of load in each (3)
+BENCH_ROUNDS, BENCH_SECONDS         alternating rounds (4), seconds of load in each (3)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.harness import Row
 
 QUESTIONS = [
     "steps", "plain", "latency", "flask", "ingest", "wakeup", "end_to_end", "due", "sleeping",
-    "stored", "core", "import", "peers",
+    "stored", "reading", "core", "import", "peers", "outage", "batches", "growth",
 ]  # fmt: skip
 
 

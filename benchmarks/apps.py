@@ -36,3 +36,18 @@ async def durable_order(item: str) -> dict[str, str | int]:
 async def plain_item(item: str) -> dict[str, str | int]:
     """An endpoint without steps."""
     return {"item": item, "cents": len(item)}
+
+
+@bare.get("/grow/{steps}/{size}")
+async def bare_growing(steps: int, size: int) -> dict[str, int]:
+    return {"size": sum([len(await text(size)) for _ in range(steps)])}
+
+
+@durable.get("/grow/{steps}/{size}")
+async def growing(steps: int, size: int) -> dict[str, int]:
+    """So many steps, each with a result of so many bytes."""
+    return {"size": sum([len(await step.run("text", text, size)) for _ in range(steps)])}
+
+
+async def text(size: int) -> str:
+    return "x" * size

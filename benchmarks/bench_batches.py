@@ -9,14 +9,14 @@ then runs that trickle in, to see what the linger does.
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import httpx2
 
+from benchmarks import harness
+from benchmarks.harness import Row
 from stephttp._client import outbox as outboxes
 from stephttp._client.endpoints import NEW_RUN
 from stephttp._client.outbox import Item, Parcel
@@ -26,8 +26,8 @@ from stephttp.engine import Settings, create_app
 from stephttp.options import resolve
 from stephttp.provider import Provider
 
-RUNS = int(os.environ.get("BENCH_RUNS", "5000"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+RUNS = 3000
+ROUNDS = 3
 TRICKLE = 2000
 """Runs a second that come one by one."""
 
@@ -79,28 +79,33 @@ async def deliver(path: Path, *, batched: bool, rate: float | None = None) -> tu
     return RUNS / seconds, RUNS / transport.count
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        print(f"{RUNS} finished runs of two steps, {ROUNDS} rounds, medians")
-        rates: dict[bool, list[float]] = {False: [], True: []}
-        for number in range(ROUNDS):
-            for batched, measured in rates.items():
-                file = Path(folder) / f"{number}-{batched}.db"
-                measured.append(asyncio.run(deliver(file, batched=batched))[0])
-        alone, together = (statistics.median(rates[batched]) for batched in (False, True))
-        print(f"one by one       {alone:8.0f} runs/s")
-        print(f"in batches       {together:8.0f} runs/s   ratio {together / alone:.1f}")
-        for linger in (0.0, 0.002, 0.005, 0.02):
+def measure(folder: Path) -> list[Row]:
+    rates: dict[str, list[float]] = {"alone": [], "batched": []}
+    for number in range(ROUNDS):
+        for name, measured in rates.items():
+            file = folder / f"{number}-{name}.db"
+            rate, _ = asyncio.run(deliver(file, batched=name == "batched"))
+            measured.append(rate)
+    rows = [
+        Row(
+            "finished runs delivered in batches, against one by one",
+            harness.ratio(rates, "batched", "alone"),
+            "times",
+            spread=harness.ratios(rates, "batched", "alone"),
+            note=f"{statistics.median(rates['batched']):,.0f} and "
+            f"{statistics.median(rates['alone']):,.0f} runs/s, SDK and engine in one process",
+        )
+    ]
+    usual = outboxes.LINGER
+    try:
+        for linger in (0.0, 0.005, 0.02):
             outboxes.LINGER = linger
-            file = Path(folder) / f"linger-{linger}.db"
             used = time.process_time()
+            file = folder / f"linger-{linger}.db"
             _, each = asyncio.run(deliver(file, batched=True, rate=TRICKLE))
-            cpu = (time.process_time() - used) / RUNS * 1e3
-            print(
-                f"{TRICKLE} runs/s, linger {linger * 1000:4.0f} ms: {each:6.1f} runs a request, "
-                f"{cpu:.2f} ms CPU a run"
-            )
-
-
-if __name__ == "__main__":
-    main()
+            micros = (time.process_time() - used) / RUNS * 1e6
+            question = f"the same at {TRICKLE:,} runs/s, a linger of {linger * 1000:.0f} ms"
+            rows.append(Row(question, micros, "µs of CPU a run", note=f"{each:.0f} runs a request"))
+    finally:
+        outboxes.LINGER = usual
+    return rows

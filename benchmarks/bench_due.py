@@ -29,7 +29,7 @@ def measure(folder: Path) -> list[Row]:
             sleepers.put(engine.url, app.url, RUNS // PARTS, start + part / PARTS, part)
         assert time.time() < start, "it took too long to put the runs in"
         time.sleep(start - time.time())
-        harness.arrived(db, RUNS, steps=2, in_flight=0)
+        harness.arrived(db, RUNS, steps=2, in_flight=0, deadline=180)
     connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
     late = [
         (begun - ended) / 1e9

@@ -21,7 +21,7 @@ from benchmarks.place import PYTHON, say, wrk
 HERE = Path(__file__).resolve().parent
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
 """Of one round of load."""
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "4"))
 DEADLINE = 60.0
 
 
@@ -114,7 +114,7 @@ def started(
 
 def _drain(output: IO[str]) -> None:
     for line in output:
-        if re.search(r"ERROR|WARNING|Traceback|Error:", line):
+        if re.search(r"ERROR|WARNING|Traceback|Error:|outbox is full", line):
             say(line.rstrip())
 
 
@@ -199,13 +199,7 @@ def arrived(
         expected: runs whose callers got an answer.
         steps: that each of them has.
     """
-    began = time.monotonic()
-    while (found := count(db, FINISHED)) < expected:
-        late = time.monotonic() - began
-        assert late < deadline, f"{expected - found} of {expected} runs are missing"
-        time.sleep(0.05)
-    waited = time.monotonic() - began
-    time.sleep(0.1)  # those that were under way
+    waited = wait_for(db, expected, deadline)
     found = count(db, ALL)
     assert found <= expected + in_flight, f"{found} runs of {expected} requests"
     assert found == count(db, FINISHED), "some runs have not ended"
@@ -213,6 +207,18 @@ def arrived(
     assert distinct == found, "a run is there twice"
     stored = count(db, "SELECT count(*) FROM steps")
     assert stored == found * steps, f"{stored} steps of {found} runs, {steps} each"
+    return waited
+
+
+def wait_for(db: Path, expected: int, deadline: float = DEADLINE) -> float:
+    """Wait until so many runs have ended, and those under way as well; the seconds that took."""
+    began = time.monotonic()
+    while (found := count(db, FINISHED)) < expected:
+        late = time.monotonic() - began
+        assert late < deadline, f"{expected - found} of {expected} runs are missing"
+        time.sleep(0.05)
+    waited = time.monotonic() - began
+    time.sleep(0.2)
     return waited
 
 

@@ -143,6 +143,9 @@ def test_lists_go_on_over_pages(shop: Shop) -> None:
     assert all(answer.is_success for answer in answers)
     found = shop.json("events", "list", "--name", "many", "--limit", "230")
     assert len({event["internal_id"] for event in found}) == 230
+    run_ids = [shop.order("one of many") for _ in range(103)]
+    listed = shop.json("runs", "list", "--text", "one of many", "--limit", "102")
+    assert [run["run_id"] for run in listed] == run_ids[:0:-1]
 
 
 def test_a_run_is_shown_watched_and_completed_by_an_event(shop: Shop) -> None:
@@ -174,6 +177,29 @@ def test_a_failure_is_an_exit_code_and_its_text_moves_no_cursor(shop: Shop) -> N
     assert "\\x1b[31mink" in shop.run("runs", "list", "--status", "failed").said()
     error = shop.json("runs", "show", run_id)["error"]
     assert "\x1b[31mink" in error["message"]
+
+
+def test_a_watch_goes_on_after_a_restart_of_the_engine(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    engine = [*STEPHTTP, "dev", "--port", str(port), "--db", str(tmp_path / "runs.db")]
+    wait = {"op": "WaitForEvent", "id": "a" * 40, "opts": {"event": "never", "timeout": "1d"}}
+    event = {"name": "e", "data": {"domain": "http://app.test", "method": "GET"}}
+    first = {"run_id": UNKNOWN, "event": event, "steps": [wait]}
+    with Process(engine) as old:
+        old.wait_for("engine ready")
+        assert httpx2.post(f"{url}/v1/checkpoint", json=first).status_code == 200
+        watch = Process([*STEPHTTP, "runs", "watch", UNKNOWN, "--url", url])
+        with watch:
+            watch.wait_for(f"^{UNKNOWN} +waiting")
+            old.signal(signal.SIGTERM)
+            assert old.wait() == 0
+            with Process(engine) as new:
+                new.wait_for("engine ready")
+                command("runs", "cancel", UNKNOWN, "--url", url)
+                assert watch.wait() == 1, watch.said()
+            assert watch.err == []
+            assert [columns(line)[1] for line in watch.out] == ["waiting", "cancelled"]
 
 
 def test_all_runs_are_followed_until_ctrl_c(shop: Shop) -> None:

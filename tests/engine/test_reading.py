@@ -330,6 +330,21 @@ async def test_a_failure_in_the_first_request_is_told_with_it() -> None:
         assert (await detail(w))["state"] == "completed"
 
 
+async def test_keys_of_other_services_are_not_kept_with_a_step() -> None:
+    ask = {"op": "AIGateway", "id": Z, "name": "ai", "opts": {
+        "url": "http://127.0.0.1:1/v1", "auth_key": "hush", "format": "openai-chat",
+        "headers": {"x-key": "hush too"}, "body": {"model": "m"}}}  # fmt: skip
+    wait = {"op": "WaitForEvent", "id": B, "name": "e", "opts": {"event": "e", "timeout": "1d"}}
+    async with world(script=[answer([sleep(A, "1d")])]) as w:
+        await w.post(ask, wait)
+        steps = {step["step_id"]: step["opts"] for step in (await detail(w))["step_list"]}
+        assert steps[Z] == {
+            "url": "http://127.0.0.1:1/v1", "format": "openai-chat", "body": {"model": "m"},
+        }  # fmt: skip
+        assert await listed(w, "?text=hush") == []
+        await w.http.delete(f"/v1/runs/{RUN}")
+
+
 async def test_runs_that_never_wait_have_no_history() -> None:
     async with world() as w:
         await w.post(step(), DONE)

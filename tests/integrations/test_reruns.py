@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from fastapi import Body, FastAPI, Header
 from pydantic import BaseModel
 
 from stephttp import step
+from stephttp.middleware import Middleware, StepMemo
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import KEY, Durable, durable
@@ -121,9 +123,18 @@ async def test_with_another_output() -> None:
         assert body_of(await detail(world, made)).startswith(b'{"parcel":"PAID A HORSE"')
 
 
-async def test_with_another_input() -> None:
+class Copying(Middleware):
+    """Puts back what it is given, as middleware does that encrypts."""
+
+    def transform_input(self, steps: Mapping[str, StepMemo]) -> None:
+        for memo in steps.values():
+            memo.data = copy(memo.data)
+
+
+@pytest.mark.parametrize("middleware", [[], [Copying]])
+async def test_with_another_input(middleware: list[type[Middleware]]) -> None:
     ran: list[str] = []
-    async with durable(shop(ran)) as world:
+    async with durable(shop(ran), middleware=middleware) as world:
         first = await order(world)
         charge = (await step_ids(world, first))["charge"]
         ran.clear()

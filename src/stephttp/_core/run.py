@@ -329,7 +329,8 @@ class Run:
     def memos(self) -> dict[str, Memo]:
         """The finished steps that the server remembers, by hash."""
         found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
-        return {key: memo for key, memo in found.items() if memo.kind is not MemoKind.PENDING}
+        done = (MemoKind.VALUE, MemoKind.ERROR)
+        return {key: memo for key, memo in found.items() if memo.kind in done}
 
     def remember(self, memos: Mapping[str, Raw]) -> None:
         """Take these for what the server remembers of some steps."""

@@ -15,7 +15,7 @@ from stephttp.cli.output import clean, console, duration, state
 from stephttp.cli.remote import Exit, Remote, RemoteError
 
 _CHANGES = "/v1/stephttp/changes"
-_PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0)
+_PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between tries to reach an engine again that was there before."""
 
 _ENDED = ("completed", "failed", "cancelled")
@@ -82,6 +82,8 @@ def _news(engine: Remote) -> Generator[dict[str, Any] | None]:
                 for name, data in events:
                     if name == "changes":
                         yield data
+            # It is stopping, or wants us to ask anew; while it stops it still answers.
+            time.sleep(_PAUSES[1])
         except RemoteError as error:
             if error.code is not Exit.UNREACHABLE or tries == len(_PAUSES):
                 raise

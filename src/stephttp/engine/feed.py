@@ -78,6 +78,8 @@ class Feed:
     """Who listens. Use it in the engine's event loop."""
 
     def __init__(self) -> None:
+        self.published = 0
+        """How often something has changed; who read this before looking can tell what it missed."""
         self._listeners: set[Listener] = set()
         self._over = False
 
@@ -95,6 +97,7 @@ class Feed:
 
     def publish(self, run_ids: Sequence[str] = (), *, events: bool = False) -> None:
         """Tell everybody what has changed."""
+        self.published += 1
         for listener in self._listeners:
             listener.put(run_ids, events=events)
 

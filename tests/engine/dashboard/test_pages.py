@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -127,6 +128,17 @@ async def test_resume_cancel_rerun() -> None:
         assert "Resume now" not in page
 
 
+async def test_what_is_too_long_to_be_edited_is_not_sent_twice() -> None:
+    async with world() as w:
+        body = b64encode(b"x" * 30_000).decode()
+        await w.post(step(opts={"input": ["y" * 30_000]}), data={"body": body})
+        page = (await w.http.get(f"/runs/{RUN}")).text
+        for letter in "xy":
+            assert letter * 19_000 in page
+            assert page.count(letter * 1_000) <= 21, "once, as far as it is shown"
+        assert page.count("too long to be edited here") == 2
+
+
 async def test_rerun_from_a_step_with_an_output() -> None:
     async with world(script=[answer([DONE])]) as w:
         await w.post(step(data=1), DONE)
@@ -231,7 +243,7 @@ async def test_changes_are_told() -> None:
     async with world(VirtualClock()) as w:
         request = w.http.build_request("GET", "/live")
         stream = live_stream(w)
-        assert await anext(stream) == b"event: hello\ndata:\n\n"
+        assert await anext(stream) == b"event: hello\ndata: 0\n\n"
         await w.post(step(), sleep())
         assert f'"runs":["{RUN}"]'.encode() in await anext(stream)
         assert request.url.path == "/live"

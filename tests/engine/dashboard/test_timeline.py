@@ -70,6 +70,13 @@ def test_attempts_and_back_off_of_a_step_share_its_row() -> None:
     assert not row.failed, "it is not over"
 
 
+def test_a_step_that_was_taken_over_has_a_row_without_bars() -> None:
+    spans = [span(SpanKind.REQUEST, 0, 0), span(SpanKind.CALL, 0, 50)]
+    picture = timeline(spans, [step("a"), step("b")], 60)
+    assert [row.key for row in picture.rows] == ["request", "a", "b", "calls"]
+    assert picture.rows[1].bars == ()
+
+
 def test_a_run_without_any_length() -> None:
     picture = timeline([span(SpanKind.REQUEST, 7, 7)], [], 7)
     assert picture.rows[0].bars[0].width > 0

@@ -43,7 +43,8 @@ async def _follow(engine: Engine, end_ms: int) -> AsyncGenerator[bytes]:
     quiet_ms = round(engine.settings.stream_keep_alive * 1000)
     never = asyncio.Event()
     with engine.feed.listening() as listener:
-        yield b"event: hello\ndata:\n\n"
+        # A page that was made before something else changed sees it by this number.
+        yield b"event: hello\ndata: %d\n\n" % engine.feed.published
         while (now_ms := clock.now_ms()) < end_ms:
             await clock.wait_until(min(end_ms, now_ms + quiet_ms), listener.wake)
             changes = listener.take()

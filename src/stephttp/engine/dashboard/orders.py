@@ -83,7 +83,7 @@ async def rerun_from(visit: Visit) -> Response:
         raise Refused("use: must be again, input or output")
     edit = Edit(step_id=step_id)
     if use == "input":
-        edit = Edit(step_id=step_id, input=_json(value, "input"))
+        edit = Edit(step_id=step_id, input=_arguments(value))
     elif use == "output":
         edit = Edit(step_id=step_id, output=_json(value, "output"))
     new = await visit.engine.actions.rerun(_run_id(visit), edit)
@@ -167,6 +167,12 @@ def _json(text: str, field: str) -> bytes:
     except (msgspec.DecodeError, RecursionError) as error:
         raise Refused(f"{field}: no valid JSON: {error}") from None
     return raw
+
+
+def _arguments(text: str) -> bytes:
+    """Arguments of a step: a list of them, or the only one."""
+    raw = _json(text, "input").strip()
+    return raw if raw.startswith(b"[") else b"[" + raw + b"]"
 
 
 def _run_id(visit: Visit) -> str:

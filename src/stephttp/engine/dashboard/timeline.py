@@ -113,7 +113,8 @@ def timeline(
 
     Args:
         spans: see `RunDetail`.
-        steps: all of the run's steps. One that has no span yet gets no row.
+        steps: all of the run's steps. One without a span (nothing of it happened in this run yet,
+            or a rerun took it over) gets a row without bars.
         now_ms: where spans end that go on.
     """
     if not spans:
@@ -126,6 +127,13 @@ def timeline(
     for span in spans:
         groups.setdefault(_row_key(span, by_step), []).append(span)
     rows = [_row(key, group, by_step.get(key), scale, now_ms) for key, group in groups.items()]
+    bare = [
+        Row(step.step_id, step.title, (), step.started_ms, step.duration_ms, step)
+        for step in steps
+        if step.step_id not in groups
+    ]
+    # What was taken over was there before all but the request.
+    rows[1:1] = bare
     folds = tuple(
         Fold(one.x, one.width, one.end - one.start) for one in scale.stretches if one.folded
     )

@@ -6,7 +6,7 @@ import functools
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -28,6 +28,8 @@ _HEADERS = {
     "font-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "cross-origin-opener-policy": "same-origin",
+    # With none at all browsers would not tell either where a form comes from.
+    "referrer-policy": "same-origin",
 }
 _MOST_FIELDS = 1000
 
@@ -47,12 +49,14 @@ class Visit:
     Attributes:
         session: `None` only on pages that need none.
         form: fields of a form that was sent, each with all its values.
+        seen: `Feed.published`, before anything was read.
     """
 
     request: Request
     dashboard: Dashboard
     session: Session | None
     form: Mapping[str, list[str]]
+    seen: int
 
     @property
     def engine(self) -> Engine:
@@ -78,6 +82,7 @@ class Visit:
             "logged_in": access.needs_login and self.session is not None,
             "now_ms": self.engine.clock.now_ms(),
             "version": VERSION,
+            "seen": self.seen,
         }
         html = self.dashboard.templates.get_template(template).render(context)
         return HTMLResponse(html, status, _HEADERS)
@@ -107,7 +112,8 @@ def page(handler: Page, *, public: bool = False) -> Callable[[Request], Awaitabl
     async def answer(request: Request) -> Response:
         dashboard: Dashboard = request.app.state.dashboard
         access = dashboard.access
-        visit = Visit(request, dashboard, None, {})
+        seen = engine_of(request).feed.published
+        visit = Visit(request, dashboard, None, {}, seen)
         try:
             if reason := access.why_refused(request):
                 log_refusal(request, 403, reason, logging.WARNING)
@@ -115,10 +121,10 @@ def page(handler: Page, *, public: bool = False) -> Callable[[Request], Awaitabl
             session = await access.session(request)
             if session is None and not public:
                 return _to_login(request)
-            visit = Visit(request, dashboard, session, {})
+            visit = replace(visit, session=session)
             if request.method == "POST":
                 form = await _read_form(request, visit.engine.settings.max_body)
-                visit = Visit(request, dashboard, session, form)
+                visit = replace(visit, form=form)
                 given = request.headers.get(CSRF_HEADER) or visit.field(CSRF_FIELD)
                 if not access.is_csrf_token(given, session):
                     reason = "the form's token is missing or of another session"

@@ -53,9 +53,9 @@ function open() {
   close();
   if (document.hidden) return;
   source = new EventSource("/live");
-  source.addEventListener("hello", () => {
+  source.addEventListener("hello", (message) => {
     show("on", "Live");
-    if (failures) tell({ all: true, runs: [], events: true });
+    if (failures || message.data !== document.body.dataset.seen) tell({ all: true, runs: [], events: true });
     failures = 0;
   });
   source.onmessage = (message) => tell(JSON.parse(message.data));

@@ -13,8 +13,13 @@ const clock = new Intl.DateTimeFormat(undefined, {
 function ago(difference) {
   const size = Math.abs(difference);
   if (size < SECOND) return difference > 0 ? "in a moment" : "just now";
-  const [length, unit] = UNITS.find(([length]) => size >= length);
-  const text = `${Math.floor(size / length)}\u00a0${unit}`;
+  const place = UNITS.findIndex(([length]) => size >= length);
+  const [length, unit] = UNITS[place];
+  let text = `${Math.floor(size / length)}\u00a0${unit}`;
+  // What is to come is told more exactly, from an hour on.
+  const [part, smaller] = UNITS[place + 1] ?? [];
+  const rest = Math.floor((size % length) / part);
+  if (difference > 0 && length >= HOUR && rest) text += `\u00a0${rest}\u00a0${smaller}`;
   return difference > 0 ? `in\u00a0${text}` : `${text} ago`;
 }
 

@@ -1,0 +1,143 @@
+"""A real browser before a real engine with a real application, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.acceptance.processes import ROOT, STEPHTTP, Process, free_port
+
+HERE = Path(__file__).parent
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_INSTALL_DEADLINE = 150
+DESKTOP = {"width": 1280, "height": 900}
+
+
+def missing(what: str) -> None:
+    """Skip the test; or fail it, in the continuous integration."""
+    if os.environ.get("CI"):
+        pytest.fail(f"the browser tests need {what}")
+    pytest.skip(f"no {what} here; with CI set this is a failure")
+
+
+def chromium() -> str | None:
+    """Where the browser is; `CHROMIUM` may say so."""
+    found = (shutil.which(name) for name in NAMES)
+    return os.environ.get("CHROMIUM") or next((path for path in found if path), None)
+
+
+class Site:
+    """An engine, the shop of `shop.py`, and ways to use both without a browser.
+
+    Args:
+        engine: the engine's address.
+        shop: the shop's address.
+    """
+
+    def __init__(self, engine: str, shop: str) -> None:
+        self.engine = engine
+        self.shop = shop
+        self.http = httpx2.Client(timeout=30)
+
+    def request(self, method: str, path: str, **body: Any) -> str:
+        """Ask the shop; the id of the run that this makes."""
+        response = self.http.request(method, f"{self.shop}{path}", json=body or None)
+        run_id: str = response.headers["x-run-id"]
+        return run_id
+
+    def order(self, name: str, **more: Any) -> str:
+        """An order, which waits until its parcel is packed."""
+        return self.request("POST", "/orders", id=name, items=["book"], **more)
+
+    def pack(self, name: str) -> None:
+        """Send the event that an order waits for."""
+        event = {"name": "order/packed", "data": {"order": name}}
+        self.http.post(f"{self.engine}/e/key", json=event).raise_for_status()
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """What the engine says of a run."""
+        data: dict[str, Any] = self.http.get(f"{self.engine}/v1/runs/{run_id}").json()["data"]
+        return data
+
+
+@contextmanager
+def site(*options: str, port: int | None = None) -> Generator[Site]:
+    """`stephttp dev` with the shop beside it, on a port that may be given."""
+    port = port or free_port()
+    shop = f"http://127.0.0.1:{port}"
+    server = [sys.executable, "-m", "uvicorn", "tests.browser.shop:app", "--port", str(port)]
+    command = [*STEPHTTP, "dev", "--port", "0", *options, "--", *server]
+    with Process(command, env={"SHOP_ORIGIN": shop, "PYTHONPATH": str(ROOT)}) as process:
+        engine = process.wait_for(r"engine ready on (\S+)").group(1)
+        process.wait_for("Application startup complete")
+        made = Site(engine, shop)
+        try:
+            yield made
+        finally:
+            made.http.close()
+
+
+@pytest.fixture(scope="module")
+def shop() -> Generator[Site]:
+    """A site that the tests of a module share."""
+    with site() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Any]:
+    """A headless browser. It goes before tests with an event loop of their own come."""
+    path = chromium()
+    if path is None:
+        missing("chromium (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # In containers there is no sandbox to be had; the pages are our own.
+        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Generator[Any]:
+    """An empty page. Whatever its console complains of (the policy, a script) fails the test."""
+    context = browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
+    context.set_default_timeout(20_000)
+    made = context.new_page()
+    complaints: list[str] = []
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    made.on("console", lambda said: complaints.extend([said.text] if said.type == "error" else []))
+
+    def dismiss(dialog: Any) -> None:
+        complaints.append(dialog.message)
+        dialog.dismiss()
+
+    made.on("dialog", dismiss)
+    yield made
+    context.close()
+    expected = ("Failed to load resource", "net::ERR")
+    assert [text for text in complaints if not any(one in text for one in expected)] == []
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, from npm."""
+    if not shutil.which("npm"):
+        missing("npm")
+    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+    installed = subprocess.run(
+        command, cwd=HERE, capture_output=True, text=True, timeout=_INSTALL_DEADLINE, check=False
+    )
+    if installed.returncode:
+        pytest.fail(f"npm install failed:\n{installed.stdout}{installed.stderr}")
+    return (HERE / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
