@@ -38,7 +38,7 @@ WIDTHS: dict[int, int] = {60: 2 * 3600, 900: 2 * 86_400, 7200: 15 * 86_400}
 """Lengths of spans in seconds, with the seconds for which they are kept."""
 
 ALWAYS = 0
-"""Stands for the width of the span since the beginning, which is kept for ever."""
+"""Stands for the width of the span since the beginning, which is kept as long as its endpoint."""
 
 ADD = QUERIES["add_counts"]
 
