@@ -71,6 +71,7 @@ def setup(
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
     middleware: Sequence[MiddlewareFactory] = (),
+    record_inputs: bool | None = None,
 ) -> Provider:
     """Configure durable endpoints for one API.
 
@@ -114,6 +115,10 @@ def setup(
             apart by caller: let them hold who it is.
         middleware: classes of `Middleware`, or functions that make one from a `RunContext`; the
             first is the outermost.
+        record_inputs: send the positional arguments of steps with their results, for people to
+            look at and to edit for a rerun: those that have a JSON form, up to 64 KiB a step.
+            Default: in development without middleware, and not elsewhere, because they may hold
+            what is not to be stored, and encoding them takes time.
 
     Returns:
         What the application's middleware and endpoints share.
@@ -150,6 +155,7 @@ def setup(
             idempotency_header=idempotency_header,
             idempotency=idempotency,
             middleware=middleware,
+            record_inputs=record_inputs,
         )
     )
 

@@ -286,6 +286,7 @@ async def test_one_run_in_full_without_its_secrets() -> None:
         ("call", False),
     ]  # fmt: skip
     assert run["request"]["body"] == "eyJhIjogMX0="
+    assert run["steps"] == len(run["step_list"])
 
 
 async def test_sealed_secrets_are_mentioned_and_other_capsules_do_not_matter() -> None:

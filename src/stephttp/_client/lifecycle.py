@@ -211,7 +211,7 @@ class Lifecycle:
         )  # fmt: skip
         request.body = response.body = b""
         for op in ops:
-            op.data = msgspec.UNSET
+            op.data, op.opts = msgspec.UNSET, None
         complete = self.completed(response, duration_ns=duration_ns, error=error)
         return self.first_checkpoint(run, request, [*ops, complete])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -125,6 +126,17 @@ async def test_resume_cancel_rerun() -> None:
         page = (await w.http.get(path)).text
         assert f'<a href="/runs/{RUN}">{RUN}</a>' in page
         assert "Resume now" not in page
+
+
+async def test_what_is_too_long_to_be_edited_is_not_sent_twice() -> None:
+    async with world() as w:
+        body = b64encode(b"x" * 30_000).decode()
+        await w.post(step(opts={"input": ["y" * 30_000]}), data={"body": body})
+        page = (await w.http.get(f"/runs/{RUN}")).text
+        for letter in "xy":
+            assert letter * 19_000 in page
+            assert page.count(letter * 1_000) <= 21, "once, as far as it is shown"
+        assert page.count("too long to be edited here") == 2
 
 
 async def test_rerun_from_a_step_with_an_output() -> None:
