@@ -19,6 +19,7 @@ from stephttp.engine import actions
 from stephttp.engine.actions import Bulk
 from stephttp.engine.feed import MOST_RUNS, Feed
 from stephttp.engine.reading import RunFilter
+from stephttp.engine.reading.runs import matching
 
 from .support import (
     DONE,
@@ -290,13 +291,12 @@ async def test_orders_look_for_runs_where_they_keep_no_work_waiting(
     async with world(path=tmp_path / "db") as w:
         await w.post(sleep())
         threads = set()
-        find = actions.matching
 
         def watched(*values: Any, **named: Any) -> Any:
             threads.add(threading.current_thread().name)
-            return find(*values, **named)
+            return matching(*values, **named)
 
-        monkeypatch.setattr(actions, "matching", watched)
+        monkeypatch.setattr("stephttp.engine.actions.matching", watched)
         assert await w.engine.actions.cancel_matching(RunFilter(text="orders")) == Bulk(1, False)
         assert threads == {"stephttp-browser"}
 

@@ -142,7 +142,8 @@ class Actions:
             # A search may take a second, for which nobody else's work shall wait.
             run_ids, below = await self._store.browse(find)
             unit = partial(_portion, run_ids=run_ids, act=act, at=self._moment())
-            count += len(await self._store.write(unit, self._follow_all))
+            changes = await self._store.write(unit, self._follow_all)
+            count += len(changes)
         return Bulk(count, more=below is not None)
 
     def _follow_all(self, changes: list[Change]) -> None:
