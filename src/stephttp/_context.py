@@ -291,12 +291,12 @@ class StepCall:
     __slots__ = (
         "_annotation",
         "_convert",
+        "_opts",
         "_raw",
         "_started",
         "_step",
         "_token",
         "_value",
-        "edited",
         "executes",
         "scope",
         "suspended",
@@ -313,11 +313,10 @@ class StepCall:
         self._step = step
         self._annotation = annotation
         self._convert = convert
+        self._opts: dict[str, Any] | None = None
         self._raw: bytes | None = None
         self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
-        self.edited = self.executes and step.memo is not None
-        """Whether that is with `arguments`."""
         self.suspended = step.verdict is SUSPEND
 
     def complete(self, value: Any, sent: bytes | None = None) -> None:
@@ -333,14 +332,20 @@ class StepCall:
         self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
         self._raw = raw if sent is None else sent
 
-    def arguments(self, handler: Callable[..., Any]) -> tuple[Any, ...]:
-        """Positional arguments for the body that somebody edited for a rerun.
+    def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call the body of a step: with what the handler gives it, or, in a rerun, with positional
+        arguments that somebody edited.
 
         Raises:
-            StepResultError: they do not fit it.
+            StepResultError: these do not fit the body.
         """
-        assert self._step.memo is not None
-        return codec.decode_arguments(self._step.memo.raw, handler, self._step.step_id)
+        step, provider = self._step, self.scope.provider
+        if step.memo is not None:
+            args = codec.decode_arguments(step.memo.raw, body, step.step_id)
+        if args and provider is not None and provider.settings.record_inputs:
+            raw = codec.encode_input(args)
+            self._opts = None if raw is None else {"input": raw}
+        return body(*args, **kwargs)
 
     def result(self) -> Any:
         """What the handler gets: the value, or the remembered failure as `StepError`."""
@@ -378,12 +383,12 @@ class StepCall:
         duration = max(0, scope.now_ns() - self._started)
         if self._raw is not None:
             with scope._lock:
-                verdict = run.complete(step, self._raw, self._started, duration)
+                verdict = run.complete(step, self._raw, self._started, duration, self._opts)
             self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
             info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
             with scope._lock:
-                verdict = run.fail(step, info, self._started, duration, later)
+                verdict = run.fail(step, info, self._started, duration, later, self._opts)
             self.suspended = verdict is SUSPEND
         else:
             with scope._lock:

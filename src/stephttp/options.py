@@ -69,6 +69,8 @@ class Settings:
     result_path: str = ""
     """Where this API serves the results of its runs; empty: the server does."""
     track_all_endpoints: bool = False
+    record_inputs: bool = False
+    """Send what steps are called with, for people to look at."""
     default_async_response: AsyncResponse = DEFAULT_ASYNC_RESPONSE
     checkpointing: Checkpointing = Checkpointing.performant
     idempotency_header: str = ""
@@ -136,6 +138,7 @@ def resolve(
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
     middleware: Sequence[MiddlewareFactory] = (),
+    record_inputs: bool | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Fill in what was not given from the `INNGEST_*` variables.
@@ -177,6 +180,8 @@ def resolve(
         restored_headers=_names(restore_headers),
         result_path=_path(result_path or ""),
         track_all_endpoints=track_all_endpoints,
+        # A middleware may be there to encrypt what steps give; it does not see their input.
+        record_inputs=(dev and not middleware) if record_inputs is None else record_inputs,
         default_async_response=check_async_response(
             "default_async_response", default_async_response or DEFAULT_ASYNC_RESPONSE
         ),

@@ -26,14 +26,14 @@ from stephttp._client.lifecycle import Lifecycle
 from stephttp._client.outbox import Outbox
 from stephttp._client.sealing import Sealer
 from stephttp._client.turnstile import Turnstile
-from stephttp._context import current_run
+from stephttp._context import RunScope, current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.ids import random_ulid
 from stephttp._core.messages import Request
 from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import AsyncResponse, FnOpts
 from stephttp._core.run import Run, check_retries
-from stephttp.errors import UsageError
+from stephttp.errors import ConfigurationError, UsageError
 from stephttp.options import MAX_BODY_BYTES, Settings, SetupOpts, check_async_response, resolve
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def setup(
     idempotency_header: str | None = None,
     idempotency: Callable[[Request], str | None] | None = None,
     middleware: Sequence[MiddlewareFactory] = (),
+    record_inputs: bool | None = None,
 ) -> Provider:
     """Configure durable endpoints for one API.
 
@@ -114,6 +115,10 @@ def setup(
             apart by caller: let them hold who it is.
         middleware: classes of `Middleware`, or functions that make one from a `RunContext`; the
             first is the outermost.
+        record_inputs: send the positional arguments of steps with their results, for people to
+            look at and to edit for a rerun: those that have a JSON form, up to 64 KiB a step.
+            Default: in development without middleware, and not elsewhere, because they may hold
+            what is not to be stored, and encoding them takes time.
 
     Returns:
         What the application's middleware and endpoints share.
@@ -150,6 +155,7 @@ def setup(
             idempotency_header=idempotency_header,
             idempotency=idempotency,
             middleware=middleware,
+            record_inputs=record_inputs,
         )
     )
 
@@ -236,6 +242,9 @@ class Provider:
         omit_request_body: bool | None = None,
         omit_response_body: bool | None = None,
         async_response: AsyncResponse | None = None,
+        idempotency: Callable[..., str | None] | None = None,
+        max_runtime: timedelta | None = None,
+        checkpointing: Checkpointing | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Set the options of one endpoint, as a decorator of its handler (async or not).
 
@@ -248,29 +257,47 @@ class Provider:
             omit_request_body: keep the request's body out of the record.
             omit_response_body: keep the response's body out of the record.
             async_response: what the caller gets when the request goes async.
+            idempotency: a plain function that gets what the handler gets, and returns the key of
+                this request, or `None` for one without.
+            max_runtime: after this time the next step is left to a new call by the server.
+            checkpointing: when steps are sent while the request is still being answered.
 
         Returns:
             The decorator.
 
         Raises:
             ValueError: a value is out of range.
-            ConfigurationError: `async_response` is none.
+            ConfigurationError: `async_response` or `idempotency` is none, or `max_runtime` is not
+                positive.
         """
+        check_duration("max_runtime", max_runtime)
         given = _given(id, retries, omit_request_body, omit_response_body, async_response)
+        if idempotency is not None and not callable(idempotency):
+            raise ConfigurationError(
+                f"idempotency must be a function that returns the key, not {idempotency!r}; for "
+                "one key use stephttp.configure(idempotency=...)"
+            )
+
+        def apply(*args: Any, **kwargs: Any) -> None:
+            scope = current_run.get()
+            if scope is not None:
+                _apply(scope, given, checkpointing, max_runtime)
+                if idempotency is not None and scope.claimer is not None:
+                    _claim(scope, idempotency(*args, **kwargs))
 
         def decorate(handler: Callable[P, R]) -> Callable[P, R]:
             if inspect.iscoroutinefunction(handler):
 
                 @functools.wraps(handler)
                 async def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    _apply(given)
+                    apply(*args, **kwargs)
                     return await handler(*args, **kwargs)
 
                 return wrapper  # type: ignore[return-value]
 
             @functools.wraps(handler)
             def plain_wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-                _apply(given)
+                apply(*args, **kwargs)
                 return handler(*args, **kwargs)
 
             return plain_wrapper
@@ -496,14 +523,8 @@ def configure(
             stacklevel=2,
         )
     scope.configured = True
-    _apply(given)
-    if checkpointing is not None:
-        scope.checkpointing = checkpointing
-        scope.limit(checkpointing.max_runtime)
-    if max_runtime is not None:
-        scope.limit(max_runtime)
-    if idempotency and scope.claimer is not None:
-        scope.claim = partial(scope.claimer, idempotency)
+    _apply(scope, given, checkpointing, max_runtime)
+    _claim(scope, idempotency)
 
 
 def update_omit_response_body(to: bool) -> None:
@@ -543,11 +564,26 @@ def _given(
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _apply(given: dict[str, Any]) -> None:
-    """Set options of the current run; nothing outside of one."""
-    scope = current_run.get()
-    if scope is None:
-        return
+def _apply(
+    scope: RunScope,
+    given: dict[str, Any],
+    checkpointing: Checkpointing | None,
+    max_runtime: timedelta | None,
+) -> None:
+    """Set options of a run."""
     scope.run.opts = opts = replace(scope.run.opts, **given)
     if opts.retries is not None:
         scope.run.retries = opts.retries
+    if checkpointing is not None:
+        scope.checkpointing = checkpointing
+        scope.limit(checkpointing.max_runtime)
+    if max_runtime is not None:
+        scope.limit(max_runtime)
+
+
+def _claim(scope: RunScope, key: Any) -> None:
+    """Have an idempotency key claimed before the first step, if there is one to claim."""
+    if key is not None and not isinstance(key, str):
+        raise UsageError(f"an idempotency key must be a text, not {key!r}")
+    if key and scope.claimer is not None:
+        scope.claim = partial(scope.claimer, key)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import isawaitable
-from types import MappingProxyType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from stephttp import _hooked as hooked
@@ -489,26 +488,22 @@ async def _run(
         return await _call(handler, *args, **kwargs)
     if scope.claim is not None:
         await _claimed(scope)
-    return await _finish(scope.meet(step_id, handler, settings), handler, args, kwargs)
+    call = scope.meet(step_id, handler, settings)
+    return await _finish(call, call.invoke, (handler, args, kwargs))
 
 
 async def _finish(
     call: StepCall,
     body: Callable[..., Any],
-    args: Any = (),
-    kwargs: Any = MappingProxyType({}),
+    args: tuple[Any, ...] = (),
     events: list[Event] | None = None,
 ) -> Any:
     if call.scope.hooks is not None:
-        if call.edited and events is None:
-            args = call.arguments(body)
-        body = partial(body, *args, **kwargs)
+        body = partial(body, *args)
         await drive(hooked.pass_step(call, call.scope.hooks, body, events))
     elif call.executes:
         with call:
-            if call.edited and events is None:
-                args = call.arguments(body)
-            value = body(*args, **kwargs)
+            value = body(*args)
             call.complete(await value if isawaitable(value) else value)
     if call.suspended:
         await call.scope.park()

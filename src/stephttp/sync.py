@@ -300,13 +300,12 @@ def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
     if scope is None:
         return body()
     _claimed(scope, step_id)
-    return _finish(scope.meet(step_id, body.func, settings), body)
+    call = scope.meet(step_id, body.func, settings)
+    return _finish(call, partial(call.invoke, body.func, body.args, body.keywords))
 
 
 def _finish(call: StepCall, body: Callable[..., Any], events: list[Event] | None = None) -> Any:
     scope = call.scope
-    if call.edited and isinstance(body, partial):
-        body = partial(body.func, *call.arguments(body.func), **body.keywords)
     if scope.hooks is not None:
         drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
     elif call.executes:

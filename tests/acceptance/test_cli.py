@@ -143,6 +143,9 @@ def test_lists_go_on_over_pages(shop: Shop) -> None:
     assert all(answer.is_success for answer in answers)
     found = shop.json("events", "list", "--name", "many", "--limit", "230")
     assert len({event["internal_id"] for event in found}) == 230
+    run_ids = [shop.order("one of many") for _ in range(103)]
+    listed = shop.json("runs", "list", "--text", "one of many", "--limit", "102")
+    assert [run["run_id"] for run in listed] == run_ids[:0:-1]
 
 
 def test_a_run_is_shown_watched_and_completed_by_an_event(shop: Shop) -> None:

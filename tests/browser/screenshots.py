@@ -167,6 +167,7 @@ def shoot(browser: Any, base: str, pages: dict[str, str], folder: Path) -> None:
                     page.wait_for_selector('[data-live-state="on"]', state="attached")
                 page.evaluate("document.fonts.ready")
                 open_details(page, name)
+                page.evaluate("scrollTo(0, 0)")
                 page.screenshot(path=folder / f"{name}-{theme}-{size}.png", full_page=True)
             context.close()
 

@@ -1,6 +1,7 @@
 """Both drivers carry out the same flows in the same way."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,9 @@ import httpx2
 import pytest
 
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
+from stephttp._client.events import post, prepare
 from stephttp._client.flow import Call, Invoke, Keys, send
+from stephttp._core.values import Event
 from stephttp.errors import APIConnectionError, APIStatusError, APITimeoutError
 
 URL = "http://server.test"
@@ -142,3 +145,36 @@ def test_keys_are_shared_by_all_who_have_the_same() -> None:
     assert Keys.shared("ab" * 16).bearer == before
     first.features = frozenset({"batch"})
     assert second.features is None, "they may talk to different servers"
+
+
+@both
+def test_what_the_client_logs_has_no_keys(drive: Drive, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    event = prepare("step", [Event(name="packed")], "01M81KWZDXV5KD3G3A1QN69DVY", "hash", 1)
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        assert request.url.path == "/e/event-key"
+        return httpx2.Response(200, json={"ids": ["1"], "status": 200})
+
+    assert drive(handler, post(event, "", "event-key", random.Random(1))) == ["1"]
+    result = Call("GET", "/output?token=secret")
+    drive(lambda request: httpx2.Response(200), send(result, Keys(), random.Random(1)))
+    assert "HTTP Request: POST /e/… " in caplog.text
+    assert "HTTP Request: GET /output " in caplog.text
+    assert "event-key" not in caplog.text
+    assert "secret" not in caplog.text
+
+
+@both
+def test_no_cookies_are_kept(drive: Drive) -> None:
+    """A result has those that the handler gave to its caller."""
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        assert "cookie" not in request.headers
+        return httpx2.Response(200, headers={"set-cookie": "session=alice; Path=/"})
+
+    def twice() -> Flow[None]:
+        for _ in range(2):
+            yield from send(Call("GET", "/"), Keys(), random.Random(1))
+
+    drive(handler, twice())

@@ -93,6 +93,8 @@ def test_without_a_key_there_is_no_authorization() -> None:
 
 def test_keys_do_not_show() -> None:
     assert PRIMARY not in repr(Keys(PRIMARY))
+    calls, _, _ = play(Keys(PRIMARY), answer(200))
+    assert calls[0].headers["authorization"][len("Bearer ") :] not in repr(calls[0])
 
 
 @pytest.mark.parametrize("attempt", range(1, 60, 7))

@@ -1,11 +1,13 @@
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from stephttp._client.background import Background
+from stephttp._client.background import Background, Job
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
 from stephttp._client.flow import Invoke
 from stephttp._client.outbox import (
@@ -321,3 +323,60 @@ async def test_the_box_works_as_well_the_tenth_time_as_the_first() -> None:
             assert outbox.put(item(str(n).encode()))
         assert await outbox.wait()
     assert len(server.taken) == 200
+
+
+def test_work_may_begin_at_once_as_with_eager_tasks() -> None:
+    taken: list[bytes] = []
+
+    def deliver(batch: Sequence[tuple[Item, Parcel]]) -> Flow[Sequence[None]]:
+        yield from ()
+        taken.extend(parcel.body for _, parcel in batch)
+        return [None] * len(batch)
+
+    driver = SyncDriver("http://server.test")
+
+    def at_once(flow: Flow[None], name: str) -> Job[None]:
+        driver.run(flow)
+        return Job(Future(), lambda: False, lambda: None)
+
+    outbox = Outbox(deliver, at_once)
+    # In a thread, so that a deadlock fails the test and does not stop it.
+    thread = threading.Thread(target=outbox.put, args=[item()], daemon=True)
+    thread.start()
+    thread.join(30)
+    assert taken == [b"a"]
+    assert outbox.wait_sync(0)
+
+
+async def test_what_no_worker_can_be_started_for_is_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    outbox = box(server)
+    start = outbox._start
+
+    def refuse(flow: Flow[None], name: str) -> Job[None]:
+        raise RuntimeError("can't start new thread")
+
+    outbox._start = refuse
+    assert outbox.put(item())
+    assert "1 finished runs wait: can't start new thread" in caplog.text
+    outbox._start = start
+    assert await outbox.wait()
+    assert server.taken == [b"a"]
+
+
+async def test_what_cannot_be_encoded_costs_the_others_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Item):
+        def take(self) -> Parcel | None:
+            raise TypeError("no JSON form")
+
+    server = Server()
+    outbox = batching(server)
+    for one in (item(b"a"), Broken(), item(b"b")):
+        outbox.put(one)
+    assert await outbox.wait(30)
+    assert server.taken == [b"a", b"b"]
+    assert "no JSON form" in caplog.text

@@ -11,7 +11,7 @@ import pytest
 from stephttp.engine.api import runs
 from stephttp.engine.ratelimit import _MOST_CLIENTS, Buckets
 
-from .support import DONE, KEY, RUN, answer, complete, sleep, step, world
+from .support import DONE, KEY, RUN, SDK, answer, complete, sleep, step, world
 
 OURS = {
     "x-inngest-server-kind",
@@ -58,13 +58,30 @@ async def test_headers_of_every_answer(path: str) -> None:
 
 async def test_outputs_stay_what_the_handler_made() -> None:
     async with world() as w:
+        own = "img-src 'self'"
         head = {"cache-control": "max-age=60", "content-type": "text/html"}
+        head["content-security-policy"] = own
         token = (await w.post(complete({"status": 200, "headers": head, "body": "<p>"})))["token"]
         response = await w.output(token)
         assert response.headers["cache-control"] == "max-age=60"
         assert response.headers["referrer-policy"] == "no-referrer"
-        assert "content-security-policy" not in response.headers
+        policies = response.headers.get_list("content-security-policy")
+        assert policies[0] == own
         assert "x-frame-options" not in response.headers
+
+
+@pytest.mark.parametrize("prefix", ["/v1/http/runs", "/v1/checkpoint"])
+async def test_scripts_in_outputs_cannot_act_as_the_dashboard(prefix: str) -> None:
+    async with world(signing_keys=(KEY,)) as w:
+        for method in ("GET", "HEAD", "POST"):
+            response = await w.http.request(method, f"{prefix}/{RUN}/output?token=x")
+            (policy,) = response.headers.get_list("content-security-policy")
+            name, *allowed = policy.split()
+            assert name == "sandbox"
+            assert "allow-scripts" in allowed
+            assert "allow-same-origin" not in allowed
+        passed_on = await w.http.get(f"{prefix}/{RUN}/output?token=x", headers=SDK)
+        assert "content-security-policy" not in passed_on.headers
 
 
 async def test_public_routes_are_limited_for_each_client() -> None:

@@ -286,6 +286,7 @@ async def test_one_run_in_full_without_its_secrets() -> None:
         ("call", False),
     ]  # fmt: skip
     assert run["request"]["body"] == "eyJhIjogMX0="
+    assert run["steps"] == len(run["step_list"])
 
 
 async def test_sealed_secrets_are_mentioned_and_other_capsules_do_not_matter() -> None:
@@ -328,6 +329,21 @@ async def test_a_failure_in_the_first_request_is_told_with_it() -> None:
         assert backoff["kind"] == SpanKind.BACKOFF
         await w.after(60)
         assert (await detail(w))["state"] == "completed"
+
+
+async def test_keys_of_other_services_are_not_kept_with_a_step() -> None:
+    ask = {"op": "AIGateway", "id": Z, "name": "ai", "opts": {
+        "url": "http://127.0.0.1:1/v1", "auth_key": "hush", "format": "openai-chat",
+        "headers": {"x-key": "hush too"}, "body": {"model": "m"}}}  # fmt: skip
+    wait = {"op": "WaitForEvent", "id": B, "name": "e", "opts": {"event": "e", "timeout": "1d"}}
+    async with world(script=[answer([sleep(A, "1d")])]) as w:
+        await w.post(ask, wait)
+        steps = {step["step_id"]: step["opts"] for step in (await detail(w))["step_list"]}
+        assert steps[Z] == {
+            "url": "http://127.0.0.1:1/v1", "format": "openai-chat", "body": {"model": "m"},
+        }  # fmt: skip
+        assert await listed(w, "?text=hush") == []
+        await w.http.delete(f"/v1/runs/{RUN}")
 
 
 async def test_runs_that_never_wait_have_no_history() -> None:
@@ -396,6 +412,19 @@ async def test_overview_and_endpoints_count_what_happened() -> None:
         assert rows[0]["last_failure"]["error"]["name"] == "HTTPError"
         wrong = await w.http.get("/v1/stephttp/overview?span=year")
         assert (wrong.status_code, wrong.json()["error"][:12]) == (400, "span: 'year'")
+
+
+async def test_runs_that_the_engine_began_have_no_first_phase() -> None:
+    bad = complete({"status": 500, "headers": {}, "body": "", "duration": 4_000_000})
+    async with world(script=[answer(DONE)] * 3) as w:
+        await w.post(bad)
+        for _ in range(3):
+            await w.http.post(f"/v1/stephttp/runs/{RUN}/rerun", json={})
+        await w.after(1)
+        total = (await w.http.get("/v1/stephttp/overview")).json()["data"]["total"]
+        assert [total[name] for name in ("began", "completed", "failed")] == [4, 3, 1]
+        assert total["first"]["p50_ms"] == pytest.approx(4, rel=0.1)
+        assert (total["went_async"], total["async_share"]) == (0, 0)
 
 
 async def test_counts_outlive_runs_and_go_when_charts_end(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_run_complete_data_is_replayed(output: Any, expected: Any) -> None:
 
 def test_headers_that_cannot_be_sent_are_left_out() -> None:
     headers = {
-        "X-Good": "yes",
+        "X-Good": " yes\t",
         "Connection": "close",
         "Content-Length": "99",
         "Transfer-Encoding": "chunked",
@@ -95,6 +95,22 @@ def test_a_whole_answer_in_the_body_of_a_checkpoint() -> None:
     raw = json.dumps(data).encode()
     assert json.loads(complete_result(raw, unfold=True).output) == HTTP
     assert complete_result(raw, unfold=False).output == raw
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "message"),
+    [
+        ("CardDeclined: no money: none", "CardDeclined", "no money: none"),
+        ("panic", "Error", "panic"),
+        ("dial tcp: refused", "Error", "dial tcp: refused"),
+        ({"name": "TypeError", "message": "x: y"}, "TypeError", "x: y"),
+    ],
+)
+def test_the_error_that_a_result_tells_of(error: Any, name: str, message: str) -> None:
+    raw = json.dumps({"status": 500, "error": error}).encode()
+    told = complete_result(raw, unfold=False).error
+    assert told is not None
+    assert json.loads(told) == {"name": name, "message": message}
 
 
 SDK = ("x-inngest-sdk", "t:v1")

@@ -10,9 +10,10 @@ import pytest
 from fastapi import Depends, FastAPI, Query
 
 import stephttp
-from stephttp import FnOpts, step
+from stephttp import Checkpointing, FnOpts, step
 from stephttp import sync as stephttp_sync
-from tests.durable import durable
+from stephttp._context import current_run
+from tests.durable import Durable, durable
 
 NAP = timedelta(minutes=1)
 
@@ -67,8 +68,6 @@ async def test_configure_refines_the_decorator_and_warns_at_the_second_call() ->
         @provider.endpoint(id="outer", retries=1)
         async def handler() -> list[Any]:
             stephttp.configure(FnOpts(id="inner", omit_request_body=True), retries=2)
-            from stephttp._context import current_run
-
             scope = current_run.get()
             assert scope is not None
             with pytest.warns(UserWarning, match="configure was called twice"):
@@ -90,6 +89,7 @@ async def test_configure_refines_the_decorator_and_warns_at_the_second_call() ->
         {"id": ""},
         {"async_response": stephttp.AsyncResponseToken},
         {"async_response": lambda: None},
+        {"max_runtime": timedelta(0)},
     ],
 )
 def test_nonsense_is_refused_at_once(options: Any) -> None:
@@ -98,6 +98,84 @@ def test_nonsense_is_refused_at_once(options: Any) -> None:
         provider.endpoint(**options)
     with pytest.raises((ValueError, stephttp.ConfigurationError), match=next(iter(options))):
         stephttp.configure(**options)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_the_decorator_sets_keys_and_pace(blocking: bool) -> None:
+    """And `configure` still refines them."""
+    app = FastAPI()
+    ran: list[str] = []
+    world: Durable
+
+    modes = set[Checkpointing]()
+
+    def tick(name: str) -> str:
+        scope = current_run.get()
+        assert scope is not None
+        modes.add(scope.checkpointing)
+        ran.append(name)
+        world.clock.advance(4)
+        return name
+
+    def key(order: str) -> str | None:
+        return None if order == "none" else order
+
+    def build(provider: stephttp.Provider) -> Any:
+        endpoint = provider.endpoint(
+            idempotency=key, max_runtime=timedelta(seconds=6), checkpointing=Checkpointing.safe
+        )
+
+        @app.post("/async/{order}")
+        @endpoint
+        async def on_loop(order: str) -> list[str]:
+            if order == "patient":
+                stephttp.configure(max_runtime=timedelta(hours=1))
+            return [await step.run(name, tick, name) for name in "abc"]
+
+        @app.post("/blocking/{order}")
+        @endpoint
+        def in_thread(order: str) -> list[str]:
+            if order == "patient":
+                stephttp.configure(max_runtime=timedelta(hours=1))
+            return [stephttp_sync.step.run(name, tick, name) for name in "abc"]
+
+        return provider.asgi(app)
+
+    async with durable(build) as made:
+        world = made
+        path = "/blocking/" if blocking else "/async/"
+        first = await world.client.post(path + "1")
+        assert (first.status_code, ran) == (303, ["a", "b"])
+        assert (await world.follow(first)).json() == ["a", "b", "c"]
+        again = await world.client.post(path + "1")
+        assert (again.status_code, again.json()) == (200, ["a", "b", "c"])
+        assert again.headers["x-run-id"] == first.headers["x-run-id"]
+        assert ran == ["a", "b", "c"]
+        for _ in range(2):  # no key, so both are runs of their own
+            assert (await world.client.post(path + "none")).status_code == 303
+        patient = await world.client.post(path + "patient")
+        assert (patient.status_code, patient.json()) == (200, ["a", "b", "c"])
+        assert await world.provider.wait()
+    assert modes == {Checkpointing.safe}
+
+
+async def test_a_key_that_is_no_text_is_refused() -> None:
+    with pytest.raises(stephttp.ConfigurationError, match="idempotency must be a function"):
+        stephttp.setup("x", base_url="http://e").endpoint(idempotency="k")  # type: ignore[arg-type]
+
+    def build(provider: stephttp.Provider) -> Any:
+        app = FastAPI()
+
+        @app.post("/{order}")
+        @provider.endpoint(idempotency=lambda order: order)
+        async def handler(order: int) -> int:
+            return await step.run("a", lambda: order)
+
+        return provider.asgi(app)
+
+    async with durable(build) as world:
+        with pytest.raises(stephttp.UsageError, match="must be a text, not 7"):
+            await world.client.post("/7")
 
 
 def test_outside_a_request_it_does_nothing() -> None:

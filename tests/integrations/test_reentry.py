@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,16 @@ import pytest
 from fastapi import FastAPI, Response
 from starlette.requests import Request
 
+import stephttp
 from stephttp import step
+from stephttp._calls.common import Body
+from stephttp._calls.reentry import Reentry
+from stephttp._client.background import Job
+from stephttp._client.endpoints import CheckpointRun
+from stephttp._client.flow import Answer
+from stephttp._client.lifecycle import Resumed
+from stephttp._core.messages import Request as Asked
+from stephttp._core.run import Run
 from stephttp._core.signatures import sign
 from tests.durable import KEY, Durable, durable
 
@@ -251,3 +261,35 @@ async def test_a_stored_request_that_cannot_be_read_is_a_400(stored: bytes) -> N
         answer = await call(world, first.headers["x-run-id"], "")
         assert answer.status_code == 400
         assert app.calls == 1
+
+
+def test_a_step_that_ends_while_a_flush_comes_to_its_end_is_stored_as_well() -> None:
+    provider = stephttp.setup("https://api.test", signing_key=KEY)
+    flows: list[Any] = []
+
+    def by_hand(flow: Any, name: str) -> Job[None]:
+        flows.append(flow)
+        return Job(Future(), lambda: True, lambda: None)
+
+    provider.background.start = by_hand  # type: ignore[method-assign,assignment]
+    run = Run(provider.new_run_id(), {})
+    asked = Body(0)
+    reentry = Reentry(provider, Asked("GET", "/", "", [(b"x-run-id", run.run_id.encode())]), asked)
+    reentry.resumed = Resumed(run, CheckpointRun(run.run_id), True, True, 0)
+
+    def end_step(step_id: str) -> None:
+        run.complete(run.begin(step_id), b"1", 0, 0)
+        reentry.flush_soon()
+
+    reentry.flush_soon()
+    assert flows == []  # nothing to send, so nobody is needed for it
+    end_step("one")
+    (flow,) = flows
+    assert b'"one"' in next(flow).body
+    end_step("two")
+    assert b'"two"' in flow.send(Answer(200, {}, b"")).body
+    with pytest.raises(StopIteration):
+        flow.send(Answer(200, {}, b""))
+    # The future that says so is set a moment later.
+    end_step("three")
+    assert b'"three"' in next(flows[1]).body

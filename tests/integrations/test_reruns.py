@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import copy
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -12,7 +14,9 @@ import pytest
 from fastapi import Body, FastAPI, Header
 from pydantic import BaseModel
 
+import stephttp
 from stephttp import step
+from stephttp.middleware import Middleware, StepMemo
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import KEY, Durable, durable
@@ -121,9 +125,18 @@ async def test_with_another_output() -> None:
         assert body_of(await detail(world, made)).startswith(b'{"parcel":"PAID A HORSE"')
 
 
-async def test_with_another_input() -> None:
+class Copying(Middleware):
+    """Puts back what it is given, as middleware does that encrypts."""
+
+    def transform_input(self, steps: Mapping[str, StepMemo]) -> None:
+        for memo in steps.values():
+            memo.data = copy(memo.data)
+
+
+@pytest.mark.parametrize("middleware", [[], [Copying]])
+async def test_with_another_input(middleware: list[type[Middleware]]) -> None:
     ran: list[str] = []
-    async with durable(shop(ran)) as world:
+    async with durable(shop(ran), middleware=middleware) as world:
         first = await order(world)
         charge = (await step_ids(world, first))["charge"]
         ran.clear()
@@ -159,6 +172,73 @@ async def test_an_input_that_does_not_fit_fails_the_step() -> None:
         assert (run["state"], ran) == ("failed", [])
         (failed,) = [s for s in run["step_list"] if s["id"] == "charge"]
         assert "the edited input of step 'charge' does not fit" in failed["error"]["message"]
+
+
+async def test_an_input_that_does_not_fit_fails_a_blocking_step() -> None:
+    ran: list[str] = []
+    async with durable(shop(ran)) as world:
+        response = await world.client.post("/packs", json={"item": "pen"})
+        assert await world.provider.wait(10)
+        first = response.headers["x-run-id"]
+        pack = (await step_ids(world, first))["pack"]
+        made = await again(world, first, step_id=pack, input=[{"pieces": "many"}])
+        run = await detail(world, made)
+        assert (run["state"], ran) == ("failed", ["pack 1"])
+        assert (
+            "the edited input of step 'pack' does not fit"
+            in run["step_list"][0]["error"]["message"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "shown"),
+    [
+        ("", {}, True),
+        ("", {"middleware": [stephttp.Middleware]}, False),
+        ("", {"middleware": [stephttp.Middleware], "record_inputs": True}, True),
+        ("", {"record_inputs": False}, False),
+        (KEY, {}, False),
+        (KEY, {"record_inputs": True}, True),
+    ],
+)
+async def test_what_steps_are_called_with_is_recorded_where_it_is_wanted(
+    key: str, options: dict[str, Any], shown: bool
+) -> None:
+    def app(provider: Provider) -> Any:
+        api = FastAPI()
+
+        def fail(order: Order) -> None:
+            raise LookupError(order.item)
+
+        @api.post("/all")
+        async def all_kinds(order: Annotated[Order, Body()]) -> None:
+            await step.run("plain", lambda *args: None, order, 2, "three")
+            await step.run("large", lambda text: None, "x" * 70_000)
+            await step.run("odd", lambda thing: None, object())
+            await step.run("none", lambda: None)
+            with suppress(LookupError):
+                await step.run("fails", fail, order)
+
+        @api.post("/blocking")
+        def blocking_one(order: Annotated[Order, Body()]) -> None:
+            blocking.run("plain", lambda *args: None, order, 2, "three")
+
+        return provider.asgi(api)
+
+    async with durable(app, key=key, **options) as world:
+        inputs = {}
+        for path in ("/all", "/blocking"):
+            response = await world.client.post(path, json={"item": "pen"})
+            assert response.status_code == 200
+            assert await world.provider.wait(10)
+            steps = (await detail(world, response.headers["x-run-id"]))["step_list"]
+            inputs[path] = {one["id"]: (one["opts"] or {}).get("input") for one in steps}
+    pen = {"item": "pen", "pieces": 1}
+    plain, failed = ([pen, 2, "three"], [pen]) if shown else (None, None)
+    assert inputs["/blocking"] == {"plain": plain}
+    assert inputs["/all"] == {
+        "plain": plain, "large": None, "odd": None, "none": None, "fails": failed,
+    }  # fmt: skip
 
 
 async def test_a_run_that_never_waited_is_run_again_with_another_body() -> None:

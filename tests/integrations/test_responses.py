@@ -202,6 +202,7 @@ async def test_the_result_is_served_by_the_api_itself(key: str) -> None:
         assert final.headers["access-control-allow-origin"] == "https://front.test"
         assert final.headers["access-control-allow-credentials"] == "true"
         assert not [name for name in final.headers if name.startswith("x-stephttp-")]
+        assert "content-security-policy" not in final.headers, "on this origin it is trusted"
         again = await world.client.get(location)
         whole(again)
         assert again.headers["access-control-allow-origin"] == "*"

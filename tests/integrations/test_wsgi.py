@@ -412,6 +412,40 @@ async def test_whatever_the_handler_does_the_runs_state_decides(app: App) -> Non
     assert "must not run" not in log
 
 
+async def test_what_an_async_view_leaves_to_be_sent_outlives_its_loop() -> None:
+    """A step's result is on its way when the loop of the view ends."""
+    over = threading.Event()
+    ran: list[str] = []
+
+    async def view() -> None:
+        await async_step.sleep("nap", NAP)
+        await async_step.run("a", ran.append, "a")
+        await async_step.sleep("another", NAP)
+
+    def app(environ: Environ, start: Start) -> Any:
+        try:
+            asyncio.run(view())
+        finally:
+            over.set()
+        start("200 OK", TEXT)
+        return [b"done"]
+
+    async with durable(wrapped(app), wsgi=True) as world:
+        first = await world.client.get("/")
+        over.clear()
+        through = world.to_engine.handle_async_request
+
+        async def late(request: httpx2.Request) -> httpx2.Response:
+            if request.url.path.endswith("/steps"):
+                await asyncio.to_thread(over.wait)
+            return await through(request)
+
+        world.to_engine.handle_async_request = late  # type: ignore[method-assign]
+        assert (await world.follow(first)).content == b"done"
+        assert (await world.steps(first))["a"]["status"] == "Completed"
+    assert ran == ["a"]
+
+
 async def test_ordinary_errors_stay_errors() -> None:
     def app(environ: Environ, start: Start) -> Any:
         step.run("a", int)

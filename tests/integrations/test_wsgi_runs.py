@@ -19,6 +19,8 @@ from stephttp import Checkpointing
 from stephttp.provider import Provider
 from stephttp.sync import step
 from tests.durable import Durable, durable
+from tests.integrations.test_checkpointing import delivered, known, names
+from tests.integrations.test_idempotency import same
 
 NAP = timedelta(minutes=1)
 DEADLINE = 60.0
@@ -82,21 +84,6 @@ class Work:
     def note(self, name: str) -> str:
         self.ran.append(name)
         return name
-
-
-async def known(world: Durable) -> list[dict[str, Any]]:
-    return list((await world.api.get("/v1/runs")).json()["data"])
-
-
-async def names(world: Durable) -> list[str]:
-    """Finished steps that the engine knows of the newest run."""
-    run_id = (await known(world))[0]["run_id"]
-    steps = (await world.api.get(f"/v1/runs/{run_id}/steps")).json()["data"]
-    return [one["name"] for one in steps if one["status"] == "Completed"]
-
-
-async def delivered(world: Durable) -> None:
-    assert await world.provider.wait(DEADLINE)
 
 
 # --- checkpoints and leases -----------------------------------------------------------------------
@@ -296,13 +283,6 @@ class Shop:
             return flask.Response(chunks(), mimetype="text/plain")
 
         return provider.wsgi(app)
-
-
-def same(answers: list[httpx2.Response]) -> httpx2.Response:
-    """All answers are equal, byte for byte; returns one of them."""
-    seen = {(a.status_code, tuple(sorted(a.headers.multi_items())), a.content) for a in answers}
-    assert len(seen) == 1, [(a.status_code, a.text[:80]) for a in answers]
-    return answers[0]
 
 
 async def post(world: Durable, body: bytes = b"me", key: str = "k") -> httpx2.Response:

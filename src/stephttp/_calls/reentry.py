@@ -37,7 +37,9 @@ class Reentry:
 
     __slots__ = (
         "_flushing",
+        "_idle",
         "_lock",
+        "_news",
         "_provider",
         "_refusal",
         "_turn",
@@ -53,6 +55,10 @@ class Reentry:
         self._lock = threading.Lock()  # steps may end in several threads at once
         self._turn = ""
         self._flushing: Job[None] | None = None
+        self._idle = True
+        """Whether the next step's end is to start a flush: none is under way, and none failed."""
+        self._news = False
+        """Whether a step has ended since the flush under way looked last."""
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
         self.request = request
@@ -88,12 +94,27 @@ class Reentry:
             self.hooks = scope.hooks
 
     def flush_soon(self) -> None:
-        """A step has ended: send what there is, while the handler goes on."""
+        """A step may have ended: send what there is, while the handler goes on."""
+        run = self.resumed.run
+        if not run.finished_count or run.target is not None:
+            return
         with self._lock:
-            last = self._flushing
-            if last is None or (last.outcome.done() and last.outcome.exception() is None):
-                flow = self._provider.lifecycle.flush(self.resumed.run)
-                self._flushing = self._provider.background.start(flow, "stephttp-flush")
+            self._news = True
+            if not self._idle:
+                return
+            self._idle = False
+        self._flushing = self._provider.background.start(self._flush(run), "stephttp-flush")
+
+    def _flush(self, run: Run) -> Flow[None]:
+        """Send what there is until there is no more. After a failure, `conclude` sees to it."""
+        while True:
+            with self._lock:
+                # In one go with the look for news: what ends in between is not overlooked.
+                self._idle = not self._news
+                if self._idle:
+                    return
+                self._news = False
+            yield from self._provider.lifecycle.flush(run)
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""

@@ -13,12 +13,26 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver, T
 
 logger = logging.getLogger("stephttp")
+
+
+_off_loop: ContextVar[bool] = ContextVar("stephttp_off_loop", default=False)
+
+
+def off_loop(call: Callable[[], None]) -> None:
+    """Make a call whose work in the background is left to threads, even where an event loop runs:
+    to one that ends with the `async def` view of a WSGI application."""
+    token = _off_loop.set(True)
+    try:
+        call()
+    finally:
+        _off_loop.reset(token)
 
 
 class Timer(Protocol):
@@ -57,9 +71,8 @@ class Background:
         Args:
             name: of the task or thread.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        loop = _running_loop()
+        if loop is None:
             return self._in_a_thread(flow, name)
         task = loop.create_task(self._driver.run(flow), name=name)
         outcome: Future[T] = Future()
@@ -68,10 +81,10 @@ class Background:
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call something after so many seconds, on this event loop or in a thread."""
-        try:
-            return asyncio.get_running_loop().call_later(seconds, call)
-        except RuntimeError:
+        loop = _running_loop()
+        if loop is None:
             return self._alarms.set(seconds, call)
+        return loop.call_later(seconds, call)
 
     def forget(self) -> None:
         """Start anew, in a process that was forked."""
@@ -92,9 +105,18 @@ class Background:
         return Job(outcome, thread.is_alive, lambda: None)
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that background work is for."""
+    try:
+        return None if _off_loop.get() else asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def _pass_on(task: asyncio.Task[T], outcome: Future[T]) -> None:
     if task.cancelled():
         outcome.cancel()
+        outcome.set_running_or_notify_cancel()  # or threads that wait for it never learn
     elif (error := task.exception()) is not None:
         outcome.set_exception(error)
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +21,8 @@ from stephttp._client.flow import Answer, Call, Invoke, Pause, Until
 from stephttp.errors import APIConnectionError, APITimeoutError
 
 if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
+
     import httpx2
 
 T = TypeVar("T")
@@ -39,6 +43,33 @@ class Streamed:
     headers: list[tuple[bytes, bytes]]
     chunks: Any
     """Bytes; an async iterator from `AsyncDriver`, a plain one from `SyncDriver`."""
+
+
+_under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
+
+
+@contextmanager
+def _logged_as(call: Call) -> Generator[None]:
+    """The HTTP client logs each URL, and in some of ours there are keys and tokens."""
+    token = _under_way.set(call)
+    try:
+        yield
+    finally:
+        _under_way.reset(token)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    import httpx2
+
+    call = _under_way.get()
+    if call is not None and isinstance(record.args, tuple):
+        record.args = tuple(
+            call.shown if isinstance(arg, httpx2.URL) else arg for arg in record.args
+        )
+    return True
+
+
+logging.getLogger("httpx2").addFilter(_without_secrets)
 
 
 class AsyncDriver:
@@ -107,7 +138,8 @@ class AsyncDriver:
         client = self._client()
         request = _request(client, call)
         try:
-            response = await client.send(request, stream=True)
+            with _logged_as(call):
+                response = await client.send(request, stream=True)
         except httpx2.RequestError as error:
             raise _failed(call, self._base_url, error) from error
         try:
@@ -133,6 +165,7 @@ class AsyncDriver:
                 base_url=self._base_url,
                 transport=self._transport or _lean_transport(),
                 headers=self._headers,
+                cookies=_no_cookies(),
                 timeout=_timeout(TIMEOUT),
             )
         return client
@@ -142,7 +175,8 @@ class AsyncDriver:
 
         client = self._client()
         try:
-            response = await client.send(_request(client, call))
+            with _logged_as(call):
+                response = await client.send(_request(client, call))
         except httpx2.RequestError as error:
             raise _failed(call, self._base_url, error) from error
         return _answer(response)
@@ -218,7 +252,8 @@ class SyncDriver:
         client = self._client()
         request = _request(client, call)
         try:
-            response = client.send(request, stream=True)
+            with _logged_as(call):
+                response = client.send(request, stream=True)
         except httpx2.RequestError as error:
             raise _failed(call, self._base_url, error) from error
         try:
@@ -244,6 +279,7 @@ class SyncDriver:
                     base_url=self._base_url,
                     transport=self._transport,
                     headers=self._headers,
+                    cookies=_no_cookies(),
                     timeout=_timeout(TIMEOUT),
                 )
             return self._made
@@ -253,7 +289,8 @@ class SyncDriver:
 
         client = self._client()
         try:
-            response = client.send(_request(client, call))
+            with _logged_as(call):
+                response = client.send(_request(client, call))
         except httpx2.RequestError as error:
             raise _failed(call, self._base_url, error) from error
         return _answer(response)
@@ -322,6 +359,13 @@ def _lean_transport() -> httpx2.AsyncBaseTransport | None:
     pool: Any = Connections(make, MOST_IDLE)
     transport._pool = pool
     return transport
+
+
+def _no_cookies() -> CookieJar:
+    """Takes none: the result of a run has those of somebody who called this application."""
+    from http.cookiejar import CookieJar, DefaultCookiePolicy  # slow to import
+
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def _timeout(seconds: float) -> httpx2.Timeout:

@@ -24,7 +24,7 @@ _FEATURES = "x-stephttp-features"
 RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Call:
     """One HTTP request to the API."""
 
@@ -38,8 +38,16 @@ class Call:
     timeout: float | None = None
     """Seconds to wait for an answer; `None` is the driver's own limit."""
 
+    @property
+    def shown(self) -> str:
+        """Where it goes, without secrets."""
+        return self.label or self.path.partition("?")[0]
+
     def __str__(self) -> str:
-        return f"{self.method} {self.label or self.path.partition('?')[0]}"
+        return f"{self.method} {self.shown}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"  # headers may hold the signing key, and logs show locals of a traceback
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ class Lifecycle:
         )  # fmt: skip
         request.body = response.body = b""
         for op in ops:
-            op.data = msgspec.UNSET
+            op.data, op.opts = msgspec.UNSET, None
         complete = self.completed(response, duration_ns=duration_ns, error=error)
         return self.first_checkpoint(run, request, [*ops, complete])
 
@@ -401,13 +401,15 @@ class Lifecycle:
         """Send the finished steps of a resumed run while its handler goes on.
 
         Raises:
-            APIError: not all could be stored; those that were not are back with the run.
+            APIError: not all could be stored.
+
+        Ended in whatever way: those that are not known to be stored are back with the run.
         """
         while ops := run.take_finished():
             for portion in endpoints.portions(ops):
                 try:
                     yield from self._post_steps(run, portion)
-                except APIError:
+                except BaseException:
                     run.put_back(ops[ops.index(portion[0]) :])
                     raise
 

@@ -118,7 +118,8 @@ class Outbox:
         self._bytes = 0
         self._open = 0
         self._alone = 0
-        self._workers: dict[object, Job[None]] = {}
+        self._workers: dict[object, Job[None] | None] = {}
+        """`None`: about to be started."""
         self._drained: Future[None] | None = None
         self._refused = 0
         self._away = False
@@ -191,11 +192,25 @@ class Outbox:
         limit = WORKERS if self._batches() is False else 1
         with self._lock:
             for name, job in list(self._workers.items()):
-                if not job.alive():  # of a loop that has ended
+                if job is not None and not job.alive():  # of a loop that has ended
                     del self._workers[name]
-            if len(self._workers) < limit:
-                name = object()
-                self._workers[name] = self._start(self._work(name), "stephttp-outbox")
+            if len(self._workers) >= limit:
+                return
+            name = object()
+            self._workers[name] = None
+        try:
+            # Without the lock: a task may begin at once (`asyncio.eager_task_factory`).
+            job = self._start(self._work(name), "stephttp-outbox")
+        except RuntimeError as error:  # no thread to be had, as at the exit of the interpreter
+            with self._lock:
+                del self._workers[name]
+                others = bool(self._workers)
+            if not others:
+                logger.warning("stephttp: %d finished runs wait: %s", self._open, error)
+            return
+        with self._lock:
+            if name in self._workers:  # not at its end already
+                self._workers[name] = job
 
     def _work(self, name: object) -> Flow[None]:
         while self._goes_on(name):
@@ -237,7 +252,12 @@ class Outbox:
         silent: list[Item] = []
         size = 2  # the brackets; each item adds a comma
         for number, item in enumerate(items):
-            parcel = item.take()
+            try:
+                parcel = item.take()
+            except Exception as error:
+                logger.exception("stephttp: a finished run cannot be encoded and is dropped")
+                item.delivered(APIStatusError(f"not sent: {error}", 400))
+                parcel = None
             if parcel is None:
                 silent.append(item)
                 continue

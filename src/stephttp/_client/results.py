@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlencode
 
-from stephttp._client.endpoints import output_path
+from stephttp._client.endpoints import SDK, output_path
 from stephttp._client.flow import Answer, Call
 from stephttp._core import replies
 from stephttp._core.ids import ulid_number
@@ -64,7 +64,8 @@ def plan(request: Request) -> Response | Call:
         return replies.error_answer(400, "token: missing, or not a token", cors(request))
     wait = read_prefer(request.headers).wait
     # The body is passed on as it is, and any caller can read this.
-    headers = {"accept-encoding": "identity"}
+    # Our engine shows results to browsers in a sandbox, but not those that we pass on.
+    headers = {"accept-encoding": "identity", "x-inngest-sdk": SDK}
     timeout = MAX_WAIT if wait is None else max(0.001, float(wait))
     return Call("GET", output_path(run_id, token), None, headers, timeout=timeout)
 

@@ -35,6 +35,9 @@ _MAX_CAUSES = 8
 _MAX_TEXT = 16_384
 """Characters of a message that are kept, and of a traceback; its innermost frames come last."""
 
+MAX_INPUT_BYTES = 64 * 1024
+"""Of the arguments of a step that are sent with its result."""
+
 MAX_RESULT_BYTES = 4 * 1024 * 1024 - 128 * 1024
 """A server takes 4 MiB in one checkpoint (PROTOCOL 10), the rest of which is around the result."""
 
@@ -106,6 +109,16 @@ def encode_argument(value: Any, step_id: str, argument: str) -> bytes:
             f"step {step_id!r}: {argument} cannot be sent as JSON ({error}); use plain data, "
             "dataclasses, msgspec.Struct or pydantic models"
         ) from error
+
+
+def encode_input(args: tuple[Any, ...]) -> msgspec.Raw | None:
+    """Positional arguments of a step as a JSON array; `None` if they have no such form, or one of
+    more than `MAX_INPUT_BYTES`. They are for people to look at, so a step can do without."""
+    try:
+        raw = _encoder.encode(args)
+    except Exception:  # whatever a value's own conversion may raise
+        return None
+    return msgspec.Raw(raw) if len(raw) <= MAX_INPUT_BYTES else None
 
 
 def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> Any:

@@ -211,13 +211,24 @@ class Run:
             self._progressed = True
         return step
 
-    def complete(self, step: Step, data: bytes, started_ns: int, duration_ns: int) -> Verdict:
+    def complete(
+        self,
+        step: Step,
+        data: bytes,
+        started_ns: int,
+        duration_ns: int,
+        opts: dict[str, Any] | None = None,
+    ) -> Verdict:
         """The body of `step` returned `data` (JSON).
+
+        Args:
+            opts: what else is told of it, such as its input.
 
         Returns:
             EXECUTE: go on. SUSPEND: it was the one step that the server asked for.
         """
-        self._record(step, OpCode.STEP_RUN, data=Raw(data), timing=Timing(started_ns, duration_ns))
+        timing = Timing(started_ns, duration_ns)
+        self._record(step, OpCode.STEP_RUN, opts=opts, data=Raw(data), timing=timing)
         self._running -= 1
         return self._after()
 
@@ -228,11 +239,13 @@ class Run:
         started_ns: int,
         duration_ns: int,
         retry_after: str | None = None,
+        opts: dict[str, Any] | None = None,
     ) -> Verdict:
         """The body of `step` raised `error`.
 
         Args:
             retry_after: when to try again, in RFC 3339; `None` leaves it to the server.
+            opts: what else is told of it, such as its input.
 
         Returns:
             SUSPEND: the server will retry it. EXECUTE: go on, with the exception going to the
@@ -243,10 +256,10 @@ class Run:
         limit = self.retries if step.retries is None else step.retries
         retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is _ENDED:
-            self._record(step, OpCode.STEP_FAILED, error=error, timing=timing)
+            self._record(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing)
             return self._after()
         # A real server does not read these `opts`; ours does (DESIGN 3.8).
-        opts: dict[str, Any] = {"retries": limit}
+        opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after
         self._step_retries = max(self._step_retries, limit)
@@ -329,7 +342,8 @@ class Run:
     def memos(self) -> dict[str, Memo]:
         """The finished steps that the server remembers, by hash."""
         found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
-        return {key: memo for key, memo in found.items() if memo.kind is not MemoKind.PENDING}
+        done = (MemoKind.VALUE, MemoKind.ERROR)
+        return {key: memo for key, memo in found.items() if memo.kind in done}
 
     def remember(self, memos: Mapping[str, Raw]) -> None:
         """Take these for what the server remembers of some steps."""

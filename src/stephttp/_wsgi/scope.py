@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from stephttp._client.background import off_loop
 from stephttp._context import SETTLE_TICKS, RunScope, T
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
@@ -32,7 +33,7 @@ class ThreadScope(RunScope):
 
     def at_home(self, call: Callable[[], None]) -> None:
         """Make a call: the book-keeping is done in whatever thread a step ends."""
-        call()
+        off_loop(call)
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API in a thread: the loop of an async view ends with it."""

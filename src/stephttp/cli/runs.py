@@ -76,11 +76,15 @@ def pages(engine: Remote, path: str, params: dict[str, Any], limit: int) -> list
     while len(items) < limit:
         asked = {**params, "limit": min(_PAGE, limit - len(items))}
         answer = engine.ask("GET", path, params=asked | ({"cursor": cursor} if cursor else {}))
-        page, more = answer["data"], answer["metadata"].get("older")
+        page, told = answer["data"], answer["metadata"].get("page")
         items += page
-        # The cursor of events is the last one, as Inngest has it.
-        cursor = page[-1]["internal_id"] if page and "internal_id" in page[-1] else more
-        if not cursor or len(page) < asked["limit"]:
+        if told is not None:
+            # A search may end early: then a short page is not the last.
+            cursor = told["older"]
+        else:
+            # The cursor of events is the last one, as Inngest has it.
+            cursor = page[-1]["internal_id"] if len(page) == asked["limit"] else None
+        if not cursor:
             break
     return items
 

@@ -26,6 +26,7 @@ from stephttp.engine.models import (
 )
 from stephttp.engine.results import error_json, error_memo
 
+_SECRET_OPTS = frozenset({"auth_key", "headers"})
 _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -97,7 +98,7 @@ class Draft:
             started_ns=_int64(timing.a) if timing else self.at.now_ms * 1_000_000,
             duration_ns=_int64(timing.b) if timing else 0,
             error=error_memo(op.error) if op.error else None,
-            opts=msgspec.json.encode(op.opts) if op.opts else None,
+            opts=_kept_opts(op),
         )
         self.known[op.id] = Known(attempts, memo is not None)
         self.news = True
@@ -248,6 +249,14 @@ class Draft:
         # A `RESUME` that is there already belongs to a call that is under way or due.
         if not self.timers or (self.again and RESUME not in self.timers):
             self.resume()
+
+
+def _kept_opts(op: Op) -> bytes | None:
+    """What is kept of the options, for people: not what opens other services (PROTOCOL 5.2)."""
+    if not op.opts:
+        return None
+    kept = {name: value for name, value in op.opts.items() if name not in _SECRET_OPTS}
+    return msgspec.json.encode(kept)
 
 
 def _int64(value: float) -> int:

@@ -20,6 +20,7 @@ Headers = list[tuple[str, str]]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_ERROR_NAME = re.compile(r"[A-Z]\w*")
 _DROPPED = frozenset(
     {
         "connection",
@@ -111,11 +112,17 @@ def _failure(data: dict[str, Any]) -> bytes | None:
     error, status = data.get("error"), data.get("status")
     if error:
         if not isinstance(error, dict):
-            return error_json("Error", str(error))
+            return error_json(*_named(str(error)))
         return error_json(str(error.get("name") or "Error"), str(error.get("message") or ""))
     if isinstance(status, int) and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return error_json("HTTPError", f"the handler answered with status {status}")
     return None
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Name and message of an error that is told as `ValueError: too large`."""
+    name, colon, message = text.partition(": ")
+    return (name, message) if colon and _ERROR_NAME.fullmatch(name) else ("Error", text)
 
 
 def render(
@@ -186,7 +193,7 @@ def _raw(status: int, raw: dict[str, Any]) -> Rendered | None:
 
 def _rendered(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rendered:
     kept = [
-        (name, value)
+        (name, value.strip(" \t"))
         for name, value in headers
         if name.lower() not in _DROPPED and _TOKEN.fullmatch(name) and not _CONTROL.search(value)
     ]

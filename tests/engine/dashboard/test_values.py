@@ -53,6 +53,14 @@ def test_json_is_indented_marked_and_escaped() -> None:
     assert '<span class="j-word">null</span>' in html
 
 
+def test_a_text_that_is_cut_off_is_read_once() -> None:
+    # If each quotation mark in it began another search for the end, pages would hang.
+    for text in ('["' + '\\"' * 9, '["' + '\\"' * 9 + "\\", '["a\nb'):
+        html = str(values.highlighted(text))
+        assert html.count("<span") == 1
+        assert html.startswith('[<span class="j-text">')
+
+
 def test_what_is_no_json_is_shown_as_it_is() -> None:
     assert str(values.shown(b"a < b")) == "a &lt; b"
     assert str(values.shown(b"\xff\xfe")) == "\ufffd\ufffd"

@@ -43,6 +43,16 @@ _OURS = {
     b"x-frame-options": b"DENY",
 }
 """Unless the answer has them. Outputs are what handlers made: pages, even frames, as they are."""
+_SANDBOX = (
+    b"content-security-policy",
+    (
+        b"sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts "
+        b"allow-popups-to-escape-sandbox allow-top-navigation"
+    ),
+)
+"""For outputs, beside the policy that the handler chose: their scripts run, but not as ours. Else
+what a handler passes on from its callers could use the dashboard as whoever is logged in. An SDK
+that serves results on the application's own origin asks without a browser, and gets none."""
 
 
 def secured(handler: Handler) -> Handler:
@@ -91,12 +101,15 @@ class Guard:
             return
         is_output = _OUTPUT.fullmatch(scope["path"]) is not None
         defaults = _ANYWHERE if is_output else _OURS
+        is_sandboxed = is_output and _header(scope, b"x-inngest-sdk") is None
 
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), *self._headers]
                 there = {name for name, _ in headers}
                 headers += [pair for pair in defaults.items() if pair[0] not in there]
+                if is_sandboxed:
+                    headers.append(_SANDBOX)
                 message["headers"] = headers
             await send(message)
 

@@ -18,10 +18,14 @@ LONGEST_SHOWN = 20_000
 NOTHING = "\u2013"
 """What is shown in place of a value that is not there."""
 
+# Once begun, a text matches to its end, which may be cut off: looking for it again from each
+# quotation mark in it would take the square of its length, and others choose what it is.
 _TOKEN = re.compile(
-    r'(?P<key>"(?:[^"\\]|\\.)*"(?=\s*:))|(?P<text>"(?:[^"\\]|\\.)*")'
-    r"|(?P<number>-?\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b)|(?P<word>\b(?:true|false|null)\b)"
+    r'(?P<text>"(?:[^"\\]|\\.)*+"?)'
+    r"|(?P<number>-?\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b)|(?P<word>\b(?:true|false|null)\b)",
+    re.DOTALL,
 )
+_COLON = re.compile(r"\s*:")
 
 
 def duration(ms: float | None) -> str:
@@ -106,8 +110,11 @@ def highlighted(text: str) -> Markup:
     for match in _TOKEN.finditer(text):
         parts.append(escape(text[last : match.start()]))
         mark = Markup('<span class="j-{}">{}</span>')
-        parts.append(mark.format(match.lastgroup, match.group()))
         last = match.end()
+        kind = match.lastgroup
+        if kind == "text" and _COLON.match(text, last):
+            kind = "key"
+        parts.append(mark.format(kind, match.group()))
     return Markup("").join([*parts, escape(text[last:])])
 
 
@@ -136,7 +143,9 @@ def curl(request: SourceRequest) -> str:
     if request.content_type and not any(name.lower() == "content-type" for name, _ in headers):
         headers.insert(0, ("content-type", request.content_type))
     lines += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers]
-    if request.body:
+    if request.body and len(request.body) > LONGEST_SHOWN:
+        lines.append("--data-binary @body  # too long for a command: download it")
+    elif request.body:
         try:
             lines.append(f"--data-binary {shlex.quote(request.body.decode())}")
         except UnicodeDecodeError:

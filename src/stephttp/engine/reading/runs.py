@@ -37,7 +37,9 @@ _AT_WORK = "('resume', 'planned', 'racing', 'gateway')"
 
 _COLUMNS = f"""
 SELECT seq, run_id, status, slug, method, path, created_ms, began_ms, first_ns, ended_ms, attempt,
-       step_count, last_error, error, rerun_of,
+       step_count - EXISTS (
+           SELECT 1 FROM steps WHERE steps.run_id = runs.run_id AND step_id = :capsule),
+       last_error, error, rerun_of,
        async_ms IS NOT NULL,
        status = 'async' AND EXISTS (
            SELECT 1 FROM timers WHERE timers.run_id = runs.run_id AND due_ms <= :now_ms
@@ -87,6 +89,7 @@ class RunRow:
         attempt: failed attempts of the present call.
         error: why it failed, as JSON with `name` and `message`.
         waiting_for: what is due or waited for; empty once it has ended.
+        step_count: how many steps are known, without the one that keeps the request (DESIGN 3.3).
         rerun_of: the run that it repeats.
         went_async: it left its caller, and goes or went on in the background.
     """

@@ -133,7 +133,7 @@ CREATE TABLE steps (
     attempts        INTEGER NOT NULL,
     started_ns      INTEGER NOT NULL,
     duration_ns     INTEGER NOT NULL,
-    opts            BLOB,                         -- what was asked for, as the SDK sent it
+    opts            BLOB,                         -- what was asked for, without secrets
     edited          BLOB,                         -- input that it shall have, whatever the handler says
     error           BLOB,                         -- the last failure
     memo            BLOB,
