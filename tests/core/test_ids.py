@@ -27,7 +27,7 @@ class Step(str, Enum):  # noqa: UP042, of which users have older ones
 def test_a_member_of_an_enum_is_its_text() -> None:
     hash_step_id.cache_clear()
     of_members = hash_step_id(Step.A), hash_step_id(Step.A, 1)
-    assert of_members == (hash_step_id("a"), hash_step_id("a:1"))
+    assert of_members == ("86f7e437faa5a7fce15d1ddcb9eaeaea377667b8", hash_step_id("a:1"))
 
 
 def test_the_second_use_of_an_id_counts_from_one() -> None:
