@@ -6,13 +6,11 @@ import configparser
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests import needs
 from tests.acceptance.processes import ROOT, STEPHTTP, Process
 
 UNIT = ROOT / "deploy" / "stephttp.service"
@@ -61,8 +59,8 @@ def test_the_unit_gives_the_engine_time_to_drain() -> None:
     assert int(settings["TimeoutStopSec"]) > int(grace[1]) + 5
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    needs.command("systemd-analyze", "systemd")
     copy = tmp_path / "stephttp.service"
     # It looks whether the program is there.
     copy.write_text(UNIT.read_text().replace("/opt/stephttp/bin/stephttp", SCRIPT))

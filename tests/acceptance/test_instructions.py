@@ -4,20 +4,15 @@ Counted by valgrind and not timed, so it holds on a busy machine. What is slower
 new budget, in the same commit, with `python -m benchmarks.instructions --update`.
 """
 
-import os
-import shutil
-
-import pytest
-
 from benchmarks import instructions
+from tests import needs
 
 
 def test_the_hot_path_keeps_to_its_budget() -> None:
     budget = instructions.load()
-    if shutil.which("valgrind") is None or budget is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"needs valgrind, and a budget for {instructions.python()}")
-        pytest.skip(f"no valgrind, or no budget for {instructions.python()}; with CI a failure")
+    needs.command("valgrind")
+    if budget is None:
+        needs.lacking(f"budget for {instructions.python()}")
     problems = instructions.excess(instructions.count(), budget)
     assert not problems, "\n".join(problems)
 

@@ -14,19 +14,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import needs
 from tests.acceptance.processes import ROOT, STEPHTTP, Process, free_port
 
 HERE = Path(__file__).parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _INSTALL_DEADLINE = 150
 DESKTOP = {"width": 1280, "height": 900}
-
-
-def missing(what: str) -> None:
-    """Skip the test; or fail it, in the continuous integration."""
-    if os.environ.get("CI"):
-        pytest.fail(f"the browser tests need {what}")
-    pytest.skip(f"no {what} here; with CI set this is a failure")
 
 
 def chromium() -> str | None:
@@ -98,7 +92,7 @@ def browser() -> Generator[Any]:
     """A headless browser. It goes before tests with an event loop of their own come."""
     path = chromium()
     if path is None:
-        missing("chromium (apt-get install chromium)")
+        needs.lacking("chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -132,8 +126,7 @@ def page(browser: Any) -> Generator[Any]:
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The source of axe-core, from npm."""
-    if not shutil.which("npm"):
-        missing("npm")
+    needs.command("npm")
     command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
     installed = subprocess.run(
         command, cwd=HERE, capture_output=True, text=True, timeout=_INSTALL_DEADLINE, check=False

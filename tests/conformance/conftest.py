@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import needs
 from tests.acceptance.processes import ROOT, STEPHTTP, Process
 
 APP = ROOT / "conformance" / "typescript"
@@ -73,10 +72,8 @@ class Peer:
 @pytest.fixture(scope="session")
 def typescript_app() -> Path:
     """The app with npm's packages installed. Installing needs a registry."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        if os.environ.get("CI"):
-            pytest.fail("the conformance tests need node and npm")
-        pytest.skip("no node or npm here; with CI set this is a failure")
+    needs.command("node", "nodejs")
+    needs.command("npm")
     command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
     installed = subprocess.run(
         command, cwd=APP, capture_output=True, text=True, timeout=_INSTALL_DEADLINE, check=False

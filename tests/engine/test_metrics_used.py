@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests import needs
 
 from .support import DONE, OTHER, answer, sleep, step, world
 
@@ -19,8 +19,6 @@ ALERTS = ROOT / "deploy" / "prometheus-alerts.yml"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 NAME = re.compile(r"\b(?:stephttp|process)_[a-z_]+\b")
-PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="no promtool here (Debian: prometheus)")
 
 
 async def families() -> dict[str, tuple[str, set[str]]]:
@@ -100,7 +98,6 @@ def test_the_dashboard_is_in_order() -> None:
     assert DASHBOARD["uid"]
 
 
-@needs_promtool
 def test_promtool_accepts_the_alerts_and_every_query_of_the_dashboard(tmp_path: Path) -> None:
     rules = [{"record": f"q{number}", "expr": expr} for number, expr in enumerate(exprs())]
     file = tmp_path / "dashboard.yml"
@@ -110,8 +107,8 @@ def test_promtool_accepts_the_alerts_and_every_query_of_the_dashboard(tmp_path: 
 
 
 def promtool(*words: str) -> None:
-    assert PROMTOOL
-    ended = subprocess.run([PROMTOOL, *words], capture_output=True, text=True, check=False)
+    found = needs.command("promtool", "prometheus")
+    ended = subprocess.run([found, *words], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
@@ -127,7 +124,6 @@ def case(alert: str, at: str, series: dict[str, str], labels: dict[str, str]) ->
     }
 
 
-@needs_promtool
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     shop = 'instance="e", app="http://a", endpoint="POST /orders"'
     of_shop = {"instance": "e", "app": "http://a", "endpoint": "POST /orders"}

@@ -1,0 +1,27 @@
+"""What tests need of a machine beside Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip the test, with the reason; or fail it in the continuous integration, which installs
+    all that is needed."""
+    if os.environ.get("CI"):
+        pytest.fail(f"this test needs {what}; .ci/run should install it")
+    pytest.skip(f"no {what} here; with CI set this is a failure")
+
+
+def command(name: str, package: str = "") -> str:
+    """The path of a command.
+
+    Args:
+        package: the Debian package that it is in, if that has another name.
+    """
+    found = shutil.which(name)
+    return found or lacking(f"{name} (Debian: {package or name})")
