@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from stephttp._core.signatures import hash_key
 from tests.acceptance.processes import STEPHTTP, Process
 
 pytest.importorskip("playwright", reason="the browser tests need playwright")
@@ -57,6 +58,32 @@ def test_login_and_logout(page: Page, engine: str) -> None:
     # Whoever has kept the cookie is out, too.
     kept = {"stephttp_session": str(cookie["value"])}
     assert httpx2.get(f"{engine}/runs", cookies=kept).status_code == 303
+
+
+def test_what_a_handler_answers_cannot_use_the_dashboard(page: Page, engine: str) -> None:
+    page.goto(f"{engine}/login")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    # Of no origin, it gets no answers from ours, and its requests no cookie.
+    script = "document.title = `origin ${window.origin}`"
+    html = {"content-type": "text/html"}
+    done = {"status": 200, "headers": html, "body": f"<p>Yours</p><script>{script}</script>"}
+    run_id = "01M81KWY2JTNRXZTV817ZB746V"
+    app = {"domain": "https://app.example.com", "method": "GET", "path": "/"}
+    stored = httpx2.post(
+        f"{engine}/v1/checkpoint",
+        headers={"authorization": f"Bearer {hash_key('ab' * 32)}"},
+        json={
+            "run_id": run_id,
+            "event": {"name": "inngest/http.request", "data": app},
+            "steps": [{"op": "RunComplete", "id": "c", "data": done}],
+        },
+    )
+    token = stored.json()["data"]["token"]
+    page.goto(f"{engine}/v1/http/runs/{run_id}/output?token={token}")
+    expect(page.get_by_text("Yours")).to_be_visible()
+    expect(page).to_have_title("origin null")
 
 
 def test_a_form_of_another_site_is_refused(page: Page, engine: str) -> None:
