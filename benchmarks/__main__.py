@@ -56,6 +56,7 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.platform()}",
         "python": platform.python_version(),
         "seconds": round(seconds),
+        "load": os.getloadavg(),
         "rows": [row.data() for row in rows],
     }
     options.out.mkdir(parents=True, exist_ok=True)

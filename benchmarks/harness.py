@@ -153,7 +153,7 @@ def load(
         script: a Lua file beside this one.
         args: for the script.
     """
-    command = [wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    command = [wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
     if script:
         command += ["-s", str(HERE / script)]
     done = subprocess.run(

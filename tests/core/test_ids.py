@@ -1,3 +1,5 @@
+from enum import Enum
+
 import pytest
 from ulid import ULID
 
@@ -16,6 +18,16 @@ from stephttp._core.run import Run
 )
 def test_hashes_are_those_of_the_real_sdks(step_id: str, expected: str) -> None:
     assert hash_step_id(step_id) == expected
+
+
+class Step(str, Enum):  # noqa: UP042, of which users have older ones
+    A = "a"
+
+
+def test_a_member_of_an_enum_is_its_text() -> None:
+    hash_step_id.cache_clear()
+    of_members = hash_step_id(Step.A), hash_step_id(Step.A, 1)
+    assert of_members == ("86f7e437faa5a7fce15d1ddcb9eaeaea377667b8", hash_step_id("a:1"))
 
 
 def test_the_second_use_of_an_id_counts_from_one() -> None:

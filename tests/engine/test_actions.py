@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+import threading
 from base64 import b64encode
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,9 +16,26 @@ import pytest
 
 from stephttp._core.ids import CAPSULE
 from stephttp.engine import actions
+from stephttp.engine.actions import Bulk
 from stephttp.engine.feed import MOST_RUNS, Feed
+from stephttp.engine.reading import RunFilter
+from stephttp.engine.reading.runs import matching
 
-from .support import DONE, RUN, A, B, World, Z, answer, complete, sleep, step, step_error, world
+from .support import (
+    DONE,
+    OTHER,
+    RUN,
+    A,
+    B,
+    World,
+    Z,
+    answer,
+    complete,
+    sleep,
+    step,
+    step_error,
+    world,
+)
 
 PLAIN: dict[str, Any] = {}
 MISSING = "01M81KWYZZZZZZZZZZZZZZZZZZ"
@@ -229,6 +250,55 @@ async def test_many_runs_are_run_again_but_not_their_reruns(
         assert await post(w, "/runs/rerun?status=failed") == {"count": 5, "more": False}
         await w.engine.idle()
         assert len((await w.http.get("/v1/runs?status=failed")).json()["data"]) == 10
+
+
+async def test_runs_that_end_or_go_while_others_are_looked_for_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        await w.post(sleep())
+        await w.post(sleep(), run_id=OTHER)
+        look = w.engine.store.browse
+
+        async def meanwhile(unit: Any) -> Any:
+            found = await look(unit)
+            await w.engine.cancel(RUN)
+            return found
+
+        monkeypatch.setattr(w.engine.store, "browse", meanwhile)
+        assert await w.engine.actions.cancel_matching(RunFilter()) == Bulk(1, more=False)
+
+        async def gone(unit: Any) -> Any:
+            found = await look(unit)
+            delete = partial(_delete, run_id=RUN)
+            await w.engine.store.write(delete)
+            return found
+
+        monkeypatch.setattr(w.engine.store, "browse", gone)
+        assert await w.engine.actions.rerun_matching(RunFilter()) == Bulk(1, more=False)
+        w.script = [answer([DONE])]
+        await w.after(1)
+
+
+def _delete(connection: sqlite3.Connection, run_id: str) -> None:
+    for table in ("links", "history", "timers", "spans", "steps", "runs"):
+        connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+
+
+async def test_orders_look_for_runs_where_they_keep_no_work_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(path=tmp_path / "db") as w:
+        await w.post(sleep())
+        threads = set()
+
+        def watched(*values: Any, **named: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return matching(*values, **named)
+
+        monkeypatch.setattr("stephttp.engine.actions.matching", watched)
+        assert await w.engine.actions.cancel_matching(RunFilter(text="orders")) == Bulk(1, False)
+        assert threads == {"stephttp-browser"}
 
 
 @pytest.mark.parametrize("what", ["cancel", "rerun"])

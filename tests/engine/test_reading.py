@@ -414,6 +414,19 @@ async def test_overview_and_endpoints_count_what_happened() -> None:
         assert (wrong.status_code, wrong.json()["error"][:12]) == (400, "span: 'year'")
 
 
+async def test_runs_that_the_engine_began_have_no_first_phase() -> None:
+    bad = complete({"status": 500, "headers": {}, "body": "", "duration": 4_000_000})
+    async with world(script=[answer(DONE)] * 3) as w:
+        await w.post(bad)
+        for _ in range(3):
+            await w.http.post(f"/v1/stephttp/runs/{RUN}/rerun", json={})
+        await w.after(1)
+        total = (await w.http.get("/v1/stephttp/overview")).json()["data"]["total"]
+        assert [total[name] for name in ("began", "completed", "failed")] == [4, 3, 1]
+        assert total["first"]["p50_ms"] == pytest.approx(4, rel=0.1)
+        assert (total["went_async"], total["async_share"]) == (0, 0)
+
+
 async def test_counts_outlive_runs_and_go_when_charts_end(tmp_path: Path) -> None:
     async with world(path=tmp_path / "db", retain=60.0, sweep_interval=10.0) as w:
         await w.post(step(), DONE)

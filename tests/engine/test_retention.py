@@ -162,3 +162,9 @@ async def test_endpoints_that_are_only_paths_go_with_their_last_run() -> None:
             lambda connection: connection.execute("SELECT slug FROM endpoints").fetchall()
         )
         assert sorted(found) == [("POST /orders/2",), ("order",)]
+        counted = await w.engine.store.read(
+            lambda connection: connection.execute(
+                "SELECT count(DISTINCT fn_id) FROM counts WHERE width_s = 0"
+            ).fetchone()
+        )
+        assert counted == (2,), "what was counted since the beginning goes with its endpoint"

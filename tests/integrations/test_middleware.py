@@ -443,6 +443,19 @@ async def test_texts_are_carried_to_later_calls() -> None:
     assert log == [(kept, False), (kept, True), (kept, True)]
 
 
+async def test_only_texts_can_be_carried() -> None:
+    class Carrying(Middleware):
+        def before_call(self) -> None:
+            self.ctx.carried["n"] = 7  # type: ignore[assignment]
+
+    async def handler() -> None:
+        await step.sleep("nap", NAP)
+
+    async with serving("async", handler, handler, middleware=[Carrying]) as world:
+        await fails(world, stephttp.UsageError, r"ctx.carried\['n'\] must be a text, not 7")
+        assert world.to_engine.requests == []
+
+
 async def test_a_caller_who_leaves_ends_the_call() -> None:
     started = asyncio.Event()
 

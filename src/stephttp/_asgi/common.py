@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from stephttp._asgi.scope import LoopScope
-from stephttp._calls.common import MARK, own_error
+from stephttp._calls.common import MARK, on_the_line, own_error
 from stephttp._context import current_run, enter
 from stephttp._core.messages import Headers, Request, Response
 from stephttp._hooks import drive
@@ -105,8 +105,8 @@ def neutral(scope: Scope, body: bytes) -> Request:
     client = scope.get("client")
     return Request(
         method=scope["method"],
-        path=raw_path.decode("latin-1") if raw_path else quote(scope["path"]),
-        query=scope.get("query_string", b"").decode("latin-1"),
+        path=on_the_line(raw_path) if raw_path else quote(scope["path"]),
+        query=on_the_line(scope.get("query_string", b"")),
         headers=list(scope["headers"]),
         client=(client[0], client[1]) if client else None,
         scheme=scope.get("scheme", "http"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from urllib.parse import quote
 
 from stephttp._client.endpoints import SDK
 from stephttp._context import RunScope
@@ -17,6 +18,15 @@ MARK = "stephttp.run_id"
 
 PLAIN_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
 SDK_HEADER = (b"x-inngest-sdk", SDK.encode())
+
+
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+
+def on_the_line(raw: bytes) -> str:
+    """A part of the request line as it came, but for bytes that RFC 3986 has no place for: some
+    clients send UTF-8 there. Encoded by percent signs they mean the same to every server."""
+    return raw.decode("ascii") if raw.isascii() else quote(raw, safe=_PRINTABLE)
 
 
 class Body:

@@ -8,10 +8,12 @@ the re-entry. What gives access to something is sealed (encrypted); how is an ar
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from stephttp._core.messages import Headers, Request
+from stephttp.errors import UsageError
 
 DEFAULT_HEADERS = frozenset(
     {
@@ -124,6 +126,9 @@ def pack(
         hidden_body: a body that is kept with the secrets.
         failing: steps that had failed.
         carried: what middleware keeps with the run.
+
+    Raises:
+        UsageError: `carried` holds something else than texts, which no later call could read.
     """
     public: list[tuple[str, str]] = []
     secrets = Secrets(body=hidden_body)
@@ -133,6 +138,10 @@ def pack(
             (secrets.headers if is_secret(name) else public).append(pair)
     capsule = Capsule(public, request.client, request.scheme, failing=list(failing))
     if carried:
+        given: Mapping[Any, Any] = carried
+        for key, text in given.items():
+            if not (isinstance(key, str) and isinstance(text, str)):
+                raise UsageError(f"middleware: ctx.carried[{key!r}] must be a text, not {text!r}")
         capsule.carried = dict(carried)
     if secrets.headers or secrets.body is not None:
         if seal is not None:

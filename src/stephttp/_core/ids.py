@@ -15,7 +15,8 @@ def hash_step_id(step_id: str, index: int = 0) -> str:
         step_id: the id that the user wrote.
         index: how often the same id was used before in this run; 0 for the first use.
     """
-    text = f"{step_id}:{index}" if index else step_id
+    # By `+`, because formatting a member of a `(str, Enum)` gives its name.
+    text = step_id + f":{index}" if index else step_id
     return sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from stephttp._calls.common import PLAIN_TEXT
+from stephttp._calls.common import PLAIN_TEXT, on_the_line
 from stephttp._client.endpoints import SDK
 from stephttp._core.messages import Headers, Request, Response
 
@@ -52,7 +52,7 @@ def neutral(environ: Environ, body: bytes) -> Request:
     return Request(
         method=environ["REQUEST_METHOD"],
         path=_raw_path(environ),
-        query=environ.get("QUERY_STRING", ""),
+        query=on_the_line(environ.get("QUERY_STRING", "").encode("latin-1")),
         headers=headers_of(environ),
         client=(address, int(port) if port.isdecimal() else 0) if address else None,
         scheme=environ.get("wsgi.url_scheme", "http"),

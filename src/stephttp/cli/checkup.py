@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -214,7 +215,7 @@ def _event_key(engine: Remote) -> Check:
     if not keys:
         return Check("event key", SKIPPED, "none is set, and only those who send events need one")
     # An empty list is checked, and stores nothing.
-    response = engine.post_event(keys[0], [])
+    response = engine.post_event(quote(keys[0], safe=""), [])
     if response.is_success:
         return Check("event key", OK, "the engine accepts it")
     return Check(

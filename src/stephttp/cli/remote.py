@@ -18,6 +18,7 @@ import httpx2
 from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
 from stephttp.cli.keys import read_keys
+from stephttp.cli.output import clean
 from stephttp.errors import ConfigurationError, StephttpError
 
 DEFAULT_URL = "http://127.0.0.1:8288"
@@ -230,7 +231,9 @@ def explain(response: httpx2.Response) -> str:
         message = told.get("error") or told.get("message")
     except (ValueError, AttributeError):
         message = None
-    return str(message or f"{response.request.url.path}: {response.status_code}")
+    return (
+        clean(str(message)) if message else f"{response.request.url.path}: {response.status_code}"
+    )
 
 
 def _events(response: httpx2.Response) -> Generator[tuple[str, Any]]:

@@ -7,9 +7,10 @@ waits long.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
 
 from stephttp.engine import consequences, records, reruns, transitions
 from stephttp.engine.happenings import Moment
@@ -39,12 +40,6 @@ class Bulk:
 
     count: int
     more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Portion:
-    changes: list[Change] = field(repr=False)
-    next_below: int | None = None
 
 
 class Actions:
@@ -129,7 +124,7 @@ class Actions:
         self,
         wanted: RunFilter,
         limit: int,
-        act: Callable[[sqlite3.Connection, str, Moment], Change],
+        act: Callable[[sqlite3.Connection, str, Moment], Change | None],
     ) -> Bulk:
         if not 1 <= limit <= MOST_RUNS:
             raise Refused(f"limit: {limit} is not a number from 1 to {MOST_RUNS}")
@@ -137,21 +132,22 @@ class Actions:
         # Runs that begin meanwhile, those of this order among them, are not meant.
         below: int | None = await self._store.read(_next_seq)
         while below is not None and count < limit:
-            unit = partial(
-                _portion,
+            find = partial(
+                matching,
                 wanted=wanted,
                 below=below,
                 limit=min(_PORTION, limit - count),
-                act=act,
-                at=self._moment(),
+                now_ms=self._moment().now_ms,
             )
-            portion = await self._store.write(unit, self._follow_all)
-            count += len(portion.changes)
-            below = portion.next_below
+            # A search may take a second, for which nobody else's work shall wait.
+            run_ids, below = await self._store.browse(find)
+            unit = partial(_portion, run_ids=run_ids, act=act, at=self._moment())
+            changes = await self._store.write(unit, self._follow_all)
+            count += len(changes)
         return Bulk(count, more=below is not None)
 
-    def _follow_all(self, portion: _Portion) -> None:
-        for change in portion.changes:
+    def _follow_all(self, changes: list[Change]) -> None:
+        for change in changes:
             self._follow(change)
 
 
@@ -179,20 +175,29 @@ def resume(connection: sqlite3.Connection, run_id: str, step_id: str | None, at:
     return consequences.save(connection, change, snapshot.run, (), at)
 
 
-def _cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change:
-    return consequences.cancel(connection, run_id, at)
+def _cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change | None:
+    change = consequences.cancel(connection, run_id, at)
+    return change if change.ended else None
 
 
 def _portion(
     connection: sqlite3.Connection,
-    wanted: RunFilter,
-    below: int,
-    limit: int,
-    act: Callable[[sqlite3.Connection, str, Moment], Change],
+    run_ids: Sequence[str],
+    act: Callable[[sqlite3.Connection, str, Moment], Change | None],
     at: Moment,
-) -> _Portion:
-    run_ids, next_below = matching(connection, wanted, below, limit, at.now_ms)
-    return _Portion([act(connection, run_id, at) for run_id in run_ids], next_below)
+) -> list[Change]:
+    """What was changed; runs that ended or were deleted since they were found are passed over."""
+    changes = []
+    for run_id in run_ids:
+        try:
+            change = act(connection, run_id, at)
+        except Refused as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            continue
+        if change is not None:
+            changes.append(change)
+    return changes
 
 
 def _next_seq(connection: sqlite3.Connection) -> int:

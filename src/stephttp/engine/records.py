@@ -299,9 +299,9 @@ def _row(new: NewRun, run: Run) -> dict[str, Any]:
 
 
 def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -> None:
-    tallies.note_begin(
-        connection, row["fn_id"], row["began_ms"], row["first_ns"], run, row["created_ms"]
-    )
+    begun_here = row["rerun_of"] is not None or run.invoked_by is not None
+    first_ns = None if begun_here else row["first_ns"]
+    tallies.note_begin(connection, row["fn_id"], row["began_ms"], first_ns, run, row["created_ms"])
 
 
 def _values(record: NewRun | Run) -> dict[str, Any]:

@@ -109,8 +109,8 @@ class Retention:
 def purge(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
     """Delete up to `limit` runs that ended before a time, with all that belongs to them.
 
-    An endpoint without an id of its own goes with its last run: there is one for each path, so
-    for each order and each user.
+    An endpoint without an id of its own goes with its last run, and what was counted of it since
+    the beginning: there is one for each path, so for each order and each user.
     """
     found = connection.execute(
         QUERIES["runs_to_purge"], {"before_ms": before_ms, "limit": limit}
@@ -120,6 +120,7 @@ def purge(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
         for (table,) in connection.execute(QUERIES["run_tables"]).fetchall():
             connection.executemany(f'DELETE FROM "{table}" WHERE run_id = :run_id', values)
         connection.executemany(QUERIES["purge_endpoint"], values)
+        connection.executemany(QUERIES["purge_endpoint_counts"], values)
     return len(found)
 
 

@@ -4,7 +4,7 @@ What is counted, for each endpoint and each span of time, by when it happened:
 
     what         one for each run that       bucket
     began        was reported                0
-    async        went on in the background   0
+    async        left its caller             0
     completed    ended so                    0
     failed       ended so                    0
     cancelled    ended so                    0
@@ -38,7 +38,7 @@ WIDTHS: dict[int, int] = {60: 2 * 3600, 900: 2 * 86_400, 7200: 15 * 86_400}
 """Lengths of spans in seconds, with the seconds for which they are kept."""
 
 ALWAYS = 0
-"""Stands for the width of the span since the beginning, which is kept for ever."""
+"""Stands for the width of the span since the beginning, which is kept as long as its endpoint."""
 
 ADD = QUERIES["add_counts"]
 
@@ -76,10 +76,15 @@ def note_begin(
     run: Run,
     now_ms: int,
 ) -> None:
-    """A run was stored for the first time; it may have ended already."""
+    """A run was stored for the first time; it may have ended already.
+
+    Args:
+        first_ns: how long its first phase took; `None`: it goes on, or the engine began the run,
+            which then has none, and left no caller.
+    """
     _note(connection, Note(fn_id, now_ms, BEGAN))
-    if run.status is not RunStatus.SYNC:
-        _note_status(connection, fn_id, began_ms, first_ns or 0, run, now_ms, was_sync=True)
+    if run.status is not RunStatus.SYNC and first_ns is not None:
+        _note_status(connection, fn_id, began_ms, first_ns, run, now_ms, was_sync=True)
 
 
 def note_change(connection: sqlite3.Connection, before: RunStatus, run: Run, now_ms: int) -> None:

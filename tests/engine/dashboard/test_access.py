@@ -187,6 +187,7 @@ async def test_forms_of_other_pages_are_refused(path: str) -> None:
             ({}, w.app.state.dashboard.access.csrf_token(None)),
             ({"origin": "https://evil.example"}, csrf),
             ({"origin": "null"}, csrf),
+            ({"origin": "http://[::1"}, csrf),
             ({"origin": "http://localhost:3000"}, csrf),
             ({"sec-fetch-site": "cross-site"}, csrf),
             ({"sec-fetch-site": "same-site"}, csrf),
@@ -207,6 +208,14 @@ async def test_our_own_pages_may_send_forms_whatever_the_engine_is_called() -> N
         csrf = await token(w, "/events/new")
         sent = await w.http.post("/events/new", data={"csrf": csrf, "name": "a", "data": "{}"})
         assert sent.headers["location"].startswith("/events/0")
+
+
+@pytest.mark.parametrize("keys", [(), (KEY,)])
+async def test_pages_lead_only_to_what_a_browser_may_see(keys: tuple[str, ...]) -> None:
+    async with world(dashboard_password=HASH, signing_keys=keys) as w:
+        await log_in(w)
+        for link in set(re.findall(r'<a [^>]*href="(/[^"]*)"', (await w.http.get("/runs")).text)):
+            assert (await w.http.get(link)).status_code == 200, link
 
 
 async def test_the_api_does_not_take_a_session_for_a_key() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stephttp.engine import VirtualClock
+from stephttp.engine.dashboard import pages
 from stephttp.engine.dashboard.assets import ASSETS
 from tests.engine.support import (
     DONE,
@@ -126,6 +127,24 @@ async def test_resume_cancel_rerun() -> None:
         page = (await w.http.get(path)).text
         assert f'<a href="/runs/{RUN}">{RUN}</a>' in page
         assert "Resume now" not in page
+
+
+async def test_pages_stay_short_where_each_path_is_an_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pages, "_MOST_ENDPOINTS", 2)
+    async with world() as w:
+        for number in range(5):
+            run_id = f"{RUN[:-1]}{number}"
+            await w.post(step(), DONE, run_id=run_id, data={"path": f"/orders/{number}"})
+            w.clock.advance(1)
+        for path, told in (("/", "3 more had runs"), ("/apps", "3 more are known")):
+            page = (await w.http.get(path)).text
+            assert page.count("/runs?endpoint=POST%20/orders/") == 2
+            assert told in page
+        chosen = (await w.http.get("/runs?endpoint=POST /orders/0")).text
+        options = re.findall(r"<option( selected)?>POST /orders/(\d)", chosen)
+        assert options == [(" selected", "0"), ("", "3"), ("", "4")]
 
 
 async def test_what_is_too_long_to_be_edited_is_not_sent_twice() -> None:

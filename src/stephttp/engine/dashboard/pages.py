@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,11 +16,13 @@ from stephttp.engine.dashboard.notices import notice_of
 from stephttp.engine.dashboard.timeline import timeline
 from stephttp.engine.dashboard.visits import Visit
 from stephttp.engine.models import Refused, TimerKind
-from stephttp.engine.reading import Overview, PageRequest, RunDetail, Span, State
+from stephttp.engine.reading import EndpointRow, Overview, PageRequest, RunDetail, Span, State
 
 _SPANS = {"hour": Span.HOUR, "day": Span.DAY, "week": Span.WEEK}
 _MOST_ROWS = 300
 """Rows of a waterfall that are shown at once."""
+_MOST_ENDPOINTS = 200
+"""Endpoints that a page shows: there may be one for each path."""
 _BY_TIME = frozenset({TimerKind.SLEEP, TimerKind.RETRY, TimerKind.RESUME})
 _EQUALS = re.compile(
     r"""\basync\.data\.([A-Za-z_][\w.]*)\s*==\s*("[^"\\]*"|'[^'\\]*'|-?\d+(?:\.\d+)?|true|false)"""
@@ -37,7 +41,7 @@ async def overview(visit: Visit) -> Response:
     )
     return visit.page(
         "overview.html", span=name, spans=filters.SPANS, data=data, points=_points(data),
-        failed=failed.items,
+        endpoints=data.endpoints[:_MOST_ENDPOINTS], failed=failed.items,
     )  # fmt: skip
 
 
@@ -69,7 +73,7 @@ async def runs(visit: Visit) -> Response:
         "runs.html",
         wanted=wanted,
         page=page,
-        slugs=sorted({one.slug for one in endpoints}),
+        slugs=sorted({one.slug for one in _latest(endpoints)} | set(wanted.endpoints)),
         states=list(State),
         spans=filters.SPANS,
         notice=notice_of(visit.request.query_params),
@@ -169,9 +173,18 @@ async def apps(visit: Visit) -> Response:
     if not endpoints:
         return visit.page("nothing.html", engine_url=engine_url(visit))
     origins: dict[str, list[Any]] = {}
-    for one in endpoints:
+    shown = _latest(endpoints)
+    for one in shown:
         origins.setdefault(one.origin, []).append(one)
-    return visit.page("apps.html", origins=origins, engine_url=engine_url(visit))
+    hidden = len(endpoints) - len(shown)
+    return visit.page("apps.html", origins=origins, hidden=hidden, engine_url=engine_url(visit))
+
+
+def _latest(endpoints: Sequence[EndpointRow]) -> list[EndpointRow]:
+    """Those that were seen last, as many as can be shown, in their order."""
+    latest = heapq.nlargest(_MOST_ENDPOINTS, endpoints, key=lambda one: one.seen_ms)
+    chosen = {one.fn_id for one in latest}
+    return [one for one in endpoints if one.fn_id in chosen]
 
 
 def engine_url(visit: Visit) -> str:

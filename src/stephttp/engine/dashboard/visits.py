@@ -80,6 +80,7 @@ class Visit:
             "request_url": str(self.request.url.replace(scheme="", netloc="")),
             "csrf": access.csrf_token(self.session),
             "logged_in": access.needs_login and self.session is not None,
+            "api_is_open": not self.engine.settings.signing_keys,
             "now_ms": self.engine.clock.now_ms(),
             "version": VERSION,
             "seen": self.seen,

@@ -173,6 +173,11 @@ DELETE FROM endpoints
 WHERE fn_id = :fn_id AND fn = ''
       AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.fn_id = endpoints.fn_id)
 
+-- name: purge_endpoint_counts
+DELETE FROM counts
+WHERE width_s = 0 AND start_s = 0 AND fn_id = :fn_id
+      AND NOT EXISTS (SELECT 1 FROM endpoints WHERE endpoints.fn_id = counts.fn_id)
+
 -- name: purge_events
 DELETE FROM events WHERE seq IN (
     -- Only the oldest are looked at, whatever their time is.
