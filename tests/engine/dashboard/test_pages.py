@@ -191,6 +191,8 @@ async def test_many_at_once() -> None:
         page = (await w.http.get(rest.headers["location"])).text
         assert "Run again: 2." in page
         assert (await send(w, "/runs/bulk", do="delete")).status_code == 400
+        everything = await send(w, "/runs/bulk", do="rerun", scope="all")
+        assert everything.status_code == 400, "the API wants all=true for that"
 
 
 async def test_an_event_from_the_editor() -> None:

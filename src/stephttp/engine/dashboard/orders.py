@@ -133,6 +133,8 @@ async def bulk(visit: Visit) -> Response:
     separator = "&" if "?" in back else "?"
     actions = visit.engine.actions
     if visit.field("scope") == "all":
+        if not wanted.is_set:
+            raise Refused("scope: all that a filter finds needs a filter")
         each = actions.cancel_matching if order == "cancel" else actions.rerun_matching
         done = await each(wanted.runs(visit.engine.clock.now_ms()))
     else:
