@@ -153,3 +153,26 @@ def test_spans_of_our_sdk_are_found_under_their_steps(tmp_path: Path) -> None:
             assert shown.wait() == 0, shown.said()
     names = [line.strip().split("  ")[0] for line in shown.out]
     assert names[names.index("first") + 1] == "SELECT first"
+
+
+def test_spans_are_sent_with_the_other_key_when_the_first_is_refused(tmp_path: Path) -> None:
+    command = [*STEPHTTP, "start", "--port", "0", "--db", str(tmp_path / "db"), "--event-key"]
+    options = ["event-key", "--allow-host", "app.test", "--log-format", "text"]
+    with Process([*command, *options], env={"INNGEST_SIGNING_KEY": KEY}) as engine:
+        provider = stephttp.setup(
+            "http://app.test",
+            base_url=engine.wait_for(r'engine ready url="(\S+)"')[1],
+            signing_key="cd" * 16,
+            signing_key_fallback=KEY,
+        )
+        tracers = TracerProvider(shutdown_on_exit=False)
+        processor = UserlandSpanProcessor(provider)
+        tracers.add_span_processor(processor)
+        url = f"{provider.settings.base_url}/v1"
+        assert httpx2.post(f"{url}/checkpoint", json=FIRST, headers=HEADERS).is_success
+        with tracers.get_tracer("shop.db").start_as_current_span("query") as span:
+            span.set_attribute("sdk.run.id", RUN)
+        assert processor.force_flush()
+        (found,) = httpx2.get(f"{url}/runs/{RUN}/spans", headers=HEADERS).json()["data"]
+        tracers.shutdown()
+    assert found["name"] == "query"

@@ -9,7 +9,6 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
-from stephttp._core.signatures import hash_key
 from stephttp.integrations._otel_names import RUN_ID, SCOPE, USERLAND
 from stephttp.provider import Provider
 
@@ -61,9 +60,27 @@ def _ours(span: ReadableSpan) -> bool:
 
 def _exporter(provider: Provider) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from requests import PreparedRequest, Response, Session
 
+    keys = provider.lifecycle.keys
+
+    def authorize(request: PreparedRequest) -> PreparedRequest:
+        if keys.bearer is not None:
+            request.headers["authorization"] = f"Bearer {keys.bearer}"
+        return request
+
+    def with_other_key(answer: Response, **how: Any) -> Response:
+        # As for all calls of the API: a 401 means that the other key may be the right one.
+        sent = str(answer.request.headers.get("authorization", ""))
+        if answer.status_code != 401 or not keys.reject(sent.removeprefix("Bearer ")):
+            return answer
+        answer.close()
+        again: Response = answer.connection.send(authorize(answer.request.copy()), **how)
+        again.history.append(answer)
+        return again
+
+    session = Session()
+    session.auth = authorize
+    session.hooks["response"].append(with_other_key)
     settings = provider.settings
-    headers = dict(settings.api_headers)
-    if settings.keys:
-        headers["authorization"] = f"Bearer {hash_key(settings.keys[0])}"
-    return OTLPSpanExporter(endpoint=settings.base_url + PATH, headers=headers)
+    return OTLPSpanExporter(settings.base_url + PATH, headers=settings.api_headers, session=session)
