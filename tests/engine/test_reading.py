@@ -429,7 +429,7 @@ async def test_runs_that_the_engine_began_have_no_first_phase() -> None:
 
 async def test_counts_outlive_runs_and_go_when_charts_end(tmp_path: Path) -> None:
     async with world(path=tmp_path / "db", retain=60.0, sweep_interval=10.0) as w:
-        await w.post(step(), DONE)
+        await w.post(step(), DONE, data={"fn": "order"})
 
         def look(connection: sqlite3.Connection) -> list[tuple[int, int]]:
             return connection.execute(
@@ -439,7 +439,7 @@ async def test_counts_outlive_runs_and_go_when_charts_end(tmp_path: Path) -> Non
         assert await w.engine.store.browse(look) == [(0, 1), (60, 1), (900, 1), (7200, 1)]
         await w.engine.store.write(lambda c: purge(c, w.clock.now_ms() + 1, 10))
         w.clock.advance(3 * 86_400)
-        await w.post(step(), DONE)
+        await w.post(step(), DONE, data={"fn": "order"})
         counted = await w.engine.store.browse(look)
         assert counted == [(0, 2), (60, 1), (900, 1), (7200, 1), (7200, 1)]
 
