@@ -29,6 +29,12 @@ STEPS = 10
 RUNS = {"core": TIMES, "empty-core": TIMES, "plain": TIMES, "steps": TIMES, "nothing": 0}
 
 
+def _environment() -> dict[str, str]:
+    """That of this process, without what has children measure their coverage."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
+    return {**kept, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def count() -> dict[str, int]:
     """Instructions of a step in the core, of a request without steps, and of one with two."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -50,7 +56,7 @@ def _run(what: str) -> int:
         done = subprocess.run(
             [*tool, *work, name, str(RUNS[what])],
             cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+            env=_environment(),
             capture_output=True,
             text=True,
             check=False,

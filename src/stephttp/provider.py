@@ -378,6 +378,10 @@ class Provider:
         """Carry out a flow of the checkpoint API."""
         return await self._driver.run(flow)
 
+    def before_forks(self) -> None:
+        """The process may be forked from now on."""
+        self._sync_driver.load()
+
     def drive_sync(self, flow: Flow[T]) -> T:
         """Carry out a flow on the calling thread."""
         return self._sync_driver.run(flow)

@@ -149,7 +149,7 @@ def test_keys_are_shared_by_all_who_have_the_same() -> None:
 
 @both
 def test_what_the_client_logs_has_no_keys(drive: Drive, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="httpx2")
     event = prepare("step", [Event(name="packed")], "01M81KWZDXV5KD3G3A1QN69DVY", "hash", 1)
 
     def handler(request: httpx2.Request) -> httpx2.Response:

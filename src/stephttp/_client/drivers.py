@@ -270,6 +270,14 @@ class SyncDriver:
         if client is not None:
             client.close()
 
+    def load(self) -> None:
+        """Import the HTTP client and what it needs for a call now. A process that is forked while
+        a thread imports them has half of them for ever."""
+        import httpcore2  # noqa: F401
+
+        "host".encode("idna")  # the codec by which sockets look up names
+        self._client()
+
     def _client(self) -> httpx2.Client:
         import httpx2
 
