@@ -108,7 +108,7 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
             "description": "Server-sent events. `changes` has as data {\"run_ids\", \"events\", "
             "\"lost\"}: runs that are new or have changed, whether events have come, and whether "
             "there was more than that; `over` ends the stream.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},  # 3.1 has no schema for events
         },
     ),
     ("/v1/stephttp/probe", "POST"): operation(
