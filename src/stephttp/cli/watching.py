@@ -35,7 +35,12 @@ def follow_run(engine: Remote, run_id: str, *, as_json: bool) -> Exit:
         if run["state"] not in _ENDED:
             for news in _news(engine):
                 if news is None or run_id in news["run_ids"] or news["lost"]:
-                    run = _look(engine, run_id)
+                    try:
+                        run = _look(engine, run_id)
+                    except RemoteError as error:
+                        if error.code is not Exit.UNREACHABLE:
+                            raise
+                        continue  # The stream ends as well, and says when to look again.
                     shower.show(run)
                 if run["state"] in _ENDED:
                     break
@@ -51,9 +56,9 @@ def follow_all(engine: Remote, *, as_json: bool) -> None:
             try:
                 run = _look(engine, run_id)
             except RemoteError as error:
-                if error.code is not Exit.FAILED:
+                if error.code not in (Exit.FAILED, Exit.UNREACHABLE):
                     raise
-                continue  # It was deleted meanwhile.
+                continue  # It was deleted meanwhile, or the engine is away.
             now = (run["state"], run["steps"], run["attempt"])
             if told.get(run_id) == now:
                 continue
