@@ -372,6 +372,14 @@ async def test_who_comes_after_the_end_is_told_at_once() -> None:
         assert (await listener.next()).over
 
 
+async def test_who_listens_is_left_alone_while_nothing_changes() -> None:
+    """The engine often looks for due work and finds none."""
+    feed = Feed()
+    with feed.listening() as listener:
+        feed.publish([])
+        assert (feed.published, listener.wake.is_set()) == (0, False)
+
+
 async def test_reruns_of_a_failed_first_request_begin_with_a_call() -> None:
     """Whatever the SDK: the engine calls the endpoint as for a run that was invoked."""
     async with world(script=[httpx2.ConnectError("down"), answer(DONE)]) as w:

@@ -356,10 +356,11 @@ def _lean_transport() -> httpx2.AsyncBaseTransport | None:
 
     if getproxies():
         return None
-    transport = httpx2.AsyncHTTPTransport()
+    context = httpx2.create_ssl_context()
+    transport = httpx2.AsyncHTTPTransport(verify=context)
     make = partial(
         httpcore2.AsyncHTTPConnection,
-        ssl_context=httpx2.create_ssl_context(),
+        ssl_context=context,
         keepalive_expiry=KEEP_ALIVE,
     )
     pool: Any = Connections(make, MOST_IDLE)

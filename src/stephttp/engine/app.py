@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -42,7 +41,7 @@ from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.models import Cancellation, Change, Event, Refused
 from stephttp.engine.output import Waiters
-from stephttp.engine.reading import Reader
+from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.realtime import Channels
 from stephttp.engine.retention import Retention
 from stephttp.engine.settings import LONGEST_LEASE, Settings
@@ -122,7 +121,8 @@ class Engine:
             ConfigurationError: the database cannot be used.
         """
         await self.store.open()
-        self.metrics.know(await self.store.read(_latest_endpoints))
+        known = partial(latest_endpoints, limit=MOST_ENDPOINTS)
+        self.metrics.know(await self.store.read(known))
         # Nobody could renew a lease while the engine was not there.
         due_ms = self.clock.now_ms() + LONGEST_LEASE
         await self.store.write(
@@ -291,10 +291,6 @@ class Engine:
     def _follow_all(self, changes: list[Change]) -> None:
         for change in changes:
             self.executor.follow(change)
-
-
-def _latest_endpoints(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    return connection.execute(QUERIES["latest_endpoints"], (MOST_ENDPOINTS,)).fetchall()
 
 
 class _Application(Starlette):

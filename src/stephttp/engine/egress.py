@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -150,6 +151,13 @@ class Egress:
         )
 
 
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """One for all: reading the certificates that it trusts takes longer than all else that an
+    engine is made of."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class GuardedTransport(httpx2.AsyncHTTPTransport):
     """Real connections, only to where an `Egress` lets them.
 
@@ -160,12 +168,13 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
     """
 
     def __init__(self, egress: Egress, most_idle: int = 0, keep_alive: float = 0.0) -> None:
-        super().__init__(trust_env=False)
+        context = _ssl_context()
+        super().__init__(verify=context, trust_env=False)
         # The one place where the library hands out addresses; the transport has no argument for
         # it. A test connects through here, so that a change of the library does not go unnoticed.
         make = partial(
             httpcore2.AsyncHTTPConnection,
-            ssl_context=httpx2.create_ssl_context(trust_env=False),
+            ssl_context=context,
             keepalive_expiry=keep_alive,
             network_backend=_Backend(egress),
         )

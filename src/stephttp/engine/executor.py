@@ -108,10 +108,10 @@ class Executor:
         """A change was stored: count it, and wake whom it concerns."""
         self._metrics.changed(change)
         self._feed.publish((change.run.run_id,))
-        for new, _ in change.invoked:
-            self._feed.publish((new.run_id,))
         if change.began is not None:
             self.begun(change.run.run_id)
+            if (deadline := self._settings.run_deadline) is not None:
+                self._timers.poke(change.began.created_ms + round(deadline * 1000))
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)
@@ -124,8 +124,6 @@ class Executor:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._timers.poke(timer.due_ms)
-        if self._settings.run_deadline is not None:
-            self._timers.poke(self._clock.now_ms() + round(self._settings.run_deadline * 1000))
         for other in change.others:
             self.follow(other)
 

@@ -96,7 +96,9 @@ class Feed:
             self._listeners.discard(listener)
 
     def publish(self, run_ids: Sequence[str] = (), *, events: bool = False) -> None:
-        """Tell everybody what has changed."""
+        """Tell everybody what has changed, if anything has."""
+        if not run_ids and not events:
+            return
         self.published += 1
         for listener in self._listeners:
             listener.put(run_ids, events=events)

@@ -16,9 +16,16 @@ from stephttp.engine.dashboard.notices import notice_of
 from stephttp.engine.dashboard.timeline import timeline
 from stephttp.engine.dashboard.visits import Visit
 from stephttp.engine.models import Refused, TimerKind
-from stephttp.engine.reading import EndpointRow, Overview, PageRequest, RunDetail, Span, State
+from stephttp.engine.reading import (
+    EndpointRow,
+    Overview,
+    PageRequest,
+    RunDetail,
+    RunFilter,
+    Span,
+    State,
+)
 
-_SPANS = {"hour": Span.HOUR, "day": Span.DAY, "week": Span.WEEK}
 _MOST_ROWS = 300
 """Rows of a waterfall that are shown at once."""
 _MOST_ENDPOINTS = 200
@@ -32,13 +39,11 @@ _EQUALS = re.compile(
 async def overview(visit: Visit) -> Response:
     """How all endpoints do."""
     name = visit.request.query_params.get("span", "hour")
-    if name not in _SPANS:
-        raise Refused(f"span: {name[:64]!r} is none of {', '.join(_SPANS)}")
-    data = await visit.engine.reader.overview(_SPANS[name])
-    failed = await visit.engine.reader.runs(
-        filters.Wanted(states=frozenset({State.FAILED})).runs(visit.engine.clock.now_ms()),
-        PageRequest(limit=5),
-    )
+    if name not in filters.SPANS:
+        raise Refused(f"span: {name[:64]!r} is none of {', '.join(filters.SPANS)}")
+    reader = visit.engine.reader
+    data = await reader.overview(Span[name.upper()])
+    failed = await reader.runs(RunFilter(states=frozenset({State.FAILED})), PageRequest(limit=5))
     return visit.page(
         "overview.html", span=name, spans=filters.SPANS, data=data, points=_points(data),
         endpoints=data.endpoints[:_MOST_ENDPOINTS], failed=failed.items,
@@ -66,14 +71,14 @@ async def runs(visit: Visit) -> Response:
     wanted = filters.read(fields)
     reader, now_ms = visit.engine.reader, visit.engine.clock.now_ms()
     page = await reader.runs(wanted.runs(now_ms), filters.part(fields))
-    endpoints = await reader.endpoints()
-    if not page.items and not wanted.is_set and not endpoints:
+    slugs = await reader.slugs(_MOST_ENDPOINTS)
+    if not page.items and not wanted.is_set and not slugs:
         return visit.page("nothing.html", engine_url=engine_url(visit))
     return visit.page(
         "runs.html",
         wanted=wanted,
         page=page,
-        slugs=sorted({one.slug for one in _latest(endpoints)} | set(wanted.endpoints)),
+        slugs=sorted(slugs.union(wanted.endpoints)),
         states=list(State),
         spans=filters.SPANS,
         notice=notice_of(visit.request.query_params),

@@ -9,6 +9,7 @@ and return plain values. `Reader`, found as `engine.reader`, is the same for asy
     await engine.reader.event(event_id) -> EventDetail           # Refused, 404
     await engine.reader.overview(Span.HOUR) -> Overview
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
+    await engine.reader.slugs(limit) -> set[str]
 
     with engine.feed.listening() as listener:                    # what has changed since
         changes = await listener.next()                          # Changes(run_ids, events, lost)
@@ -36,7 +37,7 @@ from stephttp.engine.reading.detail import (
     StepDetail,
     run_detail,
 )
-from stephttp.engine.reading.endpoints import EndpointRow, list_endpoints
+from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
 from stephttp.engine.reading.events import (
     EventDetail,
     EventFilter,
@@ -94,6 +95,7 @@ __all__ = [
     "Wait",
     "WaterfallSpan",
     "event_detail",
+    "latest_endpoints",
     "list_endpoints",
     "list_events",
     "list_runs",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stephttp.engine import tallies
+from stephttp.engine.sql import QUERIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
         values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms]
         rows.append(EndpointRow(*values))
     return tuple(rows)
+
+
+def latest_endpoints(connection: sqlite3.Connection, limit: int) -> list[tuple[str, str, str]]:
+    """The endpoints that were seen last: function id, origin and slug of each."""
+    return connection.execute(QUERIES["latest_endpoints"], (limit,)).fetchall()
 
 
 _EVER = "SELECT fn_id, what, n FROM counts WHERE width_s = ? AND bucket = 0"

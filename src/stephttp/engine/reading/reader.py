@@ -7,7 +7,7 @@ from functools import partial
 
 from stephttp.engine.clock import Clock
 from stephttp.engine.reading.detail import RunDetail, run_detail
-from stephttp.engine.reading.endpoints import EndpointRow, list_endpoints
+from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
 from stephttp.engine.reading.events import (
     EventDetail,
     EventFilter,
@@ -83,6 +83,11 @@ class Reader:
     async def endpoints(self) -> tuple[EndpointRow, ...]:
         """All endpoints."""
         return await self._store.browse(list_endpoints)
+
+    async def slugs(self, limit: int) -> set[str]:
+        """Names of the endpoints that were seen last; without counts, which may take a while."""
+        latest = await self._store.browse(partial(latest_endpoints, limit=limit))
+        return {slug for _, _, slug in latest}
 
 
 def _enough() -> Stop:
