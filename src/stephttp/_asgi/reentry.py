@@ -72,8 +72,7 @@ async def _go_on(
         elif message["type"] == "http.response.body":
             reentry.body.add(message.get("body", b""), message.get("more_body", False))
 
-    checkpointing = provider.settings.checkpointing
-    run_scope = LoopScope(run, provider.now_ns, reentry.flush_soon, checkpointing)
+    run_scope = LoopScope(provider, run, reentry.flush_soon)
     reentry.begin(run_scope)
     request = reentry.request
     replay = _Replay(request.body, receive)
