@@ -53,6 +53,12 @@ if child:
     assert code == 0
 """
 
+LOADS = """
+assert provider.wait_sync(60)
+late = set(sys.modules) - loaded
+assert not late, late
+"""
+
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
@@ -73,6 +79,12 @@ def test_a_process_delivers_what_it_has_before_it_exits(
     for run_id in ids:
         answer = httpx2.get(f"{engine}/v1/runs/{run_id}", timeout=DEADLINE)
         assert answer.json()["data"]["status"] == "Completed", answer.text
+
+
+def test_delivering_imports_nothing_that_a_fork_could_cut_in_half(engine: str) -> None:
+    before = PROGRAM.replace("\ncall()\n", "\nloaded = set(sys.modules)\ncall()\n")
+    with Process([sys.executable, "-c", before + LOADS], env={"INNGEST_DEV": engine}) as process:
+        assert process.wait() == 0, process.said()
 
 
 def test_what_could_not_be_delivered_is_said() -> None:

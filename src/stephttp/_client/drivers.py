@@ -273,8 +273,6 @@ class SyncDriver:
     def load(self) -> None:
         """Import the HTTP client and what it needs for a call now. A process that is forked while
         a thread imports them has half of them for ever."""
-        import httpcore2  # noqa: F401
-
         "host".encode("idna")  # the codec by which sockets look up names
         self._client()
 
