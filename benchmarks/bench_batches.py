@@ -87,11 +87,12 @@ def measure(folder: Path) -> list[Row]:
             rate, _ = asyncio.run(deliver(file, batched=name == "batched"))
             measured.append(rate)
     rows = [
-        Row(
+        harness.compared(
             "finished runs delivered in batches, against one by one",
-            harness.ratio(rates, "batched", "alone"),
-            "times",
-            spread=harness.ratios(rates, "batched", "alone"),
+            rates,
+            "batched",
+            "alone",
+            unit="times",
             note=f"{statistics.median(rates['batched']):,.0f} and "
             f"{statistics.median(rates['alone']):,.0f} runs/s, SDK and engine in one process",
         )

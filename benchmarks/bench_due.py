@@ -6,7 +6,6 @@ the sleep to the beginning of that step, by the application's clock.
 
 from __future__ import annotations
 
-import sqlite3
 import statistics
 import time
 from pathlib import Path
@@ -30,16 +29,15 @@ def measure(folder: Path) -> list[Row]:
         assert time.time() < start, "it took too long to put the runs in"
         time.sleep(start - time.time())
         harness.arrived(db, RUNS, steps=2, in_flight=0, deadline=180)
-    connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
     late = [
         (begun - ended) / 1e9
-        for begun, ended in connection.execute(
+        for begun, ended in harness.rows(
+            db,
             "SELECT after.started_ns, 1e9 * CAST(substr(runs.path, 6) AS REAL) FROM runs "
-            "JOIN steps AS after USING (run_id) WHERE after.userland_id = 'after'"
+            "JOIN steps AS after USING (run_id) WHERE after.userland_id = 'after'",
         )
     ]
-    (last_ms,) = connection.execute("SELECT max(ended_ms) FROM runs").fetchone()
-    connection.close()
+    last_ms = harness.count(db, "SELECT max(ended_ms) FROM runs")
     assert len(late) == RUNS
     cuts = statistics.quantiles(late, n=100)
     done = last_ms / 1000 - start

@@ -39,12 +39,12 @@ def measure(folder: Path) -> list[Row]:
             in_flight = 16 * (harness.ROUNDS + 1)
             harness.arrived(db, requests, steps=2, in_flight=in_flight)
     return [
-        Row(
+        harness.compared(
             "Flask under gunicorn with 2 steps, share of the bare handler",
-            harness.ratio(rates, "durable", "bare"),
-            "share",
-            ">= 0.70",
-            harness.ratios(rates, "durable", "bare"),
+            rates,
+            "durable",
+            "bare",
+            goal=">= 0.70",
             note=f"1 worker, {THREADS} threads; all {requests} runs arrived once",
         )
     ]

@@ -7,10 +7,8 @@ TypeScript SDK of Inngest is pointed at our engine, and reports runs as ours doe
 from __future__ import annotations
 
 import math
-import sqlite3
 import statistics
 from pathlib import Path
-from typing import Any
 
 from benchmarks import harness, place
 from benchmarks.harness import Row
@@ -40,11 +38,7 @@ def dbos(folder: Path, name: str) -> Row:
         harness.uvicorn("peers.dbos_app:app", **env) as peer,
     ):
         rates, requests = compare(durable.url, peer.url, ours)
-    connection = sqlite3.connect(theirs)
-    (stored,) = connection.execute(
-        "SELECT count(*) FROM workflow_status WHERE status = 'SUCCESS'"
-    ).fetchone()
-    connection.close()
+    stored = harness.count(theirs, "SELECT count(*) FROM workflow_status WHERE status = 'SUCCESS'")
     assert stored >= requests, f"{stored} workflows of {requests} requests"
     return row(name, rates, f"all {requests} workflows of DBOS are stored")
 
@@ -83,13 +77,10 @@ def compare(ours: str, theirs: str, db: Path) -> tuple[dict[str, list[float]], i
 
 
 def row(name: str, rates: dict[str, list[float]], note: str) -> Row:
-    medians: dict[str, Any] = {side: statistics.median(values) for side, values in rates.items()}
-    return Row(
-        f"requests with 2 steps, stephttp against {name}",
-        medians["ours"] / medians["theirs"],
-        "times",
-        "",
-        harness.ratios(rates, "ours", "theirs"),
-        {"stephttp, /s": medians["ours"], f"{name}, /s": medians["theirs"]},
-        note,
-    )
+    question = f"requests with 2 steps, stephttp against {name}"
+    made = harness.compared(question, rates, "ours", "theirs", unit="times", note=note)
+    made.peers = {
+        "stephttp, /s": statistics.median(rates["ours"]),
+        f"{name}, /s": statistics.median(rates["theirs"]),
+    }
+    return made

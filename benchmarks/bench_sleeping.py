@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from pathlib import Path
 
@@ -38,9 +37,9 @@ def measure(folder: Path) -> list[Row]:
 
 def claimed(db: Path) -> float | None:
     """When the run that was due was woken, in seconds since the epoch."""
-    connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
-    row = connection.execute(
-        "SELECT (started_ns + duration_ns) / 1e9 FROM steps WHERE op = 'Sleep' AND memo IS NOT NULL"
-    ).fetchone()
-    connection.close()
-    return None if row is None else float(row[0])
+    rows = harness.rows(
+        db,
+        "SELECT (started_ns + duration_ns) / 1e9 FROM steps "
+        "WHERE op = 'Sleep' AND memo IS NOT NULL",
+    )
+    return float(rows[0][0]) if rows else None

@@ -42,12 +42,12 @@ def measure(folder: Path) -> list[Row]:
     each = {name: 1e6 * cpu[name] / total[name] for name in total}
     each["engine"] = 1e6 * cpu["engine"] / total["durable"]
     return [
-        Row(
+        harness.compared(
             "throughput with 2 steps, share of the bare handler",
-            harness.ratio(rates, "durable", "bare"),
-            "share",
-            ">= 0.70",
-            harness.ratios(rates, "durable", "bare"),
+            rates,
+            "durable",
+            "bare",
+            goal=">= 0.70",
             note=f"CPU a request: bare {each['bare']:.0f} µs, with steps {each['durable']:.0f} µs, "
             f"engine {each['engine']:.0f} µs; outbox empty {max(waits):.1f} s after the load; "
             f"all {requests} runs arrived once",

@@ -38,12 +38,12 @@ def measure(folder: Path) -> list[Row]:
         # Of each round, what was under way at its end may be there as well.
         assert requests <= found <= requests + 16 * (harness.ROUNDS + 1), (requests, found)
     return [
-        Row(
+        harness.compared(
             "POST /v1/checkpoint with 1,000,000 runs in the file, share of an empty file",
-            harness.ratio(rates, "full", "empty"),
-            "share",
-            ">= 0.85",
-            harness.ratios(rates, "full", "empty"),
+            rates,
+            "full",
+            "empty",
+            goal=">= 0.85",
             note=f"{full.stat().st_size / 1e9:.1f} GB; all {sum(sent.values())} runs arrived once",
         )
     ]

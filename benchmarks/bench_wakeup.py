@@ -7,7 +7,6 @@ be, by its own record; the caller's clock is the machine's, as is the engine's.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import statistics
 from itertools import count
 from pathlib import Path
@@ -50,9 +49,7 @@ def measure(folder: Path) -> list[Row]:
 
 def lateness(db: Path, results: list[Result]) -> list[float]:
     """Milliseconds from the end of each run's sleep to the caller's answer."""
-    connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
-    rows = connection.execute("SELECT run_id, started_ns FROM steps WHERE op = 'Sleep'")
+    rows = harness.rows(db, "SELECT run_id, started_ns FROM steps WHERE op = 'Sleep'")
     ends = {run_id: started_ns / 1e6 + 1000 for run_id, started_ns in rows}
-    connection.close()
     assert all(result.body == b"5" for result in results)
     return [result.at * 1000 - ends[result.run_id] for result in results]

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -174,13 +174,15 @@ def _ms(text: str, which: str) -> float:
     return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]]
 
 
+def rows(db: Path, sql: str, *values: object) -> list[Any]:
+    """What a database holds, that of the engine for example."""
+    with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
 def count(db: Path, sql: str, *values: object) -> int:
-    """A number from the engine's database."""
-    connection = sqlite3.connect(f"file:{db}?mode=ro", uri=True)
-    try:
-        return int(connection.execute(sql, values).fetchone()[0])
-    finally:
-        connection.close()
+    """A number from a database."""
+    return int(rows(db, sql, *values)[0][0])
 
 
 FINISHED = "SELECT count(*) FROM runs WHERE status = 'completed'"
@@ -231,12 +233,17 @@ def alternate(rounds: int, **sides: Callable[[], float]) -> dict[str, list[float
     return measured
 
 
-def ratio(measured: Mapping[str, Sequence[float]], ours: str, theirs: str) -> float:
-    """Of the medians."""
-    return statistics.median(measured[ours]) / statistics.median(measured[theirs])
-
-
-def ratios(measured: Mapping[str, Sequence[float]], ours: str, theirs: str) -> tuple[float, float]:
-    """The lowest and the highest ratio of one round."""
-    pairs = [ours / theirs for ours, theirs in zip(measured[ours], measured[theirs], strict=True)]
-    return min(pairs), max(pairs)
+def compared(
+    question: str,
+    measured: Mapping[str, Sequence[float]],
+    ours: str,
+    theirs: str,
+    *,
+    unit: str = "share",
+    goal: str = "",
+    note: str = "",
+) -> Row:
+    """A row for how one side does against another: the ratio of the medians, and of each round."""
+    figure = statistics.median(measured[ours]) / statistics.median(measured[theirs])
+    rounds = [ours / theirs for ours, theirs in zip(measured[ours], measured[theirs], strict=True)]
+    return Row(question, figure, unit, goal, (min(rounds), max(rounds)), note=note)

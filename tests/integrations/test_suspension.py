@@ -443,4 +443,39 @@ async def test_an_application_that_listens_for_the_end_of_the_connection() -> No
         first = await world.client.get("/")
         assert log == ["before", "finally", "'http.disconnect, http.disconnect' CancelledError('')"]
         assert (await world.follow(first)).text == "done"
-        assert log[3:] == ["finally", "CancelledError('') None"]
+        assert log[3:] == ["finally", "'http.disconnect, http.disconnect' None"]
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside the handler", "after it"])
+async def test_an_application_that_returns_only_when_the_connection_has_ended(beside: bool) -> None:
+    """As Quart does from 0.23 on."""
+    heard: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def listen() -> None:
+            while (message := await receive())["type"] == "http.request":
+                pass
+            heard.append(message["type"])
+
+        async def handle() -> None:
+            await step.sleep("nap", NAP)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"do", "more_body": True})
+            await asyncio.sleep(0)
+            await send({"type": "http.response.body", "body": b"ne"})
+
+        if beside:
+            async with asyncio.TaskGroup() as tasks:
+                handling = tasks.create_task(handle())
+                await listen()
+                handling.cancel()
+        else:
+            await handle()
+            await listen()
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        first = await world.client.get("/")
+        assert heard == ["http.disconnect"] * beside, "otherwise, nothing listened yet"
+        heard.clear()
+        assert (await world.follow(first)).text == "done"
+        assert heard == ["http.disconnect"]

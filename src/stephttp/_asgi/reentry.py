@@ -71,11 +71,15 @@ async def _go_on(
             reentry.response = Response(message["status"], list(message.get("headers", ())))
         elif message["type"] == "http.response.body":
             reentry.body.add(message.get("body", b""), message.get("more_body", False))
+            if reentry.body.complete:
+                # The server hears of it only once the application has returned, for which Quart
+                # waits until its listener hears of the end.
+                run_scope.hang_up()
 
     run_scope = LoopScope(provider, run, reentry.flush_soon)
     reentry.begin(run_scope)
     request = reentry.request
-    replay = _Replay(request.body, receive)
+    replay = _Replay(request.body, receive, reentry.body)
     return await call_app(app, _restored(scope, request), replay, keep, run_scope)
 
 
@@ -91,14 +95,18 @@ def _restored(scope: Scope, request: Request) -> Scope:
 
 
 class _Replay:
-    """`receive` of a re-entry: the body at once, then whatever the server's connection does."""
+    """`receive` of a re-entry: the body at once, then whatever the server's connection does, which
+    for the application ends with its own answer."""
 
-    __slots__ = ("_message", "_receive")
+    __slots__ = ("_answer", "_message", "_receive")
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
+    def __init__(self, body: bytes, receive: Receive, answer: Body) -> None:
         self._message: Message | None = {"type": "http.request", "body": body, "more_body": False}
         self._receive = receive
+        self._answer = answer
 
     async def __call__(self) -> Message:
         message, self._message = self._message, None
-        return message if message is not None else await self._receive()
+        if message is not None:
+            return message
+        return {"type": "http.disconnect"} if self._answer.complete else await self._receive()

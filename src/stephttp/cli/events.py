@@ -9,17 +9,20 @@ import typer
 
 from stephttp.cli import output, showing
 from stephttp.cli.options import (
+    After,
     AsJson,
+    Before,
     EventKey,
     EventKeyFile,
     Limit,
     SigningKey,
     SigningKeyFile,
     Url,
+    moment,
+    read_json,
     remote,
 )
 from stephttp.cli.remote import Exit, Remote, RemoteError, explain
-from stephttp.cli.runs import After, Before, moment, pages, read_json
 
 events = typer.Typer(no_args_is_help=True, help="Send events, and look at those that were sent.")
 
@@ -81,8 +84,7 @@ def list_events(
             "received_after": moment(after, "--after"),
             "received_before": moment(before, "--before"),
         }
-        wanted = {key: value for key, value in params.items() if value}
-        found = pages(engine, "/v1/events", wanted, limit)
+        found = engine.pages("/v1/events", params, limit)
     if as_json:
         output.print_json(found)
     else:

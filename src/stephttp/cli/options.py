@@ -1,14 +1,18 @@
-"""Options that several commands have, and how their errors end a command."""
+"""Options that several commands have, what they mean, and how errors end a command."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from stephttp._core.durations import parse_duration
 from stephttp.cli.remote import Exit, Remote, RemoteError, Target
 from stephttp.cli.terminal import complain
 
@@ -59,6 +63,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")]
+After = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Only what began after it: 2026-01-31T12:00, or so long ago: 30m, 2h, 7d.",
+        show_default=False,
+    ),
+]
+Before = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only what began before it.", show_default=False),
+]
 
 
 @contextmanager
@@ -86,3 +102,44 @@ def telling_errors() -> Generator[None]:
         raise typer.Exit(error.code) from None
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def moment(text: str | None, option: str) -> str | None:
+    """A time for the API, from a time or from how long ago it was.
+
+    Raises:
+        RemoteError: it is neither.
+    """
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    try:
+        return (now - parse_duration(text)).isoformat()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        # Without a zone it is the reader's own.
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        message = (
+            f"{option}: {text!r} is neither a time such as 2026-01-31T12:00 nor one such as 2h"
+        )
+        raise RemoteError(message, Exit.USAGE) from None
+
+
+def read_json(text: str, option: str) -> Any:
+    """JSON from the command line itself, from a file (`@`), or from standard input (`-`).
+
+    Raises:
+        RemoteError: it is no JSON, or cannot be read.
+    """
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise RemoteError(f"{option}: {error}", Exit.USAGE) from None
+    except ValueError as error:
+        raise RemoteError(f"{option}: not JSON: {error}", Exit.USAGE) from None

@@ -22,6 +22,7 @@ from stephttp.cli.output import clean
 from stephttp.errors import ConfigurationError, StephttpError
 
 DEFAULT_URL = "http://127.0.0.1:8288"
+_PAGE = 100
 _SECONDS = 30.0
 _QUIET_SECONDS = 60.0
 """How long a stream may say nothing; the engine sends a comment more often than that."""
@@ -166,6 +167,33 @@ class Remote:
         if not isinstance(answer, dict) or "data" not in answer:
             raise RemoteError(f"{self.target.url} does not answer as an engine does")
         return answer["data"]
+
+    def pages(self, path: str, params: Mapping[str, Any], limit: int) -> list[Any]:
+        """The first `limit` items of a list that comes in pages.
+
+        Args:
+            params: of the query; what is empty is left out.
+
+        Raises:
+            RemoteError: as `ask`.
+        """
+        wanted = {name: value for name, value in params.items() if value}
+        items: list[Any] = []
+        while len(items) < limit:
+            asked = min(_PAGE, limit - len(items))
+            answer = self.ask("GET", path, params=wanted | {"limit": asked})
+            page, told = answer["data"], answer["metadata"].get("page")
+            items += page
+            if told is not None:
+                # A search may end early: then a short page is not the last.
+                cursor = told["older"]
+            else:
+                # The cursor of events is the last one, as Inngest has it.
+                cursor = page[-1]["internal_id"] if len(page) == asked else None
+            if not cursor:
+                break
+            wanted["cursor"] = cursor
+        return items
 
     def post_event(self, key: str, body: Any) -> httpx2.Response:
         """Send events with a key that is ready to be a part of a path.

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stephttp._core.durations import parse_duration
 from stephttp.cli import output, showing, watching
 from stephttp.cli.options import (
+    After,
     AsJson,
+    Before,
     Limit,
     RunId,
     RunIds,
     SigningKey,
     SigningKeyFile,
     Url,
+    moment,
+    read_json,
     remote,
 )
 from stephttp.cli.remote import Exit, Remote, RemoteError
@@ -29,64 +28,7 @@ from stephttp.cli.terminal import complain
 runs = typer.Typer(no_args_is_help=True, help="Look at runs, end them, repeat them, follow them.")
 
 _OURS = "/v1/stephttp/runs"
-_PAGE = 100
 _HASH = re.compile(r"[0-9a-f]{40}")
-
-After = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME",
-        help="Only what began after it: 2026-01-31T12:00, or so long ago: 30m, 2h, 7d.",
-        show_default=False,
-    ),
-]
-Before = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="Only what began before it.", show_default=False),
-]
-
-
-def moment(text: str | None, option: str) -> str | None:
-    """A time for the API, from a time or from how long ago it was.
-
-    Raises:
-        RemoteError: it is neither.
-    """
-    if text is None:
-        return None
-    now = datetime.now(UTC)
-    try:
-        return (now - parse_duration(text)).isoformat()
-    except (ValueError, OverflowError):
-        pass
-    try:
-        # Without a zone it is the reader's own.
-        return datetime.fromisoformat(text).astimezone(UTC).isoformat()
-    except (ValueError, OverflowError):
-        message = (
-            f"{option}: {text!r} is neither a time such as 2026-01-31T12:00 nor one such as 2h"
-        )
-        raise RemoteError(message, Exit.USAGE) from None
-
-
-def pages(engine: Remote, path: str, params: dict[str, Any], limit: int) -> list[Any]:
-    """The first `limit` items of a list that comes in pages."""
-    items: list[Any] = []
-    cursor = None
-    while len(items) < limit:
-        asked = {**params, "limit": min(_PAGE, limit - len(items))}
-        answer = engine.ask("GET", path, params=asked | ({"cursor": cursor} if cursor else {}))
-        page, told = answer["data"], answer["metadata"].get("page")
-        items += page
-        if told is not None:
-            # A search may end early: then a short page is not the last.
-            cursor = told["older"]
-        else:
-            # The cursor of events is the last one, as Inngest has it.
-            cursor = page[-1]["internal_id"] if len(page) == asked["limit"] else None
-        if not cursor:
-            break
-    return items
 
 
 @runs.command("list")
@@ -124,8 +66,7 @@ def list_runs(
             "before": moment(before, "--before"),
             "text": text,
         }
-        wanted = {name: value for name, value in params.items() if value}
-        found = pages(engine, "/v1/runs", wanted, limit)
+        found = engine.pages("/v1/runs", params, limit)
     if as_json:
         output.print_json(found)
     else:
@@ -247,24 +188,6 @@ def watch(
             watching.follow_all(engine, as_json=as_json)
         else:
             raise typer.Exit(watching.follow_run(engine, _id(run), as_json=as_json))
-
-
-def read_json(text: str, option: str) -> Any:
-    """JSON from the command line itself, from a file (`@`), or from standard input (`-`).
-
-    Raises:
-        RemoteError: it is no JSON, or cannot be read.
-    """
-    try:
-        if text == "-":
-            text = sys.stdin.read()
-        elif text.startswith("@"):
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        return json.loads(text)
-    except OSError as error:
-        raise RemoteError(f"{option}: {error}", Exit.USAGE) from None
-    except ValueError as error:
-        raise RemoteError(f"{option}: not JSON: {error}", Exit.USAGE) from None
 
 
 def _id(run: str) -> str:

@@ -32,18 +32,10 @@ def follow_run(engine: Remote, run_id: str, *, as_json: bool) -> Exit:
     shower = _shower(as_json)
     with shower:
         shower.show(run)
-        if run["state"] not in _ENDED:
-            for news in _news(engine):
-                if news is None or run_id in news["run_ids"] or news["lost"]:
-                    try:
-                        run = _look(engine, run_id)
-                    except RemoteError as error:
-                        if error.code is not Exit.UNREACHABLE:
-                            raise
-                        continue  # The stream ends as well, and says when to look again.
-                    shower.show(run)
-                if run["state"] in _ENDED:
-                    break
+        looks = _looks(engine, run_id)
+        while run["state"] not in _ENDED:
+            run = next(looks)
+            shower.show(run)
     return Exit.OK if run["state"] == "completed" else Exit.FAILED
 
 
@@ -51,42 +43,36 @@ def follow_all(engine: Remote, *, as_json: bool) -> None:
     """Show each run that changes, until the user has seen enough."""
     engine.data("GET", "/v1/runs", params={"limit": 1})
     told: dict[str, Any] = {}
-    for news in _news(engine):
-        for run_id in [] if news is None else news["run_ids"]:
-            try:
-                run = _look(engine, run_id)
-            except RemoteError as error:
-                if error.code not in (Exit.FAILED, Exit.UNREACHABLE):
-                    raise
-                continue  # It was deleted meanwhile, or the engine is away.
-            now = (run["state"], run["steps"], run["attempt"])
-            if told.get(run_id) == now:
-                continue
-            told[run_id] = now
-            if run["state"] in _ENDED:
-                del told[run_id]
-            if as_json:
-                output.print_line(run)
-            else:
-                console().print(_line(run))
+    for run in _looks(engine):
+        run_id, now = run["run_id"], (run["state"], run["steps"], run["attempt"])
+        if told.get(run_id) == now:
+            continue
+        told[run_id] = now
+        if run["state"] in _ENDED:
+            del told[run_id]
+        if as_json:
+            output.print_line(run)
+        else:
+            console().print(_line(run))
 
 
-def _look(engine: Remote, run_id: str) -> dict[str, Any]:
-    detail: dict[str, Any] = engine.data("GET", f"/v1/stephttp/runs/{run_id}")
-    return detail
-
-
-def _news(engine: Remote) -> Generator[dict[str, Any] | None]:
-    """What the stream of changes tells; `None`: it is open (again), look for yourself."""
+def _looks(engine: Remote, only: str | None = None) -> Generator[dict[str, Any]]:
+    """Runs that may have changed, as they are then; or one run, whenever it may have, and when the
+    stream is open (again). An engine that goes, while it tells or is looked at, may come back."""
     tries = 0
     while True:
         try:
             with engine.stream(_CHANGES) as events:
+                if only is not None:
+                    yield _look(engine, only)
                 tries = 0
-                yield None
-                for name, data in events:
-                    if name == "changes":
-                        yield data
+                for name, news in events:
+                    if name != "changes":
+                        continue
+                    if only is None:
+                        yield from _look_at_all(engine, news["run_ids"])
+                    elif only in news["run_ids"] or news["lost"]:
+                        yield _look(engine, only)
             # It is stopping, or wants us to ask anew; while it stops it still answers.
             time.sleep(_PAUSES[1])
         except RemoteError as error:
@@ -94,6 +80,22 @@ def _news(engine: Remote) -> Generator[dict[str, Any] | None]:
                 raise
             time.sleep(_PAUSES[tries])
             tries += 1
+
+
+def _look_at_all(engine: Remote, run_ids: list[str]) -> Generator[dict[str, Any]]:
+    for run_id in run_ids:
+        try:
+            run = _look(engine, run_id)
+        except RemoteError as error:
+            if error.code is not Exit.FAILED:
+                raise
+            continue  # It was deleted meanwhile.
+        yield run
+
+
+def _look(engine: Remote, run_id: str) -> dict[str, Any]:
+    detail: dict[str, Any] = engine.data("GET", f"/v1/stephttp/runs/{run_id}")
+    return detail
 
 
 def _line(run: dict[str, Any]) -> Text:

@@ -35,6 +35,11 @@ def pages(shape: Any) -> Json:
     return wrapped_data(schema_of(list[shape]), shapes.PagedMetadata)
 
 
+def stream(about: str) -> Json:
+    """An answer of server-sent events. OpenAPI 3.1 has no schema for those."""
+    return {"description": about, "content": {"text/event-stream": {}}}
+
+
 def wrapped_data(inner: Json, metadata: Any = shapes.Metadata) -> Json:
     return answer(
         {

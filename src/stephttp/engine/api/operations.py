@@ -15,6 +15,7 @@ from stephttp.engine.api.describing import (
     operation,
     parameter,
     schema_of,
+    stream,
     takes,
 )
 from stephttp.engine.api.ingest import EventMessage, SignalMessage
@@ -197,11 +198,10 @@ OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/realtime/sse", "GET"): operation(
         "followRun", "Follow the live stream of a run: what is published from now on.",
-        {
-            "description": "Server-sent events, as the run's handler writes them; a comment now "
-            "and then while it is silent",
-            "content": {"text/event-stream": {}},  # 3.1 has no schema for events
-        },
+        stream(
+            "Server-sent events, as the run's handler writes them; a comment now and then while "
+            "it is silent"
+        ),
         401, access={"security": [{"realtimeToken": []}, {"realtimeBearer": []}]},
     ),
     ("/v1/realtime/token", "POST"): operation(

@@ -12,6 +12,7 @@ from stephttp.engine.api.describing import (
     pages,
     parameter,
     schema_of,
+    stream,
     takes,
 )
 from stephttp.engine.api.ingest import EventMessage
@@ -104,12 +105,11 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/changes", "GET"): operation(
         "followChanges", "Follow what changes, from now on.",
-        {
-            "description": "Server-sent events. `changes` has as data {\"run_ids\", \"events\", "
-            "\"lost\"}: runs that are new or have changed, whether events have come, and whether "
-            "there was more than that; `over` ends the stream.",
-            "content": {"text/event-stream": {}},  # 3.1 has no schema for events
-        },
+        stream(
+            "Server-sent events. `changes` has as data {\"run_ids\", \"events\", \"lost\"}: runs "
+            "that are new or have changed, whether events have come, and whether there was more "
+            "than that; `over` ends the stream."
+        ),
     ),
     ("/v1/stephttp/probe", "POST"): operation(
         "probe", "Call an application, as far as the engine may, and tell what came of it.",
