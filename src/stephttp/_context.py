@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
-from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request
 from stephttp._core.middleware import RunContext
 from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
@@ -53,8 +52,8 @@ class RunScope(ABC):
     """One run in one call of the handler.
 
     Args:
+        provider: the way to the server, and the settings and the clock that all runs share.
         run: its state machine.
-        now_ns: the clock, nanoseconds since the epoch.
         on_record: called at home when a step of a resumed run was recorded.
     """
 
@@ -77,22 +76,17 @@ class RunScope(ABC):
     )
 
     def __init__(
-        self,
-        run: Run,
-        now_ns: Callable[[], int],
-        on_record: Callable[[], None] | None = None,
-        checkpointing: Checkpointing = Checkpointing.performant,
+        self, provider: Provider, run: Run, on_record: Callable[[], None] | None = None
     ) -> None:
+        self.provider = provider
         self.run = run
-        self.now_ns = now_ns
-        self.provider: Provider | None = None
-        """The way to the server, for tools that talk to it themselves."""
+        self.now_ns = provider.now_ns
         self.request: tuple[Any, ...] = ()
         """What tells the request from others; see `enter`."""
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
         self.configured = False
-        self.checkpointing = checkpointing
+        self.checkpointing = provider.settings.checkpointing
         self.on_record = on_record
         self.on_first_step: Callable[[], None] | None = None
         """Called at home, once, when the body of a first step is about to run."""
@@ -100,10 +94,10 @@ class RunScope(ABC):
         """What has to be settled before the first step: whether this run is to answer at all."""
         self.claimer: Callable[[str], Flow[bool]] | None = None
         """Claims an idempotency key; `None` where that was done before."""
-        self.started_ns = now_ns()
+        self.started_ns = self.now_ns()
         self.deadline_ns: int | None = None
-        if checkpointing.max_runtime is not None:
-            self.limit(checkpointing.max_runtime)
+        if self.checkpointing.max_runtime is not None:
+            self.limit(self.checkpointing.max_runtime)
         self._lock = threading.Lock()  # `def` routes run their steps in worker threads
         self._quiet: Future[None] | None = None
 
@@ -143,7 +137,6 @@ class RunScope(ABC):
             request_id: the server's id of this call.
             attempt: how many calls for the same purpose failed before.
         """
-        assert self.provider is not None, "the adapter sets it"
         ctx = RunContext(self.run, request, self.now_ns, self.started_ns, request_id, attempt)
         self.hooks = Hooks(self.provider.settings.middleware, self.run, ctx)
 
@@ -339,10 +332,10 @@ class StepCall:
         Raises:
             StepResultError: these do not fit the body.
         """
-        step, provider = self._step, self.scope.provider
+        step = self._step
         if step.memo is not None:
             args = codec.decode_arguments(step.memo.raw, body, step.step_id)
-        if args and provider is not None and provider.settings.record_inputs:
+        if args and self.scope.provider.settings.record_inputs:
             raw = codec.encode_input(args)
             self._opts = None if raw is None else {"input": raw}
         return body(*args, **kwargs)
@@ -360,7 +353,6 @@ class StepCall:
 
     def send(self, events: list[Event]) -> Flow[list[str]]:
         """What the body of a step that sends events has to do."""
-        assert self.scope.provider is not None, "the adapter sets it"
         lifecycle = self.scope.provider.lifecycle
         return lifecycle.send_events(self.scope.run.run_id, self._step, events)
 

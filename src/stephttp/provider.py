@@ -378,10 +378,6 @@ class Provider:
         """Carry out a flow of the checkpoint API."""
         return await self._driver.run(flow)
 
-    def before_forks(self) -> None:
-        """The process may be forked from now on."""
-        self._sync_driver.load()
-
     def drive_sync(self, flow: Flow[T]) -> T:
         """Carry out a flow on the calling thread."""
         return self._sync_driver.run(flow)
@@ -444,6 +440,11 @@ class Provider:
         keys = self.lifecycle.keys
         return None if keys.features is None else keys.supports("batch")
 
+    def _load(self) -> None:
+        """Let imports come to their end, before this process is forked: what a thread has half
+        imported by then, the child would have half for ever."""
+        self._sync_driver.load()
+
     def _forget(self) -> None:
         """Start anew, in a process that was forked: threads, locks and connections of the parent
         are not there, or not to be touched."""
@@ -457,13 +458,18 @@ class Provider:
 _providers: weakref.WeakSet[Provider] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    for provider in _providers:
+        provider._load()
+
+
 def _after_fork() -> None:
     for provider in _providers:
         provider._forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def configure(

@@ -41,7 +41,6 @@ class WSGIMiddleware:
     def __init__(self, app: WSGIApp, provider: Provider) -> None:
         self.app = app
         self.provider = provider
-        provider.before_forks()
         atexit.register(_drain, weakref.ref(provider))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -50,7 +50,7 @@ class Live(LiveCall):
     async def respond(self) -> None:
         """Call the application, and see to what comes of it."""
         run, provider = self._run, self._provider
-        scope = LoopScope(run, provider.now_ns, checkpointing=provider.settings.checkpointing)
+        scope = LoopScope(provider, run)
         self._begin(scope)
         if provider.has_keys:
             if not await provider.drive(self._claim_at_once()):

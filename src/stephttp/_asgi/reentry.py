@@ -76,8 +76,7 @@ async def _go_on(
                 # waits until its listener hears of the end.
                 run_scope.hang_up()
 
-    checkpointing = provider.settings.checkpointing
-    run_scope = LoopScope(run, provider.now_ns, reentry.flush_soon, checkpointing)
+    run_scope = LoopScope(provider, run, reentry.flush_soon)
     reentry.begin(run_scope)
     request = reentry.request
     replay = _Replay(request.body, receive, reentry.body)

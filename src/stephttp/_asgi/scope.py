@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stephttp._context import SETTLE_TICKS, RunScope, T
-from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
     from stephttp._client.drivers import Flow
+    from stephttp.provider import Provider
 
 _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
@@ -34,13 +34,9 @@ class LoopScope(RunScope):
     )
 
     def __init__(
-        self,
-        run: Run,
-        now_ns: Callable[[], int],
-        on_record: Callable[[], None] | None = None,
-        checkpointing: Checkpointing = Checkpointing.performant,
+        self, provider: Provider, run: Run, on_record: Callable[[], None] | None = None
     ) -> None:
-        super().__init__(run, now_ns, on_record, checkpointing)
+        super().__init__(provider, run, on_record)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._task = asyncio.current_task()
@@ -62,7 +58,6 @@ class LoopScope(RunScope):
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""
-        assert self.provider is not None, "the adapter sets it"
         return await self.provider.drive(flow)
 
     def block(self, flow: Flow[T]) -> T:

@@ -89,7 +89,6 @@ class LiveCall(ABC):
         """What ends a handler whose caller left while its body was read ahead."""
 
     def _begin(self, scope: RunScope) -> None:
-        scope.provider = self._provider
         scope.claimer = self._claim_late
         if self._provider.settings.middleware:
             scope.use_middleware(self._request(b""))

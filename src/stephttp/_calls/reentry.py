@@ -87,7 +87,6 @@ class Reentry:
 
     def begin(self, scope: RunScope) -> None:
         """The handler is about to be called, with `scope` as the current run."""
-        scope.provider = self._provider
         if self._provider.settings.middleware:
             resumed = self.resumed
             scope.use_middleware(self.request, resumed.request_id, resumed.attempt)

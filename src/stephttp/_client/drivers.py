@@ -271,8 +271,7 @@ class SyncDriver:
             client.close()
 
     def load(self) -> None:
-        """Import the HTTP client and what it needs for a call now. A process that is forked while
-        a thread imports them has half of them for ever."""
+        """Import the HTTP client and what it needs for a call now."""
         "host".encode("idna")  # the codec by which sockets look up names
         self._client()
 

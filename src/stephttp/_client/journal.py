@@ -16,8 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 
-from msgspec import Raw
-
 from stephttp._client import endpoints
 from stephttp._client.background import Timer
 from stephttp._client.drivers import Flow
@@ -27,7 +25,7 @@ from stephttp._client.lifecycle import Lifecycle
 from stephttp._client.outbox import Item, Outbox, Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request
-from stephttp._core.ops import Op
+from stephttp._core.ops import Op, kept_bytes
 from stephttp._core.run import Run
 from stephttp.errors import APIError, APIStatusError
 
@@ -162,8 +160,7 @@ class Journal(Item):
             yield Until(self._settled, HAND_OVER_TIMEOUT)
 
     def size(self) -> int:
-        ops = [*self._sending, *([self._final] if self._final else [])]
-        size = sum(len(op.data) for op in ops if isinstance(op.data, Raw))
+        size = sum(map(kept_bytes, [*self._sending, *([self._final] if self._final else [])]))
         request = None if self.opened else self._request()
         return 512 + size + self._run.finished_bytes + (len(request.body) if request else 0)
 

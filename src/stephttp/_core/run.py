@@ -41,7 +41,7 @@ from msgspec.structs import replace
 
 from stephttp._core.ids import CAPSULE, RESERVED, hash_step_id
 from stephttp._core.memo import Memo, MemoKind, read_memo
-from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
 from stephttp._core.responses import DEFAULT_OPTS
 from stephttp._core.waits import Wait
 from stephttp.errors import CannotWaitError, UsageError
@@ -315,8 +315,8 @@ class Run:
 
     @property
     def finished_bytes(self) -> int:
-        """Bytes of their results."""
-        return sum(len(op.data) for op in tuple(self._sync_ops) if isinstance(op.data, Raw))
+        """Bytes of what they keep."""
+        return sum(map(kept_bytes, tuple(self._sync_ops)))
 
     def unwind(self) -> None:
         """Nothing of this run can progress: from here on the handler is being ended."""

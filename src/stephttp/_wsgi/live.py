@@ -53,10 +53,9 @@ class Live(LiveCall):
         self._start_response = start_response
         self._given: tuple[str, list[tuple[str, str]]] | None = None
         """What the application started its response with."""
-        settings = provider.settings
-        self._input = Input(environ, self._asked, settings.max_body_bytes)
+        self._input = Input(environ, self._asked, provider.settings.max_body_bytes)
         environ["wsgi.input"] = self._input
-        self._scope = ThreadScope(self._run, provider.now_ns, checkpointing=settings.checkpointing)
+        self._scope = ThreadScope(provider, self._run)
         self._begin(self._scope)
 
     def respond(self) -> Iterable[bytes]:

@@ -71,7 +71,7 @@ def _go_on(
     reentry: Reentry, run: Run, app: WSGIApp, provider: Provider, environ: Environ
 ) -> BaseException | None:
     """Run the handler, to the end of its response. Returns what it raised."""
-    scope = ThreadScope(run, provider.now_ns, reentry.flush_soon, provider.settings.checkpointing)
+    scope = ThreadScope(provider, run, reentry.flush_soon)
     reentry.begin(scope)
     again = restored(environ, reentry.request)
     again[MARK] = run.run_id

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from stephttp._client.background import off_loop
 from stephttp._context import SETTLE_TICKS, RunScope, T
-from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp.errors import Suspended
 
 if TYPE_CHECKING:
     from stephttp._client.drivers import Flow
+    from stephttp.provider import Provider
 
 
 class ThreadScope(RunScope):
@@ -22,13 +22,9 @@ class ThreadScope(RunScope):
     __slots__ = ("_parked",)
 
     def __init__(
-        self,
-        run: Run,
-        now_ns: Callable[[], int],
-        on_record: Callable[[], None] | None = None,
-        checkpointing: Checkpointing = Checkpointing.performant,
+        self, provider: Provider, run: Run, on_record: Callable[[], None] | None = None
     ) -> None:
-        super().__init__(run, now_ns, on_record, checkpointing)
+        super().__init__(provider, run, on_record)
         self._parked: list[asyncio.Future[None]] = []
 
     def at_home(self, call: Callable[[], None]) -> None:
@@ -41,7 +37,6 @@ class ThreadScope(RunScope):
 
     def block(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""
-        assert self.provider is not None, "the adapter sets it"
         return self.provider.drive_sync(flow)
 
     async def park(self) -> None:

@@ -74,7 +74,7 @@ class OpenTelemetry:
     def __call__(self, ctx: RunContext) -> Middleware:
         """What is told of one call of a handler."""
         scope = current_run.get()
-        if scope is not None and scope.provider is not None:
+        if scope is not None:
             self._providers.add(scope.provider)
         return Tracing(ctx, self)
 
