@@ -15,7 +15,7 @@ from stephttp._asgi.live import Live
 from stephttp._asgi.reentry import reenter
 from stephttp._asgi.result import serve_result
 from stephttp._calls.common import MARK
-from stephttp._client.lifecycle import claims_reentry
+from stephttp._client.reentry import claims_reentry
 from stephttp.errors import ConfigurationError
 from stephttp.provider import Provider
 

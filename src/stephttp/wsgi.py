@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from stephttp._calls.common import MARK
-from stephttp._client.lifecycle import claims_reentry
+from stephttp._client.reentry import claims_reentry
 from stephttp._wsgi.common import WSGIApp, headers_of, neutral, path_of
 from stephttp._wsgi.live import Live
 from stephttp._wsgi.reentry import reenter

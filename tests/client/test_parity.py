@@ -262,7 +262,7 @@ def test_checkpoint_new_run_request() -> None:
 
 @proves("CheckpointRun.Stack", "CheckpointRun.Signature", "CheckpointRun.Attempt")
 async def test_checkpoint_run_of_a_re_entry() -> None:
-    from stephttp._client.lifecycle import Resumed
+    from stephttp._client.reentry import Resumed, resume
     from stephttp._core.messages import Request
     from stephttp._core.signatures import sign
 
@@ -276,7 +276,7 @@ async def test_checkpoint_run_of_a_re_entry() -> None:
         (b"x-inngest-signature", signature.encode()),
         (b"x-inngest-generation-id", b"3"),
     ]
-    resumed = await provider.drive(provider.lifecycle.resume(Request("GET", "/", "", headers)))
+    resumed = await provider.drive(resume(provider.lifecycle, Request("GET", "/", "", headers)))
     assert isinstance(resumed, Resumed)
     point = resumed.point
     assert (point.stack, point.signature, point.attempt) == (["a" * 40], signature, 2)

@@ -18,7 +18,7 @@ from stephttp._calls.reentry import Reentry
 from stephttp._client.background import Job
 from stephttp._client.endpoints import CheckpointRun
 from stephttp._client.flow import Answer
-from stephttp._client.lifecycle import Resumed
+from stephttp._client.reentry import Resumed
 from stephttp._core.messages import Request as Asked
 from stephttp._core.run import Run
 from stephttp._core.signatures import sign

@@ -16,6 +16,7 @@ from stephttp._client.flow import Invoke
 from stephttp._client.idempotency import Claimed, claim, scope_of
 from stephttp._client.journal import Journal
 from stephttp._client.outbox import Item, Parcel
+from stephttp._client.suspension import suspend
 from stephttp._context import RunScope
 from stephttp._core import replies
 from stephttp._core.codec import describe
@@ -232,7 +233,7 @@ class LiveCall(ABC):
                 f"the background may have {limit}",
             )  # fmt: skip
         request = self._named_request()
-        return (yield from self._provider.lifecycle.suspend(self._run, request, self._journal))
+        return (yield from suspend(self._provider.lifecycle, self._run, request, self._journal))
 
     def _record(self, error: BaseException | None) -> None:
         provider, answer = self._provider, self._answer

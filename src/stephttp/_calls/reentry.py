@@ -9,7 +9,7 @@ from stephttp._client.background import Job
 from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import REQUEST_VERSION
 from stephttp._client.flow import Until
-from stephttp._client.lifecycle import Resumed
+from stephttp._client.reentry import Resumed, conclude, flush, resume, unavailable, verify
 from stephttp._context import RunScope
 from stephttp._core import replies
 from stephttp._core.codec import describe
@@ -70,7 +70,7 @@ class Reentry:
             message = f"the body has {asked.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)
         else:
-            self._refusal = provider.lifecycle.verify(request)
+            self._refusal = verify(provider.lifecycle, request)
 
     def open(self) -> Flow[Run | Response]:
         """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
@@ -79,7 +79,7 @@ class Reentry:
         run_id = self.request.header(b"x-run-id")
         yield from self._provider.turnstile.enter(run_id)
         self._turn = run_id
-        resumed = yield from self._provider.lifecycle.resume(self.request)
+        resumed = yield from resume(self._provider.lifecycle, self.request)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
@@ -113,7 +113,7 @@ class Reentry:
                 if self._idle:
                     return
                 self._news = False
-            yield from self._provider.lifecycle.flush(run)
+            yield from flush(self._provider.lifecycle, run)
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""
@@ -128,10 +128,10 @@ class Reentry:
             if not run.suspended:
                 yield from as_flow(hooks.before_response(response))
         try:
-            reply = yield from lifecycle.conclude(self.resumed, response, text, error)
+            reply = yield from conclude(lifecycle, self.resumed, response, text, error)
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
-            response = reply = lifecycle.unavailable(self.resumed.ours, what, problem)
+            response = reply = unavailable(lifecycle, self.resumed.ours, what, problem)
             error = error or problem
         if hooks is not None:
             if run.suspended:

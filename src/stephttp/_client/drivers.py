@@ -1,38 +1,35 @@
-"""Carries out flows over HTTP. The only module that names the HTTP client."""
+"""Carries out flows, on event loops and in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from stephttp._client.flow import Answer, Call, Invoke, Pause, Until
-from stephttp.errors import APIConnectionError, APITimeoutError
+from stephttp._client.transport import (
+    answer_of,
+    async_client,
+    raw_headers,
+    receiving,
+    request_of,
+    sending,
+    sync_client,
+)
 
 if TYPE_CHECKING:
-    from http.cookiejar import CookieJar
-
     import httpx2
 
 T = TypeVar("T")
 Flow = Generator[Call | Pause | Invoke | Until, Any, T]
-
-KEEP_ALIVE = 5.0
-"""Seconds for which an idle connection is kept."""
-MOST_IDLE = 100
-TIMEOUT = 15.0
-"""Seconds for one attempt; connecting alone gets a third of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +40,6 @@ class Streamed:
     headers: list[tuple[bytes, bytes]]
     chunks: Any
     """Bytes; an async iterator from `AsyncDriver`, a plain one from `SyncDriver`."""
-
-
-_under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
-
-
-@contextmanager
-def _logged_as(call: Call) -> Generator[None]:
-    """The HTTP client logs each URL, and in some of ours there are keys and tokens."""
-    token = _under_way.set(call)
-    try:
-        yield
-    finally:
-        _under_way.reset(token)
-
-
-def _without_secrets(record: logging.LogRecord) -> bool:
-    import httpx2
-
-    call = _under_way.get()
-    if call is not None and isinstance(record.args, tuple):
-        record.args = tuple(
-            call.shown if isinstance(arg, httpx2.URL) else arg for arg in record.args
-        )
-    return True
-
-
-logging.getLogger("httpx2").addFilter(_without_secrets)
 
 
 class AsyncDriver:
@@ -133,19 +103,12 @@ class AsyncDriver:
         Raises:
             APIConnectionError: no answer.
         """
-        import httpx2
-
         client = self._client()
-        request = _request(client, call)
+        with sending(call, self._base_url):
+            response = await client.send(request_of(client, call), stream=True)
         try:
-            with _logged_as(call):
-                response = await client.send(request, stream=True)
-        except httpx2.RequestError as error:
-            raise _failed(call, self._base_url, error) from error
-        try:
-            yield Streamed(response.status_code, _raw(response), response.aiter_raw())
-        except httpx2.RequestError as error:
-            raise _failed(call, self._base_url, error) from error
+            with receiving(call, self._base_url):
+                yield Streamed(response.status_code, raw_headers(response), response.aiter_raw())
         finally:
             await response.aclose()
 
@@ -156,30 +119,18 @@ class AsyncDriver:
             await client.aclose()
 
     def _client(self) -> httpx2.AsyncClient:
-        import httpx2  # here, because importing it takes longer than all of stephttp
-
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = httpx2.AsyncClient(
-                base_url=self._base_url,
-                transport=self._transport or _lean_transport(),
-                headers=self._headers,
-                cookies=_no_cookies(),
-                timeout=_timeout(TIMEOUT),
-            )
+            client = async_client(self._base_url, self._transport, self._headers)
+            self._clients[loop] = client
         return client
 
     async def _send(self, call: Call) -> Answer:
-        import httpx2
-
         client = self._client()
-        try:
-            with _logged_as(call):
-                response = await client.send(_request(client, call))
-        except httpx2.RequestError as error:
-            raise _failed(call, self._base_url, error) from error
-        return _answer(response)
+        with sending(call, self._base_url):
+            response = await client.send(request_of(client, call))
+        return answer_of(response)
 
 
 class SyncDriver:
@@ -247,19 +198,12 @@ class SyncDriver:
         Raises:
             APIConnectionError: no answer.
         """
-        import httpx2
-
         client = self._client()
-        request = _request(client, call)
+        with sending(call, self._base_url):
+            response = client.send(request_of(client, call), stream=True)
         try:
-            with _logged_as(call):
-                response = client.send(request, stream=True)
-        except httpx2.RequestError as error:
-            raise _failed(call, self._base_url, error) from error
-        try:
-            yield Streamed(response.status_code, _raw(response), response.iter_raw())
-        except httpx2.RequestError as error:
-            raise _failed(call, self._base_url, error) from error
+            with receiving(call, self._base_url):
+                yield Streamed(response.status_code, raw_headers(response), response.iter_raw())
         finally:
             response.close()
 
@@ -276,29 +220,16 @@ class SyncDriver:
         self._client()
 
     def _client(self) -> httpx2.Client:
-        import httpx2
-
         with self._lock:
             if self._made is None:
-                self._made = httpx2.Client(
-                    base_url=self._base_url,
-                    transport=self._transport,
-                    headers=self._headers,
-                    cookies=_no_cookies(),
-                    timeout=_timeout(TIMEOUT),
-                )
+                self._made = sync_client(self._base_url, self._transport, self._headers)
             return self._made
 
     def _send(self, call: Call) -> Answer:
-        import httpx2
-
         client = self._client()
-        try:
-            with _logged_as(call):
-                response = client.send(_request(client, call))
-        except httpx2.RequestError as error:
-            raise _failed(call, self._base_url, error) from error
-        return _answer(response)
+        with sending(call, self._base_url):
+            response = client.send(request_of(client, call))
+        return answer_of(response)
 
 
 async def settled(future: Future[Any], timeout: float | None) -> bool:
@@ -341,69 +272,3 @@ def _set(waiter: asyncio.Future[None]) -> None:
 
 async def _awaited(value: Awaitable[T]) -> T:
     return await value
-
-
-def _lean_transport() -> httpx2.AsyncBaseTransport | None:
-    """Without the library's pool (see `Connections`), of which 64 callers at a time are too much
-    asked; `None` where the environment names a proxy, which is that pool's business."""
-    from urllib.request import getproxies  # slow to import
-
-    import httpcore2
-    import httpx2
-
-    from stephttp._connections import Connections
-
-    if getproxies():
-        return None
-    context = httpx2.create_ssl_context()
-    transport = httpx2.AsyncHTTPTransport(verify=context)
-    make = partial(
-        httpcore2.AsyncHTTPConnection,
-        ssl_context=context,
-        keepalive_expiry=KEEP_ALIVE,
-    )
-    pool: Any = Connections(make, MOST_IDLE)
-    transport._pool = pool
-    return transport
-
-
-def _no_cookies() -> CookieJar:
-    """Takes none: the result of a run has those of somebody who called this application."""
-    from http.cookiejar import CookieJar, DefaultCookiePolicy  # slow to import
-
-    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
-
-
-def _timeout(seconds: float) -> httpx2.Timeout:
-    import httpx2
-
-    return httpx2.Timeout(seconds, connect=min(seconds, TIMEOUT / 3))
-
-
-def _request(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2.Request:
-    if call.timeout is None:
-        return client.build_request(call.method, call.path, content=call.body, headers=call.headers)
-    return client.build_request(
-        call.method,
-        call.path,
-        content=call.body,
-        headers=call.headers,
-        timeout=_timeout(call.timeout),
-    )
-
-
-def _answer(response: httpx2.Response) -> Answer:
-    headers = dict(response.headers.items())
-    return Answer(response.status_code, headers, response.content, tuple(_raw(response)))
-
-
-def _raw(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
-    return [(name.lower(), value) for name, value in response.headers.raw]
-
-
-def _failed(call: Call, base_url: str, error: Exception) -> APIConnectionError:
-    import httpx2
-
-    late = isinstance(error, httpx2.ReadTimeout)
-    kind = APITimeoutError if late else APIConnectionError
-    return kind(f"{call} ({base_url}): {type(error).__name__}: {error}")

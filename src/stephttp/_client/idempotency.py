@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from hashlib import sha256
 
-from stephttp._client import endpoints
+from stephttp._client import endpoints, results
 from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import IdempotencyClaim, Outcome
 from stephttp._client.flow import send
@@ -95,11 +95,11 @@ def _answer_of(lifecycle: Lifecycle, run_id: str) -> Flow[Response]:
         if outcome.state == "ended":
             return _replay(outcome)
         if outcome.state == "async":
-            return lifecycle.result_elsewhere(run_id, outcome.token)
+            return replies.redirect(results.result_url(lifecycle.settings, run_id, outcome.token))
     return replies.error_answer(
         409,
         "the first request with this idempotency key is still being answered",
-        headers=[(b"retry-after", b"5")],
+        headers=RETRY_SOON,
     )
 
 

@@ -17,7 +17,7 @@ from stephttp._core.ops import Op
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.logs import log_event
 from stephttp.engine.models import Refused
-from stephttp.engine.reading.filters import Page
+from stephttp.engine.reading.filters import MOST_LISTED, Page
 from stephttp.engine.settings import LONGEST_LEASE, SHORTEST_LEASE
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ ULID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 """How ids of runs are shown; small letters are understood as well."""
 _EVENT_PATH = re.compile(r"/e/[^/]+")
 _LOGGED_PATH = 200
-_MOST_LISTED = 100
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 _RunId = Annotated[str, Meta(extra_json_schema={"pattern": ULID_PATTERN})]
@@ -202,7 +201,7 @@ def parse_limit(text: str | None) -> int:
     text = "20" if text is None else text
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise Refused(f"limit: {text[:64]!r} is not a positive number")
-    return min(int(text), _MOST_LISTED)
+    return min(int(text), MOST_LISTED)
 
 
 def parse_time(text: str, field: str) -> int:

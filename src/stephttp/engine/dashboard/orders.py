@@ -63,7 +63,7 @@ def _target(text: str) -> str:
 
 async def cancel(visit: Visit) -> Response:
     """Cancel a run."""
-    run_id = _run_id(visit)
+    run_id = visit.run_id
     done = await visit.engine.cancel(run_id)
     return visit.go(f"/runs/{run_id}", notice="cancelled" if done else "was-over")
 
@@ -71,7 +71,7 @@ async def cancel(visit: Visit) -> Response:
 async def rerun(visit: Visit) -> Response:
     """Run a request again, as it was or with another body."""
     body = visit.field("body").encode() if "body" in visit.form else None
-    new = await visit.engine.actions.rerun(_run_id(visit), Edit(body=body))
+    new = await visit.engine.actions.rerun(visit.run_id, Edit(body=body))
     return visit.go(f"/runs/{new}", notice="rerun")
 
 
@@ -86,13 +86,13 @@ async def rerun_from(visit: Visit) -> Response:
         edit = Edit(step_id=step_id, input=_arguments(value))
     elif use == "output":
         edit = Edit(step_id=step_id, output=_json(value, "output"))
-    new = await visit.engine.actions.rerun(_run_id(visit), edit)
+    new = await visit.engine.actions.rerun(visit.run_id, edit)
     return visit.go(f"/runs/{new}", notice="rerun-from")
 
 
 async def resume(visit: Visit) -> Response:
     """Let a run go on now."""
-    run_id, step_id = _run_id(visit), visit.field("step") or None
+    run_id, step_id = visit.run_id, visit.field("step") or None
     await visit.engine.actions.resume(run_id, step_id)
     notice = "timed-out" if visit.field("why") == "time-out" else "resumed"
     return visit.go(f"/runs/{run_id}", notice=notice)
@@ -100,7 +100,7 @@ async def resume(visit: Visit) -> Response:
 
 async def send_to_run(visit: Visit) -> Response:
     """Send the event or the signal that a run waits for."""
-    run_id, name = _run_id(visit), visit.field("name")
+    run_id, name = visit.run_id, visit.field("name")
     data = _json(visit.field("data") or "null", "data")
     if visit.field("kind") == "signal":
         await visit.engine.signal(name, data)
@@ -175,7 +175,3 @@ def _arguments(text: str) -> bytes:
     """Arguments of a step: a list of them, or the only one."""
     raw = _json(text, "input").strip()
     return raw if raw.startswith(b"[") else b"[" + raw + b"]"
-
-
-def _run_id(visit: Visit) -> str:
-    return parse_run_id(visit.request.path_params["run"])

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import parse_run_id
 from stephttp.engine.dashboard import filters
 from stephttp.engine.dashboard.notices import notice_of
 from stephttp.engine.dashboard.timeline import timeline
@@ -87,7 +86,7 @@ async def runs(visit: Visit) -> Response:
 
 async def run(visit: Visit) -> Response:
     """One run."""
-    detail = await visit.engine.reader.run(_run_id(visit))
+    detail = await visit.engine.reader.run(visit.run_id)
     shows_all = visit.request.query_params.get("rows") == "all"
     picture = timeline(detail.spans, detail.steps, visit.engine.clock.now_ms())
     rows = picture.rows if shows_all else picture.rows[:_MOST_ROWS]
@@ -106,7 +105,7 @@ async def run(visit: Visit) -> Response:
 
 async def raw(visit: Visit) -> Response:
     """A value of a run, as it is, to keep."""
-    detail = await visit.engine.reader.run(_run_id(visit))
+    detail = await visit.engine.reader.run(visit.run_id)
     part = visit.request.path_params["part"]
     value = _part(detail, part, visit.request.query_params.get("step"))
     if value is None:
@@ -195,7 +194,3 @@ def _latest(endpoints: Sequence[EndpointRow]) -> list[EndpointRow]:
 def engine_url(visit: Visit) -> str:
     """Where applications find this engine, as the browser found it."""
     return f"{visit.request.url.scheme}://{visit.request.headers.get('host', '')}"
-
-
-def _run_id(visit: Visit) -> str:
-    return parse_run_id(visit.request.path_params["run"])

@@ -14,7 +14,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from stephttp.engine.api.messages import engine_of, log_refusal, read_body
+from stephttp.engine.api.messages import engine_of, log_refusal, parse_run_id, read_body
 from stephttp.engine.dashboard.access import CSRF_FIELD, CSRF_HEADER, Access, Session
 from stephttp.engine.models import Refused
 from stephttp.engine.settings import VERSION
@@ -67,6 +67,15 @@ class Visit:
     def client(self) -> str:
         """Address of the browser."""
         return self.request.client.host if self.request.client else ""
+
+    @property
+    def run_id(self) -> str:
+        """The run that the address names.
+
+        Raises:
+            Refused: it is no id of a run.
+        """
+        return parse_run_id(self.request.path_params["run"])
 
     def field(self, name: str) -> str:
         """A field of the form that was sent; empty if it is not there."""

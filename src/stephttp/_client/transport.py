@@ -1,0 +1,171 @@
+"""The HTTP client as the drivers need it. The only module that names it.
+
+It is imported where it is needed, because that takes longer than to import all of stephttp.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stephttp._client.flow import Answer, Call
+from stephttp.errors import APIConnectionError, APITimeoutError
+
+if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
+
+    import httpx2
+
+KEEP_ALIVE = 5.0
+"""Seconds for which an idle connection is kept."""
+MOST_IDLE = 100
+TIMEOUT = 15.0
+"""Seconds for one attempt; connecting alone gets a third of it."""
+
+_under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """The HTTP client logs each URL, and in some of ours there are keys and tokens."""
+    import httpx2
+
+    call = _under_way.get()
+    if call is not None and isinstance(record.args, tuple):
+        record.args = tuple(
+            call.shown if isinstance(arg, httpx2.URL) else arg for arg in record.args
+        )
+    return True
+
+
+logging.getLogger("httpx2").addFilter(_without_secrets)
+
+
+def async_client(
+    base_url: str, transport: httpx2.AsyncBaseTransport | None, headers: Mapping[str, str]
+) -> httpx2.AsyncClient:
+    """Connections of one event loop.
+
+    Args:
+        transport: carries requests instead of the network.
+        headers: of every request.
+    """
+    import httpx2
+
+    return httpx2.AsyncClient(
+        base_url=base_url,
+        transport=transport or _lean_transport(),
+        headers=headers,
+        cookies=_no_cookies(),
+        timeout=_timeout(TIMEOUT),
+    )
+
+
+def sync_client(
+    base_url: str, transport: httpx2.BaseTransport | None, headers: Mapping[str, str]
+) -> httpx2.Client:
+    """The same for all threads."""
+    import httpx2
+
+    return httpx2.Client(
+        base_url=base_url,
+        transport=transport,
+        headers=headers,
+        cookies=_no_cookies(),
+        timeout=_timeout(TIMEOUT),
+    )
+
+
+@contextmanager
+def sending(call: Call, base_url: str) -> Generator[None]:
+    """While `call` is made: what is logged tells no secrets, and what fails is an error of ours.
+
+    Raises:
+        APIConnectionError: no answer.
+    """
+    token = _under_way.set(call)
+    try:
+        with receiving(call, base_url):
+            yield
+    finally:
+        _under_way.reset(token)
+
+
+@contextmanager
+def receiving(call: Call, base_url: str) -> Generator[None]:
+    """While the answer to `call` is read.
+
+    Raises:
+        APIConnectionError: it ends too early.
+    """
+    import httpx2
+
+    try:
+        yield
+    except httpx2.RequestError as error:
+        kind = APITimeoutError if isinstance(error, httpx2.ReadTimeout) else APIConnectionError
+        raise kind(f"{call} ({base_url}): {type(error).__name__}: {error}") from error
+
+
+def request_of(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2.Request:
+    """A call in terms of the client."""
+    if call.timeout is None:
+        return client.build_request(call.method, call.path, content=call.body, headers=call.headers)
+    return client.build_request(
+        call.method,
+        call.path,
+        content=call.body,
+        headers=call.headers,
+        timeout=_timeout(call.timeout),
+    )
+
+
+def answer_of(response: httpx2.Response) -> Answer:
+    """An answer that was read, in terms of flows."""
+    headers = dict(response.headers.items())
+    return Answer(response.status_code, headers, response.content, tuple(raw_headers(response)))
+
+
+def raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer, where repeated ones must stay so."""
+    return [(name.lower(), value) for name, value in response.headers.raw]
+
+
+def _lean_transport() -> httpx2.AsyncBaseTransport | None:
+    """Without the library's pool (see `Connections`), of which 64 callers at a time are too much
+    asked; `None` where the environment names a proxy, which is that pool's business."""
+    from urllib.request import getproxies  # slow to import
+
+    import httpcore2
+    import httpx2
+
+    from stephttp._connections import Connections
+
+    if getproxies():
+        return None
+    context = httpx2.create_ssl_context()
+    transport = httpx2.AsyncHTTPTransport(verify=context)
+    make = partial(
+        httpcore2.AsyncHTTPConnection,
+        ssl_context=context,
+        keepalive_expiry=KEEP_ALIVE,
+    )
+    pool: Any = Connections(make, MOST_IDLE)
+    transport._pool = pool
+    return transport
+
+
+def _no_cookies() -> CookieJar:
+    """Takes none: the result of a run has those of somebody who called this application."""
+    from http.cookiejar import CookieJar, DefaultCookiePolicy  # slow to import
+
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
+def _timeout(seconds: float) -> httpx2.Timeout:
+    import httpx2
+
+    return httpx2.Timeout(seconds, connect=min(seconds, TIMEOUT / 3))
