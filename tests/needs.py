@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+_INSTALL_DEADLINE = 150
 
 
 def lacking(what: str) -> NoReturn:
@@ -25,3 +29,19 @@ def command(name: str, package: str = "") -> str:
     """
     found = shutil.which(name)
     return found or lacking(f"{name} (Debian: {package or name})")
+
+
+def npm_packages(folder: Path) -> None:
+    """Install what the `package.json` of a folder names. Installing needs a registry."""
+    npm = command("npm")
+    options = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+    installed = subprocess.run(
+        [npm, "install", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=_INSTALL_DEADLINE,
+        check=False,
+    )
+    if installed.returncode:
+        pytest.fail(f"npm install failed:\n{installed.stdout}{installed.stderr}")

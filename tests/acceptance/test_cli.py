@@ -8,11 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import httpx2
 import pytest
 
 from stephttp._version import __version__
-from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port
+from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port, serving
 
 KEY, WRONG = "signkey-prod-" + "0a" * 32, "signkey-prod-" + "2c" * 32
 EVENT_KEY = "event-key-of-the-tests"
@@ -487,19 +486,7 @@ def other_server(answer: Answer) -> AbstractContextManager[str]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    @contextmanager
-    def serving() -> Generator[str]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
-
-    return serving()
+    return serving(Handler)
 
 
 def test_doctor_and_an_inngest_server_with_a_clock_that_is_wrong() -> None:

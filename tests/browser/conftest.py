@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from tests.acceptance.processes import ROOT, STEPHTTP, Process, free_port
 
 HERE = Path(__file__).parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_INSTALL_DEADLINE = 150
 DESKTOP = {"width": 1280, "height": 900}
 
 
@@ -126,11 +124,5 @@ def page(browser: Any) -> Generator[Any]:
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The source of axe-core, from npm."""
-    needs.command("npm")
-    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-    installed = subprocess.run(
-        command, cwd=HERE, capture_output=True, text=True, timeout=_INSTALL_DEADLINE, check=False
-    )
-    if installed.returncode:
-        pytest.fail(f"npm install failed:\n{installed.stdout}{installed.stderr}")
+    needs.npm_packages(HERE)
     return (HERE / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
@@ -16,7 +15,6 @@ from tests import needs
 from tests.acceptance.processes import ROOT, STEPHTTP, Process
 
 APP = ROOT / "conformance" / "typescript"
-_INSTALL_DEADLINE = 150
 _WAIT = 60.0
 _KEYS = count(1)
 
@@ -71,15 +69,9 @@ class Peer:
 
 @pytest.fixture(scope="session")
 def typescript_app() -> Path:
-    """The app with npm's packages installed. Installing needs a registry."""
+    """The app with npm's packages installed."""
     needs.command("node", "nodejs")
-    needs.command("npm")
-    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-    installed = subprocess.run(
-        command, cwd=APP, capture_output=True, text=True, timeout=_INSTALL_DEADLINE, check=False
-    )
-    if installed.returncode:
-        pytest.fail(f"npm install failed:\n{installed.stdout}{installed.stderr}")
+    needs.npm_packages(APP)
     return APP
 
 
