@@ -30,6 +30,7 @@ from stephttp._core.responses import (
     FnOpts,
 )
 from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._endpoint import configure, update_omit_response_body
 from stephttp._logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
 from stephttp.asgi import ASGIMiddleware
@@ -51,7 +52,7 @@ from stephttp.errors import (
     UsageError,
 )
 from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
-from stephttp.provider import Provider, configure, setup, update_omit_response_body
+from stephttp.provider import Provider, setup
 from stephttp.wsgi import WSGIMiddleware
 
 __all__ = [

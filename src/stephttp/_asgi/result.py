@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from stephttp._asgi.common import Receive, Send
+from stephttp._asgi.common import Receive, Send, reply_with
 from stephttp._client import results
 from stephttp._client.drivers import Streamed
 from stephttp._client.flow import Call
@@ -76,8 +76,6 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _whole(send: Send, response: Response, request: Request) -> None:
-    await send(
-        {"type": "http.response.start", "status": response.status, "headers": response.headers}
-    )
-    body = b"" if request.method == "HEAD" else response.body
-    await send({"type": "http.response.body", "body": body})
+    if request.method == "HEAD":
+        response.body = b""
+    await reply_with(send, response, [])

@@ -122,6 +122,13 @@ def text_marks(run_id: str) -> list[tuple[str, str]]:
     return [("x-run-id", run_id), ("x-inngest-sdk", SDK)]
 
 
+def close(chunks: Any) -> None:
+    """Close what an application returned, if it wants that (PEP 3333)."""
+    end = getattr(chunks, "close", None)
+    if end is not None:
+        end()
+
+
 def drop(_: bytes) -> None:
     """`write` of a response that nobody wants any more."""
 

@@ -24,6 +24,7 @@ from stephttp._wsgi.common import (
     StartResponse,
     Write,
     WSGIApp,
+    close,
     drop,
     neutral,
     reply_with,
@@ -86,7 +87,7 @@ class Live(LiveCall):
         if error is None and chunks is not None and not self._run.suspended:
             return self._passed_on(chunks)
         if chunks is not None:
-            error = self.current(lambda: _close(chunks))
+            error = self.current(lambda: close(chunks))
         reply = self.end(error)
         assert reply is not None, "the run waits, or `end` has raised"
         return self._reply(reply)
@@ -288,7 +289,7 @@ class Chunks:
         if self._closed:
             return None
         self._closed = True
-        return self._live.current(lambda: _close(self._chunks))
+        return self._live.current(lambda: close(self._chunks))
 
 
 class SizedChunks(Chunks):
@@ -309,9 +310,3 @@ def _mounts(outer: tuple[Any, ...], environ: Environ) -> bool:
     inner = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
     same = (environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "").encode("latin-1"))
     return same == (method, query or b"") and str(path).endswith(inner)
-
-
-def _close(chunks: Any) -> None:
-    close = getattr(chunks, "close", None)
-    if close is not None:
-        close()

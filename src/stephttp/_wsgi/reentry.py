@@ -20,6 +20,7 @@ from stephttp._wsgi.common import (
     StartResponse,
     Write,
     WSGIApp,
+    close,
     drop,
     neutral,
     reply_with,
@@ -120,7 +121,5 @@ def _whole(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
         for chunk in takewhile(lambda _: not run.suspended, chunks):
             write(chunk)
     finally:
-        close = getattr(chunks, "close", None)
-        if close is not None:
-            close()
+        close(chunks)
     body.complete = True
