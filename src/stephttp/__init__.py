@@ -7,8 +7,9 @@ provider = stephttp.setup("https://api.example.com")
 app = provider.asgi(app)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from stephttp import step
-from stephttp._client.api import APIClient
 from stephttp._client.endpoints import (
     APIResult,
     CheckpointNewRunRequest,
@@ -33,7 +34,6 @@ from stephttp._core.values import Event, FetchResponse, Signal
 from stephttp._endpoint import configure, update_omit_response_body
 from stephttp._logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
-from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import (
     APIConnectionError,
     APIError,
@@ -53,7 +53,18 @@ from stephttp.errors import (
 )
 from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
 from stephttp.provider import Provider, setup
-from stephttp.wsgi import WSGIMiddleware
+
+if TYPE_CHECKING:
+    from stephttp._client.api import APIClient
+    from stephttp.asgi import ASGIMiddleware
+    from stephttp.wsgi import WSGIMiddleware
+
+# A program needs one of the two adapters, and only those of asyncio need asyncio.
+_LATER = {
+    "APIClient": "stephttp._client.api",
+    "ASGIMiddleware": "stephttp.asgi",
+    "WSGIMiddleware": "stephttp.wsgi",
+}
 
 __all__ = [
     "DEFAULT_RESTORE_HEADERS",
@@ -112,3 +123,17 @@ __all__ = [
     "step",
     "update_omit_response_body",
 ]
+
+if not TYPE_CHECKING:  # type checkers would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
@@ -257,8 +258,7 @@ class RunScope(ABC):
         self.settle()
 
 
-@dataclass(frozen=True, slots=True)
-class StepOptions:
+class StepOptions(Struct, frozen=True):
     """Settings of one step that runs in this process; see `stephttp.step.options`."""
 
     retries: int | None = None

@@ -6,10 +6,11 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+
+from msgspec.structs import replace
 
 from stephttp._context import RunScope, current_run
 from stephttp._core.checkpointing import Checkpointing, check_duration

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from stephttp._core import capsule
 from stephttp._core.checkpointing import Checkpointing
@@ -36,12 +37,12 @@ DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HE
 
 DEFAULT_ASYNC_RESPONSE = AsyncResponseRedirect()
 
+_SECRETS = frozenset({"signing_key", "signing_key_fallback", "event_key"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH = re.compile(r"/[!$&'()*+,;=:@/0-9A-Za-z._~-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What `stephttp.setup` resolved, from its arguments first and the environment second."""
 
     domain: str
@@ -50,9 +51,9 @@ class Settings:
     """Origin of the engine or Inngest server."""
     dev: bool
     """Development: no signatures are checked."""
-    signing_key: str = field(default="", repr=False)
-    signing_key_fallback: str = field(default="", repr=False)
-    event_key: str = field(default="", repr=False)
+    signing_key: str = ""
+    signing_key_fallback: str = ""
+    event_key: str = ""
     """For sending events; empty if none is configured."""
     event_base_url: str = ""
     """Origin to which events are sent; empty: that of Inngest's cloud with its API, else
@@ -78,6 +79,9 @@ class Settings:
     idempotency: Callable[[Request], str | None] | None = None
     middleware: tuple[MiddlewareFactory, ...] = ()
 
+    def __repr__(self) -> str:
+        return _without_secrets(self)
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The signing keys that are set, in the order in which they are tried."""
@@ -94,20 +98,21 @@ class Settings:
         return {"x-inngest-env": self.env} if self.env else {}
 
 
-@dataclass(frozen=True, slots=True)
-class OptionalSetupOpts:
+class OptionalSetupOpts(Struct, frozen=True):
     """The optional part of `SetupOpts`; see `setup` for what each of them means."""
 
     track_all_endpoints: bool = False
     default_async_response: AsyncResponse | None = None
-    signing_key: str | None = field(default=None, repr=False)
-    signing_key_fallback: str | None = field(default=None, repr=False)
+    signing_key: str | None = None
+    signing_key_fallback: str | None = None
     base_url: str | None = None
     middleware: Sequence[MiddlewareFactory] = ()
 
+    def __repr__(self) -> str:
+        return _without_secrets(self)
 
-@dataclass(frozen=True, slots=True)
-class SetupOpts:
+
+class SetupOpts(Struct, frozen=True):
     """The arguments of `setup` as one value, as the Go package has them.
 
     Attributes:
@@ -196,6 +201,12 @@ def resolve(
         except ValueError as error:
             raise ConfigurationError(f"signing_key: {error}") from None
     return settings
+
+
+def _without_secrets(options: Struct) -> str:
+    shown = [name for name in options.__struct_fields__ if name not in _SECRETS]
+    values = ", ".join(f"{name}={getattr(options, name)!r}" for name in shown)
+    return f"{type(options).__name__}({values})"
 
 
 def _or_env(value: str | None, environ: Mapping[str, str], name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import time
@@ -18,6 +17,7 @@ from stephttp._client.idempotency import scope_of
 from stephttp._client.journal import Journal
 from stephttp._client.leases import Leases
 from stephttp._client.lifecycle import Lifecycle
+from stephttp._client.loops import running_loop, sleep
 from stephttp._client.outbox import Outbox
 from stephttp._client.sealing import Sealer
 from stephttp._client.turnstile import Turnstile
@@ -173,7 +173,7 @@ class Provider:
         transport: httpx2.AsyncBaseTransport | None = None,
         sync_transport: httpx2.BaseTransport | None = None,
         now_ns: Callable[[], int] = time.time_ns,
-        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        pause: Callable[[float], Awaitable[Any]] = sleep,
         sync_pause: Callable[[float], Any] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
@@ -292,13 +292,12 @@ class Provider:
         Raises:
             UsageError: called on a running event loop, which it would stop from delivering.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self.outbox.wait_sync(timeout)
-        raise UsageError(
-            "wait_sync would block the event loop that has to deliver; use `await provider.wait()`"
-        )
+        if running_loop() is not None:
+            raise UsageError(
+                "wait_sync would block the event loop that has to deliver; "
+                "use `await provider.wait()`"
+            )
+        return self.outbox.wait_sync(timeout)
 
     async def aclose(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """Deliver what is left, then close the connections. Called by the ASGI lifespan.

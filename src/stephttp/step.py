@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -473,6 +472,8 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     Raises:
         Exception: what the first failed branch raised.
     """
+    import asyncio
+
     results = await asyncio.gather(*map(_call, callables), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

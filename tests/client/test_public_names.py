@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 import stephttp
 from stephttp import step, sync
 
@@ -108,16 +110,45 @@ def test_the_step_tools_are_these_async_and_blocking() -> None:
     assert {name for name in vars(sync.step) if not name.startswith("_")} == tools
 
 
-def test_importing_it_loads_no_framework_no_engine_and_no_http_client() -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import stephttp, stephttp.sync"],
-        # A measurement of coverage would load things of its own.
-        env={name: value for name, value in os.environ.items() if "COV" not in name},
-        capture_output=True,
-        text=True,
-        check=True,
+def test_the_names_that_are_imported_later_are_seen_all_the_same() -> None:
+    seen = run(
+        "import stephttp; assert 'WSGIMiddleware' in dir(stephttp); from stephttp import *; "
+        "print(WSGIMiddleware.__name__, ASGIMiddleware.__name__, APIClient.__name__)"
     )
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert seen.split() == ["WSGIMiddleware", "ASGIMiddleware", "APIClient"]
+    with pytest.raises(AttributeError, match="no attribute 'WSGIMidleware'"):
+        _ = stephttp.WSGIMidleware  # type: ignore[attr-defined]
+
+
+def test_importing_it_loads_no_framework_no_engine_and_no_http_client() -> None:
+    loaded = modules("import stephttp, stephttp.sync")
     assert "stephttp.provider" in loaded
     for name in NOT_LOADED:
         assert not [m for m in loaded if m == name or m.startswith(name + ".")], name
+
+
+def test_importing_it_loads_few_modules_and_no_asyncio() -> None:
+    loaded = modules("import stephttp") - modules("")
+    assert not {"asyncio", "ssl", "http", "json"} & loaded
+    assert not [name for name in loaded if name.startswith(("stephttp._asgi", "stephttp._wsgi"))]
+    # A budget: what takes more on purpose raises it. Interpreters differ by a few of their own.
+    assert len([name for name in loaded if name.startswith("stephttp")]) <= 52
+    assert len(loaded) <= 155
+
+
+def test_a_wsgi_application_needs_no_asyncio() -> None:
+    made = modules("import stephttp; stephttp.setup('a.example').wsgi(lambda e, s: [])")
+    assert "stephttp._wsgi.live" in made
+    assert not [name for name in made if name.startswith(("asyncio", "stephttp._asgi"))]
+
+
+def modules(code: str) -> set[str]:
+    """What is loaded at the end of a program."""
+    return set(run(f"{code}\nimport sys; print(*sys.modules)").split())
+
+
+def run(code: str) -> str:
+    # A measurement of coverage would load things of its own.
+    environ = {name: value for name, value in os.environ.items() if "COV" not in name}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout

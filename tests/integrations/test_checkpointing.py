@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from fastapi import FastAPI, Request
 
@@ -338,7 +339,9 @@ async def test_max_runtime_of_the_provider_holds_and_a_handler_without_progress_
 
     async with durable(build) as world:
         mode = Checkpointing(max_runtime=timedelta(seconds=10))
-        world.provider.settings = replace(world.provider.settings, checkpointing=mode)
+        world.provider.settings = msgspec.structs.replace(
+            world.provider.settings, checkpointing=mode
+        )
         answer = await world.client.get("/")
         assert ran == []
         assert (await world.follow(answer)).json() == ["a", "b"]

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI, Response
+from msgspec.structs import replace
 from starlette.requests import Request
 
 import stephttp
@@ -106,8 +107,7 @@ async def test_a_production_app_without_a_key_refuses_every_call() -> None:
     app = App()
     async with durable(app.build, key=KEY) as world:
         bare = Durable(app.build)
-        settings = bare.provider.settings
-        object.__setattr__(settings, "dev", False)
+        bare.provider.settings = replace(bare.provider.settings, dev=False)
         answer = await call(bare, "0" * 26, "")
         assert answer.status_code == 401
         assert "INNGEST_SIGNING_KEY" in answer.json()["error"]

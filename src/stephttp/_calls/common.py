@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from urllib.parse import quote
 
@@ -79,7 +78,9 @@ def _echoes_suspension(error: BaseException) -> bool:
     """Task groups wrap what ends their tasks, next to what they make of it themselves."""
     if isinstance(error, BaseExceptionGroup):
         return any(_echoes_suspension(inner) for inner in error.exceptions)
-    return isinstance(error, asyncio.CancelledError | Suspended)
+    from asyncio import CancelledError  # absent where no loop is
+
+    return isinstance(error, CancelledError | Suspended)
 
 
 def marks(run_id: str) -> Headers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +19,7 @@ from stephttp._client.endpoints import (
     RunEvent,
 )
 from stephttp._client.flow import Keys, send
+from stephttp._client.loops import sleep
 from stephttp._core.ids import ulid_number
 from stephttp._core.ops import Op
 from stephttp.errors import ConfigurationError
@@ -98,7 +98,7 @@ class APIClient:
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
         now_ns: Callable[[], int] = time.time_ns,
-        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        pause: Callable[[float], Awaitable[Any]] = sleep,
         rng: random.Random | None = None,
     ) -> None:
         self._flows = _flows(base_url, primary_key, fallback_key, now_ns, rng)

@@ -5,7 +5,6 @@ Where an event loop runs they are its tasks and timers; elsewhere, as under WSGI
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import logging
@@ -14,10 +13,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol
+
+from msgspec import Struct
 
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver, T
+from stephttp._client.loops import running_loop
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger("stephttp")
 
@@ -41,8 +45,7 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Job(Generic[T]):
+class Job(Struct, Generic[T], frozen=True):
     """A flow that is carried out in the background."""
 
     outcome: Future[T]
@@ -107,10 +110,7 @@ class Background:
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that background work is for."""
-    try:
-        return None if _off_loop.get() else asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    return None if _off_loop.get() else running_loop()
 
 
 def _pass_on(task: asyncio.Task[T], outcome: Future[T]) -> None:

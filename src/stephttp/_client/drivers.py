@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from msgspec import Struct
+
 from stephttp._client.flow import Answer, Call, Invoke, Pause, Until
+from stephttp._client.loops import running_loop, settled, sleep
 from stephttp._client.transport import (
     answer_of,
     async_client,
@@ -26,14 +26,15 @@ from stephttp._client.transport import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
+
     import httpx2
 
 T = TypeVar("T")
 Flow = Generator[Call | Pause | Invoke | Until, Any, T]
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(Struct, frozen=True):
     """An answer whose body is still to come, as it is on the wire."""
 
     status: int
@@ -57,7 +58,7 @@ class AsyncDriver:
         base_url: str,
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
-        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        pause: Callable[[float], Awaitable[Any]] = sleep,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._base_url = base_url
@@ -94,7 +95,7 @@ class AsyncDriver:
         if isinstance(wanted, Until):
             return await settled(wanted.future, wanted.timeout)
         value = wanted.function(wanted.argument)
-        return await value if inspect.isawaitable(value) else value
+        return await value if isawaitable(value) else value
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncGenerator[Streamed]:
@@ -114,12 +115,14 @@ class AsyncDriver:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        loop = running_loop()
+        client = self._clients.pop(loop, None) if loop else None
         if client is not None:
             await client.aclose()
 
     def _client(self) -> httpx2.AsyncClient:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
+        assert loop is not None, "called by a coroutine"
         client = self._clients.get(loop)
         if client is None:
             client = async_client(self._base_url, self._transport, self._headers)
@@ -189,7 +192,11 @@ class SyncDriver:
         if isinstance(wanted, Until):
             return bool(wait_for_futures((wanted.future,), wanted.timeout).done)
         value = wanted.function(wanted.argument)
-        return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+        if not isawaitable(value):
+            return value
+        import asyncio
+
+        return asyncio.run(_awaited(value))
 
     @contextmanager
     def stream(self, call: Call) -> Generator[Streamed]:
@@ -230,44 +237,6 @@ class SyncDriver:
         with sending(call, self._base_url):
             response = client.send(request_of(client, call))
         return answer_of(response)
-
-
-async def settled(future: Future[Any], timeout: float | None) -> bool:
-    """Wait for a future that another thread may settle, without cancelling it.
-
-    Args:
-        timeout: seconds; `None` waits for as long as it takes.
-
-    Returns:
-        Whether it has an outcome.
-    """
-    if not future.done():
-        done = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda _: _tell(done))
-        if timeout is None:
-            await done
-        else:
-            await asyncio.wait((done,), timeout=timeout)
-    return future.done()
-
-
-def _tell(waiter: asyncio.Future[None]) -> None:
-    """Called in any thread."""
-    loop = waiter.get_loop()
-    try:
-        at_home = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        at_home = False
-    if at_home:
-        _set(waiter)
-    else:
-        with suppress(RuntimeError):  # its loop may be closed
-            loop.call_soon_threadsafe(_set, waiter)
-
-
-def _set(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 async def _awaited(value: Awaitable[T]) -> T:

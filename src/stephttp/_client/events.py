@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha1
 from urllib.parse import quote
 
@@ -31,8 +30,7 @@ class _Ids(Struct):
 _ids = msgspec.json.Decoder(_Ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """Events of one step, ready to be sent as often as it takes.
 
     Args:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from stephttp._core.signatures import hash_key
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
@@ -24,8 +26,7 @@ _FEATURES = "x-stephttp-features"
 RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Call:
+class Call(Struct, frozen=True):
     """One HTTP request to the API."""
 
     method: str
@@ -50,8 +51,7 @@ class Call:
         return f"<{self}>"  # headers may hold the signing key, and logs show locals of a traceback
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Its response. Header names are lower case."""
 
     status: int
@@ -66,23 +66,20 @@ class Answer:
         return frozenset(self.headers.get(_FEATURES, "").replace(",", " ").split())
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """Wait so many seconds before going on."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Invoke:
+class Invoke(Struct, frozen=True):
     """Call a function of the user's and send what it returns; if that is awaitable, its result."""
 
     function: Callable[..., Any]
     argument: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Until:
+class Until(Struct, frozen=True):
     """Wait until `future` has an outcome, whatever it is; send whether it has.
 
     Its outcome may come from another thread.

@@ -7,8 +7,9 @@ over, and those who wait for the answer get it all the same.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from stephttp._client import endpoints, results
 from stephttp._client.drivers import Flow
@@ -30,8 +31,7 @@ POLLS = 30
 """How often is asked before the caller is told to come again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """What became of a claim. `answer`: another run has the key, and this is the answer."""
 
     held: bool

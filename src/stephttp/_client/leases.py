@@ -14,7 +14,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from stephttp.errors import APIError
 
@@ -23,8 +24,7 @@ logger = logging.getLogger("stephttp")
 Renew = Callable[[list[str], int], list[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Lease:
+class _Lease(Struct, frozen=True):
     length_ms: int
     lost: Callable[[], None]
 

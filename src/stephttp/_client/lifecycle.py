@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 from stephttp._client import endpoints
 from stephttp._client import events as outgoing_events
@@ -43,8 +43,7 @@ RETRY_SOON = [(b"retry-after", b"5")]
 """Headers of an answer that asks to come again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
+class Lifecycle(Struct, frozen=True):
     """What all runs of a provider share."""
 
     settings: Settings

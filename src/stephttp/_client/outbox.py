@@ -21,8 +21,9 @@ from concurrent.futures import wait as wait_for_futures
 from typing import NamedTuple
 
 from stephttp._client.background import Job
-from stephttp._client.drivers import Flow, settled
+from stephttp._client.drivers import Flow
 from stephttp._client.flow import Pause
+from stephttp._client.loops import settled
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")

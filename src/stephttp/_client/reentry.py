@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from stephttp._client import endpoints
 from stephttp._client.drivers import Flow
@@ -49,8 +50,7 @@ def claims_reentry(headers: list[tuple[bytes, bytes]]) -> bool:
     return has_run_id and has_other
 
 
-@dataclass(slots=True)
-class Resumed:
+class Resumed(Struct):
     """A run that a re-entry goes on with."""
 
     run: Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import Any
@@ -18,6 +17,8 @@ _MIN_EXPONENT_PLAIN = -6
 
 def canonical(text: bytes) -> bytes | None:
     """The canonical form of a JSON text; `None` when it is not I-JSON (RFC 7493)."""
+    import json  # only for signatures that were made of other bytes than came
+
     try:
         value = json.loads(text, parse_int=float, parse_constant=_refuse, object_pairs_hook=_unique)
         return _write(value).encode()

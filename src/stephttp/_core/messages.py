@@ -7,13 +7,13 @@ application (where nothing may be lost) and text where they enter JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct):
     """A request to the user's application, as it came."""
 
     method: str
@@ -48,8 +48,7 @@ class Request:
         return ""
 
 
-@dataclass(slots=True)
-class Response:
+class Response(Struct):
     """A whole response."""
 
     status: int

@@ -6,8 +6,9 @@ Names are those of Inngest's Python SDK where the meaning is the same.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from stephttp._core.messages import Request, Response
 from stephttp._core.ops import OpCode
@@ -91,8 +92,7 @@ class RunContext:
         return self._run.carried
 
 
-@dataclass(slots=True)
-class StepInfo:
+class StepInfo(Struct):
     """One attempt at a step.
 
     Attributes:
@@ -113,8 +113,7 @@ class StepInfo:
     opts: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StepEnd:
+class StepEnd(Struct, frozen=True):
     """How an attempt at a step ended.
 
     Attributes:
@@ -126,8 +125,7 @@ class StepEnd:
     retried: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnd:
+class CallEnd(Struct, frozen=True):
     """How a call of the handler ended.
 
     Attributes:
@@ -142,8 +140,7 @@ class CallEnd:
     run_ended: bool
 
 
-@dataclass(slots=True)
-class StepMemo:
+class StepMemo(Struct):
     """What the server remembers of a step.
 
     Attributes:
@@ -155,8 +152,7 @@ class StepMemo:
     error: StepError | None = None
 
 
-@dataclass(slots=True)
-class TransformOutputResult:
+class TransformOutputResult(Struct):
     """What a step is about to send to the server.
 
     Attributes:
@@ -173,8 +169,7 @@ class TransformOutputResult:
         return self.output is not MISSING
 
 
-@dataclass(slots=True)
-class SendEventsResult:
+class SendEventsResult(Struct):
     """What became of events.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from stephttp._core.messages import Headers
 
@@ -17,8 +18,7 @@ MAX_WAIT = 300
 """Seconds; a longer wait is none that a connection survives."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefer:
+class Prefer(Struct, frozen=True):
     """What the caller wants.
 
     Attributes:

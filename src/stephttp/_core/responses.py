@@ -6,12 +6,12 @@ Plain data: `configure`, the endpoint decorator and `setup` fill it in, `_client
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from stephttp._core.messages import Request, Response
 
 
-@dataclass(slots=True)
 class AsyncRequest(Request):
     """The request whose run goes on in the background, for `AsyncResponseCustom`.
 
@@ -30,8 +30,7 @@ class AsyncRequest(Request):
     result_url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncResponseRedirect:
+class AsyncResponseRedirect(Struct, frozen=True):
     """Redirect the caller (303) to a URL that blocks until the run ends, and gives its result.
 
     Args:
@@ -42,13 +41,11 @@ class AsyncResponseRedirect:
     url: Callable[[str, str], str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncResponseToken:
+class AsyncResponseToken(Struct, frozen=True):
     """Answer 200 with `{"run_id": ..., "token": ...}`; the caller asks for the result itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncResponseCustom:
+class AsyncResponseCustom(Struct, frozen=True):
     """Answer with what a function of yours returns.
 
     Args:
@@ -63,8 +60,7 @@ AsyncResponse = AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom
 """How a request that goes async is answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class FnOpts:
+class FnOpts(Struct, frozen=True):
     """Options of one endpoint, for `configure` and `Provider.endpoint`.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from stephttp._core.run import Run
 from stephttp.errors import Suspended
 
 if TYPE_CHECKING:
+    import asyncio
+
     from stephttp._client.drivers import Flow
     from stephttp.provider import Provider
 
@@ -33,6 +34,8 @@ class ThreadScope(RunScope):
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API in a thread: the loop of an async view ends with it."""
+        import asyncio
+
         return await asyncio.to_thread(self.block, flow)
 
     def block(self, flow: Flow[T]) -> T:
@@ -44,6 +47,8 @@ class ThreadScope(RunScope):
 
         The steps beside this one come as far as they can first.
         """
+        import asyncio
+
         idle = 0
         while idle < SETTLE_TICKS:
             moved: asyncio.Future[None] | None = None

@@ -10,7 +10,6 @@ provider = setup(client, "https://api.example.com")
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
@@ -19,6 +18,7 @@ import inngest
 from inngest._internal import server_lib
 from inngest._internal.middleware_lib.middleware import TransformOutputStepInfo
 from inngest._internal.types import empty_sentinel
+from msgspec.structs import replace
 
 from stephttp._core.messages import Response
 from stephttp._core.middleware import (
