@@ -80,8 +80,9 @@ lease = st.sampled_from([None, 1_000, 30_000])
 def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> batches.Opening:
     new = NewRun(
         run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
-        event_ts=0, fn="", domain="http://app", method="GET", path="/", query="", content_type="",
+        event_ts=0, fn="", domain="http://app", method="POST", path="/", query="", content_type="",
         ip="", sdk="", created_ms=START_MS, began_ms=START_MS, body=b"body",
+        reads_state=True,
     )  # fmt: skip
     return batches.Opening(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
 
@@ -262,7 +263,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
             key = idempotency.Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
-            units = [partial(work.claim, at=at, busy=(), slots=2, errands=2)]
+            units = [partial(work.claim, at=at, busy=(), slots=2, errands=2, since_ms=0)]
         case Settle(run_id, steps):
             outcome = OpsAnswer(steps, Hints())
             units = [partial(settle, run_id=run_id, outcome=outcome, at=at)]

@@ -11,7 +11,7 @@ from stephttp._client.endpoints import REQUEST_VERSION
 from stephttp._client.flow import Until
 from stephttp._client.reentry import Resumed, conclude, flush, resume, unavailable, verify
 from stephttp._context import RunScope
-from stephttp._core import replies
+from stephttp._core import along, replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
@@ -26,13 +26,18 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024
 VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 
 
+def body_of(provider: Provider, request: Request) -> Body:
+    """What takes the body of a re-entry, with what comes along behind it."""
+    return Body(provider.settings.max_body_bytes + along.announced(request))
+
+
 class Reentry:
     """One re-entry. `open`, call the application if that returns a run, `conclude`; then `close`.
 
     Args:
         provider: what it shares with others.
         request: the server's own; `open` changes it into what the original caller sent.
-        asked: the body, as far as it was read.
+        asked: its body, as far as it was read; see `body_of`.
     """
 
     __slots__ = (
@@ -42,6 +47,7 @@ class Reentry:
         "_news",
         "_provider",
         "_refusal",
+        "_state",
         "_turn",
         "body",
         "hooks",
@@ -66,20 +72,24 @@ class Reentry:
         self.response = Response(500, list(PLAIN_TEXT))
         """What the handler answers, but for its body."""
         self.body = Body(MAX_RESULT_BYTES)
-        if asked.overflown:
+        request.body = asked.join()
+        self._state = along.detach(request)
+        if asked.overflown or len(request.body) > provider.settings.max_body_bytes:
             message = f"the body has {asked.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)
         else:
-            self._refusal = verify(provider.lifecycle, request)
+            self._refusal = verify(provider.lifecycle, request, self._state)
 
     def open(self) -> Flow[Run | Response]:
         """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
         if self._refusal is not None:
             return self._refusal
         run_id = self.request.header(b"x-run-id")
-        yield from self._provider.turnstile.enter(run_id)
+        waited = yield from self._provider.turnstile.enter(run_id)
         self._turn = run_id
-        resumed = yield from resume(self._provider.lifecycle, self.request)
+        # What came along is older than what the call before this one has stored.
+        state = None if waited else self._state
+        resumed = yield from resume(self._provider.lifecycle, self.request, state)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from stephttp._client import endpoints
 from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import CheckpointRun
-from stephttp._client.flow import send
+from stephttp._client.flow import Answer, send
 from stephttp._client.lifecycle import RETRY_SOON, Lifecycle
-from stephttp._core import capsule, codec, replies, signatures
+from stephttp._core import along, capsule, codec, replies, signatures
 from stephttp._core.ids import CAPSULE, hash_step_id, ulid_number
 from stephttp._core.memo import MemoKind
 from stephttp._core.messages import Request, Response
@@ -72,8 +72,12 @@ class Resumed:
         return self.point.attempt
 
 
-def verify(lifecycle: Lifecycle, request: Request) -> Response | None:
-    """Check that a re-entry comes from the server; a `Response` refuses it."""
+def verify(lifecycle: Lifecycle, request: Request, state: bytes | None) -> Response | None:
+    """Check that a re-entry, with what came along, comes from the server.
+
+    Returns:
+        What refuses it, if it does not.
+    """
     run_id = request.header(b"x-run-id")
     try:
         ulid_number(run_id)
@@ -90,19 +94,30 @@ def verify(lifecycle: Lifecycle, request: Request) -> Response | None:
     now = lifecycle.now_ns() / 1_000_000_000
     if not signatures.verify(header, request.body, lifecycle.settings.keys, now):
         return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
+    if state is not None and not along.is_signed(
+        request, run_id, state, lifecycle.settings.keys, now
+    ):
+        return replies.refused(401, f"{along.SIGNATURE}: missing, wrong or too old")
     return None
 
 
-def resume(lifecycle: Lifecycle, request: Request) -> Flow[Resumed | Response]:
+def resume(
+    lifecycle: Lifecycle, request: Request, state: bytes | None = None
+) -> Flow[Resumed | Response]:
     """Load the run of a re-entry that was verified; a `Response` refuses it.
 
-    `request` is changed into what the original caller sent.
+    Args:
+        request: is changed into what the original caller sent.
+        state: what came along, if it can be relied on.
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
     ours = bool(request.header(_ATTEMPT))
     try:
-        answer = yield from send(endpoints.get_actions(run_id), lifecycle.keys, lifecycle.rng)
+        if state is None:
+            answer = yield from send(endpoints.get_actions(run_id), lifecycle.keys, lifecycle.rng)
+        else:
+            answer = Answer(200, _told_along(request), state)
         memos = endpoints.read_actions(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (PROTOCOL 12.1)
@@ -140,6 +155,11 @@ def resume(lifecycle: Lifecycle, request: Request) -> Flow[Resumed | Response]:
         started_ns=lifecycle.now_ns(),
         request_id=request_id,
     )
+
+
+def _told_along(request: Request) -> dict[str, str]:
+    """The headers that the answer to `get_actions` would have had."""
+    return {name: request.header(name.encode()) for name in (along.FEATURES, along.FAILURES)}
 
 
 def unavailable(lifecycle: Lifecycle, ours: bool, what: str, error: APIError) -> Response:

@@ -168,6 +168,7 @@ class Endpoint:
     sdk: str
     retries: int
     request_version: int
+    reads_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +328,7 @@ class NewRun:
         body: the original request's body; `None` if it was not captured.
         sdk: what the `X-Inngest-SDK` header of the first checkpoint said.
         began_ms: when the request came in, or, of a run that the engine began, when that was.
+        reads_state: whether its re-entries may carry its state.
         rerun_of: the run whose request this one repeats.
     """
 
@@ -348,7 +350,21 @@ class NewRun:
     created_ms: int
     began_ms: int
     body: bytes | None = field(repr=False, default=None)
+    reads_state: bool = False
     rerun_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an SDK needs to know of a run that it goes on with.
+
+    Attributes:
+        memos: as JSON, by step id.
+        failures: how often steps that are not done have failed, as the value of a header.
+    """
+
+    memos: bytes
+    failures: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +375,8 @@ class Call:
         step_id: the one step that is to be run; `RESUME`: whatever comes next.
         plan: steps that are met must be reported as planned, not run.
         fn_id: the endpoint, as `Run.fn_id`.
+        reads_state: whether its SDK reads the state that comes along.
+        state: what comes along.
     """
 
     run_id: str
@@ -376,6 +394,8 @@ class Call:
     step_id: str = RESUME
     plan: bool = False
     fn_id: str = ""
+    reads_state: bool = False
+    state: State | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,14 +77,22 @@ def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]
 
 def load_call(connection: sqlite3.Connection, run_id: str, step_id: str = RESUME) -> Call:
     """What to send to the endpoint of a run, as its own call or for a planned step."""
-    fn_id, *request = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
+    row = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
+    fn_id, reads_state, unreached, *request = row
     call = replace(Call(*request), fn_id=fn_id)
     timers = load_timers(connection, run_id)
     if step_id == RESUME:
         # A step that is being called for, or in its back-off, must not be run beside that.
-        return replace(call, plan=any(timer.kind in _BUSY for timer in timers.values()))
-    timer = timers[step_id]
-    return replace(call, job_id=timer.job_id, attempt=timer.attempt, step_id=step_id, plan=True)
+        plan = any(timer.kind in _BUSY for timer in timers.values())
+        call = replace(call, plan=plan)
+    else:
+        timer = timers[step_id]
+        unreached = timer.unreached
+        call = replace(call, job_id=timer.job_id, attempt=timer.attempt, step_id=step_id, plan=True)
+    # The call before it may be under way still, where it is a repetition; and a repetition has to
+    # work where something on the way does not like what comes along.
+    fresh = not (call.attempt or unreached)
+    return replace(call, reads_state=bool(reads_state) and fresh)
 
 
 def load_errand(connection: sqlite3.Connection, run_id: str, step_id: str) -> Errand:

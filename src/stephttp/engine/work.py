@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from stephttp._core.ops import COMPLETING_OPS, Op
-from stephttp.engine import consequences, records
+from stephttp.engine import consequences, records, state
 from stephttp.engine.answers import OpsAnswer, PlainAnswer
 from stephttp.engine.happenings import Failure, FailureKind, Moment, Origin
 from stephttp.engine.models import (
     RESUME,
     SEPARATE,
+    TARGETED,
     Call,
     Change,
     Entry,
@@ -41,6 +42,7 @@ from stephttp.engine.transitions import (
 Key = tuple[str, str]
 """Run id and step id of a timer; the names of what is being worked on."""
 
+_CALLS = TARGETED | {TimerKind.RESUME}
 _MOST_OVERDUE = 100
 """How many runs one unit of work ends."""
 
@@ -114,25 +116,38 @@ def key_of(run_id: str, step_id: str, kind: str) -> Key:
 
 
 def claim(
-    connection: sqlite3.Connection, at: Moment, busy: Collection[Key], slots: int, errands: int
+    connection: sqlite3.Connection,
+    at: Moment,
+    busy: Collection[Key],
+    slots: int,
+    errands: int,
+    since_ms: int,
 ) -> Claim:
     """Take up to `slots` due calls and `errands` due HTTP requests, none of them `busy`, and end
     runs whose deadline has passed.
 
     What waited longest comes first. Who ends a call or a request looks again.
+
+    Args:
+        since_ms: when this engine began to call; a call that was due before may be under way still.
     """
     ended = _end_overdue(connection, at)
-    chosen: dict[Key, None] = {}
+    chosen: dict[Key, bool] = {}
     late: list[tuple[str, int]] = []
     rows = connection.execute(QUERIES["due_calls"], (at.now_ms,))
     while len(chosen) < slots and (row := rows.fetchone()) is not None:
         run_id, step_id, kind, due_ms = row
         key = key_of(run_id, step_id, kind)
         if key not in busy and key not in chosen:
-            chosen[key] = None
+            chosen[key] = kind in _CALLS and due_ms < since_ms
             late.append((kind, at.now_ms - due_ms))
     rows.close()
-    calls = [call for key in chosen if (call := _take(connection, *key, at)) is not None]
+    calls = []
+    for key, again in chosen.items():
+        call = _take(connection, *key, at)
+        if call is not None:
+            calls.append(replace(call, reads_state=False) if again else call)
+    calls = state.along_with(connection, calls)
     rows = connection.execute(QUERIES["due_errands"], (at.now_ms,))
     free = list(islice((row for row in rows if row[:2] not in busy), errands))
     rows.close()
