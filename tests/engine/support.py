@@ -15,6 +15,7 @@ import httpx2
 from stephttp._core.ids import hash_step_id
 from stephttp.engine import Backoff, Settings, VirtualClock, create_app
 from stephttp.engine.checkdb import invariants
+from stephttp.engine.inprocess import InProcess
 
 RUN = "01M81KWY2JTNRXZTV817ZB746V"
 OTHER = "01M81KWY4BC292NS2P7Q9MNAN7"
@@ -86,6 +87,10 @@ class World:
         if isinstance(reply, Exception):
             raise reply
         return reply if isinstance(reply, httpx2.Response) else reply(request)
+
+    def reach(self, transport: httpx2.AsyncBaseTransport) -> None:
+        """From now on the endpoint is behind this, not scripted."""
+        self.engine.caller._sender = InProcess(transport)
 
     async def post(self, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Make a run by a first checkpoint; return the answer's data."""

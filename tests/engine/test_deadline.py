@@ -65,7 +65,7 @@ async def test_calls_under_way_do_not_hold_it_up_and_their_answers_come_too_late
             await reply.wait()
             return answer(DONE)
 
-        w.engine.caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
+        w.reach(httpx2.MockTransport(endpoint))
         tokens = [(await w.post(sleep(text="1s"), run_id=run))["token"] for run in (RUN, OTHER)]
         w.clock.advance(1)
         await entered.wait()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 from typing import Any
 
-import httpcore2
-import httpx2
 import pytest
 
 from stephttp.engine import egress
-from stephttp.engine.egress import Egress, GuardedTransport, parse_rule
+from stephttp.engine.client import Client
+from stephttp.engine.egress import Egress, parse_rule
+from stephttp.engine.exchange import ConnectError, Request
 from stephttp.errors import ConfigurationError
 
 from .support import Server, new_run, sleep, world
@@ -105,20 +106,22 @@ async def test_a_first_checkpoint_that_could_never_be_called_is_refused(origin: 
         await w.post(sleep())
 
 
-async def get(rules: list[str], url: str) -> httpx2.Response:
-    transport = GuardedTransport(judge(*rules))
-    async with httpx2.AsyncClient(transport=transport, timeout=5) as client:
-        return await client.get(url)
+async def get(rules: list[str], url: str) -> bytes:
+    client = Client(judge(*rules), 5)
+    try:
+        return (await client.send(Request("GET", url, "/", {}), 100)).body
+    finally:
+        await client.close()
 
 
 async def test_real_connections_are_judged_by_their_address() -> None:
     async with Server() as server:
         for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1"):
-            with pytest.raises(httpx2.ConnectError, match="not public"):
-                await get([], f"http://{host}:{server.port}/")
+            with pytest.raises(ConnectError, match="not public"):
+                await get([], f"http://{host}:{server.port}")
         assert server.asked == 0
         for rules, host in ((["localhost"], "localhost"), (["127.0.0.0/8"], "127.0.0.1")):
-            assert (await get(rules, f"http://{host}:{server.port}/")).text == "ok"
+            assert await get(rules, f"http://{host}:{server.port}") == b"ok"
         assert server.asked == 2
 
 
@@ -134,20 +137,20 @@ async def test_a_name_that_changes_its_address_gains_nothing(
         asked.append(host)
         return answers.pop(0)
 
-    async def connect(self: Any, host: str, port: int, **more: Any) -> Any:
+    async def connect(make: Any, host: str, port: int, **more: Any) -> Any:
         connected.append(host)
-        raise httpcore2.ConnectError(f"nobody at {host}")
+        raise OSError(f"nobody at {host}")
 
     monkeypatch.setattr(egress, "_look_up", look_up)
-    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect)
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", connect)
     # First a public address, then, for the very same name, the cloud's metadata service.
     answers[:] = [[PUBLIC], [METADATA], [METADATA, PUBLIC, LOOPBACK]]
     for message in (f"nobody at {PUBLIC}", f"address {METADATA}", f"nobody at {PUBLIC}"):
-        with pytest.raises(httpx2.ConnectError, match=message):
-            await get([], "http://rebind.test/")
+        with pytest.raises(ConnectError, match=message):
+            await get([], "http://rebind.test")
     assert connected == [PUBLIC, PUBLIC]
     assert asked == ["rebind.test"] * 3
     # A name that is not on the list is not even looked up.
-    with pytest.raises(httpx2.ConnectError, match="not an allowed host"):
-        await get(["a.test"], "http://rebind.test/")
+    with pytest.raises(ConnectError, match="not an allowed host"):
+        await get(["a.test"], "http://rebind.test")
     assert len(asked) == 3

@@ -304,7 +304,7 @@ async def test_what_falls_due_during_a_call_waits_for_its_end() -> None:
             concurrent -= 1
             return answer([sleep(B)] if len(w.calls) == 1 else DONE)
 
-        w.engine.caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
+        w.reach(httpx2.MockTransport(endpoint))
         await w.post(sleep(A, "1s"), sleep(B, "3s"))
         w.clock.advance(1)
         await entered.wait()
@@ -331,7 +331,7 @@ async def test_concurrency_is_bounded_and_everything_is_called_once() -> None:
             w.calls.append(request)
             return answer(DONE)
 
-        w.engine.caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
+        w.reach(httpx2.MockTransport(endpoint))
         ids = [f"01M81KWY2JTNRXZTV817ZB{n:04d}" for n in range(40)]
         for n, run_id in enumerate(ids):
             await w.post(sleep(text=f"{n // 4 + 1}s"), run_id=run_id)
@@ -368,7 +368,7 @@ async def test_a_call_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-        w.engine.caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
+        w.reach(httpx2.MockTransport(endpoint))
         await w.post(sleep())
         clock.advance(5)
         await entered.wait()

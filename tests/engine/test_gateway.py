@@ -13,6 +13,7 @@ import pytest
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import Settings, VirtualClock
 from stephttp.engine.gateway import Gateway, read_gateway
+from stephttp.engine.inprocess import InProcess
 from stephttp.engine.models import Refused
 
 from .support import DONE, RUN, A, B, Server, World, Z, answer, sleep, until, world
@@ -181,7 +182,7 @@ class Outside:
         self.go_on = asyncio.Event()
         self.seen: list[httpx2.Request] = []
         self.running = self.most = 0
-        w.engine._gateway._client = httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer))
+        w.engine._gateway._sender = InProcess(httpx2.MockTransport(self._answer))
 
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:
         self.seen.append(request)
@@ -235,7 +236,7 @@ async def test_an_answer_that_comes_during_a_re_entry_leads_to_another_one() -> 
             await reply.wait()
             return answer([gateway(A), sleep(B, "1h")])
 
-        w.engine.caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(endpoint))
+        w.reach(httpx2.MockTransport(endpoint))
         await w.post(gateway(A), sleep(Z, "1s"), sleep(B, "1h"))
         w.clock.advance(1)
         await entered.wait()

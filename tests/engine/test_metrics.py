@@ -227,7 +227,7 @@ async def test_what_waits_and_what_is_under_way() -> None:
         return answer(DONE)
 
     async with world(concurrency=1) as w:
-        w.engine.caller._client._transport = httpx2.MockTransport(endpoint)
+        w.reach(httpx2.MockTransport(endpoint))
         await w.post(sleep(text="1s"))
         await w.post(sleep(text="1s"), run_id=run_id(1))
         w.clock.advance(5)

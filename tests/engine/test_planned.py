@@ -40,7 +40,7 @@ def serve(w: World, endpoint: Endpoint) -> None:
         w.calls.append(request)
         return await endpoint(request)
 
-    w.engine.caller._client = httpx2.AsyncClient(transport=httpx2.MockTransport(counted))
+    w.reach(httpx2.MockTransport(counted))
 
 
 class Gates:

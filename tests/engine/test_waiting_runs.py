@@ -190,7 +190,7 @@ class Slow(httpx2.AsyncBaseTransport):
 
     def __init__(self, w: World) -> None:
         self.w, self.gate = w, asyncio.Event()
-        w.engine.caller._client._transport = self
+        w.reach(self)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.w.calls.append(request)

@@ -196,7 +196,7 @@ async def test_recorded_traffic(name: str, rows: list[Row]) -> None:
     async with world(**(keys if name.startswith(_SIGNED) else {})) as w:
         replay = Replay(w, rows)
         transport = httpx2.MockTransport(replay.endpoint)
-        w.engine.caller._client = httpx2.AsyncClient(transport=transport)
+        w.reach(transport)
         await replay.run()
     mine = {row["source"] for row in rows if row["side"] == "engine"}
     answers = {source for entry in DIFFERENCES for source in entry.answers} & mine

@@ -6,21 +6,25 @@ import asyncio
 import re
 from hashlib import sha256
 from random import Random
+from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-import httpx2
 
 from stephttp._core import along
 from stephttp._core.ids import ulid_number
 from stephttp._core.signatures import sign
 from stephttp.engine.answers import Answer
+from stephttp.engine.client import Client, Sender
 from stephttp.engine.clock import Clock
-from stephttp.engine.egress import Egress, GuardedTransport
+from stephttp.engine.egress import Egress
+from stephttp.engine.exchange import DecodingError, ExchangeError, Request, TooLarge, decoded
 from stephttp.engine.happenings import Failure, FailureKind
 from stephttp.engine.models import RESUME, Call
 from stephttp.engine.settings import FEATURES, Settings
 from stephttp.engine.signing import signed_bytes
 from stephttp.engine.tokens import new_ulid
+
+if TYPE_CHECKING:
+    import httpx2
 
 _PATH_SAFE = "/%:@!$&'()*+,;=-._~"
 _QUERY_SAFE = _PATH_SAFE + "?[]|"
@@ -51,17 +55,18 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        self._client = httpx2.AsyncClient(
-            transport=transport
-            or GuardedTransport(Egress.of(settings), settings.concurrency, _KEEP_ALIVE),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx2.Timeout(settings.call_timeout, connect=settings.connect_timeout),
-        )
+        self._sender: Sender
+        if transport is None:
+            egress, timeout = Egress.of(settings), settings.connect_timeout
+            self._sender = Client(egress, timeout, settings.concurrency, _KEEP_ALIVE)
+        else:
+            from stephttp.engine.inprocess import InProcess  # httpx2 is slow to import
+
+            self._sender = InProcess(transport)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._sender.close()
 
     async def call(self, call: Call, *, bare: bool = False) -> Answer | Failure:
         """Call the endpoint; `Failure` if there is no answer that could be read.
@@ -69,39 +74,22 @@ class Caller:
         Args:
             bare: without the headers that make it a re-entry.
         """
+        limit = self._settings.max_response
+        headers = {"user-agent": "Inngest"} if bare else self._headers(call)
+        request = Request(call.method, call.domain, _target(call), headers, _content(call))
         try:
-            headers = {"user-agent": "Inngest"} if bare else self._headers(call)
-            request = self._client.build_request(
-                call.method, _url(call), headers=headers, content=_content(call) or None
-            )
             async with asyncio.timeout(self._settings.call_timeout):
-                return await self._send(request)
-        except (httpx2.DecodingError, httpx2.ReadTimeout, TimeoutError) as error:
+                return decoded(await self._sender.send(request, limit), limit)
+        except (DecodingError, TimeoutError) as error:
             # It was reached: however often it is called, it may take as long again.
             return _failure(FailureKind.COUNTED, call, error)
-        except (httpx2.HTTPError, OSError) as error:
+        except TooLarge:
+            message = f"the endpoint's answer is larger than {limit} bytes"
+            return Failure(FailureKind.FINAL, "AnswerError", message)
+        except (ExchangeError, OSError) as error:
             return _failure(FailureKind.TRANSIENT, call, error)
-        except (httpx2.InvalidURL, ValueError) as error:
+        except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)
-
-    async def _send(self, request: httpx2.Request) -> Answer | Failure:
-        limit = self._settings.max_response
-        response = await self._client.send(request, stream=True)
-        try:
-            chunks, size = [], 0
-            async for chunk in response.aiter_bytes():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    message = f"the endpoint's answer is larger than {limit} bytes"
-                    return Failure(FailureKind.FINAL, "AnswerError", message)
-        finally:
-            await response.aclose()
-        headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
-        if "content-encoding" in response.headers:
-            # The body is decoded by now.
-            headers = [pair for pair in headers if pair[0] != "content-encoding"]
-        return Answer(response.status_code, headers, b"".join(chunks))
 
     def _headers(self, call: Call) -> dict[str, str]:
         content_type = call.content_type.strip()
@@ -153,15 +141,14 @@ def _content(call: Call) -> bytes:
     return call.body if call.state is None else call.body + call.state.memos
 
 
-def _url(call: Call) -> httpx2.URL:
-    # Set as raw bytes, because the library would rewrite what it finds unusual, and the
-    # endpoint must see the request that it saw the first time.
+def _target(call: Call) -> str:
+    # As it was: the endpoint must see the request that it saw the first time.
     target = quote(call.path or "/", safe=_PATH_SAFE)
     if not target.startswith("/"):
         target = "/" + target
     if call.query:
         target += "?" + quote(call.query, safe=_QUERY_SAFE)
-    return httpx2.URL(call.domain).copy_with(raw_path=target.encode())
+    return target
 
 
 def _failure(kind: FailureKind, call: Call, error: Exception) -> Failure:

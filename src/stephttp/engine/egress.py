@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -23,13 +22,8 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Any, cast
 from urllib.parse import urlsplit
 
-import httpcore2
-import httpx2
-
-from stephttp._connections import Connections
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
 
@@ -40,6 +34,10 @@ _RULE = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*|[^\]]*:[^\]]*:[^\]]*)(?::(?P<port
 _NAME = re.compile(r"\*|(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?)+")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _LARGEST_PORT = 65535
+
+
+class EgressError(Exception):
+    """A host has no address, or none that may be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,95 +148,31 @@ class Egress:
             f"--allow-host {address} would allow it"
         )
 
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host that may be connected to, in the system's order; at least one.
 
-@cache
-def _ssl_context() -> ssl.SSLContext:
-    """One for all: reading the certificates that it trusts takes longer than all else that an
-    engine is made of."""
-    return httpx2.create_ssl_context(trust_env=False)
-
-
-class GuardedTransport(httpx2.AsyncHTTPTransport):
-    """Real connections, only to where an `Egress` lets them.
-
-    Args:
-        egress: says where.
-        most_idle: how many connections are kept for further requests.
-        keep_alive: seconds for which they are.
-    """
-
-    def __init__(self, egress: Egress, most_idle: int = 0, keep_alive: float = 0.0) -> None:
-        context = _ssl_context()
-        super().__init__(verify=context, trust_env=False)
-        # The one place where the library hands out addresses; the transport has no argument for
-        # it. A test connects through here, so that a change of the library does not go unnoticed.
-        make = partial(
-            httpcore2.AsyncHTTPConnection,
-            ssl_context=context,
-            keepalive_expiry=keep_alive,
-            network_backend=_Backend(egress),
-        )
-        self._pool: Any = Connections(make, most_idle)
-
-
-class _Backend(httpcore2.AsyncNetworkBackend):
-    def __init__(self, egress: Egress) -> None:
-        self._egress = egress
-        self._inner = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        refusal = self._egress.refuse_name(host, port) if not _is_literal(host) else None
+        Raises:
+            EgressError: there is none.
+        """
+        refusal = self.refuse_name(host, port) if not _is_literal(host) else None
         if refusal:
-            raise httpcore2.ConnectError(refusal)
+            raise EgressError(refusal)
         try:
-            async with asyncio.timeout(timeout):
-                addresses = await _look_up(host, port)
-        except TimeoutError:
-            raise httpcore2.ConnectTimeout(f"looking up {host} took too long") from None
+            addresses = await _look_up(host, port)
         except (OSError, UnicodeError) as error:
-            raise httpcore2.ConnectError(f"cannot look up {host}: {error}") from error
+            raise EgressError(f"cannot look up {host}: {error}") from error
         refusals = {
-            address: self._egress.refuse(host, port, ip_address(address.partition("%")[0]))
+            address: self.refuse(host, port, ip_address(address.partition("%")[0]))
             for address in addresses
         }
         allowed = [address for address in addresses if not refusals[address]]
-        failure: Exception = httpcore2.ConnectError(
-            next((text for text in refusals.values() if text), f"{host} has no address")
-        )
-        for address in allowed:
-            try:
-                return await self._inner.connect_tcp(
-                    address,
-                    port,
-                    timeout=None if timeout is None else timeout / len(allowed),
-                    local_address=local_address,
-                    socket_options=socket_options,
-                )
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        raise httpcore2.ConnectError("the engine calls nobody through sockets")
-
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)
+        if not allowed:
+            reasons = (text for text in refusals.values() if text)
+            raise EgressError(next(reasons, f"{host} has no address"))
+        return allowed
 
 
 async def _look_up(host: str, port: int) -> list[str]:
-    """The addresses of a host, in the system's order."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import re
+from base64 import b64encode
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx2
 import msgspec
 import rfc8785
 from msgspec import Raw, Struct
 
 from stephttp._core.ops import Op, OpCode
-from stephttp.engine.egress import Egress, GuardedTransport
+from stephttp.engine.answers import Answer
+from stephttp.engine.client import Client, Sender, read_url
+from stephttp.engine.egress import Egress
+from stephttp.engine.exchange import ExchangeError, Request, TooLarge, decoded
 from stephttp.engine.models import Refused
 from stephttp.engine.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx2
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -86,78 +92,65 @@ class Gateway:
         self, settings: Settings, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._settings = settings
-        self._client = httpx2.AsyncClient(
-            transport=transport or GuardedTransport(Egress.of(settings)),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx2.Timeout(settings.gateway_timeout, connect=settings.connect_timeout),
-        )
+        self._sender: Sender
+        if transport is None:
+            self._sender = Client(Egress.of(settings), settings.connect_timeout)
+        else:
+            from stephttp.engine.inprocess import InProcess  # httpx2 is slow to import
+
+            self._sender = InProcess(transport)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._sender.close()
 
     async def fetch(self, spec: bytes) -> bytes:
         """Make the request of a stored `Spec`; the step's memo."""
         wanted = msgspec.json.decode(spec, type=Spec)
+        limit = self._settings.max_step_output
         try:
+            request = _request(wanted)
             async with asyncio.timeout(self._settings.gateway_timeout):
-                response, body = await self._send(wanted)
-            memo = _ai_memo(response, body) if wanted.ai else _memo(wanted, response, body)
-            if len(memo) > self._settings.max_step_output:
-                raise _too_large(self._settings.max_step_output)
+                answer = decoded(await self._sender.send(request, limit), limit)
+            memo = _ai_memo(answer) if wanted.ai else _memo(wanted, answer)
+            if len(memo) > limit:
+                raise TooLarge(f"the answer is larger than {limit} bytes")
         except TimeoutError:
             return _failure(wanted, f"no answer within {self._settings.gateway_timeout:g} s")
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, _Unwanted) as error:
+        except (ExchangeError, OSError, ValueError, _Unwanted) as error:
             return _failure(wanted, str(error) or type(error).__name__)
         return memo
 
-    async def _send(self, spec: Spec) -> tuple[httpx2.Response, bytes]:
-        request = self._client.build_request(
-            spec.method, spec.url, headers=spec.headers, content=spec.body.encode()
-        )
-        limit = self._settings.max_step_output
-        response = await self._client.send(request, stream=True)
-        try:
-            chunks, size = [], 0
-            async for chunk in response.aiter_bytes():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-        finally:
-            await response.aclose()
-        return response, b"".join(chunks)
+
+def _request(spec: Spec) -> Request:
+    url = read_url(spec.url)
+    headers = {"accept": "*/*", "accept-encoding": "gzip", **spec.headers}
+    if url.userinfo:
+        pair = f"{url.username}:{url.password}".encode()
+        headers["authorization"] = f"Basic {b64encode(pair).decode()}"
+    origin = f"{url.scheme}://{url.netloc.decode()}"
+    return Request(spec.method, origin, url.raw_path.decode(), headers, spec.body.encode())
 
 
-def _too_large(limit: int) -> _Unwanted:
-    return _Unwanted(f"the answer is larger than {limit} bytes")
-
-
-def _memo(spec: Spec, response: httpx2.Response, body: bytes) -> bytes:
+def _memo(spec: Spec, answer: Answer) -> bytes:
     headers: dict[str, str] = {}
-    for name, value in response.headers.multi_items():
-        # The body is decoded by now.
-        if name == "content-encoding" or (
-            name == "content-length" and "content-encoding" in response.headers
-        ):
-            continue
+    for name, value in answer.headers:
         shown = "-".join(part.capitalize() for part in name.split("-"))
         headers[shown] = f"{headers[shown]},{value}" if shown in headers else value
     data = {
-        "body": body.decode("utf-8", "replace"),
+        "body": answer.body.decode("utf-8", "replace"),
         "headers": headers,
-        "status_code": response.status_code,
+        "status_code": answer.status,
         "url": spec.url,
     }
     return msgspec.json.encode({"data": data})
 
 
-def _ai_memo(response: httpx2.Response, body: bytes) -> bytes:
-    good = HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES
+def _ai_memo(answer: Answer) -> bytes:
+    good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
     try:
-        msgspec.json.decode(body)
-        data = Raw(body)
+        msgspec.json.decode(answer.body)
+        data = Raw(answer.body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         if good:
             raise _Unwanted("the answer is not JSON") from None
@@ -166,9 +159,9 @@ def _ai_memo(response: httpx2.Response, body: bytes) -> bytes:
         return msgspec.json.encode({"data": data})
     error = {
         "name": "AIGatewayError",
-        "message": f"Error making AI request: unsuccessful status code: {response.status_code}",
+        "message": f"Error making AI request: unsuccessful status code: {answer.status}",
         "data": data,
-        "stack": body.decode("utf-8", "replace"),
+        "stack": answer.body.decode("utf-8", "replace"),
     }
     return msgspec.json.encode({"error": error})
 
@@ -181,8 +174,8 @@ def _failure(spec: Spec, detail: str) -> bytes:
 
 def _url(value: Any, field: str) -> str:
     try:
-        url = httpx2.URL(value)
-    except (httpx2.InvalidURL, TypeError, ValueError) as error:
+        url = read_url(value)
+    except (TypeError, ValueError) as error:
         raise Refused(f"{field}: not a URL: {error}") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise Refused(f"{field}: {value[:200]!r} is not an http or https URL")

@@ -1,0 +1,250 @@
+"""Sends HTTP requests, only to where an `Egress` lets them, on connections that are used again.
+
+Of our own, because it is the engine's hottest path: a call through httpx2 (h11 and anyio, in
+Python) costs several times the processor time. What differs from a general client is that requests
+and answers are whole, redirects are not followed, and no proxy is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Awaitable
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from stephttp.engine.answers import Answer
+from stephttp.engine.egress import Egress, EgressError
+from stephttp.engine.exchange import (
+    ConnectError,
+    Connection,
+    ConnectTimeout,
+    Request,
+    Unanswered,
+)
+
+if TYPE_CHECKING:
+    import httpx2
+
+_RACE = 1.0
+"""Seconds. A kept connection that is closed without an answer in this time was most likely being
+closed already when the request was sent, and the request is sent once more. It is not much of a
+risk: calls of endpoints may be repeated, that is what steps are for."""
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_IN_TARGETS = re.compile(r"[^\x21-\x7e]")
+_PORTS = {"http": 80, "https": 443}
+
+
+class Sender(Protocol):
+    """What sends requests: a `Client`, or a stand-in for the network."""
+
+    def send(self, request: Request, limit: int) -> Awaitable[Answer]: ...
+
+    async def close(self) -> None: ...
+
+
+class Place(NamedTuple):
+    """Where an origin is; `authority` is what `Host` says of it."""
+
+    host: str
+    port: int
+    tls: bool
+    authority: str
+
+
+def read_url(url: Any) -> httpx2.URL:
+    """Read a URL.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    import httpx2  # slow to import, and seldom needed
+
+    try:
+        return httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ValueError(str(error)) from None
+
+
+@lru_cache(maxsize=1024)
+def place_of(origin: str) -> Place:
+    """Read an origin.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(origin)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError(f"{origin!r} is not an http or https origin")
+    host = parts.hostname
+    if not host.isascii():
+        host = read_url(f"http://{host}").raw_host.decode()
+    default = _PORTS[parts.scheme]
+    port = default if parts.port is None else parts.port
+    authority = f"[{host}]" if ":" in host else host
+    if port != default:
+        authority = f"{authority}:{port}"
+    if _NOT_IN_TARGETS.search(authority):
+        raise ValueError(f"{authority!r} is not a host")
+    return Place(host, port, parts.scheme == "https", authority)
+
+
+class Client:
+    """Real connections.
+
+    Args:
+        egress: where they may go.
+        connect_timeout: seconds that connecting may take.
+        most_idle: how many are kept for further requests.
+        keep_alive: seconds for which they are.
+    """
+
+    def __init__(
+        self,
+        egress: Egress,
+        connect_timeout: float,
+        most_idle: int = 0,
+        keep_alive: float = 0.0,
+    ) -> None:
+        self._egress = egress
+        self._connect_timeout = connect_timeout
+        self._most_idle = most_idle
+        self._keep_alive = keep_alive
+        # Where to, and since when; the one that has been idle longest comes first.
+        self._idle: dict[Connection, tuple[Place, float]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def send(self, request: Request, limit: int) -> Answer:
+        """Send a request; the answer, whose body has at most `limit` bytes.
+
+        Raises:
+            ExchangeError: there is no answer, or it is too large.
+            ValueError: this is no request that could be sent.
+        """
+        place = place_of(request.origin)
+        message = _message(request, place)
+        now = asyncio.get_running_loop().time
+        kept, began = self._take(place, now()), now()
+        if kept is not None:
+            try:
+                return await self._exchange(kept, place, message, request.method, limit)
+            except Unanswered:
+                if now() - began > _RACE:
+                    raise
+        connection = await self._connect(place)
+        return await self._exchange(connection, place, message, request.method, limit)
+
+    async def close(self) -> None:
+        """Close what is idle; what is not is closed after its answer."""
+        self._most_idle = 0
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for connection in list(self._idle):
+            connection.close()
+        self._idle.clear()
+
+    async def _exchange(
+        self, connection: Connection, place: Place, message: bytes, method: str, limit: int
+    ) -> Answer:
+        answer = await connection.send(message, is_head=method == "HEAD", limit=limit)
+        if connection.is_open:
+            self._put(connection, place)
+        return answer
+
+    def _take(self, place: Place, now: float) -> Connection | None:
+        kept = next((one for one in reversed(self._idle) if self._idle[one][0] == place), None)
+        if kept is None:
+            return None
+        _, since = self._idle.pop(kept)
+        if kept.is_open and now - since <= self._keep_alive:
+            return kept
+        kept.close()
+        return None  # Older ones are hardly any better.
+
+    def _put(self, connection: Connection, place: Place) -> None:
+        loop = asyncio.get_running_loop()
+        self._idle[connection] = (place, loop.time())
+        if len(self._idle) > self._most_idle:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            oldest.close()
+        elif self._sweeping is None:
+            self._sweeping = loop.call_later(self._keep_alive, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long."""
+        self._sweeping = None
+        loop = asyncio.get_running_loop()
+        for connection, (_, since) in list(self._idle.items()):
+            if loop.time() - since < self._keep_alive:
+                self._sweeping = loop.call_later(self._keep_alive, self._sweep)
+                return
+            del self._idle[connection]
+            connection.close()
+
+    def _forget(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+
+    async def _connect(self, place: Place) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                addresses = await self._egress.addresses(place.host, place.port)
+        except TimeoutError:
+            raise ConnectTimeout(f"looking up {place.host} took too long") from None
+        except EgressError as error:
+            raise ConnectError(str(error)) from error
+        failure: ConnectError | ConnectTimeout | None = None
+        for address in addresses:
+            try:
+                async with asyncio.timeout(self._connect_timeout / len(addresses)):
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self._forget),
+                        address,
+                        place.port,
+                        ssl=_ssl_context() if place.tls else None,
+                        server_hostname=place.host if place.tls else None,
+                    )
+            except TimeoutError:
+                failure = ConnectTimeout(f"connecting to {address} took too long")
+            except OSError as error:
+                failure = ConnectError(str(error) or type(error).__name__)
+            else:
+                return connection
+        assert failure is not None
+        raise failure
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """One for all, at first use: reading the certificates that it trusts takes longer than all
+    else that an engine is made of."""
+    import httpx2  # slow to import; it knows where this system keeps its certificates
+
+    context = httpx2.create_ssl_context(trust_env=False)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _message(request: Request, place: Place) -> bytes:
+    """The request as bytes.
+
+    Raises:
+        ValueError: something in it cannot be sent.
+    """
+    headers = [f"{name}: {value}" for name, value in request.headers.items()]
+    if not _TOKEN.fullmatch(request.method):
+        raise ValueError(f"{request.method[:64]!r} is not an HTTP method")
+    if _NOT_IN_TARGETS.search(request.target):
+        raise ValueError("the path or the query holds what cannot be sent")
+    if any(map(_NOT_IN_HEADERS.search, headers)):
+        raise ValueError("a header holds characters that headers cannot")
+    if request.body or request.method in _WITH_BODY:
+        headers.append(f"content-length: {len(request.body)}")
+    start = f"{request.method} {request.target} HTTP/1.1\r\nhost: {place.authority}\r\n"
+    head = start + "\r\n".join(headers) + "\r\n\r\n"
+    return head.encode("latin-1") + request.body
