@@ -6,8 +6,9 @@ from __future__ import annotations
 import sqlite3
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import tallies
@@ -32,7 +33,6 @@ from stephttp.engine.reruns import Source
 from stephttp.engine.sql import QUERIES
 
 _BUSY = TARGETED | {TimerKind.RETRY}
-_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (NewRun, Run)}
 
 
 def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = ()) -> Snapshot:
@@ -313,7 +313,7 @@ def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -
 
 
 def _values(record: NewRun | Run) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _FIELDS[type(record)]}
+    return asdict(record)
 
 
 def _many(connection: sqlite3.Connection, query: str, rows: Sequence[tuple[object, ...]]) -> None:
