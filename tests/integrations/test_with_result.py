@@ -83,7 +83,7 @@ class Timers:
 
     def __init__(self, world: Durable) -> None:
         self.set: list[tuple[float, Timers.One]] = []
-        world.provider.background.later = self.later  # type: ignore[method-assign,assignment]
+        world.provider.background.later = self.later  # type: ignore[method-assign]
 
     class One:
         def __init__(self, call: Callable[[], None]) -> None:
