@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from stephttp._client import endpoints
@@ -15,6 +16,7 @@ from stephttp._core import along, capsule, codec, replies, signatures
 from stephttp._core.ids import CAPSULE, hash_step_id, ulid_number
 from stephttp._core.memo import MemoKind
 from stephttp._core.messages import Request, Response
+from stephttp._core.ops import Op
 from stephttp._core.run import Run, discovery_request
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
 
@@ -61,6 +63,10 @@ class Resumed:
     raw_allowed: bool
     """Whether the server reads `raw` in a result (DESIGN 3.8)."""
     started_ns: int
+    with_result: bool = False
+    """Whether the server takes finished steps with the result (DESIGN 3.8)."""
+    heard: bool = True
+    """Whether somebody will read the answer, as far as one can know."""
     request_id: str = ""
     """The server's id of this call."""
     ended: bool = False
@@ -153,6 +159,7 @@ def resume(
         ours=ours,
         raw_allowed="raw-response" in features,
         started_ns=lifecycle.now_ns(),
+        with_result="steps-with-result" in features,
         request_id=request_id,
     )
 
@@ -216,6 +223,25 @@ def conclude(
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
     later = codec.retry_after(raised, lifecycle.now_ns()) if again else None
+    if not resumed.raw_allowed:
+        _warn_of_lost_cookies(run, response)
+
+    def result(response: Response, steps: Sequence[Op] = ()) -> Response:
+        complete = replies.run_complete(
+            response,
+            duration_ns=max(0, lifecycle.now_ns() - resumed.started_ns),
+            error=error,
+            raw_allowed=resumed.raw_allowed,
+        )
+        return replies.result_answer(complete, steps, again=again, retry_after=later)
+
+    if resumed.with_result and resumed.heard:
+        steps = run.take_finished()
+        reply = result(response, steps)
+        if len(reply.body) <= endpoints.MAX_CHECKPOINT_BYTES:
+            resumed.ended = not again
+            return reply
+        run.put_back(steps)
     try:
         yield from flush(lifecycle, run)
     except APIStatusError as problem:
@@ -225,18 +251,6 @@ def conclude(
             raise
         logger.error("stephttp: run %s fails: %s", run.run_id, problem)
         response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
-    if not resumed.raw_allowed:
-        _warn_of_lost_cookies(run, response)
-
-    def result(response: Response) -> Response:
-        complete = replies.run_complete(
-            response,
-            duration_ns=max(0, lifecycle.now_ns() - resumed.started_ns),
-            error=error,
-            raw_allowed=resumed.raw_allowed,
-        )
-        return replies.result_answer(complete, again=again, retry_after=later)
-
     reply = result(response)
     if len(reply.body) > endpoints.MAX_ANSWER_BYTES:
         message = (
@@ -250,6 +264,9 @@ def conclude(
 
 def _next_steps(lifecycle: Lifecycle, resumed: Resumed) -> Flow[Response]:
     run = resumed.run
+    if resumed.with_result and not resumed.heard:
+        with suppress(APIError):  # what could not be sent is in the answer, for what it is worth
+            yield from flush(lifecycle, run)
     finished, waits = run.take_finished(), run.take_ops()
     if not finished and not waits and run.targets_unknown:
         return replies.unknown_step(run, again=resumed.attempt < run.retries)

@@ -40,6 +40,10 @@ class Turnstile:
             raise
         return True
 
+    def awaited(self, name: str) -> bool:
+        """Whether somebody waits behind whose turn it is."""
+        return len(self._queues.get(name, ())) > 1
+
     def leave(self, name: str) -> None:
         """Let the next one in."""
         with self._lock:

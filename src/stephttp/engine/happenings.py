@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
+from stephttp._core.ops import Op
 from stephttp.engine.settings import Settings
 
 
@@ -54,6 +56,7 @@ class Failure:
         name, message: what the run's error will say.
         retry_after_ms: the delay that the endpoint asked for.
         output: result that the run gets if this was its last attempt.
+        steps: what was done before it failed.
     """
 
     kind: FailureKind
@@ -61,3 +64,4 @@ class Failure:
     message: str
     retry_after_ms: int | None = None
     output: bytes | None = None
+    steps: Sequence[Op] = ()

@@ -209,11 +209,26 @@ def settle(
     snapshot = records.load(connection, call.run_id, {op.id for op in ops})
     if is_stale(snapshot, call):
         return Change(snapshot.run)
+    if isinstance(outcome, Failure) and outcome.steps:
+        return _settle_failed(connection, call, outcome, begun_ms, at)
     snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _decide(snapshot, outcome, at, call.step_id)
     entry = _past(call, outcome, begun_ms, at.now_ms)
     change = replace(change, history=(entry, *change.history))
     return consequences.save(connection, change, snapshot.run, ops, at)
+
+
+def _settle_failed(
+    connection: sqlite3.Connection, call: Call, failure: Failure, begun_ms: int, at: Moment
+) -> Change:
+    """A call has failed after it did some steps: keep them, as if they had been reported before."""
+    try:
+        kept = report(connection, call.run_id, failure.steps, at)
+    except Refused as error:
+        failure = Failure(FailureKind.FINAL, "AnswerError", str(error))
+        return settle(connection, call, failure, begun_ms, at)
+    change = settle(connection, call, replace(failure, steps=()), begun_ms, at)
+    return replace(change, others=(kept, *change.others))
 
 
 def _past(
