@@ -36,7 +36,7 @@ from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import apply_ops
 
 
-class Report(Value):
+class Report(Value, frozen=True, gc=False):
     """Further ops of a run; `lease_ms` if they come from its first process."""
 
     run_id: str
@@ -44,7 +44,7 @@ class Report(Value):
     lease_ms: int | None = None
 
 
-class Opening(Value):
+class Opening(Value, frozen=True, gc=False):
     """A first checkpoint."""
 
     new: NewRun
@@ -75,7 +75,7 @@ _SIMPLE = frozenset(
 )
 
 
-class Taken(Value):
+class Taken(Value, frozen=True, gc=False):
     """An item was stored. `lost`: the run is no longer in the hands of its first process."""
 
     change: Change

@@ -8,6 +8,7 @@ from enum import Enum
 from random import Random
 
 from stephttp._core.ops import Op
+from stephttp.engine.models import Value
 from stephttp.engine.settings import Settings
 
 
@@ -27,8 +28,7 @@ class Origin(Enum):
     ANSWER = "answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Value, frozen=True, gc=False):
     """What an answer's headers said about retries and the SDK."""
 
     retry_after_ms: int | None = None
@@ -48,8 +48,7 @@ class FailureKind(Enum):
     FINAL = "final"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value, frozen=True, gc=False):
     """A call of the endpoint that failed.
 
     Attributes:

@@ -97,7 +97,7 @@ WAITS = frozenset({TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE, TimerKin
 """Timers that something from outside can end."""
 
 
-class Timer(Value):
+class Timer(Value, frozen=True, gc=False):
     """One piece of due work. The key within a run is `step_id` (`RESUME` for the endpoint).
 
     Attributes:
@@ -119,7 +119,7 @@ class Timer(Value):
     payload: bytes | None = None
 
 
-class Run(Value):
+class Run(Value, frozen=True, gc=False):
     """The part of a run that transitions read and change.
 
     Attributes:
@@ -159,7 +159,7 @@ class Run(Value):
     fn_id: str = ""
 
 
-class Endpoint(Value):
+class Endpoint(Value, frozen=True, gc=False):
     """The latest that is known of an endpoint; enough to begin a run of it."""
 
     app_id: str
@@ -176,7 +176,7 @@ class Endpoint(Value):
     reads_state: bool = False
 
 
-class Event(Value):
+class Event(Value, frozen=True, gc=False):
     """An event that somebody sent.
 
     Attributes:
@@ -193,7 +193,7 @@ class Event(Value):
     body: bytes
 
 
-class Cancellation(Value):
+class Cancellation(Value, frozen=True, gc=False):
     """An order to cancel the runs of a function that began in a span of time.
 
     Attributes:
@@ -210,14 +210,14 @@ class Cancellation(Value):
     created_ms: int
 
 
-class Known(Value):
+class Known(Value, frozen=True, gc=False):
     """What a transition must know of a step that was reported before."""
 
     attempts: int
     resolved: bool
 
 
-class Step(Value):
+class Step(Value, frozen=True, gc=False):
     """A step to be written; one that is known keeps its place, its name and its ids.
 
     Attributes:
@@ -255,7 +255,7 @@ class Past(StrEnum):
     REQUEST = "request"
 
 
-class Entry(Value):
+class Entry(Value, frozen=True, gc=False):
     """Something in the past of a run.
 
     Attributes:
@@ -273,7 +273,7 @@ class Entry(Value):
     error: bytes | None = None
 
 
-class Snapshot(Value):
+class Snapshot(Value, frozen=True, gc=False):
     """A run as a transition sees it: only what the happening mentions of the rest.
 
     Attributes:
@@ -288,7 +288,7 @@ class Snapshot(Value):
     signals: dict[str, tuple[str, str]] = {}
 
 
-class Change(Value):
+class Change(Value, frozen=True, gc=False):
     """What a transition decided. Everything in it is stored together, or not at all.
 
     Attributes:
@@ -319,7 +319,7 @@ class Change(Value):
     began: NewRun | None = None
 
 
-class NewRun(Value):
+class NewRun(Value, frozen=True, gc=False):
     """The part of a run that never changes after its first checkpoint.
 
     Attributes:
@@ -353,7 +353,7 @@ class NewRun(Value):
     rerun_of: str | None = None
 
 
-class State(Value):
+class State(Value, frozen=True, gc=False):
     """What an SDK needs to know of a run that it goes on with.
 
     Attributes:
@@ -365,7 +365,7 @@ class State(Value):
     failures: str = ""
 
 
-class Call(Value):
+class Call(Value, frozen=True, gc=False):
     """One call of an endpoint: what to ask, and as which attempt.
 
     Attributes:
@@ -395,7 +395,7 @@ class Call(Value):
     state: State | None = None
 
 
-class Errand(Value):
+class Errand(Value, frozen=True, gc=False):
     """An HTTP request to make for a step; `spec` is what `gateway.read_gateway` made."""
 
     run_id: str
