@@ -36,6 +36,7 @@ def put(engine: str, app: str, runs: int, due: float, prefix: int = 0) -> None:
                     "event": {"data": data, "ts": now_ms},
                     "steps": [sleep],
                     "request_version": 2,
+                    "reads_state": True,
                 }
                 for number in range(first, min(first + BATCH, runs))
             ]

@@ -115,6 +115,18 @@ class Durable:
         self._make_engine()
         await self.engine.start()
 
+    def lacks(self, feature: str) -> None:
+        """From now on the engine is one that does not announce an extra."""
+        send = self.to_engine.handle_async_request
+
+        async def older(request: httpx2.Request) -> httpx2.Response:
+            response = await send(request)
+            told = response.headers.get("x-stephttp-features", "").split(", ")
+            response.headers["x-stephttp-features"] = ", ".join(t for t in told if t != feature)
+            return response
+
+        self.to_engine.handle_async_request = older  # type: ignore[method-assign]
+
     @property
     def reentries(self) -> list[httpx2.Request]:
         """What the engine sent to the application."""

@@ -151,6 +151,7 @@ class RealServer(httpx2.AsyncBaseTransport):
         path = request.url.path
         if path.endswith("/output"):
             return self._output(path.split("/")[4], request)
+        _check_plain(request)
         authorized = bearer_matches(request.headers.get("authorization", ""), [self.key])
         if self.key and not authorized:
             return self._text(401, "Authentication failed\n", request)
@@ -396,6 +397,15 @@ class RealServer(httpx2.AsyncBaseTransport):
     def _error(self, status: int, message: str, request: httpx2.Request) -> httpx2.Response:
         body = {"error": message, "data": None, "status": status}
         return self._text(status, json.dumps(body) + "\n", request)
+
+
+def _check_plain(request: httpx2.Request) -> None:
+    """Nothing that only our engine understands is sent to a server that did not announce it."""
+    extras = {name for name in request.headers if name.startswith("x-stephttp-")}
+    assert extras <= {"x-stephttp-accept"}, extras
+    body = json.loads(request.content or b"{}")
+    assert isinstance(body, dict), "no batches"
+    assert not {"reads_state", "lease", "claim"} & body.keys(), body.keys()
 
 
 def _peel(body: str) -> Any:

@@ -309,7 +309,8 @@ async def test_other_paths_and_methods() -> None:
         assert (await w.http.get("/dev")).json()["functions"] == []
         assert health.headers["x-inngest-server-kind"] == "dev"
         assert health.headers["x-stephttp-features"] == (
-            "pending, raw-response, step-retries, batch, leases, idempotency"
+            "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
+            "steps-with-result"
         )
         assert health.headers["x-stephttp-engine"]
 

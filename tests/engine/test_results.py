@@ -172,6 +172,27 @@ def test_a_handlers_failure_carries_its_result() -> None:
         assert found.retry_after_ms == 7000
 
 
+def test_steps_before_a_handlers_failure_are_kept_and_not_shown_as_its_reason() -> None:
+    body = b'[{"op":"StepRun","id":"a","data":"secret"},' + RUN_COMPLETE + b"]"
+    for status, headers, kind in (
+        (500, [SDK], FailureKind.COUNTED),
+        (503, [SDK], FailureKind.COUNTED),
+        (401, [SDK], FailureKind.COUNTED),
+        (500, [SDK, ("x-inngest-no-retry", "true")], FailureKind.FINAL),
+    ):
+        found = read(status, body, *headers)
+        assert isinstance(found, Failure)
+        assert (found.kind, found.output) == (kind, b'{"status":500}')
+        assert [op.id for op in found.steps] == ["a"]
+        assert "secret" not in found.message
+
+
+def test_steps_before_the_end_are_ops_like_it() -> None:
+    found = read(206, b'[{"op":"StepRun","id":"a"},' + RUN_COMPLETE + b"]", SDK)
+    assert isinstance(found, OpsAnswer)
+    assert [op.op for op in found.ops] == ["StepRun", "RunComplete"]
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -35,7 +35,7 @@ from stephttp.engine import (
     work,
 )
 from stephttp.engine.answers import OpsAnswer
-from stephttp.engine.happenings import Hints, Moment
+from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment
 from stephttp.engine.models import Cancellation, Event, NewRun, Refused, Run, RunStatus
 from stephttp.engine.store import Store
 from stephttp.engine.tokens import new_ulid
@@ -80,8 +80,9 @@ lease = st.sampled_from([None, 1_000, 30_000])
 def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> batches.Opening:
     new = NewRun(
         run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
-        event_ts=0, fn="", domain="http://app", method="GET", path="/", query="", content_type="",
+        event_ts=0, fn="", domain="http://app", method="POST", path="/", query="", content_type="",
         ip="", sdk="", created_ms=START_MS, began_ms=START_MS, body=b"body",
+        reads_state=True,
     )  # fmt: skip
     return batches.Opening(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
 
@@ -118,8 +119,11 @@ class Due:
 
 @dataclass(frozen=True)
 class Settle:
+    """The endpoint answers; `fails`: it did those steps, and then failed."""
+
     run_id: str
     ops: list[Op]
+    fails: bool
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Report, runs, ops),
     st.builds(Claim, st.sampled_from("xy"), runs),
     st.builds(Due, st.integers(0, 40_000)),
-    st.builds(Settle, runs, ops),
+    st.builds(Settle, runs, ops, st.booleans()),
     st.builds(Send, st.lists(st.integers(0, 3), min_size=1, max_size=3)),
     st.builds(Signal, st.sampled_from("st")),
     st.builds(Cancel, runs),
@@ -243,7 +247,9 @@ class Crash:
         self.left -= 1
 
 
-def settle(connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer, at: Moment) -> None:
+def settle(
+    connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer | Failure, at: Moment
+) -> None:
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
@@ -262,9 +268,10 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
             key = idempotency.Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
-            units = [partial(work.claim, at=at, busy=(), slots=2, errands=2)]
-        case Settle(run_id, steps):
-            outcome = OpsAnswer(steps, Hints())
+            units = [partial(work.claim, at=at, busy=(), slots=2, errands=2, since_ms=0)]
+        case Settle(run_id, steps, fails):
+            failure = Failure(FailureKind.COUNTED, "E", "m", output=b"{}", steps=steps)
+            outcome = failure if fails else OpsAnswer(steps, Hints())
             units = [partial(settle, run_id=run_id, outcome=outcome, at=at)]
         case Send(numbers):
             sent = [

@@ -329,7 +329,7 @@ async def test_bodies_can_be_kept_out_of_the_record() -> None:
         checkpoint = next(r for r in world.to_engine.requests if b'"Sleep"' in r.content)
         assert b"private" not in checkpoint.content
         assert json.loads(checkpoint.content)["event"]["data"]["body"] is None
-        assert world.reentries[-1].content == b""
+        assert b"private" not in world.reentries[-1].content
 
 
 async def test_without_encryption_a_body_to_be_hidden_cannot_wait(

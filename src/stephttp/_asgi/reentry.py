@@ -14,7 +14,7 @@ from stephttp._asgi.common import (
 )
 from stephttp._asgi.scope import LoopScope
 from stephttp._calls.common import Body, marks
-from stephttp._calls.reentry import VERSION_HEADER, Reentry
+from stephttp._calls.reentry import VERSION_HEADER, Reentry, body_of
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
@@ -29,13 +29,13 @@ async def reenter(
     app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer a call of the server: verify it, run the handler on from where it stood."""
-    body = Body(provider.settings.max_body_bytes)
+    request = neutral(scope, b"")
+    body = body_of(provider, request)
     while not body.complete:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         body.add(message.get("body", b""), message.get("more_body", False))
-    request = neutral(scope, body.join())
     own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
     reentry = Reentry(provider, request, body)
     error: BaseException | None = None

@@ -31,11 +31,11 @@ def on_the_line(raw: bytes) -> str:
 class Body:
     """The chunks of a body that passes by, up to a limit; beyond it, nothing is kept."""
 
-    __slots__ = ("_chunks", "_limit", "complete", "overflown", "size")
+    __slots__ = ("_chunks", "complete", "limit", "overflown", "size")
 
     def __init__(self, limit: int) -> None:
         self._chunks: list[bytes] = []
-        self._limit = limit
+        self.limit = limit
         self.size = 0
         self.overflown = False
         self.complete = False
@@ -43,7 +43,7 @@ class Body:
     def add(self, chunk: bytes, more: bool) -> None:
         self.complete = not more
         self.size += len(chunk)
-        if self.size > self._limit:
+        if self.size > self.limit:
             self.overflown = True
             self._chunks.clear()
         elif chunk:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 from stephttp._calls.common import PLAIN_TEXT, Body
-from stephttp._client.background import Job
+from stephttp._client.background import Job, Timer
 from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import REQUEST_VERSION
 from stephttp._client.flow import Until
 from stephttp._client.reentry import Resumed, conclude, flush, resume, unavailable, verify
 from stephttp._context import RunScope
-from stephttp._core import replies
+from stephttp._core import along, replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
@@ -23,7 +24,19 @@ from stephttp.provider import Provider
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The largest response body of a resumed handler; a server reads 8 MiB of JSON (PROTOCOL 10)."""
 
+UNSAVED = 0.03
+"""Seconds for which a finished step may be unsaved while its handler goes on, where the answer can
+carry it. Most calls are over by then, and need no request of their own for it."""
+SURE = 10.0
+"""Seconds after which the answer to a call may find nobody, because something on the way waits no
+longer. Steps that finished just before are then sent by themselves."""
+
 VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
+
+
+def body_of(provider: Provider, request: Request) -> Body:
+    """What takes the body of a re-entry, with what comes along behind it."""
+    return Body(provider.settings.max_body_bytes + along.announced(request))
 
 
 class Reentry:
@@ -32,7 +45,7 @@ class Reentry:
     Args:
         provider: what it shares with others.
         request: the server's own; `open` changes it into what the original caller sent.
-        asked: the body, as far as it was read.
+        asked: its body, as far as it was read; see `body_of`.
     """
 
     __slots__ = (
@@ -40,8 +53,12 @@ class Reentry:
         "_idle",
         "_lock",
         "_news",
+        "_over",
         "_provider",
         "_refusal",
+        "_scope",
+        "_state",
+        "_timer",
         "_turn",
         "body",
         "hooks",
@@ -52,13 +69,18 @@ class Reentry:
 
     def __init__(self, provider: Provider, request: Request, asked: Body) -> None:
         self._provider = provider
-        self._lock = threading.Lock()  # steps may end in several threads at once
+        # Steps may end in several threads at once, and a task may begin at once.
+        self._lock = threading.RLock()
         self._turn = ""
         self._flushing: Job[None] | None = None
+        self._timer: Timer | None = None
+        self._over = False
+        """Whether the handler has ended, so that the answer carries what is left."""
         self._idle = True
         """Whether the next step's end is to start a flush: none is under way, and none failed."""
         self._news = False
         """Whether a step has ended since the flush under way looked last."""
+        self._scope: RunScope | None = None
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
         self.request = request
@@ -66,20 +88,24 @@ class Reentry:
         self.response = Response(500, list(PLAIN_TEXT))
         """What the handler answers, but for its body."""
         self.body = Body(MAX_RESULT_BYTES)
-        if asked.overflown:
+        request.body = asked.join()
+        self._state = along.detach(request)
+        if asked.overflown or len(request.body) > provider.settings.max_body_bytes:
             message = f"the body has {asked.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)
         else:
-            self._refusal = verify(provider.lifecycle, request)
+            self._refusal = verify(provider.lifecycle, request, self._state)
 
     def open(self) -> Flow[Run | Response]:
         """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
         if self._refusal is not None:
             return self._refusal
         run_id = self.request.header(b"x-run-id")
-        yield from self._provider.turnstile.enter(run_id)
+        waited = yield from self._provider.turnstile.enter(run_id)
         self._turn = run_id
-        resumed = yield from resume(self._provider.lifecycle, self.request)
+        # What came along is older than what the call before this one has stored.
+        state = None if waited else self._state
+        resumed = yield from resume(self._provider.lifecycle, self.request, state)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
@@ -87,22 +113,50 @@ class Reentry:
 
     def begin(self, scope: RunScope) -> None:
         """The handler is about to be called, with `scope` as the current run."""
+        self._scope = scope
         if self._provider.settings.middleware:
             resumed = self.resumed
             scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
             self.hooks = scope.hooks
 
     def flush_soon(self) -> None:
-        """A step may have ended: send what there is, while the handler goes on."""
+        """A step may have ended: send what there is soon, while the handler goes on."""
         run = self.resumed.run
         if not run.finished_count or run.target is not None:
             return
+        seconds = self._patience()
+        if not seconds:
+            self._flush_now()
+            return
         with self._lock:
+            if self._timer is None and not self._over:
+                self._timer = self._provider.background.later(seconds, self._flush_now)
+
+    def _patience(self) -> float:
+        """For how many seconds what there is may wait for the answer, which could carry it."""
+        if self._scope is None or not self.resumed.with_result:
+            return 0.0
+        mode = self._scope.checkpointing
+        count = self.resumed.run.finished_count
+        if mode.buffered_steps is not None and count >= mode.buffered_steps:
+            return 0.0
+        limit = mode.max_interval
+        return UNSAVED if limit is None else min(UNSAVED, limit / timedelta(seconds=1))
+
+    def _flush_now(self) -> None:
+        """Send what there is. May be called in any thread."""
+        with self._lock:
+            self._stop_timer()
             self._news = True
-            if not self._idle:
-                return
-            self._idle = False
-        self._flushing = self._provider.background.start(self._flush(run), "stephttp-flush")
+            if self._idle and not self._over:
+                self._idle = False
+                flow = self._flush(self.resumed.run)
+                self._flushing = self._provider.background.start(flow, "stephttp-flush")
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _flush(self, run: Run) -> Flow[None]:
         """Send what there is until there is no more. After a failure, `conclude` sees to it."""
@@ -118,9 +172,16 @@ class Reentry:
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""
         lifecycle, run = self._provider.lifecycle, self.resumed.run
+        with self._lock:
+            self._over = True
+            self._stop_timer()
         if self._flushing is not None:
             # What it could not store is back with the run; the answer may carry it.
             yield Until(self._flushing.outcome)
+        took_ns = self._provider.now_ns() - self.resumed.started_ns
+        # A server that calls again has given this call up.
+        given_up = self._provider.turnstile.awaited(self._turn)
+        self.resumed.heard = not given_up and took_ns < SURE * 1_000_000_000
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
         if hooks is not None:
@@ -142,8 +203,12 @@ class Reentry:
 
     def close(self) -> None:
         """Let the next re-entry of the run in."""
+        with self._lock:
+            self._over = True
+            self._stop_timer()
         if self._flushing is not None:
             self._flushing.cancel()
+        self._scope = None  # it holds us: together they would be left to the garbage collector
         if self._turn:
             self._provider.turnstile.leave(self._turn)
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from stephttp._client.flow import Answer, Call
+from stephttp._core.along import FAILURES
 from stephttp._core.codec import encode_struct
 from stephttp._core.ids import COMPLETE
 from stephttp._core.memo import decode_memos
@@ -33,7 +34,6 @@ _ROOM = MAX_CHECKPOINT_BYTES - 1024
 
 SDK = f"stephttp-py:v{__version__}"
 JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
-_FAILURES = "x-stephttp-failures"
 _ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
 
 
@@ -82,6 +82,8 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     lease: int | None = None
     """Milliseconds for which the run is left to this process; for our engine only."""
     claim: IdempotencyClaim | None = None
+    reads_state: bool = False
+    """Whether calls of the server may bring the run's state along; for our engine only."""
 
 
 class CheckpointRun(Struct, omit_defaults=True):
@@ -357,7 +359,7 @@ def read_actions(answer: Answer) -> dict[str, Raw]:
 
 def read_failures(answer: Answer) -> dict[str, int]:
     """How often steps that are not done have failed, by step hash; only our engine tells."""
-    pairs = (pair.strip().partition("=") for pair in answer.headers.get(_FAILURES, "").split(","))
+    pairs = (pair.strip().partition("=") for pair in answer.headers.get(FAILURES, "").split(","))
     return {step: int(count) for step, _, count in pairs if count.isdecimal()}
 
 

@@ -16,13 +16,13 @@ from weakref import WeakValueDictionary
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from stephttp._core.along import FEATURES
 from stephttp._core.signatures import hash_key
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.1
 MAX_PAUSE = 5.0
-_FEATURES = "x-stephttp-features"
 RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
@@ -63,7 +63,7 @@ class Answer(Struct, frozen=True):
     @property
     def features(self) -> frozenset[str]:
         """The extras that our own engine announces (DESIGN 3.8); a real server announces none."""
-        return frozenset(self.headers.get(_FEATURES, "").replace(",", " ").split())
+        return frozenset(self.headers.get(FEATURES, "").replace(",", " ").split())
 
 
 class Pause(Struct, frozen=True):
@@ -133,7 +133,7 @@ class Keys:
     def learn(self, answer: Answer) -> None:
         """Note what an answer tells of the server."""
         # A proxy's own error page tells nothing of the server behind it.
-        if _FEATURES in answer.headers or answer.status < 500:
+        if FEATURES in answer.headers or answer.status < 500:
             self.features = answer.features
 
     def reject(self, bearer: str | None) -> bool:

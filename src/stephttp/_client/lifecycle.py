@@ -27,7 +27,7 @@ from stephttp._client.flow import Keys, send
 from stephttp._client.origins import caller_of, origin_of
 from stephttp._client.outbox import Item, Parcel
 from stephttp._client.sealing import Sealer
-from stephttp._core import capsule, replies
+from stephttp._core import along, capsule, replies
 from stephttp._core.codec import encode_struct
 from stephttp._core.ids import CAPSULE, CAPSULE_NAME
 from stephttp._core.messages import Request, Response
@@ -84,6 +84,7 @@ class Lifecycle(Struct, frozen=True):
                 endpoints.REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
+                reads_state=self.keys.supports(along.FEATURE),
             )
         )
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
 from stephttp._client import endpoints
 from stephttp._client.drivers import Flow
 from stephttp._client.endpoints import CheckpointRun
-from stephttp._client.flow import send
+from stephttp._client.flow import Answer, send
 from stephttp._client.lifecycle import RETRY_SOON, Lifecycle
-from stephttp._core import capsule, codec, replies, signatures
+from stephttp._core import along, capsule, codec, replies, signatures
 from stephttp._core.ids import CAPSULE, hash_step_id, ulid_number
 from stephttp._core.memo import MemoKind
 from stephttp._core.messages import Request, Response
+from stephttp._core.ops import Op
 from stephttp._core.run import Run, discovery_request
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
 
@@ -61,6 +63,10 @@ class Resumed(Struct):
     raw_allowed: bool
     """Whether the server reads `raw` in a result (DESIGN 3.8)."""
     started_ns: int
+    with_result: bool = False
+    """Whether the server takes finished steps with the result (DESIGN 3.8)."""
+    heard: bool = True
+    """Whether somebody will read the answer, as far as one can know."""
     request_id: str = ""
     """The server's id of this call."""
     ended: bool = False
@@ -72,8 +78,12 @@ class Resumed(Struct):
         return self.point.attempt
 
 
-def verify(lifecycle: Lifecycle, request: Request) -> Response | None:
-    """Check that a re-entry comes from the server; a `Response` refuses it."""
+def verify(lifecycle: Lifecycle, request: Request, state: bytes | None) -> Response | None:
+    """Check that a re-entry, with what came along, comes from the server.
+
+    Returns:
+        What refuses it, if it does not.
+    """
     run_id = request.header(b"x-run-id")
     try:
         ulid_number(run_id)
@@ -90,19 +100,30 @@ def verify(lifecycle: Lifecycle, request: Request) -> Response | None:
     now = lifecycle.now_ns() / 1_000_000_000
     if not signatures.verify(header, request.body, lifecycle.settings.keys, now):
         return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
+    if state is not None and not along.is_signed(
+        request, run_id, state, lifecycle.settings.keys, now
+    ):
+        return replies.refused(401, f"{along.SIGNATURE}: missing, wrong or too old")
     return None
 
 
-def resume(lifecycle: Lifecycle, request: Request) -> Flow[Resumed | Response]:
+def resume(
+    lifecycle: Lifecycle, request: Request, state: bytes | None = None
+) -> Flow[Resumed | Response]:
     """Load the run of a re-entry that was verified; a `Response` refuses it.
 
-    `request` is changed into what the original caller sent.
+    Args:
+        request: is changed into what the original caller sent.
+        state: what came along, if it can be relied on.
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
     ours = bool(request.header(_ATTEMPT))
     try:
-        answer = yield from send(endpoints.get_actions(run_id), lifecycle.keys, lifecycle.rng)
+        if state is None:
+            answer = yield from send(endpoints.get_actions(run_id), lifecycle.keys, lifecycle.rng)
+        else:
+            answer = Answer(200, _told_along(request), state)
         memos = endpoints.read_actions(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (PROTOCOL 12.1)
@@ -138,8 +159,14 @@ def resume(lifecycle: Lifecycle, request: Request) -> Flow[Resumed | Response]:
         ours=ours,
         raw_allowed="raw-response" in features,
         started_ns=lifecycle.now_ns(),
+        with_result="steps-with-result" in features,
         request_id=request_id,
     )
+
+
+def _told_along(request: Request) -> dict[str, str]:
+    """The headers that the answer to `get_actions` would have had."""
+    return {name: request.header(name.encode()) for name in (along.FEATURES, along.FAILURES)}
 
 
 def unavailable(lifecycle: Lifecycle, ours: bool, what: str, error: APIError) -> Response:
@@ -196,6 +223,25 @@ def conclude(
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
     later = codec.retry_after(raised, lifecycle.now_ns()) if again else None
+    if not resumed.raw_allowed:
+        _warn_of_lost_cookies(run, response)
+
+    def result(response: Response, steps: Sequence[Op] = ()) -> Response:
+        complete = replies.run_complete(
+            response,
+            duration_ns=max(0, lifecycle.now_ns() - resumed.started_ns),
+            error=error,
+            raw_allowed=resumed.raw_allowed,
+        )
+        return replies.result_answer(complete, steps, again=again, retry_after=later)
+
+    if resumed.with_result and resumed.heard:
+        steps = run.take_finished()
+        reply = result(response, steps)
+        if len(reply.body) <= endpoints.MAX_CHECKPOINT_BYTES:
+            resumed.ended = not again
+            return reply
+        run.put_back(steps)
     try:
         yield from flush(lifecycle, run)
     except APIStatusError as problem:
@@ -205,18 +251,6 @@ def conclude(
             raise
         logger.error("stephttp: run %s fails: %s", run.run_id, problem)
         response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
-    if not resumed.raw_allowed:
-        _warn_of_lost_cookies(run, response)
-
-    def result(response: Response) -> Response:
-        complete = replies.run_complete(
-            response,
-            duration_ns=max(0, lifecycle.now_ns() - resumed.started_ns),
-            error=error,
-            raw_allowed=resumed.raw_allowed,
-        )
-        return replies.result_answer(complete, again=again, retry_after=later)
-
     reply = result(response)
     if len(reply.body) > endpoints.MAX_ANSWER_BYTES:
         message = (
@@ -230,6 +264,9 @@ def conclude(
 
 def _next_steps(lifecycle: Lifecycle, resumed: Resumed) -> Flow[Response]:
     run = resumed.run
+    if resumed.with_result and not resumed.heard:
+        with suppress(APIError):  # what could not be sent is in the answer, for what it is worth
+            yield from flush(lifecycle, run)
     finished, waits = run.take_finished(), run.take_ops()
     if not finished and not waits and run.targets_unknown:
         return replies.unknown_step(run, again=resumed.attempt < run.retries)

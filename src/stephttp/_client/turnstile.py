@@ -21,19 +21,28 @@ class Turnstile:
         self._lock = threading.Lock()
         self._queues: dict[str, deque[Future[None]]] = {}
 
-    def enter(self, name: str) -> Flow[None]:
-        """Wait for one's turn. After it, call `leave`."""
+    def enter(self, name: str) -> Flow[bool]:
+        """Wait for one's turn. After it, call `leave`.
+
+        Returns:
+            Whether somebody was before us.
+        """
         mine: Future[None] = Future()
         with self._lock:
             queue = self._queues.setdefault(name, deque())
             queue.append(mine)
             if queue[0] is mine:
-                return
+                return False
         try:
             yield Until(mine)
         except BaseException:
             self._give_up(name, mine)
             raise
+        return True
+
+    def awaited(self, name: str) -> bool:
+        """Whether somebody waits behind whose turn it is."""
+        return len(self._queues.get(name, ())) > 1
 
     def leave(self, name: str) -> None:
         """Let the next one in."""

@@ -75,14 +75,18 @@ def unknown_step(run: Run, *, again: bool) -> Response:
     return response
 
 
-def result_answer(op: Op, *, again: bool = False, retry_after: str | None = None) -> Response:
+def result_answer(
+    op: Op, steps: Sequence[Op] = (), *, again: bool = False, retry_after: str | None = None
+) -> Response:
     """The end of the run. One object and not an array, whose body would be lost (PROTOCOL S1).
 
     Args:
+        steps: finished ones that the server does not know yet; only for our engine, which takes
+            an array then (DESIGN 3.8).
         again: it is a failure, and an attempt is left: the server is to call once more.
         retry_after: when, in RFC 3339.
     """
-    response = _json(500 if again else 206, encode_struct(op))
+    response = _json(500 if again else 206, encode_struct([*steps, op] if steps else op))
     if again:
         response.headers.append((b"x-inngest-no-retry", b"false"))
         if retry_after is not None:

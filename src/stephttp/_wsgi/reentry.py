@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
-from stephttp._calls.common import MARK, Body, marks, own_error
-from stephttp._calls.reentry import VERSION_HEADER, Reentry
+from stephttp._calls.common import MARK, marks, own_error
+from stephttp._calls.reentry import VERSION_HEADER, Reentry, body_of
 from stephttp._context import current_run, enter
 from stephttp._core.messages import Response
 from stephttp._core.middleware import CallEnd
@@ -38,11 +38,10 @@ def reenter(
     app: WSGIApp, provider: Provider, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Answer a call of the server: verify it, run the handler on from where it stood."""
-    limit = provider.settings.max_body_bytes
-    body = Body(limit)
-    if Input(environ, body, limit).drain() is None:
+    request = neutral(environ, b"")
+    body = body_of(provider, request)
+    if Input(environ, body, body.limit).drain() is None:
         return reply_with(start_response, GONE, [])
-    request = neutral(environ, body.join())
     own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
     reentry = Reentry(provider, request, body)
     try:

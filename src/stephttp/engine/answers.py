@@ -3,10 +3,11 @@
 answer                                             meaning
 no `x-inngest-sdk` header                          502, 503, 504: transient failure
                                                    any other status: counted failure
-JSON array of ops, any status                      ops
+JSON object or array with a completing op as its   counted failure; its data is the result
+  last, not 2xx                                    if no attempt is left, the ops before it
+                                                   are kept
+other JSON array of ops, any status                ops
 JSON object that is a completing op, 2xx           ops
-JSON object that is a completing op, not 2xx       counted failure; its data is the result
-                                                   if no attempt is left
 other 2xx                                          the result (206: must be readable as ops
                                                    if it looks like them)
 other 401, but Go's                                transient failure: the signature was refused
@@ -23,7 +24,7 @@ whose SDK takes a call that it cannot verify for a new request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -97,9 +98,8 @@ def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failur
             return Failure(FailureKind.FINAL, "AnswerError", message)
         ops = None
 
-    completing = len(ops) == 1 and ops[0].op in COMPLETING_OPS if ops else False
-    is_array = answer.body.lstrip()[:1] == b"["
-    if ops is not None and (is_array or good):
+    last = ops[-1] if ops and ops[-1].op in COMPLETING_OPS else None
+    if ops is not None and (last is None or good):
         version = answer.header("x-inngest-req-version")
         known = version.isascii() and version.isdecimal() and len(version) < 9
         hints = Hints(retry_after, no_retry, int(version) if known else 0)
@@ -108,16 +108,18 @@ def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failur
         return PlainAnswer(answer.body, _head(answer))
 
     is_go = answer.header("x-inngest-sdk").startswith(_GO)
-    if answer.status == HTTPStatus.UNAUTHORIZED and not (is_go or completing):
+    if answer.status == HTTPStatus.UNAUTHORIZED and last is None and not is_go:
         message = (
             "the endpoint answered 401, it refused the signature (do the signing keys differ?)"
         )
         detail = message + _excerpt(answer.body)
         return Failure(FailureKind.TRANSIENT, "SignatureError", detail, retry_after)
-    kind = FailureKind.FINAL if no_retry else FailureKind.COUNTED if completing else transient
-    name, message = _error(answer)
-    output = bytes(ops[0].data) if ops and isinstance(ops[0].data, msgspec.Raw) else None
-    return Failure(kind, name, message, retry_after, output)
+    kind = FailureKind.FINAL if no_retry else transient if last is None else FailureKind.COUNTED
+    # Of an array people are told the end, and not what its steps returned.
+    told = answer if last is None else replace(answer, body=msgspec.json.encode(last))
+    name, message = _error(told)
+    output = bytes(last.data) if last is not None and isinstance(last.data, msgspec.Raw) else None
+    return Failure(kind, name, message, retry_after, output, (ops or [])[:-1])
 
 
 def _read_ops(answer: Answer) -> list[Op] | None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import consequences, records, work
@@ -30,13 +30,13 @@ from stephttp.engine.models import (
     Snapshot,
     Timer,
     TimerKind,
+    Value,
 )
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import apply_ops
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Value, frozen=True, gc=False):
     """Further ops of a run; `lease_ms` if they come from its first process."""
 
     run_id: str
@@ -44,8 +44,7 @@ class Report:
     lease_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Value, frozen=True, gc=False):
     """A first checkpoint."""
 
     new: NewRun
@@ -76,11 +75,10 @@ _SIMPLE = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Value, frozen=True, gc=False):
     """An item was stored. `lost`: the run is no longer in the hands of its first process."""
 
-    change: Change = field(repr=False)
+    change: Change
     lost: bool = False
 
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from stephttp._core import along
 from stephttp._core.ids import ulid_number
 from stephttp._core.signatures import sign
 from stephttp.engine.answers import Answer
@@ -18,7 +19,7 @@ from stephttp.engine.egress import Egress
 from stephttp.engine.exchange import DecodingError, ExchangeError, Request, TooLarge, decoded
 from stephttp.engine.happenings import Failure, FailureKind
 from stephttp.engine.models import RESUME, Call
-from stephttp.engine.settings import Settings
+from stephttp.engine.settings import FEATURES, Settings
 from stephttp.engine.signing import signed_bytes
 from stephttp.engine.tokens import new_ulid
 
@@ -75,7 +76,7 @@ class Caller:
         """
         limit = self._settings.max_response
         headers = {"user-agent": "Inngest"} if bare else self._headers(call)
-        request = Request(call.method, call.domain, _target(call), headers, call.body)
+        request = Request(call.method, call.domain, _target(call), headers, _content(call))
         try:
             async with asyncio.timeout(self._settings.call_timeout):
                 return decoded(await self._sender.send(request, limit), limit)
@@ -108,7 +109,19 @@ class Caller:
             "traceparent": traceparent(call),
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
             **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
+            **self._told_along(call),
         }
+
+    def _told_along(self, call: Call) -> dict[str, str]:
+        """What an SDK that asks for the state is told in headers."""
+        if call.state is None:
+            return {}
+        key, now = next(iter(self._settings.signing_keys), None), int(self._clock.now())
+        headers = along.attached(call.run_id, call.state.memos, key, now)
+        headers[along.FEATURES] = FEATURES
+        if call.state.failures:
+            headers[along.FAILURES] = call.state.failures
+        return headers
 
     def _signature(self, call: Call) -> str:
         if not self._settings.signing_keys:
@@ -122,6 +135,10 @@ def traceparent(call: Call) -> str:
     whose id is the run's. SDKs that make spans make them only within a trace."""
     parent = sha256(f"{call.run_id} {call.job_id} {call.attempt}".encode()).hexdigest()[:16]
     return f"00-{ulid_number(call.run_id):032x}-{parent}-01"
+
+
+def _content(call: Call) -> bytes:
+    return call.body if call.state is None else call.body + call.state.memos
 
 
 def _target(call: Call) -> str:

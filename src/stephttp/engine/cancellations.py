@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from stephttp.engine.consequences import cancel, started_by
 from stephttp.engine.happenings import Moment

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import msgspec
+from msgspec.structs import replace
 
 from stephttp._core.ops import Op
 from stephttp.engine.happenings import Hints, Moment, Origin
@@ -117,7 +117,7 @@ class Draft:
         self.waits = self.waits or not self.settled(op)
         if op.id in self.known:
             return False
-        self.write(msgspec.structs.replace(op, timing=None), field, 1, None)
+        self.write(replace(op, timing=None), field, 1, None)
         self.start(timer)
         return True
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import asdict
 
 from stephttp.engine import expressions
 from stephttp.engine.consequences import Trigger, deliver, link

@@ -69,6 +69,7 @@ class Executor:
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
+        self._since_ms = 0
         self._moved = asyncio.Event()
         self.begun: Callable[[str], None] = lambda run_id: None
         """Called with the id of each new run."""
@@ -79,7 +80,8 @@ class Executor:
 
     def start(self) -> None:
         """Begin; whatever is past due is simply due."""
-        self._timers.poke(self._clock.now_ms())
+        self._since_ms = self._clock.now_ms()
+        self._timers.poke(self._since_ms)
         self._loop = asyncio.create_task(self._run(), name="stephttp-executor")
 
     async def stop(self) -> None:
@@ -170,6 +172,7 @@ class Executor:
             busy=self.busy,
             slots=slots,
             errands=self._settings.gateway_concurrency - len(self._errands),
+            since_ms=self._since_ms,
         )
         claim = await self._store.write(unit, self._follow_claim)
         for call in claim.calls:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp.engine import waits

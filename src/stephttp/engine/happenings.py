@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
+from stephttp._core.ops import Op
+from stephttp.engine.models import Value
 from stephttp.engine.settings import Settings
 
 
@@ -25,8 +28,7 @@ class Origin(Enum):
     ANSWER = "answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Value, frozen=True, gc=False):
     """What an answer's headers said about retries and the SDK."""
 
     retry_after_ms: int | None = None
@@ -46,14 +48,14 @@ class FailureKind(Enum):
     FINAL = "final"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value, frozen=True, gc=False):
     """A call of the endpoint that failed.
 
     Attributes:
         name, message: what the run's error will say.
         retry_after_ms: the delay that the endpoint asked for.
         output: result that the run gets if this was its last attempt.
+        steps: what was done before it failed.
     """
 
     kind: FailureKind
@@ -61,3 +63,4 @@ class Failure:
     message: str
     retry_after_ms: int | None = None
     output: bytes | None = None
+    steps: Sequence[Op] = ()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from stephttp.errors import StephttpError
 
@@ -14,6 +14,14 @@ RESUME = ""
 
 LEASE = "@lease"
 """The `step_id` of the timer that a sync-phase run has while a process holds a lease of it."""
+
+
+class Value(Struct, frozen=True, gc=False):
+    """What cannot be part of a reference cycle. Its `repr` leaves out bytes: people sent them."""
+
+    def __repr__(self) -> str:
+        shown = (f"{k}={v!r}" for k, v in asdict(self).items() if not isinstance(v, bytes))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class Refused(StephttpError):
@@ -89,8 +97,7 @@ WAITS = frozenset({TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE, TimerKin
 """Timers that something from outside can end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timer:
+class Timer(Value, frozen=True, gc=False):
     """One piece of due work. The key within a run is `step_id` (`RESUME` for the endpoint).
 
     Attributes:
@@ -109,11 +116,10 @@ class Timer:
     job_id: str = ""
     attempt: int = 0
     unreached: int = 0
-    payload: bytes | None = field(repr=False, default=None)
+    payload: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Value, frozen=True, gc=False):
     """The part of a run that transitions read and change.
 
     Attributes:
@@ -153,8 +159,7 @@ class Run:
     fn_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Value, frozen=True, gc=False):
     """The latest that is known of an endpoint; enough to begin a run of it."""
 
     app_id: str
@@ -168,10 +173,10 @@ class Endpoint:
     sdk: str
     retries: int
     request_version: int
+    reads_state: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Value, frozen=True, gc=False):
     """An event that somebody sent.
 
     Attributes:
@@ -185,11 +190,10 @@ class Event:
     dedupe: str | None
     received_ms: int
     ts: int
-    body: bytes = field(repr=False)
+    body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Cancellation:
+class Cancellation(Value, frozen=True, gc=False):
     """An order to cancel the runs of a function that began in a span of time.
 
     Attributes:
@@ -206,14 +210,14 @@ class Cancellation:
     created_ms: int
 
 
-class Known(Struct, frozen=True, gc=False):
+class Known(Value, frozen=True, gc=False):
     """What a transition must know of a step that was reported before."""
 
     attempts: int
     resolved: bool
 
 
-class Step(Struct, frozen=True, gc=False):
+class Step(Value, frozen=True, gc=False):
     """A step to be written; one that is known keeps its place, its name and its ids.
 
     Attributes:
@@ -251,8 +255,7 @@ class Past(StrEnum):
     REQUEST = "request"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value, frozen=True, gc=False):
     """Something in the past of a run.
 
     Attributes:
@@ -270,8 +273,7 @@ class Entry:
     error: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Value, frozen=True, gc=False):
     """A run as a transition sees it: only what the happening mentions of the rest.
 
     Attributes:
@@ -280,14 +282,13 @@ class Snapshot:
     """
 
     run: Run
-    steps: dict[str, Known] = field(default_factory=dict)
-    timers: dict[str, Timer] = field(default_factory=dict)
-    endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    signals: dict[str, tuple[str, str]] = field(default_factory=dict)
+    steps: dict[str, Known] = {}
+    timers: dict[str, Timer] = {}
+    endpoints: dict[str, Endpoint] = {}
+    signals: dict[str, tuple[str, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Value, frozen=True, gc=False):
     """What a transition decided. Everything in it is stored together, or not at all.
 
     Attributes:
@@ -318,8 +319,7 @@ class Change:
     began: NewRun | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(Value, frozen=True, gc=False):
     """The part of a run that never changes after its first checkpoint.
 
     Attributes:
@@ -327,6 +327,7 @@ class NewRun:
         body: the original request's body; `None` if it was not captured.
         sdk: what the `X-Inngest-SDK` header of the first checkpoint said.
         began_ms: when the request came in, or, of a run that the engine began, when that was.
+        reads_state: whether its re-entries may carry its state.
         rerun_of: the run whose request this one repeats.
     """
 
@@ -347,18 +348,32 @@ class NewRun:
     sdk: str
     created_ms: int
     began_ms: int
-    body: bytes | None = field(repr=False, default=None)
+    body: bytes | None = None
+    reads_state: bool = False
     rerun_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class State(Value, frozen=True, gc=False):
+    """What an SDK needs to know of a run that it goes on with.
+
+    Attributes:
+        memos: as JSON, by step id.
+        failures: how often steps that are not done have failed, as the value of a header.
+    """
+
+    memos: bytes
+    failures: str = ""
+
+
+class Call(Value, frozen=True, gc=False):
     """One call of an endpoint: what to ask, and as which attempt.
 
     Attributes:
         step_id: the one step that is to be run; `RESUME`: whatever comes next.
         plan: steps that are met must be reported as planned, not run.
         fn_id: the endpoint, as `Run.fn_id`.
+        reads_state: whether its SDK reads the state that comes along.
+        state: what comes along.
     """
 
     run_id: str
@@ -372,16 +387,17 @@ class Call:
     path: str
     query: str
     content_type: str
-    body: bytes = field(repr=False, default=b"")
+    body: bytes = b""
     step_id: str = RESUME
     plan: bool = False
     fn_id: str = ""
+    reads_state: bool = False
+    state: State | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(Value, frozen=True, gc=False):
     """An HTTP request to make for a step; `spec` is what `gateway.read_gateway` made."""
 
     run_id: str
     step_id: str
-    spec: bytes = field(repr=False)
+    spec: bytes

@@ -6,8 +6,9 @@ from __future__ import annotations
 import sqlite3
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import tallies
@@ -32,7 +33,6 @@ from stephttp.engine.reruns import Source
 from stephttp.engine.sql import QUERIES
 
 _BUSY = TARGETED | {TimerKind.RETRY}
-_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (NewRun, Run)}
 
 
 def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = ()) -> Snapshot:
@@ -77,14 +77,22 @@ def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]
 
 def load_call(connection: sqlite3.Connection, run_id: str, step_id: str = RESUME) -> Call:
     """What to send to the endpoint of a run, as its own call or for a planned step."""
-    fn_id, *request = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
+    row = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
+    fn_id, reads_state, unreached, *request = row
     call = replace(Call(*request), fn_id=fn_id)
     timers = load_timers(connection, run_id)
     if step_id == RESUME:
         # A step that is being called for, or in its back-off, must not be run beside that.
-        return replace(call, plan=any(timer.kind in _BUSY for timer in timers.values()))
-    timer = timers[step_id]
-    return replace(call, job_id=timer.job_id, attempt=timer.attempt, step_id=step_id, plan=True)
+        plan = any(timer.kind in _BUSY for timer in timers.values())
+        call = replace(call, plan=plan)
+    else:
+        timer = timers[step_id]
+        unreached = timer.unreached
+        call = replace(call, job_id=timer.job_id, attempt=timer.attempt, step_id=step_id, plan=True)
+    # The call before it may be under way still, where it is a repetition; and a repetition has to
+    # work where something on the way does not like what comes along.
+    fresh = not (call.attempt or unreached)
+    return replace(call, reads_state=bool(reads_state) and fresh)
 
 
 def load_errand(connection: sqlite3.Connection, run_id: str, step_id: str) -> Errand:
@@ -305,7 +313,7 @@ def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -
 
 
 def _values(record: NewRun | Run) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _FIELDS[type(record)]}
+    return asdict(record)
 
 
 def _many(connection: sqlite3.Connection, query: str, rows: Sequence[tuple[object, ...]]) -> None:

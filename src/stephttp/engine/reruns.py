@@ -13,11 +13,11 @@ planned or ran beside it counts as before it if it was reported first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import msgspec
-from msgspec import structs
+from msgspec.structs import replace
 
 from stephttp._core import capsule
 from stephttp._core.ids import CAPSULE
@@ -102,7 +102,7 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
         body=_body(source, edit),
         rerun_of=old.run_id,
     )
-    numbered = tuple(structs.replace(step, seq=number) for number, step in enumerate(steps, 1))
+    numbered = tuple(replace(step, seq=number) for number, step in enumerate(steps, 1))
     timer = Timer(RESUME, TimerKind.RESUME, at.now_ms)
     return new, Change(run, steps=numbered, timers=(timer,))
 
@@ -128,9 +128,9 @@ def _kept(source: Source, edit: Edit) -> list[Step]:
     if edit.output is not None:
         bare = OpCode(target.op) in _BARE
         memo = edit.output if bare else b'{"data":' + edit.output + b"}"
-        kept.append(structs.replace(target, memo=memo, error=None))
+        kept.append(replace(target, memo=memo, error=None))
     elif edit.input is not None:
-        kept.append(structs.replace(target, memo=None, error=None, edited=edit.input))
+        kept.append(replace(target, memo=None, error=None, edited=edit.input))
     return kept
 
 
@@ -146,9 +146,7 @@ def _copied(step: Step, run_id: str, now_ms: int) -> Step:
     memo = step.memo
     if step.step_id == CAPSULE and memo is not None:
         memo = _of_another_run(memo, run_id)
-    return structs.replace(
-        step, memo=memo, attempts=0, started_ns=now_ms * 1_000_000, duration_ns=0
-    )
+    return replace(step, memo=memo, attempts=0, started_ns=now_ms * 1_000_000, duration_ns=0)
 
 
 def _of_another_run(memo: bytes, run_id: str) -> bytes:

@@ -10,7 +10,10 @@ from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
 from stephttp.errors import ConfigurationError
 
-FEATURES = "pending, raw-response, step-retries, batch, leases, idempotency"
+FEATURES = (
+    "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
+    "steps-with-result"
+)
 """What this engine can do beyond Inngest's protocol, as told in `X-Stephttp-Features`."""
 
 VERSION = __version__

@@ -68,7 +68,8 @@ leaves that status, whatever the reason (`records.save`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from stephttp._core.ids import COMPLETE
 from stephttp._core.ops import Op, OpCode

@@ -174,6 +174,7 @@ def _new_run(endpoint: Endpoint, data: object, run_id: str, event_id: str, now_m
         content_type="" if bodiless else "application/json",
         ip="",
         sdk=endpoint.sdk,
+        reads_state=endpoint.reads_state,
         created_ms=now_ms,
         began_ms=now_ms,
         body=body,

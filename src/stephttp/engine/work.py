@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
+from msgspec.structs import replace
+
 from stephttp._core.ops import COMPLETING_OPS, Op
-from stephttp.engine import consequences, records
+from stephttp.engine import consequences, records, state
 from stephttp.engine.answers import OpsAnswer, PlainAnswer
 from stephttp.engine.happenings import Failure, FailureKind, Moment, Origin
 from stephttp.engine.models import (
     RESUME,
     SEPARATE,
+    TARGETED,
     Call,
     Change,
     Entry,
@@ -41,6 +44,7 @@ from stephttp.engine.transitions import (
 Key = tuple[str, str]
 """Run id and step id of a timer; the names of what is being worked on."""
 
+_CALLS = TARGETED | {TimerKind.RESUME}
 _MOST_OVERDUE = 100
 """How many runs one unit of work ends."""
 
@@ -114,25 +118,38 @@ def key_of(run_id: str, step_id: str, kind: str) -> Key:
 
 
 def claim(
-    connection: sqlite3.Connection, at: Moment, busy: Collection[Key], slots: int, errands: int
+    connection: sqlite3.Connection,
+    at: Moment,
+    busy: Collection[Key],
+    slots: int,
+    errands: int,
+    since_ms: int,
 ) -> Claim:
     """Take up to `slots` due calls and `errands` due HTTP requests, none of them `busy`, and end
     runs whose deadline has passed.
 
     What waited longest comes first. Who ends a call or a request looks again.
+
+    Args:
+        since_ms: when this engine began to call; a call that was due before may be under way still.
     """
     ended = _end_overdue(connection, at)
-    chosen: dict[Key, None] = {}
+    chosen: dict[Key, bool] = {}
     late: list[tuple[str, int]] = []
     rows = connection.execute(QUERIES["due_calls"], (at.now_ms,))
     while len(chosen) < slots and (row := rows.fetchone()) is not None:
         run_id, step_id, kind, due_ms = row
         key = key_of(run_id, step_id, kind)
         if key not in busy and key not in chosen:
-            chosen[key] = None
+            chosen[key] = kind in _CALLS and due_ms < since_ms
             late.append((kind, at.now_ms - due_ms))
     rows.close()
-    calls = [call for key in chosen if (call := _take(connection, *key, at)) is not None]
+    calls = []
+    for key, again in chosen.items():
+        call = _take(connection, *key, at)
+        if call is not None:
+            calls.append(replace(call, reads_state=False) if again else call)
+    calls = state.along_with(connection, calls)
     rows = connection.execute(QUERIES["due_errands"], (at.now_ms,))
     free = list(islice((row for row in rows if row[:2] not in busy), errands))
     rows.close()
@@ -192,11 +209,26 @@ def settle(
     snapshot = records.load(connection, call.run_id, {op.id for op in ops})
     if is_stale(snapshot, call):
         return Change(snapshot.run)
+    if isinstance(outcome, Failure) and outcome.steps:
+        return _settle_failed(connection, call, outcome, begun_ms, at)
     snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _decide(snapshot, outcome, at, call.step_id)
     entry = _past(call, outcome, begun_ms, at.now_ms)
     change = replace(change, history=(entry, *change.history))
     return consequences.save(connection, change, snapshot.run, ops, at)
+
+
+def _settle_failed(
+    connection: sqlite3.Connection, call: Call, failure: Failure, begun_ms: int, at: Moment
+) -> Change:
+    """A call has failed after it did some steps: keep them, as if they had been reported before."""
+    try:
+        kept = report(connection, call.run_id, failure.steps, at)
+    except Refused as error:
+        failure = Failure(FailureKind.FINAL, "AnswerError", str(error))
+        return settle(connection, call, failure, begun_ms, at)
+    change = settle(connection, call, replace(failure, steps=()), begun_ms, at)
+    return replace(change, others=(kept, *change.others))
 
 
 def _past(

@@ -121,6 +121,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim 
         content_type=data.content_type,
         ip=data.ip,
         sdk=sdk[:_SDK_LENGTH],
+        reads_state=message.reads_state,
         created_ms=now_ms,
         began_ms=_began_ms(run_id, now_ms),
         body=_body(data.body),

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stephttp._core import along
 from stephttp._core.signatures import bearer_matches
 from stephttp.engine.api.messages import CORS, engine_of, log_refusal, refuse
 from stephttp.engine.ratelimit import Buckets
@@ -91,7 +92,7 @@ class Guard:
         self._headers = [
             (b"x-inngest-server-kind", settings.kind.encode()),
             (b"x-stephttp-engine", VERSION.encode()),
-            (b"x-stephttp-features", FEATURES.encode()),
+            (along.FEATURES.encode(), FEATURES.encode()),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

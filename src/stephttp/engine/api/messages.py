@@ -90,6 +90,7 @@ class NewRunRequest(Struct):
     retries: _Int32 | None = None
     lease: Lease | None = None
     claim: Claim | None = None
+    reads_state: bool = False
 
 
 class RenewRequest(Struct):

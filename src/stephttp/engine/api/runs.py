@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from base64 import b64encode
 from functools import partial
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine import tokens
+from stephttp._core import along
+from stephttp.engine import state, tokens
 from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
 from stephttp.engine.api.views import wait_view
 from stephttp.engine.clock import rfc3339
-from stephttp.engine.models import Refused, RunStatus, TimerKind
+from stephttp.engine.models import Refused, RunStatus, State, TimerKind
 from stephttp.engine.reading.runs import load_waits
 from stephttp.engine.records import load_trigger, unknown
 from stephttp.engine.sql import QUERIES
-
-_HASH = re.compile("[0-9a-f]{40}")
 
 
 async def actions(request: Request) -> Response:
@@ -30,9 +27,9 @@ async def actions(request: Request) -> Response:
     run_id = parse_run_id(request.path_params["run"])
     pending = "pending" in request.headers.get("x-stephttp-accept", "")
     unit = partial(_actions, run_id=run_id, pending=pending)
-    body, failures = await engine_of(request).store.read(unit)
-    headers = {"x-stephttp-failures": failures} if failures else {}
-    return Response(body, media_type="application/json", headers=headers)
+    loaded = await engine_of(request).store.read(unit)
+    headers = {along.FAILURES: loaded.failures} if loaded.failures else {}
+    return Response(loaded.memos, media_type="application/json", headers=headers)
 
 
 async def batch(request: Request) -> Response:
@@ -93,22 +90,9 @@ def _check_open(status: str, run_id: str) -> None:
         raise Refused(f"run_id: run {run_id} has ended, its state is no longer available", 410)
 
 
-def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> tuple[bytes, str]:
-    """The memos as JSON; and if `pending`, how often steps that are not done have failed."""
+def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> State:
     _check_open(_one(connection, "run_state", run_id)[1], run_id)
-    rows: list[tuple[str, bytes]] = connection.execute(QUERIES["memos"], (run_id,)).fetchall()
-    failures = ""
-    if pending:
-        failed = connection.execute(QUERIES["failed_steps"], (run_id,))
-        # Ids are the caller's, so whatever is none of ours stays out of a header.
-        failures = ", ".join(
-            f"{step_id}={count}" for step_id, count in failed if _HASH.fullmatch(step_id)
-        )
-        waiting = connection.execute(QUERIES["pending_steps"], (run_id,))
-        rows += [(step_id, b'{"pending":true}') for (step_id,) in waiting]
-    # Memos are JSON already; joining them costs less than decoding and encoding.
-    pairs = (msgspec.json.encode(step_id) + b":" + memo for step_id, memo in rows)
-    return b"{" + b",".join(pairs) + b"}\n", failures
+    return state.load(connection, run_id, pending=pending)
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:

@@ -4,11 +4,13 @@
 INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
                   step_count, last_error, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id, fn_id,
                   slug, digest, event_id, event_name, event_ts, fn, domain, method, path, query,
-                  content_type, ip, sdk, error, head, body, output, invoked_by, rerun_of)
+                  content_type, ip, sdk, reads_state, error, head, body, output, invoked_by,
+                  rerun_of)
 VALUES (:run_id, :status, :retries, :request_version, :job_id, :attempt, :unreached, :idle,
         :step_count, :last_error, :created_ms, :began_ms, :first_ns, :async_ms, :ended_ms, :app_id, :fn_id,
         :slug, :digest, :event_id, :event_name, :event_ts, :fn, :domain, :method, :path, :query,
-        :content_type, :ip, :sdk, :error, :head, :body, :output, :invoked_by, :rerun_of)
+        :content_type, :ip, :sdk, :reads_state, :error, :head, :body, :output, :invoked_by,
+        :rerun_of)
 ON CONFLICT (run_id) DO NOTHING
 
 -- name: update_run
@@ -43,13 +45,14 @@ SELECT digest FROM runs WHERE run_id = ?
 SELECT status, output, head, error FROM runs WHERE run_id = ?
 
 -- name: run_call
-SELECT fn_id, run_id, job_id, attempt, request_version, event_name, sdk, domain, method, path,
-       query, content_type, coalesce(body, x'')
+SELECT fn_id, reads_state, unreached, run_id, job_id, attempt, request_version, event_name, sdk,
+       domain, method, path, query, content_type, coalesce(body, x'')
 FROM runs WHERE run_id = ?
 
 -- name: source_run
 SELECT fn_id, retries, request_version, run_id, app_id, slug, digest, event_id, event_name,
-       event_ts, fn, domain, method, path, query, content_type, ip, sdk, created_ms, began_ms, body
+       event_ts, fn, domain, method, path, query, content_type, ip, sdk, created_ms, began_ms, body,
+       reads_state
 FROM runs WHERE run_id = ?
 
 -- name: source_steps
@@ -99,17 +102,18 @@ FROM spans WHERE run_id = ? ORDER BY started_ns, ended_ns DESC, span_id
 -- name: known_step
 SELECT attempts, memo IS NOT NULL FROM steps WHERE run_id = ? AND step_id = ?
 
--- name: memos
-SELECT step_id, coalesce(memo, CAST('{"input":' || CAST(edited AS TEXT) || '}' AS BLOB))
-FROM steps WHERE run_id = ? AND (memo IS NOT NULL OR edited IS NOT NULL) ORDER BY step_id
+-- name: large_states
+SELECT run_id FROM steps
+WHERE run_id IN (SELECT value FROM json_each(:run_ids))
+GROUP BY run_id
+HAVING sum(coalesce(length(memo), 0) + coalesce(length(edited), 0)) > :most
 
--- name: failed_steps
-SELECT step_id, attempts FROM steps
-WHERE run_id = ? AND memo IS NULL AND op = 'StepError' ORDER BY step_id LIMIT 100
-
--- name: pending_steps
-SELECT steps.step_id FROM steps JOIN timers USING (run_id, step_id)
-WHERE run_id = ? AND steps.memo IS NULL AND steps.edited IS NULL
+-- name: states
+SELECT steps.run_id, steps.step_id, steps.memo, steps.edited, steps.op, steps.attempts,
+       timers.step_id IS NOT NULL
+FROM steps LEFT JOIN timers USING (run_id, step_id)
+WHERE steps.run_id IN (SELECT value FROM json_each(?))
+ORDER BY steps.run_id, steps.step_id
 
 -- name: step_list
 SELECT step_id, userland_id, userland_index, name, op, attempts, started_ns, duration_ns, error,
@@ -227,13 +231,14 @@ WHERE kind = ? AND key = ? AND due_ms > ?
 
 -- name: upsert_endpoint
 INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
-                       request_version, seen_ms)
+                       request_version, reads_state, seen_ms)
 VALUES (:fn_id, :app_id, :slug, :event_name, :fn, :domain, :method, :path, :sdk, :retries,
-        :request_version, :created_ms)
+        :request_version, :reads_state, :created_ms)
 ON CONFLICT (fn_id) DO UPDATE
 SET event_name = excluded.event_name, method = excluded.method, path = excluded.path,
     sdk = excluded.sdk, retries = excluded.retries,
-    request_version = excluded.request_version, seen_ms = excluded.seen_ms
+    request_version = excluded.request_version, reads_state = excluded.reads_state,
+    seen_ms = excluded.seen_ms
 
 -- name: latest_endpoints
 SELECT fn_id, domain, slug FROM endpoints ORDER BY seen_ms DESC LIMIT ?
@@ -248,14 +253,16 @@ SELECT fn_id, status, count(*) FROM runs WHERE ended_ms IS NULL GROUP BY fn_id, 
 SELECT kind, count(*) FROM timers WHERE key IS NOT NULL GROUP BY kind
 
 -- name: endpoint
-SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version
+SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version,
+       reads_state
 FROM endpoints WHERE fn_id = :id OR slug = :id
 ORDER BY app_id = coalesce(:app_id, (SELECT app_id FROM runs WHERE run_id = :run_id)) DESC,
          seen_ms DESC
 LIMIT 1
 
 -- name: endpoint_of_app
-SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version
+SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version,
+       reads_state
 FROM endpoints WHERE (fn_id = :id OR slug = :id) AND (app_id = :app OR domain = :app) LIMIT 1
 
 -- name: insert_event

@@ -106,6 +106,7 @@ CREATE TABLE runs (
     content_type    TEXT    NOT NULL,
     ip              TEXT    NOT NULL,
     sdk             TEXT    NOT NULL,
+    reads_state     INTEGER NOT NULL,             -- whether re-entries may carry the run's state
     error           BLOB,                         -- why it failed: {"name", "message"}
     head            BLOB,                         -- status, headers of a plain final answer
     body            BLOB,                         -- of the original request
@@ -225,6 +226,7 @@ CREATE TABLE endpoints (
     method          TEXT    NOT NULL,
     path            TEXT    NOT NULL,
     sdk             TEXT    NOT NULL,
+    reads_state     INTEGER NOT NULL,
     retries         INTEGER NOT NULL,
     request_version INTEGER NOT NULL,
     seen_ms         INTEGER NOT NULL              -- its latest run

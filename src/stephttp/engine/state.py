@@ -1,0 +1,81 @@
+"""What an SDK has to know of a run that it goes on with: asked for, or along with a re-entry."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Collection, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from stephttp._core import along
+from stephttp._core.ops import OpCode
+from stephttp.engine.models import Call, State
+from stephttp.engine.sql import QUERIES
+
+_HASH = re.compile("[0-9a-f]{40}")
+_MOST_FAILURES = 100
+"""Failed steps that are told of in a header."""
+
+_Row = tuple[str, bytes | None, bytes | None, str, int, bool]
+"""Step id, memo, edited input, op, attempts, whether it has a timer."""
+
+
+def load(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> State:
+    """The state of a run.
+
+    Args:
+        pending: name also the steps that are not done, and how often they have failed.
+    """
+    return _render(_rows(connection, [run_id]).get(run_id, []), pending=pending)
+
+
+def along_with(connection: sqlite3.Connection, calls: Sequence[Call]) -> list[Call]:
+    """Give the calls whose SDK reads it the state of their run, unless that is too large."""
+    run_ids = {call.run_id for call in calls if call.reads_state and call.method in along.METHODS}
+    if not run_ids:
+        return list(calls)
+    values = {"run_ids": _json(run_ids), "most": along.LARGEST}
+    run_ids.difference_update(row[0] for row in connection.execute(QUERIES["large_states"], values))
+    rows = _rows(connection, run_ids)
+    states = {run_id: _render(rows.get(run_id, []), pending=True) for run_id in run_ids}
+    return [
+        replace(call, state=state)
+        if call.reads_state
+        and (state := states.get(call.run_id)) is not None
+        and len(state.memos) <= along.LARGEST
+        else call
+        for call in calls
+    ]
+
+
+def _rows(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, list[_Row]]:
+    rows: dict[str, list[_Row]] = {}
+    for run_id, *row in connection.execute(QUERIES["states"], (_json(run_ids),)):
+        rows.setdefault(run_id, []).append(tuple(row))
+    return rows
+
+
+def _render(rows: Sequence[_Row], *, pending: bool) -> State:
+    # Memos are JSON already; joining them costs less than decoding and encoding.
+    pairs: list[tuple[str, bytes]] = []
+    failures: list[str] = []
+    for step_id, memo, edited, op, attempts, waits in rows:
+        if memo is not None:
+            pairs.append((step_id, memo))
+            continue
+        # Ids are the caller's, so whatever is none of ours stays out of a header.
+        if op == OpCode.STEP_ERROR and _HASH.fullmatch(step_id):
+            failures.append(f"{step_id}={attempts}")
+        if edited is not None:
+            pairs.append((step_id, b'{"input":' + edited + b"}"))
+        elif waits and pending:
+            pairs.append((step_id, b'{"pending":true}'))
+    memos = b",".join(msgspec.json.encode(step_id) + b":" + memo for step_id, memo in pairs)
+    told = ", ".join(failures[:_MOST_FAILURES]) if pending else ""
+    return State(b"{" + memos + b"}\n", told)
+
+
+def _json(run_ids: Collection[str]) -> str:
+    return msgspec.json.encode(list(run_ids)).decode()
