@@ -33,7 +33,7 @@ class AsyncRequest(Request):
 class AsyncResponseRedirect(Struct, frozen=True):
     """Redirect the caller (303) to a URL that blocks until the run ends, and gives its result.
 
-    Args:
+    Attributes:
         url: makes the URL from run id and token; by default `result_path` on this API's own
             origin if that is set, else the engine's or server's output URL.
     """
@@ -48,7 +48,7 @@ class AsyncResponseToken(Struct, frozen=True):
 class AsyncResponseCustom(Struct, frozen=True):
     """Answer with what a function of yours returns.
 
-    Args:
+    Attributes:
         handler: gets an `AsyncRequest`, returns a `Response`; may be async. What it raises is an
             error of the request, but the run goes on.
     """
