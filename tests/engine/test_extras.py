@@ -125,7 +125,7 @@ async def test_a_batch_is_one_transaction_with_a_statement_a_table(tmp_path: Pat
         assert await statuses(w, *runs) == [200] * 20
         assert said.count("COMMIT") == 1
         assert sum(text.startswith("SELECT") for text in said) == 1
-        assert sum(text.startswith("INSERT INTO runs") for text in said) == 20  # one prepared
+        assert sum(text.startswith("INSERT INTO runs") for text in said) == 2  # of 16 rows and 4
 
 
 async def test_a_run_that_must_wait_goes_on_out_of_a_batch() -> None:

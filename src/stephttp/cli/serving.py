@@ -12,6 +12,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from stephttp.cli.joining import JoiningProtocol
+
 
 def run(main: Coroutine[Any, Any, int], *, beside_app: bool = False) -> int:
     """Run a command to its end, on uvloop where that is installed.
@@ -76,6 +78,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=grace,
                 forwarded_allow_ips=list(proxies),
                 server_header=False,
+                http=JoiningProtocol,
                 ws="websockets-sansio",
                 # Clients say no more than which topics they want.
                 ws_max_size=64 * 1024,

@@ -46,7 +46,13 @@ def uri(path: str) -> str:
 def connect(where: str) -> sqlite3.Connection:
     """A connection whose transactions are begun and ended by us, never by the module."""
     connection = sqlite3.connect(
-        where, uri=True, isolation_level=None, check_same_thread=False, factory=Connection
+        where,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        # Every statement that the engine has, and those for several rows.
+        cached_statements=512,
+        factory=Connection,
     )
     connection.execute("PRAGMA busy_timeout = 5000")
     return connection

@@ -6,12 +6,13 @@ from __future__ import annotations
 import sqlite3
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import asdict, replace
 
 from stephttp._core.ops import Op, OpCode
-from stephttp.engine import tallies
+from stephttp.engine import rows, tallies
 from stephttp.engine.models import (
     RESUME,
     TARGETED,
@@ -71,8 +72,8 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
 
 def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]:
     """The open timers of a run."""
-    rows = connection.execute(QUERIES["timers_of_run"], (run_id,))
-    return {step_id: Timer(step_id, TimerKind(kind), *others) for step_id, kind, *others in rows}
+    found = connection.execute(QUERIES["timers_of_run"], (run_id,))
+    return {step_id: Timer(step_id, TimerKind(kind), *others) for step_id, kind, *others in found}
 
 
 def load_call(connection: sqlite3.Connection, run_id: str, step_id: str = RESUME) -> Call:
@@ -187,7 +188,7 @@ def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Cha
     """Store new runs, whose ids are known to be free, with a statement a table."""
     if runs:
         values = [_row(new, change.run) for new, change in runs]
-        connection.executemany(QUERIES["insert_run"], values)
+        rows.insert(connection, QUERIES["insert_run"], [_in_order(value) for value in values])
         # The last that was seen of each function is what counts.
         latest = {value["fn_id"]: value for value in values}
         connection.executemany(QUERIES["upsert_endpoint"], list(latest.values()))
@@ -224,10 +225,13 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
     _save_parts(connection, [change])
 
 
+_in_order = itemgetter(*rows.parameters(QUERIES["insert_run"]))
+
+
 def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    _many(
+    rows.insert(
         connection,
-        "upsert_step",
+        QUERIES["upsert_step"],
         [
             (
                 change.run.run_id,
@@ -249,14 +253,13 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
             for step in change.steps
         ],
     )
-    _many(
-        connection,
-        "delete_timer",
+    connection.executemany(
+        QUERIES["delete_timer"],
         [(change.run.run_id, step_id) for change in changes for step_id in change.dropped],
     )
-    _many(
+    rows.insert(
         connection,
-        "upsert_timer",
+        QUERIES["upsert_timer"],
         [
             (
                 change.run.run_id,
@@ -274,9 +277,9 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
             for timer in change.timers
         ],
     )
-    _many(
+    rows.insert(
         connection,
-        "add_history",
+        QUERIES["add_history"],
         [
             (
                 change.run.run_id,
@@ -292,7 +295,9 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
             for entry in change.history
         ],
     )
-    _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
+    connection.executemany(
+        QUERIES["displace_wait"], [pair for change in changes for pair in change.displaced]
+    )
 
 
 def _row(new: NewRun, run: Run) -> dict[str, Any]:
@@ -314,11 +319,6 @@ def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -
 
 def _values(record: NewRun | Run) -> dict[str, Any]:
     return asdict(record)
-
-
-def _many(connection: sqlite3.Connection, query: str, rows: Sequence[tuple[object, ...]]) -> None:
-    if rows:
-        connection.executemany(QUERIES[query], rows)
 
 
 def unknown(run_id: str) -> Refused:

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from math import log2
 from typing import NamedTuple
 
+from stephttp.engine import rows
 from stephttp.engine.database import Connection
 from stephttp.engine.models import Run, RunStatus
 from stephttp.engine.sql import QUERIES
@@ -148,14 +149,14 @@ def spread(counted: Counter[Counted], kept_at_s: int) -> list[tuple[int, int, st
     ever = Counter[tuple[str, str, int]]()
     for (fn_id, _, what, bucket), n in counted.items():
         ever[fn_id, what, bucket] += n
-    rows = [(ALWAYS, 0, fn_id, what, bucket, n) for (fn_id, what, bucket), n in ever.items()]
-    rows += [
+    sums = [(ALWAYS, 0, fn_id, what, bucket, n) for (fn_id, what, bucket), n in ever.items()]
+    sums += [
         (width, minute - minute % width, fn_id, what, bucket, n)
         for width, kept in WIDTHS.items()
         for (fn_id, minute, what, bucket), n in counted.items()
         if minute >= kept_at_s - kept
     ]
-    return rows
+    return sums
 
 
 def store_notes(connection: sqlite3.Connection) -> None:
@@ -164,7 +165,7 @@ def store_notes(connection: sqlite3.Connection) -> None:
         return
     counted = add_up(connection.notes)
     latest = max(minute for _, minute, _, _ in counted)
-    connection.executemany(ADD, spread(counted, kept_at_s=latest))
+    rows.insert(connection, ADD, spread(counted, kept_at_s=latest))
     if latest > connection.counted_until_s:
         connection.counted_until_s = latest
         old = [(width, latest - kept) for width, kept in WIDTHS.items()]

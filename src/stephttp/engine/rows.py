@@ -1,0 +1,50 @@
+"""Many rows with few statements: what SQLite is asked to do costs more than what it then does."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+
+_VALUES = re.compile(r"(?<=\bVALUES )\([^()]*\)")
+_NAME = re.compile(r":\w+")
+
+# Few, so that each connection keeps all of them prepared; the largest stays far below the number of
+# parameters that SQLite allows (32,766).
+_SIZES = (64, 16, 4, 1)
+
+
+def insert(connection: sqlite3.Connection, query: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows in their order, as `executemany` does.
+
+    Args:
+        query: `INSERT ... VALUES (...)`, for one row; it may go on with `ON CONFLICT`.
+        rows: values in the order of its parameters, whether these have names or not.
+    """
+    done = 0
+    for size in _SIZES:
+        while len(rows) - done >= size:
+            part = rows[done : done + size]
+            connection.execute(_repeated(query, size), tuple(chain.from_iterable(part)))
+            done += size
+
+
+@cache
+def parameters(query: str) -> tuple[str, ...]:
+    """The names of the parameters of a query's row, in their order."""
+    return tuple(name[1:] for name in _NAME.findall(_row(query)))
+
+
+@cache
+def _repeated(query: str, count: int) -> str:
+    row = _NAME.sub("?", _row(query))
+    return _VALUES.sub(", ".join([row] * count), query, count=1)
+
+
+def _row(query: str) -> str:
+    found = _VALUES.search(query)
+    if found is None:
+        raise ValueError(f"no row of parameters in {query!r}")
+    return found[0]
