@@ -23,16 +23,11 @@ from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
 from stephttp._core.messages import Request
 from stephttp._core.middleware import RunContext
-from stephttp._core.run import EXECUTE, SUSPEND, Run, State, Step, check_retries
+from stephttp._core.run import ENDED, EXECUTE, SUSPEND, Run, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._hooks import Hooks
-from stephttp.errors import (
-    ConfigurationError,
-    NestedStepError,
-    OutsideRunError,
-    Suspended,
-)
+from stephttp.errors import NestedStepError, Suspended
 
 if TYPE_CHECKING:
     from stephttp._client.drivers import Flow
@@ -40,7 +35,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-current_run: ContextVar[RunScope | None] = ContextVar("stephttp_run", default=None)
 _inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
 _branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
@@ -56,6 +50,7 @@ class RunScope(ABC):
         provider: the way to the server, and the settings and the clock that all runs share.
         run: its state machine.
         on_record: called at home when a step of a resumed run was recorded.
+        started_ns: when the call of the handler began; `None`: now.
     """
 
     __slots__ = (
@@ -77,13 +72,17 @@ class RunScope(ABC):
     )
 
     def __init__(
-        self, provider: Provider, run: Run, on_record: Callable[[], None] | None = None
+        self,
+        provider: Provider,
+        run: Run,
+        on_record: Callable[[], None] | None = None,
+        started_ns: int | None = None,
     ) -> None:
         self.provider = provider
         self.run = run
         self.now_ns = provider.now_ns
         self.request: tuple[Any, ...] = ()
-        """What tells the request from others; see `enter`."""
+        """What tells the request from others; see `Current`."""
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
         self.configured = False
@@ -95,12 +94,31 @@ class RunScope(ABC):
         """What has to be settled before the first step: whether this run is to answer at all."""
         self.claimer: Callable[[str], Flow[bool]] | None = None
         """Claims an idempotency key; `None` where that was done before."""
-        self.started_ns = self.now_ns()
+        self.started_ns = self.now_ns() if started_ns is None else started_ns
         self.deadline_ns: int | None = None
         if self.checkpointing.max_runtime is not None:
             self.limit(self.checkpointing.max_runtime)
         self._lock = threading.Lock()  # `def` routes run their steps in worker threads
         self._quiet: Future[None] | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's ULID."""
+        return self.run.run_id
+
+    @property
+    def over(self) -> bool:
+        """Whether the handler has ended; not if a wait has overtaken it."""
+        return self.run.state is ENDED
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the handler still passes over what it did in earlier calls."""
+        return self.run.replaying
+
+    def open(self) -> RunScope:
+        """Itself; see `Current`."""
+        return self
 
     @abstractmethod
     def at_home(self, call: Callable[[], None]) -> None:
@@ -394,45 +412,3 @@ def _awaiting(awaitable: Awaitable[T]) -> Flow[T]:
         return awaitable
 
     return (yield Invoke(itself, None))  # type: ignore[no-any-return]
-
-
-def enter(scope: RunScope, request: tuple[Any, ...]) -> Token[RunScope | None]:
-    """Make `scope` the current run, for the caller to reset.
-
-    Args:
-        request: what tells the request from others: method, path, query, headers.
-
-    Raises:
-        ConfigurationError: another run of this application is at work on the same request,
-            further out. (A request that a handler makes in its own process is another one.)
-    """
-    outer = current_run.get()
-    if outer is not None and outer.request == request:
-        refuse_inside(outer, scope)
-    scope.request = request
-    return current_run.set(scope)
-
-
-def refuse_inside(outer: RunScope, scope: RunScope) -> None:
-    """Raise `ConfigurationError` if `outer` is at work, on the request of `scope`."""
-    if outer.provider is scope.provider and outer.run.state is not State.ENDED:
-        raise ConfigurationError(
-            "two runs in one context: this request passes the stephttp middleware twice, once "
-            "further out; wrap the outermost application only"
-        )
-
-
-def run_scope(tool: str) -> RunScope:
-    """The current run, for a tool that cannot do without one.
-
-    Raises:
-        OutsideRunError: there is none.
-    """
-    scope = current_run.get()
-    if scope is None:
-        raise OutsideRunError(
-            f"step.{tool} was called outside a request that passes through the stephttp "
-            "middleware, so there is nothing that could wait; wrap the application with "
-            "provider.asgi(app), or call it from a handler"
-        )
-    return scope

@@ -12,10 +12,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
-from stephttp._context import RunScope, current_run
+from stephttp._context import RunScope
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.responses import AsyncResponse, FnOpts
 from stephttp._core.run import check_retries
+from stephttp._current import current_scope
 from stephttp.errors import ConfigurationError, UsageError
 from stephttp.options import check_async_response
 
@@ -75,7 +76,7 @@ def configure(
             opts.async_response,
         )
         given = {**whole, **given}
-    scope = current_run.get()
+    scope = current_scope()
     if scope is None:
         return
     if scope.configured:
@@ -97,7 +98,7 @@ def update_omit_response_body(to: bool) -> None:
     Args:
         to: True keeps the body out.
     """
-    scope = current_run.get()
+    scope = current_scope()
     if scope is not None:
         scope.run.opts = replace(scope.run.opts, omit_response_body=to)
 
@@ -121,7 +122,7 @@ def decorator(
         )
 
     def apply(*args: Any, **kwargs: Any) -> None:
-        scope = current_run.get()
+        scope = current_scope()
         if scope is not None:
             _apply(scope, given, checkpointing, max_runtime)
             if idempotency is not None and scope.claimer is not None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from stephttp._context import current_run
+from stephttp._current import current_call
 
 if TYPE_CHECKING:
     Adapter = logging.LoggerAdapter[logging.Logger]
@@ -47,9 +47,9 @@ class ReplayLogger(Adapter):
         Returns:
             Both, for `logging`.
         """
-        scope = current_run.get()
-        if scope is not None:
-            kwargs["extra"] = {"run_id": scope.run.run_id, **(kwargs.get("extra") or {})}
+        call = current_call.get()
+        if call is not None:
+            kwargs["extra"] = {"run_id": call.run_id, **(kwargs.get("extra") or {})}
         return msg, kwargs
 
 
@@ -75,5 +75,5 @@ logger = ReplayLogger(logging.getLogger("stephttp.handlers"))
 
 
 def _replaying() -> bool:
-    scope = current_run.get()
-    return scope is not None and scope.run.replaying
+    call = current_call.get()
+    return call is not None and call.replaying

@@ -328,12 +328,6 @@ class Provider:
         self._sync_driver.close()
         return delivered
 
-    def new_run(self) -> Run:
-        """The run of a request from outside."""
-        run = Run(self.new_run_id())
-        run.used = self.settings.track_all_endpoints
-        return run
-
     def new_run_id(self) -> str:
         """A ULID that sorts by the time at which the request came in."""
         return random_ulid(self.now_ns() // 1_000_000, os.urandom(16))
@@ -382,6 +376,12 @@ class Provider:
         key = request.header(settings.idempotency_header.encode())
         whose = request.header(b"authorization")
         return (key, scope_of(settings.domain, "", whose)) if key else None
+
+    @property
+    def opens_at_once(self) -> bool:
+        """Whether every request is a run, even before it comes to a step."""
+        settings = self.settings
+        return bool(settings.middleware or settings.track_all_endpoints or self.has_keys)
 
     @property
     def has_keys(self) -> bool:

@@ -10,10 +10,11 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from stephttp import _hooked as hooked
 from stephttp._client.events import check
-from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
+from stephttp._context import RunScope, StepCall, StepOptions
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, EventLike, FetchResponse, Signal
+from stephttp._current import current_scope, run_scope
 from stephttp._hooks import drive
 
 P = ParamSpec("P")
@@ -484,7 +485,7 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
 async def _run(
     settings: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
 ) -> Any:
-    scope = current_run.get()
+    scope = current_scope()
     if scope is None:
         return await _call(handler, *args, **kwargs)
     if scope.claim is not None:

@@ -16,10 +16,11 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 from stephttp import _hooked as hooked
 from stephttp._client.api import SyncAPIClient as APIClient
 from stephttp._client.events import check
-from stephttp._context import RunScope, StepCall, StepOptions, current_run, run_scope
+from stephttp._context import RunScope, StepCall, StepOptions
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, EventLike, FetchResponse, Signal
+from stephttp._current import current_scope, run_scope
 from stephttp._hooks import drive_blocking
 
 P = ParamSpec("P")
@@ -275,7 +276,7 @@ class step:
             Exception: what the first failed branch raised, when none has to wait.
         """
         branches = list(callables)
-        scope = current_run.get()
+        scope = current_scope()
         with nullcontext() if scope is None else scope.group():
             futures = _in_threads(scope, branches)
         if scope is not None and scope.run.suspended:
@@ -296,7 +297,7 @@ def _in_threads(scope: RunScope | None, branches: list[Callable[[], Any]]) -> li
 
 
 def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
-    scope = current_run.get()
+    scope = current_scope()
     if scope is None:
         return body()
     _claimed(scope, step_id)

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Query
 import stephttp
 from stephttp import Checkpointing, FnOpts, step
 from stephttp import sync as stephttp_sync
-from stephttp._context import current_run
+from stephttp._current import current_scope
 from tests.durable import Durable, durable
 
 NAP = timedelta(minutes=1)
@@ -68,7 +68,7 @@ async def test_configure_refines_the_decorator_and_warns_at_the_second_call() ->
         @provider.endpoint(id="outer", retries=1)
         async def handler() -> list[Any]:
             stephttp.configure(FnOpts(id="inner", omit_request_body=True), retries=2)
-            scope = current_run.get()
+            scope = current_scope()
             assert scope is not None
             with pytest.warns(UserWarning, match="configure was called twice"):
                 stephttp.configure(omit_response_body=True)
@@ -110,7 +110,7 @@ async def test_the_decorator_sets_keys_and_pace(blocking: bool) -> None:
     modes = set[Checkpointing]()
 
     def tick(name: str) -> str:
-        scope = current_run.get()
+        scope = current_scope()
         assert scope is not None
         modes.add(scope.checkpointing)
         ran.append(name)

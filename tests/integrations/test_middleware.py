@@ -15,7 +15,7 @@ from fastapi import Response
 
 import stephttp
 from stephttp import Event, step
-from stephttp._context import current_run
+from stephttp._current import current_scope
 from stephttp.middleware import (
     CallEnd,
     Middleware,
@@ -539,7 +539,7 @@ async def test_what_a_wait_received_passes_the_middleware_as_well(style: str) ->
 
 async def test_without_middleware_nothing_is_made_for_it() -> None:
     async def handler() -> bool:
-        scope = current_run.get()
+        scope = current_scope()
         return scope is not None and scope.hooks is None
 
     async with serving("async", handler, handler) as world:

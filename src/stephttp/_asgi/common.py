@@ -7,11 +7,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from stephttp._asgi.scope import LoopScope
-from stephttp._calls.common import MARK, on_the_line, own_error
-from stephttp._context import current_run, enter
+from stephttp._calls.common import on_the_line, own_error
+from stephttp._context import RunScope
 from stephttp._core.messages import Headers, Request, Response
-from stephttp._hooks import drive
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -62,10 +60,8 @@ class Line:
         return self._listener.cancel()
 
 
-async def call_app(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, run_scope: LoopScope
-) -> BaseException | None:
-    """Call the application as the current run.
+async def end_call(run_scope: RunScope, error: BaseException | None) -> BaseException | None:
+    """The application has returned, or raised `error`.
 
     Returns:
         The exception that ended it, if it is the application's own: not when it is the echo of a
@@ -75,28 +71,18 @@ async def call_app(
         CancelledError: somebody else cancelled this request.
     """
     run = run_scope.run
-    scope[MARK] = run.run_id
-    request = (scope["method"], scope["path"], scope.get("query_string"), scope["headers"])
-    token = enter(run_scope, request)
-    error: BaseException | None = None
-    line = Line(receive)
-    run_scope.hang_up = line.hang_up
-    try:
-        if run_scope.hooks is not None:
-            await drive(run_scope.hooks.open())
-        await app(scope, line, send)
-    except BaseException as raised:
-        error = raised
-    finally:
-        current_run.reset(token)
-        del scope[MARK]
-        cancelled = run_scope.close(error)
+    cancelled = run_scope.close(error)
     if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
         run.end()
         raise error or asyncio.CancelledError
     if run.suspended:
         await run_scope.drive(run_scope.quiet())
     return own_error(run_scope, error)
+
+
+def told_apart(scope: Scope) -> tuple[Any, ...]:
+    """What tells a request from others."""
+    return scope["method"], scope["path"], scope.get("query_string"), scope["headers"]
 
 
 def neutral(scope: Scope, body: bytes) -> Request:

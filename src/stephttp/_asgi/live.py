@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from stephttp._asgi.common import (
     ASGIApp,
+    Line,
     Message,
     Receive,
     Scope,
     Send,
-    call_app,
+    end_call,
     neutral,
     reply_with,
+    told_apart,
 )
-from stephttp._asgi.scope import LoopScope
-from stephttp._calls.common import marks
-from stephttp._calls.live import LiveCall
-from stephttp._core.messages import Request, Response
+from stephttp._asgi.scope import LoopScope, here
+from stephttp._calls.common import MARK, marks
+from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall, opening
+from stephttp._context import RunScope
+from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.middleware import CallEnd
-from stephttp._hooks import drive
+from stephttp._core.run import Run
+from stephttp._current import current_call, enter
+from stephttp._hooks import Hooks, drive
 from stephttp._routes import asgi_route
 from stephttp.provider import Provider
 
@@ -33,12 +39,23 @@ _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Live(LiveCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_ahead", "_app", "_gone", "_reading", "_receive", "_scope", "_send")
+    __slots__ = (
+        "_ahead",
+        "_app",
+        "_gone",
+        "_home",
+        "_line",
+        "_reading",
+        "_receive",
+        "_scope",
+        "_send",
+        "_started_ns",
+    )
 
     def __init__(
         self, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        super().__init__(provider, scope["method"])
+        super().__init__(provider)
         self._app = app
         self._scope = scope
         self._receive = receive
@@ -46,39 +63,88 @@ class Live(LiveCall):
         self._ahead: list[Message] = []
         self._gone = False
         self._reading = asyncio.Lock()
+        self._line: Line | None = None
+        self._home = here()
+        self._started_ns = provider.now_ns()
 
     async def respond(self) -> None:
         """Call the application, and see to what comes of it."""
-        run, provider = self._run, self._provider
-        scope = LoopScope(provider, run)
-        self._begin(scope)
+        if self.provider.opens_at_once and not await self._prepare():
+            return
+        scope, prepared = self._scope, self._run_scope
+        scope[MARK] = self.run_id
+        line = self._line = Line(self._recording_receive)
+        token = enter(self)
+        error: BaseException | None = None
+        try:
+            if prepared is not None and prepared.hooks is not None:
+                await drive(prepared.hooks.open())
+            await self._app(scope, line, self._out)
+        except BaseException as raised:
+            error = raised
+        finally:
+            current_call.reset(token)
+            del scope[MARK]
+            with opening:
+                self._left, self._line = True, None
+                run_scope = self._run_scope
+        if run_scope is not None:
+            error = await self._end(run_scope, error)
+        if error is not None:
+            raise error
+
+    async def _prepare(self) -> bool:
+        """Do what is configured to be done before the application is called.
+
+        Returns:
+            Whether it is to be called.
+        """
+        scope, provider = self.open(), self.provider
+        if provider.settings.middleware:
+            scope.use_middleware(self._request(b""))
         if provider.has_keys:
             if not await provider.drive(self._claim_at_once()):
-                return
+                return False
             if self._stored_answer is not None:
                 await reply_with(self._send, self._stored_answer, marks(self._answers_as))
-                return
-        scope.on_first_step = self._first_step
+                return False
+        return True
+
+    async def _end(self, scope: RunScope, error: BaseException | None) -> BaseException | None:
+        """The application has returned, or raised `error`. Returns what is to be raised."""
+        run, hooks = scope.run, scope.hooks
         try:
-            error = await call_app(
-                self._app, self._scope, self._recording_receive, self._out, scope
-            )
+            error = await end_call(scope, error)
         except BaseException as raised:
             if self._journal is not None:
                 self._journal.abandon()
-            if scope.hooks is not None:
-                await drive(scope.hooks.over(CallEnd(None, raised, False)))
+            if hooks is not None:
+                await drive(hooks.over(CallEnd(None, raised, False)))
             raise
         if run.suspended and self._stored_answer is None and not await self._drained():
-            if scope.hooks is not None:
-                await drive(scope.hooks.over(CallEnd(None, None, False)))
-            return
+            if hooks is not None:
+                await drive(hooks.over(CallEnd(None, None, False)))
+            return None
         reply = self._conclude(error)
-        response = None if reply is None else await provider.drive(reply)
+        response = None if reply is None else await self.provider.drive(reply)
         if response is not None:
             await reply_with(self._send, response, marks(self._answers_as))
-        if error is not None:
-            raise error
+        return error
+
+    @property
+    def request(self) -> tuple[Any, ...]:
+        """What tells the request from others."""
+        return told_apart(self._scope)
+
+    def _method(self) -> str:
+        method: str = self._scope["method"]
+        return method
+
+    def _new_scope(self, run: Run) -> LoopScope:
+        scope = LoopScope(self.provider, run, None, self._home, self._started_ns)
+        if self._line is not None:
+            scope.hang_up = self._line.hang_up
+        return scope
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._scope, body)
@@ -117,25 +183,41 @@ class Live(LiveCall):
             self._gone = True
         return message
 
-    async def _out(self, message: Message) -> None:
-        run = self._run
-        if run.suspended:
-            return
+    def _out(self, message: Message) -> Awaitable[None]:
+        """`send`, as the application sees it."""
+        scope = self._run_scope
         if message["type"] == "http.response.start":
-            run.cannot_wait = "the response has begun"
-            self._status = message["status"]
-            self._headers = list(message.get("headers", ()))
-            hooks = self._run_scope.hooks
-            if hooks is not None:
-                head = Response(self._status, self._headers)
-                await drive(hooks.before_response(head))
-                self._status, self._headers = head.status, head.headers
-                message = {**message, "status": head.status}
-            message = {**message, "headers": [*self._headers, *marks(run.run_id)]}
-            self._keep_answer()
-        elif message["type"] == "http.response.body" and self._answer is not None:
-            self._answer.add(message.get("body", b""), message.get("more_body", False))
-        await self._send(message)
+            return self._start(message)
+        if scope is not None:
+            if scope.run.suspended:
+                return _nothing()
+            if self._answer is not None and message["type"] == "http.response.body":
+                self._answer.add(message.get("body", b""), message.get("more_body", False))
+        return self._send(message)
+
+    def _start(self, message: Message) -> Awaitable[None]:
+        with opening:
+            self._begun = True
+            scope = self._run_scope
+        if scope is not None:
+            with scope._lock:
+                if scope.run.suspended:
+                    return _nothing()
+                scope.run.cannot_wait = RESPONSE_HAS_BEGUN
+            if scope.hooks is not None:
+                return self._start_told(message, scope.hooks)
+        return self._pass_head(message, message["status"], list(message.get("headers", ())))
+
+    async def _start_told(self, message: Message, hooks: Hooks) -> None:
+        head = Response(message["status"], list(message.get("headers", ())))
+        await drive(hooks.before_response(head))
+        await self._pass_head(message, head.status, head.headers)
+
+    def _pass_head(self, message: Message, status: int, headers: Headers) -> Awaitable[None]:
+        self._status, self._headers = status, headers
+        self._keep_answer()
+        own = [*headers, *marks(self.run_id)]
+        return self._send({**message, "status": status, "headers": own})
 
     async def _drained(self) -> bool:
         """Read what the handler left of the body; False if the caller left."""
@@ -143,11 +225,15 @@ class Live(LiveCall):
             async with self._reading:
                 if self._gone:
                     logger.info("stephttp: run %s: the caller left before its request was complete",
-                                self._run.run_id)  # fmt: skip
+                                self.run_id)  # fmt: skip
                     return False
                 if not self._asked.complete:
                     await self._read()
         return True
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _is_bodiless(scope: Scope) -> bool:

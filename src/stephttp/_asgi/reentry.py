@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from stephttp._asgi.common import (
     ASGIApp,
+    Line,
     Message,
     Receive,
     Scope,
     Send,
-    call_app,
+    end_call,
     neutral,
     reply_with,
+    told_apart,
 )
 from stephttp._asgi.scope import LoopScope
-from stephttp._calls.common import Body, marks
+from stephttp._calls.common import MARK, Body, marks
 from stephttp._calls.reentry import VERSION_HEADER, Reentry, body_of
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
+from stephttp._current import current_call, enter
 from stephttp._hooks import drive
 from stephttp.provider import Provider
 
@@ -79,8 +82,22 @@ async def _go_on(
     run_scope = LoopScope(provider, run, reentry.flush_soon)
     reentry.begin(run_scope)
     request = reentry.request
-    replay = _Replay(request.body, receive, reentry.body)
-    return await call_app(app, _restored(scope, request), replay, keep, run_scope)
+    line = Line(_Replay(request.body, receive, reentry.body))
+    run_scope.hang_up = line.hang_up
+    again = _restored(scope, request)
+    again[MARK] = run.run_id
+    run_scope.request = told_apart(again)
+    token = enter(run_scope)
+    error: BaseException | None = None
+    try:
+        if run_scope.hooks is not None:
+            await drive(run_scope.hooks.open())
+        await app(again, line, keep)
+    except BaseException as raised:
+        error = raised
+    finally:
+        current_call.reset(token)
+    return await end_call(run_scope, error)
 
 
 def _restored(scope: Scope, request: Request) -> Scope:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stephttp._context import SETTLE_TICKS, RunScope, T
 from stephttp._core.run import Run
@@ -19,8 +19,33 @@ _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
 
 
+class Home(NamedTuple):
+    """Where a handler is called.
+
+    Attributes:
+        cancelling: what `task` says of itself: compared to, because a task group that failed leaves
+            a count of its own behind (fixed in Python 3.13), and so may whoever called us.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    thread: int
+    task: asyncio.Task[Any] | None
+    cancelling: int
+
+
+def here() -> Home:
+    """Where this code runs."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    return Home(loop, threading.get_ident(), task, task.cancelling() if task is not None else 0)
+
+
 class LoopScope(RunScope):
-    """One run in one call of the handler, on one event loop. See `RunScope`."""
+    """One run in one call of the handler, on one event loop. See `RunScope`.
+
+    Args:
+        home: where the handler is called; `None`: here.
+    """
 
     __slots__ = (
         "_cancelling",
@@ -34,15 +59,15 @@ class LoopScope(RunScope):
     )
 
     def __init__(
-        self, provider: Provider, run: Run, on_record: Callable[[], None] | None = None
+        self,
+        provider: Provider,
+        run: Run,
+        on_record: Callable[[], None] | None = None,
+        home: Home | None = None,
+        started_ns: int | None = None,
     ) -> None:
-        super().__init__(provider, run, on_record)
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._task = asyncio.current_task()
-        # Compared to, because a task group that failed leaves a count of its own behind (fixed in
-        # Python 3.13), and so may whoever called us.
-        self._cancelling = self._task.cancelling() if self._task is not None else 0
+        super().__init__(provider, run, on_record, started_ns)
+        self._loop, self._thread, self._task, self._cancelling = home or here()
         self._ended_by_us = False
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()

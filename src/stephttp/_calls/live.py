@@ -6,6 +6,7 @@ The adapters subclass it: they call the application, and feed what passes by.
 from __future__ import annotations
 
 import logging
+import threading
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -22,6 +23,7 @@ from stephttp._core import replies
 from stephttp._core.codec import describe
 from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.middleware import CallEnd
+from stephttp._core.run import Run
 from stephttp._hooks import Hooks, as_flow
 from stephttp.errors import CannotWaitError
 from stephttp.provider import Provider
@@ -29,42 +31,90 @@ from stephttp.provider import Provider
 logger = logging.getLogger("stephttp")
 
 
+RESPONSE_HAS_BEGUN = "the response has begun"
+
+opening = threading.Lock()
+"""Held while a run is made: the steps of `def` routes are in threads."""
+
+
 class LiveCall(ABC):
     """One request from outside.
 
     Args:
         provider: what it shares with others.
-        method: of the request.
     """
 
     __slots__ = (
         "_answer",
         "_asked",
+        "_begun",
         "_ended",
         "_headers",
         "_journal",
         "_keyed",
-        "_provider",
+        "_left",
         "_run",
         "_run_scope",
         "_status",
         "_stored",
+        "provider",
+        "run_id",
     )
 
-    def __init__(self, provider: Provider, method: str) -> None:
-        self._provider = provider
-        self._run = provider.new_run()
-        self._run_scope: RunScope
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.run_id = provider.new_run_id()
+        self._run: Run
+        self._run_scope: RunScope | None = None
+        """What belongs to a run. Most requests come to no step, and never need it."""
         self._asked = Body(provider.settings.max_body_bytes)
         self._answer: Body | None = None
         """What the handler answers, if that is to be kept."""
         self._status = 0
         self._headers: Headers = []
         self._journal: Journal | None = None
-        self._keyed = self._ended = False
+        self._begun = self._left = self._keyed = self._ended = False
         self._stored: Claimed | None = None
-        if method == "HEAD":
-            self._run.cannot_wait = "the answer to HEAD has no body that could carry the result"
+
+    @property
+    def over(self) -> bool:
+        """Whether the handler has ended; not if a wait has overtaken it."""
+        return self._left if self._run_scope is None else self._run_scope.over
+
+    @property
+    def replaying(self) -> bool:
+        """Never: nothing was done before."""
+        return False
+
+    def open(self) -> RunScope:
+        """The run's scope. May be called in any thread."""
+        return self._run_scope or self._open()
+
+    def _open(self) -> RunScope:
+        with opening:
+            if self._run_scope is None:
+                self._run = run = Run(self.run_id)
+                run.used = self.provider.settings.track_all_endpoints
+                if self._method() == "HEAD":
+                    run.cannot_wait = "the answer to HEAD has no body that could carry the result"
+                elif self._begun:
+                    run.cannot_wait = RESPONSE_HAS_BEGUN
+                scope = self._new_scope(run)
+                if self._left:  # what goes on after the answer goes on as if there were no steps
+                    run.end()
+                    scope.close(None)
+                else:
+                    scope.claimer, scope.on_first_step = self._claim_late, self._first_step
+                self._run_scope = scope
+            return self._run_scope
+
+    @abstractmethod
+    def _method(self) -> str:
+        """Of the request."""
+
+    @abstractmethod
+    def _new_scope(self, run: Run) -> RunScope:
+        """What belongs to the run, where this handler lives."""
 
     @abstractmethod
     def _request(self, body: bytes) -> Request:
@@ -89,15 +139,9 @@ class LiveCall(ABC):
     def _give_up(self) -> BaseException:
         """What ends a handler whose caller left while its body was read ahead."""
 
-    def _begin(self, scope: RunScope) -> None:
-        scope.claimer = self._claim_late
-        if self._provider.settings.middleware:
-            scope.use_middleware(self._request(b""))
-        self._run_scope = scope
-
     def _first_step(self) -> None:
         """A step is about to run: from now on there is something that could get lost."""
-        scope = self._run_scope
+        scope = self.open()
         if scope.checkpointing.at_end_only or self._ended:
             return
         if self._journal is None:
@@ -107,8 +151,8 @@ class LiveCall(ABC):
         self._journal.begin()
 
     def _new_journal(self) -> Journal:
-        scope = self._run_scope
-        return self._provider.journal(self._run, self._known_request, scope.checkpointing)
+        scope = self.open()
+        return self.provider.journal(self._run, self._known_request, scope.checkpointing)
 
     def _named_request(self) -> Request:
         """The request as far as it was read, with its route if that is to name the endpoint."""
@@ -129,10 +173,10 @@ class LiveCall(ABC):
         Returns:
             Whether the caller is still there; what to answer, if anything, is `_stored_answer`.
         """
-        key = self._provider.idempotency_key(self._request(b""))
+        key = self.provider.idempotency_key(self._request(b""))
         if key is None:
             return True
-        self._run_scope.claimer = None
+        self.open().claimer = None
         if not (yield Invoke(self._read_ahead, None)):
             return False
         self._stored = yield from self._claim(*key)
@@ -140,7 +184,7 @@ class LiveCall(ABC):
 
     def _claim_late(self, key: str) -> Flow[bool]:
         """Claim a key that the handler gave; whether its steps are to run."""
-        provider, run = self._provider, self._run
+        provider, run = self.provider, self._run
         turn = f"key of {run.run_id}"
         yield from provider.turnstile.enter(turn)  # steps that run side by side ask together
         try:
@@ -161,7 +205,7 @@ class LiveCall(ABC):
             provider.turnstile.leave(turn)
 
     def _claim(self, key: str, scope: str) -> Flow[Claimed]:
-        provider, run_scope = self._provider, self._run_scope
+        provider, run_scope = self.provider, self.open()
         if self._asked.overflown:
             limit = provider.settings.max_body_bytes
             return Claimed(False, replies.error_answer(
@@ -178,16 +222,17 @@ class LiveCall(ABC):
 
     def _keep_answer(self) -> None:
         """The response begins. What passes by of it is kept if somebody may ask for it."""
-        if self._run.used or self._keyed:
-            self._answer = Body(self._provider.settings.max_body_bytes)
+        if self._run_scope is not None and (self._run.used or self._keyed):
+            self._answer = Body(self.provider.settings.max_body_bytes)
 
     def _conclude(self, error: BaseException | None) -> Flow[Response | None] | None:
         """The handler has ended. Returns what makes the reply, if it is not the handler's own."""
         self._ended = True
+        scope = self.open()
         # We hold the scope: together, that would keep all of the request for the garbage collector.
-        self._run_scope.claimer = self._run_scope.on_first_step = None
-        if self._run_scope.hooks is not None:
-            return self._conclude_told(self._run_scope.hooks, error)
+        scope.claimer = scope.on_first_step = None
+        if scope.hooks is not None:
+            return self._conclude_told(scope.hooks, error)
         if self._run.suspended:
             return self._suspend()
         if self._run.used or self._journal is not None:
@@ -221,24 +266,24 @@ class LiveCall(ABC):
     @property
     def _answers_as(self) -> str:
         """The run that a reply is of: another one, where that has the idempotency key."""
-        return (self._stored.run_id if self._stored else "") or self._run.run_id
+        return (self._stored.run_id if self._stored else "") or self.run_id
 
     def _suspend(self) -> Flow[Response]:
         if self._stored_answer is not None:
             return self._stored_answer
         if self._asked.overflown:
-            limit = self._provider.settings.max_body_bytes
+            limit = self.provider.settings.max_body_bytes
             return replies.error_answer(
                 413, f"the request's body has {self._asked.size} bytes; a request that goes on in "
                 f"the background may have {limit}",
             )  # fmt: skip
         request = self._named_request()
-        return (yield from suspend(self._provider.lifecycle, self._run, request, self._journal))
+        return (yield from suspend(self.provider.lifecycle, self._run, request, self._journal))
 
     def _record(self, error: BaseException | None) -> None:
-        provider, answer = self._provider, self._answer
+        provider, answer = self.provider, self._answer
         response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
-        duration_ns = max(0, provider.now_ns() - self._run_scope.started_ns)
+        duration_ns = max(0, provider.now_ns() - self.open().started_ns)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
             response.body = b""

@@ -73,7 +73,7 @@ class Verdict(Enum):
 
 
 # Looking a member up on its class costs four times as much, and each step does it ten times.
-_RUNNING, _WAITING, _UNWINDING, _ENDED = State
+_RUNNING, _WAITING, _UNWINDING, ENDED = State
 MEMOIZED, EXECUTE, SUSPEND = Verdict
 
 
@@ -255,7 +255,7 @@ class Run:
         timing = Timing(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
         retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
-        if not retry or self.state is _ENDED:
+        if not retry or self.state is ENDED:
             self._record(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing)
             return self._after()
         # A real server does not read these `opts`; ours does (DESIGN 3.8).
@@ -282,7 +282,7 @@ class Run:
         Raises:
             CannotWaitError: it would have to wait, but the response has begun.
         """
-        if self.state is _ENDED:
+        if self.state is ENDED:
             self.cannot_wait = "the response is complete"
         if self.cannot_wait is not None:
             raise CannotWaitError(
@@ -325,7 +325,7 @@ class Run:
 
     def end(self) -> None:
         """The handler has ended."""
-        self.state = _UNWINDING if self.suspended else _ENDED
+        self.state = _UNWINDING if self.suspended else ENDED
 
     def take_finished(self) -> list[Op]:
         """The steps that ended since the last time, but for one that belongs into the answer."""
@@ -381,7 +381,7 @@ class Run:
         return replace(step, verdict=MEMOIZED)
 
     def _after(self) -> Verdict:
-        if self.target is None or self.state is _ENDED:
+        if self.target is None or self.state is ENDED:
             return EXECUTE
         self._wait()
         return SUSPEND
@@ -391,7 +391,7 @@ class Run:
 
         A call that did nothing yet goes on, or the run would never come to its end.
         """
-        if self.cannot_wait is not None or self.state is _ENDED or not self._progressed:
+        if self.cannot_wait is not None or self.state is ENDED or not self._progressed:
             return False
         if not self._handed_over:
             self._handed_over = True
@@ -417,7 +417,7 @@ class Run:
         error: ErrorInfo | None = None,
         timing: Timing | None = None,
     ) -> None:
-        if self.state is _ENDED:
+        if self.state is ENDED:
             return
         record = Op(
             op,

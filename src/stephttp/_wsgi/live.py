@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from stephttp._calls.common import MARK, marks, own_error
-from stephttp._calls.live import LiveCall
-from stephttp._context import current_run, enter, refuse_inside
+from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
+from stephttp._core.run import Run
+from stephttp._current import current_call, enter, refuse_inside
 from stephttp._hooks import drive_blocking
 from stephttp._routes import wsgi_route
 from stephttp._wsgi.common import (
@@ -48,7 +49,7 @@ class Live(LiveCall):
     def __init__(
         self, app: WSGIApp, provider: Provider, environ: Environ, start_response: StartResponse
     ) -> None:
-        super().__init__(provider, environ["REQUEST_METHOD"])
+        super().__init__(provider)
         self._app = app
         self._environ = environ
         self._start_response = start_response
@@ -56,25 +57,26 @@ class Live(LiveCall):
         """What the application started its response with."""
         self._input = Input(environ, self._asked, provider.settings.max_body_bytes)
         environ["wsgi.input"] = self._input
-        self._scope = ThreadScope(provider, self._run)
-        self._begin(self._scope)
+        self._scope = self.open()
+        if provider.settings.middleware:
+            self._scope.use_middleware(self._request(b""))
 
     def respond(self) -> Iterable[bytes]:
         """Call the application, and see to what comes of it."""
-        provider, scope, environ = self._provider, self._scope, self._environ
+        provider, scope, environ = self.provider, self._scope, self._environ
         if provider.has_keys:
             if not provider.drive_sync(self._claim_at_once()):
                 return self._reply(GONE)
             if self._stored_answer is not None:
                 return self._reply(self._stored_answer)
-        outer = current_run.get()
+        outer = current_call.get()
         if outer is not None and _mounts(outer.request, environ):
             refuse_inside(outer, scope)
-        scope.on_first_step = self._first_step
         chunks: Iterable[bytes] | None = None
         error: BaseException | None = None
-        environ[MARK] = self._run.run_id
-        token = enter(scope, (environ,))
+        environ[MARK] = self.run_id
+        scope.request = (environ,)
+        token = enter(scope)
         try:
             if scope.hooks is not None:
                 drive_blocking(scope.hooks.open(), scope.wait_for)
@@ -82,7 +84,7 @@ class Live(LiveCall):
         except BaseException as raised:
             error = raised
         finally:
-            current_run.reset(token)
+            current_call.reset(token)
             environ.pop(MARK, None)
         if error is None and chunks is not None and not self._run.suspended:
             return self._passed_on(chunks)
@@ -94,22 +96,22 @@ class Live(LiveCall):
 
     def current(self, call: Callable[[], object]) -> BaseException | None:
         """Make a call as the current run. Returns what it raised."""
-        token = current_run.set(self._scope)
+        token = current_call.set(self._scope)
         try:
             call()
         except BaseException as raised:
             return raised
         finally:
-            current_run.reset(token)
+            current_call.reset(token)
         return None
 
     def next_of(self, iterator: Iterator[bytes]) -> bytes:
         """The next piece of the body, made as the current run."""
-        token = current_run.set(self._scope)
+        token = current_call.set(self._scope)
         try:
             return next(iterator)
         finally:
-            current_run.reset(token)
+            current_call.reset(token)
 
     @property
     def overtaken(self) -> bool:
@@ -130,7 +132,7 @@ class Live(LiveCall):
         Raises:
             BaseException: `error`, if it is the application's own.
         """
-        run, scope, provider = self._run, self._scope, self._provider
+        run, scope, provider = self._run, self._scope, self.provider
         scope.close(error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
             run.end()
@@ -177,14 +179,14 @@ class Live(LiveCall):
         with self._scope._lock:
             if run.suspended:
                 return drop
-            run.cannot_wait = "the response has begun"
+            run.cannot_wait = RESPONSE_HAS_BEGUN
         hooks = self._scope.hooks
         if hooks is not None:
             head = response_of(status, headers)
             drive_blocking(hooks.before_response(head), self._scope.wait_for)
             status = status if head.status == int(status[:3]) else status_line(head.status)
             headers = text_headers(head.headers)
-        own = [*headers, *text_marks(run.run_id)]
+        own = [*headers, *text_marks(self.run_id)]
         if exc_info is None:
             write = self._start_response(status, own)
         else:
@@ -199,6 +201,13 @@ class Live(LiveCall):
             write(data)
 
         return noting
+
+    def _method(self) -> str:
+        method: str = self._environ["REQUEST_METHOD"]
+        return method
+
+    def _new_scope(self, run: Run) -> ThreadScope:
+        return ThreadScope(self.provider, run)
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._environ, body)
@@ -219,7 +228,7 @@ class Live(LiveCall):
         if self._input.drain() is not None:
             return True
         logger.info("stephttp: run %s: the caller left before its request was complete",
-                    self._run.run_id)  # fmt: skip
+                    self.run_id)  # fmt: skip
         return False
 
 

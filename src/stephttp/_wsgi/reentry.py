@@ -9,10 +9,10 @@ from typing import Any
 
 from stephttp._calls.common import MARK, marks, own_error
 from stephttp._calls.reentry import VERSION_HEADER, Reentry, body_of
-from stephttp._context import current_run, enter
 from stephttp._core.messages import Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
+from stephttp._current import current_call, enter
 from stephttp._hooks import as_flow, drive_blocking
 from stephttp._wsgi.common import (
     GONE,
@@ -75,7 +75,8 @@ def _go_on(
     reentry.begin(scope)
     again = restored(environ, reentry.request)
     again[MARK] = run.run_id
-    token = enter(scope, (again,))
+    scope.request = (again,)
+    token = enter(scope)
     error: BaseException | None = None
     try:
         if scope.hooks is not None:
@@ -84,7 +85,7 @@ def _go_on(
     except BaseException as raised:
         error = raised
     finally:
-        current_run.reset(token)
+        current_call.reset(token)
         scope.close(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):
         run.end()

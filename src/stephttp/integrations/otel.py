@@ -25,8 +25,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Span, TracerProvider
 
-from stephttp._context import current_run
 from stephttp._core.middleware import Middleware, RunContext
+from stephttp._current import current_call
 from stephttp._version import __version__
 from stephttp.integrations._otel_export import UserlandSpanProcessor
 from stephttp.integrations._otel_ids import start_span
@@ -73,9 +73,9 @@ class OpenTelemetry:
 
     def __call__(self, ctx: RunContext) -> Middleware:
         """What is told of one call of a handler."""
-        scope = current_run.get()
-        if scope is not None:
-            self._providers.add(scope.provider)
+        call = current_call.get()
+        if call is not None:
+            self._providers.add(call.provider)
         return Tracing(ctx, self)
 
     def start(self, *args: Any, **kwargs: Any) -> Span:
