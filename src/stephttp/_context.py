@@ -169,15 +169,16 @@ class RunScope(ABC):
 
     def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
-        self._refuse(step_id)
+        if _inside_step.get() is not None or _branch.get() is not None:
+            self._refuse(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expired = True
+        hook = None
         with self._lock:
             step = self.run.begin(step_id, options.retries)
-            hook = self.on_first_step
-            if hook is not None and step.verdict is EXECUTE:
-                self.on_first_step = None
-        if hook is not None and step.verdict is EXECUTE:
+            if self.on_first_step is not None and step.verdict is EXECUTE:
+                hook, self.on_first_step = self.on_first_step, None
+        if hook is not None:
             self.at_home(hook)
         type_ = options.output_type
         return StepCall(self, step, codec.return_annotation(handler) if type_ is Any else type_)
@@ -227,7 +228,8 @@ class RunScope(ABC):
         finally:
             with self._lock:
                 self.run.release()
-            self.recorded()
+            if self.on_record is not None or self.run.suspended:
+                self.recorded()
 
     def branch(self) -> None:
         """The current context is that of one thread of a `group`."""
@@ -235,8 +237,7 @@ class RunScope(ABC):
 
     def recorded(self) -> None:
         """A step's end was recorded: pass it on, and see whether the handler can still progress."""
-        if self.on_record is not None or self.run.suspended:
-            self.at_home(self._after_record)
+        self.at_home(self._after_record)
 
     def limit(self, max_runtime: timedelta | None) -> None:
         """Let the server go on after so long, counted from the start of this call."""
@@ -389,7 +390,8 @@ class StepCall:
         traceback: TracebackType | None,
     ) -> bool:
         _inside_step.reset(self._token)
-        scope, run, step = self.scope, self.scope.run, self._step
+        scope, step = self.scope, self._step
+        run = scope.run
         duration = max(0, scope.now_ns() - self._started)
         if self._raw is not None:
             with scope._lock:
@@ -403,7 +405,8 @@ class StepCall:
         else:
             with scope._lock:
                 run.abandon(step)
-        scope.recorded()
+        if scope.on_record is not None or run.suspended:
+            scope.recorded()
         return self.suspended
 
 

@@ -380,8 +380,13 @@ class Provider:
     @property
     def opens_at_once(self) -> bool:
         """Whether every request is a run, even before it comes to a step."""
-        settings = self.settings
-        return bool(settings.middleware or settings.track_all_endpoints or self.has_keys)
+        given = self.settings
+        return bool(
+            given.middleware
+            or given.track_all_endpoints
+            or given.idempotency_header
+            or given.idempotency
+        )
 
     @property
     def has_keys(self) -> bool:

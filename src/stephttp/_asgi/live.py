@@ -20,7 +20,7 @@ from stephttp._asgi.common import (
     told_apart,
 )
 from stephttp._asgi.scope import LoopScope, here
-from stephttp._calls.common import MARK, marks
+from stephttp._calls.common import MARK, RUN_ID_HEADER, SDK_HEADER, marks
 from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall, opening
 from stephttp._context import RunScope
 from stephttp._core.messages import Headers, Request, Response
@@ -185,28 +185,25 @@ class Live(LiveCall):
 
     def _out(self, message: Message) -> Awaitable[None]:
         """`send`, as the application sees it."""
-        scope = self._run_scope
-        if message["type"] == "http.response.start":
-            return self._start(message)
-        if scope is not None:
-            if scope.run.suspended:
+        kind = message["type"]
+        if kind == "http.response.start":
+            with opening:
+                self._begun = True
+                scope = self._run_scope
+            if scope is not None:
+                with scope._lock:
+                    if scope.run.suspended:
+                        return _nothing()
+                    scope.run.cannot_wait = RESPONSE_HAS_BEGUN
+                if scope.hooks is not None:
+                    return self._start_told(message, scope.hooks)
+            return self._pass_head(message, message["status"], list(message.get("headers", ())))
+        if self._run_scope is not None:
+            if self._run.suspended:
                 return _nothing()
-            if self._answer is not None and message["type"] == "http.response.body":
+            if self._answer is not None and kind == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
         return self._send(message)
-
-    def _start(self, message: Message) -> Awaitable[None]:
-        with opening:
-            self._begun = True
-            scope = self._run_scope
-        if scope is not None:
-            with scope._lock:
-                if scope.run.suspended:
-                    return _nothing()
-                scope.run.cannot_wait = RESPONSE_HAS_BEGUN
-            if scope.hooks is not None:
-                return self._start_told(message, scope.hooks)
-        return self._pass_head(message, message["status"], list(message.get("headers", ())))
 
     async def _start_told(self, message: Message, hooks: Hooks) -> None:
         head = Response(message["status"], list(message.get("headers", ())))
@@ -215,8 +212,9 @@ class Live(LiveCall):
 
     def _pass_head(self, message: Message, status: int, headers: Headers) -> Awaitable[None]:
         self._status, self._headers = status, headers
-        self._keep_answer()
-        own = [*headers, *marks(self.run_id)]
+        if self._run_scope is not None:
+            self._keep_answer()
+        own = [*headers, (RUN_ID_HEADER, self.run_id.encode()), SDK_HEADER]
         return self._send({**message, "status": status, "headers": own})
 
     async def _drained(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from stephttp._context import SETTLE_TICKS, RunScope, T
 from stephttp._core.run import Run
@@ -19,25 +19,17 @@ _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
 
 
-class Home(NamedTuple):
-    """Where a handler is called.
-
-    Attributes:
-        cancelling: what `task` says of itself: compared to, because a task group that failed leaves
-            a count of its own behind (fixed in Python 3.13), and so may whoever called us.
-    """
-
-    loop: asyncio.AbstractEventLoop
-    thread: int
-    task: asyncio.Task[Any] | None
-    cancelling: int
+Home = tuple[asyncio.AbstractEventLoop, int, "asyncio.Task[Any] | None", int]
+"""Where a handler is called: loop, thread, task, and what `task.cancelling()` says there: compared
+to, because a task group that failed leaves a count of its own behind (fixed in Python 3.13), and so
+may whoever called us."""
 
 
 def here() -> Home:
     """Where this code runs."""
-    task = asyncio.current_task()
     loop = asyncio.get_running_loop()
-    return Home(loop, threading.get_ident(), task, task.cancelling() if task is not None else 0)
+    task = asyncio.current_task(loop)
+    return loop, threading.get_ident(), task, 0 if task is None else task.cancelling()
 
 
 class LoopScope(RunScope):

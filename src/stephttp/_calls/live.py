@@ -68,13 +68,9 @@ class LiveCall(ABC):
         self._run_scope: RunScope | None = None
         """What belongs to a run. Most requests come to no step, and never need it."""
         self._asked = Body(provider.settings.max_body_bytes)
-        self._answer: Body | None = None
-        """What the handler answers, if that is to be kept."""
         self._status = 0
         self._headers: Headers = []
-        self._journal: Journal | None = None
-        self._begun = self._left = self._keyed = self._ended = False
-        self._stored: Claimed | None = None
+        self._begun = self._left = False
 
     @property
     def over(self) -> bool:
@@ -93,6 +89,11 @@ class LiveCall(ABC):
     def _open(self) -> RunScope:
         with opening:
             if self._run_scope is None:
+                self._answer: Body | None = None
+                """What the handler answers, if that is to be kept."""
+                self._journal: Journal | None = None
+                self._stored: Claimed | None = None
+                self._keyed = self._ended = False
                 self._run = run = Run(self.run_id)
                 run.used = self.provider.settings.track_all_endpoints
                 if self._method() == "HEAD":
@@ -222,7 +223,7 @@ class LiveCall(ABC):
 
     def _keep_answer(self) -> None:
         """The response begins. What passes by of it is kept if somebody may ask for it."""
-        if self._run_scope is not None and (self._run.used or self._keyed):
+        if self._run.used or self._keyed:
             self._answer = Body(self.provider.settings.max_body_bytes)
 
     def _conclude(self, error: BaseException | None) -> Flow[Response | None] | None:

@@ -19,7 +19,7 @@ def origin_of(request: Request, settings: Settings) -> str:
     if not settings.origin_from_request:
         return settings.domain
     scheme, host = request.scheme, request.header(b"host")
-    if _from_proxy(request, settings.trusted_proxies):
+    if settings.trusted_proxies and _from_proxy(request, settings.trusted_proxies):
         scheme = _last(request.header(b"x-forwarded-proto")).lower() or scheme
         host = _last(request.header(b"x-forwarded-host")) or host
     return _origin(scheme, host) or settings.domain
@@ -37,7 +37,7 @@ def caller_of(request: Request, settings: Settings) -> str:
     """The address that the request came from; empty when there is none."""
     if request.client is None:
         return ""
-    if _from_proxy(request, settings.trusted_proxies):
+    if settings.trusted_proxies and _from_proxy(request, settings.trusted_proxies):
         # From the right: what is left of the first address that is no proxy, it may have made up.
         for text in reversed(request.header(b"x-forwarded-for").split(",")):
             address = text.strip()
@@ -63,8 +63,6 @@ def _is_address(text: str) -> bool:
 
 
 def _trusted(text: str, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
-    if not proxies:
-        return False
     try:
         address = ip_address(text)
     except ValueError:

@@ -43,13 +43,8 @@ _SERVER_HEADERS = frozenset(
 def claims_reentry(headers: list[tuple[bytes, bytes]]) -> bool:
     """Whether a request says that it comes from the server. It is then verified, or refused:
     it never starts a new run."""
-    has_run_id = has_other = False
-    for name, value in headers:
-        if name == b"x-run-id":
-            has_run_id = bool(value)
-        elif name in _SERVER_HEADERS:
-            has_other = True
-    return has_run_id and has_other
+    found = dict(headers)
+    return bool(found.get(b"x-run-id")) and not _SERVER_HEADERS.isdisjoint(found)
 
 
 class Resumed(Struct):

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -179,6 +179,26 @@ def plain(raw: bytes | msgspec.Raw) -> Any:
 
 def return_annotation(handler: Callable[..., Any]) -> Any:
     """What `handler` says it returns; `Any` when it does not say, or not in a usable way."""
+    try:
+        said, usable = _said[handler.__code__]
+        if said is handler.__annotations__["return"]:  # a closure may say something else each time
+            return usable
+    except (AttributeError, KeyError):  # something else than a function, or met for the first time
+        pass
+    usable = _return_annotation(handler)
+    if isinstance(handler, FunctionType | MethodType) and "return" in handler.__annotations__:
+        if len(_said) >= _MOST_SAID:
+            _said.clear()
+        _said[handler.__code__] = handler.__annotations__["return"], usable
+    return usable
+
+
+_said: dict[CodeType, tuple[Any, Any]] = {}
+"""What functions say they return, and what of that can be used."""
+_MOST_SAID = 4096
+
+
+def _return_annotation(handler: Callable[..., Any]) -> Any:
     while isinstance(handler, partial):
         handler = handler.func
     if isinstance(handler, type):

@@ -31,9 +31,9 @@ executed, its end suspends the handler, and all others that are not remembered a
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -75,6 +75,7 @@ class Verdict(Enum):
 # Looking a member up on its class costs four times as much, and each step does it ten times.
 _RUNNING, _WAITING, _UNWINDING, ENDED = State
 MEMOIZED, EXECUTE, SUSPEND = Verdict
+_STEP_RUN = OpCode.STEP_RUN
 
 
 class Step(Struct, frozen=True, gc=False):
@@ -172,9 +173,9 @@ class Run:
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
-        # Appending to a deque and taking from it are atomic: a reader needs no lock.
-        self._sync_ops: deque[Op] = deque()
-        self._async_ops: deque[Op] = deque()
+        # Appending to a list and taking from its front are atomic: a reader needs no lock.
+        self._sync_ops: list[Op] = []
+        self._async_ops: list[Op] = []
         self._running = 0
 
     @property
@@ -227,9 +228,13 @@ class Run:
         Returns:
             EXECUTE: go on. SUSPEND: it was the one step that the server asked for.
         """
-        timing = Timing(started_ns, duration_ns)
-        self._record(step, OpCode.STEP_RUN, opts=opts, data=Raw(data), timing=timing)
         self._running -= 1
+        if self.state is not ENDED:
+            name, timing = step.step_id, Timing(started_ns, duration_ns)
+            userland = Userland(name, step.index or None)
+            self._sync_ops.append(
+                Op(_STEP_RUN, step.hash, name, name, opts, Raw(data), None, timing, userland)
+            )
         return self._after()
 
     def fail(
@@ -333,7 +338,7 @@ class Run:
 
     def put_back(self, ops: Sequence[Op]) -> None:
         """These finished steps were taken, but could not be stored."""
-        self._sync_ops.extendleft(reversed(ops))
+        self._sync_ops[:0] = ops
 
     def take_ops(self) -> list[Op]:
         """All that was recorded since the last time; what makes the server act comes last."""
@@ -356,15 +361,15 @@ class Run:
 
     def meet(self, step_id: str, retries: int | None = None) -> Step:
         """Come to a step, and see whether it is finished. On EXECUTE, `ask` for it."""
-        if not step_id or step_id.startswith(RESERVED):
-            raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
+        uses = self._uses
+        index = uses.get(step_id, 0)
+        step_hash = _hash_of_users(step_id, index)
+        uses[step_id] = index + 1
         self.used = True
-        index = self._uses.get(step_id, 0)
-        self._uses[step_id] = index + 1
-        step_hash = hash_step_id(step_id, index)
         if self.state is _UNWINDING:
             return Step(SUSPEND, step_id, index, step_hash, None, retries)
-        memo = self.memo_of(step_hash)
+        entry = self._memos.get(step_hash)
+        memo = None if entry is None else read_memo(entry)
         step = Step(EXECUTE, step_id, index, step_hash, memo, retries)
         if memo is None or memo.kind is MemoKind.INPUT:
             self._unseen -= memo is not None
@@ -413,7 +418,6 @@ class Run:
         *,
         name: str | None = None,
         opts: dict[str, Any] | None = None,
-        data: Raw | None = None,
         error: ErrorInfo | None = None,
         timing: Timing | None = None,
     ) -> None:
@@ -429,9 +433,19 @@ class Run:
             timing=timing,
             userland=Userland(step.step_id, step.index or None),
         )
-        if data is not None:
-            record.data = data
         (self._sync_ops if op in SYNC_OPS else self._async_ops).append(record)
+
+
+@lru_cache(maxsize=4096)  # the same as for `hash_step_id`
+def _hash_of_users(step_id: str, index: int) -> str:
+    """The hash of an id that the user chose.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    if not step_id or step_id.startswith(RESERVED):
+        raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
+    return hash_step_id(step_id, index)
 
 
 def discovery_request(unique: str) -> Op:
@@ -444,5 +458,7 @@ def discovery_request(unique: str) -> Op:
     return Op(OpCode.DISCOVERY_REQUEST, hash_step_id(name), name, name)
 
 
-def _drain(ops: deque[Op]) -> list[Op]:
-    return [ops.popleft() for _ in range(len(ops))] if ops else []
+def _drain(ops: list[Op]) -> list[Op]:
+    taken = ops[:]
+    del ops[: len(taken)]  # what was added meanwhile stays
+    return taken
