@@ -34,7 +34,7 @@ TRICKLE = 2000
 
 def finished(provider: Provider) -> bytes:
     """A run with two steps, as the middleware hands it to the outbox."""
-    run = Run(provider.new_run_id())
+    run = Run(provider.new_run_id(provider.now_ns()))
     for name in ("price", "reserve"):
         run.complete(run.begin(name), b'{"item":"book","cents":1200}', 1, 1)
     request = Request("GET", "/orders/book", "", [])

@@ -328,9 +328,9 @@ class Provider:
         self._sync_driver.close()
         return delivered
 
-    def new_run_id(self) -> str:
+    def new_run_id(self, now_ns: int) -> str:
         """A ULID that sorts by the time at which the request came in."""
-        return random_ulid(self.now_ns() // 1_000_000, os.urandom(16))
+        return random_ulid(now_ns // 1_000_000, os.urandom(16))
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the checkpoint API."""

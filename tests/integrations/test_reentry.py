@@ -276,7 +276,7 @@ def test_a_step_that_ends_while_a_flush_comes_to_its_end_is_stored_as_well() -> 
         return Job(Future(), lambda: True, lambda: None)
 
     provider.background.start = by_hand  # type: ignore[method-assign,assignment]
-    run = Run(provider.new_run_id(), {})
+    run = Run(provider.new_run_id(provider.now_ns()), {})
     asked = Body(0)
     reentry = Reentry(provider, Asked("GET", "/", "", [(b"x-run-id", run.run_id.encode())]), asked)
     reentry.resumed = Resumed(run, CheckpointRun(run.run_id), True, True, 0)

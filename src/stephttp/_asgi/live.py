@@ -19,7 +19,7 @@ from stephttp._asgi.common import (
     reply_with,
     told_apart,
 )
-from stephttp._asgi.scope import LoopScope, here
+from stephttp._asgi.scope import LoopScope
 from stephttp._calls.common import MARK, RUN_ID_HEADER, SDK_HEADER, marks
 from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall, opening
 from stephttp._context import RunScope
@@ -42,14 +42,14 @@ class Live(LiveCall):
     __slots__ = (
         "_ahead",
         "_app",
+        "_cancelling",
         "_gone",
-        "_home",
         "_line",
         "_reading",
         "_receive",
         "_scope",
         "_send",
-        "_started_ns",
+        "_task",
     )
 
     def __init__(
@@ -62,10 +62,10 @@ class Live(LiveCall):
         self._send = send
         self._ahead: list[Message] = []
         self._gone = False
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Lock | None = None
         self._line: Line | None = None
-        self._home = here()
-        self._started_ns = provider.now_ns()
+        self._task = task = asyncio.current_task()
+        self._cancelling = 0 if task is None else task.cancelling()
 
     async def respond(self) -> None:
         """Call the application, and see to what comes of it."""
@@ -73,13 +73,12 @@ class Live(LiveCall):
             return
         scope, prepared = self._scope, self._run_scope
         scope[MARK] = self.run_id
-        line = self._line = Line(self._recording_receive)
         token = enter(self)
         error: BaseException | None = None
         try:
             if prepared is not None and prepared.hooks is not None:
                 await drive(prepared.hooks.open())
-            await self._app(scope, line, self._out)
+            await self._app(scope, self._in, self._out)
         except BaseException as raised:
             error = raised
         finally:
@@ -141,10 +140,31 @@ class Live(LiveCall):
         return method
 
     def _new_scope(self, run: Run) -> LoopScope:
-        scope = LoopScope(self.provider, run, None, self._home, self._started_ns)
-        if self._line is not None:
-            scope.hang_up = self._line.hang_up
+        scope = LoopScope(
+            self.provider,
+            run,
+            task=self._task,
+            cancelling=self._cancelling,
+            started_ns=self.started_ns,
+        )
+        scope.hang_up = self._hang_up
         return scope
+
+    def _hang_up(self) -> bool:
+        return self._line is not None and self._line.hang_up()
+
+    def _in(self) -> Awaitable[Message]:
+        """`receive`, as the application sees it. Most requests have no body to be read."""
+        if self._line is None:
+            self._line = Line(self._recording_receive)
+        return self._line()
+
+    def _turn(self) -> asyncio.Lock:
+        """Held while a message is read: Quart and Django read in a task of their own, which goes
+        on while we read what is left; else the one would wait for ever for what the other got."""
+        if self._reading is None:
+            self._reading = asyncio.Lock()
+        return self._reading
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._scope, body)
@@ -157,7 +177,7 @@ class Live(LiveCall):
 
     async def _read_ahead(self, _: Any = None) -> bool:
         while not self._has_all():
-            async with self._reading:
+            async with self._turn():
                 if self._gone:
                     return False
                 if not self._has_all():
@@ -170,9 +190,7 @@ class Live(LiveCall):
         return asyncio.CancelledError()
 
     async def _recording_receive(self) -> Message:
-        # Quart and Django read in a task of their own, which goes on while we read what is left:
-        # one at a time, or the one would wait for ever for what the other got.
-        async with self._reading:
+        async with self._turn():
             return self._ahead.pop(0) if self._ahead else await self._read()
 
     async def _read(self) -> Message:
@@ -220,7 +238,7 @@ class Live(LiveCall):
     async def _drained(self) -> bool:
         """Read what the handler left of the body; False if the caller left."""
         while not self._asked.complete:
-            async with self._reading:
+            async with self._turn():
                 if self._gone:
                     logger.info("stephttp: run %s: the caller left before its request was complete",
                                 self.run_id)  # fmt: skip

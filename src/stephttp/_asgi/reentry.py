@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from stephttp._asgi.common import (
     ASGIApp,
     Line,
@@ -79,7 +81,9 @@ async def _go_on(
                 # waits until its listener hears of the end.
                 run_scope.hang_up()
 
-    run_scope = LoopScope(provider, run, reentry.flush_soon)
+    task = asyncio.current_task()
+    cancelling = 0 if task is None else task.cancelling()
+    run_scope = LoopScope(provider, run, reentry.flush_soon, task=task, cancelling=cancelling)
     reentry.begin(run_scope)
     request = reentry.request
     line = Line(_Replay(request.body, receive, reentry.body))

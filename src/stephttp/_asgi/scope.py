@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from stephttp._client.loops import running_loop
 from stephttp._context import SETTLE_TICKS, RunScope, T
 from stephttp._core.run import Run
 from stephttp.errors import UsageError
@@ -19,24 +19,13 @@ _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
 
 
-Home = tuple[asyncio.AbstractEventLoop, int, "asyncio.Task[Any] | None", int]
-"""Where a handler is called: loop, thread, task, and what `task.cancelling()` says there: compared
-to, because a task group that failed leaves a count of its own behind (fixed in Python 3.13), and so
-may whoever called us."""
-
-
-def here() -> Home:
-    """Where this code runs."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task(loop)
-    return loop, threading.get_ident(), task, 0 if task is None else task.cancelling()
-
-
 class LoopScope(RunScope):
     """One run in one call of the handler, on one event loop. See `RunScope`.
 
     Args:
-        home: where the handler is called; `None`: here.
+        task: that of the handler's call, and what its `cancelling()` said when that began: compared
+            to, because a task group that failed leaves a count of its own behind (fixed in
+            Python 3.13), and so may whoever called us.
     """
 
     __slots__ = (
@@ -46,7 +35,6 @@ class LoopScope(RunScope):
         "_parked",
         "_settling",
         "_task",
-        "_thread",
         "hang_up",
     )
 
@@ -55,11 +43,15 @@ class LoopScope(RunScope):
         provider: Provider,
         run: Run,
         on_record: Callable[[], None] | None = None,
-        home: Home | None = None,
+        *,
+        task: asyncio.Task[Any] | None,
+        cancelling: int = 0,
         started_ns: int | None = None,
     ) -> None:
         super().__init__(provider, run, on_record, started_ns)
-        self._loop, self._thread, self._task, self._cancelling = home or here()
+        self._loop = asyncio.get_running_loop() if task is None else task.get_loop()
+        self._task = task
+        self._cancelling = cancelling
         self._ended_by_us = False
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()
@@ -68,7 +60,7 @@ class LoopScope(RunScope):
 
     def at_home(self, call: Callable[[], None]) -> None:
         """Make a call on the event loop: `def` routes run their steps in worker threads."""
-        if threading.get_ident() == self._thread:
+        if running_loop() is self._loop:
             call()
         else:
             self._loop.call_soon_threadsafe(call)
@@ -79,7 +71,7 @@ class LoopScope(RunScope):
 
     def block(self, flow: Flow[T]) -> T:
         """The same while this thread waits."""
-        if threading.get_ident() == self._thread:
+        if running_loop() is self._loop:
             flow.close()
             raise UsageError(
                 "a blocking step tool that talks to the server, or to middleware that is async, "

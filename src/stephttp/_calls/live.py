@@ -59,11 +59,13 @@ class LiveCall(ABC):
         "_stored",
         "provider",
         "run_id",
+        "started_ns",
     )
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
-        self.run_id = provider.new_run_id()
+        self.started_ns = provider.now_ns()
+        self.run_id = provider.new_run_id(self.started_ns)
         self._run: Run
         self._run_scope: RunScope | None = None
         """What belongs to a run. Most requests come to no step, and never need it."""
@@ -284,7 +286,7 @@ class LiveCall(ABC):
     def _record(self, error: BaseException | None) -> None:
         provider, answer = self.provider, self._answer
         response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
-        duration_ns = max(0, provider.now_ns() - self.open().started_ns)
+        duration_ns = max(0, provider.now_ns() - self.started_ns)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
             response.body = b""

@@ -42,10 +42,8 @@ class Request(Struct):
         Returns:
             The value, decoded as Latin-1; empty if there is none.
         """
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return ""
+        value = dict(reversed(self.headers)).get(name, b"")
+        return value.decode("latin-1")
 
 
 class Response(Struct):
