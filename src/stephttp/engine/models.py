@@ -138,6 +138,7 @@ class Run(Value, frozen=True, gc=False):
         error: why the run failed, as JSON `{"name", "message"}`. Not loaded.
         invoked_by: `<run id>.<step id>` of the step that waits for the result of this run.
         fn_id: the endpoint that it is a run of.
+        began_ms: when its request came in. Not changed once it is stored.
     """
 
     run_id: str
@@ -157,6 +158,7 @@ class Run(Value, frozen=True, gc=False):
     error: bytes | None = None
     invoked_by: str | None = None
     fn_id: str = ""
+    began_ms: int = 0
 
 
 class Endpoint(Value, frozen=True, gc=False):

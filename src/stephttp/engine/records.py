@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -59,6 +59,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
         ended_ms=row[10],
         invoked_by=row[11],
         fn_id=row[12],
+        began_ms=row[13],
     )
     # Only the engine's own work opens timers, and that begins when a run leaves `SYNC`.
     timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}
@@ -76,12 +77,21 @@ def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]
     return {step_id: Timer(step_id, TimerKind(kind), *others) for step_id, kind, *others in found}
 
 
-def load_call(connection: sqlite3.Connection, run_id: str, step_id: str = RESUME) -> Call:
-    """What to send to the endpoint of a run, as its own call or for a planned step."""
+def load_call(
+    connection: sqlite3.Connection,
+    run_id: str,
+    step_id: str = RESUME,
+    timers: Mapping[str, Timer] | None = None,
+) -> Call:
+    """What to send to the endpoint of a run, as its own call or for a planned step.
+
+    Args:
+        timers: the run's open timers, if they are known already.
+    """
     row = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
     fn_id, reads_state, unreached, *request = row
     call = replace(Call(*request), fn_id=fn_id)
-    timers = load_timers(connection, run_id)
+    timers = load_timers(connection, run_id) if timers is None else timers
     if step_id == RESUME:
         # A step that is being called for, or in its back-off, must not be run beside that.
         plan = any(timer.kind in _BUSY for timer in timers.values())
@@ -202,11 +212,9 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
     run = change.run
     if run != before:
         values = _values(run)
-        connection.execute(QUERIES["update_run"], values)
+        connection.execute(QUERIES["end_run" if change.ended else "update_run"], values)
         if before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
             connection.execute(QUERIES["end_first_phase"], values | {"now_ms": now_ms})
-        if change.ended:
-            connection.execute(QUERIES["end_run"], values)
         tallies.note_change(connection, before.status, run, now_ms)
     for step_id, memo in change.resolved:
         connection.execute(
@@ -308,7 +316,7 @@ def _row(new: NewRun, run: Run) -> dict[str, Any]:
     elif first_ns is None:
         first_ns = (new.created_ms - new.began_ms) * 1_000_000
     async_ms = new.created_ms if run.status is RunStatus.ASYNC else None
-    return _values(new) | _values(run) | {"first_ns": first_ns, "async_ms": async_ms}
+    return _values(run) | _values(new) | {"first_ns": first_ns, "async_ms": async_ms}
 
 
 def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -> None:

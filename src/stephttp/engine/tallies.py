@@ -89,12 +89,14 @@ def note_begin(
 
 
 def note_change(connection: sqlite3.Connection, before: RunStatus, run: Run, now_ms: int) -> None:
-    """A run was changed. What is told of it is read from its row."""
+    """A run was changed."""
     if run.status is not before and isinstance(connection, Connection):
-        row = connection.execute(QUERIES["run_times"], (run.run_id,)).fetchone()
-        fn_id, began_ms, first_ns = row
-        was_sync = before is RunStatus.SYNC
-        _note_status(connection, fn_id, began_ms, first_ns or 0, run, now_ms, was_sync=was_sync)
+        first_ns, was_sync = 0, before is RunStatus.SYNC
+        if was_sync:
+            row = connection.execute(QUERIES["first_phase"], (run.run_id,)).fetchone()
+            first_ns = row[0] or 0
+        began_ms = run.began_ms
+        _note_status(connection, run.fn_id, began_ms, first_ns, run, now_ms, was_sync=was_sync)
 
 
 def _note_status(

@@ -160,6 +160,7 @@ def claim(
 
 def _take(connection: sqlite3.Connection, run_id: str, step_id: str, at: Moment) -> Call | None:
     """The call that is due; `None` if what fell due leads to none yet."""
+    timers = None
     if step_id == RESUME:
         snapshot = records.load(connection, run_id)
         if snapshot.run.status is RunStatus.SYNC:  # what is due of such a run is its lease
@@ -168,7 +169,9 @@ def _take(connection: sqlite3.Connection, run_id: str, step_id: str, at: Moment)
         records.save(connection, change, snapshot.run, at.now_ms)
         if not change.call:
             return None
-    return records.load_call(connection, run_id, step_id)
+        timers = {key: one for key, one in snapshot.timers.items() if key not in change.dropped}
+        timers |= {timer.step_id: timer for timer in change.timers}
+    return records.load_call(connection, run_id, step_id, timers)
 
 
 def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:

@@ -21,7 +21,9 @@ WHERE run_id = :run_id
 
 -- name: end_run
 UPDATE runs
-SET ended_ms = :ended_ms, error = :error, head = :head, output = :output
+SET status = :status, request_version = :request_version, job_id = :job_id, attempt = :attempt,
+    unreached = :unreached, idle = :idle, step_count = :step_count, last_error = :last_error,
+    ended_ms = :ended_ms, error = :error, head = :head, output = :output
 WHERE run_id = :run_id
 
 -- name: end_first_phase
@@ -30,12 +32,12 @@ SET first_ns = coalesce(:took_ns, max(0, :now_ms - began_ms) * 1000000),
     async_ms = CASE :status WHEN 'async' THEN :now_ms END
 WHERE run_id = :run_id
 
--- name: run_times
-SELECT fn_id, began_ms, first_ns FROM runs WHERE run_id = ?
+-- name: first_phase
+SELECT first_ns FROM runs WHERE run_id = ?
 
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
-       last_error, ended_ms, invoked_by, fn_id
+       last_error, ended_ms, invoked_by, fn_id, began_ms
 FROM runs WHERE run_id = ?
 
 -- name: run_digest
