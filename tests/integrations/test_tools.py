@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flask
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -23,6 +24,8 @@ from stephttp._core.ids import CAPSULE, COMPLETE, hash_step_id
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
+from tests.styles import STYLES
+from tests.wsgi import WSGITransport
 
 HOUR = timedelta(hours=1)
 NOW_NS = 1_767_225_600_000_000_000  # 2026-01-01
@@ -70,10 +73,16 @@ class World:
         self.provider = Provider(
             resolve("http://app.test", environ={"INNGEST_DEV": "1"} | environ),
             transport=httpx2.MockTransport(server),
+            sync_transport=httpx2.MockTransport(server),
             now_ns=lambda: NOW_NS,
             pause=no_pause,
+            sync_pause=lambda _: None,
         )
-        transport = httpx2.ASGITransport(self.provider.asgi(app), raise_app_exceptions=False)
+        transport: httpx2.AsyncBaseTransport
+        if isinstance(app, flask.Flask):
+            transport = WSGITransport(self.provider.wsgi(app))
+        else:
+            transport = httpx2.ASGITransport(self.provider.asgi(app), raise_app_exceptions=False)
         self.client = httpx2.AsyncClient(transport=transport, base_url="http://app.test")
 
     async def first(self, path: str = "/") -> list[Any]:
@@ -97,6 +106,15 @@ async def world(app: Any, features: str = "", **environ: str) -> AsyncGenerator[
     yield one
     await one.provider.aclose()
     await one.client.aclose()
+
+
+def served(style: str, on_loop: Callable[[], Any], in_thread: Callable[[], Any]) -> Any:
+    """An application with the handler of this style."""
+    if style != "wsgi":
+        return application(on_loop if style == "async" else in_thread)
+    app = flask.Flask("tools")
+    app.get("/")(lambda: flask.jsonify(in_thread()))
+    return app
 
 
 def application(handler: Callable[[], Any]) -> FastAPI:
@@ -173,7 +191,9 @@ TOOLS: list[tuple[str, dict[str, Any], str, Any, Any]] = [
 ]
 
 
-def handlers(tool: str, arguments: dict[str, Any], seen: list[Any]) -> list[Callable[[], Any]]:
+def handlers(
+    tool: str, arguments: dict[str, Any], seen: list[Any]
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """The same handler twice: on the event loop, and in a thread."""
 
     def named(root: Any) -> Any:
@@ -195,20 +215,20 @@ def handlers(tool: str, arguments: dict[str, Any], seen: list[Any]) -> list[Call
             seen.append(error)
         return "done"
 
-    return [on_loop, in_thread]
+    return on_loop, in_thread
 
 
-@pytest.mark.parametrize("style", [0, 1], ids=["async", "blocking"])
+@STYLES
 @pytest.mark.parametrize(
     ("tool", "arguments", "op", "memo", "result"),
     TOOLS,
     ids=[f"{row[0]}-{n}" for n, row in enumerate(TOOLS)],
 )
 async def test_a_waiting_tool(
-    style: int, tool: str, arguments: dict[str, Any], op: str, memo: Any, result: Any
+    style: str, tool: str, arguments: dict[str, Any], op: str, memo: Any, result: Any
 ) -> None:
     seen: list[Any] = []
-    async with world(application(handlers(tool, arguments, seen)[style])) as w:
+    async with world(served(style, *handlers(tool, arguments, seen))) as w:
         (sent,) = await w.first()
         assert (sent["op"], sent["id"], sent["userland"]) == (op, hash_step_id("s"), {"id": "s"})
         assert seen == []
@@ -218,23 +238,23 @@ async def test_a_waiting_tool(
         assert seen == [result]
 
 
-@pytest.mark.parametrize("style", [0, 1], ids=["async", "blocking"])
-async def test_what_a_server_could_not_do_is_a_step_error(style: int) -> None:
+@STYLES
+async def test_what_a_server_could_not_do_is_a_step_error(style: str) -> None:
     seen: list[Any] = []
     arguments = {"adapter": ADAPTER, "body": {}}
     error = {"name": "AIGatewayError", "message": "429", "data": {"slow": 1}, "stack": "text"}
-    async with world(application(handlers("ai.infer", arguments, seen)[style])) as w:
+    async with world(served(style, *handlers("ai.infer", arguments, seen))) as w:
         w.server.memos = {hash_step_id("s"): {"error": error}}
         assert (await w.again()).json()["op"] == "RunComplete"
         (raised,) = seen
         assert (raised.name, raised.message, raised.data) == ("AIGatewayError", "429", {"slow": 1})
 
 
-@pytest.mark.parametrize("style", [0, 1], ids=["async", "blocking"])
-async def test_events_are_sent_once(style: int) -> None:
+@STYLES
+async def test_events_are_sent_once(style: str) -> None:
     seen: list[Any] = []
     events = {"events": [Event(name="a/b", data={"x": 1}), Event(name="a/c")]}
-    async with world(application(handlers("send_event", events, seen)[style])) as w:
+    async with world(served(style, *handlers("send_event", events, seen))) as w:
         w.server.event_statuses = [503, 200]
         assert (await w.client.get("/")).json() == "done"
         assert await w.provider.wait()
@@ -497,7 +517,7 @@ async def test_a_result_type_where_there_is_no_annotation() -> None:
 # --- what a server asks for, and what it must never get ---
 
 
-def planned(log: list[str]) -> list[Callable[[], Any]]:
+def planned(log: list[str]) -> tuple[Callable[[], Any], Callable[[], Any]]:
     async def on_loop() -> str:
         await step.run("first", log.append, "first")
         await step.parallel([partial(step.run, n, log.append, n) for n in ("a", "b", "c")])
@@ -508,13 +528,13 @@ def planned(log: list[str]) -> list[Callable[[], Any]]:
         sync_step.parallel([partial(sync_step.run, n, log.append, n) for n in ("a", "b", "c")])
         return "done"
 
-    return [on_loop, in_thread]
+    return on_loop, in_thread
 
 
-@pytest.mark.parametrize("style", [0, 1], ids=["async", "blocking"])
-async def test_one_planned_step(style: int) -> None:
+@STYLES
+async def test_one_planned_step(style: str) -> None:
     log: list[str] = []
-    async with world(application(planned(log)[style])) as w:
+    async with world(served(style, *planned(log))) as w:
         w.server.memos = {hash_step_id("first"): {"data": None}}
         answer = await w.again(x_inngest_step_id=hash_step_id("b"))
         assert answer.status_code == 206
@@ -523,11 +543,11 @@ async def test_one_planned_step(style: int) -> None:
         assert w.server.bodies("/steps") == []
 
 
-@pytest.mark.parametrize("style", [0, 1], ids=["async", "blocking"])
+@STYLES
 @pytest.mark.parametrize(("generation", "no_retry"), [("1", "true")])
-async def test_a_planned_step_that_is_not_there(style: int, generation: str, no_retry: str) -> None:
+async def test_a_planned_step_that_is_not_there(style: str, generation: str, no_retry: str) -> None:
     log: list[str] = []
-    async with world(application(planned(log)[style])) as w:
+    async with world(served(style, *planned(log))) as w:
         answer = await w.again(x_inngest_step_id="nobody", x_inngest_generation_id=generation)
         assert answer.status_code == 500
         body = answer.json()
