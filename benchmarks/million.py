@@ -1,4 +1,4 @@
-"""Makes a database with a million runs, as a busy week leaves them: `million.py FILE [COUNT]`.
+"""Makes a database with a million runs, as a busy week leaves them.
 
 The schema is the real one, and so are the rules of `checks.sql`; only that the rows are written in
 bulk, without an engine. A dozen endpoints of different popularity; most runs end in their first
@@ -8,8 +8,8 @@ request, some wait, fail, or are cancelled. The same count makes the same file, 
 from __future__ import annotations
 
 import sqlite3
-import sys
 import time
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -191,11 +191,13 @@ def _endpoints() -> Iterator[tuple[Any, ...]]:
 
 def main() -> None:
     """Make a file."""
-    if len(sys.argv) not in (2, 3):
-        sys.exit("usage: million.py FILE [COUNT]")
-    path, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) == 3 else 1_000_000
+    parser = ArgumentParser(prog="python -m benchmarks.million", description=__doc__)
+    parser.add_argument("file", type=Path, help="the database to make")
+    parser.add_argument("count", type=int, nargs="?", default=1_000_000, help="how many runs")
+    given = parser.parse_args()
+    path, count = given.file, given.count
     if path.exists():
-        sys.exit(f"{path} is there already")
+        parser.error(f"{path} is there already")
     begun = time.perf_counter()
     fill(str(path), count)
     size = path.stat().st_size / 2**20
