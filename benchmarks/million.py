@@ -159,11 +159,11 @@ _INSERT_RUN = """
 INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
                   step_count, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id, fn_id,
                   slug, digest, event_id, event_name, event_ts, fn, domain, method, path, query,
-                  content_type, ip, sdk, error, body, output)
+                  content_type, ip, sdk, reads_state, error, body, output)
 VALUES (:run_id, :status, 3, 2, '', 0, 0, 0, :step_count, :created_ms, :began_ms, :first_ns,
         :async_ms, :ended_ms, :app_id, :fn_id, :slug, zeroblob(32), :event_id,
         'inngest/http.request', :event_ts, '', :domain, :method, :path, '', 'application/json',
-        '192.0.2.1', 'stephttp-py:v1', :error, :body, :output)"""
+        '192.0.2.1', 'stephttp-py:v1', 1, :error, :body, :output)"""
 
 _INSERT_STEP = """
 INSERT INTO steps (run_id, step_id, seq, userland_id, userland_index, op, attempts, started_ns,
@@ -178,8 +178,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _INSERT_ENDPOINT = """
 INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
-                       request_version, seen_ms)
-VALUES (?, ?, ?, 'inngest/http.request', '', ?, ?, ?, 'stephttp-py:v1', 3, 2, ?)"""
+                       request_version, reads_state, seen_ms)
+VALUES (?, ?, ?, 'inngest/http.request', '', ?, ?, ?, 'stephttp-py:v1', 3, 2, 1, ?)"""
 
 
 def _endpoints() -> Iterator[tuple[Any, ...]]:
