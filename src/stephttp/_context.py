@@ -390,17 +390,19 @@ class StepCall:
         traceback: TracebackType | None,
     ) -> bool:
         _inside_step.reset(self._token)
-        scope, step = self.scope, self._step
+        scope, step, started = self.scope, self._step, self._started
         run = scope.run
-        duration = max(0, scope.now_ns() - self._started)
+        duration = scope.now_ns() - started
+        if duration < 0:  # the clock was set back
+            duration = 0
         if self._raw is not None:
             with scope._lock:
-                verdict = run.complete(step, self._raw, self._started, duration, self._opts)
+                verdict = run.complete(step, self._raw, started, duration, self._opts)
             self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
             info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
             with scope._lock:
-                verdict = run.fail(step, info, self._started, duration, later, self._opts)
+                verdict = run.fail(step, info, started, duration, later, self._opts)
             self.suspended = verdict is SUSPEND
         else:
             with scope._lock:

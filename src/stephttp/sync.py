@@ -47,7 +47,7 @@ class Options:
 
     def run(self, step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function once, with these settings; see `stephttp.step.run`."""
-        result: T = _run(self._settings, step_id, partial(handler, *args, **kwargs))
+        result: T = _run(self._settings, step_id, handler, args, kwargs)
         return result
 
 
@@ -61,7 +61,7 @@ class TypedOptions(Generic[T]):
         self, step_id: str, handler: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function once, with these settings; see `stephttp.step.run`."""
-        result: T = _run(self._settings, step_id, partial(handler, *args, **kwargs))
+        result: T = _run(self._settings, step_id, handler, args, kwargs)
         return result
 
 
@@ -92,7 +92,7 @@ class step:
         Raises:
             Suspended: the step failed and will be retried in a later call of the handler.
         """
-        result: T = _run(_PLAIN, step_id, partial(handler, *args, **kwargs))
+        result: T = _run(_PLAIN, step_id, handler, args, kwargs)
         return result
 
     @overload
@@ -153,7 +153,7 @@ class step:
         def send(events: list[Event] = checked) -> list[str]:
             return scope.block(call.send(events))
 
-        sent: list[str] = _finish(call, send, checked)
+        sent: list[str] = _finish(call, send, events=checked)
         return sent
 
     @overload
@@ -296,22 +296,31 @@ def _in_threads(scope: RunScope | None, branches: list[Callable[[], Any]]) -> li
         return [pool.submit(copy_context().run, branch, callable_) for callable_ in branches]
 
 
-def _run(settings: StepOptions, step_id: str, body: partial[Any]) -> Any:
+def _run(
+    settings: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
     scope = current_scope()
     if scope is None:
-        return body()
-    _claimed(scope, step_id)
-    call = scope.meet(step_id, body.func, settings)
-    return _finish(call, partial(call.invoke, body.func, body.args, body.keywords))
+        return handler(*args, **kwargs)
+    if scope.claim is not None:
+        _claimed(scope, step_id)
+    call = scope.meet(step_id, handler, settings)
+    return _finish(call, call.invoke, (handler, args, kwargs))
 
 
-def _finish(call: StepCall, body: Callable[..., Any], events: list[Event] | None = None) -> Any:
+def _finish(
+    call: StepCall,
+    body: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    events: list[Event] | None = None,
+) -> Any:
     scope = call.scope
     if scope.hooks is not None:
+        body = partial(body, *args)
         drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
     elif call.executes:
         with call:
-            call.complete(body())
+            call.complete(body(*args))
     if call.suspended:
         raise call.leave()
     return call.result()

@@ -66,9 +66,14 @@ def ulid_ms(text: str) -> int:
     return ulid_number(text) >> 80
 
 
-@lru_cache(maxsize=1)
 def _time(now_ms: int) -> str:
-    return _base32(now_ms, 10)
+    return _second(now_ms >> 10) + _ALPHABET[now_ms >> 5 & 31] + _ALPHABET[now_ms & 31]
+
+
+@lru_cache(maxsize=1)
+def _second(number: int) -> str:
+    """What is the same for about a second."""
+    return _base32(number, 8)
 
 
 def _base32(number: int, length: int) -> str:

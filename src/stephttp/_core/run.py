@@ -371,19 +371,23 @@ class Run:
         entry = self._memos.get(step_hash)
         memo = None if entry is None else read_memo(entry)
         step = Step(EXECUTE, step_id, index, step_hash, memo, retries)
-        if memo is None or memo.kind is MemoKind.INPUT:
-            self._unseen -= memo is not None
-            if self.target is None or self.target == step_hash:
-                return step
-            self.passed.append(step)
-            self._wait()
-            return replace(step, verdict=SUSPEND)
-        self._unseen -= 1
-        if memo.kind is MemoKind.PENDING:
-            self.pending = True
-            self._wait()
-            return replace(step, verdict=SUSPEND)
-        return replace(step, verdict=MEMOIZED)
+        if memo is not None:
+            self._unseen -= 1
+            if memo.kind is not MemoKind.INPUT:
+                return self._known(step, memo.kind)
+        if self.target is None or self.target == step_hash:
+            return step
+        self.passed.append(step)
+        self._wait()
+        return replace(step, verdict=SUSPEND)
+
+    def _known(self, step: Step, kind: MemoKind) -> Step:
+        """A step that the server knows: as finished, or as waiting already."""
+        if kind is not MemoKind.PENDING:
+            return replace(step, verdict=MEMOIZED)
+        self.pending = True
+        self._wait()
+        return replace(step, verdict=SUSPEND)
 
     def _after(self) -> Verdict:
         if self.target is None or self.state is ENDED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -33,16 +34,25 @@ def path_of(environ: Environ) -> str:
 
 def headers_of(environ: Environ) -> Headers:
     """The request's headers. Servers have joined the values of repeated ones."""
-    headers: Headers = []
-    for key, value in environ.items():
-        if key in _BODY_HEADERS and value:
-            name = key
-        elif key.startswith("HTTP_") and key[5:] not in _BODY_HEADERS:
-            name = key[5:]
-        else:
-            continue
-        headers.append((name.lower().replace("_", "-").encode("latin-1"), value.encode("latin-1")))
-    return headers
+    return [
+        (name, environ[key].encode("latin-1"))
+        for key, name in _header_names(tuple(environ))
+        if environ[key] or key not in _BODY_HEADERS
+    ]
+
+
+@lru_cache(maxsize=128)  # the requests of one kind of client have the same keys
+def _header_names(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """Which keys of an environ hold headers, and what these are called."""
+    names = {key: key for key in keys if key in _BODY_HEADERS}
+    for key in keys:
+        if key.startswith("HTTP_") and key[5:] not in _BODY_HEADERS:
+            names[key] = key[5:]
+    return [
+        (key, names[key].lower().replace("_", "-").encode("latin-1"))
+        for key in keys
+        if key in names
+    ]
 
 
 def neutral(environ: Environ, body: bytes) -> Request:
