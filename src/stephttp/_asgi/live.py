@@ -21,7 +21,7 @@ from stephttp._asgi.common import (
 )
 from stephttp._asgi.scope import LoopScope
 from stephttp._calls.common import MARK, RUN_ID_HEADER, SDK_HEADER, marks
-from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall, opening
+from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
 from stephttp._context import RunScope
 from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.middleware import CallEnd
@@ -84,9 +84,9 @@ class Live(LiveCall):
         finally:
             current_call.reset(token)
             del scope[MARK]
-            with opening:
-                self._left, self._line = True, None
-                run_scope = self._run_scope
+            self._left = True
+            self._line = None
+        run_scope = self._run_scope
         if run_scope is not None:
             error = await self._end(run_scope, error)
         if error is not None:
@@ -205,9 +205,8 @@ class Live(LiveCall):
         """`send`, as the application sees it."""
         kind = message["type"]
         if kind == "http.response.start":
-            with opening:
-                self._begun = True
-                scope = self._run_scope
+            self._begun = True
+            scope = self._run_scope
             if scope is not None:
                 with scope._lock:
                     if scope.run.suspended:

@@ -33,7 +33,7 @@ logger = logging.getLogger("stephttp")
 
 RESPONSE_HAS_BEGUN = "the response has begun"
 
-opening = threading.Lock()
+_opening = threading.Lock()
 """Held while a run is made: the steps of `def` routes are in threads."""
 
 
@@ -89,27 +89,30 @@ class LiveCall(ABC):
         return self._run_scope or self._open()
 
     def _open(self) -> RunScope:
-        with opening:
-            if self._run_scope is None:
-                self._answer: Body | None = None
-                """What the handler answers, if that is to be kept."""
-                self._journal: Journal | None = None
-                self._stored: Claimed | None = None
-                self._keyed = self._ended = False
-                self._run = run = Run(self.run_id)
-                run.used = self.provider.settings.track_all_endpoints
-                if self._method() == "HEAD":
-                    run.cannot_wait = "the answer to HEAD has no body that could carry the result"
-                elif self._begun:
-                    run.cannot_wait = RESPONSE_HAS_BEGUN
-                scope = self._new_scope(run)
-                if self._left:  # what goes on after the answer goes on as if there were no steps
-                    run.end()
-                    scope.close(None)
-                else:
-                    scope.claimer, scope.on_first_step = self._claim_late, self._first_step
-                self._run_scope = scope
-            return self._run_scope
+        with _opening:
+            if self._run_scope is not None:
+                return self._run_scope
+            self._answer: Body | None = None
+            """What the handler answers, if that is to be kept."""
+            self._journal: Journal | None = None
+            self._stored: Claimed | None = None
+            self._keyed = self._ended = False
+            self._run = run = Run(self.run_id)
+            run.used = self.provider.settings.track_all_endpoints
+            if self._method() == "HEAD":
+                run.cannot_wait = "the answer to HEAD has no body that could carry the result"
+            scope = self._new_scope(run)
+            scope.claimer, scope.on_first_step = self._claim_late, self._first_step
+            self._run_scope = scope
+        # The event loop sets these without a lock, and then looks for the scope: it has seen that,
+        # or we see these.
+        if self._begun and run.cannot_wait is None:
+            run.cannot_wait = RESPONSE_HAS_BEGUN
+        if self._left:  # what goes on after the answer goes on as if there were no steps
+            run.end()
+            scope.close(None)
+            scope.claimer = scope.on_first_step = None
+        return scope
 
     @abstractmethod
     def _method(self) -> str:
