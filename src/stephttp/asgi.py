@@ -39,6 +39,7 @@ class ASGIMiddleware:
     def __init__(self, app: ASGIApp, provider: Provider) -> None:
         self.app = app
         self.provider = provider
+        self._result_path = provider.settings.result_path
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -46,7 +47,7 @@ class ASGIMiddleware:
                 raise ConfigurationError(
                     "the stephttp middleware is applied twice to this application; apply it once"
                 )
-            if scope["path"] == self.provider.settings.result_path:
+            if scope["path"] == self._result_path:
                 await serve_result(self.provider, neutral(scope, b""), receive, send)
             elif claims_reentry(scope["headers"]):
                 await reenter(self.app, self.provider, scope, receive, send)

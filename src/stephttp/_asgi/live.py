@@ -9,7 +9,6 @@ from typing import Any
 
 from stephttp._asgi.common import (
     ASGIApp,
-    Line,
     Message,
     Receive,
     Scope,
@@ -19,8 +18,9 @@ from stephttp._asgi.common import (
     reply_with,
     told_apart,
 )
+from stephttp._asgi.incoming import Incoming
 from stephttp._asgi.scope import LoopScope
-from stephttp._calls.common import MARK, RUN_ID_HEADER, SDK_HEADER, marks
+from stephttp._calls.common import MARK, RUN_ID_HEADER, SDK_HEADER, Body, marks
 from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
 from stephttp._context import RunScope
 from stephttp._core.messages import Headers, Request, Response
@@ -33,19 +33,14 @@ from stephttp.provider import Provider
 
 logger = logging.getLogger("stephttp")
 
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
-
 
 class Live(LiveCall):
     """One request from outside: the sync phase of a run."""
 
     __slots__ = (
-        "_ahead",
         "_app",
         "_cancelling",
-        "_gone",
-        "_line",
-        "_reading",
+        "_incoming",
         "_receive",
         "_scope",
         "_send",
@@ -60,10 +55,7 @@ class Live(LiveCall):
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._ahead: list[Message] = []
-        self._gone = False
-        self._reading: asyncio.Lock | None = None
-        self._line: Line | None = None
+        self._incoming: Incoming | None = None
         self._task = task = asyncio.current_task()
         self._cancelling = 0 if task is None else task.cancelling()
 
@@ -85,7 +77,8 @@ class Live(LiveCall):
             current_call.reset(token)
             del scope[MARK]
             self._left = True
-            self._line = None
+            if self._incoming is not None:
+                self._incoming.let_go()
         run_scope = self._run_scope
         if run_scope is not None:
             error = await self._end(run_scope, error)
@@ -120,7 +113,7 @@ class Live(LiveCall):
             if hooks is not None:
                 await drive(hooks.over(CallEnd(None, raised, False)))
             raise
-        if run.suspended and self._stored_answer is None and not await self._drained():
+        if run.suspended and self._stored_answer is None and not await self._drain():
             if hooks is not None:
                 await drive(hooks.over(CallEnd(None, None, False)))
             return None
@@ -151,20 +144,21 @@ class Live(LiveCall):
         return scope
 
     def _hang_up(self) -> bool:
-        return self._line is not None and self._line.hang_up()
+        return self._incoming is not None and self._incoming.hang_up()
+
+    def _reading(self) -> Incoming:
+        if self._incoming is None:
+            limit = self.provider.settings.max_body_bytes
+            self._incoming = Incoming(self._scope, self._receive, limit)
+        return self._incoming
 
     def _in(self) -> Awaitable[Message]:
         """`receive`, as the application sees it. Most requests have no body to be read."""
-        if self._line is None:
-            self._line = Line(self._recording_receive)
-        return self._line()
+        return self._reading().receive()
 
-    def _turn(self) -> asyncio.Lock:
-        """Held while a message is read: Quart and Django read in a task of their own, which goes
-        on while we read what is left; else the one would wait for ever for what the other got."""
-        if self._reading is None:
-            self._reading = asyncio.Lock()
-        return self._reading
+    @property
+    def _asked(self) -> Body:
+        return self._reading().body
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._scope, body)
@@ -173,33 +167,13 @@ class Live(LiveCall):
         return asgi_route(self._app, self._scope)
 
     def _has_all(self) -> bool:
-        return self._asked.complete or _is_bodiless(self._scope)
+        return self._reading().has_all()
 
-    async def _read_ahead(self, _: Any = None) -> bool:
-        while not self._has_all():
-            async with self._turn():
-                if self._gone:
-                    return False
-                if not self._has_all():
-                    message = await self._read()
-                    if not self._asked.overflown:
-                        self._ahead.append(message)
-        return True
+    def _read_ahead(self, _: Any = None) -> Awaitable[bool]:
+        return self._reading().read_ahead()
 
     def _give_up(self) -> BaseException:
         return asyncio.CancelledError()
-
-    async def _recording_receive(self) -> Message:
-        async with self._turn():
-            return self._ahead.pop(0) if self._ahead else await self._read()
-
-    async def _read(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._asked.add(message.get("body", b""), message.get("more_body", False))
-        else:
-            self._gone = True
-        return message
 
     def _out(self, message: Message) -> Awaitable[None]:
         """`send`, as the application sees it."""
@@ -234,28 +208,13 @@ class Live(LiveCall):
         own = [*headers, (RUN_ID_HEADER, self.run_id.encode()), SDK_HEADER]
         return self._send({**message, "status": status, "headers": own})
 
-    async def _drained(self) -> bool:
-        """Read what the handler left of the body; False if the caller left."""
-        while not self._asked.complete:
-            async with self._turn():
-                if self._gone:
-                    logger.info("stephttp: run %s: the caller left before its request was complete",
-                                self.run_id)  # fmt: skip
-                    return False
-                if not self._asked.complete:
-                    await self._read()
-        return True
+    async def _drain(self) -> bool:
+        if await self._reading().drain():
+            return True
+        logger.info("stephttp: run %s: the caller left before its request was complete",
+                    self.run_id)  # fmt: skip
+        return False
 
 
 async def _nothing() -> None:
     pass
-
-
-def _is_bodiless(scope: Scope) -> bool:
-    """Whether a request has no body, as its head says, so that nobody needs to read one."""
-    if scope["method"] not in _BODILESS and not scope.get("http_version", "1.1").startswith("1"):
-        return False  # from HTTP/2 on a body needs no header
-    return not any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )

@@ -46,7 +46,6 @@ class LiveCall(ABC):
 
     __slots__ = (
         "_answer",
-        "_asked",
         "_begun",
         "_ended",
         "_headers",
@@ -69,7 +68,6 @@ class LiveCall(ABC):
         self._run: Run
         self._run_scope: RunScope | None = None
         """What belongs to a run. Most requests come to no step, and never need it."""
-        self._asked = Body(provider.settings.max_body_bytes)
         self._status = 0
         self._headers: Headers = []
         self._begun = self._left = False
@@ -121,6 +119,11 @@ class LiveCall(ABC):
     @abstractmethod
     def _new_scope(self, run: Run) -> RunScope:
         """What belongs to the run, where this handler lives."""
+
+    @property
+    @abstractmethod
+    def _asked(self) -> Body:
+        """The request's body, as far as it was read."""
 
     @abstractmethod
     def _request(self, body: bytes) -> Request:

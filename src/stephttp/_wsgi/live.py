@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stephttp._calls.common import MARK, marks, own_error
+from stephttp._calls.common import MARK, Body, marks, own_error
 from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
@@ -44,7 +44,7 @@ logger = logging.getLogger("stephttp")
 class Live(LiveCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_environ", "_given", "_input", "_scope", "_start_response")
+    __slots__ = ("_app", "_body", "_environ", "_given", "_input", "_scope", "_start_response")
 
     def __init__(
         self, app: WSGIApp, provider: Provider, environ: Environ, start_response: StartResponse
@@ -55,7 +55,9 @@ class Live(LiveCall):
         self._start_response = start_response
         self._given: tuple[str, list[tuple[str, str]]] | None = None
         """What the application started its response with."""
-        self._input = Input(environ, self._asked, provider.settings.max_body_bytes)
+        limit = provider.settings.max_body_bytes
+        self._body = Body(limit)
+        self._input = Input(environ, self._body, limit)
         environ["wsgi.input"] = self._input
         self._scope = self.open()
         if provider.settings.middleware:
@@ -208,6 +210,10 @@ class Live(LiveCall):
 
     def _new_scope(self, run: Run) -> ThreadScope:
         return ThreadScope(self.provider, run)
+
+    @property
+    def _asked(self) -> Body:
+        return self._body
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._environ, body)
