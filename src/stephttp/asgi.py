@@ -40,6 +40,7 @@ class ASGIMiddleware:
         self.app = app
         self.provider = provider
         self._result_path = provider.settings.result_path
+        self._prepare = provider.opens_at_once
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -52,7 +53,7 @@ class ASGIMiddleware:
             elif claims_reentry(scope["headers"]):
                 await reenter(self.app, self.provider, scope, receive, send)
             else:
-                await Live(self.app, self.provider, scope, receive, send).respond()
+                await Live(self.app, self.provider, scope, receive, send).respond(self._prepare)
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, self._draining(send))
         else:

@@ -23,7 +23,7 @@ from stephttp._asgi.scope import LoopScope
 from stephttp._calls.common import MARK, RUN_ID_HEADER, SDK_HEADER, Body, marks
 from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
 from stephttp._context import RunScope
-from stephttp._core.messages import Headers, Request, Response
+from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
 from stephttp._current import current_call, enter
@@ -50,7 +50,7 @@ class Live(LiveCall):
     def __init__(
         self, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        super().__init__(provider)
+        LiveCall.__init__(self, provider)
         self._app = app
         self._scope = scope
         self._receive = receive
@@ -59,17 +59,21 @@ class Live(LiveCall):
         self._task = task = asyncio.current_task()
         self._cancelling = 0 if task is None else task.cancelling()
 
-    async def respond(self) -> None:
-        """Call the application, and see to what comes of it."""
-        if self.provider.opens_at_once and not await self._prepare():
+    async def respond(self, prepare: bool) -> None:
+        """Call the application, and see to what comes of it.
+
+        Args:
+            prepare: whether something is to be done first; see `Provider.opens_at_once`.
+        """
+        if prepare and not await self._prepare():
             return
-        scope, prepared = self._scope, self._run_scope
+        scope = self._scope
         scope[MARK] = self.run_id
         token = enter(self)
         error: BaseException | None = None
         try:
-            if prepared is not None and prepared.hooks is not None:
-                await drive(prepared.hooks.open())
+            if prepare and (hooks := self.open().hooks) is not None:
+                await drive(hooks.open())
             await self._app(scope, self._in, self._out)
         except BaseException as raised:
             error = raised
@@ -79,9 +83,8 @@ class Live(LiveCall):
             self._left = True
             if self._incoming is not None:
                 self._incoming.let_go()
-        run_scope = self._run_scope
-        if run_scope is not None:
-            error = await self._end(run_scope, error)
+        if self._run_scope is not None:
+            error = await self._end(self._run_scope, error)
         if error is not None:
             raise error
 
@@ -177,36 +180,41 @@ class Live(LiveCall):
 
     def _out(self, message: Message) -> Awaitable[None]:
         """`send`, as the application sees it."""
-        kind = message["type"]
-        if kind == "http.response.start":
+        if message["type"] == "http.response.start":
             self._begun = True
-            scope = self._run_scope
-            if scope is not None:
-                with scope._lock:
-                    if scope.run.suspended:
-                        return _nothing()
-                    scope.run.cannot_wait = RESPONSE_HAS_BEGUN
-                if scope.hooks is not None:
-                    return self._start_told(message, scope.hooks)
-            return self._pass_head(message, message["status"], list(message.get("headers", ())))
+            if self._run_scope is not None:
+                return self._start(message, self._run_scope)
+            self._status = message["status"]
+            self._headers = headers = list(message.get("headers", ()))
+            own = [*headers, (RUN_ID_HEADER, self.run_id.encode()), SDK_HEADER]
+            return self._send({**message, "headers": own})
         if self._run_scope is not None:
             if self._run.suspended:
                 return _nothing()
-            if self._answer is not None and kind == "http.response.body":
+            if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
         return self._send(message)
 
-    async def _start_told(self, message: Message, hooks: Hooks) -> None:
+    def _start(self, message: Message, scope: RunScope) -> Awaitable[None]:
+        """The response of a run begins."""
+        with scope._lock:
+            if scope.run.suspended:
+                return _nothing()
+            scope.run.cannot_wait = RESPONSE_HAS_BEGUN
         head = Response(message["status"], list(message.get("headers", ())))
-        await drive(hooks.before_response(head))
-        await self._pass_head(message, head.status, head.headers)
+        if scope.hooks is not None:
+            return self._start_told(message, head, scope.hooks)
+        return self._pass_head(message, head)
 
-    def _pass_head(self, message: Message, status: int, headers: Headers) -> Awaitable[None]:
-        self._status, self._headers = status, headers
-        if self._run_scope is not None:
-            self._keep_answer()
-        own = [*headers, (RUN_ID_HEADER, self.run_id.encode()), SDK_HEADER]
-        return self._send({**message, "status": status, "headers": own})
+    async def _start_told(self, message: Message, head: Response, hooks: Hooks) -> None:
+        await drive(hooks.before_response(head))
+        await self._pass_head(message, head)
+
+    def _pass_head(self, message: Message, head: Response) -> Awaitable[None]:
+        self._status, self._headers = head.status, head.headers
+        self._keep_answer()
+        own = [*head.headers, *marks(self.run_id)]
+        return self._send({**message, "status": head.status, "headers": own})
 
     async def _drain(self) -> bool:
         if await self._reading().drain():

@@ -23,6 +23,7 @@ def hash_step_id(step_id: str, index: int = 0) -> str:
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _AS_PYTHON = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII | re.IGNORECASE)
+_PAIRS = [one + two for one in _ALPHABET for two in _ALPHABET]
 _CHARACTER_OF = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 
 
@@ -43,7 +44,7 @@ def random_ulid(now_ms: int, noise: bytes) -> str:
         now_ms: milliseconds since the epoch, below 2^48.
         noise: 16 random bytes, of each of which five bits count.
     """
-    return _time(now_ms) + noise.translate(_CHARACTER_OF).decode("ascii")
+    return _time(now_ms) + noise.translate(_CHARACTER_OF).decode()
 
 
 def ulid_number(text: str) -> int:
@@ -67,7 +68,7 @@ def ulid_ms(text: str) -> int:
 
 
 def _time(now_ms: int) -> str:
-    return _second(now_ms >> 10) + _ALPHABET[now_ms >> 5 & 31] + _ALPHABET[now_ms & 31]
+    return _second(now_ms >> 10) + _PAIRS[now_ms & 1023]
 
 
 @lru_cache(maxsize=1)
