@@ -20,11 +20,16 @@ class JoiningProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to talk through a transport that joins."""
-        super().connection_made(cast(asyncio.Transport, _Joining(transport, self.loop)))
+        super().connection_made(cast(asyncio.Transport, Joining(transport, self.loop)))
 
 
-class _Joining:
-    """A transport that sends once an iteration of the loop what was written in that."""
+class Joining:
+    """A transport that sends what was written in one iteration of the loop at once.
+
+    Args:
+        transport: what sends it.
+        loop: the loop.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -56,4 +61,5 @@ class _Joining:
             data = b"".join(self._held)
             self._held.clear()
             self._size = 0
-            self._transport.write(data)
+            if not self._transport.is_closing():
+                self._transport.write(data)
