@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from stephttp.cli.joining import Joining
+from stephttp.cli.serving import Server
 
 
 class Transport:
@@ -78,3 +80,27 @@ async def test_nothing_is_written_to_a_connection_that_is_gone() -> None:
 async def test_all_else_is_the_transports_own() -> None:
     transport, _ = joined()
     assert transport.get_extra_info("peername") == "the peername"
+
+
+async def test_an_answer_reaches_a_client_that_says_no_more() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        start = {
+            "type": "http.response.start",
+            "status": 404,
+            "headers": [(b"content-length", b"2")],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": b"no"})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(app, listener, grace=1)
+        serving = asyncio.create_task(server.run_until_told())
+        await server.ready
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nhost: engine\r\n\r\n")
+            writer.write_eof()
+            assert (await reader.read()).endswith(b"\r\n\r\nno")
+            writer.close()
+        server.should_exit = True
+        await serving

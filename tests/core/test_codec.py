@@ -249,3 +249,15 @@ def test_when_to_try_again_needs_a_time_zone() -> None:
 def test_what_is_not_to_be_tried_again(error: Exception, final: bool | None) -> None:
     info = codec.error_info(error)
     assert (None if info.no_retry is msgspec.UNSET else info.no_retry) is final
+
+
+def test_functions_made_at_one_place_may_say_different_things() -> None:
+    def make(type_: Any) -> Any:
+        def load() -> Any: ...
+
+        load.__annotations__["return"] = type_
+        return load
+
+    for type_ in (int, Point, list[int], int):
+        assert return_annotation(make(type_)) == type_
+    assert return_annotation(lambda: 1) is Any

@@ -1,4 +1,4 @@
-"""What both responders need: the types of ASGI, and calling the application."""
+"""What both responders need: the types of ASGI, and what the end of the application means."""
 
 from __future__ import annotations
 

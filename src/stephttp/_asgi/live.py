@@ -27,7 +27,7 @@ from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
 from stephttp._current import current_call, enter
-from stephttp._hooks import Hooks, drive
+from stephttp._hooks import drive
 from stephttp._routes import asgi_route
 from stephttp.provider import Provider
 
@@ -41,6 +41,7 @@ class Live(LiveCall):
         "_app",
         "_cancelling",
         "_incoming",
+        "_loop",
         "_receive",
         "_scope",
         "_send",
@@ -57,6 +58,7 @@ class Live(LiveCall):
         self._send = send
         self._incoming: Incoming | None = None
         self._task = task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop() if task is None else None
         self._cancelling = 0 if task is None else task.cancelling()
 
     async def respond(self, prepare: bool) -> None:
@@ -67,24 +69,31 @@ class Live(LiveCall):
         """
         if prepare and not await self._prepare():
             return
-        scope = self._scope
-        scope[MARK] = self.run_id
-        token = enter(self)
+        scope, token = self._scope, None
         error: BaseException | None = None
         try:
+            token = enter(self)
+            scope[MARK] = self.run_id
             if prepare and (hooks := self.open().hooks) is not None:
                 await drive(hooks.open())
             await self._app(scope, self._in, self._out)
         except BaseException as raised:
             error = raised
         finally:
-            current_call.reset(token)
-            del scope[MARK]
+            if token is not None:
+                current_call.reset(token)
+                del scope[MARK]
             self._left = True
             if self._incoming is not None:
                 self._incoming.let_go()
         if self._run_scope is not None:
             error = await self._end(self._run_scope, error)
+        if self._run_scope is None or self._journal is None:
+            # Whoever copied the context keeps us: a server's timers, tasks that go on.
+            self._incoming = self._task = None
+            self._loop = asyncio.get_running_loop()
+            self._app = self._receive = self._send = _gone
+            self._scope = {}
         if error is not None:
             raise error
 
@@ -97,13 +106,20 @@ class Live(LiveCall):
         scope, provider = self.open(), self.provider
         if provider.settings.middleware:
             scope.use_middleware(self._request(b""))
-        if provider.has_keys:
-            if not await provider.drive(self._claim_at_once()):
-                return False
-            if self._stored_answer is not None:
-                await reply_with(self._send, self._stored_answer, marks(self._answers_as))
-                return False
-        return True
+        goes_on = True
+        try:
+            if provider.has_keys:
+                goes_on = await provider.drive(self._claim_at_once())
+                if goes_on and self._stored_answer is not None:
+                    goes_on = False
+                    await reply_with(self._send, self._stored_answer, marks(self._answers_as))
+        except BaseException:
+            goes_on = False
+            raise
+        finally:
+            if not goes_on:
+                self._let_go(scope)
+        return goes_on
 
     async def _end(self, scope: RunScope, error: BaseException | None) -> BaseException | None:
         """The application has returned, or raised `error`. Returns what is to be raised."""
@@ -140,6 +156,7 @@ class Live(LiveCall):
             self.provider,
             run,
             task=self._task,
+            loop=self._loop,
             cancelling=self._cancelling,
             started_ns=self.started_ns,
         )
@@ -155,9 +172,9 @@ class Live(LiveCall):
             self._incoming = Incoming(self._scope, self._receive, limit)
         return self._incoming
 
-    def _in(self) -> Awaitable[Message]:
+    async def _in(self) -> Message:
         """`receive`, as the application sees it. Most requests have no body to be read."""
-        return self._reading().receive()
+        return await self._reading().receive()
 
     @property
     def _asked(self) -> Body:
@@ -178,43 +195,38 @@ class Live(LiveCall):
     def _give_up(self) -> BaseException:
         return asyncio.CancelledError()
 
-    def _out(self, message: Message) -> Awaitable[None]:
+    async def _out(self, message: Message) -> None:
         """`send`, as the application sees it."""
         if message["type"] == "http.response.start":
-            self._begun = True
-            if self._run_scope is not None:
-                return self._start(message, self._run_scope)
-            self._status = message["status"]
-            self._headers = headers = list(message.get("headers", ()))
-            own = [*headers, (RUN_ID_HEADER, self.run_id.encode()), SDK_HEADER]
-            return self._send({**message, "headers": own})
-        if self._run_scope is not None:
-            if self._run.suspended:
-                return _nothing()
+            self._begun = True  # before we look for a scope: see `_open`
+        scope = self._run_scope
+        if message["type"] == "http.response.start":
+            if scope is None:
+                self._status = message["status"]
+                self._headers = list(message.get("headers", ()))
+            elif not await self._begin(message, scope):
+                return
+            own = [*self._headers, (RUN_ID_HEADER, self.run_id.encode()), SDK_HEADER]
+            message = {**message, "status": self._status, "headers": own}
+        elif scope is not None:
+            if scope.run.suspended:
+                return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
-        return self._send(message)
+        await self._send(message)
 
-    def _start(self, message: Message, scope: RunScope) -> Awaitable[None]:
-        """The response of a run begins."""
+    async def _begin(self, message: Message, scope: RunScope) -> bool:
+        """The response of a run begins. Whether that is to be sent."""
         with scope._lock:
             if scope.run.suspended:
-                return _nothing()
+                return False
             scope.run.cannot_wait = RESPONSE_HAS_BEGUN
         head = Response(message["status"], list(message.get("headers", ())))
         if scope.hooks is not None:
-            return self._start_told(message, head, scope.hooks)
-        return self._pass_head(message, head)
-
-    async def _start_told(self, message: Message, head: Response, hooks: Hooks) -> None:
-        await drive(hooks.before_response(head))
-        await self._pass_head(message, head)
-
-    def _pass_head(self, message: Message, head: Response) -> Awaitable[None]:
+            await drive(scope.hooks.before_response(head))
         self._status, self._headers = head.status, head.headers
         self._keep_answer()
-        own = [*head.headers, *marks(self.run_id)]
-        return self._send({**message, "status": head.status, "headers": own})
+        return True
 
     async def _drain(self) -> bool:
         if await self._reading().drain():
@@ -224,5 +236,6 @@ class Live(LiveCall):
         return False
 
 
-async def _nothing() -> None:
-    pass
+async def _gone(*_: Any) -> Any:
+    """In place of what only the request itself needed."""
+    raise RuntimeError("the request is over")

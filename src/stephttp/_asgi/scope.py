@@ -26,6 +26,7 @@ class LoopScope(RunScope):
         task: that of the handler's call, and what its `cancelling()` said when that began: compared
             to, because a task group that failed leaves a count of its own behind (fixed in
             Python 3.13), and so may whoever called us.
+        loop: the event loop, where there is no task.
     """
 
     __slots__ = (
@@ -45,11 +46,12 @@ class LoopScope(RunScope):
         on_record: Callable[[], None] | None = None,
         *,
         task: asyncio.Task[Any] | None,
+        loop: asyncio.AbstractEventLoop | None = None,
         cancelling: int = 0,
         started_ns: int | None = None,
     ) -> None:
         super().__init__(provider, run, on_record, started_ns)
-        self._loop = asyncio.get_running_loop() if task is None else task.get_loop()
+        self._loop = task.get_loop() if task else loop or asyncio.get_running_loop()
         self._task = task
         self._cancelling = cancelling
         self._ended_by_us = False

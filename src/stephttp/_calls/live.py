@@ -6,6 +6,7 @@ The adapters subclass it: they call the application, and feed what passes by.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from abc import ABC, abstractmethod
 from typing import Any
@@ -33,8 +34,21 @@ logger = logging.getLogger("stephttp")
 
 RESPONSE_HAS_BEGUN = "the response has begun"
 
-_opening = threading.Lock()
-"""Held while a run is made: the steps of `def` routes are in threads."""
+
+class _Opening:
+    """Held while a run is made: the steps of `def` routes are in threads."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Start anew, in a process that was forked while somebody held it."""
+        self.lock = threading.Lock()
+
+
+_opening = _Opening()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_opening.renew)
 
 
 class LiveCall(ABC):
@@ -52,6 +66,7 @@ class LiveCall(ABC):
         "_journal",
         "_keyed",
         "_left",
+        "_opened",
         "_run",
         "_run_scope",
         "_status",
@@ -68,14 +83,16 @@ class LiveCall(ABC):
         self._run: Run
         self._run_scope: RunScope | None = None
         """What belongs to a run. Most requests come to no step, and never need it."""
+        self._opened: RunScope | None = None
+        """The same, once it is ready for the handler."""
         self._status = 0
         self._headers: Headers = []
         self._begun = self._left = False
 
     @property
     def over(self) -> bool:
-        """Whether the handler has ended; not if a wait has overtaken it."""
-        return self._left if self._run_scope is None else self._run_scope.over
+        """Whether the handler has ended."""
+        return self._left
 
     @property
     def replaying(self) -> bool:
@@ -84,33 +101,42 @@ class LiveCall(ABC):
 
     def open(self) -> RunScope:
         """The run's scope. May be called in any thread."""
-        return self._run_scope or self._open()
+        return self._opened or self._open()
 
     def _open(self) -> RunScope:
-        with _opening:
-            if self._run_scope is not None:
-                return self._run_scope
-            self._answer: Body | None = None
-            """What the handler answers, if that is to be kept."""
-            self._journal: Journal | None = None
-            self._stored: Claimed | None = None
-            self._keyed = self._ended = False
-            self._run = run = Run(self.run_id)
-            run.used = self.provider.settings.track_all_endpoints
-            if self._method() == "HEAD":
-                run.cannot_wait = "the answer to HEAD has no body that could carry the result"
-            scope = self._new_scope(run)
-            scope.claimer, scope.on_first_step = self._claim_late, self._first_step
-            self._run_scope = scope
-        # The event loop sets these without a lock, and then looks for the scope: it has seen that,
-        # or we see these.
-        if self._begun and run.cannot_wait is None:
-            run.cannot_wait = RESPONSE_HAS_BEGUN
-        if self._left:  # what goes on after the answer goes on as if there were no steps
-            run.end()
-            scope.close(None)
-            scope.claimer = scope.on_first_step = None
+        with _opening.lock:
+            if self._opened is None:
+                scope = self._make_scope()
+                # The event loop sets these, and then looks for the scope without a lock: it has
+                # seen that, or we see these. Other threads get the scope only after that.
+                if self._begun and self._run.cannot_wait is None:
+                    self._run.cannot_wait = RESPONSE_HAS_BEGUN
+                if self._left:  # what goes on after the answer goes on as if there were no steps
+                    self._run.end()
+                    self._let_go(scope)
+                self._opened = scope
+            return self._opened
+
+    def _make_scope(self) -> RunScope:
+        self._answer: Body | None = None
+        """What the handler answers, if that is to be kept."""
+        self._journal: Journal | None = None
+        self._stored: Claimed | None = None
+        self._keyed = self._ended = False
+        self._run = run = Run(self.run_id)
+        run.used = self.provider.settings.track_all_endpoints
+        if not self._left and self._method() == "HEAD":
+            run.cannot_wait = "the answer to HEAD has no body that could carry the result"
+        scope = self._new_scope(run)
+        scope.claimer, scope.on_first_step = self._claim_late, self._first_step
+        self._run_scope = scope
         return scope
+
+    def _let_go(self, scope: RunScope) -> None:
+        """No handler goes on with this run. We hold the scope: if it held us as well, all of the
+        request would be left to the garbage collector."""
+        scope.claimer = scope.on_first_step = None
+        scope.close(None)
 
     @abstractmethod
     def _method(self) -> str:
@@ -238,8 +264,7 @@ class LiveCall(ABC):
         """The handler has ended. Returns what makes the reply, if it is not the handler's own."""
         self._ended = True
         scope = self.open()
-        # We hold the scope: together, that would keep all of the request for the garbage collector.
-        scope.claimer = scope.on_first_step = None
+        scope.claimer = scope.on_first_step = None  # see `_let_go`
         if scope.hooks is not None:
             return self._conclude_told(scope.hooks, error)
         if self._run.suspended:

@@ -173,7 +173,8 @@ class Run:
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
-        # Appending to a list and taking from its front are atomic: a reader needs no lock.
+        # Appending is atomic, so whoever takes ops needs no lock against steps that end; only one
+        # may take at a time.
         self._sync_ops: list[Op] = []
         self._async_ops: list[Op] = []
         self._running = 0

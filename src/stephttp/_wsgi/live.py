@@ -59,7 +59,7 @@ class Live(LiveCall):
         self._body = Body(limit)
         self._input = Input(environ, self._body, limit)
         environ["wsgi.input"] = self._input
-        self._scope = self.open()
+        self._scope = self._opened = self._make_scope()
         if provider.settings.middleware:
             self._scope.use_middleware(self._request(b""))
 
@@ -67,12 +67,11 @@ class Live(LiveCall):
         """Call the application, and see to what comes of it."""
         provider, scope, environ = self.provider, self._scope, self._environ
         if provider.has_keys:
-            if not provider.drive_sync(self._claim_at_once()):
-                return self._reply(GONE)
-            if self._stored_answer is not None:
-                return self._reply(self._stored_answer)
+            reply = self._claimed_reply()
+            if reply is not None:
+                return self._reply(reply)
         outer = current_call.get()
-        if outer is not None and _mounts(outer.request, environ):
+        if outer is not None and not outer.over and _mounts(outer.request, environ):
             refuse_inside(outer, scope)
         chunks: Iterable[bytes] | None = None
         error: BaseException | None = None
@@ -95,6 +94,17 @@ class Live(LiveCall):
         reply = self.end(error)
         assert reply is not None, "the run waits, or `end` has raised"
         return self._reply(reply)
+
+    def _claimed_reply(self) -> Response | None:
+        """Claim the key that the request carries. Returns the answer, if the handler is not to."""
+        reply: Response | None = GONE
+        try:
+            if self.provider.drive_sync(self._claim_at_once()):
+                reply = self._stored_answer
+        finally:
+            if reply is not None:
+                self._let_go(self._scope)
+        return reply
 
     def current(self, call: Callable[[], object]) -> BaseException | None:
         """Make a call as the current run. Returns what it raised."""

@@ -20,7 +20,13 @@ class JoiningProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to talk through a transport that joins."""
-        super().connection_made(cast(asyncio.Transport, Joining(transport, self.loop)))
+        self._joining = Joining(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._joining))
+
+    def eof_received(self) -> None:
+        """The other side says no more; what was written goes out before the transport ends."""
+        self._joining.flush()
+        super().eof_received()
 
 
 class Joining:
@@ -42,21 +48,22 @@ class Joining:
 
     def write(self, data: bytes) -> None:
         if not self._held:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.flush)
         self._held.append(data)
         self._size += len(data)
         if self._size > _MOST:
-            self._send()
+            self.flush()
 
     def close(self) -> None:
-        self._send()
+        self.flush()
         self._transport.close()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._send()
+        self.flush()
         self._transport.set_protocol(protocol)
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Send what is held."""
         if self._held:
             data = b"".join(self._held)
             self._held.clear()

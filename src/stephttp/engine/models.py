@@ -138,7 +138,7 @@ class Run(Value, frozen=True, gc=False):
         error: why the run failed, as JSON `{"name", "message"}`. Not loaded.
         invoked_by: `<run id>.<step id>` of the step that waits for the result of this run.
         fn_id: the endpoint that it is a run of.
-        began_ms: when its request came in. Not changed once it is stored.
+        began_ms: when its request came in; 0 of a run that was not loaded. Never changed.
     """
 
     run_id: str

@@ -316,6 +316,7 @@ def _row(new: NewRun, run: Run) -> dict[str, Any]:
     elif first_ns is None:
         first_ns = (new.created_ms - new.began_ms) * 1_000_000
     async_ms = new.created_ms if run.status is RunStatus.ASYNC else None
+    # Of what both have, a new run's own counts.
     return _values(run) | _values(new) | {"first_ns": first_ns, "async_ms": async_ms}
 
 
