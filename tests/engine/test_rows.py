@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -14,10 +16,10 @@ ON CONFLICT (name) DO UPDATE SET n = n + excluded.n"""
 
 
 @pytest.fixture
-def connection() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE things (name TEXT PRIMARY KEY, n INTEGER, kind TEXT)")
-    return connection
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE things (name TEXT PRIMARY KEY, n INTEGER, kind TEXT)")
+        yield connection
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 15, 16, 63, 64, 65, 85, 200])
