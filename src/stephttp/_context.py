@@ -169,8 +169,7 @@ class RunScope(ABC):
 
     def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
-        if _inside_step.get() is not None or _branch.get() is not None:
-            self._refuse(step_id)
+        self._refuse(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expired = True
         hook = None
@@ -228,8 +227,7 @@ class RunScope(ABC):
         finally:
             with self._lock:
                 self.run.release()
-            if self.on_record is not None or self.run.suspended:
-                self.recorded()
+            self.recorded()
 
     def branch(self) -> None:
         """The current context is that of one thread of a `group`."""
@@ -237,7 +235,8 @@ class RunScope(ABC):
 
     def recorded(self) -> None:
         """A step's end was recorded: pass it on, and see whether the handler can still progress."""
-        self.at_home(self._after_record)
+        if self.on_record is not None or self.run.suspended:
+            self.at_home(self._after_record)
 
     def limit(self, max_runtime: timedelta | None) -> None:
         """Let the server go on after so long, counted from the start of this call."""
@@ -390,25 +389,21 @@ class StepCall:
         traceback: TracebackType | None,
     ) -> bool:
         _inside_step.reset(self._token)
-        scope, step, started = self.scope, self._step, self._started
-        run = scope.run
-        duration = scope.now_ns() - started
-        if duration < 0:  # the clock was set back
-            duration = 0
+        scope, run, step = self.scope, self.scope.run, self._step
+        duration = max(0, scope.now_ns() - self._started)
         if self._raw is not None:
             with scope._lock:
-                verdict = run.complete(step, self._raw, started, duration, self._opts)
+                verdict = run.complete(step, self._raw, self._started, duration, self._opts)
             self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
             info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
             with scope._lock:
-                verdict = run.fail(step, info, started, duration, later, self._opts)
+                verdict = run.fail(step, info, self._started, duration, later, self._opts)
             self.suspended = verdict is SUSPEND
         else:
             with scope._lock:
                 run.abandon(step)
-        if scope.on_record is not None or run.suspended:
-            scope.recorded()
+        scope.recorded()
         return self.suspended
 
 

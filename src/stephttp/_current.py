@@ -74,7 +74,7 @@ def enter(call: Current) -> Token[Current | None]:
             further out. (A request that a handler makes in its own process is another one.)
     """
     outer = current_call.get()
-    if outer is not None and not outer.over and outer.request == call.request:
+    if outer is not None and outer.request == call.request:
         refuse_inside(outer, call)
     return current_call.set(call)
 

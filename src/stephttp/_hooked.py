@@ -22,7 +22,7 @@ from stephttp._hooks import Hooked, Hooks, plain_opts
 
 
 def pass_step(
-    call: StepCall, hooks: Hooks, body: Callable[..., Any], events: list[Event] | None = None
+    call: StepCall, hooks: Hooks, body: Callable[..., Any], events: list[Event] | None
 ) -> Hooked[None]:
     """Run the body of a step where it has to run.
 

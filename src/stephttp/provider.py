@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -198,6 +199,8 @@ class Provider:
         self.leases = Leases(self._renew if transport is None else None)
         self.turnstile = Turnstile()
         """Lets one re-entry of a run at a time into this process (DESIGN 3.11)."""
+        self.opening = threading.Lock()
+        """Held while a run is made: the steps of `def` routes are in threads."""
         _providers.add(self)
 
     def asgi(self, app: ASGIApp) -> ASGIMiddleware:
@@ -380,13 +383,8 @@ class Provider:
     @property
     def opens_at_once(self) -> bool:
         """Whether every request is a run, even before it comes to a step."""
-        given = self.settings
-        return bool(
-            given.middleware
-            or given.track_all_endpoints
-            or given.idempotency_header
-            or given.idempotency
-        )
+        settings = self.settings
+        return bool(settings.middleware or settings.track_all_endpoints or self.has_keys)
 
     @property
     def has_keys(self) -> bool:
@@ -421,6 +419,7 @@ class Provider:
         self.outbox.forget()
         self.leases.forget()
         self.turnstile.forget()
+        self.opening = threading.Lock()
         self._sync_driver.forget()
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from stephttp import _hooked as hooked
 from stephttp._client.events import check
-from stephttp._context import RunScope, StepOptions
+from stephttp._context import RunScope, StepCall, StepOptions
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, EventLike, FetchResponse, Signal
@@ -254,14 +254,7 @@ async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> l
     def send(events: list[Event] = checked) -> Awaitable[list[str]]:
         return scope.drive(call.send(events))
 
-    if scope.hooks is not None:
-        await drive(hooked.pass_step(call, scope.hooks, send, checked))
-    elif call.executes:
-        with call:
-            call.complete(await send())
-    if call.suspended:
-        await scope.park()
-    sent: list[str] = call.result()
+    sent: list[str] = await _finish(call, send, events=checked)
     return sent
 
 
@@ -498,16 +491,24 @@ async def _run(
     if scope.claim is not None:
         await _claimed(scope)
     call = scope.meet(step_id, handler, settings)
-    if scope.hooks is not None:
-        await drive(
-            hooked.pass_step(call, scope.hooks, partial(call.invoke, handler, args, kwargs))
-        )
+    return await _finish(call, call.invoke, (handler, args, kwargs))
+
+
+async def _finish(
+    call: StepCall,
+    body: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    events: list[Event] | None = None,
+) -> Any:
+    if call.scope.hooks is not None:
+        body = partial(body, *args)
+        await drive(hooked.pass_step(call, call.scope.hooks, body, events))
     elif call.executes:
         with call:
-            value = call.invoke(handler, args, kwargs)
+            value = body(*args)
             call.complete(await value if isawaitable(value) else value)
     if call.suspended:
-        await scope.park()
+        await call.scope.park()
     return call.result()
 
 

@@ -258,6 +258,6 @@ def test_functions_made_at_one_place_may_say_different_things() -> None:
         load.__annotations__["return"] = type_
         return load
 
-    for type_ in (int, Point, list[int], int):
+    for type_ in (None, int, Point, list[int], None, int):
         assert return_annotation(make(type_)) == type_
     assert return_annotation(lambda: 1) is Any

@@ -20,7 +20,6 @@ from asgiref.wsgi import WsgiToAsgi
 
 import stephttp
 from stephttp import CannotWaitError
-from stephttp._calls import live
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from stephttp.sync import step
@@ -139,21 +138,46 @@ async def test_a_wsgi_application_in_the_adapter_of_asgiref() -> None:
     assert (answer.status_code, answer.content, ran) == (200, b"body", ["x"])
 
 
+async def test_what_outlives_the_handler_can_still_ask_whether_the_caller_is_there() -> None:
+    over, tasks, heard = asyncio.Event(), [], []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def listen() -> None:
+            await over.wait()
+            heard.append(await receive())
+            heard.append(await stephttp.step.run("late", int))
+
+        tasks.append(asyncio.create_task(listen()))
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"app")]}
+    await _provider().asgi(app)(scope, receive, _nothing)
+    over.set()
+    await asyncio.gather(*tasks)
+    assert heard == [{"type": "http.disconnect"}, 0]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="3.12 warns of forks beside threads")
 def test_a_process_forked_while_a_run_is_made_can_make_runs() -> None:
-    with live._opening.lock:
+    provider = _provider()
+    with provider.opening:
         child = os.fork()
         if not child:
             signal.alarm(10)
-            os._exit(0 if _opens() else 1)
+            os._exit(0 if _opens(provider) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def _opens() -> bool:
-    """Whether a request comes to a step here."""
+def _provider() -> Provider:
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
-    provider = Provider(settings)
+    return Provider(settings)
+
+
+def _opens(provider: Provider) -> bool:
+    """Whether a request comes to a step here."""
     provider.outbox.put = lambda item: True  # type: ignore[method-assign]
     ran: list[str] = []
 

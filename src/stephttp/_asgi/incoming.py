@@ -49,7 +49,7 @@ class Incoming:
 
     def has_all(self) -> bool:
         """Whether the whole body was read, as far as anybody can know."""
-        return self.body.complete or is_bodiless(self._scope)
+        return self.body.complete or _is_bodiless(self._scope)
 
     async def read_ahead(self) -> bool:
         """Read the rest of the body before the application does; False if the caller left."""
@@ -86,7 +86,7 @@ class Incoming:
         return message
 
 
-def is_bodiless(scope: Scope) -> bool:
+def _is_bodiless(scope: Scope) -> bool:
     """Whether a request has no body, as its head says, so that nobody needs to read one."""
     if scope["method"] not in _BODILESS and not scope.get("http_version", "1.1").startswith("1"):
         return False  # from HTTP/2 on a body needs no header

@@ -18,9 +18,10 @@ from stephttp._asgi.common import (
     reply_with,
     told_apart,
 )
+from stephttp._asgi.handle import Handle
 from stephttp._asgi.incoming import Incoming
-from stephttp._asgi.scope import LoopScope
-from stephttp._calls.common import MARK, RUN_ID_HEADER, SDK_HEADER, Body, marks
+from stephttp._asgi.scope import LoopScope, here
+from stephttp._calls.common import MARK, Body, marks
 from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
 from stephttp._context import RunScope
 from stephttp._core.messages import Request, Response
@@ -37,29 +38,18 @@ logger = logging.getLogger("stephttp")
 class Live(LiveCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = (
-        "_app",
-        "_cancelling",
-        "_incoming",
-        "_loop",
-        "_receive",
-        "_scope",
-        "_send",
-        "_task",
-    )
+    __slots__ = ("_app", "_home", "_incoming", "_receive", "_scope", "_send")
 
     def __init__(
         self, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        LiveCall.__init__(self, provider)
+        super().__init__(provider)
         self._app = app
         self._scope = scope
         self._receive = receive
         self._send = send
         self._incoming: Incoming | None = None
-        self._task = task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop() if task is None else None
-        self._cancelling = 0 if task is None else task.cancelling()
+        self._home = here()
 
     async def respond(self, prepare: bool) -> None:
         """Call the application, and see to what comes of it.
@@ -70,9 +60,10 @@ class Live(LiveCall):
         if prepare and not await self._prepare():
             return
         scope, token = self._scope, None
+        handle = Handle(self, self._home)
         error: BaseException | None = None
         try:
-            token = enter(self)
+            token = enter(handle)
             scope[MARK] = self.run_id
             if prepare and (hooks := self.open().hooks) is not None:
                 await drive(hooks.open())
@@ -83,17 +74,13 @@ class Live(LiveCall):
             if token is not None:
                 current_call.reset(token)
                 del scope[MARK]
-            self._left = True
+            self._left = True  # before we look for a scope: see `_open`
+            run_scope = self._run_scope
+            handle.leave(run_scope)
             if self._incoming is not None:
                 self._incoming.let_go()
-        if self._run_scope is not None:
-            error = await self._end(self._run_scope, error)
-        if self._run_scope is None or self._journal is None:
-            # Whoever copied the context keeps us: a server's timers, tasks that go on.
-            self._incoming = self._task = None
-            self._loop = asyncio.get_running_loop()
-            self._app = self._receive = self._send = _gone
-            self._scope = {}
+        if run_scope is not None:
+            error = await self._end(run_scope, error)
         if error is not None:
             raise error
 
@@ -106,20 +93,11 @@ class Live(LiveCall):
         scope, provider = self.open(), self.provider
         if provider.settings.middleware:
             scope.use_middleware(self._request(b""))
-        goes_on = True
-        try:
-            if provider.has_keys:
-                goes_on = await provider.drive(self._claim_at_once())
-                if goes_on and self._stored_answer is not None:
-                    goes_on = False
-                    await reply_with(self._send, self._stored_answer, marks(self._answers_as))
-        except BaseException:
-            goes_on = False
-            raise
-        finally:
-            if not goes_on:
-                self._let_go(scope)
-        return goes_on
+        if not provider.has_keys or await provider.drive(self._claim_at_once()):
+            return True
+        if self._stored_answer is not None:
+            await reply_with(self._send, self._stored_answer, marks(self._answers_as))
+        return False
 
     async def _end(self, scope: RunScope, error: BaseException | None) -> BaseException | None:
         """The application has returned, or raised `error`. Returns what is to be raised."""
@@ -143,7 +121,7 @@ class Live(LiveCall):
         return error
 
     @property
-    def request(self) -> tuple[Any, ...]:
+    def told_apart(self) -> tuple[Any, ...]:
         """What tells the request from others."""
         return told_apart(self._scope)
 
@@ -152,14 +130,7 @@ class Live(LiveCall):
         return method
 
     def _new_scope(self, run: Run) -> LoopScope:
-        scope = LoopScope(
-            self.provider,
-            run,
-            task=self._task,
-            loop=self._loop,
-            cancelling=self._cancelling,
-            started_ns=self.started_ns,
-        )
+        scope = LoopScope(self.provider, run, home=self._home, started_ns=self.started_ns)
         scope.hang_up = self._hang_up
         return scope
 
@@ -199,17 +170,16 @@ class Live(LiveCall):
         """`send`, as the application sees it."""
         if message["type"] == "http.response.start":
             self._begun = True  # before we look for a scope: see `_open`
-        scope = self._run_scope
-        if message["type"] == "http.response.start":
+            scope = self._run_scope
             if scope is None:
                 self._status = message["status"]
                 self._headers = list(message.get("headers", ()))
             elif not await self._begin(message, scope):
                 return
-            own = [*self._headers, (RUN_ID_HEADER, self.run_id.encode()), SDK_HEADER]
+            own = [*self._headers, *marks(self.run_id)]
             message = {**message, "status": self._status, "headers": own}
-        elif scope is not None:
-            if scope.run.suspended:
+        elif self._run_scope is not None:
+            if self._run.suspended:
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
@@ -234,8 +204,3 @@ class Live(LiveCall):
         logger.info("stephttp: run %s: the caller left before its request was complete",
                     self.run_id)  # fmt: skip
         return False
-
-
-async def _gone(*_: Any) -> Any:
-    """In place of what only the request itself needed."""
-    raise RuntimeError("the request is over")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from stephttp._asgi.common import (
     ASGIApp,
     Line,
@@ -16,7 +14,7 @@ from stephttp._asgi.common import (
     reply_with,
     told_apart,
 )
-from stephttp._asgi.scope import LoopScope
+from stephttp._asgi.scope import LoopScope, here
 from stephttp._calls.common import MARK, Body, marks
 from stephttp._calls.reentry import VERSION_HEADER, Reentry, body_of
 from stephttp._core.messages import Request, Response
@@ -81,9 +79,7 @@ async def _go_on(
                 # waits until its listener hears of the end.
                 run_scope.hang_up()
 
-    task = asyncio.current_task()
-    cancelling = 0 if task is None else task.cancelling()
-    run_scope = LoopScope(provider, run, reentry.flush_soon, task=task, cancelling=cancelling)
+    run_scope = LoopScope(provider, run, reentry.flush_soon, home=here())
     reentry.begin(run_scope)
     request = reentry.request
     line = Line(_Replay(request.body, receive, reentry.body))

@@ -19,14 +19,23 @@ _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
 
 
+Home = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
+"""Where a handler is called: loop, task, and what `task.cancelling()` said then. That is compared
+to, because a task group that failed leaves a count of its own behind (fixed in Python 3.13), and so
+may whoever called us."""
+
+
+def here() -> Home:
+    """Where this code runs."""
+    task = asyncio.current_task()
+    return asyncio.get_running_loop(), task, 0 if task is None else task.cancelling()
+
+
 class LoopScope(RunScope):
     """One run in one call of the handler, on one event loop. See `RunScope`.
 
     Args:
-        task: that of the handler's call, and what its `cancelling()` said when that began: compared
-            to, because a task group that failed leaves a count of its own behind (fixed in
-            Python 3.13), and so may whoever called us.
-        loop: the event loop, where there is no task.
+        home: where the handler is called.
     """
 
     __slots__ = (
@@ -45,15 +54,11 @@ class LoopScope(RunScope):
         run: Run,
         on_record: Callable[[], None] | None = None,
         *,
-        task: asyncio.Task[Any] | None,
-        loop: asyncio.AbstractEventLoop | None = None,
-        cancelling: int = 0,
+        home: Home,
         started_ns: int | None = None,
     ) -> None:
         super().__init__(provider, run, on_record, started_ns)
-        self._loop = task.get_loop() if task else loop or asyncio.get_running_loop()
-        self._task = task
-        self._cancelling = cancelling
+        self._loop, self._task, self._cancelling = home
         self._ended_by_us = False
         self._settling = 0
         self._parked: set[asyncio.Future[None]] = set()

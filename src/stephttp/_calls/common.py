@@ -16,7 +16,6 @@ MARK = "stephttp.run_id"
 """Key of a scope or environ that passes through us."""
 
 PLAIN_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
-RUN_ID_HEADER = b"x-run-id"
 SDK_HEADER = (b"x-inngest-sdk", SDK.encode())
 
 
@@ -86,4 +85,4 @@ def _echoes_suspension(error: BaseException) -> bool:
 
 def marks(run_id: str) -> Headers:
     """The two headers that every response of a durable application carries."""
-    return [(RUN_ID_HEADER, run_id.encode("latin-1")), SDK_HEADER]
+    return [(b"x-run-id", run_id.encode("latin-1")), SDK_HEADER]

@@ -6,8 +6,6 @@ The adapters subclass it: they call the application, and feed what passes by.
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -33,22 +31,6 @@ logger = logging.getLogger("stephttp")
 
 
 RESPONSE_HAS_BEGUN = "the response has begun"
-
-
-class _Opening:
-    """Held while a run is made: the steps of `def` routes are in threads."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Start anew, in a process that was forked while somebody held it."""
-        self.lock = threading.Lock()
-
-
-_opening = _Opening()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_opening.renew)
 
 
 class LiveCall(ABC):
@@ -89,22 +71,12 @@ class LiveCall(ABC):
         self._headers: Headers = []
         self._begun = self._left = False
 
-    @property
-    def over(self) -> bool:
-        """Whether the handler has ended."""
-        return self._left
-
-    @property
-    def replaying(self) -> bool:
-        """Never: nothing was done before."""
-        return False
-
     def open(self) -> RunScope:
         """The run's scope. May be called in any thread."""
         return self._opened or self._open()
 
     def _open(self) -> RunScope:
-        with _opening.lock:
+        with self.provider.opening:
             if self._opened is None:
                 scope = self._make_scope()
                 # The event loop sets these, and then looks for the scope without a lock: it has
@@ -125,7 +97,7 @@ class LiveCall(ABC):
         self._keyed = self._ended = False
         self._run = run = Run(self.run_id)
         run.used = self.provider.settings.track_all_endpoints
-        if not self._left and self._method() == "HEAD":
+        if self._method() == "HEAD":
             run.cannot_wait = "the answer to HEAD has no body that could carry the result"
         scope = self._new_scope(run)
         scope.claimer, scope.on_first_step = self._claim_late, self._first_step
@@ -206,16 +178,22 @@ class LiveCall(ABC):
         """Claim the key that the request itself carries, if it does.
 
         Returns:
-            Whether the caller is still there; what to answer, if anything, is `_stored_answer`.
+            Whether the handler is to be called. If not, what to answer is `_stored_answer`, unless
+            the caller has left.
         """
         key = self.provider.idempotency_key(self._request(b""))
         if key is None:
             return True
-        self.open().claimer = None
-        if not (yield Invoke(self._read_ahead, None)):
-            return False
-        self._stored = yield from self._claim(*key)
-        return True
+        scope, goes_on = self.open(), False
+        scope.claimer = None
+        try:
+            if (yield Invoke(self._read_ahead, None)):
+                self._stored = yield from self._claim(*key)
+                goes_on = self._stored.answer is None
+        finally:
+            if not goes_on:
+                self._let_go(scope)
+        return goes_on
 
     def _claim_late(self, key: str) -> Flow[bool]:
         """Claim a key that the handler gave; whether its steps are to run."""

@@ -137,7 +137,6 @@ class Outbox:
             Whether there was room for it.
         """
         size = item.size()
-        staffed = False
         with self._lock:
             if item.held:
                 self._bytes += size - item.accounted
@@ -152,10 +151,8 @@ class Outbox:
                 item.held, item.accounted = True, size
                 self._queue.append(item)
                 refused = count = held = 0
-                staffed = self._staffed()
         if not refused:
-            if not staffed:
-                self._start_worker()
+            self._start_worker()
         elif refused.bit_count() == 1:  # 1, 2, 4, 8, …: a flood of losses is few lines
             logger.warning(
                 "stephttp: the outbox is full (%d runs, %d bytes); %d finished runs were not "
@@ -190,14 +187,6 @@ class Outbox:
             else:
                 emptied.set_result(None)
             return emptied
-
-    def _staffed(self) -> bool:
-        """Whether a worker will come to what is put now, and no other may help it."""
-        if self._batches() is False:
-            return False
-        for job in self._workers.values():
-            return job is None or job.alive()
-        return False
 
     def _start_worker(self) -> None:
         # As long as nothing is known of the server one asks, and the others learn from it.

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from types import CodeType, FunctionType, MethodType
+from types import CodeType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -179,26 +179,6 @@ def plain(raw: bytes | msgspec.Raw) -> Any:
 
 def return_annotation(handler: Callable[..., Any]) -> Any:
     """What `handler` says it returns; `Any` when it does not say, or not in a usable way."""
-    try:
-        said, usable = _said[handler.__code__]
-        if said is handler.__annotations__["return"]:  # a closure may say something else each time
-            return usable
-    except (AttributeError, KeyError):  # something else than a function, or met for the first time
-        pass
-    usable = _return_annotation(handler)
-    if isinstance(handler, FunctionType | MethodType) and "return" in handler.__annotations__:
-        if len(_said) >= _MOST_SAID:
-            _said.clear()
-        _said[handler.__code__] = handler.__annotations__["return"], usable
-    return usable
-
-
-_said: dict[CodeType, tuple[Any, Any]] = {}
-"""What functions say they return, and what of that can be used."""
-_MOST_SAID = 4096
-
-
-def _return_annotation(handler: Callable[..., Any]) -> Any:
     while isinstance(handler, partial):
         handler = handler.func
     if isinstance(handler, type):
@@ -210,12 +190,15 @@ def _return_annotation(handler: Callable[..., Any]) -> Any:
     if not annotations or "return" not in annotations:
         return Any
     annotation = annotations["return"]
-    if isinstance(annotation, str):
-        annotation = _resolve(function, annotation)
-    try:
-        return _usable(annotation)
-    except TypeError:  # unhashable
-        return Any
+    code = getattr(function, "__code__", None)
+    said, usable = _said.get(code, _UNMET)
+    if said is not annotation:  # met for the first time, or a closure that says something else
+        usable = _meaning(function, annotation)
+        if len(_said) >= _MOST_SAID:
+            _said.clear()
+        if code is not None:
+            _said[code] = annotation, usable
+    return usable
 
 
 @lru_cache(maxsize=1024)
@@ -231,22 +214,22 @@ def _usable(annotation: Any) -> Any:
     return annotation
 
 
-_resolved: dict[tuple[CodeType, str], Any] = {}
+_said: dict[CodeType | None, tuple[Any, Any]] = {}
+"""What functions say they return, by place in the code, and what of that can be used."""
+_MOST_SAID = 4096
+_UNMET = (object(), Any)
 
 
-def _resolve(function: Any, annotation: str) -> Any:
-    """Evaluate a string annotation once per place in the code, not once per closure made there."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return Any
-    found = _resolved.get((code, annotation))
-    if found is None:
+def _meaning(function: Any, annotation: Any) -> Any:
+    if isinstance(annotation, str):
         try:
-            found = get_type_hints(function, include_extras=True)["return"]
+            annotation = get_type_hints(function, include_extras=True)["return"]
         except Exception:  # a name that exists only where the function was defined
-            found = Any
-        _resolved[code, annotation] = found
-    return found
+            return Any
+    try:
+        return _usable(annotation)
+    except TypeError:  # unhashable
+        return Any
 
 
 @lru_cache(maxsize=1024)

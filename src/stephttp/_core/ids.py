@@ -44,7 +44,7 @@ def random_ulid(now_ms: int, noise: bytes) -> str:
         now_ms: milliseconds since the epoch, below 2^48.
         noise: 16 random bytes, of each of which five bits count.
     """
-    return _time(now_ms) + noise.translate(_CHARACTER_OF).decode()
+    return _time(now_ms) + noise.translate(_CHARACTER_OF).decode("ascii")
 
 
 def ulid_number(text: str) -> int:

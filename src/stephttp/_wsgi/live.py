@@ -66,12 +66,10 @@ class Live(LiveCall):
     def respond(self) -> Iterable[bytes]:
         """Call the application, and see to what comes of it."""
         provider, scope, environ = self.provider, self._scope, self._environ
-        if provider.has_keys:
-            reply = self._claimed_reply()
-            if reply is not None:
-                return self._reply(reply)
+        if provider.has_keys and not provider.drive_sync(self._claim_at_once()):
+            return self._reply(self._stored_answer or GONE)
         outer = current_call.get()
-        if outer is not None and not outer.over and _mounts(outer.request, environ):
+        if outer is not None and _mounts(outer.request, environ):
             refuse_inside(outer, scope)
         chunks: Iterable[bytes] | None = None
         error: BaseException | None = None
@@ -94,17 +92,6 @@ class Live(LiveCall):
         reply = self.end(error)
         assert reply is not None, "the run waits, or `end` has raised"
         return self._reply(reply)
-
-    def _claimed_reply(self) -> Response | None:
-        """Claim the key that the request carries. Returns the answer, if the handler is not to."""
-        reply: Response | None = GONE
-        try:
-            if self.provider.drive_sync(self._claim_at_once()):
-                reply = self._stored_answer
-        finally:
-            if reply is not None:
-                self._let_go(self._scope)
-        return reply
 
     def current(self, call: Callable[[], object]) -> BaseException | None:
         """Make a call as the current run. Returns what it raised."""

@@ -261,8 +261,9 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
             for step in change.steps
         ],
     )
-    connection.executemany(
-        QUERIES["delete_timer"],
+    _many(
+        connection,
+        "delete_timer",
         [(change.run.run_id, step_id) for change in changes for step_id in change.dropped],
     )
     rows.insert(
@@ -303,9 +304,7 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
             for entry in change.history
         ],
     )
-    connection.executemany(
-        QUERIES["displace_wait"], [pair for change in changes for pair in change.displaced]
-    )
+    _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
 
 
 def _row(new: NewRun, run: Run) -> dict[str, Any]:
@@ -328,6 +327,11 @@ def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -
 
 def _values(record: NewRun | Run) -> dict[str, Any]:
     return asdict(record)
+
+
+def _many(connection: sqlite3.Connection, query: str, values: Sequence[tuple[str, str]]) -> None:
+    if values:
+        connection.executemany(QUERIES[query], values)
 
 
 def unknown(run_id: str) -> Refused:

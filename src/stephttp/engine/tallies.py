@@ -95,8 +95,7 @@ def note_change(connection: sqlite3.Connection, before: RunStatus, run: Run, now
         if was_sync:
             row = connection.execute(QUERIES["first_phase"], (run.run_id,)).fetchone()
             first_ns = row[0] or 0
-        began_ms = run.began_ms
-        _note_status(connection, run.fn_id, began_ms, first_ns, run, now_ms, was_sync=was_sync)
+        _note_status(connection, run.fn_id, run.began_ms, first_ns, run, now_ms, was_sync=was_sync)
 
 
 def _note_status(
