@@ -34,12 +34,12 @@ TRICKLE = 2000
 
 def finished(provider: Provider) -> bytes:
     """A run with two steps, as the middleware hands it to the outbox."""
-    run = Run(provider.new_run_id(provider.now_ns()))
+    run = Run(provider.runtime.new_run_id(provider.runtime.now_ns()))
     for name in ("price", "reserve"):
         run.complete(run.begin(name), b'{"item":"book","cents":1200}', 1, 1)
     request = Request("GET", "/orders/book", "", [])
     response = Response(200, [(b"content-type", b"application/json")], b'{"ok":true}')
-    return provider.lifecycle.finished(run, request, response, duration_ns=1, error=None)
+    return provider.runtime.lifecycle.finished(run, request, response, duration_ns=1, error=None)
 
 
 class Counting(httpx2.ASGITransport):
@@ -58,12 +58,12 @@ async def deliver(path: Path, *, batched: bool, rate: float | None = None) -> tu
     transport = Counting(app=app)
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings, transport=transport)
-    provider.outbox._batches = lambda: batched
+    provider.runtime.outbox._batches = lambda: batched
     items = [Item(Parcel(NEW_RUN, finished(provider))) for _ in range(RUNS)]
     await app.state.engine.start()
     began = time.perf_counter()
     for number, item in enumerate(items):
-        assert provider.outbox.put(item)
+        assert provider.runtime.outbox.put(item)
         if rate and (ahead := number / rate - (time.perf_counter() - began)) > 0:
             await asyncio.sleep(ahead)
     assert await provider.wait(120)

@@ -28,8 +28,8 @@ def deliver(batch: Any) -> Flow[list[None]]:
 
 
 provider = Provider(_SETTINGS)
-provider.outbox._deliver = deliver
-provider.outbox._batches = lambda: True
+provider.runtime.outbox._deliver = deliver
+provider.runtime.outbox._batches = lambda: True
 
 
 async def price(item: str) -> int:

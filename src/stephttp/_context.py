@@ -31,7 +31,7 @@ from stephttp.errors import NestedStepError, Suspended
 
 if TYPE_CHECKING:
     from stephttp._client.drivers import Flow
-    from stephttp.provider import Provider
+    from stephttp._run.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class RunScope(ABC):
     """One run in one call of the handler.
 
     Args:
-        provider: the way to the server, and the settings and the clock that all runs share.
+        runtime: the way to the server, and the settings and the clock that all runs share.
         run: its state machine.
         on_record: called at home when a step of a resumed run was recorded.
         started_ns: when the call of the handler began; `None`: now.
@@ -65,28 +65,28 @@ class RunScope(ABC):
         "now_ns",
         "on_first_step",
         "on_record",
-        "provider",
         "request",
         "run",
+        "runtime",
         "started_ns",
     )
 
     def __init__(
         self,
-        provider: Provider,
+        runtime: Runtime,
         run: Run,
         on_record: Callable[[], None] | None = None,
         started_ns: int | None = None,
     ) -> None:
-        self.provider = provider
+        self.runtime = runtime
         self.run = run
-        self.now_ns = provider.now_ns
+        self.now_ns = runtime.now_ns
         self.request: tuple[Any, ...] = ()
         """What tells the request from others; see `Current`."""
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
         self.configured = False
-        self.checkpointing = provider.settings.checkpointing
+        self.checkpointing = runtime.settings.checkpointing
         self.on_record = on_record
         self.on_first_step: Callable[[], None] | None = None
         """Called at home, once, when the body of a first step is about to run."""
@@ -149,7 +149,7 @@ class RunScope(ABC):
         """
 
     def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
-        """Make the middleware of `provider` for this call, if it has any.
+        """Make the middleware of `runtime` for this call, if it has any.
 
         Args:
             request: what the handler is called with.
@@ -157,7 +157,7 @@ class RunScope(ABC):
             attempt: how many calls for the same purpose failed before.
         """
         ctx = RunContext(self.run, request, self.now_ns, self.started_ns, request_id, attempt)
-        self.hooks = Hooks(self.provider.settings.middleware, self.run, ctx)
+        self.hooks = Hooks(self.runtime.settings.middleware, self.run, ctx)
 
     def wait_for(self, awaitable: Awaitable[Any]) -> Any:
         """Have something of the user's middleware awaited while this thread waits."""
@@ -353,7 +353,7 @@ class StepCall:
         step = self._step
         if step.memo is not None:
             args = codec.decode_arguments(step.memo.raw, body, step.step_id)
-        if args and self.scope.provider.settings.record_inputs:
+        if args and self.scope.runtime.settings.record_inputs:
             raw = codec.encode_input(args)
             self._opts = None if raw is None else {"input": raw}
         return body(*args, **kwargs)
@@ -371,7 +371,7 @@ class StepCall:
 
     def send(self, events: list[Event]) -> Flow[list[str]]:
         """What the body of a step that sends events has to do."""
-        lifecycle = self.scope.provider.lifecycle
+        lifecycle = self.scope.runtime.lifecycle
         return lifecycle.send_events(self.scope.run.run_id, self._step, events)
 
     def leave(self) -> Suspended:

@@ -9,14 +9,14 @@ from stephttp.errors import ConfigurationError, OutsideRunError
 
 if TYPE_CHECKING:
     from stephttp._context import RunScope
-    from stephttp.provider import Provider
+    from stephttp._run.runtime import Runtime
 
 
 class Current(Protocol):
     """One call of a handler: a `RunScope`, or what makes one when something needs it."""
 
     @property
-    def provider(self) -> Provider: ...
+    def runtime(self) -> Runtime: ...
 
     @property
     def run_id(self) -> str: ...
@@ -81,7 +81,7 @@ def enter(call: Current) -> Token[Current | None]:
 
 def refuse_inside(outer: Current, call: Current) -> None:
     """Raise `ConfigurationError` if `outer` is at work, on the request of `call`."""
-    if outer.provider is call.provider and not outer.over:
+    if outer.runtime is call.runtime and not outer.over:
         raise ConfigurationError(
             "two runs in one context: this request passes the stephttp middleware twice, once "
             "further out; wrap the outermost application only"

@@ -16,8 +16,8 @@ from stephttp._asgi.reentry import reenter
 from stephttp._asgi.result import serve_result
 from stephttp._calls.common import MARK
 from stephttp._client.reentry import claims_reentry
+from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime
 from stephttp.errors import ConfigurationError
-from stephttp.provider import Provider
 
 __all__ = ["ASGIApp", "ASGIMiddleware"]
 
@@ -36,11 +36,11 @@ class ASGIMiddleware:
         provider: what `stephttp.setup` returned.
     """
 
-    def __init__(self, app: ASGIApp, provider: Provider) -> None:
+    def __init__(self, app: ASGIApp, provider: HasRuntime) -> None:
         self.app = app
-        self.provider = provider
-        self._result_path = provider.settings.result_path
-        self._prepare = provider.opens_at_once
+        self.runtime = provider.runtime
+        self._result_path = self.runtime.settings.result_path
+        self._prepare = self.runtime.opens_at_once
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -49,11 +49,11 @@ class ASGIMiddleware:
                     "the stephttp middleware is applied twice to this application; apply it once"
                 )
             if scope["path"] == self._result_path:
-                await serve_result(self.provider, neutral(scope, b""), receive, send)
+                await serve_result(self.runtime, neutral(scope, b""), receive, send)
             elif claims_reentry(scope["headers"]):
-                await reenter(self.app, self.provider, scope, receive, send)
+                await reenter(self.app, self.runtime, scope, receive, send)
             else:
-                await Live(self.app, self.provider, scope, receive, send).respond(self._prepare)
+                await Live(self.app, self.runtime, scope, receive, send).respond(self._prepare)
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, self._draining(send))
         else:
@@ -62,11 +62,11 @@ class ASGIMiddleware:
     def _draining(self, send: Send) -> Send:
         async def draining_send(message: Message) -> None:
             ends = message["type"].startswith("lifespan.shutdown.")
-            if ends and not await self.provider.aclose():
+            if ends and not await self.runtime.aclose(SHUTDOWN_TIMEOUT):
                 logger.warning(
                     "stephttp: %d finished runs were not delivered before the shutdown",
-                    self.provider.outbox.depth,
-                    extra={"outbox_depth": self.provider.outbox.depth},
+                    self.runtime.outbox.depth,
+                    extra={"outbox_depth": self.runtime.outbox.depth},
                 )
             await send(message)
 

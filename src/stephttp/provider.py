@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import random
-import threading
-import time
-import weakref
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
-from stephttp._client.background import Background
-from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
-from stephttp._client.flow import Call, Keys
-from stephttp._client.idempotency import scope_of
-from stephttp._client.journal import Journal
-from stephttp._client.leases import Leases
-from stephttp._client.lifecycle import Lifecycle
-from stephttp._client.loops import running_loop, sleep
-from stephttp._client.outbox import Outbox
-from stephttp._client.sealing import Sealer
-from stephttp._client.turnstile import Turnstile
+from stephttp._client.loops import running_loop
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.ids import random_ulid
 from stephttp._core.messages import Request
 from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import AsyncResponse
-from stephttp._core.run import Run
 from stephttp._endpoint import P, R, checked, decorator
+from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp.errors import UsageError
 from stephttp.options import MAX_BODY_BYTES, Settings, SetupOpts, resolve
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
-
-    import httpx2
-
     from stephttp.asgi import ASGIApp, ASGIMiddleware
     from stephttp.wsgi import WSGIApp, WSGIMiddleware
-
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-SHUTDOWN_TIMEOUT = 10.0
-"""Seconds that a shutting-down application waits for its finished runs to be delivered."""
 
 
 def setup(
@@ -154,54 +130,21 @@ def setup(
 
 
 class Provider:
-    """What the durable endpoints of one API share. Made by `setup`.
+    """The durable endpoints of one API. Made by `setup`.
 
     Args:
         settings: resolved settings.
-        transport: carries API calls instead of the network. Leases are then renewed by
-            `renew_leases` only, and not by a thread.
-        sync_transport: the same for blocking callers and for threads.
-        now_ns: the clock, nanoseconds since the epoch.
-        pause: waits for so many seconds.
-        sync_pause: the same in threads.
-        rng: jitter.
+        replaced: transports, clock, pauses and jitter, where tests put their own; see `Runtime`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        transport: httpx2.AsyncBaseTransport | None = None,
-        sync_transport: httpx2.BaseTransport | None = None,
-        now_ns: Callable[[], int] = time.time_ns,
-        pause: Callable[[float], Awaitable[Any]] = sleep,
-        sync_pause: Callable[[float], Any] = time.sleep,
-        rng: random.Random | None = None,
-    ) -> None:
-        self.settings = settings
-        self.now_ns = now_ns
-        self.lifecycle = Lifecycle(
-            settings,
-            Keys.shared(*settings.keys),
-            now_ns,
-            rng or random.Random(),
-            Sealer(settings.keys),
-        )
-        headers = settings.api_headers
-        self._driver = AsyncDriver(
-            settings.base_url, transport=transport, pause=pause, headers=headers
-        )
-        self._sync_driver = SyncDriver(
-            settings.base_url, transport=sync_transport, pause=sync_pause, headers=headers
-        )
-        self.background = Background(self._driver, self._sync_driver)
-        self.outbox = Outbox(self.lifecycle.deliver, self.background.start, batches=self._batches)
-        self.leases = Leases(self._renew if transport is None else None)
-        self.turnstile = Turnstile()
-        """Lets one re-entry of a run at a time into this process (DESIGN 3.11)."""
-        self.opening = threading.Lock()
-        """Held while a run is made: the steps of `def` routes are in threads."""
-        _providers.add(self)
+    def __init__(self, settings: Settings, **replaced: Unpack[Replaced]) -> None:
+        self.runtime = Runtime(settings, **replaced)
+        """What its runs share; not for applications."""
+
+    @property
+    def settings(self) -> Settings:
+        """The resolved settings."""
+        return self.runtime.settings
 
     def asgi(self, app: ASGIApp) -> ASGIMiddleware:
         """Wrap an ASGI application (FastAPI, Starlette, Litestar, Quart, Django, Falcon, any).
@@ -281,7 +224,7 @@ class Provider:
         Returns:
             True when everything is delivered, False at the timeout.
         """
-        return await self.outbox.wait(timeout)
+        return await self.runtime.outbox.wait(timeout)
 
     def wait_sync(self, timeout: float | None = None) -> bool:
         """`wait`, blocking: for another thread than the event loop's, or after the loop has ended.
@@ -300,7 +243,7 @@ class Provider:
                 "wait_sync would block the event loop that has to deliver; "
                 "use `await provider.wait()`"
             )
-        return self.outbox.wait_sync(timeout)
+        return self.runtime.outbox.wait_sync(timeout)
 
     async def aclose(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """Deliver what is left, then close the connections. Called by the ASGI lifespan.
@@ -311,11 +254,7 @@ class Provider:
         Returns:
             What `wait` returned.
         """
-        delivered = await self.wait(timeout)
-        self.leases.close()
-        await self._driver.aclose()
-        self._sync_driver.close()
-        return delivered
+        return await self.runtime.aclose(timeout)
 
     def close(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """`aclose`, blocking. Called at the exit of a process that serves WSGI.
@@ -326,115 +265,4 @@ class Provider:
         Returns:
             What `wait_sync` returned.
         """
-        delivered = self.outbox.wait_sync(timeout)
-        self.leases.close()
-        self._sync_driver.close()
-        return delivered
-
-    def new_run_id(self, now_ns: int) -> str:
-        """A ULID that sorts by the time at which the request came in."""
-        return random_ulid(now_ns // 1_000_000, os.urandom(16))
-
-    async def drive(self, flow: Flow[T]) -> T:
-        """Carry out a flow of the checkpoint API."""
-        return await self._driver.run(flow)
-
-    def drive_sync(self, flow: Flow[T]) -> T:
-        """Carry out a flow on the calling thread."""
-        return self._sync_driver.run(flow)
-
-    def stream(self, call: Call) -> AbstractAsyncContextManager[Streamed]:
-        """Make one call of the server, and read its answer as it comes."""
-        return self._driver.stream(call)
-
-    def stream_sync(self, call: Call) -> AbstractContextManager[Streamed]:
-        """The same for blocking callers."""
-        return self._sync_driver.stream(call)
-
-    def journal(
-        self,
-        run: Run,
-        request: Callable[[], Request | None],
-        mode: Checkpointing,
-    ) -> Journal:
-        """What tells the server of a run while its request is being answered."""
-        return Journal(
-            run,
-            request,
-            mode,
-            lifecycle=self.lifecycle,
-            outbox=self.outbox,
-            leases=self.leases,
-            later=self.background.later,
-        )
-
-    def idempotency_key(self, request: Request) -> tuple[str, str] | None:
-        """The idempotency key of a request, and its scope; `None` if it has none."""
-        settings = self.settings
-        if settings.idempotency is not None:
-            key = settings.idempotency(request)
-            return (key, scope_of(settings.domain, "")) if key else None
-        if not settings.idempotency_header or request.method in _SAFE_METHODS:
-            return None
-        key = request.header(settings.idempotency_header.encode())
-        whose = request.header(b"authorization")
-        return (key, scope_of(settings.domain, "", whose)) if key else None
-
-    @property
-    def opens_at_once(self) -> bool:
-        """Whether every request is a run, even before it comes to a step."""
-        settings = self.settings
-        return bool(settings.middleware or settings.track_all_endpoints or self.has_keys)
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether a request may have an idempotency key before its handler runs."""
-        return bool(self.settings.idempotency_header or self.settings.idempotency)
-
-    async def renew_leases(self) -> None:
-        """Renew all leases now. With the network, a thread does that by itself.
-
-        Raises:
-            APIError: they could not be renewed.
-        """
-        for length_ms, run_ids in self.leases.batches().items():
-            self.leases.drop(await self.drive(self.lifecycle.renew(run_ids, length_ms)))
-
-    def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
-        return self._sync_driver.run(self.lifecycle.renew(run_ids, length_ms))
-
-    def _batches(self) -> bool | None:
-        keys = self.lifecycle.keys
-        return None if keys.features is None else keys.supports("batch")
-
-    def _load(self) -> None:
-        """Let imports come to their end, before this process is forked: what a thread has half
-        imported by then, the child would have half for ever."""
-        self._sync_driver.load()
-
-    def _forget(self) -> None:
-        """Start anew, in a process that was forked: threads, locks and connections of the parent
-        are not there, or not to be touched."""
-        self.background.forget()
-        self.outbox.forget()
-        self.leases.forget()
-        self.turnstile.forget()
-        self.opening = threading.Lock()
-        self._sync_driver.forget()
-
-
-_providers: weakref.WeakSet[Provider] = weakref.WeakSet()
-
-
-def _before_fork() -> None:
-    for provider in _providers:
-        provider._load()
-
-
-def _after_fork() -> None:
-    for provider in _providers:
-        provider._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+        return self.runtime.close(timeout)

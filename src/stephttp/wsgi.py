@@ -15,12 +15,12 @@ from typing import Any
 
 from stephttp._calls.common import MARK
 from stephttp._client.reentry import claims_reentry
+from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime, Runtime
 from stephttp._wsgi.common import WSGIApp, headers_of, neutral, path_of
 from stephttp._wsgi.live import Live
 from stephttp._wsgi.reentry import reenter
 from stephttp._wsgi.result import serve_result
 from stephttp.errors import ConfigurationError
-from stephttp.provider import Provider
 
 __all__ = ["WSGIApp", "WSGIMiddleware"]
 
@@ -38,29 +38,29 @@ class WSGIMiddleware:
         provider: what `stephttp.setup` returned.
     """
 
-    def __init__(self, app: WSGIApp, provider: Provider) -> None:
+    def __init__(self, app: WSGIApp, provider: HasRuntime) -> None:
         self.app = app
-        self.provider = provider
-        atexit.register(_drain, weakref.ref(provider))
+        self.runtime = provider.runtime
+        atexit.register(_drain, weakref.ref(self.runtime))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if MARK in environ:
             raise ConfigurationError(
                 "the stephttp middleware is applied twice to this application; apply it once"
             )
-        provider = self.provider
-        if path_of(environ) == provider.settings.result_path:
-            return serve_result(provider, neutral(environ, b""), start_response)
+        runtime = self.runtime
+        if path_of(environ) == runtime.settings.result_path:
+            return serve_result(runtime, neutral(environ, b""), start_response)
         if "HTTP_X_RUN_ID" in environ and claims_reentry(headers_of(environ)):
-            return reenter(self.app, provider, environ, start_response)
-        return Live(self.app, provider, environ, start_response).respond()
+            return reenter(self.app, runtime, environ, start_response)
+        return Live(self.app, runtime, environ, start_response).respond()
 
 
-def _drain(reference: weakref.ref[Provider]) -> None:
+def _drain(reference: weakref.ref[Runtime]) -> None:
     """At the exit of the process. A process that was forked inherits the call."""
-    provider = reference()
-    if provider is not None and not provider.close():
+    runtime = reference()
+    if runtime is not None and not runtime.close(SHUTDOWN_TIMEOUT):
         logger.warning(
-            "stephttp: %d finished runs were not delivered before the exit", provider.outbox.depth,
-            extra={"outbox_depth": provider.outbox.depth},
+            "stephttp: %d finished runs were not delivered before the exit", runtime.outbox.depth,
+            extra={"outbox_depth": runtime.outbox.depth},
         )  # fmt: skip

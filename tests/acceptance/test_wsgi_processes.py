@@ -44,10 +44,10 @@ def call():
 call()
 """
 FORKS = """
-assert provider.outbox.depth == 1 or provider.wait_sync(60)
+assert provider.runtime.outbox.depth == 1 or provider.wait_sync(60)
 child = os.fork()
 if not child:
-    assert provider.outbox.depth == 0, "what the parent had is the parent's"
+    assert provider.runtime.outbox.depth == 0, "what the parent had is the parent's"
 call()
 if child:
     _, code = os.waitpid(child, 0)

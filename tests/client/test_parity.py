@@ -276,7 +276,9 @@ async def test_checkpoint_run_of_a_re_entry() -> None:
         (b"x-inngest-signature", signature.encode()),
         (b"x-inngest-generation-id", b"3"),
     ]
-    resumed = await provider.drive(resume(provider.lifecycle, Request("GET", "/", "", headers)))
+    resumed = await provider.runtime.drive(
+        resume(provider.runtime.lifecycle, Request("GET", "/", "", headers))
+    )
     assert isinstance(resumed, Resumed)
     point = resumed.point
     assert (point.stack, point.signature, point.attempt) == (["a" * 40], signature, 2)

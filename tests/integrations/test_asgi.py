@@ -218,9 +218,9 @@ async def test_the_end_of_the_lifespan_says_what_could_not_be_delivered(
 
     settings = resolve("http://testserver", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings, transport=httpx2.MockTransport(stuck))
-    provider.outbox.put(Item(Parcel("/", b"{}")))
+    provider.runtime.outbox.put(Item(Parcel("/", b"{}")))
     assert not await provider.aclose(0)
-    assert provider.outbox.depth == 1
+    assert provider.runtime.outbox.depth == 1
     never.set()
     assert await provider.aclose()
 

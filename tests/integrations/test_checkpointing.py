@@ -100,16 +100,16 @@ async def test_modes_differ_in_what_the_engine_knows_meanwhile(
         await delivered(world)
         if seen is None:
             assert await known(world) == []
-            assert len(world.provider.leases) == 0
+            assert len(world.provider.runtime.leases) == 0
         else:
             assert await names(world) == seen
-            assert len(world.provider.leases) == 1
+            assert len(world.provider.runtime.leases) == 1
         work.gate.open.set()
         answer = await call
         assert (answer.status_code, answer.json()["body"]) == (201, "hi")
         await delivered(world)
         assert await world.status(answer) == "Completed"
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
         assert set(await world.steps(answer)) >= {"one", "two", "three", "four"}
     assert world.reentries == []
 
@@ -164,7 +164,7 @@ async def test_a_run_whose_process_died_is_taken_over_and_no_finished_step_runs_
         await delivered(world)
         call.cancel()  # the closest that a task comes to a dead process
         await asyncio.gather(call, return_exceptions=True)
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
         (run,) = await known(world)
         work.gate.open.set()
         world.clock.advance(30)
@@ -184,7 +184,7 @@ async def test_a_living_process_keeps_its_run() -> None:
         await work.gate.reached.wait()
         await delivered(world)
         for _ in range(100):
-            await world.provider.renew_leases()
+            await world.provider.runtime.renew_leases()
             world.clock.advance(1)
             await world.engine.idle()
         assert world.reentries == []
@@ -205,9 +205,9 @@ async def test_a_process_that_lost_its_run_does_no_harm_and_its_caller_gets_the_
         await world.engine.idle()
         world.clock.advance(1)
         await work.gate.reached.wait()  # taken over
-        await world.provider.renew_leases()
+        await world.provider.runtime.renew_leases()
         assert "was taken over" in caplog.text
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
         first.open.set()  # the first one goes on after all
         answer = await call
         assert answer.status_code == 303
@@ -245,7 +245,7 @@ async def test_a_safe_run_that_goes_async_takes_everything_with_it() -> None:
         gate.open.set()
         answer = await call
         assert (await world.follow(answer)).json() == "hi me"
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
         await delivered(world)
     assert ran == ["one", "two"]
     assert len(world.reentries) == 1
@@ -339,7 +339,7 @@ async def test_max_runtime_of_the_provider_holds_and_a_handler_without_progress_
 
     async with durable(build) as world:
         mode = Checkpointing(max_runtime=timedelta(seconds=10))
-        world.provider.settings = msgspec.structs.replace(
+        world.provider.runtime.settings = msgspec.structs.replace(
             world.provider.settings, checkpointing=mode
         )
         answer = await world.client.get("/")
@@ -443,7 +443,7 @@ async def test_a_plain_server_gets_plain_checkpoints_one_after_the_other() -> No
     ops = [op.get("displayName") for _, body in plain.calls for op in body["steps"]]
     assert ops == ["stephttp:request", "one", "two", "three", "four", None]
     assert plain.calls[-1][1]["steps"][-1]["op"] == "RunComplete"
-    assert len(provider.leases) == 0
+    assert len(provider.runtime.leases) == 0
     assert await provider.aclose()
 
 

@@ -199,11 +199,11 @@ async def test_wait_sync_waits_from_another_thread() -> None:
     async with durable(lambda p: p.asgi(app_with_a_step())) as world:
         world.to_engine.down = True
         await world.client.get("/")
-        assert world.provider.outbox.depth == 1
+        assert world.provider.runtime.outbox.depth == 1
         assert not await asyncio.to_thread(world.provider.wait_sync, 0)
         world.to_engine.down = False
         assert await asyncio.to_thread(world.provider.wait_sync)
-        assert world.provider.outbox.depth == 0
+        assert world.provider.runtime.outbox.depth == 0
         with pytest.raises(stephttp.UsageError, match=r"await provider\.wait"):
             world.provider.wait_sync()
 
@@ -240,7 +240,8 @@ def test_nothing_secret_shows() -> None:
     blocking = stephttp_sync.APIClient("http://e", key, fallback)
     run = stephttp.CheckpointRun("R", token="tok-secret", signature="sig-secret")
     parts = [
-        provider, provider.settings, provider.lifecycle, client, blocking, client._flows.keys, run,
+        provider, provider.settings, provider.runtime.lifecycle, client, blocking,
+        client._flows.keys, run,
     ]  # fmt: skip
     for thing in parts:
         for secret in (key, fallback, event, "tok-secret", "sig-secret"):

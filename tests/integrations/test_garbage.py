@@ -34,7 +34,7 @@ async def handler(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_requests_leave_no_reference_cycles() -> None:
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings)
-    provider.outbox.put = lambda item: True  # type: ignore[method-assign]
+    provider.runtime.outbox.put = lambda item: True  # type: ignore[method-assign]
     app = provider.asgi(handler)
 
     async def receive() -> dict[str, Any]:
@@ -79,7 +79,7 @@ async def test_a_copied_context_does_not_keep_the_request(steps: int) -> None:
 
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings)
-    provider.outbox.put = lambda item: True  # type: ignore[method-assign]
+    provider.runtime.outbox.put = lambda item: True  # type: ignore[method-assign]
     scope = Known(type="http", method="POST", path="/", headers=[(b"host", b"app")])
     alive = weakref.ref(scope)
 

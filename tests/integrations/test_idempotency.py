@@ -91,7 +91,7 @@ class Shop:
 
 def with_header(shop: Shop) -> Callable[[Provider], Any]:
     def build(provider: Provider) -> Any:
-        provider.settings = resolve(
+        provider.runtime.settings = resolve(
             APP, base_url=ENGINE, environ={"INNGEST_DEV": "1"}, idempotency_header="Idempotency-Key"
         )
         return shop.build(provider)
@@ -165,7 +165,7 @@ async def test_a_key_may_come_from_a_function_of_the_request() -> None:
     shop = Shop()
 
     def build(provider: Provider) -> Any:
-        provider.settings = resolve(
+        provider.runtime.settings = resolve(
             APP,
             base_url=ENGINE,
             environ={"INNGEST_DEV": "1"},
@@ -305,7 +305,7 @@ async def test_with_a_plain_server_requests_run_and_one_line_says_so(
 
 async def test_what_cannot_be_kept_is_not_passed_off_as_the_answer() -> None:
     def build(provider: Provider) -> Any:
-        provider.settings = resolve(
+        provider.runtime.settings = resolve(
             APP,
             base_url=ENGINE,
             environ={"INNGEST_DEV": "1"},

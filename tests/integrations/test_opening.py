@@ -86,7 +86,7 @@ async def test_a_step_in_a_thread_of_an_application_that_runs_in_no_task() -> No
     """Some servers drive coroutines themselves."""
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings)
-    provider.outbox.put = lambda item: True  # type: ignore[method-assign]
+    provider.runtime.outbox.put = lambda item: True  # type: ignore[method-assign]
     loop = asyncio.get_running_loop()
     results: list[int] = []
 
@@ -130,7 +130,7 @@ async def test_a_wsgi_application_in_the_adapter_of_asgiref() -> None:
 
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
     provider = stephttp.Provider(settings)
-    provider.outbox.put = lambda item: True  # type: ignore[method-assign]
+    provider.runtime.outbox.put = lambda item: True  # type: ignore[method-assign]
     inner = WsgiToAsgi(app)  # type: ignore[no-untyped-call]
     transport = httpx2.ASGITransport(provider.asgi(inner))
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
@@ -163,7 +163,7 @@ async def test_what_outlives_the_handler_can_still_ask_whether_the_caller_is_the
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="3.12 warns of forks beside threads")
 def test_a_process_forked_while_a_run_is_made_can_make_runs() -> None:
     provider = _provider()
-    with provider.opening:
+    with provider.runtime.opening:
         child = os.fork()
         if not child:
             signal.alarm(10)
@@ -178,7 +178,7 @@ def _provider() -> Provider:
 
 def _opens(provider: Provider) -> bool:
     """Whether a request comes to a step here."""
-    provider.outbox.put = lambda item: True  # type: ignore[method-assign]
+    provider.runtime.outbox.put = lambda item: True  # type: ignore[method-assign]
     ran: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

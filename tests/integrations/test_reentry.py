@@ -109,8 +109,8 @@ async def test_a_production_app_without_a_key_refuses_every_call() -> None:
     async with durable(app.build, key=KEY) as world:
         bare = Durable(app.build)
         provider = bare.provider
-        provider.settings = replace(provider.settings, dev=False)
-        provider.lifecycle = replace(provider.lifecycle, settings=provider.settings)
+        provider.runtime.settings = replace(provider.settings, dev=False)
+        provider.runtime.lifecycle = replace(provider.runtime.lifecycle, settings=provider.settings)
         answer = await call(bare, "0" * 26, "")
         assert answer.status_code == 401
         assert "INNGEST_SIGNING_KEY" in answer.json()["error"]
@@ -275,10 +275,12 @@ def test_a_step_that_ends_while_a_flush_comes_to_its_end_is_stored_as_well() -> 
         flows.append(flow)
         return Job(Future(), lambda: True, lambda: None)
 
-    provider.background.start = by_hand  # type: ignore[method-assign,assignment]
-    run = Run(provider.new_run_id(provider.now_ns()), {})
+    provider.runtime.background.start = by_hand  # type: ignore[method-assign,assignment]
+    run = Run(provider.runtime.new_run_id(provider.runtime.now_ns()), {})
     asked = Body(0)
-    reentry = Reentry(provider, Asked("GET", "/", "", [(b"x-run-id", run.run_id.encode())]), asked)
+    reentry = Reentry(
+        provider.runtime, Asked("GET", "/", "", [(b"x-run-id", run.run_id.encode())]), asked
+    )
     reentry.resumed = Resumed(run, CheckpointRun(run.run_id), True, True, 0)
 
     def end_step(step_id: str) -> None:

@@ -83,7 +83,7 @@ class Timers:
 
     def __init__(self, world: Durable) -> None:
         self.set: list[tuple[float, Timers.One]] = []
-        world.provider.background.later = self.later  # type: ignore[method-assign]
+        world.provider.runtime.background.later = self.later  # type: ignore[method-assign]
 
     class One:
         def __init__(self, call: Callable[[], None]) -> None:
@@ -105,7 +105,7 @@ class Timers:
 
 async def begun(world: Durable) -> Any:
     """A run that sleeps, in an application that knows its engine."""
-    await world.provider.drive(world.provider.lifecycle.renew([], 1000))
+    await world.provider.runtime.drive(world.provider.runtime.lifecycle.renew([], 1000))
     first = await world.client.post("/")
     world.to_engine.requests.clear()
     return first

@@ -126,7 +126,7 @@ def test_without_steps_two_headers_are_all_that_differs(app: App, method: str) -
     assert (got.status, got.body) == (expected.status, expected.body)
     assert [name for name, _ in got.headers[-2:]] == ["x-run-id", "x-inngest-sdk"]
     assert got.headers[:-2] == expected.headers
-    assert provider.outbox.depth == 0
+    assert provider.runtime.outbox.depth == 0
 
 
 def test_bodies_in_which_nothing_happens_are_returned_as_they_are() -> None:
@@ -137,7 +137,7 @@ def test_bodies_in_which_nothing_happens_are_returned_as_they_are() -> None:
     got = ours(environ(more={"wsgi.file_wrapper": FileWrapper}), lambda *_: None)
     assert type(got) is FileWrapper
     got.close()
-    assert provider.outbox.depth == 0
+    assert provider.runtime.outbox.depth == 0
 
 
 def test_a_server_can_still_tell_the_length_of_a_whole_body() -> None:
@@ -149,10 +149,10 @@ def test_a_server_can_still_tell_the_length_of_a_whole_body() -> None:
     provider, ours = alone(app)
     chunks = ours(environ(), lambda *_: None)
     assert len(chunks) == 1
-    assert provider.outbox.depth == 0, "the answer is sent before anything is recorded"
+    assert provider.runtime.outbox.depth == 0, "the answer is sent before anything is recorded"
     assert list(chunks) == [b"whole"]
     chunks.close()
-    assert provider.outbox.depth == 1
+    assert provider.runtime.outbox.depth == 1
 
 
 def test_exceptions_reach_the_server() -> None:
@@ -242,7 +242,7 @@ def test_a_caller_that_leaves_ends_the_body_and_the_run() -> None:
     chunks.close()
     chunks.close()
     assert body.closed == 1
-    assert provider.outbox.depth == 1
+    assert provider.runtime.outbox.depth == 1
 
 
 async def test_what_is_written_is_recorded() -> None:
@@ -604,7 +604,7 @@ def test_a_caller_that_leaves_while_sending_leaves_no_run() -> None:
     provider, ours = alone(reads("some"))
     half = environ("POST", body=b"half", more={"CONTENT_LENGTH": "1000"})
     assert call(ours, half).status == 400
-    assert provider.outbox.depth == 0
+    assert provider.runtime.outbox.depth == 0
 
 
 # --- calls of the server --------------------------------------------------------------------------
@@ -658,7 +658,7 @@ async def test_two_calls_for_one_run_take_turns() -> None:
         await world.turn()
         both = [asyncio.ensure_future(enter(world, first.headers["x-run-id"])) for _ in "ab"]
         await asyncio.to_thread(reached.wait, 60)
-        queues = world.provider.turnstile._queues
+        queues = world.provider.runtime.turnstile._queues
         while [len(queue) for queue in queues.values()] != [2]:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0)
         assert log == ["call"]
@@ -729,7 +729,7 @@ def test_what_is_left_is_delivered_by_threads_and_waited_for() -> None:
     assert provider.wait_sync(60)
     assert len(arrived) == 200
     assert len({json.loads(body)["run_id"] for body in arrived}) == 200
-    assert provider.outbox.depth == 0
+    assert provider.runtime.outbox.depth == 0
     assert provider.close()
 
 

@@ -109,17 +109,17 @@ async def test_modes_differ_in_what_the_engine_knows_meanwhile(
         await delivered(world)
         if seen is None:
             assert await known(world) == []
-            assert len(world.provider.leases) == 0
+            assert len(world.provider.runtime.leases) == 0
         else:
             while not (await known(world)) or await names(world) != seen:
                 await delivered(world)
-            assert len(world.provider.leases) == 1
+            assert len(world.provider.runtime.leases) == 1
         work.gate.open.set()
         answer = await call
         assert (answer.status_code, answer.json()["body"]) == (201, "hi")
         await delivered(world)
         assert await world.status(answer) == "Completed"
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
         assert set(await world.steps(answer)) >= {"one", "two", "three", "four"}
     assert world.reentries == []
 
@@ -133,7 +133,7 @@ async def test_many_safe_runs_at_once_lose_nothing() -> None:
         for answer in answers:
             assert await world.status(answer) == "Completed"
             assert set(await world.steps(answer)) >= {"one", "two", "three", "four"}
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
 
 
 async def test_a_run_whose_process_ends_is_taken_over_and_no_finished_step_runs_again() -> None:
@@ -147,7 +147,7 @@ async def test_a_run_whose_process_ends_is_taken_over_and_no_finished_step_runs_
         with pytest.raises(httpx2.ReadError):
             await call
         await delivered(world)
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
         (run,) = await known(world)
         while (await known(world))[0]["status"] == "Running":
             world.clock.advance(30)
@@ -172,7 +172,7 @@ async def test_a_process_that_lost_its_run_does_no_harm_and_its_caller_gets_the_
             idle = asyncio.ensure_future(world.engine.idle())
             await asyncio.wait((idle, taken_over), return_when=asyncio.FIRST_COMPLETED)
             idle.cancel()
-        await world.provider.renew_leases()
+        await world.provider.runtime.renew_leases()
         first.open.set()  # the first one goes on after all
         answer = await call
         assert answer.status_code == 303
@@ -187,7 +187,7 @@ async def test_a_safe_run_that_goes_async_takes_everything_with_it() -> None:
     async with durable(work.build, wsgi=True) as world:
         answer = await world.client.post("/nap", content=b"hi")
         assert (await world.follow(answer)).text == "hi"
-        assert len(world.provider.leases) == 0
+        assert len(world.provider.runtime.leases) == 0
         await delivered(world)
     assert work.ran == ["one"]
     assert len(world.reentries) == 1

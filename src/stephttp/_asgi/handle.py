@@ -19,12 +19,12 @@ class Handle:
     let go of at its end.
     """
 
-    __slots__ = ("_call", "_home", "_scope", "provider", "run_id")
+    __slots__ = ("_call", "_home", "_scope", "run_id", "runtime")
 
     replaying = False
 
     def __init__(self, call: Live, home: Home) -> None:
-        self.provider = call.provider
+        self.runtime = call.runtime
         self.run_id = call.run_id
         self._home = home
         self._call: Live | None = call
@@ -53,9 +53,9 @@ class Handle:
 
     def _late(self) -> RunScope:
         """What goes on after the answer goes on as if there were no steps."""
-        with self.provider.opening:
+        with self.runtime.opening:
             if self._scope is None:
                 run = Run(self.run_id)
                 run.end()
-                self._scope = LoopScope(self.provider, run, home=(self._home[0], None, 0))
+                self._scope = LoopScope(self.runtime, run, home=(self._home[0], None, 0))
             return self._scope

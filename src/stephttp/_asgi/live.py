@@ -30,7 +30,7 @@ from stephttp._core.run import Run
 from stephttp._current import current_call, enter
 from stephttp._hooks import drive
 from stephttp._routes import asgi_route
-from stephttp.provider import Provider
+from stephttp._run.runtime import Runtime
 
 logger = logging.getLogger("stephttp")
 
@@ -41,9 +41,9 @@ class Live(LiveCall):
     __slots__ = ("_app", "_home", "_incoming", "_receive", "_scope", "_send")
 
     def __init__(
-        self, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
+        self, app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        super().__init__(provider)
+        super().__init__(runtime)
         self._app = app
         self._scope = scope
         self._receive = receive
@@ -55,7 +55,7 @@ class Live(LiveCall):
         """Call the application, and see to what comes of it.
 
         Args:
-            prepare: whether something is to be done first; see `Provider.opens_at_once`.
+            prepare: whether something is to be done first; see `Runtime.opens_at_once`.
         """
         if prepare and not await self._prepare():
             return
@@ -90,10 +90,10 @@ class Live(LiveCall):
         Returns:
             Whether it is to be called.
         """
-        scope, provider = self.open(), self.provider
-        if provider.settings.middleware:
+        scope, runtime = self.open(), self.runtime
+        if runtime.settings.middleware:
             scope.use_middleware(self._request(b""))
-        if not provider.has_keys or await provider.drive(self._claim_at_once()):
+        if not runtime.has_keys or await runtime.drive(self._claim_at_once()):
             return True
         if self._stored_answer is not None:
             await reply_with(self._send, self._stored_answer, marks(self._answers_as))
@@ -115,7 +115,7 @@ class Live(LiveCall):
                 await drive(hooks.over(CallEnd(None, None, False)))
             return None
         reply = self._conclude(error)
-        response = None if reply is None else await self.provider.drive(reply)
+        response = None if reply is None else await self.runtime.drive(reply)
         if response is not None:
             await reply_with(self._send, response, marks(self._answers_as))
         return error
@@ -130,7 +130,7 @@ class Live(LiveCall):
         return method
 
     def _new_scope(self, run: Run) -> LoopScope:
-        scope = LoopScope(self.provider, run, home=self._home, started_ns=self.started_ns)
+        scope = LoopScope(self.runtime, run, home=self._home, started_ns=self.started_ns)
         scope.hang_up = self._hang_up
         return scope
 
@@ -139,7 +139,7 @@ class Live(LiveCall):
 
     def _reading(self) -> Incoming:
         if self._incoming is None:
-            limit = self.provider.settings.max_body_bytes
+            limit = self.runtime.settings.max_body_bytes
             self._incoming = Incoming(self._scope, self._receive, limit)
         return self._incoming
 

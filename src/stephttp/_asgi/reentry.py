@@ -22,38 +22,38 @@ from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
 from stephttp._current import current_call, enter
 from stephttp._hooks import drive
-from stephttp.provider import Provider
+from stephttp._run.runtime import Runtime
 
 _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
 """Extensions by which a response's body would reach the server without passing us."""
 
 
 async def reenter(
-    app: ASGIApp, provider: Provider, scope: Scope, receive: Receive, send: Send
+    app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer a call of the server: verify it, run the handler on from where it stood."""
     request = neutral(scope, b"")
-    body = body_of(provider, request)
+    body = body_of(runtime, request)
     while not body.complete:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         body.add(message.get("body", b""), message.get("more_body", False))
     own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
-    reentry = Reentry(provider, request, body)
+    reentry = Reentry(runtime, request, body)
     error: BaseException | None = None
     try:
-        opened = await provider.drive(reentry.open())
+        opened = await runtime.drive(reentry.open())
         if isinstance(opened, Response):
             reply = opened
         else:
             try:
-                error = await _go_on(reentry, opened, app, provider, scope, receive)
+                error = await _go_on(reentry, opened, app, runtime, scope, receive)
             except BaseException as raised:
                 if reentry.hooks is not None:
                     await drive(reentry.hooks.over(CallEnd(None, raised, False)))
                 raise
-            reply = await provider.drive(reentry.conclude(error))
+            reply = await runtime.drive(reentry.conclude(error))
     finally:
         reentry.close()
     await reply_with(send, reply, own)
@@ -62,7 +62,7 @@ async def reenter(
 
 
 async def _go_on(
-    reentry: Reentry, run: Run, app: ASGIApp, provider: Provider, scope: Scope, receive: Receive
+    reentry: Reentry, run: Run, app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive
 ) -> BaseException | None:
     """Run the handler. Returns what it raised."""
 
@@ -79,7 +79,7 @@ async def _go_on(
                 # waits until its listener hears of the end.
                 run_scope.hang_up()
 
-    run_scope = LoopScope(provider, run, reentry.flush_soon, home=here())
+    run_scope = LoopScope(runtime, run, reentry.flush_soon, home=here())
     reentry.begin(run_scope)
     request = reentry.request
     line = Line(_Replay(request.body, receive, reentry.body))

@@ -10,17 +10,17 @@ from stephttp._client import results
 from stephttp._client.drivers import Streamed
 from stephttp._client.flow import Call
 from stephttp._core.messages import Request, Response
+from stephttp._run.runtime import Runtime
 from stephttp.errors import APIConnectionError, APITimeoutError
-from stephttp.provider import Provider
 
 
-async def serve_result(provider: Provider, request: Request, receive: Receive, send: Send) -> None:
+async def serve_result(runtime: Runtime, request: Request, receive: Receive, send: Send) -> None:
     """Answer a request for the result of a run; give up when the caller leaves."""
     what = results.plan(request)
     if isinstance(what, Response):
         await _whole(send, what, request)
         return
-    passing = asyncio.ensure_future(_pass_on(provider, request, what, send))
+    passing = asyncio.ensure_future(_pass_on(runtime, request, what, send))
     leaving = asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait({passing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -33,11 +33,11 @@ async def serve_result(provider: Provider, request: Request, receive: Receive, s
                 await task
 
 
-async def _pass_on(provider: Provider, request: Request, call: Call, send: Send) -> None:
-    path = provider.settings.result_path
+async def _pass_on(runtime: Runtime, request: Request, call: Call, send: Send) -> None:
+    path = runtime.settings.result_path
     begun = False
     try:
-        async with provider.stream(call) as streamed:
+        async with runtime.stream(call) as streamed:
             first = await _peek(streamed)
             if results.still_running(streamed.status, first):
                 await _whole(send, results.not_yet(request, path), request)

@@ -13,7 +13,7 @@ from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
     from stephttp._client.drivers import Flow
-    from stephttp.provider import Provider
+    from stephttp._run.runtime import Runtime
 
 _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
@@ -50,14 +50,14 @@ class LoopScope(RunScope):
 
     def __init__(
         self,
-        provider: Provider,
+        runtime: Runtime,
         run: Run,
         on_record: Callable[[], None] | None = None,
         *,
         home: Home,
         started_ns: int | None = None,
     ) -> None:
-        super().__init__(provider, run, on_record, started_ns)
+        super().__init__(runtime, run, on_record, started_ns)
         self._loop, self._task, self._cancelling = home
         self._ended_by_us = False
         self._settling = 0
@@ -74,7 +74,7 @@ class LoopScope(RunScope):
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""
-        return await self.provider.drive(flow)
+        return await self.runtime.drive(flow)
 
     def block(self, flow: Flow[T]) -> T:
         """The same while this thread waits."""

@@ -24,8 +24,8 @@ from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
 from stephttp._hooks import Hooks, as_flow
+from stephttp._run.runtime import Runtime
 from stephttp.errors import CannotWaitError
-from stephttp.provider import Provider
 
 logger = logging.getLogger("stephttp")
 
@@ -37,7 +37,7 @@ class LiveCall(ABC):
     """One request from outside.
 
     Args:
-        provider: what it shares with others.
+        runtime: what it shares with others.
     """
 
     __slots__ = (
@@ -53,15 +53,15 @@ class LiveCall(ABC):
         "_run_scope",
         "_status",
         "_stored",
-        "provider",
         "run_id",
+        "runtime",
         "started_ns",
     )
 
-    def __init__(self, provider: Provider) -> None:
-        self.provider = provider
-        self.started_ns = provider.now_ns()
-        self.run_id = provider.new_run_id(self.started_ns)
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.started_ns = runtime.now_ns()
+        self.run_id = runtime.new_run_id(self.started_ns)
         self._run: Run
         self._run_scope: RunScope | None = None
         """What belongs to a run. Most requests come to no step, and never need it."""
@@ -76,7 +76,7 @@ class LiveCall(ABC):
         return self._opened or self._open()
 
     def _open(self) -> RunScope:
-        with self.provider.opening:
+        with self.runtime.opening:
             if self._opened is None:
                 scope = self._make_scope()
                 # The event loop sets these, and then looks for the scope without a lock: it has
@@ -96,7 +96,7 @@ class LiveCall(ABC):
         self._stored: Claimed | None = None
         self._keyed = self._ended = False
         self._run = run = Run(self.run_id)
-        run.used = self.provider.settings.track_all_endpoints
+        run.used = self.runtime.settings.track_all_endpoints
         if self._method() == "HEAD":
             run.cannot_wait = "the answer to HEAD has no body that could carry the result"
         scope = self._new_scope(run)
@@ -159,7 +159,7 @@ class LiveCall(ABC):
 
     def _new_journal(self) -> Journal:
         scope = self.open()
-        return self.provider.journal(self._run, self._known_request, scope.checkpointing)
+        return self.runtime.journal(self._run, self._known_request, scope.checkpointing)
 
     def _named_request(self) -> Request:
         """The request as far as it was read, with its route if that is to name the endpoint."""
@@ -181,7 +181,7 @@ class LiveCall(ABC):
             Whether the handler is to be called. If not, what to answer is `_stored_answer`, unless
             the caller has left.
         """
-        key = self.provider.idempotency_key(self._request(b""))
+        key = self.runtime.idempotency_key(self._request(b""))
         if key is None:
             return True
         scope, goes_on = self.open(), False
@@ -197,9 +197,9 @@ class LiveCall(ABC):
 
     def _claim_late(self, key: str) -> Flow[bool]:
         """Claim a key that the handler gave; whether its steps are to run."""
-        provider, run = self.provider, self._run
+        runtime, run = self.runtime, self._run
         turn = f"key of {run.run_id}"
-        yield from provider.turnstile.enter(turn)  # steps that run side by side ask together
+        yield from runtime.turnstile.enter(turn)  # steps that run side by side ask together
         try:
             if self._stored is None:
                 if run.cannot_wait is not None:
@@ -210,23 +210,23 @@ class LiveCall(ABC):
                 if not (yield Invoke(self._read_ahead, None)):
                     raise self._give_up()
                 scope = scope_of(
-                    provider.settings.domain, run.opts.id or self._named_request().endpoint
+                    runtime.settings.domain, run.opts.id or self._named_request().endpoint
                 )
                 self._stored = yield from self._claim(key, scope)
             return self._stored.answer is None
         finally:
-            provider.turnstile.leave(turn)
+            runtime.turnstile.leave(turn)
 
     def _claim(self, key: str, scope: str) -> Flow[Claimed]:
-        provider, run_scope = self.provider, self.open()
+        runtime, run_scope = self.runtime, self.open()
         if self._asked.overflown:
-            limit = provider.settings.max_body_bytes
+            limit = runtime.settings.max_body_bytes
             return Claimed(False, replies.error_answer(
                 413, f"a request with an idempotency key may have a body of {limit} bytes"
             ))  # fmt: skip
         request = self._named_request()
         lease = run_scope.checkpointing.lease_ms
-        claimed = yield from claim(provider.lifecycle, self._run, request, key, scope, lease)
+        claimed = yield from claim(runtime.lifecycle, self._run, request, key, scope, lease)
         if claimed.held:
             self._keyed = True
             self._journal = self._new_journal()
@@ -236,7 +236,7 @@ class LiveCall(ABC):
     def _keep_answer(self) -> None:
         """The response begins. What passes by of it is kept if somebody may ask for it."""
         if self._run.used or self._keyed:
-            self._answer = Body(self.provider.settings.max_body_bytes)
+            self._answer = Body(self.runtime.settings.max_body_bytes)
 
     def _conclude(self, error: BaseException | None) -> Flow[Response | None] | None:
         """The handler has ended. Returns what makes the reply, if it is not the handler's own."""
@@ -284,18 +284,18 @@ class LiveCall(ABC):
         if self._stored_answer is not None:
             return self._stored_answer
         if self._asked.overflown:
-            limit = self.provider.settings.max_body_bytes
+            limit = self.runtime.settings.max_body_bytes
             return replies.error_answer(
                 413, f"the request's body has {self._asked.size} bytes; a request that goes on in "
                 f"the background may have {limit}",
             )  # fmt: skip
         request = self._named_request()
-        return (yield from suspend(self.provider.lifecycle, self._run, request, self._journal))
+        return (yield from suspend(self.runtime.lifecycle, self._run, request, self._journal))
 
     def _record(self, error: BaseException | None) -> None:
-        provider, answer = self.provider, self._answer
+        runtime, answer = self.runtime, self._answer
         response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
-        duration_ns = max(0, provider.now_ns() - self.started_ns)
+        duration_ns = max(0, runtime.now_ns() - self.started_ns)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
             response.body = b""
@@ -303,19 +303,19 @@ class LiveCall(ABC):
             if self._keyed:
                 response = self._repeatable(response)
             self._journal.finish(
-                provider.lifecycle.completed(
+                runtime.lifecycle.completed(
                     response, duration_ns=duration_ns, error=text, exact=self._keyed
                 )
             )
             return
-        checkpoint = provider.lifecycle.finished(
+        checkpoint = runtime.lifecycle.finished(
             self._run,
             self._named_request(),
             response,
             duration_ns=duration_ns,
             error=text,
         )
-        provider.outbox.put(Item(Parcel(NEW_RUN, checkpoint)))
+        runtime.outbox.put(Item(Parcel(NEW_RUN, checkpoint)))
 
     def _repeatable(self, response: Response) -> Response:
         """What other requests with the same idempotency key get."""

@@ -18,8 +18,8 @@ from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
 from stephttp._hooks import Hooks, as_flow
+from stephttp._run.runtime import Runtime
 from stephttp.errors import APIError
-from stephttp.provider import Provider
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The largest response body of a resumed handler; a server reads 8 MiB of JSON (PROTOCOL 10)."""
@@ -34,16 +34,16 @@ longer. Steps that finished just before are then sent by themselves."""
 VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 
 
-def body_of(provider: Provider, request: Request) -> Body:
+def body_of(runtime: Runtime, request: Request) -> Body:
     """What takes the body of a re-entry, with what comes along behind it."""
-    return Body(provider.settings.max_body_bytes + along.announced(request))
+    return Body(runtime.settings.max_body_bytes + along.announced(request))
 
 
 class Reentry:
     """One re-entry. `open`, call the application if that returns a run, `conclude`; then `close`.
 
     Args:
-        provider: what it shares with others.
+        runtime: what it shares with others.
         request: the server's own; `open` changes it into what the original caller sent.
         asked: its body, as far as it was read; see `body_of`.
     """
@@ -54,8 +54,8 @@ class Reentry:
         "_lock",
         "_news",
         "_over",
-        "_provider",
         "_refusal",
+        "_runtime",
         "_scope",
         "_state",
         "_timer",
@@ -67,8 +67,8 @@ class Reentry:
         "resumed",
     )
 
-    def __init__(self, provider: Provider, request: Request, asked: Body) -> None:
-        self._provider = provider
+    def __init__(self, runtime: Runtime, request: Request, asked: Body) -> None:
+        self._runtime = runtime
         # Steps may end in several threads at once, and a task may begin at once.
         self._lock = threading.RLock()
         self._turn = ""
@@ -90,22 +90,22 @@ class Reentry:
         self.body = Body(MAX_RESULT_BYTES)
         request.body = asked.join()
         self._state = along.detach(request)
-        if asked.overflown or len(request.body) > provider.settings.max_body_bytes:
+        if asked.overflown or len(request.body) > runtime.settings.max_body_bytes:
             message = f"the body has {asked.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)
         else:
-            self._refusal = verify(provider.lifecycle, request, self._state)
+            self._refusal = verify(runtime.lifecycle, request, self._state)
 
     def open(self) -> Flow[Run | Response]:
         """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
         if self._refusal is not None:
             return self._refusal
         run_id = self.request.header(b"x-run-id")
-        waited = yield from self._provider.turnstile.enter(run_id)
+        waited = yield from self._runtime.turnstile.enter(run_id)
         self._turn = run_id
         # What came along is older than what the call before this one has stored.
         state = None if waited else self._state
-        resumed = yield from resume(self._provider.lifecycle, self.request, state)
+        resumed = yield from resume(self._runtime.lifecycle, self.request, state)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
@@ -114,7 +114,7 @@ class Reentry:
     def begin(self, scope: RunScope) -> None:
         """The handler is about to be called, with `scope` as the current run."""
         self._scope = scope
-        if self._provider.settings.middleware:
+        if self._runtime.settings.middleware:
             resumed = self.resumed
             scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
             self.hooks = scope.hooks
@@ -130,7 +130,7 @@ class Reentry:
             return
         with self._lock:
             if self._timer is None and not self._over:
-                self._timer = self._provider.background.later(seconds, self._flush_now)
+                self._timer = self._runtime.background.later(seconds, self._flush_now)
 
     def _patience(self) -> float:
         """For how many seconds what there is may wait for the answer, which could carry it."""
@@ -151,7 +151,7 @@ class Reentry:
             if self._idle and not self._over:
                 self._idle = False
                 flow = self._flush(self.resumed.run)
-                self._flushing = self._provider.background.start(flow, "stephttp-flush")
+                self._flushing = self._runtime.background.start(flow, "stephttp-flush")
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -167,20 +167,20 @@ class Reentry:
                 if self._idle:
                     return
                 self._news = False
-            yield from flush(self._provider.lifecycle, run)
+            yield from flush(self._runtime.lifecycle, run)
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""
-        lifecycle, run = self._provider.lifecycle, self.resumed.run
+        lifecycle, run = self._runtime.lifecycle, self.resumed.run
         with self._lock:
             self._over = True
             self._stop_timer()
         if self._flushing is not None:
             # What it could not store is back with the run; the answer may carry it.
             yield Until(self._flushing.outcome)
-        took_ns = self._provider.now_ns() - self.resumed.started_ns
+        took_ns = self._runtime.now_ns() - self.resumed.started_ns
         # A server that calls again has given this call up.
-        given_up = self._provider.turnstile.awaited(self._turn)
+        given_up = self._runtime.turnstile.awaited(self._turn)
         self.resumed.heard = not given_up and took_ns < SURE * 1_000_000_000
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
@@ -210,7 +210,7 @@ class Reentry:
             self._flushing.cancel()
         self._scope = None  # it holds us: together they would be left to the garbage collector
         if self._turn:
-            self._provider.turnstile.leave(self._turn)
+            self._runtime.turnstile.leave(self._turn)
 
     def _result(self, error: BaseException | None) -> Response:
         if self.body.overflown:

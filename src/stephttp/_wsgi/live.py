@@ -19,6 +19,7 @@ from stephttp._core.run import Run
 from stephttp._current import current_call, enter, refuse_inside
 from stephttp._hooks import drive_blocking
 from stephttp._routes import wsgi_route
+from stephttp._run.runtime import Runtime
 from stephttp._wsgi.common import (
     GONE,
     Environ,
@@ -36,7 +37,6 @@ from stephttp._wsgi.common import (
 )
 from stephttp._wsgi.input import Input
 from stephttp._wsgi.scope import ThreadScope
-from stephttp.provider import Provider
 
 logger = logging.getLogger("stephttp")
 
@@ -47,26 +47,26 @@ class Live(LiveCall):
     __slots__ = ("_app", "_body", "_environ", "_given", "_input", "_scope", "_start_response")
 
     def __init__(
-        self, app: WSGIApp, provider: Provider, environ: Environ, start_response: StartResponse
+        self, app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
     ) -> None:
-        super().__init__(provider)
+        super().__init__(runtime)
         self._app = app
         self._environ = environ
         self._start_response = start_response
         self._given: tuple[str, list[tuple[str, str]]] | None = None
         """What the application started its response with."""
-        limit = provider.settings.max_body_bytes
+        limit = runtime.settings.max_body_bytes
         self._body = Body(limit)
         self._input = Input(environ, self._body, limit)
         environ["wsgi.input"] = self._input
         self._scope = self._opened = self._make_scope()
-        if provider.settings.middleware:
+        if runtime.settings.middleware:
             self._scope.use_middleware(self._request(b""))
 
     def respond(self) -> Iterable[bytes]:
         """Call the application, and see to what comes of it."""
-        provider, scope, environ = self.provider, self._scope, self._environ
-        if provider.has_keys and not provider.drive_sync(self._claim_at_once()):
+        runtime, scope, environ = self.runtime, self._scope, self._environ
+        if runtime.has_keys and not runtime.drive_sync(self._claim_at_once()):
             return self._reply(self._stored_answer or GONE)
         outer = current_call.get()
         if outer is not None and _mounts(outer.request, environ):
@@ -131,7 +131,7 @@ class Live(LiveCall):
         Raises:
             BaseException: `error`, if it is the application's own.
         """
-        run, scope, provider = self._run, self._scope, self.provider
+        run, scope, runtime = self._run, self._scope, self.runtime
         scope.close(error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
             run.end()
@@ -140,7 +140,7 @@ class Live(LiveCall):
             self._given_up(error)
             raise error
         if run.suspended:
-            provider.drive_sync(scope.quiet())
+            runtime.drive_sync(scope.quiet())
         error = own_error(scope, error)
         if run.suspended and self._stored_answer is None and not self._drained():
             self._given_up(None)
@@ -149,7 +149,7 @@ class Live(LiveCall):
             response = response_of(*self._given)
             self._status, self._headers = response.status, response.headers
         flow = self._conclude(error)
-        reply = None if flow is None else provider.drive_sync(flow)
+        reply = None if flow is None else runtime.drive_sync(flow)
         if error is not None:
             raise error
         return reply
@@ -206,7 +206,7 @@ class Live(LiveCall):
         return method
 
     def _new_scope(self, run: Run) -> ThreadScope:
-        return ThreadScope(self.provider, run)
+        return ThreadScope(self.runtime, run)
 
     @property
     def _asked(self) -> Body:

@@ -14,6 +14,7 @@ from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
 from stephttp._current import current_call, enter
 from stephttp._hooks import as_flow, drive_blocking
+from stephttp._run.runtime import Runtime
 from stephttp._wsgi.common import (
     GONE,
     Environ,
@@ -29,33 +30,32 @@ from stephttp._wsgi.common import (
 )
 from stephttp._wsgi.input import Input
 from stephttp._wsgi.scope import ThreadScope
-from stephttp.provider import Provider
 
 logger = logging.getLogger("stephttp")
 
 
 def reenter(
-    app: WSGIApp, provider: Provider, environ: Environ, start_response: StartResponse
+    app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Answer a call of the server: verify it, run the handler on from where it stood."""
     request = neutral(environ, b"")
-    body = body_of(provider, request)
+    body = body_of(runtime, request)
     if Input(environ, body, body.limit).drain() is None:
         return reply_with(start_response, GONE, [])
     own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
-    reentry = Reentry(provider, request, body)
+    reentry = Reentry(runtime, request, body)
     try:
-        opened = provider.drive_sync(reentry.open())
+        opened = runtime.drive_sync(reentry.open())
         if isinstance(opened, Response):
             reply = opened
         else:
             try:
-                error = _go_on(reentry, opened, app, provider, environ)
+                error = _go_on(reentry, opened, app, runtime, environ)
             except BaseException as raised:
                 if reentry.hooks is not None:
-                    provider.drive_sync(as_flow(reentry.hooks.over(CallEnd(None, raised, False))))
+                    runtime.drive_sync(as_flow(reentry.hooks.over(CallEnd(None, raised, False))))
                 raise
-            reply = provider.drive_sync(reentry.conclude(error))
+            reply = runtime.drive_sync(reentry.conclude(error))
             if error is not None:
                 # Raising it would make the server drop the reply, and with it the result.
                 logger.error(
@@ -68,10 +68,10 @@ def reenter(
 
 
 def _go_on(
-    reentry: Reentry, run: Run, app: WSGIApp, provider: Provider, environ: Environ
+    reentry: Reentry, run: Run, app: WSGIApp, runtime: Runtime, environ: Environ
 ) -> BaseException | None:
     """Run the handler, to the end of its response. Returns what it raised."""
-    scope = ThreadScope(provider, run, reentry.flush_soon)
+    scope = ThreadScope(runtime, run, reentry.flush_soon)
     reentry.begin(scope)
     again = restored(environ, reentry.request)
     again[MARK] = run.run_id
@@ -91,7 +91,7 @@ def _go_on(
         run.end()
         raise error
     if run.suspended:
-        provider.drive_sync(scope.quiet())
+        runtime.drive_sync(scope.quiet())
     return own_error(scope, error)
 
 

@@ -8,28 +8,28 @@ from stephttp._client import results
 from stephttp._client.drivers import Streamed
 from stephttp._client.flow import Call
 from stephttp._core.messages import Request, Response
+from stephttp._run.runtime import Runtime
 from stephttp._wsgi.common import StartResponse, reply_with, status_line, text_headers
 from stephttp.errors import APIConnectionError, APITimeoutError
-from stephttp.provider import Provider
 
 
 def serve_result(
-    provider: Provider, request: Request, start_response: StartResponse
+    runtime: Runtime, request: Request, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Answer a request for the result of a run. It holds the thread until there is one."""
     what = results.plan(request)
     if isinstance(what, Response):
         return _whole(start_response, what, request)
-    return _pass_on(provider, request, what, start_response)
+    return _pass_on(runtime, request, what, start_response)
 
 
 def _pass_on(
-    provider: Provider, request: Request, call: Call, start_response: StartResponse
+    runtime: Runtime, request: Request, call: Call, start_response: StartResponse
 ) -> Generator[bytes]:
-    path = provider.settings.result_path
+    path = runtime.settings.result_path
     begun = False
     try:
-        with provider.stream_sync(call) as streamed:
+        with runtime.stream_sync(call) as streamed:
             first = _peek(streamed)
             if results.still_running(streamed.status, first):
                 yield from _whole(start_response, results.not_yet(request, path), request)

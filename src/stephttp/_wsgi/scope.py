@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from stephttp._client.drivers import Flow
-    from stephttp.provider import Provider
+    from stephttp._run.runtime import Runtime
 
 
 class ThreadScope(RunScope):
@@ -23,9 +23,9 @@ class ThreadScope(RunScope):
     __slots__ = ("_parked",)
 
     def __init__(
-        self, provider: Provider, run: Run, on_record: Callable[[], None] | None = None
+        self, runtime: Runtime, run: Run, on_record: Callable[[], None] | None = None
     ) -> None:
-        super().__init__(provider, run, on_record)
+        super().__init__(runtime, run, on_record)
         self._parked: list[asyncio.Future[None]] = []
 
     def at_home(self, call: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class ThreadScope(RunScope):
 
     def block(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""
-        return self.provider.drive_sync(flow)
+        return self.runtime.drive_sync(flow)
 
     async def park(self) -> None:
         """End an `async def` view, which its framework runs on an event loop of its own.

@@ -27,12 +27,12 @@ from opentelemetry.trace import Span, TracerProvider
 
 from stephttp._core.middleware import Middleware, RunContext
 from stephttp._current import current_call
+from stephttp._run.runtime import Runtime
 from stephttp._version import __version__
 from stephttp.integrations._otel_export import UserlandSpanProcessor
 from stephttp.integrations._otel_ids import start_span
 from stephttp.integrations._otel_names import SCOPE
 from stephttp.integrations._otel_tracing import Tracing
-from stephttp.provider import Provider
 
 __all__ = ["OpenTelemetry", "UserlandSpanProcessor"]
 
@@ -66,7 +66,7 @@ class OpenTelemetry:
         self.step_duration = meter.create_histogram(
             "stephttp.step.duration", "s", "One attempt at a step that runs in this process."
         )
-        self._providers: WeakSet[Provider] = WeakSet()
+        self._runtimes: WeakSet[Runtime] = WeakSet()
         meter.create_observable_up_down_counter(
             "stephttp.outbox.depth", [self._depth], "{run}", "Finished runs that are not delivered."
         )
@@ -75,7 +75,7 @@ class OpenTelemetry:
         """What is told of one call of a handler."""
         call = current_call.get()
         if call is not None:
-            self._providers.add(call.provider)
+            self._runtimes.add(call.runtime)
         return Tracing(ctx, self)
 
     def start(self, *args: Any, **kwargs: Any) -> Span:
@@ -84,4 +84,4 @@ class OpenTelemetry:
         return start_span(provider.get_tracer(SCOPE, __version__), *args, **kwargs)
 
     def _depth(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(sum(provider.outbox.depth for provider in self._providers))]
+        return [Observation(sum(runtime.outbox.depth for runtime in self._runtimes))]

@@ -1,0 +1,230 @@
+"""What all runs of a provider share: settings, clock, the ways to the server, and the locks."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+from stephttp._client.background import Background
+from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
+from stephttp._client.flow import Call, Keys
+from stephttp._client.idempotency import scope_of
+from stephttp._client.journal import Journal
+from stephttp._client.leases import Leases
+from stephttp._client.lifecycle import Lifecycle
+from stephttp._client.loops import sleep
+from stephttp._client.outbox import Outbox
+from stephttp._client.sealing import Sealer
+from stephttp._client.turnstile import Turnstile
+from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.ids import random_ulid
+from stephttp._core.messages import Request
+from stephttp._core.run import Run
+from stephttp.options import Settings
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    import httpx2
+
+SHUTDOWN_TIMEOUT = 10.0
+"""Seconds that a shutting-down application waits for its finished runs to be delivered."""
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+class Replaced(TypedDict, total=False):
+    """What tests replace of a `Runtime`; its arguments."""
+
+    transport: httpx2.AsyncBaseTransport | None
+    sync_transport: httpx2.BaseTransport | None
+    now_ns: Callable[[], int]
+    pause: Callable[[float], Awaitable[Any]]
+    sync_pause: Callable[[float], Any]
+    rng: random.Random | None
+
+
+class HasRuntime(Protocol):
+    """A `Provider`, as the middleware classes below it see it."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+
+class Runtime:
+    """What all runs of one provider share.
+
+    Args:
+        settings: resolved settings.
+        transport: carries API calls instead of the network. Leases are then renewed by
+            `renew_leases` only, and not by a thread.
+        sync_transport: the same for blocking callers and for threads.
+        now_ns: the clock, nanoseconds since the epoch.
+        pause: waits for so many seconds.
+        sync_pause: the same in threads.
+        rng: jitter.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        sync_transport: httpx2.BaseTransport | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        pause: Callable[[float], Awaitable[Any]] = sleep,
+        sync_pause: Callable[[float], Any] = time.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.settings = settings
+        self.now_ns = now_ns
+        self.lifecycle = Lifecycle(
+            settings,
+            Keys.shared(*settings.keys),
+            now_ns,
+            rng or random.Random(),
+            Sealer(settings.keys),
+        )
+        headers = settings.api_headers
+        self._driver = AsyncDriver(
+            settings.base_url, transport=transport, pause=pause, headers=headers
+        )
+        self._sync_driver = SyncDriver(
+            settings.base_url, transport=sync_transport, pause=sync_pause, headers=headers
+        )
+        self.background = Background(self._driver, self._sync_driver)
+        self.outbox = Outbox(self.lifecycle.deliver, self.background.start, batches=self._batches)
+        self.leases = Leases(self._renew if transport is None else None)
+        self.turnstile = Turnstile()
+        """Lets one re-entry of a run at a time into this process (DESIGN 3.11)."""
+        self.opening = threading.Lock()
+        """Held while a run is made: the steps of `def` routes are in threads."""
+        _runtimes.add(self)
+
+    def new_run_id(self, now_ns: int) -> str:
+        """A ULID that sorts by the time at which the request came in."""
+        return random_ulid(now_ns // 1_000_000, os.urandom(16))
+
+    async def drive(self, flow: Flow[T]) -> T:
+        """Carry out a flow of the checkpoint API."""
+        return await self._driver.run(flow)
+
+    def drive_sync(self, flow: Flow[T]) -> T:
+        """Carry out a flow on the calling thread."""
+        return self._sync_driver.run(flow)
+
+    def stream(self, call: Call) -> AbstractAsyncContextManager[Streamed]:
+        """Make one call of the server, and read its answer as it comes."""
+        return self._driver.stream(call)
+
+    def stream_sync(self, call: Call) -> AbstractContextManager[Streamed]:
+        """The same for blocking callers."""
+        return self._sync_driver.stream(call)
+
+    def journal(
+        self,
+        run: Run,
+        request: Callable[[], Request | None],
+        mode: Checkpointing,
+    ) -> Journal:
+        """What tells the server of a run while its request is being answered."""
+        return Journal(
+            run,
+            request,
+            mode,
+            lifecycle=self.lifecycle,
+            outbox=self.outbox,
+            leases=self.leases,
+            later=self.background.later,
+        )
+
+    def idempotency_key(self, request: Request) -> tuple[str, str] | None:
+        """The idempotency key of a request, and its scope; `None` if it has none."""
+        settings = self.settings
+        if settings.idempotency is not None:
+            key = settings.idempotency(request)
+            return (key, scope_of(settings.domain, "")) if key else None
+        if not settings.idempotency_header or request.method in _SAFE_METHODS:
+            return None
+        key = request.header(settings.idempotency_header.encode())
+        whose = request.header(b"authorization")
+        return (key, scope_of(settings.domain, "", whose)) if key else None
+
+    async def aclose(self, timeout: float) -> bool:
+        """Deliver what is left, then close the connections; whether all was delivered."""
+        delivered = await self.outbox.wait(timeout)
+        self.leases.close()
+        await self._driver.aclose()
+        self._sync_driver.close()
+        return delivered
+
+    def close(self, timeout: float) -> bool:
+        """`aclose`, blocking."""
+        delivered = self.outbox.wait_sync(timeout)
+        self.leases.close()
+        self._sync_driver.close()
+        return delivered
+
+    @property
+    def opens_at_once(self) -> bool:
+        """Whether every request is a run, even before it comes to a step."""
+        settings = self.settings
+        return bool(settings.middleware or settings.track_all_endpoints or self.has_keys)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a request may have an idempotency key before its handler runs."""
+        return bool(self.settings.idempotency_header or self.settings.idempotency)
+
+    async def renew_leases(self) -> None:
+        """Renew all leases now. With the network, a thread does that by itself.
+
+        Raises:
+            APIError: they could not be renewed.
+        """
+        for length_ms, run_ids in self.leases.batches().items():
+            self.leases.drop(await self.drive(self.lifecycle.renew(run_ids, length_ms)))
+
+    def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
+        return self._sync_driver.run(self.lifecycle.renew(run_ids, length_ms))
+
+    def _batches(self) -> bool | None:
+        keys = self.lifecycle.keys
+        return None if keys.features is None else keys.supports("batch")
+
+    def _load(self) -> None:
+        """Let imports come to their end, before this process is forked: what a thread has half
+        imported by then, the child would have half for ever."""
+        self._sync_driver.load()
+
+    def _forget(self) -> None:
+        """Start anew, in a process that was forked: threads, locks and connections of the parent
+        are not there, or not to be touched."""
+        self.background.forget()
+        self.outbox.forget()
+        self.leases.forget()
+        self.turnstile.forget()
+        self.opening = threading.Lock()
+        self._sync_driver.forget()
+
+
+_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for runtime in _runtimes:
+        runtime._load()
+
+
+def _after_fork() -> None:
+    for runtime in _runtimes:
+        runtime._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
