@@ -171,7 +171,7 @@ class RunScope(ABC):
         """Come to a step that runs in this process."""
         self._refuse(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
-            self.run.expired = True
+            self.run.expire()
         hook = None
         with self._lock:
             step = self.run.begin(step_id, options.retries)

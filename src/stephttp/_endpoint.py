@@ -10,8 +10,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from msgspec.structs import replace
-
 from stephttp._context import RunScope
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.responses import AsyncResponse, FnOpts
@@ -100,7 +98,7 @@ def update_omit_response_body(to: bool) -> None:
     """
     scope = current_scope()
     if scope is not None:
-        scope.run.opts = replace(scope.run.opts, omit_response_body=to)
+        scope.run.configure(omit_response_body=to)
 
 
 def decorator(
@@ -178,9 +176,7 @@ def _apply(
     max_runtime: timedelta | None,
 ) -> None:
     """Set options of a run."""
-    scope.run.opts = opts = replace(scope.run.opts, **given)
-    if opts.retries is not None:
-        scope.run.retries = opts.retries
+    scope.run.configure(**given)
     if checkpointing is not None:
         scope.checkpointing = checkpointing
         scope.limit(checkpointing.max_runtime)

@@ -132,14 +132,14 @@ class Hooks:
         Raises:
             ConfigurationError: a factory does not make a `Middleware`.
         """
-        self._run.unreached = True
+        self._run.middleware_began()
         self._all = [_made(factory, self.ctx) for factory in self._factories]
         self._reverse = self._all[::-1]
         yield from self._ask(self._all, "before_call")
         if any(_has(one, "transform_input") for one in self._all):
             yield from self._transform_input()
         yield from self.execute()
-        self._run.unreached = False
+        self._run.handler_reached()
 
     def execute(self) -> Hooked[None]:
         """New code may be about to run."""

@@ -70,7 +70,8 @@ def test_a_wait(make: Any, state: State, sleeps: int) -> None:
 @pytest.mark.parametrize("reason", ["the response has begun", None])
 def test_a_wait_that_nobody_can_be_made_to_wait_for(reason: str | None) -> None:
     run = Run("R") if reason else ended()
-    run.cannot_wait = reason
+    if reason is not None:
+        run.response_began()
     with pytest.raises(CannotWaitError, match="'b' has to wait, but the response"):
         run.wait(waits.sleep("b", SECOND))
     assert run.take_ops() == []
@@ -106,7 +107,8 @@ def test_a_failed_step(
     retries: int, error: ErrorInfo, cannot_wait: str | None, op: OpCode, verdict: Verdict
 ) -> None:
     run = Run("R", retries=retries)
-    run.cannot_wait = cannot_wait
+    if cannot_wait is not None:
+        run.refuse_waits(cannot_wait)
     assert run.fail(run.begin("a"), error, 0, 0) is verdict
     assert run.suspended is (verdict is Verdict.SUSPEND)
     (recorded,) = run.take_ops()

@@ -22,7 +22,7 @@ from stephttp._asgi.handle import Handle
 from stephttp._asgi.incoming import Incoming
 from stephttp._asgi.scope import LoopScope, here
 from stephttp._calls.common import MARK, Body, marks
-from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
+from stephttp._calls.live import LiveCall
 from stephttp._context import RunScope
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
@@ -190,7 +190,7 @@ class Live(LiveCall):
         with scope._lock:
             if scope.run.suspended:
                 return False
-            scope.run.cannot_wait = RESPONSE_HAS_BEGUN
+            scope.run.response_began()
         head = Response(message["status"], list(message.get("headers", ())))
         if scope.hooks is not None:
             await drive(scope.hooks.before_response(head))

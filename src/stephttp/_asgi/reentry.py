@@ -70,7 +70,7 @@ async def _go_on(
         if run.suspended:
             return
         if message["type"] == "http.response.start":
-            run.cannot_wait = "the response has begun"
+            run.response_began()
             reentry.response = Response(message["status"], list(message.get("headers", ())))
         elif message["type"] == "http.response.body":
             reentry.body.add(message.get("body", b""), message.get("more_body", False))

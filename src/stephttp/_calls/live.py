@@ -30,9 +30,6 @@ from stephttp.errors import CannotWaitError
 logger = logging.getLogger("stephttp")
 
 
-RESPONSE_HAS_BEGUN = "the response has begun"
-
-
 class LiveCall(ABC):
     """One request from outside.
 
@@ -81,8 +78,8 @@ class LiveCall(ABC):
                 scope = self._make_scope()
                 # The event loop sets these, and then looks for the scope without a lock: it has
                 # seen that, or we see these. Other threads get the scope only after that.
-                if self._begun and self._run.cannot_wait is None:
-                    self._run.cannot_wait = RESPONSE_HAS_BEGUN
+                if self._begun:
+                    self._run.response_began()
                 if self._left:  # what goes on after the answer goes on as if there were no steps
                     self._run.end()
                     self._let_go(scope)
@@ -96,9 +93,10 @@ class LiveCall(ABC):
         self._stored: Claimed | None = None
         self._keyed = self._ended = False
         self._run = run = Run(self.run_id)
-        run.used = self.runtime.settings.track_all_endpoints
+        if self.runtime.settings.track_all_endpoints:
+            run.track()
         if self._method() == "HEAD":
-            run.cannot_wait = "the answer to HEAD has no body that could carry the result"
+            run.refuse_waits("the answer to HEAD has no body that could carry the result")
         scope = self._new_scope(run)
         scope.claimer, scope.on_first_step = self._claim_late, self._first_step
         self._run_scope = scope

@@ -200,7 +200,7 @@ class Journal(Item):
                 "stephttp: run %s was taken over, because this process was not heard of for too "
                 "long; its caller is redirected to the result at the next step", self._run.run_id,
             )  # fmt: skip
-        self._run.expired = True
+        self._run.expire()
 
     def _write(self) -> Parcel | None:
         """All there is to say now."""

@@ -131,7 +131,6 @@ def resume(
     target = request.header(b"x-inngest-step-id")
     features = answer.features
     run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
-    run.failures = endpoints.read_failures(answer)
     point = CheckpointRun(
         run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
     )
@@ -144,10 +143,11 @@ def resume(
             return replies.refused(400, f"run {run_id}: {error}")
     point.attempt = _attempt(request, run, kept.failing)
     # Ours counts the failures of each step, and knows its limit.
-    run.attempt = 0 if "step-retries" in features else point.attempt
+    attempt = 0 if "step-retries" in features else point.attempt
+    run.resume_at(attempt, endpoints.read_failures(answer))
     if stored is not None:
         capsule.restore(request, kept)
-        run.carried = kept.carried
+        run.carry(kept.carried)
     return Resumed(
         run,
         point,

@@ -88,7 +88,8 @@ class RunContext:
         in the first call counts, and only if that is done before.
         """
         if self._run.carried is None:
-            self._run.carried = {}
+            self._run.carry({})
+        assert self._run.carried is not None
         return self._run.carried
 
 

@@ -22,6 +22,20 @@ and its threads and tasks may outlive it: all that they could do will be done by
 A step that is still running may finish, and is recorded. ENDED: the response was the handler's
 own, so what goes on after it, goes on as if there were no steps.
 
+What happens outside of steps is reported to the run by methods that say what it was:
+
+    response_began, refuse_waits   the caller can no longer be redirected: what must wait is an
+                                   error at the step, and a failed step is final
+    expire                         another call is to continue: the next step is left to it, unless
+                                   this call has done nothing yet
+    configure                      the endpoint's options; its retries decide what a failure does
+    track                          the run counts even if it comes to no step
+    resume_at                      what earlier calls left: attempts, failures, carried texts
+    middleware_began,              between the two a failure is the middleware's, and the handler
+    handler_reached                was never called
+
+The attributes are for reading elsewhere; only this module changes them.
+
 In WAITING and UNWINDING the reply is decided from the run, not from what the handler does: what
 it sends is dropped (DESIGN 3.1).
 
@@ -198,6 +212,51 @@ class Run:
     def targets_unknown(self) -> bool:
         """Whether the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self._memos
+
+    def response_began(self) -> None:
+        """The handler has sent the head of its response."""
+        if self.cannot_wait is None:
+            self.cannot_wait = "the response has begun"
+
+    def refuse_waits(self, reason: str) -> None:
+        """This call cannot wait for the server; `reason` completes "it has to wait, but ..."."""
+        self.cannot_wait = reason
+
+    def expire(self) -> None:
+        """Leave the next step to another call: the time is over, or the run was taken over."""
+        self.expired = True
+
+    def configure(self, **given: Any) -> None:
+        """Set options of the endpoint, by the names that they have in `FnOpts`."""
+        self.opts = replace(self.opts, **given)
+        if self.opts.retries is not None:
+            self.retries = self.opts.retries
+
+    def track(self) -> None:
+        """Count this run even if it comes to no step."""
+        self.used = True
+
+    def resume_at(self, attempt: int, failures: Mapping[str, int]) -> None:
+        """Take over what the server says of earlier calls.
+
+        Args:
+            attempt: how often this call failed before; 0 where the server counts steps.
+            failures: how often steps that are not done failed before, by hash.
+        """
+        self.attempt = attempt
+        self.failures = failures
+
+    def carry(self, texts: dict[str, str] | None) -> None:
+        """Take over what middleware put down in earlier calls."""
+        self.carried = texts
+
+    def middleware_began(self) -> None:
+        """Middleware runs, before the handler is called."""
+        self.unreached = True
+
+    def handler_reached(self) -> None:
+        """The handler is about to be called."""
+        self.unreached = False
 
     def begin(self, step_id: str, retries: int | None = None) -> Step:
         """Meet a step that runs in this process. On EXECUTE, complete, fail or abandon it.

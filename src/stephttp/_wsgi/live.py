@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from stephttp._calls.common import MARK, Body, marks, own_error
-from stephttp._calls.live import RESPONSE_HAS_BEGUN, LiveCall
+from stephttp._calls.live import LiveCall
 from stephttp._core.messages import Request, Response
 from stephttp._core.middleware import CallEnd
 from stephttp._core.run import Run
@@ -178,7 +178,7 @@ class Live(LiveCall):
         with self._scope._lock:
             if run.suspended:
                 return drop
-            run.cannot_wait = RESPONSE_HAS_BEGUN
+            run.response_began()
         hooks = self._scope.hooks
         if hooks is not None:
             head = response_of(status, headers)

@@ -112,7 +112,7 @@ def _whole(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
         if started and exc_info is None:
             raise AssertionError("start_response was called twice, without exc_info")
         started = True
-        run.cannot_wait = "the response has begun"
+        run.response_began()
         reentry.response = response_of(status, headers)
         return write
 
