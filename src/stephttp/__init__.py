@@ -10,7 +10,7 @@ app = provider.asgi(app)
 from typing import TYPE_CHECKING, Any
 
 from stephttp import step
-from stephttp._client.endpoints import (
+from stephttp._client.wire import (
     APIResult,
     CheckpointNewRunRequest,
     CheckpointRun,
@@ -20,7 +20,6 @@ from stephttp._client.endpoints import (
 from stephttp._core.adapters import AIAdapter, ModelAdapter
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request, Response
-from stephttp._core.middleware import Middleware
 from stephttp._core.ops import ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import (
     AsyncRequest,
@@ -31,8 +30,8 @@ from stephttp._core.responses import (
     FnOpts,
 )
 from stephttp._core.values import Event, FetchResponse, Signal
-from stephttp._endpoint import configure, update_omit_response_body
-from stephttp._logging import ReplayFilter, ReplayLogger, logger
+from stephttp._run.endpoint import configure, update_omit_response_body
+from stephttp._run.logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
 from stephttp.errors import (
     APIConnectionError,
@@ -51,17 +50,18 @@ from stephttp.errors import (
     Suspended,
     UsageError,
 )
+from stephttp.middleware import Middleware
 from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
 from stephttp.provider import Provider, setup
 
 if TYPE_CHECKING:
-    from stephttp._client.api import APIClient
+    from stephttp._client.api_client import APIClient
     from stephttp.asgi import ASGIMiddleware
     from stephttp.wsgi import WSGIMiddleware
 
 # A program needs one of the two adapters, and only those of asyncio need asyncio.
 _LATER = {
-    "APIClient": "stephttp._client.api",
+    "APIClient": "stephttp._client.api_client",
     "ASGIMiddleware": "stephttp.asgi",
     "WSGIMiddleware": "stephttp.wsgi",
 }

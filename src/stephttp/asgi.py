@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from stephttp._asgi.common import ASGIApp, Message, Send, neutral
-from stephttp._asgi.live import Live
-from stephttp._asgi.reentry import reenter
-from stephttp._asgi.result import serve_result
-from stephttp._calls.common import MARK
-from stephttp._client.reentry import claims_reentry
+from stephttp._adapters.asgi.first_call import Live
+from stephttp._adapters.asgi.messages import ASGIApp, Message, Send, neutral
+from stephttp._adapters.asgi.reentry import reenter
+from stephttp._adapters.asgi.result import serve_result
+from stephttp._run.passing import MARK
+from stephttp._run.resume import claims_reentry
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime
 from stephttp.errors import ConfigurationError
 

@@ -14,7 +14,6 @@ from msgspec import Struct, field
 from stephttp._core import capsule
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request
-from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import (
     AsyncResponse,
     AsyncResponseCustom,
@@ -23,6 +22,7 @@ from stephttp._core.responses import (
 )
 from stephttp._core.signatures import hash_key
 from stephttp.errors import ConfigurationError
+from stephttp.middleware import MiddlewareFactory
 
 DEV_URL = "http://127.0.0.1:8288"
 CLOUD_URL = "https://api.inngest.com"

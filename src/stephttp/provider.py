@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
-from stephttp._client.loops import running_loop
+from stephttp._client.event_loop import running_loop
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.messages import Request
-from stephttp._core.middleware import MiddlewareFactory
 from stephttp._core.responses import AsyncResponse
-from stephttp._endpoint import P, R, checked, decorator
+from stephttp._run.endpoint import P, R, checked, decorator
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp.errors import UsageError
+from stephttp.middleware import MiddlewareFactory
 from stephttp.options import MAX_BODY_BYTES, Settings, SetupOpts, resolve
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from stephttp import _hooked as hooked
-from stephttp._client.events import check
-from stephttp._context import RunScope, StepCall, StepOptions
+from stephttp._client.outgoing_events import check
 from stephttp._core import waits
 from stephttp._core.adapters import AIAdapter
 from stephttp._core.values import Event, EventLike, FetchResponse, Signal
-from stephttp._current import current_scope, run_scope
-from stephttp._hooks import drive
+from stephttp._run import hooked_steps as hooked
+from stephttp._run.current import current_scope, run_scope
+from stephttp._run.hooks import drive
+from stephttp._run.scope import RunScope, StepCall, StepOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")

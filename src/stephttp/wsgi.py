@@ -13,13 +13,13 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from stephttp._calls.common import MARK
-from stephttp._client.reentry import claims_reentry
+from stephttp._adapters.wsgi.first_call import Live
+from stephttp._adapters.wsgi.messages import WSGIApp, headers_of, neutral, path_of
+from stephttp._adapters.wsgi.reentry import reenter
+from stephttp._adapters.wsgi.result import serve_result
+from stephttp._run.passing import MARK
+from stephttp._run.resume import claims_reentry
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime, Runtime
-from stephttp._wsgi.common import WSGIApp, headers_of, neutral, path_of
-from stephttp._wsgi.live import Live
-from stephttp._wsgi.reentry import reenter
-from stephttp._wsgi.result import serve_result
 from stephttp.errors import ConfigurationError
 
 __all__ = ["WSGIApp", "WSGIMiddleware"]

@@ -13,7 +13,7 @@ from stephttp._client.background import Alarms, Background
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
 from stephttp._client.flow import Invoke, Pause, Until
 from stephttp._client.outbox import Item, Outbox, Parcel
-from stephttp._client.turnstile import Turnstile
+from stephttp._run.keyed_lock import Turnstile
 from stephttp.errors import APIConnectionError
 
 URL = "http://server.test"

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
-from stephttp._client.events import post, prepare
 from stephttp._client.flow import Call, Invoke, Keys, send
+from stephttp._client.outgoing_events import post, prepare
 from stephttp._core.values import Event
 from stephttp.errors import APIConnectionError, APIStatusError, APITimeoutError
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from stephttp import APIStatusError, Event
-from stephttp._client.events import check, post, prepare
 from stephttp._client.flow import Answer, Call
+from stephttp._client.outgoing_events import check, post, prepare
 
 RUN, STEP = "01M81NT13NCCP5V7EQ9MPKSWMT", "ab" * 20
 

@@ -138,7 +138,7 @@ def test_importing_it_loads_few_modules_and_no_asyncio() -> None:
 
 def test_a_wsgi_application_needs_no_asyncio() -> None:
     made = modules("import stephttp; stephttp.setup('a.example').wsgi(lambda e, s: [])")
-    assert "stephttp._wsgi.live" in made
+    assert "stephttp._adapters.wsgi.first_call" in made
     assert not [name for name in made if name.startswith(("asyncio", "stephttp._asgi"))]
 
 

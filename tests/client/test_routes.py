@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 import stephttp
 from stephttp import step
-from stephttp._routes import asgi_route, simplified, wsgi_route
+from stephttp._adapters.routes import asgi_route, simplified, wsgi_route
 from tests.durable import durable
 
 

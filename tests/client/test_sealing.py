@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stephttp._client.sealing import Sealer
+from stephttp._run.sealing import Sealer
 
 NEW, OLD, OTHER = "signkey-prod-" + "ab" * 32, "cd" * 32, "ef" * 32
 RUN, ANOTHER = "01M81NT13NCCP5V7EQ9MPKSWMT", "01M81NT13NCCP5V7EQ9MPKSWMV"

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Query
 import stephttp
 from stephttp import Checkpointing, FnOpts, step
 from stephttp import sync as stephttp_sync
-from stephttp._current import current_scope
+from stephttp._run.current import current_scope
 from tests.durable import Durable, durable
 
 NAP = timedelta(minutes=1)

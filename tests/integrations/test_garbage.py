@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stephttp import step
-from stephttp._asgi.common import Receive, Scope, Send
-from stephttp._calls.live import LiveCall
+from stephttp._adapters.asgi.messages import Receive, Scope, Send
+from stephttp._run.first_call import LiveCall
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.durable import durable

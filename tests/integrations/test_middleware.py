@@ -15,7 +15,7 @@ from fastapi import Response
 
 import stephttp
 from stephttp import Event, step
-from stephttp._current import current_scope
+from stephttp._run.current import current_scope
 from stephttp.middleware import (
     CallEnd,
     Middleware,

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 import stephttp
 from stephttp import Checkpointing, step
-from stephttp._calls.reentry import SURE, UNSAVED
+from stephttp._run.reentry import SURE, UNSAVED
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import Durable, durable

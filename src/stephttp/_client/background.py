@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, Protocol
 from msgspec import Struct
 
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver, T
-from stephttp._client.loops import running_loop
+from stephttp._client.event_loop import running_loop
 
 if TYPE_CHECKING:
     import asyncio

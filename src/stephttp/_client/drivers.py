@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
+from stephttp._client.event_loop import running_loop, settled, sleep
 from stephttp._client.flow import Answer, Call, Invoke, Pause, Until
-from stephttp._client.loops import running_loop, settled, sleep
 from stephttp._client.transport import (
     answer_of,
     async_client,

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 from stephttp._client.background import Job
 from stephttp._client.drivers import Flow
+from stephttp._client.event_loop import settled
 from stephttp._client.flow import Pause
-from stephttp._client.loops import settled
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
+from stephttp._client.event_loop import sleep
 from stephttp._client.flow import Call, Keys
-from stephttp._client.idempotency import scope_of
-from stephttp._client.journal import Journal
 from stephttp._client.leases import Leases
-from stephttp._client.lifecycle import Lifecycle
-from stephttp._client.loops import sleep
 from stephttp._client.outbox import Outbox
-from stephttp._client.sealing import Sealer
-from stephttp._client.turnstile import Turnstile
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.ids import random_ulid
 from stephttp._core.messages import Request
 from stephttp._core.run import Run
+from stephttp._run.checkpoints import Lifecycle
+from stephttp._run.idempotency import scope_of
+from stephttp._run.journal import Journal
+from stephttp._run.keyed_lock import Turnstile
+from stephttp._run.sealing import Sealer
 from stephttp.options import Settings
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from opentelemetry.trace import (
 from ulid import ULID
 
 from stephttp._core.messages import Request
-from stephttp._core.middleware import CallEnd, Middleware, RunContext, StepEnd, StepInfo
 from stephttp._core.ops import OpCode
 from stephttp.integrations._otel_ids import (
     read_traceparent,
@@ -48,6 +47,7 @@ from stephttp.integrations._otel_names import (
     STEP_INDEX,
     USERLAND,
 )
+from stephttp.middleware import CallEnd, Middleware, RunContext, StepEnd, StepInfo
 
 if TYPE_CHECKING:
     from stephttp.integrations.otel import OpenTelemetry

@@ -21,7 +21,8 @@ from inngest._internal.types import empty_sentinel
 from msgspec.structs import replace
 
 from stephttp._core.messages import Response
-from stephttp._core.middleware import (
+from stephttp._core.values import Event
+from stephttp.middleware import (
     MISSING,
     Middleware,
     MiddlewareFactory,
@@ -31,7 +32,6 @@ from stephttp._core.middleware import (
     StepMemo,
     TransformOutputResult,
 )
-from stephttp._core.values import Event
 from stephttp.options import resolve
 from stephttp.provider import Provider
 

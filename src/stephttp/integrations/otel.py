@@ -25,14 +25,14 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Span, TracerProvider
 
-from stephttp._core.middleware import Middleware, RunContext
-from stephttp._current import current_call
+from stephttp._run.current import current_call
 from stephttp._run.runtime import Runtime
 from stephttp._version import __version__
 from stephttp.integrations._otel_export import UserlandSpanProcessor
 from stephttp.integrations._otel_ids import start_span
 from stephttp.integrations._otel_names import SCOPE
 from stephttp.integrations._otel_tracing import Tracing
+from stephttp.middleware import Middleware, RunContext
 
 __all__ = ["OpenTelemetry", "UserlandSpanProcessor"]
 

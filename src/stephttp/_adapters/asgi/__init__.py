@@ -1,0 +1,1 @@
+"""The ASGI twin: requests as scopes and messages, handlers on an event loop."""

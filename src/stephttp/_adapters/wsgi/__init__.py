@@ -1,0 +1,1 @@
+"""The WSGI twin: requests as environs, handlers in threads."""

@@ -1,0 +1,125 @@
+"""A call of the server, under WSGI: the handler's response is the run's result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any
+
+from stephttp._adapters.wsgi.body import Input
+from stephttp._adapters.wsgi.messages import (
+    GONE,
+    Environ,
+    StartResponse,
+    Write,
+    WSGIApp,
+    close,
+    drop,
+    neutral,
+    reply_with,
+    response_of,
+    restored,
+)
+from stephttp._adapters.wsgi.scope import ThreadScope
+from stephttp._core.messages import Response
+from stephttp._core.run import Run
+from stephttp._run.current import current_call, enter
+from stephttp._run.hooks import as_flow, drive_blocking
+from stephttp._run.passing import MARK, marks, own_error
+from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of
+from stephttp._run.runtime import Runtime
+from stephttp.middleware import CallEnd
+
+logger = logging.getLogger("stephttp")
+
+
+def reenter(
+    app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Answer a call of the server: verify it, run the handler on from where it stood."""
+    request = neutral(environ, b"")
+    body = body_of(runtime, request)
+    if Input(environ, body, body.limit).drain() is None:
+        return reply_with(start_response, GONE, [])
+    own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
+    reentry = Reentry(runtime, request, body)
+    try:
+        opened = runtime.drive_sync(reentry.open())
+        if isinstance(opened, Response):
+            reply = opened
+        else:
+            try:
+                error = _go_on(reentry, opened, app, runtime, environ)
+            except BaseException as raised:
+                if reentry.hooks is not None:
+                    runtime.drive_sync(as_flow(reentry.hooks.over(CallEnd(None, raised, False))))
+                raise
+            reply = runtime.drive_sync(reentry.conclude(error))
+            if error is not None:
+                # Raising it would make the server drop the reply, and with it the result.
+                logger.error(
+                    "stephttp: the handler of run %s raised an exception", opened.run_id,
+                    exc_info=error,
+                )  # fmt: skip
+    finally:
+        reentry.close()
+    return reply_with(start_response, reply, own)
+
+
+def _go_on(
+    reentry: Reentry, run: Run, app: WSGIApp, runtime: Runtime, environ: Environ
+) -> BaseException | None:
+    """Run the handler, to the end of its response. Returns what it raised."""
+    scope = ThreadScope(runtime, run, reentry.flush_soon)
+    reentry.begin(scope)
+    again = restored(environ, reentry.request)
+    again[MARK] = run.run_id
+    scope.request = (again,)
+    token = enter(scope)
+    error: BaseException | None = None
+    try:
+        if scope.hooks is not None:
+            drive_blocking(scope.hooks.open(), scope.wait_for)
+        _whole(reentry, run, app, again)
+    except BaseException as raised:
+        error = raised
+    finally:
+        current_call.reset(token)
+        scope.close(error)
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        run.end()
+        raise error
+    if run.suspended:
+        runtime.drive_sync(scope.quiet())
+    return own_error(scope, error)
+
+
+def _whole(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
+    body = reentry.body
+    started = False
+
+    def write(data: bytes) -> None:
+        if not run.suspended:
+            body.add(data, True)
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
+        nonlocal started
+        if run.suspended:
+            return drop
+        if exc_info is not None and body.size:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if started and exc_info is None:
+            raise AssertionError("start_response was called twice, without exc_info")
+        started = True
+        run.response_began()
+        reentry.response = response_of(status, headers)
+        return write
+
+    chunks = app(environ, start)
+    try:
+        for chunk in takewhile(lambda _: not run.suspended, chunks):
+            write(chunk)
+    finally:
+        close(chunks)
+    body.complete = True

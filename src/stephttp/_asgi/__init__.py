@@ -1,1 +1,0 @@
-"""The parts of the ASGI adapter; `stephttp.asgi` holds what is public."""

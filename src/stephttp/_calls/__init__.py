@@ -1,1 +1,0 @@
-"""Calls of the handler, neutral to ASGI and WSGI: from outside, and by the server."""

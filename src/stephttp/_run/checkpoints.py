@@ -1,0 +1,208 @@
+"""What all runs of a provider share, and how the server is told of them.
+
+How a run leaves its first request is in `suspension`, how the server calls again in `reentry`.
+Like this they are flows, with neutral requests and responses: the adapters (ASGI, WSGI) drive them
+with the driver they have.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct, field
+
+from stephttp._client import outgoing_events, wire
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Keys, send
+from stephttp._client.outbox import Item, Parcel
+from stephttp._client.wire import (
+    CheckpointNewRunRequest,
+    IdempotencyClaim,
+    NewAPIRunData,
+    RunEvent,
+)
+from stephttp._core import along, capsule, replies
+from stephttp._core.codec import encode_struct
+from stephttp._core.ids import CAPSULE, CAPSULE_NAME
+from stephttp._core.messages import Request, Response
+from stephttp._core.ops import Op, OpCode, Userland
+from stephttp._core.run import Run, Step
+from stephttp._core.values import Event
+from stephttp._run.origins import caller_of, origin_of
+from stephttp._run.sealing import Sealer
+from stephttp.errors import APIStatusError, ConfigurationError
+from stephttp.options import DEV_EVENT_KEY, Settings
+
+logger = logging.getLogger("stephttp")
+
+RETRY_SOON = [(b"retry-after", b"5")]
+"""Headers of an answer that asks to come again."""
+
+
+class Lifecycle(Struct, frozen=True):
+    """What all runs of a provider share."""
+
+    settings: Settings
+    keys: Keys
+    now_ns: Callable[[], int]
+    rng: random.Random
+    sealer: Sealer = field(default_factory=lambda: Sealer(()))
+
+    def first_checkpoint(
+        self,
+        run: Run,
+        request: Request,
+        ops: list[Op],
+        lease: int | None = None,
+        claim: IdempotencyClaim | None = None,
+    ) -> bytes:
+        """Encode the checkpoint that tells the server of a run."""
+        body = None if run.opts.omit_request_body else request.body or None
+        event = RunEvent(
+            NewAPIRunData(
+                domain=origin_of(request, self.settings),
+                method=request.method,
+                path=request.path,
+                fn=run.opts.id or request.endpoint,
+                ip=caller_of(request, self.settings),
+                content_type=request.header(b"content-type"),
+                query_params=request.query,
+                body=body,
+            ),
+            ts=self.now_ns() // 1_000_000,
+        )
+        return wire.checkpoint_new_run(
+            CheckpointNewRunRequest(
+                run.run_id,
+                event,
+                ops,
+                run.declared_retries,
+                wire.REQUEST_VERSION,
+                lease=lease,
+                claim=claim,
+                reads_state=self.keys.supports(along.FEATURE),
+            )
+        )
+
+    def further_checkpoint(self, run: Run, ops: list[Op], lease: int | None) -> bytes:
+        """Encode a checkpoint of a run that the server knows."""
+        return wire.checkpoint_steps(run.run_id, ops, self.now_ns() // 1_000_000, lease)
+
+    def remember(self, run: Run, request: Request, ops: Sequence[Op] = ()) -> Op:
+        """The pseudo-step that keeps what of a request the server does not restore.
+
+        Args:
+            ops: what is reported with it; which steps have failed matters later on.
+        """
+        seal = self.sealer.seal(run.run_id)
+        if seal is None and not self.settings.dev:
+            allowed = self.settings.restored_headers
+            if any(name in allowed and capsule.is_secret(name) for name, _ in request.headers):
+                self.sealer.warn_secrets_left_out()
+        hides = run.opts.omit_request_body and (self.settings.dev or seal is not None)
+        kept = capsule.pack(
+            request,
+            self.settings.restored_headers,
+            seal=seal,
+            keep_open=self.settings.dev,
+            hidden_body=request.body if hides and request.body else None,
+            failing=[op.id for op in ops if op.op is OpCode.STEP_ERROR],
+            carried=run.carried,
+        )
+        return Op(
+            OpCode.STEP_RUN,
+            CAPSULE,
+            CAPSULE_NAME,
+            CAPSULE_NAME,
+            data=msgspec.Raw(encode_struct(kept)),
+            userland=Userland(CAPSULE_NAME),
+        )
+
+    def finished(
+        self,
+        run: Run,
+        request: Request,
+        response: Response,
+        *,
+        duration_ns: int,
+        error: str | None,
+    ) -> bytes:
+        """A run that ended without waiting, as one checkpoint for the background."""
+        ops = run.take_ops()
+        complete = self.completed(response, duration_ns=duration_ns, error=error)
+        checkpoint = self.first_checkpoint(run, request, [*ops, complete])
+        if len(checkpoint) <= wire.MAX_CHECKPOINT_BYTES:
+            return checkpoint
+        logger.warning(
+            "stephttp: the record of run %s has %d bytes, which is too many; bodies and results "
+            "are left out of it", run.run_id, len(checkpoint),
+        )  # fmt: skip
+        request.body = response.body = b""
+        for op in ops:
+            op.data, op.opts = msgspec.UNSET, None
+        complete = self.completed(response, duration_ns=duration_ns, error=error)
+        return self.first_checkpoint(run, request, [*ops, complete])
+
+    def completed(
+        self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
+    ) -> Op:
+        """The op that ends a run whose caller has its answer.
+
+        Args:
+            exact: others will get this answer as well, from our engine.
+        """
+        return replies.run_complete(
+            response, duration_ns=duration_ns, error=error, raw_allowed=exact, lossy=not exact
+        )
+
+    def deliver(
+        self, batch: Sequence[tuple[Item, Parcel]]
+    ) -> Flow[Sequence[APIStatusError | None]]:
+        """Send checkpoints of the background: one alone, many as a batch.
+
+        Returns:
+            What became of each; `None`: taken.
+        """
+        if len(batch) == 1:
+            item, parcel = batch[0]
+            answer = yield from send(wire.post(parcel.path, parcel.body), self.keys, self.rng)
+            item.answered(answer.body)
+            return [None]
+        call = wire.post_batch(parcel.body for _, parcel in batch)
+        answer = yield from send(call, self.keys, self.rng)
+        return wire.read_batch(answer, len(batch))
+
+    def renew(self, run_ids: list[str], lease: int) -> Flow[list[str]]:
+        """Say that this process lives. Returns the runs that are not its own any more."""
+        answer = yield from send(wire.post_renewal(run_ids, lease), self.keys, self.rng)
+        return wire.read_renewal(answer)
+
+    def post_steps(self, run: Run, ops: list[Op]) -> Flow[None]:
+        """Send ops of a run that the server knows.
+
+        Raises:
+            APIError: they could not be stored.
+        """
+        call = wire.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
+        yield from send(call, self.keys, self.rng)
+
+    def send_events(self, run_id: str, step: Step, events: list[Event]) -> Flow[list[str]]:
+        """Send the events of a step; returns the internal id of each.
+
+        Raises:
+            ConfigurationError: there is no event key.
+            APIError: they could not be sent.
+        """
+        key = self.settings.event_key or (DEV_EVENT_KEY if self.settings.dev else "")
+        if not key:
+            raise ConfigurationError(
+                "event_key: none is configured, so no events can be sent; set INNGEST_EVENT_KEY, "
+                "or INNGEST_DEV=1 for development"
+            )
+        now_ms = self.now_ns() // 1_000_000
+        outgoing = outgoing_events.prepare(step.step_id, events, run_id, step.hash, now_ms)
+        origin = self.settings.event_origin
+        return (yield from outgoing_events.post(outgoing, origin, key, self.rng))

@@ -1,0 +1,192 @@
+"""The options of an endpoint: set by its handler (`configure`), or by a decorator of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from stephttp._core.checkpointing import Checkpointing, check_duration
+from stephttp._core.responses import AsyncResponse, FnOpts
+from stephttp._core.run import check_retries
+from stephttp._run.current import current_scope
+from stephttp._run.scope import RunScope
+from stephttp.errors import ConfigurationError, UsageError
+from stephttp.options import check_async_response
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def configure(
+    opts: FnOpts | None = None,
+    /,
+    *,
+    id: str | None = None,
+    retries: int | None = None,
+    omit_request_body: bool | None = None,
+    omit_response_body: bool | None = None,
+    async_response: AsyncResponse | None = None,
+    idempotency: str | None = None,
+    max_runtime: timedelta | None = None,
+    checkpointing: Checkpointing | None = None,
+) -> None:
+    """Set options of the current endpoint. Call it once, before the first step.
+
+    Outside a request that passes through the middleware it does nothing.
+
+    Args:
+        opts: all of them as one value; the others refine it.
+        id: name of the endpoint; by default method and route template (`POST /users/{id}`), or
+            method and path where the framework tells no template.
+        retries: how often a failed step, and a resumed handler that fails, is tried again (0 to
+            20). With 0, the default, a step's exception goes to the handler as in any Python code.
+        omit_request_body: keep the request's body out of the server's record of the run. When
+            the run goes async the body travels encrypted (needs `stephttp[crypto]`).
+        omit_response_body: keep the response's body out of the record of a run that ends without
+            waiting; see `update_omit_response_body`.
+        async_response: what the caller gets when the request goes async.
+        idempotency: a key of this endpoint: of the requests that give the same one, the first
+            runs its steps, and the others get its answer (422 if they differ in method, path,
+            query or body). Settled when the first step is met, by a call of the engine. The key
+            is not told apart by caller: let it hold who it is. See `setup(idempotency_header=)`.
+        max_runtime: after this time the next step is left to a new call by the server, and the
+            caller is redirected to the result. Overrides that of `checkpointing`.
+        checkpointing: when steps are sent while the request is still being answered; overrides
+            that of `setup`.
+
+    Raises:
+        ValueError: a value is out of range.
+        ConfigurationError: `async_response` is none, or `max_runtime` is not positive.
+    """
+    check_duration("max_runtime", max_runtime)
+    given = checked(id, retries, omit_request_body, omit_response_body, async_response)
+    if opts is not None:
+        whole = checked(
+            opts.id or None,
+            opts.retries,
+            opts.omit_request_body,
+            opts.omit_response_body,
+            opts.async_response,
+        )
+        given = {**whole, **given}
+    scope = current_scope()
+    if scope is None:
+        return
+    if scope.configured:
+        warnings.warn(
+            "stephttp.configure was called twice in one request; the later values win",
+            stacklevel=2,
+        )
+    scope.configured = True
+    _apply(scope, given, checkpointing, max_runtime)
+    _claim(scope, idempotency)
+
+
+def update_omit_response_body(to: bool) -> None:
+    """Set whether the response's body is kept out of the record of the current run.
+
+    May be called at any time before the response is complete: so that, say, errors are recorded
+    and the rest is not. Outside a request that passes through the middleware it does nothing.
+
+    Args:
+        to: True keeps the body out.
+    """
+    scope = current_scope()
+    if scope is not None:
+        scope.run.configure(omit_response_body=to)
+
+
+def decorator(
+    given: dict[str, Any],
+    idempotency: Callable[..., str | None] | None,
+    max_runtime: timedelta | None,
+    checkpointing: Checkpointing | None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """What sets the options of a handler's endpoint with each call of it; see `Provider.endpoint`.
+
+    Args:
+        given: see `checked`.
+    """
+    check_duration("max_runtime", max_runtime)
+    if idempotency is not None and not callable(idempotency):
+        raise ConfigurationError(
+            f"idempotency must be a function that returns the key, not {idempotency!r}; for "
+            "one key use stephttp.configure(idempotency=...)"
+        )
+
+    def apply(*args: Any, **kwargs: Any) -> None:
+        scope = current_scope()
+        if scope is not None:
+            _apply(scope, given, checkpointing, max_runtime)
+            if idempotency is not None and scope.claimer is not None:
+                _claim(scope, idempotency(*args, **kwargs))
+
+    def decorate(handler: Callable[P, R]) -> Callable[P, R]:
+        if inspect.iscoroutinefunction(handler):
+
+            @functools.wraps(handler)
+            async def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
+                apply(*args, **kwargs)
+                return await handler(*args, **kwargs)
+
+            return wrapper  # type: ignore[return-value]
+
+        @functools.wraps(handler)
+        def plain_wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            apply(*args, **kwargs)
+            return handler(*args, **kwargs)
+
+        return plain_wrapper
+
+    return decorate
+
+
+def checked(
+    id: str | None,
+    retries: int | None,
+    omit_request_body: bool | None,
+    omit_response_body: bool | None,
+    async_response: AsyncResponse | None,
+) -> dict[str, Any]:
+    """The options that were given, checked."""
+    check_retries(retries)
+    if id is not None and not id:
+        raise ValueError("id must not be empty; leave it out for the default")
+    if async_response is not None:
+        check_async_response("async_response", async_response)
+    values = {
+        "id": id,
+        "retries": retries,
+        "omit_request_body": omit_request_body,
+        "omit_response_body": omit_response_body,
+        "async_response": async_response,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _apply(
+    scope: RunScope,
+    given: dict[str, Any],
+    checkpointing: Checkpointing | None,
+    max_runtime: timedelta | None,
+) -> None:
+    """Set options of a run."""
+    scope.run.configure(**given)
+    if checkpointing is not None:
+        scope.checkpointing = checkpointing
+        scope.limit(checkpointing.max_runtime)
+    if max_runtime is not None:
+        scope.limit(max_runtime)
+
+
+def _claim(scope: RunScope, key: Any) -> None:
+    """Have an idempotency key claimed before the first step, if there is one to claim."""
+    if key is not None and not isinstance(key, str):
+        raise UsageError(f"an idempotency key must be a text, not {key!r}")
+    if key and scope.claimer is not None:
+        scope.claim = partial(scope.claimer, key)

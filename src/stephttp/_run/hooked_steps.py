@@ -1,0 +1,93 @@
+"""Steps of a run that has middleware, as flows for `drive` and `drive_blocking`.
+
+All of it holds the run: an `async def` method of a middleware may take its time, and the handler
+is not ended meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from stephttp._core import codec
+from stephttp._core.ops import OpCode
+from stephttp._core.run import EXECUTE, Run, Step
+from stephttp._core.values import Event
+from stephttp._core.waits import Wait
+from stephttp._run.hooks import Hooked, Hooks, plain_opts
+from stephttp._run.scope import RunScope, StepCall
+from stephttp.middleware import StepEnd, StepInfo
+
+
+def pass_step(
+    call: StepCall, hooks: Hooks, body: Callable[..., Any], events: list[Event] | None
+) -> Hooked[None]:
+    """Run the body of a step where it has to run.
+
+    Args:
+        events: what the body is to send, and is then called with.
+    """
+    with call.scope.group():
+        if not call.executes:
+            yield from hooks.execute()
+            return
+        info = _info(call.scope.run, call._step, OpCode.STEP_RUN)
+        error: BaseException | None = None
+        try:
+            with call:
+                try:
+                    yield from hooks.before_step(info)
+                    if events is None:
+                        value = yield body
+                    else:
+                        value = yield from hooks.send_events(events, body)
+                    call.complete(value, (yield from _sent(hooks, info, value)))
+                except BaseException as raised:
+                    error = raised
+                    raise
+        finally:
+            if not isinstance(error, GeneratorExit):
+                retried = error is not None and call.suspended
+                yield from hooks.after_step(info, StepEnd(error, retried))
+
+
+def ask(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
+    """Come to a step that the server carries out."""
+    scope._refuse(wait.step_id)
+    with scope.group():
+        with scope._lock:
+            step = scope.run.meet(wait.step_id)
+        if step.verdict is not EXECUTE:
+            yield from hooks.execute()
+            return StepCall(scope, step, wait.result, wait.convert)
+        info = _info(scope.run, step, wait.op, plain_opts(wait.opts))
+        error: BaseException | None = None
+        try:
+            yield from hooks.before_step(info)
+            if hooks.transforms_output:
+                yield from hooks.transform_output(info)
+                wait = replace(wait, opts=info.opts or {})
+            with scope._lock:
+                step = scope.run.ask(step, wait)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if not isinstance(error, GeneratorExit):
+                yield from hooks.after_step(info, StepEnd(error))
+    return StepCall(scope, step, wait.result, wait.convert)
+
+
+def _sent(hooks: Hooks, info: StepInfo, value: Any) -> Hooked[bytes | None]:
+    """What the server gets of a step's result; `None` for the result itself."""
+    if not hooks.transforms_output:
+        return None
+    plain = codec.plain(codec.encode_result(value, info.id))
+    return codec.encode_result((yield from hooks.transform_output(info, plain)), info.id)
+
+
+def _info(run: Run, step: Step, op: OpCode, opts: dict[str, Any] | None = None) -> StepInfo:
+    attempt = run.failures.get(step.hash, run.attempt)
+    return StepInfo(step.step_id, step.index, step.hash, op, attempt, opts)

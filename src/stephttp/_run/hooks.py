@@ -1,0 +1,254 @@
+"""Calls the user's middleware, written once for handlers on the event loop and in threads.
+
+What has to be called in between is a generator (as flows of the API are): it yields what has to
+be awaited, or the body of a step to be run, and is sent the result, or has the error thrown in.
+`drive` carries it out on the event loop, `drive_blocking` in a handler's thread. (A flow of the API
+would be carried out on the event loop in both cases, and plain methods are to be called where the
+handler is.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+import msgspec
+
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Invoke
+from stephttp._core import codec
+from stephttp._core.messages import Response
+from stephttp._core.run import Run
+from stephttp._core.values import Event
+from stephttp.errors import ConfigurationError
+from stephttp.middleware import (
+    MISSING,
+    CallEnd,
+    Middleware,
+    MiddlewareFactory,
+    RunContext,
+    SendEventsResult,
+    StepEnd,
+    StepInfo,
+    StepMemo,
+    TransformOutputResult,
+)
+
+logger = logging.getLogger("stephttp")
+
+T = TypeVar("T")
+Hooked = Generator[Awaitable[Any] | Callable[[], Any], Any, T]
+
+
+async def drive(flow: Hooked[T]) -> T:
+    """Carry out `flow` on the event loop."""
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                value = wanted() if callable(wanted) else wanted
+                if isawaitable(value):
+                    value = await value
+            except BaseException as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
+def drive_blocking(flow: Hooked[T], wait: Callable[[Awaitable[Any]], Any]) -> T:
+    """Carry out `flow` on the calling thread.
+
+    Args:
+        wait: has something awaited elsewhere, while this thread waits.
+    """
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                value = wanted() if callable(wanted) else wait(wanted)
+            except BaseException as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
+def as_flow(hooked: Hooked[T]) -> Flow[T]:
+    """The same as a flow of the API, for code that serves both kinds of adapters."""
+    try:
+        wanted = next(hooked)
+        while True:
+            try:
+                value = yield Invoke(_call, wanted)
+            except Exception as error:
+                wanted = hooked.throw(error)
+            else:
+                wanted = hooked.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        hooked.close()
+
+
+def _call(wanted: Awaitable[Any] | Callable[[], Any]) -> Any:
+    return wanted() if callable(wanted) else wanted
+
+
+class Hooks:
+    """The middleware of one call of a handler.
+
+    Args:
+        factories: what makes them.
+        run: the run that is called.
+        ctx: what they are told of it.
+    """
+
+    __slots__ = ("_all", "_factories", "_idle", "_over", "_reverse", "_run", "ctx")
+
+    def __init__(self, factories: Sequence[MiddlewareFactory], run: Run, ctx: RunContext) -> None:
+        self._factories = factories
+        self.ctx = ctx
+        self._run = run
+        self._all: list[Middleware] = []
+        self._reverse: list[Middleware] = []
+        self._idle = [True]  # a list, because taking from it is atomic
+        self._over = False
+
+    def open(self) -> Hooked[None]:
+        """Before the handler is called.
+
+        Raises:
+            ConfigurationError: a factory does not make a `Middleware`.
+        """
+        self._run.middleware_began()
+        self._all = [_made(factory, self.ctx) for factory in self._factories]
+        self._reverse = self._all[::-1]
+        yield from self._ask(self._all, "before_call")
+        if any(_has(one, "transform_input") for one in self._all):
+            yield from self._transform_input()
+        yield from self.execute()
+        self._run.handler_reached()
+
+    def execute(self) -> Hooked[None]:
+        """New code may be about to run."""
+        if self._idle and not self._run.replaying:
+            try:
+                self._idle.pop()
+            except IndexError:  # another thread was faster
+                return
+            yield from self._ask(self._all, "before_execution")
+
+    def before_step(self, step: StepInfo) -> Hooked[None]:
+        """A step is about to run."""
+        yield from self.execute()
+        yield from self._ask(self._all, "before_step", step)
+
+    def transform_output(self, step: StepInfo, output: Any = MISSING) -> Hooked[Any]:
+        """What goes to the server instead of a step's `output`."""
+        result = TransformOutputResult(output, step)
+        yield from self._ask(self._reverse, "transform_output", result)
+        return result.output
+
+    @property
+    def transforms_output(self) -> bool:
+        """Whether any of them wants to."""
+        return any(_has(one, "transform_output") for one in self._all)
+
+    def after_step(self, step: StepInfo, end: StepEnd) -> Hooked[None]:
+        """An attempt has ended."""
+        if isinstance(end.error, Exception):
+            yield from self._tell(self._reverse, "on_error", end.error, step)
+        yield from self._tell(self._reverse, "after_step", step, end)
+
+    def send_events(
+        self, events: list[Event], send: Callable[[list[Event]], Any]
+    ) -> Hooked[list[str]]:
+        """Send events by `send`, which returns their ids."""
+        events = [msgspec.structs.replace(event) for event in events]
+        yield from self._ask(self._all, "before_send_events", events)
+        try:
+            ids = yield lambda: send(events)
+        except Exception as error:
+            yield from self._tell(self._reverse, "after_send_events", SendEventsResult(error=error))
+            raise
+        yield from self._tell(self._reverse, "after_send_events", SendEventsResult(list(ids)))
+        return ids  # type: ignore[no-any-return]
+
+    def close(self, error: BaseException | None) -> Hooked[None]:
+        """The handler has ended."""
+        if isinstance(error, Exception):
+            yield from self._tell(self._reverse, "on_error", error, None)
+        yield from self._tell(self._reverse, "after_execution")
+
+    def before_response(self, response: Response) -> Hooked[None]:
+        """`response` is about to be sent."""
+        yield from self._tell(self._all, "before_response", response)
+
+    def over(self, end: CallEnd) -> Hooked[None]:
+        """This call of the handler is over. Told once."""
+        if not self._over:
+            self._over = True
+            yield from self._tell(self._reverse, "after_call", end)
+
+    def _transform_input(self) -> Hooked[None]:
+        memos = {
+            key: StepMemo(error=codec.step_error(memo.error))
+            if memo.error is not None
+            else StepMemo(codec.plain(memo.raw))
+            for key, memo in self._run.memos().items()
+        }
+        yield from self._ask(self._all, "transform_input", memos)
+        changed = {
+            key: msgspec.Raw(b'{"data":' + codec.encode_result(memo.data, key) + b"}")
+            for key, memo in memos.items()
+            if memo.error is None
+        }
+        self._run.remember(changed)
+
+    def _ask(self, who: Sequence[Middleware], name: str, *args: Any) -> Hooked[None]:
+        for one in who:
+            if _has(one, name):
+                value = getattr(one, name)(*args)
+                if isawaitable(value):
+                    yield value
+
+    def _tell(self, who: Sequence[Middleware], name: str, *args: Any) -> Hooked[None]:
+        for one in who:
+            try:
+                yield from self._ask([one], name, *args)
+            except Exception:
+                logger.exception(
+                    "stephttp: run %s: %s.%s failed; the run goes on",
+                    self._run.run_id, type(one).__name__, name,
+                )  # fmt: skip
+
+
+def _made(factory: MiddlewareFactory, ctx: RunContext) -> Middleware:
+    made = factory(ctx)
+    if not isinstance(made, Middleware):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(
+            f"middleware: {factory!r} must make a stephttp.Middleware, not {made!r}"
+        )
+    return made
+
+
+def _has(middleware: Middleware, name: str) -> bool:
+    """Whether a method does anything."""
+    return getattr(type(middleware), name) is not getattr(Middleware, name)
+
+
+def plain_opts(opts: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of the server, as plain JSON that middleware can change."""
+    return {key: codec.plain(codec.encode_struct(value)) for key, value in opts.items()}

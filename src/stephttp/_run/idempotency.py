@@ -1,0 +1,133 @@
+"""Idempotency keys: the first request with a key goes on, the others get its answer (DESIGN 3.7).
+
+The claim of a key opens the run, with a lease: should the process die, the engine takes the run
+over, and those who wait for the answer get it all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from hashlib import sha256
+
+from msgspec import Struct
+
+from stephttp._client import wire
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import send
+from stephttp._client.wire import IdempotencyClaim, Outcome
+from stephttp._core import replies
+from stephttp._core.messages import Request, Response
+from stephttp._core.run import Run
+from stephttp._run import result_path
+from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp.errors import APIError, APIStatusError
+
+logger = logging.getLogger("stephttp")
+
+MAX_KEY = 1024
+"""Characters of a key."""
+POLL = 10
+"""Seconds that one question for the first request's outcome waits."""
+POLLS = 30
+"""How often is asked before the caller is told to come again."""
+
+
+class Claimed(Struct, frozen=True):
+    """What became of a claim. `answer`: another run has the key, and this is the answer."""
+
+    held: bool
+    """Whether this run has the key; if not, and without an answer, the server knows no keys."""
+    answer: Response | None = None
+    run_id: str = ""
+    """The run that the answer is of."""
+
+
+def scope_of(domain: str, endpoint: str, authorization: str = "") -> str:
+    """The scope of a key: the API, the endpoint if it has an id, and whose the key is.
+
+    Who is told apart by `Authorization`: two callers who chose the same key must not see each
+    other's answers.
+    """
+    whose = sha256(authorization.encode()).hexdigest() if authorization else ""
+    return "\n".join((domain, endpoint, whose))
+
+
+def claim(
+    lifecycle: Lifecycle, run: Run, request: Request, key: str, scope: str, lease: int
+) -> Flow[Claimed]:
+    """Claim `key` for `run`, whose handler has not run a step yet.
+
+    Args:
+        scope: see `scope_of`.
+        lease: milliseconds.
+    """
+    if len(key) > MAX_KEY:
+        message = f"the idempotency key has {len(key)} characters; it may have {MAX_KEY}"
+        return Claimed(False, replies.error_answer(400, message))
+    keys, rng = lifecycle.keys, lifecycle.rng
+    try:
+        if keys.features is None:
+            yield from send(wire.get_health(), keys, rng)
+        if not keys.supports("idempotency"):
+            _warn_once(lifecycle)
+            return Claimed(False)
+        wish = IdempotencyClaim(scope, key, _digest(request))
+        ops = [lifecycle.remember(run, request)]
+        body = lifecycle.first_checkpoint(run, request, ops, lease, wish)
+        taken = wire.read_new_run((yield from send(wire.post_new_run(body), keys, rng)))
+        if taken.run_id == run.run_id:
+            return Claimed(True)
+        return Claimed(False, (yield from _answer_of(lifecycle, taken.run_id)), taken.run_id)
+    except APIStatusError as error:
+        if error.status == 422:
+            message = "this idempotency key was used with another request; use a new key"
+            return Claimed(False, replies.error_answer(422, message))
+        return Claimed(False, _unavailable(run, error))
+    except APIError as error:
+        return Claimed(False, _unavailable(run, error))
+
+
+def _answer_of(lifecycle: Lifecycle, run_id: str) -> Flow[Response]:
+    """What the first request with the key was answered; waits until it is."""
+    for _ in range(POLLS):
+        call = wire.get_outcome(run_id, POLL)
+        answer = yield from send(call, lifecycle.keys, lifecycle.rng)
+        outcome = wire.read_outcome(answer)
+        if outcome.state == "ended":
+            return _replay(outcome)
+        if outcome.state == "async":
+            url = result_path.result_url(lifecycle.settings, run_id, outcome.token)
+            return replies.redirect(url)
+    return replies.error_answer(
+        409,
+        "the first request with this idempotency key is still being answered",
+        headers=RETRY_SOON,
+    )
+
+
+def _replay(outcome: Outcome) -> Response:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in outcome.headers]
+    headers.append((b"content-length", str(len(outcome.body)).encode()))
+    return Response(outcome.status, headers, outcome.body)
+
+
+def _digest(request: Request) -> str:
+    head = f"{request.method}\n{request.path}\n{request.query}\n"
+    return sha256(head.encode("latin-1", "replace") + request.body).hexdigest()
+
+
+def _unavailable(run: Run, error: APIError) -> Response:
+    logger.error("stephttp: run %s: its idempotency key cannot be claimed: %s", run.run_id, error)
+    # Going on could do twice what the key is there to prevent.
+    message = "the idempotency key of this request cannot be checked now"
+    return replies.error_answer(503, message, headers=RETRY_SOON)
+
+
+def _warn_once(lifecycle: Lifecycle) -> None:
+    if not lifecycle.keys.warned:
+        lifecycle.keys.warned = True
+        logger.error(
+            "stephttp: idempotency keys are configured, but the server at %s does not support "
+            "them; requests with such keys run without that protection. Use the stephttp engine, "
+            "or take `idempotency` out of the configuration", lifecycle.settings.base_url,
+        )  # fmt: skip

@@ -1,0 +1,260 @@
+"""Tells the server of a run while its first request is still being answered.
+
+Used with `Checkpointing.safe` and the like, and for runs that hold an idempotency key. It is one
+item of the outbox: there at most once, and when its turn comes it says all there is to say. So a
+run that ends quickly is one checkpoint, as without it.
+
+With our engine the run holds a lease from the first checkpoint on. With a plain server the same
+checkpoints go out, without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+
+from stephttp._client import wire
+from stephttp._client.background import Timer
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Until
+from stephttp._client.leases import Leases
+from stephttp._client.outbox import Item, Outbox, Parcel
+from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.messages import Request
+from stephttp._core.ops import Op, kept_bytes
+from stephttp._core.run import Run
+from stephttp._run.checkpoints import Lifecycle
+from stephttp.errors import APIError, APIStatusError
+
+logger = logging.getLogger("stephttp")
+
+HAND_OVER_TIMEOUT = 10.0
+"""Seconds that a run which goes async waits for a plain server to take its opening."""
+
+
+class Journal(Item):
+    """One run's checkpoints. Thread-safe: the handler and the outbox may be in different threads.
+
+    Args:
+        run: whose.
+        request: what began it, or `None` while its body is not complete: then nothing is sent.
+        mode: when to send.
+        later: calls something after so many seconds.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_closed",
+        "_final",
+        "_later",
+        "_leased",
+        "_leases",
+        "_lifecycle",
+        "_lock",
+        "_outbox",
+        "_request",
+        "_run",
+        "_sending",
+        "_settled",
+        "_timer",
+        "mode",
+        "opened",
+        "token",
+    )
+
+    def __init__(
+        self,
+        run: Run,
+        request: Callable[[], Request | None],
+        mode: Checkpointing,
+        *,
+        lifecycle: Lifecycle,
+        outbox: Outbox,
+        leases: Leases,
+        later: Callable[[float, Callable[[], None]], Timer],
+    ) -> None:
+        super().__init__()
+        self._lock = threading.RLock()  # taken before the outbox's own, never after it
+        self._run = run
+        self._request = request
+        self.mode = mode
+        self._lifecycle = lifecycle
+        self._outbox = outbox
+        self._leases = leases
+        self._later = later
+        self._timer: Timer | None = None
+        self._sending: list[Op] = []
+        self._final: Op | None = None
+        self._leased = False
+        self._closed = False
+        self._abandoned = False
+        self._settled: Future[None] | None = None
+        self.opened = False
+        """Whether the server has the run."""
+        self.token = ""
+        """The output token that a plain server gave."""
+
+    @property
+    def lease_ms(self) -> int | None:
+        """The lease to ask for; `None` if the server is not known to give any."""
+        return self.mode.lease_ms if self._lifecycle.keys.supports("leases") else None
+
+    @property
+    def unconfirmed(self) -> list[Op]:
+        """Ops that are under way."""
+        return self._sending
+
+    def begin(self) -> None:
+        """The first step begins."""
+        with self._lock:
+            if self.mode.buffered_steps == 1:
+                self._post()
+            self.note()
+
+    def note(self) -> None:
+        """A step may have ended."""
+        with self._lock:
+            count = self._run.finished_count
+            if self.mode.buffered_steps is not None and count >= self.mode.buffered_steps:
+                self._post()
+            elif count and self.mode.max_interval is not None and self._timer is None:
+                seconds = self.mode.max_interval / timedelta(seconds=1)
+                self._timer = self._later(seconds, self._post)
+
+    def claimed(self) -> None:
+        """The run was opened in the foreground, with a lease."""
+        with self._lock:
+            self.opened = True
+            self._hold()
+
+    def finish(self, complete: Op) -> None:
+        """The request has been answered; `complete` says how."""
+        with self._lock:
+            self._final = complete
+            self._post()
+            if not self.held:  # no room in the outbox
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody goes on with the run here: send what there is, and let the lease run out."""
+        with self._lock:
+            self._abandoned = True
+            self._leases.release(self._run.run_id)
+            if self._final is None and self.opened and self._run.finished_count:
+                self._post()
+            self._stop_timer()
+
+    def hand_over(self) -> Flow[None]:
+        """The run goes async by a call in the foreground, which says all from here on."""
+        with self._lock:
+            self._closed = True
+            self._stop_timer()
+            self._leases.release(self._run.run_id)
+            # A plain server takes an opening once only, so its fate has to be known.
+            if self._parcel is not None and self.held and self.lease_ms is None:
+                self._settled = Future()
+        if self._settled is not None:
+            yield Until(self._settled, HAND_OVER_TIMEOUT)
+
+    def size(self) -> int:
+        size = sum(map(kept_bytes, [*self._sending, *([self._final] if self._final else [])]))
+        request = None if self.opened else self._request()
+        return 512 + size + self._run.finished_bytes + (len(request.body) if request else 0)
+
+    def take(self) -> Parcel | None:
+        with self._lock:
+            if self._parcel is None and not self._closed:
+                self._parcel = self._write()
+            return self._parcel
+
+    def answered(self, body: bytes) -> None:
+        if (not self.opened and not self._closed) or self._settled is not None:
+            self.token = wire.read_token(body) or self.token
+
+    def delivered(self, error: APIError | None) -> bool:
+        with self._lock:
+            self._parcel, self._sending = None, []
+            if error is None:
+                self.opened = True
+            elif isinstance(error, APIStatusError) and error.status in _LOST:
+                self.lost()
+            else:
+                super().delivered(error)
+                self._closed = True
+            if self._settled is not None and not self._settled.done():
+                self._settled.set_result(None)
+            if self._closed:
+                self._leases.release(self._run.run_id)
+                return False
+            if self._final is None and self._leased and not self._abandoned:
+                self._hold()
+            return self._has_news()
+
+    def lost(self) -> None:
+        """Another process has taken the run over. May be called in any thread."""
+        if not self._closed and not self._run.expired:
+            logger.warning(
+                "stephttp: run %s was taken over, because this process was not heard of for too "
+                "long; its caller is redirected to the result at the next step", self._run.run_id,
+            )  # fmt: skip
+        self._run.expire()
+
+    def _write(self) -> Parcel | None:
+        """All there is to say now."""
+        run, final, lease = self._run, self._final, self.lease_ms
+        request = None if self.opened else self._request()
+        if not self.opened and request is None:
+            return None
+        self._stop_timer()
+        self._sending = run.take_finished()
+        taken = 0 if request is None else 2 * len(request.body)
+        now, *later = wire.portions(self._sending, already=taken)
+        if later:  # more than a server reads of one request: the rest follows
+            run.put_back(self._sending[len(now) :])
+            self._sending, final = now, None
+        ops = self._sending if final is None else [*self._sending, final]
+        if not ops and request is None and (lease is None or self._leased):
+            return None  # all was said already
+        if final is not None:
+            self._closed = True
+            self._leases.release(run.run_id)
+        if request is None:
+            body = self._lifecycle.further_checkpoint(run, ops, lease)
+            self._leased = lease is not None
+            return Parcel(wire.steps_path(run.run_id), body)
+        if final is None:
+            ops = [self._lifecycle.remember(run, request), *ops]
+            self._leased = lease is not None
+        else:
+            lease = None  # a run that has ended already
+        body = self._lifecycle.first_checkpoint(run, request, ops, lease)
+        return Parcel(wire.NEW_RUN, body)
+
+    def _has_news(self) -> bool:
+        if self._final is not None:
+            return True
+        if self.lease_ms is not None and not self._leased and not self._abandoned:
+            return True  # opened before the server was known to give leases
+        buffered = self.mode.buffered_steps
+        return buffered is not None and self._run.finished_count >= buffered
+
+    def _post(self) -> None:
+        with self._lock:
+            self._stop_timer()
+            if not self._closed and (self._final is not None or self._request() is not None):
+                self._outbox.put(self)
+
+    def _hold(self) -> None:
+        self._leased = True
+        self._leases.hold(self._run.run_id, self.mode.lease_ms, self.lost)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_LOST = frozenset({409, 410})

@@ -1,0 +1,224 @@
+"""A call of the server, neutral to ASGI and WSGI: verified, loaded, run on, concluded."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+from stephttp._client.background import Job, Timer
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Until
+from stephttp._client.wire import REQUEST_VERSION
+from stephttp._core import along, replies
+from stephttp._core.codec import describe
+from stephttp._core.messages import Request, Response
+from stephttp._core.run import Run
+from stephttp._run.hooks import Hooks, as_flow
+from stephttp._run.passing import PLAIN_TEXT, Body
+from stephttp._run.resume import Resumed, conclude, flush, resume, unavailable, verify
+from stephttp._run.runtime import Runtime
+from stephttp._run.scope import RunScope
+from stephttp.errors import APIError
+from stephttp.middleware import CallEnd
+
+MAX_RESULT_BYTES = 4 * 1024 * 1024
+"""The largest response body of a resumed handler; a server reads 8 MiB of JSON (PROTOCOL 10)."""
+
+UNSAVED = 0.03
+"""Seconds for which a finished step may be unsaved while its handler goes on, where the answer can
+carry it. Most calls are over by then, and need no request of their own for it."""
+SURE = 10.0
+"""Seconds after which the answer to a call may find nobody, because something on the way waits no
+longer. Steps that finished just before are then sent by themselves."""
+
+VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
+
+
+def body_of(runtime: Runtime, request: Request) -> Body:
+    """What takes the body of a re-entry, with what comes along behind it."""
+    return Body(runtime.settings.max_body_bytes + along.announced(request))
+
+
+class Reentry:
+    """One re-entry. `open`, call the application if that returns a run, `conclude`; then `close`.
+
+    Args:
+        runtime: what it shares with others.
+        request: the server's own; `open` changes it into what the original caller sent.
+        asked: its body, as far as it was read; see `body_of`.
+    """
+
+    __slots__ = (
+        "_flushing",
+        "_idle",
+        "_lock",
+        "_news",
+        "_over",
+        "_refusal",
+        "_runtime",
+        "_scope",
+        "_state",
+        "_timer",
+        "_turn",
+        "body",
+        "hooks",
+        "request",
+        "response",
+        "resumed",
+    )
+
+    def __init__(self, runtime: Runtime, request: Request, asked: Body) -> None:
+        self._runtime = runtime
+        # Steps may end in several threads at once, and a task may begin at once.
+        self._lock = threading.RLock()
+        self._turn = ""
+        self._flushing: Job[None] | None = None
+        self._timer: Timer | None = None
+        self._over = False
+        """Whether the handler has ended, so that the answer carries what is left."""
+        self._idle = True
+        """Whether the next step's end is to start a flush: none is under way, and none failed."""
+        self._news = False
+        """Whether a step has ended since the flush under way looked last."""
+        self._scope: RunScope | None = None
+        self.hooks: Hooks | None = None
+        """The user's middleware, if there is any."""
+        self.request = request
+        self.resumed: Resumed
+        self.response = Response(500, list(PLAIN_TEXT))
+        """What the handler answers, but for its body."""
+        self.body = Body(MAX_RESULT_BYTES)
+        request.body = asked.join()
+        self._state = along.detach(request)
+        if asked.overflown or len(request.body) > runtime.settings.max_body_bytes:
+            message = f"the body has {asked.size} bytes, which is too many"
+            self._refusal: Response | None = replies.refused(413, message)
+        else:
+            self._refusal = verify(runtime.lifecycle, request, self._state)
+
+    def open(self) -> Flow[Run | Response]:
+        """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
+        if self._refusal is not None:
+            return self._refusal
+        run_id = self.request.header(b"x-run-id")
+        waited = yield from self._runtime.turnstile.enter(run_id)
+        self._turn = run_id
+        # What came along is older than what the call before this one has stored.
+        state = None if waited else self._state
+        resumed = yield from resume(self._runtime.lifecycle, self.request, state)
+        if isinstance(resumed, Response):
+            return resumed
+        self.resumed = resumed
+        return resumed.run
+
+    def begin(self, scope: RunScope) -> None:
+        """The handler is about to be called, with `scope` as the current run."""
+        self._scope = scope
+        if self._runtime.settings.middleware:
+            resumed = self.resumed
+            scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
+            self.hooks = scope.hooks
+
+    def flush_soon(self) -> None:
+        """A step may have ended: send what there is soon, while the handler goes on."""
+        run = self.resumed.run
+        if not run.finished_count or run.target is not None:
+            return
+        seconds = self._patience()
+        if not seconds:
+            self._flush_now()
+            return
+        with self._lock:
+            if self._timer is None and not self._over:
+                self._timer = self._runtime.background.later(seconds, self._flush_now)
+
+    def _patience(self) -> float:
+        """For how many seconds what there is may wait for the answer, which could carry it."""
+        if self._scope is None or not self.resumed.with_result:
+            return 0.0
+        mode = self._scope.checkpointing
+        count = self.resumed.run.finished_count
+        if mode.buffered_steps is not None and count >= mode.buffered_steps:
+            return 0.0
+        limit = mode.max_interval
+        return UNSAVED if limit is None else min(UNSAVED, limit / timedelta(seconds=1))
+
+    def _flush_now(self) -> None:
+        """Send what there is. May be called in any thread."""
+        with self._lock:
+            self._stop_timer()
+            self._news = True
+            if self._idle and not self._over:
+                self._idle = False
+                flow = self._flush(self.resumed.run)
+                self._flushing = self._runtime.background.start(flow, "stephttp-flush")
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _flush(self, run: Run) -> Flow[None]:
+        """Send what there is until there is no more. After a failure, `conclude` sees to it."""
+        while True:
+            with self._lock:
+                # In one go with the look for news: what ends in between is not overlooked.
+                self._idle = not self._news
+                if self._idle:
+                    return
+                self._news = False
+            yield from flush(self._runtime.lifecycle, run)
+
+    def conclude(self, error: BaseException | None) -> Flow[Response]:
+        """The handler has ended. Returns the answer to the server."""
+        lifecycle, run = self._runtime.lifecycle, self.resumed.run
+        with self._lock:
+            self._over = True
+            self._stop_timer()
+        if self._flushing is not None:
+            # What it could not store is back with the run; the answer may carry it.
+            yield Until(self._flushing.outcome)
+        took_ns = self._runtime.now_ns() - self.resumed.started_ns
+        # A server that calls again has given this call up.
+        given_up = self._runtime.turnstile.awaited(self._turn)
+        self.resumed.heard = not given_up and took_ns < SURE * 1_000_000_000
+        text = None if error is None else describe(error)
+        response, hooks = self._result(error), self.hooks
+        if hooks is not None:
+            yield from as_flow(hooks.close(error))
+            if not run.suspended:
+                yield from as_flow(hooks.before_response(response))
+        try:
+            reply = yield from conclude(lifecycle, self.resumed, response, text, error)
+        except APIError as problem:
+            what = f"run {run.run_id}: finished steps could not be stored"
+            response = reply = unavailable(lifecycle, self.resumed.ours, what, problem)
+            error = error or problem
+        if hooks is not None:
+            if run.suspended:
+                response = reply
+                yield from as_flow(hooks.before_response(reply))
+            yield from as_flow(hooks.over(CallEnd(response, error, self.resumed.ended)))
+        return reply
+
+    def close(self) -> None:
+        """Let the next re-entry of the run in."""
+        with self._lock:
+            self._over = True
+            self._stop_timer()
+        if self._flushing is not None:
+            self._flushing.cancel()
+        self._scope = None  # it holds us: together they would be left to the garbage collector
+        if self._turn:
+            self._runtime.turnstile.leave(self._turn)
+
+    def _result(self, error: BaseException | None) -> Response:
+        if self.body.overflown:
+            return replies.error_answer(
+                500, f"the response's body has {self.body.size} bytes; a resumed handler's may "
+                f"have {MAX_RESULT_BYTES}",
+            )  # fmt: skip
+        if error is not None and not self.body.complete:
+            return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
+        self.response.body = self.body.join()
+        return self.response

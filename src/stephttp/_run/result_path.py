@@ -1,0 +1,133 @@
+"""The result of a run on this API's own origin (`result_path`), neutral to ASGI and WSGI.
+
+It is the server's output URL (PROTOCOL 7), passed on. So browsers stay on one origin, and the
+server need not be reachable for those who call the API.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlencode
+
+from stephttp._client.flow import Answer, Call
+from stephttp._client.wire import SDK, output_path
+from stephttp._core import replies
+from stephttp._core.ids import ulid_number
+from stephttp._core.messages import Headers, Request, Response
+from stephttp._core.prefer import read_prefer
+from stephttp.options import Settings
+
+MAX_WAIT = 330.0
+"""Seconds; a server gives up after five minutes."""
+
+PEEKED = 256
+"""Bytes of a result that are looked at before it is passed on."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
+_CONNECTION = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+        b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+_OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
+_STILL_RUNNING = re.compile(rb'\s*\{"status":\s*"running",\s*"message":\s*"run did not end within')
+_METHODS = b"GET, HEAD, OPTIONS"
+
+
+def result_url(settings: Settings, run_id: str, token: str) -> str:
+    """Where the caller of a run waits for its result."""
+    if settings.result_path:
+        return f"{settings.result_path}?{urlencode({'run_id': run_id, 'token': token})}"
+    return settings.base_url + output_path(run_id, token)
+
+
+def plan(request: Request) -> Response | Call:
+    """What to do about a request for `result_path`: answer it, or pass this call's answer on."""
+    if request.method == "OPTIONS":
+        allow = [(b"access-control-allow-methods", _METHODS), (b"allow", _METHODS)]
+        asked = request.header(b"access-control-request-headers")
+        if asked:
+            allow.append((b"access-control-allow-headers", asked.encode("latin-1")))
+        allow.append((b"access-control-max-age", b"3600"))
+        return Response(204, allow + cors(request))
+    if request.method not in ("GET", "HEAD"):
+        message = "a result is asked for with GET"
+        return replies.error_answer(405, message, [(b"allow", _METHODS), *cors(request)])
+    query = parse_qs(request.query)
+    run_id, token = query.get("run_id", [""])[0], query.get("token", [""])[0]
+    try:
+        ulid_number(run_id)
+    except ValueError:
+        return replies.error_answer(400, "run_id: missing, or not a ULID", cors(request))
+    if not _TOKEN.fullmatch(token):
+        return replies.error_answer(400, "token: missing, or not a token", cors(request))
+    wait = read_prefer(request.headers).wait
+    # The body is passed on as it is, and any caller can read this.
+    # Our engine shows results to browsers in a sandbox, but not those that we pass on.
+    headers = {"accept-encoding": "identity", "x-inngest-sdk": SDK}
+    timeout = MAX_WAIT if wait is None else max(0.001, float(wait))
+    return Call("GET", output_path(run_id, token), None, headers, timeout=timeout)
+
+
+def head(headers: list[tuple[bytes, bytes]], request: Request) -> Headers:
+    """The headers of the result: all of the handler's, none of the connection to the server."""
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name not in _CONNECTION and not _OF_THE_SERVER.fullmatch(name)
+    ]
+    return kept + cors(request)
+
+
+def cors(request: Request) -> Headers:
+    """Any origin may read a result: the token is what opens it, not who the browser is."""
+    origin = request.header(b"origin")
+    if not origin:
+        return [(b"access-control-allow-origin", b"*"), (b"vary", b"Origin")]
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", b"*"),
+        (b"vary", b"Origin"),
+    ]
+
+
+def still_running(status: int, body: bytes) -> bool:
+    """Whether this is what a server says after five minutes, and not the result."""
+    return status == 200 and _STILL_RUNNING.match(body) is not None
+
+
+def not_yet(request: Request, path: str) -> Response:
+    """The run has not ended within the time that the caller, or the server, waits.
+
+    A caller with a limit gets a 202. Others are redirected to the same URL, to wait on.
+    """
+    location = f"{path}?{request.query}"
+    prefer = read_prefer(request.headers)
+    if prefer.wait is None:
+        response = replies.redirect(location)
+    else:
+        query = parse_qs(request.query)
+        run_id, token = query["run_id"][0], query["token"][0]
+        response = replies.accepted(run_id, token, location, prefer.applied)
+    response.headers += cors(request)
+    return response
+
+
+def unreachable(request: Request) -> Response:
+    """The server does not answer."""
+    again = [(b"retry-after", b"5"), *cors(request)]
+    return replies.error_answer(502, "the result cannot be asked for at the moment", again)
+
+
+def relayed(answer: Answer) -> Response:
+    """A result that was read whole, decoded, as a response of this API."""
+    dropped = (b"content-encoding", b"content-length")
+    kept = [
+        (name, value)
+        for name, value in answer.raw_headers
+        if name not in _CONNECTION and name not in dropped and not _OF_THE_SERVER.fullmatch(name)
+    ]
+    kept.append((b"content-length", str(len(answer.body)).encode()))
+    return Response(answer.status, kept, answer.body)

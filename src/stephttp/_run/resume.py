@@ -1,0 +1,303 @@
+"""A call of the server: what it is known by, where its run stands, and what it is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from msgspec import Struct
+
+from stephttp._client import wire
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Answer, send
+from stephttp._client.wire import CheckpointRun
+from stephttp._core import along, capsule, codec, replies, signatures
+from stephttp._core.ids import CAPSULE, hash_step_id, ulid_number
+from stephttp._core.memo import MemoKind
+from stephttp._core.messages import Request, Response
+from stephttp._core.ops import Op
+from stephttp._core.run import Run, discovery_request
+from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
+
+logger = logging.getLogger("stephttp")
+
+_ROOT = "step"
+"""The name of no step: a server that sends it asks for the whole handler."""
+_ATTEMPT = b"x-stephttp-attempt"
+"""On a re-entry by our engine: the exact number of attempts before (DESIGN 3.8)."""
+_RUN_IS_OVER = frozenset({404, 409, 410})
+_NEVER_ACCEPTED = frozenset({400, 413, 422})
+_SERVER_HEADERS = frozenset(
+    {
+        b"x-inngest-signature",
+        b"x-inngest-req-version",
+        b"x-inngest-generation-id",
+        b"x-inngest-job-id",
+    }
+)
+"""Of these a server sends all; one is enough to know its call, even if a proxy ate the others."""
+
+
+def claims_reentry(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request says that it comes from the server. It is then verified, or refused:
+    it never starts a new run."""
+    found = dict(headers)
+    return bool(found.get(b"x-run-id")) and not _SERVER_HEADERS.isdisjoint(found)
+
+
+class Resumed(Struct):
+    """A run that a re-entry goes on with."""
+
+    run: Run
+    point: CheckpointRun
+    """Where it goes on."""
+    ours: bool
+    """Whether it is our engine that calls."""
+    raw_allowed: bool
+    """Whether the server reads `raw` in a result (DESIGN 3.8)."""
+    started_ns: int
+    with_result: bool = False
+    """Whether the server takes finished steps with the result (DESIGN 3.8)."""
+    heard: bool = True
+    """Whether somebody will read the answer, as far as one can know."""
+    request_id: str = ""
+    """The server's id of this call."""
+    ended: bool = False
+    """Whether the answer ends the run."""
+
+    @property
+    def attempt(self) -> int:
+        """How many calls for the same purpose failed before; rather one too many."""
+        return self.point.attempt
+
+
+def verify(lifecycle: Lifecycle, request: Request, state: bytes | None) -> Response | None:
+    """Check that a re-entry, with what came along, comes from the server.
+
+    Returns:
+        What refuses it, if it does not.
+    """
+    run_id = request.header(b"x-run-id")
+    try:
+        ulid_number(run_id)
+    except ValueError:
+        return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
+    if lifecycle.settings.dev:
+        return None
+    if not lifecycle.settings.keys:
+        return replies.refused(
+            401, "no signing key is configured, so this call cannot be verified; "
+            "set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development",
+        )  # fmt: skip
+    header = request.header(b"x-inngest-signature")
+    now = lifecycle.now_ns() / 1_000_000_000
+    if not signatures.verify(header, request.body, lifecycle.settings.keys, now):
+        return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
+    if state is not None and not along.is_signed(
+        request, run_id, state, lifecycle.settings.keys, now
+    ):
+        return replies.refused(401, f"{along.SIGNATURE}: missing, wrong or too old")
+    return None
+
+
+def resume(
+    lifecycle: Lifecycle, request: Request, state: bytes | None = None
+) -> Flow[Resumed | Response]:
+    """Load the run of a re-entry that was verified; a `Response` refuses it.
+
+    Args:
+        request: is changed into what the original caller sent.
+        state: what came along, if it can be relied on.
+    """
+    run_id = request.header(b"x-run-id")
+    request_id = request.header(b"x-request-id")
+    ours = bool(request.header(_ATTEMPT))
+    try:
+        if state is None:
+            answer = yield from send(wire.get_actions(run_id), lifecycle.keys, lifecycle.rng)
+        else:
+            answer = Answer(200, _told_along(request), state)
+        memos = wire.read_actions(answer)
+    except APIStatusError as error:
+        if error.status == 410:  # ended meanwhile; nothing is to be done (PROTOCOL 12.1)
+            return replies.ops_answer([])
+        if error.status == 404:
+            return replies.refused(404, f"run {run_id} is not known to the server")
+        return unavailable(lifecycle, ours, f"the state of run {run_id} cannot be loaded", error)
+    except APIConnectionError as error:
+        return unavailable(lifecycle, ours, f"the state of run {run_id} cannot be loaded", error)
+    target = request.header(b"x-inngest-step-id")
+    features = answer.features
+    run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
+    point = CheckpointRun(
+        run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
+    )
+    stored = run.memo_of(CAPSULE)
+    kept = capsule.Capsule()
+    if stored is not None and stored.kind is MemoKind.VALUE:
+        try:
+            kept = capsule.unpack(stored.raw, run_id, lifecycle.sealer.open)
+        except ValueError as error:
+            return replies.refused(400, f"run {run_id}: {error}")
+    point.attempt = _attempt(request, run, kept.failing)
+    # Ours counts the failures of each step, and knows its limit.
+    attempt = 0 if "step-retries" in features else point.attempt
+    run.resume_at(attempt, wire.read_failures(answer))
+    if stored is not None:
+        capsule.restore(request, kept)
+        run.carry(kept.carried)
+    return Resumed(
+        run,
+        point,
+        ours=ours,
+        raw_allowed="raw-response" in features,
+        started_ns=lifecycle.now_ns(),
+        with_result="steps-with-result" in features,
+        request_id=request_id,
+    )
+
+
+def _told_along(request: Request) -> dict[str, str]:
+    """The headers that the answer to `get_actions` would have had."""
+    return {name: request.header(name.encode()) for name in (along.FEATURES, along.FAILURES)}
+
+
+def unavailable(lifecycle: Lifecycle, ours: bool, what: str, error: APIError) -> Response:
+    """The answer to a re-entry that cannot go on, because the server's API does not work.
+
+    Our engine takes a 503 for what it is. A real server would count it as an attempt, and
+    after the last one leave the run hanging, so it is asked to come again.
+    """
+    logger.error("stephttp: %s: %s", what, error)
+    if ours:
+        return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
+    op_id = hash_step_id(f"stephttp:again:{lifecycle.now_ns()}")
+    return replies.come_again(503, what, RETRY_SOON, op_id)
+
+
+def flush(lifecycle: Lifecycle, run: Run) -> Flow[None]:
+    """Send the finished steps of a resumed run while its handler goes on.
+
+    Raises:
+        APIError: not all could be stored.
+
+    Ended in whatever way: those that are not known to be stored are back with the run.
+    """
+    while ops := run.take_finished():
+        for portion in wire.portions(ops):
+            try:
+                yield from lifecycle.post_steps(run, portion)
+            except BaseException:
+                run.put_back(ops[ops.index(portion[0]) :])
+                raise
+
+
+def conclude(
+    lifecycle: Lifecycle,
+    resumed: Resumed,
+    response: Response,
+    error: str | None = None,
+    raised: BaseException | None = None,
+) -> Flow[Response]:
+    """Answer a re-entry whose handler has ended.
+
+    Args:
+        response: what the handler sent; of no matter when the run waits again.
+        error: the exception that ended it, as text.
+        raised: that exception itself; it may say whether and when to try again.
+
+    Raises:
+        APIError: finished steps could not be stored, so the server must call again.
+    """
+    run = resumed.run
+    if run.suspended:
+        return (yield from _next_steps(lifecycle, resumed))
+    # Only the handler says how many retries there are; our engine was told before.
+    again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
+    again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
+    later = codec.retry_after(raised, lifecycle.now_ns()) if again else None
+    if not resumed.raw_allowed:
+        _warn_of_lost_cookies(run, response)
+
+    def result(response: Response, steps: Sequence[Op] = ()) -> Response:
+        complete = replies.run_complete(
+            response,
+            duration_ns=max(0, lifecycle.now_ns() - resumed.started_ns),
+            error=error,
+            raw_allowed=resumed.raw_allowed,
+        )
+        return replies.result_answer(complete, steps, again=again, retry_after=later)
+
+    if resumed.with_result and resumed.heard:
+        steps = run.take_finished()
+        reply = result(response, steps)
+        if len(reply.body) <= wire.MAX_CHECKPOINT_BYTES:
+            resumed.ended = not again
+            return reply
+        run.put_back(steps)
+    try:
+        yield from flush(lifecycle, run)
+    except APIStatusError as problem:
+        if problem.status in _RUN_IS_OVER:
+            return replies.ops_answer([])
+        if problem.status not in _NEVER_ACCEPTED:
+            raise
+        logger.error("stephttp: run %s fails: %s", run.run_id, problem)
+        response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
+    reply = result(response)
+    if len(reply.body) > wire.MAX_ANSWER_BYTES:
+        message = (
+            f"the response of a resumed handler has {len(reply.body)} bytes as JSON; "
+            f"at most {wire.MAX_ANSWER_BYTES} can be delivered"
+        )
+        reply = result(replies.error_answer(500, message))
+    resumed.ended = not again
+    return reply
+
+
+def _next_steps(lifecycle: Lifecycle, resumed: Resumed) -> Flow[Response]:
+    run = resumed.run
+    if resumed.with_result and not resumed.heard:
+        with suppress(APIError):  # what could not be sent is in the answer, for what it is worth
+            yield from flush(lifecycle, run)
+    finished, waits = run.take_finished(), run.take_ops()
+    if not finished and not waits and run.targets_unknown:
+        return replies.unknown_step(run, again=resumed.attempt < run.retries)
+    if not finished and not waits and not run.pending:
+        # Nothing is scheduled after an empty answer: the run would hang (PROTOCOL 6.3).
+        waits = [discovery_request(str(lifecycle.now_ns()))]
+    reply = replies.ops_answer([*finished, *waits])
+    if len(reply.body) > wire.MAX_CHECKPOINT_BYTES:
+        run.put_back(finished)
+        yield from flush(lifecycle, run)
+        reply = replies.ops_answer(waits)
+    return reply
+
+
+def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
+    """How many calls for the same purpose failed before this one.
+
+    A real server tells only the generation: 1 for the first call of a queue item. But where a
+    step failed before the run went async, the checkpoint was the first attempt (PROTOCOL 6.4).
+    Whether this call still belongs to that item is certain only for a first generation that
+    finds those steps done; elsewhere the higher number is taken: a failure that is delivered one
+    attempt early is better than a run that never ends.
+    """
+    exact = request.header(_ATTEMPT)
+    if exact.isdecimal():
+        return int(exact)
+    text = request.header(b"x-inngest-generation-id")
+    generation = max(1, int(text)) if text.isdecimal() else 1
+    unsure = generation > 1 or any(run.memo_of(step) is None for step in failing)
+    return generation if failing and unsure else generation - 1
+
+
+def _warn_of_lost_cookies(run: Run, response: Response) -> None:
+    cookies = sum(name == b"set-cookie" for name, _ in response.headers)
+    if cookies > 1:
+        logger.warning(
+            "stephttp: run %s sets %d cookies, of which this server can carry one",
+            run.run_id, cookies,
+        )  # fmt: skip

@@ -1,0 +1,128 @@
+"""A run that must wait leaves its first request: the server gets it, and the caller an answer."""
+
+from __future__ import annotations
+
+import logging
+
+from stephttp._client import wire
+from stephttp._client.drivers import Flow
+from stephttp._client.flow import Call, Invoke, send
+from stephttp._core import replies
+from stephttp._core.ids import ulid_ms
+from stephttp._core.messages import Request, Response
+from stephttp._core.prefer import read_prefer
+from stephttp._core.responses import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
+from stephttp._core.run import Run
+from stephttp._run import result_path
+from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp._run.journal import Journal
+from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
+
+logger = logging.getLogger("stephttp")
+
+
+def suspend(
+    lifecycle: Lifecycle, run: Run, request: Request, journal: Journal | None = None
+) -> Flow[Response]:
+    """Hand a run that must wait to the server, and say what its caller gets."""
+    if not request.path.startswith("/"):
+        # A server appends the path to the origin, which must not become another one by that.
+        return replies.error_answer(400, "a request that must wait needs a path")
+    if journal is not None:
+        yield from journal.hand_over()
+    ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
+    if _cannot_hide_body(lifecycle, run, request):
+        logger.error(
+            "stephttp: run %s cannot wait: omit_request_body keeps the request's body from the "
+            "server, so it has to be encrypted for the re-entry: set INNGEST_SIGNING_KEY, and "
+            "pip install 'stephttp[crypto]'", run.run_id,
+        )  # fmt: skip
+        return replies.error_answer(500, "this request cannot go on in the background")
+    remember = lifecycle.remember(run, request, ops)
+    # Our engine takes a run that it knows for an update, if it is told of the lease.
+    lease = journal.lease_ms if journal else None
+    later = [[remember, *ops]]
+    token = journal.token if journal else ""
+    try:
+        if journal is None or not journal.opened or lease is not None:
+            checkpoint = lifecycle.first_checkpoint(run, request, [remember, *ops], lease)
+            later = []
+            if len(checkpoint) > wire.MAX_CHECKPOINT_BYTES:
+                smallest = len(lifecycle.first_checkpoint(run, request, [remember]))
+                now, *later = wire.portions(ops, already=smallest)
+                first = [remember, *now]
+                checkpoint = lifecycle.first_checkpoint(run, request, first, lease)
+            call = wire.post_new_run(checkpoint)
+            answer = yield from send(call, lifecycle.keys, lifecycle.rng)
+            token = wire.read_new_run(answer).token
+        for portions in later:
+            for portion in wire.portions(portions):
+                yield from lifecycle.post_steps(run, portion)
+    except APIError as error:
+        logger.error("stephttp: run %s must wait, but the server did not take it: %s",
+                     run.run_id, error)  # fmt: skip
+        return _not_taken(error)
+    return (yield from _answer_caller(lifecycle, run, request, token))
+
+
+def _answer_caller(lifecycle: Lifecycle, run: Run, request: Request, token: str) -> Flow[Response]:
+    """What the caller of a run that the server has taken gets."""
+    kind = run.opts.async_response or lifecycle.settings.default_async_response
+    location = result_path.result_url(lifecycle.settings, run.run_id, token)
+    if isinstance(kind, AsyncResponseToken):
+        return replies.token_answer(run.run_id, token)
+    if isinstance(kind, AsyncResponseCustom):
+        asked = AsyncRequest(
+            request.method, request.path, request.query, request.headers, request.client,
+            request.scheme, request.body, request.route, run.run_id, token, location,
+        )  # fmt: skip
+        answer = yield Invoke(kind.handler, asked)
+        if not isinstance(answer, Response):
+            raise ConfigurationError(
+                f"AsyncResponseCustom: the function must return a stephttp.Response, "
+                f"not {type(answer).__name__}"
+            )
+        return answer
+    if kind.url is not None:
+        location = kind.url(run.run_id, token)
+    prefer = read_prefer(request.headers)
+    if prefer.wait is not None:
+        result = yield from _wait_for_result(lifecycle, run.run_id, token, prefer.wait)
+        if result is not None:
+            return result
+    elif not prefer.respond_async:
+        return replies.redirect(location)
+    return replies.accepted(run.run_id, token, location, prefer.applied)
+
+
+def _wait_for_result(
+    lifecycle: Lifecycle, run_id: str, token: str, seconds: int
+) -> Flow[Response | None]:
+    """The result, if there is one `seconds` after the request came in."""
+    began_ms = ulid_ms(run_id)
+    left = seconds - (lifecycle.now_ns() / 1_000_000 - began_ms) / 1_000
+    if left <= 0:
+        return None
+    try:
+        answer = yield Call("GET", wire.output_path(run_id, token), timeout=left)
+    except APIConnectionError:
+        return None
+    if result_path.still_running(answer.status, answer.body):
+        return None
+    return result_path.relayed(answer)
+
+
+def _cannot_hide_body(lifecycle: Lifecycle, run: Run, request: Request) -> bool:
+    """Whether a body that must stay hidden from the server could only travel in the clear."""
+    if lifecycle.settings.dev or not run.opts.omit_request_body or not request.body:
+        return False
+    return lifecycle.sealer.seal(run.run_id) is None
+
+
+def _not_taken(error: APIError) -> Response:
+    if isinstance(error, APIStatusError) and error.status == 413:
+        return replies.error_answer(413, "the request and its steps are too large to be kept")
+    if isinstance(error, APIStatusError) and 400 <= error.status < 500:
+        return replies.error_answer(500, "this request cannot go on in the background")
+    message = "this request has to go on in the background, which is not possible now"
+    return replies.error_answer(503, message, headers=RETRY_SOON)

@@ -1,1 +1,0 @@
-"""The parts of the WSGI adapter; `stephttp.wsgi` holds what is public."""
