@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from stephttp._core.ids import CAPSULE
-from stephttp.engine import actions
-from stephttp.engine.actions import Bulk
+from stephttp.engine import bulk
+from stephttp.engine.bulk import Bulk
 from stephttp.engine.feed import MOST_RUNS, Feed
 from stephttp.engine.reading import RunFilter
 from stephttp.engine.reading.runs import matching
@@ -219,7 +219,7 @@ async def test_runs_that_do_not_wait_cannot_be_resumed(step_id: str | None) -> N
 
 
 async def test_many_runs_are_cancelled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "_PORTION", 2)
+    monkeypatch.setattr(bulk, "_PORTION", 2)
     async with world() as w:
         for number in range(5):
             await w.post(sleep(Z, "1d"), run_id=run_id(number))
@@ -242,7 +242,7 @@ async def test_many_runs_are_cancelled_at_once(monkeypatch: pytest.MonkeyPatch) 
 async def test_many_runs_are_run_again_but_not_their_reruns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(actions, "_PORTION", 2)
+    monkeypatch.setattr(bulk, "_PORTION", 2)
     bad = complete({"status": 500, "headers": {}, "body": ""})
     async with world(script=[answer(bad)] * 5) as w:
         for number in range(5):
@@ -266,7 +266,7 @@ async def test_runs_that_end_or_go_while_others_are_looked_for_are_passed_over(
             return found
 
         monkeypatch.setattr(w.engine.store, "browse", meanwhile)
-        assert await w.engine.actions.cancel_matching(RunFilter()) == Bulk(1, more=False)
+        assert await w.engine.cancel_matching(RunFilter()) == Bulk(1, more=False)
 
         async def gone(unit: Any) -> Any:
             found = await look(unit)
@@ -275,7 +275,7 @@ async def test_runs_that_end_or_go_while_others_are_looked_for_are_passed_over(
             return found
 
         monkeypatch.setattr(w.engine.store, "browse", gone)
-        assert await w.engine.actions.rerun_matching(RunFilter()) == Bulk(1, more=False)
+        assert await w.engine.rerun_matching(RunFilter()) == Bulk(1, more=False)
         w.script = [answer([DONE])]
         await w.after(1)
 
@@ -296,8 +296,8 @@ async def test_orders_look_for_runs_where_they_keep_no_work_waiting(
             threads.add(threading.current_thread().name)
             return matching(*values, **named)
 
-        monkeypatch.setattr("stephttp.engine.actions.matching", watched)
-        assert await w.engine.actions.cancel_matching(RunFilter(text="orders")) == Bulk(1, False)
+        monkeypatch.setattr("stephttp.engine.bulk.matching", watched)
+        assert await w.engine.cancel_matching(RunFilter(text="orders")) == Bulk(1, False)
         assert threads == {"stephttp-browser"}
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine import Settings, VirtualClock
-from stephttp.engine.gateway import Gateway, read_gateway
+from stephttp.engine.gateway import Gateway
+from stephttp.engine.gateway_request import read_gateway
 from stephttp.engine.inprocess import InProcess
 from stephttp.engine.models import Refused
 

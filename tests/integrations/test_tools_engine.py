@@ -195,7 +195,7 @@ async def test_the_engine_makes_requests_for_steps(
         return httpx2.Response(404, text="not here")
 
     gateway = partial(Gateway, transport=httpx2.MockTransport(serve))
-    monkeypatch.setattr("stephttp.engine.app.Gateway", gateway)
+    monkeypatch.setattr("stephttp.engine.engine.Gateway", gateway)
     model = ModelAdapter(url="http://model.test/chat", auth_key="sk", model="m")
     busy = ModelAdapter(url="http://model.test/busy")
 

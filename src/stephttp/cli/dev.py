@@ -16,8 +16,9 @@ from stephttp.cli.password import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
 from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain, say, when_deaf
-from stephttp.engine.app import Engine, create_app
+from stephttp.engine.app import create_app
 from stephttp.engine.dashboard import passwords
+from stephttp.engine.engine import Engine
 from stephttp.engine.settings import Settings
 from stephttp.errors import ConfigurationError
 

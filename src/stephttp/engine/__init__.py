@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from stephttp.engine.app import Engine, create_app
+from stephttp.engine.app import create_app
 from stephttp.engine.clock import Clock, SystemClock, VirtualClock
+from stephttp.engine.engine import Engine
 from stephttp.engine.settings import Backoff, Settings
 
 __all__ = [

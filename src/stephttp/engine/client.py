@@ -12,7 +12,7 @@ import re
 import ssl
 from collections.abc import Awaitable
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from stephttp.engine.answers import Answer
@@ -24,9 +24,10 @@ from stephttp.engine.exchange import (
     Request,
     Unanswered,
 )
+from stephttp.engine.urls import read_url
 
 if TYPE_CHECKING:
-    import httpx2
+    pass
 
 _RACE = 1.0
 """Seconds. A kept connection that is closed without an answer in this time was most likely being
@@ -54,20 +55,6 @@ class Place(NamedTuple):
     port: int
     tls: bool
     authority: str
-
-
-def read_url(url: Any) -> httpx2.URL:
-    """Read a URL.
-
-    Raises:
-        TypeError, ValueError: it is none.
-    """
-    import httpx2  # slow to import, and seldom needed
-
-    try:
-        return httpx2.URL(url)
-    except httpx2.InvalidURL as error:
-        raise ValueError(str(error)) from None
 
 
 @lru_cache(maxsize=1024)

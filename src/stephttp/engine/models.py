@@ -15,6 +15,9 @@ RESUME = ""
 LEASE = "@lease"
 """The `step_id` of the timer that a sync-phase run has while a process holds a lease of it."""
 
+Topic = tuple[str, str]
+"""The name of a channel, and of a topic in it: what listeners of a stream listen to."""
+
 
 class Value(Struct, frozen=True, gc=False):
     """What cannot be part of a reference cycle. Its `repr` leaves out bytes: people sent them."""
@@ -398,7 +401,7 @@ class Call(Value, frozen=True, gc=False):
 
 
 class Errand(Value, frozen=True, gc=False):
-    """An HTTP request to make for a step; `spec` is what `gateway.read_gateway` made."""
+    """An HTTP request to make for a step; `spec` is what `gateway_request.read_gateway` made."""
 
     run_id: str
     step_id: str

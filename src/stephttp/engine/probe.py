@@ -22,7 +22,12 @@ from stephttp.engine.sql import QUERIES
 from stephttp.engine.tokens import new_ulid
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from random import Random
+
+    from stephttp.engine.caller import Caller
+    from stephttp.engine.clock import Clock
+    from stephttp.engine.egress import Egress
+    from stephttp.engine.store import Store
 
 SECONDS = 10.0
 """How long a probe may take."""
@@ -66,26 +71,31 @@ class Finding:
     detail: str | None
 
 
-async def probe(engine: Engine, origin: str) -> Finding:
+async def probe(
+    origin: str, store: Store, egress: Egress, caller: Caller, clock: Clock, rng: Random
+) -> Finding:
     """Call an application.
 
     Args:
         origin: such as `https://app.example.com`.
+        store: remembers which SDK the application has.
+        egress: says whether it may be called.
+        caller: calls it.
     """
-    forbidden = engine.egress.refuse_origin(origin)
+    forbidden = egress.refuse_origin(origin)
     if forbidden:
         return Finding(Verdict.FORBIDDEN, None, 0, forbidden)
-    sdk = await engine.store.read(partial(_sdk, origin=origin)) or ""
+    sdk = await store.read(partial(_sdk, origin=origin)) or ""
     is_ours = sdk.startswith(_OURS)
-    begun_ms = engine.clock.now_ms()
-    run_id = new_ulid(begun_ms, engine.rng)
+    begun_ms = clock.now_ms()
+    run_id = new_ulid(begun_ms, rng)
     call = Call(run_id, "probe", 0, -1, "", sdk, origin, "GET", "/", "", "")
     try:
         async with asyncio.timeout(SECONDS):
-            answer = await engine.caller.call(call, bare=not is_ours)
+            answer = await caller.call(call, bare=not is_ours)
     except TimeoutError:
         return Finding(Verdict.UNREACHABLE, None, round(SECONDS * 1000), "it takes too long")
-    took_ms = engine.clock.now_ms() - begun_ms
+    took_ms = clock.now_ms() - begun_ms
     if not isinstance(answer, Answer):
         return Finding(Verdict.UNREACHABLE, None, took_ms, answer.message)
     verdict = Verdict.ANSWERS

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 
 import msgspec
 
+from stephttp.engine.models import Topic
+
 MOST_WAITING = 2 * 1024 * 1024
 """Bytes that may wait for one listener; one that falls further behind is let go."""
 
 STREAM = "$stream"
 """The topic of a run's channel (its id) in which SDKs follow what the handler writes."""
-
-Topic = tuple[str, str]
-"""Name of a channel, and of a topic in it."""
 
 
 class Listener:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
@@ -29,6 +29,7 @@ from stephttp.integrations._otel_ids import (
     trace_id_of,
     write_traceparent,
 )
+from stephttp.integrations._otel_instruments import Instruments
 from stephttp.integrations._otel_names import (
     CALL_ATTEMPT,
     CALL_KIND,
@@ -49,9 +50,6 @@ from stephttp.integrations._otel_names import (
 )
 from stephttp.middleware import CallEnd, Middleware, RunContext, StepEnd, StepInfo
 
-if TYPE_CHECKING:
-    from stephttp.integrations.otel import OpenTelemetry
-
 _PARENT = "stephttp.parent"
 """Where a run carries the span of its caller,"""
 _NAME = "stephttp.endpoint"
@@ -66,7 +64,7 @@ class Tracing(Middleware):
     process in which the run ends makes it again.
     """
 
-    def __init__(self, ctx: RunContext, telemetry: OpenTelemetry) -> None:
+    def __init__(self, ctx: RunContext, telemetry: Instruments) -> None:
         super().__init__(ctx)
         self._telemetry = telemetry
         self._run_span: Span | None = None

@@ -18,26 +18,22 @@ has one. A step that is only remembered makes no span.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 from weakref import WeakSet
 
-from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import Span, TracerProvider
+from opentelemetry.trace import TracerProvider
 
 from stephttp._run.current import current_call
 from stephttp._run.runtime import Runtime
-from stephttp._version import __version__
 from stephttp.integrations._otel_export import UserlandSpanProcessor
-from stephttp.integrations._otel_ids import start_span
-from stephttp.integrations._otel_names import SCOPE
+from stephttp.integrations._otel_instruments import Instruments
 from stephttp.integrations._otel_tracing import Tracing
 from stephttp.middleware import Middleware, RunContext
 
 __all__ = ["OpenTelemetry", "UserlandSpanProcessor"]
 
 
-class OpenTelemetry:
+class OpenTelemetry(Instruments):
     """Makes spans and measures durations; give an instance to `setup(middleware=[...])`.
 
     Metrics: histograms `stephttp.run.duration`, `stephttp.call.duration` and
@@ -55,19 +51,9 @@ class OpenTelemetry:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        self._tracer_provider = tracer_provider
-        meter = metrics.get_meter(SCOPE, __version__, meter_provider)
-        self.run_duration = meter.create_histogram(
-            "stephttp.run.duration", "s", "From a request to the end of its run."
-        )
-        self.call_duration = meter.create_histogram(
-            "stephttp.call.duration", "s", "One call of a handler."
-        )
-        self.step_duration = meter.create_histogram(
-            "stephttp.step.duration", "s", "One attempt at a step that runs in this process."
-        )
+        super().__init__(tracer_provider, meter_provider)
         self._runtimes: WeakSet[Runtime] = WeakSet()
-        meter.create_observable_up_down_counter(
+        self._meter.create_observable_up_down_counter(
             "stephttp.outbox.depth", [self._depth], "{run}", "Finished runs that are not delivered."
         )
 
@@ -77,11 +63,6 @@ class OpenTelemetry:
         if call is not None:
             self._runtimes.add(call.runtime)
         return Tracing(ctx, self)
-
-    def start(self, *args: Any, **kwargs: Any) -> Span:
-        """Start a span; see `start_span`."""
-        provider = self._tracer_provider or trace.get_tracer_provider()
-        return start_span(provider.get_tracer(SCOPE, __version__), *args, **kwargs)
 
     def _depth(self, _: CallbackOptions) -> Iterable[Observation]:
         return [Observation(sum(runtime.outbox.depth for runtime in self._runtimes))]

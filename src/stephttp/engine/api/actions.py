@@ -10,9 +10,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.actions import MOST_RUNS, Bulk
 from stephttp.engine.api.browsing import read_filter
-from stephttp.engine.api.messages import decode, engine_of, parse_run_id, read_body, wrapped
+from stephttp.engine.api.messages import engine_of, parse_run_id, read_body, wrapped
+from stephttp.engine.bulk import MOST_RUNS, Bulk
+from stephttp.engine.decoding import decode
 from stephttp.engine.models import Refused
 from stephttp.engine.reading import RunFilter
 from stephttp.engine.reruns import Edit
@@ -54,7 +55,7 @@ async def rerun(request: Request) -> Response:
         output=_json(message.output, "output", limit),
         input=_json(message.input, "input", limit),
     )
-    rerun_id = await engine.actions.rerun(run_id, edit)
+    rerun_id = await engine.rerun(run_id, edit)
     return wrapped({"run_id": rerun_id}, engine.clock.now_ms())
 
 
@@ -63,7 +64,7 @@ async def resume(request: Request) -> Response:
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     message = decode(_RESUME, await read_body(request, engine.settings.max_body) or b"{}")
-    waits = await engine.actions.resume(run_id, message.step_id)
+    waits = await engine.resume(run_id, message.step_id)
     return wrapped({"waits": waits}, engine.clock.now_ms())
 
 
@@ -71,14 +72,14 @@ async def cancel_many(request: Request) -> Response:
     """End the runs that a filter finds, as cancelled."""
     engine = engine_of(request)
     wanted, limit = _order(request)
-    return _told(await engine.actions.cancel_matching(wanted, limit), engine.clock.now_ms())
+    return _told(await engine.cancel_matching(wanted, limit), engine.clock.now_ms())
 
 
 async def rerun_many(request: Request) -> Response:
     """Run the requests of the runs that a filter finds again."""
     engine = engine_of(request)
     wanted, limit = _order(request)
-    return _told(await engine.actions.rerun_matching(wanted, limit), engine.clock.now_ms())
+    return _told(await engine.rerun_matching(wanted, limit), engine.clock.now_ms())
 
 
 async def send_event(request: Request) -> Response:

@@ -24,7 +24,7 @@ from stephttp.engine.models import Refused
 from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 _KEEP_ALIVE = b":\n\n"
 _DIRECTIONS = ("older", "newer")

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from stephttp.engine import cancellations, expressions, tokens
 from stephttp.engine.api.messages import (
-    decode,
     engine_of,
     parse_run_id,
     parse_time,
@@ -21,6 +20,7 @@ from stephttp.engine.api.messages import (
     wrapped,
 )
 from stephttp.engine.clock import rfc3339
+from stephttp.engine.decoding import decode
 from stephttp.engine.models import Cancellation, Refused
 from stephttp.engine.sql import QUERIES
 

@@ -27,18 +27,18 @@ from stephttp.engine.api.messages import (
     NewRunRequest,
     RequestData,
     StepsRequest,
-    decode,
     engine_of,
     parse_run_id,
     read_body,
     wrapped,
 )
 from stephttp.engine.batches import Opening, Report
+from stephttp.engine.decoding import decode
 from stephttp.engine.models import NewRun, Refused, Run, RunStatus
 from stephttp.engine.realtime import STREAM
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 _NEW_RUN = msgspec.json.Decoder(NewRunRequest)
 _STEPS = msgspec.json.Decoder(StepsRequest)

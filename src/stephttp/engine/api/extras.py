@@ -16,7 +16,6 @@ from stephttp.engine import tokens
 from stephttp.engine.api.checkpoint import TAKEN_OVER, read_opening, read_report
 from stephttp.engine.api.messages import (
     RenewRequest,
-    decode,
     engine_of,
     error_response,
     parse_run_id,
@@ -24,6 +23,7 @@ from stephttp.engine.api.messages import (
     wrapped,
 )
 from stephttp.engine.batches import Item, Taken
+from stephttp.engine.decoding import decode
 from stephttp.engine.models import Refused, RunStatus
 from stephttp.engine.output import FIRST_PHASE
 from stephttp.engine.records import unknown

@@ -22,7 +22,7 @@ from stephttp.engine.ratelimit import Buckets
 from stephttp.engine.settings import FEATURES, VERSION
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -6,25 +6,26 @@ import binascii
 import logging
 from base64 import b64decode
 from hmac import compare_digest
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from stephttp._core.ids import ulid
 from stephttp.engine import tokens
 from stephttp.engine.api.messages import (
-    decode,
     engine_of,
     json_response,
     log_refusal,
     read_body,
     wrapped,
 )
-from stephttp.engine.models import Event, Refused
+from stephttp.engine.decoding import decode
+from stephttp.engine.event_message import parse_event
+from stephttp.engine.models import Refused
 from stephttp.engine.settings import Settings
 
 _FORM = "application/x-www-form-urlencoded"
@@ -32,26 +33,7 @@ _MOST_FIELDS = 1000
 _SEED = "x-inngest-event-id-seed"
 _SEED_BYTES = 10
 _ULID_TIME_END = 2**48
-_EARLIEST_MS = 315_532_800_000  # 1980
-_LATEST_MS = 4_102_444_800_000  # 2100
-_DEEPEST = 100
-"""Levels. Expressions are evaluated by a library that is not bounded by Python's own limit."""
-_RESERVED = "inngest/"
 _NO_KEY = "no event key in the path; send events to /e/{key}"
-
-
-_Object = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
-
-
-class EventMessage(Struct):
-    """An event as it is sent (PROTOCOL 1.5)."""
-
-    name: str = ""
-    data: _Object | UnsetType = UNSET
-    id: str | None = None
-    ts: int | float | None = None
-    user: _Object | UnsetType = UNSET
-    v: str | None = None
 
 
 class SignalMessage(Struct):
@@ -63,7 +45,6 @@ class SignalMessage(Struct):
 
 _MANY = msgspec.json.Decoder(list[Raw])
 _ONE = msgspec.json.Decoder(Raw)
-_EVENT = msgspec.json.Decoder(EventMessage)
 _SIGNAL = msgspec.json.Decoder(SignalMessage)
 _ANY = msgspec.json.Decoder()
 
@@ -86,7 +67,7 @@ async def receive(request: Request) -> Response:
             for number in range(1, len(raws) + 1)
         ]
         events = [
-            read_event(raw, settings.max_event, event_id, now_ms)
+            parse_event(raw, settings.max_event, event_id, now_ms)
             for raw, event_id in zip(raws, ids, strict=True)
         ]
     except Refused as error:
@@ -198,83 +179,6 @@ def _seed(text: str | None) -> tuple[int, int] | None:
             f"{_SEED}: {text[:64]!r} is not <milliseconds>,<{_SEED_BYTES} bytes as base64>"
         )
     return int(millis), int.from_bytes(raw)
-
-
-def read_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
-    """One event, checked.
-
-    Args:
-        raw: the event as JSON, as senders send it.
-        limit: bytes that it may have.
-        event_id: its internal id.
-
-    Raises:
-        Refused: it is not acceptable; the text names the field.
-    """
-    if len(raw) > limit:
-        raise Refused(f"Event is over the max size: Max {limit} bytes / Size {len(raw)} bytes")
-    message = decode(_EVENT, raw)
-    if not message.name:
-        raise Refused("event name is empty")
-    if message.name.startswith(_RESERVED):
-        raise Refused(
-            f"event name {message.name[:200]!r}: names beginning {_RESERVED!r} are reserved"
-        )
-    ts = _ts(message.ts, now_ms)
-    body: dict[str, Any] = {
-        "data": _object("data", message.data),
-        "id": message.id or event_id,
-        "name": message.name,
-        "ts": ts,
-    }
-    if not isinstance(message.user, UnsetType):
-        body["user"] = _object("user", message.user)
-    if message.v:
-        body["v"] = message.v
-    return Event(
-        event_id=event_id,
-        name=message.name,
-        dedupe=message.id or None,
-        received_ms=now_ms,
-        ts=ts,
-        body=msgspec.json.encode(body),
-    )
-
-
-def _object(field: str, raw: Raw | UnsetType) -> Raw:
-    """A field that must be an object, or null, or absent, as it came."""
-    if isinstance(raw, UnsetType):
-        return Raw(b"{}")
-    value = decode(_ANY, bytes(raw))  # What is left raw was not looked at.
-    if value is None:
-        return Raw(b"{}")
-    if not isinstance(value, dict):
-        raise Refused(f"{field}: expected an object, got {type(value).__name__}")
-    if bytes(raw).count(b"[") + bytes(raw).count(b"{") > _DEEPEST and _is_deep(value):
-        raise Refused(f"{field}: nested more than {_DEEPEST} levels deep")
-    return raw
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            item
-            for one in level
-            if isinstance(one, dict | list)
-            for item in (one.values() if isinstance(one, dict) else one)
-        ]
-    return any(isinstance(one, dict | list) for one in level)
-
-
-def _ts(ts: float | None, now_ms: int) -> int:
-    if not ts:
-        return now_ms
-    if ts != int(ts) or not _EARLIEST_MS <= ts <= _LATEST_MS:
-        raise Refused(
-            f"ts: {ts} is not a whole number of milliseconds since the epoch, from 1980 to 2100"
-        )
-    return int(ts)
 
 
 def _refused(message: str, status: int) -> Response:

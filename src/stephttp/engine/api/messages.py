@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,9 +21,7 @@ from stephttp.engine.reading.filters import MOST_LISTED, Page
 from stephttp.engine.settings import LONGEST_LEASE, SHORTEST_LEASE
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
-
-T = TypeVar("T")
+    from stephttp.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +37,6 @@ ULID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 """How ids of runs are shown; small letters are understood as well."""
 _EVENT_PATH = re.compile(r"/e/[^/]+")
 _LOGGED_PATH = 200
-_WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 _RunId = Annotated[str, Meta(extra_json_schema={"pattern": ULID_PATTERN})]
 Origin = Annotated[str, Meta(extra_json_schema={"pattern": r"^https?://[^\s/?#@\\]+/?$"})]
@@ -157,28 +154,6 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise too_large
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Decode a JSON body.
-
-    Raises:
-        Refused: it is no JSON, or not of the right shape.
-    """
-    try:
-        # The decoder passes over what it leaves raw without looking at its encoding.
-        body.decode()
-        return decoder.decode(body)
-    except UnicodeDecodeError as error:
-        raise Refused(f"body: not UTF-8: {error.reason} at byte {error.start}") from None
-    except msgspec.ValidationError as error:
-        match = _WHERE.fullmatch(str(error))
-        what, where = match.group("what", "where") if match else (str(error), None)
-        raise Refused(f"{where or 'body'}: {what}") from None
-    except msgspec.DecodeError as error:
-        raise Refused(f"body: invalid JSON: {error}") from None
-    except RecursionError:
-        raise Refused("body: nested too deeply") from None
 
 
 def parse_run_id(text: str, field: str = "run_id") -> str:

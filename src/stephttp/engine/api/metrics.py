@@ -29,7 +29,7 @@ from stephttp.engine.sql import QUERIES
 from stephttp.engine.work import Key, key_of
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 OPENMETRICS = "application/openmetrics-text"
 

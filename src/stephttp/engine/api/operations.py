@@ -18,7 +18,7 @@ from stephttp.engine.api.describing import (
     stream,
     takes,
 )
-from stephttp.engine.api.ingest import EventMessage, SignalMessage
+from stephttp.engine.api.ingest import SignalMessage
 from stephttp.engine.api.messages import (
     ApiResult,
     AsyncStepsRequest,
@@ -32,6 +32,7 @@ from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
 from stephttp.engine.api.parameters import EVENT, LIMIT, RUN, cursor_of, time_parameter
 from stephttp.engine.api.realtime import TopicName
 from stephttp.engine.api.traces import JSON, PROTOBUF
+from stephttp.engine.event_message import EventMessage
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]

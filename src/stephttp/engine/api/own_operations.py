@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from stephttp.engine.actions import MOST_RUNS
 from stephttp.engine.api import own_shapes, shapes
 from stephttp.engine.api.actions import RerunRequest, ResumeRequest
 from stephttp.engine.api.describing import (
@@ -15,7 +14,6 @@ from stephttp.engine.api.describing import (
     stream,
     takes,
 )
-from stephttp.engine.api.ingest import EventMessage
 from stephttp.engine.api.parameters import (
     CURSOR,
     DIRECTION,
@@ -25,6 +23,8 @@ from stephttp.engine.api.parameters import (
     time_parameter,
 )
 from stephttp.engine.api.probing import ProbeRequest
+from stephttp.engine.bulk import MOST_RUNS
+from stephttp.engine.event_message import EventMessage
 from stephttp.engine.reading import State
 
 SHAPES = (

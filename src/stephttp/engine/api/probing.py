@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.checkpoint import check_origin
-from stephttp.engine.api.messages import Origin, decode, engine_of, read_body, wrapped
-from stephttp.engine.probe import probe as look
+from stephttp.engine.api.messages import Origin, engine_of, read_body, wrapped
+from stephttp.engine.decoding import decode
 
 
 class ProbeRequest(msgspec.Struct):
@@ -25,7 +25,7 @@ async def probe(request: Request) -> Response:
     engine = engine_of(request)
     message = decode(_PROBE, await read_body(request, engine.settings.max_body))
     check_origin(message.origin, "origin")
-    found = await look(engine, message.origin.rstrip("/"))
+    found = await engine.probe(message.origin.rstrip("/"))
     data = {
         "verdict": found.verdict.value,
         "status": found.status,

@@ -19,7 +19,7 @@ from stephttp.engine.clock import rfc3339
 from stephttp.engine.models import Refused
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 _MOST_TEED = 1_024_000
 _MOST_PUBLISHED = 512 * 1024

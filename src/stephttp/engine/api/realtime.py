@@ -15,17 +15,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stephttp.engine import tokens
 from stephttp.engine.api.messages import (
-    decode,
     engine_of,
     error_response,
     json_response,
     read_body,
 )
-from stephttp.engine.models import Refused
-from stephttp.engine.realtime import Listener, Topic, as_it_is
+from stephttp.engine.decoding import decode
+from stephttp.engine.models import Refused, Topic
+from stephttp.engine.realtime import Listener, as_it_is
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 _KEEP_ALIVE = b":\n\n"
 _SSE_HEADERS = {

@@ -13,7 +13,7 @@ from stephttp.engine.dashboard.routes import ROUTES
 from stephttp.engine.dashboard.visits import Dashboard
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 __all__ = ["ROUTES", "Dashboard", "dashboard"]
 

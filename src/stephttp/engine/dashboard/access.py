@@ -30,7 +30,7 @@ from stephttp.engine.ratelimit import Buckets
 from stephttp.engine.sql import QUERIES
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 COOKIE = "stephttp_session"
 CSRF_FIELD = "csrf"

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from stephttp.engine.dashboard.visits import Visit
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 MOST_LISTENERS = 200
 """Pages that can listen at once."""

@@ -8,8 +8,8 @@ import math
 import msgspec
 from starlette.responses import Response
 
-from stephttp.engine.actions import Bulk
 from stephttp.engine.api.messages import log_refusal, parse_run_id
+from stephttp.engine.bulk import Bulk
 from stephttp.engine.dashboard import filters
 from stephttp.engine.dashboard.visits import Visit
 from stephttp.engine.models import Refused
@@ -71,7 +71,7 @@ async def cancel(visit: Visit) -> Response:
 async def rerun(visit: Visit) -> Response:
     """Run a request again, as it was or with another body."""
     body = visit.field("body").encode() if "body" in visit.form else None
-    new = await visit.engine.actions.rerun(visit.run_id, Edit(body=body))
+    new = await visit.engine.rerun(visit.run_id, Edit(body=body))
     return visit.go(f"/runs/{new}", notice="rerun")
 
 
@@ -86,14 +86,14 @@ async def rerun_from(visit: Visit) -> Response:
         edit = Edit(step_id=step_id, input=_arguments(value))
     elif use == "output":
         edit = Edit(step_id=step_id, output=_json(value, "output"))
-    new = await visit.engine.actions.rerun(visit.run_id, edit)
+    new = await visit.engine.rerun(visit.run_id, edit)
     return visit.go(f"/runs/{new}", notice="rerun-from")
 
 
 async def resume(visit: Visit) -> Response:
     """Let a run go on now."""
     run_id, step_id = visit.run_id, visit.field("step") or None
-    await visit.engine.actions.resume(run_id, step_id)
+    await visit.engine.resume(run_id, step_id)
     notice = "timed-out" if visit.field("why") == "time-out" else "resumed"
     return visit.go(f"/runs/{run_id}", notice=notice)
 
@@ -131,12 +131,12 @@ async def bulk(visit: Visit) -> Response:
     wanted = filters.read(visit.form)
     back = wanted.address("/runs")
     separator = "&" if "?" in back else "?"
-    actions = visit.engine.actions
+    engine = visit.engine
     if visit.field("scope") == "all":
         if not wanted.is_set:
             raise Refused("scope: all that a filter finds needs a filter")
-        each = actions.cancel_matching if order == "cancel" else actions.rerun_matching
-        done = await each(wanted.runs(visit.engine.clock.now_ms()))
+        each = engine.cancel_matching if order == "cancel" else engine.rerun_matching
+        done = await each(wanted.runs(engine.clock.now_ms()))
     else:
         chosen = [parse_run_id(one, "run") for one in visit.form.get("run", ())]
         if not chosen:
@@ -152,7 +152,7 @@ async def _each(visit: Visit, order: str, run_ids: list[str]) -> int:
         if order == "cancel":
             count += await visit.engine.cancel(run_id)
         else:
-            await visit.engine.actions.rerun(run_id)
+            await visit.engine.rerun(run_id)
             count += 1
     return count
 

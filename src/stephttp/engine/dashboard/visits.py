@@ -21,7 +21,7 @@ from stephttp.engine.settings import VERSION
 from stephttp.engine.store import StoreClosedError
 
 if TYPE_CHECKING:
-    from stephttp.engine.app import Engine
+    from stephttp.engine.engine import Engine
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

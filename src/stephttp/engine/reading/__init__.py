@@ -14,12 +14,12 @@ and return plain values. `Reader`, found as `engine.reader`, is the same for asy
     with engine.feed.listening() as listener:                    # what has changed since
         changes = await listener.next()                          # Changes(run_ids, events, lost)
 
-What can be done to runs is in `stephttp.engine.actions`, found as `engine.actions`:
+What can be done to runs is in `Engine` itself:
 
-    await engine.actions.rerun(run_id, Edit(body, step_id, output, input)) -> str   # the new run
-    await engine.actions.resume(run_id, step_id=None) -> int     # how many waits have ended
-    await engine.actions.cancel_matching(RunFilter(...)) -> Bulk
-    await engine.actions.rerun_matching(RunFilter(...)) -> Bulk
+    await engine.rerun(run_id, Edit(body, step_id, output, input)) -> str   # the new run
+    await engine.resume(run_id, step_id=None) -> int     # how many waits have ended
+    await engine.cancel_matching(RunFilter(...)) -> Bulk
+    await engine.rerun_matching(RunFilter(...)) -> Bulk
     await engine.cancel(run_id) -> bool
     await engine.signal(name, data) -> str                       # the run that waited
     await engine.send_event(event_as_json) -> str                # internal id
@@ -34,7 +34,6 @@ from stephttp.engine.reading.detail import (
     RunDetail,
     SentEvent,
     SourceRequest,
-    StepDetail,
     run_detail,
 )
 from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
@@ -64,6 +63,7 @@ from stephttp.engine.reading.overview import (
 )
 from stephttp.engine.reading.reader import Reader
 from stephttp.engine.reading.runs import RunRow, Wait, list_runs
+from stephttp.engine.reading.steps import StepDetail
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 
 __all__ = [

@@ -10,6 +10,7 @@ from stephttp._core.ids import CAPSULE
 from stephttp.engine.models import RunStatus
 from stephttp.engine.otlp import Span
 from stephttp.engine.reading.runs import RunRow, Wait, load_row
+from stephttp.engine.reading.steps import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.results import render
 from stephttp.engine.spans import load
@@ -18,8 +19,6 @@ MASKED = "••••••"
 """What is shown of a secret."""
 
 _SECRET_IN_ANSWERS = frozenset({"set-cookie", "authorization", "x-api-key"})
-_ERROR = b'{"error":'
-_DATA = b'{"data":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,47 +61,6 @@ class Result:
     status: int
     headers: tuple[Header, ...]
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StepDetail:
-    """A step.
-
-    Attributes:
-        step_id: its hash; `id` and `index` are what the user's code chose.
-        seq: its place among the steps that were reported, from 1.
-        op: opcode, as `OpCode`.
-        state: `waiting`, `completed` or `failed`.
-        attempts: how often it was tried, so far.
-        started_ms: milliseconds since the epoch, with fractions.
-        duration_ms: `None` while it is not over.
-        due_ms: when it is tried again, or its wait ends at the latest.
-        opts: what it was asked to do, as JSON: the event that it waits for, arguments, and so on.
-        edited: input that it is given, whatever the handler says, as JSON; of a rerun.
-        output: as JSON; `None` while it is not over, or if it failed.
-        error: the last failure as JSON, with `name`, `message` and perhaps `stack`.
-    """
-
-    step_id: str
-    seq: int
-    id: str | None
-    index: int
-    name: str | None
-    op: str
-    state: str
-    attempts: int
-    started_ms: float
-    duration_ms: float | None
-    due_ms: int | None
-    opts: bytes | None
-    edited: bytes | None
-    output: bytes | None
-    error: bytes | None
-
-    @property
-    def title(self) -> str:
-        """What to call it."""
-        return self.id or self.name or self.step_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +124,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
     found = cursor.execute(_RUN, values).fetchone()
     steps = cursor.execute(_STEPS, values).fetchall()
     kept = next((step["memo"] for step in steps if step["step_id"] == CAPSULE), None)
-    shown = tuple(_step(step) for step in steps if step["step_id"] != CAPSULE)
+    shown = tuple(step_detail(step) for step in steps if step["step_id"] != CAPSULE)
     history = connection.execute(_HISTORY, values).fetchall()
     inviter, _, step_id = (found["invoked_by"] or "").partition(".")
     events = connection.execute(_EVENTS, values)
@@ -210,39 +168,6 @@ SELECT links.event_id, events.name, links.step_id, links.received
 FROM links LEFT JOIN events USING (event_id) WHERE run_id = ? ORDER BY event_id"""
 
 _RERUNS = "SELECT run_id FROM runs WHERE rerun_of = ? ORDER BY seq"
-
-
-def _step(row: sqlite3.Row) -> StepDetail:
-    memo: bytes | None = row["memo"]
-    error: bytes | None = row["error"]
-    failed = memo is not None and memo.startswith(_ERROR)
-    state = "waiting" if memo is None else "failed" if failed else "completed"
-    if memo is not None and failed and error is None:
-        error = memo[len(_ERROR) : -1]
-    return StepDetail(
-        step_id=row["step_id"],
-        seq=row["seq"],
-        id=row["userland_id"],
-        index=row["userland_index"],
-        name=row["name"],
-        op=row["op"],
-        state=state,
-        attempts=row["attempts"],
-        started_ms=row["started_ns"] / 1_000_000,
-        duration_ms=None if memo is None else row["duration_ns"] / 1_000_000,
-        due_ms=row["due_ms"],
-        opts=row["opts"],
-        edited=row["edited"],
-        output=None if memo is None or failed else output_of(row["op"], memo),
-        error=error,
-    )
-
-
-def output_of(op: str, memo: bytes) -> bytes:
-    """What a step returned, from what SDKs get back for it."""
-    # An event comes bare, and may have a field of this name.
-    wrapped = memo.startswith(_DATA) and op != "WaitForEvent"
-    return memo[len(_DATA) : -1] if wrapped else memo
 
 
 def _request(row: sqlite3.Row, memo: bytes | None) -> SourceRequest:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stephttp._core.ops import OpCode
 from stephttp.engine.models import RESUME, Past, RunStatus, TimerKind
-
-if TYPE_CHECKING:
-    from stephttp.engine.reading.detail import StepDetail
-    from stephttp.engine.reading.runs import RunRow, Wait
+from stephttp.engine.reading.runs import RunRow, Wait
+from stephttp.engine.reading.steps import StepDetail
 
 
 class SpanKind(StrEnum):

@@ -1,0 +1,88 @@
+"""One order for many runs, in several transactions, so that other work does not wait long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from stephttp.engine.happenings import Moment
+from stephttp.engine.interventions import Act, act_on, cancel_open, next_seq, rerun
+from stephttp.engine.models import Change, Refused
+from stephttp.engine.reading.filters import RunFilter, State
+from stephttp.engine.reading.runs import matching
+from stephttp.engine.store import Store
+
+MOST_RUNS = 10_000
+"""Runs that one order can be for."""
+
+_PORTION = 50
+"""Runs that one transaction changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """The outcome of an order for many runs.
+
+    Attributes:
+        count: runs for which it was done.
+        more: there may be others, for which it was not done: repeat it.
+    """
+
+    count: int
+    more: bool
+
+
+_OPEN = frozenset({State.RUNNING, State.WAITING})
+
+
+class BulkOrders:
+    """Orders for all runs that a filter finds.
+
+    Args:
+        store: the database.
+        moment: returns the present.
+        follow: gets all changes that were stored.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        moment: Callable[[], Moment],
+        follow: Callable[[list[Change]], None],
+    ) -> None:
+        self._store = store
+        self._moment = moment
+        self._follow = follow
+
+    async def cancel(self, wanted: RunFilter, limit: int) -> Bulk:
+        """End runs as cancelled, the newest first; see `Engine.cancel_matching`."""
+        states = (wanted.states or _OPEN) & _OPEN
+        if not states:
+            return Bulk(0, more=False)
+        return await self._each(replace(wanted, states=states), limit, cancel_open)
+
+    async def rerun(self, wanted: RunFilter, limit: int) -> Bulk:
+        """Run the requests of runs again, the newest first; see `Engine.rerun_matching`."""
+        return await self._each(wanted, limit, rerun)
+
+    async def _each(self, wanted: RunFilter, limit: int, act: Act) -> Bulk:
+        if not 1 <= limit <= MOST_RUNS:
+            raise Refused(f"limit: {limit} is not a number from 1 to {MOST_RUNS}")
+        count = 0
+        # Runs that begin meanwhile, those of this order among them, are not meant.
+        below: int | None = await self._store.read(next_seq)
+        while below is not None and count < limit:
+            find = partial(
+                matching,
+                wanted=wanted,
+                below=below,
+                limit=min(_PORTION, limit - count),
+                now_ms=self._moment().now_ms,
+            )
+            # A search may take a second, and no other work shall wait for it.
+            run_ids, below = await self._store.browse(find)
+            unit = partial(act_on, run_ids=run_ids, act=act, at=self._moment())
+            changes = await self._store.write(unit, self._follow)
+            count += len(changes)
+        return Bulk(count, more=below is not None)

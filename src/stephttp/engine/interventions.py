@@ -1,0 +1,71 @@
+"""Units of work for what people do to runs: run them again, end them, let them continue.
+
+`reruns` and `transitions` decide; each function here is one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+from stephttp.engine import consequences, records, reruns, transitions
+from stephttp.engine.happenings import Moment
+from stephttp.engine.models import Change, Refused
+from stephttp.engine.reruns import AS_IT_WAS, Edit
+
+Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
+"""Does something to one run; `None` if there is nothing to do."""
+
+
+def rerun(
+    connection: sqlite3.Connection, run_id: str, at: Moment, edit: Edit = AS_IT_WAS
+) -> Change:
+    """Begin a run with the request of another.
+
+    Raises:
+        Refused: there is no such run, or the edit does not fit it.
+    """
+    new, change = reruns.repeat(records.load_source(connection, run_id), edit, at)
+    records.insert(connection, new, change)
+    return consequences.begun(connection, new, change, (), at)
+
+
+def resume(connection: sqlite3.Connection, run_id: str, step_id: str | None, at: Moment) -> Change:
+    """Make due what a run waits for.
+
+    Raises:
+        Refused: there is no such run, or it does not wait for that.
+    """
+    snapshot = records.load(connection, run_id)
+    change = transitions.hurried(snapshot, step_id, at)
+    return consequences.save(connection, change, snapshot.run, (), at)
+
+
+def cancel_open(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change | None:
+    """End a run as cancelled, unless it has ended."""
+    change = consequences.cancel(connection, run_id, at)
+    return change if change.ended else None
+
+
+def act_on(
+    connection: sqlite3.Connection, run_ids: Sequence[str], act: Act, at: Moment
+) -> list[Change]:
+    """Do the same to several runs, and skip those that ended or were deleted meanwhile."""
+    changes = []
+    for run_id in run_ids:
+        try:
+            change = act(connection, run_id, at)
+        except Refused as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            continue
+        if change is not None:
+            changes.append(change)
+    return changes
+
+
+def next_seq(connection: sqlite3.Connection) -> int:
+    """Return the number that the next new run will have, at least."""
+    (seq,) = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM runs").fetchone()
+    return int(seq)
