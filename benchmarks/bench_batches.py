@@ -20,8 +20,8 @@ from benchmarks.harness import Row
 from stephttp._client import outbox as outboxes
 from stephttp._client.outbox import Item, Parcel
 from stephttp._client.wire import NEW_RUN
-from stephttp._core.messages import Request, Response
 from stephttp._core.run import Run
+from stephttp._wire.http import Request, Response
 from stephttp.engine import Settings, create_app
 from stephttp.options import resolve
 from stephttp.provider import Provider

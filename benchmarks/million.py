@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from stephttp._core.ids import hash_step_id, ulid
+from stephttp._wire.ids import hash_step_id, ulid
 from stephttp.engine import database, tallies
 from stephttp.engine.api.checkpoint import ids
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import httpx2
 import msgspec
 
-from stephttp._core.ids import hash_step_id, ulid
+from stephttp._wire.ids import hash_step_id, ulid
 
 BATCH = 1000
 

@@ -23,8 +23,8 @@ from typing import Any
 import httpx2
 from ulid import ULID
 
-from stephttp._core.durations import parse_duration
-from stephttp._core.signatures import bearer_matches, sign
+from stephttp._wire.durations import parse_duration
+from stephttp._wire.signatures import bearer_matches, sign
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.wsgi import Blocking, WSGITransport

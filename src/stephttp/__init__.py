@@ -19,8 +19,6 @@ from stephttp._client.wire import (
 )
 from stephttp._core.adapters import AIAdapter, ModelAdapter
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.messages import Request, Response
-from stephttp._core.ops import ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp._core.responses import (
     AsyncRequest,
     AsyncResponse,
@@ -33,6 +31,8 @@ from stephttp._core.values import Event, FetchResponse, Signal
 from stephttp._run.endpoint import configure, update_omit_response_body
 from stephttp._run.logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
+from stephttp._wire.http import Request, Response
+from stephttp._wire.opcodes import ErrorInfo, Op, OpCode, Timing, Userland
 from stephttp.errors import (
     APIConnectionError,
     APIError,

@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from stephttp._core import capsule
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.messages import Request
 from stephttp._core.responses import (
     AsyncResponse,
     AsyncResponseCustom,
     AsyncResponseRedirect,
     AsyncResponseToken,
 )
-from stephttp._core.signatures import hash_key
+from stephttp._wire import capsule
+from stephttp._wire.http import Request
+from stephttp._wire.signatures import hash_key
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import MiddlewareFactory
 

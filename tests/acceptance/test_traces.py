@@ -18,7 +18,7 @@ from ulid import ULID
 
 import stephttp
 from stephttp import step
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 from stephttp.integrations.otel import OpenTelemetry, UserlandSpanProcessor
 from tests.acceptance.processes import STEPHTTP, Process, eventually
 

@@ -21,7 +21,7 @@ from typing import Any
 import httpx2
 from playwright.sync_api import Page, sync_playwright
 
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 from stephttp.engine import Settings, VirtualClock, create_app
 from stephttp.engine.tokens import new_ulid
 from tests.acceptance.processes import free_port

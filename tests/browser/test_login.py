@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from stephttp._core.signatures import hash_key
+from stephttp._wire.signatures import hash_key
 from tests.acceptance.processes import STEPHTTP, Process
 
 pytest.importorskip("playwright", reason="the browser tests need playwright")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from stephttp._core.messages import Request
 from stephttp._run.origins import caller_of, origin_of
+from stephttp._wire.http import Request
 from stephttp.options import resolve
 
 DEV: Any = {"environ": {"INNGEST_DEV": "1"}}

@@ -118,7 +118,7 @@ async def test_the_real_servers_request_is_accepted_and_answered(row: dict[str, 
 
 
 async def test_the_recorded_signature_holds_for_this_body_and_key_only() -> None:
-    from stephttp._core.signatures import verify
+    from stephttp._wire.signatures import verify
 
     (row, _) = [row for row in ROWS if row["row"].startswith("goapp2")]
     header, now = row["req"]["headers"]["x-inngest-signature"], row["t"] / 1000

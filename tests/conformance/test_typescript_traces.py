@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 from ulid import ULID
 
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 from tests.acceptance.processes import STEPHTTP, Process, eventually
 
 

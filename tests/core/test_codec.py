@@ -20,7 +20,7 @@ from stephttp._core.codec import (
     return_annotation,
     step_error,
 )
-from stephttp._core.ops import ErrorInfo
+from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
     APIStatusError,
     NonRetriableError,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp._core.durations import format_duration, parse_duration
+from stephttp._wire.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from enum import Enum
 import pytest
 from ulid import ULID
 
-from stephttp._core.ids import COMPLETE, hash_step_id, random_ulid, ulid, ulid_ms, ulid_number
 from stephttp._core.run import Run
+from stephttp._wire.ids import COMPLETE, hash_step_id, random_ulid, ulid, ulid_ms, ulid_number
 
 
 @pytest.mark.parametrize(

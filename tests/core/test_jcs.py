@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp._core.jcs import canonical, write_number
+from stephttp._wire.canonical_json import canonical, write_number
 
 NUMBERS = """
 0000000000000000 0

@@ -20,10 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import Raw
 
 from stephttp._core import waits
-from stephttp._core.ids import hash_step_id
-from stephttp._core.memo import MemoKind
-from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp._core.run import Run, Step, Verdict
+from stephttp._wire.ids import hash_step_id
+from stephttp._wire.memo import MemoKind
+from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 
 NAP = timedelta(minutes=1)
 RETRIES = 2

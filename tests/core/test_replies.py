@@ -3,9 +3,9 @@ import json
 from typing import Any
 
 from stephttp._core import replies
-from stephttp._core.ids import COMPLETE
-from stephttp._core.messages import Response
-from stephttp._core.ops import Op
+from stephttp._wire.http import Response
+from stephttp._wire.ids import COMPLETE
+from stephttp._wire.opcodes import Op
 
 
 def data_of(op: Op) -> dict[str, Any]:

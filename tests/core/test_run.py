@@ -11,9 +11,9 @@ from msgspec import Raw
 
 from stephttp._core import waits
 from stephttp._core.codec import encode_struct
-from stephttp._core.ids import hash_step_id
-from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp._core.run import Run, State, Verdict
+from stephttp._wire.ids import hash_step_id
+from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.errors import CannotWaitError, UsageError
 
 SECOND = timedelta(seconds=1)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp._core.signatures import TOLERANCE, bearer_matches, hash_key, sign, verify
+from stephttp._wire.signatures import TOLERANCE, bearer_matches, hash_key, sign, verify
 
 KEY = "signkey-test-" + "ab" * 16
 OTHER = "cd" * 16

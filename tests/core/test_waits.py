@@ -9,10 +9,10 @@ import pytest
 from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
 from stephttp._core.codec import decode_result, encode_struct
-from stephttp._core.ids import hash_step_id
-from stephttp._core.ops import OpCode
 from stephttp._core.run import Run, Verdict
 from stephttp._core.values import EndpointResult
+from stephttp._wire.ids import hash_step_id
+from stephttp._wire.opcodes import OpCode
 
 HOUR = timedelta(hours=1)
 ADAPTER = ModelAdapter(url="https://ai.test/v1/chat", auth_key="sk", model="m", headers={"a": "b"})

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 from stephttp.engine import Backoff, Settings, VirtualClock, create_app
 from stephttp.engine.checkdb import invariants
 from stephttp.engine.inprocess import InProcess

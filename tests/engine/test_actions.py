@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._core.ids import CAPSULE
+from stephttp._wire.ids import CAPSULE
 from stephttp.engine import bulk
 from stephttp.engine.bulk import Bulk
 from stephttp.engine.feed import MOST_RUNS, Feed

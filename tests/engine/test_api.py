@@ -12,7 +12,7 @@ import httpx2
 import jwt
 import pytest
 
-from stephttp._core.signatures import hash_key
+from stephttp._wire.signatures import hash_key
 from stephttp.engine import Settings
 from stephttp.engine.api.checkpoint import ids
 from stephttp.errors import ConfigurationError

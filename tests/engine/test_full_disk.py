@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 
 from .support import DONE, OTHER, RUN, A, B, World, answer, new_run, sleep, step, until, world
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Settings, VirtualClock
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.gateway_request import read_gateway

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._core.ids import COMPLETE
+from stephttp._wire.ids import COMPLETE
 from stephttp.engine import VirtualClock, work
 from stephttp.engine.answers import Answer as EndpointAnswer
 from stephttp.engine.answers import OpsAnswer, read_answer

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._core.signatures import verify
+from stephttp._wire.signatures import verify
 
 from .support import DONE, KEY, RUN, Reply, world
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stephttp._core.ids import CAPSULE, CAPSULE_NAME, ulid
+from stephttp._wire.ids import CAPSULE, CAPSULE_NAME, ulid
 from stephttp.engine import database, records, tallies
 from stephttp.engine.api.checkpoint import ids
 from stephttp.engine.models import Change, NewRun, Refused, Run, RunStatus

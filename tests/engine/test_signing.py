@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stephttp._core.signatures import verify
+from stephttp._wire.signatures import verify
 from stephttp.engine.models import Call
 from stephttp.engine.signing import canonical, signed_bytes
 

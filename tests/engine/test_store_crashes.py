@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from stephttp._core.ops import ErrorInfo, Op, OpCode
+from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine import (
     Settings,
     batches,

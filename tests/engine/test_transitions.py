@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Backoff, Settings
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.models import (

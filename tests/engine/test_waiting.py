@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from stephttp._core.ops import Op
+from stephttp._wire.opcodes import Op
 from stephttp.engine import Settings
 from stephttp.engine.happenings import Moment, Origin
 from stephttp.engine.models import (

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._core.signatures import verify
+from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
 
 from .support import (

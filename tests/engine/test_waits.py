@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import SystemClock, VirtualClock
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.models import Refused

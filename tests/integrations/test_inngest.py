@@ -11,7 +11,7 @@ from inngest_encryption import EncryptionMiddleware
 
 import stephttp
 from stephttp import step
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 from stephttp.integrations.inngest import adapt, setup
 from stephttp.options import CLOUD_URL
 from stephttp.sync import step as sync_step

@@ -20,7 +20,7 @@ from ulid import ULID
 
 import stephttp
 from stephttp import step
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 from stephttp.integrations.otel import OpenTelemetry, UserlandSpanProcessor
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step

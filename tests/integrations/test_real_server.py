@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 import stephttp
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from tests.integrations.worlds import TEAPOT, BlockingWorld, World
 from tests.realserver import RealServer
 

@@ -17,12 +17,12 @@ from stephttp import step
 from stephttp._client.background import Job
 from stephttp._client.flow import Answer
 from stephttp._client.wire import CheckpointRun
-from stephttp._core.messages import Request as Asked
 from stephttp._core.run import Run
-from stephttp._core.signatures import sign
 from stephttp._run.passing import Body
 from stephttp._run.reentry import Reentry
 from stephttp._run.resume import Resumed
+from stephttp._wire.http import Request as Asked
+from stephttp._wire.signatures import sign
 from tests.durable import KEY, Durable, durable
 
 NAP = timedelta(minutes=1)

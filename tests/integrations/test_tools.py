@@ -20,7 +20,7 @@ from fastapi import FastAPI
 import stephttp
 from stephttp import Event, FetchResponse, ModelAdapter, RetryAfterError, Signal, StepError, step
 from stephttp._core import waits
-from stephttp._core.ids import CAPSULE, COMPLETE, hash_step_id
+from stephttp._wire.ids import CAPSULE, COMPLETE, hash_step_id
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from stephttp import step
-from stephttp._core.ids import hash_step_id
+from stephttp._wire.ids import hash_step_id
 from tests.durable import APP, KEY, Durable, durable
 
 CALLER = "01M81KWY2JTNRXZTV817ZB746V"

@@ -20,8 +20,8 @@ from stephttp._client.wire import (
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._core.ids import ulid_number
-from stephttp._core.ops import Op
+from stephttp._wire.ids import ulid_number
+from stephttp._wire.opcodes import Op
 from stephttp.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from stephttp._core.along import FEATURES
-from stephttp._core.signatures import hash_key
+from stephttp._wire.inline_state import FEATURES
+from stephttp._wire.signatures import hash_key
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 ATTEMPTS = 5

@@ -17,8 +17,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from stephttp._core.durations import MAX_WAIT
-from stephttp._core.ops import ErrorInfo
+from stephttp._wire.durations import MAX_WAIT
+from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
     APIStatusError,
     NonRetriableError,

@@ -6,7 +6,7 @@ import re
 
 from msgspec import Struct
 
-from stephttp._core.messages import Headers
+from stephttp._wire.http import Headers
 
 _PREFERENCE = re.compile(
     r"""[,\s]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from stephttp._core.messages import Request, Response
+from stephttp._wire.http import Request, Response
 
 
 class AsyncRequest(Request):

@@ -53,11 +53,11 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from stephttp._core.ids import CAPSULE, RESERVED, hash_step_id
-from stephttp._core.memo import Memo, MemoKind, read_memo
-from stephttp._core.ops import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
 from stephttp._core.responses import DEFAULT_OPTS
 from stephttp._core.waits import Wait
+from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
+from stephttp._wire.memo import Memo, MemoKind, read_memo
+from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
 from stephttp.errors import CannotWaitError, UsageError
 
 MAX_RETRIES = 20

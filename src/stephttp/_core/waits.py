@@ -27,9 +27,9 @@ from msgspec import Raw, Struct
 
 from stephttp._core import codec
 from stephttp._core.adapters import AIAdapter
-from stephttp._core.durations import MAX_WAIT, format_duration
-from stephttp._core.ops import OpCode
 from stephttp._core.values import EndpointResult, FetchResponse, ReceivedEvent, Signal
+from stephttp._wire.durations import MAX_WAIT, format_duration
+from stephttp._wire.opcodes import OpCode
 from stephttp.errors import StepError
 
 _NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")

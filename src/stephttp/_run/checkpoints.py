@@ -24,15 +24,16 @@ from stephttp._client.wire import (
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._core import along, capsule, replies
+from stephttp._core import replies
 from stephttp._core.codec import encode_struct
-from stephttp._core.ids import CAPSULE, CAPSULE_NAME
-from stephttp._core.messages import Request, Response
-from stephttp._core.ops import Op, OpCode, Userland
 from stephttp._core.run import Run, Step
 from stephttp._core.values import Event
 from stephttp._run.origins import caller_of, origin_of
 from stephttp._run.sealing import Sealer
+from stephttp._wire import capsule, inline_state
+from stephttp._wire.http import Request, Response
+from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
+from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp.errors import APIStatusError, ConfigurationError
 from stephttp.options import DEV_EVENT_KEY, Settings
 
@@ -83,7 +84,7 @@ class Lifecycle(Struct, frozen=True):
                 wire.REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
-                reads_state=self.keys.supports(along.FEATURE),
+                reads_state=self.keys.supports(inline_state.FEATURE),
             )
         )
 

@@ -15,7 +15,6 @@ from stephttp._client.outbox import Item, Parcel
 from stephttp._client.wire import NEW_RUN
 from stephttp._core import replies
 from stephttp._core.codec import describe
-from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.run import Run
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.idempotency import Claimed, claim, scope_of
@@ -24,6 +23,7 @@ from stephttp._run.passing import PLAIN_TEXT, Body
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.suspend import suspend
+from stephttp._wire.http import Headers, Request, Response
 from stephttp.errors import CannotWaitError
 from stephttp.middleware import CallEnd
 

@@ -12,12 +12,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from stephttp._core import codec
-from stephttp._core.ops import OpCode
 from stephttp._core.run import EXECUTE, Run, Step
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooked, Hooks, plain_opts
 from stephttp._run.scope import RunScope, StepCall
+from stephttp._wire.opcodes import OpCode
 from stephttp.middleware import StepEnd, StepInfo
 
 

@@ -19,9 +19,9 @@ import msgspec
 from stephttp._client.drivers import Flow
 from stephttp._client.flow import Invoke
 from stephttp._core import codec
-from stephttp._core.messages import Response
 from stephttp._core.run import Run
 from stephttp._core.values import Event
+from stephttp._wire.http import Response
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import (
     MISSING,

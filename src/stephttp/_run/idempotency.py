@@ -16,10 +16,10 @@ from stephttp._client.drivers import Flow
 from stephttp._client.flow import send
 from stephttp._client.wire import IdempotencyClaim, Outcome
 from stephttp._core import replies
-from stephttp._core.messages import Request, Response
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp._wire.http import Request, Response
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")

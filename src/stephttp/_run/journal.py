@@ -23,10 +23,10 @@ from stephttp._client.flow import Until
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Item, Outbox, Parcel
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.messages import Request
-from stephttp._core.ops import Op, kept_bytes
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Lifecycle
+from stephttp._wire.http import Request
+from stephttp._wire.opcodes import Op, kept_bytes
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")

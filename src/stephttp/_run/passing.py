@@ -6,8 +6,8 @@ import logging
 from urllib.parse import quote
 
 from stephttp._client.wire import SDK
-from stephttp._core.messages import Headers
 from stephttp._run.scope import RunScope
+from stephttp._wire.http import Headers
 from stephttp.errors import Suspended
 
 logger = logging.getLogger("stephttp")

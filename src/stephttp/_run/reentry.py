@@ -9,15 +9,16 @@ from stephttp._client.background import Job, Timer
 from stephttp._client.drivers import Flow
 from stephttp._client.flow import Until
 from stephttp._client.wire import REQUEST_VERSION
-from stephttp._core import along, replies
+from stephttp._core import replies
 from stephttp._core.codec import describe
-from stephttp._core.messages import Request, Response
 from stephttp._core.run import Run
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.passing import PLAIN_TEXT, Body
 from stephttp._run.resume import Resumed, conclude, flush, resume, unavailable, verify
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
+from stephttp._wire import inline_state
+from stephttp._wire.http import Request, Response
 from stephttp.errors import APIError
 from stephttp.middleware import CallEnd
 
@@ -36,7 +37,7 @@ VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 
 def body_of(runtime: Runtime, request: Request) -> Body:
     """What takes the body of a re-entry, with what comes along behind it."""
-    return Body(runtime.settings.max_body_bytes + along.announced(request))
+    return Body(runtime.settings.max_body_bytes + inline_state.announced(request))
 
 
 class Reentry:
@@ -89,7 +90,7 @@ class Reentry:
         """What the handler answers, but for its body."""
         self.body = Body(MAX_RESULT_BYTES)
         request.body = asked.join()
-        self._state = along.detach(request)
+        self._state = inline_state.detach(request)
         if asked.overflown or len(request.body) > runtime.settings.max_body_bytes:
             message = f"the body has {asked.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)

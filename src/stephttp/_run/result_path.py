@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlencode
 from stephttp._client.flow import Answer, Call
 from stephttp._client.wire import SDK, output_path
 from stephttp._core import replies
-from stephttp._core.ids import ulid_number
-from stephttp._core.messages import Headers, Request, Response
 from stephttp._core.prefer import read_prefer
+from stephttp._wire.http import Headers, Request, Response
+from stephttp._wire.ids import ulid_number
 from stephttp.options import Settings
 
 MAX_WAIT = 330.0

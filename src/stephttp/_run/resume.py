@@ -12,13 +12,14 @@ from stephttp._client import wire
 from stephttp._client.drivers import Flow
 from stephttp._client.flow import Answer, send
 from stephttp._client.wire import CheckpointRun
-from stephttp._core import along, capsule, codec, replies, signatures
-from stephttp._core.ids import CAPSULE, hash_step_id, ulid_number
-from stephttp._core.memo import MemoKind
-from stephttp._core.messages import Request, Response
-from stephttp._core.ops import Op
+from stephttp._core import codec, replies
 from stephttp._core.run import Run, discovery_request
 from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp._wire import capsule, inline_state, signatures
+from stephttp._wire.http import Request, Response
+from stephttp._wire.ids import CAPSULE, hash_step_id, ulid_number
+from stephttp._wire.memo import MemoKind
+from stephttp._wire.opcodes import Op
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
 
 logger = logging.getLogger("stephttp")
@@ -95,7 +96,7 @@ def verify(lifecycle: Lifecycle, request: Request, state: bytes | None) -> Respo
     now = lifecycle.now_ns() / 1_000_000_000
     if not signatures.verify(header, request.body, lifecycle.settings.keys, now):
         return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
-    if state is not None and not along.is_signed(
+    if state is not None and not inline_state.is_signed(
         request, run_id, state, lifecycle.settings.keys, now
     ):
         return replies.refused(401, f"{along.SIGNATURE}: missing, wrong or too old")
@@ -161,7 +162,10 @@ def resume(
 
 def _told_along(request: Request) -> dict[str, str]:
     """The headers that the answer to `get_actions` would have had."""
-    return {name: request.header(name.encode()) for name in (along.FEATURES, along.FAILURES)}
+    return {
+        name: request.header(name.encode())
+        for name in (inline_state.FEATURES, inline_state.FAILURES)
+    }
 
 
 def unavailable(lifecycle: Lifecycle, ours: bool, what: str, error: APIError) -> Response:

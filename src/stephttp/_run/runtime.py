@@ -17,14 +17,14 @@ from stephttp._client.flow import Call, Keys
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.ids import random_ulid
-from stephttp._core.messages import Request
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Lifecycle
 from stephttp._run.idempotency import scope_of
 from stephttp._run.journal import Journal
 from stephttp._run.keyed_lock import Turnstile
 from stephttp._run.sealing import Sealer
+from stephttp._wire.http import Request
+from stephttp._wire.ids import random_ulid
 from stephttp.options import Settings
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from msgspec import Struct
 
 from stephttp._client.flow import Invoke, Until
 from stephttp._core import codec
-from stephttp._core.messages import Request
 from stephttp._core.run import ENDED, EXECUTE, SUSPEND, Run, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooks
+from stephttp._wire.http import Request
 from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 

@@ -13,8 +13,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from stephttp._core.capsule import Open, Seal
-from stephttp._core.signatures import split_key
+from stephttp._wire.capsule import Open, Seal
+from stephttp._wire.signatures import split_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

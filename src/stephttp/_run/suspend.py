@@ -8,14 +8,14 @@ from stephttp._client import wire
 from stephttp._client.drivers import Flow
 from stephttp._client.flow import Call, Invoke, send
 from stephttp._core import replies
-from stephttp._core.ids import ulid_ms
-from stephttp._core.messages import Request, Response
 from stephttp._core.prefer import read_prefer
 from stephttp._core.responses import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
 from stephttp._run.journal import Journal
+from stephttp._wire.http import Request, Response
+from stephttp._wire.ids import ulid_ms
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
 
 logger = logging.getLogger("stephttp")

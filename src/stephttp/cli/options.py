@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stephttp._core.durations import parse_duration
+from stephttp._wire.durations import parse_duration
 from stephttp.cli.remote import Exit, Remote, RemoteError, Target
 from stephttp.cli.terminal import complain
 

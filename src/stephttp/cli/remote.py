@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import httpx2
 
-from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
+from stephttp._wire.signatures import hash_key
 from stephttp.cli.keys import read_keys
 from stephttp.cli.output import clean
 from stephttp.errors import ConfigurationError, StephttpError

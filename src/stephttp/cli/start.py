@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stephttp._core.durations import parse_duration
-from stephttp._core.signatures import split_key
+from stephttp._wire.durations import parse_duration
+from stephttp._wire.signatures import split_key
 from stephttp.cli.keys import read_keys
 from stephttp.cli.logs import LogFormat, set_up
 from stephttp.cli.password import dashboard_password

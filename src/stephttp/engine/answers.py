@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from stephttp._core.ops import COMPLETING_OPS, Op
+from stephttp._wire.opcodes import COMPLETING_OPS, Op
 from stephttp.engine.happenings import Failure, FailureKind, Hints
 from stephttp.engine.waits import retry_after_ms
 

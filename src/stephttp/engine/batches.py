@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import consequences, records, work
 from stephttp.engine.happenings import Moment, Origin
 from stephttp.engine.models import (

@@ -9,9 +9,9 @@ from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from stephttp._core import along
-from stephttp._core.ids import ulid_number
-from stephttp._core.signatures import sign
+from stephttp._wire import inline_state
+from stephttp._wire.ids import ulid_number
+from stephttp._wire.signatures import sign
 from stephttp.engine.answers import Answer
 from stephttp.engine.client import Client, Sender
 from stephttp.engine.clock import Clock
@@ -117,10 +117,10 @@ class Caller:
         if call.state is None:
             return {}
         key, now = next(iter(self._settings.signing_keys), None), int(self._clock.now())
-        headers = along.attached(call.run_id, call.state.memos, key, now)
-        headers[along.FEATURES] = FEATURES
+        headers = inline_state.attached(call.run_id, call.state.memos, key, now)
+        headers[inline_state.FEATURES] = FEATURES
         if call.state.failures:
-            headers[along.FAILURES] = call.state.failures
+            headers[inline_state.FAILURES] = call.state.failures
         return headers
 
     def _signature(self, call: Call) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import expressions, records
 from stephttp.engine.happenings import Moment
 from stephttp.engine.models import Change, NewRun, Refused, Run, Timer, TimerKind

@@ -7,7 +7,7 @@ from random import Random
 import msgspec
 from msgspec.structs import replace
 
-from stephttp._core.ops import Op
+from stephttp._wire.opcodes import Op
 from stephttp.engine.happenings import Hints, Moment, Origin
 from stephttp.engine.models import (
     RESUME,

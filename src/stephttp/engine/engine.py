@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from stephttp._core.ops import Op
+from stephttp._wire.opcodes import Op
 from stephttp.engine import (
     batches,
     cancellations,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from stephttp._core.ops import ErrorInfo, Op, OpCode
+from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine import waits
 from stephttp.engine.draft import Draft
 from stephttp.engine.happenings import Origin

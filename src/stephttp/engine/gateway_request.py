@@ -13,7 +13,7 @@ import msgspec
 import rfc8785
 from msgspec import Struct
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.models import Refused
 from stephttp.engine.urls import read_url
 

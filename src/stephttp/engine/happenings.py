@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from stephttp._core.ops import Op
+from stephttp._wire.opcodes import Op
 from stephttp.engine.models import Value
 from stephttp.engine.settings import Settings
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
-from stephttp._core.ids import CAPSULE
-from stephttp._core.ops import OpCode
+from stephttp._wire.ids import CAPSULE
+from stephttp._wire.opcodes import OpCode
 from stephttp.engine.happenings import Failure
 from stephttp.engine.models import Change, RunStatus
 from stephttp.engine.work import Claim

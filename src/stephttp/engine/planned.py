@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stephttp._core.ops import Op
+from stephttp._wire.opcodes import Op
 from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.gateway_request import read_gateway
 from stephttp.engine.models import RESUME, Call, Snapshot, Timer, TimerKind

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import rows, tallies
 from stephttp.engine.models import (
     RESUME,

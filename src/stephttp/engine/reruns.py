@@ -19,9 +19,9 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from stephttp._core import capsule
-from stephttp._core.ids import CAPSULE
-from stephttp._core.ops import OpCode
+from stephttp._wire import capsule
+from stephttp._wire.ids import CAPSULE
+from stephttp._wire.opcodes import OpCode
 from stephttp.engine.draft import new_job_id
 from stephttp.engine.happenings import Moment
 from stephttp.engine.models import (

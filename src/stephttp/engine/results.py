@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from stephttp._core.ops import ErrorInfo, Op
+from stephttp._wire.opcodes import ErrorInfo, Op
 from stephttp.engine.models import RunStatus
 
 Headers = list[tuple[str, str]]

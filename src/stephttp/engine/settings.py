@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from random import Random
 
-from stephttp._core.signatures import hash_key
 from stephttp._version import __version__
+from stephttp._wire.signatures import hash_key
 from stephttp.errors import ConfigurationError
 
 FEATURES = (

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from stephttp._core import along
-from stephttp._core.ops import OpCode
+from stephttp._wire import inline_state
+from stephttp._wire.opcodes import OpCode
 from stephttp.engine.models import Call, State
 from stephttp.engine.sql import QUERIES
 
@@ -33,10 +33,12 @@ def load(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> State
 
 def along_with(connection: sqlite3.Connection, calls: Sequence[Call]) -> list[Call]:
     """Give the calls whose SDK reads it the state of their run, unless that is too large."""
-    run_ids = {call.run_id for call in calls if call.reads_state and call.method in along.METHODS}
+    run_ids = {
+        call.run_id for call in calls if call.reads_state and call.method in inline_state.METHODS
+    }
     if not run_ids:
         return list(calls)
-    values = {"run_ids": _json(run_ids), "most": along.LARGEST}
+    values = {"run_ids": _json(run_ids), "most": inline_state.LARGEST}
     run_ids.difference_update(row[0] for row in connection.execute(QUERIES["large_states"], values))
     rows = _rows(connection, run_ids)
     states = {run_id: _render(rows.get(run_id, []), pending=True) for run_id in run_ids}
@@ -44,7 +46,7 @@ def along_with(connection: sqlite3.Connection, calls: Sequence[Call]) -> list[Ca
         replace(call, state=state)
         if call.reads_state
         and (state := states.get(call.run_id)) is not None
-        and len(state.memos) <= along.LARGEST
+        and len(state.memos) <= inline_state.LARGEST
         else call
         for call in calls
     ]

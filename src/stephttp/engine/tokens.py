@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 
 from stephttp._core.codec import encode_struct
-from stephttp._core.ids import random_ulid
+from stephttp._wire.ids import random_ulid
 from stephttp.engine.models import Topic
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"

@@ -71,8 +71,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from stephttp._core.ids import COMPLETE
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.ids import COMPLETE
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import failures, planned, waiting, waits
 from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from stephttp._core.ops import Op
+from stephttp._wire.opcodes import Op
 from stephttp.engine import expressions
 from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.models import (

@@ -6,8 +6,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from stephttp._core.durations import MAX_WAIT, parse_duration
-from stephttp._core.ops import Op
+from stephttp._wire.durations import MAX_WAIT, parse_duration
+from stephttp._wire.opcodes import Op
 from stephttp.engine.models import Refused
 
 _SHORTEST_DATE = 10

@@ -9,7 +9,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from stephttp._core.ops import COMPLETING_OPS, Op
+from stephttp._wire.opcodes import COMPLETING_OPS, Op
 from stephttp.engine import consequences, records, state
 from stephttp.engine.answers import OpsAnswer, PlainAnswer
 from stephttp.engine.happenings import Failure, FailureKind, Moment, Origin

@@ -21,8 +21,8 @@ from opentelemetry.trace import (
 )
 from ulid import ULID
 
-from stephttp._core.messages import Request
-from stephttp._core.ops import OpCode
+from stephttp._wire.http import Request
+from stephttp._wire.opcodes import OpCode
 from stephttp.integrations._otel_ids import (
     read_traceparent,
     span_id_of,

@@ -20,8 +20,8 @@ from inngest._internal.middleware_lib.middleware import TransformOutputStepInfo
 from inngest._internal.types import empty_sentinel
 from msgspec.structs import replace
 
-from stephttp._core.messages import Response
 from stephttp._core.values import Event
+from stephttp._wire.http import Response
 from stephttp.middleware import (
     MISSING,
     Middleware,

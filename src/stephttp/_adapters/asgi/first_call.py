@@ -22,7 +22,6 @@ from stephttp._adapters.asgi.messages import (
 )
 from stephttp._adapters.asgi.scope import LoopScope, here
 from stephttp._adapters.routes import asgi_route
-from stephttp._core.messages import Request, Response
 from stephttp._core.run import Run
 from stephttp._run.current import current_call, enter
 from stephttp._run.first_call import LiveCall
@@ -30,6 +29,7 @@ from stephttp._run.hooks import drive
 from stephttp._run.passing import MARK, Body, marks
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
+from stephttp._wire.http import Request, Response
 from stephttp.middleware import CallEnd
 
 logger = logging.getLogger("stephttp")

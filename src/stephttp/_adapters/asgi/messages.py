@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from stephttp._core.messages import Headers, Request, Response
 from stephttp._run.passing import on_the_line, own_error
 from stephttp._run.scope import RunScope
+from stephttp._wire.http import Headers, Request, Response
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

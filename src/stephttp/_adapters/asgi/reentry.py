@@ -15,13 +15,13 @@ from stephttp._adapters.asgi.messages import (
     told_apart,
 )
 from stephttp._adapters.asgi.scope import LoopScope, here
-from stephttp._core.messages import Request, Response
 from stephttp._core.run import Run
 from stephttp._run.current import current_call, enter
 from stephttp._run.hooks import drive
 from stephttp._run.passing import MARK, Body, marks
 from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of
 from stephttp._run.runtime import Runtime
+from stephttp._wire.http import Request, Response
 from stephttp.middleware import CallEnd
 
 _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")

@@ -8,9 +8,9 @@ from contextlib import suppress
 from stephttp._adapters.asgi.messages import Receive, Send, reply_with
 from stephttp._client.drivers import Streamed
 from stephttp._client.flow import Call
-from stephttp._core.messages import Request, Response
 from stephttp._run import result_path
 from stephttp._run.runtime import Runtime
+from stephttp._wire.http import Request, Response
 from stephttp.errors import APIConnectionError, APITimeoutError
 
 

@@ -29,13 +29,13 @@ from stephttp._adapters.wsgi.messages import (
     text_marks,
 )
 from stephttp._adapters.wsgi.scope import ThreadScope
-from stephttp._core.messages import Request, Response
 from stephttp._core.run import Run
 from stephttp._run.current import current_call, enter, refuse_inside
 from stephttp._run.first_call import LiveCall
 from stephttp._run.hooks import drive_blocking
 from stephttp._run.passing import MARK, Body, marks, own_error
 from stephttp._run.runtime import Runtime
+from stephttp._wire.http import Request, Response
 from stephttp.middleware import CallEnd
 
 logger = logging.getLogger("stephttp")

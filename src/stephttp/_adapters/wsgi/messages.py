@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from stephttp._client.wire import SDK
-from stephttp._core.messages import Headers, Request, Response
 from stephttp._run.passing import PLAIN_TEXT, on_the_line
+from stephttp._wire.http import Headers, Request, Response
 
 Environ = dict[str, Any]
 Write = Callable[[bytes], object]

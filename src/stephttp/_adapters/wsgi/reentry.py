@@ -22,13 +22,13 @@ from stephttp._adapters.wsgi.messages import (
     restored,
 )
 from stephttp._adapters.wsgi.scope import ThreadScope
-from stephttp._core.messages import Response
 from stephttp._core.run import Run
 from stephttp._run.current import current_call, enter
 from stephttp._run.hooks import as_flow, drive_blocking
 from stephttp._run.passing import MARK, marks, own_error
 from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of
 from stephttp._run.runtime import Runtime
+from stephttp._wire.http import Response
 from stephttp.middleware import CallEnd
 
 logger = logging.getLogger("stephttp")

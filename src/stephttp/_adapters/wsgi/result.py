@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterable
 from stephttp._adapters.wsgi.messages import StartResponse, reply_with, status_line, text_headers
 from stephttp._client.drivers import Streamed
 from stephttp._client.flow import Call
-from stephttp._core.messages import Request, Response
 from stephttp._run import result_path
 from stephttp._run.runtime import Runtime
+from stephttp._wire.http import Request, Response
 from stephttp.errors import APIConnectionError, APITimeoutError
 
 

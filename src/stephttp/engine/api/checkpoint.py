@@ -17,8 +17,8 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._core.ids import COMPLETE, ulid_ms
-from stephttp._core.ops import Op, OpCode
+from stephttp._wire.ids import COMPLETE, ulid_ms
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import idempotency, tokens
 from stephttp.engine.api.messages import (
     ApiResult,

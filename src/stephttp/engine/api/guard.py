@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stephttp._core import along
-from stephttp._core.signatures import bearer_matches
+from stephttp._wire import inline_state
+from stephttp._wire.signatures import bearer_matches
 from stephttp.engine.api.messages import CORS, engine_of, log_refusal, refuse
 from stephttp.engine.ratelimit import Buckets
 from stephttp.engine.settings import FEATURES, VERSION
@@ -92,7 +92,7 @@ class Guard:
         self._headers = [
             (b"x-inngest-server-kind", settings.kind.encode()),
             (b"x-stephttp-engine", VERSION.encode()),
-            (along.FEATURES.encode(), FEATURES.encode()),
+            (inline_state.FEATURES.encode(), FEATURES.encode()),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from stephttp._core.ids import ulid
+from stephttp._wire.ids import ulid
 from stephttp.engine import tokens
 from stephttp.engine.api.messages import (
     engine_of,

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._core.ops import Op
+from stephttp._wire.opcodes import Op
 from stephttp.engine.clock import rfc3339
 from stephttp.engine.logs import log_event
 from stephttp.engine.models import Refused

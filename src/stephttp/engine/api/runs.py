@@ -11,7 +11,7 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._core import along
+from stephttp._wire import inline_state
 from stephttp.engine import state, tokens
 from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
 from stephttp.engine.api.views import wait_view
@@ -28,7 +28,7 @@ async def actions(request: Request) -> Response:
     pending = "pending" in request.headers.get("x-stephttp-accept", "")
     unit = partial(_actions, run_id=run_id, pending=pending)
     loaded = await engine_of(request).store.read(unit)
-    headers = {along.FAILURES: loaded.failures} if loaded.failures else {}
+    headers = {inline_state.FAILURES: loaded.failures} if loaded.failures else {}
     return Response(loaded.memos, media_type="application/json", headers=headers)
 
 

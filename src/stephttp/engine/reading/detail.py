@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from stephttp._core import capsule
-from stephttp._core.ids import CAPSULE
+from stephttp._wire import capsule
+from stephttp._wire.ids import CAPSULE
 from stephttp.engine.models import RunStatus
 from stephttp.engine.otlp import Span
 from stephttp.engine.reading.runs import RunRow, Wait, load_row

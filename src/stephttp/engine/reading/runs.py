@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stephttp._core.ids import CAPSULE
+from stephttp._wire.ids import CAPSULE
 from stephttp.engine.models import RESUME, RunStatus, TimerKind
 from stephttp.engine.reading.filters import Page, PageRequest, RunFilter, State
 from stephttp.engine.reading.scanning import (

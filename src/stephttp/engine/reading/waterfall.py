@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from stephttp._core.ops import OpCode
+from stephttp._wire.opcodes import OpCode
 from stephttp.engine.models import RESUME, Past, RunStatus, TimerKind
 from stephttp.engine.reading.runs import RunRow, Wait
 from stephttp.engine.reading.steps import StepDetail

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stephttp._core.messages import Headers, Request
+from stephttp._wire.http import Headers, Request
 from stephttp.errors import UsageError
 
 DEFAULT_HEADERS = frozenset(

@@ -7,7 +7,7 @@ import hmac
 import re
 from collections.abc import Iterable
 
-from stephttp._core.jcs import canonical
+from stephttp._wire.canonical_json import canonical
 
 _PREFIX = re.compile(r"^signkey-\w+-")
 _SIGNATURE = re.compile(r"t=([0-9]{1,15})&s=([0-9a-f]{64})")

@@ -7,7 +7,7 @@ from enum import Enum
 import msgspec
 from msgspec import Raw
 
-from stephttp._core.ops import ErrorInfo
+from stephttp._wire.opcodes import ErrorInfo
 
 
 class MemoKind(Enum):

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 
-from stephttp._core.messages import Request
-from stephttp._core.signatures import sign, split_key, verify
+from stephttp._wire.http import Request
+from stephttp._wire.signatures import sign, split_key, verify
 
 FEATURE = "reentry-state"
 """What the engine calls it among its extras."""
