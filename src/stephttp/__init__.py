@@ -17,9 +17,8 @@ from stephttp._client.wire import (
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._core.adapters import AIAdapter, ModelAdapter
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.responses import (
+from stephttp._core.endpoint_options import (
     AsyncRequest,
     AsyncResponse,
     AsyncResponseCustom,
@@ -27,6 +26,7 @@ from stephttp._core.responses import (
     AsyncResponseToken,
     FnOpts,
 )
+from stephttp._core.inference import AIAdapter, ModelAdapter
 from stephttp._core.values import Event, FetchResponse, Signal
 from stephttp._run.endpoint import configure, update_omit_response_body
 from stephttp._run.logging import ReplayFilter, ReplayLogger, logger

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.responses import (
+from stephttp._core.endpoint_options import (
     AsyncResponse,
     AsyncResponseCustom,
     AsyncResponseRedirect,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from stephttp._client.event_loop import running_loop
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.responses import AsyncResponse
+from stephttp._core.endpoint_options import AsyncResponse
 from stephttp._run.endpoint import P, R, checked, decorator
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp._wire.http import Request

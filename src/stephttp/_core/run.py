@@ -53,7 +53,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from stephttp._core.responses import DEFAULT_OPTS
+from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
 from stephttp._wire.memo import Memo, MemoKind, read_memo

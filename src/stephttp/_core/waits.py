@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from msgspec import Raw, Struct
 
 from stephttp._core import codec
-from stephttp._core.adapters import AIAdapter
+from stephttp._core.inference import AIAdapter
 from stephttp._core.values import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
 from stephttp._wire.opcodes import OpCode

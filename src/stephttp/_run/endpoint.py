@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from stephttp._core.checkpointing import Checkpointing, check_duration
-from stephttp._core.responses import AsyncResponse, FnOpts
+from stephttp._core.endpoint_options import AsyncResponse, FnOpts
 from stephttp._core.run import check_retries
 from stephttp._run.current import current_scope
 from stephttp._run.scope import RunScope

@@ -8,8 +8,8 @@ from stephttp._client import wire
 from stephttp._client.drivers import Flow
 from stephttp._client.flow import Call, Invoke, send
 from stephttp._core import replies
+from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
 from stephttp._core.prefer import read_prefer
-from stephttp._core.responses import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
