@@ -21,7 +21,7 @@ from benchmarks.harness import Row
 from benchmarks.million import END_MS, NEEDLE, WEEK_MS, fill
 from benchmarks.place import say
 from stephttp.engine import Settings, VirtualClock, create_app
-from stephttp.engine.clock import rfc3339
+from stephttp.engine.model.clock import rfc3339
 
 RUNS = 1_000_000
 ROUNDS = 15

@@ -17,8 +17,8 @@ from typing import Any
 import httpx2
 
 from stephttp.engine.app import create_app
-from stephttp.engine.clock import VirtualClock
-from stephttp.engine.settings import Settings as EngineSettings
+from stephttp.engine.model.clock import VirtualClock
+from stephttp.engine.model.settings import Settings as EngineSettings
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.wsgi import Blocking, WSGITransport

@@ -23,7 +23,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from stephttp._wire.ids import hash_step_id
 from stephttp.engine import Settings, VirtualClock, create_app
-from stephttp.engine.tokens import new_ulid
+from stephttp.engine.model.tokens import new_ulid
 from tests.acceptance.processes import free_port
 from tests.browser.conftest import Site, chromium, site
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from stephttp.engine import Settings
-from stephttp.engine.tokens import ENVIRONMENT_ID
+from stephttp.engine.model.tokens import ENVIRONMENT_ID
 from stephttp.errors import ConfigurationError
 
 from .support import DONE, KEY, OTHER, RUN, A, B, World, answer, new_run, sleep, step, world

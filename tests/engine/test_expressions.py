@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stephttp.engine.expressions import (
+from stephttp.engine.model.expressions import (
     CANCEL_NAMES,
     MAX_LENGTH,
     WAIT_NAMES,
@@ -16,7 +16,7 @@ from stephttp.engine.expressions import (
     matches,
     read_event,
 )
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 
 EVENT = {"data": {"id": "o1", "n": 2, "none": None, "list": [1, 2, 3], "big": 2**53 + 1}}
 VALUES: dict[str, Any] = {"event": {"data": {"id": "o1"}, "name": "x"}, "async": EVENT}
@@ -86,7 +86,7 @@ def test_values(text: str, expected: bool) -> None:
 def test_no_value_is_no_match_and_is_logged(text: str, caplog: pytest.LogCaptureFixture) -> None:
     check(text, "f", WAIT_NAMES)
     values = {**VALUES, "async": {**EVENT, "many": list(range(3000))}}
-    with caplog.at_level(logging.INFO, "stephttp.engine.expressions"):
+    with caplog.at_level(logging.INFO, "stephttp.engine.model.expressions"):
         assert matches(text, values) is False
     (record,) = caplog.records
     assert text in record.getMessage()

@@ -15,7 +15,7 @@ from stephttp.engine import Settings, VirtualClock
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.gateway_request import read_gateway
 from stephttp.engine.inprocess import InProcess
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 
 from .support import DONE, RUN, A, B, Server, World, Z, answer, sleep, until, world
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME, ulid
 from stephttp.engine import database, records, tallies
 from stephttp.engine.api.checkpoint import ids
-from stephttp.engine.models import Change, NewRun, Refused, Run, RunStatus
+from stephttp.engine.model.run import Change, NewRun, Refused, Run, RunStatus
 from stephttp.engine.reading import (
     PageRequest,
     RunFilter,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
-from stephttp.engine.happenings import Failure, FailureKind
-from stephttp.engine.models import RunStatus
+from stephttp.engine.model.inputs import Failure, FailureKind
+from stephttp.engine.model.run import RunStatus
 from stephttp.engine.results import complete_result, render
 
 JSON = [("content-type", "application/json")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stephttp._wire.signatures import verify
-from stephttp.engine.models import Call
+from stephttp.engine.model.run import Call
 from stephttp.engine.signing import canonical, signed_bytes
 
 from .support import DONE, KEY, answer, new_run, sleep, world

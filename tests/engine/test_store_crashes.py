@@ -35,10 +35,10 @@ from stephttp.engine import (
     work,
 )
 from stephttp.engine.answers import OpsAnswer
-from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment
-from stephttp.engine.models import Cancellation, Event, NewRun, Refused, Run, RunStatus
+from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment
+from stephttp.engine.model.run import Cancellation, Event, NewRun, Refused, Run, RunStatus
+from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.store import Store
-from stephttp.engine.tokens import new_ulid
 
 START_MS = 1_800_000_000_000
 RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(4)]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Backoff, Settings
-from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment, Origin
+from stephttp.engine.model.run import (
     RESUME,
     Change,
     Endpoint,

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine import Settings
-from stephttp.engine.happenings import Moment, Origin
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Moment, Origin
+from stephttp.engine.model.run import (
     RESUME,
     Change,
     Endpoint,

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from stephttp.engine.app import create_app
-from stephttp.engine.settings import Backoff, Settings
+from stephttp.engine.model.settings import Backoff, Settings
 from tests.acceptance.processes import DEADLINE, Process
 from tests.frameworks.rows import ROWS, Row
 

@@ -19,7 +19,7 @@ from stephttp.cli.terminal import complain, say, when_deaf
 from stephttp.engine.app import create_app
 from stephttp.engine.dashboard import passwords
 from stephttp.engine.engine import Engine
-from stephttp.engine.settings import Settings
+from stephttp.engine.model.settings import Settings
 from stephttp.errors import ConfigurationError
 
 # How long the app may take to end after SIGTERM: what its open requests get.

@@ -24,7 +24,7 @@ from stephttp.engine.database import MEMORY, newest_version
 from stephttp.engine.egress import parse_rule
 from stephttp.engine.engine import Engine
 from stephttp.engine.logs import log_event
-from stephttp.engine.settings import VERSION, Backoff, Settings
+from stephttp.engine.model.settings import VERSION, Backoff, Settings
 from stephttp.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

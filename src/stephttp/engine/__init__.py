@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from stephttp.engine.app import create_app
-from stephttp.engine.clock import Clock, SystemClock, VirtualClock
 from stephttp.engine.engine import Engine
-from stephttp.engine.settings import Backoff, Settings
+from stephttp.engine.model.clock import Clock, SystemClock, VirtualClock
+from stephttp.engine.model.settings import Backoff, Settings
 
 __all__ = [
     "Backoff",

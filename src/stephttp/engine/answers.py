@@ -32,7 +32,7 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
-from stephttp.engine.happenings import Failure, FailureKind, Hints
+from stephttp.engine.model.inputs import Failure, FailureKind, Hints
 from stephttp.engine.waits import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})

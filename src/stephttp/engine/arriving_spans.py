@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from stephttp.engine.clock import Clock
 from stephttp.engine.metrics import Metrics
+from stephttp.engine.model.clock import Clock
+from stephttp.engine.model.settings import Settings
 from stephttp.engine.otlp import Received
-from stephttp.engine.settings import Settings
 from stephttp.engine.spans import Early, Stored, store
 from stephttp.engine.store import Store
 

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import consequences, records, work
-from stephttp.engine.happenings import Moment, Origin
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Moment, Origin
+from stephttp.engine.model.run import (
     LEASE,
     Change,
     NewRun,

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from stephttp.engine.happenings import Moment
 from stephttp.engine.interventions import Act, act_on, cancel_open, next_seq, rerun
-from stephttp.engine.models import Change, Refused
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.reading.filters import RunFilter, State
 from stephttp.engine.reading.runs import matching
 from stephttp.engine.store import Store

@@ -14,14 +14,14 @@ from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
 from stephttp.engine.answers import Answer
 from stephttp.engine.client import Client, Sender
-from stephttp.engine.clock import Clock
 from stephttp.engine.egress import Egress
 from stephttp.engine.exchange import DecodingError, ExchangeError, Request, TooLarge, decoded
-from stephttp.engine.happenings import Failure, FailureKind
-from stephttp.engine.models import RESUME, Call
-from stephttp.engine.settings import FEATURES, Settings
+from stephttp.engine.model.clock import Clock
+from stephttp.engine.model.inputs import Failure, FailureKind
+from stephttp.engine.model.run import RESUME, Call
+from stephttp.engine.model.settings import FEATURES, Settings
+from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.signing import signed_bytes
-from stephttp.engine.tokens import new_ulid
 
 if TYPE_CHECKING:
     import httpx2

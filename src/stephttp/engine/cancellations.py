@@ -7,8 +7,8 @@ import sqlite3
 from msgspec.structs import asdict
 
 from stephttp.engine.consequences import cancel, started_by
-from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Cancellation, Change, Refused
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import Cancellation, Change, Refused
 from stephttp.engine.sql import QUERIES
 
 

@@ -24,7 +24,7 @@ from stephttp.engine.exchange import (
     Request,
     Unanswered,
 )
-from stephttp.engine.urls import read_url
+from stephttp.engine.model.urls import read_url
 
 if TYPE_CHECKING:
     pass

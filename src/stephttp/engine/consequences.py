@@ -15,9 +15,10 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import expressions, records
-from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Change, NewRun, Refused, Run, Timer, TimerKind
+from stephttp.engine import records
+from stephttp.engine.model import expressions
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import Change, NewRun, Refused, Run, Timer, TimerKind
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.transitions import arrived, cancelled
 from stephttp.engine.waiting import invoked_result

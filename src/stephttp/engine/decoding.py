@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.happenings import Hints, Moment, Origin
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Hints, Moment, Origin
+from stephttp.engine.model.run import (
     RESUME,
     TARGETED,
     Change,

@@ -24,7 +24,7 @@ from ipaddress import (
 )
 from urllib.parse import urlsplit
 
-from stephttp.engine.settings import Settings
+from stephttp.engine.model.settings import Settings
 from stephttp.errors import ConfigurationError
 
 Address = IPv4Address | IPv6Address

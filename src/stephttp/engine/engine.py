@@ -17,13 +17,11 @@ from stephttp.engine import (
     idempotency,
     interventions,
     otlp,
-    tokens,
     work,
 )
 from stephttp.engine.arriving_spans import ArrivingSpans
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
 from stephttp.engine.caller import Caller
-from stephttp.engine.clock import Clock, SystemClock
 from stephttp.engine.egress import Egress
 from stephttp.engine.event_message import parse_event
 from stephttp.engine.executor import Executor
@@ -32,14 +30,16 @@ from stephttp.engine.funnel import Funnel
 from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
-from stephttp.engine.models import Cancellation, Change, Event, Refused
+from stephttp.engine.model import tokens
+from stephttp.engine.model.clock import Clock, SystemClock
+from stephttp.engine.model.run import Cancellation, Change, Event, Refused
+from stephttp.engine.model.settings import LONGEST_LEASE, Settings
 from stephttp.engine.output import Waiters
 from stephttp.engine.probe import Finding, probe
 from stephttp.engine.reading import Reader, RunFilter, latest_endpoints
 from stephttp.engine.realtime import Channels
 from stephttp.engine.reruns import AS_IT_WAS, Edit
 from stephttp.engine.retention import Retention
-from stephttp.engine.settings import LONGEST_LEASE, Settings
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.store import Store
 

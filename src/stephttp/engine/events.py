@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import asdict
 
-from stephttp.engine import expressions
 from stephttp.engine.consequences import Trigger, deliver, link
-from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Change, Event, Refused, TimerKind
+from stephttp.engine.model import expressions
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import Change, Event, Refused, TimerKind
 from stephttp.engine.sql import QUERIES
 
 

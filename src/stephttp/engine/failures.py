@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine import waits
 from stephttp.engine.draft import Draft
-from stephttp.engine.happenings import Origin
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Origin
+from stephttp.engine.model.run import (
     RESUME,
     TARGETED,
     Entry,

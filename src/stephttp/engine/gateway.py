@@ -19,8 +19,8 @@ from stephttp.engine.client import Client, Sender
 from stephttp.engine.egress import Egress
 from stephttp.engine.exchange import ExchangeError, Request, TooLarge, decoded
 from stephttp.engine.gateway_request import Spec
-from stephttp.engine.settings import Settings
-from stephttp.engine.urls import read_url
+from stephttp.engine.model.settings import Settings
+from stephttp.engine.model.urls import read_url
 
 if TYPE_CHECKING:
     import httpx2

@@ -14,8 +14,8 @@ import rfc8785
 from msgspec import Struct
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.models import Refused
-from stephttp.engine.urls import read_url
+from stephttp.engine.model.run import Refused
+from stephttp.engine.model.urls import read_url
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

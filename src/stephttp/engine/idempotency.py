@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from stephttp.engine import batches
-from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Change, Refused
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.sql import QUERIES
 
 

@@ -14,7 +14,7 @@ from stephttp.engine.exchange import (
     Request,
     TooLarge,
 )
-from stephttp.engine.urls import read_url
+from stephttp.engine.model.urls import read_url
 
 _OURS: dict[type[httpx2.HTTPError], type[Exception]] = {
     httpx2.ConnectError: ConnectError,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from stephttp.engine import consequences, records, reruns, transitions
-from stephttp.engine.happenings import Moment
-from stephttp.engine.models import Change, Refused
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.reruns import AS_IT_WAS, Edit
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]

@@ -19,8 +19,8 @@ from prometheus_client.metrics_core import Metric
 
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import OpCode
-from stephttp.engine.happenings import Failure
-from stephttp.engine.models import Change, RunStatus
+from stephttp.engine.model.inputs import Failure
+from stephttp.engine.model.run import Change, RunStatus
 from stephttp.engine.work import Claim
 
 MOST_ENDPOINTS = 100

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 
 RUN_ID, STEP_HASH, STEP_ATTEMPT = "sdk.run.id", "inngest.step.hash", "inngest.step.attempt"
 MOST_DETAILS = 32 * 1024

@@ -7,7 +7,7 @@ import msgspec
 from stephttp._wire.opcodes import Op
 from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.gateway_request import read_gateway
-from stephttp.engine.models import RESUME, Call, Snapshot, Timer, TimerKind
+from stephttp.engine.model.run import RESUME, Call, Snapshot, Timer, TimerKind
 
 
 def step_planned(draft: Draft, op: Op, field: str) -> None:

@@ -17,16 +17,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from stephttp.engine.answers import Answer
-from stephttp.engine.models import Call
+from stephttp.engine.model.run import Call
+from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.sql import QUERIES
-from stephttp.engine.tokens import new_ulid
 
 if TYPE_CHECKING:
     from random import Random
 
     from stephttp.engine.caller import Caller
-    from stephttp.engine.clock import Clock
     from stephttp.engine.egress import Egress
+    from stephttp.engine.model.clock import Clock
     from stephttp.engine.store import Store
 
 SECONDS = 10.0

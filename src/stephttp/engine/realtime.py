@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from stephttp.engine.models import Topic
+from stephttp.engine.model.run import Topic
 
 MOST_WAITING = 2 * 1024 * 1024
 """Bytes that may wait for one listener; one that falls further behind is let go."""

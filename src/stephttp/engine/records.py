@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import rows, tallies
-from stephttp.engine.models import (
+from stephttp.engine.model.run import (
     RESUME,
     TARGETED,
     Call,

@@ -23,8 +23,8 @@ from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.draft import new_job_id
-from stephttp.engine.happenings import Moment
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import (
     RESUME,
     Change,
     NewRun,
@@ -35,7 +35,7 @@ from stephttp.engine.models import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.tokens import new_ulid
+from stephttp.engine.model.tokens import new_ulid
 
 _BARE = frozenset({OpCode.STEP, OpCode.WAIT_FOR_EVENT, OpCode.SLEEP})
 """Ops whose memo is the output itself (PROTOCOL 5.3)."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from stephttp._wire.opcodes import ErrorInfo, Op
-from stephttp.engine.models import RunStatus
+from stephttp.engine.model.run import RunStatus
 
 Headers = list[tuple[str, str]]
 

@@ -13,9 +13,9 @@ from contextlib import closing, suppress
 from functools import partial
 
 from stephttp.engine import database
-from stephttp.engine.clock import Clock
 from stephttp.engine.logs import log_event
-from stephttp.engine.settings import Settings
+from stephttp.engine.model.clock import Clock
+from stephttp.engine.model.settings import Settings
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.store import Store, StoreClosedError
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import rfc8785
 
-from stephttp.engine.models import Call
+from stephttp.engine.model.run import Call
 
 _GO_EVENT = "http/run.started"
 _JS = "inngest-js:"

@@ -12,8 +12,8 @@ from dataclasses import astuple, dataclass
 
 import msgspec
 
+from stephttp.engine.model.settings import Settings
 from stephttp.engine.otlp import Span
-from stephttp.engine.settings import Settings
 from stephttp.engine.sql import QUERIES
 
 _MOST_EARLY = 8 * 1024 * 1024

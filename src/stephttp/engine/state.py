@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from stephttp._wire import inline_state
 from stephttp._wire.opcodes import OpCode
-from stephttp.engine.models import Call, State
+from stephttp.engine.model.run import Call, State
 from stephttp.engine.sql import QUERIES
 
 _HASH = re.compile("[0-9a-f]{40}")

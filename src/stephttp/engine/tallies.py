@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from stephttp.engine import rows
 from stephttp.engine.database import Connection
-from stephttp.engine.models import Run, RunStatus
+from stephttp.engine.model.run import Run, RunStatus
 from stephttp.engine.sql import QUERIES
 
 BEGAN = "began"

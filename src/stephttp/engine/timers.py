@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from stephttp.engine.clock import Clock
+from stephttp.engine.model.clock import Clock
 
 
 class Timers:

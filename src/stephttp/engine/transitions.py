@@ -75,8 +75,8 @@ from stephttp._wire.ids import COMPLETE
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import failures, planned, waiting, waits
 from stephttp.engine.draft import Draft, new_job_id
-from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment, Origin
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment, Origin
+from stephttp.engine.model.run import (
     LEASE,
     RESUME,
     SEPARATE,

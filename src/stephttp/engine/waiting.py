@@ -17,9 +17,9 @@ from urllib.parse import urlencode
 import msgspec
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine import expressions
 from stephttp.engine.draft import Draft, new_job_id
-from stephttp.engine.models import (
+from stephttp.engine.model import expressions
+from stephttp.engine.model.run import (
     RESUME,
     Change,
     Endpoint,
@@ -30,8 +30,8 @@ from stephttp.engine.models import (
     Timer,
     TimerKind,
 )
+from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.results import Rendered, error_json, http_result
-from stephttp.engine.tokens import new_ulid
 from stephttp.engine.waits import timeout_ms
 
 _YEAR_MS = 365 * 86_400_000

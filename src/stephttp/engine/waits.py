@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 from stephttp._wire.durations import MAX_WAIT, parse_duration
 from stephttp._wire.opcodes import Op
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 
 _SHORTEST_DATE = 10
 _LONGEST_SECONDS_TEXT = 7

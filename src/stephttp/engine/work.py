@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
 from stephttp.engine import consequences, records, state
 from stephttp.engine.answers import OpsAnswer, PlainAnswer
-from stephttp.engine.happenings import Failure, FailureKind, Moment, Origin
-from stephttp.engine.models import (
+from stephttp.engine.model.inputs import Failure, FailureKind, Moment, Origin
+from stephttp.engine.model.run import (
     RESUME,
     SEPARATE,
     TARGETED,

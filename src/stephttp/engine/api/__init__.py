@@ -29,7 +29,7 @@ from stephttp.engine.api import (
     traces,
 )
 from stephttp.engine.api.guard import secured
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 from stephttp.engine.store import StoreClosedError
 
 _PREFIXES = ("/v1/checkpoint", "/v1/http/runs")

@@ -20,7 +20,7 @@ from stephttp.engine.api.messages import (
     wrapped,
 )
 from stephttp.engine.feed import Changes
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine import cancellations, expressions, tokens
+from stephttp.engine import cancellations
 from stephttp.engine.api.messages import (
     engine_of,
     parse_run_id,
@@ -19,9 +19,10 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
-from stephttp.engine.clock import rfc3339
 from stephttp.engine.decoding import decode
-from stephttp.engine.models import Cancellation, Refused
+from stephttp.engine.model import expressions, tokens
+from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.run import Cancellation, Refused
 from stephttp.engine.sql import QUERIES
 
 

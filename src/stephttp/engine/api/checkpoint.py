@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from stephttp._wire.ids import COMPLETE, ulid_ms
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import idempotency, tokens
+from stephttp.engine import idempotency
 from stephttp.engine.api.messages import (
     ApiResult,
     AsyncStepsRequest,
@@ -34,7 +34,8 @@ from stephttp.engine.api.messages import (
 )
 from stephttp.engine.batches import Opening, Report
 from stephttp.engine.decoding import decode
-from stephttp.engine.models import NewRun, Refused, Run, RunStatus
+from stephttp.engine.model import tokens
+from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
 from stephttp.engine.realtime import STREAM
 
 if TYPE_CHECKING:

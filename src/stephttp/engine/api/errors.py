@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.messages import error_response, log_refusal, refuse
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 
 
 def refused(request: Request, error: Refused) -> Response:

@@ -10,10 +10,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine import tokens
 from stephttp.engine.api.messages import engine_of, parse_limit, parse_time, wrapped
-from stephttp.engine.clock import rfc3339
-from stephttp.engine.models import Refused, RunStatus
+from stephttp.engine.model import tokens
+from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.records import load_trigger
 from stephttp.engine.sql import QUERIES
 

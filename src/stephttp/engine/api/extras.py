@@ -12,7 +12,6 @@ from msgspec import Raw, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine import tokens
 from stephttp.engine.api.checkpoint import TAKEN_OVER, read_opening, read_report
 from stephttp.engine.api.messages import (
     RenewRequest,
@@ -24,7 +23,8 @@ from stephttp.engine.api.messages import (
 )
 from stephttp.engine.batches import Item, Taken
 from stephttp.engine.decoding import decode
-from stephttp.engine.models import Refused, RunStatus
+from stephttp.engine.model import tokens
+from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.output import FIRST_PHASE
 from stephttp.engine.records import unknown
 from stephttp.engine.results import render

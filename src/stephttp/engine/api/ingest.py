@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from stephttp._wire.ids import ulid
-from stephttp.engine import tokens
 from stephttp.engine.api.messages import (
     engine_of,
     json_response,
@@ -25,8 +24,9 @@ from stephttp.engine.api.messages import (
 )
 from stephttp.engine.decoding import decode
 from stephttp.engine.event_message import parse_event
-from stephttp.engine.models import Refused
-from stephttp.engine.settings import Settings
+from stephttp.engine.model import tokens
+from stephttp.engine.model.run import Refused
+from stephttp.engine.model.settings import Settings
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.clock import rfc3339
 from stephttp.engine.logs import log_event
-from stephttp.engine.models import Refused
+from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.run import Refused
+from stephttp.engine.model.settings import LONGEST_LEASE, SHORTEST_LEASE
 from stephttp.engine.reading.filters import MOST_LISTED, Page
-from stephttp.engine.settings import LONGEST_LEASE, SHORTEST_LEASE
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

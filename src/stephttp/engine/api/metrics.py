@@ -23,8 +23,8 @@ from starlette.responses import Response
 from stephttp.engine.api.guard import Handler, secured
 from stephttp.engine.api.messages import engine_of
 from stephttp.engine.metrics import Metrics
-from stephttp.engine.models import TimerKind
-from stephttp.engine.settings import VERSION
+from stephttp.engine.model.run import TimerKind
+from stephttp.engine.model.settings import VERSION
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.work import Key, key_of
 

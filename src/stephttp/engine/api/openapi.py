@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.describing import REFERENCE
-from stephttp.engine.settings import VERSION
+from stephttp.engine.model.settings import VERSION
 
 _ABOUT = """\
 The engine of stephttp: durable HTTP endpoints, wire-compatible with Inngest.

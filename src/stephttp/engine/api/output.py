@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.messages import CORS, engine_of, json_response, refuse
-from stephttp.engine.models import RunStatus
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.tokens import read_run_token
 from stephttp.engine.results import Rendered, render
 from stephttp.engine.sql import QUERIES
-from stephttp.engine.tokens import read_run_token
 
 _PREFLIGHT = {
     **CORS,

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stephttp.engine import tokens
 from stephttp.engine.api.messages import (
     engine_of,
     error_response,
@@ -21,7 +20,8 @@ from stephttp.engine.api.messages import (
     read_body,
 )
 from stephttp.engine.decoding import decode
-from stephttp.engine.models import Refused, Topic
+from stephttp.engine.model import tokens
+from stephttp.engine.model.run import Refused, Topic
 from stephttp.engine.realtime import Listener, as_it_is
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire import inline_state
-from stephttp.engine import state, tokens
+from stephttp.engine import state
 from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
 from stephttp.engine.api.views import wait_view
-from stephttp.engine.clock import rfc3339
-from stephttp.engine.models import Refused, RunStatus, State, TimerKind
+from stephttp.engine.model import tokens
+from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
 from stephttp.engine.reading.runs import load_waits
 from stephttp.engine.records import load_trigger, unknown
 from stephttp.engine.sql import QUERIES

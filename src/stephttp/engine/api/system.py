@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.messages import engine_of, json_response
-from stephttp.engine.models import Refused
-from stephttp.engine.settings import VERSION
+from stephttp.engine.model.run import Refused
+from stephttp.engine.model.settings import VERSION
 
 
 async def health(request: Request) -> Response:

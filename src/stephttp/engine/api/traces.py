@@ -17,7 +17,7 @@ from starlette.responses import Response
 from stephttp.engine import otlp, spans
 from stephttp.engine.api.messages import engine_of, parse_run_id, read_body, wrapped
 from stephttp.engine.api.views import user_span
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 from stephttp.engine.records import unknown
 from stephttp.engine.sql import QUERIES
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from stephttp.engine.clock import rfc3339
+from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.otlp import Span as UserSpan
 from stephttp.engine.reading import (
     Durations,

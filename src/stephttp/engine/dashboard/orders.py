@@ -12,7 +12,7 @@ from stephttp.engine.api.messages import log_refusal, parse_run_id
 from stephttp.engine.bulk import Bulk
 from stephttp.engine.dashboard import filters
 from stephttp.engine.dashboard.visits import Visit
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 from stephttp.engine.reruns import Edit
 
 

@@ -14,7 +14,7 @@ from stephttp.engine.dashboard import filters
 from stephttp.engine.dashboard.notices import notice_of
 from stephttp.engine.dashboard.timeline import timeline
 from stephttp.engine.dashboard.visits import Visit
-from stephttp.engine.models import Refused, TimerKind
+from stephttp.engine.model.run import Refused, TimerKind
 from stephttp.engine.reading import (
     EndpointRow,
     Overview,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from markupsafe import Markup, escape
 
-from stephttp.engine.clock import rfc3339
+from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.reading import SourceRequest
 
 LONGEST_SHOWN = 20_000

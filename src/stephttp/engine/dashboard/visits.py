@@ -16,8 +16,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from stephttp.engine.api.messages import engine_of, log_refusal, parse_run_id, read_body
 from stephttp.engine.dashboard.access import CSRF_FIELD, CSRF_HEADER, Access, Session
-from stephttp.engine.models import Refused
-from stephttp.engine.settings import VERSION
+from stephttp.engine.model.run import Refused
+from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store import StoreClosedError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
-from stephttp.engine.models import RunStatus
+from stephttp.engine.model.run import RunStatus
 from stephttp.engine.otlp import Span
 from stephttp.engine.reading.runs import RunRow, Wait, load_row
 from stephttp.engine.reading.steps import StepDetail, output_of, step_detail

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from stephttp.engine.models import Refused, RunStatus
+from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.reading.filters import Page, PageRequest
 from stephttp.engine.reading.scanning import (
     Bounds,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from stephttp.engine import tallies
-from stephttp.engine.models import RunStatus
+from stephttp.engine.model.run import RunStatus
 
 Counts = Counter[tuple[str, int]]
 """How often, by what and bucket; see `tallies`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from stephttp.engine.clock import Clock
+from stephttp.engine.model.clock import Clock
 from stephttp.engine.reading.detail import RunDetail, run_detail
 from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
 from stephttp.engine.reading.events import (

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from stephttp._wire.ids import CAPSULE
-from stephttp.engine.models import RESUME, RunStatus, TimerKind
+from stephttp.engine.model.run import RESUME, RunStatus, TimerKind
 from stephttp.engine.reading.filters import Page, PageRequest, RunFilter, State
 from stephttp.engine.reading.scanning import (
     Bounds,

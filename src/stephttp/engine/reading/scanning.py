@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 from stephttp.engine.reading.filters import MOST_LISTED, Page, PageRequest
 
 T = TypeVar("T")

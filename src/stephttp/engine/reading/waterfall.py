@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from stephttp._wire.opcodes import OpCode
-from stephttp.engine.models import RESUME, Past, RunStatus, TimerKind
+from stephttp.engine.model.run import RESUME, Past, RunStatus, TimerKind
 from stephttp.engine.reading.runs import RunRow, Wait
 from stephttp.engine.reading.steps import StepDetail
 

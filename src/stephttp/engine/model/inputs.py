@@ -8,8 +8,8 @@ from enum import Enum
 from random import Random
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.models import Value
-from stephttp.engine.settings import Settings
+from stephttp.engine.model.run import Value
+from stephttp.engine.model.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import jwt
 
 from stephttp._core.codec import encode_struct
 from stephttp._wire.ids import random_ulid
-from stephttp.engine.models import Topic
+from stephttp.engine.model.run import Topic
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]  (it has some)
 
-from stephttp.engine.models import Refused
+from stephttp.engine.model.run import Refused
 
 log = logging.getLogger(__name__)
 
