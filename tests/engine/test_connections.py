@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from stephttp.engine import client as client_module
-from stephttp.engine.answers import Answer
 from stephttp.engine.client import Client
 from stephttp.engine.egress import Egress
 from stephttp.engine.exchange import ConnectError, RemoteProtocolError, Request, Unanswered
+from stephttp.engine.rules.answers import Answer
 
 from .support import until
 

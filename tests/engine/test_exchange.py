@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from stephttp.engine import client as client_module
-from stephttp.engine.answers import Answer
 from stephttp.engine.exchange import (
     ConnectError,
     DecodingError,
@@ -28,6 +27,7 @@ from stephttp.engine.exchange import (
     TooLarge,
     decoded,
 )
+from stephttp.engine.rules.answers import Answer
 
 from .support import until
 from .test_connections import LIMIT, OK, Peer, peers

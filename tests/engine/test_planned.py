@@ -13,10 +13,10 @@ import pytest
 
 from stephttp._wire.ids import COMPLETE
 from stephttp.engine import VirtualClock, work
-from stephttp.engine.answers import Answer as EndpointAnswer
-from stephttp.engine.answers import OpsAnswer, read_answer
 from stephttp.engine.model.inputs import Failure
 from stephttp.engine.model.run import Call
+from stephttp.engine.rules.answers import Answer as EndpointAnswer
+from stephttp.engine.rules.answers import OpsAnswer, read_answer
 
 from .support import DONE, RUN, SDK, A, B, World, Z, answer, sleep, step, step_error, until, world
 

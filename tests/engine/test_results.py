@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.model.inputs import Failure, FailureKind
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.results import complete_result, render
+from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
+from stephttp.engine.rules.results import complete_result, render
 
 JSON = [("content-type", "application/json")]
 HTTP = {"status": 418, "headers": {"x-q": "1"}, "body": "teapot"}

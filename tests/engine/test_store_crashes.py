@@ -34,10 +34,10 @@ from stephttp.engine import (
     records,
     work,
 )
-from stephttp.engine.answers import OpsAnswer
 from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment
 from stephttp.engine.model.run import Cancellation, Event, NewRun, Refused, Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.answers import OpsAnswer
 from stephttp.engine.store import Store
 
 START_MS = 1_800_000_000_000

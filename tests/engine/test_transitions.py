@@ -25,7 +25,7 @@ from stephttp.engine.model.run import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.transitions import (
+from stephttp.engine.rules.transitions import (
     OPS,
     UNSUPPORTED,
     apply_ops,

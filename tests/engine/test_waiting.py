@@ -25,8 +25,8 @@ from stephttp.engine.model.run import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.transitions import apply_ops, arrived, cancelled, fell_due
-from stephttp.engine.waiting import INVOKE_TIMED_OUT, invoked_result
+from stephttp.engine.rules.transitions import apply_ops, arrived, cancelled, fell_due
+from stephttp.engine.rules.waiting_ops import INVOKE_TIMED_OUT, invoked_result
 
 from .support import EXACT, OTHER, RUN, A, B, Z, complete, sleep, step
 

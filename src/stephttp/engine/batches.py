@@ -32,8 +32,8 @@ from stephttp.engine.model.run import (
     TimerKind,
     Value,
 )
+from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.sql import QUERIES
-from stephttp.engine.transitions import apply_ops
 
 
 class Report(Value, frozen=True, gc=False):

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from stephttp._wire import inline_state
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
-from stephttp.engine.answers import Answer
 from stephttp.engine.client import Client, Sender
 from stephttp.engine.egress import Egress
 from stephttp.engine.exchange import DecodingError, ExchangeError, Request, TooLarge, decoded
@@ -21,6 +20,7 @@ from stephttp.engine.model.inputs import Failure, FailureKind
 from stephttp.engine.model.run import RESUME, Call
 from stephttp.engine.model.settings import FEATURES, Settings
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.answers import Answer
 from stephttp.engine.signing import signed_bytes
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from stephttp.engine.answers import Answer
 from stephttp.engine.egress import Egress, EgressError
 from stephttp.engine.exchange import (
     ConnectError,
@@ -25,6 +24,7 @@ from stephttp.engine.exchange import (
     Unanswered,
 )
 from stephttp.engine.model.urls import read_url
+from stephttp.engine.rules.answers import Answer
 
 if TYPE_CHECKING:
     pass

@@ -19,9 +19,9 @@ from stephttp.engine import records
 from stephttp.engine.model import expressions
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, NewRun, Refused, Run, Timer, TimerKind
+from stephttp.engine.rules.transitions import arrived, cancelled
+from stephttp.engine.rules.waiting_ops import invoked_result
 from stephttp.engine.sql import QUERIES
-from stephttp.engine.transitions import arrived, cancelled
-from stephttp.engine.waiting import invoked_result
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"

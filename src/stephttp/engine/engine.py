@@ -23,7 +23,6 @@ from stephttp.engine.arriving_spans import ArrivingSpans
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
 from stephttp.engine.caller import Caller
 from stephttp.engine.egress import Egress
-from stephttp.engine.event_message import parse_event
 from stephttp.engine.executor import Executor
 from stephttp.engine.feed import Feed
 from stephttp.engine.funnel import Funnel
@@ -38,8 +37,9 @@ from stephttp.engine.output import Waiters
 from stephttp.engine.probe import Finding, probe
 from stephttp.engine.reading import Reader, RunFilter, latest_endpoints
 from stephttp.engine.realtime import Channels
-from stephttp.engine.reruns import AS_IT_WAS, Edit
 from stephttp.engine.retention import Retention
+from stephttp.engine.rules.event_message import parse_event
+from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.sql import QUERIES
 from stephttp.engine.store import Store
 

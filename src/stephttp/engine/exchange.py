@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from stephttp.engine.answers import Answer
+from stephttp.engine.rules.answers import Answer
 
 _MOST_OVERHEAD = 100 * 1024
 """Bytes that may come without a byte of a body among them: heads, trailers and the like."""

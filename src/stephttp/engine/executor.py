@@ -16,7 +16,6 @@ from functools import partial
 from random import Random
 
 from stephttp.engine import consequences, work
-from stephttp.engine.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.caller import Caller
 from stephttp.engine.feed import Feed
 from stephttp.engine.gateway import Gateway
@@ -28,6 +27,7 @@ from stephttp.engine.model.run import Call, Change, Errand, RunStatus
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.realtime import Channels, failed_event
+from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.store import Store, StoreClosedError
 from stephttp.engine.timers import Timers
 

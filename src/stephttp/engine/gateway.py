@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw
 
-from stephttp.engine.answers import Answer
 from stephttp.engine.client import Client, Sender
 from stephttp.engine.egress import Egress
 from stephttp.engine.exchange import ExchangeError, Request, TooLarge, decoded
-from stephttp.engine.gateway_request import Spec
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.model.urls import read_url
+from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.gateway_request import Spec
 
 if TYPE_CHECKING:
     import httpx2

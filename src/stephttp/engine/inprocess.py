@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import httpx2
 
-from stephttp.engine.answers import Answer
 from stephttp.engine.exchange import (
     ConnectError,
     ConnectTimeout,
@@ -15,6 +14,7 @@ from stephttp.engine.exchange import (
     TooLarge,
 )
 from stephttp.engine.model.urls import read_url
+from stephttp.engine.rules.answers import Answer
 
 _OURS: dict[type[httpx2.HTTPError], type[Exception]] = {
     httpx2.ConnectError: ConnectError,

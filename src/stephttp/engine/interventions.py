@@ -9,10 +9,11 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from stephttp.engine import consequences, records, reruns, transitions
+from stephttp.engine import consequences, records
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
-from stephttp.engine.reruns import AS_IT_WAS, Edit
+from stephttp.engine.rules import reruns, transitions
+from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
 """Does something to one run; `None` if there is nothing to do."""

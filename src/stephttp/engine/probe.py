@@ -16,9 +16,9 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from stephttp.engine.answers import Answer
 from stephttp.engine.model.run import Call
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.answers import Answer
 from stephttp.engine.sql import QUERIES
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from stephttp.engine.model.run import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.reruns import Source
+from stephttp.engine.rules.reruns import Source
 from stephttp.engine.sql import QUERIES
 
 _BUSY = TARGETED | {TimerKind.RETRY}

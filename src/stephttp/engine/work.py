@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
 from stephttp.engine import consequences, records, state
-from stephttp.engine.answers import OpsAnswer, PlainAnswer
 from stephttp.engine.model.inputs import Failure, FailureKind, Moment, Origin
 from stephttp.engine.model.run import (
     RESUME,
@@ -29,10 +28,10 @@ from stephttp.engine.model.run import (
     Snapshot,
     TimerKind,
 )
-from stephttp.engine.planned import is_stale, is_superseded
-from stephttp.engine.results import complete_result, error_json, op_data
-from stephttp.engine.sql import QUERIES
-from stephttp.engine.transitions import (
+from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer
+from stephttp.engine.rules.planned_ops import is_stale, is_superseded
+from stephttp.engine.rules.results import complete_result, error_json, op_data
+from stephttp.engine.rules.transitions import (
     apply_ops,
     call_failed,
     failed,
@@ -40,6 +39,7 @@ from stephttp.engine.transitions import (
     finished,
     overdue,
 )
+from stephttp.engine.sql import QUERIES
 
 Key = tuple[str, str]
 """Run id and step id of a timer; the names of what is being worked on."""

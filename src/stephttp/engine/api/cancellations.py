@@ -19,10 +19,10 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
-from stephttp.engine.decoding import decode
 from stephttp.engine.model import expressions, tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Cancellation, Refused
+from stephttp.engine.rules.decoding import decode
 from stephttp.engine.sql import QUERIES
 
 

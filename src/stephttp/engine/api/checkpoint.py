@@ -33,10 +33,10 @@ from stephttp.engine.api.messages import (
     wrapped,
 )
 from stephttp.engine.batches import Opening, Report
-from stephttp.engine.decoding import decode
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
 from stephttp.engine.realtime import STREAM
+from stephttp.engine.rules.decoding import decode
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -22,12 +22,12 @@ from stephttp.engine.api.messages import (
     wrapped,
 )
 from stephttp.engine.batches import Item, Taken
-from stephttp.engine.decoding import decode
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.output import FIRST_PHASE
 from stephttp.engine.records import unknown
-from stephttp.engine.results import render
+from stephttp.engine.rules.decoding import decode
+from stephttp.engine.rules.results import render
 from stephttp.engine.sql import QUERIES
 
 _LARGEST_BATCH = 1000

@@ -22,11 +22,11 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
-from stephttp.engine.decoding import decode
-from stephttp.engine.event_message import parse_event
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.rules.decoding import decode
+from stephttp.engine.rules.event_message import parse_event
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000

@@ -32,7 +32,7 @@ from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
 from stephttp.engine.api.parameters import EVENT, LIMIT, RUN, cursor_of, time_parameter
 from stephttp.engine.api.realtime import TopicName
 from stephttp.engine.api.traces import JSON, PROTOBUF
-from stephttp.engine.event_message import EventMessage
+from stephttp.engine.rules.event_message import EventMessage
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]

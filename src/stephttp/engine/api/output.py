@@ -14,7 +14,7 @@ from starlette.responses import Response
 from stephttp.engine.api.messages import CORS, engine_of, json_response, refuse
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.tokens import read_run_token
-from stephttp.engine.results import Rendered, render
+from stephttp.engine.rules.results import Rendered, render
 from stephttp.engine.sql import QUERIES
 
 _PREFLIGHT = {

@@ -24,8 +24,8 @@ from stephttp.engine.api.parameters import (
 )
 from stephttp.engine.api.probing import ProbeRequest
 from stephttp.engine.bulk import MOST_RUNS
-from stephttp.engine.event_message import EventMessage
 from stephttp.engine.reading import State
+from stephttp.engine.rules.event_message import EventMessage
 
 SHAPES = (
     RerunRequest, ResumeRequest, own_shapes.Bulk, own_shapes.Endpoint, own_shapes.EventId,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from stephttp.engine.api.checkpoint import check_origin
 from stephttp.engine.api.messages import Origin, engine_of, read_body, wrapped
-from stephttp.engine.decoding import decode
+from stephttp.engine.rules.decoding import decode
 
 
 class ProbeRequest(msgspec.Struct):

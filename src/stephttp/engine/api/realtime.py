@@ -19,10 +19,10 @@ from stephttp.engine.api.messages import (
     json_response,
     read_body,
 )
-from stephttp.engine.decoding import decode
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, Topic
 from stephttp.engine.realtime import Listener, as_it_is
+from stephttp.engine.rules.decoding import decode
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -13,7 +13,7 @@ from stephttp.engine.bulk import Bulk
 from stephttp.engine.dashboard import filters
 from stephttp.engine.dashboard.visits import Visit
 from stephttp.engine.model.run import Refused
-from stephttp.engine.reruns import Edit
+from stephttp.engine.rules.reruns import Edit
 
 
 async def login_page(visit: Visit) -> Response:

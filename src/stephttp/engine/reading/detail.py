@@ -12,7 +12,7 @@ from stephttp.engine.otlp import Span
 from stephttp.engine.reading.runs import RunRow, Wait, load_row
 from stephttp.engine.reading.steps import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
-from stephttp.engine.results import render
+from stephttp.engine.rules.results import render
 from stephttp.engine.spans import load
 
 MASKED = "••••••"

@@ -17,7 +17,6 @@ from urllib.parse import urlencode
 import msgspec
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.model import expressions
 from stephttp.engine.model.run import (
     RESUME,
@@ -31,8 +30,9 @@ from stephttp.engine.model.run import (
     TimerKind,
 )
 from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.results import Rendered, error_json, http_result
-from stephttp.engine.waits import timeout_ms
+from stephttp.engine.rules.change_builder import Draft, new_job_id
+from stephttp.engine.rules.due_times import timeout_ms
+from stephttp.engine.rules.results import Rendered, error_json, http_result
 
 _YEAR_MS = 365 * 86_400_000
 _BODILESS = frozenset({"GET", "HEAD"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.draft import Draft, new_job_id
-from stephttp.engine.gateway_request import read_gateway
 from stephttp.engine.model.run import RESUME, Call, Snapshot, Timer, TimerKind
+from stephttp.engine.rules.change_builder import Draft, new_job_id
+from stephttp.engine.rules.gateway_request import read_gateway
 
 
 def step_planned(draft: Draft, op: Op, field: str) -> None:

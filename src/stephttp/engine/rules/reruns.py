@@ -22,7 +22,6 @@ from msgspec.structs import replace
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import OpCode
-from stephttp.engine.draft import new_job_id
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import (
     RESUME,
@@ -36,6 +35,7 @@ from stephttp.engine.model.run import (
     TimerKind,
 )
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.change_builder import new_job_id
 
 _BARE = frozenset({OpCode.STEP, OpCode.WAIT_FOR_EVENT, OpCode.SLEEP})
 """Ops whose memo is the output itself (PROTOCOL 5.3)."""

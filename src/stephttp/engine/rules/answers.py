@@ -33,7 +33,7 @@ from msgspec import Struct
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
 from stephttp.engine.model.inputs import Failure, FailureKind, Hints
-from stephttp.engine.waits import retry_after_ms
+from stephttp.engine.rules.due_times import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})
 _GO = "go:"

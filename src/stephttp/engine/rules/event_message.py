@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from stephttp.engine.decoding import decode
 from stephttp.engine.model.run import Event, Refused
+from stephttp.engine.rules.decoding import decode
 
 _EARLIEST_MS = 315_532_800_000  # 1980
 _LATEST_MS = 4_102_444_800_000  # 2100

@@ -5,8 +5,6 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
-from stephttp.engine import waits
-from stephttp.engine.draft import Draft
 from stephttp.engine.model.inputs import Origin
 from stephttp.engine.model.run import (
     RESUME,
@@ -18,7 +16,9 @@ from stephttp.engine.model.run import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.results import error_json, error_memo
+from stephttp.engine.rules import due_times
+from stephttp.engine.rules.change_builder import Draft
+from stephttp.engine.rules.results import error_json, error_memo
 
 HANDLER_FAILURES = frozenset({OpCode.STEP_ERROR, OpCode.STEP_FAILED})
 """With the id of "complete" in a checkpoint, these are not about a step; see `handler_failed`."""
@@ -60,7 +60,7 @@ def step_error(draft: Draft, op: Op, field: str) -> None:
         draft.waits = True
         return
     failures = draft.known[op.id].attempts + 1 if op.id in draft.known else 1
-    limit, asked_ms = waits.retry_wishes(op, field, draft.run.retries, draft.at.now_ms)
+    limit, asked_ms = due_times.retry_wishes(op, field, draft.run.retries, draft.at.now_ms)
     final = draft.hints.no_retry or op.error.no_retry is True or failures > limit
     if final:
         step_failed(draft, op, field)

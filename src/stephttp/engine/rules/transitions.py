@@ -73,8 +73,6 @@ from msgspec.structs import replace
 
 from stephttp._wire.ids import COMPLETE
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import failures, planned, waiting, waits
-from stephttp.engine.draft import Draft, new_job_id
 from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment, Origin
 from stephttp.engine.model.run import (
     LEASE,
@@ -89,7 +87,9 @@ from stephttp.engine.model.run import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.results import complete_result, error_json, op_data
+from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
+from stephttp.engine.rules.change_builder import Draft, new_job_id
+from stephttp.engine.rules.results import complete_result, error_json, op_data
 
 
 def apply_ops(
@@ -113,8 +113,12 @@ def apply_ops(
         field = f"{root}[{index}]"
         if not op.id:
             raise Refused(f"{field}.id: must not be empty")
-        if op.id == COMPLETE and op.op in failures.HANDLER_FAILURES and origin is Origin.CHECKPOINT:
-            failures.handler_failed(draft, op)
+        if (
+            op.id == COMPLETE
+            and op.op in failing_ops.HANDLER_FAILURES
+            and origin is Origin.CHECKPOINT
+        ):
+            failing_ops.handler_failed(draft, op)
         else:
             OPS[op.op](draft, op, field)
     return draft.settle()
@@ -284,7 +288,7 @@ def _bare_step(draft: Draft, op: Op, field: str) -> None:
 
 
 def _sleep(draft: Draft, op: Op, field: str) -> None:
-    due_ms = waits.sleep_until_ms(op, field, draft.at.now_ms)
+    due_ms = due_times.sleep_until_ms(op, field, draft.at.now_ms)
     draft.wait(op, field, Timer(op.id, TimerKind.SLEEP, due_ms))
 
 
@@ -315,7 +319,7 @@ DUE_MEMOS: dict[TimerKind, bytes] = {
     TimerKind.SLEEP: b"null",
     TimerKind.EVENT: b"null",
     TimerKind.SIGNAL: b"null",
-    TimerKind.INVOKE: waiting.INVOKE_TIMED_OUT,
+    TimerKind.INVOKE: waiting_ops.INVOKE_TIMED_OUT,
 }
 """What a step gets whose timer falls due."""
 
@@ -324,15 +328,15 @@ UNSUPPORTED = (OpCode.DEFER_ADD, OpCode.DEFER_ABORT)
 OPS: dict[OpCode, Callable[[Draft, Op, str], None]] = {
     OpCode.STEP_RUN: _step_run,
     OpCode.STEP: _bare_step,
-    OpCode.STEP_FAILED: failures.step_failed,
-    OpCode.STEP_ERROR: failures.step_error,
-    OpCode.STEP_PLANNED: planned.step_planned,
+    OpCode.STEP_FAILED: failing_ops.step_failed,
+    OpCode.STEP_ERROR: failing_ops.step_error,
+    OpCode.STEP_PLANNED: planned_ops.step_planned,
     OpCode.SLEEP: _sleep,
-    OpCode.GATEWAY: planned.gateway,
-    OpCode.AI_GATEWAY: planned.gateway,
-    OpCode.WAIT_FOR_EVENT: waiting.wait_for_event,
-    OpCode.WAIT_FOR_SIGNAL: waiting.wait_for_signal,
-    OpCode.INVOKE_FUNCTION: waiting.invoke_function,
+    OpCode.GATEWAY: planned_ops.gateway,
+    OpCode.AI_GATEWAY: planned_ops.gateway,
+    OpCode.WAIT_FOR_EVENT: waiting_ops.wait_for_event,
+    OpCode.WAIT_FOR_SIGNAL: waiting_ops.wait_for_signal,
+    OpCode.INVOKE_FUNCTION: waiting_ops.invoke_function,
     OpCode.RUN_COMPLETE: _run_complete,
     OpCode.SYNC_RUN_COMPLETE: _run_complete,
     OpCode.DISCOVERY_REQUEST: _discovery,

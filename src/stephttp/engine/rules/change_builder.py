@@ -24,7 +24,7 @@ from stephttp.engine.model.run import (
     Timer,
     TimerKind,
 )
-from stephttp.engine.results import error_json, error_memo
+from stephttp.engine.rules.results import error_json, error_memo
 
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
 _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
