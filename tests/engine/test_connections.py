@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
-from stephttp.engine import client as client_module
-from stephttp.engine.client import Client
-from stephttp.engine.egress import Egress
-from stephttp.engine.exchange import ConnectError, RemoteProtocolError, Request, Unanswered
+from stephttp.engine.outbound import client as client_module
+from stephttp.engine.outbound.client import Client
+from stephttp.engine.outbound.connection import (
+    ConnectError,
+    RemoteProtocolError,
+    Request,
+    Unanswered,
+)
+from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.rules.answers import Answer
 
 from .support import until

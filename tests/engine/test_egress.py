@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from stephttp.engine import egress
-from stephttp.engine.client import Client
-from stephttp.engine.egress import Egress, parse_rule
-from stephttp.engine.exchange import ConnectError, Request
+from stephttp.engine.outbound import egress
+from stephttp.engine.outbound.client import Client
+from stephttp.engine.outbound.connection import ConnectError, Request
+from stephttp.engine.outbound.egress import Egress, parse_rule
 from stephttp.errors import ConfigurationError
 
 from .support import Server, new_run, sleep, world

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from stephttp.engine import client as client_module
-from stephttp.engine.exchange import (
+from stephttp.engine.outbound import client as client_module
+from stephttp.engine.outbound.connection import (
     ConnectError,
     DecodingError,
     ExchangeError,

@@ -12,9 +12,9 @@ import pytest
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Settings, VirtualClock
-from stephttp.engine.gateway import Gateway
-from stephttp.engine.inprocess import InProcess
 from stephttp.engine.model.run import Refused
+from stephttp.engine.outbound.gateway import Gateway
+from stephttp.engine.outbound.in_process import InProcess
 from stephttp.engine.rules.gateway_request import read_gateway
 
 from .support import DONE, RUN, A, B, Server, World, Z, answer, sleep, until, world

@@ -6,7 +6,7 @@ import pytest
 
 from stephttp._wire.signatures import verify
 from stephttp.engine.model.run import Call
-from stephttp.engine.signing import canonical, signed_bytes
+from stephttp.engine.outbound.signed_bytes import canonical, signed_bytes
 
 from .support import DONE, KEY, answer, new_run, sleep, world
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 import stephttp
 from stephttp import Event, ModelAdapter, RetryAfterError, StepError, step
 from stephttp._core import waits
-from stephttp.engine.gateway import Gateway
+from stephttp.engine.outbound.gateway import Gateway
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
 from tests.durable import KEY, Durable, durable

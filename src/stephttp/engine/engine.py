@@ -21,18 +21,18 @@ from stephttp.engine import (
 )
 from stephttp.engine.arriving_spans import ArrivingSpans
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
-from stephttp.engine.caller import Caller
-from stephttp.engine.egress import Egress
 from stephttp.engine.executor import Executor
 from stephttp.engine.feed import Feed
 from stephttp.engine.funnel import Funnel
-from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import Clock, SystemClock
 from stephttp.engine.model.run import Cancellation, Change, Event, Refused
 from stephttp.engine.model.settings import LONGEST_LEASE, Settings
+from stephttp.engine.outbound.egress import Egress
+from stephttp.engine.outbound.gateway import Gateway
+from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.output import Waiters
 from stephttp.engine.probe import Finding, probe
 from stephttp.engine.reading import Reader, RunFilter, latest_endpoints

@@ -16,15 +16,15 @@ from functools import partial
 from random import Random
 
 from stephttp.engine import consequences, work
-from stephttp.engine.caller import Caller
 from stephttp.engine.feed import Feed
-from stephttp.engine.gateway import Gateway
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Failure, FailureKind, Moment
 from stephttp.engine.model.run import Call, Change, Errand, RunStatus
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.outbound.gateway import Gateway
+from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer

@@ -24,9 +24,9 @@ from stephttp.engine.sql import QUERIES
 if TYPE_CHECKING:
     from random import Random
 
-    from stephttp.engine.caller import Caller
-    from stephttp.engine.egress import Egress
     from stephttp.engine.model.clock import Clock
+    from stephttp.engine.outbound.egress import Egress
+    from stephttp.engine.outbound.reentry_call import Caller
     from stephttp.engine.store import Store
 
 SECONDS = 10.0

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw
 
-from stephttp.engine.client import Client, Sender
-from stephttp.engine.egress import Egress
-from stephttp.engine.exchange import ExchangeError, Request, TooLarge, decoded
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.model.urls import read_url
+from stephttp.engine.outbound.client import Client, Sender
+from stephttp.engine.outbound.connection import ExchangeError, Request, TooLarge, decoded
+from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.rules.answers import Answer
 from stephttp.engine.rules.gateway_request import Spec
 
@@ -47,7 +47,7 @@ class Gateway:
         if transport is None:
             self._sender = Client(Egress.of(settings), settings.connect_timeout)
         else:
-            from stephttp.engine.inprocess import InProcess  # httpx2 is slow to import
+            from stephttp.engine.outbound.in_process import InProcess  # httpx2 is slow to import
 
             self._sender = InProcess(transport)
 

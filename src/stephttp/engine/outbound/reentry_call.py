@@ -12,16 +12,22 @@ from urllib.parse import quote
 from stephttp._wire import inline_state
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
-from stephttp.engine.client import Client, Sender
-from stephttp.engine.egress import Egress
-from stephttp.engine.exchange import DecodingError, ExchangeError, Request, TooLarge, decoded
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Failure, FailureKind
 from stephttp.engine.model.run import RESUME, Call
 from stephttp.engine.model.settings import FEATURES, Settings
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.outbound.client import Client, Sender
+from stephttp.engine.outbound.connection import (
+    DecodingError,
+    ExchangeError,
+    Request,
+    TooLarge,
+    decoded,
+)
+from stephttp.engine.outbound.egress import Egress
+from stephttp.engine.outbound.signed_bytes import signed_bytes
 from stephttp.engine.rules.answers import Answer
-from stephttp.engine.signing import signed_bytes
 
 if TYPE_CHECKING:
     import httpx2
@@ -60,7 +66,7 @@ class Caller:
             egress, timeout = Egress.of(settings), settings.connect_timeout
             self._sender = Client(egress, timeout, settings.concurrency, _KEEP_ALIVE)
         else:
-            from stephttp.engine.inprocess import InProcess  # httpx2 is slow to import
+            from stephttp.engine.outbound.in_process import InProcess  # httpx2 is slow to import
 
             self._sender = InProcess(transport)
 

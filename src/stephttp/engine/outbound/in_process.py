@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpx2
 
-from stephttp.engine.exchange import (
+from stephttp.engine.model.urls import read_url
+from stephttp.engine.outbound.connection import (
     ConnectError,
     ConnectTimeout,
     DecodingError,
@@ -13,7 +14,6 @@ from stephttp.engine.exchange import (
     Request,
     TooLarge,
 )
-from stephttp.engine.model.urls import read_url
 from stephttp.engine.rules.answers import Answer
 
 _OURS: dict[type[httpx2.HTTPError], type[Exception]] = {

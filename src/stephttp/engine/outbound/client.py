@@ -15,15 +15,15 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from stephttp.engine.egress import Egress, EgressError
-from stephttp.engine.exchange import (
+from stephttp.engine.model.urls import read_url
+from stephttp.engine.outbound.connection import (
     ConnectError,
     Connection,
     ConnectTimeout,
     Request,
     Unanswered,
 )
-from stephttp.engine.model.urls import read_url
+from stephttp.engine.outbound.egress import Egress, EgressError
 from stephttp.engine.rules.answers import Answer
 
 if TYPE_CHECKING:
