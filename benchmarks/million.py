@@ -18,8 +18,8 @@ from random import Random
 from typing import Any
 
 from stephttp._wire.ids import hash_step_id, ulid
-from stephttp.engine import database, tallies
 from stephttp.engine.api.checkpoint import ids
+from stephttp.engine.store.store import counts, database
 
 ORIGIN = "https://shop.example.com"
 END_MS = 1_800_000_000_000
@@ -48,7 +48,7 @@ class Rows:
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     timers: list[tuple[Any, ...]] = field(default_factory=list)
     history: list[tuple[Any, ...]] = field(default_factory=list)
-    notes: list[tallies.Note] = field(default_factory=list)
+    notes: list[counts.Note] = field(default_factory=list)
 
 
 def fill(path: str, count: int) -> None:
@@ -57,7 +57,7 @@ def fill(path: str, count: int) -> None:
     # Nothing is lost if this is cut short: it is begun anew.
     connection.execute("PRAGMA synchronous = OFF")
     rng = Random(count)
-    counted: Counter[tallies.Counted] = Counter()
+    counted: Counter[counts.Counted] = Counter()
     rows = Rows()
     for number in range(count):
         add(rows, rng, number, END_MS - WEEK_MS + WEEK_MS * number // count)
@@ -66,7 +66,7 @@ def fill(path: str, count: int) -> None:
             rows = Rows()
     store(connection, rows, counted)
     connection.execute("BEGIN")
-    connection.executemany(tallies.ADD, tallies.spread(counted, kept_at_s=END_MS // 1000))
+    connection.executemany(counts.ADD, counts.spread(counted, kept_at_s=END_MS // 1000))
     connection.executemany(_INSERT_ENDPOINT, list(_endpoints()))
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -133,18 +133,18 @@ def add(rows: Rows, rng: Random, number: int, began_ms: int) -> None:
             "output": answer.encode() if status == "completed" else None,
         }
     )
-    rows.notes.append(tallies.Note(fn_id, began_ms, tallies.BEGAN))
-    first = tallies.bucket_of(first_ns)
-    rows.notes.append(tallies.Note(fn_id, began_ms, tallies.FIRST, first))
+    rows.notes.append(counts.Note(fn_id, began_ms, counts.BEGAN))
+    first = counts.bucket_of(first_ns)
+    rows.notes.append(counts.Note(fn_id, began_ms, counts.FIRST, first))
     if waits:
-        rows.notes.append(tallies.Note(fn_id, began_ms, tallies.ASYNC))
+        rows.notes.append(counts.Note(fn_id, began_ms, counts.ASYNC))
     if ended_ms is not None:
-        whole = tallies.bucket_of(whole_ms * 1_000_000 if waits else first_ns)
-        rows.notes.append(tallies.Note(fn_id, ended_ms, status))
-        rows.notes.append(tallies.Note(fn_id, ended_ms, tallies.WHOLE, whole))
+        whole = counts.bucket_of(whole_ms * 1_000_000 if waits else first_ns)
+        rows.notes.append(counts.Note(fn_id, ended_ms, status))
+        rows.notes.append(counts.Note(fn_id, ended_ms, counts.WHOLE, whole))
 
 
-def store(connection: sqlite3.Connection, rows: Rows, counted: Counter[tallies.Counted]) -> None:
+def store(connection: sqlite3.Connection, rows: Rows, counted: Counter[counts.Counted]) -> None:
     """Write rows, and add up what is to be counted."""
     connection.execute("BEGIN")
     connection.executemany(_INSERT_RUN, rows.runs)
@@ -152,7 +152,7 @@ def store(connection: sqlite3.Connection, rows: Rows, counted: Counter[tallies.C
     connection.executemany(_INSERT_TIMER, rows.timers)
     connection.executemany(_INSERT_HISTORY, rows.history)
     connection.execute("COMMIT")
-    counted.update(tallies.add_up(rows.notes))
+    counted.update(counts.add_up(rows.notes))
 
 
 _INSERT_RUN = """

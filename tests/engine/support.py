@@ -14,8 +14,8 @@ import httpx2
 
 from stephttp._wire.ids import hash_step_id
 from stephttp.engine import Backoff, Settings, VirtualClock, create_app
-from stephttp.engine.checkdb import invariants
 from stephttp.engine.outbound.in_process import InProcess
+from stephttp.engine.store.check import invariants
 
 RUN = "01M81KWY2JTNRXZTV817ZB746V"
 OTHER = "01M81KWY4BC292NS2P7Q9MNAN7"

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stephttp.engine import database, sql
-from stephttp.engine.lock import FileLock
-from stephttp.engine.store import Store
+from stephttp.engine.store.lock import FileLock
+from stephttp.engine.store.store import Store, database, sql
 from stephttp.errors import ConfigurationError
 
 ADD_COLUMN = """
@@ -218,7 +217,7 @@ async def test_a_store_that_cannot_open_gives_the_lock_back(tmp_path: Path) -> N
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     path = str(tmp_path / "db")
     code = (
-        "import sys, signal\nfrom stephttp.engine.lock import FileLock\n"
+        "import sys, signal\nfrom stephttp.engine.store.lock import FileLock\n"
         "FileLock(sys.argv[1]).acquire()\nprint('held', flush=True)\nsignal.pause()"
     )
     # `FileLock` keeps a descriptor, not an object that closes it: it lives as long as the process.

@@ -13,7 +13,7 @@ import pytest
 
 from stephttp._wire.signatures import verify
 from stephttp.engine import Settings, VirtualClock, create_app
-from stephttp.engine.store import StoreClosedError
+from stephttp.engine.store.store import StoreClosedError
 
 from .support import (
     DONE,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from stephttp.engine.funnel import Funnel
+from stephttp.engine.store.funnel import Funnel
 
 
 class Storage:

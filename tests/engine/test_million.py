@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks import million
-from stephttp.engine.checkdb import check_file
+from stephttp.engine.store.check import check_file
 
 
 def test_what_the_benchmarks_read_is_whole(tmp_path: Path) -> None:

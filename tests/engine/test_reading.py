@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME, ulid
-from stephttp.engine import database, records, tallies
 from stephttp.engine.api.checkpoint import ids
 from stephttp.engine.model.run import Change, NewRun, Refused, Run, RunStatus
 from stephttp.engine.reading import (
@@ -30,6 +29,7 @@ from stephttp.engine.reading import (
 )
 from stephttp.engine.reading.overview import percentile
 from stephttp.engine.retention import purge
+from stephttp.engine.store.store import counts, database, runs
 
 from .support import (
     DONE,
@@ -66,7 +66,7 @@ def put(
         content_type="", ip="", sdk="", created_ms=at_ms, began_ms=at_ms, body=body,
     )  # fmt: skip
     run = Run(run_id, status, fn_id=fn_id, ended_ms=at_ms if status.ended else None)
-    records.insert(connection, new, Change(run))
+    runs.insert(connection, new, Change(run))
     return run_id
 
 
@@ -463,7 +463,7 @@ async def test_what_is_rolled_back_is_not_counted() -> None:
 def test_percentiles_are_within_a_tenth(durations: list[int], part: float) -> None:
     histogram: dict[int, int] = {}
     for duration in durations:
-        bucket = tallies.bucket_of(duration)
+        bucket = counts.bucket_of(duration)
         histogram[bucket] = histogram.get(bucket, 0) + 1
     exact = sorted(durations)[max(0, -int(-part * len(durations) // 1) - 1)]
     assert percentile(histogram, part) == pytest.approx(exact / 1_000_000, rel=0.1)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stephttp.engine.store import Store, StoreClosedError
+from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.errors import ConfigurationError
 
 

@@ -27,18 +27,16 @@ from stephttp.engine import (
     Settings,
     batches,
     cancellations,
-    checkdb,
     consequences,
     events,
     idempotency,
-    records,
     work,
 )
 from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment
 from stephttp.engine.model.run import Cancellation, Event, NewRun, Refused, Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import OpsAnswer
-from stephttp.engine.store import Store
+from stephttp.engine.store.store import Store, check, runs
 
 START_MS = 1_800_000_000_000
 RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(4)]
@@ -226,7 +224,7 @@ def check_promises(before: Model, after: Model) -> None:
 
 def check_rules(connection: sqlite3.Connection) -> None:
     """The rules of the schema."""
-    assert [*checkdb.integrity(connection), *checkdb.invariants(connection)] == []
+    assert [*check.integrity(connection), *check.invariants(connection)] == []
 
 
 class Crash:
@@ -253,7 +251,7 @@ def settle(
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        work.settle(connection, records.load_call(connection, run_id), outcome, at.now_ms, at)
+        work.settle(connection, runs.load_call(connection, run_id), outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:

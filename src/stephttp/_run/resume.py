@@ -99,7 +99,7 @@ def verify(lifecycle: Lifecycle, request: Request, state: bytes | None) -> Respo
     if state is not None and not inline_state.is_signed(
         request, run_id, state, lifecycle.settings.keys, now
     ):
-        return replies.refused(401, f"{along.SIGNATURE}: missing, wrong or too old")
+        return replies.refused(401, f"{inline_state.SIGNATURE}: missing, wrong or too old")
     return None
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from stephttp.cli import output
 from stephttp.cli.terminal import complain, say
-from stephttp.engine.backup import backup
-from stephttp.engine.checkdb import check_file
+from stephttp.engine.store.backup import backup
+from stephttp.engine.store.check import check_file
 from stephttp.errors import ConfigurationError
 
 

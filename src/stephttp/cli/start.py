@@ -20,11 +20,11 @@ from stephttp.cli.ports import PortError, listen
 from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain
 from stephttp.engine.app import create_app
-from stephttp.engine.database import MEMORY, newest_version
 from stephttp.engine.engine import Engine
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.settings import VERSION, Backoff, Settings
 from stephttp.engine.outbound.egress import parse_rule
+from stephttp.engine.store.database import MEMORY, newest_version
 from stephttp.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

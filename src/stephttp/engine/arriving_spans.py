@@ -10,7 +10,7 @@ from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.otlp import Received
 from stephttp.engine.spans import Early, Stored, store
-from stephttp.engine.store import Store
+from stephttp.engine.store.store import Store
 
 
 class ArrivingSpans:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import consequences, records, work
+from stephttp.engine import consequences, work
 from stephttp.engine.model.inputs import Moment, Origin
 from stephttp.engine.model.run import (
     LEASE,
@@ -33,7 +33,8 @@ from stephttp.engine.model.run import (
     Value,
 )
 from stephttp.engine.rules.transitions import apply_ops
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import runs
 
 
 class Report(Value, frozen=True, gc=False):
@@ -104,7 +105,7 @@ def take(
             known.add(item.run_id)
             fresh.append((item.new, change))
             outcomes[index] = Taken(change)
-    records.insert_many(connection, fresh)
+    runs.insert_many(connection, fresh)
     for index, item in enumerate(items):
         taken = outcomes.get(index)
         if isinstance(item, Opening) and isinstance(taken, Taken):
@@ -162,23 +163,23 @@ def _leased_start(
     """Make a run; `None` if it is there already."""
     if connection.execute(QUERIES["run_digest"], (item.run_id,)).fetchone() is not None:
         return None
-    snapshot = records.load_surroundings(
+    snapshot = runs.load_surroundings(
         connection, Snapshot(item.run), item.ops, at.now_ms, item.new.app_id
     )
     change = _leased(apply_ops(snapshot, item.ops, Origin.CHECKPOINT, at), lease_ms, at)
-    records.insert(connection, item.new, change)
+    runs.insert(connection, item.new, change)
     return consequences.begun(connection, item.new, change, item.ops, at)
 
 
 def _leased_report(connection: sqlite3.Connection, item: Item, lease_ms: int, at: Moment) -> Taken:
-    snapshot = records.load(connection, item.run_id, {op.id for op in item.ops})
+    snapshot = runs.load(connection, item.run_id, {op.id for op in item.ops})
     before = snapshot.run
     if before.status.ended:
         return Taken(Change(before), lost=not work.is_repeat(connection, snapshot, item.ops))
     lost = before.status is not RunStatus.SYNC
     # The run is driven already: being asked to drive it is no news.
     ops = [op for op in item.ops if not (lost and op.op is OpCode.DISCOVERY_REQUEST)]
-    snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
+    snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _leased(apply_ops(snapshot, ops, Origin.CHECKPOINT, at), lease_ms, at)
     return Taken(consequences.save(connection, change, before, ops, at), lost)
 

@@ -11,7 +11,7 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.reading.filters import RunFilter, State
 from stephttp.engine.reading.runs import matching
-from stephttp.engine.store import Store
+from stephttp.engine.store.store import Store
 
 MOST_RUNS = 10_000
 """Runs that one order can be for."""

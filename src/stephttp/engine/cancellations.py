@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 from stephttp.engine.consequences import cancel, started_by
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Cancellation, Change, Refused
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 
 def create(connection: sqlite3.Connection, cancellation: Cancellation, at: Moment) -> list[Change]:

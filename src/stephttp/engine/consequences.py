@@ -15,13 +15,13 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import records
 from stephttp.engine.model import expressions
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, NewRun, Refused, Run, Timer, TimerKind
 from stephttp.engine.rules.transitions import arrived, cancelled
 from stephttp.engine.rules.waiting_ops import invoked_result
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import runs
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
@@ -40,7 +40,7 @@ def save(
     Returns:
         The change, with those of other runs in `others`.
     """
-    records.save(connection, change, before, at.now_ms)
+    runs.save(connection, change, before, at.now_ms)
     return _follow(connection, change, ops, at)
 
 
@@ -60,7 +60,7 @@ def cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change:
     Raises:
         Refused: there is no such run.
     """
-    snapshot = records.load(connection, run_id)
+    snapshot = runs.load(connection, run_id)
     return save(connection, cancelled(snapshot, at), snapshot.run, (), at)
 
 
@@ -68,7 +68,7 @@ def deliver(
     connection: sqlite3.Connection, run_id: str, memos: dict[str, bytes], at: Moment
 ) -> Change:
     """What steps of a run waited for came; see `transitions.arrived`."""
-    snapshot = records.load(connection, run_id)
+    snapshot = runs.load(connection, run_id)
     return save(connection, arrived(snapshot, memos, at), snapshot.run, (), at)
 
 
@@ -93,7 +93,7 @@ class Trigger:
         trigger: dict[str, Any] = {}
         if expressions.TRIGGER in condition:
             if run_id not in self._known:
-                _, self._known[run_id] = records.load_trigger(self._connection, run_id)
+                _, self._known[run_id] = runs.load_trigger(self._connection, run_id)
             trigger = self._known[run_id]
         values = {expressions.TRIGGER: trigger, expressions.INCOMING: incoming}
         return expressions.matches(condition, values)
@@ -108,7 +108,7 @@ def _follow(
         for event_id in ids:
             link(connection, change.run.run_id, event_id, step_id, received=False)
     for new, first in change.invoked:
-        records.insert(connection, new, first)
+        runs.insert(connection, new, first)
         others.append(begun(connection, new, first, (), at))
     if change.ended and change.run.invoked_by is not None:
         run_id, _, step_id = change.run.invoked_by.partition(".")
@@ -167,5 +167,5 @@ def started_by(connection: sqlite3.Connection, run_id: str, condition: str | Non
     """Whether the event that began a run fulfils the condition of a cancellation."""
     if condition is None:
         return True
-    _, event = records.load_trigger(connection, run_id)
+    _, event = runs.load_trigger(connection, run_id)
     return expressions.matches(condition, {expressions.TRIGGER: event})

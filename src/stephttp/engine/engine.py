@@ -23,7 +23,6 @@ from stephttp.engine.arriving_spans import ArrivingSpans
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
 from stephttp.engine.executor import Executor
 from stephttp.engine.feed import Feed
-from stephttp.engine.funnel import Funnel
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model import tokens
@@ -40,8 +39,9 @@ from stephttp.engine.realtime import Channels
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
-from stephttp.engine.sql import QUERIES
-from stephttp.engine.store import Store
+from stephttp.engine.store.funnel import Funnel
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import Store
 
 if TYPE_CHECKING:
     import httpx2

@@ -14,7 +14,7 @@ from stephttp.engine.consequences import Trigger, deliver, link
 from stephttp.engine.model import expressions
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Event, Refused, TimerKind
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.output import FIRST_PHASE, Waiters
 from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
-from stephttp.engine.store import Store, StoreClosedError
+from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.timers import Timers
 
 log = logging.getLogger(__name__)

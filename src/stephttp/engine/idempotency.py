@@ -9,7 +9,7 @@ from hashlib import sha256
 from stephttp.engine import batches
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from stephttp.engine import consequences, records
+from stephttp.engine import consequences
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.rules import reruns, transitions
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
+from stephttp.engine.store.store import runs
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
 """Does something to one run; `None` if there is nothing to do."""
@@ -27,8 +28,8 @@ def rerun(
     Raises:
         Refused: there is no such run, or the edit does not fit it.
     """
-    new, change = reruns.repeat(records.load_source(connection, run_id), edit, at)
-    records.insert(connection, new, change)
+    new, change = reruns.repeat(runs.load_source(connection, run_id), edit, at)
+    runs.insert(connection, new, change)
     return consequences.begun(connection, new, change, (), at)
 
 
@@ -38,7 +39,7 @@ def resume(connection: sqlite3.Connection, run_id: str, step_id: str | None, at:
     Raises:
         Refused: there is no such run, or it does not wait for that.
     """
-    snapshot = records.load(connection, run_id)
+    snapshot = runs.load(connection, run_id)
     change = transitions.hurried(snapshot, step_id, at)
     return consequences.save(connection, change, snapshot.run, (), at)
 

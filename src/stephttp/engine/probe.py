@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from stephttp.engine.model.run import Call
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import Answer
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 if TYPE_CHECKING:
     from random import Random
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stephttp.engine.model.clock import Clock
     from stephttp.engine.outbound.egress import Egress
     from stephttp.engine.outbound.reentry_call import Caller
-    from stephttp.engine.store import Store
+    from stephttp.engine.store.store import Store
 
 SECONDS = 10.0
 """How long a probe may take."""

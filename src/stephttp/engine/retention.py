@@ -12,12 +12,11 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 
-from stephttp.engine import database
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.sql import QUERIES
-from stephttp.engine.store import Store, StoreClosedError
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import Store, StoreClosedError, database
 
 log = logging.getLogger(__name__)
 

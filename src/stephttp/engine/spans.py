@@ -14,7 +14,7 @@ import msgspec
 
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.otlp import Span
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 _MOST_EARLY = 8 * 1024 * 1024
 """Bytes of spans that wait for their runs."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from stephttp._wire import inline_state
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.run import Call, State
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 _HASH = re.compile("[0-9a-f]{40}")
 _MOST_FAILURES = 100

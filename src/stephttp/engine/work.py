@@ -10,7 +10,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
-from stephttp.engine import consequences, records, state
+from stephttp.engine import consequences, state
 from stephttp.engine.model.inputs import Failure, FailureKind, Moment, Origin
 from stephttp.engine.model.run import (
     RESUME,
@@ -39,7 +39,8 @@ from stephttp.engine.rules.transitions import (
     finished,
     overdue,
 )
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import runs
 
 Key = tuple[str, str]
 """Run id and step id of a timer; the names of what is being worked on."""
@@ -73,9 +74,9 @@ def start(
     Raises:
         Refused: an op is not acceptable, or the run id is taken.
     """
-    snapshot = records.load_surroundings(connection, Snapshot(run), ops, at.now_ms, new.app_id)
+    snapshot = runs.load_surroundings(connection, Snapshot(run), ops, at.now_ms, new.app_id)
     change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
-    if records.insert(connection, new, change):
+    if runs.insert(connection, new, change):
         return consequences.begun(connection, new, change, ops, at)
     (digest,) = connection.execute(QUERIES["run_digest"], (new.run_id,)).fetchone()
     if digest != new.digest:
@@ -96,7 +97,7 @@ def report(
         Refused: an op is not acceptable, the run is unknown, or it has ended without knowing
             these ops.
     """
-    snapshot = records.load(connection, run_id, {op.id for op in ops})
+    snapshot = runs.load(connection, run_id, {op.id for op in ops})
     if snapshot.run.status.ended:
         for index, op in enumerate(ops):
             if not is_repeat(connection, snapshot, [op]):
@@ -107,7 +108,7 @@ def report(
         raise Refused(
             "generation_id: the call that this belongs to was given up, and repeated", 409
         )
-    snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
+    snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
     return consequences.save(connection, change, snapshot.run, ops, at)
 
@@ -153,7 +154,7 @@ def claim(
     rows = connection.execute(QUERIES["due_errands"], (at.now_ms,))
     free = list(islice((row for row in rows if row[:2] not in busy), errands))
     rows.close()
-    fetches = [records.load_errand(connection, run_id, step_id) for run_id, step_id, _ in free]
+    fetches = [runs.load_errand(connection, run_id, step_id) for run_id, step_id, _ in free]
     late += [(TimerKind.GATEWAY.value, at.now_ms - due_ms) for _, _, due_ms in free]
     return Claim(calls, fetches, ended, _next_due_ms(connection, at), late)
 
@@ -162,16 +163,16 @@ def _take(connection: sqlite3.Connection, run_id: str, step_id: str, at: Moment)
     """The call that is due; `None` if what fell due leads to none yet."""
     timers = None
     if step_id == RESUME:
-        snapshot = records.load(connection, run_id)
+        snapshot = runs.load(connection, run_id)
         if snapshot.run.status is RunStatus.SYNC:  # what is due of such a run is its lease
-            snapshot = replace(snapshot, timers=records.load_timers(connection, run_id))
+            snapshot = replace(snapshot, timers=runs.load_timers(connection, run_id))
         change = fell_due(snapshot, at)
-        records.save(connection, change, snapshot.run, at.now_ms)
+        runs.save(connection, change, snapshot.run, at.now_ms)
         if not change.call:
             return None
         timers = {key: one for key, one in snapshot.timers.items() if key not in change.dropped}
         timers |= {timer.step_id: timer for timer in change.timers}
-    return records.load_call(connection, run_id, step_id, timers)
+    return runs.load_call(connection, run_id, step_id, timers)
 
 
 def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:
@@ -181,7 +182,7 @@ def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:
     values = {"before_ms": before_ms, "limit": _MOST_OVERDUE}
     changes = []
     for (run_id,) in connection.execute(QUERIES["overdue_runs"], values).fetchall():
-        snapshot = records.load(connection, run_id)
+        snapshot = runs.load(connection, run_id)
         change = overdue(snapshot, at)
         changes.append(consequences.save(connection, change, snapshot.run, (), at))
     return changes
@@ -209,12 +210,12 @@ def settle(
         begun_ms: when the call began.
     """
     ops = outcome.ops if isinstance(outcome, OpsAnswer) else []
-    snapshot = records.load(connection, call.run_id, {op.id for op in ops})
+    snapshot = runs.load(connection, call.run_id, {op.id for op in ops})
     if is_stale(snapshot, call):
         return Change(snapshot.run)
     if isinstance(outcome, Failure) and outcome.steps:
         return _settle_failed(connection, call, outcome, begun_ms, at)
-    snapshot = records.load_surroundings(connection, snapshot, ops, at.now_ms)
+    snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _decide(snapshot, outcome, at, call.step_id)
     entry = _past(call, outcome, begun_ms, at.now_ms)
     change = replace(change, history=(entry, *change.history))

@@ -30,7 +30,7 @@ from stephttp.engine.api import (
 )
 from stephttp.engine.api.guard import secured
 from stephttp.engine.model.run import Refused
-from stephttp.engine.store import StoreClosedError
+from stephttp.engine.store.store import StoreClosedError
 
 _PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 _OURS = "/v1/stephttp"

@@ -23,7 +23,7 @@ from stephttp.engine.model import expressions, tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Cancellation, Refused
 from stephttp.engine.rules.decoding import decode
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 
 class CancellationRequest(Struct, rename={"condition": "if"}):

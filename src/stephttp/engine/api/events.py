@@ -14,8 +14,8 @@ from stephttp.engine.api.messages import engine_of, parse_limit, parse_time, wra
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus
-from stephttp.engine.records import load_trigger
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.runs import load_trigger
+from stephttp.engine.store.sql import QUERIES
 
 _LONGEST_SHOWN = 64
 

@@ -25,10 +25,10 @@ from stephttp.engine.batches import Item, Taken
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.output import FIRST_PHASE
-from stephttp.engine.records import unknown
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.results import render
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.runs import unknown
+from stephttp.engine.store.sql import QUERIES
 
 _LARGEST_BATCH = 1000
 _LONGEST_WAIT = 20.0

@@ -25,7 +25,7 @@ from stephttp.engine.api.messages import engine_of
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.run import TimerKind
 from stephttp.engine.model.settings import VERSION
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import Key, key_of
 
 if TYPE_CHECKING:

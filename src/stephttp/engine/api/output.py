@@ -15,7 +15,7 @@ from stephttp.engine.api.messages import CORS, engine_of, json_response, refuse
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.tokens import read_run_token
 from stephttp.engine.rules.results import Rendered, render
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 _PREFLIGHT = {
     **CORS,

@@ -19,8 +19,8 @@ from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
 from stephttp.engine.reading.runs import load_waits
-from stephttp.engine.records import load_trigger, unknown
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.runs import load_trigger, unknown
+from stephttp.engine.store.sql import QUERIES
 
 
 async def actions(request: Request) -> Response:

@@ -18,8 +18,8 @@ from stephttp.engine import otlp, spans
 from stephttp.engine.api.messages import engine_of, parse_run_id, read_body, wrapped
 from stephttp.engine.api.views import user_span
 from stephttp.engine.model.run import Refused
-from stephttp.engine.records import unknown
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.runs import unknown
+from stephttp.engine.store.sql import QUERIES
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 

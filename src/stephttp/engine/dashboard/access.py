@@ -27,7 +27,7 @@ from starlette.responses import Response
 
 from stephttp.engine.dashboard import passwords
 from stephttp.engine.ratelimit import Buckets
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

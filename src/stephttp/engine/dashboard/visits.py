@@ -18,7 +18,7 @@ from stephttp.engine.api.messages import engine_of, log_refusal, parse_run_id, r
 from stephttp.engine.dashboard.access import CSRF_FIELD, CSRF_HEADER, Access, Session
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import VERSION
-from stephttp.engine.store import StoreClosedError
+from stephttp.engine.store.store import StoreClosedError
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from stephttp.engine import tallies
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class EndpointRow:
 def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
     """All endpoints, by application and slug."""
     ended: dict[str, dict[str, int]] = {}
-    for fn_id, what, n in connection.execute(_EVER, (tallies.ALWAYS,)):
+    for fn_id, what, n in connection.execute(_EVER, (counts.ALWAYS,)):
         ended.setdefault(fn_id, {})[what] = n
     open_runs = dict(connection.execute(_OPEN).fetchall())
     rows = []
     for fn_id, *others, run_id, error, ended_ms in connection.execute(_ENDPOINTS):
         found = ended.get(fn_id, {})
-        counted = [open_runs.get(fn_id, 0), found.get("failed", 0), found.get(tallies.BEGAN, 0)]
+        counted = [open_runs.get(fn_id, 0), found.get("failed", 0), found.get(counts.BEGAN, 0)]
         values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms]
         rows.append(EndpointRow(*values))
     return tuple(rows)

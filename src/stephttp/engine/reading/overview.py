@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from stephttp.engine import tallies
 from stephttp.engine.model.run import RunStatus
+from stephttp.engine.store.store import counts
 
 Counts = Counter[tuple[str, int]]
 """How often, by what and bucket; see `tallies`."""
@@ -194,18 +194,18 @@ def figures(counts: Mapping[tuple[str, int], int], seconds: float) -> Figures:
         return counts.get((what, 0), 0)
 
     completed, failed = number(RunStatus.COMPLETED), number(RunStatus.FAILED)
-    first, whole = _histogram(counts, tallies.FIRST), _histogram(counts, tallies.WHOLE)
+    first, whole = _histogram(counts, counts.FIRST), _histogram(counts, counts.WHOLE)
     firsts = sum(first.values())
     ended = completed + failed
     return Figures(
-        began=number(tallies.BEGAN),
-        went_async=number(tallies.ASYNC),
+        began=number(counts.BEGAN),
+        went_async=number(counts.ASYNC),
         completed=completed,
         failed=failed,
         cancelled=number(RunStatus.CANCELLED),
-        per_minute=number(tallies.BEGAN) / seconds * 60,
+        per_minute=number(counts.BEGAN) / seconds * 60,
         error_rate=failed / ended if ended else None,
-        async_share=number(tallies.ASYNC) / firsts if firsts else None,
+        async_share=number(counts.ASYNC) / firsts if firsts else None,
         first=Durations(*(percentile(first, part) for part in (0.5, 0.95, 0.99))),
         whole=Durations(*(percentile(whole, part) for part in (0.5, 0.95, 0.99))),
     )
@@ -218,7 +218,7 @@ def percentile(histogram: Mapping[int, int], part: float) -> float | None:
     for bucket in sorted(histogram):
         seen += histogram[bucket]
         if seen >= part * total:
-            return tallies.bucket_ms(bucket)
+            return counts.bucket_ms(bucket)
     return None
 
 

@@ -19,7 +19,7 @@ from stephttp.engine.reading.filters import Page, PageRequest, RunFilter
 from stephttp.engine.reading.overview import Overview, Span, overview
 from stephttp.engine.reading.runs import RunRow, list_runs
 from stephttp.engine.reading.scanning import Stop
-from stephttp.engine.store import Store
+from stephttp.engine.store.store import Store
 
 LONGEST_SEARCH = 0.15
 """Seconds after which a search for text ends where it is."""

@@ -24,7 +24,7 @@ from stephttp.engine.reading.scanning import (
     search,
     time_bounds,
 )
-from stephttp.engine.records import unknown
+from stephttp.engine.store.runs import unknown
 
 _ENDED = {
     State.COMPLETED: RunStatus.COMPLETED,

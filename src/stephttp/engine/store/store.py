@@ -20,8 +20,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from stephttp.engine import database, tallies
-from stephttp.engine.lock import FileLock
+from stephttp.engine.store.lock import FileLock
+from stephttp.engine.store.store import counts, database
 from stephttp.errors import StephttpError
 
 T = TypeVar("T")
@@ -233,7 +233,7 @@ class _Workers:
         try:
             connection.execute(self._begin)
             outcomes = [_savepoint(connection, unit, caller) for unit, caller in batch]
-            tallies.store_notes(connection)
+            counts.store_notes(connection)
             connection.execute("COMMIT")
         except BaseException as error:
             self._tell_observer(len(batch), begun, False)
@@ -242,7 +242,7 @@ class _Workers:
             with suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-            tallies.drop_notes(connection)
+            counts.drop_notes(connection)
             return [(caller, None, error) for _, caller in batch]
         self._tell_observer(len(batch), begun, True)
         return outcomes
@@ -254,7 +254,7 @@ class _Workers:
 
 def _savepoint(connection: sqlite3.Connection, unit: Unit, caller: _Caller) -> _Outcome:
     connection.execute("SAVEPOINT unit")
-    noted = tallies.count_notes(connection)
+    noted = counts.count_notes(connection)
     try:
         result = unit(connection)
     except BaseException as error:
@@ -264,7 +264,7 @@ def _savepoint(connection: sqlite3.Connection, unit: Unit, caller: _Caller) -> _
             raise
         connection.execute("ROLLBACK TO unit")
         connection.execute("RELEASE unit")
-        tallies.drop_notes(connection, noted)
+        counts.drop_notes(connection, noted)
         return caller, None, error
     connection.execute("RELEASE unit")
     return caller, result, None

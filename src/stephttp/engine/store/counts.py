@@ -25,10 +25,10 @@ from collections.abc import Iterable
 from math import log2
 from typing import NamedTuple
 
-from stephttp.engine import rows
-from stephttp.engine.database import Connection
 from stephttp.engine.model.run import Run, RunStatus
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.database import Connection
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import bulk_insert
 
 BEGAN = "began"
 ASYNC = "async"
@@ -166,7 +166,7 @@ def store_notes(connection: sqlite3.Connection) -> None:
         return
     counted = add_up(connection.notes)
     latest = max(minute for _, minute, _, _ in counted)
-    rows.insert(connection, ADD, spread(counted, kept_at_s=latest))
+    bulk_insert.insert(connection, ADD, spread(counted, kept_at_s=latest))
     if latest > connection.counted_until_s:
         connection.counted_until_s = latest
         old = [(width, latest - kept) for width, kept in WIDTHS.items()]

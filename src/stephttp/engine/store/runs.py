@@ -12,7 +12,6 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import rows, tallies
 from stephttp.engine.model.run import (
     RESUME,
     TARGETED,
@@ -31,7 +30,8 @@ from stephttp.engine.model.run import (
     TimerKind,
 )
 from stephttp.engine.rules.reruns import Source
-from stephttp.engine.sql import QUERIES
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import bulk_insert, counts
 
 _BUSY = TARGETED | {TimerKind.RETRY}
 
@@ -198,7 +198,9 @@ def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Cha
     """Store new runs, whose ids are known to be free, with a statement a table."""
     if runs:
         values = [_row(new, change.run) for new, change in runs]
-        rows.insert(connection, QUERIES["insert_run"], [_in_order(value) for value in values])
+        bulk_insert.insert(
+            connection, QUERIES["insert_run"], [_in_order(value) for value in values]
+        )
         # The last that was seen of each function is what counts.
         latest = {value["fn_id"]: value for value in values}
         connection.executemany(QUERIES["upsert_endpoint"], list(latest.values()))
@@ -215,7 +217,7 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
         connection.execute(QUERIES["end_run" if change.ended else "update_run"], values)
         if before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
             connection.execute(QUERIES["end_first_phase"], values | {"now_ms": now_ms})
-        tallies.note_change(connection, before.status, run, now_ms)
+        counts.note_change(connection, before.status, run, now_ms)
     for step_id, memo in change.resolved:
         connection.execute(
             QUERIES["resolve_step"],
@@ -233,11 +235,11 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
     _save_parts(connection, [change])
 
 
-_in_order = itemgetter(*rows.parameters(QUERIES["insert_run"]))
+_in_order = itemgetter(*bulk_insert.parameters(QUERIES["insert_run"]))
 
 
 def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    rows.insert(
+    bulk_insert.insert(
         connection,
         QUERIES["upsert_step"],
         [
@@ -266,7 +268,7 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
         "delete_timer",
         [(change.run.run_id, step_id) for change in changes for step_id in change.dropped],
     )
-    rows.insert(
+    bulk_insert.insert(
         connection,
         QUERIES["upsert_timer"],
         [
@@ -286,7 +288,7 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
             for timer in change.timers
         ],
     )
-    rows.insert(
+    bulk_insert.insert(
         connection,
         QUERIES["add_history"],
         [
@@ -322,7 +324,7 @@ def _row(new: NewRun, run: Run) -> dict[str, Any]:
 def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -> None:
     begun_here = row["rerun_of"] is not None or run.invoked_by is not None
     first_ns = None if begun_here else row["first_ns"]
-    tallies.note_begin(connection, row["fn_id"], row["began_ms"], first_ns, run, row["created_ms"])
+    counts.note_begin(connection, row["fn_id"], row["began_ms"], first_ns, run, row["created_ms"])
 
 
 def _values(record: NewRun | Run) -> dict[str, Any]:
