@@ -12,11 +12,12 @@ import httpx2
 import pytest
 
 from stephttp._wire.ids import COMPLETE
-from stephttp.engine import VirtualClock, work
+from stephttp.engine import VirtualClock
 from stephttp.engine.model.inputs import Failure
 from stephttp.engine.model.run import Call
 from stephttp.engine.rules.answers import Answer as EndpointAnswer
 from stephttp.engine.rules.answers import OpsAnswer, read_answer
+from stephttp.engine.work.run_work import run_work
 
 from .support import DONE, RUN, SDK, A, B, World, Z, answer, sleep, step, step_error, until, world
 
@@ -259,7 +260,7 @@ async def apply(w: World, call: Call, ops: list[dict[str, Any]]) -> None:
     outcome = read_answer(got, w.clock.now_ms())
     assert isinstance(outcome, OpsAnswer | Failure)
     at = w.engine.executor.moment()
-    await w.engine.store.write(lambda c: work.settle(c, call, outcome, at.now_ms, at))
+    await w.engine.store.write(lambda c: run_work.settle(c, call, outcome, at.now_ms, at))
 
 
 @pytest.mark.parametrize(("job", "attempt"), [("another-job", 1), (None, 0)])

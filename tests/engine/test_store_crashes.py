@@ -23,20 +23,20 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
-from stephttp.engine import (
-    Settings,
-    batches,
-    cancellations,
-    consequences,
-    events,
-    idempotency,
-    work,
-)
+from stephttp.engine import Settings
 from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment
 from stephttp.engine.model.run import Cancellation, Event, NewRun, Refused, Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import OpsAnswer
 from stephttp.engine.store.store import Store, check, runs
+from stephttp.engine.work.run_work import (
+    batches,
+    cancellations,
+    events,
+    idempotency,
+    run_work,
+    save,
+)
 
 START_MS = 1_800_000_000_000
 RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(4)]
@@ -251,7 +251,7 @@ def settle(
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        work.settle(connection, runs.load_call(connection, run_id), outcome, at.now_ms, at)
+        run_work.settle(connection, runs.load_call(connection, run_id), outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:
@@ -261,12 +261,12 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
         case Take(batch):
             units = [partial(batches.take, items=batch, at=at)]
         case Report(run_id, steps):
-            units = [partial(work.report, run_id=run_id, ops=steps, at=at)]
+            units = [partial(run_work.report, run_id=run_id, ops=steps, at=at)]
         case Claim(name, run_id):
             key = idempotency.Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
-            units = [partial(work.claim, at=at, busy=(), slots=2, errands=2, since_ms=0)]
+            units = [partial(run_work.claim, at=at, busy=(), slots=2, errands=2, since_ms=0)]
         case Settle(run_id, steps, fails):
             failure = Failure(FailureKind.COUNTED, "E", "m", output=b"{}", steps=steps)
             outcome = failure if fails else OpsAnswer(steps, Hints())
@@ -281,7 +281,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
         case Signal(name):
             units = [partial(events.signal, name=name, data=b"1", at=at)]
         case Cancel(run_id):
-            units = [partial(consequences.cancel, run_id=run_id, at=at)]
+            units = [partial(save.cancel, run_id=run_id, at=at)]
         case CancelAll(until_ms):
             order = Cancellation(
                 new_ulid(at.now_ms, at.rng), "http://app", "s", None, at.now_ms + until_ms,
@@ -290,7 +290,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
             units = [partial(cancellations.create, cancellation=order, at=at)]
         case Fetched(run_id, step_id):
             memos = {step_id: b'{"data":1}'}
-            units = [partial(consequences.deliver, run_id=run_id, memos=memos, at=at)]
+            units = [partial(save.deliver, run_id=run_id, memos=memos, at=at)]
     for unit in units:
         try:
             await store.write(unit)

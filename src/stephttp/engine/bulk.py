@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from stephttp.engine.interventions import Act, act_on, cancel_open, next_seq, rerun
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.reading.filters import RunFilter, State
 from stephttp.engine.reading.runs import matching
 from stephttp.engine.store.store import Store
+from stephttp.engine.work.interventions import Act, act_on, cancel_open, next_seq, rerun
 
 MOST_RUNS = 10_000
 """Runs that one order can be for."""

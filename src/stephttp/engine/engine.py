@@ -9,16 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine import (
-    batches,
-    cancellations,
-    consequences,
-    events,
-    idempotency,
-    interventions,
-    otlp,
-    work,
-)
+from stephttp.engine import otlp
 from stephttp.engine.arriving_spans import ArrivingSpans
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
 from stephttp.engine.executor import Executor
@@ -42,6 +33,15 @@ from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.store.funnel import Funnel
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.store.store import Store
+from stephttp.engine.work.run_work import (
+    batches,
+    cancellations,
+    events,
+    idempotency,
+    interventions,
+    run_work,
+    save,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -175,7 +175,7 @@ class Engine:
             Refused: it is not acceptable.
         """
         unit = partial(
-            work.report, run_id=run_id, ops=ops, at=self.executor.moment(), dispatch=dispatch
+            run_work.report, run_id=run_id, ops=ops, at=self.executor.moment(), dispatch=dispatch
         )
         await self.store.write(unit, self.executor.follow)
 
@@ -287,7 +287,7 @@ class Engine:
         Raises:
             Refused: there is no such run.
         """
-        unit = partial(consequences.cancel, run_id=run_id, at=self.executor.moment())
+        unit = partial(save.cancel, run_id=run_id, at=self.executor.moment())
         change = await self.store.write(unit, self.executor.follow)
         return change.ended
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from stephttp.engine import consequences, work
 from stephttp.engine.feed import Feed
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
@@ -30,6 +29,7 @@ from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.timers import Timers
+from stephttp.engine.work.run_work import run_work, save
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class Executor:
         self._settings = settings
         self._metrics = metrics
         self._timers = Timers(clock)
-        self._calls: dict[work.Key, asyncio.Task[None]] = {}
-        self._errands: dict[work.Key, asyncio.Task[None]] = {}
+        self._calls: dict[run_work.Key, asyncio.Task[None]] = {}
+        self._errands: dict[run_work.Key, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
@@ -130,7 +130,7 @@ class Executor:
             self.follow(other)
 
     @property
-    def busy(self) -> frozenset[work.Key]:
+    def busy(self) -> frozenset[run_work.Key]:
         """What is being worked on."""
         return frozenset((*self._calls, *self._errands))
 
@@ -167,7 +167,7 @@ class Executor:
         self._timers.forget()
         slots = self._settings.concurrency - len(self._calls)
         unit = partial(
-            work.claim,
+            run_work.claim,
             at=self.moment(),
             busy=self.busy,
             slots=slots,
@@ -186,7 +186,7 @@ class Executor:
         if claim.next_due_ms is not None:
             self._timers.poke(claim.next_due_ms)
 
-    def _follow_claim(self, claim: work.Claim) -> None:
+    def _follow_claim(self, claim: run_work.Claim) -> None:
         self._metrics.claimed(claim)
         for change in claim.ended:
             self.follow(change)
@@ -227,7 +227,7 @@ class Executor:
             memo = await self._gateway.fetch(errand.spec)
             ok = not memo.startswith(b'{"error"')
             self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
-            unit = partial(consequences.deliver, run_id=errand.run_id, memos={errand.step_id: memo})
+            unit = partial(save.deliver, run_id=errand.run_id, memos={errand.step_id: memo})
             await self._keep(errand.run_id, unit)
         except StoreClosedError:
             pass
@@ -243,7 +243,7 @@ class Executor:
     async def _settle(
         self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure, begun_ms: int
     ) -> None:
-        unit = partial(work.settle, call=call, outcome=outcome, begun_ms=begun_ms)
+        unit = partial(run_work.settle, call=call, outcome=outcome, begun_ms=begun_ms)
         await self._keep(call.run_id, unit)
 
     async def _keep(self, run_id: str, unit: Callable[..., Change]) -> None:

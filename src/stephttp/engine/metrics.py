@@ -21,7 +21,7 @@ from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.inputs import Failure
 from stephttp.engine.model.run import Change, RunStatus
-from stephttp.engine.work import Claim
+from stephttp.engine.work.run_work import Claim
 
 MOST_ENDPOINTS = 100
 OTHER = ("(other)", "(other)")

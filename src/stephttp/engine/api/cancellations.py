@@ -11,7 +11,6 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine import cancellations
 from stephttp.engine.api.messages import (
     engine_of,
     parse_run_id,
@@ -24,6 +23,7 @@ from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Cancellation, Refused
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work.run_work import cancellations
 
 
 class CancellationRequest(Struct, rename={"condition": "if"}):

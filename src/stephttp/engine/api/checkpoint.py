@@ -19,7 +19,6 @@ from starlette.responses import Response
 
 from stephttp._wire.ids import COMPLETE, ulid_ms
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import idempotency
 from stephttp.engine.api.messages import (
     ApiResult,
     AsyncStepsRequest,
@@ -32,11 +31,12 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
-from stephttp.engine.batches import Opening, Report
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
 from stephttp.engine.realtime import STREAM
 from stephttp.engine.rules.decoding import decode
+from stephttp.engine.work.batches import Opening, Report
+from stephttp.engine.work.run_work import idempotency
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -21,7 +21,6 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
-from stephttp.engine.batches import Item, Taken
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.output import FIRST_PHASE
@@ -29,6 +28,7 @@ from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.results import render
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work.batches import Item, Taken
 
 _LARGEST_BATCH = 1000
 _LONGEST_WAIT = 20.0

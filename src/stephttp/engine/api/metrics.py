@@ -26,7 +26,7 @@ from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.run import TimerKind
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import Key, key_of
+from stephttp.engine.work.run_work import Key, key_of
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

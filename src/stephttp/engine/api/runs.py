@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire import inline_state
-from stephttp.engine import state
 from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
 from stephttp.engine.api.views import wait_view
 from stephttp.engine.model import tokens
@@ -21,6 +20,7 @@ from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
 from stephttp.engine.reading.runs import load_waits
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work.run_work import resume_state
 
 
 async def actions(request: Request) -> Response:
@@ -93,7 +93,7 @@ def _check_open(status: str, run_id: str) -> None:
 
 def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> State:
     _check_open(_one(connection, "run_state", run_id)[1], run_id)
-    return state.load(connection, run_id, pending=pending)
+    return resume_state.load(connection, run_id, pending=pending)
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import sqlite3
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from stephttp.engine import batches
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work.run_work import batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine import consequences, work
 from stephttp.engine.model.inputs import Moment, Origin
 from stephttp.engine.model.run import (
     LEASE,
@@ -35,6 +34,7 @@ from stephttp.engine.model.run import (
 from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.store.store import runs
+from stephttp.engine.work.run_work import run_work, save
 
 
 class Report(Value, frozen=True, gc=False):
@@ -109,7 +109,7 @@ def take(
     for index, item in enumerate(items):
         taken = outcomes.get(index)
         if isinstance(item, Opening) and isinstance(taken, Taken):
-            change = consequences.begun(connection, item.new, taken.change, item.ops, at)
+            change = save.begun(connection, item.new, taken.change, item.ops, at)
             outcomes[index] = Taken(change)
     for index, item in enumerate(items):
         if index not in outcomes:
@@ -146,8 +146,8 @@ def _known(connection: sqlite3.Connection, item: Item, at: Moment) -> Taken | Re
         if item.lease_ms is not None:
             return _leased_report(connection, item, item.lease_ms, at)
         if isinstance(item, Opening):
-            return Taken(work.start(connection, item.new, item.run, item.ops, at))
-        return Taken(work.report(connection, item.run_id, item.ops, at))
+            return Taken(run_work.start(connection, item.new, item.run, item.ops, at))
+        return Taken(run_work.report(connection, item.run_id, item.ops, at))
     except Refused as error:
         return error
 
@@ -168,20 +168,20 @@ def _leased_start(
     )
     change = _leased(apply_ops(snapshot, item.ops, Origin.CHECKPOINT, at), lease_ms, at)
     runs.insert(connection, item.new, change)
-    return consequences.begun(connection, item.new, change, item.ops, at)
+    return save.begun(connection, item.new, change, item.ops, at)
 
 
 def _leased_report(connection: sqlite3.Connection, item: Item, lease_ms: int, at: Moment) -> Taken:
     snapshot = runs.load(connection, item.run_id, {op.id for op in item.ops})
     before = snapshot.run
     if before.status.ended:
-        return Taken(Change(before), lost=not work.is_repeat(connection, snapshot, item.ops))
+        return Taken(Change(before), lost=not run_work.is_repeat(connection, snapshot, item.ops))
     lost = before.status is not RunStatus.SYNC
     # The run is driven already: being asked to drive it is no news.
     ops = [op for op in item.ops if not (lost and op.op is OpCode.DISCOVERY_REQUEST)]
     snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _leased(apply_ops(snapshot, ops, Origin.CHECKPOINT, at), lease_ms, at)
-    return Taken(consequences.save(connection, change, before, ops, at), lost)
+    return Taken(save.save(connection, change, before, ops, at), lost)
 
 
 def _leased(change: Change, lease_ms: int | None, at: Moment) -> Change:

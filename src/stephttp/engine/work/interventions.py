@@ -9,12 +9,12 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from stephttp.engine import consequences
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.rules import reruns, transitions
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.store.store import runs
+from stephttp.engine.work.run_work import save
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
 """Does something to one run; `None` if there is nothing to do."""
@@ -30,7 +30,7 @@ def rerun(
     """
     new, change = reruns.repeat(runs.load_source(connection, run_id), edit, at)
     runs.insert(connection, new, change)
-    return consequences.begun(connection, new, change, (), at)
+    return save.begun(connection, new, change, (), at)
 
 
 def resume(connection: sqlite3.Connection, run_id: str, step_id: str | None, at: Moment) -> Change:
@@ -41,12 +41,12 @@ def resume(connection: sqlite3.Connection, run_id: str, step_id: str | None, at:
     """
     snapshot = runs.load(connection, run_id)
     change = transitions.hurried(snapshot, step_id, at)
-    return consequences.save(connection, change, snapshot.run, (), at)
+    return save.save(connection, change, snapshot.run, (), at)
 
 
 def cancel_open(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change | None:
     """End a run as cancelled, unless it has ended."""
-    change = consequences.cancel(connection, run_id, at)
+    change = save.cancel(connection, run_id, at)
     return change if change.ended else None
 
 

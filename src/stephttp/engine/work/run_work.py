@@ -10,7 +10,6 @@ from itertools import islice
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
-from stephttp.engine import consequences, state
 from stephttp.engine.model.inputs import Failure, FailureKind, Moment, Origin
 from stephttp.engine.model.run import (
     RESUME,
@@ -41,6 +40,7 @@ from stephttp.engine.rules.transitions import (
 )
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.store.store import runs
+from stephttp.engine.work.run_work import resume_state, save
 
 Key = tuple[str, str]
 """Run id and step id of a timer; the names of what is being worked on."""
@@ -77,7 +77,7 @@ def start(
     snapshot = runs.load_surroundings(connection, Snapshot(run), ops, at.now_ms, new.app_id)
     change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
     if runs.insert(connection, new, change):
-        return consequences.begun(connection, new, change, ops, at)
+        return save.begun(connection, new, change, ops, at)
     (digest,) = connection.execute(QUERIES["run_digest"], (new.run_id,)).fetchone()
     if digest != new.digest:
         raise Refused(f"run_id: there is already another run {new.run_id}", 409)
@@ -110,7 +110,7 @@ def report(
         )
     snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
-    return consequences.save(connection, change, snapshot.run, ops, at)
+    return save.save(connection, change, snapshot.run, ops, at)
 
 
 def key_of(run_id: str, step_id: str, kind: str) -> Key:
@@ -150,7 +150,7 @@ def claim(
         call = _take(connection, *key, at)
         if call is not None:
             calls.append(replace(call, reads_state=False) if again else call)
-    calls = state.along_with(connection, calls)
+    calls = resume_state.along_with(connection, calls)
     rows = connection.execute(QUERIES["due_errands"], (at.now_ms,))
     free = list(islice((row for row in rows if row[:2] not in busy), errands))
     rows.close()
@@ -184,7 +184,7 @@ def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:
     for (run_id,) in connection.execute(QUERIES["overdue_runs"], values).fetchall():
         snapshot = runs.load(connection, run_id)
         change = overdue(snapshot, at)
-        changes.append(consequences.save(connection, change, snapshot.run, (), at))
+        changes.append(save.save(connection, change, snapshot.run, (), at))
     return changes
 
 
@@ -219,7 +219,7 @@ def settle(
     change = _decide(snapshot, outcome, at, call.step_id)
     entry = _past(call, outcome, begun_ms, at.now_ms)
     change = replace(change, history=(entry, *change.history))
-    return consequences.save(connection, change, snapshot.run, ops, at)
+    return save.save(connection, change, snapshot.run, ops, at)
 
 
 def _settle_failed(

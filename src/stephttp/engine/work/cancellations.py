@@ -6,10 +6,10 @@ import sqlite3
 
 from msgspec.structs import asdict
 
-from stephttp.engine.consequences import cancel, started_by
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Cancellation, Change, Refused
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work.save import cancel, started_by
 
 
 def create(connection: sqlite3.Connection, cancellation: Cancellation, at: Moment) -> list[Change]:

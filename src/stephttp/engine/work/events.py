@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import asdict
 
-from stephttp.engine.consequences import Trigger, deliver, link
 from stephttp.engine.model import expressions
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Event, Refused, TimerKind
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work.save import Trigger, deliver, link
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Units of work: each loads, decides by `rules` and saves, in one transaction."""
