@@ -17,7 +17,7 @@ import pytest
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine import bulk
 from stephttp.engine.bulk import Bulk
-from stephttp.engine.feed import MOST_RUNS, Feed
+from stephttp.engine.live.changes import MOST_RUNS, Feed
 from stephttp.engine.reading import RunFilter
 from stephttp.engine.reading.runs import matching
 

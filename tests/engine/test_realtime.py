@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from stephttp.engine.realtime import MOST_WAITING, STREAM, Channels
+from stephttp.engine.live.channels import MOST_WAITING, STREAM, Channels
 
 from .support import KEY, OTHER, RUN, World, answer, sleep, step, until, world
 

@@ -13,7 +13,9 @@ from stephttp.engine import otlp
 from stephttp.engine.arriving_spans import ArrivingSpans
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
 from stephttp.engine.executor import Executor
-from stephttp.engine.feed import Feed
+from stephttp.engine.live.changes import Feed
+from stephttp.engine.live.channels import Channels
+from stephttp.engine.live.waiters import Waiters
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model import tokens
@@ -23,10 +25,8 @@ from stephttp.engine.model.settings import LONGEST_LEASE, Settings
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
-from stephttp.engine.output import Waiters
 from stephttp.engine.probe import Finding, probe
 from stephttp.engine.reading import Reader, RunFilter, latest_endpoints
-from stephttp.engine.realtime import Channels
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit

@@ -15,7 +15,10 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from stephttp.engine.feed import Feed
+from stephttp.engine.live.alarm import Timers
+from stephttp.engine.live.changes import Feed
+from stephttp.engine.live.channels import Channels, failed_event
+from stephttp.engine.live.waiters import FIRST_PHASE, Waiters
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.clock import Clock
@@ -24,11 +27,8 @@ from stephttp.engine.model.run import Call, Change, Errand, RunStatus
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
-from stephttp.engine.output import FIRST_PHASE, Waiters
-from stephttp.engine.realtime import Channels, failed_event
 from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.store.store import Store, StoreClosedError
-from stephttp.engine.timers import Timers
 from stephttp.engine.work.run_work import run_work, save
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from stephttp.engine.api.messages import (
     parse_time,
     wrapped,
 )
-from stephttp.engine.feed import Changes
+from stephttp.engine.live.changes import Changes
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
 

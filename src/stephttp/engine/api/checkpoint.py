@@ -31,9 +31,9 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
+from stephttp.engine.live.channels import STREAM
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
-from stephttp.engine.realtime import STREAM
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.work.batches import Opening, Report
 from stephttp.engine.work.run_work import idempotency

@@ -21,9 +21,9 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
+from stephttp.engine.live.waiters import FIRST_PHASE
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, RunStatus
-from stephttp.engine.output import FIRST_PHASE
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.results import render
 from stephttp.engine.store.runs import unknown

@@ -19,9 +19,9 @@ from stephttp.engine.api.messages import (
     json_response,
     read_body,
 )
+from stephttp.engine.live.channels import Listener, as_it_is
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, Topic
-from stephttp.engine.realtime import Listener, as_it_is
 from stephttp.engine.rules.decoding import decode
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.dashboard import passwords
-from stephttp.engine.ratelimit import Buckets
+from stephttp.engine.live.rate_limit import Buckets
 from stephttp.engine.store.sql import QUERIES
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What the engine holds in memory only, and keeps for no one: waiters, changes, channels, alarm."""
