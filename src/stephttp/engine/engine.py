@@ -9,8 +9,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine import otlp
-from stephttp.engine.arriving_spans import ArrivingSpans
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
 from stephttp.engine.executor import Executor
 from stephttp.engine.live.changes import Feed
@@ -33,6 +31,8 @@ from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.store.funnel import Funnel
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.store.store import Store
+from stephttp.engine.traces import otlp
+from stephttp.engine.traces.arriving_spans import ArrivingSpans
 from stephttp.engine.work.run_work import (
     batches,
     cancellations,

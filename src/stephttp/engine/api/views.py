@@ -8,7 +8,6 @@ from typing import Any
 from msgspec import Raw
 
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.otlp import Span as UserSpan
 from stephttp.engine.reading import (
     Durations,
     EndpointRow,
@@ -23,6 +22,7 @@ from stephttp.engine.reading import (
     Wait,
     WaterfallSpan,
 )
+from stephttp.engine.traces.otlp import Span as UserSpan
 
 
 def run_view(row: RunRow) -> dict[str, Any]:

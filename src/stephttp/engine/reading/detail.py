@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.otlp import Span
 from stephttp.engine.reading.runs import RunRow, Wait, load_row
 from stephttp.engine.reading.steps import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.rules.results import render
-from stephttp.engine.spans import load
+from stephttp.engine.traces.otlp import Span
+from stephttp.engine.traces.spans import load
 
 MASKED = "••••••"
 """What is shown of a secret."""

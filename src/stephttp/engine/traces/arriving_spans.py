@@ -8,9 +8,9 @@ from functools import partial
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.otlp import Received
-from stephttp.engine.spans import Early, Stored, store
 from stephttp.engine.store.store import Store
+from stephttp.engine.traces.otlp import Received
+from stephttp.engine.traces.spans import Early, Stored, store
 
 
 class ArrivingSpans:

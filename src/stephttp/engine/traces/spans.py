@@ -13,8 +13,8 @@ from dataclasses import astuple, dataclass
 import msgspec
 
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.otlp import Span
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.traces.otlp import Span
 
 _MOST_EARLY = 8 * 1024 * 1024
 """Bytes of spans that wait for their runs."""
