@@ -11,12 +11,12 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from stephttp.engine.api import ERROR_HANDLERS, ROUTES
-from stephttp.engine.api.guard import Guard
 from stephttp.engine.dashboard import ROUTES as PAGES
 from stephttp.engine.dashboard import dashboard
 from stephttp.engine.engine import Engine
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.web.guard import Guard
 
 
 class _Application(Starlette):

@@ -14,7 +14,6 @@ from stephttp.engine.api import (
     browsing,
     cancellations,
     checkpoint,
-    errors,
     events,
     extras,
     ingest,
@@ -28,9 +27,10 @@ from stephttp.engine.api import (
     system,
     traces,
 )
-from stephttp.engine.api.guard import secured
 from stephttp.engine.model.run import Refused
 from stephttp.engine.store.store import StoreClosedError
+from stephttp.engine.web import error_answers
+from stephttp.engine.web.guard import secured
 
 _PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 _OURS = "/v1/stephttp"
@@ -104,9 +104,9 @@ ROUTES = [
 ]
 
 ERROR_HANDLERS: Mapping[Any, Callable[..., Any]] = {
-    Refused: errors.refused,
-    HTTPException: errors.http,
-    sqlite3.Error: errors.storage,
-    StoreClosedError: errors.storage,
-    Exception: errors.unexpected,
+    Refused: error_answers.refused,
+    HTTPException: error_answers.http,
+    sqlite3.Error: error_answers.storage,
+    StoreClosedError: error_answers.storage,
+    Exception: error_answers.unexpected,
 }

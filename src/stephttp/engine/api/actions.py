@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.browsing import read_filter
-from stephttp.engine.api.messages import engine_of, parse_run_id, read_body, wrapped
 from stephttp.engine.bulk import MOST_RUNS, Bulk
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import RunFilter
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.reruns import Edit
+from stephttp.engine.web.requests import engine_of, parse_run_id, read_body, wrapped
 
 
 class RerunRequest(Struct):

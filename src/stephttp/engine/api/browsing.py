@@ -11,7 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from stephttp.engine.api import views
-from stephttp.engine.api.messages import (
+from stephttp.engine.live.changes import Changes
+from stephttp.engine.model.run import Refused
+from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
+from stephttp.engine.web.requests import (
     engine_of,
     paged,
     parse_limit,
@@ -19,9 +22,6 @@ from stephttp.engine.api.messages import (
     parse_time,
     wrapped,
 )
-from stephttp.engine.live.changes import Changes
-from stephttp.engine.model.run import Refused
-from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -11,18 +11,18 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import (
+from stephttp.engine.model import expressions, tokens
+from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.run import Cancellation, Refused
+from stephttp.engine.rules.decoding import decode
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.web.requests import (
     engine_of,
     parse_run_id,
     parse_time,
     read_body,
     wrapped,
 )
-from stephttp.engine.model import expressions, tokens
-from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.run import Cancellation, Refused
-from stephttp.engine.rules.decoding import decode
-from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work.run_work import cancellations
 
 

@@ -19,7 +19,11 @@ from starlette.responses import Response
 
 from stephttp._wire.ids import COMPLETE, ulid_ms
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.api.messages import (
+from stephttp.engine.live.channels import STREAM
+from stephttp.engine.model import tokens
+from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
+from stephttp.engine.rules.decoding import decode
+from stephttp.engine.web.requests import (
     ApiResult,
     AsyncStepsRequest,
     Claim,
@@ -31,10 +35,6 @@ from stephttp.engine.api.messages import (
     read_body,
     wrapped,
 )
-from stephttp.engine.live.channels import STREAM
-from stephttp.engine.model import tokens
-from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
-from stephttp.engine.rules.decoding import decode
 from stephttp.engine.work.batches import Opening, Report
 from stephttp.engine.work.run_work import idempotency
 

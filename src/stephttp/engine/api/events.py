@@ -10,12 +10,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import engine_of, parse_limit, parse_time, wrapped
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.store.runs import load_trigger
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.web.requests import engine_of, parse_limit, parse_time, wrapped
 
 _LONGEST_SHOWN = 64
 

@@ -13,14 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.checkpoint import TAKEN_OVER, read_opening, read_report
-from stephttp.engine.api.messages import (
-    RenewRequest,
-    engine_of,
-    error_response,
-    parse_run_id,
-    read_body,
-    wrapped,
-)
 from stephttp.engine.live.waiters import FIRST_PHASE
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, RunStatus
@@ -28,6 +20,14 @@ from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.results import render
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.web.requests import (
+    RenewRequest,
+    engine_of,
+    error_response,
+    parse_run_id,
+    read_body,
+    wrapped,
+)
 from stephttp.engine.work.batches import Item, Taken
 
 _LARGEST_BATCH = 1000

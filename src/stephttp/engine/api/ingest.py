@@ -15,18 +15,18 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from stephttp._wire.ids import ulid
-from stephttp.engine.api.messages import (
+from stephttp.engine.model import tokens
+from stephttp.engine.model.run import Refused
+from stephttp.engine.model.settings import Settings
+from stephttp.engine.rules.decoding import decode
+from stephttp.engine.rules.event_message import parse_event
+from stephttp.engine.web.requests import (
     engine_of,
     json_response,
     log_refusal,
     read_body,
     wrapped,
 )
-from stephttp.engine.model import tokens
-from stephttp.engine.model.run import Refused
-from stephttp.engine.model.settings import Settings
-from stephttp.engine.rules.decoding import decode
-from stephttp.engine.rules.event_message import parse_event
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000

@@ -20,12 +20,12 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.guard import Handler, secured
-from stephttp.engine.api.messages import engine_of
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.run import TimerKind
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.web.guard import Handler, secured
+from stephttp.engine.web.requests import engine_of
 from stephttp.engine.work.run_work import Key, key_of
 
 if TYPE_CHECKING:

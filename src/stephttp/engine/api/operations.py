@@ -19,13 +19,6 @@ from stephttp.engine.api.describing import (
     takes,
 )
 from stephttp.engine.api.ingest import SignalMessage
-from stephttp.engine.api.messages import (
-    ApiResult,
-    AsyncStepsRequest,
-    NewRunRequest,
-    RenewRequest,
-    StepsRequest,
-)
 from stephttp.engine.api.metrics import OPENMETRICS
 from stephttp.engine.api.own_operations import OWN_OPERATIONS
 from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
@@ -33,6 +26,13 @@ from stephttp.engine.api.parameters import EVENT, LIMIT, RUN, cursor_of, time_pa
 from stephttp.engine.api.realtime import TopicName
 from stephttp.engine.api.traces import JSON, PROTOBUF
 from stephttp.engine.rules.event_message import EventMessage
+from stephttp.engine.web.requests import (
+    ApiResult,
+    AsyncStepsRequest,
+    NewRunRequest,
+    RenewRequest,
+    StepsRequest,
+)
 
 _OUTCOME = shapes.StillSync | shapes.NowAsync | shapes.Ended
 _EVENTS = EventMessage | list[EventMessage]

@@ -11,11 +11,11 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import CORS, engine_of, json_response, refuse
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.tokens import read_run_token
 from stephttp.engine.rules.results import Rendered, render
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.web.requests import CORS, engine_of, json_response, refuse
 
 _PREFLIGHT = {
     **CORS,

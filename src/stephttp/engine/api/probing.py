@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.checkpoint import check_origin
-from stephttp.engine.api.messages import Origin, engine_of, read_body, wrapped
 from stephttp.engine.rules.decoding import decode
+from stephttp.engine.web.requests import Origin, engine_of, read_body, wrapped
 
 
 class ProbeRequest(msgspec.Struct):

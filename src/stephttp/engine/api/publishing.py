@@ -13,10 +13,10 @@ from msgspec import Raw
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import engine_of, read_body
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused
+from stephttp.engine.web.requests import engine_of, read_body
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -13,16 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stephttp.engine.api.messages import (
+from stephttp.engine.live.channels import Listener, as_it_is
+from stephttp.engine.model import tokens
+from stephttp.engine.model.run import Refused, Topic
+from stephttp.engine.rules.decoding import decode
+from stephttp.engine.web.requests import (
     engine_of,
     error_response,
     json_response,
     read_body,
 )
-from stephttp.engine.live.channels import Listener, as_it_is
-from stephttp.engine.model import tokens
-from stephttp.engine.model.run import Refused, Topic
-from stephttp.engine.rules.decoding import decode
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire import inline_state
-from stephttp.engine.api.messages import engine_of, json_response, parse_run_id, wrapped
 from stephttp.engine.api.views import wait_view
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
@@ -20,6 +19,7 @@ from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
 from stephttp.engine.reading.runs import load_waits
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.web.requests import engine_of, json_response, parse_run_id, wrapped
 from stephttp.engine.work.run_work import resume_state
 
 

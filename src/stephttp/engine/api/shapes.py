@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw, Struct
 
-from stephttp.engine.api.messages import ULID_PATTERN
+from stephttp.engine.web.requests import ULID_PATTERN
 
 RunId = Annotated[str, Meta(pattern=ULID_PATTERN)]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

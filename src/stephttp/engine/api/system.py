@@ -6,9 +6,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import engine_of, json_response
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import VERSION
+from stephttp.engine.web.requests import engine_of, json_response
 
 
 async def health(request: Request) -> Response:

@@ -14,12 +14,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import engine_of, parse_run_id, read_body, wrapped
 from stephttp.engine.api.views import user_span
 from stephttp.engine.model.run import Refused
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.traces import otlp, spans
+from stephttp.engine.web.requests import engine_of, parse_run_id, read_body, wrapped
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 

@@ -8,12 +8,12 @@ import math
 import msgspec
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import log_refusal, parse_run_id
 from stephttp.engine.bulk import Bulk
 from stephttp.engine.dashboard import filters
 from stephttp.engine.dashboard.visits import Visit
 from stephttp.engine.model.run import Refused
 from stephttp.engine.rules.reruns import Edit
+from stephttp.engine.web.requests import log_refusal, parse_run_id
 
 
 async def login_page(visit: Visit) -> Response:

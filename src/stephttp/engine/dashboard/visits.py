@@ -14,11 +14,11 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from stephttp.engine.api.messages import engine_of, log_refusal, parse_run_id, read_body
 from stephttp.engine.dashboard.access import CSRF_FIELD, CSRF_HEADER, Access, Session
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.store import StoreClosedError
+from stephttp.engine.web.requests import engine_of, log_refusal, parse_run_id, read_body
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -8,8 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.messages import error_response, log_refusal, refuse
 from stephttp.engine.model.run import Refused
+from stephttp.engine.web.requests import error_response, log_refusal, refuse
 
 
 def refused(request: Request, error: Refused) -> Response:

@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stephttp._wire import inline_state
 from stephttp._wire.signatures import bearer_matches
-from stephttp.engine.api.messages import CORS, engine_of, log_refusal, refuse
 from stephttp.engine.live.rate_limit import Buckets
 from stephttp.engine.model.settings import FEATURES, VERSION
+from stephttp.engine.web.requests import CORS, engine_of, log_refusal, refuse
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -1,0 +1,1 @@
+"""What API and dashboard share: reading requests, writing answers, the guard around both."""
