@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 from stephttp._wire.ids import hash_step_id, ulid
-from stephttp.engine.api.checkpoint import ids
+from stephttp.engine.api.sdk.checkpoint import ids
 from stephttp.engine.store.store import counts, database
 
 ORIGIN = "https://shop.example.com"

@@ -8,7 +8,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp.engine.api import runs
 from stephttp.engine.live.rate_limit import _MOST_CLIENTS, Buckets
 
 from .support import DONE, KEY, RUN, SDK, answer, complete, sleep, step, world

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from stephttp.engine.api.metrics import OPENMETRICS
+from stephttp.engine.api.manage.scrape import OPENMETRICS
 from stephttp.engine.metrics import MOST_ENDPOINTS, OTHER
 
 from .support import (

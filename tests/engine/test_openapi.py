@@ -19,8 +19,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stephttp.engine import Settings, create_app
-from stephttp.engine.api import ROUTES, extras
-from stephttp.engine.api.openapi import document
+from stephttp.engine.api import ROUTES
+from stephttp.engine.api.openapi.document import document
 
 from .support import KEY, SDK, A, B, Z, complete, new_run, sleep, step, step_error, world
 

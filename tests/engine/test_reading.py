@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME, ulid
-from stephttp.engine.api.checkpoint import ids
+from stephttp.engine.api.sdk.checkpoint import ids
 from stephttp.engine.model.run import Change, NewRun, Refused, Run, RunStatus
 from stephttp.engine.reading import (
     PageRequest,

@@ -9,21 +9,18 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, WebSocketRoute
 
-from stephttp.engine.api import (
-    actions,
-    browsing,
+from stephttp.engine.api.manage import actions, browsing, probing, scrape
+from stephttp.engine.api.openapi.document import document
+from stephttp.engine.api.sdk import (
     cancellations,
     checkpoint,
-    events,
-    extras,
+    extensions,
     ingest,
-    metrics,
-    openapi,
     output,
-    probing,
     publishing,
     realtime,
-    runs,
+    run_state,
+    sent_events,
     system,
     traces,
 )
@@ -38,9 +35,9 @@ _OURS = "/v1/stephttp"
 
 ROUTES = [
     # Before the routes in which the last part would be a run id.
-    Route("/v1/checkpoint/batch", secured(extras.batch), methods=["POST"]),
-    Route("/v1/leases/renew", secured(extras.renew), methods=["POST"]),
-    Route("/v1/runs/{run}/outcome", secured(extras.outcome)),
+    Route("/v1/checkpoint/batch", secured(extensions.batch), methods=["POST"]),
+    Route("/v1/leases/renew", secured(extensions.renew), methods=["POST"]),
+    Route("/v1/runs/{run}/outcome", secured(extensions.outcome)),
     *(
         route
         for prefix in _PREFIXES
@@ -57,14 +54,14 @@ ROUTES = [
             ),
         )
     ),
-    Route("/v0/runs/{run}/actions", secured(runs.actions)),
-    Route("/v0/runs/{run}/batch", secured(runs.batch)),
+    Route("/v0/runs/{run}/actions", secured(run_state.actions)),
+    Route("/v0/runs/{run}/batch", secured(run_state.batch)),
     Route("/v0/runs/{run}", secured(cancellations.cancel_legacy), methods=["DELETE"]),
     Route("/v1/runs", secured(browsing.runs)),
-    Route("/v1/runs/{run}", secured(runs.run)),
+    Route("/v1/runs/{run}", secured(run_state.run)),
     Route("/v1/runs/{run}", secured(cancellations.cancel), methods=["DELETE"]),
-    Route("/v1/runs/{run}/jobs", secured(runs.jobs)),
-    Route("/v1/runs/{run}/steps", secured(runs.steps)),
+    Route("/v1/runs/{run}/jobs", secured(run_state.jobs)),
+    Route("/v1/runs/{run}/steps", secured(run_state.steps)),
     # Before the routes in which the part after `runs` would be a run id.
     Route(f"{_OURS}/runs/cancel", secured(actions.cancel_many), methods=["POST"]),
     Route(f"{_OURS}/runs/rerun", secured(actions.rerun_many), methods=["POST"]),
@@ -86,9 +83,9 @@ ROUTES = [
     # Not `secured`: the event key in the path is what opens it.
     Route("/e/", ingest.without_key, methods=["GET", "POST"]),
     Route("/e/{key}", ingest.receive, methods=["POST"]),
-    Route("/v1/events", secured(events.listing)),
-    Route("/v1/events/{event}", secured(events.event)),
-    Route("/v1/events/{event}/runs", secured(events.runs)),
+    Route("/v1/events", secured(sent_events.listing)),
+    Route("/v1/events/{event}", secured(sent_events.event)),
+    Route("/v1/events/{event}/runs", secured(sent_events.runs)),
     Route("/v1/signals", secured(ingest.signal), methods=["POST"]),
     Route("/v1/cancellations", secured(cancellations.create), methods=["POST"]),
     Route("/v1/cancellations", secured(cancellations.listing)),
@@ -99,8 +96,8 @@ ROUTES = [
     Route("/dev", secured(system.dev)),
     Route("/fn/register", secured(system.register), methods=["POST"]),
     Route("/health", system.health),
-    Route("/metrics", metrics.scraping(metrics.metrics)),
-    Route("/openapi.json", secured(openapi.openapi)),
+    Route("/metrics", scrape.scraping(scrape.metrics)),
+    Route("/openapi.json", secured(document.openapi)),
 ]
 
 ERROR_HANDLERS: Mapping[Any, Callable[..., Any]] = {

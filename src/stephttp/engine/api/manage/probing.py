@@ -6,7 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.checkpoint import check_origin
+from stephttp.engine.api.sdk.checkpoint import check_origin
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.web.requests import Origin, engine_of, read_body, wrapped
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stephttp.engine.api.describing import Json, parameter
+from stephttp.engine.api.openapi.describing import Json, parameter
 
 RUN = parameter(
     "path", "run", "Id of a run, a ULID.",

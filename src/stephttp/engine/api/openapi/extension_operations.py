@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stephttp.engine.api import own_shapes, shapes
-from stephttp.engine.api.actions import RerunRequest, ResumeRequest
-from stephttp.engine.api.describing import (
+from stephttp.engine.api.manage.actions import RerunRequest, ResumeRequest
+from stephttp.engine.api.manage.probing import ProbeRequest
+from stephttp.engine.api.openapi.describing import (
     Json,
     data,
     operation,
@@ -14,7 +14,8 @@ from stephttp.engine.api.describing import (
     stream,
     takes,
 )
-from stephttp.engine.api.parameters import (
+from stephttp.engine.api.openapi.document import extension_shapes, shapes
+from stephttp.engine.api.openapi.parameters import (
     CURSOR,
     DIRECTION,
     EVENT,
@@ -22,15 +23,14 @@ from stephttp.engine.api.parameters import (
     RUN,
     time_parameter,
 )
-from stephttp.engine.api.probing import ProbeRequest
 from stephttp.engine.bulk import MOST_RUNS
 from stephttp.engine.reading import State
 from stephttp.engine.rules.event_message import EventMessage
 
 SHAPES = (
-    RerunRequest, ResumeRequest, own_shapes.Bulk, own_shapes.Endpoint, own_shapes.EventId,
-    own_shapes.EventInFull, own_shapes.EventItem, own_shapes.NewRunId, own_shapes.Overview,
-    own_shapes.ProbeView, own_shapes.RunDetail, own_shapes.Waits, ProbeRequest,
+    RerunRequest, ResumeRequest, extension_shapes.Bulk, extension_shapes.Endpoint, extension_shapes.EventId,
+    extension_shapes.EventInFull, extension_shapes.EventItem, extension_shapes.NewRunId, extension_shapes.Overview,
+    extension_shapes.ProbeView, extension_shapes.RunDetail, extension_shapes.Waits, ProbeRequest,
 )  # fmt: skip
 
 _FILTERS = (
@@ -68,29 +68,29 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/runs/{run}", "GET"): operation(
         "getRunDetail", "One run in full: request, steps, history, answer.",
-        data(own_shapes.RunDetail), 400, 404, parameters=(RUN,),
+        data(extension_shapes.RunDetail), 400, 404, parameters=(RUN,),
     ),
     ("/v1/stephttp/runs/{run}/rerun", "POST"): operation(
         "rerun", "Run the request of a run again, as a new run; from a step on, if one is named.",
-        data(own_shapes.NewRunId), 400, 404, 413,
+        data(extension_shapes.NewRunId), 400, 404, 413,
         parameters=(RUN,), body=takes(schema_of(RerunRequest)),
     ),
     ("/v1/stephttp/runs/{run}/resume", "POST"): operation(
         "resume", "Let a run that waits go on now.",
-        data(own_shapes.Waits), 400, 404, 409, 413,
+        data(extension_shapes.Waits), 400, 404, 409, 413,
         parameters=(RUN,), body=takes(schema_of(ResumeRequest)),
     ),
     ("/v1/stephttp/runs/cancel", "POST"): operation(
         "cancelRuns", "End the runs that a filter finds as cancelled, the newest first.",
-        data(own_shapes.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
+        data(extension_shapes.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
     ),
     ("/v1/stephttp/runs/rerun", "POST"): operation(
         "rerunRuns", "Run the requests of the runs that a filter finds again, the newest first.",
-        data(own_shapes.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
+        data(extension_shapes.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
     ),
     ("/v1/stephttp/overview", "GET"): operation(
         "getOverview", "How it went, in total and for each endpoint.",
-        data(own_shapes.Overview), 400,
+        data(extension_shapes.Overview), 400,
         parameters=(
             parameter(
                 "query", "span", "The time until now.",
@@ -101,7 +101,7 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/endpoints", "GET"): operation(
         "listEndpoints", "The endpoints that have reported runs.",
-        data(list[own_shapes.Endpoint]),
+        data(list[extension_shapes.Endpoint]),
     ),
     ("/v1/stephttp/changes", "GET"): operation(
         "followChanges", "Follow what changes, from now on.",
@@ -113,10 +113,10 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/probe", "POST"): operation(
         "probe", "Call an application, as far as the engine may, and tell what came of it.",
-        data(own_shapes.ProbeView), 400, 413, body=takes(schema_of(ProbeRequest)),
+        data(extension_shapes.ProbeView), 400, 413, body=takes(schema_of(ProbeRequest)),
     ),
     ("/v1/stephttp/events", "GET"): operation(
-        "searchEvents", "Events that were sent, newest first.", pages(own_shapes.EventItem), 400,
+        "searchEvents", "Events that were sent, newest first.", pages(extension_shapes.EventItem), 400,
         parameters=(
             LIMIT, CURSOR, DIRECTION,
             parameter("query", "name", "Only those of this name.", type="string"),
@@ -129,10 +129,10 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/events/{event}", "GET"): operation(
         "getEventInFull", "One event, with the runs that had to do with it.",
-        data(own_shapes.EventInFull), 404, parameters=(EVENT,),
+        data(extension_shapes.EventInFull), 404, parameters=(EVENT,),
     ),
     ("/v1/stephttp/events", "POST"): operation(
         "sendEvent", "Send an event, with a signing key instead of an event key.",
-        data(own_shapes.EventId), 400, 413, body=takes(schema_of(EventMessage)),
+        data(extension_shapes.EventId), 400, 413, body=takes(schema_of(EventMessage)),
     ),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.browsing import read_filter
+from stephttp.engine.api.manage.browsing import read_filter
 from stephttp.engine.bulk import MOST_RUNS, Bulk
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import RunFilter

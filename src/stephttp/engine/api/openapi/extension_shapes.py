@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from stephttp.engine.api.shapes import (
+from stephttp.engine.api.openapi.shapes import (
     Base64,
     Failure,
     RunId,

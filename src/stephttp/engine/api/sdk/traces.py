@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.views import user_span
+from stephttp.engine.api.manage.views import user_span
 from stephttp.engine.model.run import Refused
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES

@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.checkpoint import TAKEN_OVER, read_opening, read_report
+from stephttp.engine.api.sdk.checkpoint import TAKEN_OVER, read_opening, read_report
 from stephttp.engine.live.waiters import FIRST_PHASE
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, RunStatus

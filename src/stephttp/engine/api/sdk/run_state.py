@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire import inline_state
-from stephttp.engine.api.views import wait_view
+from stephttp.engine.api.manage.views import wait_view
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from stephttp.engine.api import shapes
-from stephttp.engine.api.cancellations import CancellationRequest
-from stephttp.engine.api.describing import (
+from stephttp.engine.api.manage.scrape import OPENMETRICS
+from stephttp.engine.api.openapi.describing import (
     EMPTY,
     ERROR,
     OPEN,
@@ -18,13 +17,14 @@ from stephttp.engine.api.describing import (
     stream,
     takes,
 )
-from stephttp.engine.api.ingest import SignalMessage
-from stephttp.engine.api.metrics import OPENMETRICS
-from stephttp.engine.api.own_operations import OWN_OPERATIONS
-from stephttp.engine.api.own_operations import SHAPES as OWN_SHAPES
-from stephttp.engine.api.parameters import EVENT, LIMIT, RUN, cursor_of, time_parameter
-from stephttp.engine.api.realtime import TopicName
-from stephttp.engine.api.traces import JSON, PROTOBUF
+from stephttp.engine.api.openapi.document import shapes
+from stephttp.engine.api.openapi.extension_operations import OWN_OPERATIONS
+from stephttp.engine.api.openapi.extension_operations import SHAPES as OWN_SHAPES
+from stephttp.engine.api.openapi.parameters import EVENT, LIMIT, RUN, cursor_of, time_parameter
+from stephttp.engine.api.sdk.cancellations import CancellationRequest
+from stephttp.engine.api.sdk.ingest import SignalMessage
+from stephttp.engine.api.sdk.realtime import TopicName
+from stephttp.engine.api.sdk.traces import JSON, PROTOBUF
 from stephttp.engine.rules.event_message import EventMessage
 from stephttp.engine.web.requests import (
     ApiResult,

@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.describing import REFERENCE
+from stephttp.engine.api.openapi.describing import REFERENCE
 from stephttp.engine.model.settings import VERSION
 
 _ABOUT = """\
@@ -55,7 +55,7 @@ def _encoded() -> bytes:
 def document() -> dict[str, Any]:
     """The OpenAPI document of the engine's API (https://spec.openapis.org/oas/v3.1.1.html)."""
     # Here, since few ask: to describe all operations takes 40 ms, and would of each start.
-    from stephttp.engine.api.operations import OPERATIONS, SHAPES
+    from stephttp.engine.api.openapi.operations import OPERATIONS, SHAPES
 
     paths: dict[str, dict[str, Any]] = {}
     for (path, method), operation in OPERATIONS.items():

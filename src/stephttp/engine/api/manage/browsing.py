@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from stephttp.engine.api import views
+from stephttp.engine.api.manage import views
 from stephttp.engine.live.changes import Changes
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
