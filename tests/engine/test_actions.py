@@ -19,7 +19,7 @@ from stephttp.engine import bulk
 from stephttp.engine.bulk import Bulk
 from stephttp.engine.live.changes import MOST_RUNS, Feed
 from stephttp.engine.reading import RunFilter
-from stephttp.engine.reading.runs import matching
+from stephttp.engine.reading.run_list import matching
 
 from .support import (
     DONE,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp.engine.dashboard.timeline import timeline
+from stephttp.engine.dashboard.waterfall_rows import timeline
 from stephttp.engine.reading import SpanKind, StepDetail, WaterfallSpan
 
 HOUR = 3_600_000

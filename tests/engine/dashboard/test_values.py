@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from stephttp.engine.dashboard import filters, values
+from stephttp.engine.dashboard import formatting, list_address
 from stephttp.engine.dashboard.pages import guess
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import Header, SourceRequest, State
@@ -32,20 +32,20 @@ from stephttp.engine.reading import Header, SourceRequest, State
     ],
 )
 def test_durations(ms: float | None, text: str) -> None:
-    assert values.duration(ms) == text
+    assert formatting.duration(ms) == text
 
 
 def test_numbers_and_parts() -> None:
-    assert [values.number(n) for n in (None, 0, 12_345, 0.25, 0.04)] == [
+    assert [formatting.number(n) for n in (None, 0, 12_345, 0.25, 0.04)] == [
         "\u2013", "0", "12\u202f345", "0.2", "0.04"
     ]  # fmt: skip
-    assert [values.percent(p) for p in (None, 0, 0.005, 0.123, 1)] == [
+    assert [formatting.percent(p) for p in (None, 0, 0.005, 0.123, 1)] == [
         "\u2013", "0 %", "0.5 %", "12 %", "100 %"
     ]  # fmt: skip
 
 
 def test_json_is_indented_marked_and_escaped() -> None:
-    html = str(values.shown(b'{"<b>": "<script>alert(1)</script>", "n": [1.10, null]}'))
+    html = str(formatting.shown(b'{"<b>": "<script>alert(1)</script>", "n": [1.10, null]}'))
     assert "<script" not in html
     assert '<span class="j-key">&#34;&lt;b&gt;&#34;</span>' in html
     assert '<span class="j-text">&#34;&lt;script&gt;alert(1)&lt;/script&gt;&#34;</span>' in html
@@ -56,26 +56,26 @@ def test_json_is_indented_marked_and_escaped() -> None:
 def test_a_text_that_is_cut_off_is_read_once() -> None:
     # If each quotation mark in it began another search for the end, pages would hang.
     for text in ('["' + '\\"' * 9, '["' + '\\"' * 9 + "\\", '["a\nb'):
-        html = str(values.highlighted(text))
+        html = str(formatting.highlighted(text))
         assert html.count("<span") == 1
         assert html.startswith('[<span class="j-text">')
 
 
 def test_what_is_no_json_is_shown_as_it_is() -> None:
-    assert str(values.shown(b"a < b")) == "a &lt; b"
-    assert str(values.shown(b"\xff\xfe")) == "\ufffd\ufffd"
-    assert str(values.shown(b"{broken")) == "{broken"
-    assert str(values.shown(None)) == ""
-    assert values.is_cut(b"x" * 20_001)
-    assert len(values.shown(b"x" * 50_000)) == 20_000
+    assert str(formatting.shown(b"a < b")) == "a &lt; b"
+    assert str(formatting.shown(b"\xff\xfe")) == "\ufffd\ufffd"
+    assert str(formatting.shown(b"{broken")) == "{broken"
+    assert str(formatting.shown(None)) == ""
+    assert formatting.is_cut(b"x" * 20_001)
+    assert len(formatting.shown(b"x" * 50_000)) == 20_000
 
 
 def test_errors() -> None:
-    error = values.error_of(b'{"name": "E", "message": "m", "stack": "s"}')
+    error = formatting.error_of(b'{"name": "E", "message": "m", "stack": "s"}')
     assert error == {"name": "E", "message": "m", "stack": "s"}
-    assert values.error_of(b'"plain"')["message"] == '"plain"'
-    assert values.error_of(None) == {}
-    assert values.error_of(b"{") == {"name": "Error", "message": "{", "stack": None}
+    assert formatting.error_of(b'"plain"')["message"] == '"plain"'
+    assert formatting.error_of(None) == {}
+    assert formatting.error_of(b"{") == {"name": "Error", "message": "{", "stack": None}
 
 
 def test_curl_can_be_pasted_and_holds_no_secret() -> None:
@@ -83,7 +83,7 @@ def test_curl_can_be_pasted_and_holds_no_secret() -> None:
         "POST", "http://a.test", "/it's", "q=1", "application/json", b"{\"a\": \"it's\"}",
         (Header("x-a", "b c"), Header("authorization", "hidden", masked=True)), False, "",
     )  # fmt: skip
-    words = shlex.split(values.curl(request).replace("\\\n", ""))
+    words = shlex.split(formatting.curl(request).replace("\\\n", ""))
     assert words == [
         "curl", "-X", "POST", "http://a.test/it's?q=1", "-H", "content-type: application/json",
         "-H", "x-a: b c", "--data-binary", '{"a": "it\'s"}',
@@ -108,7 +108,7 @@ def test_data_that_would_fulfil_a_condition(condition: str | None, data: object)
 
 def test_a_filter_is_what_its_address_says() -> None:
     fields = {"state": ["failed", "waiting"], "endpoint": ["a", ""], "q": [" x "], "span": ["day"]}
-    wanted = filters.read(fields)
+    wanted = list_address.read(fields)
     assert wanted.is_set
     assert wanted.address("/runs", older="c") == (
         "/runs?endpoint=a&state=failed&state=waiting&q=x&span=day&older=c"
@@ -117,18 +117,18 @@ def test_a_filter_is_what_its_address_says() -> None:
     assert found.states == {State.FAILED, State.WAITING}
     assert (found.endpoints, found.text, found.run_id) == (("a",), "x", None)
     assert (found.after_ms, found.before_ms) == (100_000_000 - 86_400_000, None)
-    assert not filters.read({}).is_set
+    assert not list_address.read({}).is_set
 
 
 def test_what_looks_like_an_id_of_a_run_is_one() -> None:
-    found = filters.read({"q": ["01m81kwy2j"]}).runs(0)
+    found = list_address.read({"q": ["01m81kwy2j"]}).runs(0)
     assert (found.run_id, found.text) == ("01M81KWY2J", None)
 
 
 def test_times_are_those_of_the_viewer() -> None:
     fields = {"span": ["custom"], "after": ["1970-01-01T02:00"], "zone": ["-120"]}
-    assert filters.read(fields).runs(0).after_ms == 0
-    assert "zone=-120" in filters.read(fields).address("/runs")
+    assert list_address.read(fields).runs(0).after_ms == 0
+    assert "zone=-120" in list_address.read(fields).address("/runs")
 
 
 @pytest.mark.parametrize(
@@ -141,4 +141,4 @@ def test_times_are_those_of_the_viewer() -> None:
 )
 def test_filters_that_make_no_sense(fields: dict[str, list[str]], names: str) -> None:
     with pytest.raises(Refused, match=names):
-        filters.read(fields).runs(0)
+        list_address.read(fields).runs(0)

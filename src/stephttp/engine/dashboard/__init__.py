@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stephttp.engine.dashboard.access import Access
 from stephttp.engine.dashboard.assets import templates
+from stephttp.engine.dashboard.page_request import Dashboard
 from stephttp.engine.dashboard.routes import ROUTES
-from stephttp.engine.dashboard.visits import Dashboard
+from stephttp.engine.dashboard.sessions import Access
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -10,8 +10,6 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from stephttp.engine.dashboard import values
-
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
 _TYPES = {

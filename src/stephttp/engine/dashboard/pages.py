@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from stephttp.engine.dashboard import filters
+from stephttp.engine.dashboard import list_address
 from stephttp.engine.dashboard.notices import notice_of
-from stephttp.engine.dashboard.timeline import timeline
-from stephttp.engine.dashboard.visits import Visit
+from stephttp.engine.dashboard.page_request import Visit
+from stephttp.engine.dashboard.waterfall_rows import timeline
 from stephttp.engine.model.run import Refused, TimerKind
 from stephttp.engine.reading import (
     EndpointRow,
@@ -38,13 +38,13 @@ _EQUALS = re.compile(
 async def overview(visit: Visit) -> Response:
     """How all endpoints do."""
     name = visit.request.query_params.get("span", "hour")
-    if name not in filters.SPANS:
+    if name not in list_address.SPANS:
         raise Refused(f"span: {name[:64]!r} is none of {', '.join(filters.SPANS)}")
     reader = visit.engine.reader
     data = await reader.overview(Span[name.upper()])
     failed = await reader.runs(RunFilter(states=frozenset({State.FAILED})), PageRequest(limit=5))
     return visit.page(
-        "overview.html", span=name, spans=filters.SPANS, data=data, points=_points(data),
+        "overview.html", span=name, spans=list_address.SPANS, data=data, points=_points(data),
         endpoints=data.endpoints[:_MOST_ENDPOINTS], failed=failed.items,
     )  # fmt: skip
 
@@ -66,10 +66,10 @@ def _points(data: Overview) -> dict[str, list[Any]]:
 
 async def runs(visit: Visit) -> Response:
     """The list of runs."""
-    fields = filters.fields_of(visit.request.query_params)
-    wanted = filters.read(fields)
+    fields = list_address.fields_of(visit.request.query_params)
+    wanted = list_address.read(fields)
     reader, now_ms = visit.engine.reader, visit.engine.clock.now_ms()
-    page = await reader.runs(wanted.runs(now_ms), filters.part(fields))
+    page = await reader.runs(wanted.runs(now_ms), list_address.part(fields))
     slugs = await reader.slugs(_MOST_ENDPOINTS)
     if not page.items and not wanted.is_set and not slugs:
         return visit.page("nothing.html", engine_url=engine_url(visit))
@@ -79,7 +79,7 @@ async def runs(visit: Visit) -> Response:
         page=page,
         slugs=sorted(slugs.union(wanted.endpoints)),
         states=list(State),
-        spans=filters.SPANS,
+        spans=list_address.SPANS,
         notice=notice_of(visit.request.query_params),
     )
 
@@ -147,12 +147,16 @@ def guess(condition: str | None) -> str:
 
 async def events(visit: Visit) -> Response:
     """The list of events."""
-    fields = filters.fields_of(visit.request.query_params)
-    wanted = filters.read(fields)
+    fields = list_address.fields_of(visit.request.query_params)
+    wanted = list_address.read(fields)
     reader, now_ms = visit.engine.reader, visit.engine.clock.now_ms()
-    page = await reader.events(wanted.events(now_ms), filters.part(fields))
+    page = await reader.events(wanted.events(now_ms), list_address.part(fields))
     return visit.page(
-        "events.html", wanted=wanted, page=page, spans=filters.SPANS, engine_url=engine_url(visit)
+        "events.html",
+        wanted=wanted,
+        page=page,
+        spans=list_address.SPANS,
+        engine_url=engine_url(visit),
     )
 
 

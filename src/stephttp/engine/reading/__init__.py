@@ -28,16 +28,8 @@ Times end in `_ms` (milliseconds since the epoch); JSON is `bytes`, as it arrive
 secrets never leave this package.
 """
 
-from stephttp.engine.reading.detail import (
-    Header,
-    Result,
-    RunDetail,
-    SentEvent,
-    SourceRequest,
-    run_detail,
-)
 from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
-from stephttp.engine.reading.events import (
+from stephttp.engine.reading.event_list import (
     EventDetail,
     EventFilter,
     EventRow,
@@ -45,7 +37,7 @@ from stephttp.engine.reading.events import (
     event_detail,
     list_events,
 )
-from stephttp.engine.reading.filters import (
+from stephttp.engine.reading.list_filter import (
     MOST_LISTED,
     Page,
     PageRequest,
@@ -62,8 +54,16 @@ from stephttp.engine.reading.overview import (
     overview,
 )
 from stephttp.engine.reading.reader import Reader
-from stephttp.engine.reading.runs import RunRow, Wait, list_runs
-from stephttp.engine.reading.steps import StepDetail
+from stephttp.engine.reading.run_detail import (
+    Header,
+    Result,
+    RunDetail,
+    SentEvent,
+    SourceRequest,
+    run_detail,
+)
+from stephttp.engine.reading.run_list import RunRow, Wait, list_runs
+from stephttp.engine.reading.step_detail import StepDetail
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 
 __all__ = [

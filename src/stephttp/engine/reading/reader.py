@@ -6,18 +6,18 @@ import time
 from functools import partial
 
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.reading.detail import RunDetail, run_detail
 from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
-from stephttp.engine.reading.events import (
+from stephttp.engine.reading.event_list import (
     EventDetail,
     EventFilter,
     EventRow,
     event_detail,
     list_events,
 )
-from stephttp.engine.reading.filters import Page, PageRequest, RunFilter
+from stephttp.engine.reading.list_filter import Page, PageRequest, RunFilter
 from stephttp.engine.reading.overview import Overview, Span, overview
-from stephttp.engine.reading.runs import RunRow, list_runs
+from stephttp.engine.reading.run_detail import RunDetail, run_detail
+from stephttp.engine.reading.run_list import RunRow, list_runs
 from stephttp.engine.reading.scanning import Stop
 from stephttp.engine.store.store import Store
 

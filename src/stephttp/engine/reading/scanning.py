@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from stephttp.engine.model.run import Refused
-from stephttp.engine.reading.filters import MOST_LISTED, Page, PageRequest
+from stephttp.engine.reading.list_filter import MOST_LISTED, Page, PageRequest
 
 T = TypeVar("T")
 

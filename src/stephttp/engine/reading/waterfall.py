@@ -9,8 +9,8 @@ from typing import Any
 
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.run import RESUME, Past, RunStatus, TimerKind
-from stephttp.engine.reading.runs import RunRow, Wait
-from stephttp.engine.reading.steps import StepDetail
+from stephttp.engine.reading.run_list import RunRow, Wait
+from stephttp.engine.reading.step_detail import StepDetail
 
 
 class SpanKind(StrEnum):

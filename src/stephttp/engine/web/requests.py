@@ -18,7 +18,7 @@ from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import LONGEST_LEASE, SHORTEST_LEASE
-from stephttp.engine.reading.filters import MOST_LISTED, Page
+from stephttp.engine.reading.list_filter import MOST_LISTED, Page
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

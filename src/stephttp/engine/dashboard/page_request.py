@@ -14,7 +14,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from stephttp.engine.dashboard.access import CSRF_FIELD, CSRF_HEADER, Access, Session
+from stephttp.engine.dashboard.sessions import CSRF_FIELD, CSRF_HEADER, Access, Session
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.store import StoreClosedError

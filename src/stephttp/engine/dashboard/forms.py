@@ -9,8 +9,8 @@ import msgspec
 from starlette.responses import Response
 
 from stephttp.engine.bulk import Bulk
-from stephttp.engine.dashboard import filters
-from stephttp.engine.dashboard.visits import Visit
+from stephttp.engine.dashboard import list_address
+from stephttp.engine.dashboard.page_request import Visit
 from stephttp.engine.model.run import Refused
 from stephttp.engine.rules.reruns import Edit
 from stephttp.engine.web.requests import log_refusal, parse_run_id
@@ -128,7 +128,7 @@ async def bulk(visit: Visit) -> Response:
     order = visit.field("do")
     if order not in ("cancel", "rerun"):
         raise Refused("do: must be cancel or rerun")
-    wanted = filters.read(visit.form)
+    wanted = list_address.read(visit.form)
     back = wanted.address("/runs")
     separator = "&" if "?" in back else "?"
     engine = visit.engine

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.reading.runs import RunRow, Wait, load_row
-from stephttp.engine.reading.steps import StepDetail, output_of, step_detail
+from stephttp.engine.reading.run_list import RunRow, Wait, load_row
+from stephttp.engine.reading.step_detail import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.rules.results import render
 from stephttp.engine.traces.otlp import Span

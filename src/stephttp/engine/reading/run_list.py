@@ -13,7 +13,7 @@ import msgspec
 
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RESUME, RunStatus, TimerKind
-from stephttp.engine.reading.filters import Page, PageRequest, RunFilter, State
+from stephttp.engine.reading.list_filter import Page, PageRequest, RunFilter, State
 from stephttp.engine.reading.scanning import (
     Bounds,
     Stop,

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from stephttp.engine.model.run import Refused, RunStatus
-from stephttp.engine.reading.filters import Page, PageRequest
+from stephttp.engine.reading.list_filter import Page, PageRequest
 from stephttp.engine.reading.scanning import (
     Bounds,
     Stop,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from stephttp.engine.dashboard.visits import Visit
+from stephttp.engine.dashboard.page_request import Visit
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
