@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from stephttp.cli.logs import LogFormat, set_up
+from stephttp.cli.log_format import LogFormat, set_up
 from stephttp.engine.logs import log_event
 
 log = logging.getLogger("stephttp.test")

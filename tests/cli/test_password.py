@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stephttp.cli.commands import app
-from stephttp.cli.password import VARIABLE, dashboard_password
+from stephttp.cli.password_option import VARIABLE, dashboard_password
 from stephttp.engine.dashboard import passwords
 from stephttp.errors import ConfigurationError
 

@@ -14,10 +14,10 @@ import typer
 
 from stephttp._version import __version__
 from stephttp.cli.doctor import doctor
-from stephttp.cli.events import events
-from stephttp.cli.logs import LogFormat
-from stephttp.cli.options import AsJson
-from stephttp.cli.runs import runs
+from stephttp.cli.event_commands import events
+from stephttp.cli.log_format import LogFormat
+from stephttp.cli.run_commands import runs
+from stephttp.cli.shared_options import AsJson
 
 app = typer.Typer(name="stephttp", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(runs, name="runs")
@@ -321,7 +321,7 @@ def dashboard_password() -> None:
 
     Exit code 2 if the password is too short.
     """
-    from stephttp.cli.password import print_hash
+    from stephttp.cli.password_option import print_hash
 
     raise typer.Exit(print_hash())
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stephttp.cli.child import Child, call_in
-from stephttp.cli.password import dashboard_password
+from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
 from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain, say, when_deaf

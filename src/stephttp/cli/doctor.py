@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from stephttp.cli import output
+from stephttp.cli import printing
 from stephttp.cli.checkup import ERROR, Check, check_all
-from stephttp.cli.options import (
+from stephttp.cli.remote import Exit
+from stephttp.cli.shared_options import (
     AsJson,
     EventKey,
     EventKeyFile,
@@ -19,7 +20,6 @@ from stephttp.cli.options import (
     Url,
     remote,
 )
-from stephttp.cli.remote import Exit
 
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗", "skipped": "-"}
 
@@ -55,13 +55,13 @@ def doctor(
                 _show(check)
     failed = any(check.status == ERROR for check in checks)
     if as_json:
-        output.print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+        printing.print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
     raise typer.Exit(Exit.FAILED if failed else Exit.OK)
 
 
 def _show(check: Check) -> None:
-    out = output.console()
-    style = output.STATES[check.status]
+    out = printing.console()
+    style = printing.STATES[check.status]
     mark = _MARKS[check.status] if out.encoding.startswith("utf") else check.status
     out.print(
         Text.assemble((mark, style), " ", (check.name, "bold"), f": {output.clean(check.detail)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from stephttp.cli import output
+from stephttp.cli import printing
 from stephttp.cli.terminal import complain, say
 from stephttp.engine.store.backup import backup
 from stephttp.engine.store.check import check_file
@@ -21,7 +21,7 @@ def run_check(path: str, *, as_json: bool = False) -> int:
         complain(str(error))
         return 2
     if as_json:
-        output.print_json(
+        printing.print_json(
             {
                 "ok": not report.problems,
                 "schema": report.version,
@@ -49,7 +49,7 @@ def run_backup(source: str, target: str, *, as_json: bool = False) -> int:
         complain(str(error))
         return 2
     if as_json:
-        output.print_json({"db": source, "file": target, "bytes": size})
+        printing.print_json({"db": source, "file": target, "bytes": size})
     else:
         say(f"{source} is backed up to {target} ({size} bytes, checked)")
     return 0
@@ -57,6 +57,6 @@ def run_backup(source: str, target: str, *, as_json: bool = False) -> int:
 
 @contextmanager
 def _bar(what: str) -> Generator[Callable[[int, int], None]]:
-    with output.progress() as bars:
+    with printing.progress() as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -18,7 +18,7 @@ import httpx2
 from stephttp._version import __version__
 from stephttp._wire.signatures import hash_key
 from stephttp.cli.keys import read_keys
-from stephttp.cli.output import clean
+from stephttp.cli.printing import clean
 from stephttp.errors import ConfigurationError, StephttpError
 
 DEFAULT_URL = "http://127.0.0.1:8288"

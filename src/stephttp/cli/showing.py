@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from stephttp.cli.output import clean, console, duration, local_time, print_table, state
+from stephttp.cli.printing import clean, console, duration, local_time, print_table, state
 
 _LONGEST = 2_000
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from stephttp._wire.durations import parse_duration
 from stephttp._wire.signatures import split_key
 from stephttp.cli.keys import read_keys
-from stephttp.cli.logs import LogFormat, set_up
-from stephttp.cli.password import dashboard_password
+from stephttp.cli.log_format import LogFormat, set_up
+from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import PortError, listen
 from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain

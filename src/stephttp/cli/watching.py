@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from stephttp.cli import output
-from stephttp.cli.output import clean, console, duration, state
+from stephttp.cli import printing
+from stephttp.cli.printing import clean, console, duration, state
 from stephttp.cli.remote import Exit, Remote, RemoteError
 
 _CHANGES = "/v1/stephttp/changes"
@@ -51,7 +51,7 @@ def follow_all(engine: Remote, *, as_json: bool) -> None:
         if run["state"] in _ENDED:
             del told[run_id]
         if as_json:
-            output.print_line(run)
+            printing.print_line(run)
         else:
             console().print(_line(run))
 
@@ -145,7 +145,7 @@ class _Shower:
 
 class _JsonShower(_Shower):
     def _print(self, run: dict[str, Any]) -> None:
-        output.print_line(run)
+        printing.print_line(run)
 
 
 class _LiveShower(_Shower):

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from stephttp.cli import output, showing, watching
-from stephttp.cli.options import (
+from stephttp.cli import printing, showing, watching
+from stephttp.cli.remote import Exit, Remote, RemoteError
+from stephttp.cli.shared_options import (
     After,
     AsJson,
     Before,
@@ -22,7 +23,6 @@ from stephttp.cli.options import (
     read_json,
     remote,
 )
-from stephttp.cli.remote import Exit, Remote, RemoteError
 from stephttp.cli.terminal import complain
 
 runs = typer.Typer(no_args_is_help=True, help="Look at runs, end them, repeat them, follow them.")
@@ -68,7 +68,7 @@ def list_runs(
         }
         found = engine.pages("/v1/runs", params, limit)
     if as_json:
-        output.print_json(found)
+        printing.print_json(found)
     else:
         showing.run_table(found)
 
@@ -85,7 +85,7 @@ def show(
     with remote(url, signing_key, signing_key_file) as engine:
         detail = engine.data("GET", f"{_OURS}/{_id(run)}")
     if as_json:
-        output.print_json(detail)
+        printing.print_json(detail)
     else:
         showing.run(detail)
 
@@ -113,7 +113,7 @@ def cancel(
                 complain(str(error))
                 code = Exit.FAILED
     if as_json:
-        output.print_json(done)
+        printing.print_json(done)
     else:
         for row in done:
             print(f"{row['run_id']} {row['status']}")
@@ -162,7 +162,7 @@ def rerun(
                 print(new, flush=True)
             raise typer.Exit(watching.follow_run(engine, new, as_json=as_json))
     if as_json:
-        output.print_json({"run_id": new, "rerun_of": _id(run)})
+        printing.print_json({"run_id": new, "rerun_of": _id(run)})
     else:
         print(new)
 

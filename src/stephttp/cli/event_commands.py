@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 import typer
 
-from stephttp.cli import output, showing
-from stephttp.cli.options import (
+from stephttp.cli import printing, showing
+from stephttp.cli.remote import Exit, Remote, RemoteError, explain
+from stephttp.cli.shared_options import (
     After,
     AsJson,
     Before,
@@ -22,7 +23,6 @@ from stephttp.cli.options import (
     read_json,
     remote,
 )
-from stephttp.cli.remote import Exit, Remote, RemoteError, explain
 
 events = typer.Typer(no_args_is_help=True, help="Send events, and look at those that were sent.")
 
@@ -61,7 +61,7 @@ def send_event(
         event = {"name": name, "data": value} | ({"id": event_id} if event_id else {})
         sent = _send(engine, event)
     if as_json:
-        output.print_json({"ids": [sent]})
+        printing.print_json({"ids": [sent]})
     else:
         print(sent)
 
@@ -86,7 +86,7 @@ def list_events(
         }
         found = engine.pages("/v1/events", params, limit)
     if as_json:
-        output.print_json(found)
+        printing.print_json(found)
     else:
         showing.event_table(found)
 
