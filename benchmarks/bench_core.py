@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.harness import Row
-from stephttp._core.codec import decode_result, encode_result, encode_struct
+from stephttp._core.codec import decode_result, encode_result
 from stephttp._core.run import Run
+from stephttp._wire.json import encode_struct
 
 STEPS = 10
 RUNS = 2000

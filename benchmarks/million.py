@@ -19,7 +19,7 @@ from typing import Any
 
 from stephttp._wire.ids import hash_step_id, ulid
 from stephttp.engine.api.sdk.checkpoint import ids
-from stephttp.engine.store.store import counts, database
+from stephttp.engine.store import counts, database
 
 ORIGIN = "https://shop.example.com"
 END_MS = 1_800_000_000_000

@@ -1,8 +1,8 @@
 import pytest
 
-from stephttp._core.codec import encode_struct
 from stephttp._wire import capsule
 from stephttp._wire.http import Request
+from stephttp._wire.json import encode_struct
 
 
 def test_what_is_allowed_comes_back_and_the_servers_own_headers_go() -> None:

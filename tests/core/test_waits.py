@@ -8,10 +8,11 @@ import pytest
 
 from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
-from stephttp._core.codec import decode_result, encode_struct
+from stephttp._core.codec import decode_result
 from stephttp._core.run import Run, Verdict
 from stephttp._core.values import EndpointResult
 from stephttp._wire.ids import hash_step_id
+from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import OpCode
 
 HOUR = timedelta(hours=1)

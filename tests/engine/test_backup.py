@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from stephttp.engine.store import database
 from stephttp.engine.store.backup import backup
 from stephttp.engine.store.check import check_file
-from stephttp.engine.store.store import database
 from stephttp.errors import ConfigurationError
 
 from .support import OTHER, RUN, sleep, step, world

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stephttp.engine.store import database
 from stephttp.engine.store.check import check_file
 from stephttp.engine.store.sql import CHECKS
-from stephttp.engine.store.store import database
 from stephttp.errors import ConfigurationError
 
 from .support import DONE, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world

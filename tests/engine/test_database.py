@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from stephttp.engine.store import database, sql
 from stephttp.engine.store.lock import FileLock
-from stephttp.engine.store.store import Store, database, sql
+from stephttp.engine.store.store import Store
 from stephttp.errors import ConfigurationError
 
 ADD_COLUMN = """

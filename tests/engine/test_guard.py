@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from stephttp.engine.api.sdk import run_state
 from stephttp.engine.live.rate_limit import _MOST_CLIENTS, Buckets
 
 from .support import DONE, KEY, RUN, SDK, answer, complete, sleep, step, world
@@ -31,7 +32,7 @@ async def test_unexpected_errors_look_like_all_others(
         raise ZeroDivisionError("secret detail")
 
     async with world() as w:
-        monkeypatch.setattr(runs, "parse_run_id", broken)
+        monkeypatch.setattr(run_state, "parse_run_id", broken)
         transport = httpx2.ASGITransport(app=w.app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://e.test") as client:
             response = await client.get(f"/v1/runs/{RUN}")

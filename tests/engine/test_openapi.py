@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from stephttp.engine import Settings, create_app
 from stephttp.engine.api import ROUTES
 from stephttp.engine.api.openapi.document import document
+from stephttp.engine.api.sdk import extensions
 
 from .support import KEY, SDK, A, B, Z, complete, new_run, sleep, step, step_error, world
 
@@ -97,7 +98,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Generator[Known]:
 
     Nothing in it waits: neither for the end of a run, nor for what else a stream brings.
     """
-    monkeypatch.setattr(extras, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(extensions, "_LONGEST_WAIT", 0.0)
     chosen = Settings(output_timeout=0, stream_lifetime=0.02, max_body=100_000, max_event=50_000)
     transport = httpx2.MockTransport(_endpoint)
     _current[:] = [create_app(chosen, rng=Random(1), transport=transport)]

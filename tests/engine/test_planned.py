@@ -17,7 +17,7 @@ from stephttp.engine.model.inputs import Failure
 from stephttp.engine.model.run import Call
 from stephttp.engine.rules.answers import Answer as EndpointAnswer
 from stephttp.engine.rules.answers import OpsAnswer, read_answer
-from stephttp.engine.work.run_work import run_work
+from stephttp.engine.work import run_work
 
 from .support import DONE, RUN, SDK, A, B, World, Z, answer, sleep, step, step_error, until, world
 

@@ -29,7 +29,7 @@ from stephttp.engine.reading import (
 )
 from stephttp.engine.reading.overview import percentile
 from stephttp.engine.retention import purge
-from stephttp.engine.store.store import counts, database, runs
+from stephttp.engine.store import counts, database, runs
 
 from .support import (
     DONE,

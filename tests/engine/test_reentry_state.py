@@ -14,7 +14,7 @@ from stephttp._wire import inline_state
 from stephttp._wire.http import Request
 from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
-from stephttp.engine.work.run_work import run_work
+from stephttp.engine.work import run_work
 
 from .support import DONE, KEY, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stephttp.engine.retention import _EVENTS, _RUNS, purge
+from stephttp.engine.store import database
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import database
 
 from .support import DONE, RUN, World, answer, sleep, step, until, world
 

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from stephttp.engine.store.store import bulk_insert
+from stephttp.engine.store import bulk_insert
 
 INSERT = """
 INSERT INTO things (name, n, kind) VALUES (:name, :n, 'fixed')

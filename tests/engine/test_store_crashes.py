@@ -28,15 +28,10 @@ from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment
 from stephttp.engine.model.run import Cancellation, Event, NewRun, Refused, Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import OpsAnswer
-from stephttp.engine.store.store import Store, check, runs
-from stephttp.engine.work.run_work import (
-    batches,
-    cancellations,
-    events,
-    idempotency,
-    run_work,
-    save,
-)
+from stephttp.engine.store import check
+from stephttp.engine.store.runs import load_call
+from stephttp.engine.store.store import Store
+from stephttp.engine.work import batches, cancellations, events, idempotency, run_work, save
 
 START_MS = 1_800_000_000_000
 RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(4)]
@@ -251,7 +246,7 @@ def settle(
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        run_work.settle(connection, runs.load_call(connection, run_id), outcome, at.now_ms, at)
+        run_work.settle(connection, load_call(connection, run_id), outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:

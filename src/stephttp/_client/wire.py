@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from stephttp._client.flow import Answer, Call
-from stephttp._core.codec import encode_struct
 from stephttp._core.replies import ResultData
 from stephttp._version import __version__
 from stephttp._wire.ids import COMPLETE
 from stephttp._wire.inline_state import FAILURES
+from stephttp._wire.json import encode_struct
 from stephttp._wire.memo import decode_memos
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.errors import APIStatusError

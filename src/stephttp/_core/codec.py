@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from stephttp._wire.durations import MAX_WAIT
+from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
     APIStatusError,
@@ -57,8 +58,6 @@ def _decode_other(type_: Any, value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_encode_other)
 _plain_decoder = msgspec.json.Decoder()
 _error_decoder = msgspec.json.Decoder(ErrorInfo)
-encode_struct = msgspec.json.Encoder().encode
-"""Encode our own structs, which hold nothing but JSON."""
 
 
 def encode_result(value: Any, step_id: str) -> bytes:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from stephttp._core.codec import encode_struct
 from stephttp._core.run import Run
 from stephttp._wire.http import Headers, Response
 from stephttp._wire.ids import COMPLETE
+from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import Op, OpCode
 
 JSON = (b"content-type", b"application/json")

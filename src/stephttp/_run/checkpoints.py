@@ -25,7 +25,6 @@ from stephttp._client.wire import (
     RunEvent,
 )
 from stephttp._core import replies
-from stephttp._core.codec import encode_struct
 from stephttp._core.run import Run, Step
 from stephttp._core.values import Event
 from stephttp._run.origins import caller_of, origin_of
@@ -33,6 +32,7 @@ from stephttp._run.sealing import Sealer
 from stephttp._wire import capsule, inline_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
+from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp.errors import APIStatusError, ConfigurationError
 from stephttp.options import DEV_EVENT_KEY, Settings

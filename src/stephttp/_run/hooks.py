@@ -22,6 +22,7 @@ from stephttp._core import codec
 from stephttp._core.run import Run
 from stephttp._core.values import Event
 from stephttp._wire.http import Response
+from stephttp._wire.json import encode_struct
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import (
     MISSING,
@@ -251,4 +252,4 @@ def _has(middleware: Middleware, name: str) -> bool:
 
 def plain_opts(opts: dict[str, Any]) -> dict[str, Any]:
     """What is asked of the server, as plain JSON that middleware can change."""
-    return {key: codec.plain(codec.encode_struct(value)) for key, value in opts.items()}
+    return {key: codec.plain(encode_struct(value)) for key, value in opts.items()}

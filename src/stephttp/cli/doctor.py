@@ -64,7 +64,7 @@ def _show(check: Check) -> None:
     style = printing.STATES[check.status]
     mark = _MARKS[check.status] if out.encoding.startswith("utf") else check.status
     out.print(
-        Text.assemble((mark, style), " ", (check.name, "bold"), f": {output.clean(check.detail)}")
+        Text.assemble((mark, style), " ", (check.name, "bold"), f": {printing.clean(check.detail)}")
     )
     if check.fix:
-        out.print(Text(f"  {output.clean(check.fix)}"))
+        out.print(Text(f"  {printing.clean(check.fix)}"))

@@ -33,7 +33,7 @@ from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.store.store import Store
 from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
-from stephttp.engine.work.run_work import (
+from stephttp.engine.work import (
     batches,
     cancellations,
     events,

@@ -29,7 +29,7 @@ from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.store.store import Store, StoreClosedError
-from stephttp.engine.work.run_work import run_work, save
+from stephttp.engine.work import run_work, save
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from functools import partial
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.store import database
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import Store, StoreClosedError, database
+from stephttp.engine.store.store import Store, StoreClosedError
 
 log = logging.getLogger(__name__)
 

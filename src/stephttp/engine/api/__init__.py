@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, WebSocketRoute
 
 from stephttp.engine.api.manage import actions, browsing, probing, scrape
-from stephttp.engine.api.openapi.document import document
+from stephttp.engine.api.openapi import document
 from stephttp.engine.api.sdk import (
     cancellations,
     checkpoint,

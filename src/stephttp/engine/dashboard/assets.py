@@ -10,6 +10,8 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from stephttp.engine.dashboard import formatting
+
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
 _TYPES = {
@@ -71,5 +73,5 @@ def templates() -> jinja2.Environment:
     environment.filters["asset"] = url
     for name in ("duration", "number", "percent", "iso", "moment", "shown", "is_cut", "as_text",
                  "error_of", "curl", "event_data", "step_input"):  # fmt: skip
-        environment.filters[name] = getattr(values, name)
+        environment.filters[name] = getattr(formatting, name)
     return environment

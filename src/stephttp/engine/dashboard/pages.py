@@ -39,7 +39,7 @@ async def overview(visit: Visit) -> Response:
     """How all endpoints do."""
     name = visit.request.query_params.get("span", "hour")
     if name not in list_address.SPANS:
-        raise Refused(f"span: {name[:64]!r} is none of {', '.join(filters.SPANS)}")
+        raise Refused(f"span: {name[:64]!r} is none of {', '.join(list_address.SPANS)}")
     reader = visit.engine.reader
     data = await reader.overview(Span[name.upper()])
     failed = await reader.runs(RunFilter(states=frozenset({State.FAILED})), PageRequest(limit=5))

@@ -10,8 +10,8 @@ from typing import Any
 
 import jwt
 
-from stephttp._core.codec import encode_struct
 from stephttp._wire.ids import random_ulid
+from stephttp._wire.json import encode_struct
 from stephttp.engine.model.run import Topic
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"

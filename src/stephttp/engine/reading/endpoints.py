@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from stephttp.engine.store import counts
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import counts
 
 
 @dataclass(frozen=True, slots=True)

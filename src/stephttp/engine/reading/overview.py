@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.store.store import counts
+from stephttp.engine.store.counts import ASYNC, BEGAN, FIRST, WHOLE, bucket_ms
 
 Counts = Counter[tuple[str, int]]
 """How often, by what and bucket; see `tallies`."""
@@ -194,18 +194,18 @@ def figures(counts: Mapping[tuple[str, int], int], seconds: float) -> Figures:
         return counts.get((what, 0), 0)
 
     completed, failed = number(RunStatus.COMPLETED), number(RunStatus.FAILED)
-    first, whole = _histogram(counts, counts.FIRST), _histogram(counts, counts.WHOLE)
+    first, whole = _histogram(counts, FIRST), _histogram(counts, WHOLE)
     firsts = sum(first.values())
     ended = completed + failed
     return Figures(
-        began=number(counts.BEGAN),
-        went_async=number(counts.ASYNC),
+        began=number(BEGAN),
+        went_async=number(ASYNC),
         completed=completed,
         failed=failed,
         cancelled=number(RunStatus.CANCELLED),
-        per_minute=number(counts.BEGAN) / seconds * 60,
+        per_minute=number(BEGAN) / seconds * 60,
         error_rate=failed / ended if ended else None,
-        async_share=number(counts.ASYNC) / firsts if firsts else None,
+        async_share=number(ASYNC) / firsts if firsts else None,
         first=Durations(*(percentile(first, part) for part in (0.5, 0.95, 0.99))),
         whole=Durations(*(percentile(whole, part) for part in (0.5, 0.95, 0.99))),
     )
@@ -218,7 +218,7 @@ def percentile(histogram: Mapping[int, int], part: float) -> float | None:
     for bucket in sorted(histogram):
         seen += histogram[bucket]
         if seen >= part * total:
-            return counts.bucket_ms(bucket)
+            return bucket_ms(bucket)
     return None
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from stephttp.engine.store import database
 from stephttp.engine.store.check import check_file
-from stephttp.engine.store.store import database
 from stephttp.errors import ConfigurationError
 
 _PAGES = 1024

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
+from stephttp.engine.store import database
 from stephttp.engine.store.sql import CHECKS
-from stephttp.engine.store.store import database
 from stephttp.errors import ConfigurationError
 
 _MOST = 20

@@ -26,9 +26,9 @@ from math import log2
 from typing import NamedTuple
 
 from stephttp.engine.model.run import Run, RunStatus
+from stephttp.engine.store import bulk_insert
 from stephttp.engine.store.database import Connection
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import bulk_insert
 
 BEGAN = "began"
 ASYNC = "async"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stephttp.engine.store.store import sql
+from stephttp.engine.store import sql
 from stephttp.errors import ConfigurationError
 
 MEMORY = ":memory:"

@@ -30,8 +30,8 @@ from stephttp.engine.model.run import (
     TimerKind,
 )
 from stephttp.engine.rules.reruns import Source
+from stephttp.engine.store import bulk_insert, counts
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import bulk_insert, counts
 
 _BUSY = TARGETED | {TimerKind.RETRY}
 

@@ -20,8 +20,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from stephttp.engine.store import counts, database
 from stephttp.engine.store.lock import FileLock
-from stephttp.engine.store.store import counts, database
 from stephttp.errors import StephttpError
 
 T = TypeVar("T")

@@ -32,9 +32,9 @@ from stephttp.engine.model.run import (
     Value,
 )
 from stephttp.engine.rules.transitions import apply_ops
+from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import runs
-from stephttp.engine.work.run_work import run_work, save
+from stephttp.engine.work import run_work, save
 
 
 class Report(Value, frozen=True, gc=False):

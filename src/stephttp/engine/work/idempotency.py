@@ -9,7 +9,7 @@ from hashlib import sha256
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work.run_work import batches
+from stephttp.engine.work import batches
 
 
 @dataclass(frozen=True, slots=True)

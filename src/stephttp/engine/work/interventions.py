@@ -13,8 +13,8 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
 from stephttp.engine.rules import reruns, transitions
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
-from stephttp.engine.store.store import runs
-from stephttp.engine.work.run_work import save
+from stephttp.engine.store import runs
+from stephttp.engine.work import save
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
 """Does something to one run; `None` if there is nothing to do."""

@@ -38,9 +38,9 @@ from stephttp.engine.rules.transitions import (
     finished,
     overdue,
 )
+from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import runs
-from stephttp.engine.work.run_work import resume_state, save
+from stephttp.engine.work import resume_state, save
 
 Key = tuple[str, str]
 """Run id and step id of a timer; the names of what is being worked on."""

@@ -20,8 +20,8 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, NewRun, Refused, Run, Timer, TimerKind
 from stephttp.engine.rules.transitions import arrived, cancelled
 from stephttp.engine.rules.waiting_ops import invoked_result
+from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.store.store import runs
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from stephttp.engine.api.openapi.document import shapes
+from stephttp.engine.api.openapi import shapes
 
 Json = dict[str, Any]
 

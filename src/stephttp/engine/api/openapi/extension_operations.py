@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stephttp.engine.api.manage.actions import RerunRequest, ResumeRequest
 from stephttp.engine.api.manage.probing import ProbeRequest
+from stephttp.engine.api.openapi import extension_shapes as own
+from stephttp.engine.api.openapi import shapes
 from stephttp.engine.api.openapi.describing import (
     Json,
     data,
@@ -14,7 +16,6 @@ from stephttp.engine.api.openapi.describing import (
     stream,
     takes,
 )
-from stephttp.engine.api.openapi.document import extension_shapes, shapes
 from stephttp.engine.api.openapi.parameters import (
     CURSOR,
     DIRECTION,
@@ -28,9 +29,9 @@ from stephttp.engine.reading import State
 from stephttp.engine.rules.event_message import EventMessage
 
 SHAPES = (
-    RerunRequest, ResumeRequest, extension_shapes.Bulk, extension_shapes.Endpoint, extension_shapes.EventId,
-    extension_shapes.EventInFull, extension_shapes.EventItem, extension_shapes.NewRunId, extension_shapes.Overview,
-    extension_shapes.ProbeView, extension_shapes.RunDetail, extension_shapes.Waits, ProbeRequest,
+    RerunRequest, ResumeRequest, own.Bulk, own.Endpoint, own.EventId,
+    own.EventInFull, own.EventItem, own.NewRunId, own.Overview,
+    own.ProbeView, own.RunDetail, own.Waits, ProbeRequest,
 )  # fmt: skip
 
 _FILTERS = (
@@ -68,29 +69,29 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/runs/{run}", "GET"): operation(
         "getRunDetail", "One run in full: request, steps, history, answer.",
-        data(extension_shapes.RunDetail), 400, 404, parameters=(RUN,),
+        data(own.RunDetail), 400, 404, parameters=(RUN,),
     ),
     ("/v1/stephttp/runs/{run}/rerun", "POST"): operation(
         "rerun", "Run the request of a run again, as a new run; from a step on, if one is named.",
-        data(extension_shapes.NewRunId), 400, 404, 413,
+        data(own.NewRunId), 400, 404, 413,
         parameters=(RUN,), body=takes(schema_of(RerunRequest)),
     ),
     ("/v1/stephttp/runs/{run}/resume", "POST"): operation(
         "resume", "Let a run that waits go on now.",
-        data(extension_shapes.Waits), 400, 404, 409, 413,
+        data(own.Waits), 400, 404, 409, 413,
         parameters=(RUN,), body=takes(schema_of(ResumeRequest)),
     ),
     ("/v1/stephttp/runs/cancel", "POST"): operation(
         "cancelRuns", "End the runs that a filter finds as cancelled, the newest first.",
-        data(extension_shapes.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
+        data(own.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
     ),
     ("/v1/stephttp/runs/rerun", "POST"): operation(
         "rerunRuns", "Run the requests of the runs that a filter finds again, the newest first.",
-        data(extension_shapes.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
+        data(own.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
     ),
     ("/v1/stephttp/overview", "GET"): operation(
         "getOverview", "How it went, in total and for each endpoint.",
-        data(extension_shapes.Overview), 400,
+        data(own.Overview), 400,
         parameters=(
             parameter(
                 "query", "span", "The time until now.",
@@ -101,7 +102,7 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/endpoints", "GET"): operation(
         "listEndpoints", "The endpoints that have reported runs.",
-        data(list[extension_shapes.Endpoint]),
+        data(list[own.Endpoint]),
     ),
     ("/v1/stephttp/changes", "GET"): operation(
         "followChanges", "Follow what changes, from now on.",
@@ -113,10 +114,10 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/probe", "POST"): operation(
         "probe", "Call an application, as far as the engine may, and tell what came of it.",
-        data(extension_shapes.ProbeView), 400, 413, body=takes(schema_of(ProbeRequest)),
+        data(own.ProbeView), 400, 413, body=takes(schema_of(ProbeRequest)),
     ),
     ("/v1/stephttp/events", "GET"): operation(
-        "searchEvents", "Events that were sent, newest first.", pages(extension_shapes.EventItem), 400,
+        "searchEvents", "Events that were sent, newest first.", pages(own.EventItem), 400,
         parameters=(
             LIMIT, CURSOR, DIRECTION,
             parameter("query", "name", "Only those of this name.", type="string"),
@@ -129,10 +130,10 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
     ),
     ("/v1/stephttp/events/{event}", "GET"): operation(
         "getEventInFull", "One event, with the runs that had to do with it.",
-        data(extension_shapes.EventInFull), 404, parameters=(EVENT,),
+        data(own.EventInFull), 404, parameters=(EVENT,),
     ),
     ("/v1/stephttp/events", "POST"): operation(
         "sendEvent", "Send an event, with a signing key instead of an event key.",
-        data(extension_shapes.EventId), 400, 413, body=takes(schema_of(EventMessage)),
+        data(own.EventId), 400, 413, body=takes(schema_of(EventMessage)),
     ),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stephttp.engine.api.manage.scrape import OPENMETRICS
+from stephttp.engine.api.openapi import shapes
 from stephttp.engine.api.openapi.describing import (
     EMPTY,
     ERROR,
@@ -17,7 +18,6 @@ from stephttp.engine.api.openapi.describing import (
     stream,
     takes,
 )
-from stephttp.engine.api.openapi.document import shapes
 from stephttp.engine.api.openapi.extension_operations import OWN_OPERATIONS
 from stephttp.engine.api.openapi.extension_operations import SHAPES as OWN_SHAPES
 from stephttp.engine.api.openapi.parameters import EVENT, LIMIT, RUN, cursor_of, time_parameter

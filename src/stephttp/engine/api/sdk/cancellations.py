@@ -23,7 +23,7 @@ from stephttp.engine.web.requests import (
     read_body,
     wrapped,
 )
-from stephttp.engine.work.run_work import cancellations
+from stephttp.engine.work import cancellations
 
 
 class CancellationRequest(Struct, rename={"condition": "if"}):

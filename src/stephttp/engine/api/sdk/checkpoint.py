@@ -35,8 +35,8 @@ from stephttp.engine.web.requests import (
     read_body,
     wrapped,
 )
+from stephttp.engine.work import idempotency
 from stephttp.engine.work.batches import Opening, Report
-from stephttp.engine.work.run_work import idempotency
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -20,7 +20,7 @@ from stephttp.engine.reading.run_list import load_waits
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.requests import engine_of, json_response, parse_run_id, wrapped
-from stephttp.engine.work.run_work import resume_state
+from stephttp.engine.work import resume_state
 
 
 async def actions(request: Request) -> Response:
