@@ -15,7 +15,7 @@ class Difference:
     """One thing that is meant to differ.
 
     Attributes:
-        theirs: what the real server does (with its number in PROTOCOL 11.1, if it has one).
+        theirs: what the real server does (with its number in docs/protocol.md 11.1, if it has one).
         ours: what this engine does.
         why: the reason.
         answers: recorded rows that get another answer here, in status or in shape.

@@ -1,4 +1,4 @@
-"""HTTP requests that the engine makes for steps: `Gateway` and `AIGateway` (PROTOCOL 5.3).
+"""HTTP requests that the engine makes for steps: `Gateway` and `AIGateway` (docs/protocol.md 5.3).
 
 What a step asks for is checked and made into a `Spec` when it is reported; that is stored, and
 sent by `Gateway.fetch`, which always comes back with a memo: any answer is a result, and what

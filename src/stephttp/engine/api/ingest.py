@@ -1,4 +1,4 @@
-"""What comes from outside: events at `/e/{key}` (PROTOCOL 4.7) and signals (PROTOCOL 4.11)."""
+"""What comes from outside: events at `/e/{key}` and signals (docs/protocol.md 4.7, 4.11)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _Object = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
 class EventMessage(Struct):
-    """An event as it is sent (PROTOCOL 1.5)."""
+    """An event as it is sent (docs/protocol.md 1.5)."""
 
     name: str = ""
     data: _Object | UnsetType = UNSET
