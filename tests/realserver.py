@@ -1,4 +1,4 @@
-"""A double of the real Inngest server, built from PROTOCOL 4, 6 and 7: with its traps.
+"""A double of the real Inngest server, built from docs/protocol.md 4, 6 and 7: with its traps.
 
 It is the transport of the SDK under test, and calls the application itself. What it does not do
 for good runs it does not do here either: it hangs on `[]`, it never ends a run whose attempts are
@@ -207,7 +207,7 @@ class RealServer(httpx2.AsyncBaseTransport):
                 if not ends:
                     self._save(run, op["id"], {"data": op.get("data")})
             elif op["op"] == "RunComplete":
-                # Whatever status and headers it has, only the body is kept (PROTOCOL 7.2).
+                # Whatever status and headers it has, only the body is kept (docs/protocol.md 7.2).
                 self._end(run, "Completed", _peel(op["data"]["body"]))
             elif op["op"] == "StepError":
                 if run.retries > 0 and not (op["error"] or {}).get("noRetry"):

@@ -30,7 +30,7 @@ CLOUD_EVENT_URL = "https://inn.gs"
 DEV_EVENT_KEY = "NO_EVENT_KEY_SET"
 """A development server takes any; this one says what it stands for, as in the other SDKs."""
 MAX_BODY_BYTES = 2 * 1024 * 1024
-"""A checkpoint may have 4 MiB (PROTOCOL 10); base64 takes a third on top, steps need the rest."""
+"""A checkpoint may have 4 MiB (docs/protocol.md 10); base64 adds a third, steps need the rest."""
 
 DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HEADERS)
 """Request headers that a re-entry gets back, unless `restore_headers` says otherwise."""

@@ -2,7 +2,7 @@
 
 `data/reentries.jsonl` holds the re-entries of app, goapp, goapp2, goapp3 and deapp of the captured
 traffic, each with the memo that the server gave for it. All must be accepted, and answered in a
-form that the server understands (PROTOCOL 6.3).
+form that the server understands (docs/protocol.md 6.3).
 """
 
 import asyncio

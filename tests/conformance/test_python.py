@@ -1,7 +1,7 @@
 """The real Python SDK (PyPI `inngest`) against the engine.
 
-It has no durable endpoints (PROTOCOL P7), so what there is to prove is that an application that
-uses it to send events can send them here, and is told clearly that its functions are not run here.
+It has no durable endpoints (docs/protocol.md P7). So these tests prove that an application that
+uses it to send events can send them here, and gets a clear refusal for its functions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The real TypeScript SDK against `stephttp dev`.
 
-What is expected is what the real server does with it (PROTOCOL, and the traffic recorded from it),
-except where docs/differences.md says otherwise. J and a number: a quirk of that SDK, PROTOCOL 11.2.
+What is expected is what the real server does with it (docs/protocol.md, and the recorded traffic),
+except where docs/differences.md says otherwise. J and a number: docs/protocol.md 11.2.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from stephttp._wire.ids import COMPLETE, hash_step_id, random_ulid, ulid, ulid_m
 
 @pytest.mark.parametrize(
     ("step_id", "expected"),
-    [  # PROTOCOL 1.4
+    [  # docs/protocol.md 1.4
         ("a", "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8"),
         ("zzz", "40fa37ec00c761c7dbb6ebdee6d4a260b922f5f4"),
         ("my-step-id", "e7d8a2f140845095749d60246ff1110c9d01d76a"),

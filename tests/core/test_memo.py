@@ -6,7 +6,7 @@ from stephttp._wire.memo import MemoKind, decode_memos, read_memo
 
 @pytest.mark.parametrize(
     ("entry", "kind", "raw"),
-    [  # PROTOCOL 5.3
+    [  # docs/protocol.md 5.3
         (b'{"data":{"x":1}}', MemoKind.VALUE, b'{"x":1}'),
         (b'{"data":null}', MemoKind.VALUE, b"null"),
         (b"null", MemoKind.VALUE, b"null"),

@@ -24,7 +24,7 @@ def test_a_key_that_is_not_hexadecimal_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("header", "accepted"),
-    [  # PROTOCOL 2.2
+    [  # docs/protocol.md 2.2
         (f"Bearer {'ab' * 16}", True),
         (f"Bearer {KEY}", True),
         (f"bearer {hash_key(KEY)}", True),

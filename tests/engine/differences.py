@@ -15,7 +15,7 @@ class Difference:
     """One thing that is meant to differ.
 
     Attributes:
-        theirs: what the real server does (with its number in PROTOCOL 11.1, if it has one).
+        theirs: what the real server does (with its number in docs/protocol.md 11.1, if it has one).
         ours: what this engine does.
         why: the reason.
         answers: recorded rows that get another answer here, in status or in shape.
@@ -226,7 +226,8 @@ def page() -> str:
         "# Differences from the Inngest server",
         "",
         "The engine answers SDKs as the real server does, except here. Generated from",
-        "`tests/engine/differences.py`, which the tests hold against recorded traffic.",
+        "`tests/engine/differences.py`, which the tests hold against recorded traffic. S and a number",
+        "is a quirk in [the wire protocol](protocol.md#111-server).",
         "",
         "| Inngest server | stephttp | why |",
         "|---|---|---|",

@@ -1,4 +1,4 @@
-"""PROTOCOL 12.2, line by line: which tests show that it is met."""
+"""docs/protocol.md 12.2, line by line: which tests show that it is met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live streams and messages: `/v1/realtime` (PROTOCOL 8)."""
+"""Live streams and messages: `/v1/realtime` (docs/protocol.md 8)."""
 
 from __future__ import annotations
 

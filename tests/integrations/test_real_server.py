@@ -1,6 +1,7 @@
-"""Whole runs against a double of the real Inngest server, traps and all (PROTOCOL 6, 7, 12.1).
+"""Whole runs against a double of the real Inngest server, with its traps.
 
-Every one must end with the handler's own status, headers and body.
+Every one must end with the handler's own status, headers and body. See docs/protocol.md 6, 7
+and 12.1.
 """
 
 import json

@@ -160,7 +160,7 @@ class APIClient:
         await self._driver.run(self._flows.steps(run, [result.op()]))
 
     async def get_steps(self, run_id: str) -> dict[str, Any]:
-        """What the server remembers of a run (PROTOCOL 5.3).
+        """What the server remembers of a run (docs/protocol.md 5.3).
 
         Args:
             run_id: a ULID.

@@ -62,7 +62,7 @@ class Answer(Struct, frozen=True):
 
     @property
     def features(self) -> frozenset[str]:
-        """The extras that our own engine announces (DESIGN 3.8); a real server announces none."""
+        """The extras that our engine announces (docs/design.md 3.8); a real server has none."""
         return frozenset(self.headers.get(FEATURES, "").replace(",", " ").split())
 
 
@@ -113,7 +113,7 @@ class Keys:
 
     def __init__(self, primary: str = "", fallback: str = "") -> None:
         self.features: frozenset[str] | None = None
-        """The extras that the server announced (DESIGN 3.8); `None` before its first answer."""
+        """The extras that the server announced (docs/design.md 3.8); `None` before it answers."""
         self.warned = False
         """Whether it was said that the server lacks what is configured."""
         self._bearers = _Bearers(hash_key(key) for key in (primary, fallback) if key)

@@ -34,7 +34,7 @@ WORKERS = 4
 """Workers for a server that takes no batches."""
 BATCH_ITEMS = 500
 BATCH_BYTES = 4 * 1024 * 1024
-"""A server reads no more of a request (PROTOCOL 10)."""
+"""A server reads no more of a request (docs/protocol.md 10)."""
 LINGER = 0.02
 """Seconds that a batch waits for company; benchmarks/bench_batches.py shows what it brings."""
 AWAY_PAUSE = 5.0

@@ -1,4 +1,4 @@
-"""Sending events (PROTOCOL 4.7), as pure functions and one flow."""
+"""Sending events (docs/protocol.md 4.7), as pure functions and one flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stephttp._core.values import Event, EventLike
 from stephttp.errors import APIStatusError
 
 _MAX_EVENTS = 5000
-"""What a server takes in one request (PROTOCOL 10)."""
+"""What a server takes in one request (docs/protocol.md 10)."""
 
 
 class _Ids(Struct):

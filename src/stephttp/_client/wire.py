@@ -1,4 +1,4 @@
-"""The requests of the checkpoint API and the answers to them (PROTOCOL 4), as pure functions."""
+"""The requests of the checkpoint API and its answers (docs/protocol.md 4), as pure functions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from stephttp._wire.opcodes import Op, OpCode
 from stephttp.errors import APIStatusError
 
 EVENT_NAME = "inngest/http.request"
-"""The name under which a real server restores query and body (PROTOCOL 6.1)."""
+"""The name under which a real server restores query and body (docs/protocol.md 6.1)."""
 
 REQUEST_VERSION = 2
 MAX_CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""What a server reads of one checkpoint (PROTOCOL 10)."""
+"""What a server reads of one checkpoint (docs/protocol.md 10)."""
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-"""What a server reads of the answer to a re-entry (PROTOCOL 10)."""
+"""What a server reads of the answer to a re-entry (docs/protocol.md 10)."""
 
 _ROOM = MAX_CHECKPOINT_BYTES - 1024
 """For the ops of one checkpoint of steps, beside its own fields."""
@@ -52,7 +52,7 @@ class NewAPIRunData(Struct, gc=False):
 
 
 class IdempotencyClaim(Struct):
-    """The wish of a run to be the only one with an idempotency key (DESIGN 3.7)."""
+    """The wish of a run to be the only one with an idempotency key (docs/design.md 3.7)."""
 
     scope: str
     key: str
@@ -118,7 +118,7 @@ class APIResult(Struct):
     """The answer of an API, as the end of a run.
 
     Attributes:
-        status_code: HTTP status (`status` on the wire; PROTOCOL 7.2).
+        status_code: HTTP status (`status` on the wire; docs/protocol.md 7.2).
         headers: one value each.
         body: a server stores text only; `None` is empty.
         duration: how long the handler took.
@@ -135,7 +135,7 @@ class APIResult(Struct):
         """The op that ends a run with this answer by checkpoint.
 
         A real server shows only the body of such a result, so status and headers travel inside
-        of it (PROTOCOL 7.3).
+        of it (docs/protocol.md 7.3).
 
         Raises:
             ValueError: the body is not UTF-8.

@@ -40,7 +40,7 @@ MAX_INPUT_BYTES = 64 * 1024
 """Of the arguments of a step that are sent with its result."""
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024 - 128 * 1024
-"""A server takes 4 MiB in one checkpoint (PROTOCOL 10), the rest of which is around the result."""
+"""A server takes 4 MiB in one checkpoint (docs/protocol.md 10); the rest is around the result."""
 
 
 def _encode_other(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """What an endpoint answers: to its caller when it goes async, to the server on re-entry.
 
-PROTOCOL 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for an SDK.
+docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for us.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stephttp._wire.opcodes import Op, OpCode
 
 JSON = (b"content-type", b"application/json")
 RETRY_AFTER = b"2"
-"""Seconds; a real server looks after runs as often (PROTOCOL 7)."""
+"""Seconds; a real server looks after runs as often (docs/protocol.md 7)."""
 
 
 class RawResponse(msgspec.Struct):
@@ -30,7 +30,7 @@ class RawResponse(msgspec.Struct):
 
 
 class ResultData(msgspec.Struct, omit_defaults=True, gc=False):
-    """`data` of the op that ends a run (PROTOCOL 7.2)."""
+    """`data` of the op that ends a run (docs/protocol.md 7.2)."""
 
     status: int
     headers: dict[str, str]
@@ -39,7 +39,7 @@ class ResultData(msgspec.Struct, omit_defaults=True, gc=False):
     """Nanoseconds."""
     error: str | None = None
     raw: RawResponse | None = None
-    """Only for our engine, which announces that it reads it (DESIGN 3.8)."""
+    """Only for our engine, which announces that it reads it (docs/design.md 3.8)."""
 
 
 def redirect(location: str) -> Response:
@@ -78,11 +78,11 @@ def unknown_step(run: Run, *, again: bool) -> Response:
 def result_answer(
     op: Op, steps: Sequence[Op] = (), *, again: bool = False, retry_after: str | None = None
 ) -> Response:
-    """The end of the run. One object and not an array, whose body would be lost (PROTOCOL S1).
+    """The end of the run. One object: an array would lose its body (docs/protocol.md S1).
 
     Args:
         steps: finished ones that the server does not know yet; only for our engine, which takes
-            an array then (DESIGN 3.8).
+            an array then (docs/design.md 3.8).
         again: it is a failure, and an attempt is left: the server is to call once more.
         retry_after: when, in RFC 3339.
     """
@@ -95,7 +95,7 @@ def result_answer(
 
 
 def error_answer(status: int, message: str, headers: Headers | None = None) -> Response:
-    """An error of ours, in the shape that servers use (PROTOCOL 4.0)."""
+    """An error of ours, in the shape that servers use (docs/protocol.md 4.0)."""
     response = _json(status, encode_struct({"error": message, "data": None, "status": status}))
     response.headers += headers or []
     return response
@@ -156,14 +156,14 @@ def refused(status: int, message: str) -> Response:
     """An answer to the server that ends the run: calling again could only be refused again.
 
     Without the header a real server would not end a run whose attempts are used up, and its
-    caller would wait for ever (PROTOCOL 6.3).
+    caller would wait for ever (docs/protocol.md 6.3).
     """
     return error_answer(status, message, [(b"x-inngest-no-retry", b"true")])
 
 
 def come_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
     """An error whose body makes a real server call again, whatever attempts are left: it reads an
-    array as ops at any status (PROTOCOL 6.3, 12.1)."""
+    array as ops at any status (docs/protocol.md 6.3, 12.1)."""
     ask = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message)
     response = _json(status, encode_struct([ask]))
     response.headers += headers

@@ -37,7 +37,7 @@ What happens outside of steps is reported to the run by methods that say what it
 The attributes are for reading elsewhere; only this module changes them.
 
 In WAITING and UNWINDING the reply is decided from the run, not from what the handler does: what
-it sends is dropped (DESIGN 3.1).
+it sends is dropped (docs/design.md 3.1).
 
 A server may ask for one step of those that were planned (`target`). Then only that step is
 executed, its end suspends the handler, and all others that are not remembered are passed over.
@@ -61,7 +61,7 @@ from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, User
 from stephttp.errors import CannotWaitError, UsageError
 
 MAX_RETRIES = 20
-"""What a server allows (PROTOCOL 10)."""
+"""What a server allows (docs/protocol.md 10)."""
 
 
 _NONE: Mapping[str, Any] = {}
@@ -323,7 +323,7 @@ class Run:
         if not retry or self.state is ENDED:
             self._record(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing)
             return self._after()
-        # A real server does not read these `opts`; ours does (DESIGN 3.8).
+        # A real server does not read these `opts`; ours does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after

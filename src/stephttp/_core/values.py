@@ -10,7 +10,7 @@ from msgspec import Struct
 
 
 class Event(Struct, omit_defaults=True, kw_only=True):
-    """An event, as it is sent and as a waiting step receives it (PROTOCOL 1.5).
+    """An event, as it is sent and as a waiting step receives it (docs/protocol.md 1.5).
 
     Attributes:
         name: what happened, for example `order/packed`.

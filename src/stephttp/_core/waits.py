@@ -9,7 +9,7 @@
     fetch             Gateway          step id    url, method, headers?, body?            data or error
     ai.infer          AIGateway        step id    type, url, headers, auth_key, format, body  data or error
 
-PROTOCOL 5.2 has them as the other SDKs send them, 5.3 what is remembered, 5.4 the rules for
+docs/protocol.md 5.2 has them as the other SDKs send them, 5.3 what is remembered, 5.4 the rules for
 arguments. Bad arguments are a `TypeError` or `ValueError` that names step and argument, before
 anything is recorded.
 """  # noqa: E501
@@ -48,7 +48,7 @@ class Wait(Struct, frozen=True):
     convert: Callable[[Any], Any] | None = None
     """What the handler gets instead of it."""
     late: bool = False
-    """Must not travel in a first checkpoint (PROTOCOL 12.1)."""
+    """Must not travel in a first checkpoint (docs/protocol.md 12.1)."""
 
 
 def sleep(step_id: str, duration: timedelta) -> Wait:

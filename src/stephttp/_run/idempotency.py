@@ -1,7 +1,7 @@
-"""Idempotency keys: the first request with a key goes on, the others get its answer (DESIGN 3.7).
+"""Idempotency keys: the first request with a key goes on, the others get its answer.
 
 The claim of a key opens the run, with a lease: should the process die, the engine takes the run
-over, and those who wait for the answer get it all the same.
+over, and those who wait for the answer get it all the same (docs/design.md 3.7).
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from stephttp.errors import APIError
 from stephttp.middleware import CallEnd
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
-"""The largest response body of a resumed handler; a server reads 8 MiB of JSON (PROTOCOL 10)."""
+"""The largest response body of a resumed handler; a server reads 8 MiB of JSON
+(docs/protocol.md 10)."""
 
 UNSAVED = 0.03
 """Seconds for which a finished step may be unsaved while its handler goes on, where the answer can

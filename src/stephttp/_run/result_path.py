@@ -1,7 +1,7 @@
 """The result of a run on this API's own origin (`result_path`), neutral to ASGI and WSGI.
 
-It is the server's output URL (PROTOCOL 7), passed on. So browsers stay on one origin, and the
-server need not be reachable for those who call the API.
+It is the server's output URL (docs/protocol.md 7), passed on. So browsers stay on one origin, and
+the server need not be reachable for those who call the API.
 """
 
 from __future__ import annotations

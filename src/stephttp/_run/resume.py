@@ -27,7 +27,7 @@ logger = logging.getLogger("stephttp")
 _ROOT = "step"
 """The name of no step: a server that sends it asks for the whole handler."""
 _ATTEMPT = b"x-stephttp-attempt"
-"""On a re-entry by our engine: the exact number of attempts before (DESIGN 3.8)."""
+"""On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 _RUN_IS_OVER = frozenset({404, 409, 410})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
 _SERVER_HEADERS = frozenset(
@@ -57,10 +57,10 @@ class Resumed(Struct):
     ours: bool
     """Whether it is our engine that calls."""
     raw_allowed: bool
-    """Whether the server reads `raw` in a result (DESIGN 3.8)."""
+    """Whether the server reads `raw` in a result (docs/design.md 3.8)."""
     started_ns: int
     with_result: bool = False
-    """Whether the server takes finished steps with the result (DESIGN 3.8)."""
+    """Whether the server takes finished steps with the result (docs/design.md 3.8)."""
     heard: bool = True
     """Whether somebody will read the answer, as far as one can know."""
     request_id: str = ""
@@ -122,7 +122,7 @@ def resume(
             answer = Answer(200, _told_along(request), state)
         memos = wire.read_actions(answer)
     except APIStatusError as error:
-        if error.status == 410:  # ended meanwhile; nothing is to be done (PROTOCOL 12.1)
+        if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
             return replies.ops_answer([])
         if error.status == 404:
             return replies.refused(404, f"run {run_id} is not known to the server")
@@ -270,7 +270,7 @@ def _next_steps(lifecycle: Lifecycle, resumed: Resumed) -> Flow[Response]:
     if not finished and not waits and run.targets_unknown:
         return replies.unknown_step(run, again=resumed.attempt < run.retries)
     if not finished and not waits and not run.pending:
-        # Nothing is scheduled after an empty answer: the run would hang (PROTOCOL 6.3).
+        # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
         waits = [discovery_request(str(lifecycle.now_ns()))]
     reply = replies.ops_answer([*finished, *waits])
     if len(reply.body) > wire.MAX_CHECKPOINT_BYTES:
@@ -284,10 +284,10 @@ def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
     """How many calls for the same purpose failed before this one.
 
     A real server tells only the generation: 1 for the first call of a queue item. But where a
-    step failed before the run went async, the checkpoint was the first attempt (PROTOCOL 6.4).
-    Whether this call still belongs to that item is certain only for a first generation that
-    finds those steps done; elsewhere the higher number is taken: a failure that is delivered one
-    attempt early is better than a run that never ends.
+    step failed before the run went async, the checkpoint was the first attempt
+    (docs/protocol.md 6.4). Whether this call still belongs to that item is certain only for a first
+    generation that finds those steps done; elsewhere the higher number is taken: a failure that
+    is delivered one attempt early is better than a run that never ends.
     """
     exact = request.header(_ATTEMPT)
     if exact.isdecimal():

@@ -101,7 +101,7 @@ class Runtime:
         self.outbox = Outbox(self.lifecycle.deliver, self.background.start, batches=self._batches)
         self.leases = Leases(self._renew if transport is None else None)
         self.turnstile = Turnstile()
-        """Lets one re-entry of a run at a time into this process (DESIGN 3.11)."""
+        """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
         _runtimes.add(self)

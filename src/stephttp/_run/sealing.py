@@ -1,4 +1,4 @@
-"""Encrypts the secrets of the request capsule (DESIGN 3.3), with `cryptography`, an extra.
+"""Encrypts the secrets of the request capsule (docs/design.md 3.3), with `cryptography`, an extra.
 
 AES-256-GCM under a key of its own for each run: HKDF-SHA256 of the signing key, salted with the
 run id, which is the associated data as well. So what was sealed for one run opens for no other.

@@ -1,4 +1,4 @@
-"""The request capsule: what of a request the server does not restore (DESIGN 3.3).
+"""The request capsule: what of a request the server does not restore (docs/design.md 3.3).
 
 The server sends method, path, query, content type and body again. The rest that a handler may
 look at travels as the result of a reserved step, and is put back before the application sees
@@ -90,7 +90,7 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     secrets: Secrets | None = None
     """The same, open: in development without a key."""
     failing: list[str] = []
-    """Hashes of the steps that had failed when the run went async (PROTOCOL 6.4)."""
+    """Hashes of the steps that had failed when the run went async (docs/protocol.md 6.4)."""
     run_id: str | None = None
     """The run that it was sealed for, if that is another: the engine repeats its request."""
     carried: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Durations as the protocol writes them: `1h30m`, `2w`, `500ms` (PROTOCOL 5.4)."""
+"""Durations as the protocol writes them: `1h30m`, `2w`, `500ms` (docs/protocol.md 5.4)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 _WRITTEN = ("w", "d", "h", "m", "s", "ms", "us")
 
 MAX_WAIT = timedelta(days=366)
-"""The longest sleep or wait that a server accepts (PROTOCOL 10)."""
+"""The longest sleep or wait that a server accepts (docs/protocol.md 10)."""
 
 
 def parse_duration(text: str) -> timedelta:

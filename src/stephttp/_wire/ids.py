@@ -1,4 +1,4 @@
-"""Step ids on the wire (PROTOCOL 1.4), the names of reserved ids, and ULIDs."""
+"""Step ids on the wire (docs/protocol.md 1.4), the names of reserved ids, and ULIDs."""
 
 from __future__ import annotations
 
@@ -89,4 +89,4 @@ RESERVED = "stephttp:"
 
 CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)
-"""Id of the pseudo-step that remembers what the server does not restore (DESIGN 3.3)."""
+"""Id of the pseudo-step that remembers what the server does not restore (docs/design.md 3.3)."""

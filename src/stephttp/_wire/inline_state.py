@@ -1,9 +1,9 @@
-"""The state of a run that comes along with a re-entry by our engine (DESIGN 3.8): the wire form.
+"""The state of a run that comes along with a re-entry by our engine: the wire form.
 
 The body of such a call is the original request's, followed by what `GET /v0/runs/{run}/actions`
 would answer. `X-Inngest-Signature` covers the original body only, so that an SDK that does not know
 of this refuses the call, and gets it again without. The state has a signature of its own, made with
-a key that signs nothing else, which names the run.
+a key that signs nothing else, which names the run (docs/design.md 3.8).
 """
 
 from __future__ import annotations

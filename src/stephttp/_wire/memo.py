@@ -1,4 +1,4 @@
-"""What the server remembers of a run: the answer of `GET /v0/runs/{run}/actions` (PROTOCOL 5.3)."""
+"""What the server remembers of a run: `GET /v0/runs/{run}/actions` (docs/protocol.md 5.3)."""
 
 from __future__ import annotations
 

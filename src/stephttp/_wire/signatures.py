@@ -1,4 +1,4 @@
-"""Signing keys and `X-Inngest-Signature` (PROTOCOL 2). The time is an argument."""
+"""Signing keys and `X-Inngest-Signature` (docs/protocol.md 2). The time is an argument."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hash_key(key: str) -> str:
 
 
 def bearer_matches(authorization: str, keys: Iterable[str]) -> bool:
-    """Whether an `Authorization` value names one of `keys`, plain or hashed (PROTOCOL 2.2)."""
+    """Whether an `Authorization` names one of `keys`, plain or hashed (docs/protocol.md 2.2)."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         return False
@@ -59,8 +59,8 @@ def sign(key: str, body: bytes, now: int) -> str:
 def verify(header: str, body: bytes, keys: Iterable[str], now: float) -> bool:
     """Whether `header` signs `body` under one of `keys`, not more than `TOLERANCE` from `now`.
 
-    The body may have been signed as it is, or, if it is JSON, in its canonical form (PROTOCOL
-    2.3: servers differ); that is computed only where the first does not match.
+    The body may have been signed as it is, or, if it is JSON, in its canonical form (servers
+    differ, docs/protocol.md 2.3); that is computed only where the first does not match.
     """
     match = _SIGNATURE.fullmatch(header)
     if match is None:

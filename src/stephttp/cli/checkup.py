@@ -20,8 +20,8 @@ from stephttp.cli.remote import Exit, Remote, RemoteError
 OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"
 
 _SKEW_WARNING, _SKEW_ERROR = 30, 300
-"""Seconds. Signatures older than the second are refused (PROTOCOL 2.3); the `Date` header tells
-whole ones."""
+"""Seconds. Signatures older than the second are refused (docs/protocol.md 2.3); the `Date` header
+tells whole ones."""
 
 _MOST_APPS = 10
 _APP_SECONDS = 10.0

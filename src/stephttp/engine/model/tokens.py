@@ -1,4 +1,4 @@
-"""Output and realtime tokens (PROTOCOL 2.5), signed with the database's own secret."""
+"""Output and realtime tokens (docs/protocol.md 2.5), signed with the database's own secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the HTTP requests that steps ask for: `Gateway` and `AIGateway` (PROTOCOL 5.3).
+"""Makes the HTTP requests of steps: `Gateway` and `AIGateway` (docs/protocol.md 5.3).
 
 `gateway_request` makes the stored `Spec` of what a step asks for. `Gateway.fetch` sends it, and
 always returns a memo: any answer is a result, and what prevents one is an error of the step.

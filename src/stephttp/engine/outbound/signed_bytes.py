@@ -1,4 +1,4 @@
-"""Which bytes of a re-entry are signed: what its SDK will verify (PROTOCOL 2.3). Pure.
+"""Which bytes of a re-entry are signed: what its SDK will verify (docs/protocol.md 2.3). Pure.
 
 run of               bytes
 Go                   none at all, whatever the body is

@@ -89,7 +89,8 @@ class RunRow:
         attempt: failed attempts of the present call.
         error: why it failed, as JSON with `name` and `message`.
         waiting_for: what is due or waited for; empty once it has ended.
-        step_count: how many steps are known, without the one that keeps the request (DESIGN 3.3).
+        step_count: how many steps are known, without the one that keeps the request
+            (docs/design.md 3.3).
         rerun_of: the run that it repeats.
         went_async: it left its caller, and goes or went on in the background.
     """

@@ -1,4 +1,4 @@
-"""What an endpoint's answer to a re-entry means (PROTOCOL 6.3). Pure.
+"""What an endpoint's answer to a re-entry means (docs/protocol.md 6.3). Pure.
 
 answer                                             meaning
 no `x-inngest-sdk` header                          502, 503, 504: transient failure

@@ -252,7 +252,7 @@ class Draft:
 
 
 def _kept_opts(op: Op) -> bytes | None:
-    """What is kept of the options, for people: not what opens other services (PROTOCOL 5.2)."""
+    """What is kept of the options, for people: no keys of other services (docs/protocol.md 5.2)."""
     if not op.opts:
         return None
     kept = {name: value for name, value in op.opts.items() if name not in _SECRET_OPTS}

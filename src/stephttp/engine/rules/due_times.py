@@ -1,5 +1,5 @@
-"""How long to wait: the arguments of sleeps and waits, and `Retry-After` (PROTOCOL 3.1, 5.4).
-Pure."""
+"""How long to wait: the arguments of sleeps and waits, and `Retry-After`
+(docs/protocol.md 3.1, 5.4). Pure."""
 
 from __future__ import annotations
 

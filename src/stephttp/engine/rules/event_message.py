@@ -20,7 +20,7 @@ _Object = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
 class EventMessage(Struct):
-    """An event as it is sent (PROTOCOL 1.5)."""
+    """An event as it is sent (docs/protocol.md 1.5)."""
 
     name: str = ""
     data: _Object | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""Reads the HTTP request that a step asks for: `Gateway` and `AIGateway` (PROTOCOL 5.3). Pure.
+"""Reads the HTTP request of a step: `Gateway` and `AIGateway` (docs/protocol.md 5.3). Pure.
 
 The request is checked and made into a `Spec` when the step is reported. The engine stores that, and
 `gateway` sends it.

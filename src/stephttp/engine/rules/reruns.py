@@ -6,8 +6,8 @@ of retries and the event of the old one, and what its SDK remembered of the requ
 From a step on: the steps that were reported before that step, and are over, are over in the new
 run as well, with what they returned or how they failed. That step, and all that were reported
 after it, are run again; unless the step is given an output, with which it is over, too, or an
-input, which the SDK hands to it instead of what the handler says (PROTOCOL 5.3). A step that was
-planned or ran beside it counts as before it if it was reported first.
+input, which the SDK hands to it instead of what the handler says (docs/protocol.md 5.3). A step
+that was planned or ran beside it counts as before it if it was reported first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.change_builder import new_job_id
 
 _BARE = frozenset({OpCode.STEP, OpCode.WAIT_FOR_EVENT, OpCode.SLEEP})
-"""Ops whose memo is the output itself (PROTOCOL 5.3)."""
+"""Ops whose memo is the output itself (docs/protocol.md 5.3)."""
 
 _RUN_BY_THE_HANDLER = frozenset({OpCode.STEP_RUN, OpCode.STEP_ERROR, OpCode.STEP_FAILED})
 

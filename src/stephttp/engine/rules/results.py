@@ -1,5 +1,5 @@
 """How runs end: reading `RunComplete` data, writing errors, and the answer that a reader of the
-output gets (PROTOCOL 7). Pure."""
+output gets (docs/protocol.md 7). Pure."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def complete_result(data: bytes, *, unfold: bool) -> Result:
     Args:
         data: the op's data.
         unfold: the op came by checkpoint, where SDKs may hide the whole answer in the body as
-            the text of `{"data": {"status", "headers", "body"}}` (PROTOCOL 7.3).
+            the text of `{"data": {"status", "headers", "body"}}` (docs/protocol.md 7.3).
     """
     # Decoding is the price of a look inside; most results need none.
     value = _decode(data)

@@ -78,7 +78,7 @@ class Claim(Struct):
 
 
 class NewRunRequest(Struct):
-    """A first checkpoint (PROTOCOL 4.2), with the extras of DESIGN 3.8."""
+    """A first checkpoint (docs/protocol.md 4.2), with the extras of docs/design.md 3.8."""
 
     run_id: _RunId
     event: RequestEvent
@@ -98,7 +98,7 @@ class RenewRequest(Struct):
 
 
 class StepsRequest(Struct):
-    """A further checkpoint (PROTOCOL 4.3)."""
+    """A further checkpoint (docs/protocol.md 4.3)."""
 
     steps: list[Op]
     run_id: _RunId | None = None
@@ -108,7 +108,7 @@ class StepsRequest(Struct):
 
 
 class AsyncStepsRequest(Struct):
-    """Steps of a call that is still open (PROTOCOL 4.4); `qi_id` and `generation_id` name it."""
+    """Steps of an open call (docs/protocol.md 4.4); `qi_id` and `generation_id` name it."""
 
     steps: list[Op]
     run_id: _RunId | None = None

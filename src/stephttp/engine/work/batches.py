@@ -1,4 +1,4 @@
-"""Many checkpoints in one unit of work, and what a lease adds to one (DESIGN 3.8).
+"""Many checkpoints in one unit of work, and what a lease adds to one (docs/design.md 3.8).
 
 An item is the opening of a run, or a report of more steps. New runs are stored with one statement
 a table; items of runs that are known take their turn after them, in their order.

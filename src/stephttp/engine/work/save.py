@@ -148,7 +148,7 @@ def _look_back(
 
 
 def _sent(op: Op) -> list[str]:
-    """Ids of the events that a step sent: `{"ids": [...]}`, a list, or one (PROTOCOL 5.2)."""
+    """Ids of the events that a step sent: `{"ids": [...]}`, list, or one (docs/protocol.md 5.2)."""
     is_send = op.name == _SEND_NAME or (op.opts or {}).get("type") == _SEND
     if op.op is not OpCode.STEP_RUN or not is_send or not isinstance(op.data, msgspec.Raw):
         return []

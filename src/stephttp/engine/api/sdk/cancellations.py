@@ -1,4 +1,4 @@
-"""Cancelling one run (PROTOCOL 4.5, 4.9), or all that began in a span of time (PROTOCOL 4.10)."""
+"""Cancelling one run (docs/protocol.md 4.5, 4.9), or all that began in a span of time (4.10)."""
 
 from __future__ import annotations
 

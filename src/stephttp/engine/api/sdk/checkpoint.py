@@ -1,4 +1,4 @@
-"""`POST /v1/checkpoint` and below it: what handlers report (PROTOCOL 4.2 to 4.4)."""
+"""`POST /v1/checkpoint` and below it: what handlers report (docs/protocol.md 4.2 to 4.4)."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ async def async_steps(request: Request) -> Response:
     try:
         await engine.report(run_id, message.steps, dispatch)
     except Refused as error:
-        # An unknown run is 400 here, and only here (PROTOCOL 4.4).
+        # An unknown run is 400 here, and only here (docs/protocol.md 4.4).
         status = 400 if error.status == HTTPStatus.NOT_FOUND else error.status
         raise Refused(str(error), status) from None
     return Response()
@@ -235,7 +235,7 @@ def _checked_base64(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def ids(domain: str, slug: str) -> tuple[str, str]:
-    """App id and function id, by the real server's algorithm (PROTOCOL 1.3)."""
+    """App id and function id, by the real server's algorithm (docs/protocol.md 1.3)."""
     app_id = _uuid5(_ENVIRONMENT.bytes + domain.encode())
     return str(app_id), str(_uuid5(app_id.bytes + slug.encode()))
 
@@ -291,7 +291,7 @@ def _began_ms(run_id: str, now_ms: int) -> int:
 
 
 def _body(text: str | None) -> bytes | None:
-    """The original request's body, which JS sends as plain text (PROTOCOL J1)."""
+    """The original request's body, which JS sends as plain text (docs/protocol.md J1)."""
     if text is None:
         return None
     try:

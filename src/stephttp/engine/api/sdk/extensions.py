@@ -1,4 +1,4 @@
-"""What this engine can do beyond Inngest's protocol (DESIGN 3.8): batches, leases, outcomes."""
+"""The extras beyond Inngest's protocol (docs/design.md 3.8): batches, leases, outcomes."""
 
 from __future__ import annotations
 

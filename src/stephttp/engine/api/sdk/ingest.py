@@ -1,4 +1,4 @@
-"""What comes from outside: events at `/e/{key}` (PROTOCOL 4.7) and signals (PROTOCOL 4.11)."""
+"""What comes from outside: events at `/e/{key}` and signals (docs/protocol.md 4.7, 4.11)."""
 
 from __future__ import annotations
 

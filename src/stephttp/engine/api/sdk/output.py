@@ -1,4 +1,4 @@
-"""`.../{run}/output?token=`: the answer of a run, for whoever asked for it (PROTOCOL 7)."""
+"""`.../{run}/output?token=`: the answer of a run, for whoever asked for it (docs/protocol.md 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/v1/realtime/publish`: what listeners get (PROTOCOL 8.4, 8.5)."""
+"""`/v1/realtime/publish`: what listeners get (docs/protocol.md 8.4, 8.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/v1/realtime`: listening to topics, as server-sent events or by websocket (PROTOCOL 8)."""
+"""`/v1/realtime`: listening to topics, by server-sent events or websocket (docs/protocol.md 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading events (PROTOCOL 4.8). What fails says so in its status, unlike the real server's."""
+"""Reading events (docs/protocol.md 4.8). Unlike the real server's, errors have their status."""
 
 from __future__ import annotations
 

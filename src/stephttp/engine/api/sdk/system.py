@@ -25,7 +25,7 @@ async def dev(request: Request) -> Response:
 
 
 async def register(request: Request) -> Response:
-    """SDKs register here the functions of `serve`, which are not endpoints (PROTOCOL 9.1)."""
+    """SDKs register here functions of `serve`, which are not endpoints (docs/protocol.md 9.1)."""
     raise Refused(
         "functions: this engine runs durable HTTP endpoints, which need not be registered; "
         "functions of `serve` need an Inngest server"
