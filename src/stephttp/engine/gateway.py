@@ -14,9 +14,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import rfc8785
 from msgspec import Raw, Struct
 
+from stephttp._core import jcs
 from stephttp._core.ops import Op, OpCode
 from stephttp.engine.answers import Answer
 from stephttp.engine.client import Client, Sender, read_url
@@ -219,7 +219,7 @@ def _ai_body(opts: dict[str, Any], field: str) -> str:
     if not isinstance(body, dict):
         raise Refused(f"{field}.body: expected an object, got {type(body).__name__}")
     try:
-        return rfc8785.dumps(body).decode()
+        return jcs.dumps(body).decode()
     except ValueError as error:
         raise Refused(f"{field}.body: {error}") from None
 
