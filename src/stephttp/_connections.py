@@ -1,7 +1,10 @@
 """Keeps connections for further requests.
 
 The library's own pool looks at all of its connections with each request and each answer, and asks
-the system about every idle one: with 64 calls at a time that was most of what the engine did.
+the system about every idle one. Measured in turns with this one, on the application of
+benchmarks/bench_end_to_end.py (a sleep and a re-entry in each run): the library's pool costs the
+application 1.6 times as much processor time with 64 callers at a time, 1.1 times with 8.
+Checkpoints that travel in batches cost the same with either.
 """
 
 from __future__ import annotations

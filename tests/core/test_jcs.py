@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp._wire.canonical_json import canonical, write_number
+from stephttp._wire.canonical_json import canonical, dumps, write_number
 
 NUMBERS = """
 0000000000000000 0
@@ -45,6 +45,13 @@ def test_numbers_are_written_as_ecmascript_does(line: str) -> None:
     assert write_number(value) == text
 
 
+@pytest.mark.parametrize("bits", ["7fffffffffffffff", "7ff0000000000000", "fff0000000000000"])
+def test_what_appendix_b_calls_errors_is_refused(bits: str) -> None:
+    (value,) = struct.unpack(">d", bytes.fromhex(bits))
+    with pytest.raises(ValueError, match="is not JSON"):
+        dumps([value])
+
+
 def test_the_sample_of_section_3_2_3() -> None:
     source = rb"""{
        "numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
@@ -55,7 +62,40 @@ def test_the_sample_of_section_3_2_3() -> None:
         '{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
         '"string":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'
     )
-    assert canonical(source) == expected.encode()
+    assert canonical(source) == expected.encode() == dumps(json.loads(source))
+
+
+def test_the_bytes_of_section_3_2_4() -> None:
+    source = rb"""{
+       "numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
+       "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/",
+       "literals": [null, true, false]
+     }"""
+    expected = """
+    7b 22 6c 69 74 65 72 61 6c 73 22 3a 5b 6e 75 6c 6c 2c 74 72 75 65 2c 66 61 6c 73 65 5d 2c 22
+    6e 75 6d 62 65 72 73 22 3a 5b 33 33 33 33 33 33 33 33 33 2e 33 33 33 33 33 33 33 2c 31 65 2b
+    33 30 2c 34 2e 35 2c 30 2e 30 30 32 2c 31 65 2d 32 37 5d 2c 22 73 74 72 69 6e 67 22 3a 22 e2
+    82 ac 24 5c 75 30 30 30 66 5c 6e 41 27 42 5c 22 5c 5c 5c 5c 5c 22 2f 22 7d
+    """
+    assert canonical(source) == bytes.fromhex(expected)
+
+
+def test_integers_are_written_where_they_are_exact() -> None:
+    most = 2**53 - 1
+    assert dumps({"b": [0, -1, most], "a": [], "c": {}}) == (
+        b'{"a":[],"b":[0,-1,9007199254740991],"c":{}}'
+    )
+    for value in (most + 1, -most - 1):
+        with pytest.raises(ValueError, match=str(value)):
+            dumps([value])
+
+
+@pytest.mark.parametrize(
+    "value", ["\ud800", {"\udc00": 1}, {"\udc00": 1, "a": 2}, ["\ude00\ud83d"]]
+)
+def test_a_lone_surrogate_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        dumps(value)
 
 
 def test_names_are_sorted_by_utf_16_code_units() -> None:

@@ -54,6 +54,7 @@ def test_bytes_that_are_signed(made: Call, expected: bytes) -> None:
         ("not JSON", "not JSON"),
         ('{"a": NaN}', '{"a": NaN}'),
         ('{"a": 1e400}', '{"a": 1e400}'),
+        ("1" * 400, "1" * 400),
         ('{"a": "\\ud800"}', '{"a": "\\ud800"}'),
         ("[" * 100_000, "[" * 100_000),
         # As JavaScript reads them.

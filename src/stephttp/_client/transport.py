@@ -1,6 +1,6 @@
-"""The HTTP client as the drivers need it. The only module that names it.
+"""The HTTP client as the drivers need it. Only this module and `_connections` name it.
 
-It is imported where it is needed, because that takes longer than to import all of stephttp.
+It is imported where it is needed, because importing it takes longer than importing all of stephttp.
 """
 
 from __future__ import annotations
@@ -135,8 +135,11 @@ def raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
 
 
 def _lean_transport() -> httpx2.AsyncBaseTransport | None:
-    """Without the library's pool (see `Connections`), of which 64 callers at a time are too much
-    asked; `None` where the environment names a proxy, which is that pool's business."""
+    """Return a transport without the library's pool, which is slow with many callers.
+
+    It is `None` where the environment names a proxy, because only the library's pool can use one.
+    See `Connections` for the figures.
+    """
     from urllib.request import getproxies  # slow to import
 
     import httpcore2

@@ -10,6 +10,8 @@ _ESCAPES = {
     '"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
 }  # fmt: skip
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
+_EXACT = 2**53 - 1
+"""Integers beyond it are not exact in ECMAScript."""
 _MAX_DIGITS_PLAIN = 21
 """From 1e21 on, and below 1e-6, ECMAScript writes numbers with an exponent."""
 _MIN_EXPONENT_PLAIN = -6
@@ -20,10 +22,23 @@ def canonical(text: bytes) -> bytes | None:
     import json  # only for signatures that were made of other bytes than came
 
     try:
-        value = json.loads(text, parse_int=float, parse_constant=_refuse, object_pairs_hook=_unique)
-        return _write(value).encode()
+        return dumps(
+            json.loads(text, parse_int=float, parse_constant=_refuse, object_pairs_hook=_unique)
+        )
     except (ValueError, RecursionError):  # also bytes or text that are no Unicode
         return None
+
+
+def dumps(value: Any) -> bytes:
+    """Write a value that was read from JSON in its canonical form.
+
+    Raises:
+        ValueError: it holds a number or a text that I-JSON cannot hold.
+        RecursionError: it is nested too deeply.
+    """
+    parts: list[str] = []
+    _write(value, parts)
+    return "".join(parts).encode()
 
 
 def _refuse(constant: str) -> Any:
@@ -37,19 +52,38 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _write(value: Any) -> str:
+def _write(value: Any, parts: list[str]) -> None:
+    # One frame a level, so that it copes with as many levels as the readers of JSON do.
     if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return write_number(value)
-    if isinstance(value, str):
-        return _string(value)
-    if isinstance(value, list):
-        return f"[{','.join(map(_write, value))}]"
-    names = sorted(value, key=lambda name: name.encode("utf-16-be"))
-    return f"{{{','.join(f'{_string(name)}:{_write(value[name])}' for name in names)}}}"
+        parts.append("null")
+    elif isinstance(value, bool):
+        parts.append("true" if value else "false")
+    elif isinstance(value, str):
+        parts.append(_string(value))
+    elif isinstance(value, int):
+        if abs(value) > _EXACT:
+            raise ValueError(f"{value} is too large an integer to be exact in JSON")
+        parts.append(str(value))
+    elif isinstance(value, float):
+        parts.append(write_number(value))
+    elif isinstance(value, list):
+        before = "["
+        for item in value:
+            parts.append(before)
+            _write(item, parts)
+            before = ","
+        parts.append("]" if value else "[]")
+    else:
+        before = "{"
+        for name in sorted(value, key=_utf_16):
+            parts.append(f"{before}{_string(name)}:")
+            _write(value[name], parts)
+            before = ","
+        parts.append("}" if value else "{}")
+
+
+def _utf_16(name: str) -> bytes:
+    return name.encode("utf-16-be")
 
 
 def _string(text: str) -> str:

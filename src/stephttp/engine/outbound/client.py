@@ -1,8 +1,12 @@
 """Sends HTTP requests, only to where an `Egress` lets them, on connections that are used again.
 
-Of our own, because it is the engine's hottest path: a call through httpx2 (h11 and anyio, in
-Python) costs several times the processor time. What differs from a general client is that requests
-and answers are whole, redirects are not followed, and no proxy is used.
+A client of our own, because this is the engine's hottest path. Measured side by side on one machine
+(benchmarks/bench_client.py: a POST with 1 KB each way on kept connections), aiohttp's client with
+the same egress rules takes 2.4 times as much processor time a call with one call at a time, and
+2.7 to 3.3 times as much with 50 at a time (about 310 µs instead of 100). A whole run with a sleep
+costs the engine about 1.1 ms. httpx2 (h11 and anyio, in Python) takes still more. This client
+differs from a general one in that requests and answers are whole, redirects are not followed, and
+no proxy is used.
 """
 
 from __future__ import annotations

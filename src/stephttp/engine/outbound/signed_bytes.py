@@ -12,15 +12,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import rfc8785
-
+from stephttp._wire import canonical_json
 from stephttp.engine.model.run import Call
 
 _GO_EVENT = "http/run.started"
 _JS = "inngest-js:"
 _JS_READS_BODY = ("POST", "PUT")
-_EXACT = 2**53 - 1
-"""Integers beyond are not exact in JavaScript."""
 
 
 def signed_bytes(call: Call) -> bytes:
@@ -35,16 +32,11 @@ def signed_bytes(call: Call) -> bytes:
 def canonical(body: bytes) -> bytes:
     """`body` as JavaScript hashes it; bytes that are no JSON stay as they are."""
     try:
-        value = json.loads(body, parse_int=_number, parse_constant=_refuse)
+        value = json.loads(body, parse_int=float, parse_constant=_refuse)
         # A text is hashed itself, without its quotes.
-        return value.encode() if isinstance(value, str) else rfc8785.dumps(value)
+        return value.encode() if isinstance(value, str) else canonical_json.dumps(value)
     except (ValueError, RecursionError):
         return body
-
-
-def _number(text: str) -> int | float:
-    number = int(text)
-    return number if abs(number) <= _EXACT else float(number)
 
 
 def _refuse(text: str) -> Any:

@@ -10,9 +10,9 @@ import re
 from typing import Any
 
 import msgspec
-import rfc8785
 from msgspec import Struct
 
+from stephttp._wire import canonical_json
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.urls import read_url
@@ -111,7 +111,7 @@ def _ai_body(opts: dict[str, Any], field: str) -> str:
     if not isinstance(body, dict):
         raise Refused(f"{field}.body: expected an object, got {type(body).__name__}")
     try:
-        return rfc8785.dumps(body).decode()
+        return canonical_json.dumps(body).decode()
     except ValueError as error:
         raise Refused(f"{field}.body: {error}") from None
 

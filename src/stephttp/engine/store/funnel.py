@@ -1,7 +1,11 @@
 """Items that come one by one, handed on many at a time.
 
 While a batch is being stored the next one collects, so that a lone item waits for nothing and many
-share what a transaction costs.
+share statements, not only the commit, which the store shares out anyway.
+
+Measured in turns with one `Store.write` for each item, on the load of benchmarks/bench_ingest.py:
+without the funnel a run costs the engine about 1.1 times as much processor time with 16 requests at
+a time, and 1.3 times with 64. With one request at a time there is no difference.
 """
 
 from __future__ import annotations
