@@ -1,4 +1,4 @@
-"""What `stephttp.engine.outbound.client.Client` does, by aiohttp's client and a resolver of ours."""
+"""`engine.outbound.client.Client`, done with aiohttp and a resolver of ours."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import httpcore2
 import httpx2
 import pytest
 
-from stephttp._connections import Connections
+from stephttp._client.connection_pool import Connections
 from tests.engine.support import until
 
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

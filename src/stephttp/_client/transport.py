@@ -145,7 +145,7 @@ def _lean_transport() -> httpx2.AsyncBaseTransport | None:
     import httpcore2
     import httpx2
 
-    from stephttp._connections import Connections
+    from stephttp._client.connection_pool import Connections
 
     if getproxies():
         return None
