@@ -39,7 +39,7 @@ def finished(provider: Provider) -> bytes:
         run.complete(run.begin(name), b'{"item":"book","cents":1200}', 1, 1)
     request = Request("GET", "/orders/book", "", [])
     response = Response(200, [(b"content-type", b"application/json")], b'{"ok":true}')
-    return provider.runtime.lifecycle.finished(run, request, response, duration_ns=1, error=None)
+    return provider.runtime.checkpoints.finished(run, request, response, duration_ns=1, error=None)
 
 
 class Counting(httpx2.ASGITransport):

@@ -249,7 +249,7 @@ async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> l
     checked = check(step_id, events)
     scope = run_scope("send_event")
     await _claimed(scope)
-    call = scope.meet(step_id, send_event, _EVENT_IDS)
+    call = scope.resolve(step_id, send_event, _EVENT_IDS)
 
     def send(events: list[Event] = checked) -> Awaitable[list[str]]:
         return scope.drive(call.send(events))
@@ -490,7 +490,7 @@ async def _run(
         return await _call(handler, *args, **kwargs)
     if scope.claim is not None:
         await _claimed(scope)
-    call = scope.meet(step_id, handler, settings)
+    call = scope.resolve(step_id, handler, settings)
     return await _finish(call, call.invoke, (handler, args, kwargs))
 
 

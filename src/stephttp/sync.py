@@ -148,7 +148,7 @@ class step:
         checked = check(step_id, events)
         scope = run_scope("send_event")
         _claimed(scope, step_id)
-        call = scope.meet(step_id, check, _EVENT_IDS)
+        call = scope.resolve(step_id, check, _EVENT_IDS)
 
         def send(events: list[Event] = checked) -> list[str]:
             return scope.block(call.send(events))
@@ -304,7 +304,7 @@ def _run(
         return handler(*args, **kwargs)
     if scope.claim is not None:
         _claimed(scope, step_id)
-    call = scope.meet(step_id, handler, settings)
+    call = scope.resolve(step_id, handler, settings)
     return _finish(call, call.invoke, (handler, args, kwargs))
 
 

@@ -13,7 +13,7 @@ from stephttp._client.background import Alarms, Background
 from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
 from stephttp._client.flow import Invoke, Pause, Until
 from stephttp._client.outbox import Item, Outbox, Parcel
-from stephttp._run.keyed_lock import Turnstile
+from stephttp._run.keyed_lock import KeyedLock
 from stephttp.errors import APIConnectionError
 
 URL = "http://server.test"
@@ -88,19 +88,19 @@ def test_alarms_go_off_in_their_order_and_not_when_cancelled() -> None:
 
 
 def test_threads_pass_one_at_a_time_and_in_their_order() -> None:
-    turnstile, driver = Turnstile(), SyncDriver(URL)
+    keyed_lock, driver = KeyedLock(), SyncDriver(URL)
     inside = 0
     passed: list[int] = []
 
     def work(number: int) -> None:
         nonlocal inside
         for _ in range(50):
-            driver.run(turnstile.enter("a"))
+            driver.run(keyed_lock.enter("a"))
             inside += 1
             assert inside == 1
             passed.append(number)
             inside -= 1
-            turnstile.leave("a")
+            keyed_lock.leave("a")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -108,26 +108,26 @@ def test_threads_pass_one_at_a_time_and_in_their_order() -> None:
     for thread in threads:
         thread.join(DEADLINE)
     assert sorted(passed) == sorted([0, 1, 2, 3] * 50)
-    assert turnstile._queues == {}
+    assert keyed_lock._queues == {}
 
 
 async def test_a_task_that_is_cancelled_while_it_waits_gives_up_its_place() -> None:
-    turnstile, driver = Turnstile(), AsyncDriver(URL)
-    await driver.run(turnstile.enter("a"))
-    waiting = [asyncio.ensure_future(driver.run(turnstile.enter("a"))) for _ in range(3)]
-    await driver.run(turnstile.enter("b"))  # another name is another queue
+    keyed_lock, driver = KeyedLock(), AsyncDriver(URL)
+    await driver.run(keyed_lock.enter("a"))
+    waiting = [asyncio.ensure_future(driver.run(keyed_lock.enter("a"))) for _ in range(3)]
+    await driver.run(keyed_lock.enter("b"))  # another name is another queue
     await asyncio.sleep(0)
     waiting[0].cancel()
     await asyncio.wait(waiting[:1])
-    turnstile.leave("a")
+    keyed_lock.leave("a")
     waiting[1].cancel()  # just when its turn has come
     await asyncio.wait(waiting[1:2])
     if not waiting[1].cancelled():
-        turnstile.leave("a")
+        keyed_lock.leave("a")
     await asyncio.wait_for(waiting[2], DEADLINE)
-    turnstile.leave("a")
-    turnstile.leave("b")
-    assert turnstile._queues == {}
+    keyed_lock.leave("a")
+    keyed_lock.leave("b")
+    assert keyed_lock._queues == {}
 
 
 def test_both_wait_for_what_another_thread_settles() -> None:

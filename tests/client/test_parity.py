@@ -277,7 +277,7 @@ async def test_checkpoint_run_of_a_re_entry() -> None:
         (b"x-inngest-generation-id", b"3"),
     ]
     resumed = await provider.runtime.drive(
-        resume(provider.runtime.lifecycle, Request("GET", "/", "", headers))
+        resume(provider.runtime.checkpoints, Request("GET", "/", "", headers))
     )
     assert isinstance(resumed, Resumed)
     point = resumed.point

@@ -81,7 +81,7 @@ def serve(app: App, **options: Any) -> Any:
 
 async def met(world: Durable) -> None:
     """Let the application hear of the engine, whose extras it uses from then on."""
-    await world.provider.runtime.drive(world.provider.runtime.lifecycle.renew([], 1000))
+    await world.provider.runtime.drive(world.provider.runtime.checkpoints.renew([], 1000))
     world.to_engine.requests.clear()
 
 

@@ -240,7 +240,7 @@ def test_nothing_secret_shows() -> None:
     blocking = stephttp_sync.APIClient("http://e", key, fallback)
     run = stephttp.CheckpointRun("R", token="tok-secret", signature="sig-secret")
     parts = [
-        provider, provider.settings, provider.runtime.lifecycle, client, blocking,
+        provider, provider.settings, provider.runtime.checkpoints, client, blocking,
         client._flows.keys, run,
     ]  # fmt: skip
     for thing in parts:

@@ -110,7 +110,9 @@ async def test_a_production_app_without_a_key_refuses_every_call() -> None:
         bare = Durable(app.build)
         provider = bare.provider
         provider.runtime.settings = replace(provider.settings, dev=False)
-        provider.runtime.lifecycle = replace(provider.runtime.lifecycle, settings=provider.settings)
+        provider.runtime.checkpoints = replace(
+            provider.runtime.checkpoints, settings=provider.settings
+        )
         answer = await call(bare, "0" * 26, "")
         assert answer.status_code == 401
         assert "INNGEST_SIGNING_KEY" in answer.json()["error"]

@@ -344,7 +344,7 @@ async def test_without_encryption_a_body_to_be_hidden_cannot_wait(
         await step.sleep("nap", NAP)
 
     async with durable(lambda p: p.asgi(app), key=KEY) as world:
-        world.provider.runtime.lifecycle.sealer._available = False
+        world.provider.runtime.checkpoints.sealer._available = False
         with caplog.at_level(logging.ERROR):
             answer = await world.client.post("/", content=b"private")
         assert answer.status_code == 500
@@ -368,7 +368,7 @@ async def test_secrets_are_left_out_with_a_warning_without_encryption(
     names = {*stephttp.DEFAULT_RESTORE_HEADERS, "x-tenant"}
     for available, expected in ((False, ["de", None, None]), (True, ["de", "s=1", "t"])):
         async with durable(lambda p: p.asgi(app), key=KEY, restore_headers=names) as world:
-            world.provider.runtime.lifecycle.sealer._available = available
+            world.provider.runtime.checkpoints.sealer._available = available
             caplog.clear()
             for _ in range(2):
                 first = await world.client.get("/", headers=headers)

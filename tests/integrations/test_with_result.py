@@ -105,7 +105,7 @@ class Timers:
 
 async def begun(world: Durable) -> Any:
     """A run that sleeps, in an application that knows its engine."""
-    await world.provider.runtime.drive(world.provider.runtime.lifecycle.renew([], 1000))
+    await world.provider.runtime.drive(world.provider.runtime.checkpoints.renew([], 1000))
     first = await world.client.post("/")
     world.to_engine.requests.clear()
     return first

@@ -89,7 +89,7 @@ class Background:
             return self._alarms.set(seconds, call)
         return loop.call_later(seconds, call)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start anew, in a process that was forked."""
         self._alarms = Alarms()
 

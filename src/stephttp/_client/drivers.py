@@ -158,9 +158,9 @@ class SyncDriver:
         self._transport = transport
         self._pause = pause
         self._headers = dict(headers or {})
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Make new connections, in a process that was forked: the open ones are its parent's."""
         self._lock = threading.Lock()
         self._made: httpx2.Client | None = None
@@ -221,7 +221,7 @@ class SyncDriver:
         if client is not None:
             client.close()
 
-    def load(self) -> None:
+    def preload_before_fork(self) -> None:
         """Import the HTTP client and what it needs for a call now."""
         "host".encode("idna")  # the codec by which sockets look up names
         self._client()

@@ -39,9 +39,9 @@ class Leases:
 
     def __init__(self, renew: Renew | None) -> None:
         self._renew = renew
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start anew, in a process that was forked: its runs are its parent's."""
         self._changed = threading.Condition()
         self._held: dict[str, _Lease] = {}

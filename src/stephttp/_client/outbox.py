@@ -110,9 +110,9 @@ class Outbox:
         self._batches = batches
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start anew, in a process that was forked: what was in the box is its parent's."""
         self._lock = threading.Lock()
         self._queue: deque[Item] = deque()

@@ -264,7 +264,7 @@ class Run:
         Args:
             retries: its own number of retries; `None` for the run's.
         """
-        step = self.meet(step_id, retries)
+        step = self.resolve(step_id, retries)
         if step.verdict is EXECUTE:
             if self.expired and self._hands_over(step):
                 return Step(SUSPEND, step_id, step.index, step.hash)
@@ -338,7 +338,7 @@ class Run:
 
     def wait(self, wait: Wait) -> Step:
         """Meet a step that the server carries out; see `ask` for what it raises."""
-        step = self.meet(wait.step_id)
+        step = self.resolve(wait.step_id)
         return self.ask(step, wait) if step.verdict is EXECUTE else step
 
     def ask(self, step: Step, wait: Wait) -> Step:
@@ -369,7 +369,7 @@ class Run:
         """The end of `hold`."""
         self._running -= 1
 
-    def give_way(self) -> None:
+    def yield_to_another_run(self) -> None:
         """Another run answers this request: end the handler without asking the server to go on."""
         self._wait()
 
@@ -396,7 +396,7 @@ class Run:
         """The steps that ended since the last time, but for one that belongs into the answer."""
         return [] if self.target is not None else _drain(self._sync_ops)
 
-    def put_back(self, ops: Sequence[Op]) -> None:
+    def requeue(self, ops: Sequence[Op]) -> None:
         """These finished steps were taken, but could not be stored."""
         self._sync_ops[:0] = ops
 
@@ -419,7 +419,7 @@ class Run:
         entry = self._memos.get(step_hash)
         return None if entry is None else read_memo(entry)
 
-    def meet(self, step_id: str, retries: int | None = None) -> Step:
+    def resolve(self, step_id: str, retries: int | None = None) -> Step:
         """Come to a step, and see whether it is finished. On EXECUTE, `ask` for it."""
         uses = self._uses
         index = uses.get(step_id, 0)

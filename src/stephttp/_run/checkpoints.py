@@ -43,7 +43,7 @@ RETRY_SOON = [(b"retry-after", b"5")]
 """Headers of an answer that asks to come again."""
 
 
-class Lifecycle(Struct, frozen=True):
+class Checkpoints(Struct, frozen=True):
     """What all runs of a provider share."""
 
     settings: Settings

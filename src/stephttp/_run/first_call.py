@@ -197,7 +197,7 @@ class LiveCall(ABC):
         """Claim a key that the handler gave; whether its steps are to run."""
         runtime, run = self.runtime, self._run
         turn = f"key of {run.run_id}"
-        yield from runtime.turnstile.enter(turn)  # steps that run side by side ask together
+        yield from runtime.keyed_lock.enter(turn)  # steps that run side by side ask together
         try:
             if self._stored is None:
                 if run.cannot_wait is not None:
@@ -213,7 +213,7 @@ class LiveCall(ABC):
                 self._stored = yield from self._claim(key, scope)
             return self._stored.answer is None
         finally:
-            runtime.turnstile.leave(turn)
+            runtime.keyed_lock.leave(turn)
 
     def _claim(self, key: str, scope: str) -> Flow[Claimed]:
         runtime, run_scope = self.runtime, self.open()
@@ -224,7 +224,7 @@ class LiveCall(ABC):
             ))  # fmt: skip
         request = self._named_request()
         lease = run_scope.checkpointing.lease_ms
-        claimed = yield from claim(runtime.lifecycle, self._run, request, key, scope, lease)
+        claimed = yield from claim(runtime.checkpoints, self._run, request, key, scope, lease)
         if claimed.held:
             self._keyed = True
             self._journal = self._new_journal()
@@ -288,7 +288,7 @@ class LiveCall(ABC):
                 f"the background may have {limit}",
             )  # fmt: skip
         request = self._named_request()
-        return (yield from suspend(self.runtime.lifecycle, self._run, request, self._journal))
+        return (yield from suspend(self.runtime.checkpoints, self._run, request, self._journal))
 
     def _record(self, error: BaseException | None) -> None:
         runtime, answer = self.runtime, self._answer
@@ -301,12 +301,12 @@ class LiveCall(ABC):
             if self._keyed:
                 response = self._repeatable(response)
             self._journal.finish(
-                runtime.lifecycle.completed(
+                runtime.checkpoints.completed(
                     response, duration_ns=duration_ns, error=text, exact=self._keyed
                 )
             )
             return
-        checkpoint = runtime.lifecycle.finished(
+        checkpoint = runtime.checkpoints.finished(
             self._run,
             self._named_request(),
             response,

@@ -58,7 +58,7 @@ def ask(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     scope._refuse(wait.step_id)
     with scope.group():
         with scope._lock:
-            step = scope.run.meet(wait.step_id)
+            step = scope.run.resolve(wait.step_id)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
             return StepCall(scope, step, wait.result, wait.convert)

@@ -18,7 +18,7 @@ from stephttp._client.wire import IdempotencyClaim, Outcome
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run import result_path
-from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._wire.http import Request, Response
 from stephttp.errors import APIError, APIStatusError
 
@@ -53,7 +53,7 @@ def scope_of(domain: str, endpoint: str, authorization: str = "") -> str:
 
 
 def claim(
-    lifecycle: Lifecycle, run: Run, request: Request, key: str, scope: str, lease: int
+    checkpoints: Checkpoints, run: Run, request: Request, key: str, scope: str, lease: int
 ) -> Flow[Claimed]:
     """Claim `key` for `run`, whose handler has not run a step yet.
 
@@ -64,20 +64,20 @@ def claim(
     if len(key) > MAX_KEY:
         message = f"the idempotency key has {len(key)} characters; it may have {MAX_KEY}"
         return Claimed(False, replies.error_answer(400, message))
-    keys, rng = lifecycle.keys, lifecycle.rng
+    keys, rng = checkpoints.keys, checkpoints.rng
     try:
         if keys.features is None:
             yield from send(wire.get_health(), keys, rng)
         if not keys.supports("idempotency"):
-            _warn_once(lifecycle)
+            _warn_once(checkpoints)
             return Claimed(False)
         wish = IdempotencyClaim(scope, key, _digest(request))
-        ops = [lifecycle.remember(run, request)]
-        body = lifecycle.first_checkpoint(run, request, ops, lease, wish)
+        ops = [checkpoints.remember(run, request)]
+        body = checkpoints.first_checkpoint(run, request, ops, lease, wish)
         taken = wire.read_new_run((yield from send(wire.post_new_run(body), keys, rng)))
         if taken.run_id == run.run_id:
             return Claimed(True)
-        return Claimed(False, (yield from _answer_of(lifecycle, taken.run_id)), taken.run_id)
+        return Claimed(False, (yield from _answer_of(checkpoints, taken.run_id)), taken.run_id)
     except APIStatusError as error:
         if error.status == 422:
             message = "this idempotency key was used with another request; use a new key"
@@ -87,16 +87,16 @@ def claim(
         return Claimed(False, _unavailable(run, error))
 
 
-def _answer_of(lifecycle: Lifecycle, run_id: str) -> Flow[Response]:
+def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
     """What the first request with the key was answered; waits until it is."""
     for _ in range(POLLS):
         call = wire.get_outcome(run_id, POLL)
-        answer = yield from send(call, lifecycle.keys, lifecycle.rng)
+        answer = yield from send(call, checkpoints.keys, checkpoints.rng)
         outcome = wire.read_outcome(answer)
         if outcome.state == "ended":
             return _replay(outcome)
         if outcome.state == "async":
-            url = result_path.result_url(lifecycle.settings, run_id, outcome.token)
+            url = result_path.result_url(checkpoints.settings, run_id, outcome.token)
             return replies.redirect(url)
     return replies.error_answer(
         409,
@@ -123,11 +123,11 @@ def _unavailable(run: Run, error: APIError) -> Response:
     return replies.error_answer(503, message, headers=RETRY_SOON)
 
 
-def _warn_once(lifecycle: Lifecycle) -> None:
-    if not lifecycle.keys.warned:
-        lifecycle.keys.warned = True
+def _warn_once(checkpoints: Checkpoints) -> None:
+    if not checkpoints.keys.warned:
+        checkpoints.keys.warned = True
         logger.error(
             "stephttp: idempotency keys are configured, but the server at %s does not support "
             "them; requests with such keys run without that protection. Use the stephttp engine, "
-            "or take `idempotency` out of the configuration", lifecycle.settings.base_url,
+            "or take `idempotency` out of the configuration", checkpoints.settings.base_url,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from stephttp._client.leases import Leases
 from stephttp._client.outbox import Item, Outbox, Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
-from stephttp._run.checkpoints import Lifecycle
+from stephttp._run.checkpoints import Checkpoints
 from stephttp._wire.http import Request
 from stephttp._wire.opcodes import Op, kept_bytes
 from stephttp.errors import APIError, APIStatusError
@@ -71,7 +71,7 @@ class Journal(Item):
         request: Callable[[], Request | None],
         mode: Checkpointing,
         *,
-        lifecycle: Lifecycle,
+        checkpoints: Checkpoints,
         outbox: Outbox,
         leases: Leases,
         later: Callable[[float, Callable[[], None]], Timer],
@@ -81,7 +81,7 @@ class Journal(Item):
         self._run = run
         self._request = request
         self.mode = mode
-        self._lifecycle = lifecycle
+        self._lifecycle = checkpoints
         self._outbox = outbox
         self._leases = leases
         self._later = later
@@ -213,7 +213,7 @@ class Journal(Item):
         taken = 0 if request is None else 2 * len(request.body)
         now, *later = wire.portions(self._sending, already=taken)
         if later:  # more than a server reads of one request: the rest follows
-            run.put_back(self._sending[len(now) :])
+            run.requeue(self._sending[len(now) :])
             self._sending, final = now, None
         ops = self._sending if final is None else [*self._sending, final]
         if not ops and request is None and (lease is None or self._leased):

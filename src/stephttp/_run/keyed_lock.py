@@ -10,13 +10,13 @@ from stephttp._client.drivers import Flow
 from stephttp._client.flow import Until
 
 
-class Turnstile:
+class KeyedLock:
     """Lets one at a time through for each name, in the order in which they came. Thread-safe."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start anew, in a process that was forked."""
         self._lock = threading.Lock()
         self._queues: dict[str, deque[Future[None]]] = {}

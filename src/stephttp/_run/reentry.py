@@ -96,18 +96,18 @@ class Reentry:
             message = f"the body has {asked.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)
         else:
-            self._refusal = verify(runtime.lifecycle, request, self._state)
+            self._refusal = verify(runtime.checkpoints, request, self._state)
 
     def open(self) -> Flow[Run | Response]:
         """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
         if self._refusal is not None:
             return self._refusal
         run_id = self.request.header(b"x-run-id")
-        waited = yield from self._runtime.turnstile.enter(run_id)
+        waited = yield from self._runtime.keyed_lock.enter(run_id)
         self._turn = run_id
         # What came along is older than what the call before this one has stored.
         state = None if waited else self._state
-        resumed = yield from resume(self._runtime.lifecycle, self.request, state)
+        resumed = yield from resume(self._runtime.checkpoints, self.request, state)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
@@ -169,11 +169,11 @@ class Reentry:
                 if self._idle:
                     return
                 self._news = False
-            yield from flush(self._runtime.lifecycle, run)
+            yield from flush(self._runtime.checkpoints, run)
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""
-        lifecycle, run = self._runtime.lifecycle, self.resumed.run
+        checkpoints, run = self._runtime.checkpoints, self.resumed.run
         with self._lock:
             self._over = True
             self._stop_timer()
@@ -182,7 +182,7 @@ class Reentry:
             yield Until(self._flushing.outcome)
         took_ns = self._runtime.now_ns() - self.resumed.started_ns
         # A server that calls again has given this call up.
-        given_up = self._runtime.turnstile.awaited(self._turn)
+        given_up = self._runtime.keyed_lock.awaited(self._turn)
         self.resumed.heard = not given_up and took_ns < SURE * 1_000_000_000
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
@@ -191,10 +191,10 @@ class Reentry:
             if not run.suspended:
                 yield from as_flow(hooks.before_response(response))
         try:
-            reply = yield from conclude(lifecycle, self.resumed, response, text, error)
+            reply = yield from conclude(checkpoints, self.resumed, response, text, error)
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
-            response = reply = unavailable(lifecycle, self.resumed.ours, what, problem)
+            response = reply = unavailable(checkpoints, self.resumed.ours, what, problem)
             error = error or problem
         if hooks is not None:
             if run.suspended:
@@ -212,7 +212,7 @@ class Reentry:
             self._flushing.cancel()
         self._scope = None  # it holds us: together they would be left to the garbage collector
         if self._turn:
-            self._runtime.turnstile.leave(self._turn)
+            self._runtime.keyed_lock.leave(self._turn)
 
     def _result(self, error: BaseException | None) -> Response:
         if self.body.overflown:

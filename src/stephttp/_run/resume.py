@@ -14,7 +14,7 @@ from stephttp._client.flow import Answer, send
 from stephttp._client.wire import CheckpointRun
 from stephttp._core import codec, replies
 from stephttp._core.run import Run, discovery_request
-from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._wire import capsule, inline_state, signatures
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, hash_step_id, ulid_number
@@ -74,7 +74,7 @@ class Resumed(Struct):
         return self.point.attempt
 
 
-def verify(lifecycle: Lifecycle, request: Request, state: bytes | None) -> Response | None:
+def verify(checkpoints: Checkpoints, request: Request, state: bytes | None) -> Response | None:
     """Check that a re-entry, with what came along, comes from the server.
 
     Returns:
@@ -85,26 +85,26 @@ def verify(lifecycle: Lifecycle, request: Request, state: bytes | None) -> Respo
         ulid_number(run_id)
     except ValueError:
         return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
-    if lifecycle.settings.dev:
+    if checkpoints.settings.dev:
         return None
-    if not lifecycle.settings.keys:
+    if not checkpoints.settings.keys:
         return replies.refused(
             401, "no signing key is configured, so this call cannot be verified; "
             "set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development",
         )  # fmt: skip
     header = request.header(b"x-inngest-signature")
-    now = lifecycle.now_ns() / 1_000_000_000
-    if not signatures.verify(header, request.body, lifecycle.settings.keys, now):
+    now = checkpoints.now_ns() / 1_000_000_000
+    if not signatures.verify(header, request.body, checkpoints.settings.keys, now):
         return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
     if state is not None and not inline_state.is_signed(
-        request, run_id, state, lifecycle.settings.keys, now
+        request, run_id, state, checkpoints.settings.keys, now
     ):
         return replies.refused(401, f"{inline_state.SIGNATURE}: missing, wrong or too old")
     return None
 
 
 def resume(
-    lifecycle: Lifecycle, request: Request, state: bytes | None = None
+    checkpoints: Checkpoints, request: Request, state: bytes | None = None
 ) -> Flow[Resumed | Response]:
     """Load the run of a re-entry that was verified; a `Response` refuses it.
 
@@ -117,7 +117,7 @@ def resume(
     ours = bool(request.header(_ATTEMPT))
     try:
         if state is None:
-            answer = yield from send(wire.get_actions(run_id), lifecycle.keys, lifecycle.rng)
+            answer = yield from send(wire.get_actions(run_id), checkpoints.keys, checkpoints.rng)
         else:
             answer = Answer(200, _told_along(request), state)
         memos = wire.read_actions(answer)
@@ -126,9 +126,9 @@ def resume(
             return replies.ops_answer([])
         if error.status == 404:
             return replies.refused(404, f"run {run_id} is not known to the server")
-        return unavailable(lifecycle, ours, f"the state of run {run_id} cannot be loaded", error)
+        return unavailable(checkpoints, ours, f"the state of run {run_id} cannot be loaded", error)
     except APIConnectionError as error:
-        return unavailable(lifecycle, ours, f"the state of run {run_id} cannot be loaded", error)
+        return unavailable(checkpoints, ours, f"the state of run {run_id} cannot be loaded", error)
     target = request.header(b"x-inngest-step-id")
     features = answer.features
     run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
@@ -139,7 +139,7 @@ def resume(
     kept = capsule.Capsule()
     if stored is not None and stored.kind is MemoKind.VALUE:
         try:
-            kept = capsule.unpack(stored.raw, run_id, lifecycle.sealer.open)
+            kept = capsule.unpack(stored.raw, run_id, checkpoints.sealer.open)
         except ValueError as error:
             return replies.refused(400, f"run {run_id}: {error}")
     point.attempt = _attempt(request, run, kept.failing)
@@ -154,7 +154,7 @@ def resume(
         point,
         ours=ours,
         raw_allowed="raw-response" in features,
-        started_ns=lifecycle.now_ns(),
+        started_ns=checkpoints.now_ns(),
         with_result="steps-with-result" in features,
         request_id=request_id,
     )
@@ -168,7 +168,7 @@ def _told_along(request: Request) -> dict[str, str]:
     }
 
 
-def unavailable(lifecycle: Lifecycle, ours: bool, what: str, error: APIError) -> Response:
+def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError) -> Response:
     """The answer to a re-entry that cannot go on, because the server's API does not work.
 
     Our engine takes a 503 for what it is. A real server would count it as an attempt, and
@@ -177,11 +177,11 @@ def unavailable(lifecycle: Lifecycle, ours: bool, what: str, error: APIError) ->
     logger.error("stephttp: %s: %s", what, error)
     if ours:
         return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
-    op_id = hash_step_id(f"stephttp:again:{lifecycle.now_ns()}")
+    op_id = hash_step_id(f"stephttp:again:{checkpoints.now_ns()}")
     return replies.come_again(503, what, RETRY_SOON, op_id)
 
 
-def flush(lifecycle: Lifecycle, run: Run) -> Flow[None]:
+def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
     """Send the finished steps of a resumed run while its handler goes on.
 
     Raises:
@@ -192,14 +192,14 @@ def flush(lifecycle: Lifecycle, run: Run) -> Flow[None]:
     while ops := run.take_finished():
         for portion in wire.portions(ops):
             try:
-                yield from lifecycle.post_steps(run, portion)
+                yield from checkpoints.post_steps(run, portion)
             except BaseException:
-                run.put_back(ops[ops.index(portion[0]) :])
+                run.requeue(ops[ops.index(portion[0]) :])
                 raise
 
 
 def conclude(
-    lifecycle: Lifecycle,
+    checkpoints: Checkpoints,
     resumed: Resumed,
     response: Response,
     error: str | None = None,
@@ -217,18 +217,18 @@ def conclude(
     """
     run = resumed.run
     if run.suspended:
-        return (yield from _next_steps(lifecycle, resumed))
+        return (yield from _next_steps(checkpoints, resumed))
     # Only the handler says how many retries there are; our engine was told before.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
-    later = codec.retry_after(raised, lifecycle.now_ns()) if again else None
+    later = codec.retry_after(raised, checkpoints.now_ns()) if again else None
     if not resumed.raw_allowed:
         _warn_of_lost_cookies(run, response)
 
     def result(response: Response, steps: Sequence[Op] = ()) -> Response:
         complete = replies.run_complete(
             response,
-            duration_ns=max(0, lifecycle.now_ns() - resumed.started_ns),
+            duration_ns=max(0, checkpoints.now_ns() - resumed.started_ns),
             error=error,
             raw_allowed=resumed.raw_allowed,
         )
@@ -240,9 +240,9 @@ def conclude(
         if len(reply.body) <= wire.MAX_CHECKPOINT_BYTES:
             resumed.ended = not again
             return reply
-        run.put_back(steps)
+        run.requeue(steps)
     try:
-        yield from flush(lifecycle, run)
+        yield from flush(checkpoints, run)
     except APIStatusError as problem:
         if problem.status in _RUN_IS_OVER:
             return replies.ops_answer([])
@@ -261,21 +261,21 @@ def conclude(
     return reply
 
 
-def _next_steps(lifecycle: Lifecycle, resumed: Resumed) -> Flow[Response]:
+def _next_steps(checkpoints: Checkpoints, resumed: Resumed) -> Flow[Response]:
     run = resumed.run
     if resumed.with_result and not resumed.heard:
         with suppress(APIError):  # what could not be sent is in the answer, for what it is worth
-            yield from flush(lifecycle, run)
+            yield from flush(checkpoints, run)
     finished, waits = run.take_finished(), run.take_ops()
     if not finished and not waits and run.targets_unknown:
         return replies.unknown_step(run, again=resumed.attempt < run.retries)
     if not finished and not waits and not run.pending:
         # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
-        waits = [discovery_request(str(lifecycle.now_ns()))]
+        waits = [discovery_request(str(checkpoints.now_ns()))]
     reply = replies.ops_answer([*finished, *waits])
     if len(reply.body) > wire.MAX_CHECKPOINT_BYTES:
-        run.put_back(finished)
-        yield from flush(lifecycle, run)
+        run.requeue(finished)
+        yield from flush(checkpoints, run)
         reply = replies.ops_answer(waits)
     return reply
 

@@ -18,10 +18,10 @@ from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
-from stephttp._run.checkpoints import Lifecycle
+from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.idempotency import scope_of
 from stephttp._run.journal import Journal
-from stephttp._run.keyed_lock import Turnstile
+from stephttp._run.keyed_lock import KeyedLock
 from stephttp._run.sealing import Sealer
 from stephttp._wire.http import Request
 from stephttp._wire.ids import random_ulid
@@ -83,7 +83,7 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.now_ns = now_ns
-        self.lifecycle = Lifecycle(
+        self.checkpoints = Checkpoints(
             settings,
             Keys.shared(*settings.keys),
             now_ns,
@@ -98,9 +98,9 @@ class Runtime:
             settings.base_url, transport=sync_transport, pause=sync_pause, headers=headers
         )
         self.background = Background(self._driver, self._sync_driver)
-        self.outbox = Outbox(self.lifecycle.deliver, self.background.start, batches=self._batches)
+        self.outbox = Outbox(self.checkpoints.deliver, self.background.start, batches=self._batches)
         self.leases = Leases(self._renew if transport is None else None)
-        self.turnstile = Turnstile()
+        self.keyed_lock = KeyedLock()
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
@@ -137,7 +137,7 @@ class Runtime:
             run,
             request,
             mode,
-            lifecycle=self.lifecycle,
+            checkpoints=self.checkpoints,
             outbox=self.outbox,
             leases=self.leases,
             later=self.background.later,
@@ -188,29 +188,29 @@ class Runtime:
             APIError: they could not be renewed.
         """
         for length_ms, run_ids in self.leases.batches().items():
-            self.leases.drop(await self.drive(self.lifecycle.renew(run_ids, length_ms)))
+            self.leases.drop(await self.drive(self.checkpoints.renew(run_ids, length_ms)))
 
     def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
-        return self._sync_driver.run(self.lifecycle.renew(run_ids, length_ms))
+        return self._sync_driver.run(self.checkpoints.renew(run_ids, length_ms))
 
     def _batches(self) -> bool | None:
-        keys = self.lifecycle.keys
+        keys = self.checkpoints.keys
         return None if keys.features is None else keys.supports("batch")
 
-    def _load(self) -> None:
+    def _preload_before_fork(self) -> None:
         """Let imports come to their end, before this process is forked: what a thread has half
         imported by then, the child would have half for ever."""
-        self._sync_driver.load()
+        self._sync_driver.preload_before_fork()
 
-    def _forget(self) -> None:
+    def _reset_after_fork(self) -> None:
         """Start anew, in a process that was forked: threads, locks and connections of the parent
         are not there, or not to be touched."""
-        self.background.forget()
-        self.outbox.forget()
-        self.leases.forget()
-        self.turnstile.forget()
+        self.background.reset_after_fork()
+        self.outbox.reset_after_fork()
+        self.leases.reset_after_fork()
+        self.keyed_lock.reset_after_fork()
         self.opening = threading.Lock()
-        self._sync_driver.forget()
+        self._sync_driver.reset_after_fork()
 
 
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
@@ -218,12 +218,12 @@ _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 def _before_fork() -> None:
     for runtime in _runtimes:
-        runtime._load()
+        runtime._preload_before_fork()
 
 
 def _after_fork() -> None:
     for runtime in _runtimes:
-        runtime._forget()
+        runtime._reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -167,7 +167,7 @@ class RunScope(ABC):
             if isinstance(awaitable, Coroutine):  # where it was refused
                 awaitable.close()
 
-    def meet(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
+    def resolve(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
         """Come to a step that runs in this process."""
         self._refuse(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
@@ -251,7 +251,7 @@ class RunScope(ABC):
         if self.claim is None or (yield from self.claim()):
             self.claim = None
             return True
-        self.run.give_way()
+        self.run.yield_to_another_run()
         return False
 
     def quiet(self) -> Flow[None]:
@@ -371,8 +371,8 @@ class StepCall:
 
     def send(self, events: list[Event]) -> Flow[list[str]]:
         """What the body of a step that sends events has to do."""
-        lifecycle = self.scope.runtime.lifecycle
-        return lifecycle.send_events(self.scope.run.run_id, self._step, events)
+        checkpoints = self.scope.runtime.checkpoints
+        return checkpoints.send_events(self.scope.run.run_id, self._step, events)
 
     def leave(self) -> Suspended:
         """What a blocking tool raises when the handler cannot pass this step now."""

@@ -12,7 +12,7 @@ from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, A
 from stephttp._core.prefer import read_prefer
 from stephttp._core.run import Run
 from stephttp._run import result_path
-from stephttp._run.checkpoints import RETRY_SOON, Lifecycle
+from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import ulid_ms
@@ -22,7 +22,7 @@ logger = logging.getLogger("stephttp")
 
 
 def suspend(
-    lifecycle: Lifecycle, run: Run, request: Request, journal: Journal | None = None
+    checkpoints: Checkpoints, run: Run, request: Request, journal: Journal | None = None
 ) -> Flow[Response]:
     """Hand a run that must wait to the server, and say what its caller gets."""
     if not request.path.startswith("/"):
@@ -31,44 +31,46 @@ def suspend(
     if journal is not None:
         yield from journal.hand_over()
     ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
-    if _cannot_hide_body(lifecycle, run, request):
+    if _cannot_hide_body(checkpoints, run, request):
         logger.error(
             "stephttp: run %s cannot wait: omit_request_body keeps the request's body from the "
             "server, so it has to be encrypted for the re-entry: set INNGEST_SIGNING_KEY, and "
             "pip install 'stephttp[crypto]'", run.run_id,
         )  # fmt: skip
         return replies.error_answer(500, "this request cannot go on in the background")
-    remember = lifecycle.remember(run, request, ops)
+    remember = checkpoints.remember(run, request, ops)
     # Our engine takes a run that it knows for an update, if it is told of the lease.
     lease = journal.lease_ms if journal else None
     later = [[remember, *ops]]
     token = journal.token if journal else ""
     try:
         if journal is None or not journal.opened or lease is not None:
-            checkpoint = lifecycle.first_checkpoint(run, request, [remember, *ops], lease)
+            checkpoint = checkpoints.first_checkpoint(run, request, [remember, *ops], lease)
             later = []
             if len(checkpoint) > wire.MAX_CHECKPOINT_BYTES:
-                smallest = len(lifecycle.first_checkpoint(run, request, [remember]))
+                smallest = len(checkpoints.first_checkpoint(run, request, [remember]))
                 now, *later = wire.portions(ops, already=smallest)
                 first = [remember, *now]
-                checkpoint = lifecycle.first_checkpoint(run, request, first, lease)
+                checkpoint = checkpoints.first_checkpoint(run, request, first, lease)
             call = wire.post_new_run(checkpoint)
-            answer = yield from send(call, lifecycle.keys, lifecycle.rng)
+            answer = yield from send(call, checkpoints.keys, checkpoints.rng)
             token = wire.read_new_run(answer).token
         for portions in later:
             for portion in wire.portions(portions):
-                yield from lifecycle.post_steps(run, portion)
+                yield from checkpoints.post_steps(run, portion)
     except APIError as error:
         logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                      run.run_id, error)  # fmt: skip
         return _not_taken(error)
-    return (yield from _answer_caller(lifecycle, run, request, token))
+    return (yield from _answer_caller(checkpoints, run, request, token))
 
 
-def _answer_caller(lifecycle: Lifecycle, run: Run, request: Request, token: str) -> Flow[Response]:
+def _answer_caller(
+    checkpoints: Checkpoints, run: Run, request: Request, token: str
+) -> Flow[Response]:
     """What the caller of a run that the server has taken gets."""
-    kind = run.opts.async_response or lifecycle.settings.default_async_response
-    location = result_path.result_url(lifecycle.settings, run.run_id, token)
+    kind = run.opts.async_response or checkpoints.settings.default_async_response
+    location = result_path.result_url(checkpoints.settings, run.run_id, token)
     if isinstance(kind, AsyncResponseToken):
         return replies.token_answer(run.run_id, token)
     if isinstance(kind, AsyncResponseCustom):
@@ -87,7 +89,7 @@ def _answer_caller(lifecycle: Lifecycle, run: Run, request: Request, token: str)
         location = kind.url(run.run_id, token)
     prefer = read_prefer(request.headers)
     if prefer.wait is not None:
-        result = yield from _wait_for_result(lifecycle, run.run_id, token, prefer.wait)
+        result = yield from _wait_for_result(checkpoints, run.run_id, token, prefer.wait)
         if result is not None:
             return result
     elif not prefer.respond_async:
@@ -96,11 +98,11 @@ def _answer_caller(lifecycle: Lifecycle, run: Run, request: Request, token: str)
 
 
 def _wait_for_result(
-    lifecycle: Lifecycle, run_id: str, token: str, seconds: int
+    checkpoints: Checkpoints, run_id: str, token: str, seconds: int
 ) -> Flow[Response | None]:
     """The result, if there is one `seconds` after the request came in."""
     began_ms = ulid_ms(run_id)
-    left = seconds - (lifecycle.now_ns() / 1_000_000 - began_ms) / 1_000
+    left = seconds - (checkpoints.now_ns() / 1_000_000 - began_ms) / 1_000
     if left <= 0:
         return None
     try:
@@ -112,11 +114,11 @@ def _wait_for_result(
     return result_path.relayed(answer)
 
 
-def _cannot_hide_body(lifecycle: Lifecycle, run: Run, request: Request) -> bool:
+def _cannot_hide_body(checkpoints: Checkpoints, run: Run, request: Request) -> bool:
     """Whether a body that must stay hidden from the server could only travel in the clear."""
-    if lifecycle.settings.dev or not run.opts.omit_request_body or not request.body:
+    if checkpoints.settings.dev or not run.opts.omit_request_body or not request.body:
         return False
-    return lifecycle.sealer.seal(run.run_id) is None
+    return checkpoints.sealer.seal(run.run_id) is None
 
 
 def _not_taken(error: APIError) -> Response:

@@ -62,7 +62,7 @@ def _exporter(provider: Provider) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from requests import PreparedRequest, Response, Session
 
-    keys = provider.runtime.lifecycle.keys
+    keys = provider.runtime.checkpoints.keys
 
     def authorize(request: PreparedRequest) -> PreparedRequest:
         if keys.bearer is not None:
