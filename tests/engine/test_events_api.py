@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,20 @@ async def test_an_empty_list_and_any_key_will_do_in_dev() -> None:
     async with world() as w:
         response = await send(w, [], key="NO_EVENT_KEY_SET")
         assert (response.status_code, response.json()) == (200, {"ids": [""], "status": 200})
+
+
+async def test_the_example_in_the_docs() -> None:
+    """curl sends the body as a form, unless it is given a content type."""
+    page = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    (example,) = re.findall(r"^\$ (curl .*/e/any.*)$", page, re.MULTILINE)
+    words = shlex.split(example)
+    header, body = words[words.index("-H") + 1], words[words.index("-d") + 1]
+    assert header == "Content-Type: application/json"
+    async with world() as w:
+        assert (await send(w, body.encode(), content_type="application/json")).status_code == 200
+        (event,) = await events(w)
+        assert (event["name"], event["data"]) == ("shop/packed", {"id": "o1"})
+        assert (await send(w, body.encode(), **FORM)).status_code == 400
 
 
 async def test_forms() -> None:
