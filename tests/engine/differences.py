@@ -32,29 +32,29 @@ class Difference:
 
 DIFFERENCES = [
     Difference(
-        "A run whose handler keeps failing is never finalised: whoever waits for its output is told "
+        "A run whose handler keeps failing never ends: callers that wait for its output get "
         '"running" after five minutes (S3).',
-        "It ends as failed when its attempts are used up. The waiting caller gets 500 and the error.",
-        "A caller must learn that nothing will come.",
+        "The run fails when its attempts are used up. The waiting caller gets 500 and the error.",
+        "A caller must learn that no answer will come.",
         answers=("api 49",),
     ),
     Difference(
-        "A handler's failure in the first request is stored as if it were a step, and the handler is "
-        "called again even if no attempt is left.",
-        "It counts as the first attempt. Without attempts left the run fails at once.",
+        "A handler's failure in the first call is stored like a step, and the handler is called "
+        "again even if no attempt is left.",
+        "The failure counts as the first attempt. If no attempt is left, the run fails at once.",
         "`retries: 0` means that the handler runs once.",
         unasked=("deapi 10", "deapi 11", "deapi 12", "deapi 31", "deapi 32", "deapi 33"),
     ),
     Difference(
-        "The status and headers of a final answer that is no `RunComplete`, such as Go's, are lost: "
-        "the output is 200.",
-        "They are kept.",
-        "The caller shall get the answer that the handler made.",
+        "The server loses the status and headers of a final answer that is not a `RunComplete`, "
+        "such as Go's: the output is 200.",
+        "The engine keeps them.",
+        "The caller should get the answer that the handler made.",
         answers=("goapi 4", "goapi 14"),
     ),
     Difference(
-        "Functions of `serve` are registered (`/fn/register`), triggered, and can be called by events "
-        "(`/invoke/{slug}`).",
+        "Functions of `serve` are registered (`/fn/register`) and triggered, and events can call "
+        "them (`/invoke/{slug}`).",
         "400, with the reason; there is no `/invoke`.",
         "The engine is for durable endpoints.",
         answers=(
@@ -64,16 +64,16 @@ DIFFERENCES = [
     ),
     Difference(
         "`InvokeFunction` also runs functions that `serve` apps have registered.",
-        "It runs endpoints that the engine has seen; other functions are unknown to it.",
+        "It runs endpoints that the engine has seen. The engine does not know other functions.",
         "The engine is for durable endpoints.",
         answers=("goapi3 3", "goapi3 5"),
     ),
     Difference(
-        "Each planned step that ends leads to a re-entry of its own; they race, and late ones may find "
-        "that the run has ended (S18).",
-        "There is one re-entry when the last of them has ended (with `parallelMode: race` one for "
-        "each), and never two untargeted ones at a time.",
-        "Fewer calls, and no step is run twice.",
+        "Each planned step that ends leads to a re-entry of its own. The re-entries race, and "
+        "late ones may find that the run has ended (S18).",
+        "One re-entry follows when the last planned step has ended (with `parallelMode: race` one "
+        "for each). There are never two untargeted re-entries at a time.",
+        "This takes fewer calls, and no step runs twice.",
         unasked=("app 9", "api 20", "api 21"),
     ),
 ]
@@ -95,83 +95,91 @@ UNRECORDED = {
 UNSEEN = [
     Difference(
         "The output endpoint looks for the end of a run every two seconds.",
-        "It answers the moment the run ends.",
-        "Nothing is gained by waiting.",
+        "It answers as soon as the run ends.",
+        "Waiting gains nothing.",
     ),
     Difference(
-        "`x-inngest-force-step-plan: true` comes after every batch of more than one op, once too often.",
-        "It comes with targeted calls, and with others while a planned step is open or a failed one "
-        "waits for its next attempt.",
-        "It keeps the SDK from running a step that is being run elsewhere. Otherwise it costs a call.",
+        "`x-inngest-force-step-plan: true` comes after every batch of more than one op, once too "
+        "often.",
+        "It comes with targeted calls, and with other calls while a planned step is open or a "
+        "failed step waits for its next attempt.",
+        "It keeps the SDK from running a step that already runs elsewhere. At other times it only "
+        "costs a call.",
     ),
     Difference(
-        "A failed step reported by a checkpoint is repeated after 5 s, in an answer after 15 s and more.",
-        "After 1 s, then 2 s, 4 s, ... up to 60 s, with a little jitter; configurable.",
-        "Most faults that pass are short.",
+        "A failed step is repeated after 5 s if a checkpoint reported it, and after 15 s or more "
+        "if an answer did.",
+        "It is repeated after 1 s, then 2 s, 4 s, ... up to 60 s, with a little jitter; "
+        "configurable.",
+        "Most temporary faults are short.",
     ),
     Difference(
-        "`Retry-After` is ignored when the handler itself failed (S6).",
-        "It is honoured.",
-        "Whoever sends it knows best.",
+        "The server ignores `Retry-After` when the handler itself failed (S6).",
+        "The engine honours it.",
+        "The sender knows best when to try again.",
     ),
     Difference(
-        "A re-entry answered with `[]` stalls the run; an array that holds `RunComplete` loses its "
-        "result (S1, S5).",
-        "The endpoint is called again, later each time, and the run fails if that goes on; an array "
-        "may hold `RunComplete`.",
+        "A re-entry answered with `[]` stalls the run; an array that contains `RunComplete` loses "
+        "its result (S1, S5).",
+        "The engine calls the endpoint again, with growing delays, and the run fails if the "
+        "answers stay empty. An array may contain `RunComplete`.",
         "No run may be forgotten.",
     ),
     Difference(
         "An answer without `x-inngest-sdk`, even a proxy's 502, completes the run (S4).",
-        "It is a failed attempt; 502, 503 and 504 are not even counted.",
+        "It is a failed attempt; 502, 503 and 504 do not even count as one.",
         "The answer of a proxy is not the handler's.",
     ),
     Difference(
-        "For Go's runs, query and body are not sent again (S7).",
-        "They are, for every SDK.",
-        "The handler must see the request that it saw the first time.",
+        "For Go's runs, the server does not send query and body again (S7).",
+        "The engine sends them again for every SDK.",
+        "The handler must see the same request as in the first call.",
     ),
     Difference(
-        "A first checkpoint whose body is not base64 is refused, so JS endpoints cannot be sent one (S8).",
-        "Text that is not base64 is taken as it is.",
+        "The server refuses a first checkpoint whose body is not base64, so JS endpoints cannot "
+        "receive one (S8).",
+        "The engine accepts text that is not base64 as it is.",
         "JS sends plain text.",
     ),
     Difference(
         "Re-entries are signed over the raw body (S21).",
-        "For JS over the canonical JSON of POST and PUT bodies, and over nothing for other methods; for "
-        "Go over nothing; for others over the raw body.",
-        "It is what these SDKs verify.",
+        "For JS, the engine signs the canonical JSON of POST and PUT bodies, and nothing for "
+        "other methods. For Go it signs nothing. For others it signs the raw body.",
+        "These SDKs verify exactly that.",
     ),
     Difference(
-        "Further checkpoints always get 200, errors are only logged; some first checkpoints get an "
-        "empty 500 (S9, S10).",
-        "What cannot be stored is refused with 4xx, the field is named, and nothing is stored.",
-        "Bad input must be told.",
+        "Further checkpoints always get 200 and errors are only logged; some first checkpoints "
+        "get an empty 500 (S9, S10).",
+        "The engine refuses data that it cannot store with 4xx, names the field, and stores "
+        "nothing.",
+        "The sender must learn that its input is wrong.",
     ),
     Difference(
-        "What SDKs load of a run that never was is 410, as for one that has ended.",
-        "404; 410 is for runs that have ended.",
-        "They are not the same.",
+        "An SDK that loads the state of an unknown run gets 410, as for a run that has ended.",
+        "It gets 404; 410 is for runs that have ended.",
+        "The two cases differ.",
     ),
     Difference(
-        "Failing `GET`s below `/v1` come as 200; the output endpoint ignores the run id in its path "
-        "(S11, S14).",
+        "Failing `GET`s below `/v1` are answered with 200; the output endpoint ignores the run id "
+        "in its path (S11, S14).",
         "The status says what happened; the path must name the run of the token.",
-        "As everywhere in HTTP.",
+        "HTTP works this way everywhere else.",
     ),
     Difference(
-        "Tokens of self-hosted servers are signed with a secret that everybody knows (S16).",
-        "The secret is random, and belongs to the database.",
-        "Tokens could be forged.",
+        "Tokens of self-hosted servers are signed with a secret that is public (S16).",
+        "The secret is random and belongs to the database.",
+        "Otherwise tokens could be forged.",
     ),
     Difference(
-        "`Gateway` steps may reach private addresses if they come by answer, but not by checkpoint (S20).",
-        "One rule for both, and for calls of endpoints: `stephttp dev` reaches every address, `stephttp start` those that are public or allowed (`--allow-host`).",
-        "A rule with a hole is none.",
+        "`Gateway` steps may reach private addresses if an answer reports them, but not if a "
+        "checkpoint does (S20).",
+        "One rule covers both, and calls of endpoints: `stephttp dev` reaches every address, "
+        "`stephttp start` only public or allowed ones (`--allow-host`).",
+        "A rule with a hole protects nothing.",
     ),
     Difference(
-        "What it does with redirects that a gateway request meets is not known to us.",
-        "They are its result.",
+        "Unknown: the server's treatment of redirects that a gateway request meets.",
+        "The redirect is the result.",
         "A public host could lead the engine to a private one.",
     ),
     Difference(
@@ -182,12 +190,12 @@ UNSEEN = [
     Difference(
         "A checkpoint in an open call (`/async`) resets the attempt counter of that call.",
         "It does not; a step that ends has its own counter.",
-        "Attempts are those of the handler as a whole.",
+        "Attempts count for the handler as a whole.",
     ),
     Difference(
-        "An endpoint that refuses the signature of a call (401) ends its run, if its SDK asks for that; "
-        "otherwise an attempt is used up.",
-        "The call is made again, later each time, and no attempt is counted.",
+        "An endpoint that refuses the signature of a call (401) ends its run, if its SDK asks for "
+        "that; otherwise an attempt is used up.",
+        "The engine repeats the call, with growing delays, and counts no attempt.",
         "While a key is being changed, runs must not fail because one side has it first.",
     ),
     Difference(
@@ -198,18 +206,19 @@ UNSEEN = [
     Difference(
         "Pages of any origin may read every answer (CORS).",
         "They may read outputs and live streams, whose token is the permission.",
-        "An engine in development asks for no key, and the browser on the same machine may have any page.",
+        "An engine in development requires no key, and the browser on the same machine may show "
+        "any page.",
     ),
     Difference(
         "`DeferAdd` and `DeferAbort` keep account of deferred functions.",
-        "They are refused (400), as every op that cannot be done.",
-        "They call functions of `serve`, which are not run here.",
+        "The engine refuses them (400), like every op that it cannot perform.",
+        "They call functions of `serve`, which do not run here.",
     ),
     Difference(
-        "What a websocket of `/v1/realtime/connect` gets of streams of bytes (`publish/tee`) is not known "
-        "to us.",
-        "Nothing; they are followed at `/v1/realtime/sse`.",
-        "They are no JSON messages.",
+        "Unknown: the part of a byte stream (`publish/tee`) that a websocket of "
+        "`/v1/realtime/connect` gets.",
+        "The websocket gets nothing of it; clients follow byte streams at `/v1/realtime/sse`.",
+        "They are not JSON messages.",
     ),
     Difference(
         "More than 1,024,000 bytes to `publish/tee` get 500.",
@@ -225,9 +234,9 @@ def page() -> str:
     lines = [
         "# Differences from the Inngest server",
         "",
-        "The engine answers SDKs as the real server does, except here. Generated from",
-        "`tests/engine/differences.py`, which the tests hold against recorded traffic. S and a number",
-        "is a quirk in [the wire protocol](protocol.md#111-server).",
+        "The engine answers SDKs as the real server does, with the exceptions on this page. It is",
+        "generated from `tests/engine/differences.py`, which the tests compare with recorded traffic.",
+        "S and a number name a quirk in [the wire protocol](protocol.md#111-server).",
         "",
         "| Inngest server | stephttp | why |",
         "|---|---|---|",
