@@ -1,9 +1,9 @@
-"""What do batched checkpoints bring?
+"""How much do batched checkpoints gain?
 
 One process: the SDK's outbox, its HTTP client, and a real engine on a file, joined by an ASGI
 transport, so that neither sockets nor a server are measured. The same finished runs (two steps
-each) are delivered one by one, as to a plain Inngest server, and in batches, as to our engine;
-then runs that trickle in, to see what the linger does.
+each) are delivered one by one, as to a plain Inngest server, and in batches, as to the stephttp
+engine; then runs that trickle in, to see what the linger does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRICKLE = 2000
 
 
 def finished(provider: Provider) -> bytes:
-    """A run with two steps, as the middleware hands it to the outbox."""
+    """Return a run with two steps, as the middleware hands it to the outbox."""
     run = Run(provider.runtime.new_run_id(provider.runtime.now_ns()))
     for name in ("price", "reserve"):
         run.complete(run.begin(name), b'{"item":"book","cents":1200}', 1, 1)
@@ -53,7 +53,7 @@ class Counting(httpx2.ASGITransport):
 
 
 async def deliver(path: Path, *, batched: bool, rate: float | None = None) -> tuple[float, float]:
-    """Deliver `RUNS` runs, at once or at a rate; runs a second, and runs a request."""
+    """Deliver `RUNS` runs, at once or at a rate; return runs a second and runs a request."""
     app = create_app(Settings(db_path=str(path)))
     transport = Counting(app=app)
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})

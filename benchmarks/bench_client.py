@@ -1,8 +1,8 @@
 """What does a call of an endpoint cost the engine, by its own HTTP client and by aiohttp's?
 
-A POST with 1 KB of JSON and an answer of 1 KB, on kept connections, as a re-entry is; where the
-addresses may lead is judged by the same rules. The processor time is that of the client's process
-alone: the endpoint is another one.
+Each call is a POST with 1 KB of JSON and an answer of 1 KB, on kept connections, like a re-entry,
+under the same rules for addresses. The processor time is that of the client's process alone; the
+endpoint is another process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compare(url: str, concurrency: int, rounds: int) -> Row:
 
 
 def micros(which: str, url: str, concurrency: int) -> float:
-    """Microseconds of processor time a call, in a fresh process."""
+    """Return the microseconds of processor time a call, in a fresh process."""
     done = subprocess.run(
         [place.PYTHON, "-m", "benchmarks.calls", which, url, str(concurrency), str(CALLS)],
         cwd=place.ROOT,

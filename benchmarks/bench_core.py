@@ -1,4 +1,4 @@
-"""What does a step cost in the core, without any I/O: begin, complete, and its place in the
+"""What does a step cost in the core, without any I/O: its start, its end, and its place in the
 checkpoint?"""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RUNS = 2000
 
 
 def one_run(steps: int) -> bytes:
-    """A run of so many steps, as the SDK's core sees it; its ops as they are sent."""
+    """Make a run of so many steps in the SDK's core, and return its ops as they are sent."""
     run = Run("01HZ0000000000000000000000")
     for number in range(steps):
         step = run.begin(f"step-{number}")
@@ -36,7 +36,7 @@ def measure(folder: Path) -> list[Row]:
 
 
 def a_step() -> float:
-    """Microseconds: of the runs with steps, less those without."""
+    """Return the microseconds of runs with steps, less those of runs without."""
     spent = {}
     for steps in (0, STEPS):
         began = time.perf_counter()

@@ -1,7 +1,7 @@
 """How late are 10,000 runs that are all due in one second?
 
-Each is called when its sleep ends, runs a step, and ends. Its lateness is the time from the end of
-the sleep to the beginning of that step, by the application's clock.
+Each run is called when its sleep ends, runs a step, and ends. Its lateness is the time from the end
+of the sleep to the start of that step, by the application's clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How does the cost of a request grow, with its steps, their results, and requests in flight?
 
-Processor time a request, of the application beyond that of the bare handler, and of the engine:
-it depends less on what else the machine does than rates do.
+It measures processor time a request: that of the application beyond the bare handler, and that of
+the engine. Other work on the machine affects it less than it affects rates.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def measure(folder: Path) -> list[Row]:
 
 
 def spent(app: Server, url: str, connections: int) -> tuple[float, int]:
-    """Microseconds of processor time a request, and how many there were."""
+    """Return the microseconds of processor time a request, and the number of requests."""
     before = app.cpu()
     done = harness.load(url, connections=connections, seconds=1)
     return 1e6 * (app.cpu() - before) / done.requests, done.requests
 
 
 def settle(db: Path, expected: int, in_flight: int) -> int:
-    """Wait until all runs are there, each once, and nothing else; how many there are."""
+    """Wait until all runs are there, each once, and nothing else; return their number."""
     harness.wait_for(db, expected)
     found = harness.count(db, harness.ALL)
     assert expected <= found <= expected + in_flight, (expected, found)

@@ -52,7 +52,7 @@ def measure(folder: Path) -> list[Row]:
 
 
 def seconds_of(before: str, code: str, environ: dict[str, str]) -> float:
-    """Seconds that `code` takes once `before` has run, without the start of the interpreter."""
+    """Return the seconds that `code` takes after `before`, without the start of the interpreter."""
     program = (
         f"{before}\nimport time\nbegan = time.perf_counter()\n{code}\n"
         "print(time.perf_counter() - began)"

@@ -1,7 +1,8 @@
-"""What would other ways to durable steps cost? The same two steps in each, 16 connections.
+"""What do other libraries for durable steps cost? The same two steps in each, 16 connections.
 
 DBOS keeps its steps in SQLite, in the process of the application, before it answers. The
-TypeScript SDK of Inngest is pointed at our engine, and reports runs as ours does, but one by one.
+TypeScript SDK of Inngest uses the stephttp engine, and reports runs as the stephttp SDK does, but
+one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ PATH = "/orders/book"
 
 def measure(folder: Path) -> list[Row]:
     rows = []
-    for name, peer in (("DBOS (SQLite)", dbos), ("the TypeScript SDK on our engine", typescript)):
+    for name, peer in (
+        ("DBOS (SQLite)", dbos),
+        ("the TypeScript SDK on the stephttp engine", typescript),
+    ):
         try:
             rows.append(peer(folder, name))
         except MissingError as error:
@@ -61,7 +65,7 @@ def typescript(folder: Path, name: str) -> Row:
 
 
 def compare(ours: str, theirs: str, db: Path) -> tuple[dict[str, list[float]], int]:
-    """Rates of both, and how many requests the peer has answered."""
+    """Return the rates of both, and the number of requests that the peer has answered."""
     mine = harness.load(ours + PATH, seconds=1).requests
     requests = harness.load(theirs + PATH, seconds=1).requests
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}

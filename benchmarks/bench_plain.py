@@ -23,7 +23,7 @@ def measure(folder: Path) -> list[Row]:
             bare=lambda: harness.load(bare.url + path).per_second,
             durable=lambda: harness.load(durable.url + path).per_second,
         )
-    assert harness.count(db, harness.ALL) == 0, "a request without steps is no run"
+    assert harness.count(db, harness.ALL) == 0, "a request without steps is not a run"
     return [
         harness.compared(
             "throughput without steps, share of the bare handler",
@@ -31,6 +31,6 @@ def measure(folder: Path) -> list[Row]:
             "durable",
             "bare",
             goal=">= 0.93",
-            note="the engine was told of no run, as it should be",
+            note="the engine recorded no run, as intended",
         )
     ]

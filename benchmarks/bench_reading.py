@@ -1,4 +1,4 @@
-"""Does looking at runs stay quick with a million of them?
+"""Do lists and pages stay fast with a million runs?
 
 `python -m benchmarks reading`. A real engine on a file that `million` makes (`BENCH_FILE` names one
 that is there already), and requests to its dashboard and REST API through an ASGI transport, one at
@@ -44,7 +44,7 @@ class Question:
 
 
 def questions(run_id: str, middle: str) -> list[Question]:
-    """What is asked.
+    """Return the requests to measure.
 
     Args:
         run_id: a run.
@@ -76,8 +76,8 @@ def questions(run_id: str, middle: str) -> list[Question]:
         Question("text that is nowhere", f"{_API}?limit=50&text=nowhere"),
         Question("the same, of failed runs", f"{_API}?limit=50&text=nowhere&status=failed"),
         Question("run id", f"{_API}?run_id={run_id}"),
-        Question("begin of a run id", f"{_API}?limit=50&run_id={run_id[:8]}"),
-        Question("shorter begin", f"{_API}?limit=50&run_id={run_id[:4]}"),
+        Question("start of a run id", f"{_API}?limit=50&run_id={run_id[:8]}"),
+        Question("shorter start", f"{_API}?limit=50&run_id={run_id[:4]}"),
         Question("one run", f"{_OURS}/runs/{run_id}", PAGE_MS),
         Question("overview, hour", f"{_OURS}/overview?span=hour"),
         Question("overview, day", f"{_OURS}/overview?span=day"),
@@ -87,7 +87,7 @@ def questions(run_id: str, middle: str) -> list[Question]:
 
 
 async def ask(client: httpx2.AsyncClient, path: str) -> tuple[float, httpx2.Response]:
-    """Milliseconds, and the answer."""
+    """Send a request; return the milliseconds and the answer."""
     begun = time.perf_counter()
     answer = await client.get(path)
     took = (time.perf_counter() - begun) * 1000
@@ -96,7 +96,7 @@ async def ask(client: httpx2.AsyncClient, path: str) -> tuple[float, httpx2.Resp
 
 
 async def answers(path: str) -> dict[str, tuple[Question, list[float]]]:
-    """Print a table; the milliseconds of each question."""
+    """Print a table, and return the milliseconds of each question."""
     app = create_app(Settings(db_path=path), clock=VirtualClock(END_MS))
     await app.state.engine.start()
     transport = httpx2.ASGITransport(app=app)
@@ -108,7 +108,7 @@ async def answers(path: str) -> dict[str, tuple[Question, list[float]]]:
         middle = first.json()["metadata"]["page"]["older"]
         say(f"{'':28} {'found':>5} {'median':>9} {'worst':>9} {'limit':>7}   in ms")
         for question in questions(run["run_id"], middle):
-            # Once for the caches of the system: nobody looks only once.
+            # The first request only fills the caches of the system.
             await ask(client, question.path)
             asked = [await ask(client, question.path) for _ in range(ROUNDS)]
             times = [took for took, _ in asked]
@@ -125,7 +125,7 @@ async def answers(path: str) -> dict[str, tuple[Question, list[float]]]:
 
 
 def _found(answer: httpx2.Response) -> int:
-    """How many runs an answer lists; a page of the dashboard counts as one."""
+    """Return how many runs an answer lists; a page of the dashboard counts as one."""
     if "html" in answer.headers["content-type"]:
         return 1
     data = answer.json()["data"]
@@ -133,7 +133,7 @@ def _found(answer: httpx2.Response) -> int:
 
 
 def measure(folder: Path) -> list[Row]:
-    """The first page, and whatever is slowest."""
+    """Measure the first page, and the slowest question."""
     path = FILE or str(folder / "runs.db")
     if not Path(path).exists():
         begun = time.perf_counter()

@@ -22,7 +22,7 @@ def measure(folder: Path) -> list[Row]:
             began = time.time()
             with harness.engine(db) as engine:
                 while not (woken := claimed(db)):
-                    assert time.time() - began < harness.DEADLINE, "nobody woke up"
+                    assert time.time() - began < harness.DEADLINE, "no run woke up"
                     time.sleep(0.005)
                 time.sleep(1)
                 memory = engine.memory_mb()
@@ -36,7 +36,7 @@ def measure(folder: Path) -> list[Row]:
 
 
 def claimed(db: Path) -> float | None:
-    """When the run that was due was woken, in seconds since the epoch."""
+    """Return when the due run was woken, in seconds since the epoch."""
     rows = harness.rows(
         db,
         "SELECT (started_ns + duration_ns) / 1e9 FROM steps "

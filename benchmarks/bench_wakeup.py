@@ -1,7 +1,7 @@
 """How long after the end of a sleep does the caller hold the final answer?
 
-A sleep of one second, five steps after it. The end of the sleep is what the engine decided it to
-be, by its own record; the caller's clock is the machine's, as is the engine's.
+A sleep of one second, five steps after it. The engine's record says when the
+sleep ended; the caller's clock is the machine's, as is the engine's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def measure(folder: Path) -> list[Row]:
 
 
 def lateness(db: Path, results: list[Result]) -> list[float]:
-    """Milliseconds from the end of each run's sleep to the caller's answer."""
+    """Return the milliseconds from the end of each run's sleep to the caller's answer."""
     rows = harness.rows(db, "SELECT run_id, started_ns FROM steps WHERE op = 'Sleep'")
     ends = {run_id: started_ns / 1e6 + 1000 for run_id, started_ns in rows}
     assert all(result.body == b"5" for result in results)

@@ -1,7 +1,7 @@
 """Callers on raw sockets: they send a request, follow the redirect to the engine, and wait there.
 
-wrk cannot follow a redirect to another server. This client does no more than that, so that it
-takes little of the machine that it shares with what is measured.
+wrk cannot follow a redirect to another server. This client does only that, so that it takes little
+of the machine that it shares with the servers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOCATION = re.compile(rb"\r\nlocation: (\S+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Result:
-    """What one caller got: status and body at the end, and when (seconds since the epoch)."""
+    """A caller's final status and body, and their time (seconds since the epoch)."""
 
     run_id: str
     status: int
@@ -40,7 +40,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def request(self, method: str, target: str) -> tuple[int, bytes, bytes]:
-        """Status, head and body of the answer."""
+        """Send a request; return status, head and body of the answer."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams
@@ -61,14 +61,14 @@ class Connection:
 
 
 class Caller:
-    """Makes one request after the other, and waits for what becomes of each."""
+    """A client that makes one request after the other, and waits for each result."""
 
     def __init__(self, app: str, engine: str) -> None:
         self._app = Connection(app)
         self._engine = Connection(engine)
 
     async def call(self, path: str) -> Result:
-        """POST, and follow the redirect."""
+        """Send a POST, and follow the redirect."""
         status, head, body = await self._app.request("POST", path)
         assert status == 303, (status, body)
         found = _LOCATION.search(head)
@@ -86,7 +86,7 @@ class Caller:
 async def crowd(
     app: str, engine: str, path: str, callers: int, goes_on: Callable[[], bool]
 ) -> list[Result]:
-    """So many callers, each again and again, as long as `goes_on`."""
+    """Run so many callers, each again and again, as long as `goes_on`."""
     results: list[Result] = []
 
     async def one() -> None:

@@ -2,7 +2,7 @@
 
 python -m benchmarks.calls ours|aiohttp URL CONCURRENCY CALLS
 
-Prints the microseconds of processor time that a call took this process.
+It prints the microseconds of this process's processor time for a call.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ async def endpoint(scope: Any, receive: Any, send: Any) -> None:
 
 
 def ours(egress: Egress, concurrency: int) -> tuple[Callable[[Request], Awaitable[Answer]], Any]:
-    """As `Caller.call` uses it."""
+    """Return the engine's client, as `Caller.call` uses it."""
     client = Client(egress, CONNECT_TIMEOUT, concurrency, KEEP_ALIVE)
 
     async def call(request: Request) -> Answer:
@@ -72,7 +72,7 @@ def ours(egress: Egress, concurrency: int) -> tuple[Callable[[Request], Awaitabl
 
 
 def theirs(egress: Egress) -> tuple[Callable[[Request], Awaitable[Answer]], Any]:
-    """aiohttp's, which has its own timeouts and decodes what it reads."""
+    """Return aiohttp's client, which has its own timeouts and decodes bodies."""
     # Not a plain import, because only the benchmarks have aiohttp, and mypy would look for it.
     peer: Any = importlib.import_module("benchmarks.peers.aiohttp_client")
     client = peer.Client(egress, CONNECT_TIMEOUT, TIMEOUT, KEEP_ALIVE)
@@ -80,7 +80,7 @@ def theirs(egress: Egress) -> tuple[Callable[[Request], Awaitable[Answer]], Any]
 
 
 async def measure(which: str, url: str, concurrency: int, calls: int) -> float:
-    """Microseconds of processor time a call."""
+    """Return the microseconds of processor time a call."""
     egress = Egress([parse_rule("127.0.0.1")], private=False)
     call, client = ours(egress, concurrency) if which == "ours" else theirs(egress)
     request = Request("POST", url, "/orders/a%2Fb?fnId=app-order&stepId=step", SENT, BODY)

@@ -22,7 +22,7 @@ _HEADERS = [(b"host", b"app"), (b"accept", b"*/*"), (b"user-agent", b"counted")]
 
 
 def deliver(batch: Any) -> Flow[list[None]]:
-    """Takes what the outbox would send."""
+    """A stand-in for the server, which accepts what the outbox sends."""
     yield from ()
     return [None] * len(batch)
 
@@ -86,7 +86,7 @@ WORK: dict[str, Callable[[], Awaitable[None]]] = {
 
 
 async def main(what: str, times: int) -> None:
-    for work in WORK.values():  # so that all begin with warm caches
+    for work in WORK.values():  # so that all start with warm caches
         for _ in range(20):
             await work()
     await provider.wait()

@@ -1,4 +1,4 @@
-"""Servers in processes of their own, load from wrk, and what was measured as rows of a table."""
+"""Servers in processes of their own, load from wrk, and results as rows of a table."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        question: what was asked.
-        figure: what was measured, in `unit`: the median, or a ratio of medians.
+        question: the question of the benchmark.
+        figure: the answer, in `unit`: the median, or a ratio of medians.
         goal: the figure to reach, with its sense: `">= 0.70"`.
         spread: the lowest and the highest of the rounds.
-        peers: what else was measured in the same run, in the same unit.
-        note: what else there is to say.
+        peers: other figures of the same run, in the same unit.
+        note: a remark.
     """
 
     question: str
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the goal is; `None` without one."""
+        """Return whether the goal is reached, or `None` without a goal."""
         if not self.goal:
             return None
         sense, _, number = self.goal.partition(" ")
@@ -56,7 +56,7 @@ class Row:
         return self.figure >= goal if sense == ">=" else self.figure <= goal
 
     def data(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the row as JSON data."""
         return {**asdict(self), "reached": self.reached}
 
 
@@ -68,13 +68,13 @@ class Server:
     process: subprocess.Popen[str]
 
     def cpu(self) -> float:
-        """Seconds of processor time that it has used."""
+        """Return the seconds of processor time that it has used."""
         text = Path(f"/proc/{self.process.pid}/stat").read_text()
         user, system = text.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self) -> float:
-        """Resident memory."""
+        """Return the resident memory."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -83,7 +83,7 @@ class Server:
 def started(
     command: Sequence[str], ready: str, env: Mapping[str, str] | None = None, *, cwd: Path = HERE
 ) -> Generator[Server]:
-    """Run a server, which tells its URL in a line that matches `ready`."""
+    """Run a server that prints its URL in a line that matches `ready`."""
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -119,13 +119,13 @@ def _drain(output: IO[str]) -> None:
 
 
 def engine(db: Path, *options: str, port: int = 0) -> Any:
-    """`stephttp dev` on a real file (which it opens with `synchronous=FULL`)."""
+    """Run `stephttp dev` on a real file (which it opens with `synchronous=FULL`)."""
     command = [str(PYTHON), "-m", "stephttp", "dev", "--port", str(port), "--db", str(db)]
     return started([*command, *options], r"engine ready on (http://\S+)")
 
 
 def uvicorn(app: str, engine_url: str = "", **env: str) -> Any:
-    """An application under uvicorn, uvloop and httptools."""
+    """Run an application under uvicorn, uvloop and httptools."""
     command = [str(PYTHON), "-m", "uvicorn", app, "--port", "0", "--no-access-log"]
     options = ["--loop", "uvloop", "--http", "httptools"]
     if engine_url:
@@ -135,7 +135,7 @@ def uvicorn(app: str, engine_url: str = "", **env: str) -> Any:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk says of one round. Latencies in milliseconds."""
+    """The report of wrk on one round. Latencies are in milliseconds."""
 
     requests: int
     per_second: float
@@ -147,7 +147,7 @@ class Load:
 def load(
     url: str, *, connections: int = 16, seconds: int = SECONDS, script: str = "", args: str = ""
 ) -> Load:
-    """One round of load. Every answer has to be a 2xx or 3xx.
+    """Run one round of load. Every answer has to be a 2xx or 3xx.
 
     Args:
         script: a Lua file beside this one.
@@ -175,13 +175,13 @@ def _ms(text: str, which: str) -> float:
 
 
 def rows(db: Path, sql: str, *values: object) -> list[Any]:
-    """What a database holds, that of the engine for example."""
+    """Read rows from a database, for example the engine's."""
     with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as connection:
         return connection.execute(sql, values).fetchall()
 
 
 def count(db: Path, sql: str, *values: object) -> int:
-    """A number from a database."""
+    """Read a number from a database."""
     return int(rows(db, sql, *values)[0][0])
 
 
@@ -192,7 +192,7 @@ ALL = "SELECT count(*) FROM runs"
 def arrived(
     db: Path, expected: int, *, steps: int, in_flight: int = 16, deadline: float = DEADLINE
 ) -> float:
-    """Check that every run arrived exactly once, whole; the seconds that took.
+    """Check that every run arrived exactly once, whole; return the seconds that it took.
 
     wrk counts the requests that were answered before its time was over. Those that were under way
     then, `in_flight` at the most a round, may or may not have got to their end.
@@ -213,7 +213,7 @@ def arrived(
 
 
 def wait_for(db: Path, expected: int, deadline: float = DEADLINE) -> float:
-    """Wait until so many runs have ended, and those under way as well; the seconds that took."""
+    """Wait until so many runs and those in progress have ended; return the seconds that it took."""
     began = time.monotonic()
     while (found := count(db, FINISHED)) < expected:
         late = time.monotonic() - began
@@ -243,7 +243,7 @@ def compared(
     goal: str = "",
     note: str = "",
 ) -> Row:
-    """A row for how one side does against another: the ratio of the medians, and of each round."""
+    """Return a row that compares two sides: the ratio of the medians, and of each round."""
     figure = statistics.median(measured[ours]) / statistics.median(measured[theirs])
     rounds = [ours / theirs for ours, theirs in zip(measured[ours], measured[theirs], strict=True)]
     return Row(question, figure, unit, goal, (min(rounds), max(rounds)), note=note)

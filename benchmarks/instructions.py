@@ -68,7 +68,7 @@ def _run(what: str) -> int:
 
 
 def excess(counted: dict[str, int], budget: dict[str, int]) -> list[str]:
-    """What takes more instructions than it may, in words."""
+    """Describe the works that take more instructions than they may."""
     return [
         f"{name}: {counted[name]:,} instructions, the budget is {allowed:,} "
         f"(+{counted[name] / allowed - 1:.0%}, {MARGIN:.0%} are allowed)"
@@ -78,7 +78,7 @@ def excess(counted: dict[str, int], budget: dict[str, int]) -> list[str]:
 
 
 def python() -> str:
-    """What a budget is for."""
+    """Return the Python that a budget is for."""
     return f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}"
 
 

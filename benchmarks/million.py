@@ -1,8 +1,9 @@
 """Makes a database with a million runs, as a busy week leaves them.
 
-The schema is the real one, and so are the rules of `checks.sql`; only that the rows are written in
-bulk, without an engine. A dozen endpoints of different popularity; most runs end in their first
-request, some wait, fail, or are cancelled. The same count makes the same file, but for its secret.
+The schema is the real one, and so are the rules of `checks.sql`, except that the rows are
+written in bulk, without an engine. There are a dozen endpoints of different popularity. Most runs
+end in their first call; some wait, fail, or are cancelled. The same count makes the same file, but
+for its secret.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _WORDS = ("apple", "book", "chair", "desk", "engine", "fork", "garden", "house",
 
 @dataclass
 class Rows:
-    """Rows of each table, and what is to be counted."""
+    """Rows of each table, and the counts."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     steps: list[tuple[Any, ...]] = field(default_factory=list)
@@ -52,9 +53,9 @@ class Rows:
 
 
 def fill(path: str, count: int) -> None:
-    """Make the file; there must be none yet."""
+    """Make the file, which must not exist yet."""
     connection = database.open_for_writing(path)
-    # Nothing is lost if this is cut short: it is begun anew.
+    # Nothing is lost if this is cut short: the next attempt starts from scratch.
     connection.execute("PRAGMA synchronous = OFF")
     rng = Random(count)
     counted: Counter[counts.Counted] = Counter()
@@ -74,7 +75,7 @@ def fill(path: str, count: int) -> None:
 
 
 def add(rows: Rows, rng: Random, number: int, began_ms: int) -> None:
-    """One run."""
+    """Add one run."""
     ((method, path, _),) = rng.choices(_ENDPOINTS, [weight for *_, weight in _ENDPOINTS])
     (outcome,) = rng.choices(list(_OUTCOMES), list(_OUTCOMES.values()))
     slug = f"{method} {path}"
@@ -95,7 +96,7 @@ def add(rows: Rows, rng: Random, number: int, began_ms: int) -> None:
         start_ns += took_ns
     waits = outcome in ("async", "waiting", "cancelled")
     whole_ms = rng.randrange(1_000, 3_600_000) if waits else first_ms
-    # Who waits longest began long ago.
+    # The runs that wait longest started long ago.
     ended_ms = None if outcome == "waiting" else began_ms + whole_ms
     status = {"async": "completed", "waiting": "async"}.get(outcome, outcome)
     if waits:
@@ -145,7 +146,7 @@ def add(rows: Rows, rng: Random, number: int, began_ms: int) -> None:
 
 
 def store(connection: sqlite3.Connection, rows: Rows, counted: Counter[counts.Counted]) -> None:
-    """Write rows, and add up what is to be counted."""
+    """Write rows, and add up the counts."""
     connection.execute("BEGIN")
     connection.executemany(_INSERT_RUN, rows.runs)
     connection.executemany(_INSERT_STEP, rows.steps)

@@ -1,4 +1,4 @@
-"""What the benchmarks need and a checkout does not have, installed into a folder of its own.
+"""Installs the tools that the benchmarks need into a folder of its own.
 
 Python packages go into a virtual environment, npm's into a folder, both below `.bench/`, which git
 ignores. `wrk` comes from Debian. Nothing here names a registry: pip, npm and apt know theirs.
@@ -21,7 +21,7 @@ PEERS = Path(__file__).resolve().parent / "peers"
 
 
 class MissingError(Exception):
-    """Something cannot be had here; the text says why."""
+    """A tool is not available here; the text says why."""
 
 
 def prepare() -> None:
@@ -45,7 +45,7 @@ def pip(*packages: str) -> None:
 
 
 def npm(*packages: str) -> Path:
-    """Install npm packages; the folder that holds them.
+    """Install npm packages, and return their folder.
 
     Raises:
         MissingError: there is no node, or npm could not.
@@ -61,7 +61,7 @@ def npm(*packages: str) -> Path:
 
 
 def wrk() -> str:
-    """The load generator.
+    """Return the load generator.
 
     Raises:
         MissingError: it is not there, and apt could not install it.
@@ -76,7 +76,7 @@ def wrk() -> str:
 
 
 def say(text: str) -> None:
-    """Progress goes to the error stream, the table to the output."""
+    """Print progress to the error stream; the table goes to the output."""
     print(text, file=sys.stderr, flush=True)
 
 

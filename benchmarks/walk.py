@@ -1,4 +1,4 @@
-"""Which files does a request walk through? What has to be opened to follow it.
+"""Which files does a request walk through, and have to be opened to follow it?
 
     python -m benchmarks.walk
 
@@ -58,7 +58,7 @@ def watched(files: set[str]) -> Generator[None]:
         if event == "call" and frame.f_code.co_filename.startswith(SOURCE):
             files.add(frame.f_code.co_filename.removeprefix(SOURCE))
 
-    threading.setprofile(note)  # for threads that begin from now on, such as the store's
+    threading.setprofile(note)  # for threads that start from now on, such as the store's
     sys.setprofile(note)
     try:
         yield

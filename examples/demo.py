@@ -1,7 +1,7 @@
-"""What `make demo` runs: the engine, the example app, and a client that explains what it sees.
+"""The program behind `make demo`: engine, example app, and a client that explains each answer.
 
-Stays up until Ctrl-C. With DEMO_EXIT=1 it ends when the client is done: exit code 0, or 1 and a
-list of what was not as told.
+It stays up until Ctrl-C. With DEMO_EXIT=1 it ends when the client is done, with exit code 0, or
+with 1 and a list of the differences.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHOWN_HEADERS = ("location", "x-run-id", "x-welcome-mail", "content-type")
 
 
 class DemoError(Exception):
-    """The demo cannot go on."""
+    """The demo cannot continue."""
 
 
 class Servers:
@@ -62,7 +62,7 @@ class Servers:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # Ctrl-C reaches us only: we pass it on when we are ready.
+            # Ctrl-C reaches only this process, which passes it on when it is ready.
             process_group=0,
         )
         threading.Thread(target=self._read, daemon=True).start()
@@ -78,7 +78,7 @@ class Servers:
         self._lines.put(None)
 
     def wait_until_ready(self) -> str:
-        """Read until engine and app say that they are up; the engine's URL."""
+        """Read until engine and app say that they are up, and return the engine's URL."""
         engine_url = ""
         deadline = time.monotonic() + START_DEADLINE
         while True:
@@ -115,16 +115,16 @@ class Servers:
 
 
 class Demo:
-    """The scripted client, and what it found to be wrong."""
+    """The scripted client, and the problems that it found."""
 
     def __init__(self, engine_url: str, app_url: str) -> None:
         self.engine = httpx2.Client(base_url=engine_url, timeout=ANSWER_DEADLINE)
         self.app = httpx2.Client(base_url=app_url, timeout=ANSWER_DEADLINE)
         self.problems: list[str] = []
 
-    def expect(self, told: str, wanted: object, found: object) -> None:
+    def expect(self, what: str, wanted: object, found: object) -> None:
         if wanted != found:
-            self.problems.append(f"{told}: expected {wanted!r}, found {found!r}")
+            self.problems.append(f"{what}: expected {wanted!r}, found {found!r}")
 
     def request(self, path: str, body: object, headers: dict[str, str]) -> httpx2.Response:
         """Send a request, follow its redirect by hand, and print both answers."""
@@ -159,7 +159,7 @@ class Demo:
         self.expect("the flaky order's body", wanted, answer.json())
 
     def refused(self) -> None:
-        title("POST /users with an unknown token: nothing waits, the answer comes at once")
+        title("POST /users with an unknown token: the answer comes at once")
         started = time.monotonic()
         body = {"name": "Eve", "email": "eve@example.com"}
         print(f"  {json.dumps(body)}")
@@ -178,7 +178,7 @@ class Demo:
         self.expect("executions of the steps", wanted, found)
 
     def runs(self) -> None:
-        title("The runs (the engine's memory)")
+        title("The runs (the engine's record)")
         lines: list[tuple[Any, ...]] = []
         found: dict[str, list[str]] = {}
         # A run that never waited is reported in the background, so it may come a moment later.
@@ -194,7 +194,7 @@ class Demo:
             steps = [
                 step
                 for step in self.engine.get(f"/v1/runs/{run['run_id']}/steps").json()["data"]
-                # What the SDK keeps for itself in every run: the request's headers.
+                # The SDK keeps the request's headers in a step of its own.
                 if not step["name"].startswith("stephttp:")
             ]
             for step in steps:
@@ -239,7 +239,7 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
 
 
 def app_port() -> int:
-    """The usual port, or 0 (the kernel chooses) where it is taken."""
+    """Return the usual port, or 0 (the kernel chooses) if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -251,7 +251,7 @@ def app_port() -> int:
 
 
 def drive(servers: Servers) -> list[str]:
-    """Show everything; what was not as told."""
+    """Show everything, and return the problems."""
     demo = Demo(servers.wait_until_ready(), servers.app_url)
     with demo.engine, demo.app:
         demo.sign_up()
@@ -274,7 +274,7 @@ def stay_up(servers: Servers) -> None:
 
 
 def main() -> int:
-    # `kill` ends us as Ctrl-C does, also in the background of a shell, which ignores Ctrl-C there.
+    # `kill` works like Ctrl-C, also in the background of a shell, which ignores Ctrl-C there.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="stephttp-demo-") as directory:
@@ -285,10 +285,16 @@ def main() -> int:
             except (DemoError, httpx2.HTTPError, ValueError, KeyError) as error:
                 problems = [f"the demo broke off: {type(error).__name__}: {error}"]
             if problems:
-                print("\nNOT AS TOLD:", *problems, "", "What the servers said last:", sep="\n  ")
+                print(
+                    "\nNOT AS EXPECTED:",
+                    *problems,
+                    "",
+                    "The last lines of the servers:",
+                    sep="\n  ",
+                )
                 print(*servers.log, sep="\n  ")
             else:
-                print(f"\n{bold('All of it as told.')}", flush=True)
+                print(f"\n{bold('Everything is as expected.')}", flush=True)
                 if not os.environ.get("DEMO_EXIT"):
                     stay_up(servers)
         except KeyboardInterrupt:

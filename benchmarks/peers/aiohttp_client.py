@@ -1,4 +1,4 @@
-"""`engine.outbound.client.Client`, done with aiohttp and a resolver of ours."""
+"""`engine.outbound.client.Client`, done with aiohttp and a resolver of its own."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     stephttp dev -- uvicorn examples.fastapi_signup.app:app
 
-The database is a real SQLite file, so that what a step did, and how often, can be looked up.
+The database is a real SQLite file, so you can look up what each step did, and how often.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class User:
 
 
 def authenticate(authorization: str, email: str) -> str | None:
-    """Who calls us, or None. An expected "no" is a result: a step that raises is tried again."""
+    """Return the caller, or None. An expected "no" is a result; a step that raises is retried."""
     database.count_call("authenticate", email)
     return TOKENS.get(authorization.removeprefix("Bearer "))
 
@@ -95,7 +95,7 @@ async def sign_up(
             ]
         )
 
-    # From here on the request goes on in the background, and its caller waits elsewhere.
+    # From here on the request continues in the background, and its caller waits elsewhere.
     await step.sleep("cool-off", COOL_OFF)
 
     user = await step.run("create-user", create_user, form, caller)
@@ -135,5 +135,5 @@ async def users() -> list[dict[str, Any]]:
 
 @app.get("/calls")
 async def calls() -> list[dict[str, Any]]:
-    """How often each step's body was executed, by step and by whom it was for."""
+    """Return how often the body of each step ran, by step and subject."""
     return database.rows("SELECT step, subject, executions FROM calls ORDER BY rowid")

@@ -1,4 +1,4 @@
-"""The example's SQLite file. One short statement a call, so plain functions are quick enough."""
+"""The example's SQLite file. Each call is one short statement, so plain functions will do."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def insert_user(name: str, email: str, created_by: str) -> int:
 
 
 def send_mail(recipient: str, subject: str) -> int:
-    """ "Sends" a mail: puts it where a mail server would fetch it."""
+    """Put a mail where a mail server would fetch it."""
     return _returned_number(
         "INSERT INTO outbox (recipient, subject) VALUES (?, ?) RETURNING id", (recipient, subject)
     )
 
 
 def count_call(step: str, subject: str) -> int:
-    """Count one execution of a step's body; how many there have been."""
+    """Count one execution of a step's body, and return the number so far."""
     return _returned_number(
         "INSERT INTO calls (step, subject, executions) VALUES (?, ?, 1) "
         "ON CONFLICT DO UPDATE SET executions = executions + 1 RETURNING executions",

@@ -18,7 +18,7 @@ def test_demo_is_as_told() -> None:
         text = "\n".join(demo.out)
     assert "303 See Other" in text
     assert "201 Created" in text
-    assert "All of it as told." in text
+    assert "Everything is as expected." in text
 
 
 def test_demo_stays_up_until_ctrl_c() -> None:
@@ -37,7 +37,7 @@ def test_demo_says_what_was_not_as_told() -> None:
     with Process((sys.executable, "-c", spoiled), env={**QUICK, "DEMO_EXIT": "1"}) as demo:
         assert demo.wait() == 1, demo.said()
         text = "\n".join(demo.out)
-    assert "NOT AS TOLD" in text
+    assert "NOT AS EXPECTED" in text
     assert "the sign-up's status: expected 201, found 401" in text
 
 
