@@ -1,0 +1,80 @@
+"""README and docs/design.md name the files and packages that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "stephttp"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+_TABLE = re.compile(
+    r"^\| [^|`]*(?:`([^`]*)`)?[^|`]* \| *[\w ]* *\|\n\|---\|---\|\n((?:\|.*\n)+)", re.MULTILINE
+)
+_CODE = re.compile(r"`([^`]+)`")
+_PATH = re.compile(r"`((?:src/stephttp|stephttp/engine)/[\w./*]+)`")
+
+
+def exists(base: Path, name: str) -> bool:
+    """Say whether a file, a package or a module of this name is there."""
+    path = base / name
+    return path.exists() or path.with_name(f"{path.name}.py").exists()
+
+
+def rows(text: str) -> list[tuple[Path, str]]:
+    """Return the names in the first columns of tables, each with the folder of its table."""
+    return [
+        (ROOT / (folder or "."), name)
+        for folder, lines in _TABLE.findall(text)
+        for line in lines.splitlines()
+        for name in _CODE.findall(line.split(" | ")[0])
+    ]
+
+
+def section(page: str, heading: str) -> str:
+    text = (ROOT / page).read_text()
+    return text.split(f"\n{heading}\n")[1].split("\n## ")[0]
+
+
+LAYOUT = {
+    "README.md": section("README.md", "## Where things are"),
+    "docs/design.md": section("docs/design.md", "## 4. Layout"),
+}
+
+
+@pytest.mark.parametrize("page", LAYOUT)
+def test_the_named_files_exist(page: str) -> None:
+    named = rows(LAYOUT[page])
+    assert len(named) > 30
+    assert [f"{base}: {name}" for base, name in named if not exists(base, name)] == []
+
+
+@pytest.mark.parametrize("page", LAYOUT)
+def test_every_package_is_named(page: str) -> None:
+    named = {name.rstrip("/") for _, name in rows(LAYOUT[page])}
+    packages = [
+        path.parent.name
+        for folder in (PACKAGE, PACKAGE / "engine")
+        for path in folder.glob("*/__init__.py")
+    ]
+    assert len(packages) > 15
+    assert set(packages) - named == {"engine"}
+
+
+def test_every_module_beside_the_packages_is_named() -> None:
+    named = {name for _, name in rows(LAYOUT["docs/design.md"])}
+    modules = {
+        path.name
+        for folder in (PACKAGE, PACKAGE / "engine")
+        for path in folder.glob("*.py")
+        if not path.name.startswith("_")
+    }
+    assert {module for module in modules if not {module, module[:-3]} & named} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_the_text_exist(page: Path) -> None:
+    assert [name for name in _PATH.findall(page.read_text()) if not exists(ROOT, name)] == []
