@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+
+from msgspec import Struct
 
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
@@ -20,14 +22,8 @@ _PORTION = 50
 """Runs that one transaction changes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bulk:
-    """The outcome of an order for many runs.
-
-    Attributes:
-        count: runs for which it was done.
-        more: there may be others, for which it was not done: repeat it.
-    """
+class Bulk(Struct, frozen=True, forbid_unknown_fields=True):
+    """For how many runs an order was done; `more`: it was not done for all, so repeat it."""
 
     count: int
     more: bool

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from stephttp.engine.model.run import Call
 from stephttp.engine.model.tokens import new_ulid
@@ -61,8 +62,7 @@ _VERDICTS: dict[int, Verdict] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True, forbid_unknown_fields=True):
     """What came of a probe; `status` of the answer, if there was one."""
 
     verdict: Verdict

@@ -81,7 +81,8 @@ def test_errors() -> None:
 def test_curl_can_be_pasted_and_holds_no_secret() -> None:
     request = SourceRequest(
         "POST", "http://a.test", "/it's", "q=1", "application/json", b"{\"a\": \"it's\"}",
-        (Header("x-a", "b c"), Header("authorization", "hidden", masked=True)), False, "",
+        (Header("x-a", "b c", masked=False), Header("authorization", "hidden", masked=True)),
+        False, "",
     )  # fmt: skip
     words = shlex.split(formatting.curl(request).replace("\\\n", ""))
     assert words == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, overload
 
 _LONGEST_NAP = 3600.0
 """Seconds. The event loop's clock stands still while a laptop sleeps; look again now and then."""
@@ -98,6 +98,14 @@ class VirtualClock:
             await wake.wait()
         finally:
             del self._waiting[ticket]
+
+
+@overload
+def rfc3339(ms: int) -> str: ...
+
+
+@overload
+def rfc3339(ms: int | None) -> str | None: ...
 
 
 def rfc3339(ms: int | None) -> str | None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
+
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.store.counts import ASYNC, BEGAN, FIRST, WHOLE, bucket_ms
 
@@ -33,28 +35,22 @@ class Span(Enum):
         return self.value[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Durations:
+class Durations(Struct, frozen=True, forbid_unknown_fields=True):
     """How long something took: milliseconds that half of all, 95 and 99 in a hundred did not
-    exceed, known to within a tenth. `None`: there was nothing."""
+    exceed, known to within a tenth; unknown if there was nothing."""
 
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What happened in a span of time.
+class Figures(Struct, frozen=True, forbid_unknown_fields=True):
+    """What happened in a period.
 
-    Attributes:
-        began, went_async, completed, failed, cancelled: runs that did so within it.
-        per_minute: runs that began, for each minute.
-        error_rate: of the runs that ended by themselves, which part failed, from 0 to 1; `None`:
-            none ended.
-        async_share: of the runs whose first phase ended, which part went on in the background.
-        first: how long first phases took, whether the run went on then or not.
-        whole: how long whole runs took, with all that they waited for.
+    `error_rate` says which part of the runs that ended by themselves has failed, `async_share`
+    which part of the runs whose first phase ended continued in the background; both go from 0 to 1,
+    and are unknown if there were no such runs. `first` says how long first phases took, whether the
+    run continued then or not; `whole`, how long whole runs did, with all that they waited for.
     """
 
     began: int

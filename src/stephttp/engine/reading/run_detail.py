@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RunStatus
@@ -21,13 +23,12 @@ MASKED = "••••••"
 _SECRET_IN_ANSWERS = frozenset({"set-cookie", "authorization", "x-api-key"})
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True, forbid_unknown_fields=True):
     """A header. `masked`: its value is a secret, and is not told."""
 
     name: str
     value: str
-    masked: bool = False
+    masked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ def _request(row: sqlite3.Row, memo: bytes | None) -> SourceRequest:
         sealed = kept.sealed is not None
         secrets = kept.secrets.headers if kept.secrets is not None else []
         headers = (
-            *(Header(name, value) for name, value in kept.headers),
+            *(Header(name, value, masked=False) for name, value in kept.headers),
             *(Header(name, MASKED, masked=True) for name, _ in secrets),
         )
     return SourceRequest(
@@ -203,7 +204,7 @@ def _result(status: RunStatus, row: sqlite3.Row) -> Result | None:
     headers = tuple(
         Header(name, MASKED, masked=True)
         if name.lower() in _SECRET_IN_ANSWERS
-        else Header(name, value)
+        else Header(name, value, masked=False)
         for name, value in answer.headers
     )
     return Result(answer.status, headers, answer.body)
