@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
-from stephttp.engine.api.sdk.traces import JSON, PROTOBUF
+from stephttp.engine.api.sdk.user_spans import JSON, PROTOBUF
 from stephttp.engine.traces.otlp import MOST_DETAILS
 
 from .support import DONE, KEY, OTHER, RUN, A, World, sleep, step, world

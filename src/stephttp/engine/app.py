@@ -10,12 +10,13 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from stephttp.engine.api import ERROR_HANDLERS, ROUTES
+from stephttp.engine.api import ROUTES
 from stephttp.engine.dashboard import ROUTES as PAGES
 from stephttp.engine.dashboard import dashboard
 from stephttp.engine.engine import Engine
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.web.exception_handlers import EXCEPTION_HANDLERS
 from stephttp.engine.web.guard import Guard
 
 
@@ -53,7 +54,7 @@ def create_app(
 
     app = _Application(
         routes=[*ROUTES, *PAGES],
-        exception_handlers=ERROR_HANDLERS,
+        exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
     app.state.engine = engine

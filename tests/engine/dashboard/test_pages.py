@@ -273,6 +273,6 @@ async def test_changes_are_told() -> None:
 
 def live_stream(w: World) -> Any:
     """The stream that `/live` answers with; the test client would wait for its end."""
-    from stephttp.engine.dashboard.updates import _follow
+    from stephttp.engine.dashboard.updates import stream
 
-    return _follow(w.engine, w.clock.now_ms() + 60_000)
+    return stream(w.engine, w.clock.now_ms() + 60_000).body_iterator

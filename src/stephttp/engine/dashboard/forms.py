@@ -13,7 +13,8 @@ from stephttp.engine.dashboard import list_address
 from stephttp.engine.dashboard.page_request import Visit
 from stephttp.engine.model.run import Refused
 from stephttp.engine.rules.reruns import Edit
-from stephttp.engine.web.requests import log_refusal, parse_run_id
+from stephttp.engine.web.requests import parse_run_id
+from stephttp.engine.web.responses import log_refusal
 
 
 async def login_page(visit: Visit) -> Response:

@@ -18,7 +18,8 @@ from stephttp.engine.dashboard.sessions import CSRF_FIELD, CSRF_HEADER, Access, 
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.store import StoreClosedError
-from stephttp.engine.web.requests import engine_of, log_refusal, parse_run_id, read_body
+from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
+from stephttp.engine.web.responses import log_refusal
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

@@ -1,15 +1,17 @@
-"""What has changed, told to open pages as server-sent events; they then look again themselves."""
+"""What has changed, sent to open pages as server-sent events; the pages then look again."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from stephttp.engine.dashboard.page_request import Visit
+from stephttp.engine.live.changes import Listener
+from stephttp.engine.web.event_stream import EventSource, event_stream
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -20,44 +22,54 @@ MOST_LISTENERS = 200
 _MOST_NAMED = 100
 """Runs that one message names; if more have changed, pages look at everything."""
 
-_PAUSE_MS = 200
-"""Between two messages: a busy engine changes more than anybody can read."""
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 async def live(visit: Visit) -> Response:
-    """The stream of changes, for as long as the session lasts and at most `stream_lifetime`."""
+    """Send what changes, for as long as the session lasts and at most `stream_lifetime`."""
     engine = visit.engine
     if len(engine.feed) >= MOST_LISTENERS:
         message = "Too many pages listen already.\n"
         return PlainTextResponse(message, 503, {"retry-after": "30"})
-    end_ms = engine.clock.now_ms() + round(engine.settings.stream_lifetime * 1000)
-    if visit.session is not None and visit.session.expires_s is not None:
-        end_ms = min(end_ms, visit.session.expires_s * 1000)
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    stream = _follow(engine, end_ms)
-    return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+    session = visit.session
+    expires_s = None if session is None else session.expires_s
+    return stream(engine, None if expires_s is None else expires_s * 1000)
 
 
-async def _follow(engine: Engine, end_ms: int) -> AsyncGenerator[bytes]:
-    clock = engine.clock
-    quiet_ms = round(engine.settings.stream_keep_alive * 1000)
-    never = asyncio.Event()
-    with engine.feed.listening() as listener:
+def stream(engine: Engine, end_ms: int | None = None) -> StreamingResponse:
+    """Make the stream of changes, which ends at `end_ms` at the latest."""
+    return event_stream(engine, _changes(engine), _HEADERS, end_ms)
+
+
+class _Changes(EventSource):
+    pause_ms = 200  # A busy engine changes more than anyone can read.
+
+    def __init__(self, listener: Listener, published: int) -> None:
+        super().__init__(listener.wake)
         # A page that was made before something else changed sees it by this number.
-        yield b"event: hello\ndata: %d\n\n" % engine.feed.published
-        while (now_ms := clock.now_ms()) < end_ms:
-            await clock.wait_until(min(end_ms, now_ms + quiet_ms), listener.wake)
-            changes = listener.take()
-            if changes.over:
-                return
-            if not changes:
-                yield b":\n\n"
-                continue
-            every = changes.lost or len(changes.run_ids) > _MOST_NAMED
-            told = {
-                "runs": [] if every else sorted(changes.run_ids),
-                "all": every,
-                "events": changes.events,
-            }
-            yield b"data: " + msgspec.json.encode(told) + b"\n\n"
-            await clock.wait_until(clock.now_ms() + _PAUSE_MS, never)
+        self.opening = b"event: hello\ndata: %d\n\n" % published
+        self._listener = listener
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def take(self) -> bytes:
+        changes = self._listener.take()
+        self._over = changes.over
+        if changes.over or not changes:
+            return b""
+        every = changes.lost or len(changes.run_ids) > _MOST_NAMED
+        data = {
+            "runs": [] if every else sorted(changes.run_ids),
+            "all": every,
+            "events": changes.events,
+        }
+        return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+@contextmanager
+def _changes(engine: Engine) -> Generator[EventSource]:
+    with engine.feed.listening() as listener:
+        yield _Changes(listener, engine.feed.published)

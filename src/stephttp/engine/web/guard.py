@@ -19,12 +19,14 @@ from stephttp._wire import inline_state
 from stephttp._wire.signatures import bearer_matches
 from stephttp.engine.live.rate_limit import Buckets
 from stephttp.engine.model.settings import FEATURES, VERSION
-from stephttp.engine.web.requests import CORS, engine_of, log_refusal, refuse
+from stephttp.engine.web.requests import engine_of
+from stephttp.engine.web.responses import CORS, log_refusal, refuse
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
 Handler = Callable[[Request], Awaitable[Response]]
+Guarding = Callable[[Handler], Handler]
 
 _OUTPUT = re.compile(r"/v1/(?:checkpoint|http/runs)/[^/]+/output")
 _EVENT = re.compile(r"/e/.*")

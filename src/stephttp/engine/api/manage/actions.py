@@ -1,4 +1,4 @@
-"""What people do to runs: run them again, end them, let them go on; and events, sent by hand."""
+"""What people do: run runs again, end them, resume them, and send events by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.manage.browsing import read_filter
-from stephttp.engine.bulk import MOST_RUNS, Bulk
+from stephttp.engine.bulk import MOST_RUNS
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import RunFilter
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.reruns import Edit
-from stephttp.engine.web.requests import engine_of, parse_run_id, read_body, wrapped
+from stephttp.engine.web.fields import AnswerBody, RunId
+from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
+from stephttp.engine.web.responses import wrapped
 
 
 class RerunRequest(Struct):
@@ -33,9 +35,27 @@ class RerunRequest(Struct):
 
 
 class ResumeRequest(Struct):
-    """What shall wait no longer; an empty object: all that waits for a time only."""
+    """Which step is to wait no longer; an empty object: all that wait for a time only."""
 
     step_id: str | None = None
+
+
+class NewRunId(AnswerBody):
+    """The run that was begun."""
+
+    run_id: RunId
+
+
+class Resumed(AnswerBody):
+    """How many waits have ended."""
+
+    waits: int
+
+
+class SentEventId(AnswerBody):
+    """The event that was sent."""
+
+    internal_id: str
 
 
 _RERUN = msgspec.json.Decoder(RerunRequest)
@@ -56,40 +76,40 @@ async def rerun(request: Request) -> Response:
         input=_json(message.input, "input", limit),
     )
     rerun_id = await engine.rerun(run_id, edit)
-    return wrapped({"run_id": rerun_id}, engine.clock.now_ms())
+    return wrapped(NewRunId(rerun_id), engine.clock.now_ms())
 
 
 async def resume(request: Request) -> Response:
-    """Let a run go on now."""
+    """Resume a run now."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     message = decode(_RESUME, await read_body(request, engine.settings.max_body) or b"{}")
     waits = await engine.resume(run_id, message.step_id)
-    return wrapped({"waits": waits}, engine.clock.now_ms())
+    return wrapped(Resumed(waits), engine.clock.now_ms())
 
 
 async def cancel_many(request: Request) -> Response:
     """End the runs that a filter finds, as cancelled."""
     engine = engine_of(request)
-    wanted, limit = _order(request)
-    return _told(await engine.cancel_matching(wanted, limit), engine.clock.now_ms())
+    wanted, limit = _read_order(request)
+    return wrapped(await engine.cancel_matching(wanted, limit), engine.clock.now_ms())
 
 
 async def rerun_many(request: Request) -> Response:
     """Run the requests of the runs that a filter finds again."""
     engine = engine_of(request)
-    wanted, limit = _order(request)
-    return _told(await engine.rerun_matching(wanted, limit), engine.clock.now_ms())
+    wanted, limit = _read_order(request)
+    return wrapped(await engine.rerun_matching(wanted, limit), engine.clock.now_ms())
 
 
 async def send_event(request: Request) -> Response:
     """Send an event, with the permission that a signing key gives."""
     engine = engine_of(request)
     event_id = await engine.send_event(await read_body(request, engine.settings.max_event))
-    return wrapped({"internal_id": event_id}, engine.clock.now_ms())
+    return wrapped(SentEventId(event_id), engine.clock.now_ms())
 
 
-def _order(request: Request) -> tuple[RunFilter, int]:
+def _read_order(request: Request) -> tuple[RunFilter, int]:
     query = request.query_params
     wanted = read_filter(query)
     if wanted == RunFilter() and query.get("all") != "true":
@@ -98,10 +118,6 @@ def _order(request: Request) -> tuple[RunFilter, int]:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MOST_RUNS):
         raise Refused(f"limit: {text[:64]!r} is not a number from 1 to {MOST_RUNS}")
     return wanted, int(text)
-
-
-def _told(bulk: Bulk, now_ms: int) -> Response:
-    return wrapped({"count": bulk.count, "more": bulk.more}, now_ms)
 
 
 def _json(raw: Raw | UnsetType, field: str, limit: int) -> bytes | None:

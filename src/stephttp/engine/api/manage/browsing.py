@@ -1,32 +1,34 @@
-"""What people look at: runs in full, how it all went, and what changes meanwhile."""
+"""What people look at: runs, events, endpoints, figures, and what changes meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from stephttp.engine.api.manage import views
-from stephttp.engine.live.changes import Changes
+from stephttp.engine.api.manage.event_views import event_in_full, event_item
+from stephttp.engine.api.manage.overview_views import endpoint_item, overview_answer
+from stephttp.engine.api.manage.run_views import run_in_full, run_item
+from stephttp.engine.live.changes import Listener
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
+from stephttp.engine.web.event_stream import EventSource, event_stream
 from stephttp.engine.web.requests import (
     engine_of,
-    paged,
     parse_limit,
+    parse_optional_time,
     parse_run_id,
-    parse_time,
-    wrapped,
 )
+from stephttp.engine.web.responses import paged, wrapped
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
-_KEEP_ALIVE = b":\n\n"
 _DIRECTIONS = ("older", "newer")
 _LONGEST_TEXT = 1000
 
@@ -36,14 +38,14 @@ async def runs(request: Request) -> Response:
     engine = engine_of(request)
     wanted = read_filter(request.query_params)
     page = await engine.reader.runs(wanted, read_page(request.query_params))
-    return paged(page, [views.run_view(row) for row in page.items], engine.clock.now_ms())
+    return paged(page, [run_item(row) for row in page.items], engine.clock.now_ms())
 
 
 async def run(request: Request) -> Response:
     """One run in full."""
     engine = engine_of(request)
     detail = await engine.reader.run(parse_run_id(request.path_params["run"]))
-    return wrapped(views.detail_view(detail), engine.clock.now_ms())
+    return wrapped(run_in_full(detail), engine.clock.now_ms())
 
 
 async def overview(request: Request) -> Response:
@@ -54,67 +56,71 @@ async def overview(request: Request) -> Response:
         raise Refused(f"span: {name[:64]!r} is neither 'hour' nor 'day' nor 'week'")
     endpoint = request.query_params.get("endpoint") or None
     figures = await engine.reader.overview(Span[name.upper()], endpoint)
-    return wrapped(views.overview_view(figures), engine.clock.now_ms())
+    return wrapped(overview_answer(figures), engine.clock.now_ms())
 
 
 async def endpoints(request: Request) -> Response:
     """The endpoints that have reported runs."""
     engine = engine_of(request)
     rows = await engine.reader.endpoints()
-    return wrapped([views.endpoint_view(row) for row in rows], engine.clock.now_ms())
+    return wrapped([endpoint_item(row) for row in rows], engine.clock.now_ms())
 
 
 async def events(request: Request) -> Response:
     """Events, newest first, with filters."""
     engine = engine_of(request)
     query = request.query_params
-    after, before = query.get("after"), query.get("before")
     wanted = EventFilter(
         name=query.get("name") or None,
-        after_ms=parse_time(after, "after") if after else None,
-        before_ms=parse_time(before, "before") if before else None,
+        after_ms=parse_optional_time(query.get("after"), "after"),
+        before_ms=parse_optional_time(query.get("before"), "before"),
         text=_text(query),
     )
     page = await engine.reader.events(wanted, read_page(query))
-    return paged(page, [views.event_view(row) for row in page.items], engine.clock.now_ms())
+    return paged(page, [event_item(row) for row in page.items], engine.clock.now_ms())
 
 
 async def event(request: Request) -> Response:
     """One event, with the runs that had to do with it."""
     engine = engine_of(request)
     found = await engine.reader.event(request.path_params["event"])
-    return wrapped(views.event_detail_view(found), engine.clock.now_ms())
+    return wrapped(event_in_full(found), engine.clock.now_ms())
 
 
 async def changes(request: Request) -> Response:
     """Follow what changes, as server-sent events."""
     engine = engine_of(request)
-    stream = _follow(engine)
-    headers = {"cache-control": "no-cache"}
-    return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+    return event_stream(engine, _changes(engine), {"cache-control": "no-cache"})
 
 
-async def _follow(engine: Engine) -> AsyncGenerator[bytes]:
-    clock, settings = engine.clock, engine.settings
-    end_ms = clock.now_ms() + round(settings.stream_lifetime * 1000)
-    quiet_ms = round(settings.stream_keep_alive * 1000)
+class _Changes(EventSource):
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener.wake)
+        self._listener = listener
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def take(self) -> bytes:
+        changes = self._listener.take()
+        self._over = changes.over
+        if not changes:
+            return b""
+        kind = b"over" if changes.over else b"changes"
+        data = {
+            "run_ids": sorted(changes.run_ids),
+            "events": changes.events,
+            "lost": changes.lost,
+        }
+        return b"event: " + kind + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
+
+
+@contextmanager
+def _changes(engine: Engine) -> Generator[EventSource]:
     with engine.feed.listening() as listener:
-        yield _KEEP_ALIVE
-        said_ms = clock.now_ms()
-        over = False
-        while not over and clock.now_ms() < end_ms:
-            await clock.wait_until(min(end_ms, said_ms + quiet_ms), listener.wake)
-            news = listener.take()
-            over = news.over
-            if news or clock.now_ms() >= said_ms + quiet_ms:
-                said_ms = clock.now_ms()
-                yield _event(news) if news else _KEEP_ALIVE
-
-
-def _event(news: Changes) -> bytes:
-    told = {"run_ids": sorted(news.run_ids), "events": news.events, "lost": news.lost}
-    name = b"over" if news.over else b"changes"
-    return b"event: " + name + b"\ndata: " + msgspec.json.encode(told) + b"\n\n"
+        yield _Changes(listener)
 
 
 def read_filter(query: QueryParams) -> RunFilter:
@@ -123,12 +129,11 @@ def read_filter(query: QueryParams) -> RunFilter:
     Raises:
         Refused: one of them is not acceptable; the text names it.
     """
-    after, before = query.get("after"), query.get("before")
     return RunFilter(
         endpoints=tuple(name for name in query.getlist("endpoint") if name),
         states=frozenset(_state(name) for name in query.getlist("status") if name),
-        after_ms=parse_time(after, "after") if after else None,
-        before_ms=parse_time(before, "before") if before else None,
+        after_ms=parse_optional_time(query.get("after"), "after"),
+        before_ms=parse_optional_time(query.get("before"), "before"),
         text=_text(query),
         run_id=query.get("run_id") or None,
         rerun_of=query.get("rerun_of") or None,

@@ -8,13 +8,15 @@ from starlette.responses import Response
 
 from stephttp.engine.api.sdk.checkpoint import check_origin
 from stephttp.engine.rules.decoding import decode
-from stephttp.engine.web.requests import Origin, engine_of, read_body, wrapped
+from stephttp.engine.web.fields import GivenOrigin
+from stephttp.engine.web.requests import engine_of, read_body
+from stephttp.engine.web.responses import wrapped
 
 
 class ProbeRequest(msgspec.Struct):
     """The application to call, such as `https://app.example.com`."""
 
-    origin: Origin
+    origin: GivenOrigin
 
 
 _PROBE = msgspec.json.Decoder(ProbeRequest)
@@ -26,10 +28,4 @@ async def probe(request: Request) -> Response:
     message = decode(_PROBE, await read_body(request, engine.settings.max_body))
     check_origin(message.origin, "origin")
     found = await engine.probe(message.origin.rstrip("/"))
-    data = {
-        "verdict": found.verdict.value,
-        "status": found.status,
-        "took_ms": found.took_ms,
-        "detail": found.detail,
-    }
-    return wrapped(data, engine.clock.now_ms())
+    return wrapped(found, engine.clock.now_ms())

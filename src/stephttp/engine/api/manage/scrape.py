@@ -184,5 +184,5 @@ def _waiting(
 
 
 def _by_kind(counts: Iterable[tuple[str, int]], kinds: Iterable[Any]) -> _Samples:
-    """With a 0 for each kind of which there are none."""
+    """Return the counts of all kinds, with 0 for those that do not occur."""
     return (((kind,), value) for kind, value in ({str(k): 0 for k in kinds} | dict(counts)).items())

@@ -1,1 +1,4 @@
-"""The API, described: the OpenAPI document and the parts that it is made of."""
+"""OpenAPI: the words in which operations are described, and the document that is made of them.
+
+What there is to describe is in `api.operations`, in the answers and requests of `sdk` and `manage`.
+"""

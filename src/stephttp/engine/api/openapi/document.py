@@ -1,18 +1,12 @@
-"""`GET /openapi.json`: the API, described in OpenAPI 3.1. `operations` lists what there is."""
+"""The OpenAPI document: operations as `GET /openapi.json` describes them, in OpenAPI 3.1."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-
-from stephttp.engine.api.openapi.describing import REFERENCE
+from stephttp.engine.api.openapi.operation import Operation
+from stephttp.engine.api.openapi.schema import with_schemas
 from stephttp.engine.model.settings import VERSION
 
 _ABOUT = """\
@@ -42,24 +36,12 @@ _SECURITY = {
 }
 
 
-async def openapi(request: Request) -> Response:
-    """The document."""
-    return Response(await asyncio.to_thread(_encoded), media_type="application/json")
-
-
-@cache
-def _encoded() -> bytes:
-    return msgspec.json.encode(document()) + b"\n"
-
-
-def document() -> dict[str, Any]:
-    """The OpenAPI document of the engine's API (https://spec.openapis.org/oas/v3.1.1.html)."""
-    # Here, since few ask: to describe all operations takes 40 ms, and would of each start.
-    from stephttp.engine.api.openapi.operations import OPERATIONS, SHAPES
-
-    paths: dict[str, dict[str, Any]] = {}
-    for (path, method), operation in OPERATIONS.items():
-        paths.setdefault(path, {})[method.lower()] = operation
+def document(operations: Iterable[Operation]) -> dict[str, Any]:
+    """Make the OpenAPI document of operations (https://spec.openapis.org/oas/v3.1.1.html)."""
+    described: dict[str, dict[str, Any]] = {}
+    for one in operations:
+        described.setdefault(one.path, {})[one.method.lower()] = one.description
+    paths, components = with_schemas(described)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -70,13 +52,5 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": _schemas(SHAPES), "securitySchemes": _SECURITY},
+        "components": {"schemas": components, "securitySchemes": _SECURITY},
     }
-
-
-def _schemas(shapes: Sequence[Any]) -> dict[str, Any]:
-    _, schemas = msgspec.json.schema_components(shapes, ref_template=REFERENCE)
-    for schema in schemas.values():
-        if "description" in schema:
-            schema["description"] = inspect.cleandoc(schema["description"])
-    return schemas

@@ -19,22 +19,22 @@ from starlette.responses import Response
 
 from stephttp._wire.ids import COMPLETE, ulid_ms
 from stephttp._wire.opcodes import Op, OpCode
+from stephttp.engine.api.sdk.checkpoint_messages import (
+    METHOD_PATTERN,
+    ApiResult,
+    AsyncStepsRequest,
+    ClaimRequest,
+    NewRunAnswer,
+    NewRunRequest,
+    RequestData,
+    StepsRequest,
+)
 from stephttp.engine.live.channels import STREAM
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
 from stephttp.engine.rules.decoding import decode
-from stephttp.engine.web.requests import (
-    ApiResult,
-    AsyncStepsRequest,
-    Claim,
-    NewRunRequest,
-    RequestData,
-    StepsRequest,
-    engine_of,
-    parse_run_id,
-    read_body,
-    wrapped,
-)
+from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
+from stephttp.engine.web.responses import wrapped
 from stephttp.engine.work import idempotency
 from stephttp.engine.work.batches import Opening, Report
 
@@ -48,7 +48,7 @@ _RESULT = msgspec.json.Decoder(ApiResult)
 _ASYNC_OPS = frozenset({OpCode.STEP_RUN, OpCode.STEP, OpCode.STEP_PLANNED})
 _ENVIRONMENT = UUID(tokens.ENVIRONMENT_ID)
 _ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_METHOD = re.compile(METHOD_PATTERN)
 _NEGATIVE_RETRIES = 4
 _MOST_RETRIES = 20
 _SDK_LENGTH = 100
@@ -73,24 +73,24 @@ async def first(request: Request) -> Response:
             raise taken
     else:
         await engine.start_run(opening)
-    return wrapped(_names(engine, run_id, opening), engine.clock.now_ms())
+    return wrapped(_answer(engine, run_id, opening), engine.clock.now_ms())
 
 
-def _names(engine: Engine, run_id: str, opening: Opening) -> dict[str, str]:
+def _answer(engine: Engine, run_id: str, opening: Opening) -> NewRunAnswer:
     now_ms, secret, settings = engine.clock.now_ms(), engine.store.secret, engine.settings
     jti = tokens.new_ulid(now_ms, engine.rng)
-    return {
-        "fn_id": opening.run.fn_id,
-        "app_id": opening.new.app_id,
-        "run_id": run_id,
-        "token": tokens.run_token(run_id, secret, now_ms // 1000, settings.token_lifetime),
-        "realtime_token": tokens.realtime_token(
+    return NewRunAnswer(
+        fn_id=opening.run.fn_id,
+        app_id=opening.new.app_id,
+        run_id=run_id,
+        token=tokens.run_token(run_id, secret, now_ms // 1000, settings.token_lifetime),
+        realtime_token=tokens.realtime_token(
             [(run_id, STREAM)], secret, now_ms // 1000, settings.realtime_token_lifetime, jti
         ),
-    }
+    )
 
 
-def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, Claim | None]:
+def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, ClaimRequest | None]:
     """Read a first checkpoint.
 
     Raises:

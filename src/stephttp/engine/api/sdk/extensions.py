@@ -1,11 +1,10 @@
-"""The extras beyond Inngest's protocol (docs/design.md 3.8): batches, leases, outcomes."""
+"""The extensions of Inngest's protocol (docs/design.md 3.8): batches, leases, outcomes."""
 
 from __future__ import annotations
 
 import sqlite3
 from base64 import b64encode
 from functools import partial
-from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.sdk.checkpoint import TAKEN_OVER, read_opening, read_report
+from stephttp.engine.api.sdk.checkpoint_messages import RenewRequest
 from stephttp.engine.live.waiters import FIRST_PHASE
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, RunStatus
@@ -20,14 +20,9 @@ from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.results import render
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.web.requests import (
-    RenewRequest,
-    engine_of,
-    error_response,
-    parse_run_id,
-    read_body,
-    wrapped,
-)
+from stephttp.engine.web.fields import AnswerBody, Base64, NameAndValue, RunId
+from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
+from stephttp.engine.web.responses import error_response, wrapped
 from stephttp.engine.work.batches import Item, Taken
 
 _LARGEST_BATCH = 1000
@@ -36,10 +31,49 @@ _LONGEST_WAIT = 20.0
 
 
 class _Kind(Struct):
-    """As much of an item as it takes to tell what it is."""
+    """As much of an item as it takes to see what it is."""
 
     event: Raw = Raw()
 
+
+class BatchItem(AnswerBody, omit_defaults=True):
+    """What became of one item: 200, or a status and the reason."""
+
+    status: int
+    error: str = ""
+
+
+class BatchAnswer(AnswerBody):
+    """One for each item of the batch, in its order."""
+
+    items: list[BatchItem]
+
+
+class LostLeases(AnswerBody):
+    """Runs that have no lease any more: another process has taken them over, or they ended."""
+
+    lost: list[RunId]
+
+
+class StillSync(AnswerBody, tag_field="state", tag="sync"):
+    """The handler still answers the first request."""
+
+
+class NowAsync(AnswerBody, tag_field="state", tag="async"):
+    """The run continues in the background; `token` opens its output."""
+
+    token: str
+
+
+class Ended(AnswerBody, tag_field="state", tag="ended"):
+    """The run has ended, with this answer."""
+
+    status: int
+    headers: list[NameAndValue]
+    body: Base64
+
+
+Outcome = StillSync | NowAsync | Ended
 
 _ITEMS = msgspec.json.Decoder(list[Raw])
 _KIND = msgspec.json.Decoder(_Kind)
@@ -71,63 +105,58 @@ async def batch(request: Request) -> Response:
             read.append(error)
     taken = iter(await engine.take([item for item in read if not isinstance(item, Refused)]))
     outcomes = [item if isinstance(item, Refused) else next(taken) for item in read]
-    return wrapped({"items": [_told(outcome) for outcome in outcomes]}, engine.clock.now_ms())
+    answer = BatchAnswer([_batch_item(outcome) for outcome in outcomes])
+    return wrapped(answer, engine.clock.now_ms())
 
 
 async def renew(request: Request) -> Response:
-    """Move leases ahead, all of a process at once; tells which of the runs have none any more."""
+    """Move leases ahead, all of a process at once."""
     engine = engine_of(request)
     message = decode(_RENEW, await read_body(request, engine.settings.max_body))
     run_ids = [parse_run_id(run_id, f"runs[{index}]") for index, run_id in enumerate(message.runs)]
     lost = await engine.renew(run_ids, message.lease)
-    return wrapped({"lost": lost}, engine.clock.now_ms())
+    return wrapped(LostLeases(lost), engine.clock.now_ms())
 
 
 async def outcome(request: Request) -> Response:
-    """How a run's first phase ended: `wait` so many seconds for that.
-
-    States: `sync` (it goes on), `async` (then with the token of the output), `ended` (then with
-    status, headers and base64 body of the answer).
-    """
+    """Tell how a run's first phase ended; wait so many seconds for that."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     deadline_ms = engine.clock.now_ms() + round(_seconds(request, "wait") * 1000)
     look = partial(_look, run_id=run_id)
     with engine.waiters.waiting(FIRST_PHASE + run_id) as moved:
-        data = await engine.store.read(look)
-        if data["state"] == RunStatus.SYNC:
+        found = await engine.store.read(look)
+        if isinstance(found, StillSync):
             while not moved.is_set() and engine.clock.now_ms() < deadline_ms:
                 await engine.clock.wait_until(deadline_ms, moved)
             if engine.waiters.released:
                 return error_response("the engine is stopping", 503, {"retry-after": "1"})
-            data = await engine.store.read(look)
+            found = await engine.store.read(look)
     now_ms = engine.clock.now_ms()
-    if data["state"] == RunStatus.ASYNC:
+    if found is None:
         lifetime = engine.settings.token_lifetime
-        data["token"] = tokens.run_token(run_id, engine.store.secret, now_ms // 1000, lifetime)
-    return wrapped(data, now_ms)
+        token = tokens.run_token(run_id, engine.store.secret, now_ms // 1000, lifetime)
+        return wrapped(NowAsync(token), now_ms)
+    return wrapped(found, now_ms)
 
 
-def _told(outcome: Taken | Refused) -> dict[str, Any]:
+def _batch_item(outcome: Taken | Refused) -> BatchItem:
     if isinstance(outcome, Refused):
-        return {"status": outcome.status, "error": str(outcome)}
-    return {"status": 409, "error": TAKEN_OVER} if outcome.lost else {"status": 200}
+        return BatchItem(outcome.status, str(outcome))
+    return BatchItem(409, TAKEN_OVER) if outcome.lost else BatchItem(200)
 
 
-def _look(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
+def _look(connection: sqlite3.Connection, run_id: str) -> StillSync | Ended | None:
+    """Look where a run stands; `None`: it is async."""
     row = connection.execute(QUERIES["run_output"], (run_id,)).fetchone()
     if row is None:
         raise unknown(run_id)
     status = RunStatus(row[0])
     if not status.ended:
-        return {"state": status.value}
+        return StillSync() if status is RunStatus.SYNC else None
     answer = render(status, *row[1:])
-    return {
-        "state": "ended",
-        "status": answer.status,
-        "headers": answer.headers,
-        "body": b64encode(answer.body).decode(),
-    }
+    headers = [[name, value] for name, value in answer.headers]
+    return Ended(answer.status, headers, b64encode(answer.body).decode())
 
 
 def _seconds(request: Request, name: str) -> float:

@@ -6,7 +6,7 @@ import binascii
 import logging
 from base64 import b64decode
 from hmac import compare_digest
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 import msgspec
@@ -20,13 +20,9 @@ from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.event_message import parse_event
-from stephttp.engine.web.requests import (
-    engine_of,
-    json_response,
-    log_refusal,
-    read_body,
-    wrapped,
-)
+from stephttp.engine.web.fields import AnswerBody, RunId
+from stephttp.engine.web.requests import engine_of, media_type_of, read_body
+from stephttp.engine.web.responses import json_response, log_refusal, wrapped
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000
@@ -41,6 +37,35 @@ class SignalMessage(Struct):
 
     signal: str
     data: Raw | UnsetType = UNSET
+
+
+class SignalAnswer(AnswerBody):
+    """The run that waited for the signal."""
+
+    run_id: RunId
+
+
+class EventsReceived(AnswerBody):
+    """An id for each event. For an empty list of events: one empty id."""
+
+    ids: list[str]
+    status: Literal[200]
+
+
+class EventsRefused(AnswerBody):
+    """Why no event was stored."""
+
+    ids: list[str]
+    status: int
+    error: str
+
+
+class KeyRefused(AnswerBody):
+    """Why the sender may not send events."""
+
+    status: int
+    message: str
+    error: str
 
 
 _MANY = msgspec.json.Decoder(list[Raw])
@@ -75,11 +100,11 @@ async def receive(request: Request) -> Response:
         return _refused(str(error), error.status)
     await engine.receive(events)
     # The real server answers an empty list with one empty id.
-    return json_response({"ids": ids or [""], "status": 200})
+    return json_response(EventsReceived(ids or [""], 200))
 
 
 async def without_key(request: Request) -> Response:
-    """A browser is sent to the start page; a sender must not take that for success."""
+    """Send a browser to the start page, but refuse a sender, who must not take that for success."""
     if request.method == "POST":
         return _refused(_NO_KEY, 400)
     return RedirectResponse("/", 303)
@@ -96,26 +121,24 @@ async def signal(request: Request) -> Response:
     if len(data) > engine.settings.max_step_output:
         raise Refused(f"data: more than {engine.settings.max_step_output} bytes", 413)
     run_id = await engine.signal(message.signal, data)
-    return wrapped({"run_id": run_id}, engine.clock.now_ms())
+    return wrapped(SignalAnswer(run_id), engine.clock.now_ms())
 
 
 def _check_key(key: str, settings: Settings) -> Response | None:
-    """The answer for a sender who may not send."""
+    """Return the answer for a sender who may not send."""
     if not settings.event_keys:
         if not settings.signing_keys:
             return None
         message = "no event keys are configured, so no events are taken"
-        return json_response({"status": 503, "message": "", "error": message}, 503)
+        return json_response(KeyRefused(503, "", message), 503)
     if any(compare_digest(key.encode(), known.encode()) for known in settings.event_keys):
         return None
-    error = {"status": 401, "message": "", "error": "Event key not found"}
-    return json_response(error, 401)
+    return json_response(KeyRefused(401, "", "Event key not found"), 401)
 
 
 def _split(request: Request, body: bytes, settings: Settings) -> list[bytes]:
-    """The events in a request, each as JSON."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == _FORM:
+    """Return the events in a request, each as JSON."""
+    if media_type_of(request) == _FORM:
         return [_form(body)]
     text = body.lstrip()
     if not text:
@@ -129,8 +152,8 @@ def _split(request: Request, body: bytes, settings: Settings) -> list[bytes]:
 
 
 def _form(body: bytes) -> bytes:
-    """A form as an event: `name`, `id`, `ts` and `v` are the event's own, `data` is JSON, and all
-    other fields are put into the data."""
+    """Return a form as an event: `name`, `id`, `ts` and `v` are the event's own, `data` is JSON,
+    and all other fields are put into the data."""
     try:
         fields = parse_qs(
             body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS
@@ -165,7 +188,7 @@ def _number(text: object) -> int:
 
 
 def _seed(text: str | None) -> tuple[int, int] | None:
-    """Time and entropy that the sender wants for the ids of its events."""
+    """Return the time and the entropy that the sender wants for the ids of its events."""
     if not text:
         return None
     millis, _, entropy = text.partition(",")
@@ -182,4 +205,4 @@ def _seed(text: str | None) -> tuple[int, int] | None:
 
 
 def _refused(message: str, status: int) -> Response:
-    return json_response({"ids": [""], "status": status, "error": message}, status)
+    return json_response(EventsRefused([""], status, message), status)

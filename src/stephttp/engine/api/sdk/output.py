@@ -1,4 +1,4 @@
-"""`.../{run}/output?token=`: the answer of a run, for whoever asked for it (docs/protocol.md 7)."""
+"""`.../{run}/output?token=`: the answer of a run, for its caller (docs/protocol.md 7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.tokens import read_run_token
 from stephttp.engine.rules.results import Rendered, render
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.web.requests import CORS, engine_of, json_response, refuse
+from stephttp.engine.web.requests import engine_of
+from stephttp.engine.web.responses import CORS, json_response, refuse
 
 _PREFLIGHT = {
     **CORS,

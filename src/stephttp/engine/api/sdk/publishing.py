@@ -16,7 +16,7 @@ from starlette.responses import Response
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused
-from stephttp.engine.web.requests import engine_of, read_body
+from stephttp.engine.web.requests import engine_of, media_type_of, read_body
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -30,7 +30,7 @@ _STREAM_TYPE = "text/stream"
 
 
 async def tee(request: Request) -> Response:
-    """Hand the bytes of the body to whoever follows the channel, as they come."""
+    """Pass the bytes of the body on to all who follow the channel, as they come."""
     engine = engine_of(request)
     channel = _channel(request, "the run whose stream this is")
     # JS never ends the body that it began in a re-entry which did not finish the run.
@@ -39,9 +39,9 @@ async def tee(request: Request) -> Response:
 
 
 async def publish(request: Request) -> Response:
-    """Hand a message to whoever listens to the topics: the body, as JSON or else as text.
+    """Send a message to all who listen to the topics: the body, as JSON or else as text.
 
-    A body of the type `text/stream` is handed on piece by piece, as it comes.
+    A body of the type `text/stream` is passed on piece by piece, as it comes.
     """
     engine = engine_of(request)
     query = request.query_params
@@ -55,7 +55,7 @@ async def publish(request: Request) -> Response:
     if query.get("metadata"):
         about["metadata"] = _metadata(query["metadata"])
     send = partial(_send, engine, topics, about)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == _STREAM_TYPE:
+    if media_type_of(request) == _STREAM_TYPE:
         await _while_it_may_last(engine, _pieces(request, engine, send))
     else:
         send("data", data=_as_json(await read_body(request, _MOST_PUBLISHED)))
@@ -63,7 +63,7 @@ async def publish(request: Request) -> Response:
 
 
 def _send(engine: Engine, topics: list[str], about: dict[str, Any], kind: str, **more: Any) -> None:
-    """Make a message for each topic, and hand it out."""
+    """Make a message for each topic, and publish it."""
     made = {"kind": kind, "created_at": rfc3339(engine.clock.now_ms()), **about, **more}
     for topic in topics:
         message = msgspec.json.encode({**made, "topic": topic})
@@ -106,7 +106,7 @@ async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
 
 
 async def _while_it_may_last(engine: Engine, work: Awaitable[None]) -> None:
-    """Do it, but no longer than a stream may last; then it is cut off."""
+    """Wait for work, but cut it off when it has taken as long as a stream may last."""
     over = asyncio.Event()
     passing = asyncio.ensure_future(work)
     passing.add_done_callback(lambda _: over.set())
@@ -140,7 +140,7 @@ def _as_json(body: bytes) -> Any:
 
 
 def _json(text: bytes) -> Raw | None:
-    """JSON in one line, as server-sent events need it; `None` if it is none."""
+    """Return JSON in one line, as server-sent events need it; `None` if it is not JSON."""
     try:
         msgspec.json.decode(text)
         return Raw(msgspec.json.format(text, indent=-1))

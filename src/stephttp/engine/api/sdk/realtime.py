@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stephttp.engine.live.channels import Listener, as_it_is
 from stephttp.engine.model import tokens
 from stephttp.engine.model.run import Refused, Topic
 from stephttp.engine.rules.decoding import decode
-from stephttp.engine.web.requests import (
-    engine_of,
-    error_response,
-    json_response,
-    read_body,
-)
+from stephttp.engine.web.event_stream import EventSource, event_stream
+from stephttp.engine.web.fields import AnswerBody
+from stephttp.engine.web.requests import engine_of, read_body
+from stephttp.engine.web.responses import error_response, json_response
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
-_KEEP_ALIVE = b":\n\n"
 _SSE_HEADERS = {
     "cache-control": "no-cache",
     "access-control-allow-origin": "*",
@@ -53,15 +50,21 @@ class TopicName(Struct):
     kind: str = "run"
 
 
-class Wish(Struct):
-    """What a websocket's client says: `sub` with a token, `unsub` with a list of topics, `ping`."""
+class NewToken(AnswerBody):
+    """What opens topics: as `token` in the query of `sse` and `connect`."""
+
+    jwt: str
+
+
+class ClientMessage(Struct):
+    """A message of a websocket's client: `sub` with a token, `unsub` with topics, or `ping`."""
 
     kind: str
     data: Raw = Raw(b"null")
 
 
 _TOPICS = msgspec.json.Decoder(Annotated[list[TopicName], Meta(min_length=1, max_length=100)])
-_WISH = msgspec.json.Decoder(Wish)
+_MESSAGE = msgspec.json.Decoder(ClientMessage)
 _TEXT = msgspec.json.Decoder(str)
 
 
@@ -74,7 +77,7 @@ async def token(request: Request) -> Response:
         _pairs(wanted), engine.store.secret, now_ms // 1000, _MINTED_LIFETIME,
         tokens.new_ulid(now_ms, engine.rng),
     )  # fmt: skip
-    return json_response({"jwt": jwt}, 201)
+    return json_response(NewToken(jwt), 201)
 
 
 async def sse(request: Request) -> Response:
@@ -84,15 +87,14 @@ async def sse(request: Request) -> Response:
     if topics is None:
         headers = {"access-control-allow-origin": "*"}
         return error_response("Not authenticated", 401, headers)
-    stream = _follow(engine, topics)
-    return StreamingResponse(stream, headers=_SSE_HEADERS, media_type="text/event-stream")
+    return event_stream(engine, _messages(engine, topics), _SSE_HEADERS)
 
 
 async def connect(websocket: WebSocket) -> None:
     """The same by websocket: each message of the topics is one of the connection.
 
     Streams of bytes (`publish/tee`) are no messages, so only `sse` has them. A client may change
-    what it listens to, see `Wish`; what is not understood ends the connection.
+    what it listens to, see `ClientMessage`; what is not understood ends the connection.
     """
     engine: Engine = websocket.app.state.engine
     topics = _topics(engine, websocket.query_params.get("token"), websocket.headers)
@@ -124,25 +126,26 @@ async def _send(websocket: WebSocket, listener: Listener) -> None:
 
 
 async def _obey(websocket: WebSocket, engine: Engine, listener: Listener) -> None:
-    while (message := await websocket.receive())["type"] == "websocket.receive":
-        wish = decode(_WISH, message.get("bytes") or (message.get("text") or "").encode())
-        if wish.kind == "ping":
+    while (received := await websocket.receive())["type"] == "websocket.receive":
+        body = received.get("bytes") or (received.get("text") or "").encode()
+        message = decode(_MESSAGE, body)
+        if message.kind == "ping":
             listener.put(b'{"kind":"pong"}')
-        elif wish.kind == "sub":
-            topics = _topics(engine, decode(_TEXT, bytes(wish.data)), {})
+        elif message.kind == "sub":
+            topics = _topics(engine, decode(_TEXT, bytes(message.data)), {})
             if topics is None:
                 raise Refused("data: Not authenticated")
             if len(listener.topics.union(topics)) > _MOST_TOPICS:
                 raise Refused(f"data: more than {_MOST_TOPICS} topics")
             engine.channels.join(listener, topics)
-        elif wish.kind == "unsub":
-            engine.channels.leave(listener, _pairs(decode(_TOPICS, bytes(wish.data))))
+        elif message.kind == "unsub":
+            engine.channels.leave(listener, _pairs(decode(_TOPICS, bytes(message.data))))
         else:
-            raise Refused(f"kind: {wish.kind[:64]!r} is none of sub, unsub, ping")
+            raise Refused(f"kind: {message.kind[:64]!r} is not one of sub, unsub, ping")
 
 
 def _topics(engine: Engine, token: str | None, headers: Mapping[str, str]) -> list[Topic] | None:
-    """What a client may listen to; `None`: it has no token for that."""
+    """Return what a client may listen to; `None`: it has no token for that."""
     if token is None:
         token = headers.get("authorization", "").partition(" ")[2]
     now_s = int(engine.clock.now())
@@ -153,18 +156,20 @@ def _pairs(topics: Sequence[TopicName]) -> list[Topic]:
     return [(topic.channel, topic.name) for topic in topics]
 
 
-async def _follow(engine: Engine, topics: Sequence[Topic]) -> AsyncGenerator[bytes]:
-    clock, settings = engine.clock, engine.settings
-    end_ms = clock.now_ms() + round(settings.stream_lifetime * 1000)
-    quiet_ms = round(settings.stream_keep_alive * 1000)
+class _Messages(EventSource):
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener.wake)
+        self._listener = listener
+
+    @property
+    def over(self) -> bool:
+        return self._listener.over
+
+    def take(self) -> bytes:
+        return b"".join(self._listener.take())
+
+
+@contextmanager
+def _messages(engine: Engine, topics: Sequence[Topic]) -> Generator[EventSource]:
     with engine.channels.listening(topics) as listener:
-        yield _KEEP_ALIVE
-        said_ms = clock.now_ms()
-        while not listener.over and clock.now_ms() < end_ms:
-            await clock.wait_until(min(end_ms, said_ms + quiet_ms), listener.wake)
-            chunk = b"".join(listener.take())
-            if not chunk and clock.now_ms() >= said_ms + quiet_ms:
-                chunk = _KEEP_ALIVE
-            if chunk:
-                said_ms = clock.now_ms()
-                yield chunk
+        yield _Messages(listener)

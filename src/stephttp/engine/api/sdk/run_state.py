@@ -5,22 +5,71 @@ from __future__ import annotations
 import sqlite3
 from base64 import b64encode
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Raw
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire import inline_state
-from stephttp.engine.api.manage.views import wait_view
+from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, stored, wait_item
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
 from stephttp.engine.reading.run_list import load_waits
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.web.requests import engine_of, json_response, parse_run_id, wrapped
+from stephttp.engine.web.fields import AnswerBody, Base64, Time, one_of
+from stephttp.engine.web.requests import engine_of, parse_run_id
+from stephttp.engine.web.responses import json_response, wrapped
 from stephttp.engine.work import resume_state
+
+
+class TriggerEvent(AnswerBody):
+    """The event that began a run."""
+
+    data: dict[str, Any]
+    id: str
+    name: str
+    ts: int
+
+
+class RunView(EventRun):
+    """A run. `output` is set once it has ended."""
+
+    function: str
+    attempt: int
+    last_error: str | None
+    error: ReportedError | None
+    invoked_by: str | None
+    waiting_for: list[WaitItem]
+    output: Base64 | UnsetType = UNSET
+
+
+class StepView(AnswerBody):
+    """A step of a run. `step_id` is the hash of `id` and `index`, which the user's code chose."""
+
+    step_id: str
+    id: str | None
+    index: int | None
+    name: str | None
+    op: str | None
+    status: Annotated[str, one_of("Waiting", "Completed", "Failed")]
+    attempts: int
+    started_at: Time | None
+    duration_ms: float | None
+    due_at: Time | None
+    error: ReportedError | None
+
+
+class JobView(AnswerBody):
+    """What the engine will do for a run, and when."""
+
+    at: Time
+    kind: str
+    position: int
+    attempt: int
+    step_id: str | None
 
 
 async def actions(request: Request) -> Response:
@@ -63,16 +112,16 @@ async def jobs(request: Request) -> Response:
     return wrapped(await engine.store.read(unit), engine.clock.now_ms())
 
 
-def _jobs(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
+def _jobs(connection: sqlite3.Connection, run_id: str) -> list[JobView]:
     _one(connection, "run_state", run_id)
     return [
-        {
-            "at": rfc3339(due_ms),
-            "kind": kind,
-            "position": position,
-            "attempt": attempt if kind == TimerKind.RESUME else 0,
-            "step_id": step_id or None,
-        }
+        JobView(
+            at=rfc3339(due_ms),
+            kind=kind,
+            position=position,
+            attempt=attempt if kind == TimerKind.RESUME else 0,
+            step_id=step_id or None,
+        )
         for position, (due_ms, kind, step_id, attempt) in enumerate(
             connection.execute(QUERIES["run_jobs"], (run_id,))
         )
@@ -96,53 +145,51 @@ def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> S
     return resume_state.load(connection, run_id, pending=pending)
 
 
-def _event(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
+def _event(connection: sqlite3.Connection, run_id: str) -> TriggerEvent:
     status, event = load_trigger(connection, run_id)
     _check_open(status, run_id)
-    return event
+    return TriggerEvent(**event)
 
 
-def _run(connection: sqlite3.Connection, run_id: str) -> dict[str, Any]:
+def _run(connection: sqlite3.Connection, run_id: str) -> RunView:
     row = _one(connection, "run_view", run_id)
     _, created_ms, fn_id, event_id, status, ended_ms, output, slug, *more = row
     attempt, last_error, error, invoked_by = more
-    data = {
-        "run_id": run_id,
-        "run_started_at": rfc3339(created_ms),
-        "function_id": fn_id,
-        "function_version": 0,
-        "environment_id": tokens.ENVIRONMENT_ID,
-        "event_id": event_id,
-        "status": RunStatus(status).wire,
-        "ended_at": rfc3339(ended_ms),
-        "function": slug,
-        "attempt": attempt,
-        "last_error": last_error,
-        "error": _raw(error),
-        "invoked_by": invoked_by,
-        "waiting_for": [wait_view(wait) for wait in load_waits(connection, [run_id])[run_id]],
-    }
-    if ended_ms is not None:
-        data["output"] = b64encode(output or b"").decode()
-    return data
+    return RunView(
+        run_id=run_id,
+        run_started_at=rfc3339(created_ms),
+        function_id=fn_id,
+        function_version=0,
+        environment_id=tokens.ENVIRONMENT_ID,
+        event_id=event_id,
+        status=RunStatus(status).wire,
+        ended_at=rfc3339(ended_ms),
+        function=slug,
+        attempt=attempt,
+        last_error=last_error,
+        error=stored(error),
+        invoked_by=invoked_by,
+        waiting_for=[wait_item(wait) for wait in load_waits(connection, [run_id])[run_id]],
+        output=UNSET if ended_ms is None else b64encode(output or b"").decode(),
+    )
 
 
-def _steps(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
+def _steps(connection: sqlite3.Connection, run_id: str) -> list[StepView]:
     _one(connection, "run_state", run_id)
     return [
-        {
-            "step_id": step_id,
-            "id": userland_id,
-            "index": index,
-            "name": name,
-            "op": op,
-            "status": _step_status(done=bool(done), failed=bool(failed)),
-            "attempts": attempts,
-            "started_at": rfc3339(started_ns // 1_000_000) if started_ns else None,
-            "duration_ms": duration_ns / 1_000_000 if done else None,
-            "due_at": rfc3339(due_ms),
-            "error": _raw(error),
-        }
+        StepView(
+            step_id=step_id,
+            id=userland_id,
+            index=index,
+            name=name,
+            op=op,
+            status=_step_status(done=bool(done), failed=bool(failed)),
+            attempts=attempts,
+            started_at=rfc3339(started_ns // 1_000_000) if started_ns else None,
+            duration_ms=duration_ns / 1_000_000 if done else None,
+            due_at=rfc3339(due_ms),
+            error=stored(error),
+        )
         for (
             step_id,
             userland_id,
@@ -164,7 +211,3 @@ def _step_status(*, done: bool, failed: bool) -> str:
     if not done:
         return "Waiting"
     return "Failed" if failed else "Completed"
-
-
-def _raw(json: bytes | None) -> Raw | None:
-    return None if json is None else Raw(json)

@@ -7,17 +7,38 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp.engine.api.run_parts import EventRun
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus
 from stephttp.engine.store.runs import load_trigger
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.web.requests import engine_of, parse_limit, parse_time, wrapped
+from stephttp.engine.web.fields import AnswerBody, Time, Uuid
+from stephttp.engine.web.requests import engine_of, parse_limit, parse_optional_time
+from stephttp.engine.web.responses import wrapped
 
 _LONGEST_SHOWN = 64
+
+
+class EventView(AnswerBody):
+    """An event as it was sent, and what the engine knows of it."""
+
+    internal_id: str
+    account_id: Uuid
+    environment_id: Uuid
+    source: str
+    source_id: None
+    received_at: Time
+    data: Any
+    id: str
+    name: str
+    ts: int
+    user: Any | UnsetType = UNSET
+    v: str | UnsetType = UNSET
 
 
 async def listing(request: Request) -> Response:
@@ -28,8 +49,8 @@ async def listing(request: Request) -> Response:
         "limit": parse_limit(query.get("limit")),
         "cursor": query.get("cursor") or None,
         "name": query.get("name") or None,
-        "after_ms": _time(query.get("received_after"), "received_after"),
-        "before_ms": _time(query.get("received_before"), "received_before"),
+        "after_ms": parse_optional_time(query.get("received_after"), "received_after"),
+        "before_ms": parse_optional_time(query.get("received_before"), "received_before"),
     }
     data = await engine.store.read(partial(_listing, values=values))
     return wrapped(data, engine.clock.now_ms())
@@ -49,11 +70,7 @@ async def runs(request: Request) -> Response:
     return wrapped(await engine.store.read(unit), engine.clock.now_ms())
 
 
-def _time(text: str | None, field: str) -> int | None:
-    return parse_time(text, field) if text else None
-
-
-def _listing(connection: sqlite3.Connection, values: dict[str, Any]) -> list[dict[str, Any]]:
+def _listing(connection: sqlite3.Connection, values: dict[str, Any]) -> list[EventView]:
     cursor = values["cursor"]
     if cursor and connection.execute(QUERIES["event_view"], (cursor,)).fetchone() is None:
         raise Refused(f"cursor: there is no event {cursor[:_LONGEST_SHOWN]!r}")
@@ -61,7 +78,7 @@ def _listing(connection: sqlite3.Connection, values: dict[str, Any]) -> list[dic
     return [_view(*row) for row in rows]
 
 
-def _event(connection: sqlite3.Connection, event_id: str) -> dict[str, Any]:
+def _event(connection: sqlite3.Connection, event_id: str) -> EventView:
     row = connection.execute(QUERIES["event_view"], (event_id,)).fetchone()
     if row is not None:
         return _view(*row)
@@ -70,20 +87,20 @@ def _event(connection: sqlite3.Connection, event_id: str) -> dict[str, Any]:
     return _view(event_id, created_ms, msgspec.json.encode(trigger))
 
 
-def _runs(connection: sqlite3.Connection, event_id: str) -> list[dict[str, Any]]:
+def _runs(connection: sqlite3.Connection, event_id: str) -> list[EventRun]:
     if connection.execute(QUERIES["event_view"], (event_id,)).fetchone() is not None:
         return []  # Nothing but HTTP requests begins runs here.
     return [
-        {
-            "run_id": run_id,
-            "run_started_at": rfc3339(created_ms),
-            "function_id": fn_id,
-            "function_version": 0,
-            "environment_id": tokens.ENVIRONMENT_ID,
-            "event_id": event_id,
-            "status": RunStatus(status).wire,
-            "ended_at": rfc3339(ended_ms),
-        }
+        EventRun(
+            run_id=run_id,
+            run_started_at=rfc3339(created_ms),
+            function_id=fn_id,
+            function_version=0,
+            environment_id=tokens.ENVIRONMENT_ID,
+            event_id=event_id,
+            status=RunStatus(status).wire,
+            ended_at=rfc3339(ended_ms),
+        )
         for run_id, created_ms, fn_id, _, status, ended_ms in _began(connection, event_id)
     ]
 
@@ -95,13 +112,13 @@ def _began(connection: sqlite3.Connection, event_id: str) -> list[Any]:
     return rows
 
 
-def _view(event_id: str, received_ms: int, body: bytes) -> dict[str, Any]:
-    return {
-        "internal_id": event_id,
-        "account_id": tokens.ACCOUNT_ID,
-        "environment_id": tokens.ENVIRONMENT_ID,
-        "source": "",
-        "source_id": None,
-        "received_at": rfc3339(received_ms),
+def _view(event_id: str, received_ms: int, body: bytes) -> EventView:
+    return EventView(
+        internal_id=event_id,
+        account_id=tokens.ACCOUNT_ID,
+        environment_id=tokens.ENVIRONMENT_ID,
+        source="",
+        source_id=None,
+        received_at=rfc3339(received_ms),
         **msgspec.json.decode(body),
-    }
+    )

@@ -7,19 +7,19 @@ import sqlite3
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.manage.views import user_span
+from stephttp.engine.api.run_parts import SpanView, span_view
 from stephttp.engine.model.run import Refused
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.traces import otlp, spans
-from stephttp.engine.web.requests import engine_of, parse_run_id, read_body, wrapped
+from stephttp.engine.web.requests import engine_of, media_type_of, parse_run_id, read_body
+from stephttp.engine.web.responses import wrapped
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
@@ -33,7 +33,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 async def receive(request: Request) -> Response:
     """Keep spans with their runs. The answer has the type of the request."""
     engine = engine_of(request)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type_of(request)
     read = _READERS.get(kind)
     if read is None:
         raise Refused(f"content-type: expected {PROTOBUF} or {JSON}, got {kind[:64]!r}", 415)
@@ -65,10 +65,10 @@ async def listing(request: Request) -> Response:
     return wrapped(await engine.store.read(partial(_listing, run_id=run_id)), engine.clock.now_ms())
 
 
-def _listing(connection: sqlite3.Connection, run_id: str) -> list[dict[str, Any]]:
+def _listing(connection: sqlite3.Connection, run_id: str) -> list[SpanView]:
     if connection.execute(QUERIES["run_state"], (run_id,)).fetchone() is None:
         raise unknown(run_id)
-    return [user_span(span) for span in spans.load(connection, run_id)]
+    return [span_view(span) for span in spans.load(connection, run_id)]
 
 
 def _unzipped(body: bytes, limit: int) -> bytes:

@@ -1,19 +1,26 @@
-"""What people can look at and do: the part of `operations` that Inngest has no path for."""
+"""The table of routes, third part: what people and the command line use, and metrics."""
 
 from __future__ import annotations
 
-from stephttp.engine.api.manage.actions import RerunRequest, ResumeRequest
+from stephttp.engine.api.manage import actions, browsing, probing, scrape
+from stephttp.engine.api.manage.actions import (
+    NewRunId,
+    RerunRequest,
+    Resumed,
+    ResumeRequest,
+    SentEventId,
+)
+from stephttp.engine.api.manage.event_views import EventInFull, EventItem
+from stephttp.engine.api.manage.overview_views import EndpointItem, OverviewAnswer
 from stephttp.engine.api.manage.probing import ProbeRequest
-from stephttp.engine.api.openapi import extension_shapes as own
-from stephttp.engine.api.openapi import shapes
-from stephttp.engine.api.openapi.describing import (
-    Json,
+from stephttp.engine.api.manage.run_views import RunInFull, RunItem
+from stephttp.engine.api.manage.scrape import OPENMETRICS, scraping
+from stephttp.engine.api.openapi.operation import (
+    Security,
     data,
+    event_stream,
     operation,
     pages,
-    parameter,
-    schema_of,
-    stream,
     takes,
 )
 from stephttp.engine.api.openapi.parameters import (
@@ -22,17 +29,16 @@ from stephttp.engine.api.openapi.parameters import (
     EVENT,
     LIMIT,
     RUN,
+    parameter,
     time_parameter,
 )
-from stephttp.engine.bulk import MOST_RUNS
+from stephttp.engine.api.openapi.schema import Json, SchemaOf
+from stephttp.engine.bulk import MOST_RUNS, Bulk
+from stephttp.engine.probe import Finding
 from stephttp.engine.reading import State
 from stephttp.engine.rules.event_message import EventMessage
 
-SHAPES = (
-    RerunRequest, ResumeRequest, own.Bulk, own.Endpoint, own.EventId,
-    own.EventInFull, own.EventItem, own.NewRunId, own.Overview,
-    own.ProbeView, own.RunDetail, own.Waits, ProbeRequest,
-)  # fmt: skip
+_SCRAPING = Security(("signingKey",), scraping)
 
 _FILTERS = (
     parameter(
@@ -61,37 +67,46 @@ _MOST = parameter(
     "query", "limit", "How many runs at most.",
     type="integer", minimum=1, maximum=MOST_RUNS, default=MOST_RUNS,
 )  # fmt: skip
+_TEXT: Json = {"schema": {"type": "string"}}
 
-OWN_OPERATIONS: dict[tuple[str, str], Json] = {
-    ("/v1/runs", "GET"): operation(
-        "listRuns", "Runs, newest first.", pages(shapes.RunItem), 400,
+
+MANAGE_OPERATIONS = (
+    operation(
+        "GET", "/v1/runs", browsing.runs,
+        "listRuns", "Runs, newest first.", pages(RunItem), 400,
         parameters=(LIMIT, CURSOR, DIRECTION, *_FILTERS),
     ),
-    ("/v1/stephttp/runs/{run}", "GET"): operation(
+    operation(
+        "GET", "/v1/stephttp/runs/{run}", browsing.run,
         "getRunDetail", "One run in full: request, steps, history, answer.",
-        data(own.RunDetail), 400, 404, parameters=(RUN,),
+        data(RunInFull), 400, 404, parameters=(RUN,),
     ),
-    ("/v1/stephttp/runs/{run}/rerun", "POST"): operation(
+    operation(
+        "POST", "/v1/stephttp/runs/{run}/rerun", actions.rerun,
         "rerun", "Run the request of a run again, as a new run; from a step on, if one is named.",
-        data(own.NewRunId), 400, 404, 413,
-        parameters=(RUN,), body=takes(schema_of(RerunRequest)),
+        data(NewRunId), 400, 404, 413,
+        parameters=(RUN,), body=takes(SchemaOf(RerunRequest)),
     ),
-    ("/v1/stephttp/runs/{run}/resume", "POST"): operation(
+    operation(
+        "POST", "/v1/stephttp/runs/{run}/resume", actions.resume,
         "resume", "Let a run that waits go on now.",
-        data(own.Waits), 400, 404, 409, 413,
-        parameters=(RUN,), body=takes(schema_of(ResumeRequest)),
+        data(Resumed), 400, 404, 409, 413,
+        parameters=(RUN,), body=takes(SchemaOf(ResumeRequest)),
     ),
-    ("/v1/stephttp/runs/cancel", "POST"): operation(
+    operation(
+        "POST", "/v1/stephttp/runs/cancel", actions.cancel_many,
         "cancelRuns", "End the runs that a filter finds as cancelled, the newest first.",
-        data(own.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
+        data(Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
     ),
-    ("/v1/stephttp/runs/rerun", "POST"): operation(
+    operation(
+        "POST", "/v1/stephttp/runs/rerun", actions.rerun_many,
         "rerunRuns", "Run the requests of the runs that a filter finds again, the newest first.",
-        data(own.Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
+        data(Bulk), 400, parameters=(_MOST, _ALL, *_FILTERS),
     ),
-    ("/v1/stephttp/overview", "GET"): operation(
+    operation(
+        "GET", "/v1/stephttp/overview", browsing.overview,
         "getOverview", "How it went, in total and for each endpoint.",
-        data(own.Overview), 400,
+        data(OverviewAnswer), 400,
         parameters=(
             parameter(
                 "query", "span", "The time until now.",
@@ -100,24 +115,28 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
             parameter("query", "endpoint", "Function id of the only one.", type="string"),
         ),
     ),
-    ("/v1/stephttp/endpoints", "GET"): operation(
+    operation(
+        "GET", "/v1/stephttp/endpoints", browsing.endpoints,
         "listEndpoints", "The endpoints that have reported runs.",
-        data(list[own.Endpoint]),
+        data(list[EndpointItem]),
     ),
-    ("/v1/stephttp/changes", "GET"): operation(
+    operation(
+        "GET", "/v1/stephttp/changes", browsing.changes,
         "followChanges", "Follow what changes, from now on.",
-        stream(
+        event_stream(
             "Server-sent events. `changes` has as data {\"run_ids\", \"events\", \"lost\"}: runs "
             "that are new or have changed, whether events have come, and whether there was more "
             "than that; `over` ends the stream."
         ),
     ),
-    ("/v1/stephttp/probe", "POST"): operation(
+    operation(
+        "POST", "/v1/stephttp/probe", probing.probe,
         "probe", "Call an application, as far as the engine may, and tell what came of it.",
-        data(own.ProbeView), 400, 413, body=takes(schema_of(ProbeRequest)),
+        data(Finding), 400, 413, body=takes(SchemaOf(ProbeRequest)),
     ),
-    ("/v1/stephttp/events", "GET"): operation(
-        "searchEvents", "Events that were sent, newest first.", pages(own.EventItem), 400,
+    operation(
+        "GET", "/v1/stephttp/events", browsing.events,
+        "searchEvents", "Events that were sent, newest first.", pages(EventItem), 400,
         parameters=(
             LIMIT, CURSOR, DIRECTION,
             parameter("query", "name", "Only those of this name.", type="string"),
@@ -128,12 +147,25 @@ OWN_OPERATIONS: dict[tuple[str, str], Json] = {
             ),
         ),
     ),
-    ("/v1/stephttp/events/{event}", "GET"): operation(
+    operation(
+        "GET", "/v1/stephttp/events/{event}", browsing.event,
         "getEventInFull", "One event, with the runs that had to do with it.",
-        data(own.EventInFull), 404, parameters=(EVENT,),
+        data(EventInFull), 404, parameters=(EVENT,),
     ),
-    ("/v1/stephttp/events", "POST"): operation(
+    operation(
+        "POST", "/v1/stephttp/events", actions.send_event,
         "sendEvent", "Send an event, with a signing key instead of an event key.",
-        data(own.EventId), 400, 413, body=takes(schema_of(EventMessage)),
+        data(SentEventId), 400, 413, body=takes(SchemaOf(EventMessage)),
     ),
-}  # fmt: skip
+    operation(
+        "GET", "/metrics", scrape.metrics,
+        "getMetrics",
+        "What Prometheus reads; also with the token of `--metrics-token` instead of a signing key.",
+        {
+            "description": "Metrics, in the format that `Accept` asks for",
+            "content": {"text/plain": _TEXT, OPENMETRICS: _TEXT},
+        },
+        security=_SCRAPING,
+    ),
+)  # fmt: skip
+"""Operations that Inngest has no path for, beside the list of runs."""
