@@ -23,8 +23,8 @@ from stephttp.engine.web.guard import Guard
 class _Application(Starlette):
     """Starlette, with `Guard` around all of it.
 
-    Middleware is added inside the one that answers unexpected errors, whose answers would then
-    lack what the guard adds.
+    Starlette puts added middleware inside the one that answers unexpected errors, whose responses
+    would then lack what the guard adds.
     """
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -38,9 +38,9 @@ def create_app(
     rng: Random | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
 ) -> Starlette:
-    """The engine as an ASGI application; its lifespan starts and stops the engine.
+    """Make the ASGI application of an engine; its lifespan starts and stops the engine.
 
-    The arguments are those of `Engine`, which is found at `app.state.engine`.
+    The arguments are those of `Engine`. The engine itself is at `app.state.engine`.
     """
     engine = Engine(settings or Settings(), clock=clock, rng=rng, transport=transport)
 

@@ -55,7 +55,7 @@ _BATCH = {
 _OUTPUT: Json = {
     "default": {
         "description": "What the handler answered: its status, its headers, its body. While the "
-        'run goes on the engine waits, and in the end answers 200 with {"status": "running"}. '
+        'run continues the engine waits, and in the end answers 200 with {"status": "running"}. '
         "Without a good token it answers 401, to too many requests 429, and while it stops 503, "
         "as it does elsewhere.",
         "content": {"*/*": {"schema": {}}},
@@ -106,7 +106,7 @@ CHECKPOINT_OPERATIONS = (
     # Before the routes in which the last part would be a run id.
     operation(
         "POST", "/v1/checkpoint/batch", extensions.batch,
-        "takeBatch", "Take many checkpoints; each gets an answer of its own.",
+        "takeBatch", "Accept many checkpoints; each gets an answer of its own.",
         data(BatchAnswer), 400, 413, parameters=(_SDK,), body=takes(_BATCH),
     ),
     operation(

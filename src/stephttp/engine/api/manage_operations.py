@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from stephttp.engine.api.manage import actions, browsing, probing, scrape
 from stephttp.engine.api.manage.actions import (
+    EndedWaits,
     NewRunId,
     RerunRequest,
-    Resumed,
     ResumeRequest,
     SentEventId,
 )
@@ -39,6 +39,7 @@ from stephttp.engine.reading import State
 from stephttp.engine.rules.event_message import EventMessage
 
 _SCRAPING = Security(("signingKey",), scraping)
+"""A signing key, or the token for metrics."""
 
 _FILTERS = (
     parameter(
@@ -89,8 +90,8 @@ MANAGE_OPERATIONS = (
     ),
     operation(
         "POST", "/v1/stephttp/runs/{run}/resume", actions.resume,
-        "resume", "Let a run that waits go on now.",
-        data(Resumed), 400, 404, 409, 413,
+        "resume", "Resume a run that waits, now.",
+        data(EndedWaits), 400, 404, 409, 413,
         parameters=(RUN,), body=takes(SchemaOf(ResumeRequest)),
     ),
     operation(
@@ -105,7 +106,7 @@ MANAGE_OPERATIONS = (
     ),
     operation(
         "GET", "/v1/stephttp/overview", browsing.overview,
-        "getOverview", "How it went, in total and for each endpoint.",
+        "getOverview", "How all endpoints have done, in total and each.",
         data(OverviewAnswer), 400,
         parameters=(
             parameter(
@@ -126,12 +127,12 @@ MANAGE_OPERATIONS = (
         event_stream(
             "Server-sent events. `changes` has as data {\"run_ids\", \"events\", \"lost\"}: runs "
             "that are new or have changed, whether events have come, and whether there was more "
-            "than that; `over` ends the stream."
+            "than is named; `over` ends the stream."
         ),
     ),
     operation(
         "POST", "/v1/stephttp/probe", probing.probe,
-        "probe", "Call an application, as far as the engine may, and tell what came of it.",
+        "probe", "Call an application, as far as the engine may, and report what came of it.",
         data(Finding), 400, 413, body=takes(SchemaOf(ProbeRequest)),
     ),
     operation(
@@ -149,7 +150,7 @@ MANAGE_OPERATIONS = (
     ),
     operation(
         "GET", "/v1/stephttp/events/{event}", browsing.event,
-        "getEventInFull", "One event, with the runs that had to do with it.",
+        "getEventInFull", "One event, with the runs that sent it or waited for it.",
         data(EventInFull), 404, parameters=(EVENT,),
     ),
     operation(
@@ -168,4 +169,5 @@ MANAGE_OPERATIONS = (
         security=_SCRAPING,
     ),
 )  # fmt: skip
-"""Operations that Inngest has no path for, beside the list of runs."""
+"""Operations on runs, events and endpoints, and metrics. Inngest has no path for those below
+`/v1/stephttp`."""

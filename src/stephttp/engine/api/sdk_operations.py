@@ -92,7 +92,7 @@ SDK_OPERATIONS = (
     ),
     operation(
         "GET", "/v1/runs/{run}/spans", user_spans.listing,
-        "listSpans", "OpenTelemetry spans of a run, by their begin.",
+        "listSpans", "OpenTelemetry spans of a run, in the order in which they began.",
         data(list[SpanView]), 400, 404, parameters=(RUN,),
     ),
     operation(
@@ -101,7 +101,7 @@ SDK_OPERATIONS = (
         "Keep OpenTelemetry spans (OTLP) with the runs that their attribute `sdk.run.id` names.",
         {
             "description": "An ExportTraceServiceResponse, in the format of the request; "
-            "`partialSuccess` tells what is not kept, and why",
+            "`partialSuccess` says what is not kept, and why",
             "content": {PROTOBUF: {"schema": {}}, JSON: {"schema": {"type": "object"}}},
         },
         400, 413, 415,
@@ -120,7 +120,7 @@ SDK_OPERATIONS = (
         "followRun", "Follow the live stream of a run: what is published from now on.",
         event_stream(
             "Server-sent events, as the run's handler writes them; a comment now and then while "
-            "it is silent"
+            "it writes nothing"
         ),
         401, security=_REALTIME_TOKEN,
     ),
@@ -132,7 +132,7 @@ SDK_OPERATIONS = (
     ),
     operation(
         "POST", "/v1/realtime/publish", publishing.publish,
-        "publish", "Hand a message to whoever listens to the topics; text that is no JSON is sent "
+        "publish", "Send a message to all who listen to the topics; text that is not JSON is sent "
         "as a string, `text/stream` piece by piece.",
         EMPTY, 400, 413,
         parameters=(
@@ -148,7 +148,7 @@ SDK_OPERATIONS = (
     ),
     operation(
         "POST", "/v1/realtime/publish/tee", publishing.tee,
-        "publishStream", "Hand the bytes of the body to whoever follows the run, as they come.",
+        "publishStream", "Pass the bytes of the body on to all who follow the run, as they come.",
         EMPTY, 400, 413, parameters=(_CHANNEL,), body=takes({}, "application/octet-stream"),
     ),
     operation(
@@ -158,17 +158,17 @@ SDK_OPERATIONS = (
     ),
     operation(
         "POST", "/e/", ingest.without_key,
-        "sendWithoutKey", "Tell a sender that its event key is missing.", {}, 429, security=OPEN,
+        "sendWithoutKey", "Refuse events that come without an event key.", {}, 429, security=OPEN,
         more={"400": json_answer(_NOT_RECEIVED, "No event key")},
     ),
     operation(
         "POST", "/e/{key}", ingest.receive,
-        "sendEvents", "Store events; runs that wait for them go on.",
+        "sendEvents", "Store events; runs that wait for them continue.",
         json_answer(SchemaOf(EventsReceived)), 404, 429,
         security=OPEN, parameters=(_KEY, _SEED),
         body={
             "required": True,
-            "description": "Whatever content type but that of forms is named: JSON.",
+            "description": "JSON, whatever content type is named, unless it is that of forms.",
             "content": {
                 "application/json": {"schema": SchemaOf(_EVENTS)},
                 "application/x-www-form-urlencoded": {
@@ -217,7 +217,7 @@ SDK_OPERATIONS = (
     ),
     operation(
         "POST", "/v1/cancellations", cancelling.create,
-        "createCancellation", "Cancel the runs of a function that began in a span of time.",
+        "createCancellation", "Cancel the runs of a function that began in a period.",
         data(NewCancellation), 400, 404, 413, body=takes(SchemaOf(CancellationRequest)),
     ),
     operation(
@@ -227,7 +227,7 @@ SDK_OPERATIONS = (
     ),
     operation(
         "DELETE", "/v1/cancellations/{id}", cancelling.delete,
-        "deleteCancellation", "Forget a cancellation; what was cancelled stays so.", {}, 404,
+        "deleteCancellation", "Delete a cancellation; what was cancelled stays so.", {}, 404,
         parameters=(parameter("path", "id", "Its `id`.", type="string", minLength=1),),
         more={"204": EMPTY},
     ),
@@ -238,7 +238,7 @@ SDK_OPERATIONS = (
     ),
     operation(
         "POST", "/fn/register", system.register,
-        "registerFunctions", "Tell an SDK that functions of `serve` are not run here.", {}, 400,
+        "registerFunctions", "Refuse functions of `serve`, which are not run here.", {}, 400,
     ),
     operation(
         "GET", "/health", system.health,

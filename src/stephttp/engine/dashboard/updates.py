@@ -41,7 +41,7 @@ def stream(engine: Engine, end_ms: int | None = None) -> StreamingResponse:
     return event_stream(engine, _changes(engine), _HEADERS, end_ms)
 
 
-class _Changes(EventSource):
+class _PageUpdates(EventSource):
     pause_ms = 200  # A busy engine changes more than anyone can read.
 
     def __init__(self, listener: Listener, published: int) -> None:
@@ -72,4 +72,4 @@ class _Changes(EventSource):
 @contextmanager
 def _changes(engine: Engine) -> Generator[EventSource]:
     with engine.feed.listening() as listener:
-        yield _Changes(listener, engine.feed.published)
+        yield _PageUpdates(listener, engine.feed.published)

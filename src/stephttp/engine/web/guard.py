@@ -1,4 +1,4 @@
-"""Who may ask, how often, and what every answer carries."""
+"""Who may send requests, how often, and what every response carries."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Guarding = Callable[[Handler], Handler]
 _OUTPUT = re.compile(r"/v1/(?:checkpoint|http/runs)/[^/]+/output")
 _EVENT = re.compile(r"/e/.*")
 _FROM_CONTAINERS = ("host.docker.internal", "host.containers.internal")
-"""What containers call the machine that they are on. Nobody can have a site there: `internal` is
+"""What containers call the machine that they are on. No site can be there: `internal` is
 reserved for private use."""
 _PAGE = re.compile(r"/(?:(?:runs|events|apps|live|login|logout|static)(?:/.*)?)?")
-"""The dashboard's own pages; what is sent for them must come from one of them (see `access`)."""
+"""The dashboard's own pages; forms sent to them must come from one (`dashboard.sessions`)."""
 _ANYWHERE = {
     b"cache-control": b"no-store",
     b"referrer-policy": b"no-referrer",
@@ -45,7 +45,7 @@ _OURS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"x-frame-options": b"DENY",
 }
-"""Unless the answer has them. Outputs are what handlers made: pages, even frames, as they are."""
+"""For responses that do not have them. Outputs go out as handlers made them: pages, even frames."""
 _SANDBOX = (
     b"content-security-policy",
     (
@@ -53,9 +53,10 @@ _SANDBOX = (
         b"allow-popups-to-escape-sandbox allow-top-navigation"
     ),
 )
-"""For outputs, beside the policy that the handler chose: their scripts run, but not as ours. Else
-what a handler passes on from its callers could use the dashboard as whoever is logged in. An SDK
-that serves results on the application's own origin asks without a browser, and gets none."""
+"""For outputs, beside the policy that the handler chose: their scripts run, but not in our origin.
+Otherwise, what a handler passes on from its callers could use the dashboard as the user who is
+logged in. SDKs that serve results on the application's own origin do not get this header: they send
+the request themselves, without a browser."""
 
 
 def secured(handler: Handler) -> Handler:
@@ -72,13 +73,13 @@ def secured(handler: Handler) -> Handler:
 
 
 class Guard:
-    """ASGI middleware around everything, so that no answer gets past it.
+    """ASGI middleware around everything, so that no response gets past it.
 
-    It tells in every answer what kind of server this is and what it can do, and keeps clients
-    from asking too often where no signing key is needed. An engine without keys takes nothing
-    from web pages of other machines, which any browser on this one may have open: neither from
-    those that say where they come from (`Origin`), nor from those whose name leads here all of a
-    sudden (DNS rebinding; then `Host` is that name).
+    It says in every response what kind of server this is and what it can do, and limits the rate
+    of requests that need no signing key. An engine without keys accepts nothing from web pages of
+    other machines, which any browser on this machine may have open: neither from pages that say
+    where they come from (`Origin`), nor from pages whose name suddenly leads here (DNS rebinding;
+    then `Host` is that name).
     """
 
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
@@ -98,7 +99,7 @@ class Guard:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and add the headers to its answer."""
+        """Pass the request on, and add the headers to its response."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -126,7 +127,7 @@ class Guard:
             await send({"type": "websocket.close"})  # not accepted: 403
 
     def _refuse(self, scope: Scope, *, is_output: bool) -> tuple[str, int, dict[str, str]] | None:
-        """Why a request is not even looked at: message, status, headers."""
+        """Return why a request is refused unread: message, status, headers."""
         if self._open:
             host = _header(scope, b"host")
             if host is not None and not self._is_ours(host):
@@ -147,9 +148,9 @@ class Guard:
         return None
 
     def _is_our_name(self, host: str) -> bool:
-        """Whether a page could not have been loaded from elsewhere under this name.
+        """Say whether a page under this name can only have been loaded from here.
 
-        An address is always fine: nobody but who is asked can give it another meaning.
+        An address is always fine: no other machine can give it another meaning.
         """
         name = _hostname("//" + host)
         return (
@@ -165,7 +166,7 @@ def _header(scope: Scope, wanted: bytes) -> str | None:
 
 
 def _is_from_elsewhere(origin: str | None) -> bool:
-    """Whether a browser sends this for a page that does not come from this machine."""
+    """Say whether a browser sends this for a page that does not come from this machine."""
     if origin is None:
         return False
     name = _hostname(origin)
@@ -181,7 +182,7 @@ def _hostname(url: str) -> str:
 
 
 def _is_loopback_name(name: str) -> bool:
-    """RFC 6761, 6.3."""
+    """Say whether a name always means this machine (RFC 6761, 6.3)."""
     return name == "localhost" or name.endswith(".localhost")
 
 

@@ -46,7 +46,7 @@ class NewRunId(AnswerBody):
     run_id: RunId
 
 
-class Resumed(AnswerBody):
+class EndedWaits(AnswerBody):
     """How many waits have ended."""
 
     waits: int
@@ -85,7 +85,7 @@ async def resume(request: Request) -> Response:
     run_id = parse_run_id(request.path_params["run"])
     message = decode(_RESUME, await read_body(request, engine.settings.max_body) or b"{}")
     waits = await engine.resume(run_id, message.step_id)
-    return wrapped(Resumed(waits), engine.clock.now_ms())
+    return wrapped(EndedWaits(waits), engine.clock.now_ms())
 
 
 async def cancel_many(request: Request) -> Response:

@@ -34,7 +34,7 @@ _LONGEST_TEXT = 1000
 
 
 async def runs(request: Request) -> Response:
-    """Runs, newest first, with filters."""
+    """List runs, newest first, by filters."""
     engine = engine_of(request)
     wanted = read_filter(request.query_params)
     page = await engine.reader.runs(wanted, read_page(request.query_params))
@@ -42,14 +42,14 @@ async def runs(request: Request) -> Response:
 
 
 async def run(request: Request) -> Response:
-    """One run in full."""
+    """Return one run in full."""
     engine = engine_of(request)
     detail = await engine.reader.run(parse_run_id(request.path_params["run"]))
     return wrapped(run_in_full(detail), engine.clock.now_ms())
 
 
 async def overview(request: Request) -> Response:
-    """How it went in the last hour, day or week."""
+    """Return how all endpoints have done in the last hour, day or week."""
     engine = engine_of(request)
     name = request.query_params.get("span", Span.HOUR.name.lower())
     if name.upper() not in Span.__members__:
@@ -60,14 +60,14 @@ async def overview(request: Request) -> Response:
 
 
 async def endpoints(request: Request) -> Response:
-    """The endpoints that have reported runs."""
+    """List the endpoints that have reported runs."""
     engine = engine_of(request)
     rows = await engine.reader.endpoints()
     return wrapped([endpoint_item(row) for row in rows], engine.clock.now_ms())
 
 
 async def events(request: Request) -> Response:
-    """Events, newest first, with filters."""
+    """List events, newest first, by filters."""
     engine = engine_of(request)
     query = request.query_params
     wanted = EventFilter(
@@ -81,7 +81,7 @@ async def events(request: Request) -> Response:
 
 
 async def event(request: Request) -> Response:
-    """One event, with the runs that had to do with it."""
+    """Return one event, with the runs that sent it or waited for it."""
     engine = engine_of(request)
     found = await engine.reader.event(request.path_params["event"])
     return wrapped(event_in_full(found), engine.clock.now_ms())
@@ -93,7 +93,7 @@ async def changes(request: Request) -> Response:
     return event_stream(engine, _changes(engine), {"cache-control": "no-cache"})
 
 
-class _Changes(EventSource):
+class _ChangeEvents(EventSource):
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener.wake)
         self._listener = listener
@@ -120,11 +120,11 @@ class _Changes(EventSource):
 @contextmanager
 def _changes(engine: Engine) -> Generator[EventSource]:
     with engine.feed.listening() as listener:
-        yield _Changes(listener)
+        yield _ChangeEvents(listener)
 
 
 def read_filter(query: QueryParams) -> RunFilter:
-    """The filter that query parameters describe.
+    """Return the filter that query parameters describe.
 
     Raises:
         Refused: one of them is not acceptable; the text names it.
@@ -141,7 +141,7 @@ def read_filter(query: QueryParams) -> RunFilter:
 
 
 def read_page(query: QueryParams) -> PageRequest:
-    """The part of a list that query parameters ask for.
+    """Return the part of a list that query parameters ask for.
 
     Raises:
         Refused: one of them is not acceptable; the text names it.

@@ -37,7 +37,7 @@ _Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
 def scraping(handler: Handler) -> Handler:
-    """Let those through who may read metrics: with the token for it, or with a signing key."""
+    """Let only requests through that may read metrics: by the token for it, or by a signing key."""
 
     async def check(request: Request) -> Response:
         settings = engine_of(request).settings
@@ -54,7 +54,7 @@ def scraping(handler: Handler) -> Handler:
 
 
 async def metrics(request: Request) -> Response:
-    """All metrics."""
+    """Return all metrics."""
     engine = engine_of(request)
     unit = partial(
         _stored,
@@ -88,7 +88,7 @@ def _gauge(name: str, about: str, labels: tuple[str, ...], samples: _Samples) ->
 
 
 def _present(engine: Engine) -> list[Metric]:
-    """What the process holds."""
+    """Return what the process holds."""
     under_way, settings = engine.executor.under_way, engine.settings
     slots = {"reentry": settings.concurrency, "gateway": settings.gateway_concurrency}
     return [
@@ -125,7 +125,7 @@ def _present(engine: Engine) -> list[Metric]:
 def _stored(
     connection: sqlite3.Connection, now_ms: int, busy: Collection[Key], metrics: Metrics
 ) -> list[Metric]:
-    """What the database holds. Timers of what is `busy` do not wait."""
+    """Return what the database holds. Timers of what is `busy` do not wait."""
 
     def number(pragma: str) -> int:
         value: int = connection.execute(f"PRAGMA {pragma}").fetchone()[0]

@@ -62,13 +62,13 @@ _REQUEST = msgspec.json.Decoder(CancellationRequest)
 
 
 async def cancel(request: Request) -> Response:
-    """End a run; doing it again, or too late, changes nothing."""
+    """End a run as cancelled; to do so again, or too late, changes nothing."""
     await engine_of(request).cancel(parse_run_id(request.path_params["run"]))
     return Response()
 
 
 async def cancel_legacy(request: Request) -> Response:
-    """The same at the older path, where too late is an error."""
+    """End a run as cancelled; at this older path, too late is an error."""
     run_id = parse_run_id(request.path_params["run"])
     if not await engine_of(request).cancel(run_id):
         raise Refused(f"run_id: run {run_id} has ended already", 409)
@@ -102,7 +102,7 @@ async def create(request: Request) -> Response:
 
 
 async def listing(request: Request) -> Response:
-    """All cancellations that are kept, newest first."""
+    """List the cancellations that are kept, newest first."""
     engine = engine_of(request)
     return wrapped(await engine.store.read(_listing), engine.clock.now_ms())
 

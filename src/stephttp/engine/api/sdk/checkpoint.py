@@ -53,7 +53,7 @@ _NEGATIVE_RETRIES = 4
 _MOST_RETRIES = 20
 _SDK_LENGTH = 100
 _LONGEST_DELAY_MS = 86_400_000
-"""An id that is older when its run is first reported does not tell when the request came in."""
+"""An id that is older when its run is first reported does not say when the request came in."""
 
 TAKEN_OVER = "run_id: the run is no longer in the hands of its first process"
 
@@ -141,7 +141,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, ClaimR
 
 
 async def steps(request: Request) -> Response:
-    """Take more steps of a run."""
+    """Accept more steps of a run."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     report = read_report(await read_body(request, engine.settings.max_body), run_id)
@@ -159,7 +159,7 @@ async def steps(request: Request) -> Response:
 
 
 def read_report(body: bytes, run_id: str | None = None) -> Report:
-    """Read a further checkpoint, of the run `run_id` if it names none itself.
+    """Read a further checkpoint, of the run `run_id` unless it names another.
 
     Raises:
         Refused: it is not acceptable; the text names the field.
@@ -171,7 +171,7 @@ def read_report(body: bytes, run_id: str | None = None) -> Report:
 
 
 async def async_steps(request: Request) -> Response:
-    """Take steps of a call that is still open. Only such that let the handler go on."""
+    """Accept steps of a call that is still open, as far as the handler continues after them."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     message = decode(_ASYNC_STEPS, await read_body(request, engine.settings.max_body))
@@ -216,7 +216,7 @@ def _check_names(message: StepsRequest | AsyncStepsRequest, run_id: str) -> None
 
 
 def _dispatch(qi_id: str | None, generation: int | None) -> tuple[str, int] | None:
-    """The call that a checkpoint belongs to: job id and generation."""
+    """Return the call that a checkpoint belongs to: job id and generation."""
     if not qi_id or generation is None:
         return None
     try:
@@ -235,7 +235,7 @@ def _checked_base64(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def ids(domain: str, slug: str) -> tuple[str, str]:
-    """App id and function id, by the real server's algorithm (docs/protocol.md 1.3)."""
+    """Return app id and function id, by the real server's algorithm (docs/protocol.md 1.3)."""
     app_id = _uuid5(_ENVIRONMENT.bytes + domain.encode())
     return str(app_id), str(_uuid5(app_id.bytes + slug.encode()))
 
@@ -247,7 +247,7 @@ def _uuid5(name: bytes) -> UUID:
 
 
 def check_origin(origin: str, field: str) -> None:
-    """Refuse what is not an origin.
+    """Check that a text is an origin.
 
     Raises:
         Refused: it is not; the text names the field.
@@ -285,13 +285,13 @@ def _retries(value: int | None) -> int:
 
 
 def _began_ms(run_id: str, now_ms: int) -> int:
-    """When the request came in: SDKs make the id of its run then. If that can be."""
+    """Return when the request came in: SDKs make the id of its run then, unless that cannot be."""
     made_ms = ulid_ms(run_id)
     return made_ms if now_ms - _LONGEST_DELAY_MS <= made_ms <= now_ms else now_ms
 
 
 def _body(text: str | None) -> bytes | None:
-    """The original request's body, which JS sends as plain text (docs/protocol.md J1)."""
+    """Return the original request's body, which JS sends as plain text (docs/protocol.md J1)."""
     if text is None:
         return None
     try:

@@ -81,7 +81,7 @@ _RENEW = msgspec.json.Decoder(RenewRequest)
 
 
 async def batch(request: Request) -> Response:
-    """Take many checkpoints: a JSON array of what `/v1/checkpoint` and `.../steps` take.
+    """Accept many checkpoints: a JSON array of what `/v1/checkpoint` and `.../steps` take.
 
     Each gets an answer of its own, so that a bad one does not spoil the others.
     """
@@ -119,7 +119,7 @@ async def renew(request: Request) -> Response:
 
 
 async def outcome(request: Request) -> Response:
-    """Tell how a run's first phase ended; wait so many seconds for that."""
+    """Report how a run's first phase ended; wait so many seconds for that."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     deadline_ms = engine.clock.now_ms() + round(_seconds(request, "wait") * 1000)

@@ -81,7 +81,7 @@ async def token(request: Request) -> Response:
 
 
 async def sse(request: Request) -> Response:
-    """Follow topics: what is published from now on."""
+    """Follow topics by server-sent events: what is published from now on."""
     engine = engine_of(request)
     topics = _topics(engine, request.query_params.get("token"), request.headers)
     if topics is None:
@@ -91,7 +91,7 @@ async def sse(request: Request) -> Response:
 
 
 async def connect(websocket: WebSocket) -> None:
-    """The same by websocket: each message of the topics is one of the connection.
+    """Follow topics by websocket: each message of the topics is one of the connection.
 
     Streams of bytes (`publish/tee`) are no messages, so only `sse` has them. A client may change
     what it listens to, see `ClientMessage`; what is not understood ends the connection.

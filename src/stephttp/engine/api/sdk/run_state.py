@@ -73,7 +73,7 @@ class JobView(AnswerBody):
 
 
 async def actions(request: Request) -> Response:
-    """Memoised steps of a run that has not ended."""
+    """Return the memoised steps of a run that has not ended."""
     run_id = parse_run_id(request.path_params["run"])
     pending = "pending" in request.headers.get("x-stephttp-accept", "")
     unit = partial(_actions, run_id=run_id, pending=pending)
@@ -83,13 +83,13 @@ async def actions(request: Request) -> Response:
 
 
 async def batch(request: Request) -> Response:
-    """The event that began a run that has not ended."""
+    """Return the event that began a run that has not ended."""
     run_id = parse_run_id(request.path_params["run"])
     return json_response([await engine_of(request).store.read(partial(_event, run_id=run_id))])
 
 
 async def run(request: Request) -> Response:
-    """One run."""
+    """Return one run."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     data = await engine.store.read(partial(_run, run_id=run_id))
@@ -97,7 +97,7 @@ async def run(request: Request) -> Response:
 
 
 async def steps(request: Request) -> Response:
-    """Steps of a run, in the order in which they were first reported."""
+    """List the steps of a run, in the order in which they were first reported."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     unit = partial(_steps, run_id=run_id)
@@ -105,7 +105,7 @@ async def steps(request: Request) -> Response:
 
 
 async def jobs(request: Request) -> Response:
-    """What the engine will do for a run, and when."""
+    """List what the engine will do for a run, and when."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     unit = partial(_jobs, run_id=run_id)
@@ -114,6 +114,8 @@ async def jobs(request: Request) -> Response:
 
 def _jobs(connection: sqlite3.Connection, run_id: str) -> list[JobView]:
     _one(connection, "run_state", run_id)
+    rows: list[tuple[int, str, str, int]]
+    rows = connection.execute(QUERIES["run_jobs"], (run_id,)).fetchall()
     return [
         JobView(
             at=rfc3339(due_ms),
@@ -122,9 +124,7 @@ def _jobs(connection: sqlite3.Connection, run_id: str) -> list[JobView]:
             attempt=attempt if kind == TimerKind.RESUME else 0,
             step_id=step_id or None,
         )
-        for position, (due_ms, kind, step_id, attempt) in enumerate(
-            connection.execute(QUERIES["run_jobs"], (run_id,))
-        )
+        for position, (due_ms, kind, step_id, attempt) in enumerate(rows)
     ]
 
 
@@ -153,6 +153,7 @@ def _event(connection: sqlite3.Connection, run_id: str) -> TriggerEvent:
 
 def _run(connection: sqlite3.Connection, run_id: str) -> RunView:
     row = _one(connection, "run_view", run_id)
+    created_ms: int
     _, created_ms, fn_id, event_id, status, ended_ms, output, slug, *more = row
     attempt, last_error, error, invoked_by = more
     return RunView(

@@ -42,7 +42,8 @@ class EventView(AnswerBody):
 
 
 async def listing(request: Request) -> Response:
-    """Events that were sent, newest first. `cursor` is the last internal id of the page before."""
+    """List events that were sent, newest first; `cursor` is the last internal id on the page before
+    this."""
     engine = engine_of(request)
     query = request.query_params
     values = {
@@ -57,14 +58,14 @@ async def listing(request: Request) -> Response:
 
 
 async def event(request: Request) -> Response:
-    """One event, by its internal id; also the one that began a run."""
+    """Return one event, by its internal id; also the one that began a run."""
     engine = engine_of(request)
     unit = partial(_event, event_id=request.path_params["event"])
     return wrapped(await engine.store.read(unit), engine.clock.now_ms())
 
 
 async def runs(request: Request) -> Response:
-    """The runs that an event began."""
+    """List the runs that an event began."""
     engine = engine_of(request)
     unit = partial(_runs, event_id=request.path_params["event"])
     return wrapped(await engine.store.read(unit), engine.clock.now_ms())
@@ -89,7 +90,7 @@ def _event(connection: sqlite3.Connection, event_id: str) -> EventView:
 
 def _runs(connection: sqlite3.Connection, event_id: str) -> list[EventRun]:
     if connection.execute(QUERIES["event_view"], (event_id,)).fetchone() is not None:
-        return []  # Nothing but HTTP requests begins runs here.
+        return []  # Only HTTP requests begin runs here.
     return [
         EventRun(
             run_id=run_id,
@@ -105,7 +106,9 @@ def _runs(connection: sqlite3.Connection, event_id: str) -> list[EventRun]:
     ]
 
 
-def _began(connection: sqlite3.Connection, event_id: str) -> list[Any]:
+def _began(
+    connection: sqlite3.Connection, event_id: str
+) -> list[tuple[str, int, str, str, str, int | None]]:
     rows = connection.execute(QUERIES["event_runs"], (event_id,)).fetchall()
     if not rows:
         raise Refused(f"event: there is no event {event_id[:_LONGEST_SHOWN]!r}", 404)

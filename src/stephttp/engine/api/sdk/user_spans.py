@@ -31,7 +31,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 async def receive(request: Request) -> Response:
-    """Keep spans with their runs. The answer has the type of the request."""
+    """Keep spans with their runs; answer in the type of the request."""
     engine = engine_of(request)
     kind = media_type_of(request)
     read = _READERS.get(kind)
@@ -59,7 +59,7 @@ async def receive(request: Request) -> Response:
 
 
 async def listing(request: Request) -> Response:
-    """The spans of a run, by their begin."""
+    """List the spans of a run, in the order in which they began."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     return wrapped(await engine.store.read(partial(_listing, run_id=run_id)), engine.clock.now_ms())
