@@ -26,7 +26,7 @@ def test_a_file_counts_more_than_the_variable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [(None, "cannot read"), (b"# nothing\n", "holds no password"), (b"\xff", "cannot read"),
-     (b"short", "too short"), (b"scrypt$1$2", "no valid hash")],
+     (b"short", "too short"), (b"scrypt$1$2", "not a valid hash")],
 )  # fmt: skip
 def test_files_that_cannot_be_used(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     file = tmp_path / "password"

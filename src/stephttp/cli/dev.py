@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stephttp.cli.child import Child, call_in
+from stephttp.cli.app_process import AppProcess, call_in_loop
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
 from stephttp.cli.serving import Server, Stop, first_of
-from stephttp.cli.terminal import complain, say, when_deaf
+from stephttp.cli.terminal import complain, on_reader_gone, say
 from stephttp.engine.app import create_app
 from stephttp.engine.dashboard import passwords
 from stephttp.engine.engine import Engine
@@ -54,7 +54,7 @@ async def run_dev(options: DevOptions) -> int:
     stop = Stop()
     loop = asyncio.get_running_loop()
     # Whoever started us is gone, perhaps without a chance to say so.
-    when_deaf(sys.stdout, lambda: call_in(loop, stop.end))
+    on_reader_gone(sys.stdout, lambda: call_in_loop(loop, stop.end))
     try:
         listener, url = listen(options.host, options.port)
     except PortError as error:
@@ -87,7 +87,7 @@ async def run_dev(options: DevOptions) -> int:
             complain(str(error))
             return 1
         server = Server(app, listener, _REQUEST_GRACE)
-        serving = asyncio.create_task(server.run_until_told())
+        serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():
@@ -109,7 +109,7 @@ async def _run_beside(
         await first_of(serving, stop.asked)
         return _why_it_ended(stop)
     try:
-        child = await Child.start(
+        child = await AppProcess.start(
             command,
             env=_environment(url),
             name="app",

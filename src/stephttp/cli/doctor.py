@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from stephttp.cli import printing
-from stephttp.cli.checkup import ERROR, Check, check_all
+from stephttp.cli.doctor_checks import ERROR, Check, check_all
 from stephttp.cli.remote import Exit
 from stephttp.cli.shared_options import (
     AsJson,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from stephttp.cli import printing, showing
+from stephttp.cli import human_readable, printing
 from stephttp.cli.remote import Exit, Remote, RemoteError, explain
 from stephttp.cli.shared_options import (
     After,
@@ -88,7 +88,7 @@ def list_events(
     if as_json:
         printing.print_json(found)
     else:
-        showing.event_table(found)
+        human_readable.event_table(found)
 
 
 def _send(engine: Remote, event: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ class LogFormat(StrEnum):
 
 
 # These write URLs, with their queries, for every request.
-_TOO_FRANK = ("httpx2", "httpcore2", "httpx", "httpcore")
+_NOISY = ("httpx2", "httpcore2", "httpx", "httpcore")
 
 
 def set_up(form: LogFormat, stream: TextIO = sys.stdout) -> None:
@@ -32,7 +32,7 @@ def set_up(form: LogFormat, stream: TextIO = sys.stdout) -> None:
     handler.setFormatter(_Json() if form is LogFormat.JSON else _Text())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for name in _TOO_FRANK:
+    for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Its two lines about its own start and end say nothing that ours do not.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stephttp.cli import printing, showing, watching
+from stephttp.cli import human_readable, printing, watching
 from stephttp.cli.remote import Exit, Remote, RemoteError
 from stephttp.cli.shared_options import (
     After,
@@ -70,7 +70,7 @@ def list_runs(
     if as_json:
         printing.print_json(found)
     else:
-        showing.run_table(found)
+        human_readable.run_table(found)
 
 
 @runs.command()
@@ -87,7 +87,7 @@ def show(
     if as_json:
         printing.print_json(detail)
     else:
-        showing.run(detail)
+        human_readable.run(detail)
 
 
 @runs.command()

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from stephttp.cli.joining import JoiningProtocol
+from stephttp.cli.write_coalescing import CoalescingProtocol
 
 
 def run(main: Coroutine[Any, Any, int], *, beside_app: bool = False) -> int:
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=grace,
                 forwarded_allow_ips=list(proxies),
                 server_header=False,
-                http=JoiningProtocol,
+                http=CoalescingProtocol,
                 ws="websockets-sansio",
                 # Clients say no more than which topics they want.
                 ws_max_size=64 * 1024,
@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set_result(None)
 
-    async def run_until_told(self) -> None:
+    async def run_until_exit(self) -> None:
         """Serve until `should_exit` is set."""
         await self.serve(sockets=[self._listener])
 

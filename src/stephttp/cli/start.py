@@ -174,7 +174,7 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
             complain(f"cannot start: {error}")
             return 1
         server = Server(app, listener, _REQUEST_GRACE, options.trusted_proxies)
-        serving = asyncio.create_task(server.run_until_told())
+        serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():

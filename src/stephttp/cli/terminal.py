@@ -41,7 +41,7 @@ def mute(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-def when_deaf(stream: TextIO, tell: Callable[[], None]) -> None:
+def on_reader_gone(stream: TextIO, tell: Callable[[], None]) -> None:
     """Call `tell`, in a thread, when nobody reads `stream` any more, even if nothing is written."""
     poller = select.poll()
     # No event is asked for: errors and hang-ups are always reported. Of our own descriptor, because

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from stephttp.engine.dashboard.page_request import Visit
+from stephttp.engine.dashboard.page_request import PageRequest
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -24,15 +24,15 @@ _PAUSE_MS = 200
 """Between two messages: a busy engine changes more than anybody can read."""
 
 
-async def live(visit: Visit) -> Response:
+async def live(request: PageRequest) -> Response:
     """The stream of changes, for as long as the session lasts and at most `stream_lifetime`."""
-    engine = visit.engine
+    engine = request.engine
     if len(engine.feed) >= MOST_LISTENERS:
         message = "Too many pages listen already.\n"
         return PlainTextResponse(message, 503, {"retry-after": "30"})
     end_ms = engine.clock.now_ms() + round(engine.settings.stream_lifetime * 1000)
-    if visit.session is not None and visit.session.expires_s is not None:
-        end_ms = min(end_ms, visit.session.expires_s * 1000)
+    if request.session is not None and request.session.expires_s is not None:
+        end_ms = min(end_ms, request.session.expires_s * 1000)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     stream = _follow(engine, end_ms)
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")

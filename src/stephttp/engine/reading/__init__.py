@@ -3,11 +3,11 @@
 Pure reading: functions take a connection (`Store.browse` hands them one that keeps nobody waiting)
 and return plain values. `Reader`, found as `engine.reader`, is the same for async code:
 
-    await engine.reader.runs(RunFilter(...), PageRequest(...)) -> Page[RunRow]
+    await engine.reader.runs(RunFilter(...), Paging(...)) -> Page[RunRow]
     await engine.reader.run(run_id) -> RunDetail                 # Refused, 404
-    await engine.reader.events(EventFilter(...), PageRequest(...)) -> Page[EventRow]
+    await engine.reader.events(EventFilter(...), Paging(...)) -> Page[EventRow]
     await engine.reader.event(event_id) -> EventDetail           # Refused, 404
-    await engine.reader.overview(Span.HOUR) -> Overview
+    await engine.reader.overview(Period.HOUR) -> Overview
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
     await engine.reader.slugs(limit) -> set[str]
 
@@ -40,29 +40,29 @@ from stephttp.engine.reading.event_list import (
 from stephttp.engine.reading.list_filter import (
     MOST_LISTED,
     Page,
-    PageRequest,
+    Paging,
     RunFilter,
-    State,
+    RunState,
 )
 from stephttp.engine.reading.overview import (
     Durations,
     EndpointFigures,
     Figures,
     Overview,
+    Period,
     Point,
-    Span,
     overview,
 )
 from stephttp.engine.reading.reader import Reader
 from stephttp.engine.reading.run_detail import (
+    FinalResponse,
     Header,
-    Result,
     RunDetail,
     SentEvent,
     SourceRequest,
     run_detail,
 )
-from stephttp.engine.reading.run_list import RunRow, Wait, list_runs
+from stephttp.engine.reading.run_list import OpenWait, RunRow, list_runs
 from stephttp.engine.reading.step_detail import StepDetail
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 
@@ -75,24 +75,24 @@ __all__ = [
     "EventFilter",
     "EventRow",
     "Figures",
+    "FinalResponse",
     "Header",
     "LinkedRun",
+    "OpenWait",
     "Overview",
     "Page",
-    "PageRequest",
+    "Paging",
+    "Period",
     "Point",
     "Reader",
-    "Result",
     "RunDetail",
     "RunFilter",
     "RunRow",
+    "RunState",
     "SentEvent",
     "SourceRequest",
-    "Span",
     "SpanKind",
-    "State",
     "StepDetail",
-    "Wait",
     "WaterfallSpan",
     "event_detail",
     "latest_endpoints",

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from stephttp.engine.model.run import Refused, RunStatus
-from stephttp.engine.reading.list_filter import Page, PageRequest
+from stephttp.engine.reading.list_filter import Page, Paging
 from stephttp.engine.reading.scanning import (
     Bounds,
     Stop,
@@ -86,7 +86,7 @@ class EventDetail:
 def list_events(
     connection: sqlite3.Connection,
     wanted: EventFilter,
-    page: PageRequest,
+    page: Paging,
     stop: Stop = lambda: False,
 ) -> Page[EventRow]:
     """Events, newest first.

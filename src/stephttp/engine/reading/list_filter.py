@@ -12,7 +12,7 @@ MOST_LISTED = 100
 """Items that a page may have."""
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run stands, as people see it.
 
     `RUNNING`: its handler is at work, or is about to be called. `WAITING`: for a time, an event, a
@@ -42,7 +42,7 @@ class RunFilter:
     """
 
     endpoints: tuple[str, ...] = ()
-    states: frozenset[State] = frozenset()
+    states: frozenset[RunState] = frozenset()
     after_ms: int | None = None
     before_ms: int | None = None
     text: str | None = None
@@ -51,7 +51,7 @@ class RunFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class PageRequest:
+class Paging:
     """Which part of a list is wanted.
 
     Attributes:

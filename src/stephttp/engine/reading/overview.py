@@ -15,8 +15,8 @@ Counts = Counter[tuple[str, int]]
 """How often, by what and bucket; see `tallies`."""
 
 
-class Span(Enum):
-    """A span of time that ends now: its length, and that of a point in its charts, in seconds."""
+class Period(Enum):
+    """A period of time that ends now: its length, and that of a point in its charts, in seconds."""
 
     HOUR = (3600, 60)
     DAY = (86_400, 900)
@@ -45,7 +45,7 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What happened in a span of time.
+    """What happened in a period of time.
 
     Attributes:
         began, went_async, completed, failed, cancelled: runs that did so within it.
@@ -82,7 +82,7 @@ class EndpointFigures:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Figures of a part of the span, for charts.
+    """Figures of a part of the period, for charts.
 
     Attributes:
         start_ms: its begin; it lasts `Overview.width_s`.
@@ -103,18 +103,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How it went in the span that ends now.
+    """How it went in the period that ends now.
 
     Attributes:
         since_ms: its begin.
         width_s: seconds of each point.
-        endpoints: those with runs in the span, or with open ones; the busiest first.
-        points: one for each part of the span, empty ones too, in their order.
+        endpoints: those with runs in the period, or with open ones; the busiest first.
+        points: one for each part of the period, empty ones too, in their order.
         open_runs: runs that have not ended, now.
         waiting: those of them that went on in the background.
     """
 
-    span: Span
+    period: Period
     since_ms: int
     width_s: int
     total: Figures
@@ -125,16 +125,16 @@ class Overview:
 
 
 def overview(
-    connection: sqlite3.Connection, span: Span, now_ms: int, endpoint: str | None = None
+    connection: sqlite3.Connection, period: Period, now_ms: int, endpoint: str | None = None
 ) -> Overview:
     """How it went.
 
     Args:
         endpoint: function id of the only endpoint that matters; `None`: all.
     """
-    width = span.width
+    width = period.width
     end_s = now_ms // 1000 // width * width + width
-    start_s = end_s - span.seconds
+    start_s = end_s - period.seconds
     values = {"width": width, "start": start_s, "fn_id": endpoint}
     by_endpoint: dict[str, Counts] = defaultdict(Counter)
     for fn_id, what, bucket, n in connection.execute(_COUNTS.format("fn_id"), values):
@@ -163,7 +163,7 @@ def overview(
     ]
     endpoints.sort(key=lambda one: (-one.figures.began, -one.open_runs, one.slug))
     return Overview(
-        span=span,
+        period=period,
         since_ms=start_s * 1000,
         width_s=width,
         total=figures(total, seconds),

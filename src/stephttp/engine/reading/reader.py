@@ -14,8 +14,8 @@ from stephttp.engine.reading.event_list import (
     event_detail,
     list_events,
 )
-from stephttp.engine.reading.list_filter import Page, PageRequest, RunFilter
-from stephttp.engine.reading.overview import Overview, Span, overview
+from stephttp.engine.reading.list_filter import Page, Paging, RunFilter
+from stephttp.engine.reading.overview import Overview, Period, overview
 from stephttp.engine.reading.run_detail import RunDetail, run_detail
 from stephttp.engine.reading.run_list import RunRow, list_runs
 from stephttp.engine.reading.scanning import Stop
@@ -37,7 +37,7 @@ class Reader:
         self._store = store
         self._clock = clock
 
-    async def runs(self, wanted: RunFilter, page: PageRequest) -> Page[RunRow]:
+    async def runs(self, wanted: RunFilter, page: Paging) -> Page[RunRow]:
         """A part of the list of runs; see `list_runs`.
 
         Raises:
@@ -57,7 +57,7 @@ class Reader:
         unit = partial(run_detail, run_id=run_id, now_ms=self._clock.now_ms())
         return await self._store.browse(unit)
 
-    async def events(self, wanted: EventFilter, page: PageRequest) -> Page[EventRow]:
+    async def events(self, wanted: EventFilter, page: Paging) -> Page[EventRow]:
         """A part of the list of events; see `list_events`.
 
         Raises:
@@ -75,9 +75,9 @@ class Reader:
         """
         return await self._store.browse(partial(event_detail, event_id=event_id))
 
-    async def overview(self, span: Span, endpoint: str | None = None) -> Overview:
+    async def overview(self, period: Period, endpoint: str | None = None) -> Overview:
         """How it went; see `overview`."""
-        unit = partial(overview, span=span, now_ms=self._clock.now_ms(), endpoint=endpoint)
+        unit = partial(overview, period=period, now_ms=self._clock.now_ms(), endpoint=endpoint)
         return await self._store.browse(unit)
 
     async def endpoints(self) -> tuple[EndpointRow, ...]:

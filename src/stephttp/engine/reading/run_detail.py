@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.reading.run_list import RunRow, Wait, load_row
+from stephttp.engine.reading.run_list import OpenWait, RunRow, load_row
 from stephttp.engine.reading.step_detail import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.rules.results import render
@@ -55,7 +55,7 @@ class SourceRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class FinalResponse:
     """The answer that a run ended with."""
 
     status: int
@@ -97,7 +97,7 @@ class RunDetail:
     event_id: str
     retries: int
     request: SourceRequest
-    result: Result | None
+    result: FinalResponse | None
     steps: tuple[StepDetail, ...]
     spans: tuple[WaterfallSpan, ...]
     user_spans: tuple[Span, ...]
@@ -106,7 +106,7 @@ class RunDetail:
     reruns: tuple[str, ...]
 
     @property
-    def waiting_for(self) -> tuple[Wait, ...]:
+    def waiting_for(self) -> tuple[OpenWait, ...]:
         """What it waits for, what is due first coming first."""
         return self.row.waiting_for
 
@@ -196,7 +196,7 @@ def _request(row: sqlite3.Row, memo: bytes | None) -> SourceRequest:
     )
 
 
-def _result(status: RunStatus, row: sqlite3.Row) -> Result | None:
+def _result(status: RunStatus, row: sqlite3.Row) -> FinalResponse | None:
     if not status.ended:
         return None
     answer = render(status, row["output"], row["head"], row["error"])
@@ -206,4 +206,4 @@ def _result(status: RunStatus, row: sqlite3.Row) -> Result | None:
         else Header(name, value)
         for name, value in answer.headers
     )
-    return Result(answer.status, headers, answer.body)
+    return FinalResponse(answer.status, headers, answer.body)

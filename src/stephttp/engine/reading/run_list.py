@@ -13,7 +13,7 @@ import msgspec
 
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RESUME, RunStatus, TimerKind
-from stephttp.engine.reading.list_filter import Page, PageRequest, RunFilter, State
+from stephttp.engine.reading.list_filter import Page, Paging, RunFilter, RunState
 from stephttp.engine.reading.scanning import (
     Bounds,
     Stop,
@@ -27,9 +27,9 @@ from stephttp.engine.reading.scanning import (
 from stephttp.engine.store.runs import unknown
 
 _ENDED = {
-    State.COMPLETED: RunStatus.COMPLETED,
-    State.FAILED: RunStatus.FAILED,
-    State.CANCELLED: RunStatus.CANCELLED,
+    RunState.COMPLETED: RunStatus.COMPLETED,
+    RunState.FAILED: RunStatus.FAILED,
+    RunState.CANCELLED: RunStatus.CANCELLED,
 }
 _TIMES = Times("runs", "created_ms")
 _AT_WORK = "('resume', 'planned', 'racing', 'gateway')"
@@ -56,7 +56,7 @@ AND (path LIKE :{0} ESCAPE '\\' OR query LIKE :{0} ESCAPE '\\' OR last_error LIK
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class OpenWait:
     """Something that a run waits for.
 
     Attributes:
@@ -97,7 +97,7 @@ class RunRow:
 
     run_id: str
     status: RunStatus
-    state: State
+    state: RunState
     endpoint: str
     method: str
     path: str
@@ -111,13 +111,13 @@ class RunRow:
     error: bytes | None
     rerun_of: str | None
     went_async: bool
-    waiting_for: tuple[Wait, ...] = ()
+    waiting_for: tuple[OpenWait, ...] = ()
 
 
 def list_runs(
     connection: sqlite3.Connection,
     wanted: RunFilter,
-    page: PageRequest,
+    page: Paging,
     now_ms: int,
     stop: Stop = lambda: False,
 ) -> Page[RunRow]:
@@ -170,14 +170,14 @@ def matching(
     return [row.run_id for _, row in found.rows], last if found.more else None
 
 
-def state_of(status: RunStatus, *, at_work: bool) -> State:
+def state_of(status: RunStatus, *, at_work: bool) -> RunState:
     """Where a run stands, as people see it."""
     if status.ended:
-        return State(status.value)
-    return State.RUNNING if at_work or status is RunStatus.SYNC else State.WAITING
+        return RunState(status.value)
+    return RunState.RUNNING if at_work or status is RunStatus.SYNC else RunState.WAITING
 
 
-def load_waits(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[str, list[Wait]]:
+def load_waits(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[str, list[OpenWait]]:
     """What open runs wait for, by run, what is due first coming first."""
     rows = connection.execute(
         """
@@ -191,7 +191,7 @@ def load_waits(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[s
     waits = defaultdict(list)
     for run_id, kind, step_id, *others in rows:
         own = step_id == RESUME
-        waits[run_id].append(Wait(TimerKind(kind), None if own else step_id, *others))
+        waits[run_id].append(OpenWait(TimerKind(kind), None if own else step_id, *others))
     return waits
 
 
@@ -263,14 +263,14 @@ class _Select:
     @property
     def _only_running(self) -> bool:
         states = self._wanted.states
-        return State.RUNNING in states and State.WAITING not in states
+        return RunState.RUNNING in states and RunState.WAITING not in states
 
     def _statuses(self) -> list[RunStatus]:
-        states = self._wanted.states or frozenset(State)
+        states = self._wanted.states or frozenset(RunState)
         statuses = {status for state, status in _ENDED.items() if state in states}
-        if State.RUNNING in states:
+        if RunState.RUNNING in states:
             statuses.add(RunStatus.SYNC)
-        if State.WAITING in states:
+        if RunState.WAITING in states:
             statuses.add(RunStatus.ASYNC)
         return [status for status in RunStatus if status in statuses]
 
@@ -318,11 +318,11 @@ class _Select:
 
 def _state_condition(wanted: RunFilter) -> str:
     conditions = {
-        State.RUNNING: "status = 'sync' OR at_work",
-        State.WAITING: "status = 'async' AND NOT at_work",
-        State.COMPLETED: "status = 'completed'",
-        State.FAILED: "status = 'failed'",
-        State.CANCELLED: "status = 'cancelled'",
+        RunState.RUNNING: "status = 'sync' OR at_work",
+        RunState.WAITING: "status = 'async' AND NOT at_work",
+        RunState.COMPLETED: "status = 'completed'",
+        RunState.FAILED: "status = 'failed'",
+        RunState.CANCELLED: "status = 'cancelled'",
     }
     return f"AND ({' OR '.join(f'({conditions[state]})' for state in sorted(wanted.states))})"
 
@@ -348,5 +348,5 @@ def _with_waits(connection: sqlite3.Connection, rows: Sequence[RunRow]) -> tuple
     return tuple(_waiting(row, waits[row.run_id]) if row.run_id in waits else row for row in rows)
 
 
-def _waiting(row: RunRow, waits: list[Wait]) -> RunRow:
+def _waiting(row: RunRow, waits: list[OpenWait]) -> RunRow:
     return replace(row, waiting_for=tuple(waits))

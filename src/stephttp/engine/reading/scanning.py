@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from stephttp.engine.model.run import Refused
-from stephttp.engine.reading.list_filter import MOST_LISTED, Page, PageRequest
+from stephttp.engine.reading.list_filter import MOST_LISTED, Page, Paging
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Found(Generic[T]):
     more: bool
     stopped_at: int | None = None
 
-    def page(self, asked: PageRequest, connection: sqlite3.Connection, times: Times) -> Page[T]:
+    def page(self, asked: Paging, connection: sqlite3.Connection, times: Times) -> Page[T]:
         """The page that was asked for."""
         rows = self.rows[::-1] if asked.newer else self.rows
         items = tuple(row for _, row in rows)
@@ -90,7 +90,7 @@ class Found(Generic[T]):
         return Page(items, _text(older), _text(newer), searched_to_ms)
 
 
-def check(page: PageRequest) -> None:
+def check(page: Paging) -> None:
     """Refuse a page that cannot be.
 
     Raises:
@@ -101,7 +101,7 @@ def check(page: PageRequest) -> None:
     cursor_bounds(page)
 
 
-def cursor_bounds(page: PageRequest) -> Bounds:
+def cursor_bounds(page: Paging) -> Bounds:
     """What a cursor leaves of the list.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.run import RESUME, Past, RunStatus, TimerKind
-from stephttp.engine.reading.run_list import RunRow, Wait
+from stephttp.engine.reading.run_list import OpenWait, RunRow
 from stephttp.engine.reading.step_detail import StepDetail
 
 
@@ -144,7 +144,7 @@ def _step(step: StepDetail) -> list[WaterfallSpan]:
     return [span]
 
 
-def _waiting(wait: Wait, row: RunRow, history: Sequence[Any], now_ms: int) -> WaterfallSpan:
+def _waiting(wait: OpenWait, row: RunRow, history: Sequence[Any], now_ms: int) -> WaterfallSpan:
     """A call that goes on, or the time until the next one."""
     title = wait.step or row.endpoint
     if wait.due_ms <= now_ms and wait.kind is not TimerKind.RETRY:

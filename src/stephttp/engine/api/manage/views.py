@@ -15,11 +15,11 @@ from stephttp.engine.reading import (
     EventRow,
     Figures,
     Header,
+    OpenWait,
     Overview,
     RunDetail,
     RunRow,
     StepDetail,
-    Wait,
     WaterfallSpan,
 )
 from stephttp.engine.traces.otlp import Span as UserSpan
@@ -48,7 +48,7 @@ def run_view(row: RunRow) -> dict[str, Any]:
     }
 
 
-def wait_view(wait: Wait) -> dict[str, Any]:
+def wait_view(wait: OpenWait) -> dict[str, Any]:
     """What a run waits for."""
     return {
         "kind": wait.kind.value,

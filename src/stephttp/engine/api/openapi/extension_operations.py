@@ -25,7 +25,7 @@ from stephttp.engine.api.openapi.parameters import (
     time_parameter,
 )
 from stephttp.engine.bulk import MOST_RUNS
-from stephttp.engine.reading import State
+from stephttp.engine.reading import RunState
 from stephttp.engine.rules.event_message import EventMessage
 
 SHAPES = (
@@ -42,7 +42,7 @@ _FILTERS = (
     parameter(
         "query", "status", "Only runs in one of these states. `waiting`: for a time, an event, or "
         "the repetition of something that failed.",
-        type="array", items={"type": "string", "enum": [state.value for state in State]},
+        type="array", items={"type": "string", "enum": [state.value for state in RunState]},
     ),
     time_parameter("after"),
     time_parameter("before"),

@@ -15,21 +15,21 @@ _MOST = 64 * 1024
 """Bytes that wait for what comes next; the transport's own limits count only what it has."""
 
 
-class JoiningProtocol(HttpToolsProtocol):
+class CoalescingProtocol(HttpToolsProtocol):
     """Writes what an answer consists of together."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to talk through a transport that joins."""
-        self._joining = Joining(transport, self.loop)
-        super().connection_made(cast(asyncio.Transport, self._joining))
+        self._coalescing = CoalescingTransport(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._coalescing))
 
     def eof_received(self) -> None:
         """The other side says no more; what was written goes out before the transport ends."""
-        self._joining.flush()
+        self._coalescing.flush()
         super().eof_received()
 
 
-class Joining:
+class CoalescingTransport:
     """A transport that sends what was written in one iteration of the loop at once.
 
     Args:

@@ -34,7 +34,7 @@ if group and sys.stdin.readline() != "done\\n":
 """
 
 
-class Child:
+class AppProcess:
     """One child process. Make it with `start`, and always end it with `stop`."""
 
     def __init__(
@@ -174,7 +174,7 @@ def _pass_through(pipes: Sequence[IO[bytes]], name: str) -> asyncio.Future[None]
                 mute(target)
                 # The app is not to blame: it ends by a signal, not by a pipe that breaks.
                 pass_lines(pipe, target, name)
-        call_in(loop, one_ended)
+        call_in_loop(loop, one_ended)
 
     for pipe, target in zip(pipes, (sys.stdout, sys.stderr), strict=True):
         # Daemons: something that left the group may hold its end of the pipe open for ever.
@@ -182,7 +182,7 @@ def _pass_through(pipes: Sequence[IO[bytes]], name: str) -> asyncio.Future[None]
     return ended
 
 
-def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     """Let `loop` call `callback`; for threads that may outlive it."""
     try:
         loop.call_soon_threadsafe(callback)
