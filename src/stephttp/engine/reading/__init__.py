@@ -1,7 +1,9 @@
-"""What people see of the engine: runs, events, endpoints, and how it all went.
+"""What people see of the engine: runs, events, endpoints, and figures about them.
 
-Pure reading: functions take a connection (`Store.browse` hands them one that keeps nobody waiting)
-and return plain values. `Reader`, found as `engine.reader`, is the same for async code:
+Here belongs what reads the database for people. It changes nothing: functions take a connection
+(`Store.browse` gives them one that keeps no writer waiting) and return plain values. What reads in
+order to act belongs in `engine.work`; how values look belongs in `engine.api` and
+`engine.dashboard`. `Reader`, found as `engine.reader`, is the same for async code:
 
     await engine.reader.runs(RunFilter(...), Paging(...)) -> Page[RunRow]
     await engine.reader.run(run_id) -> RunDetail                 # Refused, 404
@@ -11,21 +13,10 @@ and return plain values. `Reader`, found as `engine.reader`, is the same for asy
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
     await engine.reader.slugs(limit) -> set[str]
 
-    with engine.feed.listening() as listener:                    # what has changed since
-        changes = await listener.next()                          # Changes(run_ids, events, lost)
+`engine.feed` says what has changed since; what can be done to runs are methods of `Engine`.
 
-What can be done to runs is in `Engine` itself:
-
-    await engine.rerun(run_id, Edit(body, step_id, output, input)) -> str   # the new run
-    await engine.resume(run_id, step_id=None) -> int     # how many waits have ended
-    await engine.cancel_matching(RunFilter(...)) -> Bulk
-    await engine.rerun_matching(RunFilter(...)) -> Bulk
-    await engine.cancel(run_id) -> bool
-    await engine.signal(name, data) -> str                       # the run that waited
-    await engine.send_event(event_as_json) -> str                # internal id
-
-Times end in `_ms` (milliseconds since the epoch); JSON is `bytes`, as it arrived. Headers that hold
-secrets never leave this package.
+Times end in `_ms` (milliseconds since the epoch); JSON is `bytes`, as it arrived. Values of
+headers that hold secrets never leave this package.
 """
 
 from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
@@ -62,7 +53,8 @@ from stephttp.engine.reading.run_detail import (
     SourceRequest,
     run_detail,
 )
-from stephttp.engine.reading.run_list import OpenWait, RunRow, list_runs
+from stephttp.engine.reading.run_list import list_runs
+from stephttp.engine.reading.run_rows import OpenWait, RunRow
 from stephttp.engine.reading.step_detail import StepDetail
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 

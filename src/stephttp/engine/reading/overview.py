@@ -1,4 +1,4 @@
-"""How it went: figures for each endpoint and in total, from what `tallies` has counted."""
+"""Figures for each endpoint and in total, from what `store.counts` has counted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stephttp.engine.model.run import RunStatus
 from stephttp.engine.store.counts import ASYNC, BEGAN, FIRST, WHOLE, bucket_ms
 
 Counts = Counter[tuple[str, int]]
-"""How often, by what and bucket; see `tallies`."""
+"""How often, by what and bucket; see `store.counts`."""
 
 
 class Period(Enum):
-    """A period of time that ends now: its length, and that of a point in its charts, in seconds."""
+    """A period that ends now: its length, and that of a point in its charts, in seconds."""
 
     HOUR = (3600, 60)
     DAY = (86_400, 900)
@@ -35,8 +35,8 @@ class Period(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long something took: milliseconds that half of all, 95 and 99 in a hundred did not
-    exceed, known to within a tenth. `None`: there was nothing."""
+    """Percentiles of how long something took, in milliseconds and accurate to a tenth of the
+    value. `None`: nothing was counted."""
 
     p50_ms: float | None
     p95_ms: float | None
@@ -45,16 +45,17 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What happened in a period of time.
+    """What happened in a period.
 
     Attributes:
-        began, went_async, completed, failed, cancelled: runs that did so within it.
-        per_minute: runs that began, for each minute.
-        error_rate: of the runs that ended by themselves, which part failed, from 0 to 1; `None`:
-            none ended.
-        async_share: of the runs whose first phase ended, which part went on in the background.
-        first: how long first phases took, whether the run went on then or not.
-        whole: how long whole runs took, with all that they waited for.
+        began, went_async, completed, failed, cancelled: runs that did so in the period.
+        per_minute: runs that began, per minute.
+        error_rate: the share of failed runs among those that completed or failed, from 0 to 1;
+            `None`: there were none.
+        async_share: the share of runs that continued in the background, among those whose first
+            phase ended.
+        first: how long first phases took, also those of runs that then went async.
+        whole: how long whole runs took, including their waits.
     """
 
     began: int
@@ -71,7 +72,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFigures:
-    """Figures of one endpoint. `open_runs`: how many of its runs have not ended, now."""
+    """Figures of one endpoint. `open_runs`: how many of its runs have not ended yet."""
 
     fn_id: str
     slug: str
@@ -85,7 +86,7 @@ class Point:
     """Figures of a part of the period, for charts.
 
     Attributes:
-        start_ms: its begin; it lasts `Overview.width_s`.
+        start_ms: when it begins; it lasts `Overview.width_s`.
         first_p50_ms, first_p95_ms, whole_p50_ms, whole_p95_ms: as in `Durations`.
     """
 
@@ -103,15 +104,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How it went in the period that ends now.
+    """Figures of a period that ends now.
 
     Attributes:
-        since_ms: its begin.
-        width_s: seconds of each point.
-        endpoints: those with runs in the period, or with open ones; the busiest first.
-        points: one for each part of the period, empty ones too, in their order.
-        open_runs: runs that have not ended, now.
-        waiting: those of them that went on in the background.
+        since_ms: when the period begins.
+        width_s: seconds that each point stands for.
+        endpoints: those with runs in the period, or with open runs; the busiest first.
+        points: one for each part of the period, also for empty ones, in order.
+        open_runs: runs that have not ended yet.
+        waiting: those of them that continued in the background.
     """
 
     period: Period
@@ -127,10 +128,10 @@ class Overview:
 def overview(
     connection: sqlite3.Connection, period: Period, now_ms: int, endpoint: str | None = None
 ) -> Overview:
-    """How it went.
+    """Return the figures of a period.
 
     Args:
-        endpoint: function id of the only endpoint that matters; `None`: all.
+        endpoint: function id of the only endpoint to count; `None`: all.
     """
     width = period.width
     end_s = now_ms // 1000 // width * width + width
@@ -188,7 +189,7 @@ GROUP BY fn_id, status"""
 
 
 def figures(counts: Mapping[tuple[str, int], int], seconds: float) -> Figures:
-    """Figures from counts of so many seconds."""
+    """Compute figures from the counts of a number of seconds."""
 
     def number(what: str) -> int:
         return counts.get((what, 0), 0)
@@ -212,7 +213,7 @@ def figures(counts: Mapping[tuple[str, int], int], seconds: float) -> Figures:
 
 
 def percentile(histogram: Mapping[int, int], part: float) -> float | None:
-    """The duration in milliseconds that the given part of all did not exceed."""
+    """Return the milliseconds that the given share of durations did not exceed."""
     total = sum(histogram.values())
     seen = 0
     for bucket in sorted(histogram):

@@ -16,7 +16,7 @@ from stephttp.engine.api.manage.views import wait_view
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
-from stephttp.engine.reading.run_list import load_waits
+from stephttp.engine.reading.run_rows import load_waits
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.requests import engine_of, json_response, parse_run_id, wrapped
