@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stephttp.cli.commands import app
-from stephttp.cli.password_option import VARIABLE, dashboard_password
+from stephttp.cli.keys import DASHBOARD_PASSWORD
+from stephttp.cli.password_option import dashboard_password
 from stephttp.engine.dashboard import passwords
 from stephttp.errors import ConfigurationError
 
@@ -18,8 +19,10 @@ PASSWORD = "correct horse battery"
 def test_a_file_counts_more_than_the_variable(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"# of the dashboard\n\n{PASSWORD}\n")
-    assert passwords.verify(PASSWORD, dashboard_password(file, {VARIABLE: "something else"}))
-    assert passwords.verify(PASSWORD, dashboard_password(None, {VARIABLE: PASSWORD}))
+    assert passwords.verify(
+        PASSWORD, dashboard_password(file, {DASHBOARD_PASSWORD: "something else"})
+    )
+    assert passwords.verify(PASSWORD, dashboard_password(None, {DASHBOARD_PASSWORD: PASSWORD}))
     assert dashboard_password(None, {}) == ""
 
 

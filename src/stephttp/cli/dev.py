@@ -8,10 +8,9 @@ import secrets
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from stephttp.cli.app_process import AppProcess, call_in_loop
+from stephttp.cli.engine_options import DevOptions
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
 from stephttp.cli.serving import Server, Stop, first_of
@@ -20,6 +19,7 @@ from stephttp.engine.app import create_app
 from stephttp.engine.dashboard import passwords
 from stephttp.engine.engine import Engine
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.store.database import MEMORY
 from stephttp.errors import ConfigurationError
 
 # How long the app may take to end after SIGTERM: what its open requests get.
@@ -30,19 +30,6 @@ _REQUEST_GRACE = 2
 
 _COMMAND_NOT_EXECUTABLE = 126
 _COMMAND_NOT_FOUND = 127
-
-
-@dataclass(frozen=True)
-class DevOptions:
-    """What the command line says."""
-
-    host: str
-    port: int | None
-    db: str | None
-    command: Sequence[str]
-    event_lookback: float = 0.0
-    trusted_hosts: Sequence[str] = ()
-    dashboard_password_file: Path | None = None
 
 
 async def run_dev(options: DevOptions) -> int:
@@ -72,11 +59,11 @@ async def run_dev(options: DevOptions) -> int:
             say(f"the dashboard's password, for this time: {made}")
             password = passwords.as_hash(made)
         settings = Settings(
-            db_path=options.db or ":memory:",
+            db_path=MEMORY if options.db is None else str(options.db),
             host=options.host,
             port=port,
             event_lookback=options.event_lookback,
-            trusted_hosts=tuple(options.trusted_hosts),
+            trusted_hosts=tuple(options.trust_host or ()),
             dashboard_password=password,
         )
         app = create_app(settings)
@@ -92,7 +79,7 @@ async def run_dev(options: DevOptions) -> int:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():
                 _announce(options, url, listener)
-                return await _run_beside(options.command, url, serving, stop)
+                return await _run_beside(options.command or (), url, serving, stop)
             return _why_it_ended(stop)
         finally:
             server.should_exit = True

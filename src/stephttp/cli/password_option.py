@@ -8,11 +8,10 @@ from pathlib import Path
 
 import typer
 
+from stephttp.cli.keys import DASHBOARD_PASSWORD
 from stephttp.cli.terminal import complain
 from stephttp.engine.dashboard import passwords
 from stephttp.errors import ConfigurationError
-
-VARIABLE = "STEPHTTP_DASHBOARD_PASSWORD"
 
 
 def dashboard_password(file: Path | None, environ: Mapping[str, str]) -> str:
@@ -25,7 +24,7 @@ def dashboard_password(file: Path | None, environ: Mapping[str, str]) -> str:
     Raises:
         ConfigurationError: the file cannot be read or is empty, or the password cannot be used.
     """
-    configured = environ.get(VARIABLE, "").strip()
+    configured = environ.get(DASHBOARD_PASSWORD, "").strip()
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()

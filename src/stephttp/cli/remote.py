@@ -17,6 +17,7 @@ import httpx2
 
 from stephttp._version import __version__
 from stephttp._wire.signatures import hash_key
+from stephttp.cli import keys
 from stephttp.cli.keys import read_keys
 from stephttp.cli.printing import clean
 from stephttp.errors import ConfigurationError, StephttpError
@@ -80,11 +81,11 @@ class Target:
             raise RemoteError(
                 f"{source}: {found!r} is not a URL such as {DEFAULT_URL}", Exit.USAGE
             ) from None
-        variables = [environ.get(f"INNGEST_SIGNING_KEY{end}", "") for end in ("", "_FALLBACK")]
         try:
-            signing = read_keys(filter(None, [signing_key]), signing_key_file, variables)
-            variables = [environ.get("INNGEST_EVENT_KEY", "")]
-            events = read_keys(filter(None, [event_key]), event_key_file, variables)
+            signing = read_keys(
+                filter(None, [signing_key]), signing_key_file, environ, keys.SIGNING_KEY
+            )
+            events = read_keys(filter(None, [event_key]), event_key_file, environ, keys.EVENT_KEY)
             for key in signing:
                 hash_key(key)
         except (ConfigurationError, ValueError) as error:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
 from stephttp._wire.durations import parse_duration
 from stephttp.cli.remote import Exit, Remote, RemoteError, Target
 from stephttp.cli.terminal import complain
+
+T = TypeVar("T")
 
 Url = Annotated[
     str | None,
@@ -75,6 +80,37 @@ Before = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Only what began before it.", show_default=False),
 ]
+
+
+def options_from(options: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Make a command of a function: the fields of `options` become the command's parameters.
+
+    Args:
+        options: a dataclass. Its fields are annotated as parameters of a command are.
+    """
+
+    def decorate(function: Callable[[T], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**given: Any) -> None:
+            function(options(**given))
+
+        hints = get_type_hints(options, include_extras=True)
+        # typer reads the parameters from the signature.
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                    annotation=hints[field.name],
+                )
+                for field in fields(cast(Any, options))
+            ]
+        )
+        command.__annotations__ = {}
+        return command
+
+    return decorate
 
 
 @contextmanager
