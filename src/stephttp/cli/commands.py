@@ -1,7 +1,6 @@
-"""The command line itself: names, options, help. What the commands do is elsewhere.
+"""The command line: the commands, with names and help. What they do is elsewhere.
 
-Commands that work with a database import their parts themselves: the others should not take as
-long to start as an engine does.
+Commands that need the engine import it themselves, so that the others start faster.
 """
 
 from __future__ import annotations
@@ -61,7 +60,8 @@ def dev(options: DevOptions) -> None:
 def start(options: StartOptions) -> None:
     """Start the engine for production.
 
-    SIGTERM (or Ctrl-C) stops it in order: no new calls, those under way may end; exit code 0.
+    SIGTERM (or Ctrl-C) stops it in order: it makes no new calls, and those under way may finish;
+    exit code 0.
     """
     from stephttp.cli.serving import run
     from stephttp.cli.start import run_start
@@ -76,7 +76,7 @@ def check_db(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Check a database, even while an engine works with it.
+    """Check a database, even while an engine uses it.
 
     Exit code 0 if it is whole, 1 if it is not, 2 if it cannot be read.
     """
@@ -87,7 +87,7 @@ def check_db(
 
 @app.command("dashboard-password")
 def dashboard_password() -> None:
-    """Ask for a password, and print the hash that can be configured in place of it.
+    """Ask for a password, and print the hash that can be configured in its place.
 
     Exit code 2 if the password is too short.
     """
@@ -104,9 +104,9 @@ def backup(
     db: Db,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a database to FILE, even while an engine works with it.
+    """Copy a database to FILE, even while an engine uses it.
 
-    FILE is replaced at the very end, by a copy that was checked. Keep it as secret as the
+    FILE is replaced only at the end, by a copy that was checked. Keep it as secret as the
     database. Exit code 0 if there is a whole copy now, 2 if not.
     """
     from stephttp.cli.maintenance import run_backup

@@ -40,7 +40,7 @@ class DevOptions:
         list[str] | None,
         typer.Argument(
             metavar="[-- COMMAND...]",
-            help="Starts the app as well, with INNGEST_DEV set; ends with it.",
+            help="Also start the app, with INNGEST_DEV set, and end with it.",
             show_default=False,
         ),
     ] = None
@@ -67,8 +67,8 @@ class DevOptions:
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Another name under which apps and browsers ask this engine, such as that of its "
-            "container; may be repeated; * is any.  [default: localhost, addresses, --host]",
+            help="Another host name under which apps and browsers reach this engine, such as its "
+            "container's; may be repeated; * allows any.  [default: localhost, addresses, --host]",
             show_default=False,
         ),
     ] = None
@@ -77,8 +77,8 @@ class DevOptions:
         typer.Option(
             dir_okay=False,
             help="File with the dashboard's password, or its hash from `dashboard-password`. "
-            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: one is made where other machines "
-            "reach the engine, else none is needed]",
+            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: a new one if other machines can "
+            "reach the engine; else none is needed]",
             show_default=False,
         ),
     ] = None
@@ -86,7 +86,7 @@ class DevOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StartOptions:
-    """What the command line of `stephttp start` says; variables and files come later."""
+    """What the command line of `stephttp start` says, before variables and files are read."""
 
     db: Db
     host: _Host = "127.0.0.1"
@@ -98,8 +98,8 @@ class StartOptions:
         typer.Option(
             metavar="KEY",
             help="Key that apps share with this engine. Repeat it for rotation: all are accepted, "
-            "the first one signs. Others on this machine see it: prefer INNGEST_SIGNING_KEY (and "
-            "INNGEST_SIGNING_KEY_FALLBACK) or a file.",
+            "the first one signs. Others on this machine can see it: prefer INNGEST_SIGNING_KEY "
+            "(and INNGEST_SIGNING_KEY_FALLBACK) or a file.",
             show_default=False,
         ),
     ] = None
@@ -111,7 +111,7 @@ class StartOptions:
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Key of those who send events; may be repeated. Or INNGEST_EVENT_KEY, or a file.",
+            help="Key for sending events; may be repeated. Or INNGEST_EVENT_KEY, or a file.",
             show_default=False,
         ),
     ] = None
@@ -123,7 +123,7 @@ class StartOptions:
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Delete runs so long after their end: 12h, 7d.  [default: never]",
+            help="Delete runs this long after they end: 12h, 7d.  [default: never]",
             show_default=False,
         ),
     ] = None
@@ -131,8 +131,8 @@ class StartOptions:
         list[str] | None,
         typer.Option(
             metavar="HOST",
-            help="Call only these: app.example.com, *.example.com, 10.0.0.0/8, * (what is public), "
-            "with or without :port; may be repeated.  [default: every public address]",
+            help="Call only these: app.example.com, *.example.com, 10.0.0.0/8, * (every public "
+            "address), with or without :port; may be repeated.  [default: every public address]",
             show_default=False,
         ),
     ] = None
@@ -144,7 +144,7 @@ class StartOptions:
         typer.Option(
             min=0,
             metavar="NUMBER",
-            help="Requests a second from one address, where no signing key is needed; 0: any.",
+            help="Requests a second from one address where no signing key is needed; 0: no limit.",
         ),
     ] = 100.0
     rate_burst: Annotated[
@@ -162,7 +162,7 @@ class StartOptions:
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="A run that has not ended so long after its beginning fails: 1h, 30d.  "
+            help="Fail runs that have not ended this long after they began: 1h, 30d.  "
             "[default: none]",
             show_default=False,
         ),
@@ -170,18 +170,18 @@ class StartOptions:
     call_timeout: Annotated[
         str,
         typer.Option(
-            metavar="DURATION", help="How long one call of an endpoint may take; one attempt."
+            metavar="DURATION", help="How long one call of an endpoint (one attempt) may take."
         ),
     ] = "2h"
     retry_delay: Annotated[
         str,
         typer.Option(
             metavar="DURATION",
-            help="Before the second attempt of a failed step or handler; doubled for each further.",
+            help="Delay before the second attempt of a failed step or handler; doubles each time.",
         ),
     ] = "1s"
     retry_max_delay: Annotated[
-        str, typer.Option(metavar="DURATION", help="No delay between attempts is longer.")
+        str, typer.Option(metavar="DURATION", help="Longest delay between attempts.")
     ] = "1m"
     concurrency: Annotated[
         int, typer.Option(min=1, metavar="NUMBER", help="How many endpoints are called at once.")
@@ -189,7 +189,7 @@ class StartOptions:
     grace: Annotated[
         str,
         typer.Option(
-            metavar="DURATION", help="How long calls of endpoints may still take after SIGTERM."
+            metavar="DURATION", help="How long calls of endpoints may continue after SIGTERM."
         ),
     ] = "30s"
     event_lookback: _EventLookback = 0.0
@@ -197,8 +197,8 @@ class StartOptions:
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="What Prometheus shows to read /metrics, beside the signing keys. Others on this "
-            "machine see it: prefer STEPHTTP_METRICS_TOKEN or a file.",
+            help="Token that lets Prometheus read /metrics; signing keys do, too. Others on this "
+            "machine can see it: prefer STEPHTTP_METRICS_TOKEN or a file.",
             show_default=False,
         ),
     ] = None
@@ -207,9 +207,9 @@ class StartOptions:
         typer.Option(dir_okay=False, help="File with that token.", show_default=False),
     ] = None
     open_metrics: Annotated[
-        bool, typer.Option("--open-metrics", help="Let everybody read /metrics.")
+        bool, typer.Option("--open-metrics", help="Let anyone read /metrics.")
     ] = False
-    log_format: Annotated[LogFormat, typer.Option(help="How the log looks.")] = LogFormat.JSON
+    log_format: Annotated[LogFormat, typer.Option(help="Format of the log.")] = LogFormat.JSON
     dashboard_password_file: Annotated[
         Path | None,
         typer.Option(

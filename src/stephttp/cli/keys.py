@@ -1,4 +1,4 @@
-"""Where keys come from: options, files, variables."""
+"""Where keys come from: options, files, and these variables."""
 
 from __future__ import annotations
 

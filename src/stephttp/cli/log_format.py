@@ -1,4 +1,4 @@
-"""How the engine's log looks: one JSON object a line, or one line of text."""
+"""The format of the engine's log: a JSON object or a text for each line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
-# These write URLs, with their queries, for every request.
+# These log the URL, with its query, of every request.
 _NOISY = ("httpx2", "httpcore2", "httpx", "httpcore")
 
 
@@ -25,8 +25,8 @@ def set_up(form: LogFormat, stream: TextIO = sys.stdout) -> None:
     """Send everything from level INFO to `stream`.
 
     Args:
-        form: how each line looks.
-        stream: where lines go. What a service says is its output, not its errors.
+        form: the format of each line.
+        stream: where lines go. The log of a service is its output, not its errors.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Json() if form is LogFormat.JSON else _Text())
@@ -34,7 +34,7 @@ def set_up(form: LogFormat, stream: TextIO = sys.stdout) -> None:
     logging.captureWarnings(True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Its two lines about its own start and end say nothing that ours do not.
+    # Its lines about start and end only repeat ours.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 

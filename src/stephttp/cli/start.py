@@ -29,7 +29,7 @@ from stephttp.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-# How long open requests get at the very end. Those that wait for a run's end are let go before.
+# Seconds that open requests get at the very end. Those that wait for a run have ended before.
 _REQUEST_GRACE = 2
 
 _SHORTEST_KEY = 32
@@ -38,10 +38,10 @@ _EVENT_KEY = re.compile(r"[A-Za-z0-9._~-]{8,256}")
 
 
 def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
-    """Settings for production.
+    """Return the settings for production.
 
     Raises:
-        ConfigurationError: something is missing or makes no sense; the message names it.
+        ConfigurationError: a setting is missing or not valid; the message names it.
     """
     signing = read_keys(options.signing_key, options.signing_key_file, environ, keys.SIGNING_KEY)
     if not signing:
@@ -58,8 +58,8 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     events = read_keys(options.event_key, options.event_key_file, environ, keys.EVENT_KEY)
     if not events:
         raise ConfigurationError(
-            "no event key: set INNGEST_EVENT_KEY, or use --event-key-file or --event-key. It is "
-            "what those who send events have in their URL; `openssl rand -hex 16` makes one"
+            "no event key: set INNGEST_EVENT_KEY, or use --event-key-file or --event-key. "
+            "Senders of events have it in their URL; `openssl rand -hex 16` makes one"
         )
     for number, key in enumerate(events, 1):
         if not _EVENT_KEY.fullmatch(key):
@@ -81,9 +81,9 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         )
     db, allow_hosts = str(options.db), tuple(options.allow_host or ())
     if db == MEMORY:
-        raise ConfigurationError("--db: a file is needed; in memory every restart loses all runs")
+        raise ConfigurationError("--db: a file is needed; in memory, every restart loses all runs")
     if not math.isfinite(options.rate_limit):
-        raise ConfigurationError("--rate-limit must be a number; 0 means any number of requests")
+        raise ConfigurationError("--rate-limit must be a finite number; 0 means no limit")
     for text in allow_hosts:
         parse_rule(text)
     return Settings(
@@ -113,7 +113,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
 
 
 async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
-    """Run until SIGTERM or Ctrl-C; the exit code.
+    """Run until SIGTERM or Ctrl-C, and return the exit code.
 
     0 after a signal, 1 when the engine cannot run, 2 when the configuration is wrong.
     """
@@ -162,7 +162,7 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
 
 
 async def _drain(engine: Engine, stop: Stop, grace: float) -> None:
-    """Let the calls that are under way end. The API goes on: they need it to report."""
+    """Let the calls under way finish. The API stays open: they need it to report."""
     engine.drain()
     quiet = asyncio.create_task(engine.executor.quiet())
     await asyncio.wait({quiet, stop.hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
