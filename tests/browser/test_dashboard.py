@@ -159,7 +159,7 @@ def test_rerun_from_a_step(
         entry.get_by_label(choice).check()
         entry.locator("textarea").fill(value)
     entry.get_by_role("button", name="Rerun from here").click()
-    expect(page.get_by_text("the steps before the one you chose were taken over")).to_be_visible()
+    expect(page.get_by_text("it took over the steps before the one you chose")).to_be_visible()
     assert run_id not in page.url
     expect(page.locator("section", has=page.locator("#response-title"))).to_contain_text(shown)
 
