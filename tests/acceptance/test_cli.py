@@ -431,7 +431,7 @@ def test_doctor_finds_no_engine_and_no_application() -> None:
     ("app_env", "stopped", "detail"),
     [
         ({"INNGEST_SIGNING_KEY": WRONG}, False, "it does not know the key"),
-        ({"INNGEST_BASE_URL": "http://127.0.0.1:1"}, False, "it cannot ask the engine for runs"),
+        ({"INNGEST_BASE_URL": "http://127.0.0.1:1"}, False, "it cannot load runs from the engine"),
         ({}, True, "the engine cannot reach it"),
     ],
 )

@@ -159,7 +159,7 @@ def test_rerun_from_a_step(
         entry.get_by_label(choice).check()
         entry.locator("textarea").fill(value)
     entry.get_by_role("button", name="Rerun from here").click()
-    expect(page.get_by_text("the steps before the one you chose were taken over")).to_be_visible()
+    expect(page.get_by_text("it took over the steps before the one you chose")).to_be_visible()
     assert run_id not in page.url
     expect(page.locator("section", has=page.locator("#response-title"))).to_contain_text(shown)
 
@@ -194,7 +194,7 @@ def test_filters_work_as_they_are_typed(page: Page, shop: Site) -> None:
     expect(page.locator(f"#run-{order}")).to_be_visible()
     expect(page).to_have_url(re.compile("q=needle-1"))
     page.get_by_label("Failed").check()
-    expect(page.get_by_role("heading", name="No run fits")).to_be_visible()
+    expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
     page.get_by_role("link", name="Show all runs").click()
     page.get_by_label("Endpoint", exact=True).select_option("get-price")
     expect(page.locator(f"#run-{order}")).to_have_count(0)

@@ -1,18 +1,25 @@
-"""docs/cli.md tells of every command and every option that there is, and of no other."""
+"""docs/cli.md and docs/operations.md list all commands and options, and no others."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 
+from stephttp.cli import keys
 from stephttp.cli.commands import app
+from stephttp.cli.engine_options import StartOptions
 from stephttp.cli.remote import Exit
+from stephttp.cli.start import resolve
+from stephttp.engine import Settings
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 CLI = (DOCS / "cli.md").read_text()
+OPERATIONS = (DOCS / "operations.md").read_text()
 
 
 def commands(group: Any, prefix: str = "") -> dict[str, Any]:
@@ -42,6 +49,17 @@ def section(title: str) -> str:
     return CLI.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
+def start_rows() -> list[tuple[str, ...]]:
+    """The table of the options of `start`: names, default, remark."""
+    return rows(OPERATIONS.split("\n## Start\n")[1].split("\n## ")[0])
+
+
+def as_documented(default: Any) -> str:
+    if isinstance(default, int) and default and default % 2**20 == 0:
+        return f"{default // 2**20} MiB"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 def rows(text: str) -> list[tuple[str, ...]]:
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]
@@ -58,7 +76,7 @@ def test_every_option_is_told() -> None:
     told = {name.strip("`"): set(re.findall(r"`(--[a-z-]+)`", row)) for name, row in rows(
         section("Options")
     )}  # fmt: skip
-    told["start"] |= set(re.findall(r"`(--[a-z-]+)", (DOCS / "operations.md").read_text()))
+    told["start"] |= set(re.findall(r"`(--[a-z-]+)", OPERATIONS))
     assert set(told) == set(ALL)
     for name, command in ALL.items():
         if name == "start":
@@ -82,3 +100,47 @@ def test_each_option_says_what_it_is_for() -> None:
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), (name, parameter.name)
+
+
+def test_options_of_start_have_the_documented_defaults() -> None:
+    documented = {
+        name: default
+        for names, default, *_ in start_rows()
+        for name in re.findall(r"`(--[a-z-]+)", names)
+    }
+    assert set(documented) == options(ALL["start"])
+    for parameter in ALL["start"].params:
+        if parameter.default not in (None, False):
+            assert as_documented(parameter.default) in documented[parameter.opts[0]]
+
+
+def test_options_of_start_have_the_defaults_of_the_settings() -> None:
+    # What differs is named here: an engine for production is open to fewer than one in a test.
+    differing = {"db_path", "signing_keys", "event_keys", "private_hosts", "rate_limit"}
+    options = StartOptions(db=Path("runs"), signing_key=["ab" * 32], event_key=["a" * 16])
+    started, plain = resolve(options, {}), Settings()
+    assert differing == {
+        field.name
+        for field in fields(Settings)
+        if getattr(started, field.name) != getattr(plain, field.name)
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "variables"),
+    [
+        ("--signing-key", keys.SIGNING_KEY),
+        ("--event-key", keys.EVENT_KEY),
+        ("--metrics-token", keys.METRICS_TOKEN),
+        ("--dashboard-password-file", (keys.DASHBOARD_PASSWORD,)),
+        ("--db", ("STEPHTTP_DB",)),
+    ],
+)
+def test_variables_are_named_where_their_options_are(
+    option: str, variables: tuple[str, ...]
+) -> None:
+    (parameter,) = (one for one in ALL["start"].params if option in one.opts)
+    (names,) = (row[0] for row in start_rows() if f"`{option}" in row[0])
+    for variable in variables:
+        assert variable in parameter.help or variable == parameter.envvar
+        assert f"`{variable}`" in names

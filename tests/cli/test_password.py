@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stephttp.cli.commands import app
-from stephttp.cli.password_option import VARIABLE, dashboard_password
+from stephttp.cli.keys import DASHBOARD_PASSWORD
+from stephttp.cli.password_option import dashboard_password
 from stephttp.engine.dashboard import passwords
 from stephttp.errors import ConfigurationError
 
@@ -18,15 +19,17 @@ PASSWORD = "correct horse battery"
 def test_a_file_counts_more_than_the_variable(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"# of the dashboard\n\n{PASSWORD}\n")
-    assert passwords.verify(PASSWORD, dashboard_password(file, {VARIABLE: "something else"}))
-    assert passwords.verify(PASSWORD, dashboard_password(None, {VARIABLE: PASSWORD}))
+    assert passwords.verify(
+        PASSWORD, dashboard_password(file, {DASHBOARD_PASSWORD: "something else"})
+    )
+    assert passwords.verify(PASSWORD, dashboard_password(None, {DASHBOARD_PASSWORD: PASSWORD}))
     assert dashboard_password(None, {}) == ""
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [(None, "cannot read"), (b"# nothing\n", "holds no password"), (b"\xff", "cannot read"),
-     (b"short", "too short"), (b"scrypt$1$2", "no valid hash")],
+     (b"short", "too short"), (b"scrypt$1$2", "not a valid hash")],
 )  # fmt: skip
 def test_files_that_cannot_be_used(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     file = tmp_path / "password"

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stephttp.cli.terminal import mute, pass_lines, wants_colour, when_deaf
+from stephttp.cli.terminal import mute, on_reader_gone, pass_lines, wants_colour
 
 
 class Terminal(io.TextIOWrapper):
@@ -59,7 +59,7 @@ def test_reader_that_is_gone_is_noticed_though_nothing_is_written() -> None:
     read_end, write_end = os.pipe()
     with os.fdopen(write_end, "w") as target:
         told = threading.Event()
-        when_deaf(target, told.set)
+        on_reader_gone(target, told.set)
         # A write that failed may do this before the watcher has looked.
         mute(target)
         os.close(read_end)

@@ -283,7 +283,7 @@ async def test_listing_runs() -> None:
         for query, start in [
             ("limit=0", "limit: '0' is not a positive number"),
             ("limit=x", "limit: 'x'"),
-            ("cursor=x", "cursor: 'x' is no cursor of this list"),
+            ("cursor=x", "cursor: 'x' is not a cursor of this list"),
             ("status=done", "status: 'done' is not one of running, waiting"),
             ("after=now", "after: 'now' is not a time"),
             ("direction=up", "direction: 'up' is neither"),

@@ -17,11 +17,11 @@ from stephttp._wire.ids import CAPSULE, CAPSULE_NAME, ulid
 from stephttp.engine.api.sdk.checkpoint import ids
 from stephttp.engine.model.run import Change, NewRun, Refused, Run, RunStatus
 from stephttp.engine.reading import (
-    PageRequest,
+    Paging,
+    Period,
     RunFilter,
-    Span,
+    RunState,
     SpanKind,
-    State,
     list_runs,
     overview,
     run_detail,
@@ -77,7 +77,7 @@ def pages(
     found: list[str] = []
     cursor: str | None = None
     for _ in range(100):
-        page = list_runs(connection, wanted, PageRequest(limit, cursor, newer=newer), NOW_MS)
+        page = list_runs(connection, wanted, Paging(limit, cursor, newer=newer), NOW_MS)
         rows = [row.run_id for row in page.items]
         found = rows + found if newer else found + rows
         cursor = page.newer if newer else page.older
@@ -90,7 +90,7 @@ _runs = st.lists(st.tuples(st.sampled_from(STATUSES), st.sampled_from(ENDPOINTS)
 _filters = st.builds(
     RunFilter,
     endpoints=st.lists(st.sampled_from([*ENDPOINTS, "GET /none"]), max_size=2).map(tuple),
-    states=st.frozensets(st.sampled_from(list(State)), max_size=3),
+    states=st.frozensets(st.sampled_from(list(RunState)), max_size=3),
     after_ms=st.none() | st.integers(0, 30).map(lambda n: NOW_MS + n * 1000),
     before_ms=st.none() | st.integers(0, 30).map(lambda n: NOW_MS + n * 1000),
     text=st.sampled_from([None, "odd", "EVEN", "none"]),
@@ -99,11 +99,11 @@ _filters = st.builds(
 
 def is_wanted(wanted: RunFilter, number: int, status: RunStatus, slug: str) -> bool:
     """The same as the filter, in plain words. Nothing is due, so async runs wait."""
-    state = {RunStatus.SYNC: State.RUNNING, RunStatus.ASYNC: State.WAITING}.get(status)
+    state = {RunStatus.SYNC: RunState.RUNNING, RunStatus.ASYNC: RunState.WAITING}.get(status)
     at_ms = NOW_MS + number * 1000
     return (
         (not wanted.endpoints or slug in wanted.endpoints)
-        and (not wanted.states or (state or State(status.value)) in wanted.states)
+        and (not wanted.states or (state or RunState(status.value)) in wanted.states)
         and (wanted.after_ms is None or at_ms >= wanted.after_ms)
         and (wanted.before_ms is None or at_ms < wanted.before_ms)
         and (wanted.text is None or wanted.text.lower() == ("even", "odd")[number % 2])
@@ -126,18 +126,18 @@ def test_pages_make_up_the_whole_list(
         assert pages(connection, wanted, limit) == expected
         assert pages(connection, wanted, limit, newer=True) == expected
         # What comes while somebody turns pages neither shifts nor repeats anything.
-        first = list_runs(connection, wanted, PageRequest(limit), NOW_MS)
+        first = list_runs(connection, wanted, Paging(limit), NOW_MS)
         for number, run in enumerate(later, len(runs)):
             put(connection, number, *run, (b"even", b"odd")[number % 2])
         shown = [row.run_id for row in first.items]
         cursor = first.older
         while cursor is not None:
-            page = list_runs(connection, wanted, PageRequest(limit, cursor), NOW_MS)
+            page = list_runs(connection, wanted, Paging(limit, cursor), NOW_MS)
             shown += [row.run_id for row in page.items]
             cursor = page.older
         assert shown == expected
         if first.newer is not None:
-            more = PageRequest(100, first.newer, newer=True)
+            more = Paging(100, first.newer, newer=True)
             news = list_runs(connection, wanted, more, NOW_MS)
             assert len(news.items) == sum(
                 is_wanted(wanted, n, *run) for n, run in enumerate(later, len(runs))
@@ -155,11 +155,11 @@ def test_a_search_that_ends_early_says_where_and_can_go_on(
             for n in range(40)
         ]
         wanted = RunFilter(text="needle")
-        page = list_runs(connection, wanted, PageRequest(5), NOW_MS)
+        page = list_runs(connection, wanted, Paging(5), NOW_MS)
         assert (page.items, page.searched_to_ms) == ((), NOW_MS + 30_000)
         assert pages(connection, wanted, 5) == [known[3]]
         # Time ends it as well.
-        page = list_runs(connection, wanted, PageRequest(2), NOW_MS, stop=lambda: True)
+        page = list_runs(connection, wanted, Paging(2), NOW_MS, stop=lambda: True)
         assert page.searched_to_ms == NOW_MS + 38_000
 
 
@@ -173,7 +173,7 @@ def test_what_a_text_may_hold() -> None:
             ("50%", 1), ("0% OF_IT", 1), ("50_", 0), ("o%it", 0), ('"hi"', 1), ("café", 1),
             ("/a", 3),
         ]:  # fmt: skip
-            page = list_runs(connection, RunFilter(text=text), PageRequest(10), NOW_MS)
+            page = list_runs(connection, RunFilter(text=text), Paging(10), NOW_MS)
             assert len(page.items) == count, text
 
 
@@ -190,11 +190,11 @@ def test_run_ids_are_found_by_their_begin(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("page", "message"),
     [
-        (PageRequest(0), "limit: 0"), (PageRequest(101), "limit: 101"),
-        (PageRequest(cursor="x"), "cursor: 'x'"), (PageRequest(cursor="-1"), "cursor: '-1'"),
+        (Paging(0), "limit: 0"), (Paging(101), "limit: 101"),
+        (Paging(cursor="x"), "cursor: 'x'"), (Paging(cursor="-1"), "cursor: '-1'"),
     ],
 )  # fmt: skip
-def test_pages_that_cannot_be(page: PageRequest, message: str) -> None:
+def test_pages_that_cannot_be(page: Paging, message: str) -> None:
     with (
         closing(database.open_for_writing(database.MEMORY)) as connection,
         pytest.raises(Refused, match=message),
@@ -224,9 +224,9 @@ async def test_a_run_waits_until_its_time_has_come_and_runs_from_then_on() -> No
             # The very query that the list makes, while the endpoint is being called.
             connection = w.engine.store._writer.connections[0]
             states.append(run_detail(connection, RUN, w.clock.now_ms()).row.state)
-            for state in (State.RUNNING, State.WAITING):
+            for state in (RunState.RUNNING, RunState.WAITING):
                 wanted = RunFilter(states=frozenset({state}))
-                page = list_runs(connection, wanted, PageRequest(), w.clock.now_ms())
+                page = list_runs(connection, wanted, Paging(), w.clock.now_ms())
                 states.append(len(page.items))
             return answer(DONE)
 
@@ -235,7 +235,7 @@ async def test_a_run_waits_until_its_time_has_come_and_runs_from_then_on() -> No
         assert await listed(w, "?status=waiting") == [RUN]
         assert await listed(w, "?status=running") == []
         await w.after(5)
-        assert states == [State.RUNNING, 1, 0]
+        assert states == [RunState.RUNNING, 1, 0]
         assert await listed(w, "?status=completed&status=failed") == [RUN]
 
 
@@ -455,7 +455,7 @@ async def test_what_is_rolled_back_is_not_counted() -> None:
         with pytest.raises(ValueError, match="no"):
             await store.write(half)
         await store.write(lambda connection: put(connection, 2, RunStatus.FAILED, "GET /a"))
-        total = await store.read(lambda c: overview(c, Span.HOUR, NOW_MS + MINUTE_MS).total)
+        total = await store.read(lambda c: overview(c, Period.HOUR, NOW_MS + MINUTE_MS).total)
         assert (total.began, total.failed, total.completed) == (1, 1, 0)
 
 
@@ -482,10 +482,10 @@ def test_reading_is_quick_because_indexes_serve_it() -> None:
 
         connection.set_trace_callback(explain)
         for wanted in (
-            RunFilter(), RunFilter(states=frozenset({State.FAILED})), RunFilter(("GET /a",)),
-            RunFilter(rerun_of="x"), RunFilter(("GET /a",), frozenset({State.WAITING})),
+            RunFilter(), RunFilter(states=frozenset({RunState.FAILED})), RunFilter(("GET /a",)),
+            RunFilter(rerun_of="x"), RunFilter(("GET /a",), frozenset({RunState.WAITING})),
         ):  # fmt: skip
-            list_runs(connection, wanted, PageRequest(), NOW_MS)
+            list_runs(connection, wanted, Paging(), NOW_MS)
         connection.set_trace_callback(None)
         assert len(plans) >= 5
         for statement in plans:

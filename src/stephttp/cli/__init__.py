@@ -1,6 +1,7 @@
-"""The `stephttp` command.
+"""The `stephttp` command: it runs an engine, or speaks with one over HTTP.
 
-Beside `stephttp.testing`, only this package may import both the SDK and the engine.
+Here belong options, messages and exit codes. What an engine does is in `stephttp.engine`; commands
+that speak with one (`runs`, `events`, `doctor`) use its API and import nothing of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of the console script: run the command named on the command line."""
+    """Run the command that the command line names; the entry point of the console script."""
     try:
         from stephttp.cli.commands import app
     except ModuleNotFoundError as missing:

@@ -8,53 +8,40 @@ import secrets
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from stephttp.cli.child import Child, call_in
+from stephttp.cli.app_process import AppProcess, call_in_loop
+from stephttp.cli.engine_options import DevOptions
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
 from stephttp.cli.serving import Server, Stop, first_of
-from stephttp.cli.terminal import complain, say, when_deaf
+from stephttp.cli.terminal import complain, on_reader_gone, say
 from stephttp.engine.app import create_app
 from stephttp.engine.dashboard import passwords
 from stephttp.engine.engine import Engine
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.store.database import MEMORY
 from stephttp.errors import ConfigurationError
 
-# How long the app may take to end after SIGTERM: what its open requests get.
+# Seconds that the app, with its open requests, gets after SIGTERM.
 _APP_GRACE = 5.0
 
-# How long the engine's own open requests get. Those that wait for a run's end are let go at once.
+# Seconds that the engine's own open requests get. Those that wait for a run end at once.
 _REQUEST_GRACE = 2
 
 _COMMAND_NOT_EXECUTABLE = 126
 _COMMAND_NOT_FOUND = 127
 
 
-@dataclass(frozen=True)
-class DevOptions:
-    """What the command line says."""
-
-    host: str
-    port: int | None
-    db: str | None
-    command: Sequence[str]
-    event_lookback: float = 0.0
-    trusted_hosts: Sequence[str] = ()
-    dashboard_password_file: Path | None = None
-
-
 async def run_dev(options: DevOptions) -> int:
-    """Run until Ctrl-C, SIGTERM or the end of the app; the exit code.
+    """Run until Ctrl-C, SIGTERM or the end of the app, and return the exit code.
 
     0 after a signal, the app's own code when it ended by itself (128 + N if signal N ended it),
     1 when the engine cannot run, 126 and 127 when the command cannot be started.
     """
     stop = Stop()
     loop = asyncio.get_running_loop()
-    # Whoever started us is gone, perhaps without a chance to say so.
-    when_deaf(sys.stdout, lambda: call_in(loop, stop.end))
+    # Without a reader, the process that started us is gone, perhaps killed.
+    on_reader_gone(sys.stdout, lambda: call_in_loop(loop, stop.end))
     try:
         listener, url = listen(options.host, options.port)
     except PortError as error:
@@ -69,14 +56,14 @@ async def run_dev(options: DevOptions) -> int:
             return 1
         if not password and not is_loopback(listener):
             made = secrets.token_urlsafe(12)
-            say(f"the dashboard's password, for this time: {made}")
+            say(f"the dashboard's password, for this time only: {made}")
             password = passwords.as_hash(made)
         settings = Settings(
-            db_path=options.db or ":memory:",
+            db_path=MEMORY if options.db is None else str(options.db),
             host=options.host,
             port=port,
             event_lookback=options.event_lookback,
-            trusted_hosts=tuple(options.trusted_hosts),
+            trusted_hosts=tuple(options.trust_host or ()),
             dashboard_password=password,
         )
         app = create_app(settings)
@@ -87,12 +74,12 @@ async def run_dev(options: DevOptions) -> int:
             complain(str(error))
             return 1
         server = Server(app, listener, _REQUEST_GRACE)
-        serving = asyncio.create_task(server.run_until_told())
+        serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():
                 _announce(options, url, listener)
-                return await _run_beside(options.command, url, serving, stop)
+                return await _run_beside(options.command or (), url, serving, stop)
             return _why_it_ended(stop)
         finally:
             server.should_exit = True
@@ -104,12 +91,12 @@ async def run_dev(options: DevOptions) -> int:
 async def _run_beside(
     command: Sequence[str], url: str, serving: asyncio.Future[None], stop: Stop
 ) -> int:
-    """The time from the engine's start to the moment when it should end."""
+    """Run the app, if there is one, until the engine should stop; return the exit code."""
     if not command:
         await first_of(serving, stop.asked)
         return _why_it_ended(stop)
     try:
-        child = await Child.start(
+        child = await AppProcess.start(
             command,
             env=_environment(url),
             name="app",
@@ -134,7 +121,10 @@ async def _run_beside(
 
 
 def _environment(url: str) -> dict[str, str]:
-    """Ours, pointed at the engine. A base URL would win over `INNGEST_DEV`, and is not ours."""
+    """Return the app's environment, which points at this engine.
+
+    An inherited base URL would win over `INNGEST_DEV`, and names another engine.
+    """
     inherited = {name: value for name, value in os.environ.items() if name != "INNGEST_BASE_URL"}
     return {**inherited, "INNGEST_DEV": url, "PYTHONUNBUFFERED": "1"}
 
@@ -153,8 +143,8 @@ def _announce(options: DevOptions, url: str, listener: socket.socket) -> None:
     kept = "in memory; --db PATH keeps them" if options.db is None else f"in {options.db}"
     if not is_loopback(listener):
         complain(
-            f"WARNING: anybody who reaches {options.host} can read and change every run, and make "
+            f"WARNING: anyone who can reach {options.host} can read and change every run, and make "
             "this engine call any address: `stephttp dev` checks no keys. Use `stephttp start` "
-            "for whatever is not your own machine."
+            "on machines that are not only yours."
         )
     say(f"engine ready on {url} (runs are kept {kept})")

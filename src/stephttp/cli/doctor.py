@@ -1,4 +1,4 @@
-"""`stephttp doctor`: what is wrong between here, the engine and the applications."""
+"""`stephttp doctor`: find what is wrong between here, the engine and the applications."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from stephttp.cli import printing
-from stephttp.cli.checkup import ERROR, Check, check_all
+from stephttp.cli.doctor_checks import ERROR, Check, check_all
 from stephttp.cli.remote import Exit
 from stephttp.cli.shared_options import (
     AsJson,
@@ -29,7 +29,7 @@ def doctor(
         list[str] | None,
         typer.Option(
             metavar="URL",
-            help="Origin of an application to look at as well, such as http://localhost:8000; may "
+            help="Origin of an application to check as well, such as http://localhost:8000; may "
             "be repeated.",
             show_default=False,
         ),
@@ -41,11 +41,11 @@ def doctor(
     event_key: EventKey = None,
     event_key_file: EventKeyFile = None,
 ) -> None:
-    """Look for what is wrong between here, the engine and applications.
+    """Find what is wrong between here, the engine and applications.
 
-    Keys, clocks, versions, and whether engine and applications reach each other. The engine may
-    also be an Inngest server. Exit code 0 if nothing is wrong (warnings do not count), 1 if
-    something is.
+    It checks keys, clocks and versions, and whether engine and applications reach each other. The
+    engine may also be an Inngest server. Exit code 0 if nothing is wrong (warnings do not count),
+    else 1.
     """
     checks: list[Check] = []
     with remote(url, signing_key, signing_key_file, event_key, event_key_file) as engine:

@@ -1,4 +1,4 @@
-"""`stephttp events`: send events, and look at those that were sent."""
+"""`stephttp events`: send events, and list those that were sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from stephttp.cli import printing, showing
+from stephttp.cli import human_readable, printing
 from stephttp.cli.remote import Exit, Remote, RemoteError, explain
 from stephttp.cli.shared_options import (
     After,
@@ -19,15 +19,15 @@ from stephttp.cli.shared_options import (
     SigningKey,
     SigningKeyFile,
     Url,
-    moment,
+    parse_time,
     read_json,
     remote,
 )
 
-events = typer.Typer(no_args_is_help=True, help="Send events, and look at those that were sent.")
+events = typer.Typer(no_args_is_help=True, help="Send events, and list those that were sent.")
 
 _ANY_KEY = "stephttp"
-"""An engine for development takes events with any key."""
+"""An engine for development accepts events with any key."""
 
 
 @events.command("send")
@@ -35,7 +35,7 @@ def send_event(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as order/paid.")],
     data: Annotated[
         str,
-        typer.Option(metavar="JSON", help="Its data; @FILE, or - for standard input."),
+        typer.Option(metavar="JSON", help="Its data; @FILE reads a file, - standard input."),
     ] = "{}",
     event_id: Annotated[
         str | None,
@@ -48,9 +48,9 @@ def send_event(
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
 ) -> None:
-    """Send an event; runs that wait for it go on.
+    """Send an event; runs that wait for it continue.
 
-    With an event key, or else with a signing key.
+    This needs an event key, or else a signing key.
     """
     with remote(url, signing_key, signing_key_file, event_key, event_key_file) as engine:
         if not name:
@@ -68,7 +68,7 @@ def send_event(
 
 @events.command("list")
 def list_events(
-    name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     after: After = None,
     before: Before = None,
     limit: Limit = 20,
@@ -81,14 +81,14 @@ def list_events(
     with remote(url, signing_key, signing_key_file) as engine:
         params = {
             "name": name,
-            "received_after": moment(after, "--after"),
-            "received_before": moment(before, "--before"),
+            "received_after": parse_time(after, "--after"),
+            "received_before": parse_time(before, "--before"),
         }
         found = engine.pages("/v1/events", params, limit)
     if as_json:
         printing.print_json(found)
     else:
-        showing.event_table(found)
+        human_readable.event_table(found)
 
 
 def _send(engine: Remote, event: dict[str, Any]) -> str:

@@ -1,22 +1,30 @@
-"""Where keys come from: options, files, variables."""
+"""Where keys come from: options, files, and these variables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stephttp.errors import ConfigurationError
 
+SIGNING_KEY = ("INNGEST_SIGNING_KEY", "INNGEST_SIGNING_KEY_FALLBACK")
+EVENT_KEY = ("INNGEST_EVENT_KEY",)
+METRICS_TOKEN = ("STEPHTTP_METRICS_TOKEN",)
+DASHBOARD_PASSWORD = "STEPHTTP_DASHBOARD_PASSWORD"
+
 
 def read_keys(
-    given: Iterable[str], file: Path | None, from_environment: Iterable[str]
+    given: Iterable[str] | None,
+    file: Path | None,
+    environ: Mapping[str, str],
+    variables: Iterable[str],
 ) -> tuple[str, ...]:
-    """Keys in the order in which they count: options, file; if there are none, the variables.
+    """Return keys in the order in which they count: options, file; else those of the variables.
 
     Raises:
         ConfigurationError: the file cannot be read.
     """
-    keys = list(given)
+    keys = list(given or ())
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
@@ -24,5 +32,5 @@ def read_keys(
             raise ConfigurationError(f"cannot read the key file {str(file)!r}: {error}") from None
         keys += [line for line in lines if not line.lstrip().startswith("#")]
     if file is None and not keys:
-        keys = list(from_environment)
+        keys = [environ.get(name, "") for name in variables]
     return tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))

@@ -1,4 +1,4 @@
-"""How the engine's log looks: one JSON object a line, or one line of text."""
+"""The format of the engine's log: a JSON object or a text for each line."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
-# These write URLs, with their queries, for every request.
-_TOO_FRANK = ("httpx2", "httpcore2", "httpx", "httpcore")
+# These log the URL, with its query, of every request.
+_NOISY = ("httpx2", "httpcore2", "httpx", "httpcore")
 
 
 def set_up(form: LogFormat, stream: TextIO = sys.stdout) -> None:
     """Send everything from level INFO to `stream`.
 
     Args:
-        form: how each line looks.
-        stream: where lines go. What a service says is its output, not its errors.
+        form: the format of each line.
+        stream: where lines go. The log of a service is its output, not its errors.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Json() if form is LogFormat.JSON else _Text())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for name in _TOO_FRANK:
+    for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Its two lines about its own start and end say nothing that ours do not.
+    # Its lines about start and end only repeat ours.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 

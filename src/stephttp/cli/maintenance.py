@@ -13,7 +13,7 @@ from stephttp.errors import ConfigurationError
 
 
 def run_check(path: str, *, as_json: bool = False) -> int:
-    """Check a database; 0 if it is whole, 1 if not, 2 if it cannot be read."""
+    """Check a database; return 0 if it is whole, 1 if not, 2 if it cannot be read."""
     try:
         with _bar(f"checking {path}") as progress:
             report = check_file(path, progress)
@@ -41,7 +41,7 @@ def run_check(path: str, *, as_json: bool = False) -> int:
 
 
 def run_backup(source: str, target: str, *, as_json: bool = False) -> int:
-    """Copy a database; 0 if there is a whole copy now, 2 if not (then the target is as it was)."""
+    """Copy a database; return 0 if the copy is whole, 2 if not (then the target is unchanged)."""
     try:
         with _bar(f"copying {source}") as progress:
             size = backup(source, target, progress)

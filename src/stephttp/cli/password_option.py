@@ -1,4 +1,4 @@
-"""The dashboard's password: where it is configured, and making its hash."""
+"""The dashboard's password: read it from where it is configured, and make its hash."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from pathlib import Path
 
 import typer
 
+from stephttp.cli.keys import DASHBOARD_PASSWORD
 from stephttp.cli.terminal import complain
 from stephttp.engine.dashboard import passwords
 from stephttp.errors import ConfigurationError
 
-VARIABLE = "STEPHTTP_DASHBOARD_PASSWORD"
-
 
 def dashboard_password(file: Path | None, environ: Mapping[str, str]) -> str:
-    """The hash of the password that is configured; empty if none is.
+    """Return the hash of the configured password; empty if there is none.
 
     Args:
-        file: holds it, in its first line that is no comment.
+        file: has the password in its first line that is not a comment.
         environ: `STEPHTTP_DASHBOARD_PASSWORD` counts if there is no file.
 
     Raises:
         ConfigurationError: the file cannot be read or is empty, or the password cannot be used.
     """
-    configured = environ.get(VARIABLE, "").strip()
+    configured = environ.get(DASHBOARD_PASSWORD, "").strip()
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
@@ -39,7 +38,7 @@ def dashboard_password(file: Path | None, environ: Mapping[str, str]) -> str:
 
 
 def print_hash() -> int:
-    """Ask for a password (or read it from standard input, if that is no terminal), print its hash.
+    """Ask for a password (or read it from standard input that is not a terminal); print its hash.
 
     Returns:
         The exit code: 0, or 2 if the password cannot be used.
@@ -49,7 +48,7 @@ def print_hash() -> int:
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     if len(password) < passwords.SHORTEST:
-        complain(f"the password is too short: it needs {passwords.SHORTEST} letters or more")
+        complain(f"the password is too short: it needs {passwords.SHORTEST} characters or more")
         return 2
     typer.echo(passwords.hash_password(password))
     return 0

@@ -1,4 +1,4 @@
-"""Which port to listen on: the one that was asked for, or the next one that is free."""
+"""Listening on a port: the requested one, or the next free one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _TRIES = 100
 
 
 class PortError(Exception):
-    """No socket could be had; the message says why and what to do."""
+    """The port or address cannot be used; the message says why and what to do."""
 
 
 def listen(host: str, port: int | None) -> tuple[socket.socket, str]:
-    """A listening socket and its URL.
+    """Return a listening socket and its URL.
 
     Args:
         port: 0 lets the kernel choose. `None` means the default port, or the next free one.
 
     Raises:
-        PortError: the port that was asked for is taken, or the address is not ours.
+        PortError: the requested port is taken, or the address is not this machine's.
     """
     candidates = range(DEFAULT_PORT, DEFAULT_PORT + _TRIES) if port is None else (port,)
     listener = _bind(host, candidates)
@@ -30,7 +30,7 @@ def listen(host: str, port: int | None) -> tuple[socket.socket, str]:
 
 
 def is_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine reaches it."""
+    """Return whether only this machine can reach it."""
     return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
@@ -47,7 +47,7 @@ def _bind(host: str, ports: Iterable[int]) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((address[0], port, *address[2:]))
-            # Now, not when the server starts: until then another one could take the port.
+            # Now, not when the server starts: until then another process could take the port.
             listener.listen(2048)
         except OSError as error:
             listener.close()
@@ -66,7 +66,7 @@ def _bind(host: str, ports: Iterable[int]) -> socket.socket:
 
 
 def _reachable(host: str) -> str:
-    """The name under which a process on this machine reaches a server on `host`."""
+    """Return the name under which processes on this machine reach a server on `host`."""
     if host in ("", "0.0.0.0"):
         return "127.0.0.1"
     if host == "::":

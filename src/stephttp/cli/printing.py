@@ -1,4 +1,4 @@
-"""What people read (tables, colours on a terminal) and what programs read (JSON)."""
+"""Printing for people (tables, colours on a terminal) and for programs (JSON)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 _WIDE = 100_000
-"""Columns where nobody looks: a pipe gets whole lines."""
+"""Columns of a pipe: it gets whole lines."""
 
 STATES = {
     "completed": "green",
@@ -28,31 +28,31 @@ STATES = {
     "error": "red",
     "skipped": "dim",
 }
-"""How words for states look."""
+"""Styles of words for states."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console; without colours and cut lines if it is no terminal. `NO_COLOR` is obeyed."""
+    """Return a console. Without a terminal it cuts no lines and has no colours; see `NO_COLOR`."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _WIDE
     return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=False)
 
 
 def print_json(value: Any) -> None:
-    """A document for programs."""
+    """Print a document for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
 
 
 def print_line(value: Any) -> None:
-    """One document of many, a line each."""
+    """Print one of several documents, one on each line."""
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table, or only its headings."""
+    """Print a table; without rows, only its headings."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for heading in headings:
-        # What identifies something must not be cut.
+        # Ids must not be wrapped.
         table.add_column(heading, no_wrap=heading in ("RUN", "EVENT", "STATE"), overflow="fold")
     for row in rows:
         table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in row))
@@ -60,31 +60,31 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -
     if out.is_terminal:
         out.print(table)
         return
-    # Without the blanks that fill the last column.
+    # Remove the blanks that fill the last column.
     with out.capture() as captured:
         out.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def clean(text: str) -> str:
-    """Without what would move the cursor or colour the terminal: others wrote it."""
+    """Return text without control characters: strangers wrote it, and it goes to a terminal."""
     return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
 
 def state(word: str) -> Text:
-    """A word for a state, in its colour."""
+    """Return a word for a state, in its colour."""
     return Text(word, style=STATES.get(word.lower(), ""))
 
 
 def local_time(text: str | None) -> str:
-    """A time of the API in the zone of whoever reads it."""
+    """Write a time of the API in the user's time zone."""
     if not text:
         return ""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(milliseconds: float | None) -> str:
-    """A length of time, short."""
+    """Write a length of time, in short form."""
     if milliseconds is None:
         return ""
     if milliseconds < 1_000:
@@ -101,7 +101,7 @@ def duration(milliseconds: float | None) -> str:
 
 @contextmanager
 def progress() -> Generator[Progress]:
-    """Bars for work that takes a while, on the terminal; nothing where there is none."""
+    """Show progress bars on a terminal; do nothing without one."""
     target = console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

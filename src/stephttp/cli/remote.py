@@ -1,4 +1,4 @@
-"""Speaking with an engine: where it is, with which keys, and what its answers mean."""
+"""The API of an engine: where it is, with which keys, and what its answers mean."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import httpx2
 
 from stephttp._version import __version__
 from stephttp._wire.signatures import hash_key
+from stephttp.cli import keys
 from stephttp.cli.keys import read_keys
 from stephttp.cli.printing import clean
 from stephttp.errors import ConfigurationError, StephttpError
@@ -25,7 +26,7 @@ DEFAULT_URL = "http://127.0.0.1:8288"
 _PAGE = 100
 _SECONDS = 30.0
 _QUIET_SECONDS = 60.0
-"""How long a stream may say nothing; the engine sends a comment more often than that."""
+"""How long a stream may be silent; the engine sends comments more often than that."""
 
 
 class Exit(IntEnum):
@@ -40,7 +41,7 @@ class Exit(IntEnum):
 
 
 class RemoteError(StephttpError):
-    """It did not work; `code` is the exit code for it."""
+    """A failure of a command; `code` is its exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -49,7 +50,7 @@ class RemoteError(StephttpError):
 
 @dataclass(frozen=True)
 class Target:
-    """An engine, and what opens it. `source` tells where the URL comes from."""
+    """The URL and the keys of an engine. `source` says where the URL comes from."""
 
     url: str
     source: str
@@ -66,10 +67,10 @@ class Target:
         event_key_file: Path | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Self:
-        """What options, files and variables say.
+        """Return the target that options, files and variables name.
 
         Raises:
-            RemoteError: a URL or a key is none, or a file cannot be read.
+            RemoteError: a URL or a key is not valid, or a file cannot be read.
         """
         found, source = _find_url(url, environ)
         try:
@@ -80,11 +81,11 @@ class Target:
             raise RemoteError(
                 f"{source}: {found!r} is not a URL such as {DEFAULT_URL}", Exit.USAGE
             ) from None
-        variables = [environ.get(f"INNGEST_SIGNING_KEY{end}", "") for end in ("", "_FALLBACK")]
         try:
-            signing = read_keys(filter(None, [signing_key]), signing_key_file, variables)
-            variables = [environ.get("INNGEST_EVENT_KEY", "")]
-            events = read_keys(filter(None, [event_key]), event_key_file, variables)
+            signing = read_keys(
+                filter(None, [signing_key]), signing_key_file, environ, keys.SIGNING_KEY
+            )
+            events = read_keys(filter(None, [event_key]), event_key_file, environ, keys.EVENT_KEY)
             for key in signing:
                 hash_key(key)
         except (ConfigurationError, ValueError) as error:
@@ -103,9 +104,9 @@ def _find_url(given: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 class Remote:
-    """An engine's API. Use it as a context manager.
+    """A client of an engine's API. Use it as a context manager.
 
-    All keys are tried, one after the other, until one is accepted.
+    It tries its keys one after the other until the engine accepts one.
     """
 
     def __init__(self, target: Target) -> None:
@@ -130,10 +131,10 @@ class Remote:
     def send(
         self, method: str, path: str, *, body: Any = None, params: Any = None
     ) -> httpx2.Response:
-        """A request, with a key that is accepted, and whatever its answer is.
+        """Send a request with a key that the engine accepts, and return its answer.
 
         Raises:
-            RemoteError: there is no answer, or no key is accepted.
+            RemoteError: there is no answer, or the engine accepts no key.
         """
         while True:
             request = self.http.build_request(
@@ -145,11 +146,11 @@ class Remote:
                 return response
             self._next_key()
 
-    def ask(self, method: str, path: str, *, body: Any = None, params: Any = None) -> Any:
-        """The JSON of a good answer.
+    def json(self, method: str, path: str, *, body: Any = None, params: Any = None) -> Any:
+        """Send a request, and return the JSON of its successful answer.
 
         Raises:
-            RemoteError: also if the answer is an error; the text is the engine's.
+            RemoteError: see `send`; also if the answer is an error, with the engine's message.
         """
         response = self.send(method, path, body=body, params=params)
         if not response.is_success:
@@ -162,41 +163,41 @@ class Remote:
             raise RemoteError(f"{self.target.url} does not answer as an engine does") from None
 
     def data(self, method: str, path: str, *, body: Any = None, params: Any = None) -> Any:
-        """The same, without what the v1 API wraps around it."""
-        answer = self.ask(method, path, body=body, params=params)
+        """Do the same, and return `data` of what the v1 API wraps around it."""
+        answer = self.json(method, path, body=body, params=params)
         if not isinstance(answer, dict) or "data" not in answer:
             raise RemoteError(f"{self.target.url} does not answer as an engine does")
         return answer["data"]
 
     def pages(self, path: str, params: Mapping[str, Any], limit: int) -> list[Any]:
-        """The first `limit` items of a list that comes in pages.
+        """Return the first `limit` items of a list that comes in pages.
 
         Args:
-            params: of the query; what is empty is left out.
+            params: of the query; empty ones are left out.
 
         Raises:
-            RemoteError: as `ask`.
+            RemoteError: see `json`.
         """
         wanted = {name: value for name, value in params.items() if value}
         items: list[Any] = []
         while len(items) < limit:
-            asked = min(_PAGE, limit - len(items))
-            answer = self.ask("GET", path, params=wanted | {"limit": asked})
-            page, told = answer["data"], answer["metadata"].get("page")
+            size = min(_PAGE, limit - len(items))
+            answer = self.json("GET", path, params=wanted | {"limit": size})
+            page, cursors = answer["data"], answer["metadata"].get("page")
             items += page
-            if told is not None:
+            if cursors is not None:
                 # A search may end early: then a short page is not the last.
-                cursor = told["older"]
+                cursor = cursors["older"]
             else:
-                # The cursor of events is the last one, as Inngest has it.
-                cursor = page[-1]["internal_id"] if len(page) == asked else None
+                # The cursor of events is the last event's id, as with Inngest.
+                cursor = page[-1]["internal_id"] if len(page) == size else None
             if not cursor:
                 break
             wanted["cursor"] = cursor
         return items
 
     def post_event(self, key: str, body: Any) -> httpx2.Response:
-        """Send events with a key that is ready to be a part of a path.
+        """Send events with a key that is already quoted for a path.
 
         Raises:
             RemoteError: there is no answer.
@@ -206,12 +207,12 @@ class Remote:
 
     @contextmanager
     def stream(self, path: str) -> Generator[Generator[tuple[str, Any]]]:
-        """Server-sent events, each as its name and its data.
+        """Open a stream of server-sent events; each has a name and data.
 
         Raises:
-            RemoteError: there is no such stream, or it broke off.
+            RemoteError: there is no such stream, or the connection broke.
         """
-        # Which key is accepted was found out by the requests before.
+        # Earlier requests have found the key that the engine accepts.
         timeout = httpx2.Timeout(_SECONDS, read=_QUIET_SECONDS)
         with (
             self._reaching(),
@@ -226,10 +227,10 @@ class Remote:
         return {"authorization": f"Bearer {hash_key(self._keys[0])}"} if self._keys else {}
 
     def _next_key(self) -> None:
-        """Give up the present key.
+        """Discard the present key.
 
         Raises:
-            RemoteError: it was the last.
+            RemoteError: there is no other.
         """
         if not self._keys:
             raise RemoteError(
@@ -253,10 +254,10 @@ class Remote:
 
 
 def explain(response: httpx2.Response) -> str:
-    """What an error answer says."""
+    """Return the message of an error answer."""
     try:
-        told = response.json()
-        message = told.get("error") or told.get("message")
+        body = response.json()
+        message = body.get("error") or body.get("message")
     except (ValueError, AttributeError):
         message = None
     return (

@@ -1,4 +1,4 @@
-"""`stephttp runs`: look at runs, end them, repeat them, follow them."""
+"""`stephttp runs`: list, show, cancel, rerun and watch runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stephttp.cli import printing, showing, watching
+from stephttp.cli import human_readable, printing, watching
 from stephttp.cli.remote import Exit, Remote, RemoteError
 from stephttp.cli.shared_options import (
     After,
@@ -19,13 +19,13 @@ from stephttp.cli.shared_options import (
     SigningKey,
     SigningKeyFile,
     Url,
-    moment,
+    parse_time,
     read_json,
     remote,
 )
 from stephttp.cli.terminal import complain
 
-runs = typer.Typer(no_args_is_help=True, help="Look at runs, end them, repeat them, follow them.")
+runs = typer.Typer(no_args_is_help=True, help="List, show, cancel, rerun and watch runs.")
 
 _OURS = "/v1/stephttp/runs"
 _HASH = re.compile(r"[0-9a-f]{40}")
@@ -35,13 +35,13 @@ _HASH = re.compile(r"[0-9a-f]{40}")
 def list_runs(
     endpoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only of this endpoint; may be repeated."),
+        typer.Option(metavar="NAME", help="Only runs of this endpoint; may be repeated."),
     ] = None,
     status: Annotated[
         list[str] | None,
         typer.Option(
             metavar="STATE",
-            help="Only those that are running, waiting, completed, failed or cancelled; may be "
+            help="Only runs that are running, waiting, completed, failed or cancelled; may be "
             "repeated.",
         ),
     ] = None,
@@ -49,7 +49,7 @@ def list_runs(
     before: Before = None,
     text: Annotated[
         str | None,
-        typer.Option(help="Only with this text in request, result, steps or errors."),
+        typer.Option(help="Only runs with this text in request, result, steps or errors."),
     ] = None,
     limit: Limit = 20,
     as_json: AsJson = False,
@@ -62,15 +62,15 @@ def list_runs(
         params = {
             "endpoint": endpoint or [],
             "status": status or [],
-            "after": moment(after, "--after"),
-            "before": moment(before, "--before"),
+            "after": parse_time(after, "--after"),
+            "before": parse_time(before, "--before"),
             "text": text,
         }
         found = engine.pages("/v1/runs", params, limit)
     if as_json:
         printing.print_json(found)
     else:
-        showing.run_table(found)
+        human_readable.run_table(found)
 
 
 @runs.command()
@@ -81,13 +81,13 @@ def show(
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
 ) -> None:
-    """Show one run: its request, steps, what it waits for, its answer."""
+    """Show one run: its request, its steps, what it waits for, and its response."""
     with remote(url, signing_key, signing_key_file) as engine:
         detail = engine.data("GET", f"{_OURS}/{_id(run)}")
     if as_json:
         printing.print_json(detail)
     else:
-        showing.run(detail)
+        human_readable.run(detail)
 
 
 @runs.command()
@@ -98,13 +98,13 @@ def cancel(
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
 ) -> None:
-    """End runs as cancelled. Those that have ended stay as they are."""
+    """Cancel runs. Runs that have ended stay as they are."""
     done: list[dict[str, Any]] = []
     code = Exit.OK
     with remote(url, signing_key, signing_key_file) as engine:
         for one in map(_id, run):
             try:
-                engine.ask("DELETE", f"/v1/runs/{one}")
+                engine.json("DELETE", f"/v1/runs/{one}")
                 status = engine.data("GET", f"/v1/runs/{one}")["status"].lower()
                 done.append({"run_id": one, "status": status})
             except RemoteError as error:
@@ -127,7 +127,7 @@ def rerun(
         str | None,
         typer.Option(
             metavar="STEP",
-            help="Keep what the steps before this one did; its id.",
+            help="Id of the first step to run again; earlier steps keep their results.",
             show_default=False,
         ),
     ] = None,
@@ -136,7 +136,7 @@ def rerun(
         typer.Option(
             "--input",
             metavar="JSON",
-            help="What that step gets, instead of what the handler says; @FILE, or - for standard "
+            help="Input of that step, in place of the handler's; @FILE reads a file, - standard "
             "input.",
             show_default=False,
         ),
@@ -171,7 +171,7 @@ def rerun(
 def watch(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="Id of a run; without it, all of them."),
+        typer.Argument(metavar="[RUN]", help="Id of a run; without it, all runs."),
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -180,7 +180,7 @@ def watch(
 ) -> None:
     """Follow a run to its end, or all runs until Ctrl-C.
 
-    Exit code 0 if the run completed, 1 if it failed or was cancelled. With --json a line for each
+    Exit code 0 if the run completed, 1 if it failed or was cancelled. --json prints a line for each
     change.
     """
     with remote(url, signing_key, signing_key_file) as engine:
@@ -191,7 +191,7 @@ def watch(
 
 
 def _id(run: str) -> str:
-    # It becomes a part of a path.
+    # The id becomes a part of a path.
     if not re.fullmatch(r"[0-9A-Za-z]{26}", run):
         raise RemoteError(
             f"{run!r} is not the id of a run, which has 26 letters and digits", Exit.USAGE
@@ -200,7 +200,7 @@ def _id(run: str) -> str:
 
 
 def _step(engine: Remote, run_id: str, name: str) -> str:
-    """The hash of a step that is named by it, or by what the user's code calls it."""
+    """Return the hash of a step, given as its hash or its id in the user's code."""
     if _HASH.fullmatch(name):
         return name
     steps = engine.data("GET", f"{_OURS}/{run_id}")["step_list"]

@@ -1,4 +1,4 @@
-"""What `dev` and `start` share: a server in this process, and how it is asked to end."""
+"""What `dev` and `start` share: a server in this process, and how signals stop it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from stephttp.cli.joining import JoiningProtocol
+from stephttp.cli.write_coalescing import CoalescingProtocol
 
 
 def run(main: Coroutine[Any, Any, int], *, beside_app: bool = False) -> int:
     """Run a command to its end, on uvloop where that is installed.
 
     Args:
-        beside_app: it starts the user's app in a process group of its own, which uvloop cannot.
+        beside_app: the command starts the user's app in its own process group, which uvloop
+            cannot do.
     """
     try:
         import uvloop
@@ -29,7 +30,7 @@ def run(main: Coroutine[Any, Any, int], *, beside_app: bool = False) -> int:
 
 
 class Stop:
-    """What the user wants: the first Ctrl-C or SIGTERM ends things in order, a second at once."""
+    """Requests to stop: the first Ctrl-C or SIGTERM stops in order, the second at once."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -39,12 +40,12 @@ class Stop:
             loop.add_signal_handler(number, self.press)
 
     def end(self) -> None:
-        """End in order, if that was not asked for already."""
+        """Ask to stop in order."""
         if not self.asked.done():
             self.asked.set_result(None)
 
     def press(self) -> None:
-        """A signal has come."""
+        """Ask to stop in order; the second time, at once."""
         if not self.asked.done():
             self.asked.set_result(None)
         elif not self.hurry.done():
@@ -52,12 +53,12 @@ class Stop:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but signals are not its business: the app must end before the engine does.
+    """uvicorn, without its handling of signals: the app must end before the engine does.
 
     Args:
         app: what to serve.
         listener: where.
-        grace: seconds that open requests get at the end.
+        grace: seconds that open requests get when the server stops.
         proxies: addresses whose `X-Forwarded-For` is believed.
     """
 
@@ -71,16 +72,16 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                # The engine's start and end are ours, so that we can say what is wrong with it.
+                # We start and stop the engine ourselves, to say what is wrong if that fails.
                 lifespan="off",
                 access_log=False,
                 log_config=None,
                 timeout_graceful_shutdown=grace,
                 forwarded_allow_ips=list(proxies),
                 server_header=False,
-                http=JoiningProtocol,
+                http=CoalescingProtocol,
                 ws="websockets-sansio",
-                # Clients say no more than which topics they want.
+                # Clients only say which topics they want.
                 ws_max_size=64 * 1024,
             )
         )
@@ -94,7 +95,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set_result(None)
 
-    async def run_until_told(self) -> None:
+    async def run_until_exit(self) -> None:
         """Serve until `should_exit` is set."""
         await self.serve(sockets=[self._listener])
 

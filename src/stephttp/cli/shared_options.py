@@ -1,20 +1,25 @@
-"""Options that several commands have, what they mean, and how errors end a command."""
+"""Options that several commands share, what they mean, and how errors end a command."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
 from stephttp._wire.durations import parse_duration
 from stephttp.cli.remote import Exit, Remote, RemoteError, Target
 from stephttp.cli.terminal import complain
+
+T = TypeVar("T")
 
 Url = Annotated[
     str | None,
@@ -30,7 +35,7 @@ SigningKey = Annotated[
     typer.Option(
         "--signing-key",
         metavar="KEY",
-        help="Others on this machine see it: prefer INNGEST_SIGNING_KEY (and "
+        help="Others on this machine can see it: prefer INNGEST_SIGNING_KEY (and "
         "INNGEST_SIGNING_KEY_FALLBACK) or a file.",
         show_default=False,
     ),
@@ -49,7 +54,7 @@ EventKey = Annotated[
     typer.Option(
         "--event-key",
         metavar="KEY",
-        help="Others on this machine see it: prefer INNGEST_EVENT_KEY or a file.",
+        help="Others on this machine can see it: prefer INNGEST_EVENT_KEY or a file.",
         show_default=False,
     ),
 ]
@@ -62,19 +67,50 @@ EventKeyFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Print at most this many.")]
 After = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Only what began after it: 2026-01-31T12:00, or so long ago: 30m, 2h, 7d.",
+        help="Only those after this time: 2026-01-31T12:00, or as an age: 30m, 2h, 7d.",
         show_default=False,
     ),
 ]
 Before = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only what began before it.", show_default=False),
+    typer.Option(metavar="TIME", help="Only those before this time.", show_default=False),
 ]
+
+
+def options_from(options: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Return a decorator that makes a command: the fields of `options` are its parameters.
+
+    Args:
+        options: a dataclass whose fields are annotated like the parameters of a command.
+    """
+
+    def decorate(function: Callable[[T], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**given: Any) -> None:
+            function(options(**given))
+
+        hints = get_type_hints(options, include_extras=True)
+        # typer reads the parameters from the signature.
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                    annotation=hints[field.name],
+                )
+                for field in fields(cast(Any, options))
+            ]
+        )
+        command.__annotations__ = {}
+        return command
+
+    return decorate
 
 
 @contextmanager
@@ -85,16 +121,16 @@ def remote(
     event_key: str | None = None,
     event_key_file: Path | None = None,
 ) -> Generator[Remote]:
-    """The engine that the options name. Errors are told, and end the command."""
-    with telling_errors():
+    """Open the API of the engine that the options name; errors end the command."""
+    with exit_on_error():
         target = Target.find(url, signing_key, signing_key_file, event_key, event_key_file)
         with Remote(target) as one:
             yield one
 
 
 @contextmanager
-def telling_errors() -> Generator[None]:
-    """Errors are told, and end the command with their exit code."""
+def exit_on_error() -> Generator[None]:
+    """Print an error, and end the command with its exit code."""
     try:
         yield
     except RemoteError as error:
@@ -104,11 +140,11 @@ def telling_errors() -> Generator[None]:
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def moment(text: str | None, option: str) -> str | None:
-    """A time for the API, from a time or from how long ago it was.
+def parse_time(text: str | None, option: str) -> str | None:
+    """Return a time for the API, from a time or from how long ago it was.
 
     Raises:
-        RemoteError: it is neither.
+        RemoteError: the text is neither.
     """
     if text is None:
         return None
@@ -118,7 +154,7 @@ def moment(text: str | None, option: str) -> str | None:
     except (ValueError, OverflowError):
         pass
     try:
-        # Without a zone it is the reader's own.
+        # Without a zone, the time is in the user's own.
         return datetime.fromisoformat(text).astimezone(UTC).isoformat()
     except (ValueError, OverflowError):
         message = (
@@ -128,10 +164,10 @@ def moment(text: str | None, option: str) -> str | None:
 
 
 def read_json(text: str, option: str) -> Any:
-    """JSON from the command line itself, from a file (`@`), or from standard input (`-`).
+    """Read JSON from the command line itself, from a file (`@`), or from standard input (`-`).
 
     Raises:
-        RemoteError: it is no JSON, or cannot be read.
+        RemoteError: this is not JSON, or cannot be read.
     """
     try:
         if text == "-":

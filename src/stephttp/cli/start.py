@@ -7,14 +7,14 @@ import logging
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
 from stephttp._wire.durations import parse_duration
 from stephttp._wire.signatures import split_key
+from stephttp.cli import keys
+from stephttp.cli.engine_options import StartOptions
 from stephttp.cli.keys import read_keys
-from stephttp.cli.log_format import LogFormat, set_up
+from stephttp.cli.log_format import set_up
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import PortError, listen
 from stephttp.cli.serving import Server, Stop, first_of
@@ -29,7 +29,7 @@ from stephttp.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-# How long open requests get at the very end. Those that wait for a run's end are let go before.
+# Seconds that open requests get at the very end. Those that wait for a run have ended before.
 _REQUEST_GRACE = 2
 
 _SHORTEST_KEY = 32
@@ -37,48 +37,13 @@ _SHORTEST_TOKEN = 16
 _EVENT_KEY = re.compile(r"[A-Za-z0-9._~-]{8,256}")
 
 
-@dataclass(frozen=True)
-class StartOptions:
-    """What the command line says, before the environment and files are looked at."""
-
-    host: str
-    port: int
-    db: str
-    signing_keys: Sequence[str]
-    signing_key_file: Path | None
-    event_keys: Sequence[str]
-    event_key_file: Path | None
-    retain: str | None
-    allow_hosts: Sequence[str]
-    max_body: int
-    rate_limit: float
-    rate_burst: int
-    trusted_proxies: Sequence[str]
-    grace: str
-    run_deadline: str | None
-    call_timeout: str
-    retry_delay: str
-    retry_max_delay: str
-    concurrency: int
-    event_lookback: float
-    metrics_token: str | None
-    metrics_token_file: Path | None
-    open_metrics: bool
-    log_format: LogFormat
-    dashboard_password_file: Path | None = None
-
-
 def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
-    """Settings for production.
+    """Return the settings for production.
 
     Raises:
-        ConfigurationError: something is missing or makes no sense; the message names it.
+        ConfigurationError: a setting is missing or not valid; the message names it.
     """
-    signing = read_keys(
-        options.signing_keys,
-        options.signing_key_file,
-        [environ.get(f"INNGEST_SIGNING_KEY{suffix}", "") for suffix in ("", "_FALLBACK")],
-    )
+    signing = read_keys(options.signing_key, options.signing_key_file, environ, keys.SIGNING_KEY)
     if not signing:
         raise ConfigurationError(
             "no signing key: set INNGEST_SIGNING_KEY, or use --signing-key-file or --signing-key. "
@@ -90,13 +55,11 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
                 f"signing key {number} is too short: it needs {_SHORTEST_KEY} hexadecimal digits "
                 "(`openssl rand -hex 32` makes 64)"
             )
-    events = read_keys(
-        options.event_keys, options.event_key_file, [environ.get("INNGEST_EVENT_KEY", "")]
-    )
+    events = read_keys(options.event_key, options.event_key_file, environ, keys.EVENT_KEY)
     if not events:
         raise ConfigurationError(
-            "no event key: set INNGEST_EVENT_KEY, or use --event-key-file or --event-key. It is "
-            "what those who send events have in their URL; `openssl rand -hex 16` makes one"
+            "no event key: set INNGEST_EVENT_KEY, or use --event-key-file or --event-key. "
+            "Senders of events have it in their URL; `openssl rand -hex 16` makes one"
         )
     for number, key in enumerate(events, 1):
         if not _EVENT_KEY.fullmatch(key):
@@ -106,7 +69,8 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     scrape = read_keys(
         filter(None, [options.metrics_token]),
         options.metrics_token_file,
-        [environ.get("STEPHTTP_METRICS_TOKEN", "")],
+        environ,
+        keys.METRICS_TOKEN,
     )
     if len(scrape) > 1:
         raise ConfigurationError("--metrics-token-file: more than one token")
@@ -115,14 +79,15 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
             f"the metrics token is too short: it needs {_SHORTEST_TOKEN} characters "
             "(`openssl rand -hex 16` makes 32)"
         )
-    if options.db == MEMORY:
-        raise ConfigurationError("--db: a file is needed; in memory every restart loses all runs")
+    db, allow_hosts = str(options.db), tuple(options.allow_host or ())
+    if db == MEMORY:
+        raise ConfigurationError("--db: a file is needed; in memory, every restart loses all runs")
     if not math.isfinite(options.rate_limit):
-        raise ConfigurationError("--rate-limit must be a number; 0 means any number of requests")
-    for text in options.allow_hosts:
+        raise ConfigurationError("--rate-limit must be a finite number; 0 means no limit")
+    for text in allow_hosts:
         parse_rule(text)
     return Settings(
-        db_path=options.db,
+        db_path=db,
         signing_keys=signing,
         event_keys=events,
         host=options.host,
@@ -139,7 +104,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         event_lookback=options.event_lookback,
         metrics_token=scrape[0] if scrape else None,
         open_metrics=options.open_metrics,
-        allow_hosts=tuple(options.allow_hosts),
+        allow_hosts=allow_hosts,
         private_hosts=False,
         rate_limit=options.rate_limit,
         rate_burst=options.rate_burst,
@@ -148,7 +113,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
 
 
 async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
-    """Run until SIGTERM or Ctrl-C; the exit code.
+    """Run until SIGTERM or Ctrl-C, and return the exit code.
 
     0 after a signal, 1 when the engine cannot run, 2 when the configuration is wrong.
     """
@@ -173,8 +138,8 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
         except ConfigurationError as error:
             complain(f"cannot start: {error}")
             return 1
-        server = Server(app, listener, _REQUEST_GRACE, options.trusted_proxies)
-        serving = asyncio.create_task(server.run_until_told())
+        server = Server(app, listener, _REQUEST_GRACE, options.trust_proxy or ("127.0.0.1",))
+        serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():
@@ -197,7 +162,7 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
 
 
 async def _drain(engine: Engine, stop: Stop, grace: float) -> None:
-    """Let the calls that are under way end. The API goes on: they need it to report."""
+    """Let the calls under way finish. The API stays open: they need it to report."""
     engine.drain()
     quiet = asyncio.create_task(engine.executor.quiet())
     await asyncio.wait({quiet, stop.hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)

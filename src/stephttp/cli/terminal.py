@@ -1,4 +1,4 @@
-"""What the command says for itself, and how it passes on what the app says."""
+"""The command's own messages, and the app's output, which it passes on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LONGEST_LINE = 1 << 20
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal whose owner has not asked for plain text."""
+    """Return whether `stream` is a terminal, and `NO_COLOR` is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def say(message: str, to: TextIO | None = None) -> None:
-    """One line of the command's own."""
+    """Print a message of the command."""
     target = to or sys.stdout
     try:
         print(f"stephttp: {message}", file=target, flush=True)
@@ -30,39 +30,39 @@ def say(message: str, to: TextIO | None = None) -> None:
 
 
 def complain(message: str) -> None:
-    """One line about something that went wrong."""
+    """Print a message about something that went wrong."""
     say(message, sys.stderr)
 
 
 def mute(stream: TextIO) -> None:
-    """Nobody reads `stream` any more: let what is still written to it go nowhere, in silence."""
+    """Discard what is still written to `stream`, which has no reader any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
-def when_deaf(stream: TextIO, tell: Callable[[], None]) -> None:
-    """Call `tell`, in a thread, when nobody reads `stream` any more, even if nothing is written."""
+def on_reader_gone(stream: TextIO, callback: Callable[[], None]) -> None:
+    """Call `callback`, in a thread, when `stream` loses its reader, even if nothing is written."""
     poller = select.poll()
-    # No event is asked for: errors and hang-ups are always reported. Of our own descriptor, because
-    # `poll` looks again at what it woke up for, and `mute` may have replaced the stream's by then.
+    # No event is requested: `poll` always reports errors and hang-ups. It polls a duplicate,
+    # because it looks again at what woke it up, and `mute` may have replaced the stream by then.
     poller.register(os.dup(stream.fileno()), 0)
 
     def watch() -> None:
         poller.poll()
-        tell()
+        callback()
 
     threading.Thread(target=watch, daemon=True, name="reader").start()
 
 
 def pass_lines(source: IO[bytes], target: TextIO, name: str) -> None:
-    """Copy `source` to `target`, each line behind `name`, until nobody can write to it any more.
+    """Copy `source` to `target`, with `name` before each line, until `source` ends.
 
-    Blocks, so call it in a thread. A slow terminal then slows down whoever writes `source`, as it
+    Blocks, so call it in a thread. A slow terminal then slows down the writer of `source`, as it
     would without us, and not the engine.
 
     Raises:
-        BrokenPipeError: nobody reads `target` any more.
+        BrokenPipeError: `target` has no reader any more.
     """
     colour = (_RED if target is sys.stderr else _CYAN) if wants_colour(target) else ""
     prefix = f"{colour}{name} |{_PLAIN if colour else ''} ".encode()

@@ -1,4 +1,4 @@
-"""Following runs: the stream of changes says when to look, and looking says what has changed."""
+"""Following runs: the stream of changes says which runs to load again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stephttp.cli.remote import Exit, Remote, RemoteError
 
 _CHANGES = "/v1/stephttp/changes"
 _PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between tries to reach an engine again that was there before."""
+"""Seconds between attempts to reconnect to an engine."""
 
 _ENDED = ("completed", "failed", "cancelled")
 
@@ -25,55 +25,55 @@ def follow_run(engine: Remote, run_id: str, *, as_json: bool) -> Exit:
     """Show a run until it has ended.
 
     Raises:
-        RemoteError: there is no such run, or the engine is gone for long.
+        RemoteError: there is no such run, or the engine is away for too long.
     """
-    # First, so that a run that is not there is told at once, with the right key.
-    run = _look(engine, run_id)
-    shower = _shower(as_json)
-    with shower:
-        shower.show(run)
-        looks = _looks(engine, run_id)
+    # First, to find the key that is accepted, and to say at once that there is no such run.
+    run = _load(engine, run_id)
+    display = _display(as_json)
+    with display:
+        display.show(run)
+        updates = _updates(engine, run_id)
         while run["state"] not in _ENDED:
-            run = next(looks)
-            shower.show(run)
+            run = next(updates)
+            display.show(run)
     return Exit.OK if run["state"] == "completed" else Exit.FAILED
 
 
 def follow_all(engine: Remote, *, as_json: bool) -> None:
-    """Show each run that changes, until the user has seen enough."""
+    """Show each run that changes, until the user stops the command."""
     engine.data("GET", "/v1/runs", params={"limit": 1})
-    told: dict[str, Any] = {}
-    for run in _looks(engine):
+    shown: dict[str, Any] = {}
+    for run in _updates(engine):
         run_id, now = run["run_id"], (run["state"], run["steps"], run["attempt"])
-        if told.get(run_id) == now:
+        if shown.get(run_id) == now:
             continue
-        told[run_id] = now
+        shown[run_id] = now
         if run["state"] in _ENDED:
-            del told[run_id]
+            del shown[run_id]
         if as_json:
             printing.print_line(run)
         else:
             console().print(_line(run))
 
 
-def _looks(engine: Remote, only: str | None = None) -> Generator[dict[str, Any]]:
-    """Runs that may have changed, as they are then; or one run, whenever it may have, and when the
-    stream is open (again). An engine that goes, while it tells or is looked at, may come back."""
+def _updates(engine: Remote, only: str | None = None) -> Generator[dict[str, Any]]:
+    """Yield runs that may have changed; or one run, whenever it may have changed or the stream was
+    opened (again). If the connection to the engine breaks, try again."""
     tries = 0
     while True:
         try:
             with engine.stream(_CHANGES) as events:
                 if only is not None:
-                    yield _look(engine, only)
+                    yield _load(engine, only)
                 tries = 0
-                for name, news in events:
+                for name, changes in events:
                     if name != "changes":
                         continue
                     if only is None:
-                        yield from _look_at_all(engine, news["run_ids"])
-                    elif only in news["run_ids"] or news["lost"]:
-                        yield _look(engine, only)
-            # It is stopping, or wants us to ask anew; while it stops it still answers.
+                        yield from _load_all(engine, changes["run_ids"])
+                    elif only in changes["run_ids"] or changes["lost"]:
+                        yield _load(engine, only)
+            # The engine stops, or closes long streams; while it stops it still answers.
             time.sleep(_PAUSES[1])
         except RemoteError as error:
             if error.code is not Exit.UNREACHABLE or tries == len(_PAUSES):
@@ -82,10 +82,10 @@ def _looks(engine: Remote, only: str | None = None) -> Generator[dict[str, Any]]
             tries += 1
 
 
-def _look_at_all(engine: Remote, run_ids: list[str]) -> Generator[dict[str, Any]]:
+def _load_all(engine: Remote, run_ids: list[str]) -> Generator[dict[str, Any]]:
     for run_id in run_ids:
         try:
-            run = _look(engine, run_id)
+            run = _load(engine, run_id)
         except RemoteError as error:
             if error.code is not Exit.FAILED:
                 raise
@@ -93,7 +93,7 @@ def _look_at_all(engine: Remote, run_ids: list[str]) -> Generator[dict[str, Any]
         yield run
 
 
-def _look(engine: Remote, run_id: str) -> dict[str, Any]:
+def _load(engine: Remote, run_id: str) -> dict[str, Any]:
     detail: dict[str, Any] = engine.data("GET", f"/v1/stephttp/runs/{run_id}")
     return detail
 
@@ -120,8 +120,8 @@ def _progress(run: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-class _Shower:
-    """Shows a run, whenever it looks different."""
+class _Display:
+    """Prints a run whenever its line changes."""
 
     def __init__(self) -> None:
         self._last: Any = None
@@ -133,7 +133,7 @@ class _Shower:
         pass
 
     def show(self, run: dict[str, Any]) -> None:
-        """Show it, if there is something new."""
+        """Print the run if its line has changed."""
         now = (run["state"], _progress(run))
         if now != self._last:
             self._last = now
@@ -143,18 +143,18 @@ class _Shower:
         console().print(_line(run))
 
 
-class _JsonShower(_Shower):
+class _JsonDisplay(_Display):
     def _print(self, run: dict[str, Any]) -> None:
         printing.print_line(run)
 
 
-class _LiveShower(_Shower):
-    """Finished steps stay on the screen; below them one line moves."""
+class _LiveDisplay(_Display):
+    """Keeps finished steps on the screen, and below them a line that changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._live = Live(console=console(), refresh_per_second=8)
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def __enter__(self) -> None:
         self._live.start()
@@ -164,8 +164,8 @@ class _LiveShower(_Shower):
 
     def _print(self, run: dict[str, Any]) -> None:
         for step in run["step_list"]:
-            if step["state"] != "waiting" and step["step_id"] not in self._told:
-                self._told.add(step["step_id"])
+            if step["state"] != "waiting" and step["step_id"] not in self._printed:
+                self._printed.add(step["step_id"])
                 title = step["id"] or step["name"] or step["step_id"]
                 took = duration(step["duration_ms"])
                 line = Text.assemble("  ", state(step["state"]), f" {clean(title)} {took}")
@@ -174,7 +174,7 @@ class _LiveShower(_Shower):
         self._live.update(line if run["state"] in _ENDED else Spinner("dots", text=line))
 
 
-def _shower(as_json: bool) -> _Shower:
+def _display(as_json: bool) -> _Display:
     if as_json:
-        return _JsonShower()
-    return _LiveShower() if console().is_terminal else _Shower()
+        return _JsonDisplay()
+    return _LiveDisplay() if console().is_terminal else _Display()

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Change, Refused
-from stephttp.engine.reading.list_filter import RunFilter, State
+from stephttp.engine.reading.list_filter import RunFilter, RunState
 from stephttp.engine.reading.run_list import matching
 from stephttp.engine.store.store import Store
 from stephttp.engine.work.interventions import Act, act_on, cancel_open, next_seq, rerun
@@ -29,7 +29,7 @@ class Bulk(Struct, frozen=True, forbid_unknown_fields=True):
     more: bool
 
 
-_OPEN = frozenset({State.RUNNING, State.WAITING})
+_OPEN = frozenset({RunState.RUNNING, RunState.WAITING})
 
 
 class BulkOrders:

@@ -82,7 +82,7 @@ async def test_a_run_that_waits_for_an_event_can_be_sent_it() -> None:
         assert "&#34;id&#34;: &#34;o1&#34;" in page, "data that fulfils the condition"
         wrong = await send(w, f"/runs/{RUN}/send", kind="event", name="order/packed", data="{")
         assert wrong.status_code == 400
-        assert "data: no valid JSON" in wrong.text
+        assert "data: not valid JSON" in wrong.text
         sent = await send(
             w, f"/runs/{RUN}/send", kind="event", name="order/packed", data='{"id": "o1"}'
         )
@@ -199,7 +199,7 @@ async def test_an_event_from_the_editor() -> None:
     async with world() as w:
         for fields, complaint in (
             ({"name": "", "data": "{}"}, "name: "),
-            ({"name": "a", "data": "{"}, "data: no valid JSON"),
+            ({"name": "a", "data": "{"}, "data: not valid JSON"),
             ({"name": "a", "data": "[1]"}, "data"),
         ):
             refused = await send(w, "/events/new", **fields)

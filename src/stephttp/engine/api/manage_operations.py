@@ -35,7 +35,7 @@ from stephttp.engine.api.openapi.parameters import (
 from stephttp.engine.api.openapi.schema import Json, SchemaOf
 from stephttp.engine.bulk import MOST_RUNS, Bulk
 from stephttp.engine.probe import Finding
-from stephttp.engine.reading import State
+from stephttp.engine.reading import RunState
 from stephttp.engine.rules.event_message import EventMessage
 
 _SCRAPING = Security(("signingKey",), scraping)
@@ -49,7 +49,7 @@ _FILTERS = (
     parameter(
         "query", "status", "Only runs in one of these states. `waiting`: for a time, an event, or "
         "the repetition of something that failed.",
-        type="array", items={"type": "string", "enum": [state.value for state in State]},
+        type="array", items={"type": "string", "enum": [state.value for state in RunState]},
     ),
     time_parameter("after"),
     time_parameter("before"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Raw, Struct
 
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.reading import Wait
+from stephttp.engine.reading import OpenWait
 from stephttp.engine.traces.otlp import Span
 from stephttp.engine.web.fields import AnswerBody, RunId, Time, Uuid, one_of
 
@@ -54,7 +54,7 @@ class WaitItem(AnswerBody):
     due_at: Time | None
 
 
-def wait_item(wait: Wait) -> WaitItem:
+def wait_item(wait: OpenWait) -> WaitItem:
     """Describe what a run waits for."""
     return WaitItem(
         kind=wait.kind.value,

@@ -1,6 +1,8 @@
-"""The dashboard: pages for people, made on the server. See `docs/dashboard.md`.
+"""The dashboard: HTML pages, rendered on the server. See `docs/dashboard.md`.
 
-`ROUTES` answer requests of an application whose state holds a `Dashboard`.
+Here belong pages, forms, sessions and how values look on a page. What pages show is read by
+`engine.reading`; what forms do is a method of `Engine`. `ROUTES` answer the requests of an
+application whose state holds a `Dashboard`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 from stephttp.engine.dashboard.assets import templates
 from stephttp.engine.dashboard.page_request import Dashboard
 from stephttp.engine.dashboard.routes import ROUTES
-from stephttp.engine.dashboard.sessions import Access
+from stephttp.engine.dashboard.sessions import Sessions
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -19,9 +21,9 @@ __all__ = ["ROUTES", "Dashboard", "dashboard"]
 
 
 def dashboard(engine: Engine) -> Dashboard:
-    """The dashboard of an engine.
+    """Make the dashboard of an engine.
 
     Raises:
-        ConfigurationError: its password cannot be used.
+        ConfigurationError: the password cannot be used.
     """
-    return Dashboard(Access(engine), templates())
+    return Dashboard(Sessions(engine), templates())

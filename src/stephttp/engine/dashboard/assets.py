@@ -1,4 +1,4 @@
-"""Style sheets, scripts and fonts, from this package; and the templates."""
+"""The files that pages are made of: style sheets, scripts, fonts, and the templates."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-_FOR_EVER = "public, max-age=31536000, immutable"
+_FOREVER = "public, max-age=31536000, immutable"
 _A_WHILE = "public, max-age=3600"
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file that browsers get. `version` changes with its content."""
+    """A file for browsers. `version` changes with its content."""
 
     content: bytes
     media_type: str
@@ -47,22 +47,22 @@ ASSETS = _load()
 
 
 def url(name: str) -> str:
-    """Where an asset is; the address changes when the asset does."""
+    """Return the URL of an asset; it changes when the asset does."""
     return f"/static/{name}?v={ASSETS[name].version}"
 
 
 async def serve(request: Request) -> Response:
-    """An asset. Nothing else of the file system can be named."""
+    """Answer with an asset. A request cannot name any other file."""
     asset = ASSETS.get(request.path_params["name"])
     if asset is None:
         return PlainTextResponse("There is no such file.\n", 404)
     same = request.query_params.get("v") == asset.version
-    headers = {"cache-control": _FOR_EVER if same else _A_WHILE}
+    headers = {"cache-control": _FOREVER if same else _A_WHILE}
     return Response(asset.content, headers=headers, media_type=asset.media_type)
 
 
 def templates() -> jinja2.Environment:
-    """The templates: everything is escaped, and a name that is not there is an error."""
+    """Return the templates: they escape everything, and an unknown name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -71,7 +71,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["asset"] = url
-    for name in ("duration", "number", "percent", "iso", "moment", "shown", "is_cut", "as_text",
+    for name in ("duration", "number", "percent", "iso", "utc_time", "shown", "is_cut", "as_text",
                  "error_of", "curl", "event_data", "step_input"):  # fmt: skip
         environment.filters[name] = getattr(formatting, name)
     return environment

@@ -1,4 +1,4 @@
-"""How values are written on pages. Pure; registered as filters of the templates."""
+"""How pages write values. Pure; the functions are filters of the templates."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.reading import SourceRequest
 
 LONGEST_SHOWN = 20_000
-"""Letters of a value that a page shows; the rest can be downloaded."""
+"""Characters of a value that a page shows; the rest can be downloaded."""
 
 NOTHING = "\u2013"
-"""What is shown in place of a value that is not there."""
+"""What a page shows in place of a missing value."""
 
-# Once begun, a text matches to its end, which may be cut off: looking for it again from each
-# quotation mark in it would take the square of its length, and others choose what it is.
+# Once begun, a text matches to its end, which may be cut off. To search again from each quotation
+# mark in it would take quadratic time, and strangers choose what the text is.
 _TOKEN = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*+"?)'
     r"|(?P<number>-?\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b)|(?P<word>\b(?:true|false|null)\b)",
@@ -29,7 +29,7 @@ _COLON = re.compile(r"\s*:")
 
 
 def duration(ms: float | None) -> str:
-    """A length of time, in at most two units."""
+    """Write a length of time, in at most two units."""
     if ms is None:
         return NOTHING
     if ms < 0.05:
@@ -52,7 +52,7 @@ def duration(ms: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A count or a rate."""
+    """Write a count or a rate."""
     if value is None:
         return NOTHING
     if value == int(value):
@@ -61,7 +61,7 @@ def number(value: float | None) -> str:
 
 
 def percent(part: float | None) -> str:
-    """A part of one."""
+    """Write a fraction as a percentage."""
     if part is None:
         return NOTHING
     shown = part * 100
@@ -69,18 +69,18 @@ def percent(part: float | None) -> str:
 
 
 def iso(ms: float | None) -> str:
-    """A time for machines."""
+    """Write a time for machines."""
     return rfc3339(None if ms is None else round(ms)) or ""
 
 
-def moment(ms: float | None) -> str:
-    """A time as the server writes it; where scripts run they show it in the viewer's zone."""
+def utc_time(ms: float | None) -> str:
+    """Write a time in UTC; scripts, where they run, show it in the viewer's zone."""
     text = iso(ms)
     return f"{text[:10]} {text[11:19]} UTC" if text else ""
 
 
 def as_text(raw: bytes | str | None) -> str:
-    """Text as it is, JSON indented, and what is no text at all as well as it can be shown."""
+    """Return a value as text: JSON indented, other text unchanged, other bytes replaced."""
     if raw is None:
         return ""
     data = raw.encode() if isinstance(raw, str) else raw
@@ -93,17 +93,17 @@ def as_text(raw: bytes | str | None) -> str:
 
 
 def shown(raw: bytes | str | None) -> Markup:
-    """The same, as much of it as a page can bear, in colours."""
+    """Return `as_text`, in colours, cut to what a page shows."""
     return highlighted(as_text(raw)[:LONGEST_SHOWN])
 
 
 def is_cut(raw: bytes | str | None) -> bool:
-    """Whether `shown` leaves something out."""
+    """Return whether `shown` leaves something out."""
     return raw is not None and len(as_text(raw)) > LONGEST_SHOWN
 
 
 def highlighted(text: str) -> Markup:
-    """JSON with its parts marked; everything is escaped."""
+    """Return JSON with its parts marked up; everything is escaped."""
     if text[:1] not in ("{", "["):
         return escape(text)
     parts, last = [], 0
@@ -119,7 +119,7 @@ def highlighted(text: str) -> Markup:
 
 
 def error_of(raw: bytes | None) -> dict[str, Any]:
-    """Name, message and stack of a stored error."""
+    """Return name, message and stack of a stored error."""
     try:
         value = msgspec.json.decode(raw or b"null")
     except msgspec.MsgspecError:
@@ -135,7 +135,7 @@ def error_of(raw: bytes | None) -> dict[str, Any]:
 
 
 def curl(request: SourceRequest) -> str:
-    """The request as a command line. Secrets are not in it; neither is a body that is no text."""
+    """Write the request as a command line, without secrets and without a body that is not text."""
     query = f"?{request.query}" if request.query else ""
     url = request.origin.rstrip("/") + request.path + query
     lines = [f"curl -X {shlex.quote(request.method)} {shlex.quote(url)}"]
@@ -149,12 +149,12 @@ def curl(request: SourceRequest) -> str:
         try:
             lines.append(f"--data-binary {shlex.quote(request.body.decode())}")
         except UnicodeDecodeError:
-            lines.append("--data-binary @body  # bytes that are no text: download them")
+            lines.append("--data-binary @body  # not text: download it")
     return " \\\n  ".join(lines)
 
 
 def event_data(raw: bytes) -> str:
-    """An event's data, in one line."""
+    """Return the data of an event, in one line."""
     try:
         event = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         return msgspec.json.format(event.get("data", msgspec.Raw(b"null")), indent=-1).decode()
@@ -163,7 +163,7 @@ def event_data(raw: bytes) -> str:
 
 
 def step_input(raw: bytes | None) -> bytes:
-    """The input of a step among what was asked for; empty if its SDK did not tell it."""
+    """Return the input of a step, from its options; empty if the SDK did not send it."""
     try:
         opts = msgspec.json.decode(raw or b"null", type=dict[str, msgspec.Raw] | None) or {}
         return bytes(opts.get("input", b""))

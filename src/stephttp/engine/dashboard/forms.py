@@ -1,4 +1,4 @@
-"""What can be done: log in and out, cancel, rerun, resume, send."""
+"""What forms do: log in and out, cancel, rerun, resume, send."""
 
 from __future__ import annotations
 
@@ -9,77 +9,81 @@ import msgspec
 from starlette.responses import Response
 
 from stephttp.engine.bulk import Bulk
-from stephttp.engine.dashboard import list_address
-from stephttp.engine.dashboard.page_request import Visit
+from stephttp.engine.dashboard import list_query
+from stephttp.engine.dashboard.page_request import PageRequest
 from stephttp.engine.model.run import Refused
 from stephttp.engine.rules.reruns import Edit
 from stephttp.engine.web.requests import parse_run_id
 from stephttp.engine.web.responses import log_refusal
 
 
-async def login_page(visit: Visit) -> Response:
-    """The form to log in."""
-    target = _target(visit.request.query_params.get("next", ""))
-    if visit.session is not None:
-        return visit.go(target)
-    return _login(visit, target)
+async def login_page(request: PageRequest) -> Response:
+    """Show the form to log in."""
+    target = _target(request.http.query_params.get("next", ""))
+    if request.session is not None:
+        return request.redirect(target)
+    return _login(request, target)
 
 
-async def login(visit: Visit) -> Response:
-    """Begin a session, if the password is right."""
-    access = visit.dashboard.access
-    target = _target(visit.field("next"))
-    if wait := access.wait_for_attempt(visit.client):
-        log_refusal(visit.request, 429, "too many attempts to log in", logging.WARNING)
+async def login(request: PageRequest) -> Response:
+    """Begin a session if the password is right."""
+    sessions = request.dashboard.sessions
+    target = _target(request.field("next"))
+    if wait := sessions.wait_for_attempt(request.client):
+        log_refusal(request.http, 429, "too many attempts to log in", logging.WARNING)
         seconds = math.ceil(wait)
-        response = _login(visit, target, f"Too many attempts. Try again in {seconds} s.", 429)
+        response = _login(request, target, f"Too many attempts. Try again in {seconds} s.", 429)
         response.headers["retry-after"] = str(seconds)
         return response
-    if not await access.is_password(visit.field("password")):
-        log_refusal(visit.request, 401, "wrong password for the dashboard", logging.WARNING)
-        return _login(visit, target, "That is not the password.", 401)
-    response = visit.go(target)
-    access.begin(response, visit.request)
+    if not await sessions.is_password(request.field("password")):
+        log_refusal(request.http, 401, "wrong password for the dashboard", logging.WARNING)
+        return _login(request, target, "That is not the password.", 401)
+    response = request.redirect(target)
+    sessions.begin(response, request.http)
     return response
 
 
-async def logout(visit: Visit) -> Response:
+async def logout(request: PageRequest) -> Response:
     """End the session."""
-    response = visit.go("/login" if visit.dashboard.access.needs_login else "/")
-    if visit.session is not None:
-        await visit.dashboard.access.end(response, visit.session)
+    response = request.redirect("/login" if request.dashboard.sessions.needs_login else "/")
+    if request.session is not None:
+        await request.dashboard.sessions.end(response, request.session)
     return response
 
 
-def _login(visit: Visit, target: str, error: str | None = None, status: int = 200) -> Response:
-    has_password = visit.dashboard.access.has_password
-    return visit.page("login.html", status, target=target, error=error, has_password=has_password)
+def _login(
+    request: PageRequest, target: str, error: str | None = None, status: int = 200
+) -> Response:
+    has_password = request.dashboard.sessions.has_password
+    return request.render(
+        "login.html", status, target=target, error=error, has_password=has_password
+    )
 
 
 def _target(text: str) -> str:
-    """Where to go after the login: a page of ours, whatever the address says."""
+    """Return the page to show after the login: always one of ours."""
     plain = text.startswith("/") and not text.startswith("//")
     return text if plain and "\\" not in text and text.isprintable() else "/"
 
 
-async def cancel(visit: Visit) -> Response:
+async def cancel(request: PageRequest) -> Response:
     """Cancel a run."""
-    run_id = visit.run_id
-    done = await visit.engine.cancel(run_id)
-    return visit.go(f"/runs/{run_id}", notice="cancelled" if done else "was-over")
+    run_id = request.run_id
+    done = await request.engine.cancel(run_id)
+    return request.redirect(f"/runs/{run_id}", notice="cancelled" if done else "was-over")
 
 
-async def rerun(visit: Visit) -> Response:
-    """Run a request again, as it was or with another body."""
-    body = visit.field("body").encode() if "body" in visit.form else None
-    new = await visit.engine.rerun(visit.run_id, Edit(body=body))
-    return visit.go(f"/runs/{new}", notice="rerun")
+async def rerun(request: PageRequest) -> Response:
+    """Rerun a request, unchanged or with another body."""
+    body = request.field("body").encode() if "body" in request.form else None
+    new = await request.engine.rerun(request.run_id, Edit(body=body))
+    return request.redirect(f"/runs/{new}", notice="rerun")
 
 
-async def rerun_from(visit: Visit) -> Response:
-    """Run a request again from a step on, which may get another input, or an output outright."""
-    step_id, use = visit.field("step"), visit.field("use")
-    value = visit.field("value")
+async def rerun_from(request: PageRequest) -> Response:
+    """Rerun a request from a step on; the step may get a new input, or an output instead."""
+    step_id, use = request.field("step"), request.field("use")
+    value = request.field("value")
     if use not in ("again", "input", "output"):
         raise Refused("use: must be again, input or output")
     edit = Edit(step_id=step_id)
@@ -87,73 +91,73 @@ async def rerun_from(visit: Visit) -> Response:
         edit = Edit(step_id=step_id, input=_arguments(value))
     elif use == "output":
         edit = Edit(step_id=step_id, output=_json(value, "output"))
-    new = await visit.engine.rerun(visit.run_id, edit)
-    return visit.go(f"/runs/{new}", notice="rerun-from")
+    new = await request.engine.rerun(request.run_id, edit)
+    return request.redirect(f"/runs/{new}", notice="rerun-from")
 
 
-async def resume(visit: Visit) -> Response:
-    """Let a run go on now."""
-    run_id, step_id = visit.run_id, visit.field("step") or None
-    await visit.engine.resume(run_id, step_id)
-    notice = "timed-out" if visit.field("why") == "time-out" else "resumed"
-    return visit.go(f"/runs/{run_id}", notice=notice)
+async def resume(request: PageRequest) -> Response:
+    """Let a run continue now."""
+    run_id, step_id = request.run_id, request.field("step") or None
+    await request.engine.resume(run_id, step_id)
+    notice = "timed-out" if request.field("why") == "time-out" else "resumed"
+    return request.redirect(f"/runs/{run_id}", notice=notice)
 
 
-async def send_to_run(visit: Visit) -> Response:
-    """Send the event or the signal that a run waits for."""
-    run_id, name = visit.run_id, visit.field("name")
-    data = _json(visit.field("data") or "null", "data")
-    if visit.field("kind") == "signal":
-        await visit.engine.signal(name, data)
-        return visit.go(f"/runs/{run_id}", notice="signalled")
-    await visit.engine.send_event(_event(name, data, ""))
-    return visit.go(f"/runs/{run_id}", notice="sent")
+async def send_to_run(request: PageRequest) -> Response:
+    """Send the event or signal that a run waits for."""
+    run_id, name = request.run_id, request.field("name")
+    data = _json(request.field("data") or "null", "data")
+    if request.field("kind") == "signal":
+        await request.engine.signal(name, data)
+        return request.redirect(f"/runs/{run_id}", notice="signalled")
+    await request.engine.send_event(_event(name, data, ""))
+    return request.redirect(f"/runs/{run_id}", notice="sent")
 
 
-async def send(visit: Visit) -> Response:
+async def send(request: PageRequest) -> Response:
     """Send an event from the editor."""
-    name, data, event_id = visit.field("name").strip(), visit.field("data"), visit.field("id")
+    name, data, event_id = request.field("name").strip(), request.field("data"), request.field("id")
     try:
         if not name:
             raise Refused("name: an event needs a name, such as order/packed")
-        sent = await visit.engine.send_event(_event(name, _json(data or "{}", "data"), event_id))
+        sent = await request.engine.send_event(_event(name, _json(data or "{}", "data"), event_id))
     except Refused as error:
-        return visit.page(
+        return request.render(
             "send.html", error.status, name=name, data=data, id=event_id, error=str(error)
         )
-    return visit.go(f"/events/{sent}", notice="sent")
+    return request.redirect(f"/events/{sent}", notice="sent")
 
 
-async def bulk(visit: Visit) -> Response:
-    """Cancel or rerun the runs that were chosen, or all that the filter finds."""
-    order = visit.field("do")
-    if order not in ("cancel", "rerun"):
+async def bulk(request: PageRequest) -> Response:
+    """Cancel or rerun the chosen runs, or all that the filter finds."""
+    action = request.field("do")
+    if action not in ("cancel", "rerun"):
         raise Refused("do: must be cancel or rerun")
-    wanted = list_address.read(visit.form)
-    back = wanted.address("/runs")
+    query = list_query.parse(request.form)
+    back = query.url("/runs")
     separator = "&" if "?" in back else "?"
-    engine = visit.engine
-    if visit.field("scope") == "all":
-        if not wanted.is_set:
-            raise Refused("scope: all that a filter finds needs a filter")
-        each = engine.cancel_matching if order == "cancel" else engine.rerun_matching
-        done = await each(wanted.runs(engine.clock.now_ms()))
+    engine = request.engine
+    if request.field("scope") == "all":
+        if not query.is_set:
+            raise Refused("scope: set a filter first; without one this would be every run")
+        each = engine.cancel_matching if action == "cancel" else engine.rerun_matching
+        done = await each(query.run_filter(engine.clock.now_ms()))
     else:
-        chosen = [parse_run_id(one, "run") for one in visit.form.get("run", ())]
+        chosen = [parse_run_id(one, "run") for one in request.form.get("run", ())]
         if not chosen:
-            return visit.go(f"{back}{separator}notice=none-chosen")
-        done = Bulk(await _each(visit, order, chosen), more=False)
+            return request.redirect(f"{back}{separator}notice=none-chosen")
+        done = Bulk(await _each(request, action, chosen), more=False)
     more = "&more=1" if done.more else ""
-    return visit.go(f"{back}{separator}notice=bulk-{order}&n={done.count}{more}")
+    return request.redirect(f"{back}{separator}notice=bulk-{action}&n={done.count}{more}")
 
 
-async def _each(visit: Visit, order: str, run_ids: list[str]) -> int:
+async def _each(request: PageRequest, action: str, run_ids: list[str]) -> int:
     count = 0
     for run_id in run_ids:
-        if order == "cancel":
-            count += await visit.engine.cancel(run_id)
+        if action == "cancel":
+            count += await request.engine.cancel(run_id)
         else:
-            await visit.engine.rerun(run_id)
+            await request.engine.rerun(run_id)
             count += 1
     return count
 
@@ -168,11 +172,11 @@ def _json(text: str, field: str) -> bytes:
     try:
         msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refused(f"{field}: no valid JSON: {error}") from None
+        raise Refused(f"{field}: not valid JSON: {error}") from None
     return raw
 
 
 def _arguments(text: str) -> bytes:
-    """Arguments of a step: a list of them, or the only one."""
+    """Return the arguments of a step, given as a list or as its only one."""
     raw = _json(text, "input").strip()
     return raw if raw.startswith(b"[") else b"[" + raw + b"]"

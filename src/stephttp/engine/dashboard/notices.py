@@ -1,4 +1,4 @@
-"""What a page says after something was done. Addresses name a notice; they never hold its text."""
+"""What a page says after an action. A URL names the notice; it never holds its text."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 
 _NOTICES = {
     "cancelled": "The run was cancelled.",
-    "was-over": "The run had ended already; nothing was changed.",
+    "was-over": "The run had already ended; nothing was changed.",
     "rerun": "This is a new run of the same request.",
-    "rerun-from": "This is a new run; the steps before the one you chose were taken over.",
-    "resumed": "The run goes on now.",
+    "rerun-from": "This is a new run; it took over the steps before the one you chose.",
+    "resumed": "The run continues now.",
     "timed-out": "The wait was ended as if it had timed out.",
     "sent": "The event was sent.",
     "signalled": "The signal was sent.",
-    "none-chosen": "Choose runs first, or say that all of the list are meant.",
+    "none-chosen": "Choose some runs first, or choose all that the filter finds.",
     "bulk-cancel": "Cancelled: {n}.",
     "bulk-rerun": "Run again: {n}.",
 }
-_MORE = " There may be more: repeat it for those."
+_MORE = " There may be more: repeat the action for those."
 
 
 def notice_of(query: Mapping[str, str]) -> str | None:
-    """The text of the notice that an address names, if it names one."""
+    """Return the text of the notice that a query names, or `None`."""
     text = _NOTICES.get(query.get("notice", ""))
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""One request for a page: who makes it, what it brings, and how it is answered."""
+"""One request for a page or a form: who makes it, what it brings, and how it is answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from stephttp.engine.dashboard.sessions import CSRF_FIELD, CSRF_HEADER, Access, Session
+from stephttp.engine.dashboard.sessions import CSRF_FIELD, CSRF_HEADER, Session, Sessions
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.store import StoreClosedError
@@ -29,7 +29,7 @@ _HEADERS = {
     "font-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "cross-origin-opener-policy": "same-origin",
-    # With none at all browsers would not tell either where a form comes from.
+    # With `no-referrer` browsers would not say which site a form comes from, either.
     "referrer-policy": "same-origin",
 }
 _MOST_FIELDS = 1000
@@ -37,23 +37,24 @@ _MOST_FIELDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """What all visits share."""
+    """What all requests share."""
 
-    access: Access
+    sessions: Sessions
     templates: jinja2.Environment
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class PageRequest:
     """A request that may be answered.
 
     Attributes:
-        session: `None` only on pages that need none.
-        form: fields of a form that was sent, each with all its values.
-        seen: `Feed.published`, before anything was read.
+        http: the request as it arrived.
+        session: `None` only on pages that need no login.
+        form: the fields of a submitted form, each with all its values.
+        seen: `Feed.published` before anything was read.
     """
 
-    request: Request
+    http: Request
     dashboard: Dashboard
     session: Session | None
     form: Mapping[str, list[str]]
@@ -61,35 +62,35 @@ class Visit:
 
     @property
     def engine(self) -> Engine:
-        """The engine whose pages these are."""
-        return engine_of(self.request)
+        """The engine that the dashboard belongs to."""
+        return engine_of(self.http)
 
     @property
     def client(self) -> str:
-        """Address of the browser."""
-        return self.request.client.host if self.request.client else ""
+        """The address of the browser."""
+        return self.http.client.host if self.http.client else ""
 
     @property
     def run_id(self) -> str:
-        """The run that the address names.
+        """The run that the path names.
 
         Raises:
-            Refused: it is no id of a run.
+            Refused: this is not the id of a run.
         """
-        return parse_run_id(self.request.path_params["run"])
+        return parse_run_id(self.http.path_params["run"])
 
     def field(self, name: str) -> str:
-        """A field of the form that was sent; empty if it is not there."""
+        """Return a field of the submitted form; empty if the form does not have it."""
         return self.form.get(name, [""])[-1]
 
-    def page(self, template: str, status: int = 200, **context: Any) -> Response:
-        """A page."""
-        access = self.dashboard.access
+    def render(self, template: str, status: int = 200, **context: Any) -> Response:
+        """Return a page."""
+        sessions = self.dashboard.sessions
         context |= {
-            "request_path": self.request.url.path,
-            "request_url": str(self.request.url.replace(scheme="", netloc="")),
-            "csrf": access.csrf_token(self.session),
-            "logged_in": access.needs_login and self.session is not None,
+            "request_path": self.http.url.path,
+            "request_url": str(self.http.url.replace(scheme="", netloc="")),
+            "csrf": sessions.csrf_token(self.session),
+            "logged_in": sessions.needs_login and self.session is not None,
             "api_is_open": not self.engine.settings.signing_keys,
             "now_ms": self.engine.clock.now_ms(),
             "version": VERSION,
@@ -99,56 +100,58 @@ class Visit:
         return HTMLResponse(html, status, _HEADERS)
 
     def failure(self, status: int, title: str, message: str) -> Response:
-        """A page that says what cannot be done, and why."""
-        return self.page("failure.html", status, title=title, message=message)
+        """Return a page that says what went wrong."""
+        return self.render("failure.html", status, title=title, message=message)
 
-    def go(self, path: str, **query: str | int) -> Response:
-        """Send the browser to a page, with a notice perhaps."""
+    def redirect(self, path: str, **query: str | int) -> Response:
+        """Send the browser to a page, perhaps with a notice."""
         target = f"{path}?{urlencode(query)}" if query else path
         return RedirectResponse(target, 303)
 
 
-Page = Callable[[Visit], Awaitable[Response]]
+Handler = Callable[[PageRequest], Awaitable[Response]]
 
 
-def page(handler: Page, *, public: bool = False) -> Callable[[Request], Awaitable[Response]]:
-    """A route's handler: lets those through that may see the page.
+def route_handler(
+    handler: Handler, *, public: bool = False
+) -> Callable[[Request], Awaitable[Response]]:
+    """Make the handler of a route, which answers only those who may see the page.
 
     Args:
-        handler: makes the page.
-        public: whether it needs no login.
+        handler: answers them.
+        public: whether the page needs no login.
     """
 
     @functools.wraps(handler)
-    async def answer(request: Request) -> Response:
-        dashboard: Dashboard = request.app.state.dashboard
-        access = dashboard.access
-        seen = engine_of(request).feed.published
-        visit = Visit(request, dashboard, None, {}, seen)
+    async def answer(http: Request) -> Response:
+        dashboard: Dashboard = http.app.state.dashboard
+        sessions = dashboard.sessions
+        seen = engine_of(http).feed.published
+        request = PageRequest(http, dashboard, None, {}, seen)
         try:
-            if reason := access.why_refused(request):
-                log_refusal(request, 403, reason, logging.WARNING)
-                return visit.failure(403, "Not from there", reason)
-            session = await access.session(request)
+            if reason := sessions.why_refused(http):
+                log_refusal(http, 403, reason, logging.WARNING)
+                return request.failure(403, "Not from there", reason)
+            session = await sessions.session(http)
             if session is None and not public:
-                return _to_login(request)
-            visit = replace(visit, session=session)
-            if request.method == "POST":
-                form = await _read_form(request, visit.engine.settings.max_body)
-                visit = replace(visit, form=form)
-                given = request.headers.get(CSRF_HEADER) or visit.field(CSRF_FIELD)
-                if not access.is_csrf_token(given, session):
-                    reason = "the form's token is missing or of another session"
-                    log_refusal(request, 403, reason, logging.WARNING)
+                return _to_login(http)
+            request = replace(request, session=session)
+            if http.method == "POST":
+                form = await _read_form(http, request.engine.settings.max_body)
+                request = replace(request, form=form)
+                given = http.headers.get(CSRF_HEADER) or request.field(CSRF_FIELD)
+                if not sessions.is_csrf_token(given, session):
+                    reason = "the form's token is missing or belongs to another session"
+                    log_refusal(http, 403, reason, logging.WARNING)
                     message = "This form is too old, or not ours. Load the page again."
-                    return visit.failure(403, "Not accepted", message)
-            return await handler(visit)
+                    return request.failure(403, "Not accepted", message)
+            return await handler(request)
         except Refused as error:
             title = "Not found" if error.status == 404 else "Not possible"
-            return visit.failure(error.status, title, str(error))
+            return request.failure(error.status, title, str(error))
         except (sqlite3.Error, StoreClosedError) as error:
-            log_refusal(request, 503, str(error), logging.ERROR)
-            return visit.failure(503, "The database does not answer", str(error))
+            log_refusal(http, 503, str(error), logging.ERROR)
+            return request.failure(503, "The database does not answer", str(error))
 
     return answer
 

@@ -1,4 +1,4 @@
-"""What can be seen: overview, runs, events, applications."""
+"""The pages: overview, runs, events, applications."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from stephttp.engine.dashboard import list_address
+from stephttp.engine.dashboard import list_query
 from stephttp.engine.dashboard.notices import notice_of
-from stephttp.engine.dashboard.page_request import Visit
-from stephttp.engine.dashboard.waterfall_rows import timeline
+from stephttp.engine.dashboard.page_request import PageRequest
+from stephttp.engine.dashboard.waterfall_layout import lay_out
 from stephttp.engine.model.run import Refused, TimerKind
 from stephttp.engine.reading import (
     EndpointRow,
     Overview,
-    PageRequest,
+    Paging,
+    Period,
     RunDetail,
     RunFilter,
-    Span,
-    State,
+    RunState,
 )
 
 _MOST_ROWS = 300
 """Rows of a waterfall that are shown at once."""
 _MOST_ENDPOINTS = 200
-"""Endpoints that a page shows: there may be one for each path."""
+"""Endpoints that a page shows; an application may have one for each path."""
 _BY_TIME = frozenset({TimerKind.SLEEP, TimerKind.RETRY, TimerKind.RESUME})
 _EQUALS = re.compile(
     r"""\basync\.data\.([A-Za-z_][\w.]*)\s*==\s*("[^"\\]*"|'[^'\\]*'|-?\d+(?:\.\d+)?|true|false)"""
 )
 
 
-async def overview(visit: Visit) -> Response:
-    """How all endpoints do."""
-    name = visit.request.query_params.get("span", "hour")
-    if name not in list_address.SPANS:
-        raise Refused(f"span: {name[:64]!r} is none of {', '.join(list_address.SPANS)}")
-    reader = visit.engine.reader
-    data = await reader.overview(Span[name.upper()])
-    failed = await reader.runs(RunFilter(states=frozenset({State.FAILED})), PageRequest(limit=5))
-    return visit.page(
-        "overview.html", span=name, spans=list_address.SPANS, data=data, points=_points(data),
+async def overview(request: PageRequest) -> Response:
+    """Show figures of all endpoints."""
+    name = request.http.query_params.get("span", "hour")
+    if name not in list_query.PERIODS:
+        raise Refused(f"span: {name[:64]!r} is not one of {', '.join(list_query.PERIODS)}")
+    reader = request.engine.reader
+    data = await reader.overview(Period[name.upper()])
+    failed = await reader.runs(RunFilter(states=frozenset({RunState.FAILED})), Paging(limit=5))
+    return request.render(
+        "overview.html", period=name, periods=list_query.PERIODS, data=data, points=_points(data),
         endpoints=data.endpoints[:_MOST_ENDPOINTS], failed=failed.items,
     )  # fmt: skip
 
 
 def _points(data: Overview) -> dict[str, list[Any]]:
-    """Columns for the charts."""
+    """Return the columns of the charts."""
     points = data.points
     return {
         "at": [point.start_ms // 1000 for point in points],
@@ -64,50 +64,50 @@ def _points(data: Overview) -> dict[str, list[Any]]:
     }
 
 
-async def runs(visit: Visit) -> Response:
-    """The list of runs."""
-    fields = list_address.fields_of(visit.request.query_params)
-    wanted = list_address.read(fields)
-    reader, now_ms = visit.engine.reader, visit.engine.clock.now_ms()
-    page = await reader.runs(wanted.runs(now_ms), list_address.part(fields))
+async def runs(request: PageRequest) -> Response:
+    """Show the list of runs."""
+    fields = list_query.fields_of(request.http.query_params)
+    query = list_query.parse(fields)
+    reader, now_ms = request.engine.reader, request.engine.clock.now_ms()
+    page = await reader.runs(query.run_filter(now_ms), list_query.paging(fields))
     slugs = await reader.slugs(_MOST_ENDPOINTS)
-    if not page.items and not wanted.is_set and not slugs:
-        return visit.page("nothing.html", engine_url=engine_url(visit))
-    return visit.page(
+    if not page.items and not query.is_set and not slugs:
+        return request.render("nothing.html", engine_url=engine_url(request))
+    return request.render(
         "runs.html",
-        wanted=wanted,
+        query=query,
         page=page,
-        slugs=sorted(slugs.union(wanted.endpoints)),
-        states=list(State),
-        spans=list_address.SPANS,
-        notice=notice_of(visit.request.query_params),
+        slugs=sorted(slugs.union(query.endpoints)),
+        states=list(RunState),
+        periods=list_query.PERIODS,
+        notice=notice_of(request.http.query_params),
     )
 
 
-async def run(visit: Visit) -> Response:
-    """One run."""
-    detail = await visit.engine.reader.run(visit.run_id)
-    shows_all = visit.request.query_params.get("rows") == "all"
-    picture = timeline(detail.spans, detail.steps, visit.engine.clock.now_ms())
-    rows = picture.rows if shows_all else picture.rows[:_MOST_ROWS]
-    return visit.page(
+async def run(request: PageRequest) -> Response:
+    """Show one run."""
+    detail = await request.engine.reader.run(request.run_id)
+    shows_all = request.http.query_params.get("rows") == "all"
+    layout = lay_out(detail.spans, detail.steps, request.engine.clock.now_ms())
+    rows = layout.rows if shows_all else layout.rows[:_MOST_ROWS]
+    return request.render(
         "run.html",
         run=detail,
         row=detail.row,
-        picture=picture,
+        layout=layout,
         rows=rows,
-        hidden=len(picture.rows) - len(rows),
+        hidden=len(layout.rows) - len(rows),
         can_resume=any(wait.kind in _BY_TIME for wait in detail.waiting_for),
         guesses={wait.step_id: guess(wait.condition) for wait in detail.waiting_for},
-        notice=notice_of(visit.request.query_params),
+        notice=notice_of(request.http.query_params),
     )
 
 
-async def raw(visit: Visit) -> Response:
-    """A value of a run, as it is, to keep."""
-    detail = await visit.engine.reader.run(visit.run_id)
-    part = visit.request.path_params["part"]
-    value = _part(detail, part, visit.request.query_params.get("step"))
+async def raw(request: PageRequest) -> Response:
+    """Send a value of a run, unchanged, as a download."""
+    detail = await request.engine.reader.run(request.run_id)
+    part = request.http.path_params["part"]
+    value = _part(detail, part, request.http.query_params.get("step"))
     if value is None:
         raise Refused(f"part: the run has no {part[:64]!r}", 404)
     name = f"{detail.row.run_id}-{part}.txt"
@@ -130,7 +130,7 @@ def _part(detail: RunDetail, part: str, step_id: str | None) -> bytes | None:
 
 
 def guess(condition: str | None) -> str:
-    """Data of an event that would fulfil a condition, as far as that can be told from it."""
+    """Return data of an event that would fulfil a condition, as far as the text of it says."""
     data: dict[str, Any] = {}
     for path, literal in _EQUALS.findall(condition or ""):
         quoted = literal[0] in "'\""
@@ -145,56 +145,58 @@ def guess(condition: str | None) -> str:
     return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
 
 
-async def events(visit: Visit) -> Response:
-    """The list of events."""
-    fields = list_address.fields_of(visit.request.query_params)
-    wanted = list_address.read(fields)
-    reader, now_ms = visit.engine.reader, visit.engine.clock.now_ms()
-    page = await reader.events(wanted.events(now_ms), list_address.part(fields))
-    return visit.page(
+async def events(request: PageRequest) -> Response:
+    """Show the list of events."""
+    fields = list_query.fields_of(request.http.query_params)
+    query = list_query.parse(fields)
+    reader, now_ms = request.engine.reader, request.engine.clock.now_ms()
+    page = await reader.events(query.event_filter(now_ms), list_query.paging(fields))
+    return request.render(
         "events.html",
-        wanted=wanted,
+        query=query,
         page=page,
-        spans=list_address.SPANS,
-        engine_url=engine_url(visit),
+        periods=list_query.PERIODS,
+        engine_url=engine_url(request),
     )
 
 
-async def event(visit: Visit) -> Response:
-    """One event."""
-    detail = await visit.engine.reader.event(visit.request.path_params["event"])
-    return visit.page(
+async def event(request: PageRequest) -> Response:
+    """Show one event."""
+    detail = await request.engine.reader.event(request.http.path_params["event"])
+    return request.render(
         "event.html", event=detail.row, runs=detail.runs,
-        notice=notice_of(visit.request.query_params),
+        notice=notice_of(request.http.query_params),
     )  # fmt: skip
 
 
-async def new_event(visit: Visit) -> Response:
-    """The editor for an event."""
-    name = visit.request.query_params.get("name", "")
-    return visit.page("send.html", name=name, data="{\n  \n}", id="", error=None)
+async def new_event(request: PageRequest) -> Response:
+    """Show the editor for an event."""
+    name = request.http.query_params.get("name", "")
+    return request.render("send.html", name=name, data="{\n  \n}", id="", error=None)
 
 
-async def apps(visit: Visit) -> Response:
-    """What has connected."""
-    endpoints = await visit.engine.reader.endpoints()
+async def apps(request: PageRequest) -> Response:
+    """Show the applications, with their endpoints."""
+    endpoints = await request.engine.reader.endpoints()
     if not endpoints:
-        return visit.page("nothing.html", engine_url=engine_url(visit))
+        return request.render("nothing.html", engine_url=engine_url(request))
     origins: dict[str, list[Any]] = {}
     shown = _latest(endpoints)
     for one in shown:
         origins.setdefault(one.origin, []).append(one)
     hidden = len(endpoints) - len(shown)
-    return visit.page("apps.html", origins=origins, hidden=hidden, engine_url=engine_url(visit))
+    return request.render(
+        "apps.html", origins=origins, hidden=hidden, engine_url=engine_url(request)
+    )
 
 
 def _latest(endpoints: Sequence[EndpointRow]) -> list[EndpointRow]:
-    """Those that were seen last, as many as can be shown, in their order."""
+    """Return the endpoints that were seen last, at most as many as a page shows, in their order."""
     latest = heapq.nlargest(_MOST_ENDPOINTS, endpoints, key=lambda one: one.seen_ms)
     chosen = {one.fn_id for one in latest}
     return [one for one in endpoints if one.fn_id in chosen]
 
 
-def engine_url(visit: Visit) -> str:
-    """Where applications find this engine, as the browser found it."""
-    return f"{visit.request.url.scheme}://{visit.request.headers.get('host', '')}"
+def engine_url(request: PageRequest) -> str:
+    """Return the URL of this engine, as the browser has it."""
+    return f"{request.http.url.scheme}://{request.http.headers.get('host', '')}"

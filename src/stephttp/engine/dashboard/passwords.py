@@ -14,14 +14,15 @@ _PREFIX = "scrypt"
 _COST, _BLOCK, _PARALLEL = 2**14, 8, 1
 _MEMORY = 256 * 1024 * 1024
 SHORTEST = 12
-"""Letters of a password that is not hashed."""
+"""Characters that a password must have, unless it is given as a hash."""
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
-    """What can be configured in place of a password: `scrypt$n$r$p$salt$digest`.
+    """Return the hash that can be configured in place of a password.
+
+    Its form is `scrypt$n$r$p$salt$digest`.
 
     Args:
-        password: any text.
         salt: 16 random bytes, by default fresh ones.
     """
     salt = secrets.token_bytes(16) if salt is None else salt
@@ -32,29 +33,29 @@ def hash_password(password: str, salt: bytes | None = None) -> str:
 
 
 def verify(password: str, hashed: str) -> bool:
-    """Whether a password is the one that was hashed. Takes some 50 ms of a processor on purpose."""
+    """Return whether a password has this hash. It takes about 50 ms of CPU time, on purpose."""
     cost, block, parallel, salt, digest = _parts(hashed)
     return hmac.compare_digest(_digest(password, salt, cost, block, parallel), digest)
 
 
 def as_hash(configured: str) -> str:
-    """The hash of what was configured, which is one already, or a password.
+    """Return the hash of what was configured: a password, or already its hash.
 
     Raises:
-        ConfigurationError: it is a broken hash, or too short a password.
+        ConfigurationError: the hash is broken, or the password is too short.
     """
     if configured.startswith(f"{_PREFIX}$"):
         try:
             verify("", configured)
         except (ValueError, Error) as error:
             raise ConfigurationError(
-                f"the dashboard's password is no valid hash ({error}); make one with "
+                f"the dashboard's password is not a valid hash ({error}); make one with "
                 "`stephttp dashboard-password`"
             ) from None
         return configured
     if len(configured) < SHORTEST:
         raise ConfigurationError(
-            f"the dashboard's password is too short: it needs {SHORTEST} letters or more"
+            f"the dashboard's password is too short: it needs {SHORTEST} characters or more"
         )
     return hash_password(configured)
 
@@ -62,7 +63,7 @@ def as_hash(configured: str) -> str:
 def _parts(hashed: str) -> tuple[int, int, int, bytes, bytes]:
     parts = hashed.split("$")
     if len(parts) != 6:
-        raise ValueError("it has not six parts")
+        raise ValueError("it does not have six parts")
     _, cost, block, parallel, salt, digest = parts
     return (
         int(cost),

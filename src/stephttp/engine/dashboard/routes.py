@@ -1,40 +1,40 @@
-"""The dashboard's routes; see `access` for who gets an answer."""
+"""The dashboard's routes. `sessions` decides who gets an answer."""
 
 from __future__ import annotations
 
 from starlette.routing import Route
 
 from stephttp.engine.dashboard import assets, forms, pages, updates
-from stephttp.engine.dashboard.page_request import Page, page
+from stephttp.engine.dashboard.page_request import Handler, route_handler
 
 
-def _shown(path: str, handler: Page) -> Route:
-    return Route(path, page(handler), methods=["GET"])
+def _page(path: str, handler: Handler, *, public: bool = False) -> Route:
+    return Route(path, route_handler(handler, public=public), methods=["GET"])
 
 
-def _done(path: str, handler: Page) -> Route:
-    return Route(path, page(handler), methods=["POST"])
+def _form(path: str, handler: Handler, *, public: bool = False) -> Route:
+    return Route(path, route_handler(handler, public=public), methods=["POST"])
 
 
 ROUTES = [
-    _shown("/", pages.overview),
-    _shown("/runs", pages.runs),
-    _done("/runs/bulk", forms.bulk),
-    _shown("/runs/{run}", pages.run),
-    _shown("/runs/{run}/raw/{part}", pages.raw),
-    _done("/runs/{run}/cancel", forms.cancel),
-    _done("/runs/{run}/rerun", forms.rerun),
-    _done("/runs/{run}/rerun-from", forms.rerun_from),
-    _done("/runs/{run}/resume", forms.resume),
-    _done("/runs/{run}/send", forms.send_to_run),
-    _shown("/events", pages.events),
-    _shown("/events/new", pages.new_event),
-    _done("/events/new", forms.send),
-    _shown("/events/{event}", pages.event),
-    _shown("/apps", pages.apps),
-    _shown("/live", updates.live),
-    Route("/login", page(forms.login_page, public=True), methods=["GET"]),
-    Route("/login", page(forms.login, public=True), methods=["POST"]),
-    _done("/logout", forms.logout),
+    _page("/", pages.overview),
+    _page("/runs", pages.runs),
+    _form("/runs/bulk", forms.bulk),
+    _page("/runs/{run}", pages.run),
+    _page("/runs/{run}/raw/{part}", pages.raw),
+    _form("/runs/{run}/cancel", forms.cancel),
+    _form("/runs/{run}/rerun", forms.rerun),
+    _form("/runs/{run}/rerun-from", forms.rerun_from),
+    _form("/runs/{run}/resume", forms.resume),
+    _form("/runs/{run}/send", forms.send_to_run),
+    _page("/events", pages.events),
+    _page("/events/new", pages.new_event),
+    _form("/events/new", forms.send),
+    _page("/events/{event}", pages.event),
+    _page("/apps", pages.apps),
+    _page("/live", updates.live),
+    _page("/login", forms.login_page, public=True),
+    _form("/login", forms.login, public=True),
+    _form("/logout", forms.logout),
     Route("/static/{name:path}", assets.serve, methods=["GET"]),
 ]

@@ -1,13 +1,13 @@
-"""Who may see the dashboard: login, sessions, and what protects forms from other sites' pages.
+"""Who may see the dashboard: login, sessions, and the protection of forms against other sites.
 
-Where a login is needed (see `Settings.dashboard_login`) a session is a signed cookie. Its key is
-made from the database's secret and the password, so that it outlives a restart and ends when the
-password is changed. Sessions that were logged out of are remembered in the database until they
-would have ended anyway.
+Where a login is needed (see `Settings.dashboard_login`), a session is a signed cookie. Its key is
+derived from the database's secret and the password, so a session outlives a restart and ends when
+the password is changed. The database remembers which sessions were logged out until they would
+have expired anyway.
 
-Every form carries a token that is bound to the session, and must come from a page of ours. Where no
-login is needed only this machine is answered, and `Guard` sees to it that no page of another site
-can read one of ours by pointing its own name at this machine.
+Every form carries a token that is bound to the session, and must come from one of our pages. Where
+no login is needed, only this machine gets answers, and `Guard` makes sure that a page of another
+site cannot read ours by pointing its own name at this machine.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ _ALL_ATTEMPTS_A_SECOND, _ALL_ATTEMPTS_AT_ONCE = 2.0, 20
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Who looks at a page. `expires_s` is `None` where nobody has to log in."""
+    """A viewer of pages. `expires_s` is `None` where no login is needed."""
 
     session_id: str
     expires_s: int | None = None
 
 
 OPEN = Session("open")
-"""The session of everybody, where no login is needed."""
+"""The session that all viewers share where no login is needed."""
 
 
-class Access:
+class Sessions:
     """The sessions of one engine.
 
     Args:
-        engine: it; its settings tell whether a login is needed, and the password.
+        engine: its settings say whether a login is needed, and with which password.
 
     Raises:
         ConfigurationError: see `passwords.as_hash`.
@@ -79,27 +79,27 @@ class Access:
 
     @property
     def needs_login(self) -> bool:
-        """Whether somebody must log in to see anything."""
+        """Whether viewers must log in."""
         return self._engine.settings.dashboard_login
 
     @property
     def has_password(self) -> bool:
-        """Whether anybody can log in."""
+        """Whether a password is configured; without one, nobody can log in."""
         return bool(self._hash)
 
     def wait_for_attempt(self, client: str) -> float:
-        """Count an attempt to log in; seconds to wait before it, 0 if it may be made now."""
+        """Count an attempt to log in, and return the seconds to wait before it; 0: none."""
         now_ms = self._engine.clock.now_ms()
         return self._client_attempts.take(client, now_ms) or self._attempts.take("", now_ms)
 
     async def is_password(self, password: str) -> bool:
-        """Whether it is the right one."""
+        """Return whether this is the configured password."""
         if not self._hash:
             return False
         return await asyncio.to_thread(passwords.verify, password, self._hash)
 
     def begin(self, response: Response, request: Request) -> None:
-        """Begin a session: put its cookie into an answer."""
+        """Begin a session: put its cookie into a response."""
         now_s = int(self._engine.clock.now())
         claims = {"iss": _ISSUER, "jti": secrets.token_urlsafe(16), "exp": now_s + LIFETIME}
         response.set_cookie(
@@ -113,7 +113,7 @@ class Access:
         )
 
     async def end(self, response: Response, session: Session) -> None:
-        """End a session, for whoever else may have its cookie, too."""
+        """End a session, also for others who may have its cookie."""
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
         if session.expires_s is not None:
             now_s = int(self._engine.clock.now())
@@ -122,7 +122,7 @@ class Access:
             )
 
     async def session(self, request: Request) -> Session | None:
-        """The session of a request; `None` if there is none that counts."""
+        """Return the session of a request; `None` if it has no valid one."""
         if not self.needs_login:
             return OPEN
         token = request.cookies.get(COOKIE)
@@ -146,25 +146,25 @@ class Access:
         return None if session_id in self._ended else Session(session_id, expires)
 
     def csrf_token(self, session: Session | None) -> str:
-        """What forms of a session must carry. `None` is whoever has yet to log in."""
+        """Return the token that forms of a session must carry; `None`: before the login."""
         name = f"csrf {session.session_id if session else ''}"
         return hmac.new(self._key(name), b"", sha256).hexdigest()
 
     def why_refused(self, request: Request) -> str | None:
-        """Why a request is not answered, whoever sends it; `None` if it is."""
+        """Return why a request is refused, with or without a session; `None` if it is not."""
         if request.method in _SAFE:
             return None
         site = request.headers.get("sec-fetch-site", "same-origin")
         origin = request.headers.get("origin")
         if site not in ("same-origin", "none"):
             return "This form was sent from another site."
-        # An origin has nothing behind its host, so this is all of it.
+        # An origin ends with its host and port, so this compares all of it.
         if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
             return "This form was sent from another site."
         return None
 
     def is_csrf_token(self, given: str, session: Session | None) -> bool:
-        """Whether a form was made for this session."""
+        """Return whether a form was made for this session."""
         return hmac.compare_digest(given.encode(), self.csrf_token(session).encode())
 
     def _key(self, use: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from stephttp.engine.dashboard.page_request import Visit
+from stephttp.engine.dashboard.page_request import PageRequest
 from stephttp.engine.live.changes import Listener
 from stephttp.engine.web.event_stream import EventSource, event_stream
 
@@ -25,13 +25,13 @@ _MOST_NAMED = 100
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-async def live(visit: Visit) -> Response:
+async def live(request: PageRequest) -> Response:
     """Send what changes, for as long as the session lasts and at most `stream_lifetime`."""
-    engine = visit.engine
+    engine = request.engine
     if len(engine.feed) >= MOST_LISTENERS:
         message = "Too many pages listen already.\n"
         return PlainTextResponse(message, 503, {"retry-after": "30"})
-    session = visit.session
+    session = request.session
     expires_s = None if session is None else session.expires_s
     return stream(engine, None if expires_s is None else expires_s * 1000)
 

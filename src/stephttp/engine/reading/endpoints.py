@@ -16,12 +16,13 @@ class EndpointRow:
 
     Attributes:
         origin: scheme, host and port of its application.
-        sdk: name and version of its SDK, as it told them.
+        sdk: name and version of its SDK, as the SDK states them.
         seen_ms: when its latest run began.
         open_runs: how many of its runs have not ended.
-        failed_runs, runs: how many have failed, and how many there were, since the beginning; also
-            those that are no longer stored.
-        last_failed_run: the latest run that failed, with its error as JSON and its end.
+        failed_runs, runs: how many failed, and how many there were at all, including those that are
+            no longer stored.
+        last_failed_run: the latest run that failed; `last_error` is its error as JSON,
+            `last_error_ms` when it ended.
     """
 
     fn_id: str
@@ -42,7 +43,7 @@ class EndpointRow:
 
 
 def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
-    """All endpoints, by application and slug."""
+    """Return all endpoints, by application and slug."""
     ended: dict[str, dict[str, int]] = {}
     for fn_id, what, n in connection.execute(_EVER, (counts.ALWAYS,)):
         ended.setdefault(fn_id, {})[what] = n
@@ -57,7 +58,7 @@ def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
 
 
 def latest_endpoints(connection: sqlite3.Connection, limit: int) -> list[tuple[str, str, str]]:
-    """The endpoints that were seen last: function id, origin and slug of each."""
+    """Return function id, origin and slug of the endpoints that were seen last."""
     return connection.execute(QUERIES["latest_endpoints"], (limit,)).fetchall()
 
 

@@ -1,4 +1,4 @@
-"""Events that were sent, and the runs that had to do with them."""
+"""Events that were sent, and the runs that sent or received them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from stephttp.engine.model.run import Refused, RunStatus
-from stephttp.engine.reading.list_filter import Page, PageRequest
+from stephttp.engine.reading.list_filter import Page, Paging
 from stephttp.engine.reading.scanning import (
     Bounds,
     Stop,
@@ -27,12 +27,11 @@ _TIMES = Times("events", "received_ms")
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted; what is `None` does not matter.
+    """Which events are wanted; a field that is `None` excludes none.
 
     Attributes:
-        name: its name.
         after_ms, before_ms: received at this time or later, and before this time.
-        text: stands in the event, in its JSON.
+        text: the event's JSON contains it.
     """
 
     name: str | None = None
@@ -47,8 +46,8 @@ class EventRow:
 
     Attributes:
         event_id: the engine's own id; `id` is the sender's, if it chose one.
-        repeated: another event had this sender's id before, so it ended no wait.
-        body: the event as JSON, just as runs get it.
+        repeated: an earlier event had the same sender's id, so this one ended no wait.
+        body: the event as JSON, exactly as runs get it.
         runs: how many runs sent it or waited for it.
     """
 
@@ -64,8 +63,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class LinkedRun:
-    """A run that had to do with an event: a step of it waited for the event (`received`), or sent
-    it."""
+    """A run with a step that waited for an event (`received`), or sent it."""
 
     run_id: str
     status: RunStatus
@@ -77,7 +75,7 @@ class LinkedRun:
 
 @dataclass(frozen=True, slots=True)
 class EventDetail:
-    """An event, with the runs that had to do with it."""
+    """An event, with the runs that sent or received it."""
 
     row: EventRow
     runs: tuple[LinkedRun, ...]
@@ -86,13 +84,13 @@ class EventDetail:
 def list_events(
     connection: sqlite3.Connection,
     wanted: EventFilter,
-    page: PageRequest,
+    page: Paging,
     stop: Stop = lambda: False,
 ) -> Page[EventRow]:
-    """Events, newest first.
+    """Return events, newest first.
 
     Raises:
-        Refused: limit or cursor are none.
+        Refused: limit or cursor is not valid.
     """
     check(page)
     bounds = cursor_bounds(page)
@@ -116,7 +114,7 @@ def list_events(
 
 
 def event_detail(connection: sqlite3.Connection, event_id: str) -> EventDetail:
-    """One event.
+    """Return one event.
 
     Raises:
         Refused: there is no such event.

@@ -1,4 +1,4 @@
-"""Which runs are wanted, and which part of the list. Plain values."""
+"""Which runs are wanted, and which part of a list. Plain values."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MOST_LISTED = 100
-"""Items that a page may have."""
+"""Items that a page has at most."""
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run stands, as people see it.
 
-    `RUNNING`: its handler is at work, or is about to be called. `WAITING`: for a time, an event, a
-    signal, another run, or the repetition of something that failed.
+    `RUNNING`: its handler is running, or is about to be called. `WAITING`: for a time, an event, a
+    signal, another run, or the retry of something that failed.
     """
 
     RUNNING = "running"
@@ -28,21 +28,21 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs are wanted; what is `None` or empty does not matter.
+    """Which runs are wanted; a field that is `None` or empty excludes none.
 
     Attributes:
-        endpoints: slugs or function ids, any of which will do.
-        states: any of these will do.
+        endpoints: slugs or function ids; the run's endpoint is one of them.
+        states: the run's state is one of them.
         after_ms: first reported at this time or later.
         before_ms: first reported before this time.
-        text: stands in the request's path, query or body, in the result, in an error, or in the
-            result or the options of a step; whether in capitals or not (of the letters of ASCII).
-        run_id: what the run's id begins with.
-        rerun_of: the run that was run again.
+        text: the request's path, query or body, the result, an error, or a step's result or options
+            contain it; the case of ASCII characters does not matter.
+        run_id: the run's id begins with it.
+        rerun_of: the run is a rerun of this one.
     """
 
     endpoints: tuple[str, ...] = ()
-    states: frozenset[State] = frozenset()
+    states: frozenset[RunState] = frozenset()
     after_ms: int | None = None
     before_ms: int | None = None
     text: str | None = None
@@ -51,14 +51,14 @@ class RunFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class PageRequest:
+class Paging:
     """Which part of a list is wanted.
 
     Attributes:
         limit: how many items, at most `MOST_LISTED`.
-        cursor: `Page.older` or `Page.newer` of another page; `None`: from the newest on, or, with
-            `newer`, from the oldest on.
-        newer: the page before the cursor, not after it. Lists begin with what is newest.
+        cursor: `Page.older` or `Page.newer` of another page; `None`: from the newest item on, or,
+            with `newer`, from the oldest.
+        newer: the page before the cursor, not after it. Lists begin with the newest item.
     """
 
     limit: int = 20
@@ -71,12 +71,11 @@ class Page(Generic[T]):
     """A part of a list, newest first.
 
     Attributes:
-        items: what was found.
-        older: cursor of the page after this one; `None`: there is none.
+        older: cursor of the page after this one; `None`: this is the last.
         newer: cursor of the page before this one, which may be empty until there is something
             new; `None`: nothing was ever listed.
-        searched_to_ms: if the page is shorter than it might be because the search was ended: the
-            time up to which it came. Go on with `older` (or `newer`, in that direction).
+        searched_to_ms: the time that the search reached, if it was stopped before the page was
+            full. Continue with `older` (or `newer`, in that direction).
     """
 
     items: tuple[T, ...]

@@ -1,4 +1,4 @@
-"""How it went: figures for each endpoint and in total, from what `tallies` has counted."""
+"""Figures for each endpoint and in total, from what `store.counts` has counted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stephttp.engine.model.run import RunStatus
 from stephttp.engine.store.counts import ASYNC, BEGAN, FIRST, WHOLE, bucket_ms
 
 Counts = Counter[tuple[str, int]]
-"""How often, by what and bucket; see `tallies`."""
+"""How often, by what and bucket; see `store.counts`."""
 
 
-class Span(Enum):
-    """A span of time that ends now: its length, and that of a point in its charts, in seconds."""
+class Period(Enum):
+    """A period that ends now: its length, and that of a point in its charts, in seconds."""
 
     HOUR = (3600, 60)
     DAY = (86_400, 900)
@@ -36,8 +36,8 @@ class Span(Enum):
 
 
 class Durations(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long something took: milliseconds that half of all, 95 and 99 in a hundred did not
-    exceed, known to within a tenth; unknown if there was nothing."""
+    """Percentiles of how long something took, in milliseconds and accurate to a tenth of the
+    value. `None`: nothing was counted."""
 
     p50_ms: float | None
     p95_ms: float | None
@@ -47,10 +47,15 @@ class Durations(Struct, frozen=True, forbid_unknown_fields=True):
 class Figures(Struct, frozen=True, forbid_unknown_fields=True):
     """What happened in a period.
 
-    `error_rate` says which part of the runs that ended by themselves has failed, `async_share`
-    which part of the runs whose first phase ended continued in the background; both go from 0 to 1,
-    and are unknown if there were no such runs. `first` says how long first phases took, whether the
-    run continued then or not; `whole`, how long whole runs did, with all that they waited for.
+    Attributes:
+        began, went_async, completed, failed, cancelled: runs that did so in the period.
+        per_minute: runs that began, per minute.
+        error_rate: the share of failed runs among those that completed or failed, from 0 to 1;
+            `None`: there were none.
+        async_share: the share of runs that continued in the background, among those whose first
+            phase ended.
+        first: how long first phases took, also those of runs that then went async.
+        whole: how long whole runs took, including their waits.
     """
 
     began: int
@@ -67,7 +72,7 @@ class Figures(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class EndpointFigures:
-    """Figures of one endpoint. `open_runs`: how many of its runs have not ended, now."""
+    """Figures of one endpoint. `open_runs`: how many of its runs have not ended yet."""
 
     fn_id: str
     slug: str
@@ -78,10 +83,10 @@ class EndpointFigures:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Figures of a part of the span, for charts.
+    """Figures of a part of the period, for charts.
 
     Attributes:
-        start_ms: its begin; it lasts `Overview.width_s`.
+        start_ms: when it begins; it lasts `Overview.width_s`.
         first_p50_ms, first_p95_ms, whole_p50_ms, whole_p95_ms: as in `Durations`.
     """
 
@@ -99,18 +104,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How it went in the span that ends now.
+    """Figures of a period that ends now.
 
     Attributes:
-        since_ms: its begin.
-        width_s: seconds of each point.
-        endpoints: those with runs in the span, or with open ones; the busiest first.
-        points: one for each part of the span, empty ones too, in their order.
-        open_runs: runs that have not ended, now.
-        waiting: those of them that went on in the background.
+        since_ms: when the period begins.
+        width_s: seconds that each point stands for.
+        endpoints: those with runs in the period, or with open runs; the busiest first.
+        points: one for each part of the period, also for empty ones, in order.
+        open_runs: runs that have not ended yet.
+        waiting: those of them that continued in the background.
     """
 
-    span: Span
+    period: Period
     since_ms: int
     width_s: int
     total: Figures
@@ -121,16 +126,16 @@ class Overview:
 
 
 def overview(
-    connection: sqlite3.Connection, span: Span, now_ms: int, endpoint: str | None = None
+    connection: sqlite3.Connection, period: Period, now_ms: int, endpoint: str | None = None
 ) -> Overview:
-    """How it went.
+    """Return the figures of a period.
 
     Args:
-        endpoint: function id of the only endpoint that matters; `None`: all.
+        endpoint: function id of the only endpoint to count; `None`: all.
     """
-    width = span.width
+    width = period.width
     end_s = now_ms // 1000 // width * width + width
-    start_s = end_s - span.seconds
+    start_s = end_s - period.seconds
     values = {"width": width, "start": start_s, "fn_id": endpoint}
     by_endpoint: dict[str, Counts] = defaultdict(Counter)
     for fn_id, what, bucket, n in connection.execute(_COUNTS.format("fn_id"), values):
@@ -159,7 +164,7 @@ def overview(
     ]
     endpoints.sort(key=lambda one: (-one.figures.began, -one.open_runs, one.slug))
     return Overview(
-        span=span,
+        period=period,
         since_ms=start_s * 1000,
         width_s=width,
         total=figures(total, seconds),
@@ -184,7 +189,7 @@ GROUP BY fn_id, status"""
 
 
 def figures(counts: Mapping[tuple[str, int], int], seconds: float) -> Figures:
-    """Figures from counts of so many seconds."""
+    """Compute figures from the counts of a number of seconds."""
 
     def number(what: str) -> int:
         return counts.get((what, 0), 0)
@@ -208,7 +213,7 @@ def figures(counts: Mapping[tuple[str, int], int], seconds: float) -> Figures:
 
 
 def percentile(histogram: Mapping[int, int], part: float) -> float | None:
-    """The duration in milliseconds that the given part of all did not exceed."""
+    """Return the milliseconds that the given share of durations did not exceed."""
     total = sum(histogram.values())
     seen = 0
     for bucket in sorted(histogram):

@@ -1,4 +1,4 @@
-"""The functions of this package for async code."""
+"""The functions of this package, for async code."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from stephttp.engine.reading.event_list import (
     event_detail,
     list_events,
 )
-from stephttp.engine.reading.list_filter import Page, PageRequest, RunFilter
-from stephttp.engine.reading.overview import Overview, Span, overview
+from stephttp.engine.reading.list_filter import Page, Paging, RunFilter
+from stephttp.engine.reading.overview import Overview, Period, overview
 from stephttp.engine.reading.run_detail import RunDetail, run_detail
-from stephttp.engine.reading.run_list import RunRow, list_runs
+from stephttp.engine.reading.run_list import list_runs
+from stephttp.engine.reading.run_rows import RunRow
 from stephttp.engine.reading.scanning import Stop
 from stephttp.engine.store.store import Store
 
@@ -26,22 +27,22 @@ LONGEST_SEARCH = 0.15
 
 
 class Reader:
-    """Reads what people want to see, in threads of its own.
+    """Reads for people, in threads of its own.
 
     Args:
         store: the database.
-        clock: the time.
+        clock: gives the time.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
-    async def runs(self, wanted: RunFilter, page: PageRequest) -> Page[RunRow]:
-        """A part of the list of runs; see `list_runs`.
+    async def runs(self, wanted: RunFilter, page: Paging) -> Page[RunRow]:
+        """Return a part of the list of runs; see `list_runs`.
 
         Raises:
-            Refused: limit or cursor are none.
+            Refused: limit or cursor is not valid.
         """
         now_ms = self._clock.now_ms()
         return await self._store.browse(
@@ -49,7 +50,7 @@ class Reader:
         )
 
     async def run(self, run_id: str) -> RunDetail:
-        """One run in full.
+        """Return one run in full.
 
         Raises:
             Refused: there is no such run.
@@ -57,41 +58,41 @@ class Reader:
         unit = partial(run_detail, run_id=run_id, now_ms=self._clock.now_ms())
         return await self._store.browse(unit)
 
-    async def events(self, wanted: EventFilter, page: PageRequest) -> Page[EventRow]:
-        """A part of the list of events; see `list_events`.
+    async def events(self, wanted: EventFilter, page: Paging) -> Page[EventRow]:
+        """Return a part of the list of events; see `list_events`.
 
         Raises:
-            Refused: limit or cursor are none.
+            Refused: limit or cursor is not valid.
         """
         return await self._store.browse(
             lambda connection: list_events(connection, wanted, page, _enough())
         )
 
     async def event(self, event_id: str) -> EventDetail:
-        """One event.
+        """Return one event.
 
         Raises:
             Refused: there is no such event.
         """
         return await self._store.browse(partial(event_detail, event_id=event_id))
 
-    async def overview(self, span: Span, endpoint: str | None = None) -> Overview:
-        """How it went; see `overview`."""
-        unit = partial(overview, span=span, now_ms=self._clock.now_ms(), endpoint=endpoint)
+    async def overview(self, period: Period, endpoint: str | None = None) -> Overview:
+        """Return the figures of a period; see `overview`."""
+        unit = partial(overview, period=period, now_ms=self._clock.now_ms(), endpoint=endpoint)
         return await self._store.browse(unit)
 
     async def endpoints(self) -> tuple[EndpointRow, ...]:
-        """All endpoints."""
+        """Return all endpoints."""
         return await self._store.browse(list_endpoints)
 
     async def slugs(self, limit: int) -> set[str]:
-        """Names of the endpoints that were seen last; without counts, which may take a while."""
+        """Return the slugs of the endpoints seen last, without counts, which may take a while."""
         latest = await self._store.browse(partial(latest_endpoints, limit=limit))
         return {slug for _, _, slug in latest}
 
 
 def _enough() -> Stop:
-    """Whether a search that begins now has taken long enough."""
-    # Real time: it is the patience of somebody who looks at a screen.
+    """Return a function that says whether a search that begins now has taken long enough."""
+    # Real time, not the clock's: a person is waiting in front of a screen.
     end = time.perf_counter() + LONGEST_SEARCH
     return lambda: time.perf_counter() >= end

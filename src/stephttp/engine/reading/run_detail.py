@@ -1,4 +1,4 @@
-"""One run, in full: its request, what happened since, what it waits for, and its answer."""
+"""One run, in full: its request, what happened since, what it waits for, and its response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from msgspec import Struct
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.reading.run_list import RunRow, Wait, load_row
+from stephttp.engine.reading.run_list import load_row
+from stephttp.engine.reading.run_rows import OpenWait, RunRow
 from stephttp.engine.reading.step_detail import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.rules.results import render
@@ -18,13 +19,13 @@ from stephttp.engine.traces.otlp import Span
 from stephttp.engine.traces.spans import load
 
 MASKED = "••••••"
-"""What is shown of a secret."""
+"""Stands for a secret."""
 
-_SECRET_IN_ANSWERS = frozenset({"set-cookie", "authorization", "x-api-key"})
+_SECRET_IN_RESPONSES = frozenset({"set-cookie", "authorization", "x-api-key"})
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
-    """A header. `masked`: its value is a secret, and is not told."""
+    """A header. `masked`: its value is secret, and `MASKED` stands for it."""
 
     name: str
     value: str
@@ -37,10 +38,10 @@ class SourceRequest:
 
     Attributes:
         origin: scheme, host and port of the application.
-        body: `None`: it was not sent to the engine.
-        headers: those that the SDK keeps for re-entries; `None` if it sent none: those of a run
-            that never waited are not kept, nor those of other SDKs' runs.
-        sealed: there are more, which only the application can read.
+        body: `None`: the SDK did not send it to the engine.
+        headers: those that the SDK kept for re-entries; `None` if it kept none, as for a run that
+            never waited, and as other SDKs do.
+        sealed: there are more headers, which only the application can read.
         client: address of the caller.
     """
 
@@ -56,8 +57,8 @@ class SourceRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """The answer that a run ended with."""
+class FinalResponse:
+    """The response that a run ended with."""
 
     status: int
     headers: tuple[Header, ...]
@@ -66,7 +67,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class SentEvent:
-    """An event that belongs to a run: one of its steps sent it, or waited for it (`received`)."""
+    """An event that a step of a run sent, or waited for (`received`)."""
 
     event_id: str
     name: str | None
@@ -79,16 +80,16 @@ class RunDetail:
     """A run in full.
 
     Attributes:
-        row: what the list of runs tells of it.
-        retries: further attempts that what fails gets.
-        result: the answer; `None` while it goes on.
+        row: the run as the list of runs shows it.
+        retries: further attempts that a failed step or handler gets.
+        result: the response; `None` until the run ends.
         steps: in the order in which they were first reported.
-        spans: for a waterfall, by their begin.
-        user_spans: of OpenTelemetry, made by the code in it; `step_id` says in which step.
-        events: what it has sent and what it has waited for. `name` is `None` if the event is no
-            longer stored.
-        invoked_by: run and step that wait for its result.
-        reruns: runs that repeat it.
+        spans: for a waterfall, by start.
+        user_spans: OpenTelemetry spans of the user's code; `step_id` says in which step.
+        events: the events that it sent or waited for. `name` is `None` if the event is no longer
+            stored.
+        invoked_by: the run and the step that wait for its result.
+        reruns: the runs that repeat it.
     """
 
     row: RunRow
@@ -98,7 +99,7 @@ class RunDetail:
     event_id: str
     retries: int
     request: SourceRequest
-    result: Result | None
+    result: FinalResponse | None
     steps: tuple[StepDetail, ...]
     spans: tuple[WaterfallSpan, ...]
     user_spans: tuple[Span, ...]
@@ -107,13 +108,13 @@ class RunDetail:
     reruns: tuple[str, ...]
 
     @property
-    def waiting_for(self) -> tuple[Wait, ...]:
-        """What it waits for, what is due first coming first."""
+    def waiting_for(self) -> tuple[OpenWait, ...]:
+        """What the run waits for, by due time."""
         return self.row.waiting_for
 
 
 def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunDetail:
-    """One run.
+    """Return one run.
 
     Raises:
         Refused: there is no such run.
@@ -127,7 +128,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
     kept = next((step["memo"] for step in steps if step["step_id"] == CAPSULE), None)
     shown = tuple(step_detail(step) for step in steps if step["step_id"] != CAPSULE)
     history = connection.execute(_HISTORY, values).fetchall()
-    inviter, _, step_id = (found["invoked_by"] or "").partition(".")
+    invoker, _, step_id = (found["invoked_by"] or "").partition(".")
     events = connection.execute(_EVENTS, values)
     return RunDetail(
         row=row,
@@ -145,7 +146,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
             SentEvent(event_id, name, sender, bool(received))
             for event_id, name, sender, received in events
         ),
-        invoked_by=(inviter, step_id) if inviter else None,
+        invoked_by=(invoker, step_id) if invoker else None,
         reruns=tuple(rerun for (rerun,) in connection.execute(_RERUNS, values)),
     )
 
@@ -197,14 +198,14 @@ def _request(row: sqlite3.Row, memo: bytes | None) -> SourceRequest:
     )
 
 
-def _result(status: RunStatus, row: sqlite3.Row) -> Result | None:
+def _result(status: RunStatus, row: sqlite3.Row) -> FinalResponse | None:
     if not status.ended:
         return None
     answer = render(status, row["output"], row["head"], row["error"])
     headers = tuple(
         Header(name, MASKED, masked=True)
-        if name.lower() in _SECRET_IN_ANSWERS
+        if name.lower() in _SECRET_IN_RESPONSES
         else Header(name, value, masked=False)
         for name, value in answer.headers
     )
-    return Result(answer.status, headers, answer.body)
+    return FinalResponse(answer.status, headers, answer.body)

@@ -1,7 +1,7 @@
-"""Walking through a list that may be long, to find the few that are wanted, in bounded time.
+"""The search of a long list for the few items that are wanted, in bounded time.
 
-Candidates come from indexes, in the order of the list; what no index knows is looked at candidate
-by candidate, in chunks. A search that took long enough ends where it is, and says where that was.
+Candidates come from indexes, in the order of the list; what no index covers is checked candidate
+by candidate, in chunks. A search that takes too long stops where it is, and says where that was.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from stephttp.engine.model.run import Refused
-from stephttp.engine.reading.list_filter import MOST_LISTED, Page, PageRequest
+from stephttp.engine.reading.list_filter import MOST_LISTED, Page, Paging
 
 T = TypeVar("T")
 
 MOST_EXAMINED = 100_000
-"""Candidates that one search looks at."""
+"""Candidates that one search examines at most."""
 
 _LARGEST_CHUNK = 256
 _SLACK_MS = 300_000
-"""By so much a clock may have been set back without a filter for times missing a row."""
+"""A clock may have been set back this far without a filter for times missing a row."""
 _LARGEST_SEQ = 2**63 - 1
 
 Stop = Callable[[], bool]
-"""Whether a search has taken long enough."""
+"""Says whether a search has taken long enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A part of a list: the numbers between two others, neither of them included."""
+    """A part of a list: the numbers between two others, both excluded."""
 
     above: int = -1
     below: int = _LARGEST_SEQ
 
     def within(self, other: Bounds) -> Bounds:
-        """What both have in common."""
+        """Return the part that both have in common."""
         return Bounds(max(self.above, other.above), min(self.below, other.below))
 
 
@@ -52,25 +52,25 @@ class Times(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[T]):
-    """What a search came to.
+    """The outcome of a search.
 
     Attributes:
         rows: with their numbers, in the order of the search.
         more: there are further candidates.
-        stopped_at: the last candidate looked at, if the search was ended early.
+        stopped_at: the last candidate examined, if the search was stopped early.
     """
 
     rows: list[tuple[int, T]]
     more: bool
     stopped_at: int | None = None
 
-    def page(self, asked: PageRequest, connection: sqlite3.Connection, times: Times) -> Page[T]:
-        """The page that was asked for."""
-        rows = self.rows[::-1] if asked.newer else self.rows
+    def page(self, paging: Paging, connection: sqlite3.Connection, times: Times) -> Page[T]:
+        """Return the page that `paging` asks for."""
+        rows = self.rows[::-1] if paging.newer else self.rows
         items = tuple(row for _, row in rows)
         first, last = (rows[0][0], rows[-1][0]) if rows else (None, None)
-        cursor = None if asked.cursor is None else int(asked.cursor)
-        if asked.newer:
+        cursor = None if paging.cursor is None else int(paging.cursor)
+        if paging.newer:
             newer = first if self.stopped_at is None else self.stopped_at
             if not rows and cursor is not None:
                 # Nothing is newer yet; the item at the cursor is the next older one.
@@ -90,28 +90,28 @@ class Found(Generic[T]):
         return Page(items, _text(older), _text(newer), searched_to_ms)
 
 
-def check(page: PageRequest) -> None:
-    """Refuse a page that cannot be.
+def check(page: Paging) -> None:
+    """Check which part of a list is wanted.
 
     Raises:
-        Refused: limit or cursor are none.
+        Refused: limit or cursor is not valid.
     """
     if not 1 <= page.limit <= MOST_LISTED:
         raise Refused(f"limit: {page.limit} is not a number from 1 to {MOST_LISTED}")
     cursor_bounds(page)
 
 
-def cursor_bounds(page: PageRequest) -> Bounds:
-    """What a cursor leaves of the list.
+def cursor_bounds(page: Paging) -> Bounds:
+    """Return the part of a list that lies beyond the cursor.
 
     Raises:
-        Refused: it is no cursor.
+        Refused: this is not a cursor.
     """
     if page.cursor is None:
         return Bounds()
     text = page.cursor
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise Refused(f"cursor: {text[:64]!r} is no cursor of this list")
+        raise Refused(f"cursor: {text[:64]!r} is not a cursor of this list")
     return Bounds(above=int(text)) if page.newer else Bounds(below=int(text))
 
 
@@ -125,12 +125,12 @@ def search(
 
     Args:
         candidates: numbers in the order of the search.
-        examine: those of a chunk that are wanted, in its order.
+        examine: returns the wanted ones of a chunk, in the order of the search.
     """
     rows: list[tuple[int, T]] = []
     examined, size = 0, limit
     while True:
-        # The rest of a chunk that fills the page would be thrown away.
+        # A larger first chunk would examine candidates that the page has no room for.
         chunk = list(islice(candidates, min(size, _LARGEST_CHUNK)))
         if not chunk:
             return Found(rows, more=False)
@@ -145,8 +145,8 @@ def search(
 
 
 def like_patterns(text: str) -> list[str]:
-    """For `LIKE`: a text as it may stand in a body, or in JSON, where some characters are
-    escaped."""
+    """Return patterns for `LIKE`: the text as it may appear in a body, and in JSON, where some
+    characters are escaped."""
     escaped = msgspec.json.encode(text)[1:-1].decode()
     marks = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
     return [f"%{one.translate(marks)}%" for one in dict.fromkeys([text, escaped])]
@@ -155,7 +155,7 @@ def like_patterns(text: str) -> list[str]:
 def time_bounds(
     connection: sqlite3.Connection, times: Times, after_ms: int | None, before_ms: int | None
 ) -> Bounds:
-    """Where rows of a span of time are; some others may be among them."""
+    """Return bounds around the rows of a period; they may include others."""
     bounds = Bounds()
     if after_ms is not None:
         bounds = Bounds(above=_first(connection, times, after_ms - _SLACK_MS) - 1)
@@ -166,7 +166,7 @@ def time_bounds(
 
 
 def _first(connection: sqlite3.Connection, times: Times, time_ms: int) -> int:
-    """The number from which on all rows are of a time, or later, as far as they are in order."""
+    """Return the first number with a time at or after the given one, as if rows were in order."""
     table, column = times
     # One query for both would look at all rows.
     ends = f"SELECT (SELECT min(seq) FROM {table}), (SELECT max(seq) + 1 FROM {table})"

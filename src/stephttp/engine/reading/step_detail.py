@@ -14,17 +14,17 @@ class StepDetail:
     """A step.
 
     Attributes:
-        step_id: its hash; `id` and `index` are what the user's code chose.
-        seq: its place among the steps that were reported, from 1.
+        step_id: its hash; `id` and `index` come from the user's code.
+        seq: its place among the reported steps, from 1.
         op: opcode, as `OpCode`.
         state: `waiting`, `completed` or `failed`.
-        attempts: how often it was tried, so far.
+        attempts: how often it was tried so far.
         started_ms: milliseconds since the epoch, with fractions.
-        duration_ms: `None` while it is not over.
-        due_ms: when it is tried again, or its wait ends at the latest.
-        opts: what it was asked to do, as JSON: the event that it waits for, arguments, and so on.
-        edited: input that it is given, whatever the handler says, as JSON; of a rerun.
-        output: as JSON; `None` while it is not over, or if it failed.
+        duration_ms: `None` until it ends.
+        due_ms: when it is tried again, or when its wait ends at the latest.
+        opts: its options as JSON: the event that it waits for, arguments, and so on.
+        edited: in a rerun, the input that replaces the handler's, as JSON.
+        output: as JSON; `None` until it ends, or if it failed.
         error: the last failure as JSON, with `name`, `message` and perhaps `stack`.
     """
 
@@ -46,12 +46,12 @@ class StepDetail:
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """The name to show."""
         return self.id or self.name or self.step_id
 
 
 def step_detail(row: sqlite3.Row) -> StepDetail:
-    """Make a step of its row, with the timer that it waits for."""
+    """Make a step from its row, which includes its timer."""
     memo: bytes | None = row["memo"]
     error: bytes | None = row["error"]
     failed = memo is not None and memo.startswith(_ERROR)
@@ -78,7 +78,7 @@ def step_detail(row: sqlite3.Row) -> StepDetail:
 
 
 def output_of(op: str, memo: bytes) -> bytes:
-    """Return what a step returned, from what SDKs get back for it."""
-    # An event comes bare, and may have a field of this name.
+    """Return the output of a step, from the memo that SDKs get back."""
+    # An event is not wrapped, and may have a field of this name.
     wrapped = memo.startswith(_DATA) and op != "WaitForEvent"
     return memo[len(_DATA) : -1] if wrapped else memo

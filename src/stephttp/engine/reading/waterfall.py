@@ -1,4 +1,4 @@
-"""What happened in a run, and when: spans for a picture of it. Pure."""
+"""What happened in a run, and when: the spans of its waterfall. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.run import RESUME, Past, RunStatus, TimerKind
-from stephttp.engine.reading.run_list import RunRow, Wait
+from stephttp.engine.reading.run_rows import OpenWait, RunRow
 from stephttp.engine.reading.step_detail import StepDetail
 
 
@@ -18,8 +18,8 @@ class SpanKind(StrEnum):
 
     `REQUEST`: the first phase, in which the handler answered its caller. `STEP`: a step that ran.
     `SLEEP`, `WAIT`: a step that waited, for a time or for something else. `CALL`: the endpoint was
-    called again. `UNREACHED`: that was tried in vain. `ATTEMPT`: an attempt of a step that failed
-    and was repeated. `BACKOFF`: from a failure to the next attempt, as far as it still lasts.
+    called again. `UNREACHED`: a call did not reach the endpoint. `ATTEMPT`: a failed attempt of a
+    step that was retried. `BACKOFF`: the present wait for the next attempt.
     """
 
     REQUEST = "request"
@@ -37,14 +37,14 @@ class WaterfallSpan:
     """A part of a run's life.
 
     Attributes:
-        step_id: of the step that it belongs to; of a call, of the one step it was for.
-        title: what to call it.
-        start_ms, end_ms: milliseconds since the epoch, with fractions; `end_ms` is `None` while it
-            lasts.
-        until_ms: if it lasts: when it will be over at the latest, if that is known.
-        failed: it failed, for the reason `error` (JSON).
-        attempt: how many attempts had failed before.
-        tries: of `UNREACHED`: how often.
+        step_id: the step that it belongs to; of a call, the one step that it was for.
+        title: the name to show.
+        start_ms, end_ms: milliseconds since the epoch, with fractions; `end_ms` is `None` until it
+            ends.
+        until_ms: when an open span ends at the latest, if that is known.
+        failed: it failed; `error` (JSON) says why.
+        attempt: how many attempts failed before.
+        tries: how often an `UNREACHED` endpoint was called.
     """
 
     kind: SpanKind
@@ -68,7 +68,7 @@ _KINDS = {
     OpCode.AI_GATEWAY: SpanKind.WAIT,
 }
 _OUTER = (SpanKind.REQUEST, SpanKind.CALL, SpanKind.UNREACHED)
-"""What others happen within; it comes first."""
+"""Spans that others happen within; of two that begin together, these come first."""
 
 _CALLS = (TimerKind.RETRY, TimerKind.RESUME, TimerKind.PLANNED, TimerKind.RACING)
 
@@ -79,10 +79,10 @@ def waterfall(
     history: Sequence[Any],
     now_ms: int,
 ) -> tuple[WaterfallSpan, ...]:
-    """The spans of a run, by their begin.
+    """Return the spans of a run, by start.
 
     Args:
-        history: kind, step id, attempt, begin, end, tries and error of what is past.
+        history: kind, step id, attempt, start, end, tries and error of past spans.
     """
     titles: dict[str, str] = {step.step_id: step.title for step in steps}
     first = next((error for kind, *_, error in history if kind == Past.REQUEST), None)
@@ -128,7 +128,7 @@ def _step(step: StepDetail) -> list[WaterfallSpan]:
     kind = _KINDS.get(OpCode(step.op), SpanKind.STEP)
     end_ms = None if step.duration_ms is None else step.started_ms + step.duration_ms
     if kind is SpanKind.STEP and end_ms is None:
-        return []  # Attempts that failed are history; what comes next is a call.
+        return []  # Failed attempts are in the history; the next one shows as a call.
     failed = step.state == "failed"
     span = WaterfallSpan(
         kind,
@@ -144,8 +144,8 @@ def _step(step: StepDetail) -> list[WaterfallSpan]:
     return [span]
 
 
-def _waiting(wait: Wait, row: RunRow, history: Sequence[Any], now_ms: int) -> WaterfallSpan:
-    """A call that goes on, or the time until the next one."""
+def _waiting(wait: OpenWait, row: RunRow, history: Sequence[Any], now_ms: int) -> WaterfallSpan:
+    """Return the span of an open call, or of the time until the next one."""
     title = wait.step or row.endpoint
     if wait.due_ms <= now_ms and wait.kind is not TimerKind.RETRY:
         return WaterfallSpan(SpanKind.CALL, wait.step_id, title, wait.due_ms, None)

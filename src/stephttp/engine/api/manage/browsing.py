@@ -16,7 +16,7 @@ from stephttp.engine.api.manage.overview_views import endpoint_item, overview_an
 from stephttp.engine.api.manage.run_views import run_in_full, run_item
 from stephttp.engine.live.changes import Listener
 from stephttp.engine.model.run import Refused
-from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, Span, State
+from stephttp.engine.reading import EventFilter, Paging, Period, RunFilter, RunState
 from stephttp.engine.web.event_stream import EventSource, event_stream
 from stephttp.engine.web.requests import (
     engine_of,
@@ -51,11 +51,11 @@ async def run(request: Request) -> Response:
 async def overview(request: Request) -> Response:
     """Return how all endpoints have done in the last hour, day or week."""
     engine = engine_of(request)
-    name = request.query_params.get("span", Span.HOUR.name.lower())
-    if name.upper() not in Span.__members__:
+    name = request.query_params.get("span", Period.HOUR.name.lower())
+    if name.upper() not in Period.__members__:
         raise Refused(f"span: {name[:64]!r} is neither 'hour' nor 'day' nor 'week'")
     endpoint = request.query_params.get("endpoint") or None
-    figures = await engine.reader.overview(Span[name.upper()], endpoint)
+    figures = await engine.reader.overview(Period[name.upper()], endpoint)
     return wrapped(overview_answer(figures), engine.clock.now_ms())
 
 
@@ -140,7 +140,7 @@ def read_filter(query: QueryParams) -> RunFilter:
     )
 
 
-def read_page(query: QueryParams) -> PageRequest:
+def read_page(query: QueryParams) -> Paging:
     """Return the part of a list that query parameters ask for.
 
     Raises:
@@ -150,7 +150,7 @@ def read_page(query: QueryParams) -> PageRequest:
     if direction not in _DIRECTIONS:
         raise Refused(f"direction: {direction[:64]!r} is neither 'older' nor 'newer'")
     limit = parse_limit(query.get("limit"))
-    return PageRequest(limit, query.get("cursor") or None, newer=direction == "newer")
+    return Paging(limit, query.get("cursor") or None, newer=direction == "newer")
 
 
 def _text(query: QueryParams) -> str | None:
@@ -160,9 +160,9 @@ def _text(query: QueryParams) -> str | None:
     return text
 
 
-def _state(name: str) -> State:
+def _state(name: str) -> RunState:
     try:
-        return State(name.lower())
+        return RunState(name.lower())
     except ValueError:
-        known = ", ".join(State)
+        known = ", ".join(RunState)
         raise Refused(f"status: {name[:64]!r} is not one of {known}") from None

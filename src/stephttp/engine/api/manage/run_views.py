@@ -16,14 +16,14 @@ from stephttp.engine.api.run_parts import (
 )
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.reading import (
+    FinalResponse,
     Header,
-    Result,
     RunDetail,
     RunRow,
+    RunState,
     SentEvent,
     SourceRequest,
     SpanKind,
-    State,
     StepDetail,
     WaterfallSpan,
 )
@@ -38,7 +38,7 @@ class RunItem(AnswerBody):
 
     run_id: RunId
     status: Status
-    state: State
+    state: RunState
     function: str
     method: str
     path: str
@@ -212,7 +212,7 @@ def _request(request: SourceRequest) -> RequestView:
     )
 
 
-def _response(result: Result) -> ResponseView:
+def _response(result: FinalResponse) -> ResponseView:
     return ResponseView(result.status, result.headers, b64encode(result.body).decode())
 
 

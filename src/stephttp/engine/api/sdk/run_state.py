@@ -16,7 +16,7 @@ from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, sto
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
-from stephttp.engine.reading.run_list import load_waits
+from stephttp.engine.reading.run_rows import load_waits
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, Time, one_of

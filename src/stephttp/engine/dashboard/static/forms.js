@@ -1,4 +1,4 @@
-// Questions before what cannot be undone, choosing many rows, copying, and small helps.
+// Confirmation before what cannot be undone, choosing many rows, copying, and small helpers.
 const dialog = () => document.querySelector("[data-confirm-dialog]");
 
 function ask(form, button) {
@@ -67,7 +67,7 @@ export function start() {
     if (target.closest(".choices") && target.value === "again") return;
     refresh();
   });
-  // Typing a value means that it is to be used.
+  // Typing a value chooses to use it.
   document.addEventListener("input", (event) => {
     const form = event.target.matches('textarea[name="value"]') && event.target.form;
     const again = form && form.querySelector('[name="use"][value="again"]');
@@ -82,6 +82,6 @@ export function turnTheme() {
   const root = document.documentElement;
   const theme = root.dataset.theme === "dark" ? "light" : "dark";
   root.dataset.theme = theme;
-  try { localStorage.setItem("stephttp-theme", theme); } catch { /* then it holds for this page */ }
+  try { localStorage.setItem("stephttp-theme", theme); } catch { /* then it is for this page only */ }
   document.dispatchEvent(new CustomEvent("theme"));
 }

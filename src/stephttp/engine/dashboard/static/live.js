@@ -1,7 +1,7 @@
 // Follows the engine's changes and has parts of the page look again when they concern them.
 //
 // One connection a page, closed while the page is hidden: browsers allow only six to a server. When
-// it is lost it is tried again with growing delays; whatever was missed shows at the next look.
+// it is lost it is opened again with growing delays; the next look shows what was missed.
 const FIRST_DELAY = 500, LONGEST_DELAY = 30_000;
 const SHORTEST_PAUSE = { overview: 2000, other: 300 };
 const STILL_GROWING = 1000;
@@ -29,7 +29,7 @@ function lookAgain(element) {
     const present = document.getElementById(element.id);
     if (!present) return;
     looked.set(present, Date.now());
-    // A list may have been filtered since it was made: the address tells what it shows.
+    // A list may have been filtered since it was made: the address says what it shows.
     present.setAttribute("hx-get", location.pathname + location.search);
     htmx.process(present);
     htmx.trigger(present, "look-again");
@@ -85,7 +85,7 @@ export function start() {
   });
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => event.persisted && open());
-  // Bars of what is at work grow, although nothing changes in the database.
+  // Bars of open spans grow, although nothing changes in the database.
   setInterval(() => {
     const element = document.querySelector('[data-open-run="running"]');
     if (element && source && !document.hidden) lookAgain(element);

@@ -1,11 +1,11 @@
-// Pages work without scripts; these make them live and quick.
+// Pages work without scripts; scripts make them live and quick.
 import { start as startTimes, refresh as refreshTimes } from "./times.js";
 import { start as startLive } from "./live.js";
 import { start as startPlots, refresh as refreshPlots } from "./plots.js";
 import { start as startKeys } from "./keys.js";
 import { start as startForms, refresh as refreshForms } from "./forms.js";
 
-// What the viewer has opened, chosen or typed stays, whatever the server knows of it.
+// What the viewer has opened, chosen or typed stays when the server's version replaces the page.
 const kept = {
   open: (element) => element instanceof HTMLDetailsElement,
   checked: (element) => element instanceof HTMLInputElement,

@@ -16,7 +16,7 @@ function ago(difference) {
   const place = UNITS.findIndex(([length]) => size >= length);
   const [length, unit] = UNITS[place];
   let text = `${Math.floor(size / length)}\u00a0${unit}`;
-  // What is to come is told more exactly, from an hour on.
+  // Times to come are more exact, from an hour on.
   const [part, smaller] = UNITS[place + 1] ?? [];
   const rest = Math.floor((size % length) / part);
   if (difference > 0 && length >= HOUR && rest) text += `\u00a0${rest}\u00a0${smaller}`;

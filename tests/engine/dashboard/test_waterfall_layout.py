@@ -1,4 +1,4 @@
-"""The picture of a run: scale, folds, rows."""
+"""The layout of a run's waterfall: scale, folds, rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp.engine.dashboard.waterfall_rows import timeline
+from stephttp.engine.dashboard.waterfall_layout import lay_out
 from stephttp.engine.reading import SpanKind, StepDetail, WaterfallSpan
 
 HOUR = 3_600_000
@@ -29,14 +29,14 @@ def step(step_id: str, state: str = "completed") -> StepDetail:
 
 def test_a_run_that_never_waits_is_drawn_to_scale() -> None:
     spans = [span(SpanKind.REQUEST, 1000, 1100), span(SpanKind.STEP, 1025, 1075, "a")]
-    picture = timeline(spans, [step("a")], 5000)
-    request, row = picture.rows
+    layout = lay_out(spans, [step("a")], 5000)
+    request, row = layout.rows
     assert (request.key, request.title, request.duration_ms) == ("request", "POST /orders", 100)
     assert (request.bars[0].x, request.bars[0].width) == (0, 100)
     assert (row.key, row.bars[0].x, row.bars[0].width) == ("a", 25, 50)
-    assert picture.folds == ()
-    assert (picture.total_ms, picture.idle_ms) == (100, 0)
-    assert [tick.ms for tick in picture.ticks] == [0, 20, 40, 60, 80]
+    assert layout.folds == ()
+    assert (layout.total_ms, layout.idle_ms) == (100, 0)
+    assert [tick.ms for tick in layout.ticks] == [0, 20, 40, 60, 80]
 
 
 def test_a_long_sleep_is_folded_and_the_work_around_it_keeps_its_proportions() -> None:
@@ -45,15 +45,15 @@ def test_a_long_sleep_is_folded_and_the_work_around_it_keeps_its_proportions() -
         span(SpanKind.SLEEP, 90, 90 + HOUR, "nap"),
         span(SpanKind.CALL, 90 + HOUR, 190 + HOUR),
     ]
-    picture = timeline(spans, [step("nap")], 9 * HOUR)
-    (fold,) = picture.folds
+    layout = lay_out(spans, [step("nap")], 9 * HOUR)
+    (fold,) = layout.folds
     assert fold.ms == HOUR - 10
     assert fold.width == 9
-    request, nap, calls = picture.rows
+    request, nap, calls = layout.rows
     assert request.bars[0].width == pytest.approx(calls.bars[0].width)
     assert calls.title == "Re-entries"
     assert nap.bars[0].x < fold.x < nap.bars[0].x + nap.bars[0].width
-    assert picture.idle_ms == HOUR - 10
+    assert layout.idle_ms == HOUR - 10
 
 
 def test_attempts_and_back_off_of_a_step_share_its_row() -> None:
@@ -62,25 +62,25 @@ def test_attempts_and_back_off_of_a_step_share_its_row() -> None:
         span(SpanKind.ATTEMPT, 10, 40, "a", failed=True, error=b"{}"),
         span(SpanKind.BACKOFF, 50, None, "a", until_ms=9000),
     ]
-    picture = timeline(spans, [step("a", "waiting")], 60)
-    row = picture.rows[1]
+    layout = lay_out(spans, [step("a", "waiting")], 60)
+    row = layout.rows[1]
     assert [bar.kind for bar in row.bars] == ["attempt", "backoff"]
-    assert [bar.going_on for bar in row.bars] == [False, True]
+    assert [bar.open for bar in row.bars] == [False, True]
     assert row.duration_ms is None
     assert not row.failed, "it is not over"
 
 
 def test_a_step_that_was_taken_over_has_a_row_without_bars() -> None:
     spans = [span(SpanKind.REQUEST, 0, 0), span(SpanKind.CALL, 0, 50)]
-    picture = timeline(spans, [step("a"), step("b")], 60)
-    assert [row.key for row in picture.rows] == ["request", "a", "b", "calls"]
-    assert picture.rows[1].bars == ()
+    layout = lay_out(spans, [step("a"), step("b")], 60)
+    assert [row.key for row in layout.rows] == ["request", "a", "b", "calls"]
+    assert layout.rows[1].bars == ()
 
 
 def test_a_run_without_any_length() -> None:
-    picture = timeline([span(SpanKind.REQUEST, 7, 7)], [], 7)
-    assert picture.rows[0].bars[0].width > 0
-    assert timeline([], [], 7).rows == ()
+    layout = lay_out([span(SpanKind.REQUEST, 7, 7)], [], 7)
+    assert layout.rows[0].bars[0].width > 0
+    assert lay_out([], [], 7).rows == ()
 
 
 @given(
@@ -100,14 +100,14 @@ def test_every_bar_lies_in_the_picture_and_time_never_runs_back(drawn: list[Any]
         span(kind, start, None if length is None else start + length, step_id)
         for kind, start, length, step_id in drawn
     ]
-    picture = timeline(spans, [step(name) for name in "abc"], 2 * 10**9)
-    assert sum(len(row.bars) for row in picture.rows) == len(spans)
-    bars = [bar for row in picture.rows for bar in row.bars]
+    layout = lay_out(spans, [step(name) for name in "abc"], 2 * 10**9)
+    assert sum(len(row.bars) for row in layout.rows) == len(spans)
+    bars = [bar for row in layout.rows for bar in row.bars]
     for bar in bars:
         assert 0 <= bar.x <= 100
         assert bar.width > 0
         assert bar.x + bar.width <= 100 + 1e-6
     ordered = sorted(bars, key=lambda bar: bar.span.start_ms)
     assert all(b.x >= a.x - 0.6 for a, b in pairwise(ordered))
-    assert sum(fold.width for fold in picture.folds) <= 45 + 1e-6
-    assert picture.idle_ms <= picture.total_ms
+    assert sum(fold.width for fold in layout.folds) <= 45 + 1e-6
+    assert layout.idle_ms <= layout.total_ms

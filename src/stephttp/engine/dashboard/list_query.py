@@ -1,4 +1,4 @@
-"""What the address of a list says: which runs or events, and which part of them. Pure."""
+"""The query string of a list: which runs or events, and which part of them. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from stephttp.engine.model.run import Refused
-from stephttp.engine.reading import EventFilter, PageRequest, RunFilter, State
+from stephttp.engine.reading import EventFilter, Paging, RunFilter, RunState
 
-SPANS = {
+PERIODS = {
     "hour": ("Last hour", 3600),
     "day": ("Last day", 86_400),
     "week": ("Last week", 604_800),
 }
-"""Names of spans of time that end now, with their seconds."""
+"""Periods that end now: label and seconds, by name."""
 
 PAGE_SIZE = 50
 
@@ -29,22 +29,22 @@ Fields = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A list's filter as its form shows it.
+class ListQuery:
+    """The filter of a list, as its form shows it.
 
     Attributes:
-        text: what was typed to search for; a run's id, or the begin of one, counts as such.
-        span: one of `SPANS`, `custom` or empty.
-        after, before: of a custom span, as `datetime-local` fields have them.
+        text: the text to search for; if it looks like (the beginning of) a run's id, that run.
+        period: one of `PERIODS`, `custom` or empty.
+        after, before: limits of a custom period, as `datetime-local` fields write them.
         zone: minutes that the viewer's clock is behind UTC.
-        paged: the list does not begin with what is newest.
+        paged: the list does not begin with the newest item.
     """
 
     endpoints: tuple[str, ...] = ()
-    states: frozenset[State] = frozenset()
+    states: frozenset[RunState] = frozenset()
     text: str = ""
     name: str = ""
-    span: str = ""
+    period: str = ""
     after: str = ""
     before: str = ""
     zone: int = 0
@@ -52,27 +52,27 @@ class Wanted:
 
     @property
     def is_set(self) -> bool:
-        """Whether it leaves anything out."""
-        return bool(self.endpoints or self.states or self.text or self.name or self.span)
+        """Whether the filter leaves anything out."""
+        return bool(self.endpoints or self.states or self.text or self.name or self.period)
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """It, as fields of an address."""
+        """The filter as fields of a query string."""
         pairs = [("endpoint", one) for one in self.endpoints]
         pairs += [("state", one.value) for one in sorted(self.states)]
-        pairs += [("q", self.text), ("name", self.name), ("span", self.span)]
-        if self.span == "custom":
+        pairs += [("q", self.text), ("name", self.name), ("span", self.period)]
+        if self.period == "custom":
             pairs += [("after", self.after), ("before", self.before), ("zone", str(self.zone))]
         return [(name, value) for name, value in pairs if value]
 
-    def address(self, path: str, **more: str | None) -> str:
-        """The address of a list with this filter."""
+    def url(self, path: str, **more: str | None) -> str:
+        """Return the URL of a list with this filter."""
         given = [(name, value) for name, value in more.items() if value]
         query = urlencode([*self.fields, *given])
         return f"{path}?{query}" if query else path
 
-    def runs(self, now_ms: int) -> RunFilter:
-        """It, for runs."""
+    def run_filter(self, now_ms: int) -> RunFilter:
+        """Return the filter for runs."""
         after, before = self._times(now_ms)
         is_id = bool(_RUN_ID.fullmatch(self.text.upper()))
         return RunFilter(
@@ -84,37 +84,37 @@ class Wanted:
             run_id=self.text.upper() if is_id else None,
         )
 
-    def events(self, now_ms: int) -> EventFilter:
-        """It, for events."""
+    def event_filter(self, now_ms: int) -> EventFilter:
+        """Return the filter for events."""
         after, before = self._times(now_ms)
         return EventFilter(self.name or None, after, before, self.text or None)
 
     def _times(self, now_ms: int) -> tuple[int | None, int | None]:
-        if self.span in SPANS:
-            return now_ms - SPANS[self.span][1] * 1000, None
+        if self.period in PERIODS:
+            return now_ms - PERIODS[self.period][1] * 1000, None
         return _local(self.after, self.zone, "after"), _local(self.before, self.zone, "before")
 
 
-def read(fields: Fields) -> Wanted:
-    """The filter that an address or a form tells of.
+def parse(fields: Fields) -> ListQuery:
+    """Return the filter in the fields of a query string or a form.
 
     Raises:
-        Refused: a field makes no sense.
+        Refused: a field has a value that is not allowed.
     """
-    span = _one(fields, "span")
-    if span not in ("", "custom", *SPANS):
-        raise Refused(f"span: {span[:64]!r} is none of hour, day, week, custom")
+    period = _one(fields, "span")
+    if period not in ("", "custom", *PERIODS):
+        raise Refused(f"span: {period[:64]!r} is not one of hour, day, week, custom")
     try:
-        states = frozenset(State(value) for value in fields.get("state", ()) if value)
+        states = frozenset(RunState(value) for value in fields.get("state", ()) if value)
     except ValueError as error:
         raise Refused(f"state: {error}") from None
-    custom = span == "custom"
-    return Wanted(
+    custom = period == "custom"
+    return ListQuery(
         endpoints=tuple(value for value in fields.get("endpoint", ()) if value),
         states=states,
         text=_one(fields, "q").strip()[:_LONGEST_TEXT],
         name=_one(fields, "name").strip()[:_LONGEST_TEXT],
-        span=span,
+        period=period,
         after=_one(fields, "after") if custom else "",
         before=_one(fields, "before") if custom else "",
         zone=_zone(_one(fields, "zone")) if custom else 0,
@@ -122,15 +122,15 @@ def read(fields: Fields) -> Wanted:
     )
 
 
-def part(fields: Fields) -> PageRequest:
-    """Which part of a list an address tells of."""
+def paging(fields: Fields) -> Paging:
+    """Return which part of a list a query string asks for."""
     if newer := _one(fields, "newer"):
-        return PageRequest(PAGE_SIZE, newer, newer=True)
-    return PageRequest(PAGE_SIZE, _one(fields, "older") or None)
+        return Paging(PAGE_SIZE, newer, newer=True)
+    return Paging(PAGE_SIZE, _one(fields, "older") or None)
 
 
 def fields_of(params: Any) -> dict[str, list[str]]:
-    """Fields of an address, each with all its values."""
+    """Return the fields of a query string, each with all its values."""
     fields: dict[str, list[str]] = {}
     for name, value in params.multi_items():
         fields.setdefault(name, []).append(value)
@@ -155,4 +155,4 @@ def _local(text: str, zone: int, field: str) -> int | None:
         when = datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(minutes=zone)
         return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
-        raise Refused(f"{field}: {text[:64]!r} is no time") from None
+        raise Refused(f"{field}: {text[:64]!r} is not a time") from None

@@ -6,8 +6,8 @@ import asyncio
 import socket
 from typing import Any
 
-from stephttp.cli.joining import Joining
 from stephttp.cli.serving import Server
+from stephttp.cli.write_coalescing import CoalescingTransport
 
 
 class Transport:
@@ -34,7 +34,7 @@ class Transport:
 
 def joined() -> tuple[Any, list[Any]]:
     transport: Any = Transport()
-    return Joining(transport, asyncio.get_running_loop()), transport.said
+    return CoalescingTransport(transport, asyncio.get_running_loop()), transport.said
 
 
 async def test_an_answer_is_one_write() -> None:
@@ -94,7 +94,7 @@ async def test_an_answer_reaches_a_client_that_says_no_more() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(app, listener, grace=1)
-        serving = asyncio.create_task(server.run_until_told())
+        serving = asyncio.create_task(server.run_until_exit())
         await server.ready
         for _ in range(20):
             reader, writer = await asyncio.open_connection(*listener.getsockname())

@@ -1,6 +1,6 @@
-"""What `stephttp doctor` looks at, one thing after the other. Each check says how to mend it.
+"""The checks of `stephttp doctor`, one after the other. Each one says how to fix what it finds.
 
-The engine may be ours or an Inngest server; what only ours can tell is skipped there.
+The engine may be ours or an Inngest server; checks that only our engine supports are skipped there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"
 
 _SKEW_WARNING, _SKEW_ERROR = 30, 300
 """Seconds. Signatures older than the second are refused (docs/protocol.md 2.3); the `Date` header
-tells whole ones."""
+has whole seconds."""
 
 _MOST_APPS = 10
 _APP_SECONDS = 10.0
@@ -29,7 +29,7 @@ _APP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a check found; `fix` is what to do about it."""
+    """The outcome of a check; `fix` says what to do about it."""
 
     name: str
     status: str
@@ -47,7 +47,7 @@ _VERDICTS: dict[str, tuple[str, str, str | None]] = {
     ),
     "no_way_back": (
         ERROR,
-        "the engine reaches it, but it cannot ask the engine for runs",
+        "the engine reaches it, but it cannot load runs from the engine",
         "check its INNGEST_BASE_URL, its signing key and its network; its log says what is wrong",
     ),
     "not_ours": (
@@ -69,10 +69,10 @@ _VERDICTS: dict[str, tuple[str, str, str | None]] = {
 
 
 def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
-    """All checks, as far as they make sense after those before them.
+    """Run all checks that make sense after the results of earlier ones.
 
     Args:
-        apps: origins of applications to look at, beside those that the engine knows.
+        apps: origins of applications to check, besides those that the engine knows.
     """
     yield Check("cli", OK, f"stephttp {__version__}")
     target = engine.target
@@ -103,7 +103,7 @@ def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
     if version is None:
         yield Check("applications", SKIPPED, "only a stephttp engine can be asked to call them")
     elif not accepted:
-        yield Check("applications", SKIPPED, "the engine tells nothing without its signing key")
+        yield Check("applications", SKIPPED, "the engine lists none without its signing key")
     else:
         yield from _apps_from_engine(engine, apps)
     yield from _apps_from_here(apps)
@@ -115,7 +115,7 @@ def _engine(url: str, health: httpx2.Response, version: str | None, kind: str | 
             "engine",
             ERROR,
             f"{url}/health answers {health.status_code}",
-            "if this is a proxy, look whether the engine behind it runs; else the engine's log "
+            "if this is a proxy, check that the engine behind it runs; else the engine's log "
             "says what is wrong",
         )
     if version is None and kind is None:
@@ -131,15 +131,15 @@ def _engine(url: str, health: httpx2.Response, version: str | None, kind: str | 
 
 def _clock(health: httpx2.Response, began: float, ended: float) -> Check:
     try:
-        told = parsedate_to_datetime(health.headers["date"]).timestamp()
+        date = parsedate_to_datetime(health.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError):
-        return Check("clock", SKIPPED, "the engine does not tell its time")
-    # It may be anything within that second, and any time of the request.
-    skew = max(told - ended, began - (told + 1), 0.0)
+        return Check("clock", SKIPPED, "the engine does not send its time")
+    # The engine's clock may be anywhere in that second, and was read at any time of the request.
+    skew = max(date - ended, began - (date + 1), 0.0)
     if skew < _SKEW_WARNING:
         return Check("clock", OK, "the engine's and this machine's agree")
     status = ERROR if skew >= _SKEW_ERROR else WARNING
-    which = "ahead of" if told > ended else "behind"
+    which = "ahead of" if date > ended else "behind"
     return Check(
         "clock",
         status,
@@ -169,7 +169,7 @@ def _signing_keys(engine: Remote, kind: str | None) -> Iterator[Check]:
             fix = "set INNGEST_SIGNING_KEY, or use --signing-key-file; the engine has the same"
             yield Check("signing key", ERROR, str(error), fix)
         else:
-            yield Check("signing key", OK, "none, and none is asked for")
+            yield Check("signing key", OK, "there is none, and the engine asks for none")
         return
     if kind == "dev":
         yield Check(
@@ -182,11 +182,11 @@ def _signing_keys(engine: Remote, kind: str | None) -> Iterator[Check]:
         if accepted:
             yield Check(name, OK, "the engine accepts it")
         elif any(results):
-            # One is enough; during a rotation it may well be so.
+            # One is enough; this is normal during a rotation.
             yield Check(
                 name,
                 WARNING,
-                "the engine does not accept it, but another one",
+                "the engine does not accept it, but accepts another one",
                 "finish the rotation of keys (docs/operations.md), or remove it",
             )
         else:
@@ -213,8 +213,8 @@ def _accepts(engine: Remote, key: str) -> bool:
 def _event_key(engine: Remote) -> Check:
     keys = engine.target.event_keys
     if not keys:
-        return Check("event key", SKIPPED, "none is set, and only those who send events need one")
-    # An empty list is checked, and stores nothing.
+        return Check("event key", SKIPPED, "none is set; only senders of events need one")
+    # The engine checks the key of an empty list, too, and stores nothing.
     response = engine.post_event(quote(keys[0], safe=""), [])
     if response.is_success:
         return Check("event key", OK, "the engine accepts it")
@@ -237,7 +237,7 @@ def _apps_from_engine(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
         yield Check(
             "applications",
             WARNING,
-            "the engine has not heard of any",
+            "the engine does not know any",
             "send a request with a step to your application, or name it with --app",
         )
     for origin, endpoint in known.items():

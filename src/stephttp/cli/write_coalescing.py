@@ -1,7 +1,7 @@
-"""uvicorn's protocol for HTTP, with one write an answer.
+"""uvicorn's protocol for HTTP, with one write for each answer.
 
-uvicorn writes head and body one by one, and each write is a system call: for short answers that
-is a quarter of what a request costs.
+uvicorn writes head and body separately, and each write is a system call: for short answers that is
+a quarter of what a request costs.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MOST = 64 * 1024
-"""Bytes that wait for what comes next; the transport's own limits count only what it has."""
+"""Bytes that are held at most; the transport's own limits do not count them."""
 
 
-class JoiningProtocol(HttpToolsProtocol):
-    """Writes what an answer consists of together."""
+class CoalescingProtocol(HttpToolsProtocol):
+    """Writes the parts of an answer together."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to talk through a transport that joins."""
-        self._joining = Joining(transport, self.loop)
-        super().connection_made(cast(asyncio.Transport, self._joining))
+        """Put a coalescing transport before the connection's own."""
+        self._coalescing = CoalescingTransport(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._coalescing))
 
     def eof_received(self) -> None:
-        """The other side says no more; what was written goes out before the transport ends."""
-        self._joining.flush()
+        """Write what is held before the transport closes: the client will send nothing more."""
+        self._coalescing.flush()
         super().eof_received()
 
 
-class Joining:
-    """A transport that sends what was written in one iteration of the loop at once.
+class CoalescingTransport:
+    """A transport that sends all writes of one iteration of the event loop together.
 
     Args:
-        transport: what sends it.
-        loop: the loop.
+        transport: sends them.
+        loop: the event loop.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,8 +1,9 @@
-"""A run's waterfall as rows of bars, with long idle stretches folded. Pure.
+"""Where the bars of a run's waterfall go: rows, scale, and folds for long idle stretches. Pure.
 
 Time runs from left to right, but not evenly: a run computes for milliseconds and sleeps for days.
-Where nothing happens for much longer than all that does happen, the stretch is *folded*: it gets a
-narrow strip of fixed width, whatever its length. Everything else shares the rest in proportion.
+A stretch in which nothing happens, and which is much longer than everything that does happen, is
+*folded*: it gets a narrow strip of fixed width, whatever its length. The other stretches share the
+rest in proportion.
 """
 
 from __future__ import annotations
@@ -14,46 +15,46 @@ from itertools import pairwise
 from stephttp.engine.reading import SpanKind, StepDetail, WaterfallSpan
 
 _BUSY = frozenset({SpanKind.REQUEST, SpanKind.STEP, SpanKind.CALL, SpanKind.ATTEMPT})
-"""Spans in which something happens; in others the run just waits."""
+"""Spans in which something happens; in the others the run only waits."""
 
 _FOLD_WIDTH = 9.0
-"""Percent of the picture that one fold takes, if there are few."""
+"""Percent of the width that one fold takes, if there are few."""
 
 _ALL_FOLDS = 45.0
-"""Percent that all folds take together at most."""
+"""Percent that all folds together take at most."""
 
 _NARROWEST = 0.6
-"""Percent; a shorter bar would not be seen."""
+"""Percent; a narrower bar would not be seen."""
 
 _TICKED = 30.0
-"""Percent from which on a stretch has marks for its time."""
+"""Percent; only stretches of this width or more get marks for the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One span in the picture.
+    """One span of the waterfall.
 
     Attributes:
-        x, width: percent of the picture.
-        going_on: it has not ended.
+        x, width: percent of the whole width.
+        open: it has not ended.
     """
 
     kind: SpanKind
     x: float
     width: float
     span: WaterfallSpan
-    going_on: bool
+    open: bool
     failed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the picture: the request, the calls of the endpoint, or a step.
+    """One line: the request, the calls of the endpoint, or a step.
 
     Attributes:
-        key: names the row within its run.
-        duration_ms: from its first begin to its last end; `None` while it goes on.
-        since_ms: its first begin.
+        key: identifies the row within its run.
+        duration_ms: from the begin of its first bar to the end of its last; `None` until it ends.
+        since_ms: when its first bar begins.
     """
 
     key: str
@@ -65,7 +66,7 @@ class Row:
 
     @property
     def failed(self) -> bool:
-        """Whether it came to a bad end."""
+        """Whether the step, or the last bar, failed."""
         return self.step.state == "failed" if self.step else self.bars[-1].failed
 
 
@@ -80,15 +81,15 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on the axis, `ms` after the run's begin."""
+    """A mark on the axis, `ms` after the start of the run."""
 
     x: float
     ms: float
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
-    """The picture. `total_ms` is all of it, `idle_ms` what is folded away."""
+class WaterfallLayout:
+    """A waterfall, laid out. `total_ms` is the whole time, `idle_ms` the part that is folded."""
 
     rows: tuple[Row, ...]
     folds: tuple[Fold, ...]
@@ -106,19 +107,19 @@ class _Stretch:
     width: float = 0.0
 
 
-def timeline(
+def lay_out(
     spans: Sequence[WaterfallSpan], steps: Sequence[StepDetail], now_ms: float
-) -> Timeline:
-    """The picture of a run.
+) -> WaterfallLayout:
+    """Lay out the waterfall of a run.
 
     Args:
         spans: see `RunDetail`.
-        steps: all of the run's steps. One without a span (nothing of it happened in this run yet,
+        steps: all steps of the run. One without a span (nothing of it happened in this run yet,
             or a rerun took it over) gets a row without bars.
-        now_ms: where spans end that go on.
+        now_ms: where open spans end.
     """
     if not spans:
-        return Timeline((), (), (), 0.0)
+        return WaterfallLayout((), (), (), 0.0)
     begin = min(span.start_ms for span in spans)
     end = max(begin, *(_end(span, now_ms) for span in spans))
     scale = _Scale(_stretches(spans, begin, end, now_ms))
@@ -132,13 +133,13 @@ def timeline(
         for step in steps
         if step.step_id not in groups
     ]
-    # What was taken over was there before all but the request.
+    # Only the request came before the steps that were taken over.
     rows[1:1] = bare
     folds = tuple(
         Fold(one.x, one.width, one.end - one.start) for one in scale.stretches if one.folded
     )
     idle_ms = sum(fold.ms for fold in folds)
-    return Timeline(tuple(rows), folds, tuple(_ticks(scale, begin)), end - begin, idle_ms)
+    return WaterfallLayout(tuple(rows), folds, tuple(_ticks(scale, begin)), end - begin, idle_ms)
 
 
 def _row_key(span: WaterfallSpan, by_step: dict[str, StepDetail]) -> str:
@@ -158,7 +159,7 @@ def _row(
     for span in spans:
         x = scale.at(span.start_ms)
         width = max(_NARROWEST, scale.at(_end(span, now_ms)) - x)
-        # What begins at the very end would lie outside.
+        # A bar that begins at the very end would lie outside.
         x = max(0.0, min(x, 100.0 - width))
         bars.append(Bar(span.kind, x, width, span, span.end_ms is None, span.failed))
     since = min(span.start_ms for span in spans)
@@ -176,7 +177,7 @@ def _end(span: WaterfallSpan, now_ms: float) -> float:
 def _stretches(
     spans: Iterable[WaterfallSpan], begin: float, end: float, now_ms: float
 ) -> list[_Stretch]:
-    """The run's time, cut into stretches with and without anything happening."""
+    """Cut the run's time into busy stretches and folded ones."""
     pieces = [(begin, begin), (end, end)]
     for span in spans:
         start, stop = span.start_ms, _end(span, now_ms)
@@ -189,7 +190,7 @@ def _stretches(
             merged.append([start, stop])
     busy = sum(stop - start for start, stop in merged)
     gaps = [(left[1], right[0]) for left, right in pairwise(merged)]
-    # Short gaps first: each that stays makes room for slightly longer ones.
+    # Short gaps first: each one that stays makes room for slightly longer ones.
     shown, folded = busy, set()
     for start, stop in sorted(gaps, key=lambda gap: gap[1] - gap[0]):
         if stop - start <= max(0.75 * shown, 1.0):
@@ -206,7 +207,7 @@ def _stretches(
 
 
 class _Scale:
-    """Where a time lies in the picture."""
+    """Translates times into horizontal positions."""
 
     def __init__(self, stretches: Sequence[_Stretch]) -> None:
         folds = sum(one.folded for one in stretches)
@@ -222,7 +223,7 @@ class _Scale:
             x += width
 
     def at(self, ms: float) -> float:
-        """Percent of the picture."""
+        """Return the position of a time, in percent of the width."""
         for one in self.stretches:
             if ms <= one.end:
                 length = one.end - one.start
@@ -248,7 +249,7 @@ def _ticks(scale: _Scale, begin: float) -> list[Tick]:
 
 
 def _round_step(raw: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ... (milliseconds)."""
+    """Return the next of 1, 2, 5, 10, 20, ... (milliseconds)."""
     if raw <= 0:
         return 0.0
     power = 1.0

@@ -1,7 +1,7 @@
-"""The app that `stephttp dev` runs beside the engine: started, listened to, never orphaned.
+"""The process of the app beside `stephttp dev`: its start, its output, and its certain end.
 
-The command gets a process group of its own: Ctrl-C in the terminal then reaches only us, so that
-we can stop things in order, and what the command starts itself (a reloader's workers) is stopped
+The command gets its own process group: Ctrl-C in the terminal then reaches only us, so that we can
+stop things in order, and the processes that the command starts (a reloader's workers) are stopped
 with it.
 """
 
@@ -18,9 +18,9 @@ from typing import IO, Self, TextIO
 
 from stephttp.cli.terminal import mute, pass_lines
 
-# Runs beside the child, and starts before it. Its standard input is a pipe that only we hold, so it
-# notices our end however we end, by SIGKILL, too. It reads the child's group, then, when the child
-# needs it no longer, "done".
+# Runs beside the app, and starts before it. Its standard input is a pipe that only we hold, so it
+# notices our end however we end, even by SIGKILL. It reads the app's process group, and later
+# "done", when the app no longer needs it.
 _WATCHDOG = """
 import os, signal, sys, time
 group = sys.stdin.readline()
@@ -34,8 +34,8 @@ if group and sys.stdin.readline() != "done\\n":
 """
 
 
-class Child:
-    """One child process. Make it with `start`, and always end it with `stop`."""
+class AppProcess:
+    """The app's process. Make it with `start`, and always end it with `stop`."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class Child:
         name: str,
         grace: float,
     ) -> Self:
-        """Start `command` with its output passed through, each line behind `name`.
+        """Start `command`, and pass on its output with `name` before each line.
 
         Args:
-            grace: seconds that it has to end after SIGTERM, before SIGKILL.
+            grace: seconds between SIGTERM and SIGKILL.
 
         Raises:
             OSError: the command cannot be started.
@@ -84,7 +84,7 @@ class Child:
                 env=dict(env),
                 process_group=0,
             )
-            _tell(watchdog, str(process.pid))
+            _send_line(watchdog, str(process.pid))
         except BaseException:
             watchdog.communicate()
             for pipe in ours:
@@ -98,23 +98,23 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id, which is the id of its group, too."""
+        """The process id, which is also the id of its group."""
         return self._process.pid
 
     async def wait(self) -> int:
-        """Wait until the command ends by itself; its exit code, 128 + N after signal N."""
+        """Wait until the command ends; return its exit code, 128 + N after signal N."""
         code = await asyncio.shield(self._exit)
         return code if code >= 0 else 128 - code
 
     async def stop(self, hurry: asyncio.Future[None]) -> None:
         """End the group: SIGTERM, and SIGKILL when the grace period is over or `hurry` is done.
 
-        Also after the command ended by itself: something that it started may be left.
+        Call it also when the command has ended: processes that it started may be left.
         """
         try:
             self._signal(signal.SIGTERM)
             async with asyncio.timeout(self._grace):
-                # The output ends when the last one of the group has: nothing needs to be polled.
+                # The output ends when the last process of the group does: no need to poll.
                 for end in (self._exit, self._output_ended):
                     await asyncio.wait({end, hurry}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
@@ -122,14 +122,14 @@ class Child:
         finally:
             self._signal(signal.SIGKILL)
             await asyncio.wait({self._exit})
-            _tell(self._watchdog, "done")
+            _send_line(self._watchdog, "done")
             self._watchdog.communicate()
 
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
-            # Nobody is left in the group (macOS says it with the second one).
+            # The group is empty (macOS raises the second one then).
             pass
 
 
@@ -144,13 +144,13 @@ def _start_watchdog(grace: float) -> subprocess.Popen[str]:
     )
 
 
-def _tell(watchdog: subprocess.Popen[str], word: str) -> None:
+def _send_line(watchdog: subprocess.Popen[str], word: str) -> None:
     assert watchdog.stdin is not None
     try:
         watchdog.stdin.write(f"{word}\n")
         watchdog.stdin.flush()
     except BrokenPipeError:
-        # Somebody ended it. We can do without, as long as we end in order.
+        # The watchdog was killed. It is not needed as long as we end in order.
         pass
 
 
@@ -172,20 +172,20 @@ def _pass_through(pipes: Sequence[IO[bytes]], name: str) -> asyncio.Future[None]
                 pass_lines(pipe, target, name)
             except BrokenPipeError:
                 mute(target)
-                # The app is not to blame: it ends by a signal, not by a pipe that breaks.
+                # Keep reading: a signal should end the app, not a broken pipe.
                 pass_lines(pipe, target, name)
-        call_in(loop, one_ended)
+        call_in_loop(loop, one_ended)
 
     for pipe, target in zip(pipes, (sys.stdout, sys.stderr), strict=True):
-        # Daemons: something that left the group may hold its end of the pipe open for ever.
+        # Daemons: a process that left the group may hold its end of the pipe open forever.
         threading.Thread(target=pump, args=(pipe, target), daemon=True, name="output").start()
     return ended
 
 
-def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Let `loop` call `callback`; for threads that may outlive it."""
+def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Let `loop` call `callback`; for threads that may outlive the loop."""
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:
-        # The loop is closed: the command has ended and nobody waits for this.
+        # The loop is closed: the command has ended.
         pass

@@ -1,4 +1,4 @@
-"""Runs and events as people read them."""
+"""Runs and events, printed for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST = 2_000
 
 
 def run_table(runs: list[dict[str, Any]]) -> None:
-    """A list of runs."""
+    """Print a list of runs."""
     rows = [
         (
             one["run_id"],
@@ -32,7 +32,7 @@ def run_table(runs: list[dict[str, Any]]) -> None:
 
 
 def run(detail: dict[str, Any]) -> None:
-    """A run in full."""
+    """Print a run in full."""
     out = console()
     request, response = detail["request"], detail["response"]
     query = f"?{request['query']}" if request["query"] else ""
@@ -62,7 +62,7 @@ def run(detail: dict[str, Any]) -> None:
 
 
 def event_table(events: list[dict[str, Any]]) -> None:
-    """A list of events."""
+    """Print a list of events."""
     rows = [
         (
             one["internal_id"],
@@ -148,5 +148,5 @@ def _body(encoded: str) -> str:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        return f"({len(raw)} bytes that are no text)"
+        return f"({len(raw)} bytes that are not text)"
     return "\n".join(map(clean, _short(text, _LONGEST).splitlines()))

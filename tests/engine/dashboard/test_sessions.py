@@ -171,7 +171,7 @@ async def test_without_a_password_nobody_can_log_in() -> None:
     async with world(signing_keys=(KEY,)) as w:
         page = await w.http.get("/login")
         assert "STEPHTTP_DASHBOARD_PASSWORD" in page.text
-        csrf = {"csrf": w.app.state.dashboard.access.csrf_token(None)}
+        csrf = {"csrf": w.app.state.dashboard.sessions.csrf_token(None)}
         for password in ("", "x"):
             assert (await w.http.post("/login", data={**csrf, "password": password})).is_error
 
@@ -184,7 +184,7 @@ async def test_forms_of_other_pages_are_refused(path: str) -> None:
         for headers, given in (
             ({}, None),
             ({}, "0" * 64),
-            ({}, w.app.state.dashboard.access.csrf_token(None)),
+            ({}, w.app.state.dashboard.sessions.csrf_token(None)),
             ({"origin": "https://evil.example"}, csrf),
             ({"origin": "null"}, csrf),
             ({"origin": "http://[::1"}, csrf),

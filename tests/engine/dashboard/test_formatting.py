@@ -6,10 +6,10 @@ import shlex
 
 import pytest
 
-from stephttp.engine.dashboard import formatting, list_address
+from stephttp.engine.dashboard import formatting, list_query
 from stephttp.engine.dashboard.pages import guess
 from stephttp.engine.model.run import Refused
-from stephttp.engine.reading import Header, SourceRequest, State
+from stephttp.engine.reading import Header, RunState, SourceRequest
 
 
 @pytest.mark.parametrize(
@@ -109,27 +109,27 @@ def test_data_that_would_fulfil_a_condition(condition: str | None, data: object)
 
 def test_a_filter_is_what_its_address_says() -> None:
     fields = {"state": ["failed", "waiting"], "endpoint": ["a", ""], "q": [" x "], "span": ["day"]}
-    wanted = list_address.read(fields)
+    wanted = list_query.parse(fields)
     assert wanted.is_set
-    assert wanted.address("/runs", older="c") == (
+    assert wanted.url("/runs", older="c") == (
         "/runs?endpoint=a&state=failed&state=waiting&q=x&span=day&older=c"
     )
-    found = wanted.runs(100_000_000)
-    assert found.states == {State.FAILED, State.WAITING}
+    found = wanted.run_filter(100_000_000)
+    assert found.states == {RunState.FAILED, RunState.WAITING}
     assert (found.endpoints, found.text, found.run_id) == (("a",), "x", None)
     assert (found.after_ms, found.before_ms) == (100_000_000 - 86_400_000, None)
-    assert not list_address.read({}).is_set
+    assert not list_query.parse({}).is_set
 
 
 def test_what_looks_like_an_id_of_a_run_is_one() -> None:
-    found = list_address.read({"q": ["01m81kwy2j"]}).runs(0)
+    found = list_query.parse({"q": ["01m81kwy2j"]}).run_filter(0)
     assert (found.run_id, found.text) == ("01M81KWY2J", None)
 
 
 def test_times_are_those_of_the_viewer() -> None:
     fields = {"span": ["custom"], "after": ["1970-01-01T02:00"], "zone": ["-120"]}
-    assert list_address.read(fields).runs(0).after_ms == 0
-    assert "zone=-120" in list_address.read(fields).address("/runs")
+    assert list_query.parse(fields).run_filter(0).after_ms == 0
+    assert "zone=-120" in list_query.parse(fields).url("/runs")
 
 
 @pytest.mark.parametrize(
@@ -142,4 +142,4 @@ def test_times_are_those_of_the_viewer() -> None:
 )
 def test_filters_that_make_no_sense(fields: dict[str, list[str]], names: str) -> None:
     with pytest.raises(Refused, match=names):
-        list_address.read(fields).runs(0)
+        list_query.parse(fields).run_filter(0)
