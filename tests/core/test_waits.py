@@ -8,7 +8,7 @@ import pytest
 
 from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
-from stephttp._core.codec import decode_result
+from stephttp._core.annotations import decode_result
 from stephttp._core.run import Run, Verdict
 from stephttp._core.values import EndpointResult
 from stephttp._wire.ids import hash_step_id

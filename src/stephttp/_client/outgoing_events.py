@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from stephttp._client.drivers import Flow
 from stephttp._client.flow import Answer, Call, Keys, send
 from stephttp._client.wire import JSON_HEADERS
-from stephttp._core.codec import encode_argument
+from stephttp._core.encoding import encode_argument
 from stephttp._core.values import Event, EventLike
 from stephttp.errors import APIStatusError
 

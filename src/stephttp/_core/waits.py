@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Raw, Struct
 
-from stephttp._core import codec
+from stephttp._core.annotations import decode_result, return_annotation
+from stephttp._core.encoding import encode_argument
 from stephttp._core.inference import AIAdapter
 from stephttp._core.values import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
@@ -116,7 +117,7 @@ def invoke(
 
     An endpoint's result is the response that it ended with: its body is what the handler gets.
     """
-    payload: dict[str, Any] = {"data": Raw(codec.encode_argument(data or {}, step_id, "data"))}
+    payload: dict[str, Any] = {"data": Raw(encode_argument(data or {}, step_id, "data"))}
     if v is not None:
         payload["v"] = v
     opts: dict[str, Any] = {"function_id": _function_id(step_id, function), "payload": payload}
@@ -126,7 +127,7 @@ def invoke(
     if not callable(function) or endpoint_id(function) is None:
         return wait
     if output_type is Any:
-        output_type = codec.return_annotation(function)
+        output_type = return_annotation(function)
 
     def convert(result: EndpointResult) -> Any:
         return _endpoint_value(result, output_type, step_id)
@@ -167,7 +168,7 @@ def infer(
         "headers": dict(adapter.headers()),
         "auth_key": adapter.auth_key(),
         "format": adapter.format(),
-        "body": Raw(codec.encode_argument(request, step_id, "body")),
+        "body": Raw(encode_argument(request, step_id, "body")),
     }
     return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type)
 
@@ -206,7 +207,7 @@ def _endpoint_value(result: EndpointResult, type_: Any, step_id: str) -> Any:
         )
     names = {name.lower(): value for name, value in result.headers.items()}
     if "json" in names.get("content-type", ""):
-        return codec.decode_result(result.body.encode(), type_, step_id)
+        return decode_result(result.body.encode(), type_, step_id)
     return b64decode(result.body) if result.encoding == "base64" else result.body
 
 

@@ -14,7 +14,7 @@ from stephttp._client.flow import Invoke
 from stephttp._client.outbox import Item, Parcel
 from stephttp._client.wire import NEW_RUN
 from stephttp._core import replies
-from stephttp._core.codec import describe
+from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.idempotency import Claimed, claim, scope_of

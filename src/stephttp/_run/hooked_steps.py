@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from stephttp._core import codec
+from stephttp._core.encoding import decode_plain, encode_result
 from stephttp._core.run import EXECUTE, Run, Step
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
@@ -84,8 +84,8 @@ def _sent(hooks: Hooks, info: StepInfo, value: Any) -> Hooked[bytes | None]:
     """What the server gets of a step's result; `None` for the result itself."""
     if not hooks.transforms_output:
         return None
-    plain = codec.plain(codec.encode_result(value, info.id))
-    return codec.encode_result((yield from hooks.transform_output(info, plain)), info.id)
+    plain = decode_plain(encode_result(value, info.id))
+    return encode_result((yield from hooks.transform_output(info, plain)), info.id)
 
 
 def _info(run: Run, step: Step, op: OpCode, opts: dict[str, Any] | None = None) -> StepInfo:

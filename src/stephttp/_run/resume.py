@@ -12,7 +12,8 @@ from stephttp._client import wire
 from stephttp._client.drivers import Flow
 from stephttp._client.flow import Answer, send
 from stephttp._client.wire import CheckpointRun
-from stephttp._core import codec, replies
+from stephttp._core import replies
+from stephttp._core.failures import retry_after
 from stephttp._core.run import Run, discovery_request
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._wire import capsule, inline_state, signatures
@@ -221,7 +222,7 @@ def conclude(
     # Only the handler says how many retries there are; our engine was told before.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
-    later = codec.retry_after(raised, checkpoints.now_ns()) if again else None
+    later = retry_after(raised, checkpoints.now_ns()) if again else None
     if not resumed.raw_allowed:
         _warn_of_lost_cookies(run, response)
 
