@@ -19,7 +19,7 @@ from stephttp._core.endpoint_options import (
     AsyncResponseToken,
 )
 from stephttp._wire import capsule
-from stephttp._wire.http import Request
+from stephttp._wire.http import TOKEN, Request
 from stephttp._wire.signatures import hash_key
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import MiddlewareFactory
@@ -38,7 +38,6 @@ DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HE
 DEFAULT_ASYNC_RESPONSE = AsyncResponseRedirect()
 
 _SECRETS = frozenset({"signing_key", "signing_key_fallback", "event_key"})
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH = re.compile(r"/[!$&'()*+,;=:@/0-9A-Za-z._~-]+")
 
 
@@ -162,7 +161,7 @@ def resolve(
     origin = _origin("domain", _with_scheme(domain))
     if serve_origin:
         origin = _origin("serve_origin", _with_scheme(serve_origin))
-    if idempotency_header is not None and not _TOKEN.fullmatch(idempotency_header):
+    if idempotency_header is not None and not TOKEN.fullmatch(idempotency_header):
         raise ConfigurationError(
             f"idempotency_header: {idempotency_header!r} is not a header name such as "
             "'Idempotency-Key'"
@@ -284,7 +283,7 @@ def _names(names: Collection[str] | None) -> frozenset[bytes]:
     if names is None:
         return capsule.DEFAULT_HEADERS
     for name in _several(names):
-        if not _TOKEN.fullmatch(name):
+        if not TOKEN.fullmatch(name):
             raise ConfigurationError(f"restore_headers: {name!r} is not a header name")
     return frozenset(name.lower().encode() for name in _several(names))
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stephttp._client.background import Background, Job
-from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
-from stephttp._client.flow import Invoke
+from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.flow import Flow, Invoke
 from stephttp._client.outbox import (
     AWAY_PAUSE,
     BATCH_BYTES,

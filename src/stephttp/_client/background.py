@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Generic, Protocol
 
 from msgspec import Struct
 
-from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver, T
+from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import running_loop
+from stephttp._client.flow import Flow, T
 
 if TYPE_CHECKING:
     import asyncio

@@ -21,9 +21,8 @@ from concurrent.futures import wait as wait_for_futures
 from typing import NamedTuple
 
 from stephttp._client.background import Job
-from stephttp._client.drivers import Flow
 from stephttp._client.event_loop import settled
-from stephttp._client.flow import Pause
+from stephttp._client.flow import Flow, Pause
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")

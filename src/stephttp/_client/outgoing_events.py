@@ -12,9 +12,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Answer, Call, Keys, send
-from stephttp._client.wire import JSON_HEADERS
+from stephttp._client.api_calls import JSON_HEADERS
+from stephttp._client.flow import Answer, Call, Flow
+from stephttp._client.keys import Keys
+from stephttp._client.retries import send
 from stephttp._core.encoding import encode_argument
 from stephttp._core.values import Event, EventLike
 from stephttp.errors import APIStatusError

@@ -6,14 +6,15 @@ import re
 
 from msgspec import Struct
 
-from stephttp._wire.http import Headers
+from stephttp._wire.http import TOKEN_CHARACTER, Headers
 
+_QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*)"'
+_VALUE = rf'\s*=\s*(?:{_QUOTED}|(?P<bare>[^\s",;]*))'
+_PARAMETERS = r'\s*;[^,"]*(?:"(?:[^"\\]|\\.)*"[^,"]*)*'
 _PREFERENCE = re.compile(
-    r"""[,\s]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)
-        (?:\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s",;]*)))?
-        (?:\s*;[^,"]*(?:"(?:[^"\\]|\\.)*"[^,"]*)*)?\s*(?:,|$)""",
-    re.VERBOSE,
+    rf"[,\s]*(?P<name>{TOKEN_CHARACTER}+)(?:{_VALUE})?(?:{_PARAMETERS})?\s*(?:,|$)"
 )
+
 MAX_WAIT = 300
 """Seconds; a longer wait is none that a connection survives."""
 

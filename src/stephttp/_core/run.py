@@ -56,13 +56,10 @@ from msgspec.structs import replace
 from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
+from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.memo import Memo, MemoKind, read_memo
 from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
 from stephttp.errors import CannotWaitError, UsageError
-
-MAX_RETRIES = 20
-"""What a server allows (docs/protocol.md 10)."""
-
 
 _NONE: Mapping[str, Any] = {}
 

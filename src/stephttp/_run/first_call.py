@@ -9,10 +9,9 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Any
 
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Invoke
+from stephttp._client.api_calls import NEW_RUN
+from stephttp._client.flow import Flow, Invoke
 from stephttp._client.outbox import Item, Parcel
-from stephttp._client.wire import NEW_RUN
 from stephttp._core import replies
 from stephttp._core.failures import describe
 from stephttp._core.run import Run

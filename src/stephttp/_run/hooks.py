@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Invoke
+from stephttp._client.flow import Flow, Invoke
 from stephttp._core.encoding import decode_plain, encode_result
 from stephttp._core.failures import step_error
 from stephttp._core.run import Run

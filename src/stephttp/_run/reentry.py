@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
+from stephttp._client.api_calls import REQUEST_VERSION
 from stephttp._client.background import Job, Timer
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Until
-from stephttp._client.wire import REQUEST_VERSION
+from stephttp._client.flow import Flow, Until
 from stephttp._core import replies
 from stephttp._core.failures import describe
 from stephttp._core.run import Run

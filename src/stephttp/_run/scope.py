@@ -32,7 +32,7 @@ from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
-    from stephttp._client.drivers import Flow
+    from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
 T = TypeVar("T")

@@ -6,11 +6,24 @@ application (where nothing may be lost) and text where they enter JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from msgspec import Struct, field
 
 Headers = list[tuple[bytes, bytes]]
+
+TOKEN_CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+TOKEN = re.compile(TOKEN_CHARACTER + "+")
+"""Names of headers, methods and preferences (RFC 9110, 5.6.2)."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+"""Headers that describe the connection on which a message came, not the message."""
 
 
 class Request(Struct):

@@ -20,9 +20,13 @@ def hash_step_id(step_id: str, index: int = 0) -> str:
     return sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+ULID_LETTERS = "A-HJKMNP-TV-Z"
+ULID_PATTERN = f"[0-7][0-9{ULID_LETTERS}]{{25}}"
+"""A ULID as a regular expression: in capitals, as it is written."""
+
+_ULID = re.compile(ULID_PATTERN, re.ASCII | re.IGNORECASE)
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _AS_PYTHON = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
-_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII | re.IGNORECASE)
 _PAIRS = [one + two for one in _ALPHABET for two in _ALPHABET]
 _CHARACTER_OF = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 

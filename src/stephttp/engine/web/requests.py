@@ -13,6 +13,8 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp._wire import ids
+from stephttp._wire.http import TOKEN_CHARACTER
 from stephttp._wire.opcodes import Op
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import rfc3339
@@ -32,15 +34,15 @@ CORS = {
 }
 """For what pages of any origin may read: outputs, whose token is the permission."""
 
-_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
-ULID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
+_ULID = re.compile(ids.ULID_PATTERN, re.ASCII)
+ULID_PATTERN = f"^{ids.ULID_PATTERN}$"
 """How ids of runs are shown; small letters are understood as well."""
 _EVENT_PATH = re.compile(r"/e/[^/]+")
 _LOGGED_PATH = 200
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 _RunId = Annotated[str, Meta(extra_json_schema={"pattern": ULID_PATTERN})]
 Origin = Annotated[str, Meta(extra_json_schema={"pattern": r"^https?://[^\s/?#@\\]+/?$"})]
-_Method = Annotated[str, Meta(extra_json_schema={"pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$"})]
+_Method = Annotated[str, Meta(extra_json_schema={"pattern": f"^{TOKEN_CHARACTER}{{1,32}}$"})]
 _Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Lease = Annotated[int, Meta(ge=SHORTEST_LEASE, le=LONGEST_LEASE)]
 """Milliseconds for which a process wants a run to be left to it."""

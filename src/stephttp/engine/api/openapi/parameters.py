@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from stephttp._wire.ids import ULID_LETTERS
 from stephttp.engine.api.openapi.describing import Json, parameter
 
 RUN = parameter(
     "path", "run", "Id of a run, a ULID.",
-    type="string", pattern="^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
+    type="string", pattern=f"^[0-7][0-9{ULID_LETTERS}{ULID_LETTERS.lower()}]{{25}}$",
 )  # fmt: skip
 EVENT = parameter("path", "event", "`internal_id` of an event.", type="string", minLength=1)
 LIMIT = parameter(

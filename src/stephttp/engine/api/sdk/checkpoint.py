@@ -17,6 +17,7 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp._wire.http import TOKEN_CHARACTER
 from stephttp._wire.ids import COMPLETE, ulid_ms
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.live.channels import STREAM
@@ -48,7 +49,7 @@ _RESULT = msgspec.json.Decoder(ApiResult)
 _ASYNC_OPS = frozenset({OpCode.STEP_RUN, OpCode.STEP, OpCode.STEP_PLANNED})
 _ENVIRONMENT = UUID(tokens.ENVIRONMENT_ID)
 _ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_METHOD = re.compile(TOKEN_CHARACTER + "{1,32}")
 _NEGATIVE_RETRIES = 4
 _MOST_RETRIES = 20
 _SDK_LENGTH = 100

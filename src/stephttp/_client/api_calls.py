@@ -1,33 +1,24 @@
-"""The requests of the checkpoint API and its answers (docs/protocol.md 4), as pure functions."""
+"""Builds the calls of the checkpoint API (docs/protocol.md 4). `api_answers` reads the answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct, field
 
-from stephttp._client.flow import Answer, Call
+from stephttp._client.flow import Call
 from stephttp._core.replies import ResultData
 from stephttp._version import __version__
 from stephttp._wire.ids import COMPLETE
-from stephttp._wire.inline_state import FAILURES
 from stephttp._wire.json import encode_struct
-from stephttp._wire.memo import decode_memos
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.errors import APIStatusError
 
 EVENT_NAME = "inngest/http.request"
 """The name under which a real server restores query and body (docs/protocol.md 6.1)."""
 
 REQUEST_VERSION = 2
-MAX_CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""What a server reads of one checkpoint (docs/protocol.md 10)."""
-
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
-"""What a server reads of the answer to a re-entry (docs/protocol.md 10)."""
 
 _ROOM = MAX_CHECKPOINT_BYTES - 1024
 """For the ops of one checkpoint of steps, beside its own fields."""
@@ -35,6 +26,8 @@ _ROOM = MAX_CHECKPOINT_BYTES - 1024
 SDK = f"stephttp-py:v{__version__}"
 JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
 _ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
+
+NEW_RUN = "/v1/http/runs"
 
 
 class NewAPIRunData(Struct, gc=False):
@@ -84,34 +77,6 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     claim: IdempotencyClaim | None = None
     reads_state: bool = False
     """Whether calls of the server may bring the run's state along; for our engine only."""
-
-
-class CheckpointRun(Struct, omit_defaults=True):
-    """What the server calls a run, its function and its app; and where a re-entry goes on.
-
-    Attributes:
-        run_id: ULID.
-        fn_id, app_id: UUIDs that the server made, for later checkpoints.
-        token: opens the run's result for an hour.
-        stack: on re-entry, the hashes of the steps that the server remembers.
-        signature: on re-entry, the signature that came with it.
-        attempt: on re-entry, how many calls for the same purpose failed before.
-    """
-
-    run_id: str
-    fn_id: str = ""
-    app_id: str = ""
-    token: str = ""
-    stack: list[str] = field(default_factory=list, name="Stack")
-    signature: str = field(default="", name="Signature")
-    attempt: int = field(default=0, name="Attempt")
-
-    def __repr__(self) -> str:
-        return f"<CheckpointRun {self.run_id}>"  # token and signature are secrets
-
-
-class _NewRunAnswer(Struct):
-    data: CheckpointRun
 
 
 class APIResult(Struct):
@@ -164,49 +129,6 @@ class _Steps(Struct, omit_defaults=True):
     lease: int | None = None
 
 
-class _ItemOutcome(Struct):
-    status: int
-    error: str = ""
-
-
-class _Items(Struct):
-    items: list[_ItemOutcome]
-
-
-class _BatchAnswer(Struct):
-    data: _Items
-
-
-class _Lost(Struct):
-    lost: list[str]
-
-
-class _RenewAnswer(Struct):
-    data: _Lost
-
-
-class Outcome(Struct):
-    """How the first phase of a run ended, or that it goes on (`state` is `sync`)."""
-
-    state: str
-    token: str = ""
-    status: int = 0
-    headers: list[tuple[str, str]] = []
-    body: bytes = b""
-
-
-class _OutcomeAnswer(Struct):
-    data: Outcome
-
-
-_new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
-_batch_answer = msgspec.json.Decoder(_BatchAnswer)
-_renew_answer = msgspec.json.Decoder(_RenewAnswer)
-_outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
-
-NEW_RUN = "/v1/http/runs"
-
-
 def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
     """The body of the first checkpoint."""
     return encode_struct(request)
@@ -215,26 +137,6 @@ def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
     return Call("POST", NEW_RUN, body, JSON_HEADERS)
-
-
-def read_new_run(answer: Answer) -> CheckpointRun:
-    """Read the answer to a first checkpoint.
-
-    Raises:
-        APIStatusError: it is not what a server answers.
-    """
-    try:
-        return _new_run_answer.decode(answer.body).data
-    except msgspec.MsgspecError as error:
-        raise _unreadable(answer, "POST /v1/http/runs", error) from error
-
-
-def read_token(body: bytes) -> str:
-    """The output token in the answer to a first checkpoint; empty if there is none."""
-    try:
-        return _new_run_answer.decode(body).data.token
-    except msgspec.MsgspecError:
-        return ""
 
 
 def post_steps(
@@ -265,39 +167,10 @@ def post_batch(bodies: Iterable[bytes]) -> Call:
     return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
 
 
-def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
-    """What became of each of `count` checkpoints: an error, or `None` if it was taken.
-
-    Raises:
-        APIStatusError: it is not what our engine answers.
-    """
-    try:
-        items = _batch_answer.decode(answer.body).data.items
-    except msgspec.MsgspecError as error:
-        raise _unreadable(answer, "POST /v1/checkpoint/batch", error) from error
-    if len(items) != count:
-        raise _unreadable(answer, "POST /v1/checkpoint/batch", f"{len(items)} outcomes of {count}")
-    return [
-        None if item.status < 300 else APIStatusError(item.error, item.status) for item in items
-    ]
-
-
 def post_renewal(run_ids: list[str], lease: int) -> Call:
     """Move the leases of runs ahead, to so many milliseconds from now."""
     body = encode_struct({"runs": run_ids, "lease": lease})
     return Call("POST", "/v1/leases/renew", body, JSON_HEADERS)
-
-
-def read_renewal(answer: Answer) -> list[str]:
-    """The runs that are not this process's any more.
-
-    Raises:
-        APIStatusError: it is not what our engine answers.
-    """
-    try:
-        return _renew_answer.decode(answer.body).data.lost
-    except msgspec.MsgspecError as error:
-        raise _unreadable(answer, "POST /v1/leases/renew", error) from error
 
 
 def get_outcome(run_id: str, wait: int) -> Call:
@@ -305,21 +178,19 @@ def get_outcome(run_id: str, wait: int) -> Call:
     return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}", None, JSON_HEADERS)
 
 
-def read_outcome(answer: Answer) -> Outcome:
-    """Read the answer to `get_outcome`.
-
-    Raises:
-        APIStatusError: it is not what our engine answers.
-    """
-    try:
-        return _outcome_answer.decode(answer.body).data
-    except msgspec.MsgspecError as error:
-        raise _unreadable(answer, "GET /v1/runs/…/outcome", error) from error
-
-
 def get_health() -> Call:
     """Ask whether the server is there; its answer tells its extras."""
     return Call("GET", "/health", None, JSON_HEADERS)
+
+
+def get_actions(run_id: str) -> Call:
+    """Ask for what the server remembers of a run."""
+    return Call("GET", f"/v0/runs/{run_id}/actions", None, _ACTIONS_HEADERS)
+
+
+def output_path(run_id: str, token: str) -> str:
+    """Where the run's result is waited for."""
+    return f"/v1/http/runs/{run_id}/output?token={token}"
 
 
 def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:
@@ -338,35 +209,3 @@ def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:
         cut[-1].append(op)
         room -= size
     return cut
-
-
-def get_actions(run_id: str) -> Call:
-    """Ask for what the server remembers of a run."""
-    return Call("GET", f"/v0/runs/{run_id}/actions", None, _ACTIONS_HEADERS)
-
-
-def read_actions(answer: Answer) -> dict[str, Raw]:
-    """Read the memoised steps, by step hash.
-
-    Raises:
-        APIStatusError: it is not what a server answers.
-    """
-    try:
-        return decode_memos(answer.body)
-    except ValueError as error:
-        raise _unreadable(answer, "GET /v0/runs/…/actions", error) from error
-
-
-def read_failures(answer: Answer) -> dict[str, int]:
-    """How often steps that are not done have failed, by step hash; only our engine tells."""
-    pairs = (pair.strip().partition("=") for pair in answer.headers.get(FAILURES, "").split(","))
-    return {step: int(count) for step, _, count in pairs if count.isdecimal()}
-
-
-def output_path(run_id: str, token: str) -> str:
-    """Where the run's result is waited for."""
-    return f"/v1/http/runs/{run_id}/output?token={token}"
-
-
-def _unreadable(answer: Answer, what: str, error: Any) -> APIStatusError:
-    return APIStatusError(f"{what}: cannot read the answer: {error}", answer.status, answer.body)

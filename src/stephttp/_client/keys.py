@@ -1,0 +1,62 @@
+"""The signing keys that the server may accept, and the extras that it announced."""
+
+from __future__ import annotations
+
+from weakref import WeakValueDictionary
+
+from stephttp._client.flow import Answer
+from stephttp._wire.inline_state import FEATURES
+from stephttp._wire.signatures import hash_key
+
+
+class _Bearers(list[str]):
+    """In the order in which they are tried. Unlike a list, it can be forgotten."""
+
+
+_shared: WeakValueDictionary[tuple[str, ...], _Bearers] = WeakValueDictionary()
+
+
+class Keys:
+    """What a process knows of its server: the signing keys that it may take, and its extras.
+
+    It stays with the key that worked last, until a 401. Every answer tells the extras.
+    """
+
+    @classmethod
+    def shared(cls, primary: str = "", fallback: str = "") -> Keys:
+        """Keys of which all of a process that use the same ones learn when one is refused."""
+        keys = cls(primary, fallback)
+        name = tuple(hash_key(key) if key else "" for key in (primary, fallback))
+        keys._bearers = _shared.setdefault(name, keys._bearers)
+        return keys
+
+    def __init__(self, primary: str = "", fallback: str = "") -> None:
+        self.features: frozenset[str] | None = None
+        """The extras that the server announced (docs/design.md 3.8); `None` before it answers."""
+        self.warned = False
+        """Whether it was said that the server lacks what is configured."""
+        self._bearers = _Bearers(hash_key(key) for key in (primary, fallback) if key)
+
+    def __repr__(self) -> str:
+        return f"<Keys: {len(self._bearers)}>"
+
+    @property
+    def bearer(self) -> str | None:
+        """What goes behind `Bearer`; `None` without a key."""
+        return self._bearers[0] if self._bearers else None
+
+    def supports(self, feature: str) -> bool:
+        """Whether the server is known to have an extra."""
+        return self.features is not None and feature in self.features
+
+    def learn(self, answer: Answer) -> None:
+        """Note what an answer tells of the server."""
+        # A proxy's own error page tells nothing of the server behind it.
+        if FEATURES in answer.headers or answer.status < 500:
+            self.features = answer.features
+
+    def reject(self, bearer: str | None) -> bool:
+        """`bearer` was refused; whether another one is worth trying."""
+        if bearer == self.bearer:
+            self._bearers.reverse()
+        return self.bearer != bearer
