@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from stephttp._core import waits
-from stephttp._core.run import Run, State, Verdict
+from stephttp._core.run import Run, State
+from stephttp._core.steps import Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode

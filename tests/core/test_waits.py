@@ -9,7 +9,8 @@ import pytest
 from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
 from stephttp._core.annotations import decode_result
-from stephttp._core.run import Run, Verdict
+from stephttp._core.run import Run
+from stephttp._core.steps import Verdict
 from stephttp._core.values import EndpointResult
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct

@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
-from typing import NamedTuple
 
 from stephttp._client.background import Job
 from stephttp._client.event_loop import settled
 from stephttp._client.flow import Flow, Pause
+from stephttp._client.outbox_item import Item, Parcel
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
@@ -32,53 +33,11 @@ MAX_BYTES = 64 * 1024 * 1024
 WORKERS = 4
 """Workers for a server that takes no batches."""
 BATCH_ITEMS = 500
-BATCH_BYTES = 4 * 1024 * 1024
-"""A server reads no more of a request (docs/protocol.md 10)."""
+BATCH_BYTES = MAX_CHECKPOINT_BYTES
 LINGER = 0.02
 """Seconds that a batch waits for company; benchmarks/bench_batches.py shows what it brings."""
 AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
-
-
-class Parcel(NamedTuple):
-    """An encoded checkpoint, and where it goes when it goes alone."""
-
-    path: str
-    body: bytes
-
-
-class Item:
-    """Something to be delivered: here a run that has ended, encoded.
-
-    The outbox calls its methods in any thread, and none of them while it holds its own lock.
-    """
-
-    __slots__ = ("_parcel", "accounted", "held", "news")
-
-    def __init__(self, parcel: Parcel | None = None) -> None:
-        self._parcel = parcel
-        self.held = False
-        """Whether the outbox has it, in its queue or under way."""
-        self.accounted = 0
-        self.news = False
-        """Whether it was put again since it was last asked what is to be sent."""
-
-    def size(self) -> int:
-        """Bytes that it keeps, roughly."""
-        return 0 if self._parcel is None else len(self._parcel.body)
-
-    def take(self) -> Parcel | None:
-        """What is to be sent, the same until `delivered` is called; `None`: nothing."""
-        return self._parcel
-
-    def answered(self, body: bytes) -> None:
-        """It was sent alone; this is the answer."""
-
-    def delivered(self, error: APIError | None) -> bool:
-        """It was taken, or refused for good. Returns whether there is more to send."""
-        if error is not None:
-            logger.error("stephttp: the server refused a finished run: %s", error)
-        return False
 
 
 Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Flow[Sequence[APIError | None]]]

@@ -47,27 +47,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from functools import lru_cache
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.endpoint_options import DEFAULT_OPTS
+from stephttp._core.steps import (
+    EXECUTE,
+    MEMOIZED,
+    SUSPEND,
+    Step,
+    Verdict,
+    discovery_request,
+    hash_user_id,
+    step_op,
+)
 from stephttp._core.waits import Wait
-from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
-from stephttp._wire.limits import MAX_RETRIES
+from stephttp._wire.ids import CAPSULE, hash_step_id
 from stephttp._wire.memo import Memo, MemoKind, read_memo
 from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
-from stephttp.errors import CannotWaitError, UsageError
+from stephttp.errors import CannotWaitError
 
 _NONE: Mapping[str, Any] = {}
-
-
-def check_retries(retries: int | None) -> None:
-    """Raise `ValueError` if a server would not take that number."""
-    if retries is not None and not 0 <= retries <= MAX_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")
 
 
 class State(Enum):
@@ -77,28 +79,9 @@ class State(Enum):
     ENDED = auto()
 
 
-class Verdict(Enum):
-    MEMOIZED = auto()
-    EXECUTE = auto()
-    SUSPEND = auto()
-
-
-# Looking a member up on its class costs four times as much, and each step does it ten times.
+# Looking a member up on its class costs four times as much, and each step does it often.
 _RUNNING, _WAITING, _UNWINDING, ENDED = State
-MEMOIZED, EXECUTE, SUSPEND = Verdict
 _STEP_RUN = OpCode.STEP_RUN
-
-
-class Step(Struct, frozen=True, gc=False):
-    """One use of a step tool: its identity, and what the handler has to do about it."""
-
-    verdict: Verdict
-    step_id: str
-    index: int
-    hash: str
-    memo: Memo | None = None
-    retries: int | None = None
-    """How often it is retried, where that is not the run's number."""
 
 
 class Run:
@@ -318,14 +301,14 @@ class Run:
         limit = self.retries if step.retries is None else step.retries
         retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
-            self._record(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing)
+            self._record(step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
             return self._after()
         # A real server does not read these `opts`; ours does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after
         self._step_retries = max(self._step_retries, limit)
-        self._record(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing)
+        self._record(step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
         self._wait()
         return SUSPEND
 
@@ -334,11 +317,11 @@ class Run:
         self._running -= 1
 
     def wait(self, wait: Wait) -> Step:
-        """Meet a step that the server carries out; see `ask` for what it raises."""
+        """Meet a step that the server carries out; see `request` for what it raises."""
         step = self.resolve(wait.step_id)
-        return self.ask(step, wait) if step.verdict is EXECUTE else step
+        return self.request(step, wait) if step.verdict is EXECUTE else step
 
-    def ask(self, step: Step, wait: Wait) -> Step:
+    def request(self, step: Step, wait: Wait) -> Step:
         """Ask the server for a step that was met and is not remembered.
 
         Raises:
@@ -354,7 +337,7 @@ class Run:
         if wait.late and not self.resumed:
             self._async_ops.append(discovery_request(step.hash))
         else:
-            self._record(step, wait.op, name=wait.name, opts=wait.opts)
+            self._record(step_op(step, wait.op, name=wait.name, opts=wait.opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 
@@ -417,10 +400,10 @@ class Run:
         return None if entry is None else read_memo(entry)
 
     def resolve(self, step_id: str, retries: int | None = None) -> Step:
-        """Come to a step, and see whether it is finished. On EXECUTE, `ask` for it."""
+        """Come to a step, and see whether it is finished. On EXECUTE, `request` for it."""
         uses = self._uses
         index = uses.get(step_id, 0)
-        step_hash = _hash_of_users(step_id, index)
+        step_hash = hash_user_id(step_id, index)
         uses[step_id] = index + 1
         self.used = True
         if self.state is _UNWINDING:
@@ -472,51 +455,9 @@ class Run:
             self.state = _WAITING
             self.suspended = True
 
-    def _record(
-        self,
-        step: Step,
-        op: OpCode,
-        *,
-        name: str | None = None,
-        opts: dict[str, Any] | None = None,
-        error: ErrorInfo | None = None,
-        timing: Timing | None = None,
-    ) -> None:
-        if self.state is ENDED:
-            return
-        record = Op(
-            op,
-            step.hash,
-            name or step.step_id,
-            step.step_id,
-            opts,
-            error=error,
-            timing=timing,
-            userland=Userland(step.step_id, step.index or None),
-        )
-        (self._sync_ops if op in SYNC_OPS else self._async_ops).append(record)
-
-
-@lru_cache(maxsize=4096)  # the same as for `hash_step_id`
-def _hash_of_users(step_id: str, index: int) -> str:
-    """The hash of an id that the user chose.
-
-    Raises:
-        UsageError: it cannot be one.
-    """
-    if not step_id or step_id.startswith(RESERVED):
-        raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
-    return hash_step_id(step_id, index)
-
-
-def discovery_request(unique: str) -> Op:
-    """An op that asks to be called again.
-
-    Args:
-        unique: what makes its id new in the run, as the server demands.
-    """
-    name = f"{RESERVED}discover:{unique}"
-    return Op(OpCode.DISCOVERY_REQUEST, hash_step_id(name), name, name)
+    def _record(self, op: Op) -> None:
+        if self.state is not ENDED:
+            (self._sync_ops if op.op in SYNC_OPS else self._async_ops).append(op)
 
 
 def _drain(ops: list[Op]) -> list[Op]:

@@ -23,10 +23,11 @@ from stephttp._client.api_calls import (
 )
 from stephttp._client.flow import Flow
 from stephttp._client.keys import Keys
-from stephttp._client.outbox import Item, Parcel
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp._client.retries import send
 from stephttp._core import replies
-from stephttp._core.run import Run, Step
+from stephttp._core.run import Run
+from stephttp._core.steps import Step
 from stephttp._core.values import Event
 from stephttp._run.origins import caller_of, origin_of
 from stephttp._run.sealing import Sealer

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.endpoint_options import AsyncResponse, FnOpts
-from stephttp._core.run import check_retries
+from stephttp._core.steps import check_retries
 from stephttp._run.current import current_scope
 from stephttp._run.scope import RunScope
 from stephttp.errors import ConfigurationError, UsageError

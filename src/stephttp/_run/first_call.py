@@ -11,7 +11,7 @@ from typing import Any
 
 from stephttp._client.api_calls import NEW_RUN
 from stephttp._client.flow import Flow, Invoke
-from stephttp._client.outbox import Item, Parcel
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core import replies
 from stephttp._core.failures import describe
 from stephttp._core.run import Run

@@ -14,7 +14,8 @@ from stephttp._client.flow import Answer, Flow
 from stephttp._client.retries import send
 from stephttp._core import replies
 from stephttp._core.failures import retry_after
-from stephttp._core.run import Run, discovery_request
+from stephttp._core.run import Run
+from stephttp._core.steps import discovery_request
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._wire import capsule, inline_state, signatures
 from stephttp._wire.http import Request, Response

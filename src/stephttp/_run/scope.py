@@ -23,7 +23,8 @@ from stephttp._client.flow import Invoke, Until
 from stephttp._core.annotations import decode_arguments, decode_result, return_annotation
 from stephttp._core.encoding import encode_input, encode_result
 from stephttp._core.failures import error_info, retry_after, step_error
-from stephttp._core.run import ENDED, EXECUTE, SUSPEND, Run, Step, check_retries
+from stephttp._core.run import ENDED, Run
+from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooks
