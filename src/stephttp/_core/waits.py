@@ -20,10 +20,12 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import Raw, Struct
+import msgspec
+from msgspec import Raw, Struct, ValidationError
 
 from stephttp._core.annotations import decode_result, return_annotation
 from stephttp._core.encoding import encode_argument
@@ -35,6 +37,10 @@ from stephttp.errors import StepError
 
 _NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")
 _CONFLICTS = ("fail", "replace")
+_RESPONSE_FIELDS = {"status", "headers", "body"}
+"""A result that has exactly these is the response of an endpoint (docs/protocol.md 7.2)."""
+_endpoint_result = msgspec.json.Decoder(EndpointResult)
+_fields = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Wait(Struct, frozen=True):
@@ -115,7 +121,8 @@ def invoke(
 ) -> Wait:
     """For a function that the server runs: one of ours, an `inngest.Function`, or an id.
 
-    An endpoint's result is the response that it ended with: its body is what the handler gets.
+    An endpoint gives the response that it ended with, whose body is what the handler gets. An id
+    may be that of an endpoint, too.
     """
     payload: dict[str, Any] = {"data": Raw(encode_argument(data or {}, step_id, "data"))}
     if v is not None:
@@ -123,16 +130,15 @@ def invoke(
     opts: dict[str, Any] = {"function_id": _function_id(step_id, function), "payload": payload}
     if timeout is not None:
         opts["timeout"] = _duration(step_id, "timeout", timeout)
-    wait = Wait(step_id, OpCode.INVOKE_FUNCTION, step_id, opts, output_type)
-    if not callable(function) or endpoint_id(function) is None:
-        return wait
-    if output_type is Any:
-        output_type = return_annotation(function)
-
-    def convert(result: EndpointResult) -> Any:
-        return _endpoint_value(result, output_type, step_id)
-
-    return Wait(step_id, wait.op, step_id, opts, EndpointResult, convert)
+    result: Any = output_type
+    convert: Callable[[Any], Any] | None = None
+    if endpoint_id(function) is not None:
+        if output_type is Any:
+            output_type = return_annotation(function)
+        result, convert = EndpointResult, partial(_endpoint_value, output_type, step_id)
+    elif isinstance(function, str):
+        result, convert = Raw, partial(_value_by_id, output_type, step_id)
+    return Wait(step_id, OpCode.INVOKE_FUNCTION, step_id, opts, result, convert)
 
 
 def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
@@ -198,7 +204,19 @@ def _event(received: ReceivedEvent | None) -> Any:
     return None if received is None else received.event()
 
 
-def _endpoint_value(result: EndpointResult, type_: Any, step_id: str) -> Any:
+def _value_by_id(type_: Any, step_id: str, raw: Raw) -> Any:
+    """Return what was returned under an id: that of an endpoint, or of another function."""
+    try:
+        exact = _fields.decode(raw).keys() - {"encoding"} == _RESPONSE_FIELDS
+        response = _endpoint_result.decode(raw) if exact else None
+    except ValidationError:
+        response = None
+    if response is None:
+        return decode_result(raw, type_, step_id)
+    return _endpoint_value(type_, step_id, response)
+
+
+def _endpoint_value(type_: Any, step_id: str, result: EndpointResult) -> Any:
     if result.status >= 400:
         raise StepError(
             f"the endpoint answered {result.status}: {result.body[:500]}",

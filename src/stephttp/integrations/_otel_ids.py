@@ -10,12 +10,13 @@ from opentelemetry.sdk.trace import Tracer as SDKTracer
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags, Tracer, TraceState
 from opentelemetry.util.types import Attributes
-from ulid import ULID
+
+from stephttp._wire.ids import ulid_number
 
 
 def trace_id_of(run_id: str) -> int:
     """The trace of a run whose caller has none: a ULID has as many bits, the lower 80 random."""
-    return int.from_bytes(ULID.from_str(run_id).bytes, "big")
+    return ulid_number(run_id)
 
 
 def span_id_of(run_id: str, *what: object) -> int:

@@ -19,9 +19,9 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
 )
-from ulid import ULID
 
 from stephttp._wire.http import Request
+from stephttp._wire.ids import ulid_ms
 from stephttp._wire.opcodes import OpCode
 from stephttp.integrations._otel_ids import (
     read_traceparent,
@@ -334,4 +334,4 @@ def _end(span: Span, error: BaseException | None, now: int, failed: bool = False
 
 def _began(run_id: str) -> int:
     """When a run began, nanoseconds since the epoch."""
-    return ULID.from_str(run_id).milliseconds * 1_000_000
+    return ulid_ms(run_id) * 1_000_000
