@@ -16,7 +16,11 @@ NOT_FOR_USERS = {
 """Methods that other parts of the package call; docs/reference leaves them out."""
 
 PACKAGE = griffe.load(
-    "stephttp", search_paths=["src"], docstring_parser="google", resolve_aliases=True
+    "stephttp",
+    search_paths=["src"],
+    docstring_parser="google",
+    resolve_aliases=True,
+    extensions=griffe.load_extensions("unpack_typeddict"),  # as in mkdocs.yml
 )
 
 

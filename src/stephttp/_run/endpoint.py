@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from stephttp._core import checks
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.endpoint_options import AsyncResponse, FnOpts
 from stephttp._core.steps import check_retries
@@ -17,7 +18,6 @@ from stephttp._core.waits import ENDPOINT_ID
 from stephttp._run.current import current_scope
 from stephttp._run.scope import RunScope
 from stephttp.errors import ConfigurationError, UsageError
-from stephttp.options import check_async_response
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,7 +165,7 @@ def checked(
     if id is not None and not id:
         raise ValueError("id must not be empty; leave it out for the default")
     if async_response is not None:
-        check_async_response("async_response", async_response)
+        checks.async_response("async_response", async_response)
     values = {
         "id": id,
         "retries": retries,

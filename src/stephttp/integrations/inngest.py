@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Unpack
 
 import inngest
 from inngest._internal import server_lib
@@ -32,7 +32,7 @@ from stephttp.middleware import (
     StepMemo,
     TransformOutputResult,
 )
-from stephttp.options import resolve
+from stephttp.options import SetupOptions, resolve
 from stephttp.provider import Provider
 
 __all__ = ["InngestMiddleware", "adapt", "setup"]
@@ -43,7 +43,7 @@ InngestMiddleware = Callable[[inngest.Inngest, object], inngest.Middleware | inn
 _EVENT_NAME = "inngest/http.request"
 
 
-def setup(client: inngest.Inngest, domain: str, **options: Any) -> Provider:
+def setup(client: inngest.Inngest, domain: str, **options: Unpack[SetupOptions]) -> Provider:
     """Configure durable endpoints as an Inngest client is configured.
 
     Keys, origins, environment, whether it is development, and middleware are the client's; no
