@@ -92,7 +92,7 @@ class SetupOptions(TypedDict, total=False):
 
     idempotency: Callable[[Request], str | None] | None
     """Instead of a header, a function of the request (its body is not there yet) that returns the
-    key, or `None` for a request without one. Its keys are not told apart by caller: let them hold
+    key, or `None` for a request without one. Its keys do not depend on the caller: let them hold
     who it is."""
 
     middleware: Sequence[MiddlewareFactory]

@@ -114,8 +114,8 @@ class Provider:
 
         Raises:
             ValueError: a value is out of range.
-            ConfigurationError: `async_response` or `idempotency` is none, or `max_runtime` is not
-                positive.
+            ConfigurationError: `async_response` or `idempotency` is not of its kind, or
+                `max_runtime` is not positive.
         """
         return decorator(
             checked(id, retries, omit_request_body, omit_response_body, async_response),

@@ -14,7 +14,7 @@ from stephttp.errors import APIStatusError
 
 
 class CheckpointRun(Struct, omit_defaults=True):
-    """What the server calls a run, its function and its app; and where a re-entry goes on.
+    """The server's ids of a run, its function and its app; and where a re-entry continues.
 
     Attributes:
         run_id: ULID.
@@ -63,7 +63,7 @@ class _RenewAnswer(Struct):
 
 
 class Outcome(Struct):
-    """How the first phase of a run ended, or that it goes on (`state` is `sync`)."""
+    """How the first call of a run ended; `state` is `sync` while it still runs."""
 
     state: str
     token: str = ""
@@ -95,7 +95,7 @@ def read_new_run(answer: Answer) -> CheckpointRun:
 
 
 def read_token(body: bytes) -> str:
-    """The output token in the answer to a first checkpoint; empty if there is none."""
+    """Return the output token in the answer to a first checkpoint; empty without one."""
     try:
         return _new_run_answer.decode(body).data.token
     except msgspec.MsgspecError:
@@ -103,7 +103,7 @@ def read_token(body: bytes) -> str:
 
 
 def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
-    """What became of each of `count` checkpoints: an error, or `None` if it was taken.
+    """Return what became of each of `count` checkpoints: an error, or `None` if it was accepted.
 
     Raises:
         APIStatusError: it is not what our engine answers.
@@ -120,7 +120,7 @@ def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
 
 
 def read_renewal(answer: Answer) -> list[str]:
-    """The runs that are not this process's any more.
+    """Return the runs that this process has lost.
 
     Raises:
         APIStatusError: it is not what our engine answers.
@@ -156,7 +156,7 @@ def read_actions(answer: Answer) -> dict[str, Raw]:
 
 
 def read_failures(answer: Answer) -> dict[str, int]:
-    """How often steps that are not done have failed, by step hash; only our engine tells."""
+    """Return how often unfinished steps have failed, by step hash; only our engine says so."""
     pairs = (pair.strip().partition("=") for pair in answer.headers.get(FAILURES, "").split(","))
     return {step: int(count) for step, _, count in pairs if count.isdecimal()}
 

@@ -45,7 +45,7 @@ class NewAPIRunData(Struct, gc=False):
 
 
 class IdempotencyClaim(Struct):
-    """The wish of a run to be the only one with an idempotency key (docs/design.md 3.7)."""
+    """The claim of a run to be the only one with an idempotency key (docs/design.md 3.7)."""
 
     scope: str
     key: str
@@ -71,12 +71,12 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     retries: int | None = None
     request_version: int | None = None
     idempotency: str = ""
-    """A key of the caller's; a real server ignores it."""
+    """A key that the caller chose; a real server ignores it."""
     lease: int | None = None
     """Milliseconds for which the run is left to this process; for our engine only."""
     claim: IdempotencyClaim | None = None
     reads_state: bool = False
-    """Whether calls of the server may bring the run's state along; for our engine only."""
+    """Whether re-entries may contain the run's state; for our engine only."""
 
 
 class APIResult(Struct):
@@ -87,7 +87,7 @@ class APIResult(Struct):
         headers: one value each.
         body: a server stores text only; `None` is empty.
         duration: how long the handler took.
-        error: an error of the machinery, such as a step that failed for good.
+        error: why the run failed, such as a step that failed for good.
     """
 
     status_code: int = field(name="status")
@@ -97,10 +97,10 @@ class APIResult(Struct):
     error: str = ""
 
     def op(self) -> Op:
-        """The op that ends a run with this answer by checkpoint.
+        """Return the op that ends a run with this answer, for a checkpoint.
 
         A real server shows only the body of such a result, so status and headers travel inside
-        of it (docs/protocol.md 7.3).
+        it (docs/protocol.md 7.3).
 
         Raises:
             ValueError: the body is not UTF-8.
@@ -130,7 +130,7 @@ class _Steps(Struct, omit_defaults=True):
 
 
 def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
-    """The body of the first checkpoint."""
+    """Encode the first checkpoint."""
     return encode_struct(request)
 
 
@@ -148,12 +148,12 @@ def post_steps(
 
 
 def steps_path(run_id: str) -> str:
-    """Where further ops of a run go."""
+    """Return the path for further ops of a run."""
     return f"{NEW_RUN}/{run_id}/steps"
 
 
 def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None = None) -> bytes:
-    """The body of a further checkpoint."""
+    """Encode a further checkpoint."""
     return encode_struct(_Steps(run_id, ops, now_ms, lease=lease))
 
 
@@ -179,7 +179,7 @@ def get_outcome(run_id: str, wait: int) -> Call:
 
 
 def get_health() -> Call:
-    """Ask whether the server is there; its answer tells its extras."""
+    """Ask whether the server is up; its answer announces its extras."""
     return Call("GET", "/health", None, JSON_HEADERS)
 
 
@@ -189,7 +189,7 @@ def get_actions(run_id: str) -> Call:
 
 
 def output_path(run_id: str, token: str) -> str:
-    """Where the run's result is waited for."""
+    """Return the path at which the run's result is waited for."""
     return f"/v1/http/runs/{run_id}/output?token={token}"
 
 

@@ -112,14 +112,14 @@ class APIClient:
         retries: int = 0,
         idempotency: str = "",
     ) -> CheckpointRun:
-        """Tell the server of a new run.
+        """Report a new run.
 
         Args:
             run_id: a ULID of your making; its time is when the run began.
             input: the request that started it.
             *steps: what it did so far. Without any, the answer has no token.
             retries: how often the server is to call again after a failure.
-            idempotency: a key of the caller's.
+            idempotency: a key that the caller chose.
 
         Returns:
             The server's ids of run, function and app, and the token for the result.
@@ -132,7 +132,7 @@ class APIClient:
         return await self._driver.run(flow)
 
     async def checkpoint_steps(self, run: CheckpointRun, steps: Sequence[Op]) -> None:
-        """Tell the server of further steps of a run.
+        """Report further steps of a run.
 
         Args:
             run: what `checkpoint_new_run` returned.
@@ -157,7 +157,7 @@ class APIClient:
         await self._driver.run(self._flows.steps(run, [result.op()]))
 
     async def get_steps(self, run_id: str) -> dict[str, Any]:
-        """What the server remembers of a run (docs/protocol.md 5.3).
+        """Return what the server remembers of a run (docs/protocol.md 5.3).
 
         Args:
             run_id: a ULID.

@@ -158,7 +158,7 @@ class SyncDriver:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Make new connections, in a process that was forked: the open ones are its parent's."""
+        """Make new connections in a forked process: the open ones are its parent's."""
         self._lock = threading.Lock()
         self._made: httpx2.Client | None = None
 

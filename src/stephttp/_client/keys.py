@@ -10,21 +10,21 @@ from stephttp._wire.signatures import hash_key
 
 
 class _Bearers(list[str]):
-    """In the order in which they are tried. Unlike a list, it can be forgotten."""
+    """Keys in the order in which they are tried. Unlike a list, it can be weakly referenced."""
 
 
 _shared: WeakValueDictionary[tuple[str, ...], _Bearers] = WeakValueDictionary()
 
 
 class Keys:
-    """What a process knows of its server: the signing keys that it may take, and its extras.
+    """What a process knows of its server: which signing keys it accepts, and its extras.
 
-    It stays with the key that worked last, until a 401. Every answer tells the extras.
+    The key that worked last stays in use until a 401. Every answer announces the extras.
     """
 
     @classmethod
     def shared(cls, primary: str = "", fallback: str = "") -> Keys:
-        """Keys of which all of a process that use the same ones learn when one is refused."""
+        """Return keys that share their order with all others of this process that are the same."""
         keys = cls(primary, fallback)
         name = tuple(hash_key(key) if key else "" for key in (primary, fallback))
         keys._bearers = _shared.setdefault(name, keys._bearers)
@@ -34,7 +34,7 @@ class Keys:
         self.features: frozenset[str] | None = None
         """The extras that the server announced (docs/design.md 3.8); `None` before it answers."""
         self.warned = False
-        """Whether it was said that the server lacks what is configured."""
+        """Whether a warning was logged that the server lacks what is configured."""
         self._bearers = _Bearers(hash_key(key) for key in (primary, fallback) if key)
 
     def __repr__(self) -> str:
@@ -42,21 +42,21 @@ class Keys:
 
     @property
     def bearer(self) -> str | None:
-        """What goes behind `Bearer`; `None` without a key."""
+        """The key as it follows `Bearer`; `None` without one."""
         return self._bearers[0] if self._bearers else None
 
     def supports(self, feature: str) -> bool:
-        """Whether the server is known to have an extra."""
+        """Return whether the server is known to have an extra."""
         return self.features is not None and feature in self.features
 
     def learn(self, answer: Answer) -> None:
-        """Note what an answer tells of the server."""
-        # A proxy's own error page tells nothing of the server behind it.
+        """Note the extras that an answer announces."""
+        # A proxy's own error page says nothing about the server behind it.
         if FEATURES in answer.headers or answer.status < 500:
             self.features = answer.features
 
     def reject(self, bearer: str | None) -> bool:
-        """`bearer` was refused; whether another one is worth trying."""
+        """Note that `bearer` was refused; return whether another one is worth trying."""
         if bearer == self.bearer:
             self._bearers.reverse()
         return self.bearer != bearer

@@ -23,29 +23,29 @@ class Item:
     The outbox calls its methods in any thread, and none of them while it holds its own lock.
     """
 
-    __slots__ = ("_parcel", "accounted", "held", "news")
+    __slots__ = ("_parcel", "accounted", "changed", "held")
 
     def __init__(self, parcel: Parcel | None = None) -> None:
         self._parcel = parcel
         self.held = False
         """Whether the outbox has it, in its queue or under way."""
         self.accounted = 0
-        self.news = False
+        self.changed = False
         """Whether it was put again since it was last asked what is to be sent."""
 
     def size(self) -> int:
-        """Bytes that it keeps, roughly."""
+        """Return how many bytes it keeps, roughly."""
         return 0 if self._parcel is None else len(self._parcel.body)
 
     def take(self) -> Parcel | None:
-        """What is to be sent, the same until `delivered` is called; `None`: nothing."""
+        """Return what is to be sent, the same until `delivered` is called; `None`: nothing."""
         return self._parcel
 
     def answered(self, body: bytes) -> None:
-        """It was sent alone; this is the answer."""
+        """Note the answer to an item that was sent alone."""
 
     def delivered(self, error: APIError | None) -> bool:
-        """It was taken, or refused for good. Returns whether there is more to send."""
+        """Note that it was accepted, or refused for good; return whether there is more."""
         if error is not None:
             logger.error("stephttp: the server refused a finished run: %s", error)
         return False

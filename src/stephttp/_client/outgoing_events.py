@@ -45,11 +45,12 @@ class Outgoing(Struct, frozen=True):
 
 
 def check(step_id: str, events: EventLike | Iterable[EventLike]) -> list[Event]:
-    """The events that a step was given, as a list.
+    """Return the events that a step was given, as a list.
 
     Raises:
-        TypeError: something in it is no event.
-        ValueError: there are none or too many, or one has no name, a reserved one, or no JSON form.
+        TypeError: something in it is not an event.
+        ValueError: no event or too many, or one without a name, with a reserved one, or without a
+            JSON form.
     """
     given = [events] if isinstance(events, EventLike) else list(events)
     found = [_event(event, f"step {step_id!r}: events[{n}]") for n, event in enumerate(given)]
@@ -76,7 +77,7 @@ def _event(event: EventLike, where: str) -> Event:
 def prepare(
     step_id: str, events: list[Event], run_id: str, step_hash: str, now_ms: int
 ) -> Outgoing:
-    """Give the events what makes sending them again harmless.
+    """Give the events ids and a seed, so that sending them again is harmless.
 
     A repeated request carries the same seed, so that it makes no second event. A repeated step,
     whose first execution was lost, sends the same ids, by which its receivers deduplicate. The

@@ -18,7 +18,7 @@ RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
 def backoff(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait before `attempt` (from 1): doubling, capped, with jitter down to half."""
+    """Return the pause before `attempt` (from 1) in seconds: doubling, capped, jitter to half."""
     ceiling = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** (attempt - 1))
     return ceiling * rng.uniform(0.5, 1)
 

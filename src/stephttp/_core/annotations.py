@@ -70,7 +70,7 @@ def _usable_or_any(annotation: Any) -> Any:
 
 
 def return_annotation(handler: Callable[..., Any]) -> Any:
-    """What `handler` says it returns; `Any` when it does not say, or not in a usable way."""
+    """Return what `handler` is annotated to return; `Any` without a usable annotation."""
     while isinstance(handler, partial):
         handler = handler.func
     if isinstance(handler, type):
@@ -83,19 +83,19 @@ def return_annotation(handler: Callable[..., Any]) -> Any:
         return Any
     annotation = annotations["return"]
     code = getattr(function, "__code__", None)
-    said, usable = _said.get(code, _UNMET)
-    if said is not annotation:  # met for the first time, or a closure that says something else
-        usable = _meaning(function, annotation)
-        if len(_said) >= _MOST_SAID:
-            _said.clear()
+    annotated, usable = _seen.get(code, _UNSEEN)
+    if annotated is not annotation:  # new, or a closure with another annotation
+        usable = _resolve(function, annotation)
+        if len(_seen) >= _MOST_SEEN:
+            _seen.clear()
         if code is not None:
-            _said[code] = annotation, usable
+            _seen[code] = annotation, usable
     return usable
 
 
 @lru_cache(maxsize=1024)
 def _usable(annotation: Any) -> Any:
-    """What an annotation says of the result; `Any` for a type that has no JSON form."""
+    """Return the type of the result under an annotation; `Any` if it has no JSON form."""
     origin = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Awaitable):
         annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
@@ -106,13 +106,13 @@ def _usable(annotation: Any) -> Any:
     return annotation
 
 
-_said: dict[CodeType | None, tuple[Any, Any]] = {}
-"""What functions say they return, by place in the code, and what of that can be used."""
-_MOST_SAID = 4096
-_UNMET = (object(), Any)
+_seen: dict[CodeType | None, tuple[Any, Any]] = {}
+"""Return annotations by code object, each with the type that is made of it."""
+_MOST_SEEN = 4096
+_UNSEEN = (object(), Any)
 
 
-def _meaning(function: Any, annotation: Any) -> Any:
+def _resolve(function: Any, annotation: Any) -> Any:
     if isinstance(annotation, str):
         try:
             annotation = get_type_hints(function, include_extras=True)["return"]

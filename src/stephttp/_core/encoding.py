@@ -82,8 +82,12 @@ def encode_argument(value: Any, step_id: str, argument: str) -> bytes:
 
 
 def encode_input(args: tuple[Any, ...]) -> msgspec.Raw | None:
-    """Positional arguments of a step as a JSON array; `None` if they have no such form, or one of
-    more than `MAX_INPUT_BYTES`. They are for people to look at, so a step can do without."""
+    """Encode positional arguments of a step as a JSON array.
+
+    Returns:
+        The array; `None` if the arguments have no JSON form, or one of more than
+        `MAX_INPUT_BYTES`. People look at them, so a step can do without.
+    """
     try:
         raw = _encoder.encode(args)
     except Exception:  # whatever a value's own conversion may raise
@@ -92,7 +96,7 @@ def encode_input(args: tuple[Any, ...]) -> msgspec.Raw | None:
 
 
 def decode_plain(raw: bytes | msgspec.Raw) -> Any:
-    """JSON as plain values: `dict`, `list`, `str`, `int`, `float`, `bool`, `None`."""
+    """Decode JSON into plain values: `dict`, `list`, `str`, `int`, `float`, `bool`, `None`."""
     return _plain_decoder.decode(raw)
 
 

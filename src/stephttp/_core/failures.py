@@ -32,7 +32,7 @@ _error_decoder = msgspec.json.Decoder(ErrorInfo)
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """An exception as data, with its traceback, and its cause in the same form."""
+    """Return an exception as data, with its traceback, and its cause in the same form."""
     try:
         stack = "".join(traceback.format_exception(error))
     except Exception:  # formatting calls code of the exception's own
@@ -63,7 +63,7 @@ def _error_data(data: Any) -> msgspec.Raw:
 
 
 def _refused(error: BaseException) -> bool:
-    """Whether the server refused something, and would refuse it again."""
+    """Return whether a server refused something that it would refuse again."""
     return (
         isinstance(error, APIStatusError)
         and 400 <= error.status < 500
@@ -72,7 +72,7 @@ def _refused(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException | None, now_ns: int) -> str | None:
-    """When a failed step wants to be tried again, in RFC 3339; `None` if it does not say."""
+    """Return when a failed step wants its next attempt, in RFC 3339; `None` if it does not say."""
     if not isinstance(error, RetryAfterError):
         return None
     when = error.retry_after
@@ -84,7 +84,7 @@ def retry_after(error: BaseException | None, now_ns: int) -> str | None:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line of text that can be written as UTF-8."""
+    """Return an exception as one line of text that UTF-8 can encode."""
     return f"{type(error).__name__}: {_message(error)}"
 
 
@@ -96,12 +96,12 @@ def _message(error: Any) -> str:
 
 
 def _writable(text: str) -> str:
-    """Without lone surrogates, which no encoding can write."""
+    """Replace lone surrogates, which no encoding can write."""
     return text.encode(errors="replace").decode()
 
 
 def step_error(info: ErrorInfo) -> StepError:
-    """A remembered failure as the exception that the handler sees."""
+    """Return a remembered failure as the exception that the handler gets."""
     data = None if isinstance(info.data, msgspec.UnsetType) else decode_plain(info.data)
     return StepError(info.message, info.name or "Error", info.stack, data, _cause(info.cause))
 
@@ -111,6 +111,6 @@ def _cause(raw: msgspec.Raw | msgspec.UnsetType) -> StepError | None:
         return None
     try:
         return step_error(_error_decoder.decode(raw))
-    except msgspec.ValidationError:  # of another SDK, which may put anything here
+    except msgspec.ValidationError:  # from another SDK, which may put anything here
         value = decode_plain(raw)
         return None if value is None else StepError(str(value))

@@ -16,14 +16,14 @@ _PREFERENCE = re.compile(
 )
 
 MAX_WAIT = 300
-"""Seconds; a longer wait is none that a connection survives."""
+"""Seconds; few connections survive a longer wait."""
 
 
 class Prefer(Struct, frozen=True):
     """What the caller wants.
 
     Attributes:
-        respond_async: rather a 202 than to wait.
+        respond_async: answer 202 rather than let the caller wait.
         wait: seconds that the caller is willing to wait; `None` if it does not say.
     """
 

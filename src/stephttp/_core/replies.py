@@ -48,7 +48,7 @@ def redirect(location: str) -> Response:
 
 
 def ops_answer(ops: Sequence[Op]) -> Response:
-    """What a re-entry found to do next; with the latest time at which a failed step asks for it."""
+    """Report what a re-entry found to do next, and the latest time that a failed step asks for."""
     response = _json(206, encode_struct(ops))
     asked = [op.opts["retry_after"] for op in ops if op.opts and "retry_after" in op.opts]
     if asked:
@@ -57,10 +57,10 @@ def ops_answer(ops: Sequence[Op]) -> Response:
 
 
 def unknown_step(run: Run, *, again: bool) -> Response:
-    """The server asked for a step that the handler did not come to; in the words of the JS SDK.
+    """Report that the handler did not reach the step the server asked for, as the JS SDK does.
 
     Args:
-        again: an attempt is left: the step may be known to another version of the application.
+        again: an attempt is left, and another version of the application may have the step.
     """
     found = [{"id": step.hash, "name": step.step_id} for step in run.passed]
     body = {
@@ -144,7 +144,7 @@ def token_answer(run_id: str, token: str) -> Response:
 
 
 def accepted(run_id: str, token: str, location: str, applied: bytes = b"") -> Response:
-    """The run goes on, and the caller does not want to wait for it (RFC 7240)."""
+    """Answer a caller that does not want to wait for the run, which continues (RFC 7240)."""
     response = _json(202, encode_struct({"run_id": run_id, "token": token}))
     response.headers += [(b"location", location.encode()), (b"retry-after", RETRY_AFTER)]
     if applied:
@@ -153,16 +153,16 @@ def accepted(run_id: str, token: str, location: str, applied: bytes = b"") -> Re
 
 
 def refused(status: int, message: str) -> Response:
-    """An answer to the server that ends the run: calling again could only be refused again.
+    """Refuse a call of the server and end the run: another call would be refused as well.
 
     Without the header a real server would not end a run whose attempts are used up, and its
-    caller would wait for ever (docs/protocol.md 6.3).
+    caller would wait forever (docs/protocol.md 6.3).
     """
     return error_answer(status, message, [(b"x-inngest-no-retry", b"true")])
 
 
-def come_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
-    """An error whose body makes a real server call again, whatever attempts are left: it reads an
+def call_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
+    """An error whose body makes a real server call again, whatever attempts are left. It reads an
     array as ops at any status (docs/protocol.md 6.3, 12.1)."""
     ask = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message)
     response = _json(status, encode_struct([ask]))

@@ -11,7 +11,7 @@ The states, and what each thing that happens does to them:
 
                  RUNNING     WAITING      UNWINDING    ENDED
     step body    execute     execute      suspend      execute, not recorded
-    must wait    WAITING     WAITING      suspend      error: nobody is left to wait
+    must wait    WAITING     WAITING      suspend      error: no caller is left to wait
     unwind       -           UNWINDING    -            -
     end          ENDED       UNWINDING    -            -
 
@@ -20,7 +20,7 @@ further ones. UNWINDING: none of them can progress any more and the handler is b
 has ended; whatever it does from here on must leave no trace. A handler may swallow what ends it,
 and its threads and tasks may outlive it: all that they could do will be done by a later call.
 A step that is still running may finish, and is recorded. ENDED: the response was the handler's
-own, so what goes on after it, goes on as if there were no steps.
+own, so code that runs after it runs as if there were no steps.
 
 What happens outside of steps is reported to the run by methods that say what it was:
 
@@ -150,12 +150,12 @@ class Run:
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.used = self.resumed
-        """Whether any step was met: a run without steps is none of the server's business."""
+        """Whether any step was met: a run without steps is not reported."""
         self.expired = False
-        """Whether the server is to go on with this run in another call, from the next step on:
-        its time is over (`max_runtime`), or another process has taken it over."""
+        """Whether another call is to continue this run from the next step on: its time is over
+        (`max_runtime`), or another process has taken it over."""
         self.carried: dict[str, str] | None = None
-        """What middleware wants to find again in later calls."""
+        """What middleware keeps for later calls."""
         self.failures: Mapping[str, int] = _NONE
         """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
@@ -167,7 +167,7 @@ class Run:
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
-        # Appending is atomic, so whoever takes ops needs no lock against steps that end; only one
+        # Appending is atomic, so taking ops needs no lock against steps that end; only one thread
         # may take at a time.
         self._sync_ops: list[Op] = []
         self._async_ops: list[Op] = []
@@ -227,7 +227,7 @@ class Run:
         self.failures = failures
 
     def carry(self, texts: dict[str, str] | None) -> None:
-        """Take over what middleware put down in earlier calls."""
+        """Restore what middleware kept in earlier calls."""
         self.carried = texts
 
     def middleware_began(self) -> None:
@@ -263,10 +263,10 @@ class Run:
         """The body of `step` returned `data` (JSON).
 
         Args:
-            opts: what else is told of it, such as its input.
+            opts: what else is reported of it, such as its input.
 
         Returns:
-            EXECUTE: go on. SUSPEND: it was the one step that the server asked for.
+            EXECUTE: continue. SUSPEND: it was the one step that the server asked for.
         """
         self._running -= 1
         if self.state is not ENDED:
@@ -290,10 +290,10 @@ class Run:
 
         Args:
             retry_after: when to try again, in RFC 3339; `None` leaves it to the server.
-            opts: what else is told of it, such as its input.
+            opts: what else is reported of it, such as its input.
 
         Returns:
-            SUSPEND: the server will retry it. EXECUTE: go on, with the exception going to the
+            SUSPEND: the server will retry it. EXECUTE: continue, and raise the exception in the
             handler as in any Python code.
         """
         self._running -= 1
@@ -322,7 +322,7 @@ class Run:
         return self.request(step, wait) if step.verdict is EXECUTE else step
 
     def request(self, step: Step, wait: Wait) -> Step:
-        """Ask the server for a step that was met and is not remembered.
+        """Ask the server to carry out a step that was met and is not remembered.
 
         Raises:
             CannotWaitError: it would have to wait, but the response has begun.
@@ -342,29 +342,29 @@ class Run:
         return replace(step, verdict=SUSPEND)
 
     def hold(self) -> None:
-        """Somebody is at work for this run outside of step bodies: it is not settled."""
+        """Keep the run unsettled while work is done for it outside of step bodies."""
         self._running += 1
 
     def release(self) -> None:
-        """The end of `hold`."""
+        """End a `hold`."""
         self._running -= 1
 
     def yield_to_another_run(self) -> None:
-        """Another run answers this request: end the handler without asking the server to go on."""
+        """End the handler without asking for another call: another run answers this request."""
         self._wait()
 
     @property
     def finished_count(self) -> int:
-        """How many steps ended since they were taken last."""
+        """The number of finished steps that are not taken yet."""
         return len(self._sync_ops)
 
     @property
     def finished_bytes(self) -> int:
-        """Bytes of what they keep."""
+        """The bytes of JSON that they hold."""
         return sum(map(kept_bytes, tuple(self._sync_ops)))
 
     def unwind(self) -> None:
-        """Nothing of this run can progress: from here on the handler is being ended."""
+        """Begin to end the handler: nothing of this run can progress."""
         if self.state is _WAITING:
             self.state = _UNWINDING
 
@@ -373,34 +373,34 @@ class Run:
         self.state = _UNWINDING if self.suspended else ENDED
 
     def take_finished(self) -> list[Op]:
-        """The steps that ended since the last time, but for one that belongs into the answer."""
+        """Take the finished steps, but for one that belongs into the answer."""
         return [] if self.target is not None else _drain(self._sync_ops)
 
     def requeue(self, ops: Sequence[Op]) -> None:
-        """These finished steps were taken, but could not be stored."""
+        """Put back finished steps that were taken and could not be stored."""
         self._sync_ops[:0] = ops
 
     def take_ops(self) -> list[Op]:
-        """All that was recorded since the last time; what makes the server act comes last."""
+        """Take all that was recorded; what makes the server act comes last."""
         return _drain(self._sync_ops) + _drain(self._async_ops)
 
     def memos(self) -> dict[str, Memo]:
-        """The finished steps that the server remembers, by hash."""
+        """Return the finished steps that the server remembers, by hash."""
         found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
         done = (MemoKind.VALUE, MemoKind.ERROR)
         return {key: memo for key, memo in found.items() if memo.kind in done}
 
     def remember(self, memos: Mapping[str, Raw]) -> None:
-        """Take these for what the server remembers of some steps."""
+        """Replace what the server remembers of some steps."""
         self._memos = {**self._memos, **memos}
 
     def memo_of(self, step_hash: str) -> Memo | None:
-        """What the server remembers under a (reserved) step hash."""
+        """Return what the server remembers under a (reserved) step hash."""
         entry = self._memos.get(step_hash)
         return None if entry is None else read_memo(entry)
 
     def resolve(self, step_id: str, retries: int | None = None) -> Step:
-        """Come to a step, and see whether it is finished. On EXECUTE, `request` for it."""
+        """Meet a step, and see whether it is finished. On EXECUTE, `request` it."""
         uses = self._uses
         index = uses.get(step_id, 0)
         step_hash = hash_user_id(step_id, index)
@@ -422,7 +422,7 @@ class Run:
         return replace(step, verdict=SUSPEND)
 
     def _known(self, step: Step, kind: MemoKind) -> Step:
-        """A step that the server knows: as finished, or as waiting already."""
+        """Return the verdict on a step that the server knows as finished or as waiting."""
         if kind is not MemoKind.PENDING:
             return replace(step, verdict=MEMOIZED)
         self.pending = True
@@ -438,7 +438,7 @@ class Run:
     def _hands_over(self, step: Step) -> bool:
         """Ask to be called again rather than run `step`, where that is possible.
 
-        A call that did nothing yet goes on, or the run would never come to its end.
+        A call that has done nothing yet continues, or the run would never end.
         """
         if self.cannot_wait is not None or self.state is ENDED or not self._progressed:
             return False

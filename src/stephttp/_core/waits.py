@@ -44,7 +44,7 @@ _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Wait(Struct, frozen=True):
-    """Something that a step asks of the server."""
+    """What a step asks of the server."""
 
     step_id: str
     op: OpCode
@@ -59,13 +59,13 @@ class Wait(Struct, frozen=True):
 
 
 def sleep(step_id: str, duration: timedelta) -> Wait:
-    """For a time; a negative one ends at once."""
+    """Sleep for a time; a negative one ends at once."""
     text = _duration(step_id, "duration", duration)
     return Wait(step_id, OpCode.SLEEP, text, {"duration": text})
 
 
 def sleep_until(step_id: str, until: datetime) -> Wait:
-    """Until a point in time, with a zone."""
+    """Sleep until a point in time, which needs a time zone."""
     if not isinstance(until, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _type_error(step_id, "until", until, "a datetime")
     if until.tzinfo is None:
@@ -78,7 +78,7 @@ def sleep_until(step_id: str, until: datetime) -> Wait:
 
 
 def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | None) -> Wait:
-    """For an event, `None` at the timeout."""
+    """Wait for an event; `None` at the timeout."""
     opts = {
         "event": _text(step_id, "event", event),
         "timeout": _duration(step_id, "timeout", timeout),
@@ -92,13 +92,13 @@ def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | N
         opts,
         ReceivedEvent | None,
         _event,
-        # A real server's handler of first checkpoints knows no trigger, and breaks down.
+        # A real server has no trigger while it handles a first checkpoint, and breaks down.
         late=if_exp is not None and _NAMES_TRIGGER.search(if_exp) is not None,
     )
 
 
 def wait_for_signal(step_id: str, signal: str, timeout: timedelta, on_conflict: str) -> Wait:
-    """For a signal, `None` at the timeout."""
+    """Wait for a signal; `None` at the timeout."""
     if on_conflict not in _CONFLICTS:
         raise ValueError(
             f"step {step_id!r}: on_conflict must be 'fail' or 'replace', not {on_conflict!r}"
@@ -119,7 +119,7 @@ def invoke(
     v: str | None,
     output_type: Any = Any,
 ) -> Wait:
-    """For a function that the server runs: one of ours, an `inngest.Function`, or an id.
+    """Invoke a function: an endpoint of ours, an `inngest.Function`, or an id.
 
     An endpoint gives the response that it ended with, whose body is what the handler gets. An id
     may be that of an endpoint, too.
@@ -142,7 +142,7 @@ def invoke(
 
 
 def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
-    """The id under which the server knows a function of an app."""
+    """Return the id under which the server knows a function of an app."""
     function_id = _text(step_id, "function_id", function_id)
     return function_id if app_id is None else f"{_text(step_id, 'app_id', app_id)}-{function_id}"
 
@@ -150,7 +150,7 @@ def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
 def fetch(
     step_id: str, url: str, method: str, headers: Mapping[str, str] | None, body: str | None
 ) -> Wait:
-    """For an HTTP request that the server makes."""
+    """Have the server make an HTTP request."""
     parts = urlsplit(_text(step_id, "url", url))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"step {step_id!r}: url: {url!r} is not an http(s) address")
@@ -165,7 +165,7 @@ def fetch(
 def infer(
     step_id: str, adapter: AIAdapter, body: Mapping[str, Any], output_type: Any = Any
 ) -> Wait:
-    """For a model's answer; the server makes the call."""
+    """Have the server call a model."""
     request = dict(body)
     adapter.on_call(request)
     opts = {
@@ -180,11 +180,11 @@ def infer(
 
 
 ENDPOINT_ID = "__stephttp_id__"
-"""The attribute in which a durable endpoint's handler carries the id that the server knows."""
+"""The attribute of a decorated handler that holds its endpoint's id."""
 
 
 def endpoint_id(function: Any) -> str | None:
-    """The id of a durable endpoint of ours; `None` if `function` is none."""
+    """Return the id of a durable endpoint of ours; `None` for anything else."""
     found = getattr(function, ENDPOINT_ID, None)
     return found if isinstance(found, str) and found else None
 

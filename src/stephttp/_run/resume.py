@@ -183,7 +183,7 @@ def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError
     if ours:
         return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
     op_id = hash_step_id(f"stephttp:again:{checkpoints.now_ns()}")
-    return replies.come_again(503, what, RETRY_SOON, op_id)
+    return replies.call_again(503, what, RETRY_SOON, op_id)
 
 
 def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:

@@ -49,7 +49,7 @@ def print_hash() -> int:
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     if len(password) < passwords.SHORTEST:
-        complain(f"the password is too short: it needs {passwords.SHORTEST} letters or more")
+        complain(f"the password is too short: it needs {passwords.SHORTEST} characters or more")
         return 2
     typer.echo(passwords.hash_password(password))
     return 0

@@ -75,14 +75,14 @@ def setup(client: inngest.Inngest, domain: str, **options: Unpack[SetupOptions])
 def adapt(client: inngest.Inngest, middleware: InngestMiddleware) -> MiddlewareFactory:
     """Make middleware of an Inngest client fit for `stephttp.setup(middleware=[...])`.
 
-    What it is given of a function is what an endpoint has: `ctx` without `step` and `group`, an
-    event that tells of the HTTP request, a function that is named after method and path.
+    It gets what an endpoint has of a function: `ctx` without `step` and `group`, an event that
+    describes the HTTP request, a function that is named after method and path.
     `transform_input` is called before the handler with the results of all finished steps,
     `transform_output` for each step, and with the error of a step or handler that failed. (Not
     with the handler's response, which belongs to its caller.)
 
-    Of tools that Inngest's Python SDK does not have (`fetch`, `wait_for_signal`) it is told
-    nothing but their results.
+    Of tools that Inngest's Python SDK does not have (`fetch`, `wait_for_signal`) it gets only
+    the results.
 
     Args:
         client: given to `middleware`, as it expects.

@@ -58,7 +58,7 @@ class OpenTelemetry(Instruments):
         )
 
     def __call__(self, ctx: RunContext) -> Middleware:
-        """What is told of one call of a handler."""
+        """Trace one call of a handler."""
         call = current_call.get()
         if call is not None:
             self._runtimes.add(call.runtime)

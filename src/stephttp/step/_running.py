@@ -100,7 +100,7 @@ def options(*, retries: int | None = None, output_type: type[T]) -> TypedStepRun
 @overload
 def options(*, retries: int | None = None, output_type: Any) -> TypedStepRunner[Any]: ...
 def options(*, retries: int | None = None, output_type: Any = Any) -> Any:
-    """Settings of one step: `step.options(retries=3).run("id", function, ...)`.
+    """Set options of one step: `step.options(retries=3).run("id", function, ...)`.
 
     Args:
         retries: how often it is tried again when it fails, 0 to 20; `None` for the endpoint's
@@ -122,11 +122,11 @@ async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> l
     """Send one or many events, once in the life of a request.
 
     An event without an id gets one that depends on the run and the step, so that receivers can
-    tell an event that was sent twice, because the first answer was lost.
+    recognise an event that was sent twice because the first answer was lost.
 
     Args:
         step_id: names the step within the run.
-        events: at most 5000; `inngest.Event` will do, too.
+        events: 1 to 5000; `inngest.Event` is accepted, too.
 
     Returns:
         The server's id of each event, in order.
@@ -136,8 +136,8 @@ async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> l
         ConfigurationError: no event key is configured.
         APIError: they could not be sent, and no retry is left.
         StepError: the same, remembered from an earlier execution.
-        TypeError: something in `events` is no event.
-        ValueError: there are none or too many, or one is not acceptable.
+        TypeError: something in `events` is not an event.
+        ValueError: no event or too many, or one that is not acceptable.
     """
     checked = check(step_id, events)
     scope = run_scope("send_event")
@@ -177,14 +177,14 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[T]]]) -> tuple[T, 
 async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[Any, ...]:
     """Run several branches of steps at once.
 
-    `asyncio.gather` and task groups over steps do as well. This one lets the other branches come
-    to their end when one fails, so that their steps are recorded, and then raises the first
-    failure in the order of the branches.
+    `asyncio.gather` and task groups over steps work as well. This one lets the other branches
+    end when one fails, so that their steps are recorded, and then raises the first failure in
+    the order of the branches.
 
     Args:
         callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches that use
-            the same step id get their numbers in the order in which they come to it; give them
-            ids of their own.
+            the same step id get their numbers in the order in which they reach it; give them ids
+            of their own.
 
     Returns:
         The result of each branch, in order.
@@ -232,7 +232,7 @@ async def _finish(
 
 
 async def settle_claim(scope: RunScope) -> None:
-    """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
+    """Stop a run that may not answer its request; see `configure(idempotency=)`."""
     if scope.claim is not None and not await scope.drive(scope.settle_claim()):
         await scope.park()
 

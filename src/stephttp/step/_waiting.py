@@ -14,7 +14,7 @@ from stephttp.step._running import settle_claim
 
 
 async def sleep(step_id: str, duration: timedelta) -> None:
-    """Let the run sleep. The caller is redirected; the handler goes on in a later call.
+    """Let the run sleep. The caller is redirected; the handler continues in a later call.
 
     Args:
         step_id: names the step within the run.
@@ -64,7 +64,7 @@ async def wait_for_event(
         OutsideRunError: called outside a request that passes through the middleware.
         CannotWaitError: the response has begun, so the caller can no longer be redirected.
         TypeError: an argument has another type.
-        ValueError: an argument is empty, or the timeout too long.
+        ValueError: an argument is empty, or the timeout is too long.
         StepError: the server refused the wait.
     """
     wait = waits.wait_for_event(step_id, event, timeout, if_exp)
@@ -79,7 +79,7 @@ async def wait_for_signal(
     timeout: timedelta,
     on_conflict: Literal["fail", "replace"] = "fail",
 ) -> Signal | None:
-    """Wait for a signal: what exactly one run waits for, by a name of your own.
+    """Wait for a signal: exactly one run waits for it, under a name of your own.
 
     Args:
         step_id: names the step within the run.
@@ -94,7 +94,7 @@ async def wait_for_signal(
         OutsideRunError: called outside a request that passes through the middleware.
         CannotWaitError: the response has begun, so the caller can no longer be redirected.
         TypeError: an argument has another type.
-        ValueError: an argument is empty or none of those listed, or the timeout too long.
+        ValueError: an argument is empty or not one of those listed, or the timeout is too long.
         StepError: another run waits for it already.
     """
     wait = waits.wait_for_signal(step_id, signal, timeout, on_conflict)
@@ -103,6 +103,7 @@ async def wait_for_signal(
 
 
 async def request(tool: str, wait: waits.Wait) -> Any:
+    """Have the server carry out a step, and return what came of it."""
     scope = run_scope(tool)
     await settle_claim(scope)
     if scope.hooks is None:

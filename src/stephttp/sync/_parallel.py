@@ -38,7 +38,7 @@ def parallel(callables: Iterable[Callable[[], T]]) -> tuple[T, ...]: ...
 def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
     """Run several branches of steps at once, each in a thread of its own.
 
-    All branches come as far as they can before the handler goes on or is ended.
+    All branches get as far as they can before the handler continues or is ended.
 
     Args:
         callables: each makes a branch, for example `lambda: step.run("a", a)`. Give steps
@@ -49,7 +49,7 @@ def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
 
     Raises:
         Suspended: a branch has to wait.
-        Exception: what the first failed branch raised, when none has to wait.
+        Exception: what the first failed branch raised, when no branch has to wait.
     """
     branches = list(callables)
     scope = current_scope()

@@ -100,7 +100,7 @@ def options(*, retries: int | None = None, output_type: type[T]) -> SyncTypedSte
 @overload
 def options(*, retries: int | None = None, output_type: Any) -> SyncTypedStepRunner[Any]: ...
 def options(*, retries: int | None = None, output_type: Any = Any) -> Any:
-    """Settings of one step, to be followed by `.run(...)`; see `stephttp.step.options`."""
+    """Set options of one step, followed by `.run(...)`; see `stephttp.step.options`."""
     settings = StepOptions(retries, output_type)
     return SyncStepRunner(settings) if output_type is Any else SyncTypedStepRunner[Any](settings)
 
@@ -273,6 +273,6 @@ def _request(tool: str, wait: waits.Wait) -> Any:
 
 
 def _settle_claim(scope: RunScope, step_id: str) -> None:
-    """Let only a run go on that may answer its request; see `configure(idempotency=)`."""
+    """Stop a run that may not answer its request; see `configure(idempotency=)`."""
     if scope.claim is not None and not scope.block(scope.settle_claim()):
         raise scope.leave(f"step {step_id!r}")

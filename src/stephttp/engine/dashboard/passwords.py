@@ -54,7 +54,7 @@ def as_hash(configured: str) -> str:
         return configured
     if len(configured) < SHORTEST:
         raise ConfigurationError(
-            f"the dashboard's password is too short: it needs {SHORTEST} letters or more"
+            f"the dashboard's password is too short: it needs {SHORTEST} characters or more"
         )
     return hash_password(configured)
 

@@ -36,7 +36,7 @@ CORS = {
 
 _ULID = re.compile(ids.ULID_PATTERN, re.ASCII)
 ULID_PATTERN = f"^{ids.ULID_PATTERN}$"
-"""How ids of runs are shown; small letters are understood as well."""
+"""How ids of runs are shown; lower case is accepted as well."""
 _EVENT_PATH = re.compile(r"/e/[^/]+")
 _LOGGED_PATH = 200
 _Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]

@@ -12,7 +12,7 @@ import httpcore2
 import httpx2
 import pytest
 
-from stephttp._client.connection_pool import Connections
+from stephttp._client.connection_pool import ConnectionPool
 from tests.engine.support import until
 
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -56,7 +56,7 @@ async def peers(
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     make = partial(httpcore2.AsyncHTTPConnection, keepalive_expiry=keep_alive)
     transport = httpx2.AsyncHTTPTransport()
-    pool: Any = Connections(make, most_idle)
+    pool: Any = ConnectionPool(make, most_idle)
     transport._pool = pool
     async with httpx2.AsyncClient(transport=transport) as client:
         yield peer, url, client
