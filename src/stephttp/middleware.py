@@ -68,7 +68,7 @@ class RunContext:
 
     @property
     def fn_id(self) -> str:
-        """The endpoint's id, once it is set; after a first call also its method and route."""
+        """The endpoint's id; without one, method and route, once the first call has ended."""
         return self._run.opts.id or self.request.endpoint
 
     @property

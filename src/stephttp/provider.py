@@ -41,9 +41,10 @@ def setup(domain: str | SetupOpts, **options: Unpack[SetupOptions]) -> Provider:
 class Provider:
     """The durable endpoints of one API. Made by `setup`.
 
+    Tests make one themselves, to replace its transports, clock, pauses and jitter; see `Runtime`.
+
     Args:
         settings: resolved settings.
-        replaced: transports, clock, pauses and jitter, where tests put their own; see `Runtime`.
     """
 
     def __init__(self, settings: Settings, **replaced: Unpack[Replaced]) -> None:

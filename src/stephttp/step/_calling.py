@@ -65,7 +65,7 @@ async def invoke(
 
     Args:
         step_id: names the step within the run.
-        function: a durable endpoint of ours that has an id, or an `inngest.Function`.
+        function: a durable endpoint of yours that has an id, an `inngest.Function`, or an id.
         data: becomes `event.data` of the function. Must have a JSON form.
         timeout: at most 366 days; without one, as long as the server allows (a year).
         v: becomes `event.v`.
