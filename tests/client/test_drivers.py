@@ -10,10 +10,9 @@ import httpx2
 import pytest
 
 from stephttp._client.drivers import AsyncDriver, SyncDriver
-from stephttp._client.flow import Call, Flow, Invoke
+from stephttp._client.flow import Call, Flow, Invoke, send
 from stephttp._client.keys import Keys
 from stephttp._client.outgoing_events import post, prepare
-from stephttp._client.retries import send
 from stephttp._core.values import Event
 from stephttp.errors import APIConnectionError, APIStatusError, APITimeoutError
 

@@ -1,4 +1,4 @@
-"""What flows ask their driver for, and what they get.
+"""What flows ask their driver for, and `send`: one call of the API with its retries.
 
 A flow is a generator that does no I/O. It yields what it needs, and is sent what came of it, or has
 the error thrown in. So one text serves the event loop and threads (`drivers`).
@@ -12,15 +12,24 @@ the error thrown in. So one text serves the event loop and threads (`drivers`).
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
+from stephttp._client.keys import Keys
 from stephttp._wire.inline_state import FEATURES
+from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 T = TypeVar("T")
+
+ATTEMPTS = 5
+FIRST_PAUSE = 0.1
+MAX_PAUSE = 5.0
+RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
 class Call(Struct, frozen=True):
@@ -88,3 +97,53 @@ class Until(Struct, frozen=True):
 
 
 Flow = Generator[Call | Pause | Invoke | Until, Any, T]
+
+
+def backoff(attempt: int, rng: random.Random) -> float:
+    """Return the pause before `attempt` (from 1) in seconds: doubling, capped, jitter to half."""
+    ceiling = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** (attempt - 1))
+    return ceiling * rng.uniform(0.5, 1)
+
+
+def send(
+    call: Call, keys: Keys, rng: random.Random
+) -> Generator[Call | Pause, Answer | None, Answer]:
+    """Make `call`, five times at the most.
+
+    Raises:
+        APIConnectionError: no attempt was answered.
+        APIStatusError: refused (4xx, at once), or the last attempt failed (5xx, 408, 425, 429).
+    """
+    error: APIError = APIConnectionError("not attempted")
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            yield Pause(backoff(attempt, rng))
+        try:
+            bearer = keys.bearer
+            answer = yield _with_bearer(call, bearer)
+            if answer is not None and answer.status == 401 and keys.reject(bearer):
+                answer = yield _with_bearer(call, keys.bearer)
+        except APIConnectionError as problem:
+            error = problem
+            continue
+        assert answer is not None, "a Call is answered by an Answer"
+        # A proxy's own error page says nothing about the server behind it.
+        if FEATURES in answer.headers or answer.status < 500:
+            keys.learn(answer.features)
+        if 200 <= answer.status < 300:
+            return answer
+        error = APIStatusError(
+            f"{call}: the server answered {answer.status}: "
+            f"{answer.body[:500].decode(errors='replace')}",
+            answer.status,
+            answer.body,
+        )
+        if answer.status < 500 and answer.status not in RETRIED_STATUSES:
+            break
+    raise error
+
+
+def _with_bearer(call: Call, bearer: str | None) -> Call:
+    if bearer is None:
+        return call
+    return replace(call, headers={**call.headers, "authorization": f"Bearer {bearer}"})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from weakref import WeakValueDictionary
 
-from stephttp._client.flow import Answer
-from stephttp._wire.inline_state import FEATURES
 from stephttp._wire.signatures import hash_key
 
 
@@ -49,11 +47,9 @@ class Keys:
         """Return whether the server is known to have an extra."""
         return self.features is not None and feature in self.features
 
-    def learn(self, answer: Answer) -> None:
-        """Note the extras that an answer announces."""
-        # A proxy's own error page says nothing about the server behind it.
-        if FEATURES in answer.headers or answer.status < 500:
-            self.features = answer.features
+    def learn(self, features: frozenset[str]) -> None:
+        """Note the extras that the server announced."""
+        self.features = features
 
     def reject(self, bearer: str | None) -> bool:
         """Note that `bearer` was refused; return whether another one is worth trying."""

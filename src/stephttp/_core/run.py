@@ -47,6 +47,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Raw
@@ -60,14 +61,12 @@ from stephttp._core.steps import (
     Step,
     Verdict,
     discovery_request,
-    hash_user_id,
-    step_op,
 )
 from stephttp._core.waits import Wait
-from stephttp._wire.ids import CAPSULE, hash_step_id
+from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
 from stephttp._wire.memo import Memo, MemoKind, read_memo
 from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
-from stephttp.errors import CannotWaitError
+from stephttp.errors import CannotWaitError, UsageError
 
 _NONE: Mapping[str, Any] = {}
 
@@ -301,14 +300,14 @@ class Run:
         limit = self.retries if step.retries is None else step.retries
         retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
-            self._record(step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
+            self._record(_step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
             return self._after()
         # A real server does not read these `opts`; ours does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after
         self._step_retries = max(self._step_retries, limit)
-        self._record(step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
+        self._record(_step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
         self._wait()
         return SUSPEND
 
@@ -337,7 +336,7 @@ class Run:
         if wait.late and not self.resumed:
             self._async_ops.append(discovery_request(step.hash))
         else:
-            self._record(step_op(step, wait.op, name=wait.name, opts=wait.opts))
+            self._record(_step_op(step, wait.op, name=wait.name, opts=wait.opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 
@@ -403,7 +402,7 @@ class Run:
         """Meet a step, and see whether it is finished. On EXECUTE, `request` it."""
         uses = self._uses
         index = uses.get(step_id, 0)
-        step_hash = hash_user_id(step_id, index)
+        step_hash = _hash_user_id(step_id, index)
         uses[step_id] = index + 1
         self.used = True
         if self.state is _UNWINDING:
@@ -458,6 +457,44 @@ class Run:
     def _record(self, op: Op) -> None:
         if self.state is not ENDED:
             (self._sync_ops if op.op in SYNC_OPS else self._async_ops).append(op)
+
+
+@lru_cache(maxsize=4096)  # the same as for `hash_step_id`
+def _hash_user_id(step_id: str, index: int) -> str:
+    """The hash of an id that the user chose.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    if not step_id or step_id.startswith(RESERVED):
+        raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
+    return hash_step_id(step_id, index)
+
+
+def _step_op(
+    step: Step,
+    op: OpCode,
+    *,
+    name: str | None = None,
+    opts: dict[str, Any] | None = None,
+    error: ErrorInfo | None = None,
+    timing: Timing | None = None,
+) -> Op:
+    """Return the op that reports `step`, or requests it.
+
+    Args:
+        name: what the server shows of it; `None` for its id.
+    """
+    return Op(
+        op,
+        step.hash,
+        name or step.step_id,
+        step.step_id,
+        opts,
+        error=error,
+        timing=timing,
+        userland=Userland(step.step_id, step.index or None),
+    )
 
 
 def _drain(ops: list[Op]) -> list[Op]:

@@ -1,18 +1,15 @@
-"""One use of a step tool in a run, and the ops that report it."""
+"""One use of a step tool in a run, and the verdict of the state machine on it."""
 
 from __future__ import annotations
 
 from enum import Enum, auto
-from functools import lru_cache
-from typing import Any
 
 from msgspec import Struct
 
 from stephttp._wire.ids import RESERVED, hash_step_id
 from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.memo import Memo
-from stephttp._wire.opcodes import ErrorInfo, Op, OpCode, Timing, Userland
-from stephttp.errors import UsageError
+from stephttp._wire.opcodes import Op, OpCode
 
 
 class Verdict(Enum):
@@ -35,44 +32,6 @@ class Step(Struct, frozen=True, gc=False):
     memo: Memo | None = None
     retries: int | None = None
     """How often it is retried, where that is not the run's number."""
-
-
-def step_op(
-    step: Step,
-    op: OpCode,
-    *,
-    name: str | None = None,
-    opts: dict[str, Any] | None = None,
-    error: ErrorInfo | None = None,
-    timing: Timing | None = None,
-) -> Op:
-    """Return the op that reports `step`, or requests it.
-
-    Args:
-        name: what the server shows of it; `None` for its id.
-    """
-    return Op(
-        op,
-        step.hash,
-        name or step.step_id,
-        step.step_id,
-        opts,
-        error=error,
-        timing=timing,
-        userland=Userland(step.step_id, step.index or None),
-    )
-
-
-@lru_cache(maxsize=4096)  # the same as for `hash_step_id`
-def hash_user_id(step_id: str, index: int) -> str:
-    """The hash of an id that the user chose.
-
-    Raises:
-        UsageError: it cannot be one.
-    """
-    if not step_id or step_id.startswith(RESERVED):
-        raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
-    return hash_step_id(step_id, index)
 
 
 def discovery_request(unique: str) -> Op:

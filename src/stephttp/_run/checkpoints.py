@@ -21,10 +21,9 @@ from stephttp._client.api_calls import (
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._client.flow import Flow
+from stephttp._client.flow import Flow, send
 from stephttp._client.keys import Keys
 from stephttp._client.outbox_item import Item, Parcel
-from stephttp._client.retries import send
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._core.steps import Step

@@ -14,8 +14,7 @@ from msgspec import Struct
 from stephttp._client import api_answers, api_calls
 from stephttp._client.api_answers import Outcome
 from stephttp._client.api_calls import IdempotencyClaim
-from stephttp._client.flow import Flow
-from stephttp._client.retries import send
+from stephttp._client.flow import Flow, send
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run import result_path

@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from stephttp._client import api_answers, api_calls
 from stephttp._client.api_answers import CheckpointRun
-from stephttp._client.flow import Answer, Flow
-from stephttp._client.retries import send
+from stephttp._client.flow import Answer, Flow, send
 from stephttp._core import replies
 from stephttp._core.failures import retry_after
 from stephttp._core.run import Run

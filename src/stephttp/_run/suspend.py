@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 
 from stephttp._client import api_answers, api_calls
-from stephttp._client.flow import Call, Flow, Invoke
-from stephttp._client.retries import send
+from stephttp._client.flow import Call, Flow, Invoke, send
 from stephttp._core import replies
 from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
 from stephttp._core.prefer import read_prefer
