@@ -177,7 +177,7 @@ class TransformOutputResult(Struct):
     step: StepInfo
 
     def has_output(self) -> bool:
-        """Whether there is a result."""
+        """Return whether there is a result."""
         return self.output is not MISSING
 
 

@@ -19,7 +19,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Peer:
-    """Somebody on a loopback port who answers each request of a connection when told to."""
+    """A server on a loopback port that answers each request of a connection when it may."""
 
     def __init__(self) -> None:
         self.connections: list[asyncio.StreamWriter] = []

@@ -32,7 +32,7 @@ ADAPTER = ModelAdapter(url="https://ai.test/chat", auth_key="sk", model="m")
 
 
 class Server:
-    """Answers what a server answers, and remembers what it was told."""
+    """Answers what a server answers, and remembers what it was sent."""
 
     def __init__(self, features: str = "") -> None:
         self.features = features

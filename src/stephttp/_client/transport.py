@@ -30,7 +30,7 @@ _under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
-    """The HTTP client logs each URL, and in some of ours there are keys and tokens."""
+    """Hide keys and tokens in the URLs that the HTTP client logs."""
     import httpx2
 
     call = _under_way.get()

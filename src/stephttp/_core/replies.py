@@ -78,7 +78,7 @@ def unknown_step(run: Run, *, again: bool) -> Response:
 def result_answer(
     op: Op, steps: Sequence[Op] = (), *, again: bool = False, retry_after: str | None = None
 ) -> Response:
-    """The end of the run. One object: an array would lose its body (docs/protocol.md S1).
+    """Report the end of the run as one object: an array would lose its body (docs/protocol.md S1).
 
     Args:
         steps: finished ones that the server does not know yet; only for our engine, which takes
@@ -95,7 +95,7 @@ def result_answer(
 
 
 def error_answer(status: int, message: str, headers: Headers | None = None) -> Response:
-    """An error of ours, in the shape that servers use (docs/protocol.md 4.0)."""
+    """Answer with an error of ours, in the shape that servers use (docs/protocol.md 4.0)."""
     response = _json(status, encode_struct({"error": message, "data": None, "status": status}))
     response.headers += headers or []
     return response
@@ -109,7 +109,7 @@ def run_complete(
     raw_allowed: bool = False,
     lossy: bool = False,
 ) -> Op:
-    """The op that ends a run with the handler's response.
+    """Return the op that ends a run with the handler's response.
 
     Args:
         raw_allowed: whether the server reads `raw`. If not, a body that is not UTF-8 cannot be
@@ -162,10 +162,10 @@ def refused(status: int, message: str) -> Response:
 
 
 def call_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
-    """An error whose body makes a real server call again, whatever attempts are left. It reads an
-    array as ops at any status (docs/protocol.md 6.3, 12.1)."""
-    ask = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message)
-    response = _json(status, encode_struct([ask]))
+    """Answer with an error that makes a real server call again, whatever attempts are left. It
+    reads an array as ops at any status (docs/protocol.md 6.3, 12.1)."""
+    request = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message)
+    response = _json(status, encode_struct([request]))
     response.headers += headers
     return response
 
@@ -183,7 +183,7 @@ def _utf8(body: bytes) -> str | None:
 
 
 def _joined(headers: Headers) -> dict[str, str]:
-    """A map of headers; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
+    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
     `Set-Cookie`, for which that section makes the exception."""
     joined: dict[str, str] = {}
     for name, value in headers:

@@ -193,12 +193,12 @@ class Run:
         return self.target is not None and self.target not in self._memos
 
     def response_began(self) -> None:
-        """The handler has sent the head of its response."""
+        """Note that the handler has sent the head of its response."""
         if self.cannot_wait is None:
             self.cannot_wait = "the response has begun"
 
     def refuse_waits(self, reason: str) -> None:
-        """This call cannot wait for the server; `reason` completes "it has to wait, but ..."."""
+        """Refuse to wait for the server; `reason` completes "it has to wait, but ..."."""
         self.cannot_wait = reason
 
     def expire(self) -> None:
@@ -230,11 +230,11 @@ class Run:
         self.carried = texts
 
     def middleware_began(self) -> None:
-        """Middleware runs, before the handler is called."""
+        """Note that middleware runs before the handler is called."""
         self.unreached = True
 
     def handler_reached(self) -> None:
-        """The handler is about to be called."""
+        """Note that the handler is about to be called."""
         self.unreached = False
 
     def begin(self, step_id: str, retries: int | None = None) -> Step:
@@ -259,7 +259,7 @@ class Run:
         duration_ns: int,
         opts: dict[str, Any] | None = None,
     ) -> Verdict:
-        """The body of `step` returned `data` (JSON).
+        """Record that the body of `step` returned `data` (JSON).
 
         Args:
             opts: what else is reported of it, such as its input.
@@ -285,7 +285,7 @@ class Run:
         retry_after: str | None = None,
         opts: dict[str, Any] | None = None,
     ) -> Verdict:
-        """The body of `step` raised `error`.
+        """Record that the body of `step` raised `error`.
 
         Args:
             retry_after: when to try again, in RFC 3339; `None` leaves it to the server.
@@ -312,7 +312,7 @@ class Run:
         return SUSPEND
 
     def abandon(self, step: Step) -> None:
-        """The body of `step` was cancelled from outside: as if it had never begun."""
+        """Forget a `step` whose body was cancelled from outside, as if it had never begun."""
         self._running -= 1
 
     def wait(self, wait: Wait) -> Step:
@@ -368,7 +368,7 @@ class Run:
             self.state = _UNWINDING
 
     def end(self) -> None:
-        """The handler has ended."""
+        """Note that the handler has ended."""
         self.state = _UNWINDING if self.suspended else ENDED
 
     def take_finished(self) -> list[Op]:
@@ -461,7 +461,7 @@ class Run:
 
 @lru_cache(maxsize=4096)  # the same as for `hash_step_id`
 def _hash_user_id(step_id: str, index: int) -> str:
-    """The hash of an id that the user chose.
+    """Return the hash of an id that the user chose.
 
     Raises:
         UsageError: it cannot be one.

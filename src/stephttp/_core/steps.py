@@ -35,7 +35,7 @@ class Step(Struct, frozen=True, gc=False):
 
 
 def discovery_request(unique: str) -> Op:
-    """An op that asks to be called again.
+    """Return an op that asks for another call.
 
     Args:
         unique: what makes its id new in the run, as the server demands.

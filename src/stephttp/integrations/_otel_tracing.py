@@ -180,7 +180,7 @@ class Tracing(Middleware):
             telemetry.run_duration.record(seconds, {**about, OUTCOME: outcome})
 
     def _begin(self) -> None:
-        """Start the run's span, and let later calls know of it."""
+        """Start the run's span, and keep it for later calls."""
         parent = trace.get_current_span(self._around).get_span_context()
         self._run_span = span = self._start(
             self._name(), self._around, kind=self._kind(), start_ns=self.ctx.started_ns,
@@ -201,7 +201,7 @@ class Tracing(Middleware):
             carried[_PARENT] = write_traceparent(parent)
 
     def _above_step(self) -> Context:
-        """What a step belongs to: a span that the handler has made, or that of the call."""
+        """Return the parent of a step: a span that the handler has made, or that of the call."""
         here = trace.get_current_span()
         inside = self._outer is None or self.ctx.resumed
         same = here.get_span_context().trace_id == self._run.trace_id
@@ -231,7 +231,7 @@ class Tracing(Middleware):
         self._around = below(self._around, self._call_span)
 
     def _leave(self, run_span: Span, facts: dict[str, Any], now: int) -> None:
-        """The first call is over and the run is not: make the call's span of the run's."""
+        """Make the span of the first call, which is over, of the run's, which is not."""
         span = self._start(
             "request",
             below(contexts.Context(), run_span),
@@ -246,7 +246,7 @@ class Tracing(Middleware):
         end_span(span, None, now)
 
     def _finished_run(self) -> Span | None:
-        """The run's span, in the process in which the run ends."""
+        """Make the run's span, in the process in which the run ends."""
         if not self._run.trace_flags.sampled:
             return None
         carried = self.ctx.carried
@@ -285,5 +285,5 @@ class Tracing(Middleware):
 
 
 def _began(run_id: str) -> int:
-    """When a run began, nanoseconds since the epoch."""
+    """Return when a run began, nanoseconds since the epoch."""
     return ulid_ms(run_id) * 1_000_000

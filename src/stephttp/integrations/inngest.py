@@ -192,7 +192,7 @@ def _memo(memo: StepMemo) -> dict[str, object]:
 
 
 def _step(step: StepInfo) -> TransformOutputStepInfo | None:
-    """A step in their terms; `None` for what Inngest's Python SDK does not have."""
+    """Return a step in their terms; `None` for what Inngest's Python SDK does not have."""
     try:
         op = server_lib.Opcode(step.op.value)
     except ValueError:
