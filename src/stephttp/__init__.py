@@ -127,7 +127,7 @@ __all__ = [  # noqa: RUF022  (grouped)
     "__version__",
 ]
 
-if not TYPE_CHECKING:  # type checkers would take any name for one of ours
+if not TYPE_CHECKING:  # type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module

@@ -9,7 +9,7 @@
         ├── UsageError                a step tool was used where it cannot work
         │   ├── OutsideRunError       a waiting tool outside a request behind the middleware
         │   ├── NestedStepError       a step inside the body of another step
-        │   └── CannotWaitError       a step must wait, but the response has begun
+        │   └── CannotWaitError       a step must wait, but the response has started
         ├── StepResultError           a step's result has no JSON form, or does not fit its type
         └── APIError                  the engine (or Inngest) could not be reached, or refused
             ├── APIConnectionError    no answer: refused, reset, timed out
@@ -147,7 +147,7 @@ class NestedStepError(UsageError):
 
 
 class CannotWaitError(UsageError):
-    """A step must wait, but the response has begun, so the caller can no longer be redirected."""
+    """A step must wait, but the response has started, so the caller can no longer be redirected."""
 
 
 class StepResultError(StephttpError):

@@ -1,4 +1,4 @@
-"""Middleware: code of yours around runs and steps; see `Middleware` and docs/middleware.md.
+"""Middleware: your code around runs and steps; see `Middleware` and docs/middleware.md.
 
 Names are those of Inngest's Python SDK where the meaning is the same. `_run.hooks` makes the calls.
 """
@@ -39,7 +39,7 @@ class RunContext:
         request: what the handler is called with. The body of a first call is not there yet.
         request_id: the server's id of this call; empty in the first call.
         attempt: how many calls for the same purpose failed before this one.
-        started_ns: when this call began, nanoseconds since the epoch.
+        started_ns: when this call started, nanoseconds since the epoch.
         now_ns: the clock.
     """
 
@@ -73,22 +73,22 @@ class RunContext:
 
     @property
     def resumed(self) -> bool:
-        """Whether this is a re-entry: a call of the server that continues a run."""
+        """True if this is a re-entry: a call of the server that continues a run."""
         return self._run.resumed
 
     @property
     def replaying(self) -> bool:
-        """Whether the handler still passes over what it did in earlier calls."""
+        """True if the handler still passes over what it did in earlier calls."""
         return self._run.replaying
 
     @property
     def used(self) -> bool:
-        """Whether the handler has met a step, or is recorded anyway."""
+        """True if the handler has met a step, or is recorded anyway."""
         return self._run.used
 
     @property
     def suspended(self) -> bool:
-        """Whether a step has to wait, so that the run continues in a later call."""
+        """True if a step has to wait, so that the run continues in a later call."""
         return self._run.suspended
 
     @property
@@ -153,7 +153,7 @@ class CallEnd(Struct, frozen=True):
 
 
 class StepMemo(Struct):
-    """What the server remembers of a step.
+    """A step as the server remembers it.
 
     Attributes:
         data: its result as plain JSON; may be replaced.
@@ -165,7 +165,7 @@ class StepMemo(Struct):
 
 
 class TransformOutputResult(Struct):
-    """What a step is about to send to the server.
+    """The output that a step is about to send to the server.
 
     Attributes:
         output: the result as plain JSON; may be replaced. Steps that the server carries out have
@@ -182,7 +182,7 @@ class TransformOutputResult(Struct):
 
 
 class SendEventsResult(Struct):
-    """What became of events.
+    """The outcome of sending events.
 
     Attributes:
         ids: the server's id of each.
@@ -286,7 +286,7 @@ class Middleware:
         """An answer is about to be sent: the handler's own, or that of a request that waits.
 
         Args:
-            response: may be changed. What a handler sends while it still runs has no body here.
+            response: may be changed. A response that is sent while the handler still runs has no body here.
         """
 
     def after_call(self, end: CallEnd) -> Maybe:

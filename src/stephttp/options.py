@@ -40,7 +40,7 @@ class SetupOptions(TypedDict, total=False):
     """Also record requests that use no steps."""
 
     default_async_response: AsyncResponse | None
-    """What the caller of a request that goes async gets; default `AsyncResponseRedirect()`."""
+    """The answer to a request that goes async; default `AsyncResponseRedirect()`."""
 
     signing_key: str | None
     """Shared with the server; default `INNGEST_SIGNING_KEY`."""
@@ -107,7 +107,7 @@ class SetupOptions(TypedDict, total=False):
 
 
 class Settings(Struct, frozen=True):
-    """What `stephttp.setup` resolved, from its arguments first and the environment second."""
+    """The settings that `stephttp.setup` made of its arguments and the environment."""
 
     domain: str
     """Origin at which the server re-enters this API, `scheme://host[:port]`."""
@@ -158,7 +158,7 @@ class Settings(Struct, frozen=True):
 
     @property
     def api_headers(self) -> dict[str, str]:
-        """What every call of the checkpoint API carries."""
+        """The headers of every call of the checkpoint API."""
         return {"x-inngest-env": self.env} if self.env else {}
 
 

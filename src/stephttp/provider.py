@@ -49,7 +49,7 @@ class Provider:
 
     def __init__(self, settings: Settings, **replaced: Unpack[Replaced]) -> None:
         self.runtime = Runtime(settings, **replaced)
-        """What its runs share; not for applications."""
+        """The state that its runs share; not for applications."""
 
     @property
     def settings(self) -> Settings:

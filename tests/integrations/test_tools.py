@@ -617,7 +617,7 @@ async def test_every_tool_refuses_to_be_nested_and_to_wait_too_late() -> None:
             yield b"begun"
             for tool, arguments, *_ in TOOLS:
                 named: Any = step.ai.infer if tool == "ai.infer" else getattr(step, tool)
-                with pytest.raises(stephttp.CannotWaitError, match="the response has begun"):
+                with pytest.raises(stephttp.CannotWaitError, match="the response has started"):
                     await named(f"late {tool}", **arguments)
                 refused.append(tool)
             assert await step.run("inline", lambda: 1) == 1

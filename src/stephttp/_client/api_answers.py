@@ -106,7 +106,7 @@ def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
     """Return what became of each of `count` checkpoints: an error, or `None` if it was accepted.
 
     Raises:
-        APIStatusError: it is not what our engine answers.
+        APIStatusError: it is not what the stephttp engine answers.
     """
     try:
         items = _batch_answer.decode(answer.body).data.items
@@ -123,7 +123,7 @@ def read_renewal(answer: Answer) -> list[str]:
     """Return the runs that this process has lost.
 
     Raises:
-        APIStatusError: it is not what our engine answers.
+        APIStatusError: it is not what the stephttp engine answers.
     """
     try:
         return _renew_answer.decode(answer.body).data.lost
@@ -135,7 +135,7 @@ def read_outcome(answer: Answer) -> Outcome:
     """Read the answer to `get_outcome`.
 
     Raises:
-        APIStatusError: it is not what our engine answers.
+        APIStatusError: it is not what the stephttp engine answers.
     """
     try:
         return _outcome_answer.decode(answer.body).data
@@ -156,7 +156,7 @@ def read_actions(answer: Answer) -> dict[str, Raw]:
 
 
 def read_failures(answer: Answer) -> dict[str, int]:
-    """Return how often unfinished steps have failed, by step hash; only our engine says so."""
+    """Return how often unfinished steps have failed, by step hash (stephttp engine only)."""
     pairs = (pair.strip().partition("=") for pair in answer.headers.get(FAILURES, "").split(","))
     return {step: int(count) for step, _, count in pairs if count.isdecimal()}
 

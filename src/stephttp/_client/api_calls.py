@@ -73,10 +73,10 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     idempotency: str = ""
     """A key that the caller chose; a real server ignores it."""
     lease: int | None = None
-    """Milliseconds for which the run is left to this process; for our engine only."""
+    """Milliseconds for which the run is left to this process; for the stephttp engine only."""
     claim: IdempotencyClaim | None = None
     reads_state: bool = False
-    """Whether re-entries may contain the run's state; for our engine only."""
+    """True if re-entries may contain the run's state; for the stephttp engine only."""
 
 
 class APIResult(Struct):

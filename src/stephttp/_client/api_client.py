@@ -114,7 +114,7 @@ class APIClient:
         """Report a new run.
 
         Args:
-            run_id: a ULID of your making; its time is when the run began.
+            run_id: a ULID of your making; its time is the start of the run.
             input: the request that started it.
             *steps: what it did so far. Without any, the answer has no token.
             retries: how often the server is to call again after a failure.

@@ -41,7 +41,7 @@ def off_loop(call: Callable[[], None]) -> None:
 
 
 class Timer(Protocol):
-    """What `loop.call_later` returns."""
+    """A pending call, as `loop.call_later` returns it."""
 
     def cancel(self) -> None: ...
 
@@ -51,7 +51,7 @@ class Job(Struct, Generic[T], frozen=True):
 
     outcome: Future[T]
     alive: Callable[[], bool]
-    """Whether it is being carried out: not when it has ended, nor when its loop has."""
+    """True if it is being carried out: not when it has ended, nor when its loop has."""
     cancel: Callable[[], object]
     """Cancel it, where that is possible: a thread ends by itself."""
 
@@ -91,7 +91,7 @@ class Background:
         return loop.call_later(seconds, call)
 
     def reset_after_fork(self) -> None:
-        """Start anew in a forked process."""
+        """Start again in a forked process."""
         self._alarms = Alarms()
 
     def _in_a_thread(self, flow: Flow[T], name: str) -> Job[T]:
@@ -133,7 +133,7 @@ class Alarm:
         self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
-        """Do not make the call. One that has begun continues."""
+        """Do not make the call. One that has started continues."""
         self.call = None
 
 

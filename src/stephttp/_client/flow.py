@@ -4,7 +4,7 @@ A flow is a generator that does no I/O. It yields what it needs, and is sent wha
 the error thrown in. So one text serves the event loop and threads (`drivers`).
 
     yields     is sent
-    Call       the `Answer`; an `APIConnectionError` is thrown in where there is none
+    Call       the `Answer`; an `APIConnectionError` is thrown in without one
     Pause      nothing
     Invoke     what the user's function returned
     Until      whether the future has an outcome
@@ -40,7 +40,7 @@ class Call(Struct, frozen=True):
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     label: str = ""
-    """What errors say instead of `path`, which may hold a secret."""
+    """Shown in errors instead of `path`, which may hold a secret."""
 
     timeout: float | None = None
     """Seconds to wait for an answer; `None` is the driver's own limit."""
@@ -68,12 +68,12 @@ class Answer(Struct, frozen=True):
 
     @property
     def features(self) -> frozenset[str]:
-        """The extras that our engine announces (docs/design.md 3.8); a real server has none."""
+        """The extras that the stephttp engine announces (docs/design.md 3.8)."""
         return frozenset(self.headers.get(FEATURES, "").replace(",", " ").split())
 
 
 class Pause(Struct, frozen=True):
-    """Wait so many seconds before going on."""
+    """Wait so many seconds before the next."""
 
     seconds: float
 

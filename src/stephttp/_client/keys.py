@@ -32,7 +32,7 @@ class Keys:
         self.features: frozenset[str] | None = None
         """The extras that the server announced (docs/design.md 3.8); `None` before it answers."""
         self.warned = False
-        """Whether a warning was logged that the server lacks what is configured."""
+        """True if a warning was logged that the server lacks what is configured."""
         self._bearers = _Bearers(hash_key(key) for key in (primary, fallback) if key)
 
     def __repr__(self) -> str:

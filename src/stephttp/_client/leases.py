@@ -42,7 +42,7 @@ class Leases:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Start anew in a forked process: the runs are its parent's."""
+        """Start again in a forked process: the runs are its parent's."""
         self._changed = threading.Condition()
         self._held: dict[str, _Lease] = {}
         self._due = 0.0

@@ -71,7 +71,7 @@ class Outbox:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Start anew in a forked process: the items are its parent's."""
+        """Start again in a forked process: the items are its parent's."""
         self._lock = threading.Lock()
         self._queue: deque[Item] = deque()
         self._bytes = 0
@@ -158,7 +158,7 @@ class Outbox:
             name = object()
             self._workers[name] = None
         try:
-            # Without the lock: a task may begin at once (`asyncio.eager_task_factory`).
+            # Without the lock: a task may start at once (`asyncio.eager_task_factory`).
             job = self._start(self._work(name), "stephttp-outbox")
         except RuntimeError as error:  # no thread can start, as at the exit of the interpreter
             with self._lock:

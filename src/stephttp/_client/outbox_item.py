@@ -28,10 +28,10 @@ class Item:
     def __init__(self, parcel: Parcel | None = None) -> None:
         self._parcel = parcel
         self.held = False
-        """Whether the outbox has it, in its queue or under way."""
+        """True if the outbox has it, in its queue or under way."""
         self.accounted = 0
         self.changed = False
-        """Whether it was put again since it was last asked what is to be sent."""
+        """True if it was put again since it was last asked what is to be sent."""
 
     def size(self) -> int:
         """Return how many bytes it keeps, roughly."""

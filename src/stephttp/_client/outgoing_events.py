@@ -20,7 +20,7 @@ from stephttp._core.values import Event, EventLike
 from stephttp.errors import APIStatusError
 
 _MAX_EVENTS = 5000
-"""What a server takes in one request (docs/protocol.md 10)."""
+"""The most that a server accepts in one request (docs/protocol.md 10)."""
 
 
 class _Ids(Struct):

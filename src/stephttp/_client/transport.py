@@ -81,7 +81,7 @@ def sync_client(
 
 @contextmanager
 def sending(call: Call, base_url: str) -> Generator[None]:
-    """Keep secrets out of the log while `call` is made, and turn failures into errors of ours.
+    """Keep secrets out of the log while `call` is made, and turn failures into an `APIError`.
 
     Raises:
         APIConnectionError: no answer.
@@ -96,7 +96,7 @@ def sending(call: Call, base_url: str) -> Generator[None]:
 
 @contextmanager
 def receiving(call: Call, base_url: str) -> Generator[None]:
-    """Turn failures into errors of ours while the answer to `call` is read.
+    """Turn failures into an `APIError` while the answer to `call` is read.
 
     Raises:
         APIConnectionError: it ends too early.

@@ -114,8 +114,8 @@ def middleware(given: Sequence[F]) -> tuple[F, ...]:
     for index, one in enumerate(given):
         if not callable(one):
             raise ConfigurationError(
-                f"middleware[{index}]: {one!r} is no class and no function; give the class of a "
-                "stephttp.Middleware, or a function that makes one from a RunContext"
+                f"middleware[{index}]: {one!r} is neither a class nor a function; give the class "
+                "of a stephttp.Middleware, or a function that makes one from a RunContext"
             )
         if one in found:
             raise ConfigurationError(f"middleware[{index}]: {one!r} is in the list twice")

@@ -1,4 +1,4 @@
-"""What an endpoint's options are, and what its caller gets when the run goes async.
+"""The options of an endpoint, and the answers to a caller whose run goes async.
 
 Plain data: `configure`, the endpoint decorator and `setup` fill it in, `_client` acts on it.
 """
@@ -46,11 +46,11 @@ class AsyncResponseToken(Struct, frozen=True):
 
 
 class AsyncResponseCustom(Struct, frozen=True):
-    """Answer with what a function of yours returns.
+    """Answer with the return value of your function.
 
     Attributes:
-        handler: gets an `AsyncRequest`, returns a `Response`; may be async. What it raises is an
-            error of the request, but the run continues.
+        handler: gets an `AsyncRequest`, returns a `Response`; may be async. An exception of it is
+            an error of the request, but the run continues.
     """
 
     handler: Callable[[AsyncRequest], Response | Awaitable[Response]]

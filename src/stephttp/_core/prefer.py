@@ -20,7 +20,7 @@ MAX_WAIT = 300
 
 
 class Prefer(Struct, frozen=True):
-    """What the caller wants.
+    """The preferences of a caller.
 
     Attributes:
         respond_async: answer 202 rather than let the caller wait.

@@ -1,6 +1,7 @@
 """What an endpoint answers: to its caller when it goes async, to the server on re-entry.
 
-docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for us.
+docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for the
+SDK.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ResultData(msgspec.Struct, omit_defaults=True, gc=False):
     """Nanoseconds."""
     error: str | None = None
     raw: RawResponse | None = None
-    """Only for our engine, which announces that it reads it (docs/design.md 3.8)."""
+    """Only for the stephttp engine, which announces that it reads it (docs/design.md 3.8)."""
 
 
 def redirect(location: str) -> Response:
@@ -81,8 +82,8 @@ def result_answer(
     """Report the end of the run as one object: an array would lose its body (docs/protocol.md S1).
 
     Args:
-        steps: finished ones that the server does not know yet; only for our engine, which takes
-            an array then (docs/design.md 3.8).
+        steps: finished ones that the server does not know yet; only for the stephttp engine, which
+            accepts an array then (docs/design.md 3.8).
         again: it is a failure, and an attempt is left: the server is to call once more.
         retry_after: when, in RFC 3339.
     """
@@ -95,7 +96,7 @@ def result_answer(
 
 
 def error_answer(status: int, message: str, headers: Headers | None = None) -> Response:
-    """Answer with an error of ours, in the shape that servers use (docs/protocol.md 4.0)."""
+    """Answer with an error of the SDK, in the shape that servers use (docs/protocol.md 4.0)."""
     response = _json(status, encode_struct({"error": message, "data": None, "status": status}))
     response.headers += headers or []
     return response

@@ -1,6 +1,6 @@
 """The state machine of one run in one call of the handler.
 
-A run is begun by a request, or resumed by a re-entry. The handler asks it what to do at each
+A run is started by a request, or resumed by a re-entry. The handler asks it what to do at each
 step, and it answers with one of three verdicts:
 
     MEMOIZED   the step is finished; here is what it gave
@@ -139,26 +139,26 @@ class Run:
         self.passed: list[Step] = []
         """Steps that were met and not executed, because the server asked for another."""
         self.pending = False
-        """Whether a step was met that the server says is waiting already."""
+        """True if the handler met a step that waits already, as the server says."""
         self._step_retries = 0
         self.opts = DEFAULT_OPTS
-        """What the endpoint was configured with."""
+        """The options that the endpoint was configured with."""
         self.state = _RUNNING
         self.suspended = False
-        """Whether this call of the handler has been overtaken by a wait."""
+        """True if a wait has overtaken this call of the handler."""
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.used = self.resumed
-        """Whether any step was met: a run without steps is not reported."""
+        """True if any step was met: a run without steps is not reported."""
         self.expired = False
-        """Whether another call is to continue this run from the next step on: its time is over
+        """True if another call is to continue this run from the next step on: its time is over
         (`max_runtime`), or another process has taken it over."""
         self.carried: dict[str, str] | None = None
-        """What middleware keeps for later calls."""
+        """Texts that middleware keeps for later calls."""
         self.failures: Mapping[str, int] = _NONE
         """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
-        """Whether middleware failed before the handler was called."""
+        """True if middleware failed before the handler was called."""
         self._progressed = not self.resumed
         self._handed_over = False
         self._memos: Mapping[str, Raw] = memos or _NONE
@@ -174,12 +174,12 @@ class Run:
 
     @property
     def replaying(self) -> bool:
-        """Whether the handler still passes over finished steps, so that nothing it does is new."""
+        """True if the handler still passes over finished steps, so that nothing it does is new."""
         return self._unseen > 0 and not self._progressed
 
     @property
     def settled(self) -> bool:
-        """Whether no step body of this run is being executed."""
+        """True if no step body of this run is being executed."""
         return self._running == 0
 
     @property
@@ -189,13 +189,13 @@ class Run:
 
     @property
     def targets_unknown(self) -> bool:
-        """Whether the server asked for a step that this handler did not come to."""
+        """True if the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self._memos
 
     def response_began(self) -> None:
         """Note that the handler has sent the head of its response."""
         if self.cannot_wait is None:
-            self.cannot_wait = "the response has begun"
+            self.cannot_wait = "the response has started"
 
     def refuse_waits(self, reason: str) -> None:
         """Refuse to wait for the server; `reason` completes "it has to wait, but ..."."""
@@ -302,7 +302,7 @@ class Run:
         if not retry or self.state is ENDED:
             self._record(_step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
             return self._after()
-        # A real server does not read these `opts`; ours does (docs/design.md 3.8).
+        # A real server does not read these `opts`; the stephttp engine does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after
@@ -312,7 +312,7 @@ class Run:
         return SUSPEND
 
     def abandon(self, step: Step) -> None:
-        """Forget a `step` whose body was cancelled from outside, as if it had never begun."""
+        """Forget a `step` whose body was cancelled from outside, as if it had never started."""
         self._running -= 1
 
     def wait(self, wait: Wait) -> Step:
@@ -324,7 +324,7 @@ class Run:
         """Ask the server to carry out a step that was met and is not remembered.
 
         Raises:
-            CannotWaitError: it would have to wait, but the response has begun.
+            CannotWaitError: it would have to wait, but the response has started.
         """
         if self.state is ENDED:
             self.cannot_wait = "the response is complete"
@@ -363,7 +363,7 @@ class Run:
         return sum(map(kept_bytes, tuple(self._sync_ops)))
 
     def unwind(self) -> None:
-        """Begin to end the handler: nothing of this run can progress."""
+        """Start to end the handler: nothing of this run can progress."""
         if self.state is _WAITING:
             self.state = _UNWINDING
 
@@ -467,7 +467,7 @@ def _hash_user_id(step_id: str, index: int) -> str:
         UsageError: it cannot be one.
     """
     if not step_id or step_id.startswith(RESERVED):
-        raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
+        raise UsageError(f"a step id must not be empty or start with {RESERVED!r}: {step_id!r}")
     return hash_step_id(step_id, index)
 
 

@@ -102,4 +102,4 @@ class EndpointResult(Struct):
     headers: dict[str, str] = {}
     body: str = ""
     encoding: str = ""
-    """`base64` for a body that is not text; only our engine sends such."""
+    """`base64` for a body that is not text; only the stephttp engine sends such."""

@@ -44,7 +44,7 @@ _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Wait(Struct, frozen=True):
-    """What a step asks of the server."""
+    """A request of a step to the server."""
 
     step_id: str
     op: OpCode
@@ -53,7 +53,7 @@ class Wait(Struct, frozen=True):
     result: Any = Any
     """The type in which the server's answer is read."""
     convert: Callable[[Any], Any] | None = None
-    """What the handler gets instead of it."""
+    """Makes of it the value that the handler gets."""
     late: bool = False
     """Must not travel in a first checkpoint (docs/protocol.md 12.1)."""
 
@@ -119,7 +119,7 @@ def invoke(
     v: str | None,
     output_type: Any = Any,
 ) -> Wait:
-    """Invoke a function: an endpoint of ours, an `inngest.Function`, or an id.
+    """Invoke a function: a durable endpoint, an `inngest.Function`, or an id.
 
     An endpoint gives the response that it ended with, whose body is what the handler gets. An id
     may be that of an endpoint, too.
@@ -184,7 +184,7 @@ ENDPOINT_ID = "__stephttp_id__"
 
 
 def endpoint_id(function: Any) -> str | None:
-    """Return the id of a durable endpoint of ours; `None` for anything else."""
+    """Return the id of a durable endpoint; `None` for anything else."""
     found = getattr(function, ENDPOINT_ID, None)
     return found if isinstance(found, str) and found else None
 

@@ -2,7 +2,7 @@
 
 The server sends method, path, query, content type and body again. The rest that a handler may
 look at travels as the result of a reserved step, and is put back before the application sees
-the re-entry. What gives access to something is sealed (encrypted); how is an argument.
+the re-entry. Headers that give access to something are sealed (encrypted); how is an argument.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     run_id: str | None = None
     """The run that it was sealed for, if that is another one, whose request the engine repeats."""
     carried: dict[str, str] = {}
-    """What middleware keeps with the run."""
+    """Texts that middleware keeps with the run."""
 
 
 _decoder = msgspec.json.Decoder(Capsule)

@@ -89,7 +89,7 @@ COMPLETE = hash_step_id("complete")
 """Id of the op that ends a run, in every SDK."""
 
 RESERVED = "stephttp:"
-"""The beginning of the ids of our own pseudo-steps."""
+"""The prefix of the ids of pseudo-steps, which the SDK makes for itself."""
 
 CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)

@@ -1,4 +1,4 @@
-"""The state of a run inside a re-entry by our engine: its form on the wire.
+"""The state of a run inside a re-entry by the stephttp engine: its form on the wire.
 
 The body of such a call is the original request's, followed by what `GET /v0/runs/{run}/actions`
 would answer. `X-Inngest-Signature` covers the original body only, so that an SDK that does not know

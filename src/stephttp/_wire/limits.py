@@ -1,4 +1,4 @@
-"""What a server accepts (docs/protocol.md 10)."""
+"""The limits of a server (docs/protocol.md 10)."""
 
 MAX_RETRIES = 20
 """Retries of a step or a run."""

@@ -16,7 +16,7 @@ class MemoKind(Enum):
     INPUT = "input"
     """The step is to run with these arguments (a JSON array), which were edited for a rerun."""
     PENDING = "pending"
-    """Known to the server and not resolved yet; only our engine says so, and only when asked."""
+    """Known to the server and not resolved yet. Only the stephttp engine says so, when asked."""
 
 
 class Memo(msgspec.Struct, frozen=True):

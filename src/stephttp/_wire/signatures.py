@@ -12,7 +12,7 @@ from stephttp._wire.canonical_json import canonical
 _PREFIX = re.compile(r"^signkey-\w+-")
 _SIGNATURE = re.compile(r"t=([0-9]{1,15})&s=([0-9a-f]{64})")
 TOLERANCE = 300
-"""Seconds by which a signature's time may differ from ours, in both directions."""
+"""Seconds by which a signature's time may differ from the clock here, in both directions."""
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ class RequestHeaders(Getter[Request]):
 
 
 def is_live(outer: Span) -> bool:
-    """Return whether a span is of another instrumentation around us, and not left over."""
+    """Return whether a span is of another instrumentation around the SDK, and not left over."""
     return outer.is_recording() or outer.get_span_context().is_remote
 
 

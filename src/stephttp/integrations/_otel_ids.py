@@ -85,7 +85,7 @@ def start_span(
     """
     ids: StableIds | None = None
     if isinstance(tracer, SDKTracer):
-        # One tracer for each name: this one is ours alone.
+        # One tracer for each name: only the SDK uses this one.
         ids = tracer.id_generator if isinstance(tracer.id_generator, StableIds) else None
         if ids is None:
             ids = tracer.id_generator = StableIds(tracer.id_generator)

@@ -285,5 +285,5 @@ class Tracing(Middleware):
 
 
 def _began(run_id: str) -> int:
-    """Return when a run began, nanoseconds since the epoch."""
+    """Return when a run started, nanoseconds since the epoch."""
     return ulid_ms(run_id) * 1_000_000

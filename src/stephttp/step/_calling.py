@@ -65,7 +65,7 @@ async def invoke(
 
     Args:
         step_id: names the step within the run.
-        function: a durable endpoint of yours that has an id, an `inngest.Function`, or an id.
+        function: a durable endpoint that has an id, an `inngest.Function`, or an id.
         data: becomes `event.data` of the function. Must have a JSON form.
         timeout: at most 366 days; without one, as long as the server allows (a year).
         v: becomes `event.v`.
@@ -77,7 +77,7 @@ async def invoke(
 
     Raises:
         OutsideRunError: called outside a request that passes through the middleware.
-        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
         StepError: the function failed, is not known, or took too long; or the endpoint answered
             with a status of 400 or more.
         TypeError: an argument has another type.
@@ -113,7 +113,7 @@ async def invoke_by_id(
 
     Raises:
         OutsideRunError: called outside a request that passes through the middleware.
-        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
         StepError: the function failed, is not known, or took too long.
         TypeError: an argument has another type.
     """
@@ -143,7 +143,7 @@ async def fetch(
 
     Raises:
         OutsideRunError: called outside a request that passes through the middleware.
-        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
         StepError: there was no answer.
         TypeError: an argument has another type.
         ValueError: `url` is not an address.
@@ -179,7 +179,7 @@ class AI:
 
         Raises:
             OutsideRunError: called outside a request that passes through the middleware.
-            CannotWaitError: the response has begun, so the caller can no longer be redirected.
+            CannotWaitError: the response has started, so the caller can no longer be redirected.
             StepError: the provider did not answer with success; `data` is its answer.
             ValueError: `body` has no JSON form.
         """

@@ -22,7 +22,7 @@ async def sleep(step_id: str, duration: timedelta) -> None:
 
     Raises:
         OutsideRunError: called outside a request that passes through the middleware.
-        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
         TypeError: `duration` is not a `timedelta`.
         ValueError: `duration` is too long.
     """
@@ -38,7 +38,7 @@ async def sleep_until(step_id: str, until: datetime) -> None:
 
     Raises:
         OutsideRunError: called outside a request that passes through the middleware.
-        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
         TypeError: `until` is not a `datetime`.
         ValueError: `until` has no time zone.
     """
@@ -62,7 +62,7 @@ async def wait_for_event(
 
     Raises:
         OutsideRunError: called outside a request that passes through the middleware.
-        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
         TypeError: an argument has another type.
         ValueError: an argument is empty, or the timeout is too long.
         StepError: the server refused the wait.
@@ -92,7 +92,7 @@ async def wait_for_signal(
 
     Raises:
         OutsideRunError: called outside a request that passes through the middleware.
-        CannotWaitError: the response has begun, so the caller can no longer be redirected.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
         TypeError: an argument has another type.
         ValueError: an argument is empty or not one of those listed, or the timeout is too long.
         StepError: another run waits for it already.
