@@ -286,7 +286,7 @@ class Middleware:
         """An answer is about to be sent: the handler's own, or that of a request that waits.
 
         Args:
-            response: may be changed. A response that is sent while the handler still runs has no body here.
+            response: may be changed. One that is sent while the handler runs has no body here.
         """
 
     def after_call(self, end: CallEnd) -> Maybe:
