@@ -18,8 +18,8 @@ import httpx2
 from benchmarks import harness
 from benchmarks.harness import Row
 from stephttp._client import outbox as outboxes
-from stephttp._client.outbox import Item, Parcel
-from stephttp._client.wire import NEW_RUN
+from stephttp._client.api_calls import NEW_RUN
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core.run import Run
 from stephttp._wire.http import Request, Response
 from stephttp.engine import Settings, create_app

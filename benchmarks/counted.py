@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.bench_core import one_run
 from stephttp import step
-from stephttp._client.drivers import Flow
+from stephttp._client.flow import Flow
 from stephttp.options import resolve
 from stephttp.provider import Provider
 

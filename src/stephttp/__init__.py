@@ -10,13 +10,8 @@ app = provider.asgi(app)
 from typing import TYPE_CHECKING, Any
 
 from stephttp import step
-from stephttp._client.wire import (
-    APIResult,
-    CheckpointNewRunRequest,
-    CheckpointRun,
-    NewAPIRunData,
-    RunEvent,
-)
+from stephttp._client.api_answers import CheckpointRun
+from stephttp._client.api_calls import APIResult, CheckpointNewRunRequest, NewAPIRunData, RunEvent
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.endpoint_options import (
     AsyncRequest,
@@ -66,65 +61,73 @@ _LATER = {
     "WSGIMiddleware": "stephttp.wsgi",
 }
 
-__all__ = [
+__all__ = [  # noqa: RUF022  (grouped)
+    # use it
+    "setup",
+    "Provider",
+    "ASGIMiddleware",
+    "WSGIMiddleware",
+    "step",
+    # options
+    "configure",
+    "update_omit_response_body",
+    "FnOpts",
+    "Checkpointing",
+    "SetupOpts",
+    "OptionalSetupOpts",
     "DEFAULT_RESTORE_HEADERS",
     "AIAdapter",
-    "APIClient",
-    "APIConnectionError",
-    "APIError",
-    "APIResult",
-    "APIStatusError",
-    "APITimeoutError",
-    "ASGIMiddleware",
-    "AsyncRequest",
+    "ModelAdapter",
+    # responses of requests that wait
     "AsyncResponse",
-    "AsyncResponseCustom",
     "AsyncResponseRedirect",
     "AsyncResponseToken",
-    "CannotWaitError",
-    "CheckpointNewRunRequest",
-    "CheckpointRun",
-    "Checkpointing",
-    "ConfigurationError",
-    "ErrorInfo",
-    "Event",
-    "FetchResponse",
-    "FnOpts",
-    "Middleware",
-    "ModelAdapter",
-    "NestedStepError",
-    "NewAPIRunData",
-    "NonRetriableError",
-    "Op",
-    "OpCode",
-    "OptionalSetupOpts",
-    "OutsideRunError",
-    "Provider",
-    "ReplayFilter",
-    "ReplayLogger",
+    "AsyncResponseCustom",
+    "AsyncRequest",
     "Request",
     "Response",
-    "RetryAfterError",
-    "RunEvent",
-    "SetupOpts",
+    # events, signals, and what tools return
+    "Event",
     "Signal",
-    "StepError",
-    "StepResultError",
+    "FetchResponse",
+    # errors
     "StephttpError",
-    "Suspended",
-    "Timing",
+    "StepError",
+    "NonRetriableError",
+    "RetryAfterError",
+    "ConfigurationError",
     "UsageError",
-    "Userland",
-    "WSGIMiddleware",
-    "__version__",
-    "configure",
+    "OutsideRunError",
+    "NestedStepError",
+    "CannotWaitError",
+    "StepResultError",
+    "APIError",
+    "APIConnectionError",
+    "APITimeoutError",
+    "APIStatusError",
+    "Suspended",
+    # middleware, logging
+    "Middleware",
     "logger",
-    "setup",
-    "step",
-    "update_omit_response_body",
+    "ReplayLogger",
+    "ReplayFilter",
+    # the checkpoint API by hand
+    "APIClient",
+    "APIResult",
+    "CheckpointRun",
+    "CheckpointNewRunRequest",
+    "NewAPIRunData",
+    "RunEvent",
+    "Op",
+    "OpCode",
+    "Timing",
+    "Userland",
+    "ErrorInfo",
+    # its version
+    "__version__",
 ]
 
-if not TYPE_CHECKING:  # type checkers would take any name for one of ours
+if not TYPE_CHECKING:  # type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module

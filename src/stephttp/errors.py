@@ -9,15 +9,15 @@
         ├── UsageError                a step tool was used where it cannot work
         │   ├── OutsideRunError       a waiting tool outside a request behind the middleware
         │   ├── NestedStepError       a step inside the body of another step
-        │   └── CannotWaitError       a step must wait, but the answer is already under way
+        │   └── CannotWaitError       a step must wait, but the response has started
         ├── StepResultError           a step's result has no JSON form, or does not fit its type
-        └── APIError                  the engine (or Inngest) could not be asked, or refused
+        └── APIError                  the engine (or Inngest) could not be reached, or refused
             ├── APIConnectionError    no answer: refused, reset, timed out
             │   └── APITimeoutError   connected, but no answer in time
             └── APIStatusError        an answer that is not 2xx
 
     BaseException
-    └── Suspended                     ends a *blocking* handler whose run goes on in the background
+    └── Suspended                     ends a *blocking* handler; its run continues in the background
 
 This module imports nothing of the package, so that every layer may use it.
 """
@@ -147,7 +147,7 @@ class NestedStepError(UsageError):
 
 
 class CannotWaitError(UsageError):
-    """A step must wait, but the response has begun, so the caller can no longer be redirected."""
+    """A step must wait, but the response has started, so the caller can no longer be redirected."""
 
 
 class StepResultError(StephttpError):
@@ -155,7 +155,7 @@ class StepResultError(StephttpError):
 
 
 class APIError(StephttpError):
-    """The engine (or Inngest server) could not be asked, or refused."""
+    """The engine (or Inngest server) could not be reached, or refused."""
 
 
 class APIConnectionError(APIError):
@@ -185,7 +185,7 @@ class APIStatusError(APIError):
 
 
 class Suspended(BaseException):
-    """Ends a blocking handler whose run goes on in the background. Not an error.
+    """Ends a blocking handler whose run continues in the background. Not an error.
 
     The caller has been (or is about to be) redirected, and the engine will call this endpoint
     again when the wait is over; finished steps then return at once. The exception only unwinds
@@ -195,6 +195,6 @@ class Suspended(BaseException):
 
     def __init__(self, waiting_for: str = "a step") -> None:
         super().__init__(
-            f"this request now waits for {waiting_for} and goes on later, in a new call of the "
+            f"this request now waits for {waiting_for} and continues later, in a new call of the "
             "same endpoint; this exception ends the present call and is not an error"
         )

@@ -1,4 +1,4 @@
-"""Middleware: code of yours around runs and steps; see `Middleware` and docs/middleware.md.
+"""Middleware: your code around runs and steps; see `Middleware` and docs/middleware.md.
 
 Names are those of Inngest's Python SDK where the meaning is the same. `_run.hooks` makes the calls.
 """
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MISSING: Any = object()
-"""Stands for an output that there is none of."""
+"""Stands for the output of a step that has none."""
 
 
 class RunContext:
@@ -39,7 +39,7 @@ class RunContext:
         request: what the handler is called with. The body of a first call is not there yet.
         request_id: the server's id of this call; empty in the first call.
         attempt: how many calls for the same purpose failed before this one.
-        started_ns: when this call began, nanoseconds since the epoch.
+        started_ns: when this call started, nanoseconds since the epoch.
         now_ns: the clock.
     """
 
@@ -68,36 +68,35 @@ class RunContext:
 
     @property
     def fn_id(self) -> str:
-        """The endpoint's id, once the handler, or what wraps it, has set it. When a first call has
-        ended, else method and route template, where the framework tells it."""
+        """The endpoint's id; without one, method and route, once the first call has ended."""
         return self._run.opts.id or self.request.endpoint
 
     @property
     def resumed(self) -> bool:
-        """Whether this is a call of the server, which goes on with a run."""
+        """True if this is a re-entry: a call of the server that continues a run."""
         return self._run.resumed
 
     @property
     def replaying(self) -> bool:
-        """Whether the handler still passes over what it did in earlier calls."""
+        """True if the handler still passes over what it did in earlier calls."""
         return self._run.replaying
 
     @property
     def used(self) -> bool:
-        """Whether the handler has met a step, or is to be recorded anyway."""
+        """True if the handler has met a step, or is recorded anyway."""
         return self._run.used
 
     @property
     def suspended(self) -> bool:
-        """Whether a step has to wait, so that the run goes on in a later call."""
+        """True if a step has to wait, so that the run continues in a later call."""
         return self._run.suspended
 
     @property
     def carried(self) -> dict[str, str]:
         """Texts that later calls of this run find here again.
 
-        They are stored with the run, readable by the server, when it goes async: what is put here
-        in the first call counts, and only if that is done before.
+        They are stored with the run, readable by the server, when it goes async. Only what the
+        first call puts here before that is kept.
         """
         if self._run.carried is None:
             self._run.carry({})
@@ -113,7 +112,7 @@ class StepInfo(Struct):
         index: how often the same id was used before in this run.
         hash: stands for id and index on the wire, and names the step in `transform_input`.
         op: `OpCode.STEP_RUN` for what runs in this process; anything else is asked of the server.
-        attempt: how often the step failed before, as far as the server tells: a plain Inngest
+        attempt: how often the step failed before, as far as the server says: a plain Inngest
             server counts calls, not steps.
         opts: what is asked of the server, as plain JSON; `transform_output` may change it.
     """
@@ -154,7 +153,7 @@ class CallEnd(Struct, frozen=True):
 
 
 class StepMemo(Struct):
-    """What the server remembers of a step.
+    """A step as the server remembers it.
 
     Attributes:
         data: its result as plain JSON; may be replaced.
@@ -166,7 +165,7 @@ class StepMemo(Struct):
 
 
 class TransformOutputResult(Struct):
-    """What a step is about to send to the server.
+    """The output that a step is about to send to the server.
 
     Attributes:
         output: the result as plain JSON; may be replaced. Steps that the server carries out have
@@ -178,12 +177,12 @@ class TransformOutputResult(Struct):
     step: StepInfo
 
     def has_output(self) -> bool:
-        """Whether there is a result."""
+        """Return whether there is a result."""
         return self.output is not MISSING
 
 
 class SendEventsResult(Struct):
-    """What became of events.
+    """The outcome of sending events.
 
     Attributes:
         ids: the server's id of each.
@@ -203,10 +202,10 @@ class Middleware:
     makes an instance from a `RunContext`, to `setup(middleware=[...])`.
 
     There is one instance for each call of a handler. Methods may be `async def` or `def`. Plain
-    ones are called where the code is that they are about: on the event loop for `async def`
-    handlers, where they must not block, and in the handler's thread for others. Of `async def`
-    ones a blocking tool waits for the end, on the event loop; what they set in context variables
-    is not seen by the handler then.
+    ones are called where the handler runs: on the event loop for `async def` handlers, where they
+    must not block, and in the handler's thread for others. `async def` ones run on the event loop
+    while a blocking tool waits for them; what they set in context variables the handler does not
+    see then.
 
     `before_…` and `transform_input` are called in the order of the list, the others in reverse.
     What `before_…` and `transform_…` raise fails the step or the call that they are about. For
@@ -230,8 +229,7 @@ class Middleware:
         """
 
     def before_execution(self) -> Maybe:
-        """New code is about to run: at the start of a run, later when all finished steps were
-        passed over. Once a call, or not at all."""
+        """New code is about to run, now that finished steps are passed. At most once a call."""
 
     def before_step(self, step: StepInfo) -> Maybe:
         """A step is about to run, or to be asked of the server. Not called for finished steps.
@@ -278,7 +276,7 @@ class Middleware:
         Args:
             error: what was raised.
             step: the step that raised it; `None` when the handler did. The handler may do so
-                because a step did: then both are told.
+                because a step did: then both are reported.
         """
 
     def after_execution(self) -> Maybe:
@@ -288,11 +286,11 @@ class Middleware:
         """An answer is about to be sent: the handler's own, or that of a request that waits.
 
         Args:
-            response: may be changed. What a handler sends while it still runs has no body here.
+            response: may be changed. One that is sent while the handler runs has no body here.
         """
 
     def after_call(self, end: CallEnd) -> Maybe:
-        """This call of the handler is over. The last that a middleware is told.
+        """This call of the handler is over. Called last.
 
         Args:
             end: how it ended.

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
-from urllib.parse import urlsplit
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypedDict, Unpack, cast
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
+from stephttp._core import checks
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.endpoint_options import (
-    AsyncResponse,
-    AsyncResponseCustom,
-    AsyncResponseRedirect,
-    AsyncResponseToken,
-)
+from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect
 from stephttp._wire import capsule
 from stephttp._wire.http import Request
-from stephttp._wire.signatures import hash_key
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import MiddlewareFactory
 
@@ -38,12 +31,83 @@ DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HE
 DEFAULT_ASYNC_RESPONSE = AsyncResponseRedirect()
 
 _SECRETS = frozenset({"signing_key", "signing_key_fallback", "event_key"})
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_PATH = re.compile(r"/[!$&'()*+,;=:@/0-9A-Za-z._~-]+")
+
+
+class SetupOptions(TypedDict, total=False):
+    """The options of `setup`. Each may be left out."""
+
+    track_all_endpoints: bool
+    """Also record requests that use no steps."""
+
+    default_async_response: AsyncResponse | None
+    """The answer to a request that goes async; default `AsyncResponseRedirect()`."""
+
+    signing_key: str | None
+    """Shared with the server; default `INNGEST_SIGNING_KEY`."""
+
+    signing_key_fallback: str | None
+    """Tried when the first is refused; default `INNGEST_SIGNING_KEY_FALLBACK`."""
+
+    base_url: str | None
+    """Origin of the engine or server. Default: `INNGEST_BASE_URL`; then, with `INNGEST_DEV` set,
+    that variable if it is a URL, else `http://127.0.0.1:8288`; then `https://api.inngest.com`."""
+
+    event_key: str | None
+    """For `step.send_event`; default `INNGEST_EVENT_KEY`. A development server needs none."""
+
+    env: str | None
+    """Branch environment, sent as `x-inngest-env`; default `INNGEST_ENV`."""
+
+    restore_headers: Collection[str] | None
+    """Names of the request headers that a re-entry gets back, instead of
+    `stephttp.DEFAULT_RESTORE_HEADERS`. Credentials, and headers that are not among the defaults,
+    are encrypted with the signing key (needs `stephttp[crypto]`)."""
+
+    result_path: str | None
+    """A path such as `/_stephttp/result`, at which this API then serves the results of its runs, so
+    that callers need not reach the server. Redirects point there."""
+
+    serve_origin: str | None
+    """Origin at which the server re-enters this API, if that is not `domain`. Counts in development
+    too."""
+
+    trusted_proxies: Iterable[str]
+    """Addresses and networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For`, `-Host` and
+    `-Proto` are believed."""
+
+    max_body_bytes: int
+    """The largest request body (bytes) of a run that may wait, and the largest response body that
+    is kept with a finished run."""
+
+    checkpointing: Checkpointing
+    """When steps are sent while the request is still being answered; see `Checkpointing`.
+    `configure` changes it for one request."""
+
+    idempotency_header: str | None
+    """Name of a request header, usually `Idempotency-Key`. Of the POST, PUT, PATCH and DELETE
+    requests of one caller (known by `Authorization`) that carry the same value, the first is
+    executed, and the others get its answer; one that differs in method, path, query or body gets
+    422. Keys are forgotten after 24 hours. Costs a call of the engine before the handler; needs the
+    stephttp engine."""
+
+    idempotency: Callable[[Request], str | None] | None
+    """Instead of a header, a function of the request (its body is not there yet) that returns the
+    key, or `None` for a request without one. Its keys do not depend on the caller: let them hold
+    who it is."""
+
+    middleware: Sequence[MiddlewareFactory]
+    """Classes of `Middleware`, or functions that make one from a `RunContext`; the first is the
+    outermost."""
+
+    record_inputs: bool | None
+    """Send the positional arguments of steps with their results, for people to look at and to edit
+    for a rerun: those that have a JSON form, up to 64 KiB a step. Default: in development without
+    middleware, and not elsewhere, because they may hold what is not to be stored, and encoding them
+    takes time."""
 
 
 class Settings(Struct, frozen=True):
-    """What `stephttp.setup` resolved, from its arguments first and the environment second."""
+    """The settings that `stephttp.setup` made of its arguments and the environment."""
 
     domain: str
     """Origin at which the server re-enters this API, `scheme://host[:port]`."""
@@ -94,7 +158,7 @@ class Settings(Struct, frozen=True):
 
     @property
     def api_headers(self) -> dict[str, str]:
-        """What every call of the checkpoint API carries."""
+        """The headers of every call of the checkpoint API."""
         return {"x-inngest-env": self.env} if self.env else {}
 
 
@@ -125,82 +189,75 @@ class SetupOpts(Struct, frozen=True):
 
 
 def resolve(
-    domain: str,
+    domain: str | SetupOpts,
     *,
-    signing_key: str | None = None,
-    signing_key_fallback: str | None = None,
-    base_url: str | None = None,
-    event_key: str | None = None,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    env: str | None = None,
-    restore_headers: Collection[str] | None = None,
-    result_path: str | None = None,
-    serve_origin: str | None = None,
-    trusted_proxies: Iterable[str] = (),
-    track_all_endpoints: bool = False,
-    default_async_response: AsyncResponse | None = None,
-    checkpointing: Checkpointing = Checkpointing.performant,
-    idempotency_header: str | None = None,
-    idempotency: Callable[[Request], str | None] | None = None,
-    middleware: Sequence[MiddlewareFactory] = (),
-    record_inputs: bool | None = None,
     environ: Mapping[str, str] = os.environ,
+    **given: Unpack[SetupOptions],
 ) -> Settings:
-    """Fill in what was not given from the `INNGEST_*` variables.
+    """Check what was given, and fill in the rest from the `INNGEST_*` variables.
 
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
+        TypeError: an option does not exist.
     """
+    for name in given.keys() - SetupOptions.__annotations__.keys():
+        raise TypeError(f"setup() got an unexpected keyword argument {name!r}")
+    if isinstance(domain, SetupOpts):
+        given, domain = _merged(domain.optional, given), domain.domain
     development = environ.get("INNGEST_DEV", "")
     dev = development.lower() not in ("", "0", "false", "no", "off")
-    if not base_url:
-        base_url = environ.get("INNGEST_BASE_URL", "")
-    if not base_url:
+    serve_origin = given.get("serve_origin")
+    own_origin = checks.origin("domain", checks.with_scheme(domain))
+    if serve_origin:
+        own_origin = checks.origin("serve_origin", checks.with_scheme(serve_origin))
+    if not (base_url := given.get("base_url") or environ.get("INNGEST_BASE_URL", "")):
         base_url = CLOUD_URL if not dev else development if "://" in development else DEV_URL
+    max_body_bytes = given.get("max_body_bytes", MAX_BODY_BYTES)
     if max_body_bytes <= 0:
         raise ConfigurationError(f"max_body_bytes must be positive, not {max_body_bytes}")
-    origin = _origin("domain", _with_scheme(domain))
-    if serve_origin:
-        origin = _origin("serve_origin", _with_scheme(serve_origin))
-    if idempotency_header is not None and not _TOKEN.fullmatch(idempotency_header):
-        raise ConfigurationError(
-            f"idempotency_header: {idempotency_header!r} is not a header name such as "
-            "'Idempotency-Key'"
-        )
-    if idempotency_header is not None and idempotency is not None:
+    idempotency, header = given.get("idempotency"), given.get("idempotency_header")
+    if header is not None and idempotency is not None:
         raise ConfigurationError(
             "idempotency_header and idempotency are two ways to find a key; give one of them"
         )
+    middleware = given.get("middleware", ())
+    record_inputs = given.get("record_inputs")
     settings = Settings(
-        domain=origin,
-        base_url=_origin("base_url", base_url),
+        domain=own_origin,
+        base_url=checks.origin("base_url", base_url),
         dev=dev,
-        signing_key=_or_env(signing_key, environ, "INNGEST_SIGNING_KEY"),
-        signing_key_fallback=_or_env(signing_key_fallback, environ, "INNGEST_SIGNING_KEY_FALLBACK"),
-        event_key=_or_env(event_key, environ, "INNGEST_EVENT_KEY"),
+        signing_key=_or_env(given.get("signing_key"), environ, "INNGEST_SIGNING_KEY"),
+        signing_key_fallback=_or_env(
+            given.get("signing_key_fallback"), environ, "INNGEST_SIGNING_KEY_FALLBACK"
+        ),
+        event_key=_or_env(given.get("event_key"), environ, "INNGEST_EVENT_KEY"),
         max_body_bytes=max_body_bytes,
-        env=_header_value("env", _or_env(env, environ, "INNGEST_ENV")),
+        env=checks.header_value("env", _or_env(given.get("env"), environ, "INNGEST_ENV")),
         origin_from_request=dev and not serve_origin,
-        trusted_proxies=tuple(_network(text) for text in _several(trusted_proxies)),
-        restored_headers=_names(restore_headers),
-        result_path=_path(result_path or ""),
-        track_all_endpoints=track_all_endpoints,
+        trusted_proxies=checks.networks(given.get("trusted_proxies", ())),
+        restored_headers=checks.restored_headers(given.get("restore_headers")),
+        result_path=checks.result_path(given.get("result_path") or ""),
+        track_all_endpoints=given.get("track_all_endpoints", False),
         # A middleware may be there to encrypt what steps give; it does not see their input.
         record_inputs=(dev and not middleware) if record_inputs is None else record_inputs,
-        default_async_response=check_async_response(
-            "default_async_response", default_async_response or DEFAULT_ASYNC_RESPONSE
+        default_async_response=checks.async_response(
+            "default_async_response",
+            given.get("default_async_response") or DEFAULT_ASYNC_RESPONSE,
         ),
-        checkpointing=checkpointing,
-        idempotency_header=(idempotency_header or "").lower(),
+        checkpointing=given.get("checkpointing", Checkpointing.performant),
+        idempotency_header=checks.header_name("idempotency_header", header),
         idempotency=idempotency,
-        middleware=_middleware(middleware),
+        middleware=checks.middleware(middleware),
     )
     for key in settings.keys:
-        try:
-            hash_key(key)
-        except ValueError as error:
-            raise ConfigurationError(f"signing_key: {error}") from None
+        checks.signing_key(key)
     return settings
+
+
+def _merged(optional: OptionalSetupOpts, given: SetupOptions) -> SetupOptions:
+    """Return all options; those that were given beside `SetupOpts` win (`None`: not given)."""
+    beside = {name: value for name, value in given.items() if value is not None}
+    return cast(SetupOptions, {**structs.asdict(optional), **beside})
 
 
 def _without_secrets(options: Struct) -> str:
@@ -211,87 +268,3 @@ def _without_secrets(options: Struct) -> str:
 
 def _or_env(value: str | None, environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, "") if value is None else value
-
-
-def _origin(name: str, url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {url!r} is not a URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(
-            f"{name}: {url!r} is not an origin such as 'https://api.example.com'"
-        )
-    if parts.username or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ConfigurationError(f"{name}: {url!r} must be an origin only, without user or path")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}"
-
-
-def check_async_response(name: str, value: Any) -> AsyncResponse:
-    """Refuse what is none, such as the class instead of an instance.
-
-    Raises:
-        ConfigurationError: names the option.
-    """
-    if not isinstance(value, AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom):
-        raise ConfigurationError(
-            f"{name}: {value!r} is not an AsyncResponseRedirect(), AsyncResponseToken() or "
-            "AsyncResponseCustom(function)"
-        )
-    return value
-
-
-def _middleware(given: Sequence[MiddlewareFactory]) -> tuple[MiddlewareFactory, ...]:
-    found: list[MiddlewareFactory] = []
-    for index, one in enumerate(given):
-        if not callable(one):
-            raise ConfigurationError(
-                f"middleware[{index}]: {one!r} is no class and no function; give the class of a "
-                "stephttp.Middleware, or a function that makes one from a RunContext"
-            )
-        if one in found:
-            raise ConfigurationError(f"middleware[{index}]: {one!r} is in the list twice")
-        found.append(one)
-    return tuple(found)
-
-
-def _with_scheme(url: str) -> str:
-    return url if "://" in url else f"https://{url}"
-
-
-def _header_value(name: str, value: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]*", value):
-        raise ConfigurationError(f"{name}: {value!r} must be ASCII without spaces")
-    return value
-
-
-def _several(value: Iterable[str]) -> Iterable[str]:
-    return (value,) if isinstance(value, str) else value
-
-
-def _network(text: str) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"trusted_proxies: {text!r} is not an address or network such as '10.0.0.0/8': {error}"
-        ) from None
-
-
-def _names(names: Collection[str] | None) -> frozenset[bytes]:
-    if names is None:
-        return capsule.DEFAULT_HEADERS
-    for name in _several(names):
-        if not _TOKEN.fullmatch(name):
-            raise ConfigurationError(f"restore_headers: {name!r} is not a header name")
-    return frozenset(name.lower().encode() for name in _several(names))
-
-
-def _path(path: str) -> str:
-    if path and not _PATH.fullmatch(path):
-        raise ConfigurationError(
-            f"result_path: {path!r} must be a path such as '/_stephttp/result', not percent-encoded"
-        )
-    return path

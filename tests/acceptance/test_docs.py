@@ -29,7 +29,7 @@ def test_the_site_has_every_public_name() -> None:
     names = set(re.findall(r'id="?(stephttp[\w.]*)', reference))
     assert {f"stephttp.{name}" for name in stephttp.__all__} <= names
     assert {f"stephttp.step.{name}" for name in step.__all__} <= names
-    blocking = [name for name in vars(sync_step) if not name.startswith("_") and name != "ai"]
+    blocking = sync_step.__all__
     assert {f"stephttp.sync.step.{name}" for name in blocking} <= names
     # A signature with its parameters, what it gives and raises, as the docstring has it.
     assert all(word in reference for word in ("Parameters:", "Returns:", "Raises:"))

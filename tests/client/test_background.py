@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from stephttp._client.background import Alarms, Background
-from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
-from stephttp._client.flow import Invoke, Pause, Until
-from stephttp._client.outbox import Item, Outbox, Parcel
+from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.flow import Flow, Invoke, Pause, Until
+from stephttp._client.outbox import Outbox
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp._run.keyed_lock import KeyedLock
 from stephttp.errors import APIConnectionError
 

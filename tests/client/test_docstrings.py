@@ -16,7 +16,11 @@ NOT_FOR_USERS = {
 """Methods that other parts of the package call; docs/reference leaves them out."""
 
 PACKAGE = griffe.load(
-    "stephttp", search_paths=["src"], docstring_parser="google", resolve_aliases=True
+    "stephttp",
+    search_paths=["src"],
+    docstring_parser="google",
+    resolve_aliases=True,
+    extensions=griffe.load_extensions("unpack_typeddict"),  # as in mkdocs.yml
 )
 
 
@@ -51,13 +55,13 @@ def test_it_is_documented(path: str) -> None:
     if not isinstance(thing, griffe.Function) or "ee `stephttp." in docstring.value:
         return  # the blocking tools point to their counterparts
     sections = {section.kind.value: section for section in docstring.parsed}
-    told = (
+    documented_names = (
         {parameter.name for parameter in sections["parameters"].value}
         if "parameters" in sections
         else set()
     )
     takes = {parameter.name for parameter in thing.parameters} - {"self", "cls"}
-    assert {name.lstrip("*") for name in takes} <= {name.lstrip("*") for name in told}
+    assert {name.lstrip("*") for name in takes} <= {name.lstrip("*") for name in documented_names}
     gives = str(thing.returns or "None")
     if takes and gives not in {"None", "Maybe"} and not docstring.value.startswith("Whether "):
         assert "returns" in sections

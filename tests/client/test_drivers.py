@@ -9,8 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
-from stephttp._client.flow import Call, Invoke, Keys, send
+from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.flow import Call, Flow, Invoke, send
+from stephttp._client.keys import Keys
 from stephttp._client.outgoing_events import post, prepare
 from stephttp._core.values import Event
 from stephttp.errors import APIConnectionError, APIStatusError, APITimeoutError

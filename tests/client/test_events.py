@@ -1,4 +1,4 @@
-"""Sending events: what goes out, and what a sender is told."""
+"""Sending events: what goes out, and what a sender learns."""
 
 import json
 import random

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+import stephttp
 from stephttp import (
     DEFAULT_RESTORE_HEADERS,
     AsyncResponseToken,
@@ -125,3 +126,15 @@ def test_nothing_secret_shows_in_options_either() -> None:
     shown = repr(SetupOpts("x", optional))
     assert "abab" not in shown
     assert "cdcd" not in shown
+
+
+def test_an_option_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'retries'"):
+        stephttp.setup("x", retries=1)  # type: ignore[call-arg]
+
+
+def test_what_is_given_beside_setup_opts_wins() -> None:
+    optional = OptionalSetupOpts(track_all_endpoints=True, signing_key="ab", base_url="http://e:1")
+    given = resolve(SetupOpts("x", optional), environ={}, signing_key="cd", base_url=None)
+    assert given.track_all_endpoints
+    assert (given.keys, given.base_url) == (("cd",), "http://e:1")

@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 
 from stephttp._client.background import Background, Job
-from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
-from stephttp._client.flow import Invoke
-from stephttp._client.outbox import (
-    AWAY_PAUSE,
-    BATCH_BYTES,
-    BATCH_ITEMS,
-    LINGER,
-    WORKERS,
-    Item,
-    Outbox,
-    Parcel,
-)
+from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.flow import Flow, Invoke
+from stephttp._client.outbox import AWAY_PAUSE, BATCH_BYTES, BATCH_ITEMS, LINGER, WORKERS, Outbox
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 
@@ -28,7 +20,7 @@ def item(body: bytes = b"a") -> Item:
 
 
 class Server:
-    """Takes deliveries; can be away, refuse, or hold them until told."""
+    """Takes deliveries; can be away, refuse, or hold them."""
 
     def __init__(self) -> None:
         self.taken: list[bytes] = []
@@ -115,15 +107,15 @@ async def test_a_server_that_takes_batches_gets_them_in_order_from_one_task() ->
 
 async def test_the_first_delivery_is_a_single_one_and_batches_follow_what_it_told() -> None:
     server = Server()
-    told: list[bool | None] = [None]
+    known: list[bool | None] = [None]
 
     async def deliver(
         batch: Sequence[tuple[Item, Parcel]],
     ) -> Sequence[APIStatusError | None]:
-        told[0] = True
+        known[0] = True
         return await server.deliver(batch)
 
-    outbox = box(server, deliver=deliver, batches=lambda: told[0])
+    outbox = box(server, deliver=deliver, batches=lambda: known[0])
     for n in range(10):
         outbox.put(item(str(n).encode()))
     assert await outbox.wait()

@@ -308,15 +308,15 @@ async def test_provider() -> None:
 
 @proves("OptionalSetupOpts.Middleware")
 async def test_middleware_is_told_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    seen: list[str] = []
 
     class Telling(stephttp.Middleware):
         def before_step(self, step: StepInfo) -> None:
-            told.append(step.id)
+            seen.append(step.id)
 
     optional = stephttp.OptionalSetupOpts(middleware=[Telling])
     await served(from_setup(optional, monkeypatch))
-    assert told == ["a"]
+    assert seen == ["a"]
 
 
 def test_every_row_has_a_proof_and_a_counterpart() -> None:

@@ -62,8 +62,8 @@ async def named(app: Any, path: str) -> str:
         (checkpoint,) = world.to_engine.requests
         sent = json.loads(checkpoint.content)["event"]["data"]
         assert (sent["method"], sent["path"]) == ("GET", path), "what the server calls again"
-        told = await world.api.get(f"/v1/runs/{answer.headers['x-run-id']}")
-        function: str = told.json()["data"]["function"]
+        run = await world.api.get(f"/v1/runs/{answer.headers['x-run-id']}")
+        function: str = run.json()["data"]["function"]
         assert sent["fn"] == function
         return function
 
@@ -156,8 +156,8 @@ async def test_a_durable_application_inside_another() -> None:
     ) as world:
         answer = await world.client.get("/of/acme/a/7")
         assert await world.provider.wait()
-        told = await world.api.get(f"/v1/runs/{answer.headers['x-run-id']}")
-        assert told.json()["data"]["function"] == "GET /of/{tenant}/a/{id}"
+        run = await world.api.get(f"/v1/runs/{answer.headers['x-run-id']}")
+        assert run.json()["data"]["function"] == "GET /of/{tenant}/a/{id}"
 
 
 async def test_quart_and_litestar() -> None:

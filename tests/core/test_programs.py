@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import Raw
 
 from stephttp._core import waits
-from stephttp._core.run import Run, Step, Verdict
+from stephttp._core.run import Run
+from stephttp._core.steps import Step, Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.memo import MemoKind
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from stephttp._core import waits
-from stephttp._core.run import Run, State, Verdict
+from stephttp._core.run import Run, State
+from stephttp._core.steps import Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
@@ -67,7 +68,7 @@ def test_a_wait(make: Any, state: State, sleeps: int) -> None:
     assert [op.op for op in run.take_ops()] == [OpCode.SLEEP] * sleeps
 
 
-@pytest.mark.parametrize("reason", ["the response has begun", None])
+@pytest.mark.parametrize("reason", ["the response has started", None])
 def test_a_wait_that_nobody_can_be_made_to_wait_for(reason: str | None) -> None:
     run = Run("R") if reason else ended()
     if reason is not None:
@@ -100,7 +101,7 @@ def test_a_finished_step_is_recorded_with_its_times() -> None:
         (0, ErrorInfo("E"), None, OpCode.STEP_FAILED, Verdict.EXECUTE),
         (2, ErrorInfo("E"), None, OpCode.STEP_ERROR, Verdict.SUSPEND),
         (2, ErrorInfo("E", no_retry=True), None, OpCode.STEP_FAILED, Verdict.EXECUTE),
-        (2, ErrorInfo("E"), "the response has begun", OpCode.STEP_FAILED, Verdict.EXECUTE),
+        (2, ErrorInfo("E"), "the response has started", OpCode.STEP_FAILED, Verdict.EXECUTE),
     ],
 )
 def test_a_failed_step(

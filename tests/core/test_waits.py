@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+import stephttp
 from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
-from stephttp._core.codec import decode_result
-from stephttp._core.run import Run, Verdict
+from stephttp._core.annotations import decode_result
+from stephttp._core.run import Run
+from stephttp._core.steps import Verdict
 from stephttp._core.values import EndpointResult
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
@@ -19,11 +21,9 @@ HOUR = timedelta(hours=1)
 ADAPTER = ModelAdapter(url="https://ai.test/v1/chat", auth_key="sk", model="m", headers={"a": "b"})
 
 
+@stephttp.setup("https://shop.example").endpoint(id="place-order")
 async def endpoint(order: str) -> dict[str, int]:
     return {order: 1}
-
-
-setattr(endpoint, waits.ENDPOINT_ID, "place-order")
 
 
 class Foreign:
@@ -197,8 +197,21 @@ def test_an_endpoints_answer_is_what_its_handler_returned() -> None:
     with pytest.raises(StepError, match="EndpointError: the endpoint answered 404: gone") as error:
         read(wait, b'{"status":404,"body":"gone"}')
     assert error.value.data == {"status": 404, "headers": {}, "body": "gone"}
-    assert waits.invoke("s", "place-order", None, None, None).result is Any
     assert wait.result is EndpointResult
+
+
+def test_the_result_under_an_id_is_that_of_an_endpoint_or_of_another_function() -> None:
+    wait = waits.invoke("s", "place-order", None, None, None, datetime)
+    response = b'{"status":%d,"headers":{"content-type":"application/json"},"body":%b}'
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    body = b'"\\"2026-01-01T12:00:00Z\\""'
+    assert read(wait, response % (201, body)) == noon
+    assert read(wait, b'"2026-01-01T12:00:00Z"') == noon
+    with pytest.raises(StepError, match="EndpointError: the endpoint answered 404"):
+        read(wait, response % (404, body))
+    plain = waits.invoke("s", "fn", None, None, None)
+    for other in (b'{"status":200}', b'{"status":"x","headers":{},"body":""}', b"[1]", b"null"):
+        assert read(plain, other) == json.loads(other)
 
 
 def test_an_adapter_shows_no_key_and_changes_no_body() -> None:

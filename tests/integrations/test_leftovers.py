@@ -394,7 +394,7 @@ async def test_after_a_resumed_response_has_begun_no_step_can_wait() -> None:
 
     async with durable(lambda provider: provider.asgi(app)) as world:
         assert (await world.follow(await world.client.get("/"))).text == "ok"
-        assert "the response has begun" in errors[0]
+        assert "the response has started" in errors[0]
 
 
 async def test_reserved_ids_are_refused() -> None:

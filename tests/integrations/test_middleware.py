@@ -1,4 +1,4 @@
-"""What middleware is told and can change: async and plain methods, both kinds of handlers."""
+"""What middleware sees and can change: async and plain methods, both kinds of handlers."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def _empty_log() -> Iterator[None]:
 
 
 class Telling(Middleware):
-    """Notes what it is told; its methods are plain."""
+    """Notes its calls; its methods are plain."""
 
     name = ""
 
@@ -108,7 +108,7 @@ Awaiting: type[Telling] = type(
 KINDS = pytest.mark.parametrize("kind", [Telling, Awaiting], ids=["plain", "async"])
 
 
-def told(name: str) -> list[Any]:
+def recorded(name: str) -> list[Any]:
     return [entry[1:] for entry in log if entry[0] == name]
 
 
@@ -177,11 +177,11 @@ async def test_failures_of_steps_and_handlers(style: str, kind: type[Telling]) -
     async with serving(style, on_loop, in_thread, middleware=[kind]) as world:
         final = await world.follow(await world.client.get("/"))
         assert final.status_code == 500
-    assert told("on_error") == [("no luck", "flaky"), ("bug", None), ("bug", None)]
-    assert told("before_step") == [("flaky", "StepRun", 0), ("flaky", "StepRun", 1)]
-    assert told("after_step") == [("flaky", "no luck", True), ("flaky", None, False)]
+    assert recorded("on_error") == [("no luck", "flaky"), ("bug", None), ("bug", None)]
+    assert recorded("before_step") == [("flaky", "StepRun", 0), ("flaky", "StepRun", 1)]
+    assert recorded("after_step") == [("flaky", "no luck", True), ("flaky", None, False)]
     # The second call fails, and is made again as long as attempts are left.
-    assert told("after_call") == [
+    assert recorded("after_call") == [
         (303, None, False), (500, "bug", False), (500, "bug", True)
     ]  # fmt: skip
 
@@ -207,11 +207,11 @@ async def test_events_can_be_seen_and_changed(style: str, kind: type[Telling]) -
         (stored,) = (await world.api.get("/v1/events")).json()["data"]
         assert (stored["internal_id"], stored["data"]) == (ids[0], {"n": 1, "marked": True})
         assert mine.data == {"n": 1}, "the handler's own event stays as it is"
-        assert told("before_send_events") == [(["shop/go"],)]
-        assert told("after_send_events") == [(1, None)]
+        assert recorded("before_send_events") == [(["shop/go"],)]
+        assert recorded("after_send_events") == [(1, None)]
         world.to_engine.down = True
         await fails(world, stephttp.APIConnectionError)
-        assert told("after_send_events")[1:] == [(0, stephttp.APIConnectionError)]
+        assert recorded("after_send_events")[1:] == [(0, stephttp.APIConnectionError)]
         world.to_engine.down = False
 
 
@@ -475,7 +475,7 @@ async def test_a_caller_who_leaves_ends_the_call() -> None:
         with pytest.raises(asyncio.CancelledError):
             await request
     assert [name for name, *_ in log][-2:] == ["after_step", "after_call"]
-    assert told("after_call") == [(None, "", False)]
+    assert recorded("after_call") == [(None, "", False)]
 
 
 async def test_a_factory_gets_the_run_and_must_make_middleware() -> None:
@@ -512,9 +512,9 @@ async def test_branches_in_threads_are_told_apart(kind: type[Telling]) -> None:
 
     async with serving("blocking", in_thread, in_thread, middleware=[kind]) as world:
         assert (await world.client.get("/")).json() == [0, 0, 0]
-    assert sorted(told("before_step")) == [(f"n{n}", "StepRun", 0) for n in range(3)]
-    assert len(told("after_step")) == 3
-    assert len(told("before_execution")) == 1
+    assert sorted(recorded("before_step")) == [(f"n{n}", "StepRun", 0) for n in range(3)]
+    assert len(recorded("after_step")) == 3
+    assert len(recorded("before_execution")) == 1
 
 
 @STYLES
@@ -554,5 +554,5 @@ async def test_side_by_side_steps_are_told_apart() -> None:
 
     async with serving("async", handler, handler, middleware=[Awaiting]) as world:
         assert (await world.client.get("/")).json() == [0, 0, 0]
-    assert len(told("before_step")) == len(told("after_step")) == 3
-    assert len(told("before_execution")) == 1
+    assert len(recorded("before_step")) == len(recorded("after_step")) == 3
+    assert len(recorded("before_execution")) == 1

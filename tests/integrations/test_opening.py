@@ -42,14 +42,14 @@ class Together:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": []}
-        if self.when == "after the response has begun":
+        if self.when == "after the response has started":
             await send(start)
         threads = [asyncio.create_task(asyncio.to_thread(self.go, n)) for n in range(THREADS)]
         if self.when == "after the handler has ended":
             self.left = threads
         else:
             await asyncio.gather(*threads)
-        if self.when != "after the response has begun":
+        if self.when != "after the response has started":
             await send(start)
         await send({"type": "http.response.body", "body": b"done"})
 
@@ -64,7 +64,7 @@ class Together:
 
 
 @pytest.mark.parametrize(
-    "when", ["at first", "after the response has begun", "after the handler has ended"]
+    "when", ["at first", "after the response has started", "after the handler has ended"]
 )
 async def test_threads_that_come_to_a_first_step_together_are_in_one_run(when: str) -> None:
     switch = sys.getswitchinterval()

@@ -14,9 +14,9 @@ from starlette.requests import Request
 
 import stephttp
 from stephttp import step
+from stephttp._client.api_answers import CheckpointRun
 from stephttp._client.background import Job
 from stephttp._client.flow import Answer
-from stephttp._client.wire import CheckpointRun
 from stephttp._core.run import Run
 from stephttp._run.passing import Body
 from stephttp._run.reentry import Reentry

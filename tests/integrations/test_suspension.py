@@ -341,7 +341,7 @@ async def test_after_the_response_has_begun_steps_run_but_none_can_wait() -> Non
         answer = await world.client.get("/")
         assert (answer.status_code, answer.text) == (200, "abc")
         (error,) = errors
-        assert "step 'nap' has to wait, but the response has begun" in error
+        assert "step 'nap' has to wait, but the response has started" in error
         assert await world.provider.wait()
         assert "late" in await world.steps(answer)
 

@@ -19,7 +19,6 @@ from fastapi import FastAPI
 
 import stephttp
 from stephttp import Event, FetchResponse, ModelAdapter, RetryAfterError, Signal, StepError, step
-from stephttp._core import waits
 from stephttp._wire.ids import CAPSULE, COMPLETE, hash_step_id
 from stephttp.options import resolve
 from stephttp.provider import Provider
@@ -33,7 +32,7 @@ ADAPTER = ModelAdapter(url="https://ai.test/chat", auth_key="sk", model="m")
 
 
 class Server:
-    """Answers what a server answers, and remembers what it was told."""
+    """Answers what a server answers, and remembers what it was sent."""
 
     def __init__(self, features: str = "") -> None:
         self.features = features
@@ -123,11 +122,10 @@ def application(handler: Callable[[], Any]) -> FastAPI:
     return app
 
 
+@stephttp.setup("https://shop.example").endpoint(id="place-order")
 async def place_order(order: str) -> dict[str, int]:
     raise NotImplementedError
 
-
-setattr(place_order, waits.ENDPOINT_ID, "place-order")
 
 EVENT = {"name": "demo/go", "data": {"x": 1}, "id": "e1", "ts": 5, "user": {}}
 RESPONSE = {"url": "http://x", "status_code": 404, "headers": {"A": "b"}, "body": '{"y":2}'}
@@ -167,6 +165,8 @@ TOOLS: list[tuple[str, dict[str, Any], str, Any, Any]] = [
         datetime(2026, 1, 1, tzinfo=UTC),
     ),
     ("invoke", {"function": place_order}, "InvokeFunction", {"data": ORDER}, {"a": 1}),
+    ("invoke", {"function": "place-order"}, "InvokeFunction", {"data": ORDER}, {"a": 1}),
+    ("invoke_by_id", {"function_id": "place-order"}, "InvokeFunction", {"data": ORDER}, {"a": 1}),
     (
         "invoke_by_id",
         {"app_id": "app", "function_id": "fn", "timeout": HOUR, "v": "1"},
@@ -617,7 +617,7 @@ async def test_every_tool_refuses_to_be_nested_and_to_wait_too_late() -> None:
             yield b"begun"
             for tool, arguments, *_ in TOOLS:
                 named: Any = step.ai.infer if tool == "ai.infer" else getattr(step, tool)
-                with pytest.raises(stephttp.CannotWaitError, match="the response has begun"):
+                with pytest.raises(stephttp.CannotWaitError, match="the response has started"):
                     await named(f"late {tool}", **arguments)
                 refused.append(tool)
             assert await step.run("inline", lambda: 1) == 1
@@ -730,5 +730,5 @@ def test_the_page_has_every_tool() -> None:
     titles = " ".join(title for title, _ in BLOCKS)
     assert [name for name in step.__all__ if name not in titles and name != "ai"] == []
     assert "ai.infer" in titles
-    public = {name for name in vars(sync_step) if not name.startswith("_")}
+    public = set(sync_step.__all__)
     assert public == set(step.__all__)

@@ -9,11 +9,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
 import stephttp
 from stephttp import Event, ModelAdapter, RetryAfterError, StepError, step
-from stephttp._core import waits
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
@@ -127,21 +126,29 @@ async def test_one_run_wakes_another(style: str) -> None:
 
 
 @STYLES
-async def test_an_endpoint_invokes_another(style: str) -> None:
+@pytest.mark.parametrize("by", ["function", "id"])
+async def test_an_endpoint_invokes_another(style: str, by: str) -> None:
     app = FastAPI()
+    provider = stephttp.setup("http://app.test")
 
     @app.post("/square")
+    @provider.endpoint(id="square")
     async def square(n: dict[str, int]) -> datetime:
         await step.sleep("think", HOUR)
         if n["n"] < 0:
             raise ValueError("too small")
+        if n["n"] == 0:
+            raise HTTPException(404, "no such number")
         return datetime(2026, 1, n["n"] ** 2, tzinfo=UTC)
-
-    setattr(square, waits.ENDPOINT_ID, "POST /square")
 
     async def on_loop(n: int) -> str:
         try:
-            when = await step.invoke("call", function=square, data={"n": n})
+            if by == "function":
+                when = await step.invoke("call", function=square, data={"n": n})
+            else:
+                when = await step.invoke_by_id(
+                    "call", function_id="square", data={"n": n}, output_type=datetime
+                )
         except StepError as error:
             return str(error)
         assert isinstance(when, datetime)
@@ -149,7 +156,12 @@ async def test_an_endpoint_invokes_another(style: str) -> None:
 
     def in_thread(n: int) -> str:
         try:
-            when = sync_step.invoke("call", function=square, data={"n": n})
+            if by == "function":
+                when = sync_step.invoke("call", function=square, data={"n": n})
+            else:
+                when = sync_step.invoke_by_id(
+                    "call", function_id="square", data={"n": n}, output_type=datetime
+                )
         except StepError as error:
             return str(error)
         assert isinstance(when, datetime)
@@ -162,6 +174,8 @@ async def test_an_endpoint_invokes_another(style: str) -> None:
         assert await outcome(world, await world.client.get("/?n=3")) == "9"
         failed = await outcome(world, await world.client.get("/?n=-1"))
         assert failed == "ValueError: too small"
+        refused = await outcome(world, await world.client.get("/?n=0"))
+        assert refused.startswith("EndpointError: the endpoint answered 404: ")
 
 
 async def test_an_unknown_function_is_a_step_error() -> None:

@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from stephttp._client import wire
-from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver
+from stephttp._client import api_answers, api_calls
+from stephttp._client.api_answers import CheckpointRun
+from stephttp._client.api_calls import APIResult, CheckpointNewRunRequest, NewAPIRunData, RunEvent
+from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import Keys, send
-from stephttp._client.wire import (
-    APIResult,
-    CheckpointNewRunRequest,
-    CheckpointRun,
-    NewAPIRunData,
-    RunEvent,
-)
+from stephttp._client.flow import Flow, send
+from stephttp._client.keys import Keys
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.opcodes import Op
 from stephttp.errors import ConfigurationError
@@ -48,23 +44,23 @@ class _Flows:
             RunEvent(input, self._now_ms()),
             list(steps),
             retries,
-            wire.REQUEST_VERSION,
+            api_calls.REQUEST_VERSION,
             idempotency,
         )
-        call = wire.post_new_run(wire.checkpoint_new_run(request))
+        call = api_calls.post_new_run(api_calls.checkpoint_new_run(request))
         answer = yield from send(call, self.keys, self._rng)
-        return wire.read_new_run(answer)
+        return api_answers.read_new_run(answer)
 
     def steps(self, run: CheckpointRun, steps: Sequence[Op]) -> Flow[None]:
-        call = wire.post_steps(
+        call = api_calls.post_steps(
             run.run_id, list(steps), self._now_ms(), fn_id=run.fn_id, app_id=run.app_id
         )
         yield from send(call, self.keys, self._rng)
 
     def get_steps(self, run_id: str) -> Flow[dict[str, Any]]:
         _check_run_id(run_id)
-        answer = yield from send(wire.get_actions(run_id), self.keys, self._rng)
-        memos = wire.read_actions(answer)
+        answer = yield from send(api_calls.get_actions(run_id), self.keys, self._rng)
+        memos = api_answers.read_actions(answer)
         return {name: msgspec.json.decode(memo) for name, memo in memos.items()}
 
     def _now_ms(self) -> int:
@@ -115,14 +111,14 @@ class APIClient:
         retries: int = 0,
         idempotency: str = "",
     ) -> CheckpointRun:
-        """Tell the server of a new run.
+        """Report a new run.
 
         Args:
-            run_id: a ULID of your making; its time is when the run began.
+            run_id: a ULID of your making; its time is the start of the run.
             input: the request that started it.
             *steps: what it did so far. Without any, the answer has no token.
             retries: how often the server is to call again after a failure.
-            idempotency: a key of the caller's.
+            idempotency: a key that the caller chose.
 
         Returns:
             The server's ids of run, function and app, and the token for the result.
@@ -135,7 +131,7 @@ class APIClient:
         return await self._driver.run(flow)
 
     async def checkpoint_steps(self, run: CheckpointRun, steps: Sequence[Op]) -> None:
-        """Tell the server of further steps of a run.
+        """Report further steps of a run.
 
         Args:
             run: what `checkpoint_new_run` returned.
@@ -160,7 +156,7 @@ class APIClient:
         await self._driver.run(self._flows.steps(run, [result.op()]))
 
     async def get_steps(self, run_id: str) -> dict[str, Any]:
-        """What the server remembers of a run (docs/protocol.md 5.3).
+        """Return what the server remembers of a run (docs/protocol.md 5.3).
 
         Args:
             run_id: a ULID.

@@ -1,6 +1,6 @@
 """Work beside the requests: flows, and calls that are to be made later.
 
-Where an event loop runs they are its tasks and timers; elsewhere, as under WSGI, threads do it.
+Where an event loop runs, they are its tasks and timers; elsewhere, as under WSGI, threads.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Generic, Protocol
 
 from msgspec import Struct
 
-from stephttp._client.drivers import AsyncDriver, Flow, SyncDriver, T
+from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import running_loop
+from stephttp._client.flow import Flow, T
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +41,7 @@ def off_loop(call: Callable[[], None]) -> None:
 
 
 class Timer(Protocol):
-    """What `loop.call_later` returns."""
+    """A pending call, as `loop.call_later` returns it."""
 
     def cancel(self) -> None: ...
 
@@ -50,9 +51,9 @@ class Job(Struct, Generic[T], frozen=True):
 
     outcome: Future[T]
     alive: Callable[[], bool]
-    """Whether somebody is at it: not when it has ended, nor when its loop has."""
+    """True if it is being carried out: not when it has ended, nor when its loop has."""
     cancel: Callable[[], object]
-    """End it, where that is possible: a thread comes to its end by itself."""
+    """Cancel it, where that is possible: a thread ends by itself."""
 
 
 class Background:
@@ -69,7 +70,7 @@ class Background:
         self._alarms = Alarms()
 
     def start(self, flow: Flow[T], name: str) -> Job[T]:
-        """Have a flow carried out.
+        """Carry out a flow in the background.
 
         Args:
             name: of the task or thread.
@@ -90,7 +91,7 @@ class Background:
         return loop.call_later(seconds, call)
 
     def reset_after_fork(self) -> None:
-        """Start anew, in a process that was forked."""
+        """Start again in a forked process."""
         self._alarms = Alarms()
 
     def _in_a_thread(self, flow: Flow[T], name: str) -> Job[T]:
@@ -109,14 +110,14 @@ class Background:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that background work is for."""
+    """Return the event loop that does the background work, if one does."""
     return None if _off_loop.get() else running_loop()
 
 
 def _pass_on(task: asyncio.Task[T], outcome: Future[T]) -> None:
     if task.cancelled():
         outcome.cancel()
-        outcome.set_running_or_notify_cancel()  # or threads that wait for it never learn
+        outcome.set_running_or_notify_cancel()  # or threads that wait for it wait forever
     elif (error := task.exception()) is not None:
         outcome.set_exception(error)
     else:
@@ -132,12 +133,12 @@ class Alarm:
         self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
-        """Do not make the call. One that has begun goes on."""
+        """Do not make the call. One that has started continues."""
         self.call = None
 
 
 class Alarms:
-    """Makes calls when they are due, in one thread, which is there as long as there are any."""
+    """Makes calls when they are due, in one thread, which lives as long as there are any."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -19,7 +19,7 @@ import httpcore2
 Connection = httpcore2.AsyncHTTPConnection
 
 
-class Connections:
+class ConnectionPool:
     """One connection for each request that is under way; idle ones are used again, newest first.
 
     Args:
@@ -54,7 +54,7 @@ class Connections:
         while self._idle:
             await self._idle.pop().aclose()
 
-    async def __aenter__(self) -> Connections:
+    async def __aenter__(self) -> ConnectionPool:
         return self
 
     async def __aexit__(

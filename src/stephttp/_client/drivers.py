@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from concurrent.futures import wait as wait_for_futures
 from contextlib import asynccontextmanager, contextmanager
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
 from stephttp._client.event_loop import running_loop, settled, sleep
-from stephttp._client.flow import Answer, Call, Invoke, Pause, Until
+from stephttp._client.flow import Answer, Call, Flow, Invoke, Pause, T, Until
 from stephttp._client.transport import (
     answer_of,
     async_client,
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     import asyncio
 
     import httpx2
-
-T = TypeVar("T")
-Flow = Generator[Call | Pause | Invoke | Until, Any, T]
 
 
 class Streamed(Struct, frozen=True):
@@ -161,7 +158,7 @@ class SyncDriver:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Make new connections, in a process that was forked: the open ones are its parent's."""
+        """Make new connections in a forked process: the open ones are its parent's."""
         self._lock = threading.Lock()
         self._made: httpx2.Client | None = None
 

@@ -1,5 +1,5 @@
-"""What asks for event loops. A program that has none, as under WSGI, does not import asyncio: it
-would make up half of `import stephttp`."""
+"""Access to the running event loop. A program without one, as under WSGI, does not import asyncio,
+which would make up half of `import stephttp`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs in this thread."""
+    """Return the event loop that runs in this thread."""
     imported = sys.modules.get("asyncio")
     if imported is None:
         return None
@@ -44,7 +44,7 @@ async def settled(future: Future[Any], timeout: float | None) -> bool:
 
     if not future.done():
         done = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda _: _tell(done))
+        future.add_done_callback(lambda _: _notify(done))
         if timeout is None:
             await done
         else:
@@ -52,8 +52,8 @@ async def settled(future: Future[Any], timeout: float | None) -> bool:
     return future.done()
 
 
-def _tell(waiter: asyncio.Future[None]) -> None:
-    """Called in any thread."""
+def _notify(waiter: asyncio.Future[None]) -> None:
+    """Set the result of a waiter, from any thread."""
     loop = waiter.get_loop()
     if running_loop() is loop:
         _set(waiter)

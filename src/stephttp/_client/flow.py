@@ -1,8 +1,13 @@
-"""One call of the checkpoint API with its retries and its change of keys, as a generator.
+"""What flows ask their driver for, and `send`: one call of the API with its retries.
 
-A flow yields what it needs, a `Call` or a `Pause`, and is sent the `Answer`, or has an
-`APIConnectionError` thrown in. It does no I/O, so that one text serves the sync and the async
-driver.
+A flow is a generator that does no I/O. It yields what it needs, and is sent what came of it, or has
+the error thrown in. So one text serves the event loop and threads (`drivers`).
+
+    yields     is sent
+    Call       the `Answer`; an `APIConnectionError` is thrown in without one
+    Pause      nothing
+    Invoke     what the user's function returned
+    Until      whether the future has an outcome
 """
 
 from __future__ import annotations
@@ -10,15 +15,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Any
-from weakref import WeakValueDictionary
+from typing import Any, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from stephttp._client.keys import Keys
 from stephttp._wire.inline_state import FEATURES
-from stephttp._wire.signatures import hash_key
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
+
+T = TypeVar("T")
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.1
@@ -34,7 +40,7 @@ class Call(Struct, frozen=True):
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     label: str = ""
-    """What errors say instead of `path`, which may hold a secret."""
+    """Shown in errors instead of `path`, which may hold a secret."""
 
     timeout: float | None = None
     """Seconds to wait for an answer; `None` is the driver's own limit."""
@@ -62,12 +68,12 @@ class Answer(Struct, frozen=True):
 
     @property
     def features(self) -> frozenset[str]:
-        """The extras that our engine announces (docs/design.md 3.8); a real server has none."""
+        """The extras that the stephttp engine announces (docs/design.md 3.8)."""
         return frozenset(self.headers.get(FEATURES, "").replace(",", " ").split())
 
 
 class Pause(Struct, frozen=True):
-    """Wait so many seconds before going on."""
+    """Wait so many seconds before the next."""
 
     seconds: float
 
@@ -90,61 +96,11 @@ class Until(Struct, frozen=True):
     """Seconds; `None` waits for as long as it takes."""
 
 
-class _Bearers(list[str]):
-    """In the order in which they are tried. Unlike a list, it can be forgotten."""
-
-
-_shared: WeakValueDictionary[tuple[str, ...], _Bearers] = WeakValueDictionary()
-
-
-class Keys:
-    """What a process knows of its server: the signing keys that it may take, and its extras.
-
-    It stays with the key that worked last, until a 401. Every answer tells the extras.
-    """
-
-    @classmethod
-    def shared(cls, primary: str = "", fallback: str = "") -> Keys:
-        """Keys of which all of a process that use the same ones learn when one is refused."""
-        keys = cls(primary, fallback)
-        name = tuple(hash_key(key) if key else "" for key in (primary, fallback))
-        keys._bearers = _shared.setdefault(name, keys._bearers)
-        return keys
-
-    def __init__(self, primary: str = "", fallback: str = "") -> None:
-        self.features: frozenset[str] | None = None
-        """The extras that the server announced (docs/design.md 3.8); `None` before it answers."""
-        self.warned = False
-        """Whether it was said that the server lacks what is configured."""
-        self._bearers = _Bearers(hash_key(key) for key in (primary, fallback) if key)
-
-    def __repr__(self) -> str:
-        return f"<Keys: {len(self._bearers)}>"
-
-    @property
-    def bearer(self) -> str | None:
-        """What goes behind `Bearer`; `None` without a key."""
-        return self._bearers[0] if self._bearers else None
-
-    def supports(self, feature: str) -> bool:
-        """Whether the server is known to have an extra."""
-        return self.features is not None and feature in self.features
-
-    def learn(self, answer: Answer) -> None:
-        """Note what an answer tells of the server."""
-        # A proxy's own error page tells nothing of the server behind it.
-        if FEATURES in answer.headers or answer.status < 500:
-            self.features = answer.features
-
-    def reject(self, bearer: str | None) -> bool:
-        """`bearer` was refused; whether another one is worth trying."""
-        if bearer == self.bearer:
-            self._bearers.reverse()
-        return self.bearer != bearer
+Flow = Generator[Call | Pause | Invoke | Until, Any, T]
 
 
 def backoff(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait before `attempt` (from 1): doubling, capped, with jitter down to half."""
+    """Return the pause before `attempt` (from 1) in seconds: doubling, capped, jitter to half."""
     ceiling = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** (attempt - 1))
     return ceiling * rng.uniform(0.5, 1)
 
@@ -171,7 +127,9 @@ def send(
             error = problem
             continue
         assert answer is not None, "a Call is answered by an Answer"
-        keys.learn(answer)
+        # A proxy's own error page says nothing about the server behind it.
+        if FEATURES in answer.headers or answer.status < 500:
+            keys.learn(answer.features)
         if 200 <= answer.status < 300:
             return answer
         error = APIStatusError(

@@ -1,11 +1,11 @@
-"""Keeps the leases of this process's runs: one call for all of them, from a thread of its own.
+"""Renews the leases of this process's runs: one call for all of them, from a thread of its own.
 
 A handler may block the event loop, or the loop may be slow; that must not cost it its runs. So
 the renewal does not depend on the loop, only on the process being alive and running threads. A
-handler that hangs for ever is therefore never taken over; only a process that ended, was stopped
+handler that hangs forever is therefore never taken over; only a process that ended, was stopped
 (SIGSTOP), or cannot reach the engine is.
 
-The thread is there as long as there are leases that live longer than a third of their length.
+The thread lives as long as there are leases that live longer than a third of their length.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Leases:
 
     Args:
         renew: moves leases (run ids, milliseconds) ahead and returns the runs that are lost. It
-            blocks. `None`: no thread is started, and somebody else has to renew.
+            blocks. `None`: no thread is started, and other code has to renew.
     """
 
     def __init__(self, renew: Renew | None) -> None:
@@ -42,7 +42,7 @@ class Leases:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Start anew, in a process that was forked: its runs are its parent's."""
+        """Start again in a forked process: the runs are its parent's."""
         self._changed = threading.Condition()
         self._held: dict[str, _Lease] = {}
         self._due = 0.0
@@ -52,7 +52,7 @@ class Leases:
         return len(self._held)
 
     def hold(self, run_id: str, length_ms: int, lost: Callable[[], None]) -> None:
-        """A run was opened with a lease.
+        """Hold the lease of a run that was opened.
 
         Args:
             lost: called, in any thread, when the run is not this process's any more.
@@ -73,26 +73,26 @@ class Leases:
                 self._changed.notify()
 
     def release(self, run_id: str) -> None:
-        """The run ended, or went async, or is given up."""
+        """Drop the lease of a run that ended, went async, or is given up."""
         # Atomic, and on the path of every request: no lock.
         self._held.pop(run_id, None)
 
     def batches(self) -> dict[int, list[str]]:
-        """The runs that are held, by the length of their leases."""
+        """Return the runs that are held, by the length of their leases."""
         batches: dict[int, list[str]] = {}
         for run_id, lease in self._held.copy().items():
             batches.setdefault(lease.length_ms, []).append(run_id)
         return batches
 
     def drop(self, run_ids: list[str]) -> None:
-        """These are lost."""
+        """Give up leases that are lost."""
         for run_id in run_ids:
             lease = self._held.pop(run_id, None)
             if lease is not None:
                 lease.lost()
 
     def close(self) -> None:
-        """Hold nothing any more; the thread ends."""
+        """Drop all leases; the thread ends."""
         with self._changed:
             self._held.clear()
             self._changed.notify()

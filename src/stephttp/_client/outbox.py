@@ -6,8 +6,8 @@ tried again; when the box is full, new runs are refused, and that is logged with
 The work is a flow, so that it is done by tasks of an event loop or by threads alike. A server that
 takes batches gets them from one worker, one after the other: what piles up while one is under way
 is the next. A server that does not is sent single items by a few workers. What one item has to say
-(a run that still goes on may have news) is sent in its order, because an item is in one place
-only: in the queue, or in the hands of a worker.
+(a run that still runs may add to it) is sent in its order, because an item is in one place only:
+in the queue, or held by a worker.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
-from typing import NamedTuple
 
 from stephttp._client.background import Job
-from stephttp._client.drivers import Flow
 from stephttp._client.event_loop import settled
-from stephttp._client.flow import Pause
+from stephttp._client.flow import Flow, Pause
+from stephttp._client.outbox_item import Item, Parcel
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
@@ -31,55 +31,13 @@ logger = logging.getLogger("stephttp")
 MAX_ITEMS = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 WORKERS = 4
-"""Workers for a server that takes no batches."""
+"""Workers for a server that accepts no batches."""
 BATCH_ITEMS = 500
-BATCH_BYTES = 4 * 1024 * 1024
-"""A server reads no more of a request (docs/protocol.md 10)."""
+BATCH_BYTES = MAX_CHECKPOINT_BYTES
 LINGER = 0.02
 """Seconds that a batch waits for company; benchmarks/bench_batches.py shows what it brings."""
 AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
-
-
-class Parcel(NamedTuple):
-    """An encoded checkpoint, and where it goes when it goes alone."""
-
-    path: str
-    body: bytes
-
-
-class Item:
-    """Something to be delivered: here a run that has ended, encoded.
-
-    The outbox calls its methods in any thread, and none of them while it holds its own lock.
-    """
-
-    __slots__ = ("_parcel", "accounted", "held", "news")
-
-    def __init__(self, parcel: Parcel | None = None) -> None:
-        self._parcel = parcel
-        self.held = False
-        """Whether the outbox has it, in its queue or under way."""
-        self.accounted = 0
-        self.news = False
-        """Whether it was put again since it was last asked what is to be sent."""
-
-    def size(self) -> int:
-        """Bytes that it keeps, roughly."""
-        return 0 if self._parcel is None else len(self._parcel.body)
-
-    def take(self) -> Parcel | None:
-        """What is to be sent, the same until `delivered` is called; `None`: nothing."""
-        return self._parcel
-
-    def answered(self, body: bytes) -> None:
-        """It was sent alone; this is the answer."""
-
-    def delivered(self, error: APIError | None) -> bool:
-        """It was taken, or refused for good. Returns whether there is more to send."""
-        if error is not None:
-            logger.error("stephttp: the server refused a finished run: %s", error)
-        return False
 
 
 Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Flow[Sequence[APIError | None]]]
@@ -90,9 +48,9 @@ class Outbox:
     """A bounded queue and the workers that empty it. Thread-safe.
 
     Args:
-        deliver: a flow that sends some items and returns what became of each (`None`: taken);
+        deliver: a flow that sends some items and returns what became of each (`None`: accepted);
             raises `APIError` when none could be sent.
-        start: has a flow carried out in the background.
+        start: carries out a flow in the background.
         batches: whether the server takes more than one at a time; `None` while that is not known.
     """
 
@@ -113,7 +71,7 @@ class Outbox:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Start anew, in a process that was forked: what was in the box is its parent's."""
+        """Start again in a forked process: the items are its parent's."""
         self._lock = threading.Lock()
         self._queue: deque[Item] = deque()
         self._bytes = 0
@@ -131,7 +89,7 @@ class Outbox:
         return self._open
 
     def put(self, item: Item) -> bool:
-        """Accept `item`, or the news of one that is here already.
+        """Accept `item`, or note that one that is here already has changed.
 
         Returns:
             Whether there was room for it.
@@ -140,7 +98,7 @@ class Outbox:
         with self._lock:
             if item.held:
                 self._bytes += size - item.accounted
-                item.accounted, item.news = size, True
+                item.accounted, item.changed = size, True
                 return True
             if self._open >= self._max_items or self._bytes + size > self._max_bytes:
                 self._refused += 1
@@ -173,11 +131,11 @@ class Outbox:
         return await settled(self._emptied(), timeout)
 
     def wait_sync(self, timeout: float | None = None) -> bool:
-        """The same while this thread waits."""
+        """Do the same while this thread waits."""
         return bool(wait_for_futures((self._emptied(),), timeout).done)
 
     def _emptied(self) -> Future[None]:
-        """Done when nothing is in the box."""
+        """Return a future that is done when nothing is left."""
         if self._queue:
             self._start_worker()
         with self._lock:
@@ -189,7 +147,7 @@ class Outbox:
             return emptied
 
     def _start_worker(self) -> None:
-        # As long as nothing is known of the server one asks, and the others learn from it.
+        # Until the server is known, one worker calls it, and the others start from what it learns.
         limit = WORKERS if self._batches() is False else 1
         with self._lock:
             for name, job in list(self._workers.items()):
@@ -200,9 +158,9 @@ class Outbox:
             name = object()
             self._workers[name] = None
         try:
-            # Without the lock: a task may begin at once (`asyncio.eager_task_factory`).
+            # Without the lock: a task may start at once (`asyncio.eager_task_factory`).
             job = self._start(self._work(name), "stephttp-outbox")
-        except RuntimeError as error:  # no thread to be had, as at the exit of the interpreter
+        except RuntimeError as error:  # no thread can start, as at the exit of the interpreter
             with self._lock:
                 del self._workers[name]
                 others = bool(self._workers)
@@ -214,7 +172,7 @@ class Outbox:
                 self._workers[name] = job
 
     def _work(self, name: object) -> Flow[None]:
-        while self._goes_on(name):
+        while self._has_work(name):
             if self._batches() and not self._alone and len(self._queue) < BATCH_ITEMS:
                 yield Pause(LINGER)
             batch = self._next()
@@ -234,21 +192,21 @@ class Outbox:
             if not self._settle(batch, results):
                 yield Pause(AWAY_PAUSE)
 
-    def _goes_on(self, name: object) -> bool:
-        """Whether a worker has work. If not it has ended: the next item starts another."""
+    def _has_work(self, name: object) -> bool:
+        """Return whether there is work. If not, this worker has ended; the next item starts one."""
         with self._lock:
             if not self._queue:
                 self._workers.pop(name, None)
             return bool(self._queue)
 
     def _next(self) -> list[tuple[Item, Parcel]]:
-        """What the next request carries."""
+        """Take what the next request carries from the queue."""
         limit = BATCH_ITEMS if self._batches() and not self._alone else 1
         self._alone = max(0, self._alone - 1)
         with self._lock:
             items = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
             for item in items:
-                item.news = False
+                item.changed = False
         batch: list[tuple[Item, Parcel]] = []
         silent: list[Item] = []
         size = 2  # the brackets; each item adds a comma
@@ -268,13 +226,13 @@ class Outbox:
                     self._queue.extendleft(reversed(items[number:]))
                 break
             batch.append((item, parcel))
-        self._done_with([(item, False) for item in silent])
+        self._remove([(item, False) for item in silent])
         return batch
 
     def _failed(
         self, batch: Sequence[tuple[Item, Parcel]], error: APIError
     ) -> Sequence[APIError | None]:
-        """None of a batch was delivered: what that means for each item."""
+        """Return what became of each item of a batch that was not delivered."""
         if _refused_for_good(error) and len(batch) > 1:
             self._alone = len(batch)  # to find out which of them it is
             error = APIError("to be sent alone")
@@ -283,7 +241,7 @@ class Outbox:
     def _settle(
         self, batch: Sequence[tuple[Item, Parcel]], results: Sequence[APIError | None]
     ) -> bool:
-        """Go by what became of a batch. Returns whether to go on at once."""
+        """Settle the items of a batch. Return whether to send the next at once."""
         again: list[Item] = []
         done: list[tuple[Item, bool]] = []
         for (item, _), error in zip(batch, results, strict=True):
@@ -291,7 +249,7 @@ class Outbox:
                 again.append(item)
             else:
                 done.append((item, item.delivered(error)))
-        self._done_with(done)
+        self._remove(done)
         with self._lock:
             self._queue.extendleft(reversed(again))
         if len(again) < len(batch) or self._alone:
@@ -305,12 +263,12 @@ class Outbox:
         )  # fmt: skip
         return False
 
-    def _done_with(self, items: Sequence[tuple[Item, bool]]) -> None:
-        """Let go of items, but for those that have more to say."""
+    def _remove(self, items: Sequence[tuple[Item, bool]]) -> None:
+        """Remove items, but for those that have more to send."""
         emptied = None
         with self._lock:
             for item, more in items:
-                if more or item.news:
+                if more or item.changed:
                     self._queue.append(item)
                     continue
                 self._open -= 1
@@ -323,5 +281,5 @@ class Outbox:
 
 
 def _refused_for_good(error: APIError) -> bool:
-    """Whether sending the same again can only be refused again."""
+    """Return whether the same would be refused again."""
     return isinstance(error, APIStatusError) and error.status in (400, 404, 405, 409, 410, 413, 422)

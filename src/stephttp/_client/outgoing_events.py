@@ -12,15 +12,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Answer, Call, Keys, send
-from stephttp._client.wire import JSON_HEADERS
-from stephttp._core.codec import encode_argument
+from stephttp._client.api_calls import JSON_HEADERS
+from stephttp._client.flow import Answer, Call, Flow, send
+from stephttp._client.keys import Keys
+from stephttp._core.encoding import encode_argument
 from stephttp._core.values import Event, EventLike
 from stephttp.errors import APIStatusError
 
 _MAX_EVENTS = 5000
-"""What a server takes in one request (docs/protocol.md 10)."""
+"""The most that a server accepts in one request (docs/protocol.md 10)."""
 
 
 class _Ids(Struct):
@@ -44,11 +44,12 @@ class Outgoing(Struct, frozen=True):
 
 
 def check(step_id: str, events: EventLike | Iterable[EventLike]) -> list[Event]:
-    """The events that a step was given, as a list.
+    """Return the events that a step was given, as a list.
 
     Raises:
-        TypeError: something in it is no event.
-        ValueError: there are none or too many, or one has no name, a reserved one, or no JSON form.
+        TypeError: something in it is not an event.
+        ValueError: no event or too many, or one without a name, with a reserved one, or without a
+            JSON form.
     """
     given = [events] if isinstance(events, EventLike) else list(events)
     found = [_event(event, f"step {step_id!r}: events[{n}]") for n, event in enumerate(given)]
@@ -75,7 +76,7 @@ def _event(event: EventLike, where: str) -> Event:
 def prepare(
     step_id: str, events: list[Event], run_id: str, step_hash: str, now_ms: int
 ) -> Outgoing:
-    """Give the events what makes sending them again harmless.
+    """Give the events ids and a seed, so that sending them again is harmless.
 
     A repeated request carries the same seed, so that it makes no second event. A repeated step,
     whose first execution was lost, sends the same ids, by which its receivers deduplicate. The

@@ -1,4 +1,4 @@
-"""The HTTP client as the drivers need it. Only this module and `_connections` name it.
+"""The HTTP client as the drivers need it. Only this module and `connection_pool` name it.
 
 It is imported where it is needed, because importing it takes longer than importing all of stephttp.
 """
@@ -30,7 +30,7 @@ _under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
-    """The HTTP client logs each URL, and in some of ours there are keys and tokens."""
+    """Hide keys and tokens in the URLs that the HTTP client logs."""
     import httpx2
 
     call = _under_way.get()
@@ -47,7 +47,7 @@ logging.getLogger("httpx2").addFilter(_without_secrets)
 def async_client(
     base_url: str, transport: httpx2.AsyncBaseTransport | None, headers: Mapping[str, str]
 ) -> httpx2.AsyncClient:
-    """Connections of one event loop.
+    """Make the client of one event loop.
 
     Args:
         transport: carries requests instead of the network.
@@ -67,7 +67,7 @@ def async_client(
 def sync_client(
     base_url: str, transport: httpx2.BaseTransport | None, headers: Mapping[str, str]
 ) -> httpx2.Client:
-    """The same for all threads."""
+    """Make the client of all threads."""
     import httpx2
 
     return httpx2.Client(
@@ -81,7 +81,7 @@ def sync_client(
 
 @contextmanager
 def sending(call: Call, base_url: str) -> Generator[None]:
-    """While `call` is made: what is logged tells no secrets, and what fails is an error of ours.
+    """Keep secrets out of the log while `call` is made, and turn failures into an `APIError`.
 
     Raises:
         APIConnectionError: no answer.
@@ -96,7 +96,7 @@ def sending(call: Call, base_url: str) -> Generator[None]:
 
 @contextmanager
 def receiving(call: Call, base_url: str) -> Generator[None]:
-    """While the answer to `call` is read.
+    """Turn failures into an `APIError` while the answer to `call` is read.
 
     Raises:
         APIConnectionError: it ends too early.
@@ -111,7 +111,7 @@ def receiving(call: Call, base_url: str) -> Generator[None]:
 
 
 def request_of(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2.Request:
-    """A call in terms of the client."""
+    """Return a call as a request of the client."""
     if call.timeout is None:
         return client.build_request(call.method, call.path, content=call.body, headers=call.headers)
     return client.build_request(
@@ -124,13 +124,13 @@ def request_of(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2
 
 
 def answer_of(response: httpx2.Response) -> Answer:
-    """An answer that was read, in terms of flows."""
+    """Return a response that was read as an `Answer`."""
     headers = dict(response.headers.items())
     return Answer(response.status_code, headers, response.content, tuple(raw_headers(response)))
 
 
 def raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer, where repeated ones must stay so."""
+    """Return the headers of an answer, with repeated ones kept apart."""
     return [(name.lower(), value) for name, value in response.headers.raw]
 
 
@@ -138,14 +138,14 @@ def _lean_transport() -> httpx2.AsyncBaseTransport | None:
     """Return a transport without the library's pool, which is slow with many callers.
 
     It is `None` where the environment names a proxy, because only the library's pool can use one.
-    See `Connections` for the figures.
+    See `ConnectionPool` for the figures.
     """
     from urllib.request import getproxies  # slow to import
 
     import httpcore2
     import httpx2
 
-    from stephttp._client.connection_pool import Connections
+    from stephttp._client.connection_pool import ConnectionPool
 
     if getproxies():
         return None
@@ -156,13 +156,13 @@ def _lean_transport() -> httpx2.AsyncBaseTransport | None:
         ssl_context=context,
         keepalive_expiry=KEEP_ALIVE,
     )
-    pool: Any = Connections(make, MOST_IDLE)
+    pool: Any = ConnectionPool(make, MOST_IDLE)
     transport._pool = pool
     return transport
 
 
 def _no_cookies() -> CookieJar:
-    """Takes none: the result of a run has those of somebody who called this application."""
+    """Return a jar that stays empty: the result of a run has cookies for its own caller."""
     from http.cookiejar import CookieJar, DefaultCookiePolicy  # slow to import
 
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))

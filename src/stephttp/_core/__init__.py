@@ -1,4 +1,8 @@
-"""The protocol core: no I/O, no clock, no randomness, no threads.
+"""The SDK's half of the protocol as pure functions and a state machine.
 
-Imports the standard library, ``msgspec`` (JSON) and ``stephttp.errors``, nothing else.
+What is here does no I/O, and has no clock, no randomness and no threads: times and ids are
+arguments. It imports the pure standard library, `msgspec`, `_wire` and `errors`.
+
+Forms that the engine reads or writes as well belong in `_wire`, talk with the server in `_client`,
+and the life of a request in `_run`.
 """

@@ -20,9 +20,9 @@ class Checkpointing:
     `Checkpointing.performant`, the default: once, when the handler has ended or must wait. A
     process that dies before that takes the request with it.
 
-    `Checkpointing.safe`: the run is opened when its first step begins, and each step is sent when
-    it ends. With our engine the run then holds a lease: when the process dies, the engine calls
-    the endpoint again, and finished steps do not run again.
+    `Checkpointing.safe`: the run is opened when its first step starts, and each step is sent when
+    it ends. With the stephttp engine the run then holds a lease: when the process dies, the engine
+    calls the endpoint again, and finished steps do not run again.
 
     `Checkpointing.blended`: three steps at a time, or what there is after two seconds. Short
     requests cost nothing more; long ones are as safe as with `safe`, but for the last steps.
@@ -71,7 +71,7 @@ class Checkpointing:
 
     @property
     def at_end_only(self) -> bool:
-        """Whether nothing is sent before the handler has ended."""
+        """True if nothing is sent before the handler has ended."""
         return self.buffered_steps is None and self.max_interval is None
 
 

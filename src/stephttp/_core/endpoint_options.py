@@ -1,4 +1,4 @@
-"""What an endpoint's options are, and what its caller gets when the run goes async.
+"""The options of an endpoint, and the answers to a caller whose run goes async.
 
 Plain data: `configure`, the endpoint decorator and `setup` fill it in, `_client` acts on it.
 """
@@ -13,13 +13,13 @@ from stephttp._wire.http import Request, Response
 
 
 class AsyncRequest(Request):
-    """The request whose run goes on in the background, for `AsyncResponseCustom`.
+    """The request whose run continues in the background, for `AsyncResponseCustom`.
 
     Attributes:
         method, path, query, headers, client, scheme, body: the request; header names are lower
             case, names and values bytes. `header(b"accept")` gives the first value as text.
         route: the template of its route, such as `/users/{id}`; empty where the framework does not
-            tell it, and where the endpoint has an id of its own.
+            say it, and where the endpoint has an id of its own.
         run_id: the run's ULID.
         token: opens the run's result for an hour.
         result_url: where the result can be waited for. A path when `result_path` is set.
@@ -42,15 +42,15 @@ class AsyncResponseRedirect(Struct, frozen=True):
 
 
 class AsyncResponseToken(Struct, frozen=True):
-    """Answer 200 with `{"run_id": ..., "token": ...}`; the caller asks for the result itself."""
+    """Answer 200 with `{"run_id": ..., "token": ...}`; the caller fetches the result."""
 
 
 class AsyncResponseCustom(Struct, frozen=True):
-    """Answer with what a function of yours returns.
+    """Answer with the return value of your function.
 
     Attributes:
-        handler: gets an `AsyncRequest`, returns a `Response`; may be async. What it raises is an
-            error of the request, but the run goes on.
+        handler: gets an `AsyncRequest`, returns a `Response`; may be async. An exception of it is
+            an error of the request, but the run continues.
     """
 
     handler: Callable[[AsyncRequest], Response | Awaitable[Response]]
@@ -65,7 +65,7 @@ class FnOpts(Struct, frozen=True):
 
     Attributes:
         id: name of the endpoint; empty means method and route template, or method and path where
-            the framework tells no template.
+            the framework knows no template.
         omit_request_body: keep the request's body out of the server's record of the run. A run
             that goes async still has it on re-entry, sealed in the request capsule.
         omit_response_body: keep the response's body out of the record of a run that ended

@@ -7,18 +7,18 @@ from typing import Any, Protocol
 
 
 class AIAdapter(Protocol):
-    """What `step.ai.infer` needs to know; the adapters of `inngest.experimental.ai` fit."""
+    """The way to a model provider. The adapters of `inngest.experimental.ai` fit."""
 
     def auth_key(self) -> str:
-        """The API key; the server adds it in the provider's way."""
+        """Return the API key, which the server adds in the provider's way."""
         ...
 
     def format(self) -> str:
-        """The shape of request and answer: `openai-chat`, `anthropic`, `gemini`, ..."""
+        """Return the shape of request and answer: `openai-chat`, `anthropic`, `gemini`, ..."""
         ...
 
     def headers(self) -> dict[str, str]:
-        """Further headers of the request."""
+        """Return further headers of the request."""
         ...
 
     def on_call(self, body: dict[str, Any]) -> None:
@@ -30,12 +30,12 @@ class AIAdapter(Protocol):
         ...
 
     def url_infer(self) -> str:
-        """Where the request goes."""
+        """Return the address of the call."""
         ...
 
 
 class ModelAdapter:
-    """Any provider that speaks a form which the server knows.
+    """The way to any provider that speaks a format known to the server.
 
     Args:
         url: the whole address of the call, such as `https://api.openai.com/v1/chat/completions`.
@@ -65,15 +65,15 @@ class ModelAdapter:
         return f"<ModelAdapter {self._format} {self._url}>"
 
     def auth_key(self) -> str:
-        """The API key."""
+        """Return the API key."""
         return self._auth_key
 
     def format(self) -> str:
-        """The shape of request and answer."""
+        """Return the shape of request and answer."""
         return self._format
 
     def headers(self) -> dict[str, str]:
-        """Further headers of the request."""
+        """Return further headers of the request."""
         return dict(self._headers)
 
     def on_call(self, body: dict[str, Any]) -> None:
@@ -86,5 +86,5 @@ class ModelAdapter:
             body.setdefault("model", self._model)
 
     def url_infer(self) -> str:
-        """Where the request goes."""
+        """Return the address of the call."""
         return self._url

@@ -6,23 +6,24 @@ import re
 
 from msgspec import Struct
 
-from stephttp._wire.http import Headers
+from stephttp._wire.http import TOKEN_CHARACTER, Headers
 
+_QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*)"'
+_VALUE = rf'\s*=\s*(?:{_QUOTED}|(?P<bare>[^\s",;]*))'
+_PARAMETERS = r'\s*;[^,"]*(?:"(?:[^"\\]|\\.)*"[^,"]*)*'
 _PREFERENCE = re.compile(
-    r"""[,\s]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)
-        (?:\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s",;]*)))?
-        (?:\s*;[^,"]*(?:"(?:[^"\\]|\\.)*"[^,"]*)*)?\s*(?:,|$)""",
-    re.VERBOSE,
+    rf"[,\s]*(?P<name>{TOKEN_CHARACTER}+)(?:{_VALUE})?(?:{_PARAMETERS})?\s*(?:,|$)"
 )
+
 MAX_WAIT = 300
-"""Seconds; a longer wait is none that a connection survives."""
+"""Seconds; few connections survive a longer wait."""
 
 
 class Prefer(Struct, frozen=True):
-    """What the caller wants.
+    """The preferences of a caller.
 
     Attributes:
-        respond_async: rather a 202 than to wait.
+        respond_async: answer 202 rather than let the caller wait.
         wait: seconds that the caller is willing to wait; `None` if it does not say.
     """
 

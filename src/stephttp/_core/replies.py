@@ -1,6 +1,7 @@
 """What an endpoint answers: to its caller when it goes async, to the server on re-entry.
 
-docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for us.
+docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for the
+SDK.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ResultData(msgspec.Struct, omit_defaults=True, gc=False):
     """Nanoseconds."""
     error: str | None = None
     raw: RawResponse | None = None
-    """Only for our engine, which announces that it reads it (docs/design.md 3.8)."""
+    """Only for the stephttp engine, which announces that it reads it (docs/design.md 3.8)."""
 
 
 def redirect(location: str) -> Response:
@@ -48,7 +49,7 @@ def redirect(location: str) -> Response:
 
 
 def ops_answer(ops: Sequence[Op]) -> Response:
-    """What a re-entry found to do next; with the latest time at which a failed step asks for it."""
+    """Report what a re-entry found to do next, and the latest time that a failed step asks for."""
     response = _json(206, encode_struct(ops))
     asked = [op.opts["retry_after"] for op in ops if op.opts and "retry_after" in op.opts]
     if asked:
@@ -57,10 +58,10 @@ def ops_answer(ops: Sequence[Op]) -> Response:
 
 
 def unknown_step(run: Run, *, again: bool) -> Response:
-    """The server asked for a step that the handler did not come to; in the words of the JS SDK.
+    """Report that the handler did not reach the step the server asked for, as the JS SDK does.
 
     Args:
-        again: an attempt is left: the step may be known to another version of the application.
+        again: an attempt is left, and another version of the application may have the step.
     """
     found = [{"id": step.hash, "name": step.step_id} for step in run.passed]
     body = {
@@ -78,11 +79,11 @@ def unknown_step(run: Run, *, again: bool) -> Response:
 def result_answer(
     op: Op, steps: Sequence[Op] = (), *, again: bool = False, retry_after: str | None = None
 ) -> Response:
-    """The end of the run. One object: an array would lose its body (docs/protocol.md S1).
+    """Report the end of the run as one object: an array would lose its body (docs/protocol.md S1).
 
     Args:
-        steps: finished ones that the server does not know yet; only for our engine, which takes
-            an array then (docs/design.md 3.8).
+        steps: finished ones that the server does not know yet; only for the stephttp engine, which
+            accepts an array then (docs/design.md 3.8).
         again: it is a failure, and an attempt is left: the server is to call once more.
         retry_after: when, in RFC 3339.
     """
@@ -95,7 +96,7 @@ def result_answer(
 
 
 def error_answer(status: int, message: str, headers: Headers | None = None) -> Response:
-    """An error of ours, in the shape that servers use (docs/protocol.md 4.0)."""
+    """Answer with an error of the SDK, in the shape that servers use (docs/protocol.md 4.0)."""
     response = _json(status, encode_struct({"error": message, "data": None, "status": status}))
     response.headers += headers or []
     return response
@@ -109,7 +110,7 @@ def run_complete(
     raw_allowed: bool = False,
     lossy: bool = False,
 ) -> Op:
-    """The op that ends a run with the handler's response.
+    """Return the op that ends a run with the handler's response.
 
     Args:
         raw_allowed: whether the server reads `raw`. If not, a body that is not UTF-8 cannot be
@@ -144,7 +145,7 @@ def token_answer(run_id: str, token: str) -> Response:
 
 
 def accepted(run_id: str, token: str, location: str, applied: bytes = b"") -> Response:
-    """The run goes on, and the caller does not want to wait for it (RFC 7240)."""
+    """Answer a caller that does not want to wait for the run, which continues (RFC 7240)."""
     response = _json(202, encode_struct({"run_id": run_id, "token": token}))
     response.headers += [(b"location", location.encode()), (b"retry-after", RETRY_AFTER)]
     if applied:
@@ -153,19 +154,19 @@ def accepted(run_id: str, token: str, location: str, applied: bytes = b"") -> Re
 
 
 def refused(status: int, message: str) -> Response:
-    """An answer to the server that ends the run: calling again could only be refused again.
+    """Refuse a call of the server and end the run: another call would be refused as well.
 
     Without the header a real server would not end a run whose attempts are used up, and its
-    caller would wait for ever (docs/protocol.md 6.3).
+    caller would wait forever (docs/protocol.md 6.3).
     """
     return error_answer(status, message, [(b"x-inngest-no-retry", b"true")])
 
 
-def come_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
-    """An error whose body makes a real server call again, whatever attempts are left: it reads an
-    array as ops at any status (docs/protocol.md 6.3, 12.1)."""
-    ask = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message)
-    response = _json(status, encode_struct([ask]))
+def call_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
+    """Answer with an error that makes a real server call again, whatever attempts are left. It
+    reads an array as ops at any status (docs/protocol.md 6.3, 12.1)."""
+    request = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message)
+    response = _json(status, encode_struct([request]))
     response.headers += headers
     return response
 
@@ -183,7 +184,7 @@ def _utf8(body: bytes) -> str | None:
 
 
 def _joined(headers: Headers) -> dict[str, str]:
-    """A map of headers; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
+    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
     `Set-Cookie`, for which that section makes the exception."""
     joined: dict[str, str] = {}
     for name, value in headers:

@@ -1,6 +1,6 @@
 """The state machine of one run in one call of the handler.
 
-A run is begun by a request, or resumed by a re-entry. The handler asks it what to do at each
+A run is started by a request, or resumed by a re-entry. The handler asks it what to do at each
 step, and it answers with one of three verdicts:
 
     MEMOIZED   the step is finished; here is what it gave
@@ -11,7 +11,7 @@ The states, and what each thing that happens does to them:
 
                  RUNNING     WAITING      UNWINDING    ENDED
     step body    execute     execute      suspend      execute, not recorded
-    must wait    WAITING     WAITING      suspend      error: nobody is left to wait
+    must wait    WAITING     WAITING      suspend      error: no caller is left to wait
     unwind       -           UNWINDING    -            -
     end          ENDED       UNWINDING    -            -
 
@@ -20,7 +20,7 @@ further ones. UNWINDING: none of them can progress any more and the handler is b
 has ended; whatever it does from here on must leave no trace. A handler may swallow what ends it,
 and its threads and tasks may outlive it: all that they could do will be done by a later call.
 A step that is still running may finish, and is recorded. ENDED: the response was the handler's
-own, so what goes on after it, goes on as if there were no steps.
+own, so code that runs after it runs as if there were no steps.
 
 What happens outside of steps is reported to the run by methods that say what it was:
 
@@ -50,27 +50,25 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.endpoint_options import DEFAULT_OPTS
+from stephttp._core.steps import (
+    EXECUTE,
+    MEMOIZED,
+    SUSPEND,
+    Step,
+    Verdict,
+    discovery_request,
+)
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
 from stephttp._wire.memo import Memo, MemoKind, read_memo
 from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
 from stephttp.errors import CannotWaitError, UsageError
 
-MAX_RETRIES = 20
-"""What a server allows (docs/protocol.md 10)."""
-
-
 _NONE: Mapping[str, Any] = {}
-
-
-def check_retries(retries: int | None) -> None:
-    """Raise `ValueError` if a server would not take that number."""
-    if retries is not None and not 0 <= retries <= MAX_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")
 
 
 class State(Enum):
@@ -80,28 +78,9 @@ class State(Enum):
     ENDED = auto()
 
 
-class Verdict(Enum):
-    MEMOIZED = auto()
-    EXECUTE = auto()
-    SUSPEND = auto()
-
-
-# Looking a member up on its class costs four times as much, and each step does it ten times.
+# Looking a member up on its class costs four times as much, and each step does it often.
 _RUNNING, _WAITING, _UNWINDING, ENDED = State
-MEMOIZED, EXECUTE, SUSPEND = Verdict
 _STEP_RUN = OpCode.STEP_RUN
-
-
-class Step(Struct, frozen=True, gc=False):
-    """One use of a step tool: its identity, and what the handler has to do about it."""
-
-    verdict: Verdict
-    step_id: str
-    index: int
-    hash: str
-    memo: Memo | None = None
-    retries: int | None = None
-    """How often it is retried, where that is not the run's number."""
 
 
 class Run:
@@ -160,26 +139,26 @@ class Run:
         self.passed: list[Step] = []
         """Steps that were met and not executed, because the server asked for another."""
         self.pending = False
-        """Whether a step was met that the server says is waiting already."""
+        """True if the handler met a step that waits already, as the server says."""
         self._step_retries = 0
         self.opts = DEFAULT_OPTS
-        """What the endpoint was configured with."""
+        """The options that the endpoint was configured with."""
         self.state = _RUNNING
         self.suspended = False
-        """Whether this call of the handler has been overtaken by a wait."""
+        """True if a wait has overtaken this call of the handler."""
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.used = self.resumed
-        """Whether any step was met: a run without steps is none of the server's business."""
+        """True if any step was met: a run without steps is not reported."""
         self.expired = False
-        """Whether the server is to go on with this run in another call, from the next step on:
-        its time is over (`max_runtime`), or another process has taken it over."""
+        """True if another call is to continue this run from the next step on: its time is over
+        (`max_runtime`), or another process has taken it over."""
         self.carried: dict[str, str] | None = None
-        """What middleware wants to find again in later calls."""
+        """Texts that middleware keeps for later calls."""
         self.failures: Mapping[str, int] = _NONE
         """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
-        """Whether middleware failed before the handler was called."""
+        """True if middleware failed before the handler was called."""
         self._progressed = not self.resumed
         self._handed_over = False
         self._memos: Mapping[str, Raw] = memos or _NONE
@@ -187,7 +166,7 @@ class Run:
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
-        # Appending is atomic, so whoever takes ops needs no lock against steps that end; only one
+        # Appending is atomic, so taking ops needs no lock against steps that end; only one thread
         # may take at a time.
         self._sync_ops: list[Op] = []
         self._async_ops: list[Op] = []
@@ -195,12 +174,12 @@ class Run:
 
     @property
     def replaying(self) -> bool:
-        """Whether the handler still passes over finished steps, so that nothing it does is new."""
+        """True if the handler still passes over finished steps, so that nothing it does is new."""
         return self._unseen > 0 and not self._progressed
 
     @property
     def settled(self) -> bool:
-        """Whether no step body of this run is being executed."""
+        """True if no step body of this run is being executed."""
         return self._running == 0
 
     @property
@@ -210,16 +189,16 @@ class Run:
 
     @property
     def targets_unknown(self) -> bool:
-        """Whether the server asked for a step that this handler did not come to."""
+        """True if the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self._memos
 
     def response_began(self) -> None:
-        """The handler has sent the head of its response."""
+        """Note that the handler has sent the head of its response."""
         if self.cannot_wait is None:
-            self.cannot_wait = "the response has begun"
+            self.cannot_wait = "the response has started"
 
     def refuse_waits(self, reason: str) -> None:
-        """This call cannot wait for the server; `reason` completes "it has to wait, but ..."."""
+        """Refuse to wait for the server; `reason` completes "it has to wait, but ..."."""
         self.cannot_wait = reason
 
     def expire(self) -> None:
@@ -247,15 +226,15 @@ class Run:
         self.failures = failures
 
     def carry(self, texts: dict[str, str] | None) -> None:
-        """Take over what middleware put down in earlier calls."""
+        """Restore what middleware kept in earlier calls."""
         self.carried = texts
 
     def middleware_began(self) -> None:
-        """Middleware runs, before the handler is called."""
+        """Note that middleware runs before the handler is called."""
         self.unreached = True
 
     def handler_reached(self) -> None:
-        """The handler is about to be called."""
+        """Note that the handler is about to be called."""
         self.unreached = False
 
     def begin(self, step_id: str, retries: int | None = None) -> Step:
@@ -280,13 +259,13 @@ class Run:
         duration_ns: int,
         opts: dict[str, Any] | None = None,
     ) -> Verdict:
-        """The body of `step` returned `data` (JSON).
+        """Record that the body of `step` returned `data` (JSON).
 
         Args:
-            opts: what else is told of it, such as its input.
+            opts: what else is reported of it, such as its input.
 
         Returns:
-            EXECUTE: go on. SUSPEND: it was the one step that the server asked for.
+            EXECUTE: continue. SUSPEND: it was the one step that the server asked for.
         """
         self._running -= 1
         if self.state is not ENDED:
@@ -306,14 +285,14 @@ class Run:
         retry_after: str | None = None,
         opts: dict[str, Any] | None = None,
     ) -> Verdict:
-        """The body of `step` raised `error`.
+        """Record that the body of `step` raised `error`.
 
         Args:
             retry_after: when to try again, in RFC 3339; `None` leaves it to the server.
-            opts: what else is told of it, such as its input.
+            opts: what else is reported of it, such as its input.
 
         Returns:
-            SUSPEND: the server will retry it. EXECUTE: go on, with the exception going to the
+            SUSPEND: the server will retry it. EXECUTE: continue, and raise the exception in the
             handler as in any Python code.
         """
         self._running -= 1
@@ -321,31 +300,31 @@ class Run:
         limit = self.retries if step.retries is None else step.retries
         retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
-            self._record(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing)
+            self._record(_step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
             return self._after()
-        # A real server does not read these `opts`; ours does (docs/design.md 3.8).
+        # A real server does not read these `opts`; the stephttp engine does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after
         self._step_retries = max(self._step_retries, limit)
-        self._record(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing)
+        self._record(_step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
         self._wait()
         return SUSPEND
 
     def abandon(self, step: Step) -> None:
-        """The body of `step` was cancelled from outside: as if it had never begun."""
+        """Forget a `step` whose body was cancelled from outside, as if it had never started."""
         self._running -= 1
 
     def wait(self, wait: Wait) -> Step:
-        """Meet a step that the server carries out; see `ask` for what it raises."""
+        """Meet a step that the server carries out; see `request` for what it raises."""
         step = self.resolve(wait.step_id)
-        return self.ask(step, wait) if step.verdict is EXECUTE else step
+        return self.request(step, wait) if step.verdict is EXECUTE else step
 
-    def ask(self, step: Step, wait: Wait) -> Step:
-        """Ask the server for a step that was met and is not remembered.
+    def request(self, step: Step, wait: Wait) -> Step:
+        """Ask the server to carry out a step that was met and is not remembered.
 
         Raises:
-            CannotWaitError: it would have to wait, but the response has begun.
+            CannotWaitError: it would have to wait, but the response has started.
         """
         if self.state is ENDED:
             self.cannot_wait = "the response is complete"
@@ -357,73 +336,73 @@ class Run:
         if wait.late and not self.resumed:
             self._async_ops.append(discovery_request(step.hash))
         else:
-            self._record(step, wait.op, name=wait.name, opts=wait.opts)
+            self._record(_step_op(step, wait.op, name=wait.name, opts=wait.opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 
     def hold(self) -> None:
-        """Somebody is at work for this run outside of step bodies: it is not settled."""
+        """Keep the run unsettled while work is done for it outside of step bodies."""
         self._running += 1
 
     def release(self) -> None:
-        """The end of `hold`."""
+        """End a `hold`."""
         self._running -= 1
 
     def yield_to_another_run(self) -> None:
-        """Another run answers this request: end the handler without asking the server to go on."""
+        """End the handler without asking for another call: another run answers this request."""
         self._wait()
 
     @property
     def finished_count(self) -> int:
-        """How many steps ended since they were taken last."""
+        """The number of finished steps that are not taken yet."""
         return len(self._sync_ops)
 
     @property
     def finished_bytes(self) -> int:
-        """Bytes of what they keep."""
+        """The bytes of JSON that they hold."""
         return sum(map(kept_bytes, tuple(self._sync_ops)))
 
     def unwind(self) -> None:
-        """Nothing of this run can progress: from here on the handler is being ended."""
+        """Start to end the handler: nothing of this run can progress."""
         if self.state is _WAITING:
             self.state = _UNWINDING
 
     def end(self) -> None:
-        """The handler has ended."""
+        """Note that the handler has ended."""
         self.state = _UNWINDING if self.suspended else ENDED
 
     def take_finished(self) -> list[Op]:
-        """The steps that ended since the last time, but for one that belongs into the answer."""
+        """Take the finished steps, but for one that belongs into the answer."""
         return [] if self.target is not None else _drain(self._sync_ops)
 
     def requeue(self, ops: Sequence[Op]) -> None:
-        """These finished steps were taken, but could not be stored."""
+        """Put back finished steps that were taken and could not be stored."""
         self._sync_ops[:0] = ops
 
     def take_ops(self) -> list[Op]:
-        """All that was recorded since the last time; what makes the server act comes last."""
+        """Take all that was recorded; what makes the server act comes last."""
         return _drain(self._sync_ops) + _drain(self._async_ops)
 
     def memos(self) -> dict[str, Memo]:
-        """The finished steps that the server remembers, by hash."""
+        """Return the finished steps that the server remembers, by hash."""
         found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
         done = (MemoKind.VALUE, MemoKind.ERROR)
         return {key: memo for key, memo in found.items() if memo.kind in done}
 
     def remember(self, memos: Mapping[str, Raw]) -> None:
-        """Take these for what the server remembers of some steps."""
+        """Replace what the server remembers of some steps."""
         self._memos = {**self._memos, **memos}
 
     def memo_of(self, step_hash: str) -> Memo | None:
-        """What the server remembers under a (reserved) step hash."""
+        """Return what the server remembers under a (reserved) step hash."""
         entry = self._memos.get(step_hash)
         return None if entry is None else read_memo(entry)
 
     def resolve(self, step_id: str, retries: int | None = None) -> Step:
-        """Come to a step, and see whether it is finished. On EXECUTE, `ask` for it."""
+        """Meet a step, and see whether it is finished. On EXECUTE, `request` it."""
         uses = self._uses
         index = uses.get(step_id, 0)
-        step_hash = _hash_of_users(step_id, index)
+        step_hash = _hash_user_id(step_id, index)
         uses[step_id] = index + 1
         self.used = True
         if self.state is _UNWINDING:
@@ -442,7 +421,7 @@ class Run:
         return replace(step, verdict=SUSPEND)
 
     def _known(self, step: Step, kind: MemoKind) -> Step:
-        """A step that the server knows: as finished, or as waiting already."""
+        """Return the verdict on a step that the server knows as finished or as waiting."""
         if kind is not MemoKind.PENDING:
             return replace(step, verdict=MEMOIZED)
         self.pending = True
@@ -458,7 +437,7 @@ class Run:
     def _hands_over(self, step: Step) -> bool:
         """Ask to be called again rather than run `step`, where that is possible.
 
-        A call that did nothing yet goes on, or the run would never come to its end.
+        A call that has done nothing yet continues, or the run would never end.
         """
         if self.cannot_wait is not None or self.state is ENDED or not self._progressed:
             return False
@@ -475,51 +454,47 @@ class Run:
             self.state = _WAITING
             self.suspended = True
 
-    def _record(
-        self,
-        step: Step,
-        op: OpCode,
-        *,
-        name: str | None = None,
-        opts: dict[str, Any] | None = None,
-        error: ErrorInfo | None = None,
-        timing: Timing | None = None,
-    ) -> None:
-        if self.state is ENDED:
-            return
-        record = Op(
-            op,
-            step.hash,
-            name or step.step_id,
-            step.step_id,
-            opts,
-            error=error,
-            timing=timing,
-            userland=Userland(step.step_id, step.index or None),
-        )
-        (self._sync_ops if op in SYNC_OPS else self._async_ops).append(record)
+    def _record(self, op: Op) -> None:
+        if self.state is not ENDED:
+            (self._sync_ops if op.op in SYNC_OPS else self._async_ops).append(op)
 
 
 @lru_cache(maxsize=4096)  # the same as for `hash_step_id`
-def _hash_of_users(step_id: str, index: int) -> str:
-    """The hash of an id that the user chose.
+def _hash_user_id(step_id: str, index: int) -> str:
+    """Return the hash of an id that the user chose.
 
     Raises:
         UsageError: it cannot be one.
     """
     if not step_id or step_id.startswith(RESERVED):
-        raise UsageError(f"a step id must not be empty or begin with {RESERVED!r}: {step_id!r}")
+        raise UsageError(f"a step id must not be empty or start with {RESERVED!r}: {step_id!r}")
     return hash_step_id(step_id, index)
 
 
-def discovery_request(unique: str) -> Op:
-    """An op that asks to be called again.
+def _step_op(
+    step: Step,
+    op: OpCode,
+    *,
+    name: str | None = None,
+    opts: dict[str, Any] | None = None,
+    error: ErrorInfo | None = None,
+    timing: Timing | None = None,
+) -> Op:
+    """Return the op that reports `step`, or requests it.
 
     Args:
-        unique: what makes its id new in the run, as the server demands.
+        name: what the server shows of it; `None` for its id.
     """
-    name = f"{RESERVED}discover:{unique}"
-    return Op(OpCode.DISCOVERY_REQUEST, hash_step_id(name), name, name)
+    return Op(
+        op,
+        step.hash,
+        name or step.step_id,
+        step.step_id,
+        opts,
+        error=error,
+        timing=timing,
+        userland=Userland(step.step_id, step.index or None),
+    )
 
 
 def _drain(ops: list[Op]) -> list[Op]:

@@ -1,4 +1,4 @@
-"""What tools take and give besides the user's own types: events, signals, fetched responses."""
+"""Values that tools take and return: events, signals, fetched responses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Event(Struct, omit_defaults=True, kw_only=True):
 
 @runtime_checkable
 class EventLike(Protocol):
-    """What can be sent: an `Event`, or an `inngest.Event`."""
+    """An event that can be sent: an `Event`, or an `inngest.Event`."""
 
     @property
     def name(self) -> str: ...
@@ -48,7 +48,7 @@ class ReceivedEvent(Struct):
     ts: int = 0
 
     def event(self) -> Event:
-        """As the user sees it."""
+        """Return it as the handler gets it."""
         return Event(name=self.name, data=self.data or {}, id=self.id, ts=self.ts)
 
 
@@ -70,7 +70,7 @@ class FetchResponse(Struct, kw_only=True):
     Attributes:
         url: the address that answered.
         status_code: HTTP status.
-        headers: one text a name; values of a repeated header are joined by a comma.
+        headers: one value a name; those of a repeated header are joined by a comma.
         body: text.
     """
 
@@ -80,7 +80,7 @@ class FetchResponse(Struct, kw_only=True):
     body: str = ""
 
     def json(self, type: Any = Any) -> Any:
-        """The body as JSON.
+        """Decode the body as JSON.
 
         Args:
             type: the type to decode it into; plain JSON without one.
@@ -102,4 +102,4 @@ class EndpointResult(Struct):
     headers: dict[str, str] = {}
     body: str = ""
     encoding: str = ""
-    """`base64` for a body that is no text; only our engine sends such."""
+    """`base64` for a body that is not text; only the stephttp engine sends such."""

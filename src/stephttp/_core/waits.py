@@ -20,12 +20,15 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import Raw, Struct
+import msgspec
+from msgspec import Raw, Struct, ValidationError
 
-from stephttp._core import codec
+from stephttp._core.annotations import decode_result, return_annotation
+from stephttp._core.encoding import encode_argument
 from stephttp._core.inference import AIAdapter
 from stephttp._core.values import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
@@ -34,10 +37,14 @@ from stephttp.errors import StepError
 
 _NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")
 _CONFLICTS = ("fail", "replace")
+_RESPONSE_FIELDS = {"status", "headers", "body"}
+"""A result that has exactly these is the response of an endpoint (docs/protocol.md 7.2)."""
+_endpoint_result = msgspec.json.Decoder(EndpointResult)
+_fields = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Wait(Struct, frozen=True):
-    """Something that a step asks of the server."""
+    """A request of a step to the server."""
 
     step_id: str
     op: OpCode
@@ -46,19 +53,19 @@ class Wait(Struct, frozen=True):
     result: Any = Any
     """The type in which the server's answer is read."""
     convert: Callable[[Any], Any] | None = None
-    """What the handler gets instead of it."""
+    """Makes of it the value that the handler gets."""
     late: bool = False
     """Must not travel in a first checkpoint (docs/protocol.md 12.1)."""
 
 
 def sleep(step_id: str, duration: timedelta) -> Wait:
-    """For a time; a negative one ends at once."""
+    """Sleep for a time; a negative one ends at once."""
     text = _duration(step_id, "duration", duration)
     return Wait(step_id, OpCode.SLEEP, text, {"duration": text})
 
 
 def sleep_until(step_id: str, until: datetime) -> Wait:
-    """Until a point in time, with a zone."""
+    """Sleep until a point in time, which needs a time zone."""
     if not isinstance(until, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _type_error(step_id, "until", until, "a datetime")
     if until.tzinfo is None:
@@ -71,7 +78,7 @@ def sleep_until(step_id: str, until: datetime) -> Wait:
 
 
 def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | None) -> Wait:
-    """For an event, `None` at the timeout."""
+    """Wait for an event; `None` at the timeout."""
     opts = {
         "event": _text(step_id, "event", event),
         "timeout": _duration(step_id, "timeout", timeout),
@@ -85,13 +92,13 @@ def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | N
         opts,
         ReceivedEvent | None,
         _event,
-        # A real server's handler of first checkpoints knows no trigger, and breaks down.
+        # A real server has no trigger while it handles a first checkpoint, and breaks down.
         late=if_exp is not None and _NAMES_TRIGGER.search(if_exp) is not None,
     )
 
 
 def wait_for_signal(step_id: str, signal: str, timeout: timedelta, on_conflict: str) -> Wait:
-    """For a signal, `None` at the timeout."""
+    """Wait for a signal; `None` at the timeout."""
     if on_conflict not in _CONFLICTS:
         raise ValueError(
             f"step {step_id!r}: on_conflict must be 'fail' or 'replace', not {on_conflict!r}"
@@ -112,30 +119,30 @@ def invoke(
     v: str | None,
     output_type: Any = Any,
 ) -> Wait:
-    """For a function that the server runs: one of ours, an `inngest.Function`, or an id.
+    """Invoke a function: a durable endpoint, an `inngest.Function`, or an id.
 
-    An endpoint's result is the response that it ended with: its body is what the handler gets.
+    An endpoint gives the response that it ended with, whose body is what the handler gets. An id
+    may be that of an endpoint, too.
     """
-    payload: dict[str, Any] = {"data": Raw(codec.encode_argument(data or {}, step_id, "data"))}
+    payload: dict[str, Any] = {"data": Raw(encode_argument(data or {}, step_id, "data"))}
     if v is not None:
         payload["v"] = v
     opts: dict[str, Any] = {"function_id": _function_id(step_id, function), "payload": payload}
     if timeout is not None:
         opts["timeout"] = _duration(step_id, "timeout", timeout)
-    wait = Wait(step_id, OpCode.INVOKE_FUNCTION, step_id, opts, output_type)
-    if not callable(function) or endpoint_id(function) is None:
-        return wait
-    if output_type is Any:
-        output_type = codec.return_annotation(function)
-
-    def convert(result: EndpointResult) -> Any:
-        return _endpoint_value(result, output_type, step_id)
-
-    return Wait(step_id, wait.op, step_id, opts, EndpointResult, convert)
+    result: Any = output_type
+    convert: Callable[[Any], Any] | None = None
+    if endpoint_id(function) is not None:
+        if output_type is Any:
+            output_type = return_annotation(function)
+        result, convert = EndpointResult, partial(_endpoint_value, output_type, step_id)
+    elif isinstance(function, str):
+        result, convert = Raw, partial(_value_by_id, output_type, step_id)
+    return Wait(step_id, OpCode.INVOKE_FUNCTION, step_id, opts, result, convert)
 
 
 def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
-    """The id under which the server knows a function of an app."""
+    """Return the id under which the server knows a function of an app."""
     function_id = _text(step_id, "function_id", function_id)
     return function_id if app_id is None else f"{_text(step_id, 'app_id', app_id)}-{function_id}"
 
@@ -143,7 +150,7 @@ def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
 def fetch(
     step_id: str, url: str, method: str, headers: Mapping[str, str] | None, body: str | None
 ) -> Wait:
-    """For an HTTP request that the server makes."""
+    """Have the server make an HTTP request."""
     parts = urlsplit(_text(step_id, "url", url))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"step {step_id!r}: url: {url!r} is not an http(s) address")
@@ -158,7 +165,7 @@ def fetch(
 def infer(
     step_id: str, adapter: AIAdapter, body: Mapping[str, Any], output_type: Any = Any
 ) -> Wait:
-    """For a model's answer; the server makes the call."""
+    """Have the server call a model."""
     request = dict(body)
     adapter.on_call(request)
     opts = {
@@ -167,17 +174,17 @@ def infer(
         "headers": dict(adapter.headers()),
         "auth_key": adapter.auth_key(),
         "format": adapter.format(),
-        "body": Raw(codec.encode_argument(request, step_id, "body")),
+        "body": Raw(encode_argument(request, step_id, "body")),
     }
     return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type)
 
 
 ENDPOINT_ID = "__stephttp_id__"
-"""The attribute in which a durable endpoint's handler carries the id that the server knows."""
+"""The attribute of a decorated handler that holds its endpoint's id."""
 
 
 def endpoint_id(function: Any) -> str | None:
-    """The id of a durable endpoint of ours; `None` if `function` is none."""
+    """Return the id of a durable endpoint; `None` for anything else."""
     found = getattr(function, ENDPOINT_ID, None)
     return found if isinstance(found, str) and found else None
 
@@ -197,7 +204,19 @@ def _event(received: ReceivedEvent | None) -> Any:
     return None if received is None else received.event()
 
 
-def _endpoint_value(result: EndpointResult, type_: Any, step_id: str) -> Any:
+def _value_by_id(type_: Any, step_id: str, raw: Raw) -> Any:
+    """Return what was returned under an id: that of an endpoint, or of another function."""
+    try:
+        exact = _fields.decode(raw).keys() - {"encoding"} == _RESPONSE_FIELDS
+        response = _endpoint_result.decode(raw) if exact else None
+    except ValidationError:
+        response = None
+    if response is None:
+        return decode_result(raw, type_, step_id)
+    return _endpoint_value(type_, step_id, response)
+
+
+def _endpoint_value(type_: Any, step_id: str, result: EndpointResult) -> Any:
     if result.status >= 400:
         raise StepError(
             f"the endpoint answered {result.status}: {result.body[:500]}",
@@ -206,7 +225,7 @@ def _endpoint_value(result: EndpointResult, type_: Any, step_id: str) -> Any:
         )
     names = {name.lower(): value for name, value in result.headers.items()}
     if "json" in names.get("content-type", ""):
-        return codec.decode_result(result.body.encode(), type_, step_id)
+        return decode_result(result.body.encode(), type_, step_id)
     return b64decode(result.body) if result.encoding == "base64" else result.body
 
 

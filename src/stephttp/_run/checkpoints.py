@@ -14,18 +14,19 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct, field
 
-from stephttp._client import outgoing_events, wire
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Keys, send
-from stephttp._client.outbox import Item, Parcel
-from stephttp._client.wire import (
+from stephttp._client import api_answers, api_calls, outgoing_events
+from stephttp._client.api_calls import (
     CheckpointNewRunRequest,
     IdempotencyClaim,
     NewAPIRunData,
     RunEvent,
 )
+from stephttp._client.flow import Flow, send
+from stephttp._client.keys import Keys
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core import replies
-from stephttp._core.run import Run, Step
+from stephttp._core.run import Run
+from stephttp._core.steps import Step
 from stephttp._core.values import Event
 from stephttp._run.origins import caller_of, origin_of
 from stephttp._run.sealing import Sealer
@@ -33,6 +34,7 @@ from stephttp._wire import capsule, inline_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp.errors import APIStatusError, ConfigurationError
 from stephttp.options import DEV_EVENT_KEY, Settings
@@ -75,13 +77,13 @@ class Checkpoints(Struct, frozen=True):
             ),
             ts=self.now_ns() // 1_000_000,
         )
-        return wire.checkpoint_new_run(
+        return api_calls.checkpoint_new_run(
             CheckpointNewRunRequest(
                 run.run_id,
                 event,
                 ops,
                 run.declared_retries,
-                wire.REQUEST_VERSION,
+                api_calls.REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
                 reads_state=self.keys.supports(inline_state.FEATURE),
@@ -90,7 +92,7 @@ class Checkpoints(Struct, frozen=True):
 
     def further_checkpoint(self, run: Run, ops: list[Op], lease: int | None) -> bytes:
         """Encode a checkpoint of a run that the server knows."""
-        return wire.checkpoint_steps(run.run_id, ops, self.now_ns() // 1_000_000, lease)
+        return api_calls.checkpoint_steps(run.run_id, ops, self.now_ns() // 1_000_000, lease)
 
     def remember(self, run: Run, request: Request, ops: Sequence[Op] = ()) -> Op:
         """The pseudo-step that keeps what of a request the server does not restore.
@@ -135,7 +137,7 @@ class Checkpoints(Struct, frozen=True):
         ops = run.take_ops()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
         checkpoint = self.first_checkpoint(run, request, [*ops, complete])
-        if len(checkpoint) <= wire.MAX_CHECKPOINT_BYTES:
+        if len(checkpoint) <= MAX_CHECKPOINT_BYTES:
             return checkpoint
         logger.warning(
             "stephttp: the record of run %s has %d bytes, which is too many; bodies and results "
@@ -169,17 +171,17 @@ class Checkpoints(Struct, frozen=True):
         """
         if len(batch) == 1:
             item, parcel = batch[0]
-            answer = yield from send(wire.post(parcel.path, parcel.body), self.keys, self.rng)
+            answer = yield from send(api_calls.post(parcel.path, parcel.body), self.keys, self.rng)
             item.answered(answer.body)
             return [None]
-        call = wire.post_batch(parcel.body for _, parcel in batch)
+        call = api_calls.post_batch(parcel.body for _, parcel in batch)
         answer = yield from send(call, self.keys, self.rng)
-        return wire.read_batch(answer, len(batch))
+        return api_answers.read_batch(answer, len(batch))
 
     def renew(self, run_ids: list[str], lease: int) -> Flow[list[str]]:
         """Say that this process lives. Returns the runs that are not its own any more."""
-        answer = yield from send(wire.post_renewal(run_ids, lease), self.keys, self.rng)
-        return wire.read_renewal(answer)
+        answer = yield from send(api_calls.post_renewal(run_ids, lease), self.keys, self.rng)
+        return api_answers.read_renewal(answer)
 
     def post_steps(self, run: Run, ops: list[Op]) -> Flow[None]:
         """Send ops of a run that the server knows.
@@ -187,7 +189,7 @@ class Checkpoints(Struct, frozen=True):
         Raises:
             APIError: they could not be stored.
         """
-        call = wire.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
+        call = api_calls.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
         yield from send(call, self.keys, self.rng)
 
     def send_events(self, run_id: str, step: Step, events: list[Event]) -> Flow[list[str]]:

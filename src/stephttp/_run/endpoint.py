@@ -10,16 +10,18 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from stephttp._core import checks
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.endpoint_options import AsyncResponse, FnOpts
-from stephttp._core.run import check_retries
+from stephttp._core.steps import check_retries
+from stephttp._core.waits import ENDPOINT_ID
 from stephttp._run.current import current_scope
 from stephttp._run.scope import RunScope
 from stephttp.errors import ConfigurationError, UsageError
-from stephttp.options import check_async_response
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F")
 
 
 def configure(
@@ -126,6 +128,11 @@ def decorator(
             if idempotency is not None and scope.claimer is not None:
                 _claim(scope, idempotency(*args, **kwargs))
 
+    def named(wrapper: F) -> F:
+        if "id" in given:
+            setattr(wrapper, ENDPOINT_ID, given["id"])  # for `step.invoke(function=...)`
+        return wrapper
+
     def decorate(handler: Callable[P, R]) -> Callable[P, R]:
         if inspect.iscoroutinefunction(handler):
 
@@ -134,14 +141,14 @@ def decorator(
                 apply(*args, **kwargs)
                 return await handler(*args, **kwargs)
 
-            return wrapper  # type: ignore[return-value]
+            return named(wrapper)  # type: ignore[return-value]
 
         @functools.wraps(handler)
         def plain_wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             apply(*args, **kwargs)
             return handler(*args, **kwargs)
 
-        return plain_wrapper
+        return named(plain_wrapper)
 
     return decorate
 
@@ -158,7 +165,7 @@ def checked(
     if id is not None and not id:
         raise ValueError("id must not be empty; leave it out for the default")
     if async_response is not None:
-        check_async_response("async_response", async_response)
+        checks.async_response("async_response", async_response)
     values = {
         "id": id,
         "retries": retries,

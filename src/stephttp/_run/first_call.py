@@ -9,12 +9,11 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Any
 
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Invoke
-from stephttp._client.outbox import Item, Parcel
-from stephttp._client.wire import NEW_RUN
+from stephttp._client.api_calls import NEW_RUN
+from stephttp._client.flow import Flow, Invoke
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core import replies
-from stephttp._core.codec import describe
+from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.idempotency import Claimed, claim, scope_of

@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from stephttp._core import codec
-from stephttp._core.run import EXECUTE, Run, Step
+from stephttp._core.encoding import decode_plain, encode_result
+from stephttp._core.run import Run
+from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooked, Hooks, plain_opts
@@ -53,7 +54,7 @@ def pass_step(
                 yield from hooks.after_step(info, StepEnd(error, retried))
 
 
-def ask(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
+def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     """Come to a step that the server carries out."""
     scope._refuse(wait.step_id)
     with scope.group():
@@ -70,7 +71,7 @@ def ask(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
                 yield from hooks.transform_output(info)
                 wait = replace(wait, opts=info.opts or {})
             with scope._lock:
-                step = scope.run.ask(step, wait)
+                step = scope.run.request(step, wait)
         except BaseException as raised:
             error = raised
             raise
@@ -84,8 +85,8 @@ def _sent(hooks: Hooks, info: StepInfo, value: Any) -> Hooked[bytes | None]:
     """What the server gets of a step's result; `None` for the result itself."""
     if not hooks.transforms_output:
         return None
-    plain = codec.plain(codec.encode_result(value, info.id))
-    return codec.encode_result((yield from hooks.transform_output(info, plain)), info.id)
+    plain = decode_plain(encode_result(value, info.id))
+    return encode_result((yield from hooks.transform_output(info, plain)), info.id)
 
 
 def _info(run: Run, step: Step, op: OpCode, opts: dict[str, Any] | None = None) -> StepInfo:

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Invoke
-from stephttp._core import codec
+from stephttp._client.flow import Flow, Invoke
+from stephttp._core.encoding import decode_plain, encode_result
+from stephttp._core.failures import step_error
 from stephttp._core.run import Run
 from stephttp._core.values import Event
 from stephttp._wire.http import Response
@@ -205,14 +205,14 @@ class Hooks:
 
     def _transform_input(self) -> Hooked[None]:
         memos = {
-            key: StepMemo(error=codec.step_error(memo.error))
+            key: StepMemo(error=step_error(memo.error))
             if memo.error is not None
-            else StepMemo(codec.plain(memo.raw))
+            else StepMemo(decode_plain(memo.raw))
             for key, memo in self._run.memos().items()
         }
         yield from self._ask(self._all, "transform_input", memos)
         changed = {
-            key: msgspec.Raw(b'{"data":' + codec.encode_result(memo.data, key) + b"}")
+            key: msgspec.Raw(b'{"data":' + encode_result(memo.data, key) + b"}")
             for key, memo in memos.items()
             if memo.error is None
         }
@@ -252,4 +252,4 @@ def _has(middleware: Middleware, name: str) -> bool:
 
 def plain_opts(opts: dict[str, Any]) -> dict[str, Any]:
     """What is asked of the server, as plain JSON that middleware can change."""
-    return {key: codec.plain(encode_struct(value)) for key, value in opts.items()}
+    return {key: decode_plain(encode_struct(value)) for key, value in opts.items()}

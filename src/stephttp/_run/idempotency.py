@@ -11,10 +11,10 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from stephttp._client import wire
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import send
-from stephttp._client.wire import IdempotencyClaim, Outcome
+from stephttp._client import api_answers, api_calls
+from stephttp._client.api_answers import Outcome
+from stephttp._client.api_calls import IdempotencyClaim
+from stephttp._client.flow import Flow, send
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run import result_path
@@ -67,14 +67,14 @@ def claim(
     keys, rng = checkpoints.keys, checkpoints.rng
     try:
         if keys.features is None:
-            yield from send(wire.get_health(), keys, rng)
+            yield from send(api_calls.get_health(), keys, rng)
         if not keys.supports("idempotency"):
             _warn_once(checkpoints)
             return Claimed(False)
         wish = IdempotencyClaim(scope, key, _digest(request))
         ops = [checkpoints.remember(run, request)]
         body = checkpoints.first_checkpoint(run, request, ops, lease, wish)
-        taken = wire.read_new_run((yield from send(wire.post_new_run(body), keys, rng)))
+        taken = api_answers.read_new_run((yield from send(api_calls.post_new_run(body), keys, rng)))
         if taken.run_id == run.run_id:
             return Claimed(True)
         return Claimed(False, (yield from _answer_of(checkpoints, taken.run_id)), taken.run_id)
@@ -90,9 +90,9 @@ def claim(
 def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
     """What the first request with the key was answered; waits until it is."""
     for _ in range(POLLS):
-        call = wire.get_outcome(run_id, POLL)
+        call = api_calls.get_outcome(run_id, POLL)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-        outcome = wire.read_outcome(answer)
+        outcome = api_answers.read_outcome(answer)
         if outcome.state == "ended":
             return _replay(outcome)
         if outcome.state == "async":

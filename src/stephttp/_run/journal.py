@@ -16,12 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 
-from stephttp._client import wire
+from stephttp._client import api_answers, api_calls
 from stephttp._client.background import Timer
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Until
+from stephttp._client.flow import Flow, Until
 from stephttp._client.leases import Leases
-from stephttp._client.outbox import Item, Outbox, Parcel
+from stephttp._client.outbox import Outbox
+from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints
@@ -172,7 +172,7 @@ class Journal(Item):
 
     def answered(self, body: bytes) -> None:
         if (not self.opened and not self._closed) or self._settled is not None:
-            self.token = wire.read_token(body) or self.token
+            self.token = api_answers.read_token(body) or self.token
 
     def delivered(self, error: APIError | None) -> bool:
         with self._lock:
@@ -211,7 +211,7 @@ class Journal(Item):
         self._stop_timer()
         self._sending = run.take_finished()
         taken = 0 if request is None else 2 * len(request.body)
-        now, *later = wire.portions(self._sending, already=taken)
+        now, *later = api_calls.portions(self._sending, already=taken)
         if later:  # more than a server reads of one request: the rest follows
             run.requeue(self._sending[len(now) :])
             self._sending, final = now, None
@@ -224,14 +224,14 @@ class Journal(Item):
         if request is None:
             body = self._lifecycle.further_checkpoint(run, ops, lease)
             self._leased = lease is not None
-            return Parcel(wire.steps_path(run.run_id), body)
+            return Parcel(api_calls.steps_path(run.run_id), body)
         if final is None:
             ops = [self._lifecycle.remember(run, request), *ops]
             self._leased = lease is not None
         else:
             lease = None  # a run that has ended already
         body = self._lifecycle.first_checkpoint(run, request, ops, lease)
-        return Parcel(wire.NEW_RUN, body)
+        return Parcel(api_calls.NEW_RUN, body)
 
     def _has_news(self) -> bool:
         if self._final is not None:

@@ -6,8 +6,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Until
+from stephttp._client.flow import Flow, Until
 
 
 class KeyedLock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from urllib.parse import quote
 
-from stephttp._client.wire import SDK
+from stephttp._client.api_calls import SDK
 from stephttp._run.scope import RunScope
 from stephttp._wire.http import Headers
 from stephttp.errors import Suspended

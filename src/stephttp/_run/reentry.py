@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
+from stephttp._client.api_calls import REQUEST_VERSION
 from stephttp._client.background import Job, Timer
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Until
-from stephttp._client.wire import REQUEST_VERSION
+from stephttp._client.flow import Flow, Until
 from stephttp._core import replies
-from stephttp._core.codec import describe
+from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.passing import PLAIN_TEXT, Body

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlencode
 
+from stephttp._client.api_calls import SDK, output_path
 from stephttp._client.flow import Answer, Call
-from stephttp._client.wire import SDK, output_path
 from stephttp._core import replies
 from stephttp._core.prefer import read_prefer
-from stephttp._wire.http import Headers, Request, Response
+from stephttp._wire.http import HOP_BY_HOP, Headers, Request, Response
 from stephttp._wire.ids import ulid_number
 from stephttp.options import Settings
 
@@ -24,12 +24,6 @@ PEEKED = 256
 """Bytes of a result that are looked at before it is passed on."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
-_CONNECTION = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
-        b"te", b"trailer", b"transfer-encoding", b"upgrade",
-    }
-)  # fmt: skip
 _OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
 _STILL_RUNNING = re.compile(rb'\s*\{"status":\s*"running",\s*"message":\s*"run did not end within')
 _METHODS = b"GET, HEAD, OPTIONS"
@@ -75,7 +69,7 @@ def head(headers: list[tuple[bytes, bytes]], request: Request) -> Headers:
     kept = [
         (name, value)
         for name, value in headers
-        if name not in _CONNECTION and not _OF_THE_SERVER.fullmatch(name)
+        if name not in HOP_BY_HOP and not _OF_THE_SERVER.fullmatch(name)
     ]
     return kept + cors(request)
 
@@ -127,7 +121,7 @@ def relayed(answer: Answer) -> Response:
     kept = [
         (name, value)
         for name, value in answer.raw_headers
-        if name not in _CONNECTION and name not in dropped and not _OF_THE_SERVER.fullmatch(name)
+        if name not in HOP_BY_HOP and name not in dropped and not _OF_THE_SERVER.fullmatch(name)
     ]
     kept.append((b"content-length", str(len(answer.body)).encode()))
     return Response(answer.status, kept, answer.body)

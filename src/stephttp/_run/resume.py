@@ -8,16 +8,18 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from stephttp._client import wire
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Answer, send
-from stephttp._client.wire import CheckpointRun
-from stephttp._core import codec, replies
-from stephttp._core.run import Run, discovery_request
+from stephttp._client import api_answers, api_calls
+from stephttp._client.api_answers import CheckpointRun
+from stephttp._client.flow import Answer, Flow, send
+from stephttp._core import replies
+from stephttp._core.failures import retry_after
+from stephttp._core.run import Run
+from stephttp._core.steps import discovery_request
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._wire import capsule, inline_state, signatures
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, hash_step_id, ulid_number
+from stephttp._wire.limits import MAX_ANSWER_BYTES, MAX_CHECKPOINT_BYTES
 from stephttp._wire.memo import MemoKind
 from stephttp._wire.opcodes import Op
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
@@ -117,10 +119,12 @@ def resume(
     ours = bool(request.header(_ATTEMPT))
     try:
         if state is None:
-            answer = yield from send(wire.get_actions(run_id), checkpoints.keys, checkpoints.rng)
+            answer = yield from send(
+                api_calls.get_actions(run_id), checkpoints.keys, checkpoints.rng
+            )
         else:
             answer = Answer(200, _told_along(request), state)
-        memos = wire.read_actions(answer)
+        memos = api_answers.read_actions(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
             return replies.ops_answer([])
@@ -145,7 +149,7 @@ def resume(
     point.attempt = _attempt(request, run, kept.failing)
     # Ours counts the failures of each step, and knows its limit.
     attempt = 0 if "step-retries" in features else point.attempt
-    run.resume_at(attempt, wire.read_failures(answer))
+    run.resume_at(attempt, api_answers.read_failures(answer))
     if stored is not None:
         capsule.restore(request, kept)
         run.carry(kept.carried)
@@ -178,7 +182,7 @@ def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError
     if ours:
         return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
     op_id = hash_step_id(f"stephttp:again:{checkpoints.now_ns()}")
-    return replies.come_again(503, what, RETRY_SOON, op_id)
+    return replies.call_again(503, what, RETRY_SOON, op_id)
 
 
 def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
@@ -190,7 +194,7 @@ def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
     Ended in whatever way: those that are not known to be stored are back with the run.
     """
     while ops := run.take_finished():
-        for portion in wire.portions(ops):
+        for portion in api_calls.portions(ops):
             try:
                 yield from checkpoints.post_steps(run, portion)
             except BaseException:
@@ -221,7 +225,7 @@ def conclude(
     # Only the handler says how many retries there are; our engine was told before.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
-    later = codec.retry_after(raised, checkpoints.now_ns()) if again else None
+    later = retry_after(raised, checkpoints.now_ns()) if again else None
     if not resumed.raw_allowed:
         _warn_of_lost_cookies(run, response)
 
@@ -237,7 +241,7 @@ def conclude(
     if resumed.with_result and resumed.heard:
         steps = run.take_finished()
         reply = result(response, steps)
-        if len(reply.body) <= wire.MAX_CHECKPOINT_BYTES:
+        if len(reply.body) <= MAX_CHECKPOINT_BYTES:
             resumed.ended = not again
             return reply
         run.requeue(steps)
@@ -251,10 +255,10 @@ def conclude(
         logger.error("stephttp: run %s fails: %s", run.run_id, problem)
         response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
     reply = result(response)
-    if len(reply.body) > wire.MAX_ANSWER_BYTES:
+    if len(reply.body) > MAX_ANSWER_BYTES:
         message = (
             f"the response of a resumed handler has {len(reply.body)} bytes as JSON; "
-            f"at most {wire.MAX_ANSWER_BYTES} can be delivered"
+            f"at most {MAX_ANSWER_BYTES} can be delivered"
         )
         reply = result(replies.error_answer(500, message))
     resumed.ended = not again
@@ -273,7 +277,7 @@ def _next_steps(checkpoints: Checkpoints, resumed: Resumed) -> Flow[Response]:
         # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
         waits = [discovery_request(str(checkpoints.now_ns()))]
     reply = replies.ops_answer([*finished, *waits])
-    if len(reply.body) > wire.MAX_CHECKPOINT_BYTES:
+    if len(reply.body) > MAX_CHECKPOINT_BYTES:
         run.requeue(finished)
         yield from flush(checkpoints, run)
         reply = replies.ops_answer(waits)

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from stephttp._client.background import Background
-from stephttp._client.drivers import AsyncDriver, Flow, Streamed, SyncDriver, T
+from stephttp._client.drivers import AsyncDriver, Streamed, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import Call, Keys
+from stephttp._client.flow import Call, Flow, T
+from stephttp._client.keys import Keys
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing

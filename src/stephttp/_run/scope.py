@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from stephttp._client.flow import Invoke, Until
-from stephttp._core import codec
-from stephttp._core.run import ENDED, EXECUTE, SUSPEND, Run, Step, check_retries
+from stephttp._core.annotations import decode_arguments, decode_result, return_annotation
+from stephttp._core.encoding import encode_input, encode_result
+from stephttp._core.failures import error_info, retry_after, step_error
+from stephttp._core.run import ENDED, Run
+from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooks
@@ -30,7 +33,7 @@ from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
-    from stephttp._client.drivers import Flow
+    from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
 T = TypeVar("T")
@@ -180,7 +183,7 @@ class RunScope(ABC):
         if hook is not None:
             self.at_home(hook)
         type_ = options.output_type
-        return StepCall(self, step, codec.return_annotation(handler) if type_ is Any else type_)
+        return StepCall(self, step, return_annotation(handler) if type_ is Any else type_)
 
     def wait(self, wait: Wait) -> StepCall:
         """Come to a step that the server carries out."""
@@ -339,8 +342,8 @@ class StepCall:
         Raises:
             StepResultError: `value` cannot be stored.
         """
-        raw = codec.encode_result(value, self._step.step_id)
-        self._value = codec.decode_result(raw, self._annotation, self._step.step_id)
+        raw = encode_result(value, self._step.step_id)
+        self._value = decode_result(raw, self._annotation, self._step.step_id)
         self._raw = raw if sent is None else sent
 
     def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -352,9 +355,9 @@ class StepCall:
         """
         step = self._step
         if step.memo is not None:
-            args = codec.decode_arguments(step.memo.raw, body, step.step_id)
+            args = decode_arguments(step.memo.raw, body, step.step_id)
         if args and self.scope.runtime.settings.record_inputs:
-            raw = codec.encode_input(args)
+            raw = encode_input(args)
             self._opts = None if raw is None else {"input": raw}
         return body(*args, **kwargs)
 
@@ -365,8 +368,8 @@ class StepCall:
         memo = self._step.memo
         assert memo is not None, "a step that neither ran nor is remembered has no result"
         if memo.error is not None:
-            raise codec.step_error(memo.error)
-        value = codec.decode_result(memo.raw, self._annotation, self._step.step_id)
+            raise step_error(memo.error)
+        value = decode_result(memo.raw, self._annotation, self._step.step_id)
         return value if self._convert is None else self._convert(value)
 
     def send(self, events: list[Event]) -> Flow[list[str]]:
@@ -396,7 +399,7 @@ class StepCall:
                 verdict = run.complete(step, self._raw, self._started, duration, self._opts)
             self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
-            info, later = codec.error_info(error), codec.retry_after(error, scope.now_ns())
+            info, later = error_info(error), retry_after(error, scope.now_ns())
             with scope._lock:
                 verdict = run.fail(step, info, self._started, duration, later, self._opts)
             self.suspended = verdict is SUSPEND

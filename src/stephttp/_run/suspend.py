@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from stephttp._client import wire
-from stephttp._client.drivers import Flow
-from stephttp._client.flow import Call, Invoke, send
+from stephttp._client import api_answers, api_calls
+from stephttp._client.flow import Call, Flow, Invoke, send
 from stephttp._core import replies
 from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
 from stephttp._core.prefer import read_prefer
@@ -16,6 +15,7 @@ from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import ulid_ms
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
 
 logger = logging.getLogger("stephttp")
@@ -47,16 +47,16 @@ def suspend(
         if journal is None or not journal.opened or lease is not None:
             checkpoint = checkpoints.first_checkpoint(run, request, [remember, *ops], lease)
             later = []
-            if len(checkpoint) > wire.MAX_CHECKPOINT_BYTES:
+            if len(checkpoint) > MAX_CHECKPOINT_BYTES:
                 smallest = len(checkpoints.first_checkpoint(run, request, [remember]))
-                now, *later = wire.portions(ops, already=smallest)
+                now, *later = api_calls.portions(ops, already=smallest)
                 first = [remember, *now]
                 checkpoint = checkpoints.first_checkpoint(run, request, first, lease)
-            call = wire.post_new_run(checkpoint)
+            call = api_calls.post_new_run(checkpoint)
             answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-            token = wire.read_new_run(answer).token
+            token = api_answers.read_new_run(answer).token
         for portions in later:
-            for portion in wire.portions(portions):
+            for portion in api_calls.portions(portions):
                 yield from checkpoints.post_steps(run, portion)
     except APIError as error:
         logger.error("stephttp: run %s must wait, but the server did not take it: %s",
@@ -106,7 +106,7 @@ def _wait_for_result(
     if left <= 0:
         return None
     try:
-        answer = yield Call("GET", wire.output_path(run_id, token), timeout=left)
+        answer = yield Call("GET", api_calls.output_path(run_id, token), timeout=left)
     except APIConnectionError:
         return None
     if result_path.still_running(answer.status, answer.body):

@@ -18,14 +18,14 @@ _MIN_EXPONENT_PLAIN = -6
 
 
 def canonical(text: bytes) -> bytes | None:
-    """The canonical form of a JSON text; `None` when it is not I-JSON (RFC 7493)."""
-    import json  # only for signatures that were made of other bytes than came
+    """Return the canonical form of a JSON text; `None` when it is not I-JSON (RFC 7493)."""
+    import json  # only for signatures that were made of other bytes than arrived
 
     try:
         return dumps(
             json.loads(text, parse_int=float, parse_constant=_refuse, object_pairs_hook=_unique)
         )
-    except (ValueError, RecursionError):  # also bytes or text that are no Unicode
+    except (ValueError, RecursionError):  # also bytes or text that are not Unicode
         return None
 
 
@@ -95,7 +95,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def write_number(value: float) -> str:
-    """A number as ECMAScript writes it (RFC 8785, 3.2.2.3).
+    """Write a number as ECMAScript does (RFC 8785, 3.2.2.3).
 
     Raises:
         ValueError: it is infinite or not a number.

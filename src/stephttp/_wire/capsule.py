@@ -2,7 +2,7 @@
 
 The server sends method, path, query, content type and body again. The rest that a handler may
 look at travels as the result of a reserved step, and is put back before the application sees
-the re-entry. What gives access to something is sealed (encrypted); how is an argument.
+the re-entry. Headers that give access to something are sealed (encrypted); how is an argument.
 """
 
 from __future__ import annotations
@@ -50,10 +50,9 @@ DEFAULT_HEADERS = frozenset(
         b"x-requested-with",
     }
 )
-"""Request headers that are restored unless told otherwise.
+"""Request headers that are restored by default.
 
-Not `Accept-Encoding`: the result is kept as it is, and whoever reads it later says for himself what
-he accepts.
+Not `Accept-Encoding`: the result is stored as it is, and its later reader says what it accepts.
 """
 
 SECRET_HEADERS = frozenset(
@@ -62,13 +61,13 @@ SECRET_HEADERS = frozenset(
 """Restored headers that give access to something. So may any that is not in `DEFAULT_HEADERS`."""
 
 Seal = Callable[[bytes], bytes]
-"""Encrypts."""
+"""Encrypts bytes."""
 Open = Callable[[bytes], bytes]
 """Decrypts; raises `ValueError` for what was not sealed for this run."""
 
 
 SEALED_FOR = "run_id"
-"""Field of a capsule that was copied to another run: the one that it was sealed for."""
+"""Field of a capsule that was copied to another run: the run that it was sealed for."""
 
 
 class Secrets(msgspec.Struct, omit_defaults=True):
@@ -92,9 +91,9 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     failing: list[str] = []
     """Hashes of the steps that had failed when the run went async (docs/protocol.md 6.4)."""
     run_id: str | None = None
-    """The run that it was sealed for, if that is another: the engine repeats its request."""
+    """The run that it was sealed for, if that is another one, whose request the engine repeats."""
     carried: dict[str, str] = {}
-    """What middleware keeps with the run."""
+    """Texts that middleware keeps with the run."""
 
 
 _decoder = msgspec.json.Decoder(Capsule)
@@ -103,7 +102,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def is_secret(name: bytes) -> bool:
-    """Whether a header may only travel sealed: it is known to be secret, or not known at all."""
+    """Return whether a header may only travel sealed: known to be secret, or not known at all."""
     return name in SECRET_HEADERS or name not in DEFAULT_HEADERS
 
 
@@ -121,14 +120,14 @@ def pack(
 
     Args:
         allowed: names of the headers to keep.
-        seal: encrypts the secrets. Without it they are left out,
-        keep_open: or stored as they are.
+        seal: encrypts the secrets. Without it they are left out.
+        keep_open: without `seal`, stores the secrets as they are instead.
         hidden_body: a body that is kept with the secrets.
         failing: steps that had failed.
         carried: what middleware keeps with the run.
 
     Raises:
-        UsageError: `carried` holds something else than texts, which no later call could read.
+        UsageError: `carried` holds anything but `str`, which no later call could read.
     """
     public: list[tuple[str, str]] = []
     secrets = Secrets(body=hidden_body)

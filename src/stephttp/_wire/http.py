@@ -38,7 +38,7 @@ class Request(Struct):
     scheme: str = "http"
     body: bytes = b""
     route: str = ""
-    """The template of its route, such as `/users/{id}`. Empty where the framework does not tell it,
+    """The template of its route, such as `/users/{id}`. Empty where the framework does not say it,
     and where the endpoint has an id of its own."""
 
     @property
@@ -47,13 +47,13 @@ class Request(Struct):
         return f"{self.method} {self.route}" if self.route else ""
 
     def header(self, name: bytes) -> str:
-        """The first value of a header.
+        """Return the first value of a header.
 
         Args:
             name: in lower case.
 
         Returns:
-            The value, decoded as Latin-1; empty if there is none.
+            The value, decoded as Latin-1; empty without one.
         """
         value = dict(reversed(self.headers)).get(name, b"")
         return value.decode("latin-1")
@@ -70,7 +70,7 @@ class Response(Struct):
     def of(
         cls, status: int, body: str | bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Response:
-        """A response from ordinary text.
+        """Make a response of ordinary text.
 
         Args:
             status: HTTP status code.

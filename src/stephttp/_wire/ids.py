@@ -9,7 +9,7 @@ from hashlib import sha1
 
 @lru_cache(maxsize=4096)  # an application has few step ids, and meets them in every request
 def hash_step_id(step_id: str, index: int = 0) -> str:
-    """The 40 hex digits that stand for a step on the wire.
+    """Return the 40 hex digits that stand for a step on the wire.
 
     Args:
         step_id: the id that the user wrote.
@@ -32,7 +32,7 @@ _CHARACTER_OF = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 
 
 def ulid(now_ms: int, entropy: int) -> str:
-    """The ULID of a time and a number.
+    """Return the ULID of a time and a number.
 
     Args:
         now_ms: milliseconds since the epoch, below 2^48.
@@ -42,7 +42,7 @@ def ulid(now_ms: int, entropy: int) -> str:
 
 
 def random_ulid(now_ms: int, noise: bytes) -> str:
-    """A ULID of a time and chance. Every request needs one: 0.5 µs, with the library 8 µs.
+    """Return a random ULID. Every request needs one: 0.5 µs, with the library 8 µs.
 
     Args:
         now_ms: milliseconds since the epoch, below 2^48.
@@ -52,10 +52,10 @@ def random_ulid(now_ms: int, noise: bytes) -> str:
 
 
 def ulid_number(text: str) -> int:
-    """The 128 bits of a ULID, in capitals or small letters.
+    """Return the 128 bits of a ULID, which may be in upper or lower case.
 
     Raises:
-        ValueError: it is none.
+        ValueError: `text` is not a ULID.
     """
     if not _ULID.fullmatch(text):
         raise ValueError(f"{text[:64]!r} is not a ULID")
@@ -63,10 +63,10 @@ def ulid_number(text: str) -> int:
 
 
 def ulid_ms(text: str) -> int:
-    """The time that a ULID tells, in milliseconds since the epoch.
+    """Return the time of a ULID, in milliseconds since the epoch.
 
     Raises:
-        ValueError: it is none.
+        ValueError: `text` is not a ULID.
     """
     return ulid_number(text) >> 80
 
@@ -77,7 +77,7 @@ def _time(now_ms: int) -> str:
 
 @lru_cache(maxsize=1)
 def _second(number: int) -> str:
-    """What is the same for about a second."""
+    """Return the characters that stay the same for about a second."""
     return _base32(number, 8)
 
 
@@ -89,7 +89,7 @@ COMPLETE = hash_step_id("complete")
 """Id of the op that ends a run, in every SDK."""
 
 RESERVED = "stephttp:"
-"""What ids of our own pseudo-steps begin with."""
+"""The prefix of the ids of pseudo-steps, which the SDK makes for itself."""
 
 CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)

@@ -1,8 +1,8 @@
-"""JSON of our own structs."""
+"""JSON of structs."""
 
 from __future__ import annotations
 
 import msgspec
 
 encode_struct = msgspec.json.Encoder().encode
-"""Encode our own structs, which hold nothing but JSON."""
+"""Encode structs of the protocol, which hold nothing but JSON."""

@@ -14,9 +14,9 @@ class MemoKind(Enum):
     VALUE = "value"
     ERROR = "error"
     INPUT = "input"
-    """It is to be run, with these arguments (a JSON array): somebody edited them for a rerun."""
+    """The step is to run with these arguments (a JSON array), which were edited for a rerun."""
     PENDING = "pending"
-    """Known to the server and not resolved yet; only our engine says so, and only when asked."""
+    """Known to the server and not resolved yet. Only the stephttp engine says so, when asked."""
 
 
 class Memo(msgspec.Struct, frozen=True):
@@ -46,8 +46,8 @@ def decode_memos(body: bytes) -> dict[str, Raw]:
 
 
 def read_memo(entry: Raw) -> Memo:
-    """Interpret one entry: exactly `data` is a value, `error` a failure, `input` a
-    list of arguments to run it with, anything else itself."""
+    """Interpret one entry. An object with the one key `data` is a value, with `error` a failure,
+    with `input` a list of arguments; anything else is itself the value."""
     try:
         fields = _fields.decode(entry)
     except msgspec.ValidationError:
@@ -58,7 +58,7 @@ def read_memo(entry: Raw) -> Memo:
     if keys == {"error"}:
         try:
             return Memo(MemoKind.ERROR, error=_error.decode(fields["error"]))
-        except msgspec.ValidationError:  # an error that is a bare text
+        except msgspec.ValidationError:  # an error that is only a text
             text = bytes(fields["error"]).decode()
             return Memo(MemoKind.ERROR, error=ErrorInfo(name="Error", message=text))
     if keys == {"input"} and bytes(fields["input"]).startswith(b"["):

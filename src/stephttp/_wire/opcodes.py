@@ -1,7 +1,7 @@
-"""Step opcodes (docs/protocol.md 5.1, 5.2): one definition for what we send and what we accept.
+"""Step opcodes (docs/protocol.md 5.1, 5.2): one definition for both directions.
 
 `data` stays raw JSON on both sides: a step's result is encoded once, by the process that ran it.
-Nothing here can be part of a reference cycle, so the garbage collector is not told of it.
+Nothing here can be part of a reference cycle, so the garbage collector does not track it.
 Unknown keys are ignored, as the real server does; JS sends a dozen.
 """
 
@@ -47,7 +47,7 @@ SYNC_OPS = frozenset(
         OpCode.DEFER_ABORT,
     }
 )
-"""Ops that do not need the server before the handler can go on; all others are async."""
+"""Ops that do not keep the handler waiting for the server; all others are async."""
 
 COMPLETING_OPS = frozenset({OpCode.RUN_COMPLETE, OpCode.SYNC_RUN_COMPLETE})
 

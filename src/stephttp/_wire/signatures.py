@@ -12,18 +12,18 @@ from stephttp._wire.canonical_json import canonical
 _PREFIX = re.compile(r"^signkey-\w+-")
 _SIGNATURE = re.compile(r"t=([0-9]{1,15})&s=([0-9a-f]{64})")
 TOLERANCE = 300
-"""Seconds by which a signature's time may differ from ours, in both directions."""
+"""Seconds by which a signature's time may differ from the clock here, in both directions."""
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """A signing key as (prefix, rest); the prefix `signkey-<env>-` may be empty."""
+    """Split a signing key into prefix and rest; the prefix `signkey-<env>-` may be empty."""
     match = _PREFIX.match(key)
     end = match.end() if match else 0
     return key[:end], key[end:]
 
 
 def hash_key(key: str) -> str:
-    """What goes behind `Bearer`: the prefix, then SHA-256 of the decoded key, as hex.
+    """Return what follows `Bearer`: the prefix, then SHA-256 of the decoded key, as hex.
 
     Raises:
         ValueError: the part after the prefix is not hexadecimal.
@@ -39,7 +39,7 @@ def hash_key(key: str) -> str:
 
 
 def bearer_matches(authorization: str, keys: Iterable[str]) -> bool:
-    """Whether an `Authorization` names one of `keys`, plain or hashed (docs/protocol.md 2.2)."""
+    """Return whether a header names one of `keys`, plain or hashed (docs/protocol.md 2.2)."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         return False
@@ -52,12 +52,12 @@ def bearer_matches(authorization: str, keys: Iterable[str]) -> bool:
 
 
 def sign(key: str, body: bytes, now: int) -> str:
-    """The value of `X-Inngest-Signature` for `body` at `now` (whole seconds since the epoch)."""
+    """Return `X-Inngest-Signature` for `body` at `now` (whole seconds since the epoch)."""
     return f"t={now}&s={_digest(key, body, str(now))}"
 
 
 def verify(header: str, body: bytes, keys: Iterable[str], now: float) -> bool:
-    """Whether `header` signs `body` under one of `keys`, not more than `TOLERANCE` from `now`.
+    """Return whether `header` signs `body` with one of `keys`, within `TOLERANCE` of `now`.
 
     The body may have been signed as it is, or, if it is JSON, in its canonical form (servers
     differ, docs/protocol.md 2.3); that is computed only where the first does not match.

@@ -1,1 +1,1 @@
-"""What works with other packages, one module each. Nothing else of stephttp imports them."""
+"""Integrations with other packages, one public module each. No other module imports them."""

@@ -10,27 +10,28 @@ from opentelemetry.sdk.trace import Tracer as SDKTracer
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags, Tracer, TraceState
 from opentelemetry.util.types import Attributes
-from ulid import ULID
+
+from stephttp._wire.ids import ulid_number
 
 
 def trace_id_of(run_id: str) -> int:
-    """The trace of a run whose caller has none: a ULID has as many bits, the lower 80 random."""
-    return int.from_bytes(ULID.from_str(run_id).bytes, "big")
+    """Return the trace of a run whose caller has none: a ULID has as many bits, 80 random."""
+    return ulid_number(run_id)
 
 
 def span_id_of(run_id: str, *what: object) -> int:
-    """The span of something in a run; of the run itself without more."""
+    """Return the span of something in a run; of the run itself without `what`."""
     text = "\n".join(map(str, ("stephttp", run_id, *what)))
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") or 1
 
 
 def write_traceparent(context: SpanContext) -> str:
-    """In the form of W3C Trace Context."""
+    """Write a span's context as W3C Trace Context has it."""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags) & 3:02x}"
 
 
 def read_traceparent(text: str, tracestate: str = "") -> SpanContext | None:
-    """The reverse; `None` for what is none."""
+    """Read a `traceparent`; `None` if it is not valid."""
     parts = text.split("-")
     try:
         trace_id, span_id, flags = (int(part, 16) for part in parts[1:4])
@@ -84,7 +85,7 @@ def start_span(
     """
     ids: StableIds | None = None
     if isinstance(tracer, SDKTracer):
-        # One tracer for each name: this one is ours alone.
+        # One tracer for each name: only the SDK uses this one.
         ids = tracer.id_generator if isinstance(tracer.id_generator, StableIds) else None
         if ids is None:
             ids = tracer.id_generator = StableIds(tracer.id_generator)

@@ -1,4 +1,4 @@
-"""What spans and measurements are made with."""
+"""The tracer and the histograms."""
 
 from __future__ import annotations
 

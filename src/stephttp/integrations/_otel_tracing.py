@@ -8,21 +8,24 @@ from typing import Any
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import (
     Link,
-    NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
-    Status,
-    StatusCode,
     TraceFlags,
 )
-from ulid import ULID
 
-from stephttp._wire.http import Request
+from stephttp._wire.ids import ulid_ms
 from stephttp._wire.opcodes import OpCode
+from stephttp.integrations._otel_context import (
+    RequestHeaders,
+    attach,
+    below,
+    child_of,
+    end_span,
+    is_live,
+)
 from stephttp.integrations._otel_ids import (
     read_traceparent,
     span_id_of,
@@ -34,7 +37,6 @@ from stephttp.integrations._otel_names import (
     CALL_ATTEMPT,
     CALL_KIND,
     ENDPOINT,
-    ERROR_TYPE,
     METHOD,
     OP,
     OUTCOME,
@@ -60,8 +62,8 @@ class Tracing(Middleware):
     """The spans of one call of a handler.
 
     The run's own span is started in the first call, so that the handler can add to it. If the run
-    goes on later, it is left unended, a span of the first call is made of what it has, and the
-    process in which the run ends makes it again.
+    continues later, that span is never ended: a span of the first call is made of what it has, and
+    the process in which the run ends makes the run's span again.
     """
 
     def __init__(self, ctx: RunContext, telemetry: Instruments) -> None:
@@ -77,9 +79,9 @@ class Tracing(Middleware):
     def before_call(self) -> None:
         here = contexts.get_current()
         outer = trace.get_current_span(here)
-        self._outer = outer.get_span_context() if _counts(outer) else None
+        self._outer = outer.get_span_context() if is_live(outer) else None
         if self._outer is None or self.ctx.resumed:
-            here = propagate.extract(self.ctx.request, here, _Headers())
+            here = propagate.extract(self.ctx.request, here, RequestHeaders())
         self._around = contexts.set_value(USERLAND, {RUN_ID: self.ctx.run_id}, here)
         if self.ctx.resumed:
             self._resume()
@@ -88,9 +90,9 @@ class Tracing(Middleware):
         else:
             # It is not known yet whether this request will be a run; what the handler does
             # belongs to the span of the other instrumentation until it is.
-            self._run = _child(self._outer, span_id_of(self.ctx.run_id))
+            self._run = child_of(self._outer, span_id_of(self.ctx.run_id))
             self._carry(self._outer)
-        self._restore = _attach(self._around)
+        self._restore = attach(self._around)
 
     def before_step(self, step: StepInfo) -> None:
         if self._run_span is None and not self.ctx.resumed:
@@ -111,15 +113,15 @@ class Tracing(Middleware):
             start_ns=now,
             attributes={**about, OP: step.op.value},
         )
-        inner, attempt = _below(parent, span), None
+        inner, attempt = below(parent, span), None
         if step.op is OpCode.STEP_RUN:
             about[STEP_ATTEMPT] = step.attempt
             attempt = self._start(
                 f"{step.id} attempt", inner, "step", step.hash, step.attempt, start_ns=now,
                 attributes=about,
             )  # fmt: skip
-            inner = _below(inner, attempt)
-        restore = _attach(contexts.set_value(USERLAND, about, inner))
+            inner = below(inner, attempt)
+        restore = attach(contexts.set_value(USERLAND, about, inner))
         self._steps[step.hash] = span, attempt, restore, now
 
     def after_step(self, step: StepInfo, end: StepEnd) -> None:
@@ -129,11 +131,11 @@ class Tracing(Middleware):
         restore()
         now = self.ctx.now_ns()
         if attempt is not None:
-            _end(attempt, end.error, now)
+            end_span(attempt, end.error, now)
             outcome = "retried" if end.retried else "failed" if end.error else "ok"
             self._attempts.append(((now - began) / 1e9, outcome))
         if not end.retried:
-            _end(span, end.error, now)
+            end_span(span, end.error, now)
 
     def after_execution(self) -> None:
         if self.ctx.fn_id and not self.ctx.resumed:
@@ -150,18 +152,18 @@ class Tracing(Middleware):
         facts: dict[str, Any] = {} if end.response is None else {STATUS: end.response.status}
         if self._call_span is not None:
             self._call_span.set_attributes(facts)
-            _end(self._call_span, error, now, failed)
+            end_span(self._call_span, error, now, failed)
         if self.ctx.suspended or not end.run_ended:
             if self._run_span is not None and self.ctx.suspended:
                 self._leave(self._run_span, facts, now)
             elif self._run_span is not None:
-                _end(self._run_span, error, now, failed=True)
+                end_span(self._run_span, error, now, failed=True)
             return
         span = self._run_span or (self._finished_run() if self.ctx.resumed else None)
         if span is not None:
             span.update_name(self._name())
             span.set_attributes({**facts, **self._endpoint()})
-            _end(span, error, now, failed)
+            end_span(span, error, now, failed)
 
     def _measure(self, now: int, outcome: str, run_ended: bool) -> None:
         if not self.ctx.used:
@@ -178,7 +180,7 @@ class Tracing(Middleware):
             telemetry.run_duration.record(seconds, {**about, OUTCOME: outcome})
 
     def _begin(self) -> None:
-        """Start the run's span, and let later calls know of it."""
+        """Start the run's span, and keep it for later calls."""
         parent = trace.get_current_span(self._around).get_span_context()
         self._run_span = span = self._start(
             self._name(), self._around, kind=self._kind(), start_ns=self.ctx.started_ns,
@@ -187,7 +189,7 @@ class Tracing(Middleware):
         self._run = span.get_span_context()
         self._carry(parent)
         if self._outer is None:
-            self._around = _below(self._around, span)
+            self._around = below(self._around, span)
 
     def _carry(self, parent: SpanContext) -> None:
         carried = self.ctx.carried
@@ -199,13 +201,13 @@ class Tracing(Middleware):
             carried[_PARENT] = write_traceparent(parent)
 
     def _above_step(self) -> Context:
-        """What a step belongs to: a span that the handler has made, or that of the call."""
+        """Return the parent of a step: a span that the handler has made, or that of the call."""
         here = trace.get_current_span()
         inside = self._outer is None or self.ctx.resumed
         same = here.get_span_context().trace_id == self._run.trace_id
         if inside and here.is_recording() and same:
             return contexts.get_current()
-        return _below(self._around, self._call_span or self._run_span or self._run)
+        return below(self._around, self._call_span or self._run_span or self._run)
 
     def _resume(self) -> None:
         """Start the span of a re-entry, below that of its run."""
@@ -218,7 +220,7 @@ class Tracing(Middleware):
         other = self._outer is not None and self._outer.trace_id != self._run.trace_id
         self._call_span = self._start(
             "re-entry",
-            _below(self._around, self._run),
+            below(self._around, self._run),
             "call",
             self.ctx.request_id,
             kind=self._kind(),
@@ -226,13 +228,13 @@ class Tracing(Middleware):
             attributes={**self._about_request(), CALL_ATTEMPT: self.ctx.attempt},
             links=[Link(self._outer)] if other and self._outer is not None else None,
         )
-        self._around = _below(self._around, self._call_span)
+        self._around = below(self._around, self._call_span)
 
     def _leave(self, run_span: Span, facts: dict[str, Any], now: int) -> None:
-        """The first call is over and the run is not: make the call's span of the run's."""
+        """Make the span of the first call, which is over, of the run's, which is not."""
         span = self._start(
             "request",
-            _below(contexts.Context(), run_span),
+            below(contexts.Context(), run_span),
             "call",
             "first",
             kind=self._kind(),
@@ -241,15 +243,15 @@ class Tracing(Middleware):
         )
         for event in getattr(run_span, "events", ()):
             span.add_event(event.name, event.attributes, event.timestamp)
-        _end(span, None, now)
+        end_span(span, None, now)
 
     def _finished_run(self) -> Span | None:
-        """The run's span, in the process in which the run ends."""
+        """Make the run's span, in the process in which the run ends."""
         if not self._run.trace_flags.sampled:
             return None
         carried = self.ctx.carried
         parent = read_traceparent(carried.get(_PARENT, ""), carried.get("tracestate", ""))
-        around = contexts.Context() if parent is None else _below(contexts.Context(), parent)
+        around = contexts.Context() if parent is None else below(contexts.Context(), parent)
         return self._start(
             self._name(), around, start_ns=_began(self.ctx.run_id),
             attributes=self._about_request(),
@@ -282,56 +284,6 @@ class Tracing(Middleware):
         }
 
 
-class _Headers(Getter[Request]):
-    """Reads the headers of a request for a propagator."""
-
-    def get(self, carrier: Request, key: str) -> list[str] | None:
-        name = key.lower().encode("latin-1")
-        return [value.decode("latin-1") for one, value in carrier.headers if one == name] or None
-
-    def keys(self, carrier: Request) -> list[str]:
-        return [name.decode("latin-1") for name, _ in carrier.headers]
-
-
-def _counts(outer: Span) -> bool:
-    """Whether a span is that of another instrumentation around us, and not left over."""
-    return outer.is_recording() or outer.get_span_context().is_remote
-
-
-def _child(parent: SpanContext, span_id: int) -> SpanContext:
-    return SpanContext(parent.trace_id, span_id, False, parent.trace_flags, parent.trace_state)
-
-
-def _below(context: Context, span: Span | SpanContext) -> Context:
-    if isinstance(span, SpanContext):
-        span = NonRecordingSpan(span)
-    return trace.set_span_in_context(span, context)
-
-
-def _attach(context: Context) -> Callable[[], None]:
-    """Make a context the current one; returns what makes the one before current again.
-
-    Without a token: where a response is iterated over, its end may be in another context.
-    """
-    before = contexts.get_current()
-    contexts.attach(context)
-
-    def restore() -> None:
-        if contexts.get_current() is context:
-            contexts.attach(before)
-
-    return restore
-
-
-def _end(span: Span, error: BaseException | None, now: int, failed: bool = False) -> None:
-    if error is not None:
-        span.record_exception(error, timestamp=now)
-        span.set_attribute(ERROR_TYPE, type(error).__qualname__)
-    if error is not None or failed:
-        span.set_status(Status(StatusCode.ERROR, None if error is None else str(error)))
-    span.end(now)
-
-
 def _began(run_id: str) -> int:
-    """When a run began, nanoseconds since the epoch."""
-    return ULID.from_str(run_id).milliseconds * 1_000_000
+    """Return when a run started, nanoseconds since the epoch."""
+    return ulid_ms(run_id) * 1_000_000

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Unpack
 
 import inngest
 from inngest._internal import server_lib
@@ -32,7 +32,7 @@ from stephttp.middleware import (
     StepMemo,
     TransformOutputResult,
 )
-from stephttp.options import resolve
+from stephttp.options import SetupOptions, resolve
 from stephttp.provider import Provider
 
 __all__ = ["InngestMiddleware", "adapt", "setup"]
@@ -43,7 +43,7 @@ InngestMiddleware = Callable[[inngest.Inngest, object], inngest.Middleware | inn
 _EVENT_NAME = "inngest/http.request"
 
 
-def setup(client: inngest.Inngest, domain: str, **options: Any) -> Provider:
+def setup(client: inngest.Inngest, domain: str, **options: Unpack[SetupOptions]) -> Provider:
     """Configure durable endpoints as an Inngest client is configured.
 
     Keys, origins, environment, whether it is development, and middleware are the client's; no
@@ -75,14 +75,14 @@ def setup(client: inngest.Inngest, domain: str, **options: Any) -> Provider:
 def adapt(client: inngest.Inngest, middleware: InngestMiddleware) -> MiddlewareFactory:
     """Make middleware of an Inngest client fit for `stephttp.setup(middleware=[...])`.
 
-    What it is given of a function is what an endpoint has: `ctx` without `step` and `group`, an
-    event that tells of the HTTP request, a function that is named after method and path.
+    It gets what an endpoint has of a function: `ctx` without `step` and `group`, an event that
+    describes the HTTP request, a function that is named after method and path.
     `transform_input` is called before the handler with the results of all finished steps,
     `transform_output` for each step, and with the error of a step or handler that failed. (Not
     with the handler's response, which belongs to its caller.)
 
-    Of tools that Inngest's Python SDK does not have (`fetch`, `wait_for_signal`) it is told
-    nothing but their results.
+    Of tools that Inngest's Python SDK does not have (`fetch`, `wait_for_signal`) it gets only
+    the results.
 
     Args:
         client: given to `middleware`, as it expects.
@@ -192,7 +192,7 @@ def _memo(memo: StepMemo) -> dict[str, object]:
 
 
 def _step(step: StepInfo) -> TransformOutputStepInfo | None:
-    """A step in their terms; `None` for what Inngest's Python SDK does not have."""
+    """Return a step in their terms; `None` for what Inngest's Python SDK does not have."""
     try:
         op = server_lib.Opcode(step.op.value)
     except ValueError:

@@ -9,7 +9,7 @@ One run is one trace, in whatever process and on whatever day its parts happen:
     run                     from the request to the run's result
       re-entry              each call of the server
         step                what a finished step took; what was asked of the server
-          attempt           each execution of its body; spans of yours in it are its children
+          attempt           each execution of its body; your own spans in it are its children
 
 All ids depend on the run, the step and the attempt alone. The trace is that of the caller, if it
 has one. A step that is only remembered makes no span.
@@ -58,7 +58,7 @@ class OpenTelemetry(Instruments):
         )
 
     def __call__(self, ctx: RunContext) -> Middleware:
-        """What is told of one call of a handler."""
+        """Trace one call of a handler."""
         call = current_call.get()
         if call is not None:
             self._runtimes.add(call.runtime)

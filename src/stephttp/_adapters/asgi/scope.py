@@ -12,7 +12,7 @@ from stephttp._run.scope import SETTLE_TICKS, RunScope, T
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
-    from stephttp._client.drivers import Flow
+    from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
 _ENOUGH = "the run goes on in a later call"

@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from stephttp._client.wire import SDK
+from stephttp._client.api_calls import SDK
 from stephttp._run.passing import PLAIN_TEXT, on_the_line
 from stephttp._wire.http import Headers, Request, Response
 

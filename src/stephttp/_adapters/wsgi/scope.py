@@ -13,7 +13,7 @@ from stephttp.errors import Suspended
 if TYPE_CHECKING:
     import asyncio
 
-    from stephttp._client.drivers import Flow
+    from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from stephttp._wire.ids import ULID_LETTERS
 from stephttp.engine.model.run import Refused
 from stephttp.engine.reading import EventFilter, Paging, RunFilter, RunState
 
@@ -21,7 +22,7 @@ PERIODS = {
 
 PAGE_SIZE = 50
 
-_RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{7,25}")
+_RUN_ID = re.compile(f"[0-7][0-9{ULID_LETTERS}]{{7,25}}")
 _LONGEST_TEXT = 500
 _FURTHEST_ZONE = 24 * 60
 

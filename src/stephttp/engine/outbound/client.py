@@ -19,6 +19,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from stephttp._wire.http import TOKEN
 from stephttp.engine.model.urls import read_url
 from stephttp.engine.outbound.connection import (
     ConnectError,
@@ -38,7 +39,6 @@ _RACE = 1.0
 closed already when the request was sent, and the request is sent once more. It is not much of a
 risk: calls of endpoints may be repeated, that is what steps are for."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_IN_TARGETS = re.compile(r"[^\x21-\x7e]")
 _PORTS = {"http": 80, "https": 443}
@@ -228,7 +228,7 @@ def _message(request: Request, place: Place) -> bytes:
         ValueError: something in it cannot be sent.
     """
     headers = [f"{name}: {value}" for name, value in request.headers.items()]
-    if not _TOKEN.fullmatch(request.method):
+    if not TOKEN.fullmatch(request.method):
         raise ValueError(f"{request.method[:64]!r} is not an HTTP method")
     if _NOT_IN_TARGETS.search(request.target):
         raise ValueError("the path or the query holds what cannot be sent")

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from stephttp._wire.durations import MAX_WAIT, parse_duration
+from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.run import Refused
 
 _SHORTEST_DATE = 10
 _LONGEST_SECONDS_TEXT = 7
 _MS = timedelta(milliseconds=1)
-MAX_RETRIES = 20
 _RETRY_AFTER_MS = (1_000, 24 * 3_600_000)
 
 

@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._wire import canonical_json
+from stephttp._wire.http import TOKEN
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.run import Refused
 from stephttp.engine.model.urls import read_url
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 """Headers that belong to the connection, which is ours."""
@@ -77,7 +77,7 @@ def _url(value: Any, field: str) -> str:
 def _method(value: Any, field: str) -> str:
     if value is None or value == "":
         return "POST"
-    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+    if not isinstance(value, str) or not TOKEN.fullmatch(value):
         raise Refused(f"{field}: {str(value)[:64]!r} is not an HTTP method")
     return value
 
@@ -89,7 +89,7 @@ def _headers(value: Any, field: str) -> dict[str, str]:
         raise Refused(f"{field}: expected an object of texts, got {type(value).__name__}")
     headers = {}
     for name, text in value.items():
-        if not isinstance(text, str) or not _TOKEN.fullmatch(name) or _CONTROL.search(text):
+        if not isinstance(text, str) or not TOKEN.fullmatch(name) or _CONTROL.search(text):
             raise Refused(f"{field}.{name[:64]}: not a header that can be sent")
         try:
             text.encode("latin-1")

@@ -13,29 +13,15 @@ from typing import Any
 
 import msgspec
 
+from stephttp._wire.http import HOP_BY_HOP, TOKEN
 from stephttp._wire.opcodes import ErrorInfo, Op
 from stephttp.engine.model.run import RunStatus
 
 Headers = list[tuple[str, str]]
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ERROR_NAME = re.compile(r"[A-Z]\w*")
-_DROPPED = frozenset(
-    {
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""They describe the connection on which the result was made, not the result."""
+_DROPPED = {name.decode() for name in HOP_BY_HOP} | {"content-length"}
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _STATUS_END = 600
 _JSON: Headers = [("content-type", "application/json")]
@@ -195,7 +181,7 @@ def _rendered(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> R
     kept = [
         (name, value.strip(" \t"))
         for name, value in headers
-        if name.lower() not in _DROPPED and _TOKEN.fullmatch(name) and not _CONTROL.search(value)
+        if name.lower() not in _DROPPED and TOKEN.fullmatch(name) and not _CONTROL.search(value)
     ]
     return Rendered(status, kept, b"" if status in _BODILESS else body)
 

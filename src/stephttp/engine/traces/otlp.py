@@ -21,13 +21,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
+from stephttp._wire.ids import ULID_PATTERN
 from stephttp.engine.model.run import Refused
 
 RUN_ID, STEP_HASH, STEP_ATTEMPT = "sdk.run.id", "inngest.step.hash", "inngest.step.attempt"
 MOST_DETAILS = 32 * 1024
 """Bytes of what is kept of a span beside its name and times."""
 
-_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+_ULID = re.compile(ULID_PATTERN, re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _LONGEST_NAME = 256
 _LONGEST_TEXT = 4096

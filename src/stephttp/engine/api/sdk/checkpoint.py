@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire.ids import COMPLETE, ulid_ms
+from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.api.sdk.checkpoint_messages import (
     METHOD_PATTERN,
@@ -50,7 +51,7 @@ _ENVIRONMENT = UUID(tokens.ENVIRONMENT_ID)
 _ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
 _METHOD = re.compile(METHOD_PATTERN)
 _NEGATIVE_RETRIES = 4
-_MOST_RETRIES = 20
+
 _SDK_LENGTH = 100
 _LONGEST_DELAY_MS = 86_400_000
 """An id that is older when its run is first reported does not say when the request came in."""
@@ -281,7 +282,7 @@ def _check_uuid(field: str, value: str | None) -> None:
 def _retries(value: int | None) -> int:
     if value is None:
         return 0
-    return _NEGATIVE_RETRIES if value < 0 else min(value, _MOST_RETRIES)
+    return _NEGATIVE_RETRIES if value < 0 else min(value, MAX_RETRIES)
 
 
 def _began_ms(run_id: str, now_ms: int) -> int:

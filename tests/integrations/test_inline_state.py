@@ -1,4 +1,4 @@
-"""A re-entry that brings the state of its run along: one request a wake-up, and nothing lost."""
+"""A re-entry that contains the state of its run: one request a wake-up, and nothing lost."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BlockingApp(App):
     wsgi = True
 
     def build(self, provider: Provider) -> Any:
-        app = flask.Flask("along")
+        app = flask.Flask("inline")
 
         @app.route("/", methods=["POST", "GET"])
         def handler() -> dict[str, Any]:

@@ -16,8 +16,8 @@ STATE = b'{"a":{"data":1}}\n'
 
 def carrying(body: bytes, state: bytes = STATE, **replaced: str) -> Request:
     """A re-entry as the engine sends it, but for the headers that are given."""
-    told = {**inline_state.attached(RUN, state, KEY, NOW), "content-length": str(len(body + state))}
-    headers = {**told, **{name.replace("_", "-"): value for name, value in replaced.items()}}
+    base = {**inline_state.attached(RUN, state, KEY, NOW), "content-length": str(len(body + state))}
+    headers = {**base, **{name.replace("_", "-"): value for name, value in replaced.items()}}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     return Request("POST", "/", "", pairs, body=body + state)
 

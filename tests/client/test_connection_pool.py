@@ -12,14 +12,14 @@ import httpcore2
 import httpx2
 import pytest
 
-from stephttp._client.connection_pool import Connections
+from stephttp._client.connection_pool import ConnectionPool
 from tests.engine.support import until
 
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Peer:
-    """Somebody on a loopback port who answers each request of a connection when told to."""
+    """A server on a loopback port that answers each request of a connection when it may."""
 
     def __init__(self) -> None:
         self.connections: list[asyncio.StreamWriter] = []
@@ -56,7 +56,7 @@ async def peers(
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     make = partial(httpcore2.AsyncHTTPConnection, keepalive_expiry=keep_alive)
     transport = httpx2.AsyncHTTPTransport()
-    pool: Any = Connections(make, most_idle)
+    pool: Any = ConnectionPool(make, most_idle)
     transport._pool = pool
     async with httpx2.AsyncClient(transport=transport) as client:
         yield peer, url, client

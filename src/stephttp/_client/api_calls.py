@@ -1,0 +1,211 @@
+"""Builds the calls of the checkpoint API (docs/protocol.md 4). `api_answers` reads the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from msgspec import Raw, Struct, field
+
+from stephttp._client.flow import Call
+from stephttp._core.replies import ResultData
+from stephttp._version import __version__
+from stephttp._wire.ids import COMPLETE
+from stephttp._wire.json import encode_struct
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
+from stephttp._wire.opcodes import Op, OpCode
+
+EVENT_NAME = "inngest/http.request"
+"""The name under which a real server restores query and body (docs/protocol.md 6.1)."""
+
+REQUEST_VERSION = 2
+
+_ROOM = MAX_CHECKPOINT_BYTES - 1024
+"""For the ops of one checkpoint of steps, beside its own fields."""
+
+SDK = f"stephttp-py:v{__version__}"
+JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
+_ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
+
+NEW_RUN = "/v1/http/runs"
+
+
+class NewAPIRunData(Struct, gc=False):
+    """The request that started a run, as the data of its event."""
+
+    domain: str
+    method: str
+    path: str
+    fn: str = ""
+    ip: str = ""
+    content_type: str = ""
+    query_params: str = ""
+    body: bytes | None = None
+    """Raw; base64 on the wire."""
+
+
+class IdempotencyClaim(Struct):
+    """The claim of a run to be the only one with an idempotency key (docs/design.md 3.7)."""
+
+    scope: str
+    key: str
+    request: str
+    """Digest of the request."""
+
+
+class RunEvent(Struct, gc=False):
+    """The synthetic event behind a run."""
+
+    data: NewAPIRunData
+    ts: int
+    """Milliseconds since the epoch."""
+    name: str = EVENT_NAME
+
+
+class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
+    """The first checkpoint of a run."""
+
+    run_id: str
+    event: RunEvent
+    steps: list[Op] = field(default_factory=list)
+    retries: int | None = None
+    request_version: int | None = None
+    idempotency: str = ""
+    """A key that the caller chose; a real server ignores it."""
+    lease: int | None = None
+    """Milliseconds for which the run is left to this process; for the stephttp engine only."""
+    claim: IdempotencyClaim | None = None
+    reads_state: bool = False
+    """True if re-entries may contain the run's state; for the stephttp engine only."""
+
+
+class APIResult(Struct):
+    """The answer of an API, as the end of a run.
+
+    Attributes:
+        status_code: HTTP status (`status` on the wire; docs/protocol.md 7.2).
+        headers: one value each.
+        body: a server stores text only; `None` is empty.
+        duration: how long the handler took.
+        error: why the run failed, such as a step that failed for good.
+    """
+
+    status_code: int = field(name="status")
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    duration: timedelta = timedelta()
+    error: str = ""
+
+    def op(self) -> Op:
+        """Return the op that ends a run with this answer, for a checkpoint.
+
+        A real server shows only the body of such a result, so status and headers travel inside
+        it (docs/protocol.md 7.3).
+
+        Raises:
+            ValueError: the body is not UTF-8.
+        """
+        try:
+            body = (self.body or b"").decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"APIResult.body: a server stores UTF-8 text only: {error}") from None
+        inner = {"status": self.status_code, "headers": self.headers, "body": body}
+        data = ResultData(
+            self.status_code,
+            self.headers,
+            encode_struct({"data": inner}).decode(),
+            self.duration // timedelta(microseconds=1) * 1_000,
+            self.error or None,
+        )
+        return Op(OpCode.RUN_COMPLETE, COMPLETE, data=Raw(encode_struct(data)))
+
+
+class _Steps(Struct, omit_defaults=True):
+    run_id: str
+    steps: list[Op]
+    ts: int
+    fn_id: str = ""
+    app_id: str = ""
+    lease: int | None = None
+
+
+def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
+    """Encode the first checkpoint."""
+    return encode_struct(request)
+
+
+def post_new_run(body: bytes) -> Call:
+    """Send an encoded first checkpoint."""
+    return Call("POST", NEW_RUN, body, JSON_HEADERS)
+
+
+def post_steps(
+    run_id: str, ops: list[Op], now_ms: int, *, fn_id: str = "", app_id: str = ""
+) -> Call:
+    """Send further ops of a run."""
+    body = encode_struct(_Steps(run_id, ops, now_ms, fn_id, app_id))
+    return post(steps_path(run_id), body)
+
+
+def steps_path(run_id: str) -> str:
+    """Return the path for further ops of a run."""
+    return f"{NEW_RUN}/{run_id}/steps"
+
+
+def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None = None) -> bytes:
+    """Encode a further checkpoint."""
+    return encode_struct(_Steps(run_id, ops, now_ms, lease=lease))
+
+
+def post(path: str, body: bytes) -> Call:
+    """Send an encoded checkpoint."""
+    return Call("POST", path, body, JSON_HEADERS)
+
+
+def post_batch(bodies: Iterable[bytes]) -> Call:
+    """Send encoded checkpoints, first and further ones, in one request."""
+    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
+
+
+def post_renewal(run_ids: list[str], lease: int) -> Call:
+    """Move the leases of runs ahead, to so many milliseconds from now."""
+    body = encode_struct({"runs": run_ids, "lease": lease})
+    return Call("POST", "/v1/leases/renew", body, JSON_HEADERS)
+
+
+def get_outcome(run_id: str, wait: int) -> Call:
+    """Ask how the first phase of a run ended, waiting so many seconds for that."""
+    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}", None, JSON_HEADERS)
+
+
+def get_health() -> Call:
+    """Ask whether the server is up; its answer announces its extras."""
+    return Call("GET", "/health", None, JSON_HEADERS)
+
+
+def get_actions(run_id: str) -> Call:
+    """Ask for what the server remembers of a run."""
+    return Call("GET", f"/v0/runs/{run_id}/actions", None, _ACTIONS_HEADERS)
+
+
+def output_path(run_id: str, token: str) -> str:
+    """Return the path at which the run's result is waited for."""
+    return f"/v1/http/runs/{run_id}/output?token={token}"
+
+
+def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:
+    """Cut `ops` into lists that each fit into one checkpoint.
+
+    Args:
+        already: bytes of the first checkpoint that are taken; its list may remain empty.
+    """
+    cut: list[list[Op]] = [[]]
+    room = _ROOM - already
+    for op in ops:
+        size = len(encode_struct(op)) + 1
+        if size > room and (cut[-1] or already):
+            cut.append([])
+            room, already = _ROOM, 0
+        cut[-1].append(op)
+        room -= size
+    return cut

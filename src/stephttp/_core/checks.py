@@ -1,0 +1,136 @@
+"""Checks of what users set. Each returns the value as the SDK uses it.
+
+All raise `ConfigurationError` with a message that names the option.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from stephttp._core.endpoint_options import (
+    AsyncResponse,
+    AsyncResponseCustom,
+    AsyncResponseRedirect,
+    AsyncResponseToken,
+)
+from stephttp._wire import capsule
+from stephttp._wire.http import TOKEN
+from stephttp._wire.signatures import hash_key
+from stephttp.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PATH = re.compile(r"/[!$&'()*+,;=:@/0-9A-Za-z._~-]+")
+
+
+def origin(name: str, url: str) -> str:
+    """Return `url` as `scheme://host[:port]`."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {url!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(
+            f"{name}: {url!r} is not an origin such as 'https://api.example.com'"
+        )
+    if parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigurationError(f"{name}: {url!r} must be an origin only, without user or path")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}"
+
+
+def with_scheme(url: str) -> str:
+    """Return `url` with `https://` where it has no scheme."""
+    return url if "://" in url else f"https://{url}"
+
+
+def signing_key(key: str) -> str:
+    """Refuse a key that is not hexadecimal."""
+    try:
+        hash_key(key)
+    except ValueError as error:
+        raise ConfigurationError(f"signing_key: {error}") from None
+    return key
+
+
+def header_value(name: str, value: str) -> str:
+    """Refuse what a header cannot carry."""
+    if not re.fullmatch(r"[\x21-\x7e]*", value):
+        raise ConfigurationError(f"{name}: {value!r} must be ASCII without spaces")
+    return value
+
+
+def header_name(name: str, value: str | None) -> str:
+    """Return a header's name in lower case; empty where none is given."""
+    if value is not None and not TOKEN.fullmatch(value):
+        raise ConfigurationError(
+            f"{name}: {value!r} is not a header name such as 'Idempotency-Key'"
+        )
+    return (value or "").lower()
+
+
+def restored_headers(names: Collection[str] | None) -> frozenset[bytes]:
+    """Return the names of the headers that a re-entry gets back."""
+    if names is None:
+        return capsule.DEFAULT_HEADERS
+    for name in _several(names):
+        if not TOKEN.fullmatch(name):
+            raise ConfigurationError(f"restore_headers: {name!r} is not a header name")
+    return frozenset(name.lower().encode() for name in _several(names))
+
+
+def networks(given: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the networks of trusted proxies."""
+    return tuple(_network(text) for text in _several(given))
+
+
+def result_path(path: str) -> str:
+    """Refuse what is not a path of this API; empty means that it has none."""
+    if path and not _PATH.fullmatch(path):
+        raise ConfigurationError(
+            f"result_path: {path!r} must be a path such as '/_stephttp/result', not percent-encoded"
+        )
+    return path
+
+
+def async_response(name: str, value: Any) -> AsyncResponse:
+    """Refuse what is not a way to answer, such as the class instead of an instance."""
+    if not isinstance(value, AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom):
+        raise ConfigurationError(
+            f"{name}: {value!r} is not an AsyncResponseRedirect(), AsyncResponseToken() or "
+            "AsyncResponseCustom(function)"
+        )
+    return value
+
+
+def middleware(given: Sequence[F]) -> tuple[F, ...]:
+    """Refuse what makes no middleware, and what is listed twice."""
+    found: list[F] = []
+    for index, one in enumerate(given):
+        if not callable(one):
+            raise ConfigurationError(
+                f"middleware[{index}]: {one!r} is neither a class nor a function; give the class "
+                "of a stephttp.Middleware, or a function that makes one from a RunContext"
+            )
+        if one in found:
+            raise ConfigurationError(f"middleware[{index}]: {one!r} is in the list twice")
+        found.append(one)
+    return tuple(found)
+
+
+def _several(value: Iterable[str]) -> Iterable[str]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"trusted_proxies: {text!r} is not an address or network such as '10.0.0.0/8': {error}"
+        ) from None

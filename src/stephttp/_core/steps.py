@@ -1,0 +1,50 @@
+"""One use of a step tool in a run, and the verdict of the state machine on it."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from msgspec import Struct
+
+from stephttp._wire.ids import RESERVED, hash_step_id
+from stephttp._wire.limits import MAX_RETRIES
+from stephttp._wire.memo import Memo
+from stephttp._wire.opcodes import Op, OpCode
+
+
+class Verdict(Enum):
+    MEMOIZED = auto()
+    EXECUTE = auto()
+    SUSPEND = auto()
+
+
+# Looking a member up on its class costs four times as much, and each step does it ten times.
+MEMOIZED, EXECUTE, SUSPEND = Verdict
+
+
+class Step(Struct, frozen=True, gc=False):
+    """One use of a step tool: its identity, and what the handler has to do about it."""
+
+    verdict: Verdict
+    step_id: str
+    index: int
+    hash: str
+    memo: Memo | None = None
+    retries: int | None = None
+    """How often it is retried, where that is not the run's number."""
+
+
+def discovery_request(unique: str) -> Op:
+    """Return an op that asks for another call.
+
+    Args:
+        unique: what makes its id new in the run, as the server demands.
+    """
+    name = f"{RESERVED}discover:{unique}"
+    return Op(OpCode.DISCOVERY_REQUEST, hash_step_id(name), name, name)
+
+
+def check_retries(retries: int | None) -> None:
+    """Raise `ValueError` if a server would not take that number."""
+    if retries is not None and not 0 <= retries <= MAX_RETRIES:
+        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")

@@ -1,0 +1,242 @@
+"""Steps that run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from inspect import isawaitable
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from stephttp._client.outgoing_events import check
+from stephttp._core.values import Event, EventLike
+from stephttp._run import hooked_steps as hooked
+from stephttp._run.current import current_scope, run_scope
+from stephttp._run.hooks import drive
+from stephttp._run.scope import RunScope, StepCall, StepOptions
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+_PLAIN = StepOptions()
+_EVENT_IDS = StepOptions(output_type=list[str])
+
+
+@overload
+async def run(
+    step_id: str, handler: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+) -> T: ...
+@overload
+async def run(step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+def run(step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Run a function once in the life of a request, and remember what it returned.
+
+    Outside a request that passes through the middleware the function is simply called.
+
+    All keyword arguments are for `handler`; settings of the step itself, such as its retries, go
+    through `options`.
+
+    Args:
+        step_id: names the step within the run; a repeated id (in a loop) counts up by itself.
+        handler: an async or a plain function. A plain one runs on the event loop, so it must not
+            block it. What it returns must have a JSON form: plain data, dataclasses,
+            `TypedDict`, `msgspec.Struct`, pydantic models, `datetime`, `Decimal`, `UUID`, `bytes`.
+        *args: for `handler`.
+        **kwargs: for `handler`.
+
+    Returns:
+        What `handler` returned, in the shape of its return annotation (plain JSON values without
+        one): the same now and when it is remembered.
+
+    Raises:
+        StepError: the step failed for good in an earlier execution.
+        StepResultError: the result has no JSON form, or does not fit the annotation.
+        NestedStepError: called inside the body of another step.
+        Exception: whatever `handler` raised, when no retry is left.
+    """
+    return _run(_PLAIN, step_id, handler, args, kwargs)
+
+
+class StepRunner:
+    """`step.run` with settings of the step itself; see `options`."""
+
+    def __init__(self, settings: StepOptions) -> None:
+        self._settings = settings
+
+    @overload
+    async def run(
+        self, step_id: str, handler: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    async def run(
+        self, step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    def run(self, step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run a function once, with these settings; see `stephttp.step.run`."""
+        return _run(self._settings, step_id, handler, args, kwargs)
+
+
+class TypedStepRunner(Generic[T]):
+    """`step.run` with settings of the step itself, one of which is its result's type."""
+
+    def __init__(self, settings: StepOptions) -> None:
+        self._settings = settings
+
+    async def run(
+        self, step_id: str, handler: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function once, with these settings; see `stephttp.step.run`."""
+        result: T = await _run(self._settings, step_id, handler, args, kwargs)
+        return result
+
+
+@overload
+def options(*, retries: int | None = None) -> StepRunner: ...
+@overload
+def options(*, retries: int | None = None, output_type: type[T]) -> TypedStepRunner[T]: ...
+@overload
+def options(*, retries: int | None = None, output_type: Any) -> TypedStepRunner[Any]: ...
+def options(*, retries: int | None = None, output_type: Any = Any) -> Any:
+    """Set options of one step: `step.options(retries=3).run("id", function, ...)`.
+
+    Args:
+        retries: how often it is tried again when it fails, 0 to 20; `None` for the endpoint's
+            number (`stephttp.configure`).
+        output_type: the type of its result, where `handler` has no return annotation or another
+            one is wanted.
+
+    Returns:
+        An object with `run`, which takes what `step.run` takes. It can be kept and shared.
+
+    Raises:
+        ValueError: `retries` is out of range.
+    """
+    settings = StepOptions(retries, output_type)
+    return StepRunner(settings) if output_type is Any else TypedStepRunner[Any](settings)
+
+
+async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[str]:
+    """Send one or many events, once in the life of a request.
+
+    An event without an id gets one that depends on the run and the step, so that receivers can
+    recognise an event that was sent twice because the first answer was lost.
+
+    Args:
+        step_id: names the step within the run.
+        events: 1 to 5000; `inngest.Event` is accepted, too.
+
+    Returns:
+        The server's id of each event, in order.
+
+    Raises:
+        OutsideRunError: called outside a request that passes through the middleware.
+        ConfigurationError: no event key is configured.
+        APIError: they could not be sent, and no retry is left.
+        StepError: the same, remembered from an earlier execution.
+        TypeError: something in `events` is not an event.
+        ValueError: no event or too many, or one that is not acceptable.
+    """
+    checked = check(step_id, events)
+    scope = run_scope("send_event")
+    await settle_claim(scope)
+    call = scope.resolve(step_id, send_event, _EVENT_IDS)
+
+    def send(events: list[Event] = checked) -> Awaitable[list[str]]:
+        return scope.drive(call.send(events))
+
+    sent: list[str] = await _finish(call, send, events=checked)
+    return sent
+
+
+@overload
+async def parallel(callables: tuple[Callable[[], Awaitable[A]]]) -> tuple[A]: ...
+@overload
+async def parallel(
+    callables: tuple[Callable[[], Awaitable[A]], Callable[[], Awaitable[B]]],
+) -> tuple[A, B]: ...
+@overload
+async def parallel(
+    callables: tuple[
+        Callable[[], Awaitable[A]], Callable[[], Awaitable[B]], Callable[[], Awaitable[C]]
+    ],
+) -> tuple[A, B, C]: ...
+@overload
+async def parallel(
+    callables: tuple[
+        Callable[[], Awaitable[A]],
+        Callable[[], Awaitable[B]],
+        Callable[[], Awaitable[C]],
+        Callable[[], Awaitable[D]],
+    ],
+) -> tuple[A, B, C, D]: ...
+@overload
+async def parallel(callables: Iterable[Callable[[], Awaitable[T]]]) -> tuple[T, ...]: ...
+async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[Any, ...]:
+    """Run several branches of steps at once.
+
+    `asyncio.gather` and task groups over steps work as well. This one lets the other branches
+    end when one fails, so that their steps are recorded, and then raises the first failure in
+    the order of the branches.
+
+    Args:
+        callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches that use
+            the same step id get their numbers in the order in which they reach it; give them ids
+            of their own.
+
+    Returns:
+        The result of each branch, in order.
+
+    Raises:
+        Exception: what the first failed branch raised.
+    """
+    import asyncio
+
+    results = await asyncio.gather(*map(_call, callables), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return tuple(results)
+
+
+async def _run(
+    settings: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
+    scope = current_scope()
+    if scope is None:
+        return await _call(handler, *args, **kwargs)
+    if scope.claim is not None:
+        await settle_claim(scope)
+    call = scope.resolve(step_id, handler, settings)
+    return await _finish(call, call.invoke, (handler, args, kwargs))
+
+
+async def _finish(
+    call: StepCall,
+    body: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    events: list[Event] | None = None,
+) -> Any:
+    if call.scope.hooks is not None:
+        body = partial(body, *args)
+        await drive(hooked.pass_step(call, call.scope.hooks, body, events))
+    elif call.executes:
+        with call:
+            value = body(*args)
+            call.complete(await value if isawaitable(value) else value)
+    if call.suspended:
+        await call.scope.park()
+    return call.result()
+
+
+async def settle_claim(scope: RunScope) -> None:
+    """Stop a run that may not answer its request; see `configure(idempotency=)`."""
+    if scope.claim is not None and not await scope.drive(scope.settle_claim()):
+        await scope.park()
+
+
+async def _call(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    value = body(*args, **kwargs)
+    return await value if isawaitable(value) else value

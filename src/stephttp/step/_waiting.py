@@ -1,0 +1,115 @@
+"""Steps that wait: for a time, an event, or a signal."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from stephttp._core import waits
+from stephttp._core.values import Event, Signal
+from stephttp._run import hooked_steps as hooked
+from stephttp._run.current import run_scope
+from stephttp._run.hooks import drive
+from stephttp.step._running import settle_claim
+
+
+async def sleep(step_id: str, duration: timedelta) -> None:
+    """Let the run sleep. The caller is redirected; the handler continues in a later call.
+
+    Args:
+        step_id: names the step within the run.
+        duration: at most 366 days; zero or negative ends at once.
+
+    Raises:
+        OutsideRunError: called outside a request that passes through the middleware.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
+        TypeError: `duration` is not a `timedelta`.
+        ValueError: `duration` is too long.
+    """
+    await request("sleep", waits.sleep(step_id, duration))
+
+
+async def sleep_until(step_id: str, until: datetime) -> None:
+    """Let the run sleep until a point in time.
+
+    Args:
+        step_id: names the step within the run.
+        until: with a time zone; at most 366 days ahead. A time that has passed ends at once.
+
+    Raises:
+        OutsideRunError: called outside a request that passes through the middleware.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
+        TypeError: `until` is not a `datetime`.
+        ValueError: `until` has no time zone.
+    """
+    await request("sleep_until", waits.sleep_until(step_id, until))
+
+
+async def wait_for_event(
+    step_id: str, *, event: str, timeout: timedelta, if_exp: str | None = None
+) -> Event | None:
+    """Wait for an event that is sent after this point.
+
+    Args:
+        step_id: names the step within the run.
+        event: the event's name.
+        timeout: at most 366 days.
+        if_exp: a CEL expression that a matching event makes true: `async` is that event, `event`
+            the one behind this run (the HTTP request). For example `async.data.id == '7'`.
+
+    Returns:
+        The event, or `None` at the timeout.
+
+    Raises:
+        OutsideRunError: called outside a request that passes through the middleware.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
+        TypeError: an argument has another type.
+        ValueError: an argument is empty, or the timeout is too long.
+        StepError: the server refused the wait.
+    """
+    wait = waits.wait_for_event(step_id, event, timeout, if_exp)
+    received: Event | None = await request("wait_for_event", wait)
+    return received
+
+
+async def wait_for_signal(
+    step_id: str,
+    *,
+    signal: str,
+    timeout: timedelta,
+    on_conflict: Literal["fail", "replace"] = "fail",
+) -> Signal | None:
+    """Wait for a signal: exactly one run waits for it, under a name of your own.
+
+    Args:
+        step_id: names the step within the run.
+        signal: the signal's name. It is sent with `POST /v1/signals`.
+        timeout: at most 366 days.
+        on_conflict: when another run waits for it already: `fail` this one, or `replace` that one.
+
+    Returns:
+        The signal, or `None` at the timeout.
+
+    Raises:
+        OutsideRunError: called outside a request that passes through the middleware.
+        CannotWaitError: the response has started, so the caller can no longer be redirected.
+        TypeError: an argument has another type.
+        ValueError: an argument is empty or not one of those listed, or the timeout is too long.
+        StepError: another run waits for it already.
+    """
+    wait = waits.wait_for_signal(step_id, signal, timeout, on_conflict)
+    received: Signal | None = await request("wait_for_signal", wait)
+    return received
+
+
+async def request(tool: str, wait: waits.Wait) -> Any:
+    """Have the server carry out a step, and return what came of it."""
+    scope = run_scope(tool)
+    await settle_claim(scope)
+    if scope.hooks is None:
+        call = scope.wait(wait)
+    else:
+        call = await drive(hooked.request(scope, scope.hooks, wait))
+    if call.suspended:
+        await call.scope.park()
+    return call.result()

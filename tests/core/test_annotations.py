@@ -1,0 +1,150 @@
+"""Results come back in the type that their function declares."""
+
+import enum
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache, partial
+from typing import Any, TypedDict
+from uuid import UUID
+
+import msgspec
+import pytest
+from pydantic import BaseModel
+
+from stephttp._core.annotations import decode_result, return_annotation
+from stephttp._core.encoding import encode_result
+from stephttp.errors import (
+    StepResultError,
+)
+
+
+@dataclass
+class Point:
+    x: int
+    y: float
+
+
+class Row(TypedDict):
+    id: UUID
+
+
+class Packet(msgspec.Struct):
+    payload: bytes
+
+
+class User(BaseModel):
+    name: str
+    joined: datetime
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        (None, None),
+        (1, int),
+        ("ä", str),
+        ([1, "a", None, {"k": 2.5}], Any),
+        (Point(1, 2.5), Point),
+        ([Point(1, 2.5)], list[Point]),
+        ({"id": UUID(int=7)}, Row),
+        (Packet(b"\x00\xff"), Packet),
+        (User(name="n", joined=NOON), User),
+        ({"u": [User(name="n", joined=NOON)]}, dict[str, list[User]]),
+        (Decimal("1.10"), Decimal),
+        (NOON, datetime),
+        (Colour.RED, Colour),
+        (None, User | None),
+    ],
+)
+def test_a_result_comes_back_in_the_shape_of_its_annotation(value: Any, annotation: Any) -> None:
+    assert decode_result(encode_result(value, "s"), annotation, "s") == value
+
+
+def test_without_an_annotation_the_shape_is_that_of_json() -> None:
+    assert decode_result(encode_result((1, Point(1, 2)), "s"), Any, "s") == [1, {"x": 1, "y": 2.0}]
+
+
+def test_a_result_that_has_no_json_form_names_step_and_type() -> None:
+    with pytest.raises(StepResultError, match=r"'charge' returned.*builtins\.dict.*_io\.BytesIO"):
+        encode_result({"file": __import__("io").BytesIO()}, "charge")
+
+
+def test_a_result_that_does_not_fit_names_step_and_type() -> None:
+    with pytest.raises(StepResultError, match=r"'charge'.*Point"):
+        decode_result(b'{"x": "one"}', Point, "charge")
+
+
+def test_the_annotation_is_found_through_partials_methods_classes_and_strings() -> None:
+    class Service:
+        def load(self, n: int) -> Point:
+            return Point(n, 0)
+
+    def quoted() -> "Point":
+        return Point(0, 0)
+
+    def lost() -> "Missing":  # type: ignore[name-defined]  # noqa: F821
+        return None
+
+    assert return_annotation(Service().load) is Point
+    assert return_annotation(partial(Service().load, 1)) is Point
+    assert return_annotation(quoted) is Point
+    assert return_annotation(quoted) is Point, "and again, from the cache"
+    assert return_annotation(Point) is Point
+    assert return_annotation(lost) is Any
+    assert return_annotation(lambda: 1) is Any
+    assert return_annotation(len) is Any
+
+
+def test_a_type_without_a_json_form_is_treated_as_none_given() -> None:
+    def handler() -> list[int] | set[str]:
+        return []
+
+    assert return_annotation(handler) is Any
+
+
+class Callable_:
+    def __call__(self) -> UUID:
+        return UUID(int=1)
+
+
+def promise() -> Awaitable[list[int]]:
+    raise NotImplementedError
+
+
+def coroutine() -> Coroutine[Any, Any, Decimal]:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("handler", "annotation"),
+    [
+        (Callable_(), UUID),
+        (promise, list[int]),
+        (coroutine, Decimal),
+        (lru_cache(promise), list[int]),
+        (len, Any),
+    ],
+)
+def test_annotations_in_unusual_places(handler: Any, annotation: Any) -> None:
+    assert return_annotation(handler) == annotation
+
+
+def test_functions_made_at_one_place_may_say_different_things() -> None:
+    def make(type_: Any) -> Any:
+        def load() -> Any: ...
+
+        load.__annotations__["return"] = type_
+        return load
+
+    for type_ in (None, int, Point, list[int], None, int):
+        assert return_annotation(make(type_)) == type_
+    assert return_annotation(lambda: 1) is Any
