@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from stephttp._adapters.asgi.first_call import Live
-from stephttp._adapters.asgi.messages import ASGIApp, Message, Send, neutral
+from stephttp._adapters.asgi.first_call import ASGIFirstCall
+from stephttp._adapters.asgi.messages import ASGIApp, Message, Send
 from stephttp._adapters.asgi.reentry import reenter
+from stephttp._adapters.asgi.request import claims_reentry, neutral
 from stephttp._adapters.asgi.result import serve_result
-from stephttp._run.passing import MARK
-from stephttp._run.resume import claims_reentry
+from stephttp._run.current import MARK
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime
 from stephttp.errors import ConfigurationError
 
@@ -40,7 +40,6 @@ class ASGIMiddleware:
         self.app = app
         self.runtime = provider.runtime
         self._result_path = self.runtime.settings.result_path
-        self._prepare = self.runtime.opens_at_once
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -50,10 +49,10 @@ class ASGIMiddleware:
                 )
             if scope["path"] == self._result_path:
                 await serve_result(self.runtime, neutral(scope, b""), receive, send)
-            elif claims_reentry(scope["headers"]):
+            elif claims_reentry(scope):
                 await reenter(self.app, self.runtime, scope, receive, send)
             else:
-                await Live(self.app, self.runtime, scope, receive, send).respond(self._prepare)
+                await ASGIFirstCall(self.app, self.runtime, scope, receive, send).respond()
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, self._draining(send))
         else:

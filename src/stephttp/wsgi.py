@@ -13,12 +13,12 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from stephttp._adapters.wsgi.first_call import Live
-from stephttp._adapters.wsgi.messages import WSGIApp, headers_of, neutral, path_of
+from stephttp._adapters.wsgi.first_call import WSGIFirstCall
+from stephttp._adapters.wsgi.messages import WSGIApp
 from stephttp._adapters.wsgi.reentry import reenter
+from stephttp._adapters.wsgi.request import claims_reentry, neutral, path_of
 from stephttp._adapters.wsgi.result import serve_result
-from stephttp._run.passing import MARK
-from stephttp._run.resume import claims_reentry
+from stephttp._run.current import MARK
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime, Runtime
 from stephttp.errors import ConfigurationError
 
@@ -51,9 +51,9 @@ class WSGIMiddleware:
         runtime = self.runtime
         if path_of(environ) == runtime.settings.result_path:
             return serve_result(runtime, neutral(environ, b""), start_response)
-        if "HTTP_X_RUN_ID" in environ and claims_reentry(headers_of(environ)):
+        if claims_reentry(environ):
             return reenter(self.app, runtime, environ, start_response)
-        return Live(self.app, runtime, environ, start_response).respond()
+        return WSGIFirstCall(self.app, runtime, environ, start_response).respond()
 
 
 def _drain(reference: weakref.ref[Runtime]) -> None:

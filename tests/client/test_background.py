@@ -96,12 +96,12 @@ def test_threads_pass_one_at_a_time_and_in_their_order() -> None:
     def work(number: int) -> None:
         nonlocal inside
         for _ in range(50):
-            driver.run(keyed_lock.enter("a"))
+            driver.run(keyed_lock.acquire("a"))
             inside += 1
             assert inside == 1
             passed.append(number)
             inside -= 1
-            keyed_lock.leave("a")
+            keyed_lock.release("a")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -114,20 +114,20 @@ def test_threads_pass_one_at_a_time_and_in_their_order() -> None:
 
 async def test_a_task_that_is_cancelled_while_it_waits_gives_up_its_place() -> None:
     keyed_lock, driver = KeyedLock(), AsyncDriver(URL)
-    await driver.run(keyed_lock.enter("a"))
-    waiting = [asyncio.ensure_future(driver.run(keyed_lock.enter("a"))) for _ in range(3)]
-    await driver.run(keyed_lock.enter("b"))  # another name is another queue
+    await driver.run(keyed_lock.acquire("a"))
+    waiting = [asyncio.ensure_future(driver.run(keyed_lock.acquire("a"))) for _ in range(3)]
+    await driver.run(keyed_lock.acquire("b"))  # another name is another queue
     await asyncio.sleep(0)
     waiting[0].cancel()
     await asyncio.wait(waiting[:1])
-    keyed_lock.leave("a")
+    keyed_lock.release("a")
     waiting[1].cancel()  # just when its turn has come
     await asyncio.wait(waiting[1:2])
     if not waiting[1].cancelled():
-        keyed_lock.leave("a")
+        keyed_lock.release("a")
     await asyncio.wait_for(waiting[2], DEADLINE)
-    keyed_lock.leave("a")
-    keyed_lock.leave("b")
+    keyed_lock.release("a")
+    keyed_lock.release("b")
     assert keyed_lock._queues == {}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stephttp._run.origins import caller_of, origin_of
+from stephttp._run.checkpoints import caller_of, origin_of
 from stephttp._wire.http import Request
 from stephttp.options import resolve
 

@@ -4,8 +4,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from stephttp._adapters.asgi.messages import neutral as of_asgi
-from stephttp._adapters.wsgi.messages import neutral as of_wsgi
+from stephttp._adapters.asgi.request import neutral as of_asgi
+from stephttp._adapters.wsgi.request import neutral as of_wsgi
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from stephttp import step
 from stephttp._adapters.asgi.messages import Receive, Scope, Send
-from stephttp._run.first_call import LiveCall
+from stephttp._run.first_call import FirstCall
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.durable import durable
@@ -106,7 +106,7 @@ async def test_a_stored_answer_leaves_no_reference_cycles() -> None:
             for _ in range(3):
                 await post(world)
             gc.collect()
-            left = [one for one in gc.garbage if isinstance(one, LiveCall)]
+            left = [one for one in gc.garbage if isinstance(one, FirstCall)]
         finally:
             gc.set_debug(0)
             gc.garbage.clear()

@@ -18,9 +18,9 @@ from stephttp._client.api_answers import CheckpointRun
 from stephttp._client.background import Job
 from stephttp._client.flow import Answer
 from stephttp._core.run import Run
-from stephttp._run.passing import Body
 from stephttp._run.reentry import Reentry
 from stephttp._run.resume import Resumed
+from stephttp._wire.http import Body
 from stephttp._wire.http import Request as Asked
 from stephttp._wire.signatures import sign
 from tests.durable import KEY, Durable, durable

@@ -10,49 +10,11 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 logger = logging.getLogger("stephttp")
-
-
-def asgi_route(app: Any, scope: Mapping[str, Any]) -> str:
-    """The template of the route that an ASGI request took, prefixes of mounted parts included.
-
-    Args:
-        app: the application behind the middleware.
-        scope: the request's scope, as the application left it.
-
-    Returns:
-        Such as `/users/{id}`; empty if nobody knows.
-    """
-    prefix = scope.get("root_path", "")
-    try:
-        route = scope.get("path_template") or _of_starlette(scope)  # the first is Litestar's
-        if route is None:
-            route = _ask(app, scope["method"], scope["path"].removeprefix(prefix))
-        if not route:
-            return ""
-        return _prefix(prefix, scope.get("path_params") or {}, route) + simplified(route)
-    except Exception as error:
-        return _unknown(error)
-
-
-def wsgi_route(app: Any, environ: Mapping[str, Any]) -> str:
-    """The same for a WSGI request.
-
-    Args:
-        app: the application behind the middleware.
-        environ: the request's environment, as the application left it.
-    """
-    path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
-    try:
-        rule = getattr(environ.get("werkzeug.request"), "url_rule", None)  # Flask's
-        route = rule.rule if rule is not None else _ask(app, environ["REQUEST_METHOD"], path)
-        return environ.get("SCRIPT_NAME", "") + simplified(route) if route else ""
-    except Exception as error:
-        return _unknown(error)
 
 
 @lru_cache(maxsize=4096)
@@ -91,52 +53,7 @@ def _literal(pattern: str) -> Iterator[str]:
             yield token.removeprefix("\\")
 
 
-def _of_starlette(scope: Mapping[str, Any]) -> str | None:
-    """What Starlette and FastAPI leave in the scope. Empty: a part of which they see no routes."""
-    route: Any = scope.get("route")
-    if route is None and "endpoint" in scope and "router" in scope:  # Starlette before 1.8
-        route = _route_of_endpoint(scope["router"].routes, scope)
-    if route is None:
-        return None
-    if hasattr(route, "routes"):  # mounted, and no Starlette
-        return ""
-    # A route of an included router is relative to it, and known in full to this only.
-    included = (scope.get("fastapi") or {}).get("effective_route_context")
-    if getattr(included, "original_route", None) is route:
-        route = included
-    template: str = getattr(route, "path_format", None) or route.path
-    return template
-
-
-def _route_of_endpoint(routes: Iterable[Any], scope: Mapping[str, Any]) -> Any:
-    """The route that leads to the endpoint in the scope, by the path that is left for it."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    for route in routes:
-        if inner := getattr(route, "routes", None):
-            if found := _route_of_endpoint(inner, scope):
-                return found
-        elif getattr(route, "endpoint", None) is scope["endpoint"] and route.path_regex.match(path):
-            return route
-    return None
-
-
-def _prefix(root_path: str, parameters: Mapping[str, Any], route: str) -> str:
-    """The path at which an application is mounted, with the parameters that are not the route's.
-
-    The scope has the path, and all parameters, but not the template. A segment that happens to
-    be equal to a parameter behind it makes no difference.
-    """
-    segments = root_path.split("/")
-    for name, value in reversed([*parameters.items()]) if root_path else ():
-        if not re.search(rf"\{{{name}\b", route):
-            for at in range(len(segments) - 1, 0, -1):
-                if segments[at] == str(value):
-                    segments[at] = f"{{{name}}}"
-                    break
-    return "/".join(segments)
-
-
-def _ask(app: Any, method: str, path: str) -> str | None:
+def route_of_app(app: Any, method: str, path: str) -> str | None:
     """Ask the innermost application that we know how to ask."""
     for layer in _layers(app):
         for has, ask in _ASKING.items():
@@ -182,6 +99,6 @@ _ASKING: dict[str, Callable[[Any, str, str], str | None]] = {
 """By an attribute that tells whose application it is."""
 
 
-def _unknown(error: Exception) -> str:
+def unknown(error: Exception) -> str:
     logger.debug("stephttp: the route of a request is not known: %r", error)
     return ""

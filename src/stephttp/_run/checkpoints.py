@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import msgspec
 from msgspec import Struct, field
@@ -28,7 +31,6 @@ from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._core.values import Event
-from stephttp._run.origins import caller_of, origin_of
 from stephttp._run.sealing import Sealer
 from stephttp._wire import capsule, inline_state
 from stephttp._wire.http import Request, Response
@@ -43,6 +45,8 @@ logger = logging.getLogger("stephttp")
 
 RETRY_SOON = [(b"retry-after", b"5")]
 """Headers of an answer that asks to come again."""
+
+_HOST = re.compile(r"[0-9A-Za-z._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 
 
 class Checkpoints(Struct, frozen=True):
@@ -209,3 +213,63 @@ class Checkpoints(Struct, frozen=True):
         outgoing = outgoing_events.prepare(step.step_id, events, run_id, step.hash, now_ms)
         origin = self.settings.event_origin
         return (yield from outgoing_events.post(outgoing, origin, key, self.rng))
+
+
+def origin_of(request: Request, settings: Settings) -> str:
+    """Return the origin at which the server is to re-enter this API: `scheme://host[:port]`.
+
+    Only configuration is trusted. In development the request says it, and forwarded headers count
+    where a trusted proxy sent them.
+    """
+    if not settings.origin_from_request:
+        return settings.domain
+    scheme, host = request.scheme, request.header(b"host")
+    if _from_proxy(request, settings.trusted_proxies):
+        scheme = _last(request.header(b"x-forwarded-proto")).lower() or scheme
+        host = _last(request.header(b"x-forwarded-host")) or host
+    return _origin(scheme, host) or settings.domain
+
+
+@lru_cache(maxsize=256)
+def _origin(scheme: str, host: str) -> str:
+    """Return an empty text where the parts make no origin."""
+    if scheme not in ("http", "https") or not _HOST.fullmatch(host):
+        return ""
+    return f"{scheme}://{host}"
+
+
+def caller_of(request: Request, settings: Settings) -> str:
+    """Return the address that the request came from; empty where the server does not say it."""
+    if request.client is None:
+        return ""
+    if _from_proxy(request, settings.trusted_proxies):
+        # From the right: what is left of the first address that is no proxy, it may have made up.
+        for text in reversed(request.header(b"x-forwarded-for").split(",")):
+            address = text.strip()
+            if not _trusted(address, settings.trusted_proxies):
+                return address if _is_address(address) else request.client[0]
+    return request.client[0]
+
+
+def _last(value: str) -> str:
+    return value.rpartition(",")[2].strip()
+
+
+def _from_proxy(request: Request, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return bool(proxies) and request.client is not None and _trusted(request.client[0], proxies)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _trusted(text: str, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return any(address in network for network in proxies)

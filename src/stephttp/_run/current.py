@@ -1,19 +1,33 @@
-"""The call of a handler that the current code belongs to."""
+"""The call of a handler that the current code belongs to, and whether it has a run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stephttp._client.api_calls import SDK
+from stephttp._core.run import Run
+from stephttp._wire.http import Headers
 from stephttp.errors import ConfigurationError, OutsideRunError
 
 if TYPE_CHECKING:
     from stephttp._run.runtime import Runtime
     from stephttp._run.scope import RunScope
 
+MARK = "stephttp.run_id"
+"""Key by which a scope or environ shows that it has passed through the middleware."""
 
-class Current(Protocol):
-    """One call of a handler: a `RunScope`, or what makes one when something needs it."""
+_SDK_HEADER = (b"x-inngest-sdk", SDK.encode())
+
+
+def run_headers(run_id: str) -> Headers:
+    """Return the two headers that every response of a durable application carries."""
+    return [(b"x-run-id", run_id.encode("latin-1")), _SDK_HEADER]
+
+
+class HandlerCall(Protocol):
+    """A first call or a re-entry: what a `CurrentCall` stands for while the handler runs."""
 
     @property
     def runtime(self) -> Runtime: ...
@@ -22,39 +36,160 @@ class Current(Protocol):
     def run_id(self) -> str: ...
 
     @property
-    def request(self) -> tuple[Any, ...]:
-        """What tells the request from others: method, path, query, headers; or the environment."""
-        ...
+    def started_ns(self) -> int: ...
 
     @property
-    def over(self) -> bool:
-        """Whether the handler has ended."""
+    def identity(self) -> tuple[Any, ...]:
+        """What tells the request from others: method, path, query, headers; or the environ."""
         ...
+
+    def run_made(self, scope: RunScope) -> None:
+        """Prepare the scope of a run that was just made. May be called in any thread."""
+        ...
+
+
+class CurrentCall:
+    """One call of a handler, as all code in its context knows it: the value of `current_call`.
+
+    It is the one place that knows whether the request has a run. A re-entry has one from the
+    start. Most first calls come to no step and never need one, so theirs is made when a step, an
+    option or middleware first asks for its scope.
+
+    Timers and tasks copy the context and may keep it for long. Therefore `leave` lets go of the
+    request. What continues after that continues as if there were no steps: it finds a run that
+    has ended.
+
+    Args:
+        call: the first call or re-entry.
+        new_scope: makes a scope where the handler is called, from the runtime, a run, and the time
+            at which the call began.
+        scope: the run's scope, where there is one already.
+    """
+
+    # Any thread may be the first to need the scope, while the event loop sends the response or
+    # ends the call. The loop takes no lock for that: it would have to wait, and the many requests
+    # without a run would pay for it. Both sides write first and read second:
+    #
+    #     the loop                               the thread that makes the scope
+    #     1. sets `_response_began` or `_left`   1. publishes the scope in `_published`
+    #     2. looks for a scope in `_published`   2. looks at both flags
+    #
+    # So at least one side sees the other. Either the loop finds the scope and acts on its run, or
+    # the thread finds the flag and does the same in its place. Both may do it, for doing it twice
+    # changes nothing. Only then is the scope put into `_scope`, where other threads take it from
+    # without a lock: none of them comes to a step before the run knows what has happened.
+    # `Runtime.opening` is for the threads among themselves, so that they make one run.
+    #
+    # Under WSGI the thread of the server has the part of the loop.
+
+    __slots__ = (
+        "_call",
+        "_left",
+        "_new_scope",
+        "_published",
+        "_response_began",
+        "_scope",
+        "run_id",
+        "runtime",
+        "started_ns",
+    )
+
+    def __init__(
+        self,
+        call: HandlerCall,
+        new_scope: Callable[[Runtime, Run, int], RunScope],
+        scope: RunScope | None = None,
+    ) -> None:
+        self.runtime = call.runtime
+        self.run_id = call.run_id
+        self.started_ns = call.started_ns
+        self._call: HandlerCall | None = call
+        self._new_scope = new_scope
+        self._published = self._scope = scope
+        self._response_began = self._left = False
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells the request from others, while the handler runs."""
+        call = self._call
+        return () if call is None else call.identity
+
+    @property
+    def left(self) -> bool:
+        """Whether the handler has ended."""
+        return self._left
 
     @property
     def replaying(self) -> bool:
         """Whether the handler still passes over what it did in earlier calls."""
-        ...
+        return self._scope is not None and self._scope.run.replaying
 
-    def open(self) -> RunScope:
-        """The run's scope. May be called in any thread."""
-        ...
+    def scope(self) -> RunScope:
+        """Return the run's scope, made at the first need. May be called in any thread."""
+        return self._scope or self._make_scope()
+
+    def begin_response(self) -> RunScope | None:
+        """Note that the response begins.
+
+        Returns:
+            The run's scope, for the caller to tell its run. Without one, a run that is made from
+            now on knows.
+        """
+        self._response_began = True
+        return self._published
+
+    def leave(self) -> RunScope | None:
+        """Note that the handler has ended, and let go of the request.
+
+        Returns:
+            The run's scope, for the caller to end its run. Without one, a run that is made from
+            now on has ended.
+        """
+        self._left = True
+        self._call = None
+        return self._published
+
+    @property
+    def so_far(self) -> RunScope | None:
+        """The run's scope, if anything has needed it while the handler ran."""
+        return self._published
+
+    @property
+    def suspended(self) -> bool:
+        """Whether a wait has overtaken the handler: what it sends is dropped."""
+        return self._published is not None and self._published.run.suspended
+
+    def _make_scope(self) -> RunScope:
+        with self.runtime.opening:
+            if self._scope is None:
+                call = self._call
+                scope = self._new_scope(self.runtime, Run(self.run_id), self.started_ns)
+                if call is not None:
+                    call.run_made(scope)
+                    self._published = scope
+                if self._response_began:
+                    scope.run.response_began()
+                if self._left:
+                    scope.run.end()
+                    scope.close(None)
+                self._scope = scope
+            return self._scope
 
 
-current_call: ContextVar[Current | None] = ContextVar("stephttp_call", default=None)
+current_call: ContextVar[CurrentCall | None] = ContextVar("stephttp_call", default=None)
 
 
 def current_scope() -> RunScope | None:
-    """The current run, if there is one."""
+    """Return the scope of the current run; `None` outside a request."""
     call = current_call.get()
-    return None if call is None else call.open()
+    return None if call is None else call.scope()
 
 
 def run_scope(tool: str) -> RunScope:
-    """The current run, for a tool that cannot do without one.
+    """Return the scope of the current run, for a tool that cannot do without one.
 
     Raises:
-        OutsideRunError: there is none.
+        OutsideRunError: called outside a request.
     """
     call = current_call.get()
     if call is None:
@@ -63,25 +198,26 @@ def run_scope(tool: str) -> RunScope:
             "middleware, so there is nothing that could wait; wrap the application with "
             "provider.asgi(app), or call it from a handler"
         )
-    return call.open()
+    return call.scope()
 
 
-def enter(call: Current) -> Token[Current | None]:
+def enter(call: CurrentCall) -> Token[CurrentCall | None]:
     """Make `call` the current one, for the caller to reset.
 
     Raises:
-        ConfigurationError: another run of this application is at work on the same request,
-            further out. (A request that a handler makes in its own process is another one.)
+        ConfigurationError: another call of this application's handler is at work on the same
+            request, further out. (A request that a handler makes in its own process is another
+            request.)
     """
     outer = current_call.get()
-    if outer is not None and outer.request == call.request:
+    if outer is not None and outer.identity == call.identity:
         refuse_inside(outer, call)
     return current_call.set(call)
 
 
-def refuse_inside(outer: Current, call: Current) -> None:
-    """Raise `ConfigurationError` if `outer` is at work, on the request of `call`."""
-    if outer.runtime is call.runtime and not outer.over:
+def refuse_inside(outer: CurrentCall, call: CurrentCall) -> None:
+    """Raise `ConfigurationError` if `outer` is at work on the request of `call`."""
+    if outer.runtime is call.runtime and not outer.left:
         raise ConfigurationError(
             "two runs in one context: this request passes the stephttp middleware twice, once "
             "further out; wrap the outermost application only"

@@ -17,7 +17,8 @@ from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.values import Event
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooked, Hooks, plain_opts
-from stephttp._run.scope import RunScope, StepCall
+from stephttp._run.scope import RunScope
+from stephttp._run.step_call import StepCall
 from stephttp._wire.opcodes import OpCode
 from stephttp.middleware import StepEnd, StepInfo
 
@@ -34,7 +35,7 @@ def pass_step(
         if not call.executes:
             yield from hooks.execute()
             return
-        info = _info(call.scope.run, call._step, OpCode.STEP_RUN)
+        info = _info(call.scope.run, call.step, OpCode.STEP_RUN)
         error: BaseException | None = None
         try:
             with call:
@@ -56,9 +57,9 @@ def pass_step(
 
 def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     """Come to a step that the server carries out."""
-    scope._refuse(wait.step_id)
+    scope.refuse_nested(wait.step_id)
     with scope.group():
-        with scope._lock:
+        with scope.lock:
             step = scope.run.resolve(wait.step_id)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
@@ -70,7 +71,7 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
             if hooks.transforms_output:
                 yield from hooks.transform_output(info)
                 wait = replace(wait, opts=info.opts or {})
-            with scope._lock:
+            with scope.lock:
                 step = scope.run.request(step, wait)
         except BaseException as raised:
             error = raised

@@ -1,4 +1,4 @@
-"""One at a time, for tasks and threads alike."""
+"""A lock for each name, for tasks and threads alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stephttp._client.flow import Flow, Until
 
 
 class KeyedLock:
-    """Lets one at a time through for each name, in the order in which they came. Thread-safe."""
+    """Gives each name to one holder at a time, in the order in which they asked. Thread-safe."""
 
     def __init__(self) -> None:
         self.reset_after_fork()
@@ -20,11 +20,11 @@ class KeyedLock:
         self._lock = threading.Lock()
         self._queues: dict[str, deque[Future[None]]] = {}
 
-    def enter(self, name: str) -> Flow[bool]:
-        """Wait for one's turn. After it, call `leave`.
+    def acquire(self, name: str) -> Flow[bool]:
+        """Wait until `name` is free, and take it. Call `release` afterwards.
 
         Returns:
-            Whether somebody was before us.
+            Whether another holder had it first.
         """
         mine: Future[None] = Future()
         with self._lock:
@@ -39,12 +39,12 @@ class KeyedLock:
             raise
         return True
 
-    def awaited(self, name: str) -> bool:
-        """Whether somebody waits behind whose turn it is."""
+    def contended(self, name: str) -> bool:
+        """Whether others wait for `name` while it is held."""
         return len(self._queues.get(name, ())) > 1
 
-    def leave(self, name: str) -> None:
-        """Let the next one in."""
+    def release(self, name: str) -> None:
+        """Give `name` to the next one that waits for it."""
         with self._lock:
             queue = self._queues[name]
             queue.popleft()
@@ -59,4 +59,4 @@ class KeyedLock:
             if waits:
                 self._queues[name].remove(mine)
         if not waits:
-            self.leave(name)
+            self.release(name)

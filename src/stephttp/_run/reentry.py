@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 from stephttp._client.api_calls import REQUEST_VERSION
 from stephttp._client.background import Job, Timer
 from stephttp._client.flow import Flow, Until
 from stephttp._core import replies
+from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe
 from stephttp._core.run import Run
+from stephttp._run.conclude import conclude, flush
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.passing import PLAIN_TEXT, Body
-from stephttp._run.resume import Resumed, conclude, flush, resume, unavailable, verify
+from stephttp._run.resume import Resumed, resume, unavailable, verify
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire import inline_state
-from stephttp._wire.http import Request, Response
+from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
 from stephttp.errors import APIError
 from stephttp.middleware import CallEnd
 
@@ -56,20 +58,21 @@ class Reentry:
         "_news",
         "_over",
         "_refusal",
-        "_runtime",
         "_scope",
         "_state",
         "_timer",
         "_turn",
         "body",
         "hooks",
+        "identity",
         "request",
         "response",
         "resumed",
+        "runtime",
     )
 
     def __init__(self, runtime: Runtime, request: Request, asked: Body) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         # Steps may end in several threads at once, and a task may begin at once.
         self._lock = threading.RLock()
         self._turn = ""
@@ -85,6 +88,8 @@ class Reentry:
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
         self.request = request
+        self.identity: tuple[Any, ...] = ()
+        """What tells the original request from others, once it is restored; see `HandlerCall`."""
         self.resumed: Resumed
         self.response = Response(500, list(PLAIN_TEXT))
         """What the handler answers, but for its body."""
@@ -102,42 +107,51 @@ class Reentry:
         if self._refusal is not None:
             return self._refusal
         run_id = self.request.header(b"x-run-id")
-        waited = yield from self._runtime.keyed_lock.enter(run_id)
+        waited = yield from self.runtime.keyed_lock.acquire(run_id)
         self._turn = run_id
         # What came along is older than what the call before this one has stored.
         state = None if waited else self._state
-        resumed = yield from resume(self._runtime.checkpoints, self.request, state)
+        resumed = yield from resume(self.runtime.checkpoints, self.request, state)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
         return resumed.run
 
-    def begin(self, scope: RunScope) -> None:
-        """The handler is about to be called, with `scope` as the current run."""
+    @property
+    def run_id(self) -> str:
+        """The run's ULID."""
+        return self.resumed.run.run_id
+
+    @property
+    def started_ns(self) -> int:
+        """When this call began, in nanoseconds since the epoch."""
+        return self.resumed.started_ns
+
+    def run_made(self, scope: RunScope) -> None:
+        """Take the scope in which the handler is about to be called; see `HandlerCall`."""
         self._scope = scope
-        if self._runtime.settings.middleware:
+        if self.runtime.settings.middleware:
             resumed = self.resumed
             scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
             self.hooks = scope.hooks
 
     def flush_soon(self) -> None:
         """A step may have ended: send what there is soon, while the handler goes on."""
-        run = self.resumed.run
+        run, scope = self.resumed.run, self._scope
         if not run.finished_count or run.target is not None:
             return
-        seconds = self._patience()
-        if not seconds:
+        seconds = 0.0 if scope is None else self._patience(scope.checkpointing)
+        if scope is None or not seconds:
             self._flush_now()
             return
         with self._lock:
             if self._timer is None and not self._over:
-                self._timer = self._runtime.background.later(seconds, self._flush_now)
+                self._timer = scope.later(seconds, self._flush_now)
 
-    def _patience(self) -> float:
-        """For how many seconds what there is may wait for the answer, which could carry it."""
-        if self._scope is None or not self.resumed.with_result:
+    def _patience(self, mode: Checkpointing) -> float:
+        """Return for how many seconds finished steps may wait for the answer to carry them."""
+        if not self.resumed.with_result:
             return 0.0
-        mode = self._scope.checkpointing
         count = self.resumed.run.finished_count
         if mode.buffered_steps is not None and count >= mode.buffered_steps:
             return 0.0
@@ -152,7 +166,7 @@ class Reentry:
             if self._idle and not self._over:
                 self._idle = False
                 flow = self._flush(self.resumed.run)
-                self._flushing = self._runtime.background.start(flow, "stephttp-flush")
+                self._flushing = self.runtime.background.start(flow, "stephttp-flush")
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -168,20 +182,20 @@ class Reentry:
                 if self._idle:
                     return
                 self._news = False
-            yield from flush(self._runtime.checkpoints, run)
+            yield from flush(self.runtime.checkpoints, run)
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """The handler has ended. Returns the answer to the server."""
-        checkpoints, run = self._runtime.checkpoints, self.resumed.run
+        checkpoints, run = self.runtime.checkpoints, self.resumed.run
         with self._lock:
             self._over = True
             self._stop_timer()
         if self._flushing is not None:
             # What it could not store is back with the run; the answer may carry it.
             yield Until(self._flushing.outcome)
-        took_ns = self._runtime.now_ns() - self.resumed.started_ns
+        took_ns = self.runtime.now_ns() - self.resumed.started_ns
         # A server that calls again has given this call up.
-        given_up = self._runtime.keyed_lock.awaited(self._turn)
+        given_up = self.runtime.keyed_lock.contended(self._turn)
         self.resumed.heard = not given_up and took_ns < SURE * 1_000_000_000
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
@@ -211,7 +225,7 @@ class Reentry:
             self._flushing.cancel()
         self._scope = None  # it holds us: together they would be left to the garbage collector
         if self._turn:
-            self._runtime.keyed_lock.leave(self._turn)
+            self.runtime.keyed_lock.release(self._turn)
 
     def _result(self, error: BaseException | None) -> Response:
         if self.body.overflown:

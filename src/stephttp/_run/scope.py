@@ -1,31 +1,25 @@
-"""The run that the current code belongs to, and what joins the pure core to the world.
+"""One run in one call of the handler: what joins the pure state machine to the world.
 
-A `RunScope` is one run in one call of the handler, with the clock and the lock that the core does
-not have. Where the handler lives, on an event loop or in a thread, is the adapters' business: each
-has its own kind (`_asgi.scope`, `_wsgi.scope`).
+A `RunScope` adds to a `Run` the clock, the lock and the ways to the server. Where the handler
+lives, on an event loop or in a thread, is the adapters' business: each has its own kind
+(`_adapters.asgi.scope`, `_adapters.wsgi.scope`).
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
-from stephttp._client.flow import Invoke, Until
-from stephttp._core.annotations import decode_arguments, decode_result, return_annotation
-from stephttp._core.encoding import encode_input, encode_result
-from stephttp._core.failures import error_info, retry_after, step_error
-from stephttp._core.run import ENDED, Run
-from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
-from stephttp._core.values import Event
+from stephttp._client.flow import Invoke, T, Until
+from stephttp._core.run import Run
+from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooks
 from stephttp._wire.http import Request
@@ -33,12 +27,15 @@ from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
+    from stephttp._client.background import Timer
     from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
-T = TypeVar("T")
+logger = logging.getLogger("stephttp")
 
-_inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
+inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
+"""The step whose body the current code belongs to: its run's scope, and its id."""
+
 _branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
 SETTLE_TICKS = 16
@@ -52,23 +49,22 @@ class RunScope(ABC):
     Args:
         runtime: the way to the server, and the settings and the clock that all runs share.
         run: its state machine.
-        on_record: called at home when a step of a resumed run was recorded.
         started_ns: when the call of the handler began; `None`: now.
+        on_record: dispatched when a step has ended.
     """
 
     __slots__ = (
-        "_lock",
-        "_quiet",
+        "_joined",
         "checkpointing",
         "claim",
         "claimer",
         "configured",
         "deadline_ns",
         "hooks",
+        "lock",
         "now_ns",
         "on_first_step",
         "on_record",
-        "request",
         "run",
         "runtime",
         "started_ns",
@@ -78,21 +74,20 @@ class RunScope(ABC):
         self,
         runtime: Runtime,
         run: Run,
-        on_record: Callable[[], None] | None = None,
         started_ns: int | None = None,
+        on_record: Callable[[], None] | None = None,
     ) -> None:
         self.runtime = runtime
         self.run = run
         self.now_ns = runtime.now_ns
-        self.request: tuple[Any, ...] = ()
-        """What tells the request from others; see `Current`."""
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
         self.configured = False
+        """Whether the handler has called `configure`."""
         self.checkpointing = runtime.settings.checkpointing
         self.on_record = on_record
         self.on_first_step: Callable[[], None] | None = None
-        """Called at home, once, when the body of a first step is about to run."""
+        """Dispatched once, when the body of a first step is about to run."""
         self.claim: Callable[[], Flow[bool]] | None = None
         """What has to be settled before the first step: whether this run is to answer at all."""
         self.claimer: Callable[[str], Flow[bool]] | None = None
@@ -101,31 +96,17 @@ class RunScope(ABC):
         self.deadline_ns: int | None = None
         if self.checkpointing.max_runtime is not None:
             self.limit(self.checkpointing.max_runtime)
-        self._lock = threading.Lock()  # `def` routes run their steps in worker threads
-        self._quiet: Future[None] | None = None
-
-    @property
-    def run_id(self) -> str:
-        """The run's ULID."""
-        return self.run.run_id
-
-    @property
-    def over(self) -> bool:
-        """Whether the handler has ended; not if a wait has overtaken it."""
-        return self.run.state is ENDED
-
-    @property
-    def replaying(self) -> bool:
-        """Whether the handler still passes over what it did in earlier calls."""
-        return self.run.replaying
-
-    def open(self) -> RunScope:
-        """Itself; see `Current`."""
-        return self
+        self.lock = threading.Lock()
+        """Guards `run`: a `def` route runs its steps in a worker thread, beside the event loop."""
+        self._joined: Future[None] | None = None
 
     @abstractmethod
-    def at_home(self, call: Callable[[], None]) -> None:
-        """Make a call where the book-keeping of the run is done, now or soon."""
+    def dispatch(self, callback: Callable[[], None]) -> None:
+        """Call `callback` where this run does its book-keeping, now or soon."""
+
+    @abstractmethod
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` there after so many seconds."""
 
     @abstractmethod
     async def drive(self, flow: Flow[T]) -> T:
@@ -133,23 +114,27 @@ class RunScope(ABC):
 
     @abstractmethod
     def block(self, flow: Flow[T]) -> T:
-        """The same while this thread waits, for the blocking tools."""
+        """Carry out a flow of the API while this thread waits, for the blocking tools."""
 
     @abstractmethod
-    async def park(self) -> None:
-        """Wait where an `async def` handler cannot go on, until it is ended. Never returns."""
+    async def suspend(self) -> None:
+        """Wait where an `async def` handler cannot continue, until it is ended. Never returns."""
 
     @abstractmethod
-    def settle(self) -> None:
-        """Called at home after a step's end: end the handler if it cannot progress any more."""
+    def unwind_when_stuck(self) -> None:
+        """End the handler if none of its steps can progress. Called after the end of a step."""
 
-    @abstractmethod
     def close(self, error: BaseException | None) -> bool:
-        """The handler has ended, with or without `error`: release whatever is still parked.
+        """Note that the handler has ended, with or without `error`.
+
+        Subclasses release what `suspend` still holds. The call of the handler holds this scope; if
+        this scope held the call as well, both would be left to the garbage collector.
 
         Returns:
-            Whether somebody else wants the current task cancelled.
+            Whether the current task was cancelled by others than us.
         """
+        self.claimer = self.on_first_step = None
+        return False
 
     def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
         """Make the middleware of `runtime` for this call, if it has any.
@@ -170,31 +155,34 @@ class RunScope(ABC):
             if isinstance(awaitable, Coroutine):  # where it was refused
                 awaitable.close()
 
-    def resolve(self, step_id: str, handler: Callable[..., Any], options: StepOptions) -> StepCall:
-        """Come to a step that runs in this process."""
-        self._refuse(step_id)
+    def begin(self, step_id: str, retries: int | None) -> Step:
+        """Come to a step that runs in this process; see `Run.begin`."""
+        self.refuse_nested(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expire()
         hook = None
-        with self._lock:
-            step = self.run.begin(step_id, options.retries)
+        with self.lock:
+            step = self.run.begin(step_id, retries)
             if self.on_first_step is not None and step.verdict is EXECUTE:
                 hook, self.on_first_step = self.on_first_step, None
         if hook is not None:
-            self.at_home(hook)
-        type_ = options.output_type
-        return StepCall(self, step, return_annotation(handler) if type_ is Any else type_)
+            self.dispatch(hook)
+        return step
 
-    def wait(self, wait: Wait) -> StepCall:
-        """Come to a step that the server carries out."""
-        self._refuse(wait.step_id)
-        with self._lock:
-            step = self.run.wait(wait)
-        return StepCall(self, step, wait.result, wait.convert)
+    def wait(self, wait: Wait) -> Step:
+        """Come to a step that the server carries out; see `Run.wait`."""
+        self.refuse_nested(wait.step_id)
+        with self.lock:
+            return self.run.wait(wait)
 
-    def _refuse(self, step_id: str) -> None:
-        """Raise what speaks against coming to a step here."""
-        inside = _inside_step.get()
+    def refuse_nested(self, step_id: str) -> None:
+        """Check that a step may begin here.
+
+        Raises:
+            NestedStepError: this code belongs to the body of another step.
+            Suspended: this branch has come to a stop before.
+        """
+        inside = inside_step.get()
         # A step may well make a request of this process to itself: that is another run.
         if inside is not None and inside[0] is self:
             raise NestedStepError(
@@ -202,47 +190,47 @@ class RunScope(ABC):
                 "before or after, or call the plain function"
             )
         branch = _branch.get()
-        if branch is not None and branch.scope is self and branch.left:
-            raise Suspended(branch.left)
+        if branch is not None and branch.scope is self and branch.waiting_for:
+            raise Suspended(branch.waiting_for)
 
-    def leave(self, waiting_for: str) -> Suspended:
-        """The blocking counterpart of `park`: an exception for the caller to raise.
+    def suspension(self, waiting_for: str) -> Suspended:
+        """Return what a blocking tool raises where its handler cannot continue.
 
         Args:
             waiting_for: what it says it waits for.
         """
         branch = _branch.get()
         if branch is not None and branch.scope is self:
-            # The others are to come as far as they can; then `group` ends them all.
-            branch.left = waiting_for
+            # The other branches come as far as they can first; then `group` ends them all.
+            branch.waiting_for = waiting_for
         else:
-            with self._lock:
+            with self.lock:
                 self.run.unwind()
         return Suspended(waiting_for)
 
     @contextmanager
     def group(self) -> Generator[None]:
-        """Threads of this run are at work; it is not settled while they are."""
-        with self._lock:
+        """Keep the run from being settled while threads or middleware of it are at work."""
+        with self.lock:
             self.run.hold()
         try:
             yield
         finally:
-            with self._lock:
+            with self.lock:
                 self.run.release()
             self.recorded()
 
     def branch(self) -> None:
-        """The current context is that of one thread of a `group`."""
+        """Make the current context that of one thread of a `group`."""
         _branch.set(Branch(self))
 
     def recorded(self) -> None:
-        """A step's end was recorded: pass it on, and see whether the handler can still progress."""
+        """Pass on that a step has ended, and see whether the handler can still progress."""
         if self.on_record is not None or self.run.suspended:
-            self.at_home(self._after_record)
+            self.dispatch(self._after_record)
 
     def limit(self, max_runtime: timedelta | None) -> None:
-        """Let the server go on after so long, counted from the start of this call."""
+        """Leave the run to the server after so long, counted from the start of this call."""
         self.deadline_ns = (
             None
             if max_runtime is None
@@ -250,164 +238,70 @@ class RunScope(ABC):
         )
 
     def settle_claim(self) -> Flow[bool]:
-        """Settle `claim`, once; whether this run goes on. If not, the caller has to wait."""
+        """Settle `claim`, once. Returns whether this run continues; if not, the caller waits."""
         if self.claim is None or (yield from self.claim()):
             self.claim = None
             return True
         self.run.yield_to_another_run()
         return False
 
-    def quiet(self) -> Flow[None]:
-        """After `close`: no further step starts, and those that still run are waited for.
+    def join_steps(self) -> Flow[None]:
+        """Start no further step, and wait for those that still run. Called after `close`.
 
-        A handler can leave steps behind, in tasks or threads that it does not wait for. What they
-        give belongs to the run.
+        A handler can leave steps behind, in tasks or threads that it does not wait for. Their
+        results belong to the run.
         """
-        with self._lock:
+        with self.lock:
             self.run.unwind()
             if self.run.settled:
                 return
-            self._quiet = Future()
-        yield Until(self._quiet)
+            self._joined = Future()
+        yield Until(self._joined)
+
+    def own_error(self, error: BaseException | None) -> BaseException | None:
+        """End the run whose handler was ended by `error`, if by any.
+
+        Returns:
+            `error`, if it is the application's own: not the echo of a suspension, however wrapped.
+        """
+        run = self.run
+        run.end()
+        if not run.suspended:
+            return error
+        if error is not None and not _echoes_suspension(error):
+            logger.warning(
+                "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, "
+                "and will be raised again if it still applies then", run.run_id, exc_info=error,
+            )  # fmt: skip
+        return None
 
     def _after_record(self) -> None:
         if self.on_record is not None:
             self.on_record()
-        with self._lock:
-            if self._quiet is not None and self.run.settled and not self._quiet.done():
-                self._quiet.set_result(None)
-        self.settle()
-
-
-class StepOptions(Struct, frozen=True):
-    """Settings of one step that runs in this process; see `stephttp.step.options`."""
-
-    retries: int | None = None
-    output_type: Any = Any
-
-    def __post_init__(self) -> None:
-        check_retries(self.retries)
+        with self.lock:
+            if self._joined is not None and self.run.settled and not self._joined.done():
+                self._joined.set_result(None)
+        self.unwind_when_stuck()
 
 
 class Branch:
     """One of several threads of a run, and the step at which it came to a stop."""
 
-    __slots__ = ("left", "scope")
+    __slots__ = ("scope", "waiting_for")
 
     def __init__(self, scope: RunScope) -> None:
         self.scope = scope
-        self.left = ""
+        self.waiting_for = ""
 
 
-class StepCall:
-    """One step of one run, and the attempt to execute it as a context manager."""
+def _echoes_suspension(error: BaseException) -> bool:
+    """Whether `error` comes of our ending the handler. Task groups wrap it beside errors of their
+    own making."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_echoes_suspension(inner) for inner in error.exceptions)
+    from asyncio import CancelledError  # absent where no loop is
 
-    __slots__ = (
-        "_annotation",
-        "_convert",
-        "_opts",
-        "_raw",
-        "_started",
-        "_step",
-        "_token",
-        "_value",
-        "executes",
-        "scope",
-        "suspended",
-    )
-
-    def __init__(
-        self,
-        scope: RunScope,
-        step: Step,
-        annotation: Any,
-        convert: Callable[[Any], Any] | None = None,
-    ) -> None:
-        self.scope = scope
-        self._step = step
-        self._annotation = annotation
-        self._convert = convert
-        self._opts: dict[str, Any] | None = None
-        self._raw: bytes | None = None
-        self.executes = step.verdict is EXECUTE
-        """Whether the step's body has to run now."""
-        self.suspended = step.verdict is SUSPEND
-
-    def complete(self, value: Any, sent: bytes | None = None) -> None:
-        """The body returned `value`.
-
-        Args:
-            sent: what the server gets instead of it, as JSON.
-
-        Raises:
-            StepResultError: `value` cannot be stored.
-        """
-        raw = encode_result(value, self._step.step_id)
-        self._value = decode_result(raw, self._annotation, self._step.step_id)
-        self._raw = raw if sent is None else sent
-
-    def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Call the body of a step: with what the handler gives it, or, in a rerun, with positional
-        arguments that somebody edited.
-
-        Raises:
-            StepResultError: these do not fit the body.
-        """
-        step = self._step
-        if step.memo is not None:
-            args = decode_arguments(step.memo.raw, body, step.step_id)
-        if args and self.scope.runtime.settings.record_inputs:
-            raw = encode_input(args)
-            self._opts = None if raw is None else {"input": raw}
-        return body(*args, **kwargs)
-
-    def result(self) -> Any:
-        """What the handler gets: the value, or the remembered failure as `StepError`."""
-        if self._raw is not None:
-            return self._value
-        memo = self._step.memo
-        assert memo is not None, "a step that neither ran nor is remembered has no result"
-        if memo.error is not None:
-            raise step_error(memo.error)
-        value = decode_result(memo.raw, self._annotation, self._step.step_id)
-        return value if self._convert is None else self._convert(value)
-
-    def send(self, events: list[Event]) -> Flow[list[str]]:
-        """What the body of a step that sends events has to do."""
-        checkpoints = self.scope.runtime.checkpoints
-        return checkpoints.send_events(self.scope.run.run_id, self._step, events)
-
-    def leave(self) -> Suspended:
-        """What a blocking tool raises when the handler cannot pass this step now."""
-        return self.scope.leave(f"step {self._step.step_id!r}")
-
-    def __enter__(self) -> None:
-        self._token: Token[Any] = _inside_step.set((self.scope, self._step.step_id))
-        self._started = self.scope.now_ns()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        _inside_step.reset(self._token)
-        scope, run, step = self.scope, self.scope.run, self._step
-        duration = max(0, scope.now_ns() - self._started)
-        if self._raw is not None:
-            with scope._lock:
-                verdict = run.complete(step, self._raw, self._started, duration, self._opts)
-            self.suspended = verdict is SUSPEND
-        elif isinstance(error, Exception):
-            info, later = error_info(error), retry_after(error, scope.now_ns())
-            with scope._lock:
-                verdict = run.fail(step, info, self._started, duration, later, self._opts)
-            self.suspended = verdict is SUSPEND
-        else:
-            with scope._lock:
-                run.abandon(step)
-        scope.recorded()
-        return self.suspended
+    return isinstance(error, CancelledError | Suspended)
 
 
 def _awaiting(awaitable: Awaitable[T]) -> Flow[T]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from msgspec import Struct, field
 
 Headers = list[tuple[bytes, bytes]]
+
+PLAIN_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
 
 TOKEN_CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 TOKEN = re.compile(TOKEN_CHARACTER + "+")
@@ -85,3 +88,43 @@ class Response(Struct):
             for name, value in (headers or {}).items()
         ]
         return cls(status, pairs, body.encode() if isinstance(body, str) else body)
+
+
+class Body:
+    """The chunks of a body that passes by, up to a limit; beyond it, nothing is kept."""
+
+    __slots__ = ("_chunks", "complete", "limit", "overflown", "size")
+
+    def __init__(self, limit: int) -> None:
+        self._chunks: list[bytes] = []
+        self.limit = limit
+        self.size = 0
+        self.overflown = False
+        self.complete = False
+
+    def add(self, chunk: bytes, more: bool) -> None:
+        self.complete = not more
+        self.size += len(chunk)
+        if self.size > self.limit:
+            self.overflown = True
+            self._chunks.clear()
+        elif chunk:
+            self._chunks.append(chunk)
+
+    def refuse(self, size: int) -> None:
+        """Keep nothing: its head declares `size` bytes, which is beyond the limit."""
+        self.size = size
+        self.overflown = True
+        self._chunks.clear()
+
+    def join(self) -> bytes:
+        return b"".join(self._chunks)
+
+
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+
+def request_line_part(raw: bytes) -> str:
+    """Return a part of the request line as it came, but with bytes for which RFC 3986 has no place
+    encoded by percent signs: some clients send UTF-8 there, and so it means the same everywhere."""
+    return raw.decode("ascii") if raw.isascii() else quote(raw, safe=_PRINTABLE)

@@ -12,7 +12,8 @@ from stephttp._core.values import Event, EventLike
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive
-from stephttp._run.scope import RunScope, StepCall, StepOptions
+from stephttp._run.scope import RunScope
+from stephttp._run.step_call import StepCall, StepOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -142,7 +143,7 @@ async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> l
     checked = check(step_id, events)
     scope = run_scope("send_event")
     await settle_claim(scope)
-    call = scope.resolve(step_id, send_event, _EVENT_IDS)
+    call = StepCall.begin(scope, step_id, send_event, _EVENT_IDS)
 
     def send(events: list[Event] = checked) -> Awaitable[list[str]]:
         return scope.drive(call.send(events))
@@ -209,7 +210,7 @@ async def _run(
         return await _call(handler, *args, **kwargs)
     if scope.claim is not None:
         await settle_claim(scope)
-    call = scope.resolve(step_id, handler, settings)
+    call = StepCall.begin(scope, step_id, handler, settings)
     return await _finish(call, call.invoke, (handler, args, kwargs))
 
 
@@ -227,14 +228,14 @@ async def _finish(
             value = body(*args)
             call.complete(await value if isawaitable(value) else value)
     if call.suspended:
-        await call.scope.park()
+        await call.scope.suspend()
     return call.result()
 
 
 async def settle_claim(scope: RunScope) -> None:
     """Stop a run that may not answer its request; see `configure(idempotency=)`."""
     if scope.claim is not None and not await scope.drive(scope.settle_claim()):
-        await scope.park()
+        await scope.suspend()
 
 
 async def _call(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ from stephttp._core.values import Event, Signal
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import run_scope
 from stephttp._run.hooks import drive
+from stephttp._run.step_call import StepCall
 from stephttp.step._running import settle_claim
 
 
@@ -107,9 +108,9 @@ async def request(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
     await settle_claim(scope)
     if scope.hooks is None:
-        call = scope.wait(wait)
+        call = StepCall.wait(scope, wait)
     else:
         call = await drive(hooked.request(scope, scope.hooks, wait))
     if call.suspended:
-        await call.scope.park()
+        await call.scope.suspend()
     return call.result()

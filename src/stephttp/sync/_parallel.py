@@ -56,7 +56,7 @@ def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
     with nullcontext() if scope is None else scope.group():
         futures = _in_threads(scope, branches)
     if scope is not None and scope.run.suspended:
-        raise scope.leave("a parallel branch")
+        raise scope.suspension("a parallel branch")
     return tuple(future.result() for future in futures)
 
 

@@ -17,7 +17,8 @@ from stephttp._core.values import Event, EventLike, FetchResponse, Signal
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive_blocking
-from stephttp._run.scope import RunScope, StepCall, StepOptions
+from stephttp._run.scope import RunScope
+from stephttp._run.step_call import StepCall, StepOptions
 from stephttp.sync._parallel import parallel
 
 P = ParamSpec("P")
@@ -142,7 +143,7 @@ def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[st
     checked = check(step_id, events)
     scope = run_scope("send_event")
     _settle_claim(scope, step_id)
-    call = scope.resolve(step_id, check, _EVENT_IDS)
+    call = StepCall.begin(scope, step_id, check, _EVENT_IDS)
 
     def send(events: list[Event] = checked) -> list[str]:
         return scope.block(call.send(events))
@@ -238,7 +239,7 @@ def _run(
         return handler(*args, **kwargs)
     if scope.claim is not None:
         _settle_claim(scope, step_id)
-    call = scope.resolve(step_id, handler, settings)
+    call = StepCall.begin(scope, step_id, handler, settings)
     return _finish(call, call.invoke, (handler, args, kwargs))
 
 
@@ -256,7 +257,7 @@ def _finish(
         with call:
             call.complete(body(*args))
     if call.suspended:
-        raise call.leave()
+        raise call.suspension()
     return call.result()
 
 
@@ -264,15 +265,15 @@ def _request(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
     _settle_claim(scope, wait.step_id)
     if scope.hooks is None:
-        call = scope.wait(wait)
+        call = StepCall.wait(scope, wait)
     else:
         call = drive_blocking(hooked.request(scope, scope.hooks, wait), scope.wait_for)
     if call.suspended:
-        raise call.leave()
+        raise call.suspension()
     return call.result()
 
 
 def _settle_claim(scope: RunScope, step_id: str) -> None:
     """Stop a run that may not answer its request; see `configure(idempotency=)`."""
     if scope.claim is not None and not scope.block(scope.settle_claim()):
-        raise scope.leave(f"step {step_id!r}")
+        raise scope.suspension(f"step {step_id!r}")

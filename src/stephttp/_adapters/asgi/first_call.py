@@ -7,38 +7,34 @@ import logging
 from collections.abc import Awaitable
 from typing import Any
 
-from stephttp._adapters.asgi.body import Incoming
-from stephttp._adapters.asgi.handle import Handle
 from stephttp._adapters.asgi.messages import (
     ASGIApp,
+    Input,
     Message,
     Receive,
     Scope,
     Send,
-    end_call,
-    neutral,
     reply_with,
-    told_apart,
 )
-from stephttp._adapters.asgi.scope import LoopScope, here
-from stephttp._adapters.routes import asgi_route
-from stephttp._core.run import Run
-from stephttp._run.current import current_call, enter
-from stephttp._run.first_call import LiveCall
+from stephttp._adapters.asgi.request import identity, neutral, route_of
+from stephttp._adapters.asgi.scope import LoopScope, TaskContext
+from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
+from stephttp._run.first_call import FirstCall
 from stephttp._run.hooks import drive
-from stephttp._run.passing import MARK, Body, marks
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._wire.http import Request, Response
+from stephttp._wire.http import Body, Request, Response
 from stephttp.middleware import CallEnd
 
 logger = logging.getLogger("stephttp")
 
+_NOTHING_READ = Body(0)
 
-class Live(LiveCall):
+
+class ASGIFirstCall(FirstCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_home", "_incoming", "_receive", "_scope", "_send")
+    __slots__ = ("_app", "_input", "_receive", "_scope", "_send")
 
     def __init__(
         self, app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
@@ -48,41 +44,42 @@ class Live(LiveCall):
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._incoming: Incoming | None = None
-        self._home = here()
+        self._input: Input | None = None
+        self.current = CurrentCall(self, TaskContext.here().new_scope)
 
-    async def respond(self, prepare: bool) -> None:
-        """Call the application, and see to what comes of it.
-
-        Args:
-            prepare: whether something is to be done first; see `Runtime.opens_at_once`.
-        """
-        if prepare and not await self._prepare():
+    async def respond(self) -> None:
+        """Call the application, and see to what comes of it."""
+        if self.runtime.needs_run_at_once and not await self._prepare():
             return
         scope, token = self._scope, None
-        handle = Handle(self, self._home)
         error: BaseException | None = None
         try:
-            token = enter(handle)
+            token = enter(self.current)
             scope[MARK] = self.run_id
-            if prepare and (hooks := self.open().hooks) is not None:
+            if self.runtime.settings.middleware:
+                hooks = self.current.scope().hooks
+                assert hooks is not None, "`_prepare` has made them"
                 await drive(hooks.open())
-            await self._app(scope, self._in, self._out)
+            await self._app(scope, self._receive_for_app, self._send_for_app)
         except BaseException as raised:
             error = raised
         finally:
             if token is not None:
                 current_call.reset(token)
                 del scope[MARK]
-            self._left = True  # before we look for a scope: see `_open`
-            run_scope = self._run_scope
-            handle.leave(run_scope)
-            if self._incoming is not None:
-                self._incoming.let_go()
+            run_scope = self.current.leave()
+            if self._input is not None:
+                self._input.release()
         if run_scope is not None:
             error = await self._end(run_scope, error)
         if error is not None:
             raise error
+
+    def run_made(self, scope: RunScope) -> None:
+        """Prepare a run that was just made; see `HandlerCall`."""
+        super().run_made(scope)
+        assert isinstance(scope, LoopScope), "made by a `TaskContext`"
+        scope.disconnect = self._disconnect
 
     async def _prepare(self) -> bool:
         """Do what is configured to be done before the application is called.
@@ -90,72 +87,61 @@ class Live(LiveCall):
         Returns:
             Whether it is to be called.
         """
-        scope, runtime = self.open(), self.runtime
+        runtime, scope = self.runtime, self.current.scope()
         if runtime.settings.middleware:
             scope.use_middleware(self._request(b""))
         if not runtime.has_keys or await runtime.drive(self._claim_at_once()):
             return True
         if self._stored_answer is not None:
-            await reply_with(self._send, self._stored_answer, marks(self._answers_as))
+            await reply_with(self._send, self._stored_answer, run_headers(self._answered_run))
         return False
 
     async def _end(self, scope: RunScope, error: BaseException | None) -> BaseException | None:
-        """The application has returned, or raised `error`. Returns what is to be raised."""
-        run, hooks = scope.run, scope.hooks
+        """Conclude the run of an application that has returned, or raised `error`.
+
+        Returns:
+            What is to be raised.
+        """
+        assert isinstance(scope, LoopScope), "made by a `TaskContext`"
         try:
-            error = await end_call(scope, error)
+            error = await scope.end(error)
         except BaseException as raised:
             if self._journal is not None:
                 self._journal.abandon()
-            if hooks is not None:
-                await drive(hooks.over(CallEnd(None, raised, False)))
+            await self._give_up(scope, raised)
             raise
-        if run.suspended and self._stored_answer is None and not await self._drain():
-            if hooks is not None:
-                await drive(hooks.over(CallEnd(None, None, False)))
+        if scope.run.suspended and self._stored_answer is None and not await self._drain():
+            await self._give_up(scope, None)
             return None
-        reply = self._conclude(error)
-        response = None if reply is None else await self.runtime.drive(reply)
-        if response is not None:
-            await reply_with(self._send, response, marks(self._answers_as))
+        flow = self._conclude(scope, error)
+        reply = None if flow is None else await self.runtime.drive(flow)
+        if reply is not None:
+            await reply_with(self._send, reply, run_headers(self._answered_run))
         return error
 
+    async def _give_up(self, scope: RunScope, error: BaseException | None) -> None:
+        """Tell the middleware that this call is over without a result."""
+        if scope.hooks is not None:
+            await drive(scope.hooks.over(CallEnd(None, error, False)))
+
     @property
-    def told_apart(self) -> tuple[Any, ...]:
-        """What tells the request from others."""
-        return told_apart(self._scope)
+    def identity(self) -> tuple[Any, ...]:
+        """What tells the request from others; see `HandlerCall`."""
+        return identity(self._scope)
 
     def _method(self) -> str:
         method: str = self._scope["method"]
         return method
 
-    def _new_scope(self, run: Run) -> LoopScope:
-        scope = LoopScope(self.runtime, run, home=self._home, started_ns=self.started_ns)
-        scope.hang_up = self._hang_up
-        return scope
-
-    def _hang_up(self) -> bool:
-        return self._incoming is not None and self._incoming.hang_up()
-
-    def _reading(self) -> Incoming:
-        if self._incoming is None:
-            limit = self.runtime.settings.max_body_bytes
-            self._incoming = Incoming(self._scope, self._receive, limit)
-        return self._incoming
-
-    async def _in(self) -> Message:
-        """`receive`, as the application sees it. Most requests have no body to be read."""
-        return await self._reading().receive()
-
-    @property
-    def _asked(self) -> Body:
-        return self._reading().body
-
     def _request(self, body: bytes) -> Request:
         return neutral(self._scope, body)
 
     def _route(self) -> str:
-        return asgi_route(self._app, self._scope)
+        return route_of(self._app, self._scope)
+
+    @property
+    def _request_body(self) -> Body:
+        return _NOTHING_READ if self._input is None else self._input.body
 
     def _has_all(self) -> bool:
         return self._reading().has_all()
@@ -163,31 +149,52 @@ class Live(LiveCall):
     def _read_ahead(self, _: Any = None) -> Awaitable[bool]:
         return self._reading().read_ahead()
 
-    def _give_up(self) -> BaseException:
+    def _caller_left(self) -> BaseException:
         return asyncio.CancelledError()
 
-    async def _out(self, message: Message) -> None:
+    async def _drain(self) -> bool:
+        """Read what the application left of the body; False if the caller left."""
+        if await self._reading().drain():
+            return True
+        logger.info("stephttp: run %s: the caller left before its request was complete",
+                    self.run_id)  # fmt: skip
+        return False
+
+    def _reading(self) -> Input:
+        """Return what reads the body. Most requests have none, and need no reader."""
+        if self._input is None:
+            limit = self.runtime.settings.max_body_bytes
+            self._input = Input(self._scope, self._receive, limit)
+        return self._input
+
+    def _disconnect(self) -> bool:
+        return self._input is not None and self._input.disconnect()
+
+    async def _receive_for_app(self) -> Message:
+        """`receive`, as the application sees it."""
+        return await self._reading().receive()
+
+    async def _send_for_app(self, message: Message) -> None:
         """`send`, as the application sees it."""
         if message["type"] == "http.response.start":
-            self._begun = True  # before we look for a scope: see `_open`
-            scope = self._run_scope
+            scope = self.current.begin_response()
             if scope is None:
                 self._status = message["status"]
                 self._headers = list(message.get("headers", ()))
-            elif not await self._begin(message, scope):
+            elif not await self._begin_response(message, scope):
                 return
-            own = [*self._headers, *marks(self.run_id)]
-            message = {**message, "status": self._status, "headers": own}
-        elif self._run_scope is not None:
-            if self._run.suspended:
+            headers = [*self._headers, *run_headers(self.run_id)]
+            message = {**message, "status": self._status, "headers": headers}
+        else:
+            if self.current.suspended:
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
         await self._send(message)
 
-    async def _begin(self, message: Message, scope: RunScope) -> bool:
-        """The response of a run begins. Whether that is to be sent."""
-        with scope._lock:
+    async def _begin_response(self, message: Message, scope: RunScope) -> bool:
+        """Let the response of a run begin. Returns whether it is to be sent."""
+        with scope.lock:
             if scope.run.suspended:
                 return False
             scope.run.response_began()
@@ -197,10 +204,3 @@ class Live(LiveCall):
         self._status, self._headers = head.status, head.headers
         self._keep_answer()
         return True
-
-    async def _drain(self) -> bool:
-        if await self._reading().drain():
-            return True
-        logger.info("stephttp: run %s: the caller left before its request was complete",
-                    self.run_id)  # fmt: skip
-        return False

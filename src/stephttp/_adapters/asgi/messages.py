@@ -1,15 +1,12 @@
-"""What both responders need: the types of ASGI, and what the end of the application means."""
+"""The messages of ASGI: their types, `receive` as the application sees it, and whole replies."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import quote
 
-from stephttp._run.passing import on_the_line, own_error
-from stephttp._run.scope import RunScope
-from stephttp._wire.http import Headers, Request, Response
+from stephttp._wire.http import Body, Headers, Response
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -18,9 +15,11 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[..., Awaitable[None]]
 """Called with scope, receive and send, for which every framework has types of its own."""
 
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-class Line:
-    """`receive` as the application has it, which we can end.
+
+class InterruptibleReceive:
+    """`receive` as the application has it, which we can end with a disconnect.
 
     Args:
         receive: what it stands for.
@@ -48,56 +47,124 @@ class Line:
         finally:
             self._listener = None
 
-    def _takes_back(self, task: asyncio.Task[Any], others: int) -> bool:
-        """Whether a cancellation was ours alone, and not somebody else's at the same time."""
-        return self._ended and task.uncancel() <= others
+    def disconnect(self) -> bool:
+        """Let the application know that the connection has ended.
 
-    def hang_up(self) -> bool:
-        """Let the application know that the connection has ended. Whether it is listening."""
+        Returns:
+            Whether it was listening.
+        """
         if self._ended or self._listener is None:
             return False
         self._ended = True
         return self._listener.cancel()
 
+    def _takes_back(self, task: asyncio.Task[Any], others: int) -> bool:
+        """Whether a cancellation was ours alone, and not that of others at the same time."""
+        return self._ended and task.uncancel() <= others
 
-async def end_call(run_scope: RunScope, error: BaseException | None) -> BaseException | None:
-    """The application has returned, or raised `error`.
 
-    Returns:
-        The exception that ended it, if it is the application's own: not when it is the echo of a
-        suspension, in whatever wrapping.
+class Input:
+    """The body of a request from outside, as it comes in by `receive`. What the application reads
+    is kept; the rest is read ahead, or to its end, where that is needed.
 
-    Raises:
-        CancelledError: somebody else cancelled this request.
+    Args:
+        scope: of the request.
+        receive: the server's.
+        limit: bytes of the body that are kept.
     """
-    run = run_scope.run
-    cancelled = run_scope.close(error)
-    if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
-        run.end()
-        raise error or asyncio.CancelledError
-    if run.suspended:
-        await run_scope.drive(run_scope.quiet())
-    return own_error(run_scope, error)
+
+    __slots__ = ("_ahead", "_gone", "_interruptible", "_receive", "_scope", "_turn", "body")
+
+    def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
+        self._scope = scope
+        self._receive = receive
+        self.body = Body(limit)
+        self._ahead: list[Message] = []
+        self._gone = False
+        # Quart and Django read in a task of their own, which continues while we read what is left.
+        # Reading takes turns, or one reader would wait forever for what the other got.
+        self._turn = asyncio.Lock()
+        self._interruptible: InterruptibleReceive | None = None
+
+    async def receive(self) -> Message:
+        """`receive`, as the application sees it."""
+        if self._interruptible is None:
+            self._interruptible = InterruptibleReceive(self._next)
+        return await self._interruptible()
+
+    def disconnect(self) -> bool:
+        """Let the application know that the connection has ended.
+
+        Returns:
+            Whether it was listening.
+        """
+        return self._interruptible is not None and self._interruptible.disconnect()
+
+    def release(self) -> None:
+        """Let go of what the application listened with, which leads back to here."""
+        self._interruptible = None
+
+    def has_all(self) -> bool:
+        """Whether the whole body was read, as far as the head of the request tells."""
+        return self.body.complete or _is_bodiless(self._scope)
+
+    async def read_ahead(self) -> bool:
+        """Read the rest of the body before the application does; False if the caller left."""
+        while not self.has_all():
+            async with self._turn:
+                if self._gone:
+                    return False
+                if not self.has_all():
+                    message = await self._read()
+                    if not self.body.overflown:
+                        self._ahead.append(message)
+        return True
+
+    async def drain(self) -> bool:
+        """Read what the application left of the body; False if the caller left."""
+        while not self.body.complete:
+            async with self._turn:
+                if self._gone:
+                    return False
+                if not self.body.complete:
+                    await self._read()
+        return True
+
+    async def _next(self) -> Message:
+        async with self._turn:
+            return self._ahead.pop(0) if self._ahead else await self._read()
+
+    async def _read(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.body.add(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._gone = True
+        return message
 
 
-def told_apart(scope: Scope) -> tuple[Any, ...]:
-    """What tells a request from others."""
-    return scope["method"], scope["path"], scope.get("query_string"), scope["headers"]
+class Replay:
+    """`receive` of a re-entry: the body at once, then what the server's connection does, which for
+    the application ends with its own answer.
 
+    Args:
+        body: of the original request.
+        receive: the server's.
+        answer: what the application sends.
+    """
 
-def neutral(scope: Scope, body: bytes) -> Request:
-    """A request as the rest of the package knows it."""
-    raw_path = scope.get("raw_path")
-    client = scope.get("client")
-    return Request(
-        method=scope["method"],
-        path=on_the_line(raw_path) if raw_path else quote(scope["path"]),
-        query=on_the_line(scope.get("query_string", b"")),
-        headers=list(scope["headers"]),
-        client=(client[0], client[1]) if client else None,
-        scheme=scope.get("scheme", "http"),
-        body=body,
-    )
+    __slots__ = ("_answer", "_message", "_receive")
+
+    def __init__(self, body: bytes, receive: Receive, answer: Body) -> None:
+        self._message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        self._receive = receive
+        self._answer = answer
+
+    async def __call__(self) -> Message:
+        message, self._message = self._message, None
+        if message is not None:
+            return message
+        return {"type": "http.disconnect"} if self._answer.complete else await self._receive()
 
 
 async def reply_with(send: Send, reply: Response, own: Headers) -> None:
@@ -106,3 +173,13 @@ async def reply_with(send: Send, reply: Response, own: Headers) -> None:
         {"type": "http.response.start", "status": reply.status, "headers": reply.headers + own}
     )
     await send({"type": "http.response.body", "body": reply.body})
+
+
+def _is_bodiless(scope: Scope) -> bool:
+    """Whether a request has no body, as its head says, so that none needs to be read."""
+    if scope["method"] not in _BODILESS and not scope.get("http_version", "1.1").startswith("1"):
+        return False  # from HTTP/2 on a body needs no header
+    return not any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )

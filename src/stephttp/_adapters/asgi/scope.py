@@ -6,79 +6,97 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from stephttp._client.event_loop import running_loop
+from msgspec import Struct
+
 from stephttp._core.run import Run
-from stephttp._run.scope import SETTLE_TICKS, RunScope, T
+from stephttp._run.scope import SETTLE_TICKS, RunScope
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
-    from stephttp._client.flow import Flow
+    from stephttp._client.background import Timer
+    from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
 _ENOUGH = "the run goes on in a later call"
 """Message of our own cancellations, to know them from others'."""
 
 
-Home = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
-"""Where a handler is called: loop, task, and what `task.cancelling()` said then. That is compared
-to, because a task group that failed leaves a count of its own behind (fixed in Python 3.13), and so
-may whoever called us."""
+class TaskContext(Struct, frozen=True):
+    """The event loop and the task in which a handler is called."""
 
+    loop: asyncio.AbstractEventLoop
+    task: asyncio.Task[Any] | None
+    cancelling: int
+    """What `task.cancelling()` said when the call began. Later counts are compared to it, because
+    the caller may leave a count of its own behind, and so does a task group that failed (fixed in
+    Python 3.13)."""
 
-def here() -> Home:
-    """Where this code runs."""
-    task = asyncio.current_task()
-    return asyncio.get_running_loop(), task, 0 if task is None else task.cancelling()
+    @classmethod
+    def here(cls) -> TaskContext:
+        """Return the context in which this code runs."""
+        task = asyncio.current_task()
+        return cls(asyncio.get_running_loop(), task, 0 if task is None else task.cancelling())
+
+    def new_scope(self, runtime: Runtime, run: Run, started_ns: int) -> LoopScope:
+        """Make the scope of a run whose handler is called here."""
+        return LoopScope(runtime, run, started_ns, context=self)
 
 
 class LoopScope(RunScope):
     """One run in one call of the handler, on one event loop. See `RunScope`.
 
     Args:
-        home: where the handler is called.
+        context: where the handler is called.
     """
 
     __slots__ = (
         "_cancelling",
         "_ended_by_us",
+        "_held",
         "_loop",
-        "_parked",
-        "_settling",
         "_task",
-        "hang_up",
+        "_ticks",
+        "disconnect",
     )
 
     def __init__(
         self,
         runtime: Runtime,
         run: Run,
+        started_ns: int | None = None,
         on_record: Callable[[], None] | None = None,
         *,
-        home: Home,
-        started_ns: int | None = None,
+        context: TaskContext,
     ) -> None:
-        super().__init__(runtime, run, on_record, started_ns)
-        self._loop, self._task, self._cancelling = home
+        super().__init__(runtime, run, started_ns, on_record)
+        self._loop = context.loop
+        self._task = context.task
+        self._cancelling = context.cancelling
         self._ended_by_us = False
-        self._settling = 0
-        self._parked: set[asyncio.Future[None]] = set()
-        self.hang_up: Callable[[], bool] = _nobody_listens
-        """Tells the application that nobody waits for its answer; whether it was listening."""
+        self._ticks = 0
+        self._held: set[asyncio.Future[None]] = set()
+        """What the tasks wait for that have come to a stop."""
+        self.disconnect: Callable[[], bool] = _nobody_listens
+        """Lets the application know that the connection has ended; returns whether it listened."""
 
-    def at_home(self, call: Callable[[], None]) -> None:
-        """Make a call on the event loop: `def` routes run their steps in worker threads."""
-        if running_loop() is self._loop:
-            call()
+    def dispatch(self, callback: Callable[[], None]) -> None:
+        """Call `callback` on the event loop: `def` routes run their steps in worker threads."""
+        if self._is_here():
+            callback()
         else:
-            self._loop.call_soon_threadsafe(call)
+            self._loop.call_soon_threadsafe(callback)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` on the event loop after so many seconds. Called there."""
+        return self._loop.call_later(seconds, callback)
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""
         return await self.runtime.drive(flow)
 
     def block(self, flow: Flow[T]) -> T:
-        """The same while this thread waits."""
-        if running_loop() is self._loop:
+        """Carry out a flow of the API while this thread waits."""
+        if self._is_here():
             flow.close()
             raise UsageError(
                 "a blocking step tool that talks to the server, or to middleware that is async, "
@@ -87,27 +105,31 @@ class LoopScope(RunScope):
             )
         return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
 
-    async def park(self) -> None:
-        """Wait where the handler cannot go on, until it is ended. Never returns."""
+    async def suspend(self) -> None:
+        """Wait where the handler cannot continue, until it is ended. Never returns."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._parked.add(future)
-        self.settle()
+        self._held.add(future)
+        self.unwind_when_stuck()
         try:
             if self._task is None:
                 future.cancel()
             await future
         finally:
-            self._parked.discard(future)
+            self._held.discard(future)
+
+    def unwind_when_stuck(self) -> None:
+        """End the handler if none of its steps can progress any more."""
+        if self.run.suspended and self.run.settled:
+            if not self._ticks:
+                self._loop.call_soon(self._tick)
+            self._ticks = SETTLE_TICKS
 
     def close(self, error: BaseException | None) -> bool:
-        """The handler has ended, with or without `error`: release whatever is still parked.
-
-        Returns:
-            Whether somebody else wants the current task cancelled.
-        """
+        """Note that the handler has ended, and cancel what `suspend` still holds."""
+        super().close(error)
         task, self._task = self._task, None
-        self.hang_up = _nobody_listens  # what it was bound to leads back to us
-        for future in self._parked:
+        self.disconnect = _nobody_listens  # what it was bound to leads back to this scope
+        for future in self._held:
             future.cancel(_ENOUGH)
         if task is None or not self._ended_by_us:
             return isinstance(error, asyncio.CancelledError) and error.args != (_ENOUGH,)
@@ -115,42 +137,60 @@ class LoopScope(RunScope):
             task.uncancel()
         return task.cancelling() > self._cancelling
 
-    def settle(self) -> None:
-        """End the handler if none of its steps can progress any more."""
-        if self.run.suspended and self.run.settled:
-            if not self._settling:
-                self._loop.call_soon(self._tick)
-            self._settling = SETTLE_TICKS
+    async def end(self, error: BaseException | None) -> BaseException | None:
+        """End the run whose application has returned, or raised `error`.
+
+        Returns:
+            The exception that ended the application, if it is its own: not the echo of a
+            suspension, however wrapped.
+
+        Raises:
+            CancelledError: this request was cancelled by others than us.
+        """
+        cancelled = self.close(error)
+        if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
+            self.run.end()
+            raise error or asyncio.CancelledError
+        if self.run.suspended:
+            await self.drive(self.join_steps())
+        return self.own_error(error)
+
+    def _is_here(self) -> bool:
+        """Whether this thread runs the event loop of the handler."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     def _tick(self) -> None:
         """End the handler once it has waited, without running a step, for long enough.
 
         The handler's own task is cancelled, so that `gather`, task groups, cancel scopes and
         `finally` blocks do what they do for any cancellation, in their order. That is done once,
-        and not at all if somebody else did it: a second cancellation would hit clean-up that
-        awaits something. What is parked all the same, because code on the way caught the first,
-        is then cancelled where it is parked.
+        and not at all if others did it: a second cancellation would hit clean-up that awaits
+        something. If code on the way caught that cancellation, some tasks are still held in
+        `suspend`; those are then cancelled there.
 
         Quart and Django have the handler in a task of its own beside one that listens for the end
-        of the connection, and leave both behind when they are cancelled. They are told that the
-        connection has ended, and then do what they do for that.
+        of the connection, and leave both behind when they are cancelled. For them the connection
+        is ended instead, so that they do what they do for that.
         """
-        self._settling -= 1
+        self._ticks -= 1
         if self._task is None or not self.run.settled:
-            self._settling = 0
-        elif self._settling:
+            self._ticks = 0
+        elif self._ticks:
             self._loop.call_soon(self._tick)
-        elif self._parked and self.hang_up():
+        elif self._held and self.disconnect():
             self.run.unwind()
-            self.settle()
-        elif self._parked and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
+            self.unwind_when_stuck()
+        elif self._held and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
             self.run.unwind()
             self._ended_by_us = True
             self._task.cancel(_ENOUGH)
-            self.settle()
+            self.unwind_when_stuck()
         else:
             self.run.unwind()
-            for future in self._parked:
+            for future in self._held:
                 future.cancel(_ENOUGH)
 
 

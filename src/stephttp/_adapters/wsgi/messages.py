@@ -1,17 +1,14 @@
-"""What both responders need: the types of WSGI, requests and replies in its terms."""
+"""The messages of WSGI: their types, `wsgi.input` as the application sees it, and whole replies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
 
 from stephttp._client.api_calls import SDK
-from stephttp._run.passing import PLAIN_TEXT, on_the_line
-from stephttp._wire.http import Headers, Request, Response
+from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Response
 
 Environ = dict[str, Any]
 Write = Callable[[bytes], object]
@@ -23,78 +20,89 @@ WSGIApp = Callable[..., Iterable[bytes]]
 GONE = Response(400, list(PLAIN_TEXT))
 """For a caller who left: nobody reads it."""
 
-_BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
-_OF_THE_CALLER = frozenset({*_BODY_HEADERS, "REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST"})
+_CHUNK = 64 * 1024
 
 
-def path_of(environ: Environ) -> str:
-    """The whole path, decoded, as latin-1 (PEP 3333)."""
-    return f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}" or "/"
+class Input:
+    """`wsgi.input` of a request: what the application reads is kept, and the rest is read ahead, or
+    to its end, where that is needed.
 
+    Args:
+        environ: of the request.
+        body: takes what is read.
+    """
 
-def headers_of(environ: Environ) -> Headers:
-    """The request's headers. Servers have joined the values of repeated ones."""
-    return [
-        (name, environ[key].encode("latin-1"))
-        for key, name in _header_names(tuple(environ))
-        if environ[key] or key not in _BODY_HEADERS
-    ]
+    __slots__ = ("_inner", "_length", "body")
 
+    def __init__(self, environ: Environ, body: Body) -> None:
+        self._inner: Any = environ["wsgi.input"]
+        self.body = body
+        length = environ.get("CONTENT_LENGTH") or ""
+        self._length = int(length) if length.isdecimal() else None
+        if self._length is None and not environ.get("wsgi.input_terminated"):
+            self._length = 0  # where a body would end is unknown (PEP 3333)
+        body.complete = self._length == 0
 
-@lru_cache(maxsize=128)  # the requests of one kind of client have the same keys
-def _header_names(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
-    """Which keys of an environ hold headers, and what these are called."""
-    names = {key: key for key in keys if key in _BODY_HEADERS}
-    for key in keys:
-        if key.startswith("HTTP_") and key[5:] not in _BODY_HEADERS:
-            names[key] = key[5:]
-    return [
-        (key, names[key].lower().replace("_", "-").encode("latin-1"))
-        for key in keys
-        if key in names
-    ]
+    def read(self, *size: int) -> bytes:
+        """Read bytes."""
+        return self._noted(self._inner.read(*size), size != (0,))
 
+    def readline(self, *size: int) -> bytes:
+        """Read a line."""
+        return self._noted(self._inner.readline(*size), size != (0,))
 
-def neutral(environ: Environ, body: bytes) -> Request:
-    """A request as the rest of the package knows it."""
-    address = environ.get("REMOTE_ADDR")
-    port = str(environ.get("REMOTE_PORT", ""))
-    return Request(
-        method=environ["REQUEST_METHOD"],
-        path=_raw_path(environ),
-        query=on_the_line(environ.get("QUERY_STRING", "").encode("latin-1")),
-        headers=headers_of(environ),
-        client=(address, int(port) if port.isdecimal() else 0) if address else None,
-        scheme=environ.get("wsgi.url_scheme", "http"),
-        body=body,
-    )
+    def readlines(self, *hint: int) -> list[bytes]:
+        """Read lines."""
+        lines: list[bytes] = self._inner.readlines(*hint)
+        self._noted(b"".join(lines), not hint)
+        return lines
 
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._inner:
+            yield self._noted(line, True)
+        self._noted(b"", True)
 
-def restored(environ: Environ, request: Request) -> Environ:
-    """The environ of a re-entry, as it was of the original request."""
-    again = {
-        key: value
-        for key, value in environ.items()
-        if not key.startswith("HTTP_") and key not in _OF_THE_CALLER
-    }
-    for raw_name, raw_value in request.headers:
-        name = raw_name.decode("latin-1").upper().replace("-", "_")
-        key = name if name in _BODY_HEADERS else f"HTTP_{name}"
-        value = raw_value.decode("latin-1")
-        glue = "; " if name == "COOKIE" else ","
-        again[key] = f"{again[key]}{glue}{value}" if key in again else value
-    if request.client is not None:
-        again["REMOTE_ADDR"], again["REMOTE_PORT"] = request.client[0], str(request.client[1])
-    if request.body:
-        again["CONTENT_LENGTH"] = str(len(request.body))
-    again["wsgi.url_scheme"] = request.scheme
-    again["wsgi.input"] = BytesIO(request.body)
-    again["wsgi.input_terminated"] = True
-    return again
+    def drain(self) -> bytes | None:
+        """Read what is left, as far as it may be kept.
+
+        Returns:
+            What was left; `None` if the caller left before its request was complete.
+        """
+        body, length = self.body, self._length
+        if length is not None and length > body.limit:
+            body.refuse(length)
+        rest: list[bytes] = []
+        while not body.complete and not body.overflown:
+            wanted = _CHUNK if length is None else min(_CHUNK, length - body.size)
+            try:
+                chunk = self.read(wanted)
+            except OSError:
+                return None
+            if not chunk and not body.complete:
+                return None
+            rest.append(chunk)
+        return b"".join(rest)
+
+    def read_ahead(self) -> bool:
+        """Read what is left before the handler does; False if the caller left."""
+        rest = self.drain()
+        if rest:
+            self._inner = BytesIO(rest)
+        return rest is not None
+
+    def _noted(self, chunk: bytes, at_end_if_empty: bool) -> bytes:
+        body = self.body
+        if not body.complete:
+            if self._length is None:
+                more = bool(chunk) or not at_end_if_empty
+            else:
+                more = body.size + len(chunk) < self._length
+            body.add(chunk, more)
+        return chunk
 
 
 def response_of(status: str, headers: Iterable[tuple[str, str]]) -> Response:
-    """A response as the rest of the package knows it, without its body."""
+    """Return a response as the rest of the package knows it, without its body."""
     return Response(
         int(status[:3]),
         # Django leaves a space in front, which a server's caller would not see.
@@ -106,7 +114,7 @@ def response_of(status: str, headers: Iterable[tuple[str, str]]) -> Response:
 
 
 def reply_with(start_response: StartResponse, reply: Response, own: Headers) -> list[bytes]:
-    """Answer with a whole response of ours."""
+    """Send a whole response of ours."""
     headers = [*reply.headers, *own]
     if reply.status not in (204, 304) and not any(name == b"content-type" for name, _ in headers):
         headers += PLAIN_TEXT  # strict servers want one, even without a body
@@ -115,20 +123,20 @@ def reply_with(start_response: StartResponse, reply: Response, own: Headers) -> 
 
 
 def text_headers(headers: Headers) -> list[tuple[str, str]]:
-    """Headers in the terms of WSGI."""
+    """Return headers in the terms of WSGI."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def status_line(status: int) -> str:
-    """A status with its phrase, which WSGI wants."""
+    """Return a status with its phrase, which WSGI wants."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return f"{status} Unknown"
 
 
-def text_marks(run_id: str) -> list[tuple[str, str]]:
-    """`marks`, in the terms of WSGI."""
+def text_run_headers(run_id: str) -> list[tuple[str, str]]:
+    """Return the two headers that every response of a durable application carries, as text."""
     return [("x-run-id", run_id), ("x-inngest-sdk", SDK)]
 
 
@@ -140,14 +148,4 @@ def close(chunks: Any) -> None:
 
 
 def drop(_: bytes) -> None:
-    """`write` of a response that nobody wants any more."""
-
-
-def _raw_path(environ: Environ) -> str:
-    """The path as it stood on the request line, if the server tells, and nobody moved it since."""
-    path = path_of(environ)
-    told = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    raw: str = told.partition("?")[0]
-    if raw.startswith("/") and unquote_to_bytes(raw).decode("latin-1") == path:
-        return raw
-    return quote(path.encode("latin-1"))
+    """`write` of a response that is dropped."""

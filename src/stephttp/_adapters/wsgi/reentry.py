@@ -7,25 +7,23 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
-from stephttp._adapters.wsgi.body import Input
 from stephttp._adapters.wsgi.messages import (
     GONE,
     Environ,
+    Input,
     StartResponse,
     Write,
     WSGIApp,
     close,
     drop,
-    neutral,
     reply_with,
     response_of,
-    restored,
 )
+from stephttp._adapters.wsgi.request import identity, neutral, restored
 from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._core.run import Run
-from stephttp._run.current import current_call, enter
+from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.hooks import as_flow, drive_blocking
-from stephttp._run.passing import MARK, marks, own_error
 from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Response
@@ -37,12 +35,12 @@ logger = logging.getLogger("stephttp")
 def reenter(
     app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Answer a call of the server: verify it, run the handler on from where it stood."""
+    """Answer a call of the server: verify it, and continue the handler from where it stood."""
     request = neutral(environ, b"")
     body = body_of(runtime, request)
-    if Input(environ, body, body.limit).drain() is None:
+    if Input(environ, body).drain() is None:
         return reply_with(start_response, GONE, [])
-    own = [*marks(request.header(b"x-run-id")), VERSION_HEADER]
+    own = [*run_headers(request.header(b"x-run-id")), VERSION_HEADER]
     reentry = Reentry(runtime, request, body)
     try:
         opened = runtime.drive_sync(reentry.open())
@@ -50,7 +48,7 @@ def reenter(
             reply = opened
         else:
             try:
-                error = _go_on(reentry, opened, app, runtime, environ)
+                error = _run_handler(reentry, opened, app, environ)
             except BaseException as raised:
                 if reentry.hooks is not None:
                     runtime.drive_sync(as_flow(reentry.hooks.over(CallEnd(None, raised, False))))
@@ -67,35 +65,32 @@ def reenter(
     return reply_with(start_response, reply, own)
 
 
-def _go_on(
-    reentry: Reentry, run: Run, app: WSGIApp, runtime: Runtime, environ: Environ
+def _run_handler(
+    reentry: Reentry, run: Run, app: WSGIApp, environ: Environ
 ) -> BaseException | None:
     """Run the handler, to the end of its response. Returns what it raised."""
-    scope = ThreadScope(runtime, run, reentry.flush_soon)
-    reentry.begin(scope)
-    again = restored(environ, reentry.request)
-    again[MARK] = run.run_id
-    scope.request = (again,)
-    token = enter(scope)
+    run_scope = ThreadScope(reentry.runtime, run, None, reentry.flush_soon)
+    restored_environ = restored(environ, reentry.request)
+    restored_environ[MARK] = run.run_id
+    reentry.identity = identity(restored_environ)
+    reentry.run_made(run_scope)
+    current = CurrentCall(reentry, ThreadScope, run_scope)
+    token = enter(current)
     error: BaseException | None = None
     try:
-        if scope.hooks is not None:
-            drive_blocking(scope.hooks.open(), scope.wait_for)
-        _whole(reentry, run, app, again)
+        if run_scope.hooks is not None:
+            drive_blocking(run_scope.hooks.open(), run_scope.wait_for)
+        _call_application(reentry, run, app, restored_environ)
     except BaseException as raised:
         error = raised
     finally:
         current_call.reset(token)
-        scope.close(error)
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        run.end()
-        raise error
-    if run.suspended:
-        runtime.drive_sync(scope.quiet())
-    return own_error(scope, error)
+        current.leave()
+    return run_scope.end(error)
 
 
-def _whole(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
+def _call_application(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
+    """Call the application, and keep its whole response."""
     body = reentry.body
     started = False
 
@@ -103,7 +98,9 @@ def _whole(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
         if not run.suspended:
             body.add(data, True)
 
-    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
+    def start_response_for_app(
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Write:
         nonlocal started
         if run.suspended:
             return drop
@@ -116,7 +113,7 @@ def _whole(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
         reentry.response = response_of(status, headers)
         return write
 
-    chunks = app(environ, start)
+    chunks = app(environ, start_response_for_app)
     try:
         for chunk in takewhile(lambda _: not run.suspended, chunks):
             write(chunk)

@@ -7,30 +7,40 @@ from typing import TYPE_CHECKING
 
 from stephttp._client.background import off_loop
 from stephttp._core.run import Run
-from stephttp._run.scope import SETTLE_TICKS, RunScope, T
+from stephttp._run.scope import SETTLE_TICKS, RunScope
 from stephttp.errors import Suspended
 
 if TYPE_CHECKING:
     import asyncio
 
-    from stephttp._client.flow import Flow
+    from stephttp._client.background import Timer
+    from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
 
 class ThreadScope(RunScope):
     """One run in one call of the handler, in one thread, or in several by `step.parallel`."""
 
-    __slots__ = ("_parked",)
+    __slots__ = ("_held",)
 
     def __init__(
-        self, runtime: Runtime, run: Run, on_record: Callable[[], None] | None = None
+        self,
+        runtime: Runtime,
+        run: Run,
+        started_ns: int | None = None,
+        on_record: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(runtime, run, on_record)
-        self._parked: list[asyncio.Future[None]] = []
+        super().__init__(runtime, run, started_ns, on_record)
+        self._held: list[asyncio.Future[None]] = []
+        """What the tasks of an async view wait for that have come to a stop."""
 
-    def at_home(self, call: Callable[[], None]) -> None:
-        """Make a call: the book-keeping is done in whatever thread a step ends."""
-        off_loop(call)
+    def dispatch(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
+        off_loop(callback)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` in a thread after so many seconds. Called by what was dispatched."""
+        return self.runtime.background.later(seconds, callback)
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API in a thread: the loop of an async view ends with it."""
@@ -42,7 +52,7 @@ class ThreadScope(RunScope):
         """Carry out a flow of the API."""
         return self.runtime.drive_sync(flow)
 
-    async def park(self) -> None:
+    async def suspend(self) -> None:
         """End an `async def` view, which its framework runs on an event loop of its own.
 
         The steps beside this one come as far as they can first.
@@ -51,36 +61,54 @@ class ThreadScope(RunScope):
 
         idle = 0
         while idle < SETTLE_TICKS:
-            moved: asyncio.Future[None] | None = None
-            with self._lock:
+            progress: asyncio.Future[None] | None = None
+            with self.lock:
                 if not self.run.settled:
-                    moved = asyncio.get_running_loop().create_future()
-                    self._parked.append(moved)
-            if moved is None:
+                    progress = asyncio.get_running_loop().create_future()
+                    self._held.append(progress)
+            if progress is None:
                 idle += 1
                 await asyncio.sleep(0)
             else:
                 idle = 0
-                await moved
-        with self._lock:
+                await progress
+        with self.lock:
             self.run.unwind()
         raise Suspended
 
-    def settle(self) -> None:
-        """Let those who are parked see whether anything of this run can progress."""
-        if not self._parked:
+    def unwind_when_stuck(self) -> None:
+        """Let what `suspend` holds see whether any step of this run can progress."""
+        if not self._held:
             return
-        with self._lock:
-            parked, self._parked = self._parked, []
-        for future in parked:
+        with self.lock:
+            held, self._held = self._held, []
+        for future in held:
             loop = future.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_release, future)
 
     def close(self, error: BaseException | None) -> bool:
-        """The handler has ended; nobody is parked any more, because its loop has ended with it."""
-        self._parked = []
-        return False
+        """Note that the handler has ended. The loop of what `suspend` held has ended with it."""
+        self._held = []
+        return super().close(error)
+
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """End the run whose application has returned, or raised `error`.
+
+        Returns:
+            The exception that ended the application, if it is its own: not the echo of a
+            suspension, however wrapped.
+
+        Raises:
+            KeyboardInterrupt: it was this that ended the application; likewise `SystemExit`.
+        """
+        self.close(error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self.run.end()
+            raise error
+        if self.run.suspended:
+            self.block(self.join_steps())
+        return self.own_error(error)
 
 
 def _release(future: asyncio.Future[None]) -> None:

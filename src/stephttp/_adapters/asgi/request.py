@@ -1,0 +1,122 @@
+"""A request in the terms of ASGI: what its scope says, and what a re-entry restores of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from stephttp._adapters.asgi.messages import Scope
+from stephttp._adapters.routes import route_of_app, simplified, unknown
+from stephttp._run.resume import SERVER_HEADERS
+from stephttp._wire.http import Request, request_line_part
+
+_BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
+"""Extensions by which a response's body would reach the server without passing us."""
+
+
+def claims_reentry(scope: Scope) -> bool:
+    """Whether a request says that it comes from the server. It is then verified, or refused:
+    it never starts a new run."""
+    headers = dict(scope["headers"])
+    return bool(headers.get(b"x-run-id")) and not SERVER_HEADERS.isdisjoint(headers)
+
+
+def identity(scope: Scope) -> tuple[Any, ...]:
+    """Return what tells a request from others."""
+    return scope["method"], scope["path"], scope.get("query_string"), scope["headers"]
+
+
+def neutral(scope: Scope, body: bytes) -> Request:
+    """Return the request as the rest of the package knows it."""
+    raw_path = scope.get("raw_path")
+    client = scope.get("client")
+    return Request(
+        method=scope["method"],
+        path=request_line_part(raw_path) if raw_path else quote(scope["path"]),
+        query=request_line_part(scope.get("query_string", b"")),
+        headers=list(scope["headers"]),
+        client=(client[0], client[1]) if client else None,
+        scheme=scope.get("scheme", "http"),
+        body=body,
+    )
+
+
+def restored(scope: Scope, request: Request) -> Scope:
+    """Return the scope of a re-entry as it was of the original request."""
+    extensions = scope.get("extensions") or {}
+    return {
+        **scope,
+        "headers": request.headers,
+        "client": request.client,
+        "scheme": request.scheme,
+        "extensions": {k: v for k, v in extensions.items() if k not in _BYPASSING},
+    }
+
+
+def route_of(app: Any, scope: Mapping[str, Any]) -> str:
+    """The template of the route that an ASGI request took, prefixes of mounted parts included.
+
+    Args:
+        app: the application behind the middleware.
+        scope: the request's scope, as the application left it.
+
+    Returns:
+        Such as `/users/{id}`; empty if nobody knows.
+    """
+    prefix = scope.get("root_path", "")
+    try:
+        route = scope.get("path_template") or _of_starlette(scope)  # the first is Litestar's
+        if route is None:
+            route = route_of_app(app, scope["method"], scope["path"].removeprefix(prefix))
+        if not route:
+            return ""
+        return _prefix(prefix, scope.get("path_params") or {}, route) + simplified(route)
+    except Exception as error:
+        return unknown(error)
+
+
+def _of_starlette(scope: Mapping[str, Any]) -> str | None:
+    """What Starlette and FastAPI leave in the scope. Empty: a part of which they see no routes."""
+    route: Any = scope.get("route")
+    if route is None and "endpoint" in scope and "router" in scope:  # Starlette before 1.8
+        route = _route_of_endpoint(scope["router"].routes, scope)
+    if route is None:
+        return None
+    if hasattr(route, "routes"):  # mounted, and no Starlette
+        return ""
+    # A route of an included router is relative to it, and known in full to this only.
+    included = (scope.get("fastapi") or {}).get("effective_route_context")
+    if getattr(included, "original_route", None) is route:
+        route = included
+    template: str = getattr(route, "path_format", None) or route.path
+    return template
+
+
+def _route_of_endpoint(routes: Iterable[Any], scope: Mapping[str, Any]) -> Any:
+    """The route that leads to the endpoint in the scope, by the path that is left for it."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    for route in routes:
+        if inner := getattr(route, "routes", None):
+            if found := _route_of_endpoint(inner, scope):
+                return found
+        elif getattr(route, "endpoint", None) is scope["endpoint"] and route.path_regex.match(path):
+            return route
+    return None
+
+
+def _prefix(root_path: str, parameters: Mapping[str, Any], route: str) -> str:
+    """The path at which an application is mounted, with the parameters that are not the route's.
+
+    The scope has the path, and all parameters, but not the template. A segment that happens to
+    be equal to a parameter behind it makes no difference.
+    """
+    segments = root_path.split("/")
+    for name, value in reversed([*parameters.items()]) if root_path else ():
+        if not re.search(rf"\{{{name}\b", route):
+            for at in range(len(segments) - 1, 0, -1):
+                if segments[at] == str(value):
+                    segments[at] = f"{{{name}}}"
+                    break
+    return "/".join(segments)

@@ -1,0 +1,110 @@
+"""The body of a response that is made while the server iterates over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from stephttp._adapters.wsgi.messages import close
+from stephttp._run.current import CurrentCall
+from stephttp._wire.http import Response
+
+
+class StreamingCall(Protocol):
+    """The call of the application whose body this is; see `WSGIFirstCall`."""
+
+    current: CurrentCall
+
+    def next_of(self, iterator: Iterator[bytes]) -> bytes: ...
+
+    def in_context(self, call: Callable[[], object]) -> BaseException | None: ...
+
+    def keep(self, chunk: bytes, more: bool) -> None: ...
+
+    def end(self, error: BaseException | None) -> Response | None: ...
+
+    def reply(self, reply: Response) -> list[bytes]: ...
+
+
+class Chunks:
+    """The chunks of a response whose handler continues while the server iterates over them.
+
+    Args:
+        call: of the application.
+        chunks: what the application returned.
+    """
+
+    __slots__ = ("_call", "_chunks", "_closed", "_ended", "_iterator", "_reply")
+
+    def __init__(self, call: StreamingCall, chunks: Iterable[bytes]) -> None:
+        self._call = call
+        self._chunks = chunks
+        self._iterator: Iterator[bytes] | None = None
+        self._reply: Iterator[bytes] | None = None
+        self._ended = self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._reply is not None:
+            return next(self._reply)
+        call = self._call
+        if self._iterator is None:
+            self._iterator = iter(self._chunks)
+        try:
+            chunk = call.next_of(self._iterator)
+        except StopIteration:
+            if not call.current.suspended:
+                call.keep(b"", False)
+                raise
+            return self._overtaken(None)
+        except BaseException as raised:
+            if call.current.suspended:
+                return self._overtaken(raised)
+            self._end(raised)
+            raise
+        if call.current.suspended:
+            return self._overtaken(None)
+        call.keep(chunk, True)
+        return chunk
+
+    def close(self) -> None:
+        """End the call: the server has the whole response, or gives it up."""
+        if self._ended and self._closed:
+            return
+        raised = self._close_inner()
+        if raised is not None and self._ended:
+            raise raised
+        self._end(raised)
+
+    def _overtaken(self, error: BaseException | None) -> bytes:
+        """Put the reply of a run that waits in the place of what the application would send."""
+        error = self._close_inner() or error
+        self._ended = True
+        reply = self._call.end(error)
+        assert reply is not None, "the run waits"
+        self._reply = iter(self._call.reply(reply))
+        return next(self._reply)
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._ended:
+            self._ended = True
+            self._call.end(error)
+
+    def _close_inner(self) -> BaseException | None:
+        """Close what the application returned, once. Returns what that raised."""
+        if self._closed:
+            return None
+        self._closed = True
+        return self._call.in_context(lambda: close(self._chunks))
+
+
+class SizedChunks(Chunks):
+    """Chunks that are there as a whole: servers ask for their number to know the length."""
+
+    __slots__ = ()
+    _chunks: list[bytes] | tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self._chunks)

@@ -1,0 +1,135 @@
+"""A request in the terms of WSGI: what its environ says, and what a re-entry restores of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from stephttp._adapters.routes import route_of_app, simplified, unknown
+from stephttp._adapters.wsgi.messages import Environ
+from stephttp._run.resume import SERVER_HEADERS
+from stephttp._wire.http import Headers, Request, request_line_part
+
+_BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
+_OF_THE_CALLER = frozenset({*_BODY_HEADERS, "REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST"})
+_SERVER_KEYS = frozenset(
+    f"HTTP_{name.decode().upper().replace('-', '_')}" for name in SERVER_HEADERS
+)
+
+
+def claims_reentry(environ: Environ) -> bool:
+    """Whether a request says that it comes from the server. It is then verified, or refused:
+    it never starts a new run."""
+    return bool(environ.get("HTTP_X_RUN_ID")) and not _SERVER_KEYS.isdisjoint(environ)
+
+
+def identity(environ: Environ) -> tuple[Any, ...]:
+    """Return what tells a request from others."""
+    return (environ,)
+
+
+def neutral(environ: Environ, body: bytes) -> Request:
+    """A request as the rest of the package knows it."""
+    address = environ.get("REMOTE_ADDR")
+    port = str(environ.get("REMOTE_PORT", ""))
+    return Request(
+        method=environ["REQUEST_METHOD"],
+        path=_raw_path(environ),
+        query=request_line_part(environ.get("QUERY_STRING", "").encode("latin-1")),
+        headers=headers_of(environ),
+        client=(address, int(port) if port.isdecimal() else 0) if address else None,
+        scheme=environ.get("wsgi.url_scheme", "http"),
+        body=body,
+    )
+
+
+def restored(environ: Environ, request: Request) -> Environ:
+    """The environ of a re-entry, as it was of the original request."""
+    again = {
+        key: value
+        for key, value in environ.items()
+        if not key.startswith("HTTP_") and key not in _OF_THE_CALLER
+    }
+    for raw_name, raw_value in request.headers:
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        key = name if name in _BODY_HEADERS else f"HTTP_{name}"
+        value = raw_value.decode("latin-1")
+        glue = "; " if name == "COOKIE" else ","
+        again[key] = f"{again[key]}{glue}{value}" if key in again else value
+    if request.client is not None:
+        again["REMOTE_ADDR"], again["REMOTE_PORT"] = request.client[0], str(request.client[1])
+    if request.body:
+        again["CONTENT_LENGTH"] = str(len(request.body))
+    again["wsgi.url_scheme"] = request.scheme
+    again["wsgi.input"] = BytesIO(request.body)
+    again["wsgi.input_terminated"] = True
+    return again
+
+
+def route_of(app: Any, environ: Mapping[str, Any]) -> str:
+    """The same for a WSGI request.
+
+    Args:
+        app: the application behind the middleware.
+        environ: the request's environment, as the application left it.
+    """
+    path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+    try:
+        rule = getattr(environ.get("werkzeug.request"), "url_rule", None)  # Flask's
+        route = (
+            rule.rule if rule is not None else route_of_app(app, environ["REQUEST_METHOD"], path)
+        )
+        return environ.get("SCRIPT_NAME", "") + simplified(route) if route else ""
+    except Exception as error:
+        return unknown(error)
+
+
+def path_of(environ: Environ) -> str:
+    """The whole path, decoded, as latin-1 (PEP 3333)."""
+    return f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}" or "/"
+
+
+def headers_of(environ: Environ) -> Headers:
+    """The request's headers. Servers have joined the values of repeated ones."""
+    return [
+        (name, environ[key].encode("latin-1"))
+        for key, name in _header_names(tuple(environ))
+        if environ[key] or key not in _BODY_HEADERS
+    ]
+
+
+@lru_cache(maxsize=128)  # the requests of one kind of client have the same keys
+def _header_names(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """Which keys of an environ hold headers, and what these are called."""
+    names = {key: key for key in keys if key in _BODY_HEADERS}
+    for key in keys:
+        if key.startswith("HTTP_") and key[5:] not in _BODY_HEADERS:
+            names[key] = key[5:]
+    return [
+        (key, names[key].lower().replace("_", "-").encode("latin-1"))
+        for key in keys
+        if key in names
+    ]
+
+
+def _raw_path(environ: Environ) -> str:
+    """The path as it stood on the request line, if the server tells, and nobody moved it since."""
+    path = path_of(environ)
+    told = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    raw: str = told.partition("?")[0]
+    if raw.startswith("/") and unquote_to_bytes(raw).decode("latin-1") == path:
+        return raw
+    return quote(path.encode("latin-1"))
+
+
+def mounts(outer: tuple[Any, ...], environ: Environ) -> bool:
+    """Whether `outer` is the identity of an ASGI request in which this one is mounted."""
+    if len(outer) != 4:
+        return False
+    method, path, query, _ = outer
+    inner = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+    same = (environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "").encode("latin-1"))
+    return same == (method, query or b"") and str(path).endswith(inner)

@@ -1,0 +1,165 @@
+"""One step of a run, from the tool that comes to it to what the handler gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from stephttp._core.annotations import decode_arguments, decode_result, return_annotation
+from stephttp._core.encoding import encode_input, encode_result
+from stephttp._core.failures import error_info, retry_after, step_error
+from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
+from stephttp._core.values import Event
+from stephttp._core.waits import Wait
+from stephttp._run.scope import RunScope, inside_step
+from stephttp.errors import Suspended
+
+if TYPE_CHECKING:
+    from stephttp._client.flow import Flow
+
+
+class StepOptions(Struct, frozen=True):
+    """Settings of one step that runs in this process; see `stephttp.step.options`."""
+
+    retries: int | None = None
+    output_type: Any = Any
+
+    def __post_init__(self) -> None:
+        check_retries(self.retries)
+
+
+class StepCall:
+    """One step in one call of the handler; entered as a context manager, an attempt to execute it.
+
+    Args:
+        scope: of its run.
+        step: what the run says of it.
+        annotation: the type of its result.
+        convert: makes what the handler gets out of the decoded result.
+    """
+
+    __slots__ = (
+        "_annotation",
+        "_convert",
+        "_opts",
+        "_raw",
+        "_started",
+        "_token",
+        "_value",
+        "executes",
+        "scope",
+        "step",
+        "suspended",
+    )
+
+    @classmethod
+    def begin(
+        cls, scope: RunScope, step_id: str, handler: Callable[..., Any], options: StepOptions
+    ) -> StepCall:
+        """Come to a step that runs in this process."""
+        step, type_ = scope.begin(step_id, options.retries), options.output_type
+        return cls(scope, step, return_annotation(handler) if type_ is Any else type_)
+
+    @classmethod
+    def wait(cls, scope: RunScope, wait: Wait) -> StepCall:
+        """Come to a step that the server carries out."""
+        return cls(scope, scope.wait(wait), wait.result, wait.convert)
+
+    def __init__(
+        self,
+        scope: RunScope,
+        step: Step,
+        annotation: Any,
+        convert: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.scope = scope
+        self.step = step
+        self._annotation = annotation
+        self._convert = convert
+        self._opts: dict[str, Any] | None = None
+        self._raw: bytes | None = None
+        self.executes = step.verdict is EXECUTE
+        """Whether the step's body has to run now."""
+        self.suspended = step.verdict is SUSPEND
+        """Whether the handler cannot pass this step now."""
+
+    def complete(self, value: Any, sent: bytes | None = None) -> None:
+        """Take what the body returned.
+
+        Args:
+            value: what it returned.
+            sent: what the server gets instead of it, as JSON.
+
+        Raises:
+            StepResultError: `value` cannot be stored.
+        """
+        raw = encode_result(value, self.step.step_id)
+        self._value = decode_result(raw, self._annotation, self.step.step_id)
+        self._raw = raw if sent is None else sent
+
+    def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call the body of a step with what the handler gives it, or, in a rerun, with positional
+        arguments that were edited.
+
+        Raises:
+            StepResultError: the edited arguments do not fit the body.
+        """
+        step = self.step
+        if step.memo is not None:
+            args = decode_arguments(step.memo.raw, body, step.step_id)
+        if args and self.scope.runtime.settings.record_inputs:
+            raw = encode_input(args)
+            self._opts = None if raw is None else {"input": raw}
+        return body(*args, **kwargs)
+
+    def result(self) -> Any:
+        """Return what the handler gets: the value, or the remembered failure as `StepError`."""
+        if self._raw is not None:
+            return self._value
+        memo = self.step.memo
+        assert memo is not None, "a step that neither ran nor is remembered has no result"
+        if memo.error is not None:
+            raise step_error(memo.error)
+        value = decode_result(memo.raw, self._annotation, self.step.step_id)
+        return value if self._convert is None else self._convert(value)
+
+    def send(self, events: list[Event]) -> Flow[list[str]]:
+        """Do what the body of a step that sends events has to do; return their ids."""
+        checkpoints = self.scope.runtime.checkpoints
+        return checkpoints.send_events(self.scope.run.run_id, self.step, events)
+
+    def suspension(self) -> Suspended:
+        """Return what a blocking tool raises when the handler cannot pass this step now."""
+        return self.scope.suspension(f"step {self.step.step_id!r}")
+
+    def __enter__(self) -> None:
+        self._token: Token[Any] = inside_step.set((self.scope, self.step.step_id))
+        self._started = self.scope.now_ns()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        inside_step.reset(self._token)
+        scope, run, step = self.scope, self.scope.run, self.step
+        duration = max(0, scope.now_ns() - self._started)
+        if self._raw is not None:
+            with scope.lock:
+                verdict = run.complete(step, self._raw, self._started, duration, self._opts)
+            self.suspended = verdict is SUSPEND
+        elif isinstance(error, Exception):
+            info, later = error_info(error), retry_after(error, scope.now_ns())
+            with scope.lock:
+                verdict = run.fail(step, info, self._started, duration, later, self._opts)
+            self.suspended = verdict is SUSPEND
+        else:
+            with scope.lock:
+                run.abandon(step)
+        scope.recorded()
+        return self.suspended
