@@ -9,6 +9,7 @@ engine; then runs that trickle in, to see what the linger does.
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from stephttp._client.api_calls import NEW_RUN
 from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core.run import Run
 from stephttp._wire.http import Request, Response
+from stephttp._wire.ids import random_ulid
 from stephttp.engine import Settings, create_app
 from stephttp.options import resolve
 from stephttp.provider import Provider
@@ -34,7 +36,7 @@ TRICKLE = 2000
 
 def finished(provider: Provider) -> bytes:
     """Return a run with two steps, as the middleware hands it to the outbox."""
-    run = Run(provider.runtime.new_run_id(provider.runtime.now_ns()))
+    run = Run(random_ulid(provider.runtime.now_ns() // 1_000_000, os.urandom(16)))
     for name in ("price", "reserve"):
         run.complete(run.begin(name), b'{"item":"book","cents":1200}', 1, 1)
     request = Request("GET", "/orders/book", "", [])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from stephttp._run.reentry import Reentry
 from stephttp._run.resume import Resumed
 from stephttp._wire.http import Body
 from stephttp._wire.http import Request as Asked
+from stephttp._wire.ids import random_ulid
 from stephttp._wire.signatures import sign
 from tests.durable import KEY, Durable, durable
 
@@ -278,7 +280,7 @@ def test_a_step_that_ends_while_a_flush_comes_to_its_end_is_stored_as_well() -> 
         return Job(Future(), lambda: True, lambda: None)
 
     provider.runtime.background.start = by_hand  # type: ignore[method-assign,assignment]
-    run = Run(provider.runtime.new_run_id(provider.runtime.now_ns()), {})
+    run = Run(random_ulid(provider.runtime.now_ns() // 1_000_000, os.urandom(16)), {})
     asked = Body(0)
     reentry = Reentry(
         provider.runtime, Asked("GET", "/", "", [(b"x-run-id", run.run_id.encode())]), asked

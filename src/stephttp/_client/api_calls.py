@@ -129,11 +129,6 @@ class _Steps(Struct, omit_defaults=True):
     lease: int | None = None
 
 
-def checkpoint_new_run(request: CheckpointNewRunRequest) -> bytes:
-    """Encode the first checkpoint."""
-    return encode_struct(request)
-
-
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
     return Call("POST", NEW_RUN, body, JSON_HEADERS)

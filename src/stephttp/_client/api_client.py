@@ -17,6 +17,7 @@ from stephttp._client.event_loop import sleep
 from stephttp._client.flow import Flow, send
 from stephttp._client.keys import Keys
 from stephttp._wire.ids import ulid_number
+from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import Op
 from stephttp.errors import ConfigurationError
 
@@ -47,7 +48,7 @@ class _Flows:
             api_calls.REQUEST_VERSION,
             idempotency,
         )
-        call = api_calls.post_new_run(api_calls.checkpoint_new_run(request))
+        call = api_calls.post_new_run(encode_struct(request))
         answer = yield from send(call, self.keys, self._rng)
         return api_answers.read_new_run(answer)
 

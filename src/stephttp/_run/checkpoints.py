@@ -81,7 +81,7 @@ class Checkpoints(Struct, frozen=True):
             ),
             ts=self.now_ns() // 1_000_000,
         )
-        return api_calls.checkpoint_new_run(
+        return encode_struct(
             CheckpointNewRunRequest(
                 run.run_id,
                 event,
@@ -90,7 +90,7 @@ class Checkpoints(Struct, frozen=True):
                 api_calls.REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
-                reads_state=self.keys.supports(inline_state.FEATURE),
+                reads_state=inline_state.FEATURE in (self.keys.features or ()),
             )
         )
 
@@ -181,6 +181,11 @@ class Checkpoints(Struct, frozen=True):
         call = api_calls.post_batch(parcel.body for _, parcel in batch)
         answer = yield from send(call, self.keys, self.rng)
         return api_answers.read_batch(answer, len(batch))
+
+    def takes_batches(self) -> bool | None:
+        """Whether the server takes many checkpoints in one request; `None` while unknown."""
+        features = self.keys.features
+        return None if features is None else "batch" in features
 
     def renew(self, run_ids: list[str], lease: int) -> Flow[list[str]]:
         """Say that this process lives. Returns the runs that are not its own any more."""

@@ -7,6 +7,7 @@ consist of as they pass by.
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -24,6 +25,7 @@ from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.suspend import suspend
 from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response
+from stephttp._wire.ids import random_ulid
 from stephttp.errors import CannotWaitError
 from stephttp.middleware import CallEnd
 
@@ -55,7 +57,7 @@ class FirstCall(ABC):
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.started_ns = runtime.now_ns()
-        self.run_id = runtime.new_run_id(self.started_ns)
+        self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
         self.current: CurrentCall
         """Whether it has a run, and its scope; set by subclasses."""
         self._run: Run

@@ -17,8 +17,8 @@ from stephttp._client.api_calls import IdempotencyClaim
 from stephttp._client.flow import Flow, send
 from stephttp._core import replies
 from stephttp._core.run import Run
-from stephttp._run import result_path
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
+from stephttp._run.suspend import result_url
 from stephttp._wire.http import Request, Response
 from stephttp.errors import APIError, APIStatusError
 
@@ -96,7 +96,7 @@ def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
         if outcome.state == "ended":
             return _replay(outcome)
         if outcome.state == "async":
-            url = result_path.result_url(checkpoints.settings, run_id, outcome.token)
+            url = result_url(checkpoints.settings, run_id, outcome.token)
             return replies.redirect(url)
     return replies.error_answer(
         409,

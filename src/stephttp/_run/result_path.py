@@ -7,7 +7,7 @@ the server need not be reachable for those who call the API.
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs
 
 from stephttp._client.api_calls import SDK, output_path
 from stephttp._client.flow import Answer, Call
@@ -15,7 +15,6 @@ from stephttp._core import replies
 from stephttp._core.prefer import read_prefer
 from stephttp._wire.http import HOP_BY_HOP, Headers, Request, Response
 from stephttp._wire.ids import ulid_number
-from stephttp.options import Settings
 
 MAX_WAIT = 330.0
 """Seconds; a server gives up after five minutes."""
@@ -27,13 +26,6 @@ _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
 _OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
 _STILL_RUNNING = re.compile(rb'\s*\{"status":\s*"running",\s*"message":\s*"run did not end within')
 _METHODS = b"GET, HEAD, OPTIONS"
-
-
-def result_url(settings: Settings, run_id: str, token: str) -> str:
-    """Where the caller of a run waits for its result."""
-    if settings.result_path:
-        return f"{settings.result_path}?{urlencode({'run_id': run_id, 'token': token})}"
-    return settings.base_url + output_path(run_id, token)
 
 
 def plan(request: Request) -> Response | Call:

@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from stephttp._client.background import Background
-from stephttp._client.drivers import AsyncDriver, Streamed, SyncDriver
+from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import Call, Flow, T
 from stephttp._client.keys import Keys
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
@@ -25,12 +24,9 @@ from stephttp._run.journal import Journal
 from stephttp._run.keyed_lock import KeyedLock
 from stephttp._run.sealing import Sealer
 from stephttp._wire.http import Request
-from stephttp._wire.ids import random_ulid
 from stephttp.options import Settings
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
-
     import httpx2
 
 SHUTDOWN_TIMEOUT = 10.0
@@ -98,8 +94,20 @@ class Runtime:
         self._sync_driver = SyncDriver(
             settings.base_url, transport=sync_transport, pause=sync_pause, headers=headers
         )
+        self.drive = self._driver.run
+        """Carries out a flow of the checkpoint API: a coroutine."""
+        self.drive_sync = self._sync_driver.run
+        """Carries out a flow on the calling thread."""
+        self.stream = self._driver.stream
+        """Makes one call of the server, and reads its answer as it comes."""
+        self.stream_sync = self._sync_driver.stream
+        """Does the same for blocking callers."""
         self.background = Background(self._driver, self._sync_driver)
-        self.outbox = Outbox(self.checkpoints.deliver, self.background.start, batches=self._batches)
+        self.outbox = Outbox(
+            self.checkpoints.deliver,
+            self.background.start,
+            batches=self.checkpoints.takes_batches,
+        )
         self.leases = Leases(self._renew if transport is None else None)
         self.keyed_lock = KeyedLock()
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
@@ -112,26 +120,6 @@ class Runtime:
         )
         """Whether every request has a run, even before its handler comes to a step."""
         _runtimes.add(self)
-
-    def new_run_id(self, now_ns: int) -> str:
-        """A ULID that sorts by the time at which the request came in."""
-        return random_ulid(now_ns // 1_000_000, os.urandom(16))
-
-    async def drive(self, flow: Flow[T]) -> T:
-        """Carry out a flow of the checkpoint API."""
-        return await self._driver.run(flow)
-
-    def drive_sync(self, flow: Flow[T]) -> T:
-        """Carry out a flow on the calling thread."""
-        return self._sync_driver.run(flow)
-
-    def stream(self, call: Call) -> AbstractAsyncContextManager[Streamed]:
-        """Make one call of the server, and read its answer as it comes."""
-        return self._driver.stream(call)
-
-    def stream_sync(self, call: Call) -> AbstractContextManager[Streamed]:
-        """The same for blocking callers."""
-        return self._sync_driver.stream(call)
 
     def journal(
         self,
@@ -188,10 +176,6 @@ class Runtime:
 
     def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
         return self._sync_driver.run(self.checkpoints.renew(run_ids, length_ms))
-
-    def _batches(self) -> bool | None:
-        keys = self.checkpoints.keys
-        return None if keys.features is None else keys.supports("batch")
 
     def _preload_before_fork(self) -> None:
         """Let imports come to their end, before this process is forked: what a thread has half

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from urllib.parse import urlencode
 
 from stephttp._client import api_answers, api_calls
 from stephttp._client.flow import Call, Flow, Invoke, send
@@ -17,6 +18,7 @@ from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import ulid_ms
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
+from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
 
@@ -65,12 +67,19 @@ def suspend(
     return (yield from _answer_caller(checkpoints, run, request, token))
 
 
+def result_url(settings: Settings, run_id: str, token: str) -> str:
+    """Return where the caller of a run waits for its result."""
+    if settings.result_path:
+        return f"{settings.result_path}?{urlencode({'run_id': run_id, 'token': token})}"
+    return settings.base_url + api_calls.output_path(run_id, token)
+
+
 def _answer_caller(
     checkpoints: Checkpoints, run: Run, request: Request, token: str
 ) -> Flow[Response]:
     """What the caller of a run that the server has taken gets."""
     kind = run.opts.async_response or checkpoints.settings.default_async_response
-    location = result_path.result_url(checkpoints.settings, run.run_id, token)
+    location = result_url(checkpoints.settings, run.run_id, token)
     if isinstance(kind, AsyncResponseToken):
         return replies.token_answer(run.run_id, token)
     if isinstance(kind, AsyncResponseCustom):
