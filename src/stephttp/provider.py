@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
-from stephttp._client.event_loop import running_loop
+from stephttp._client.background import running_loop
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.endpoint_options import AsyncResponse
 from stephttp._run.endpoint import P, R, checked, decorator

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Generic, Protocol
 from msgspec import Struct
 
 from stephttp._client.drivers import AsyncDriver, SyncDriver
-from stephttp._client.event_loop import running_loop
 from stephttp._client.flow import Flow, T
 
 if TYPE_CHECKING:
@@ -107,6 +107,18 @@ class Background:
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         return Job(outcome, thread.is_alive, lambda: None)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread. Does not import asyncio."""
+    imported = sys.modules.get("asyncio")
+    if imported is None:
+        return None
+    try:
+        loop: asyncio.AbstractEventLoop = imported.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

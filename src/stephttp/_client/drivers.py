@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
-from stephttp._client.event_loop import running_loop, settled, sleep
+from stephttp._client.event_loop import settled, sleep
 from stephttp._client.flow import Answer, Call, Flow, Invoke, Pause, T, Until
 from stephttp._client.transport import (
     answer_of,
@@ -112,14 +112,16 @@ class AsyncDriver:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        loop = running_loop()
-        client = self._clients.pop(loop, None) if loop else None
+        import asyncio
+
+        client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
 
     def _client(self) -> httpx2.AsyncClient:
-        loop = running_loop()
-        assert loop is not None, "called by a coroutine"
+        import asyncio
+
+        loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
             client = async_client(self._base_url, self._transport, self._headers)

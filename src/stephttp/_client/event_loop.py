@@ -1,27 +1,15 @@
-"""Access to the running event loop. A program without one, as under WSGI, does not import asyncio,
-which would make up half of `import stephttp`."""
+"""What is done on event loops, without importing asyncio before there is one: a program that has
+none, as under WSGI, would spend half of `import stephttp` on it."""
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import Future
 from contextlib import suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread."""
-    imported = sys.modules.get("asyncio")
-    if imported is None:
-        return None
-    try:
-        loop: asyncio.AbstractEventLoop = imported.get_running_loop()
-    except RuntimeError:
-        return None
-    return loop
 
 
 async def sleep(seconds: float) -> None:
@@ -43,8 +31,8 @@ async def settled(future: Future[Any], timeout: float | None) -> bool:
     import asyncio
 
     if not future.done():
-        done = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda _: _notify(done))
+        done, thread = asyncio.get_running_loop().create_future(), get_ident()
+        future.add_done_callback(lambda _: _wake(done, thread))
         if timeout is None:
             await done
         else:
@@ -52,14 +40,13 @@ async def settled(future: Future[Any], timeout: float | None) -> bool:
     return future.done()
 
 
-def _notify(waiter: asyncio.Future[None]) -> None:
-    """Set the result of a waiter, from any thread."""
-    loop = waiter.get_loop()
-    if running_loop() is loop:
-        _set(waiter)
-    else:
-        with suppress(RuntimeError):  # its loop may be closed
-            loop.call_soon_threadsafe(_set, waiter)
+def _wake(waiter: asyncio.Future[None], thread: int) -> None:
+    """Let a coroutine of the event loop in `thread` continue. May be called in any thread."""
+    with suppress(RuntimeError):  # its loop may be closed
+        if get_ident() == thread:
+            _set(waiter)
+        else:
+            waiter.get_loop().call_soon_threadsafe(_set, waiter)
 
 
 def _set(waiter: asyncio.Future[None]) -> None:
