@@ -28,6 +28,8 @@ from stephttp import step
 from tests.durable import Durable, durable
 
 SOURCE = str(Path(stephttp.__file__).parent) + "/"
+SHARED = "_wire/"
+"""Files of this package belong to the walk of the side that called them."""
 
 
 def build(provider: stephttp.Provider) -> Any:
@@ -55,8 +57,11 @@ def watched(files: set[str]) -> Generator[None]:
     """Note the files of stephttp in which functions are called, in all threads."""
 
     def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(SOURCE):
-            files.add(frame.f_code.co_filename.removeprefix(SOURCE))
+        name = frame.f_code.co_filename
+        if event == "call" and name.startswith(SOURCE):
+            name = name.removeprefix(SOURCE)
+            if not name.startswith(SHARED) or not _of_the_engine(frame):
+                files.add(name)
 
     threading.setprofile(note)  # for threads that start from now on, such as the store's
     sys.setprofile(note)
@@ -65,6 +70,16 @@ def watched(files: set[str]) -> Generator[None]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+
+
+def _of_the_engine(frame: FrameType | None) -> bool:
+    """Whether a function of a package that both sides share was called by the engine."""
+    while frame is not None:
+        name = frame.f_code.co_filename.removeprefix(SOURCE)
+        if name != frame.f_code.co_filename and not name.startswith(SHARED):
+            return name.startswith("engine/")
+        frame = frame.f_back
+    return False
 
 
 async def _request(world: Durable, path: str) -> httpx2.Response:
