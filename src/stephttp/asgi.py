@@ -1,8 +1,8 @@
 """ASGI middleware.
 
-A request that comes in from outside is live: what the handler sends goes out at once, and a
-finished run is recorded afterwards. A re-entry is a call of the server: the handler's response is
-its result, not its answer.
+A request from outside is a first call: what the handler sends goes out at once, and a finished run
+is recorded afterwards. A re-entry is a call of the server: the handler's response is the run's
+result, not the answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """WSGI middleware: the counterpart of `stephttp.asgi`, for threads.
 
-A request that comes in from outside is live: what the handler answers goes out as it comes, and a
+A request from outside is a first call: what the handler answers goes out as it comes, and a
 finished run is recorded afterwards. A re-entry is a call of the server: the handler's response is
-its result, not its answer.
+the run's result, not the answer.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WSGIMiddleware:
 
 
 def _drain(reference: weakref.ref[Runtime]) -> None:
-    """At the exit of the process. A process that was forked inherits the call."""
+    """Deliver what is left, at the exit of the process. A process that was forked inherits this."""
     runtime = reference()
     if runtime is not None and not runtime.close(SHUTDOWN_TIMEOUT):
         logger.warning(

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 import stephttp
 from stephttp import Checkpointing, step
-from stephttp._run.reentry import SURE, UNSAVED
+from stephttp._run.reentry import FLUSH_AFTER, HEARD_WITHIN
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import Durable, durable
@@ -127,7 +127,7 @@ async def test_a_wake_up_makes_no_request_of_its_own(
         first = await begun(world)
         assert (await world.follow(first)).json() == {"ran": 4}
         assert world.to_engine.requests == []
-        assert [seconds for seconds, _ in timers.set] == [UNSAVED]
+        assert [seconds for seconds, _ in timers.set] == [FLUSH_AFTER]
         assert timers.set[0][1].call is None, "the answer took it off"
         assert set(await world.steps(first)) >= set(STEPS)
         assert app.ran == list(STEPS)
@@ -184,7 +184,7 @@ async def test_after_a_long_call_nothing_is_left_to_an_answer_that_may_find_nobo
     async with durable(app.build, wsgi=app.wsgi) as world:
         Timers(world)
         first = await begun(world)
-        app.between = lambda name: world.clock.advance(SURE) if name == "four" else None
+        app.between = lambda name: world.clock.advance(HEARD_WITHIN) if name == "four" else None
         assert (await world.follow(first)).json() == {"ran": 4}
         assert posted(world) == [list(STEPS)]
 

@@ -1,8 +1,8 @@
 """Route templates, as frameworks know them: `/users/{id}` for the request `/users/7`.
 
-No framework is imported. Some leave the route where the request is; of the others the application
-is asked which route the request takes, by the names that it has for that. What is not known is no
-error: then a request's endpoint is its method and path.
+No framework is imported. Some leave the route in the request, where the adapters look first; the
+other applications are asked which route the request takes, by the names that they have for that. A
+route that cannot be found is no error: the request's endpoint is then its method and path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ logger = logging.getLogger("stephttp")
 
 @lru_cache(maxsize=4096)
 def simplified(route: str) -> str:
-    """A framework's template with its parameters written `{name}`, and a slash in front.
+    """Return a framework's template with its parameters written `{name}`, and a slash in front.
 
     `/a/{id:int}`, `/a/<int:id>` and `^a/(?P<id>[0-9]+)$` are all `/a/{id}`.
     """
@@ -54,9 +54,9 @@ def _literal(pattern: str) -> Iterator[str]:
 
 
 def route_of_app(app: Any, method: str, path: str) -> str | None:
-    """Ask the innermost application that we know how to ask."""
+    """Return the route by the first layer of the application that has a known way to find it."""
     for layer in _layers(app):
-        for has, ask in _ASKING.items():
+        for has, ask in _BY_ATTRIBUTE.items():
             if hasattr(layer, has):
                 return ask(layer, method, path)
     return None
@@ -91,12 +91,12 @@ def _django(app: Any, method: str, path: str) -> str:
     return route
 
 
-_ASKING: dict[str, Callable[[Any, str, str], str | None]] = {
+_BY_ATTRIBUTE: dict[str, Callable[[Any, str, str], str | None]] = {
     "url_map": _werkzeug,
     "_router": _falcon,
     "resolve_request": _django,
 }
-"""By an attribute that tells whose application it is."""
+"""By an attribute by which the application is recognised."""
 
 
 def unknown(error: Exception) -> str:

@@ -1,8 +1,7 @@
-"""What all runs of a provider share, and how the server is told of them.
+"""Checkpoints: how runs are reported to the server.
 
-How a run leaves its first request is in `suspension`, how the server calls again in `reentry`.
-Like this they are flows, with neutral requests and responses: the adapters (ASGI, WSGI) drive them
-with the driver they have.
+How a run leaves its first request is in `suspend`, how the server calls again in `reentry`. All of
+them are flows, with neutral requests and responses; each adapter carries them out with its driver.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _HOST = re.compile(r"[0-9A-Za-z._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]
 
 
 class Checkpoints(Struct, frozen=True):
-    """What all runs of a provider share."""
+    """Encodes and sends the checkpoints of a provider's runs."""
 
     settings: Settings
     keys: Keys
@@ -66,7 +65,7 @@ class Checkpoints(Struct, frozen=True):
         lease: int | None = None,
         claim: IdempotencyClaim | None = None,
     ) -> bytes:
-        """Encode the checkpoint that tells the server of a run."""
+        """Encode the checkpoint by which the server gets to know a run."""
         body = None if run.opts.omit_request_body else request.body or None
         event = RunEvent(
             NewAPIRunData(
@@ -99,7 +98,7 @@ class Checkpoints(Struct, frozen=True):
         return api_calls.checkpoint_steps(run.run_id, ops, self.now_ns() // 1_000_000, lease)
 
     def remember(self, run: Run, request: Request, ops: Sequence[Op] = ()) -> Op:
-        """The pseudo-step that keeps what of a request the server does not restore.
+        """Return the pseudo-step that keeps what the server does not restore of a request.
 
         Args:
             ops: what is reported with it; which steps have failed matters later on.
@@ -137,7 +136,7 @@ class Checkpoints(Struct, frozen=True):
         duration_ns: int,
         error: str | None,
     ) -> bytes:
-        """A run that ended without waiting, as one checkpoint for the background."""
+        """Encode a run that ended without waiting as one checkpoint, for the background."""
         ops = run.take_ops()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
         checkpoint = self.first_checkpoint(run, request, [*ops, complete])
@@ -156,7 +155,7 @@ class Checkpoints(Struct, frozen=True):
     def completed(
         self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
     ) -> Op:
-        """The op that ends a run whose caller has its answer.
+        """Return the op that ends a run whose caller has its answer.
 
         Args:
             exact: others will get this answer as well, from our engine.
@@ -188,7 +187,7 @@ class Checkpoints(Struct, frozen=True):
         return None if features is None else "batch" in features
 
     def renew(self, run_ids: list[str], lease: int) -> Flow[list[str]]:
-        """Say that this process lives. Returns the runs that are not its own any more."""
+        """Report that this process lives. Returns the runs that are not its own any more."""
         answer = yield from send(api_calls.post_renewal(run_ids, lease), self.keys, self.rng)
         return api_answers.read_renewal(answer)
 

@@ -26,12 +26,12 @@ _NEVER_ACCEPTED = frozenset({400, 413, 422})
 
 
 def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
-    """Send the finished steps of a resumed run while its handler goes on.
+    """Send the finished steps of a resumed run while its handler runs.
+
+    However it ends, steps that are not known to be stored are back with the run.
 
     Raises:
         APIError: not all could be stored.
-
-    Ended in whatever way: those that are not known to be stored are back with the run.
     """
     while ops := run.take_finished():
         for portion in api_calls.portions(ops):
@@ -52,7 +52,7 @@ def conclude(
     """Answer a re-entry whose handler has ended.
 
     Args:
-        response: what the handler sent; of no matter when the run waits again.
+        response: what the handler sent; ignored when the run waits again.
         error: the exception that ended it, as text.
         raised: that exception itself; it may say whether and when to try again.
 
@@ -62,7 +62,7 @@ def conclude(
     run = resumed.run
     if run.suspended:
         return (yield from _next_steps(checkpoints, resumed))
-    # Only the handler says how many retries there are; our engine was told before.
+    # Only the handler says how many retries there are; our engine knows it from the first call.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
     later = retry_after(raised, checkpoints.now_ns()) if again else None
@@ -108,7 +108,9 @@ def conclude(
 def _next_steps(checkpoints: Checkpoints, resumed: Resumed) -> Flow[Response]:
     run = resumed.run
     if resumed.with_result and not resumed.heard:
-        with suppress(APIError):  # what could not be sent is in the answer, for what it is worth
+        with suppress(
+            APIError
+        ):  # what could not be sent goes into the answer, which may still be read
             yield from flush(checkpoints, run)
     finished, waits = run.take_finished(), run.take_ops()
     if not finished and not waits and run.targets_unknown:

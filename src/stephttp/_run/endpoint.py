@@ -44,7 +44,7 @@ def configure(
     Args:
         opts: all of them as one value; the others refine it.
         id: name of the endpoint; by default method and route template (`POST /users/{id}`), or
-            method and path where the framework tells no template.
+            method and path where the framework has no template.
         retries: how often a failed step, and a resumed handler that fails, is tried again (0 to
             20). With 0, the default, a step's exception goes to the handler as in any Python code.
         omit_request_body: keep the request's body out of the server's record of the run. When
@@ -54,8 +54,9 @@ def configure(
         async_response: what the caller gets when the request goes async.
         idempotency: a key of this endpoint: of the requests that give the same one, the first
             runs its steps, and the others get its answer (422 if they differ in method, path,
-            query or body). Settled when the first step is met, by a call of the engine. The key
-            is not told apart by caller: let it hold who it is. See `setup(idempotency_header=)`.
+            query or body). Settled when the first step is met, by a call of the engine. The same
+            key of two callers is the same key, so let it name the caller. See
+            `setup(idempotency_header=)`.
         max_runtime: after this time the next step is left to a new call by the server, and the
             caller is redirected to the result. Overrides that of `checkpointing`.
         checkpointing: when steps are sent while the request is still being answered; overrides
@@ -63,7 +64,7 @@ def configure(
 
     Raises:
         ValueError: a value is out of range.
-        ConfigurationError: `async_response` is none, or `max_runtime` is not positive.
+        ConfigurationError: `async_response` is not one, or `max_runtime` is not positive.
     """
     check_duration("max_runtime", max_runtime)
     given = checked(id, retries, omit_request_body, omit_response_body, async_response)
@@ -109,7 +110,7 @@ def decorator(
     max_runtime: timedelta | None,
     checkpointing: Checkpointing | None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """What sets the options of a handler's endpoint with each call of it; see `Provider.endpoint`.
+    """Return a decorator that sets the options of an endpoint; see `Provider.endpoint`.
 
     Args:
         given: see `checked`.
@@ -160,7 +161,7 @@ def checked(
     omit_response_body: bool | None,
     async_response: AsyncResponse | None,
 ) -> dict[str, Any]:
-    """The options that were given, checked."""
+    """Return the options that were given, checked."""
     check_retries(retries)
     if id is not None and not id:
         raise ValueError("id must not be empty; leave it out for the default")

@@ -266,8 +266,8 @@ class FirstCall(ABC):
         if self._request_body.overflown:
             size, limit = self._request_body.size, self.runtime.settings.max_body_bytes
             return replies.error_answer(
-                413, f"the request's body has {size} bytes; a request that goes on in the "
-                f"background may have {limit}",
+                413, f"the request's body has {size} bytes; a request that continues in "
+                f"the background may have {limit}",
             )  # fmt: skip
         request = self._named_request()
         return (yield from suspend(self.runtime.checkpoints, self._run, request, self._journal))

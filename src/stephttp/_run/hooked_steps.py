@@ -1,7 +1,7 @@
-"""Steps of a run that has middleware, as flows for `drive` and `drive_blocking`.
+"""Steps of a run that has middleware, for `drive` and `drive_blocking`.
 
-All of it holds the run: an `async def` method of a middleware may take its time, and the handler
-is not ended meanwhile.
+Each holds the run from beginning to end: an `async def` method of a middleware may take its time,
+and the handler is not ended meanwhile.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pass_step(
 
 
 def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
-    """Come to a step that the server carries out."""
+    """Come to a step that the server carries out, and request it."""
     scope.refuse_nested(wait.step_id)
     with scope.group():
         with scope.lock:
@@ -83,7 +83,7 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
 
 
 def _sent(hooks: Hooks, info: StepInfo, value: Any) -> Hooked[bytes | None]:
-    """What the server gets of a step's result; `None` for the result itself."""
+    """Return what the server gets instead of a step's result; `None` for the result itself."""
     if not hooks.transforms_output:
         return None
     plain = decode_plain(encode_result(value, info.id))

@@ -1,10 +1,10 @@
 """Calls the user's middleware, written once for handlers on the event loop and in threads.
 
-What has to be called in between is a generator (as flows of the API are): it yields what has to
-be awaited, or the body of a step to be run, and is sent the result, or has the error thrown in.
-`drive` carries it out on the event loop, `drive_blocking` in a handler's thread. (A flow of the API
-would be carried out on the event loop in both cases, and plain methods are to be called where the
-handler is.)
+The calls are generators, as flows of the API are: one yields what is to be awaited, or the body of
+a step to be called, and is sent the result, or has the error thrown in. `drive` carries it out on
+the event loop, `drive_blocking` in a handler's thread. They are not flows, because a flow is
+carried out on the event loop and sees ordinary exceptions only: plain methods have to be called in
+the handler's own thread, and a step has to see a cancellation to be abandoned.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ def drive_blocking(flow: Hooked[T], wait: Callable[[Awaitable[Any]], Any]) -> T:
 
 
 def as_flow(hooked: Hooked[T]) -> Flow[T]:
-    """The same as a flow of the API, for code that serves both kinds of adapters."""
+    """Return the same as a flow of the API, for code that serves both kinds of adapters."""
     try:
         wanted = next(hooked)
         while True:
             try:
-                value = yield Invoke(_call, wanted)
+                value = yield Invoke(_do, wanted)
             except Exception as error:
                 wanted = hooked.throw(error)
             else:
@@ -103,7 +103,7 @@ def as_flow(hooked: Hooked[T]) -> Flow[T]:
         hooked.close()
 
 
-def _call(wanted: Awaitable[Any] | Callable[[], Any]) -> Any:
+def _do(wanted: Awaitable[Any] | Callable[[], Any]) -> Any:
     return wanted() if callable(wanted) else wanted
 
 
@@ -113,7 +113,7 @@ class Hooks:
     Args:
         factories: what makes them.
         run: the run that is called.
-        ctx: what they are told of it.
+        ctx: what they get to know of it.
     """
 
     __slots__ = ("_all", "_factories", "_idle", "_over", "_reverse", "_run", "ctx")
@@ -128,7 +128,7 @@ class Hooks:
         self._over = False
 
     def open(self) -> Hooked[None]:
-        """Before the handler is called.
+        """Make the middleware, and call it before the handler.
 
         Raises:
             ConfigurationError: a factory does not make a `Middleware`.
@@ -136,72 +136,76 @@ class Hooks:
         self._run.middleware_began()
         self._all = [_made(factory, self.ctx) for factory in self._factories]
         self._reverse = self._all[::-1]
-        yield from self._ask(self._all, "before_call")
+        yield from self._call(self._all, "before_call")
         if any(_has(one, "transform_input") for one in self._all):
             yield from self._transform_input()
         yield from self.execute()
         self._run.handler_reached()
 
     def execute(self) -> Hooked[None]:
-        """New code may be about to run."""
+        """Report, once, that new code is about to run."""
         if self._idle and not self._run.replaying:
             try:
                 self._idle.pop()
             except IndexError:  # another thread was faster
                 return
-            yield from self._ask(self._all, "before_execution")
+            yield from self._call(self._all, "before_execution")
 
     def before_step(self, step: StepInfo) -> Hooked[None]:
-        """A step is about to run."""
+        """Report that a step is about to run."""
         yield from self.execute()
-        yield from self._ask(self._all, "before_step", step)
+        yield from self._call(self._all, "before_step", step)
 
     def transform_output(self, step: StepInfo, output: Any = MISSING) -> Hooked[Any]:
-        """What goes to the server instead of a step's `output`."""
+        """Return what goes to the server instead of a step's `output`."""
         result = TransformOutputResult(output, step)
-        yield from self._ask(self._reverse, "transform_output", result)
+        yield from self._call(self._reverse, "transform_output", result)
         return result.output
 
     @property
     def transforms_output(self) -> bool:
-        """Whether any of them wants to."""
+        """Whether any middleware changes what goes to the server."""
         return any(_has(one, "transform_output") for one in self._all)
 
     def after_step(self, step: StepInfo, end: StepEnd) -> Hooked[None]:
-        """An attempt has ended."""
+        """Report that an attempt has ended."""
         if isinstance(end.error, Exception):
-            yield from self._tell(self._reverse, "on_error", end.error, step)
-        yield from self._tell(self._reverse, "after_step", step, end)
+            yield from self._call_safely(self._reverse, "on_error", end.error, step)
+        yield from self._call_safely(self._reverse, "after_step", step, end)
 
     def send_events(
         self, events: list[Event], send: Callable[[list[Event]], Any]
     ) -> Hooked[list[str]]:
         """Send events by `send`, which returns their ids."""
         events = [msgspec.structs.replace(event) for event in events]
-        yield from self._ask(self._all, "before_send_events", events)
+        yield from self._call(self._all, "before_send_events", events)
         try:
             ids = yield lambda: send(events)
         except Exception as error:
-            yield from self._tell(self._reverse, "after_send_events", SendEventsResult(error=error))
+            yield from self._call_safely(
+                self._reverse, "after_send_events", SendEventsResult(error=error)
+            )
             raise
-        yield from self._tell(self._reverse, "after_send_events", SendEventsResult(list(ids)))
+        yield from self._call_safely(
+            self._reverse, "after_send_events", SendEventsResult(list(ids))
+        )
         return ids  # type: ignore[no-any-return]
 
     def close(self, error: BaseException | None) -> Hooked[None]:
-        """The handler has ended."""
+        """Report that the handler has ended."""
         if isinstance(error, Exception):
-            yield from self._tell(self._reverse, "on_error", error, None)
-        yield from self._tell(self._reverse, "after_execution")
+            yield from self._call_safely(self._reverse, "on_error", error, None)
+        yield from self._call_safely(self._reverse, "after_execution")
 
     def before_response(self, response: Response) -> Hooked[None]:
-        """`response` is about to be sent."""
-        yield from self._tell(self._all, "before_response", response)
+        """Report that `response` is about to be sent."""
+        yield from self._call_safely(self._all, "before_response", response)
 
     def over(self, end: CallEnd) -> Hooked[None]:
-        """This call of the handler is over. Told once."""
+        """Report, once, that this call of the handler is over."""
         if not self._over:
             self._over = True
-            yield from self._tell(self._reverse, "after_call", end)
+            yield from self._call_safely(self._reverse, "after_call", end)
 
     def _transform_input(self) -> Hooked[None]:
         memos = {
@@ -210,7 +214,7 @@ class Hooks:
             else StepMemo(decode_plain(memo.raw))
             for key, memo in self._run.memos().items()
         }
-        yield from self._ask(self._all, "transform_input", memos)
+        yield from self._call(self._all, "transform_input", memos)
         changed = {
             key: msgspec.Raw(b'{"data":' + encode_result(memo.data, key) + b"}")
             for key, memo in memos.items()
@@ -218,20 +222,20 @@ class Hooks:
         }
         self._run.remember(changed)
 
-    def _ask(self, who: Sequence[Middleware], name: str, *args: Any) -> Hooked[None]:
-        for one in who:
+    def _call(self, middleware: Sequence[Middleware], name: str, *args: Any) -> Hooked[None]:
+        for one in middleware:
             if _has(one, name):
                 value = getattr(one, name)(*args)
                 if isawaitable(value):
                     yield value
 
-    def _tell(self, who: Sequence[Middleware], name: str, *args: Any) -> Hooked[None]:
-        for one in who:
+    def _call_safely(self, middleware: Sequence[Middleware], name: str, *args: Any) -> Hooked[None]:
+        for one in middleware:
             try:
-                yield from self._ask([one], name, *args)
+                yield from self._call([one], name, *args)
             except Exception:
                 logger.exception(
-                    "stephttp: run %s: %s.%s failed; the run goes on",
+                    "stephttp: run %s: %s.%s failed; the run continues",
                     self._run.run_id, type(one).__name__, name,
                 )  # fmt: skip
 
@@ -251,5 +255,5 @@ def _has(middleware: Middleware, name: str) -> bool:
 
 
 def plain_opts(opts: dict[str, Any]) -> dict[str, Any]:
-    """What is asked of the server, as plain JSON that middleware can change."""
+    """Return what is requested of the server, as plain JSON that middleware can change."""
     return {key: decode_plain(encode_struct(value)) for key, value in opts.items()}

@@ -1,4 +1,4 @@
-"""Idempotency keys: the first request with a key goes on, the others get its answer.
+"""Idempotency keys: the first request with a key continues, the others get its answer.
 
 The claim of a key opens the run, with a lease: should the process die, the engine takes the run
 over, and those who wait for the answer get it all the same (docs/design.md 3.7).
@@ -27,26 +27,27 @@ logger = logging.getLogger("stephttp")
 MAX_KEY = 1024
 """Characters of a key."""
 POLL = 10
-"""Seconds that one question for the first request's outcome waits."""
+"""Seconds that one request for the outcome of the first waits."""
 POLLS = 30
-"""How often is asked before the caller is told to come again."""
+"""How often the outcome is requested before the caller gets a 409, to come again."""
 
 
 class Claimed(Struct, frozen=True):
-    """What became of a claim. `answer`: another run has the key, and this is the answer."""
+    """What became of a claim."""
 
     held: bool
     """Whether this run has the key; if not, and without an answer, the server knows no keys."""
     answer: Response | None = None
+    """The answer of the run that has the key, if that is another one."""
     run_id: str = ""
     """The run that the answer is of."""
 
 
 def scope_of(domain: str, endpoint: str, authorization: str = "") -> str:
-    """The scope of a key: the API, the endpoint if it has an id, and whose the key is.
+    """Return the scope of a key: the API, the endpoint if it has an id, and whose the key is.
 
-    Who is told apart by `Authorization`: two callers who chose the same key must not see each
-    other's answers.
+    `Authorization` tells callers apart: two who chose the same key must not see each other's
+    answers.
     """
     whose = sha256(authorization.encode()).hexdigest() if authorization else ""
     return "\n".join((domain, endpoint, whose))
@@ -88,7 +89,7 @@ def claim(
 
 
 def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
-    """What the first request with the key was answered; waits until it is."""
+    """Wait for what the first request with the key is answered, and return it."""
     for _ in range(POLLS):
         call = api_calls.get_outcome(run_id, POLL)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
@@ -118,7 +119,7 @@ def _digest(request: Request) -> str:
 
 def _unavailable(run: Run, error: APIError) -> Response:
     logger.error("stephttp: run %s: its idempotency key cannot be claimed: %s", run.run_id, error)
-    # Going on could do twice what the key is there to prevent.
+    # To continue could do twice what the key is there to do once.
     message = "the idempotency key of this request cannot be checked now"
     return replies.error_answer(503, message, headers=RETRY_SOON)
 

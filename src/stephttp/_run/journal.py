@@ -1,8 +1,8 @@
-"""Tells the server of a run while its first request is still being answered.
+"""Reports a run to the server while its first request is still being answered.
 
-Used with `Checkpointing.safe` and the like, and for runs that hold an idempotency key. It is one
-item of the outbox: there at most once, and when its turn comes it says all there is to say. So a
-run that ends quickly is one checkpoint, as without it.
+Used with `Checkpointing.safe` and the like, and for runs that hold an idempotency key. A journal is
+one item of the outbox: it is queued at most once, and says all there is to say when its turn comes.
+So a run that ends quickly is one checkpoint, as without a journal.
 
 With our engine the run holds a lease from the first checkpoint on. With a plain server the same
 checkpoints go out, without it.
@@ -36,23 +36,24 @@ HAND_OVER_TIMEOUT = 10.0
 
 
 class Journal(Item):
-    """One run's checkpoints. Thread-safe: the handler and the outbox may be in different threads.
+    """The checkpoints of one run. Thread-safe: handler and outbox may be in different threads.
 
     Args:
-        run: whose.
-        request: what began it, or `None` while its body is not complete: then nothing is sent.
+        run: the run.
+        request: returns the request that began it; `None` while its body is not complete, and then
+            nothing is sent.
         mode: when to send.
         later: calls something after so many seconds.
     """
 
     __slots__ = (
         "_abandoned",
+        "_checkpoints",
         "_closed",
         "_final",
         "_later",
         "_leased",
         "_leases",
-        "_lifecycle",
         "_lock",
         "_outbox",
         "_request",
@@ -81,7 +82,7 @@ class Journal(Item):
         self._run = run
         self._request = request
         self.mode = mode
-        self._lifecycle = checkpoints
+        self._checkpoints = checkpoints
         self._outbox = outbox
         self._leases = leases
         self._later = later
@@ -100,7 +101,7 @@ class Journal(Item):
     @property
     def lease_ms(self) -> int | None:
         """The lease to ask for; `None` if the server is not known to give any."""
-        return self.mode.lease_ms if self._lifecycle.keys.supports("leases") else None
+        return self.mode.lease_ms if self._checkpoints.keys.supports("leases") else None
 
     @property
     def unconfirmed(self) -> list[Op]:
@@ -108,14 +109,14 @@ class Journal(Item):
         return self._sending
 
     def begin(self) -> None:
-        """The first step begins."""
+        """Take note that the first step begins."""
         with self._lock:
             if self.mode.buffered_steps == 1:
                 self._post()
             self.note()
 
     def note(self) -> None:
-        """A step may have ended."""
+        """Take note that a step may have ended."""
         with self._lock:
             count = self._run.finished_count
             if self.mode.buffered_steps is not None and count >= self.mode.buffered_steps:
@@ -125,13 +126,13 @@ class Journal(Item):
                 self._timer = self._later(seconds, self._post)
 
     def claimed(self) -> None:
-        """The run was opened in the foreground, with a lease."""
+        """Take note that the run was opened in the foreground, with a lease."""
         with self._lock:
             self.opened = True
             self._hold()
 
     def finish(self, complete: Op) -> None:
-        """The request has been answered; `complete` says how."""
+        """Take note that the request has been answered; `complete` says how."""
         with self._lock:
             self._final = complete
             self._post()
@@ -139,7 +140,7 @@ class Journal(Item):
                 self.abandon()
 
     def abandon(self) -> None:
-        """Nobody goes on with the run here: send what there is, and let the lease run out."""
+        """Send what there is, and let the lease run out: the run is not continued here."""
         with self._lock:
             self._abandoned = True
             self._leases.release(self._run.run_id)
@@ -148,7 +149,7 @@ class Journal(Item):
             self._stop_timer()
 
     def hand_over(self) -> Flow[None]:
-        """The run goes async by a call in the foreground, which says all from here on."""
+        """Leave the run to a call in the foreground by which it goes async."""
         with self._lock:
             self._closed = True
             self._stop_timer()
@@ -194,7 +195,7 @@ class Journal(Item):
             return self._has_news()
 
     def lost(self) -> None:
-        """Another process has taken the run over. May be called in any thread."""
+        """Expire the run: another process has taken it over. May be called in any thread."""
         if not self._closed and not self._run.expired:
             logger.warning(
                 "stephttp: run %s was taken over, because this process was not heard of for too "
@@ -203,7 +204,7 @@ class Journal(Item):
         self._run.expire()
 
     def _write(self) -> Parcel | None:
-        """All there is to say now."""
+        """Encode all there is to say now; `None` for nothing."""
         run, final, lease = self._run, self._final, self.lease_ms
         request = None if self.opened else self._request()
         if not self.opened and request is None:
@@ -222,15 +223,15 @@ class Journal(Item):
             self._closed = True
             self._leases.release(run.run_id)
         if request is None:
-            body = self._lifecycle.further_checkpoint(run, ops, lease)
+            body = self._checkpoints.further_checkpoint(run, ops, lease)
             self._leased = lease is not None
             return Parcel(api_calls.steps_path(run.run_id), body)
         if final is None:
-            ops = [self._lifecycle.remember(run, request), *ops]
+            ops = [self._checkpoints.remember(run, request), *ops]
             self._leased = lease is not None
         else:
             lease = None  # a run that has ended already
-        body = self._lifecycle.first_checkpoint(run, request, ops, lease)
+        body = self._checkpoints.first_checkpoint(run, request, ops, lease)
         return Parcel(api_calls.NEW_RUN, body)
 
     def _has_news(self) -> bool:

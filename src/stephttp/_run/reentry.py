@@ -1,4 +1,4 @@
-"""A call of the server, neutral to ASGI and WSGI: verified, loaded, run on, concluded."""
+"""A call of the server, neutral to ASGI and WSGI: verified, loaded, continued, concluded."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The largest response body of a resumed handler; a server reads 8 MiB of JSON
 (docs/protocol.md 10)."""
 
-UNSAVED = 0.03
-"""Seconds for which a finished step may be unsaved while its handler goes on, where the answer can
-carry it. Most calls are over by then, and need no request of their own for it."""
-SURE = 10.0
-"""Seconds after which the answer to a call may find nobody, because something on the way waits no
+FLUSH_AFTER = 0.03
+"""Seconds for which a finished step may be unsaved while its handler runs, where the answer can
+carry it. Most calls are over by then, so their steps need no requests of their own."""
+HEARD_WITHIN = 10.0
+"""Seconds after which the answer to a call may be lost, because something on the way waits no
 longer. Steps that finished just before are then sent by themselves."""
 
 VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 
 
 def body_of(runtime: Runtime, request: Request) -> Body:
-    """What takes the body of a re-entry, with what comes along behind it."""
+    """Return what takes the body of a re-entry, with the state that may come behind it."""
     return Body(runtime.settings.max_body_bytes + inline_state.announced(request))
 
 
@@ -48,20 +48,20 @@ class Reentry:
     Args:
         runtime: what it shares with others.
         request: the server's own; `open` changes it into what the original caller sent.
-        asked: its body, as far as it was read; see `body_of`.
+        received: its body, as far as it was read; see `body_of`.
     """
 
     __slots__ = (
+        "_changed",
         "_flushing",
         "_idle",
         "_lock",
-        "_news",
+        "_locked",
         "_over",
         "_refusal",
         "_scope",
         "_state",
         "_timer",
-        "_turn",
         "body",
         "hooks",
         "identity",
@@ -71,18 +71,18 @@ class Reentry:
         "runtime",
     )
 
-    def __init__(self, runtime: Runtime, request: Request, asked: Body) -> None:
+    def __init__(self, runtime: Runtime, request: Request, received: Body) -> None:
         self.runtime = runtime
         # Steps may end in several threads at once, and a task may begin at once.
         self._lock = threading.RLock()
-        self._turn = ""
+        self._locked = ""
         self._flushing: Job[None] | None = None
         self._timer: Timer | None = None
         self._over = False
         """Whether the handler has ended, so that the answer carries what is left."""
         self._idle = True
         """Whether the next step's end is to start a flush: none is under way, and none failed."""
-        self._news = False
+        self._changed = False
         """Whether a step has ended since the flush under way looked last."""
         self._scope: RunScope | None = None
         self.hooks: Hooks | None = None
@@ -94,22 +94,26 @@ class Reentry:
         self.response = Response(500, list(PLAIN_TEXT))
         """What the handler answers, but for its body."""
         self.body = Body(MAX_RESULT_BYTES)
-        request.body = asked.join()
+        request.body = received.join()
         self._state = inline_state.detach(request)
-        if asked.overflown or len(request.body) > runtime.settings.max_body_bytes:
-            message = f"the body has {asked.size} bytes, which is too many"
+        if received.overflown or len(request.body) > runtime.settings.max_body_bytes:
+            message = f"the body has {received.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)
         else:
             self._refusal = verify(runtime.checkpoints, request, self._state)
 
     def open(self) -> Flow[Run | Response]:
-        """Wait for this re-entry's turn, and load its run; a `Response` refuses it."""
+        """Wait until no other re-entry of the run is at work, and load it.
+
+        Returns:
+            The run, or what refuses this re-entry.
+        """
         if self._refusal is not None:
             return self._refusal
         run_id = self.request.header(b"x-run-id")
         waited = yield from self.runtime.keyed_lock.acquire(run_id)
-        self._turn = run_id
-        # What came along is older than what the call before this one has stored.
+        self._locked = run_id
+        # The state that came along is older than what the call before this one has stored.
         state = None if waited else self._state
         resumed = yield from resume(self.runtime.checkpoints, self.request, state)
         if isinstance(resumed, Response):
@@ -136,7 +140,7 @@ class Reentry:
             self.hooks = scope.hooks
 
     def flush_soon(self) -> None:
-        """A step may have ended: send what there is soon, while the handler goes on."""
+        """Send finished steps soon, while the handler runs. Called when a step may have ended."""
         run, scope = self.resumed.run, self._scope
         if not run.finished_count or run.target is not None:
             return
@@ -156,13 +160,13 @@ class Reentry:
         if mode.buffered_steps is not None and count >= mode.buffered_steps:
             return 0.0
         limit = mode.max_interval
-        return UNSAVED if limit is None else min(UNSAVED, limit / timedelta(seconds=1))
+        return FLUSH_AFTER if limit is None else min(FLUSH_AFTER, limit / timedelta(seconds=1))
 
     def _flush_now(self) -> None:
-        """Send what there is. May be called in any thread."""
+        """Send finished steps now. May be called in any thread."""
         with self._lock:
             self._stop_timer()
-            self._news = True
+            self._changed = True
             if self._idle and not self._over:
                 self._idle = False
                 flow = self._flush(self.resumed.run)
@@ -174,29 +178,30 @@ class Reentry:
             timer.cancel()
 
     def _flush(self, run: Run) -> Flow[None]:
-        """Send what there is until there is no more. After a failure, `conclude` sees to it."""
+        """Send finished steps until there are no more; after a failure, `conclude` does."""
         while True:
             with self._lock:
-                # In one go with the look for news: what ends in between is not overlooked.
-                self._idle = not self._news
+                # Both change under one lock: a step that ends just now either finds this flush
+                # idle and starts another, or has set `_changed` and is seen here.
+                self._idle = not self._changed
                 if self._idle:
                     return
-                self._news = False
+                self._changed = False
             yield from flush(self.runtime.checkpoints, run)
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
-        """The handler has ended. Returns the answer to the server."""
+        """Return the answer to the server. Called when the handler has ended."""
         checkpoints, run = self.runtime.checkpoints, self.resumed.run
         with self._lock:
             self._over = True
             self._stop_timer()
         if self._flushing is not None:
-            # What it could not store is back with the run; the answer may carry it.
+            # First wait for it: what it could not store is then back with the run, for the answer.
             yield Until(self._flushing.outcome)
         took_ns = self.runtime.now_ns() - self.resumed.started_ns
-        # A server that calls again has given this call up.
-        given_up = self.runtime.keyed_lock.contended(self._turn)
-        self.resumed.heard = not given_up and took_ns < SURE * 1_000_000_000
+        # A server that calls again no longer waits for this call.
+        given_up = self.runtime.keyed_lock.contended(self._locked)
+        self.resumed.heard = not given_up and took_ns < HEARD_WITHIN * 1_000_000_000
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
         if hooks is not None:
@@ -217,15 +222,15 @@ class Reentry:
         return reply
 
     def close(self) -> None:
-        """Let the next re-entry of the run in."""
+        """Stop what is under way, and let the next re-entry of the run in."""
         with self._lock:
             self._over = True
             self._stop_timer()
         if self._flushing is not None:
             self._flushing.cancel()
-        self._scope = None  # it holds us: together they would be left to the garbage collector
-        if self._turn:
-            self.runtime.keyed_lock.release(self._turn)
+        self._scope = None  # it leads back here: both would be left to the garbage collector
+        if self._locked:
+            self.runtime.keyed_lock.release(self._locked)
 
     def _result(self, error: BaseException | None) -> Response:
         if self.body.overflown:

@@ -29,7 +29,7 @@ _METHODS = b"GET, HEAD, OPTIONS"
 
 
 def plan(request: Request) -> Response | Call:
-    """What to do about a request for `result_path`: answer it, or pass this call's answer on."""
+    """Return the answer to a request for `result_path`, or the call whose answer is passed on."""
     if request.method == "OPTIONS":
         allow = [(b"access-control-allow-methods", _METHODS), (b"allow", _METHODS)]
         asked = request.header(b"access-control-request-headers")
@@ -57,7 +57,7 @@ def plan(request: Request) -> Response | Call:
 
 
 def head(headers: list[tuple[bytes, bytes]], request: Request) -> Headers:
-    """The headers of the result: all of the handler's, none of the connection to the server."""
+    """Return the headers of the result: the handler's, without those of our connection."""
     kept = [
         (name, value)
         for name, value in headers
@@ -67,7 +67,7 @@ def head(headers: list[tuple[bytes, bytes]], request: Request) -> Headers:
 
 
 def cors(request: Request) -> Headers:
-    """Any origin may read a result: the token is what opens it, not who the browser is."""
+    """Return the headers by which any origin may read a result: its token opens it, no cookie."""
     origin = request.header(b"origin")
     if not origin:
         return [(b"access-control-allow-origin", b"*"), (b"vary", b"Origin")]
@@ -85,7 +85,7 @@ def still_running(status: int, body: bytes) -> bool:
 
 
 def not_yet(request: Request, path: str) -> Response:
-    """The run has not ended within the time that the caller, or the server, waits.
+    """Answer that the run has not ended within the time that the caller, or the server, waits.
 
     A caller with a limit gets a 202. Others are redirected to the same URL, to wait on.
     """
@@ -102,13 +102,13 @@ def not_yet(request: Request, path: str) -> Response:
 
 
 def unreachable(request: Request) -> Response:
-    """The server does not answer."""
+    """Answer that the server does not answer."""
     again = [(b"retry-after", b"5"), *cors(request)]
     return replies.error_answer(502, "the result cannot be asked for at the moment", again)
 
 
 def relayed(answer: Answer) -> Response:
-    """A result that was read whole, decoded, as a response of this API."""
+    """Return a result that was read whole and decoded, as a response of this API."""
     dropped = (b"content-encoding", b"content-length")
     kept = [
         (name, value)

@@ -1,4 +1,4 @@
-"""A call of the server: what it is known by, where its run stands, and what it is answered."""
+"""A call of the server: how it is recognised and verified, and where its run stands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stephttp.errors import APIConnectionError, APIError, APIStatusError
 logger = logging.getLogger("stephttp")
 
 _ROOT = "step"
-"""The name of no step: a server that sends it asks for the whole handler."""
+"""A server that sends this as the step wants the whole handler called."""
 _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 SERVER_HEADERS = frozenset(
@@ -33,15 +33,15 @@ SERVER_HEADERS = frozenset(
         b"x-inngest-job-id",
     }
 )
-"""Of these a server sends all; one is enough to know its call, even if a proxy ate the others."""
+"""A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
 
 
 class Resumed(Struct):
-    """A run that a re-entry goes on with."""
+    """A run that a re-entry continues."""
 
     run: Run
     point: CheckpointRun
-    """Where it goes on."""
+    """Where it continues."""
     ours: bool
     """Whether it is our engine that calls."""
     raw_allowed: bool
@@ -50,7 +50,7 @@ class Resumed(Struct):
     with_result: bool = False
     """Whether the server takes finished steps with the result (docs/design.md 3.8)."""
     heard: bool = True
-    """Whether somebody will read the answer, as far as one can know."""
+    """Whether the answer will be read, as far as this side can know."""
     request_id: str = ""
     """The server's id of this call."""
     ended: bool = False
@@ -58,7 +58,7 @@ class Resumed(Struct):
 
     @property
     def attempt(self) -> int:
-        """How many calls for the same purpose failed before; rather one too many."""
+        """How many calls for the same purpose failed before; where unsure, one too many."""
         return self.point.attempt
 
 
@@ -109,7 +109,7 @@ def resume(
                 api_calls.get_actions(run_id), checkpoints.keys, checkpoints.rng
             )
         else:
-            answer = Answer(200, _told_along(request), state)
+            answer = Answer(200, _sent_along(request), state)
         memos = api_answers.read_actions(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
@@ -150,8 +150,8 @@ def resume(
     )
 
 
-def _told_along(request: Request) -> dict[str, str]:
-    """The headers that the answer to `get_actions` would have had."""
+def _sent_along(request: Request) -> dict[str, str]:
+    """Return the headers that the answer to `get_actions` would have had."""
     return {
         name: request.header(name.encode())
         for name in (inline_state.FEATURES, inline_state.FAILURES)
@@ -172,9 +172,9 @@ def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError
 
 
 def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
-    """How many calls for the same purpose failed before this one.
+    """Return how many calls for the same purpose failed before this one.
 
-    A real server tells only the generation: 1 for the first call of a queue item. But where a
+    A real server sends only the generation: 1 for the first call of a queue item. But where a
     step failed before the run went async, the checkpoint was the first attempt
     (docs/protocol.md 6.4). Whether this call still belongs to that item is certain only for a first
     generation that finds those steps done; elsewhere the higher number is taken: a failure that

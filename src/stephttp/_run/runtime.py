@@ -127,7 +127,7 @@ class Runtime:
         request: Callable[[], Request | None],
         mode: Checkpointing,
     ) -> Journal:
-        """What tells the server of a run while its request is being answered."""
+        """Return what reports a run to the server while its request is being answered."""
         return Journal(
             run,
             request,
@@ -139,7 +139,7 @@ class Runtime:
         )
 
     def idempotency_key(self, request: Request) -> tuple[str, str] | None:
-        """The idempotency key of a request, and its scope; `None` if it has none."""
+        """Return the idempotency key of a request, and its scope; `None` if it has none."""
         settings = self.settings
         if settings.idempotency is not None:
             key = settings.idempotency(request)
@@ -151,7 +151,7 @@ class Runtime:
         return (key, scope_of(settings.domain, "", whose)) if key else None
 
     async def aclose(self, timeout: float) -> bool:
-        """Deliver what is left, then close the connections; whether all was delivered."""
+        """Deliver what is left, then close the connections. Returns whether all was delivered."""
         delivered = await self.outbox.wait(timeout)
         self.leases.close()
         await self._driver.aclose()
@@ -159,7 +159,7 @@ class Runtime:
         return delivered
 
     def close(self, timeout: float) -> bool:
-        """`aclose`, blocking."""
+        """Do the same, blocking."""
         delivered = self.outbox.wait_sync(timeout)
         self.leases.close()
         self._sync_driver.close()
@@ -178,13 +178,13 @@ class Runtime:
         return self._sync_driver.run(self.checkpoints.renew(run_ids, length_ms))
 
     def _preload_before_fork(self) -> None:
-        """Let imports come to their end, before this process is forked: what a thread has half
-        imported by then, the child would have half for ever."""
+        """Finish imports before this process is forked: a module that a thread has half imported by
+        then would stay so in the child forever."""
         self._sync_driver.preload_before_fork()
 
     def _reset_after_fork(self) -> None:
-        """Start anew, in a process that was forked: threads, locks and connections of the parent
-        are not there, or not to be touched."""
+        """Start anew in a process that was forked: the parent's threads do not exist there, and its
+        locks and connections must not be touched."""
         self.background.reset_after_fork()
         self.outbox.reset_after_fork()
         self.leases.reset_after_fork()

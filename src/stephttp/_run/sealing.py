@@ -43,15 +43,15 @@ class Sealer:
         return f"<Sealer: {len(self._keys)} keys>"
 
     def seal(self, run_id: str) -> Seal | None:
-        """What seals for a run; `None` without a key or without `cryptography`."""
+        """Return what seals for a run; `None` without a key or without `cryptography`."""
         return partial(self._seal, run_id.encode()) if self._keys and self._available else None
 
     def open(self, run_id: str) -> Open | None:
-        """What opens that; `None` as above."""
+        """Return what opens what was sealed for a run; `None` as above."""
         return partial(self._open, run_id.encode()) if self._keys and self._available else None
 
     def warn_secrets_left_out(self) -> None:
-        """Say, once, that re-entries lack the secrets, why, and what to do."""
+        """Warn, once, that re-entries lack the secrets, why, and what to do."""
         if self._warned:
             return
         self._warned = True
@@ -62,7 +62,7 @@ class Sealer:
         )
         logger.warning(
             "stephttp: secrets of requests (Authorization, Cookie, ...) cannot be encrypted, so a "
-            "request that waits goes on without them: %s", lacking,
+            "request that waits continues without them: %s", lacking,
         )  # fmt: skip
 
     def _seal(self, run_id: bytes, secret: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A run that must wait leaves its first request: the server gets it, and the caller an answer."""
+"""The end of a first request whose run must wait: the server gets it, and the caller an answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("stephttp")
 def suspend(
     checkpoints: Checkpoints, run: Run, request: Request, journal: Journal | None = None
 ) -> Flow[Response]:
-    """Hand a run that must wait to the server, and say what its caller gets."""
+    """Hand a run that must wait to the server. Returns what its caller gets."""
     if not request.path.startswith("/"):
         # A server appends the path to the origin, which must not become another one by that.
         return replies.error_answer(400, "a request that must wait needs a path")
@@ -41,7 +41,7 @@ def suspend(
         )  # fmt: skip
         return replies.error_answer(500, "this request cannot go on in the background")
     remember = checkpoints.remember(run, request, ops)
-    # Our engine takes a run that it knows for an update, if it is told of the lease.
+    # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
     lease = journal.lease_ms if journal else None
     later = [[remember, *ops]]
     token = journal.token if journal else ""
@@ -77,7 +77,7 @@ def result_url(settings: Settings, run_id: str, token: str) -> str:
 def _answer_caller(
     checkpoints: Checkpoints, run: Run, request: Request, token: str
 ) -> Flow[Response]:
-    """What the caller of a run that the server has taken gets."""
+    """Return what the caller of a run gets that the server has taken."""
     kind = run.opts.async_response or checkpoints.settings.default_async_response
     location = result_url(checkpoints.settings, run.run_id, token)
     if isinstance(kind, AsyncResponseToken):
@@ -109,7 +109,7 @@ def _answer_caller(
 def _wait_for_result(
     checkpoints: Checkpoints, run_id: str, token: str, seconds: int
 ) -> Flow[Response | None]:
-    """The result, if there is one `seconds` after the request came in."""
+    """Return the result, if there is one `seconds` after the request came in."""
     began_ms = ulid_ms(run_id)
     left = seconds - (checkpoints.now_ns() / 1_000_000 - began_ms) / 1_000
     if left <= 0:

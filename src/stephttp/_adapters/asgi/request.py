@@ -56,14 +56,14 @@ def restored(scope: Scope, request: Request) -> Scope:
 
 
 def route_of(app: Any, scope: Mapping[str, Any]) -> str:
-    """The template of the route that an ASGI request took, prefixes of mounted parts included.
+    """Return the template of the route that a request took, prefixes of mounted parts included.
 
     Args:
         app: the application behind the middleware.
         scope: the request's scope, as the application left it.
 
     Returns:
-        Such as `/users/{id}`; empty if nobody knows.
+        Such as `/users/{id}`; empty if it cannot be found.
     """
     prefix = scope.get("root_path", "")
     try:

@@ -1,4 +1,4 @@
-"""Serves `result_path` under ASGI; what to answer is decided in `_client.results`."""
+"""Serves `result_path` under ASGI; `_run.result_path` decides what to answer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stephttp.errors import APIConnectionError, APITimeoutError
 
 async def serve_result(runtime: Runtime, request: Request, receive: Receive, send: Send) -> None:
     """Answer a request for the result of a run; give up when the caller leaves."""
-    what = result_path.plan(request)
-    if isinstance(what, Response):
-        await _whole(send, what, request)
+    planned = result_path.plan(request)
+    if isinstance(planned, Response):
+        await _whole(send, planned, request)
         return
-    passing = asyncio.ensure_future(_pass_on(runtime, request, what, send))
-    leaving = asyncio.ensure_future(_gone(receive))
+    passing = asyncio.ensure_future(_pass_on(runtime, request, planned, send))
+    leaving = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait({passing, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if passing.done():
@@ -54,14 +54,14 @@ async def _pass_on(runtime: Runtime, request: Request, call: Call, send: Send) -
             await send({"type": "http.response.body", "body": b"", "more_body": False})
     except APIConnectionError as error:
         if begun:
-            raise  # the server ends the connection, so that the caller sees that something lacks
+            raise  # the server ends the connection: the caller sees that the body is not whole
         late = isinstance(error, APITimeoutError)
         reply = result_path.not_yet(request, path) if late else result_path.unreachable(request)
         await _whole(send, reply, request)
 
 
 async def _peek(streamed: Streamed) -> bytes:
-    """The beginning of the body; all of it where that is shorter."""
+    """Read the beginning of the body; all of it where that is shorter."""
     first = b""
     async for chunk in streamed.chunks:
         first += chunk
@@ -70,7 +70,7 @@ async def _peek(streamed: Streamed) -> bytes:
     return first
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
-_ENOUGH = "the run goes on in a later call"
+_ENOUGH = "the run continues in a later call"
 """Message of our own cancellations, to know them from others'."""
 
 
@@ -76,7 +76,7 @@ class LoopScope(RunScope):
         self._ticks = 0
         self._held: set[asyncio.Future[None]] = set()
         """What the tasks wait for that have come to a stop."""
-        self.disconnect: Callable[[], bool] = _nobody_listens
+        self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
     def dispatch(self, callback: Callable[[], None]) -> None:
@@ -128,7 +128,7 @@ class LoopScope(RunScope):
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
         task, self._task = self._task, None
-        self.disconnect = _nobody_listens  # what it was bound to leads back to this scope
+        self.disconnect = _not_listening  # what it was bound to leads back to this scope
         for future in self._held:
             future.cancel(_ENOUGH)
         if task is None or not self._ended_by_us:
@@ -194,5 +194,5 @@ class LoopScope(RunScope):
                 future.cancel(_ENOUGH)
 
 
-def _nobody_listens() -> bool:
+def _not_listening() -> bool:
     return False

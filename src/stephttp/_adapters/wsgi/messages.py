@@ -18,7 +18,7 @@ WSGIApp = Callable[..., Iterable[bytes]]
 """Called with environ and start_response, for which every framework has types of its own."""
 
 GONE = Response(400, list(PLAIN_TEXT))
-"""For a caller who left: nobody reads it."""
+"""For a caller who left: it is never read."""
 
 _CHUNK = 64 * 1024
 

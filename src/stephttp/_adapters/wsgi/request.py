@@ -32,7 +32,7 @@ def identity(environ: Environ) -> tuple[Any, ...]:
 
 
 def neutral(environ: Environ, body: bytes) -> Request:
-    """A request as the rest of the package knows it."""
+    """Return the request as the rest of the package knows it."""
     address = environ.get("REMOTE_ADDR")
     port = str(environ.get("REMOTE_PORT", ""))
     return Request(
@@ -47,7 +47,7 @@ def neutral(environ: Environ, body: bytes) -> Request:
 
 
 def restored(environ: Environ, request: Request) -> Environ:
-    """The environ of a re-entry, as it was of the original request."""
+    """Return the environ of a re-entry as it was of the original request."""
     again = {
         key: value
         for key, value in environ.items()
@@ -70,11 +70,14 @@ def restored(environ: Environ, request: Request) -> Environ:
 
 
 def route_of(app: Any, environ: Mapping[str, Any]) -> str:
-    """The same for a WSGI request.
+    """Return the template of the route that a request took, prefixes of mounted parts included.
 
     Args:
         app: the application behind the middleware.
         environ: the request's environment, as the application left it.
+
+    Returns:
+        Such as `/users/{id}`; empty if it cannot be found.
     """
     path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
     try:
@@ -88,12 +91,12 @@ def route_of(app: Any, environ: Mapping[str, Any]) -> str:
 
 
 def path_of(environ: Environ) -> str:
-    """The whole path, decoded, as latin-1 (PEP 3333)."""
+    """Return the whole path, decoded, as latin-1 (PEP 3333)."""
     return f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}" or "/"
 
 
 def headers_of(environ: Environ) -> Headers:
-    """The request's headers. Servers have joined the values of repeated ones."""
+    """Return the request's headers. Servers have joined the values of repeated ones."""
     return [
         (name, environ[key].encode("latin-1"))
         for key, name in _header_names(tuple(environ))
@@ -103,7 +106,7 @@ def headers_of(environ: Environ) -> Headers:
 
 @lru_cache(maxsize=128)  # the requests of one kind of client have the same keys
 def _header_names(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
-    """Which keys of an environ hold headers, and what these are called."""
+    """Return which keys of an environ hold headers, and what these are called."""
     names = {key: key for key in keys if key in _BODY_HEADERS}
     for key in keys:
         if key.startswith("HTTP_") and key[5:] not in _BODY_HEADERS:
@@ -116,10 +119,10 @@ def _header_names(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
 
 
 def _raw_path(environ: Environ) -> str:
-    """The path as it stood on the request line, if the server tells, and nobody moved it since."""
+    """Return the path as it stood on the request line, unless it was changed since."""
     path = path_of(environ)
-    told = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    raw: str = told.partition("?")[0]
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    raw: str = target.partition("?")[0]
     if raw.startswith("/") and unquote_to_bytes(raw).decode("latin-1") == path:
         return raw
     return quote(path.encode("latin-1"))

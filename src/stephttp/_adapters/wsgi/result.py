@@ -1,4 +1,4 @@
-"""Serves `result_path` under WSGI; what to answer is decided in `_client.results`."""
+"""Serves `result_path` under WSGI; `_run.result_path` decides what to answer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def serve_result(
     runtime: Runtime, request: Request, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Answer a request for the result of a run. It holds the thread until there is one."""
-    what = result_path.plan(request)
-    if isinstance(what, Response):
-        return _whole(start_response, what, request)
-    return _pass_on(runtime, request, what, start_response)
+    planned = result_path.plan(request)
+    if isinstance(planned, Response):
+        return _whole(start_response, planned, request)
+    return _pass_on(runtime, request, planned, start_response)
 
 
 def _pass_on(
@@ -42,14 +42,14 @@ def _pass_on(
                 yield from streamed.chunks
     except APIConnectionError as error:
         if begun:
-            raise  # the server ends the connection, so that the caller sees that something lacks
+            raise  # the server ends the connection: the caller sees that the body is not whole
         late = isinstance(error, APITimeoutError)
         reply = result_path.not_yet(request, path) if late else result_path.unreachable(request)
         yield from _whole(start_response, reply, request)
 
 
 def _peek(streamed: Streamed) -> bytes:
-    """The beginning of the body; all of it where that is shorter."""
+    """Read the beginning of the body; all of it where that is shorter."""
     first = b""
     for chunk in streamed.chunks:
         first += chunk
