@@ -9,8 +9,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.harness import Row
-from stephttp._core.annotations import decode_result
-from stephttp._core.encoding import encode_result
+from stephttp._core.encoding import decode_result, encode_result
 from stephttp._core.run import Run
 from stephttp._wire.json import encode_struct
 

@@ -13,8 +13,7 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from stephttp._core.annotations import decode_result, return_annotation
-from stephttp._core.encoding import encode_result
+from stephttp._core.encoding import decode_result, encode_result, return_annotation
 from stephttp.errors import (
     StepResultError,
 )

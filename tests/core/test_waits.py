@@ -9,7 +9,7 @@ import pytest
 import stephttp
 from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
-from stephttp._core.annotations import decode_result
+from stephttp._core.encoding import decode_result
 from stephttp._core.run import Run
 from stephttp._core.steps import Verdict
 from stephttp._core.values import EndpointResult

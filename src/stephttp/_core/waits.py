@@ -27,8 +27,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct, ValidationError
 
-from stephttp._core.annotations import decode_result, return_annotation
-from stephttp._core.encoding import encode_argument
+from stephttp._core.encoding import decode_result, encode_argument, return_annotation
 from stephttp._core.inference import AIAdapter
 from stephttp._core.values import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from stephttp._core.annotations import decode_arguments, decode_result, return_annotation
-from stephttp._core.encoding import encode_input, encode_result
+from stephttp._core.encoding import (
+    decode_arguments,
+    decode_result,
+    encode_input,
+    encode_result,
+    return_annotation,
+)
 from stephttp._core.failures import error_info, retry_after, step_error
 from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
 from stephttp._core.values import Event
