@@ -40,6 +40,7 @@ class ASGIMiddleware:
         self.app = app
         self.runtime = provider.runtime
         self._result_path = self.runtime.settings.result_path
+        self._run_at_once = self.runtime.needs_run_at_once
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -52,7 +53,8 @@ class ASGIMiddleware:
             elif claims_reentry(scope):
                 await reenter(self.app, self.runtime, scope, receive, send)
             else:
-                await ASGIFirstCall(self.app, self.runtime, scope, receive, send).respond()
+                call = ASGIFirstCall(self.app, self.runtime, scope, receive, send)
+                await call.respond(self._run_at_once)
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, self._draining(send))
         else:

@@ -41,6 +41,8 @@ class WSGIMiddleware:
     def __init__(self, app: WSGIApp, provider: HasRuntime) -> None:
         self.app = app
         self.runtime = provider.runtime
+        self._result_path = self.runtime.settings.result_path
+        self._run_at_once = self.runtime.needs_run_at_once
         atexit.register(_drain, weakref.ref(self.runtime))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -49,11 +51,12 @@ class WSGIMiddleware:
                 "the stephttp middleware is applied twice to this application; apply it once"
             )
         runtime = self.runtime
-        if path_of(environ) == runtime.settings.result_path:
+        if path_of(environ) == self._result_path:
             return serve_result(runtime, neutral(environ, b""), start_response)
         if claims_reentry(environ):
             return reenter(self.app, runtime, environ, start_response)
-        return WSGIFirstCall(self.app, runtime, environ, start_response).respond()
+        call = WSGIFirstCall(self.app, runtime, environ, start_response)
+        return call.respond(self._run_at_once)
 
 
 def _drain(reference: weakref.ref[Runtime]) -> None:

@@ -61,8 +61,8 @@ class CurrentCall:
 
     Args:
         call: the first call or re-entry.
-        new_scope: makes a scope where the handler is called, from the runtime, a run, and the time
-            at which the call began.
+        new_scope: makes a scope from the runtime, a run, the context, and when the call began.
+        context: where the handler is called, in the terms of the adapter.
         scope: the run's scope, where there is one already.
     """
 
@@ -71,8 +71,8 @@ class CurrentCall:
     # without a run would pay for it. Both sides write first and read second:
     #
     #     the loop                               the thread that makes the scope
-    #     1. sets `_response_began` or `_left`   1. publishes the scope in `_published`
-    #     2. looks for a scope in `_published`   2. looks at both flags
+    #     1. sets `_response_began` or `_left`   1. publishes the scope in `so_far`
+    #     2. looks for a scope in `so_far`       2. looks at both flags
     #
     # So at least one side sees the other. Either the loop finds the scope and acts on its run, or
     # the thread finds the flag and does the same in its place. Both may do it, for doing it twice
@@ -84,28 +84,30 @@ class CurrentCall:
 
     __slots__ = (
         "_call",
+        "_context",
         "_left",
         "_new_scope",
-        "_published",
         "_response_began",
         "_scope",
         "run_id",
         "runtime",
-        "started_ns",
+        "so_far",
     )
 
     def __init__(
         self,
         call: HandlerCall,
-        new_scope: Callable[[Runtime, Run, int], RunScope],
+        new_scope: Callable[[Runtime, Run, Any, int | None], RunScope],
+        context: Any,
         scope: RunScope | None = None,
     ) -> None:
         self.runtime = call.runtime
         self.run_id = call.run_id
-        self.started_ns = call.started_ns
         self._call: HandlerCall | None = call
         self._new_scope = new_scope
-        self._published = self._scope = scope
+        self._context = context
+        self.so_far = self._scope = scope
+        """The run's scope, if anything has needed it while the handler ran."""
         self._response_began = self._left = False
 
     @property
@@ -136,7 +138,7 @@ class CurrentCall:
             now on knows.
         """
         self._response_began = True
-        return self._published
+        return self.so_far
 
     def leave(self) -> RunScope | None:
         """Note that the handler has ended, and let go of the request.
@@ -147,26 +149,22 @@ class CurrentCall:
         """
         self._left = True
         self._call = None
-        return self._published
-
-    @property
-    def so_far(self) -> RunScope | None:
-        """The run's scope, if anything has needed it while the handler ran."""
-        return self._published
+        return self.so_far
 
     @property
     def suspended(self) -> bool:
         """Whether a wait has overtaken the handler: what it sends is dropped."""
-        return self._published is not None and self._published.run.suspended
+        return self.so_far is not None and self.so_far.run.suspended
 
     def _make_scope(self) -> RunScope:
         with self.runtime.opening:
             if self._scope is None:
                 call = self._call
-                scope = self._new_scope(self.runtime, Run(self.run_id), self.started_ns)
+                started_ns = None if call is None else call.started_ns
+                scope = self._new_scope(self.runtime, Run(self.run_id), self._context, started_ns)
                 if call is not None:
                     call.run_made(scope)
-                    self._published = scope
+                    self.so_far = scope
                 if self._response_began:
                     scope.run.response_began()
                 if self._left:

@@ -113,12 +113,6 @@ class Runtime:
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
-        self.has_keys = bool(settings.idempotency_header or settings.idempotency)
-        """Whether a request may have an idempotency key before its handler runs."""
-        self.needs_run_at_once = bool(
-            settings.middleware or settings.track_all_endpoints or self.has_keys
-        )
-        """Whether every request has a run, even before its handler comes to a step."""
         _runtimes.add(self)
 
     def journal(
@@ -164,6 +158,17 @@ class Runtime:
         self.leases.close()
         self._sync_driver.close()
         return delivered
+
+    @property
+    def needs_run_at_once(self) -> bool:
+        """Whether every request has a run, even before its handler comes to a step."""
+        settings = self.settings
+        return bool(settings.middleware or settings.track_all_endpoints or self.has_keys)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a request may have an idempotency key before its handler runs."""
+        return bool(self.settings.idempotency_header or self.settings.idempotency)
 
     async def renew_leases(self) -> None:
         """Renew all leases now. With the network, a thread does that by itself.

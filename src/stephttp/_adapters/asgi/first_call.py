@@ -17,7 +17,7 @@ from stephttp._adapters.asgi.messages import (
     reply_with,
 )
 from stephttp._adapters.asgi.request import identity, neutral, route_of
-from stephttp._adapters.asgi.scope import LoopScope, TaskContext
+from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.first_call import FirstCall
 from stephttp._run.hooks import drive
@@ -45,20 +45,22 @@ class ASGIFirstCall(FirstCall):
         self._receive = receive
         self._send = send
         self._input: Input | None = None
-        self.current = CurrentCall(self, TaskContext.here().new_scope)
+        self.current = CurrentCall(self, LoopScope, task_context())
 
-    async def respond(self) -> None:
-        """Call the application, and see to what comes of it."""
-        if self.runtime.needs_run_at_once and not await self._prepare():
+    async def respond(self, run_at_once: bool) -> None:
+        """Call the application, and see to what comes of it.
+
+        Args:
+            run_at_once: whether the request has a run before that; see `Runtime`.
+        """
+        if run_at_once and not await self._prepare():
             return
         scope, token = self._scope, None
         error: BaseException | None = None
         try:
             token = enter(self.current)
             scope[MARK] = self.run_id
-            if self.runtime.settings.middleware:
-                hooks = self.current.scope().hooks
-                assert hooks is not None, "`_prepare` has made them"
+            if run_at_once and (hooks := self.current.scope().hooks) is not None:
                 await drive(hooks.open())
             await self._app(scope, self._receive_for_app, self._send_for_app)
         except BaseException as raised:
@@ -78,7 +80,7 @@ class ASGIFirstCall(FirstCall):
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
         super().run_made(scope)
-        assert isinstance(scope, LoopScope), "made by a `TaskContext`"
+        assert isinstance(scope, LoopScope), "made by `current`"
         scope.disconnect = self._disconnect
 
     async def _prepare(self) -> bool:
@@ -102,7 +104,7 @@ class ASGIFirstCall(FirstCall):
         Returns:
             What is to be raised.
         """
-        assert isinstance(scope, LoopScope), "made by a `TaskContext`"
+        assert isinstance(scope, LoopScope), "made by `current`"
         try:
             error = await scope.end(error)
         except BaseException as raised:
@@ -186,7 +188,8 @@ class ASGIFirstCall(FirstCall):
             headers = [*self._headers, *run_headers(self.run_id)]
             message = {**message, "status": self._status, "headers": headers}
         else:
-            if self.current.suspended:
+            run_scope = self.current.so_far
+            if run_scope is not None and run_scope.run.suspended:
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))

@@ -13,7 +13,7 @@ from stephttp._adapters.asgi.messages import (
     reply_with,
 )
 from stephttp._adapters.asgi.request import identity, neutral, restored
-from stephttp._adapters.asgi.scope import LoopScope, TaskContext
+from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._core.run import Run
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.hooks import drive
@@ -60,8 +60,8 @@ async def _run_handler(
     reentry: Reentry, run: Run, app: ASGIApp, scope: Scope, receive: Receive
 ) -> BaseException | None:
     """Run the handler. Returns what it raised."""
-    context = TaskContext.here()
-    run_scope = LoopScope(reentry.runtime, run, None, reentry.flush_soon, context=context)
+    context = task_context()
+    run_scope = LoopScope(reentry.runtime, run, context, on_record=reentry.flush_soon)
     restored_scope = restored(scope, reentry.request)
     restored_scope[MARK] = run.run_id
     reentry.identity = identity(restored_scope)
@@ -82,7 +82,7 @@ async def _run_handler(
                 # Quart waits until its listener sees the end of the connection.
                 run_scope.disconnect()
 
-    current = CurrentCall(reentry, context.new_scope, run_scope)
+    current = CurrentCall(reentry, LoopScope, context, run_scope)
     token = enter(current)
     error: BaseException | None = None
     try:

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from stephttp._core.run import Run
 from stephttp._run.scope import SETTLE_TICKS, RunScope
 from stephttp.errors import UsageError
@@ -21,25 +19,16 @@ _ENOUGH = "the run continues in a later call"
 """Message of our own cancellations, to know them from others'."""
 
 
-class TaskContext(Struct, frozen=True):
-    """The event loop and the task in which a handler is called."""
+TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
+"""Where a handler is called: event loop, task, and what `task.cancelling()` said then. Later counts
+are compared to that, because the caller may leave a count of its own behind, and so does a task
+group that failed (fixed in Python 3.13)."""
 
-    loop: asyncio.AbstractEventLoop
-    task: asyncio.Task[Any] | None
-    cancelling: int
-    """What `task.cancelling()` said when the call began. Later counts are compared to it, because
-    the caller may leave a count of its own behind, and so does a task group that failed (fixed in
-    Python 3.13)."""
 
-    @classmethod
-    def here(cls) -> TaskContext:
-        """Return the context in which this code runs."""
-        task = asyncio.current_task()
-        return cls(asyncio.get_running_loop(), task, 0 if task is None else task.cancelling())
-
-    def new_scope(self, runtime: Runtime, run: Run, started_ns: int) -> LoopScope:
-        """Make the scope of a run whose handler is called here."""
-        return LoopScope(runtime, run, started_ns, context=self)
+def task_context() -> TaskContext:
+    """Return the context in which this code runs."""
+    task = asyncio.current_task()
+    return asyncio.get_running_loop(), task, 0 if task is None else task.cancelling()
 
 
 class LoopScope(RunScope):
@@ -63,15 +52,12 @@ class LoopScope(RunScope):
         self,
         runtime: Runtime,
         run: Run,
+        context: TaskContext,
         started_ns: int | None = None,
         on_record: Callable[[], None] | None = None,
-        *,
-        context: TaskContext,
     ) -> None:
         super().__init__(runtime, run, started_ns, on_record)
-        self._loop = context.loop
-        self._task = context.task
-        self._cancelling = context.cancelling
+        self._loop, self._task, self._cancelling = context
         self._ended_by_us = False
         self._ticks = 0
         self._held: set[asyncio.Future[None]] = set()

@@ -63,11 +63,15 @@ class WSGIFirstCall(FirstCall):
         self._start: tuple[str, list[tuple[str, str]]] | None = None
         """What the application started its response with."""
         self._input = Input(environ, Body(runtime.settings.max_body_bytes))
-        self.current = CurrentCall(self, ThreadScope)
+        self.current = CurrentCall(self, ThreadScope, None)
 
-    def respond(self) -> Iterable[bytes]:
-        """Call the application, and see to what comes of it."""
-        if self.runtime.needs_run_at_once and not self._prepare():
+    def respond(self, run_at_once: bool) -> Iterable[bytes]:
+        """Call the application, and see to what comes of it.
+
+        Args:
+            run_at_once: whether the request has a run before that; see `Runtime`.
+        """
+        if run_at_once and not self._prepare():
             return self.reply(self._stored_answer or GONE)
         environ, token = self._environ, None
         environ["wsgi.input"] = self._input
@@ -79,10 +83,8 @@ class WSGIFirstCall(FirstCall):
                 refuse_inside(outer, self.current)
             token = enter(self.current)
             environ[MARK] = self.run_id
-            if self.runtime.settings.middleware:
-                scope = self.current.scope()
-                assert scope.hooks is not None, "`_prepare` has made them"
-                drive_blocking(scope.hooks.open(), scope.wait_for)
+            if run_at_once and (hooks := self.current.scope().hooks) is not None:
+                drive_blocking(hooks.open(), self.current.scope().wait_for)
             chunks = self._app(environ, self._start_response_for_app)
         except BaseException as raised:
             error = raised
@@ -161,7 +163,7 @@ class WSGIFirstCall(FirstCall):
         Returns:
             What is to be raised, and the reply, where it is not the handler's own.
         """
-        assert isinstance(scope, ThreadScope), "what `current` was given makes it"
+        assert isinstance(scope, ThreadScope), "made by `current`"
         try:
             error = scope.end(error)
         except BaseException as raised:

@@ -69,12 +69,12 @@ def _run_handler(
     reentry: Reentry, run: Run, app: WSGIApp, environ: Environ
 ) -> BaseException | None:
     """Run the handler, to the end of its response. Returns what it raised."""
-    run_scope = ThreadScope(reentry.runtime, run, None, reentry.flush_soon)
+    run_scope = ThreadScope(reentry.runtime, run, on_record=reentry.flush_soon)
     restored_environ = restored(environ, reentry.request)
     restored_environ[MARK] = run.run_id
     reentry.identity = identity(restored_environ)
     reentry.run_made(run_scope)
-    current = CurrentCall(reentry, ThreadScope, run_scope)
+    current = CurrentCall(reentry, ThreadScope, None, run_scope)
     token = enter(current)
     error: BaseException | None = None
     try:

@@ -27,6 +27,7 @@ class ThreadScope(RunScope):
         self,
         runtime: Runtime,
         run: Run,
+        context: None = None,
         started_ns: int | None = None,
         on_record: Callable[[], None] | None = None,
     ) -> None:
