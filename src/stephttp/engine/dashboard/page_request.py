@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from stephttp.engine.dashboard.sessions import CSRF_FIELD, CSRF_HEADER, Access, Session
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.store import StoreClosedError
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
@@ -50,7 +50,7 @@ class Visit:
     Attributes:
         session: `None` only on pages that need none.
         form: fields of a form that was sent, each with all its values.
-        seen: `Feed.published`, before anything was read.
+        seen: `Changes.published`, before anything was read.
     """
 
     request: Request
@@ -123,7 +123,7 @@ def page(handler: Page, *, public: bool = False) -> Callable[[Request], Awaitabl
     async def answer(request: Request) -> Response:
         dashboard: Dashboard = request.app.state.dashboard
         access = dashboard.access
-        seen = engine_of(request).feed.published
+        seen = engine_of(request).changes.published
         visit = Visit(request, dashboard, None, {}, seen)
         try:
             if reason := access.why_refused(request):

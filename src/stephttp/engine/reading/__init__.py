@@ -11,7 +11,7 @@ and return plain values. `Reader`, found as `engine.reader`, is the same for asy
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
     await engine.reader.slugs(limit) -> set[str]
 
-    with engine.feed.listening() as listener:                    # what has changed since
+    with engine.changes.listening() as listener:                    # what has changed since
         changes = await listener.next()                          # Changes(run_ids, events, lost)
 
 What can be done to runs is in `Engine` itself:

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from stephttp._wire.ids import CAPSULE
-from stephttp.engine.model.run import RESUME, RunStatus, TimerKind
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.timer import RESUME, TimerKind
 from stephttp.engine.reading.list_filter import Page, PageRequest, RunFilter, State
 from stephttp.engine.reading.scanning import (
     Bounds,
