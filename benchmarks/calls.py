@@ -17,9 +17,9 @@ from typing import Any
 import uvloop
 
 from stephttp.engine.outbound.client import Client
-from stephttp.engine.outbound.connection import Request, decoded
+from stephttp.engine.outbound.connection import HTTPRequest, decoded
 from stephttp.engine.outbound.egress import Egress, parse_rule
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 
 BODY = b'{"ctx":{"run_id":"01HZ0000000000000000000000"},"steps":{"price":"%s"}}' % (b"x" * 960)
 SENT = {
@@ -60,18 +60,20 @@ async def endpoint(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
-def ours(egress: Egress, concurrency: int) -> tuple[Callable[[Request], Awaitable[Answer]], Any]:
+def ours(
+    egress: Egress, concurrency: int
+) -> tuple[Callable[[HTTPRequest], Awaitable[HTTPResponse]], Any]:
     """Return the engine's client, as `Caller.call` uses it."""
     client = Client(egress, CONNECT_TIMEOUT, concurrency, KEEP_ALIVE)
 
-    async def call(request: Request) -> Answer:
+    async def call(request: HTTPRequest) -> HTTPResponse:
         async with asyncio.timeout(TIMEOUT):
             return decoded(await client.send(request, LIMIT), LIMIT)
 
     return call, client
 
 
-def theirs(egress: Egress) -> tuple[Callable[[Request], Awaitable[Answer]], Any]:
+def theirs(egress: Egress) -> tuple[Callable[[HTTPRequest], Awaitable[HTTPResponse]], Any]:
     """Return aiohttp's client, which has its own timeouts and decodes bodies."""
     # Not a plain import, because only the benchmarks have aiohttp, and mypy would look for it.
     peer: Any = importlib.import_module("benchmarks.peers.aiohttp_client")
@@ -83,7 +85,7 @@ async def measure(which: str, url: str, concurrency: int, calls: int) -> float:
     """Return the microseconds of processor time a call."""
     egress = Egress([parse_rule("127.0.0.1")], private=False)
     call, client = ours(egress, concurrency) if which == "ours" else theirs(egress)
-    request = Request("POST", url, "/orders/a%2Fb?fnId=app-order&stepId=step", SENT, BODY)
+    request = HTTPRequest("POST", url, "/orders/a%2Fb?fnId=app-order&stepId=step", SENT, BODY)
 
     async def worker(count: int) -> None:
         for _ in range(count):

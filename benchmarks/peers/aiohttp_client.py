@@ -12,14 +12,14 @@ from stephttp.engine.outbound.connection import (
     ConnectError,
     ConnectTimeout,
     DecodingError,
+    HTTPRequest,
     ReadError,
     RemoteProtocolError,
-    Request,
     TooLarge,
     Unanswered,
 )
 from stephttp.engine.outbound.egress import Egress, EgressError
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 
 _SKIPPED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
@@ -78,7 +78,7 @@ class Client:
             skip_auto_headers=_SKIPPED,
         )
 
-    async def send(self, request: Request, limit: int) -> Answer:
+    async def send(self, request: HTTPRequest, limit: int) -> HTTPResponse:
         """See `stephttp.engine.outbound.client.Client.send`."""
         # aiohttp does not ask its resolver about a literal address.
         refusal = self._egress.refuse_origin(request.origin)
@@ -116,7 +116,7 @@ class Client:
             (name.decode("ascii").lower(), value.decode("utf-8", "surrogateescape"))
             for name, value in response.raw_headers
         ]
-        return Answer(response.status, headers, b"".join(chunks))
+        return HTTPResponse(response.status, headers, b"".join(chunks))
 
     async def close(self) -> None:
         """Close the connections."""

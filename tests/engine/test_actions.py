@@ -17,7 +17,7 @@ import pytest
 from stephttp._wire.ids import CAPSULE
 from stephttp.engine import bulk
 from stephttp.engine.bulk import Bulk
-from stephttp.engine.live.changes import MOST_RUNS, Feed
+from stephttp.engine.live.changes import MOST_RUNS, Changes
 from stephttp.engine.reading import RunFilter
 from stephttp.engine.reading.run_list import matching
 
@@ -334,7 +334,7 @@ async def test_an_event_is_sent_by_hand() -> None:
 
 async def test_changes_are_told_as_they_happen() -> None:
     async with world(script=[answer(DONE)], stream_lifetime=3600) as w:
-        with w.engine.feed.listening() as listener:
+        with w.engine.changes.listening() as listener:
             await w.post(sleep(Z, "5s"))
             assert (await listener.next()).run_ids == {RUN}
             await w.after(5)
@@ -343,18 +343,18 @@ async def test_changes_are_told_as_they_happen() -> None:
             changes = await listener.next()
             assert (changes.run_ids, changes.events, changes.lost) == (frozenset(), True, False)
             for number in range(MOST_RUNS + 1):
-                w.engine.feed.publish([str(number)])
+                w.engine.changes.publish([str(number)])
             changes = listener.take()
             assert (changes.run_ids, changes.lost) == (frozenset(), True)
             assert not listener.take()
-        assert len(w.engine.feed) == 0
+        assert len(w.engine.changes) == 0
 
 
 async def test_changes_over_http_end_with_the_engine() -> None:
     async with world(stream_lifetime=3600) as w:
         # The transport hands over an answer when it is whole, so the stream is read beside.
         reading = asyncio.create_task(w.http.get("/v1/stephttp/changes"))
-        while not len(w.engine.feed):  # noqa: ASYNC110 - nobody tells when it has begun
+        while not len(w.engine.changes):  # noqa: ASYNC110 - nobody tells when it has begun
             await asyncio.sleep(0)
         await w.post(DONE)
         await asyncio.sleep(0)
@@ -366,7 +366,7 @@ async def test_changes_over_http_end_with_the_engine() -> None:
 
 
 async def test_who_comes_after_the_end_is_told_at_once() -> None:
-    feed = Feed()
+    feed = Changes()
     feed.release()
     with feed.listening() as listener:
         assert (await listener.next()).over
@@ -374,7 +374,7 @@ async def test_who_comes_after_the_end_is_told_at_once() -> None:
 
 async def test_who_listens_is_left_alone_while_nothing_changes() -> None:
     """The engine often looks for due work and finds none."""
-    feed = Feed()
+    feed = Changes()
     with feed.listening() as listener:
         feed.publish([])
         assert (feed.published, listener.wake.is_set()) == (0, False)

@@ -321,7 +321,7 @@ async def test_a_store_that_cannot_write_is_told_as_503() -> None:
         async def full(*args: Any) -> None:
             raise sqlite3.OperationalError("database or disk is full")
 
-        w.engine.store.write = full
+        w.engine.store.write = w.engine.store.write_together = full
         response = await w.http.post("/v1/checkpoint", json=new_run(step()))
         is_error(response, 503, "the engine cannot store anything: database or disk is full")
 

@@ -13,12 +13,12 @@ from stephttp.engine.outbound import client as client_module
 from stephttp.engine.outbound.client import Client
 from stephttp.engine.outbound.connection import (
     ConnectError,
+    HTTPRequest,
     RemoteProtocolError,
-    Request,
     Unanswered,
 )
 from stephttp.engine.outbound.egress import Egress
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 
 from .support import until
 
@@ -69,8 +69,8 @@ class Asker:
         self.client = client
         self.origin = origin
 
-    async def ask(self, method: str = "GET", target: str = "/", **more: Any) -> Answer:
-        request = Request(method, self.origin, target, **{"headers": {}, **more})
+    async def ask(self, method: str = "GET", target: str = "/", **more: Any) -> HTTPResponse:
+        request = HTTPRequest(method, self.origin, target, **{"headers": {}, **more})
         return await self.client.send(request, LIMIT)
 
 

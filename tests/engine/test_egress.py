@@ -10,7 +10,7 @@ import pytest
 
 from stephttp.engine.outbound import egress
 from stephttp.engine.outbound.client import Client
-from stephttp.engine.outbound.connection import ConnectError, Request
+from stephttp.engine.outbound.connection import ConnectError, HTTPRequest
 from stephttp.engine.outbound.egress import Egress, parse_rule
 from stephttp.errors import ConfigurationError
 
@@ -109,7 +109,7 @@ async def test_a_first_checkpoint_that_could_never_be_called_is_refused(origin: 
 async def get(rules: list[str], url: str) -> bytes:
     client = Client(judge(*rules), 5)
     try:
-        return (await client.send(Request("GET", url, "/", {}), 100)).body
+        return (await client.send(HTTPRequest("GET", url, "/", {}), 100)).body
     finally:
         await client.close()
 

@@ -27,7 +27,7 @@ from stephttp.engine.outbound.connection import (
     TooLarge,
     decoded,
 )
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 
 from .support import until
 from .test_connections import LIMIT, OK, Peer, peers
@@ -35,7 +35,9 @@ from .test_connections import LIMIT, OK, Peer, peers
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-async def asked(answer: bytes, method: str = "GET", *, close: bool = False) -> tuple[Answer, int]:
+async def asked(
+    answer: bytes, method: str = "GET", *, close: bool = False
+) -> tuple[HTTPResponse, int]:
     """The answer to the second of two requests, and how many connections they took."""
     async with peers(Peer(answer, close=close)) as (peer, asker):
         await asker.ask(method)
@@ -238,9 +240,9 @@ def test_what_is_no_origin(origin: str) -> None:
         client_module.place_of(origin)
 
 
-def encoded(coding: str, body: bytes) -> Answer:
+def encoded(coding: str, body: bytes) -> HTTPResponse:
     length = ("content-length", str(len(body)))
-    return Answer(200, [("a", "b"), ("content-encoding", coding), length], body)
+    return HTTPResponse(200, [("a", "b"), ("content-encoding", coding), length], body)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,7 @@ def encoded(coding: str, body: bytes) -> Answer:
      ("deflate", zlib.compress(b"plain"))],
 )  # fmt: skip
 def test_bodies_are_decoded(coding: str, body: bytes) -> None:
-    assert decoded(encoded(coding, body), LIMIT) == Answer(200, [("a", "b")], b"plain")
+    assert decoded(encoded(coding, body), LIMIT) == HTTPResponse(200, [("a", "b")], b"plain")
 
 
 def test_what_we_cannot_decode_is_left_to_the_reader() -> None:

@@ -16,7 +16,7 @@ from stephttp.engine.model.expressions import (
     matches,
     read_event,
 )
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 
 EVENT = {"data": {"id": "o1", "n": 2, "none": None, "list": [1, 2, 3], "big": 2**53 + 1}}
 VALUES: dict[str, Any] = {"event": {"data": {"id": "o1"}, "name": "x"}, "async": EVENT}

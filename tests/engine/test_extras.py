@@ -119,6 +119,7 @@ async def test_a_batch_has_limits() -> None:
 async def test_a_batch_is_one_transaction_with_a_statement_a_table(tmp_path: Path) -> None:
     async with world(path=tmp_path / "db") as w:
         said: list[str] = []
+        await w.engine.idle()
         await w.engine.store.write(lambda c: c.set_trace_callback(said.append))
         said.clear()
         runs = [new_run(step(A), DONE, run_id=RUN[:-2] + f"{n:02}") for n in range(20)]

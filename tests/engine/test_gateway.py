@@ -12,7 +12,7 @@ import pytest
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Settings, VirtualClock
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.in_process import InProcess
 from stephttp.engine.rules.gateway_request import read_gateway
@@ -242,7 +242,7 @@ async def test_an_answer_that_comes_during_a_re_entry_leads_to_another_one() -> 
         w.clock.advance(1)
         await entered.wait()
         outside.go_on.set()
-        await until(lambda: not w.engine.executor._errands)
+        await until(lambda: not w.engine.executor._gateway_requests)
         reply.set()
         await w.engine.idle()
         assert (await w.run())["status"] == "Completed"

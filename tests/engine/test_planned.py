@@ -13,11 +13,11 @@ import pytest
 
 from stephttp._wire.ids import COMPLETE
 from stephttp.engine import VirtualClock
-from stephttp.engine.model.inputs import Failure
-from stephttp.engine.model.run import Call
-from stephttp.engine.rules.answers import Answer as EndpointAnswer
+from stephttp.engine.model.call import EndpointCall
+from stephttp.engine.model.inputs import CallFailure
+from stephttp.engine.rules.answers import HTTPResponse as EndpointAnswer
 from stephttp.engine.rules.answers import OpsAnswer, read_answer
-from stephttp.engine.work import run_work
+from stephttp.engine.work.settle import settle
 
 from .support import DONE, RUN, SDK, A, B, World, Z, answer, sleep, step, step_error, until, world
 
@@ -254,13 +254,13 @@ async def test_planned_steps_survive_the_engine(tmp_path: Path) -> None:
         assert (await w.run())["status"] == "Completed"
 
 
-async def apply(w: World, call: Call, ops: list[dict[str, Any]]) -> None:
+async def apply(w: World, call: EndpointCall, ops: list[dict[str, Any]]) -> None:
     """Settle a call with an answer, as the executor does."""
     got = EndpointAnswer(206, list(SDK.items()), json.dumps(ops).encode())
     outcome = read_answer(got, w.clock.now_ms())
-    assert isinstance(outcome, OpsAnswer | Failure)
+    assert isinstance(outcome, OpsAnswer | CallFailure)
     at = w.engine.executor.moment()
-    await w.engine.store.write(lambda c: run_work.settle(c, call, outcome, at.now_ms, at))
+    await w.engine.store.write(lambda c: settle(c, call, outcome, at.now_ms, at))
 
 
 @pytest.mark.parametrize(("job", "attempt"), [("another-job", 1), (None, 0)])
@@ -271,7 +271,7 @@ async def test_stale_answers_are_ignored(job: str | None, attempt: int) -> None:
         await w.post(planned(A), retries=3)
         await w.engine.idle()
         mine = w.calls[0].headers["x-inngest-job-id"]
-        call = Call(RUN, job or mine, attempt, 2, "", "", "", "", "", "", "", step_id=A)
+        call = EndpointCall(RUN, job or mine, attempt, 2, "", "", "", "", "", "", "", step_id=A)
         await apply(w, call, [step(A, "stale")])
         assert await w.memos() == {}
         w.script = [answer([step(A, "fresh")]), answer(DONE)]

@@ -14,7 +14,7 @@ from stephttp._wire import inline_state
 from stephttp._wire.http import Request
 from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
-from stephttp.engine.work import run_work
+from stephttp.engine.work import due
 
 from .support import DONE, KEY, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world
 
@@ -164,7 +164,12 @@ async def test_what_an_engine_finds_due_at_its_start_may_be_under_way_still(tmp_
         clock.advance(1)
         # As a kill leaves it: the call has begun, and nothing is known of how it went.
         unit = partial(
-            run_work.claim, at=w.engine.executor.moment(), busy=(), slots=9, errands=0, since_ms=0
+            due.claim,
+            at=w.engine.executor.moment(),
+            busy=(),
+            slots=9,
+            gateway_requests=0,
+            since_ms=0,
         )
         claimed = await w.engine.store.write(unit)
         assert [call.state is not None for call in claimed.calls] == [True]

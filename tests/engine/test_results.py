@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stephttp.engine.model.inputs import Failure, FailureKind
+from stephttp.engine.model.inputs import CallFailure, FailureKind
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
+from stephttp.engine.rules.answers import HTTPResponse, OpsAnswer, PlainAnswer, read_answer
 from stephttp.engine.rules.results import complete_result, render
 
 JSON = [("content-type", "application/json")]
@@ -118,7 +118,7 @@ RUN_COMPLETE = b'{"op":"RunComplete","id":"c","data":{"status":500}}'
 
 
 def read(status: int, body: bytes, *headers: tuple[str, str]) -> Any:
-    return read_answer(Answer(status, headers, body), 0)
+    return read_answer(HTTPResponse(status, headers, body), 0)
 
 
 @pytest.mark.parametrize("status", [200, 206, 500])
@@ -158,7 +158,7 @@ def test_a_final_op_alone_or_in_an_array(body: bytes) -> None:
 )
 def test_failures(status: int, headers: list[tuple[str, str]], kind: FailureKind) -> None:
     found = read(status, b"why", *headers)
-    assert isinstance(found, Failure)
+    assert isinstance(found, CallFailure)
     assert found.kind is kind
     assert str(status) in found.message
     assert found.message.endswith(": why")
@@ -167,7 +167,7 @@ def test_failures(status: int, headers: list[tuple[str, str]], kind: FailureKind
 def test_a_handlers_failure_carries_its_result() -> None:
     for status in (500, 503):
         found = read(status, RUN_COMPLETE, SDK, ("retry-after", "7"))
-        assert isinstance(found, Failure)
+        assert isinstance(found, CallFailure)
         assert (found.kind, found.output) == (FailureKind.COUNTED, b'{"status":500}')
         assert found.retry_after_ms == 7000
 
@@ -181,7 +181,7 @@ def test_steps_before_a_handlers_failure_are_kept_and_not_shown_as_its_reason() 
         (500, [SDK, ("x-inngest-no-retry", "true")], FailureKind.FINAL),
     ):
         found = read(status, body, *headers)
-        assert isinstance(found, Failure)
+        assert isinstance(found, CallFailure)
         assert (found.kind, found.output) == (kind, b'{"status":500}')
         assert [op.id for op in found.steps] == ["a"]
         assert "secret" not in found.message
@@ -217,6 +217,6 @@ def test_any_other_good_answer_is_the_result(body: bytes) -> None:
 
 def test_ops_that_cannot_be_read_fail_the_run_if_ops_were_promised() -> None:
     found = read(206, b'[{"op":"Nope","id":"a"}]', SDK)
-    assert isinstance(found, Failure)
+    assert isinstance(found, CallFailure)
     assert found.kind is FailureKind.FINAL
     assert "Nope" in found.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stephttp._wire.signatures import verify
-from stephttp.engine.model.run import Call
+from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.outbound.signed_bytes import canonical, signed_bytes
 
 from .support import DONE, KEY, answer, new_run, sleep, world
@@ -13,8 +13,8 @@ from .support import DONE, KEY, answer, new_run, sleep, world
 _JS, _GO, _PY = "inngest-js:v4.24.0", "inngestgo:v0.16.0", "stephttp-py:v0.1"
 
 
-def call(sdk: str, method: str = "POST", event: str = "inngest/http.request") -> Call:
-    return Call("r", "j", 0, 2, event, sdk, "", method, "", "", "", b'{ "b":2, "a":1}')
+def call(sdk: str, method: str = "POST", event: str = "inngest/http.request") -> EndpointCall:
+    return EndpointCall("r", "j", 0, 2, event, sdk, "", method, "", "", "", b'{ "b":2, "a":1}')
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def call(sdk: str, method: str = "POST", event: str = "inngest/http.request") ->
         (call(""), b'{ "b":2, "a":1}'),
     ],
 )
-def test_bytes_that_are_signed(made: Call, expected: bytes) -> None:
+def test_bytes_that_are_signed(made: EndpointCall, expected: bytes) -> None:
     assert signed_bytes(made) == expected
 
 

@@ -24,14 +24,27 @@ from msgspec import Raw
 
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine import Settings
-from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment
-from stephttp.engine.model.run import Cancellation, Event, NewRun, Refused, Run, RunStatus
+from stephttp.engine.model.inputs import (
+    CallFailure,
+    Cancellation,
+    FailureKind,
+    Hints,
+    Moment,
+    ReceivedEvent,
+)
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import OpsAnswer
 from stephttp.engine.store import check
 from stephttp.engine.store.runs import load_call
 from stephttp.engine.store.store import Store
-from stephttp.engine.work import batches, cancellations, events, idempotency, run_work, save
+from stephttp.engine.work import cancellations, events, idempotency, save
+from stephttp.engine.work.checkpoints import Item, take
+from stephttp.engine.work.due import claim
+from stephttp.engine.work.report import FurtherSteps, report
+from stephttp.engine.work.settle import settle as apply_outcome
+from stephttp.engine.work.start import Opening
 
 START_MS = 1_800_000_000_000
 RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(4)]
@@ -70,25 +83,25 @@ ops = st.lists(
 lease = st.sampled_from([None, 1_000, 30_000])
 
 
-def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> batches.Opening:
+def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> Opening:
     new = NewRun(
         run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
         event_ts=0, fn="", domain="http://app", method="POST", path="/", query="", content_type="",
         ip="", sdk="", created_ms=START_MS, began_ms=START_MS, body=b"body",
         reads_state=True,
     )  # fmt: skip
-    return batches.Opening(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
+    return Opening(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
 
 
 items = st.one_of(
     st.builds(opening, st.sampled_from(RUNS), ops, lease),
-    st.builds(batches.Report, st.sampled_from(RUNS), ops, lease),
+    st.builds(FurtherSteps, st.sampled_from(RUNS), ops, lease),
 )
 
 
 @dataclass(frozen=True)
 class Take:
-    items: list[batches.Item]
+    items: list[Item]
 
 
 @dataclass(frozen=True)
@@ -241,12 +254,12 @@ class Crash:
 
 
 def settle(
-    connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer | Failure, at: Moment
+    connection: sqlite3.Connection, run_id: str, outcome: OpsAnswer | CallFailure, at: Moment
 ) -> None:
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        run_work.settle(connection, load_call(connection, run_id), outcome, at.now_ms, at)
+        apply_outcome(connection, load_call(connection, run_id), outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:
@@ -254,21 +267,21 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
     units: list[Any]
     match action:
         case Take(batch):
-            units = [partial(batches.take, items=batch, at=at)]
+            units = [partial(take, items=batch, at=at)]
         case Report(run_id, steps):
-            units = [partial(run_work.report, run_id=run_id, ops=steps, at=at)]
+            units = [partial(report, run_id=run_id, ops=steps, at=at)]
         case Claim(name, run_id):
             key = idempotency.Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
-            units = [partial(run_work.claim, at=at, busy=(), slots=2, errands=2, since_ms=0)]
+            units = [partial(claim, at=at, busy=(), slots=2, gateway_requests=2, since_ms=0)]
         case Settle(run_id, steps, fails):
-            failure = Failure(FailureKind.COUNTED, "E", "m", output=b"{}", steps=steps)
+            failure = CallFailure(FailureKind.COUNTED, "E", "m", output=b"{}", steps=steps)
             outcome = failure if fails else OpsAnswer(steps, Hints())
             units = [partial(settle, run_id=run_id, outcome=outcome, at=at)]
         case Send(numbers):
             sent = [
-                Event(f"event-{n}", "go", f"mine-{n % 2}", at.now_ms, 0,
+                ReceivedEvent(f"event-{n}", "go", f"mine-{n % 2}", at.now_ms, 0,
                       b'{"name":"go","data":{"n":%d}}' % n)
                 for n in numbers
             ]  # fmt: skip

@@ -12,30 +12,18 @@ from hypothesis import strategies as st
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Backoff, Settings
-from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment, Origin
-from stephttp.engine.model.run import (
-    RESUME,
-    Change,
-    Endpoint,
-    Known,
-    Refused,
-    Run,
-    RunStatus,
-    Snapshot,
-    Timer,
-    TimerKind,
-)
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints, Moment, Origin
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint, Known, Run, RunStatus, Snapshot
+from stephttp.engine.model.timer import RESUME, Timer, TimerKind
+from stephttp.engine.rules.endings import call_failed, cancelled, failed, finished, overdue
 from stephttp.engine.rules.transitions import (
     OPS,
     UNSUPPORTED,
     apply_ops,
     arrived,
-    call_failed,
-    cancelled,
-    failed,
     fell_due,
-    finished,
-    overdue,
 )
 
 from .support import EXACT, RUN, A, B, Z, complete, sleep, step, step_error
@@ -206,7 +194,7 @@ def test_a_step_that_succeeds_during_its_back_off_does_not_strand_the_run() -> N
 def test_ops_for_an_ended_run_change_nothing() -> None:
     snapshot = Snapshot(Run(RUN, RunStatus.CANCELLED))
     assert apply_ops(snapshot, ops(step()), ANSWER, AT) == Change(snapshot.run)
-    failure = Failure(FailureKind.FINAL, "E", "m")
+    failure = CallFailure(FailureKind.FINAL, "E", "m")
     assert call_failed(snapshot, failure, AT) == Change(snapshot.run)
     assert finished(snapshot, b"", b"", AT) == Change(snapshot.run)
 
@@ -270,8 +258,8 @@ def test_a_wait_that_ends_does_not_cut_a_back_off_short() -> None:
     assert change.resolved == ((A, b"null"),)
 
 
-COUNTED = Failure(FailureKind.COUNTED, "E", "m")
-TRANSIENT = Failure(FailureKind.TRANSIENT, "E", "m")
+COUNTED = CallFailure(FailureKind.COUNTED, "E", "m")
+TRANSIENT = CallFailure(FailureKind.TRANSIENT, "E", "m")
 
 
 @pytest.mark.parametrize(
@@ -281,11 +269,11 @@ TRANSIENT = Failure(FailureKind.TRANSIENT, "E", "m")
         (1, 5, COUNTED, (2, 0, 2.0)),
         (1, 0, TRANSIENT, (1, 1, 1.0)),
         (1, 9, TRANSIENT, (1, 10, 30.0)),
-        (0, 0, Failure(FailureKind.COUNTED, "E", "m", retry_after_ms=7000), (1, 0, 7.0)),
+        (0, 0, CallFailure(FailureKind.COUNTED, "E", "m", retry_after_ms=7000), (1, 0, 7.0)),
     ],
 )
 def test_failed_calls_are_repeated(
-    attempt: int, unreached: int, failure: Failure, expected: tuple[int, int, float]
+    attempt: int, unreached: int, failure: CallFailure, expected: tuple[int, int, float]
 ) -> None:
     run = Run(RUN, RunStatus.ASYNC, retries=2, attempt=attempt, unreached=unreached, job_id="j")
     snapshot = Snapshot(run, timers={RESUME: CALLING})
@@ -298,9 +286,13 @@ def test_failed_calls_are_repeated(
 
 @pytest.mark.parametrize(
     "failure",
-    [COUNTED, Failure(FailureKind.FINAL, "E", "m"), Failure(FailureKind.FINAL, "E", "m", 5)],
+    [
+        COUNTED,
+        CallFailure(FailureKind.FINAL, "E", "m"),
+        CallFailure(FailureKind.FINAL, "E", "m", 5),
+    ],
 )
-def test_failed_calls_end_the_run(failure: Failure) -> None:
+def test_failed_calls_end_the_run(failure: CallFailure) -> None:
     snapshot = Snapshot(Run(RUN, RunStatus.ASYNC, retries=2, attempt=2), timers={RESUME: CALLING})
     change = call_failed(snapshot, failure, AT)
     assert (change.run.status, change.ended) == (RunStatus.FAILED, True)
@@ -381,7 +373,7 @@ def test_a_run_is_never_stranded_and_a_memo_never_changes(story: list[tuple[Any,
         else:
             calling = False
             change = (
-                call_failed(snapshot, Failure(detail, "E", "m"), at)
+                call_failed(snapshot, CallFailure(detail, "E", "m"), at)
                 if kind == "fails"
                 else apply_ops(snapshot, ops(*detail), ANSWER, at)
             )

@@ -12,20 +12,13 @@ from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine import Settings
+from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
-from stephttp.engine.model.run import (
-    RESUME,
-    Change,
-    Endpoint,
-    Known,
-    Refused,
-    Run,
-    RunStatus,
-    Snapshot,
-    Timer,
-    TimerKind,
-)
-from stephttp.engine.rules.transitions import apply_ops, arrived, cancelled, fell_due
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint, Known, Run, RunStatus, Snapshot
+from stephttp.engine.model.timer import RESUME, Timer, TimerKind
+from stephttp.engine.rules.endings import cancelled
+from stephttp.engine.rules.transitions import apply_ops, arrived, fell_due
 from stephttp.engine.rules.waiting_ops import INVOKE_TIMED_OUT, invoked_result
 
 from .support import EXACT, OTHER, RUN, A, B, Z, complete, sleep, step

@@ -9,7 +9,7 @@ import pytest
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import SystemClock, VirtualClock
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.due_times import retry_after_ms, sleep_until_ms
 
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z

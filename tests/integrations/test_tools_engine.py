@@ -358,7 +358,7 @@ async def test_branches_wait_side_by_side(style: str) -> None:
 
 def test_the_engine_refuses_wishes_that_make_no_sense() -> None:
     from stephttp._wire.opcodes import Op, OpCode
-    from stephttp.engine.model.run import Refused
+    from stephttp.engine.model.refused import Refused
     from stephttp.engine.rules.due_times import retry_wishes
 
     def op(**opts: Any) -> Op:

@@ -1,4 +1,4 @@
-"""One order for many runs, in several transactions, so that other work does not wait long."""
+"""Actions on all runs that a filter finds, in small transactions, so that others need not wait."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from functools import partial
 
 from msgspec import Struct
 
+from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import Change, Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading.list_filter import RunFilter, RunState
 from stephttp.engine.reading.run_list import matching
 from stephttp.engine.store.store import Store
 from stephttp.engine.work.interventions import Act, act_on, cancel_open, next_seq, rerun
 
 MOST_RUNS = 10_000
-"""Runs that one order can be for."""
+"""Runs that one action can change."""
 
 _PORTION = 50
 """Runs that one transaction changes."""
 
 
 class Bulk(Struct, frozen=True, forbid_unknown_fields=True):
-    """For how many runs an order was done; `more`: it was not done for all, so repeat it."""
+    """For how many runs an action was done; `more`: it was not done for all, so repeat it."""
 
     count: int
     more: bool
@@ -32,13 +33,13 @@ class Bulk(Struct, frozen=True, forbid_unknown_fields=True):
 _OPEN = frozenset({RunState.RUNNING, RunState.WAITING})
 
 
-class BulkOrders:
-    """Orders for all runs that a filter finds.
+class BulkActions:
+    """Cancels or reruns all runs that a filter finds.
 
     Args:
         store: the database.
         moment: returns the present.
-        follow: gets all changes that were stored.
+        follow: called with the changes of each transaction, once it is committed.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class BulkOrders:
         if not 1 <= limit <= MOST_RUNS:
             raise Refused(f"limit: {limit} is not a number from 1 to {MOST_RUNS}")
         count = 0
-        # Runs that begin meanwhile, those of this order among them, are not meant.
+        # Runs that start from now on, such as those that this action starts, are not changed.
         below: int | None = await self._store.read(next_seq)
         while below is not None and count < limit:
             find = partial(
@@ -76,7 +77,7 @@ class BulkOrders:
                 limit=min(_PORTION, limit - count),
                 now_ms=self._moment().now_ms,
             )
-            # A search may take a second, and no other work shall wait for it.
+            # A search may take a second; in the thread for people no other work waits for it.
             run_ids, below = await self._store.browse(find)
             unit = partial(act_on, run_ids=run_ids, act=act, at=self._moment())
             changes = await self._store.write(unit, self._follow)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkOrders
+from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkActions
 from stephttp.engine.executor import Executor
-from stephttp.engine.live.changes import Feed
+from stephttp.engine.live.changes import Changes, Waiters
 from stephttp.engine.live.channels import Channels
-from stephttp.engine.live.waiters import Waiters
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model import tokens
+from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Clock, SystemClock
-from stephttp.engine.model.run import Cancellation, Change, Event, Refused
+from stephttp.engine.model.inputs import Cancellation, ReceivedEvent
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import LONGEST_LEASE, Settings
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.gateway import Gateway
@@ -28,25 +30,20 @@ from stephttp.engine.reading import Reader, RunFilter, latest_endpoints
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
-from stephttp.engine.store.funnel import Funnel
-from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.store.store import Store
 from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
-from stephttp.engine.work import (
-    batches,
-    cancellations,
-    events,
-    idempotency,
-    interventions,
-    run_work,
-    save,
-)
+from stephttp.engine.work import cancellations, events, idempotency, interventions, leases, save
+from stephttp.engine.work.checkpoints import Item, Taken, take
+from stephttp.engine.work.report import report
+from stephttp.engine.work.start import Opening
 
 if TYPE_CHECKING:
     import httpx2
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -61,15 +58,8 @@ class Engine:
 
     Attributes:
         settings, clock, rng: as given.
-        store: the database.
-        waiters: who waits for which run to end.
-        feed: who wants to know what changes.
-        reader: what people want to see of runs.
-        channels: who follows which run's stream.
-        executor: what calls the endpoints.
-        egress: which endpoints may be called.
-        caller: what calls them.
-        metrics: what is counted and measured.
+        store, waiters, changes, channels, reader, executor, egress, caller, metrics: the parts of
+            the engine; see their classes.
     """
 
     def __init__(
@@ -86,32 +76,24 @@ class Engine:
         self.metrics = Metrics()
         self.store = Store(settings.db_path, self.metrics.committed)
         self.waiters = Waiters()
-        self.feed = Feed()
+        self.changes = Changes()
         self.channels = Channels()
         self.egress = Egress.of(settings)
         self.caller = Caller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings)
         self.executor = Executor(
-            self.store,
-            self.caller,
-            self._gateway,
-            self.waiters,
-            self.channels,
-            self.feed,
-            self.clock,
-            self.rng,
-            settings,
-            self.metrics,
-        )
+            self.store, self.caller, self._gateway, self.metrics,
+            self.waiters, self.channels, self.changes,
+            self.clock, self.rng, settings,
+        )  # fmt: skip
         self.reader = Reader(self.store, self.clock)
-        self._bulk = BulkOrders(self.store, self.executor.moment, self._follow_all)
+        self._bulk = BulkActions(self.store, self.executor.moment, self.executor.follow_all)
         self._spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
-        self.executor.begun = self._spans.run_began
+        self.executor.expect(self._spans.early.run_ids, self._spans.run_began)
         self._retention = Retention(self.store, self.clock, settings)
-        self._starts = Funnel(self.take)
 
     async def start(self) -> None:
-        """Open the database and begin to work on what is due.
+        """Open the database and start to work on what is due.
 
         Raises:
             ConfigurationError: the database cannot be used.
@@ -119,13 +101,9 @@ class Engine:
         await self.store.open()
         known = partial(latest_endpoints, limit=MOST_ENDPOINTS)
         self.metrics.know(await self.store.read(known))
-        # Nobody could renew a lease while the engine was not there.
+        # No process could renew its lease while the engine was not there.
         due_ms = self.clock.now_ms() + LONGEST_LEASE
-        await self.store.write(
-            lambda connection: connection.execute(
-                QUERIES["extend_all_leases"], {"due_ms": due_ms}
-            ).close()
-        )
+        await self.store.write(partial(leases.extend_all, due_ms=due_ms))
         self.executor.start()
         self._retention.start()
 
@@ -140,31 +118,32 @@ class Engine:
         await self.store.close()
 
     def drain(self) -> None:
-        """Call no further endpoints, and let everybody go who waits for an output.
+        """Call no further endpoints, and answer all requests that wait for an output or a change.
 
-        They are told to come back. Call it when a server begins to shut down, because servers
-        wait for open requests.
+        Their clients are asked to come back. Call it when a server starts to shut down, because
+        servers wait for open requests.
         """
         self.executor.drain()
         self.waiters.release()
-        self.feed.release()
+        self.changes.release()
         self.channels.release()
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
         await self.executor.idle()
 
-    async def start_run(self, opening: batches.Opening) -> None:
+    async def start_run(self, opening: Opening) -> None:
         """Store a first checkpoint, together with others that come at the same time.
 
         Raises:
             Refused: it is not acceptable.
         """
-        taken = await self._starts.put(opening)
+        taken = await self.store.write_together(self._take, opening, self._follow_taken)
         if isinstance(taken, Refused):
             raise taken
-        new = opening.new
-        log_event(log, logging.INFO, "run.start", "run stored", run_id=new.run_id, fn=new.slug)
+        if log.isEnabledFor(logging.INFO):
+            new = opening.new
+            log_event(log, logging.INFO, "run.start", "run stored", run_id=new.run_id, fn=new.slug)
 
     async def report(
         self, run_id: str, ops: list[Op], dispatch: tuple[str, int] | None = None
@@ -174,46 +153,34 @@ class Engine:
         Raises:
             Refused: it is not acceptable.
         """
-        unit = partial(
-            run_work.report, run_id=run_id, ops=ops, at=self.executor.moment(), dispatch=dispatch
-        )
-        await self.store.write(unit, self.executor.follow)
+        await self._change(partial(report, run_id=run_id, ops=ops, dispatch=dispatch))
 
-    async def take(self, items: Sequence[batches.Item]) -> list[batches.Taken | Refused]:
-        """Store many checkpoints in one transaction; see `batches.take`."""
-        unit = partial(batches.take, items=items, at=self.executor.moment())
-        return await self.store.write(unit, self._follow_taken)
+    async def take(self, items: Sequence[Item]) -> list[Taken | Refused]:
+        """Store many checkpoints in one transaction; see `checkpoints.take`."""
+        return await self._apply(partial(take, items=items), _stored)
 
-    async def claim(self, key: idempotency.Key, opening: batches.Opening) -> str:
-        """Open a run for an idempotency key; returns the run that answers the request.
+    async def claim(self, key: idempotency.Key, opening: Opening) -> str:
+        """Open a run for an idempotency key, and return the run that answers the request.
 
         Raises:
             Refused: see `idempotency.claim`.
         """
-        unit = partial(idempotency.claim, key=key, opening=opening, at=self.executor.moment())
-        return (await self.store.write(unit, self._follow_claim)).run_id
+        unit = partial(idempotency.claim, key=key, opening=opening)
+        claimed = await self._apply(unit, lambda run: [run.change] if run.change else [])
+        return claimed.run_id
 
     async def renew(self, run_ids: Sequence[str], lease_ms: int) -> list[str]:
-        """Move leases ahead; returns the runs that have none (any more)."""
+        """Move leases ahead, and return the runs that have none (any more)."""
         due_ms = self.clock.now_ms() + lease_ms
-        return await self.store.write(partial(batches.renew, run_ids=run_ids, due_ms=due_ms))
+        return await self.store.write(partial(leases.renew, run_ids=run_ids, due_ms=due_ms))
 
-    def _follow_claim(self, claimed: idempotency.Claimed) -> None:
-        if claimed.change is not None:
-            self.executor.follow(claimed.change)
-
-    def _follow_taken(self, outcomes: Sequence[batches.Taken | Refused]) -> None:
-        for outcome in outcomes:
-            if isinstance(outcome, batches.Taken):
-                self.executor.follow(outcome.change)
-
-    async def receive(self, received: Sequence[Event]) -> None:
+    async def receive(self, received: Sequence[ReceivedEvent]) -> None:
         """Store events, and end the waits that they end."""
         unit = partial(events.receive, received=received, at=self.executor.moment())
-        await self.store.write(unit, self._follow_received)
+        await self.store.write(unit, self._follow_events)
 
     async def send_event(self, raw: bytes) -> str:
-        """Store one event, as JSON, as if it had been sent; its internal id.
+        """Store one event, given as JSON, as if it had been sent, and return its internal id.
 
         Raises:
             Refused: it is not acceptable.
@@ -224,20 +191,19 @@ class Engine:
         return event_id
 
     async def signal(self, name: str, data: bytes) -> str:
-        """End the wait for a signal; the id of the run that waited.
+        """End the wait for a signal, and return the id of the run that waited.
 
         Raises:
-            Refused: nobody waits for it.
+            Refused: no step waits for it.
         """
-        unit = partial(events.signal, name=name, data=data, at=self.executor.moment())
-        change = await self.store.write(unit, self.executor.follow)
+        change = await self._change(partial(events.signal, name=name, data=data))
         return change.run.run_id
 
-    async def trace(self, received: otlp.Received) -> int:
-        """Keep spans with their runs. Those of runs that are not known (yet) wait a while for them.
+    async def trace(self, received: otlp.ReceivedSpans) -> int:
+        """Store spans with their runs; those of unknown runs are kept for a while in memory.
 
         Returns:
-            How many are not kept because their runs have as many as they may have.
+            How many do not fit, because their runs have as many as they may have.
         """
         return await self._spans.keep(received)
 
@@ -246,62 +212,49 @@ class Engine:
         return await probe(origin, self.store, self.egress, self.caller, self.clock, self.rng)
 
     async def rerun(self, run_id: str, edit: Edit = AS_IT_WAS) -> str:
-        """Run the request of a run again.
+        """Run the request of a run again, and return the id of the new run.
 
         Args:
             run_id: the run; it may still be open.
             edit: what is different, and from which step on.
 
-        Returns:
-            The id of the new run.
-
         Raises:
             Refused: there is no such run, or the edit does not fit it.
         """
-        unit = partial(interventions.rerun, run_id=run_id, edit=edit, at=self.executor.moment())
-        change = await self.store.write(unit, self.executor.follow)
+        change = await self._change(partial(interventions.rerun, run_id=run_id, edit=edit))
         return change.run.run_id
 
     async def resume(self, run_id: str, step_id: str | None = None) -> int:
-        """Let a run continue now: what it waits for by time is due.
+        """Let a run continue now, without waiting for the time, and return how many waits ended.
 
         Args:
             step_id: the one step that stops waiting; if it does not wait for a time, its wait
                 ends as if it had lasted long enough. `None`: all sleeps, and what has failed is
                 tried again.
 
-        Returns:
-            How many waits ended.
-
         Raises:
             Refused: there is no such run, or it does not wait for that.
         """
-        at = self.executor.moment()
-        unit = partial(interventions.resume, run_id=run_id, step_id=step_id, at=at)
-        change = await self.store.write(unit, self.executor.follow)
+        change = await self._change(partial(interventions.resume, run_id=run_id, step_id=step_id))
         return len(change.timers)
 
     async def cancel(self, run_id: str) -> bool:
-        """End a run as cancelled; `False` if it had ended already.
+        """End a run as cancelled, and return `False` if it had ended already.
 
         Raises:
             Refused: there is no such run.
         """
-        unit = partial(save.cancel, run_id=run_id, at=self.executor.moment())
-        change = await self.store.write(unit, self.executor.follow)
+        change = await self._change(partial(save.cancel, run_id=run_id))
         return change.ended
 
     async def cancel_many(self, cancellation: Cancellation) -> int:
-        """Cancel the runs of a function that began in a span of time, and those to come.
-
-        Returns:
-            How many were cancelled now.
+        """Cancel a function's runs that started, or will start, in a span of time; return how many.
 
         Raises:
             Refused: there is no such function.
         """
-        unit = partial(cancellations.create, cancellation=cancellation, at=self.executor.moment())
-        changes = await self.store.write(unit, self._follow_all)
+        unit = partial(cancellations.create, cancellation=cancellation)
+        changes: list[Change] = await self._apply(unit, iter)
         return len(changes)
 
     async def cancel_matching(self, wanted: RunFilter, limit: int = MOST_RUNS) -> Bulk:
@@ -320,11 +273,28 @@ class Engine:
         """
         return await self._bulk.rerun(wanted, limit)
 
-    def _follow_received(self, received: events.Received) -> None:
-        self.metrics.received(received.stored)
-        self.feed.publish(events=True)
-        self._follow_all(received.changes)
+    def _take(self, connection: sqlite3.Connection, items: Sequence[Item]) -> list[Taken | Refused]:
+        return take(connection, items, self.executor.moment())
 
-    def _follow_all(self, changes: list[Change]) -> None:
-        for change in changes:
-            self.executor.follow(change)
+    def _follow_taken(self, taken: Taken | Refused) -> None:
+        self.executor.follow_all(_stored([taken]))
+
+    def _follow_events(self, stored: events.StoredEvents) -> None:
+        self.metrics.received(stored.count)
+        self.changes.publish(events=True)
+        self.executor.follow_all(stored.changes)
+
+    async def _change(self, unit: Callable[..., Change]) -> Change:
+        """Run a unit of work that changes one run, as of now, and follow the change."""
+        at = self.executor.moment()
+        return await self.store.write(partial(unit, at=at), self.executor.follow)
+
+    async def _apply(self, unit: Callable[..., T], changes: Callable[[T], Iterable[Change]]) -> T:
+        """Run a unit of work as of now, and follow the `changes` in its result."""
+        at = self.executor.moment()
+        follow = self.executor.follow_all
+        return await self.store.write(partial(unit, at=at), lambda done: follow(changes(done)))
+
+
+def _stored(outcomes: Iterable[Taken | Refused]) -> list[Change]:
+    return [outcome.change for outcome in outcomes if isinstance(outcome, Taken)]

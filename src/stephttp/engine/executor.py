@@ -1,9 +1,9 @@
 """Drives runs: claims what is due, calls the endpoints, applies their answers.
 
 At most one call of a run is under way at a time, and beside it one for each of its planned steps;
-at most `Settings.concurrency` of all. What falls due for a run whose endpoint is being called waits
-in the table until the call is over. HTTP requests that steps ask for are made beside all that, at
-most `Settings.gateway_concurrency` at a time.
+at most `Settings.concurrency` of all. Timers that fall due while the endpoint of their run is being
+called wait in the table until the call is over. HTTP requests for steps are made beside all that,
+at most `Settings.gateway_concurrency` at a time.
 """
 
 from __future__ import annotations
@@ -11,143 +11,162 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 from random import Random
 
-from stephttp.engine.live.alarm import Timers
-from stephttp.engine.live.changes import Feed
+from stephttp.engine.live.changes import FIRST_PHASE, Changes, Waiters
 from stephttp.engine.live.channels import Channels, failed_event
-from stephttp.engine.live.waiters import FIRST_PHASE, Waiters
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
-from stephttp.engine.model.clock import Clock
-from stephttp.engine.model.inputs import Failure, FailureKind, Moment
-from stephttp.engine.model.run import Call, Change, Errand, RunStatus
+from stephttp.engine.model.call import EndpointCall, GatewayRequest
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.clock import Alarm, Clock
+from stephttp.engine.model.inputs import CallFailure, FailureKind, Moment
+from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
-from stephttp.engine.rules.answers import Answer, OpsAnswer, PlainAnswer, read_answer
+from stephttp.engine.rules.answers import HTTPResponse, read_answer
 from stephttp.engine.store.store import Store, StoreClosedError
-from stephttp.engine.work import run_work, save
+from stephttp.engine.work import due, save
+from stephttp.engine.work.settle import Outcome, settle
 
 log = logging.getLogger(__name__)
+_Tasks = dict[due.TaskKey, "asyncio.Task[None]"]
+_Work = Callable[[], Awaitable[None]]
 
-_PAUSE = 1.0
-"""Seconds of rest after the store failed (a full disk, say)."""
+_PAUSE = 1.0  # seconds of rest after the store failed (a full disk, say)
 
 
 class Executor:
-    """The part of the engine that acts of its own accord."""
+    """Does what is due, and wakes what waits for the changes that were stored.
+
+    One task waits for the alarm, claims due work in one transaction, and starts a task for each
+    call. That stores the outcome, frees its slot and sets the alarm, so that the next claim sees
+    what is due for the same run. All this happens in the event loop, units of work beside it.
+    """
 
     def __init__(
         self,
         store: Store,
         caller: Caller,
         gateway: Gateway,
+        metrics: Metrics,
         waiters: Waiters,
         channels: Channels,
-        feed: Feed,
+        changes: Changes,
         clock: Clock,
         rng: Random,
         settings: Settings,
-        metrics: Metrics,
     ) -> None:
         self._store = store
         self._caller = caller
         self._gateway = gateway
         self._waiters = waiters
         self._channels = channels
-        self._feed = feed
+        self._changes = changes
         self._clock = clock
         self._rng = rng
         self._settings = settings
         self._metrics = metrics
-        self._timers = Timers(clock)
-        self._calls: dict[run_work.Key, asyncio.Task[None]] = {}
-        self._errands: dict[run_work.Key, asyncio.Task[None]] = {}
+        self._alarm = Alarm(clock)
+        self._calls: _Tasks = {}
+        self._gateway_requests: _Tasks = {}
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
         self._since_ms = 0
         self._moved = asyncio.Event()
-        self.begun: Callable[[str], None] = lambda run_id: None
-        """Called with the id of each new run."""
+        self._expected: Collection[str] = ()
+        self._run_began: Callable[[str], None] = lambda run_id: None
+
+    def expect(self, run_ids: Collection[str], began: Callable[[str], None]) -> None:
+        """Call `began` with the id of each new run that is in `run_ids` (a view) as it starts."""
+        self._expected, self._run_began = run_ids, began
 
     def moment(self) -> Moment:
-        """The present, as transitions see it."""
+        """Return the present, as transitions see it."""
         return Moment(self._clock.now_ms(), self._rng, self._settings)
 
     def start(self) -> None:
-        """Begin; whatever is past due is simply due."""
+        """Start to work; work that fell due while no engine ran is done now."""
         self._since_ms = self._clock.now_ms()
-        self._timers.poke(self._since_ms)
+        self._alarm.set(self._since_ms)
         self._loop = asyncio.create_task(self._run(), name="stephttp-executor")
 
     async def stop(self) -> None:
         """Stop, and give up the calls that are under way; they are repeated at the next start."""
-        tasks = [*self._calls.values(), *self._errands.values()]
-        if self._loop is not None:
-            tasks.append(self._loop)
-            self._loop = None
+        loop, self._loop = self._loop, None
+        tasks = [*self._calls.values(), *self._gateway_requests.values(), *([loop] if loop else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def drain(self) -> None:
-        """Call no further endpoints; the calls that are under way go on."""
+        """Call no further endpoints; the calls that are under way continue."""
         if not self._draining:
             self._draining = True
             log_event(log, logging.INFO, "engine.drain", "no new calls", calls=len(self._calls))
 
     async def quiet(self) -> None:
         """Return once no endpoint is being called; for after `drain`."""
-        while self._looking or self._calls:
-            self._moved.clear()
-            await self._moved.wait()
+        await self._until(lambda: not (self._looking or self._calls))
 
     def follow(self, change: Change) -> None:
-        """A change was stored: count it, and wake whom it concerns."""
+        """Wake what waits for a change, and count it.
+
+        Call it in the event loop once the change is committed, never before: what is woken looks
+        into the database, and must find the change there.
+        """
         self._metrics.changed(change)
-        self._feed.publish((change.run.run_id,))
+        self._changes.publish((change.run.run_id,))
         if change.began is not None:
-            self.begun(change.run.run_id)
+            if change.run.run_id in self._expected:
+                self._run_began(change.run.run_id)
             if (deadline := self._settings.run_deadline) is not None:
-                self._timers.poke(change.began.created_ms + round(deadline * 1000))
+                self._alarm.set(change.began.created_ms + round(deadline * 1000))
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)
             if run.status is RunStatus.FAILED:
                 self._channels.tee(run.run_id, failed_event(run.error or b"null"))
-            log_event(
-                log, logging.INFO, "run.end", "run ended", run_id=run.run_id, status=run.status
-            )
+            if log.isEnabledFor(logging.INFO):
+                ended = {"run_id": run.run_id, "status": run.status}
+                log_event(log, logging.INFO, "run.end", "run ended", **ended)
         if change.run.status is not RunStatus.SYNC:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
-            self._timers.poke(timer.due_ms)
-        for other in change.others:
-            self.follow(other)
+            self._alarm.set(timer.due_ms)
+        self.follow_all(change.others)
+
+    def follow_all(self, changes: Iterable[Change]) -> None:
+        """Do for several changes what `follow` does."""
+        for change in changes:
+            self.follow(change)
 
     @property
-    def busy(self) -> frozenset[run_work.Key]:
-        """What is being worked on."""
-        return frozenset((*self._calls, *self._errands))
+    def busy(self) -> frozenset[due.TaskKey]:
+        """Return the tasks that are under way."""
+        return frozenset((*self._calls, *self._gateway_requests))
 
     @property
     def under_way(self) -> dict[str, int]:
-        """How many calls of endpoints, and HTTP requests for steps, are being made."""
-        return {"reentry": len(self._calls), "gateway": len(self._errands)}
+        """Count the calls of endpoints, and HTTP requests for steps, that are under way."""
+        return {"reentry": len(self._calls), "gateway": len(self._gateway_requests)}
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
-        while self._looking or self._calls or self._errands or self._timers.due_now:
+        await self._until(lambda: not (self._looking or self.busy or self._alarm.due_now))
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
             self._moved.clear()
             await self._moved.wait()
 
     async def _run(self) -> None:
         while True:
-            await self._timers.wait()
+            await self._alarm.wait()
             if self._draining:
                 return
             self._looking = True
@@ -157,132 +176,125 @@ class Executor:
                 return
             except Exception as error:
                 self._storage_failed(error, "cannot look for due work; trying again")
-                await self._timers.pause(_PAUSE)
-                self._timers.poke(self._clock.now_ms())
+                await self._alarm.pause(_PAUSE)
+                self._alarm.set(self._clock.now_ms())
             finally:
                 self._looking = False
                 self._moved.set()
 
     async def _claim(self) -> None:
-        self._timers.forget()
-        slots = self._settings.concurrency - len(self._calls)
+        # Clear the alarm before the table is read, not after: a timer that is stored in between is
+        # not among the rows, and its alarm would be lost.
+        self._alarm.clear()
         unit = partial(
-            run_work.claim,
+            due.claim,
             at=self.moment(),
             busy=self.busy,
-            slots=slots,
-            errands=self._settings.gateway_concurrency - len(self._errands),
+            slots=self._settings.concurrency - len(self._calls),
+            gateway_requests=self._settings.gateway_concurrency - len(self._gateway_requests),
             since_ms=self._since_ms,
         )
         claim = await self._store.write(unit, self._follow_claim)
         for call in claim.calls:
-            task = asyncio.create_task(self._call(call), name=f"stephttp-call-{call.run_id}")
-            self._calls[call.run_id, call.step_id] = task
-        self._feed.publish([call.run_id for call in claim.calls])
-        for errand in claim.errands:
-            name = f"stephttp-gateway-{errand.run_id}"
-            task = asyncio.create_task(self._fetch(errand), name=name)
-            self._errands[errand.run_id, errand.step_id] = task
+            name, key = f"stephttp-call-{call.run_id}", (call.run_id, call.step_id)
+            work = self._work(self._calls, key, partial(self._call, call))
+            self._calls[key] = asyncio.create_task(work, name=name)
+        self._changes.publish([call.run_id for call in claim.calls])
+        for request in claim.gateway_requests:
+            name, key = f"stephttp-gateway-{request.run_id}", (request.run_id, request.step_id)
+            work = self._work(self._gateway_requests, key, partial(self._fetch, request))
+            self._gateway_requests[key] = asyncio.create_task(work, name=name)
         if claim.next_due_ms is not None:
-            self._timers.poke(claim.next_due_ms)
+            self._alarm.set(claim.next_due_ms)
 
-    def _follow_claim(self, claim: run_work.Claim) -> None:
+    def _follow_claim(self, claim: due.DueWork) -> None:
         self._metrics.claimed(claim)
-        for change in claim.ended:
-            self.follow(change)
+        self.follow_all(claim.ended)
 
-    async def _call(self, call: Call) -> None:
+    async def _work(self, tasks: _Tasks, key: due.TaskKey, work: _Work) -> None:
+        """Do the work of a task, then free its slot and look for what fell due meanwhile."""
         try:
-            begun_ms = self._clock.now_ms()
-            answer = await self._caller.call(call)
-            now_ms = self._clock.now_ms()
-            outcome = read_answer(answer, now_ms) if isinstance(answer, Answer) else answer
-            failure = outcome if isinstance(outcome, Failure) else None
-            self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
-            _log_call(call, answer, failure, now_ms - begun_ms)
-            try:
-                await self._settle(call, outcome, begun_ms)
-            except StoreClosedError:
-                raise
-            except Exception as error:
-                # Calling again would bring the same answer, and run what it did once more.
-                log.exception("the answer for run %s cannot be stored", call.run_id)
-                message = f"the answer cannot be stored: {error}"
-                failure = Failure(FailureKind.FINAL, "AnswerError", message)
-                await self._settle(call, failure, begun_ms)
+            await work()
         except StoreClosedError:
             pass
         except Exception:
-            # The `resume` row is still there, so nothing is lost; but not in a tight loop.
-            log.exception("could not apply the answer for run %s; calling again", call.run_id)
-            await self._timers.pause(_PAUSE)
+            # The timer's row is still there, so the work is done again, but not in a tight loop.
+            log.exception("the outcome for run %s cannot be stored; trying again", key[0])
+            await self._alarm.pause(_PAUSE)
         finally:
-            del self._calls[call.run_id, call.step_id]
-            self._timers.poke(self._clock.now_ms())
+            del tasks[key]
+            self._alarm.set(self._clock.now_ms())
             self._moved.set()
 
-    async def _fetch(self, errand: Errand) -> None:
+    async def _call(self, call: EndpointCall) -> None:
+        begun_ms = self._clock.now_ms()
+        answer = await self._caller.call(call)
+        now_ms = self._clock.now_ms()
+        outcome = read_answer(answer, now_ms) if isinstance(answer, HTTPResponse) else answer
+        failure = outcome if isinstance(outcome, CallFailure) else None
+        self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
+        _log_call(call, answer, failure, now_ms - begun_ms)
         try:
-            begun_ms = self._clock.now_ms()
-            memo = await self._gateway.fetch(errand.spec)
-            ok = not memo.startswith(b'{"error"')
-            self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
-            unit = partial(save.deliver, run_id=errand.run_id, memos={errand.step_id: memo})
-            await self._keep(errand.run_id, unit)
+            await self._settle(call, outcome, begun_ms)
         except StoreClosedError:
-            pass
-        except Exception:
-            # The `gateway` row is still there; the request will be made again.
-            log.exception("could not store a gateway result of run %s", errand.run_id)
-            await self._timers.pause(_PAUSE)
-        finally:
-            del self._errands[errand.run_id, errand.step_id]
-            self._timers.poke(self._clock.now_ms())
-            self._moved.set()
+            raise
+        except Exception as error:
+            # Calling again would bring the same answer, and repeat what the handler did.
+            log.exception("the answer for run %s cannot be stored", call.run_id)
+            message = f"the answer cannot be stored: {error}"
+            failure = CallFailure(FailureKind.FINAL, "AnswerError", message)
+            await self._settle(call, failure, begun_ms)
 
-    async def _settle(
-        self, call: Call, outcome: OpsAnswer | PlainAnswer | Failure, begun_ms: int
-    ) -> None:
-        unit = partial(run_work.settle, call=call, outcome=outcome, begun_ms=begun_ms)
+    async def _fetch(self, request: GatewayRequest) -> None:
+        begun_ms = self._clock.now_ms()
+        memo = await self._gateway.fetch(request.spec)
+        ok = not memo.startswith(b'{"error"')
+        self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
+        unit = partial(save.deliver, run_id=request.run_id, memos={request.step_id: memo})
+        await self._keep(request.run_id, unit)
+
+    async def _settle(self, call: EndpointCall, outcome: Outcome, begun_ms: int) -> None:
+        unit = partial(settle, call=call, outcome=outcome, begun_ms=begun_ms)
         await self._keep(call.run_id, unit)
 
     async def _keep(self, run_id: str, unit: Callable[..., Change]) -> None:
-        """Store what came of a call, however long that takes: asking again for it would mean to
-        do the work again whose result is already here."""
+        """Store the outcome of a call; try until that succeeds, since a new call would redo it."""
         while True:
             try:
                 await self._store.write(partial(unit, at=self.moment()), self.follow)
             except sqlite3.OperationalError as error:
                 # The disk is full, or read-only, or fails.
                 self._storage_failed(error, "holding an answer", run_id)
-                await self._timers.pause(_PAUSE)
+                await self._alarm.pause(_PAUSE)
             else:
                 return
 
     def _storage_failed(self, error: Exception, message: str, run_id: str | None = None) -> None:
-        fault = None if isinstance(error, sqlite3.Error) else error
         log_event(log, logging.ERROR, "storage.failed", message, run_id=run_id, error=str(error))
-        if fault is not None:
-            log.error("unexpected", exc_info=fault)
+        if not isinstance(error, sqlite3.Error):
+            log.error("unexpected", exc_info=error)
 
 
-def _log_call(call: Call, answer: Answer | Failure, failure: Failure | None, took_ms: int) -> None:
-    # What an endpoint says of its failure may hold anything, so only what never reached one is
-    # told in full.
-    detail = answer.message if isinstance(answer, Failure) else None
-    log_event(
-        log,
-        logging.INFO if failure is None else logging.WARNING,
-        "reentry",
-        "endpoint called",
-        run_id=call.run_id,
-        job_id=call.job_id,
-        attempt=call.attempt,
-        method=call.method,
-        origin=call.domain,
-        status=answer.status if isinstance(answer, Answer) else None,
-        failure=failure.kind.value if failure else None,
-        error=failure.name if failure else None,
-        detail=detail,
-        duration_ms=took_ms,
-    )
+def _log_call(
+    call: EndpointCall, answer: HTTPResponse | CallFailure, failure: CallFailure | None, ms: int
+) -> None:
+    level = logging.INFO if failure is None else logging.WARNING
+    if log.isEnabledFor(level):
+        log_event(
+            log,
+            level,
+            "reentry",
+            "endpoint called",
+            run_id=call.run_id,
+            job_id=call.job_id,
+            attempt=call.attempt,
+            method=call.method,
+            origin=call.domain,
+            status=answer.status if isinstance(answer, HTTPResponse) else None,
+            failure=failure.kind.value if failure else None,
+            error=failure.name if failure else None,
+            # What an endpoint says of its failure may hold secrets of its users. Only why it was
+            # not reached is logged in full.
+            detail=answer.message if isinstance(answer, CallFailure) else None,
+            duration_ms=ms,
+        )

@@ -1,4 +1,4 @@
-"""What the engine tells about itself: events with a name and fields, through `logging`.
+"""The engine's log events: each has a name and fields, and goes through `logging`.
 
 A record of an event carries `event` (its name) and `fields`. Formatters are the command line's
 part. No field may hold a key, a token, a query string or a body.
@@ -17,12 +17,12 @@ def log_event(
 
     Args:
         event: its name, such as `run.end`.
-        message: the same for people.
-        fields: JSON values; those that are `None` are left out.
+        message: a text for people.
+        fields: JSON values; `None` is left out.
     """
     if not logger.isEnabledFor(level):
         return
     known = {name: value for name, value in fields.items() if value is not None}
     text = " ".join([message, *(f"{name}={value}" for name, value in known.items())])
-    # Plain handlers, as those of an application that embeds the engine, print the text.
+    # Plain handlers, such as those of an application that embeds the engine, print the text.
     logger.log(level, "%s", text, extra={"event": event, "summary": message, "fields": known})

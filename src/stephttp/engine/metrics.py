@@ -1,8 +1,8 @@
-"""What the engine counts and measures while it works, for Prometheus.
+"""Counts and measures what the engine does, for Prometheus.
 
 Everything here is counted after the commit that made it true, from the process's start on: a
-counter equals what was added to the database since then. What the database holds now, and what
-waits, is read when somebody asks; see `api.metrics`.
+counter equals what was added to the database since then. The present content of the database, and
+of queues, is read when metrics are scraped; see `api.manage.scrape`.
 
 Labels are bounded: the first `MOST_ENDPOINTS` endpoints that are seen have series of their own,
 all others share those of `OTHER`. Each is looked up once and kept, since these calls are made for
@@ -19,16 +19,17 @@ from prometheus_client.metrics_core import Metric
 
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import OpCode
-from stephttp.engine.model.inputs import Failure
-from stephttp.engine.model.run import Change, RunStatus
-from stephttp.engine.work.run_work import Claim
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import CallFailure
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.work.due import DueWork
 
 MOST_ENDPOINTS = 100
 OTHER = ("(other)", "(other)")
 """`app` and `endpoint` of what has no series of its own."""
 
 _EXECUTED = frozenset({OpCode.STEP_RUN, OpCode.STEP, OpCode.STEP_FAILED, OpCode.STEP_ERROR})
-"""Ops that tell of code that ran; the others are waits."""
+"""Ops of steps whose code has run; the other ops are waits."""
 
 _STEP_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _CALL_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -40,7 +41,7 @@ _LABELS = ("app", "endpoint")
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """What is counted of one endpoint. `steps` by whether they worked."""
+    """The metrics of one endpoint; `steps` by whether they succeeded."""
 
     labels: tuple[str, str]
     started: Counter
@@ -122,24 +123,24 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def collect(self) -> Iterator[Metric]:
-        """All of it, without the times at which counters were made: nobody asks for those."""
+        """Yield all metrics, without the times at which counters were made, which are of no use."""
         for metric in self.registry.collect():
             metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
             if metric.samples or metric.type != "gauge":
                 yield metric
 
     def know(self, endpoints: Iterable[tuple[str, str, str]]) -> None:
-        """Endpoints, as function id, origin of the app, and name."""
+        """Give endpoints (function id, origin of the app, name) series of their own."""
         for fn_id, app, slug in endpoints:
             if fn_id not in self._series and len(self._series) < MOST_ENDPOINTS:
                 self._series[fn_id] = self._make((app, slug))
 
     def labels(self, fn_id: str) -> tuple[str, str]:
-        """`app` and `endpoint` of an endpoint."""
+        """Return the labels `app` and `endpoint` of an endpoint."""
         return self._of(fn_id).labels
 
     def changed(self, change: Change) -> None:
-        """A change was stored; those of `change.others` are told one by one."""
+        """Count a change that was stored, but not `change.others`."""
         run, new = change.run, change.began
         if new is not None:
             self.know([(run.fn_id, new.domain, new.slug)])
@@ -152,31 +153,31 @@ class Metrics:
                 seconds = step.duration_ns / 1e9
                 self._of(run.fn_id).steps[step.error is None].observe(seconds)
 
-    def called(self, fn_id: str, failure: Failure | None, took_ms: int) -> None:
-        """An endpoint was called."""
+    def called(self, fn_id: str, failure: CallFailure | None, took_ms: int) -> None:
+        """Count a call of an endpoint."""
         result = "ok" if failure is None else failure.kind.value
         self._calls.labels(*self.labels(fn_id), result).observe(took_ms / 1000)
 
-    def claimed(self, claim: Claim) -> None:
-        """Due work was taken up."""
+    def claimed(self, claim: DueWork) -> None:
+        """Count due work that was taken up."""
         for kind, late_ms in claim.late:
             self._late.labels(kind).observe(late_ms / 1000)
 
     def fetched(self, took_ms: int, *, ok: bool) -> None:
-        """A step's HTTP request was made."""
+        """Count an HTTP request that was made for a step."""
         self._gateway.labels("ok" if ok else "failed").observe(took_ms / 1000)
 
     def received(self, events: int) -> None:
-        """So many events were stored."""
+        """Count events that were stored."""
         self._events.inc(events)
 
     def traced(self, stored: int, rejected: int) -> None:
-        """Spans came in."""
+        """Count spans that were received."""
         self._spans.labels("stored").inc(stored)
         self._spans.labels("rejected").inc(rejected)
 
     def committed(self, units: int, seconds: float, done: bool) -> None:
-        """A transaction of so many units of work is over."""
+        """Count a transaction, which was made of so many units of work."""
         if done:
             self._batches.observe(units)
             self._commits.observe(seconds)

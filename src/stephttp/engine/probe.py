@@ -1,9 +1,9 @@
-"""Can an application be reached, does it know our key, and does it reach us?
+"""Checks whether an application can be reached, knows the engine's key, and reaches the engine.
 
-It is called as for a re-entry of a run that there is not. An application with our SDK verifies the
-signature (401 if it does not know the key), asks this engine for the run (503 if it cannot) and
-answers 404: then all is well, and nothing was run. Of other applications, where such a call might
-run something, only the origin is asked for, without any of that.
+The engine calls it like a re-entry, of a run that does not exist. An application with stephttp
+verifies the signature (401 if it does not know the key), asks this engine for the run (503 if it
+cannot) and answers 404: then all is well, and nothing was run. For other applications such a call
+might run something, so they get a plain GET of their origin.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from stephttp.engine.model.run import Call
+from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 from stephttp.engine.store.sql import QUERIES
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ SECONDS = 10.0
 _OURS = "stephttp-"
 
 
-class Verdict(StrEnum):
-    """What a probe found.
+class ProbeVerdict(StrEnum):
+    """The finding of a probe.
 
-    `OK`: it is well in both directions, keys included. `ANSWERS`: something answers; more cannot
-    be told of an application that has no runs here, or another SDK. `WRONG_KEY`: it does not know
-    the key that this engine signs with. `NO_WAY_BACK`: it cannot ask this engine for runs, or is
-    refused. `NOT_OURS`: what answers is no application with our SDK (any more). `UNREACHABLE`.
-    `FORBIDDEN`: this engine may not call it.
+    `OK`: both directions work, keys included. `ANSWERS`: something answers; nothing more can be
+    found out about an application that has no runs here, or another SDK. `WRONG_KEY`: it does not
+    know the key that this engine signs with. `NO_WAY_BACK`: it cannot ask this engine for runs, or
+    is refused. `NOT_OURS`: the answer does not come from an application with stephttp (any more).
+    `UNREACHABLE`: there is no answer. `FORBIDDEN`: this engine may not call it.
     """
 
     OK = "ok"
@@ -55,17 +55,17 @@ class Verdict(StrEnum):
     FORBIDDEN = "forbidden"
 
 
-_VERDICTS: dict[int, Verdict] = {
-    HTTPStatus.NOT_FOUND: Verdict.OK,
-    HTTPStatus.UNAUTHORIZED: Verdict.WRONG_KEY,
-    HTTPStatus.SERVICE_UNAVAILABLE: Verdict.NO_WAY_BACK,
+_VERDICTS: dict[int, ProbeVerdict] = {
+    HTTPStatus.NOT_FOUND: ProbeVerdict.OK,
+    HTTPStatus.UNAUTHORIZED: ProbeVerdict.WRONG_KEY,
+    HTTPStatus.SERVICE_UNAVAILABLE: ProbeVerdict.NO_WAY_BACK,
 }
 
 
 class Finding(Struct, frozen=True, forbid_unknown_fields=True):
-    """What came of a probe; `status` of the answer, if there was one."""
+    """The result of a probe; `status` is that of the answer, if there was one."""
 
-    verdict: Verdict
+    verdict: ProbeVerdict
     status: int | None
     took_ms: int
     detail: str | None
@@ -84,24 +84,26 @@ async def probe(
     """
     forbidden = egress.refuse_origin(origin)
     if forbidden:
-        return Finding(Verdict.FORBIDDEN, None, 0, forbidden)
+        return Finding(ProbeVerdict.FORBIDDEN, None, 0, forbidden)
     sdk = await store.read(partial(_sdk, origin=origin)) or ""
     is_ours = sdk.startswith(_OURS)
     begun_ms = clock.now_ms()
     run_id = new_ulid(begun_ms, rng)
-    call = Call(run_id, "probe", 0, -1, "", sdk, origin, "GET", "/", "", "")
+    call = EndpointCall(run_id, "probe", 0, -1, "", sdk, origin, "GET", "/", "", "")
     try:
         async with asyncio.timeout(SECONDS):
             answer = await caller.call(call, bare=not is_ours)
     except TimeoutError:
-        return Finding(Verdict.UNREACHABLE, None, round(SECONDS * 1000), "it takes too long")
+        return Finding(ProbeVerdict.UNREACHABLE, None, round(SECONDS * 1000), "it takes too long")
     took_ms = clock.now_ms() - begun_ms
-    if not isinstance(answer, Answer):
-        return Finding(Verdict.UNREACHABLE, None, took_ms, answer.message)
-    verdict = Verdict.ANSWERS
+    if not isinstance(answer, HTTPResponse):
+        return Finding(ProbeVerdict.UNREACHABLE, None, took_ms, answer.message)
+    verdict = ProbeVerdict.ANSWERS
     if is_ours:
         marked = any(name == "x-inngest-sdk" for name, _ in answer.headers)
-        verdict = _VERDICTS.get(answer.status, Verdict.NOT_OURS) if marked else Verdict.NOT_OURS
+        verdict = (
+            _VERDICTS.get(answer.status, ProbeVerdict.NOT_OURS) if marked else ProbeVerdict.NOT_OURS
+        )
     return Finding(verdict, answer.status, took_ms, None)
 
 

@@ -1,6 +1,6 @@
 """Deletes runs some time after their end, and gives the space back.
 
-In small units of work between those of everybody else, so that no request waits long for one.
+It works in small units of work, so that no request waits long for one.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Retention:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, with a sweep at once."""
+        """Start, with a first sweep at once."""
         if self._retain is not None:
             self._task = asyncio.create_task(self._run(self._retain), name="stephttp-retention")
 
     async def stop(self) -> None:
-        """Stop; what is left is for the next time."""
+        """Stop; the rest is deleted after the next start."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -65,7 +65,7 @@ class Retention:
             self._task = None
 
     async def sweep(self, retain: float) -> dict[str, int]:
-        """Delete what is older than so many seconds; return how many of each kind."""
+        """Delete what is older than so many seconds, and return how many of each kind."""
         now_ms = self._clock.now_ms()
         before_ms = now_ms - round(retain * 1000)
         events_ms = now_ms - round(max(retain, self._events_for) * 1000)
@@ -110,7 +110,7 @@ def purge(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
     """Delete up to `limit` runs that ended before a time, with all that belongs to them.
 
     An endpoint without an id of its own goes with its last run, and what was counted of it since
-    the beginning: there is one for each path, so for each order and each user.
+    the first run: there is one for each path, so for each order and each user.
     """
     found = connection.execute(
         QUERIES["runs_to_purge"], {"before_ms": before_ms, "limit": limit}
@@ -136,7 +136,7 @@ def purge_cancellations(connection: sqlite3.Connection, before_ms: int) -> int:
 
 
 def shrink(connection: sqlite3.Connection) -> bool:
-    """Give some free pages back; whether there are more."""
+    """Give some free pages back, and return whether there are more."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     if free <= _SPARE_PAGES or mode == 0:

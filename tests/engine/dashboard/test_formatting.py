@@ -8,7 +8,7 @@ import pytest
 
 from stephttp.engine.dashboard import formatting, list_query
 from stephttp.engine.dashboard.pages import guess
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading import Header, RunState, SourceRequest
 
 

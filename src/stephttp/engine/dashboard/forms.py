@@ -11,7 +11,7 @@ from starlette.responses import Response
 from stephttp.engine.bulk import Bulk
 from stephttp.engine.dashboard import list_query
 from stephttp.engine.dashboard.page_request import PageRequest
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.reruns import Edit
 from stephttp.engine.web.requests import parse_run_id
 from stephttp.engine.web.responses import log_refusal

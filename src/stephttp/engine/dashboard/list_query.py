@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from stephttp._wire.ids import ULID_LETTERS
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading import EventFilter, Paging, RunFilter, RunState
 
 PERIODS = {

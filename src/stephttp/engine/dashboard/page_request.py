@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from stephttp.engine.dashboard.sessions import CSRF_FIELD, CSRF_HEADER, Session, Sessions
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.store.store import StoreClosedError
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
@@ -51,7 +51,7 @@ class PageRequest:
         http: the request as it arrived.
         session: `None` only on pages that need no login.
         form: the fields of a submitted form, each with all its values.
-        seen: `Feed.published` before anything was read.
+        seen: `Changes.published` before anything was read.
     """
 
     http: Request
@@ -126,7 +126,7 @@ def route_handler(
     async def answer(http: Request) -> Response:
         dashboard: Dashboard = http.app.state.dashboard
         sessions = dashboard.sessions
-        seen = engine_of(http).feed.published
+        seen = engine_of(http).changes.published
         request = PageRequest(http, dashboard, None, {}, seen)
         try:
             if reason := sessions.why_refused(http):

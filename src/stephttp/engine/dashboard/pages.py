@@ -14,7 +14,8 @@ from stephttp.engine.dashboard import list_query
 from stephttp.engine.dashboard.notices import notice_of
 from stephttp.engine.dashboard.page_request import PageRequest
 from stephttp.engine.dashboard.waterfall_layout import lay_out
-from stephttp.engine.model.run import Refused, TimerKind
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.reading import (
     EndpointRow,
     Overview,

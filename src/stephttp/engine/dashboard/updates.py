@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from stephttp.engine.dashboard.page_request import PageRequest
-from stephttp.engine.live.changes import Listener
+from stephttp.engine.live.changes import ChangeListener
 from stephttp.engine.web.event_stream import EventSource, event_stream
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 async def live(request: PageRequest) -> Response:
     """Send what changes, for as long as the session lasts and at most `stream_lifetime`."""
     engine = request.engine
-    if len(engine.feed) >= MOST_LISTENERS:
+    if len(engine.changes) >= MOST_LISTENERS:
         message = "Too many pages listen already.\n"
         return PlainTextResponse(message, 503, {"retry-after": "30"})
     session = request.session
@@ -44,7 +44,7 @@ def stream(engine: Engine, end_ms: int | None = None) -> StreamingResponse:
 class _PageUpdates(EventSource):
     pause_ms = 200  # A busy engine changes more than anyone can read.
 
-    def __init__(self, listener: Listener, published: int) -> None:
+    def __init__(self, listener: ChangeListener, published: int) -> None:
         super().__init__(listener.wake)
         # A page that was made before something else changed sees it by this number.
         self.opening = b"event: hello\ndata: %d\n\n" % published
@@ -71,5 +71,5 @@ class _PageUpdates(EventSource):
 
 @contextmanager
 def _changes(engine: Engine) -> Generator[EventSource]:
-    with engine.feed.listening() as listener:
-        yield _PageUpdates(listener, engine.feed.published)
+    with engine.changes.listening() as listener:
+        yield _PageUpdates(listener, engine.changes.published)

@@ -1,7 +1,8 @@
-"""What has changed: told to everybody who looks at runs. Nothing is kept for those who come later.
+"""Wakes what waits for runs to change: requests for one run, and listeners to all changes.
 
-A listener that is slow gets less detail, never a queue that grows: changes of one run count once,
-and if there are too many it is told to look at everything again.
+Nothing is kept for those who come later, and nothing is polled. A listener that is slow gets less
+detail, never a queue that grows: changes of one run count once, and if there are too many it is
+asked to look at everything again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ MOST_RUNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What has changed since the last time.
+class Update:
+    """The changes since the last time.
 
     Attributes:
         run_ids: runs that are new, or have changed.
         events: whether events have come.
-        lost: there were more changes than are told; look at everything again.
-        over: nothing more will be told: the engine stops.
+        lost: there were more changes than `run_ids` holds; look at everything again.
+        over: the engine stops, and there will be no more.
     """
 
     run_ids: frozenset[str] = frozenset()
@@ -32,12 +33,12 @@ class Changes:
     over: bool = False
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Say whether there is anything."""
         return bool(self.run_ids) or self.events or self.lost or self.over
 
 
-class Listener:
-    """Collects changes for one who listens.
+class ChangeListener:
+    """Collects changes for one listener.
 
     Attributes:
         wake: set when there is something to take.
@@ -49,7 +50,7 @@ class Listener:
         self._events = self._lost = self._over = False
 
     def put(self, run_ids: Sequence[str] = (), *, events: bool = False, over: bool = False) -> None:
-        """Something has changed."""
+        """Note that something has changed."""
         self._run_ids.update(run_ids)
         if len(self._run_ids) > MOST_RUNS:
             self._run_ids.clear()
@@ -58,35 +59,35 @@ class Listener:
         self._over = self._over or over
         self.wake.set()
 
-    def take(self) -> Changes:
-        """What has changed since the last time, at once."""
+    def take(self) -> Update:
+        """Return what has changed since the last call, without waiting."""
         run_ids = frozenset() if self._lost else frozenset(self._run_ids)
-        changes = Changes(run_ids, self._events, self._lost, self._over)
+        changes = Update(run_ids, self._events, self._lost, self._over)
         self._run_ids.clear()
         self._events = self._lost = False
         self.wake.clear()
         return changes
 
-    async def next(self) -> Changes:
-        """The same, as soon as there is anything."""
+    async def next(self) -> Update:
+        """Return what has changed since the last call, as soon as there is anything."""
         while not (changes := self.take()):
             await self.wake.wait()
         return changes
 
 
-class Feed:
-    """Who listens. Use it in the engine's event loop."""
+class Changes:
+    """Tells listeners which runs have changed. Use it in the engine's event loop."""
 
     def __init__(self) -> None:
         self.published = 0
-        """How often something has changed; who read this before looking can tell what it missed."""
-        self._listeners: set[Listener] = set()
+        """How often something has changed. Read it before you load a page, and compare it later."""
+        self._listeners: set[ChangeListener] = set()
         self._over = False
 
     @contextmanager
-    def listening(self) -> Generator[Listener]:
-        """A listener, while the block runs."""
-        listener = Listener()
+    def listening(self) -> Generator[ChangeListener]:
+        """Provide a listener while the block runs."""
+        listener = ChangeListener()
         if self._over:
             listener.put(over=True)
         self._listeners.add(listener)
@@ -96,7 +97,7 @@ class Feed:
             self._listeners.discard(listener)
 
     def publish(self, run_ids: Sequence[str] = (), *, events: bool = False) -> None:
-        """Tell everybody what has changed, if anything has."""
+        """Tell all listeners what has changed, if anything has."""
         if not run_ids and not events:
             return
         self.published += 1
@@ -104,11 +105,60 @@ class Feed:
             listener.put(run_ids, events=events)
 
     def release(self) -> None:
-        """Let everybody go: the engine stops."""
+        """End all waits, because the engine stops."""
         self._over = True
         for listener in self._listeners:
             listener.put(over=True)
 
     def __len__(self) -> int:
-        """How many listen."""
+        """Return the number of listeners."""
         return len(self._listeners)
+
+
+FIRST_PHASE = "sync:"
+"""Prefix of a run id: to wait until the run ends or becomes async, whatever comes first."""
+
+
+class Waiters:
+    """Wakes requests that wait for one run to end.
+
+    Start to wait first, then look into the database whether the run has ended. In the other order
+    the run could end between the look and the wait, and the request would never be woken.
+    """
+
+    def __init__(self) -> None:
+        self._events: dict[str, set[asyncio.Event]] = {}
+        self.released = False
+        """Set when the engine stops: no wait may start any more."""
+
+    @contextmanager
+    def waiting(self, run_id: str) -> Generator[asyncio.Event]:
+        """Provide an event that is set when the run ends."""
+        event = asyncio.Event()
+        if self.released:
+            event.set()
+        events = self._events.setdefault(run_id, set())
+        events.add(event)
+        try:
+            yield event
+        finally:
+            events.discard(event)
+            # `wake` may have taken this set out already, and a newer reader put in another.
+            if not events and self._events.get(run_id) is events:
+                del self._events[run_id]
+
+    def wake(self, run_id: str) -> None:
+        """Wake all that wait for a run, because it has ended."""
+        # The set leaves the table here, so that a new reader of the same run gets a new one.
+        for event in self._events.pop(run_id, ()):
+            event.set()
+
+    def release(self) -> None:
+        """End all waits, because the engine stops."""
+        self.released = True
+        for run_id in list(self._events):
+            self.wake(run_id)
+
+    def __len__(self) -> int:
+        """Return the number of requests that wait."""
+        return sum(map(len, self._events.values()))

@@ -1,4 +1,4 @@
-"""Live streams: who listens to which topics. Nothing is kept for those who come later."""
+"""Live streams: channels with topics, and their listeners. Nothing is kept for later listeners."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from contextlib import contextmanager
 
 import msgspec
 
-from stephttp.engine.model.run import Topic
+from stephttp.engine.model.values import Topic
 
 MOST_WAITING = 2 * 1024 * 1024
-"""Bytes that may wait for one listener; one that falls further behind is let go."""
+"""Bytes that may wait for one listener; the stream of one that falls further behind ends."""
 
 STREAM = "$stream"
 """The topic of a run's channel (its id) in which SDKs follow what the handler writes."""
 
 
-class Listener:
-    """What has arrived for one listener and was not taken yet.
+class ChannelListener:
+    """Holds what has arrived for one listener until that takes it.
 
     Args:
-        frame: how it gets messages.
-        raw: whether it gets streams of bytes.
+        frame: makes bytes of a message for this listener.
+        raw: whether it gets streams of bytes, too.
 
     Attributes:
         wake: set when something has arrived, or the stream is over.
@@ -40,7 +40,7 @@ class Listener:
         self._size = 0
 
     def put(self, part: bytes) -> None:
-        """Something has arrived. What does not fit ends it: a gap would not be noticed."""
+        """Add a part. One that does not fit ends the stream, since a gap would not be noticed."""
         if not self.over:
             self._parts.append(part)
             self._size += len(part)
@@ -48,11 +48,11 @@ class Listener:
         self.wake.set()
 
     def message(self, message: bytes) -> None:
-        """A message has arrived, as JSON."""
+        """Add a message, given as JSON."""
         self.put(self._frame(message))
 
     def take(self) -> list[bytes]:
-        """All that has arrived, in its order."""
+        """Return and forget all that has arrived, in its order."""
         self.wake.clear()
         taken = list(self._parts)
         self._parts.clear()
@@ -61,12 +61,12 @@ class Listener:
 
 
 def as_event(message: bytes) -> bytes:
-    """A message as server-sent event."""
+    """Write a message as a server-sent event."""
     return b"data: " + message + b"\n\n"
 
 
 def as_it_is(message: bytes) -> bytes:
-    """A message by itself."""
+    """Leave a message as it is."""
     return message
 
 
@@ -74,7 +74,7 @@ class Channels:
     """The channels of an engine, each with topics."""
 
     def __init__(self) -> None:
-        self._listeners: dict[Topic, set[Listener]] = {}
+        self._listeners: dict[Topic, set[ChannelListener]] = {}
         self._released = False
 
     @contextmanager
@@ -84,15 +84,15 @@ class Channels:
         frame: Callable[[bytes], bytes] = as_event,
         *,
         raw: bool = True,
-    ) -> Generator[Listener]:
-        """A listener of topics, while the block runs.
+    ) -> Generator[ChannelListener]:
+        """Provide a listener of topics while the block runs.
 
         Args:
             topics: what it listens to at first.
-            frame: how it gets messages.
+            frame: makes bytes of a message for this listener.
             raw: whether it also gets streams of bytes, which have no frame.
         """
-        listener = Listener(frame, raw=raw)
+        listener = ChannelListener(frame, raw=raw)
         listener.over = self._released
         self.join(listener, topics)
         try:
@@ -100,13 +100,13 @@ class Channels:
         finally:
             self.leave(listener, list(listener.topics))
 
-    def join(self, listener: Listener, topics: Iterable[Topic]) -> None:
+    def join(self, listener: ChannelListener, topics: Iterable[Topic]) -> None:
         """Listen to further topics."""
         for topic in topics:
             listener.topics.add(topic)
             self._listeners.setdefault(topic, set()).add(listener)
 
-    def leave(self, listener: Listener, topics: Iterable[Topic]) -> None:
+    def leave(self, listener: ChannelListener, topics: Iterable[Topic]) -> None:
         """Listen to these topics no longer."""
         for topic in topics:
             listener.topics.discard(topic)
@@ -116,18 +116,18 @@ class Channels:
                 self._listeners.pop(topic, None)
 
     def publish(self, topic: Topic, message: bytes) -> None:
-        """Hand a message (JSON) to everybody who listens."""
+        """Hand a message (JSON) to all listeners of a topic."""
         for listener in self._listeners.get(topic, ()):
             listener.message(message)
 
     def tee(self, channel: str, part: bytes) -> None:
-        """Hand a part of a stream of bytes to everybody who follows it."""
+        """Hand a part of a stream of bytes to all that follow the stream."""
         for listener in self._listeners.get((channel, STREAM), ()):
             if listener.raw:
                 listener.put(part)
 
     def release(self) -> None:
-        """Let every listener go: the engine stops."""
+        """End the streams of all listeners, because the engine stops."""
         self._released = True
         for listeners in self._listeners.values():
             for listener in listeners:
@@ -135,12 +135,12 @@ class Channels:
                 listener.wake.set()
 
     def __len__(self) -> int:
-        """How many listen."""
+        """Return the number of listeners."""
         return len({one for listeners in self._listeners.values() for one in listeners})
 
 
 def failed_event(body: bytes) -> bytes:
-    """What ends the stream of a run that failed: SDKs send nothing themselves then."""
+    """Write the event that ends the stream of a failed run, for which SDKs send none."""
     response = {
         "body": body.decode("utf-8", "replace"),
         "statusCode": 500,

@@ -1,4 +1,5 @@
-"""What the engine knows, as plain values: runs, changes, calls, inputs, settings, time, tokens.
+"""Plain values: runs, timers, changes, calls, inputs, settings; and time, tokens and CEL.
 
-Here belong values and what reads them. What decides is in `rules`, what stores in `store`.
+A value belongs here if two packages of the engine need it. Functions here read values or make them
+from text. Decisions about runs belong in `rules`, SQL in `store`.
 """

@@ -1,4 +1,4 @@
-"""Time as an argument: the system's clock, and one that tests turn by hand."""
+"""Time as an argument: the system's clock, one that tests turn by hand, and an alarm by either."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_NAP = 3600.0
 
 
 class Clock(Protocol):
-    """What the engine asks for the time and waits with."""
+    """Gives the engine the time, and lets it wait."""
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch."""
@@ -76,7 +76,7 @@ class VirtualClock:
         return self._now_ms / 1000
 
     def advance(self, seconds: float) -> None:
-        """Turn the clock and wake whoever is due by then.
+        """Turn the clock, and wake what is due by then.
 
         Call it in the thread of the event loop that waits.
         """
@@ -98,6 +98,48 @@ class VirtualClock:
             await wake.wait()
         finally:
             del self._waiting[ticket]
+
+
+class Alarm:
+    """Knows the earliest time at which a timer is due, and waits until then, without polling.
+
+    It is in step with the table of timers by two rules. After a timer was stored, its time is set
+    here (`set`). And before the table is read, what is known here is cleared (`clear`): a time that
+    is set from then on may belong to a timer that the reading did not see.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._due_ms: int | None = None
+
+    @property
+    def due_now(self) -> bool:
+        """Say whether a timer is due, as far as is known here."""
+        return self._due_ms is not None and self._due_ms <= self._clock.now_ms()
+
+    def set(self, due_ms: int) -> None:
+        """Note that a timer is due at `due_ms`."""
+        if self._due_ms is None or due_ms < self._due_ms:
+            self._due_ms = due_ms
+            self._wake.set()
+
+    def clear(self) -> None:
+        """Forget the earliest time; call it just before the table is read."""
+        self._due_ms = None
+        self._wake.clear()
+
+    async def wait(self) -> None:
+        """Return when a timer is due."""
+        while not self.due_now:
+            self._wake.clear()
+            await self._clock.wait_until(self._due_ms, self._wake)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long."""
+        end_ms = self._clock.now_ms() + round(seconds * 1000)
+        while self._clock.now_ms() < end_ms:
+            await self._clock.wait_until(end_ms, asyncio.Event())
 
 
 @overload

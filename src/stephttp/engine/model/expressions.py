@@ -1,7 +1,7 @@
 """Conditions of waits and cancellations, in CEL (https://cel.dev).
 
-An expression is parsed and type-checked once, then kept. `event` is the event that began a run,
-`async` the one that has just come; of what is in them nothing is known before. The library is the
+An expression is parsed and type-checked once, then kept. `event` is the event that started a run,
+`async` the one that has just come; their contents have no type until then. The library is the
 CEL project's own: it has no loops but over lists, counts those, bounds the depth of an
 expression, and matches regular expressions in linear time; the length is bounded here, because
 the time for checking grows faster than it.
@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]  (it has some)
 
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def check(text: str, field: str, names: frozenset[str]) -> None:
         names: the variables that it may use.
 
     Raises:
-        Refused: it is too long, does not parse or type-check, or its value is no truth value.
+        Refused: it is too long, does not parse or type-check, or its value is not a truth value.
     """
     if len(text) > MAX_LENGTH:
         raise Refused(f"{field}: the expression is longer than {MAX_LENGTH} characters")
@@ -57,14 +57,14 @@ def check(text: str, field: str, names: frozenset[str]) -> None:
 
 
 def matches(text: str, values: dict[str, Any]) -> bool:
-    """Whether an expression that was checked holds.
+    """Say whether an expression that was checked holds.
 
     Args:
         text: the expression.
         values: the variables, as decoded JSON.
 
     Returns:
-        `False` as well if it has no value for these variables (a key is missing, say).
+        `False`, too, if it has no value for these variables (a key is missing, say).
     """
     try:
         value = _compile(text, frozenset(values)).eval(data=values).plain_value()

@@ -1,4 +1,4 @@
-"""What transitions are told besides the run: the moment, and what happened. Plain values."""
+"""Inputs of transitions beside the run: the moment, hints, failures, events, cancellations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enum import Enum
 from random import Random
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.model.run import Value
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.model.values import Value
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a transition may know besides the run: the time, chance, and the rules."""
+    """The time, randomness and settings: the same moment for all that one unit of work does."""
 
     now_ms: int
     rng: Random
@@ -22,14 +22,14 @@ class Moment:
 
 
 class Origin(Enum):
-    """Where ops came from; see the table on top."""
+    """Where ops came from; see the table in `rules.transitions`."""
 
     CHECKPOINT = "checkpoint"
     ANSWER = "answer"
 
 
 class Hints(Value, frozen=True, gc=False):
-    """What an answer's headers said about retries and the SDK."""
+    """Retries and the SDK, from the headers of an answer."""
 
     retry_after_ms: int | None = None
     no_retry: bool = False
@@ -40,7 +40,7 @@ class FailureKind(Enum):
     """How a failed call counts.
 
     `COUNTED`: an attempt was used up. `TRANSIENT`: the handler was not reached, or could not
-    begin; tried again without end. `FINAL`: nobody should try again.
+    start; tried again without end. `FINAL`: it must not be tried again.
     """
 
     COUNTED = "counted"
@@ -48,14 +48,14 @@ class FailureKind(Enum):
     FINAL = "final"
 
 
-class Failure(Value, frozen=True, gc=False):
+class CallFailure(Value, frozen=True, gc=False):
     """A call of the endpoint that failed.
 
     Attributes:
         name, message: what the run's error will say.
         retry_after_ms: the delay that the endpoint asked for.
-        output: result that the run gets if this was its last attempt.
-        steps: what was done before it failed.
+        output: the result of the run if this was its last attempt.
+        steps: the steps that were done before it failed.
     """
 
     kind: FailureKind
@@ -64,3 +64,37 @@ class Failure(Value, frozen=True, gc=False):
     retry_after_ms: int | None = None
     output: bytes | None = None
     steps: Sequence[Op] = ()
+
+
+class ReceivedEvent(Value, frozen=True, gc=False):
+    """An event as it is stored.
+
+    Attributes:
+        event_id: the engine's own id for it, a ULID.
+        dedupe: the sender's id; a later event with the same id ends no waits.
+        body: the event as JSON, as runs get it.
+    """
+
+    event_id: str
+    name: str
+    dedupe: str | None
+    received_ms: int
+    ts: int
+    body: bytes
+
+
+class Cancellation(Value, frozen=True, gc=False):
+    """A request to cancel the runs of a function that started in a span of time.
+
+    Attributes:
+        app, function: as the caller named them: by id, or by origin and slug.
+        condition: CEL over the event that started the run.
+    """
+
+    cancellation_id: str
+    app: str
+    function: str
+    started_after_ms: int | None
+    started_before_ms: int
+    condition: str | None
+    created_ms: int

@@ -14,7 +14,7 @@ FEATURES = (
     "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
     "steps-with-result"
 )
-"""What this engine can do beyond Inngest's protocol, as told in `X-Stephttp-Features`."""
+"""Abilities beyond Inngest's protocol, as announced in `X-Stephttp-Features`."""
 
 VERSION = __version__
 
@@ -55,7 +55,7 @@ class Settings:
         db_path: the SQLite file, or `:memory:`.
         signing_keys: keys that requests may carry; the first one signs re-entries. None: the
             engine is of kind `dev` and checks nothing.
-        host: where a server of this engine listens; informative, the server itself is not ours.
+        host: where a server of this engine listens; informative, another library runs it.
         port: see `host`.
         concurrency: how many endpoints are called at once.
         retry: delays between attempts of a failed step or handler.
@@ -76,16 +76,17 @@ class Settings:
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
         max_run_spans: OpenTelemetry spans of one run.
-        max_run_spans_bytes: bytes of what they tell beside their names and times.
+        max_run_spans_bytes: bytes of their details, beside their names and times.
         max_idle_answers: how many answers in a row may bring a run no further.
         lease_probation: seconds after a lease ran out in which its holder may still renew it. So
-            an engine that was itself stopped for a while reads what came in meanwhile first.
+            an engine that was itself stopped for a while first reads the renewals that arrived
+            meanwhile.
         idempotency_ttl: seconds that an idempotency key is remembered.
-        retain: seconds that a run is kept after its end. None: for ever.
-        sweep_interval: seconds between two looks for what is to be deleted.
-        trusted_hosts: names under which an engine of kind `dev` may be asked, besides `host`,
-            `localhost` and addresses; `*`: any. The others are those of web pages whose name leads
-            here all of a sudden (DNS rebinding).
+        retain: seconds that a run is kept after its end. None: forever.
+        sweep_interval: seconds between two searches for runs to delete.
+        trusted_hosts: host names in requests that an engine of kind `dev` accepts in addition to
+            `host`, `localhost` and addresses; `*`: any. It guards against web pages whose own name
+            is made to lead here (DNS rebinding).
         allow_hosts: where calls of endpoints and requests of steps may go, see
             `egress.parse_rule`. None: anywhere.
         private_hosts: whether they may go to private, loopback and other addresses that are not
@@ -93,17 +94,17 @@ class Settings:
         rate_limit: requests a second that one client address may send to the routes that need no
             signing key (outputs, events). 0: any number.
         rate_burst: how many of them may come at once.
-        metrics_token: what Prometheus shows to read metrics, beside the signing keys.
-        open_metrics: whether anybody may read them.
+        metrics_token: the token with which metrics can be read, beside the signing keys.
+        open_metrics: whether metrics can be read without a token.
         event_keys: keys that events may be sent with. None: any key will do, unless there are
-            signing keys; then no events are taken.
+            signing keys; then no events are accepted.
         event_lookback: seconds; a wait also sees events that arrived this long before it.
-        event_dedupe: seconds for which a second event with the same `id` is not acted upon.
+        event_dedupe: seconds for which a second event with the same `id` ends no waits.
         max_event: bytes of one event.
         max_events: events in one request.
         max_events_body: bytes of a request that brings events.
         dashboard_password: what opens the dashboard, or its hash (`dashboard.passwords`). Empty:
-            nobody can log in.
+            no login is possible.
     """
 
     db_path: str = ":memory:"
@@ -182,7 +183,7 @@ class Settings:
 
     @property
     def kind(self) -> str:
-        """`dev` or `cloud`, as told in `x-inngest-server-kind`."""
+        """`dev` or `cloud`, as announced in `x-inngest-server-kind`."""
         return "cloud" if self.signing_keys else "dev"
 
     @property

@@ -12,7 +12,7 @@ import jwt
 
 from stephttp._wire.ids import random_ulid
 from stephttp._wire.json import encode_struct
-from stephttp.engine.model.run import Topic
+from stephttp.engine.model.values import Topic
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
@@ -23,12 +23,12 @@ _RUN = {"iss": "api.inngest.com", "sub": "run-claim"}
 
 
 def new_ulid(now_ms: int, rng: Random) -> str:
-    """A ULID from the given time and randomness."""
+    """Make a ULID from the given time and randomness."""
     return random_ulid(now_ms, rng.randbytes(16))
 
 
 def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:
-    """The token that lets its bearer read the output of one run."""
+    """Make the token with which its bearer can read the output of one run."""
     claims = {
         **_RUN,
         "exp": now_s + lifetime,
@@ -40,7 +40,7 @@ def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:
 
 
 def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
-    """The run that a token is for; `None` if it is forged, expired or of another kind."""
+    """Return the run that a token is for; `None` if it is forged, expired or of another kind."""
     claims = _claims(token, secret)
     if claims is None:
         return None
@@ -53,7 +53,7 @@ def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
 
 
 def read_realtime_token(token: str, secret: bytes, now_s: int) -> list[Topic] | None:
-    """The topics that a token is for; `None` if it is forged, expired or of another kind."""
+    """Return the topics of a token; `None` if it is forged, expired or of another kind."""
     claims = _claims(token, secret)
     if claims is None or claims.get("iss") != _REALTIME_ISSUER:
         return None
@@ -64,8 +64,8 @@ def read_realtime_token(token: str, secret: bytes, now_s: int) -> list[Topic] | 
 
 
 def _signed(claims: dict[str, Any], secret: bytes) -> str:
-    """A JWT (RFC 7519). Each first checkpoint is answered with two, which took a quarter of its
-    time when the library made them: 80 µs each, and 5 so."""
+    """Make a JWT (RFC 7519). Each first checkpoint is answered with two of them, which took a
+    quarter of its time when the library made them: 80 µs each, compared with 5 here."""
     signed = _HEADER + b"." + _base64url(encode_struct(claims))
     return (signed + b"." + _base64url(hmac.digest(secret, signed, "sha256"))).decode()
 
@@ -79,7 +79,7 @@ _HEADER = _base64url(b'{"alg":"HS256","typ":"JWT"}')
 
 def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
     try:
-        # The library would compare `exp` and `iat` with the system's clock, not with ours.
+        # The library would compare `exp` and `iat` with the system's clock, not the engine's.
         return jwt.decode(
             token,
             secret,
@@ -93,7 +93,7 @@ def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
 def realtime_token(
     topics: Iterable[Topic], secret: bytes, now_s: int, lifetime: int, jti: str
 ) -> str:
-    """The token that lets its bearer listen to topics."""
+    """Make the token with which its bearer can listen to topics."""
     claims = {
         "iss": _REALTIME_ISSUER,
         "sub": ACCOUNT_ID,

@@ -1,4 +1,5 @@
 """Every HTTP request that the engine makes: re-entries, and requests for steps.
 
-What an answer means is decided in `rules`.
+Building and sending requests belongs here, and where they may go (`egress`). The meaning of answers
+belongs in `rules`.
 """

@@ -1,12 +1,12 @@
 """Sends HTTP requests, only to where an `Egress` lets them, on connections that are used again.
 
-A client of our own, because this is the engine's hottest path. Measured side by side on one machine
-(benchmarks/bench_client.py: a POST with 1 KB each way on kept connections), aiohttp's client with
-the same egress rules takes 2.4 times as much processor time a call with one call at a time, and
-2.7 to 3.3 times as much with 50 at a time (about 310 µs instead of 100). A whole run with a sleep
-costs the engine about 1.1 ms. httpx2 (h11 and anyio, in Python) takes still more. This client
-differs from a general one in that requests and answers are whole, redirects are not followed, and
-no proxy is used.
+The engine has a client of its own, because this is its hottest path. Measured side by side on one
+machine (benchmarks/bench_client.py: a POST with 1 KB each way on kept connections), aiohttp's
+client with the same egress rules takes 2.4 times as much processor time a call with one call at a
+time, and 2.7 to 3.3 times as much with 50 at a time (about 310 µs instead of 100). A whole run with
+a sleep costs the engine about 1.1 ms. httpx2 (h11 and anyio, in Python) takes still more. This
+client differs from a general one in that requests and answers are whole, redirects are not
+followed, and no proxy is used.
 """
 
 from __future__ import annotations
@@ -16,28 +16,25 @@ import re
 import ssl
 from collections.abc import Awaitable
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from stephttp._wire.http import TOKEN
 from stephttp.engine.model.urls import read_url
 from stephttp.engine.outbound.connection import (
     ConnectError,
-    Connection,
     ConnectTimeout,
-    Request,
+    HTTPConnection,
+    HTTPRequest,
     Unanswered,
 )
 from stephttp.engine.outbound.egress import Egress, EgressError
-from stephttp.engine.rules.answers import Answer
-
-if TYPE_CHECKING:
-    pass
+from stephttp.engine.rules.answers import HTTPResponse
 
 _RACE = 1.0
 """Seconds. A kept connection that is closed without an answer in this time was most likely being
-closed already when the request was sent, and the request is sent once more. It is not much of a
-risk: calls of endpoints may be repeated, that is what steps are for."""
+closed already when the request was sent, and the request is sent once more. That is safe: calls of
+endpoints may be repeated, that is what steps are for."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_IN_TARGETS = re.compile(r"[^\x21-\x7e]")
@@ -47,13 +44,13 @@ _PORTS = {"http": 80, "https": 443}
 class Sender(Protocol):
     """What sends requests: a `Client`, or a stand-in for the network."""
 
-    def send(self, request: Request, limit: int) -> Awaitable[Answer]: ...
+    def send(self, request: HTTPRequest, limit: int) -> Awaitable[HTTPResponse]: ...
 
     async def close(self) -> None: ...
 
 
 class Place(NamedTuple):
-    """Where an origin is; `authority` is what `Host` says of it."""
+    """The place of an origin; `authority` is the value of `Host`."""
 
     host: str
     port: int
@@ -66,7 +63,7 @@ def place_of(origin: str) -> Place:
     """Read an origin.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an origin.
     """
     parts = urlsplit(origin)
     if parts.scheme not in _PORTS or not parts.hostname:
@@ -106,15 +103,15 @@ class Client:
         self._most_idle = most_idle
         self._keep_alive = keep_alive
         # Where to, and since when; the one that has been idle longest comes first.
-        self._idle: dict[Connection, tuple[Place, float]] = {}
+        self._idle: dict[HTTPConnection, tuple[Place, float]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def send(self, request: Request, limit: int) -> Answer:
-        """Send a request; the answer, whose body has at most `limit` bytes.
+    async def send(self, request: HTTPRequest, limit: int) -> HTTPResponse:
+        """Send a request, and return its answer, whose body has at most `limit` bytes.
 
         Raises:
             ExchangeError: there is no answer, or it is too large.
-            ValueError: this is no request that could be sent.
+            ValueError: the request cannot be sent.
         """
         place = place_of(request.origin)
         message = _message(request, place)
@@ -130,7 +127,7 @@ class Client:
         return await self._exchange(connection, place, message, request.method, limit)
 
     async def close(self) -> None:
-        """Close what is idle; what is not is closed after its answer."""
+        """Close idle connections now, and the others after their answers."""
         self._most_idle = 0
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -139,14 +136,14 @@ class Client:
         self._idle.clear()
 
     async def _exchange(
-        self, connection: Connection, place: Place, message: bytes, method: str, limit: int
-    ) -> Answer:
+        self, connection: HTTPConnection, place: Place, message: bytes, method: str, limit: int
+    ) -> HTTPResponse:
         answer = await connection.send(message, is_head=method == "HEAD", limit=limit)
         if connection.is_open:
             self._put(connection, place)
         return answer
 
-    def _take(self, place: Place, now: float) -> Connection | None:
+    def _take(self, place: Place, now: float) -> HTTPConnection | None:
         kept = next((one for one in reversed(self._idle) if self._idle[one][0] == place), None)
         if kept is None:
             return None
@@ -156,7 +153,7 @@ class Client:
         kept.close()
         return None  # Older ones are hardly any better.
 
-    def _put(self, connection: Connection, place: Place) -> None:
+    def _put(self, connection: HTTPConnection, place: Place) -> None:
         loop = asyncio.get_running_loop()
         self._idle[connection] = (place, loop.time())
         if len(self._idle) > self._most_idle:
@@ -177,10 +174,10 @@ class Client:
             del self._idle[connection]
             connection.close()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: HTTPConnection) -> None:
         self._idle.pop(connection, None)
 
-    async def _connect(self, place: Place) -> Connection:
+    async def _connect(self, place: Place) -> HTTPConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -194,7 +191,7 @@ class Client:
             try:
                 async with asyncio.timeout(self._connect_timeout / len(addresses)):
                     _, connection = await loop.create_connection(
-                        lambda: Connection(self._forget),
+                        lambda: HTTPConnection(self._forget),
                         address,
                         place.port,
                         ssl=_ssl_context() if place.tls else None,
@@ -212,8 +209,8 @@ class Client:
 
 @cache
 def _ssl_context() -> ssl.SSLContext:
-    """One for all, at first use: reading the certificates that it trusts takes longer than all
-    else that an engine is made of."""
+    """Make one context for all, at first use, since reading the trusted certificates takes longer
+    than starting the rest of the engine."""
     import httpx2  # slow to import; it knows where this system keeps its certificates
 
     context = httpx2.create_ssl_context(trust_env=False)
@@ -221,8 +218,8 @@ def _ssl_context() -> ssl.SSLContext:
     return context
 
 
-def _message(request: Request, place: Place) -> bytes:
-    """The request as bytes.
+def _message(request: HTTPRequest, place: Place) -> bytes:
+    """Write a request as bytes.
 
     Raises:
         ValueError: something in it cannot be sent.

@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection to an endpoint: a request, its answer, the next request.
 
-The answers are parsed by llhttp (through httptools, in C). What it leaves to its users is here:
+llhttp (through httptools, in C) parses the answers. This module does what it leaves to its users:
 answers that end with their connection, answers to HEAD, what may come before the answer (1xx), and
 bounds on all of it (RFC 9112, RFC 9110 section 15.2).
 """
@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 
 _MOST_OVERHEAD = 100 * 1024
 """Bytes that may come without a byte of a body among them: heads, trailers and the like."""
@@ -40,7 +40,7 @@ class ReadError(ExchangeError):
 
 
 class RemoteProtocolError(ExchangeError):
-    """What came is no (whole) HTTP answer."""
+    """The bytes that came are not a (whole) HTTP answer."""
 
 
 class Unanswered(RemoteProtocolError):
@@ -48,7 +48,7 @@ class Unanswered(RemoteProtocolError):
 
 
 class DecodingError(ExchangeError):
-    """The body is not what its `Content-Encoding` says."""
+    """The body does not match its `Content-Encoding`."""
 
 
 class TooLarge(ExchangeError):
@@ -56,8 +56,8 @@ class TooLarge(ExchangeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What to send. `target` is sent as it is (RFC 9112, section 3.2).
+class HTTPRequest:
+    """A request to send. `target` is sent as it is (RFC 9112, section 3.2).
 
     Attributes:
         origin: such as `https://app.example.com:8443`.
@@ -71,22 +71,22 @@ class Request:
     body: bytes = field(default=b"", repr=False)
 
 
-class Connection(asyncio.Protocol):
-    """A connection. `closed` is called once it is no more."""
+class HTTPConnection(asyncio.Protocol):
+    """A connection. `closed` is called once it is closed."""
 
-    def __init__(self, closed: Callable[[Connection], object]) -> None:
+    def __init__(self, closed: Callable[[HTTPConnection], object]) -> None:
         self._closed = closed
         self._transport: asyncio.Transport | None = None
         self._parser: Any = HttpResponseParser(self)
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: asyncio.Future[HTTPResponse] | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether another request can be sent."""
+        """Say whether another request can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def send(self, request: bytes, *, is_head: bool, limit: int) -> Answer:
-        """Send a request; its answer. The connection is closed unless it is good for another.
+    async def send(self, request: bytes, *, is_head: bool, limit: int) -> HTTPResponse:
+        """Send a request, and return its answer. A connection that cannot be kept is closed.
 
         Args:
             request: the whole of it.
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting is None or self._waiting.done():
-            self.close()  # Nobody asked.
+            self.close()  # There was no request.
             return
         self._heard = True
         self._overhead += len(data)
@@ -197,15 +197,17 @@ class Connection(asyncio.Protocol):
         if self._transport and not (self._keep and not self._transport.get_write_buffer_size()):
             self.close()
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(Answer(self._status, self._headers, b"".join(self._body)))
+            self._waiting.set_result(
+                HTTPResponse(self._status, self._headers, b"".join(self._body))
+            )
 
     def _fail(self, error: ExchangeError) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
 
 
-def decoded(answer: Answer, limit: int) -> Answer:
-    """An answer without the encoding of its body, if it is one that we ask for.
+def decoded(answer: HTTPResponse, limit: int) -> HTTPResponse:
+    """Return an answer without the encoding of its body, if it is one that the engine asks for.
 
     Raises:
         DecodingError: it is not encoded so.
@@ -227,7 +229,7 @@ def decoded(answer: Answer, limit: int) -> Answer:
             raise DecodingError(f"the {coding} body ends too early")
     gone = ("content-encoding", "content-length")
     headers = [pair for pair in answer.headers if pair[0] not in gone]
-    return Answer(answer.status, headers, body)
+    return HTTPResponse(answer.status, headers, body)
 
 
 def _text(value: bytes) -> str:

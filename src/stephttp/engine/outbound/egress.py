@@ -1,8 +1,7 @@
-"""Where the requests that the engine makes may go (calls of endpoints, and what steps ask for),
-decided for the address that is really connected to.
+"""Decides where the requests of the engine may go, by the address that is really connected to.
 
-A name is looked up here, every address that it has is judged, and only those that passed are
-connected to: so a name whose addresses change between a check and the connection (DNS rebinding)
+A name is looked up here, each of its addresses is judged, and only those that passed are connected
+to: so a name whose addresses change between a check and the connection (DNS rebinding)
 gains nothing. Redirects are never followed.
 """
 
@@ -49,7 +48,7 @@ class Rule:
     port: int | None = None
 
     def is_for(self, host: str, port: int) -> bool:
-        """Whether a name rule is about this host and port."""
+        """Say whether a name rule is about this host and port."""
         if self.port not in (None, port) or not self.name:
             return False
         if self.name.startswith("*"):
@@ -57,7 +56,7 @@ class Rule:
         return host == self.name
 
     def holds(self, address: Address, port: int) -> bool:
-        """Whether a network rule is about this address and port."""
+        """Say whether a network rule is about this address and port."""
         return (
             self.network is not None
             and self.port in (None, port)
@@ -71,7 +70,7 @@ def parse_rule(text: str) -> Rule:
     or without `:port`.
 
     Raises:
-        ConfigurationError: it is none of these.
+        ConfigurationError: it is not one of these.
     """
     wrong = ConfigurationError(
         f"allow-host: {text!r} is not a host such as app.example.com, *.example.com, *, 10.0.0.7, "
@@ -95,11 +94,11 @@ class Egress:
     """Judges hosts and their addresses.
 
     A named host is trusted with whatever public or private address its name has, except with
-    link-local and other special ones; behind `*` only with public ones. What a network rule
-    holds is trusted under any name. Without rules every public address is.
+    link-local and other special ones; behind `*` only with public ones. The addresses of a
+    network rule are trusted under any name. Without rules every public address is.
 
     Args:
-        rules: what is allowed; none means everything that is public.
+        rules: what is allowed; without rules, everything that is public.
         private: whether addresses that are not public need no rule.
     """
 
@@ -116,7 +115,7 @@ class Egress:
         return cls([parse_rule(text) for text in settings.allow_hosts], settings.private_hosts)
 
     def _refuse_origin(self, origin: str) -> str | None:
-        """Why an origin cannot be called, as far as that is known without looking its name up."""
+        """Return why an origin cannot be called, as far as that is known without a look-up."""
         parts = urlsplit(origin)
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -126,14 +125,14 @@ class Egress:
             return self.refuse_name(host, port)
 
     def refuse_name(self, host: str, port: int) -> str | None:
-        """Why no address of a name can be called, if that is so."""
+        """Return why no address of a name can be called; `None` if one can."""
         named = any(rule.is_for(_canonical(host), port) for rule in self._names)
         if named or self._networks or not self._names:
             return None
         return f"{host}:{port} is not an allowed host (see --allow-host)"
 
     def refuse(self, host: str, port: int, address: Address) -> str | None:
-        """Why an address of a host cannot be called, if that is so."""
+        """Return why an address of a host cannot be called; `None` if it can."""
         if any(rule.holds(one, port) for rule in self._networks for one in _meant(address)):
             return None
         mine = [rule for rule in self._names if rule.is_for(_canonical(host), port)]
@@ -149,10 +148,10 @@ class Egress:
         )
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """The addresses of a host that may be connected to, in the system's order; at least one.
+        """Return the allowed addresses of a host, at least one, in the system's order.
 
         Raises:
-            EgressError: there is none.
+            EgressError: there is no such address.
         """
         refusal = self.refuse_name(host, port) if not _is_literal(host) else None
         if refusal:
@@ -191,7 +190,7 @@ def _is_literal(host: str) -> bool:
 
 
 def _meant(address: Address) -> list[Address]:
-    """An address, and the IPv4 addresses that it may lead to through a gateway."""
+    """Return an address, and the IPv4 addresses that it may lead to through a gateway."""
     if isinstance(address, IPv4Address):
         return [address]
     inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]

@@ -1,7 +1,7 @@
 """Makes the HTTP requests of steps: `Gateway` and `AIGateway` (docs/protocol.md 5.3).
 
-`gateway_request` makes the stored `Spec` of what a step asks for. `Gateway.fetch` sends it, and
-always returns a memo: any answer is a result, and what prevents one is an error of the step.
+`gateway_request` makes the stored `RequestSpec` of what a step asks for. `Gateway.fetch` sends it
+and always returns a memo: any answer is a result, and if there is no answer the step has failed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from msgspec import Raw
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.model.urls import read_url
 from stephttp.engine.outbound.client import Client, Sender
-from stephttp.engine.outbound.connection import ExchangeError, Request, TooLarge, decoded
+from stephttp.engine.outbound.connection import ExchangeError, HTTPRequest, TooLarge, decoded
 from stephttp.engine.outbound.egress import Egress
-from stephttp.engine.rules.answers import Answer
-from stephttp.engine.rules.gateway_request import Spec
+from stephttp.engine.rules.answers import HTTPResponse
+from stephttp.engine.rules.gateway_request import RequestSpec
 
 if TYPE_CHECKING:
     import httpx2
@@ -56,8 +56,8 @@ class Gateway:
         await self._sender.close()
 
     async def fetch(self, spec: bytes) -> bytes:
-        """Make the request of a stored `Spec`; the step's memo."""
-        wanted = msgspec.json.decode(spec, type=Spec)
+        """Make the request of a stored `RequestSpec`, and return the memo of its step."""
+        wanted = msgspec.json.decode(spec, type=RequestSpec)
         limit = self._settings.max_step_output
         try:
             request = _request(wanted)
@@ -73,17 +73,17 @@ class Gateway:
         return memo
 
 
-def _request(spec: Spec) -> Request:
+def _request(spec: RequestSpec) -> HTTPRequest:
     url = read_url(spec.url)
     headers = {"accept": "*/*", "accept-encoding": "gzip", **spec.headers}
     if url.userinfo:
         pair = f"{url.username}:{url.password}".encode()
         headers["authorization"] = f"Basic {b64encode(pair).decode()}"
     origin = f"{url.scheme}://{url.netloc.decode()}"
-    return Request(spec.method, origin, url.raw_path.decode(), headers, spec.body.encode())
+    return HTTPRequest(spec.method, origin, url.raw_path.decode(), headers, spec.body.encode())
 
 
-def _memo(spec: Spec, answer: Answer) -> bytes:
+def _memo(spec: RequestSpec, answer: HTTPResponse) -> bytes:
     headers: dict[str, str] = {}
     for name, value in answer.headers:
         shown = "-".join(part.capitalize() for part in name.split("-"))
@@ -97,7 +97,7 @@ def _memo(spec: Spec, answer: Answer) -> bytes:
     return msgspec.json.encode({"data": data})
 
 
-def _ai_memo(answer: Answer) -> bytes:
+def _ai_memo(answer: HTTPResponse) -> bytes:
     good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
     try:
         msgspec.json.decode(answer.body)
@@ -117,7 +117,7 @@ def _ai_memo(answer: Answer) -> bytes:
     return msgspec.json.encode({"error": error})
 
 
-def _failure(spec: Spec, detail: str) -> bytes:
+def _failure(spec: RequestSpec, detail: str) -> bytes:
     name, what = ("AIGatewayError", "AI") if spec.ai else ("GatewayError", "gateway")
     error = {"name": name, "message": f"Error making {what} request: {detail}", "data": None}
     return msgspec.json.encode({"error": error})

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import httpx2
 
-from stephttp.engine.model.urls import read_url
 from stephttp.engine.outbound.connection import (
     ConnectError,
     ConnectTimeout,
     DecodingError,
+    HTTPRequest,
     ReadError,
     RemoteProtocolError,
-    Request,
     TooLarge,
 )
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 
 _OURS: dict[type[httpx2.HTTPError], type[Exception]] = {
     httpx2.ConnectError: ConnectError,
@@ -31,9 +30,12 @@ class InProcess:
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def send(self, request: Request, limit: int) -> Answer:
+    async def send(self, request: HTTPRequest, limit: int) -> HTTPResponse:
         """See `Client.send`."""
-        url = read_url(request.origin).copy_with(raw_path=request.target.encode())
+        try:
+            url = httpx2.URL(request.origin).copy_with(raw_path=request.target.encode())
+        except httpx2.InvalidURL as error:
+            raise ValueError(str(error)) from None
         body = request.body or None
         made = httpx2.Request(request.method, url, headers=request.headers, content=body)
         try:
@@ -51,7 +53,7 @@ class InProcess:
         except httpx2.HTTPError as error:
             raise _OURS.get(type(error), ReadError)(str(error) or type(error).__name__) from error
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
-        return Answer(response.status_code, headers, b"".join(chunks))
+        return HTTPResponse(response.status_code, headers, b"".join(chunks))
 
     async def close(self) -> None:
         """Close the transport."""

@@ -12,22 +12,23 @@ from urllib.parse import quote
 from stephttp._wire import inline_state
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
+from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.model.inputs import Failure, FailureKind
-from stephttp.engine.model.run import RESUME, Call
+from stephttp.engine.model.inputs import CallFailure, FailureKind
 from stephttp.engine.model.settings import FEATURES, Settings
+from stephttp.engine.model.timer import RESUME
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.outbound.client import Client, Sender
 from stephttp.engine.outbound.connection import (
     DecodingError,
     ExchangeError,
-    Request,
+    HTTPRequest,
     TooLarge,
     decoded,
 )
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.signed_bytes import signed_bytes
-from stephttp.engine.rules.answers import Answer
+from stephttp.engine.rules.answers import HTTPResponse
 
 if TYPE_CHECKING:
     import httpx2
@@ -74,30 +75,31 @@ class Caller:
         """Close the connections."""
         await self._sender.close()
 
-    async def call(self, call: Call, *, bare: bool = False) -> Answer | Failure:
-        """Call the endpoint; `Failure` if there is no answer that could be read.
+    async def call(self, call: EndpointCall, *, bare: bool = False) -> HTTPResponse | CallFailure:
+        """Call the endpoint, and return its answer, or a `CallFailure` if it cannot be read.
 
         Args:
             bare: without the headers that make it a re-entry.
         """
         limit = self._settings.max_response
         headers = {"user-agent": "Inngest"} if bare else self._headers(call)
-        request = Request(call.method, call.domain, _target(call), headers, _content(call))
+        request = HTTPRequest(call.method, call.domain, _target(call), headers, _content(call))
         try:
             async with asyncio.timeout(self._settings.call_timeout):
-                return decoded(await self._sender.send(request, limit), limit)
+                answer = await self._sender.send(request, limit)
+            return decoded(answer, limit) if answer.header("content-encoding") else answer
         except (DecodingError, TimeoutError) as error:
-            # It was reached: however often it is called, it may take as long again.
+            # The endpoint was reached, and may take as long each time it is called.
             return _failure(FailureKind.COUNTED, call, error)
         except TooLarge:
             message = f"the endpoint's answer is larger than {limit} bytes"
-            return Failure(FailureKind.FINAL, "AnswerError", message)
+            return CallFailure(FailureKind.FINAL, "AnswerError", message)
         except (ExchangeError, OSError) as error:
             return _failure(FailureKind.TRANSIENT, call, error)
         except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)
 
-    def _headers(self, call: Call) -> dict[str, str]:
+    def _headers(self, call: EndpointCall) -> dict[str, str]:
         content_type = call.content_type.strip()
         return {
             "user-agent": "Inngest",
@@ -115,11 +117,11 @@ class Caller:
             "traceparent": traceparent(call),
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
             **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
-            **self._told_along(call),
+            **self._state_headers(call),
         }
 
-    def _told_along(self, call: Call) -> dict[str, str]:
-        """What an SDK that asks for the state is told in headers."""
+    def _state_headers(self, call: EndpointCall) -> dict[str, str]:
+        """Return the headers that go with the state of a run."""
         if call.state is None:
             return {}
         key, now = next(iter(self._settings.signing_keys), None), int(self._clock.now())
@@ -129,26 +131,26 @@ class Caller:
             headers[inline_state.FAILURES] = call.state.failures
         return headers
 
-    def _signature(self, call: Call) -> str:
+    def _signature(self, call: EndpointCall) -> str:
         if not self._settings.signing_keys:
             return ""
         key, now = self._settings.signing_keys[0], int(self._clock.now())
         return sign(key, signed_bytes(call), now)
 
 
-def traceparent(call: Call) -> str:
-    """The trace that a call is part of (https://www.w3.org/TR/trace-context/): one for each run,
-    whose id is the run's. SDKs that make spans make them only within a trace."""
+def traceparent(call: EndpointCall) -> str:
+    """Return the trace of a call (https://www.w3.org/TR/trace-context/): each run has one, with the
+    run's id. SDKs make spans only within a trace."""
     parent = sha256(f"{call.run_id} {call.job_id} {call.attempt}".encode()).hexdigest()[:16]
     return f"00-{ulid_number(call.run_id):032x}-{parent}-01"
 
 
-def _content(call: Call) -> bytes:
+def _content(call: EndpointCall) -> bytes:
     return call.body if call.state is None else call.body + call.state.memos
 
 
-def _target(call: Call) -> str:
-    # As it was: the endpoint must see the request that it saw the first time.
+def _target(call: EndpointCall) -> str:
+    # Unchanged: the endpoint must see the same request as the first time.
     target = quote(call.path or "/", safe=_PATH_SAFE)
     if not target.startswith("/"):
         target = "/" + target
@@ -157,6 +159,8 @@ def _target(call: Call) -> str:
     return target
 
 
-def _failure(kind: FailureKind, call: Call, error: Exception) -> Failure:
+def _failure(kind: FailureKind, call: EndpointCall, error: Exception) -> CallFailure:
     detail = str(error) or type(error).__name__
-    return Failure(kind, type(error).__name__, f"{call.method} {call.domain}{call.path}: {detail}")
+    return CallFailure(
+        kind, type(error).__name__, f"{call.method} {call.domain}{call.path}: {detail}"
+    )

@@ -1,4 +1,4 @@
-"""Which bytes of a re-entry are signed: what its SDK will verify (docs/protocol.md 2.3). Pure.
+"""The bytes of a re-entry that are signed, as its SDK verifies them (docs/protocol.md 2.3). Pure.
 
 run of               bytes
 Go                   none at all, whatever the body is
@@ -13,15 +13,15 @@ import json
 from typing import Any
 
 from stephttp._wire import canonical_json
-from stephttp.engine.model.run import Call
+from stephttp.engine.model.call import EndpointCall
 
 _GO_EVENT = "http/run.started"
 _JS = "inngest-js:"
 _JS_READS_BODY = ("POST", "PUT")
 
 
-def signed_bytes(call: Call) -> bytes:
-    """The bytes that the signature of `call` covers; see the table on top."""
+def signed_bytes(call: EndpointCall) -> bytes:
+    """Return the bytes that the signature of `call` covers; see the table on top."""
     if call.event_name == _GO_EVENT:
         return b""
     if call.sdk.startswith(_JS):
@@ -30,7 +30,7 @@ def signed_bytes(call: Call) -> bytes:
 
 
 def canonical(body: bytes) -> bytes:
-    """`body` as JavaScript hashes it; bytes that are no JSON stay as they are."""
+    """Return `body` as JavaScript hashes it; bytes that are not JSON stay as they are."""
     try:
         value = json.loads(body, parse_int=float, parse_constant=_refuse)
         # A text is hashed itself, without its quotes.

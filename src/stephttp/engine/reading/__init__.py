@@ -13,7 +13,7 @@ order to act belongs in `engine.work`; how values look belongs in `engine.api` a
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
     await engine.reader.slugs(limit) -> set[str]
 
-`engine.feed` says what has changed since; what can be done to runs are methods of `Engine`.
+`engine.changes` says what has changed since; what can be done to runs are methods of `Engine`.
 
 Times end in `_ms` (milliseconds since the epoch); JSON is `bytes`, as it arrived. Values of
 headers that hold secrets never leave this package.

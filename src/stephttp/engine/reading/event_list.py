@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from stephttp.engine.model.run import Refused, RunStatus
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.list_filter import Page, Paging
 from stephttp.engine.reading.scanning import (
     Bounds,

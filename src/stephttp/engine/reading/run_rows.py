@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from stephttp.engine.model.run import RESUME, RunStatus, TimerKind
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.timer import RESUME, TimerKind
 from stephttp.engine.reading.list_filter import RunState
 
 AT_WORK = "('resume', 'planned', 'racing', 'gateway')"

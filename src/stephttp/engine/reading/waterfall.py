@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from stephttp._wire.opcodes import OpCode
-from stephttp.engine.model.run import RESUME, Past, RunStatus, TimerKind
+from stephttp.engine.model.change import Past
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.timer import RESUME, TimerKind
 from stephttp.engine.reading.run_rows import OpenWait, RunRow
 from stephttp.engine.reading.step_detail import StepDetail
 

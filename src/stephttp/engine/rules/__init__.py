@@ -1,4 +1,5 @@
-"""What happens to a run, decided by pure functions: a snapshot and an input in, a change out.
+"""Decides what happens to a run, in pure functions: from a snapshot and an input to a `Change`.
 
-Nothing here does I/O or looks at a clock.
+Rules of runs belong here, and reading what endpoints, SDKs and senders of events send. I/O, SQL and
+clocks do not: the time and randomness are arguments (`Moment`).
 """

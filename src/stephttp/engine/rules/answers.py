@@ -1,4 +1,4 @@
-"""What an endpoint's answer to a re-entry means (docs/protocol.md 6.3). Pure.
+"""Reads the meaning of an endpoint's answer to a re-entry (docs/protocol.md 6.3). Pure.
 
 answer                                             meaning
 no `x-inngest-sdk` header                          502, 503, 504: transient failure
@@ -32,7 +32,7 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
-from stephttp.engine.model.inputs import Failure, FailureKind, Hints
+from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints
 from stephttp.engine.rules.due_times import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})
@@ -41,11 +41,11 @@ _EXCERPT = 300
 _OPS = msgspec.json.Decoder(list[Op])
 _OP = msgspec.json.Decoder(Op)
 _PRIVATE = ("x-inngest-", "x-run-id", "x-stephttp-", "server-timing", "date", "server")
-"""Headers of a plain answer that are meant for the engine, or made by the server anew."""
+"""Headers of a plain answer that are for the engine, or that a server sets itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HTTPResponse:
     """An endpoint's answer: status, headers with lower-case names, body."""
 
     status: int
@@ -53,7 +53,7 @@ class Answer:
     body: bytes
 
     def header(self, name: str) -> str:
-        """The first value of a header, or empty text."""
+        """Return the first value of a header, or an empty text."""
         return next((value for key, value in self.headers if key == name), "")
 
 
@@ -79,13 +79,13 @@ class _ErrorBody(Struct):
     error: Any = None
 
 
-def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failure:
-    """Say what an answer means; see the table on top."""
+def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | CallFailure:
+    """Return what an answer means; see the table on top."""
     retry_after = retry_after_ms(answer.header("retry-after"), now_ms)
     transient = FailureKind.TRANSIENT if answer.status in _TRANSIENT else FailureKind.COUNTED
     if not answer.header("x-inngest-sdk"):
         message = f"the endpoint answered {answer.status} without passing the request to the SDK"
-        return Failure(transient, "UpstreamError", message + _excerpt(answer.body), retry_after)
+        return CallFailure(transient, "UpstreamError", message + _excerpt(answer.body), retry_after)
 
     no_retry = answer.header("x-inngest-no-retry").lower() == "true"
     good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
@@ -95,7 +95,7 @@ def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failur
         # Go sends the handler's own answer, which may well be a JSON array; only 206 promises ops.
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
             message = f"the endpoint's answer cannot be read as step opcodes: {error}"
-            return Failure(FailureKind.FINAL, "AnswerError", message)
+            return CallFailure(FailureKind.FINAL, "AnswerError", message)
         ops = None
 
     last = ops[-1] if ops and ops[-1].op in COMPLETING_OPS else None
@@ -113,20 +113,20 @@ def read_answer(answer: Answer, now_ms: int) -> OpsAnswer | PlainAnswer | Failur
             "the endpoint answered 401, it refused the signature (do the signing keys differ?)"
         )
         detail = message + _excerpt(answer.body)
-        return Failure(FailureKind.TRANSIENT, "SignatureError", detail, retry_after)
+        return CallFailure(FailureKind.TRANSIENT, "SignatureError", detail, retry_after)
     kind = FailureKind.FINAL if no_retry else transient if last is None else FailureKind.COUNTED
-    # Of an array people are told the end, and not what its steps returned.
-    told = answer if last is None else replace(answer, body=msgspec.json.encode(last))
-    name, message = _error(told)
+    # Of an array, the error shows the last op only, and not what the steps before it returned.
+    shown = answer if last is None else replace(answer, body=msgspec.json.encode(last))
+    name, message = _error(shown)
     output = bytes(last.data) if last is not None and isinstance(last.data, msgspec.Raw) else None
-    return Failure(kind, name, message, retry_after, output, (ops or [])[:-1])
+    return CallFailure(kind, name, message, retry_after, output, (ops or [])[:-1])
 
 
-def _read_ops(answer: Answer) -> list[Op] | None:
-    """The ops in an answer; `None` if it does not look like any.
+def _read_ops(answer: HTTPResponse) -> list[Op] | None:
+    """Return the ops in an answer; `None` if it does not look like ops.
 
     Raises:
-        msgspec.DecodeError: it looks like ops, but is none.
+        msgspec.DecodeError: it looks like ops, but cannot be read as such.
     """
     body = answer.body.lstrip()
     first = body[:1]
@@ -144,15 +144,15 @@ def _read_ops(answer: Answer) -> list[Op] | None:
     return None
 
 
-def _head(answer: Answer) -> bytes:
+def _head(answer: HTTPResponse) -> bytes:
     kept = [(name, value) for name, value in answer.headers if not name.startswith(_PRIVATE)]
-    # 206 is how the SDK talks to us; the reader of the result asked for no range.
+    # The SDK uses 206 towards the engine; the reader of the result did not ask for a range.
     partial = answer.status == HTTPStatus.PARTIAL_CONTENT
     return msgspec.json.encode((HTTPStatus.OK if partial else answer.status, kept))
 
 
-def _error(answer: Answer) -> tuple[str, str]:
-    """Name and message of the error that a failed answer tells of."""
+def _error(answer: HTTPResponse) -> tuple[str, str]:
+    """Return name and message of the error in a failed answer."""
     try:
         body = msgspec.json.decode(answer.body, type=_ErrorBody)
     except (msgspec.DecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""A change in the making: what the ops of one batch do to a run, and what comes next. Pure."""
+"""Builds a change: from the ops of one batch, and from what must follow them. Pure."""
 
 from __future__ import annotations
 
@@ -8,22 +8,11 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op
+from stephttp.engine.model.change import Change, Entry, Past
 from stephttp.engine.model.inputs import Hints, Moment, Origin
-from stephttp.engine.model.run import (
-    RESUME,
-    TARGETED,
-    Change,
-    Entry,
-    Known,
-    NewRun,
-    Past,
-    Refused,
-    RunStatus,
-    Snapshot,
-    Step,
-    Timer,
-    TimerKind,
-)
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Known, NewRun, RunStatus, Snapshot, Step
+from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.rules.results import error_json, error_memo
 
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
@@ -31,12 +20,21 @@ _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def new_job_id(rng: Random) -> str:
-    """A name for a resume and its repetitions."""
+    """Make an id for a call of the endpoint and its repetitions."""
     return "".join(rng.choices(_JOB_ALPHABET, k=13))
 
 
-class Draft:
-    """A change in the making."""
+class ChangeBuilder:
+    """Collects what ops do to a run; `settle` decides what comes next, and makes the change.
+
+    Attributes:
+        target: the step that the endpoint was called for; `RESUME` if for none in particular.
+        target_timer: the timer of that step, as it was before.
+        changed: an op has brought something new.
+        has_waits: an op waits for a timer, or for what ends it earlier.
+        call_again: the endpoint must be called again, in spite of other waits.
+        discovery: the SDK asked for another call to discover more steps.
+    """
 
     def __init__(
         self, snapshot: Snapshot, at: Moment, origin: Origin, hints: Hints, target: str = RESUME
@@ -44,7 +42,7 @@ class Draft:
         self.run = snapshot.run
         self.step_count = snapshot.run.step_count
         self.target = target
-        self.aim = snapshot.timers.get(target)
+        self.target_timer = snapshot.timers.get(target)
         self.at = at
         self.origin = origin
         self.hints = hints
@@ -58,18 +56,18 @@ class Draft:
         self.history: list[Entry] = []
         self.moved: dict[str, Timer] = {}
         self.dropped: list[str] = []
-        self.news = False
-        self.waits = False
-        self.again = False
-        self.discovers = False
+        self.changed = False
+        self.has_waits = False
+        self.call_again = False
+        self.discovery = False
 
     def settled(self, op: Op) -> bool:
-        """Whether the step of `op` is over, so that another report of it changes nothing."""
+        """Say whether the step of `op` is over, so that another report of it changes nothing."""
         known = self.known.get(op.id)
         return known is not None and known.resolved
 
     def save(self, op: Op, field: str, memo: bytes) -> None:
-        """Store a step's outcome, if it is the first."""
+        """Store the outcome of a step, if it is the first."""
         if self.settled(op):
             return
         if len(memo) > self.at.settings.max_step_output:
@@ -79,7 +77,7 @@ class Draft:
         self.drop(op.id)
 
     def write(self, op: Op, field: str, attempts: int, memo: bytes | None) -> None:
-        """Store what is known of a step now."""
+        """Store a step as it is now known."""
         if op.id not in self.known:
             if self.step_count >= self.at.settings.max_steps:
                 raise Refused(f"{field}: the run has {self.step_count} steps, no more fit")
@@ -101,10 +99,10 @@ class Draft:
             opts=_kept_opts(op),
         )
         self.known[op.id] = Known(attempts, memo is not None)
-        self.news = True
+        self.changed = True
 
     def failed_attempt(self, op: Op, attempt: int) -> None:
-        """Remember an attempt of a step that is going to be repeated."""
+        """Add a failed attempt of a step, which will be repeated, to the history."""
         timing = op.timing
         started_ms = _int64(timing.a) // 1_000_000 if timing else self.at.now_ms
         ended_ms = started_ms + (_int64(timing.b) // 1_000_000 if timing else 0)
@@ -113,8 +111,12 @@ class Draft:
         self.history.append(entry)
 
     def wait(self, op: Op, field: str, timer: Timer) -> bool:
-        """Let a step wait for its timer, or for what ends it earlier; `False`: it does already."""
-        self.waits = self.waits or not self.settled(op)
+        """Let a step wait for its timer, or for what ends it earlier.
+
+        Returns:
+            Whether the wait is new.
+        """
+        self.has_waits = self.has_waits or not self.settled(op)
         if op.id in self.known:
             return False
         self.write(replace(op, timing=None), field, 1, None)
@@ -137,7 +139,7 @@ class Draft:
         self.start(Timer(RESUME, TimerKind.RESUME, self.at.now_ms + delay_ms))
 
     def wake(self, step_id: str) -> None:
-        """The endpoint must learn that a step ended. A call that is under way has not."""
+        """Call the endpoint because a step ended. A call that is under way may not know that."""
         if RESUME in self.timers:
             self.start(Timer(step_id, TimerKind.WAKE, self.at.now_ms))
         else:
@@ -168,7 +170,7 @@ class Draft:
         if self.run.step_count != self.step_count:
             self.run = replace(self.run, step_count=self.step_count)
         if not self.run.status.ended:
-            if self.news:
+            if self.changed:
                 self.run = replace(self.run, idle=0)
             if self.origin is Origin.ANSWER and self.target != RESUME:
                 self._after_target()
@@ -198,19 +200,19 @@ class Draft:
         self.drop(RESUME)
         self._learn()
         self.run = replace(self.run, attempt=0, unreached=0)
-        if self.again or (self.news and not self.waits):
+        if self.call_again or (self.changed and not self.has_waits):
             self.resume()
-        elif not self.timers or self.discovers:
+        elif not self.timers or self.discovery:
             self._idle()
 
     def _after_target(self) -> None:
         self._learn()
         timer = self.timers.get(self.target)
         if timer is None:
-            racing = self.aim is not None and self.aim.kind is TimerKind.RACING
+            racing = self.target_timer is not None and self.target_timer.kind is TimerKind.RACING
             if racing or not any(other.kind in TARGETED for other in self.timers.values()):
                 self.wake(self.target)
-        elif timer == self.aim:
+        elif timer == self.target_timer:
             delay = self._idle_delay()
             if delay is not None:
                 job = new_job_id(self.at.rng)
@@ -231,7 +233,10 @@ class Draft:
             self.resume(delay)
 
     def _idle_delay(self) -> int | None:
-        """How long to wait after an answer that brought nothing; `None`: too many, the run ends."""
+        """Return how long to wait after an answer that brought nothing.
+
+        `None`: there were too many of them, and the run has failed.
+        """
         rules, idle = self.at.settings, self.run.idle
         if idle >= rules.max_idle_answers:
             message = f"the endpoint answered {idle} times without any progress"
@@ -242,17 +247,17 @@ class Draft:
         return 0 if idle == 0 else rules.retry.delay_ms(idle - 1, self.at.rng)
 
     def _after_checkpoint(self) -> None:
-        is_async = self.again or bool(self.timers) or self.run.status is RunStatus.ASYNC
+        is_async = self.call_again or bool(self.timers) or self.run.status is RunStatus.ASYNC
         if not is_async:
             return
         self.run = replace(self.run, status=RunStatus.ASYNC)
         # A `RESUME` that is there already belongs to a call that is under way or due.
-        if not self.timers or (self.again and RESUME not in self.timers):
+        if not self.timers or (self.call_again and RESUME not in self.timers):
             self.resume()
 
 
 def _kept_opts(op: Op) -> bytes | None:
-    """What is kept of the options, for people: no keys of other services (docs/protocol.md 5.2)."""
+    """Return the options to store, for people, without secrets (docs/protocol.md 5.2)."""
     if not op.opts:
         return None
     kept = {name: value for name, value in op.opts.items() if name not in _SECRET_OPTS}

@@ -1,5 +1,7 @@
-"""How long to wait: the arguments of sleeps and waits, and `Retry-After`
-(docs/protocol.md 3.1, 5.4). Pure."""
+"""Reads how long to wait: arguments of sleeps and waits, and `Retry-After`. Pure.
+
+See docs/protocol.md 3.1 and 5.4.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from stephttp._wire.durations import MAX_WAIT, parse_duration
 from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.opcodes import Op
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 
 _SHORTEST_DATE = 10
 _LONGEST_SECONDS_TEXT = 7
@@ -18,7 +20,7 @@ _RETRY_AFTER_MS = (1_000, 24 * 3_600_000)
 
 
 def sleep_until_ms(op: Op, field: str, now_ms: int) -> int:
-    """When the sleep `op` ends; a time that has passed means now.
+    """Return when the sleep `op` ends; a time that has passed means now.
 
     Args:
         op: a `Sleep`; its `opts.duration`, else its `name`, holds a duration or a date.
@@ -38,7 +40,7 @@ def sleep_until_ms(op: Op, field: str, now_ms: int) -> int:
 
 
 def timeout_ms(op: Op, field: str, now_ms: int, default_ms: int) -> int:
-    """When the wait `op` is over at the latest.
+    """Return when the wait `op` is over at the latest.
 
     Args:
         op: a wait; its `opts.timeout` holds a duration or a date.
@@ -72,7 +74,7 @@ def _due_ms(text: str, field: str, now_ms: int) -> int:
 
 
 def retry_after_ms(value: str, now_ms: int) -> int | None:
-    """The delay that a `Retry-After` value asks for, within 1 s and 24 h; `None`: unreadable."""
+    """Return the delay of a `Retry-After` value, within 1 s and 24 h; `None` if unreadable."""
     value = value.strip()
     if len(value) <= _LONGEST_SECONDS_TEXT:
         if not (value.isascii() and value.isdigit()):
@@ -90,13 +92,13 @@ def retry_after_ms(value: str, now_ms: int) -> int | None:
 
 
 def retry_wishes(op: Op, field: str, retries: int, now_ms: int) -> tuple[int, int | None]:
-    """How often and when the failed step `op` wants to be tried again.
+    """Return how often and when the failed step `op` is to be tried again.
 
-    Our SDK says so in `opts.retries` (a number) and `opts.retry_after` (as the header); others do
-    not, and `retries` holds.
+    The SDK of stephttp says so in `opts.retries` (a number) and `opts.retry_after` (like the
+    header). For other SDKs `retries` holds.
 
     Raises:
-        Refused: one of the two is not what it should be.
+        Refused: one of the two has the wrong type or form.
     """
     opts = op.opts or {}
     limit = opts.get("retries", retries)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from stephttp.engine.model.run import Event, Refused
-from stephttp.engine.rules.decoding import decode
+from stephttp.engine.model.inputs import ReceivedEvent
+from stephttp.engine.model.refused import Refused, decode
 
 _EARLIEST_MS = 315_532_800_000  # 1980
 _LATEST_MS = 4_102_444_800_000  # 2100
@@ -34,7 +34,7 @@ _EVENT = msgspec.json.Decoder(EventMessage)
 _ANY = msgspec.json.Decoder()
 
 
-def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
+def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> ReceivedEvent:
     """Check an event, and make it into the value that is stored.
 
     Args:
@@ -65,7 +65,7 @@ def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> Event:
         body["user"] = _object("user", message.user)
     if message.v:
         body["v"] = message.v
-    return Event(
+    return ReceivedEvent(
         event_id=event_id,
         name=message.name,
         dedupe=message.id or None,
@@ -79,7 +79,7 @@ def _object(field: str, raw: Raw | UnsetType) -> Raw:
     """A field that must be an object, or null, or absent, as it came."""
     if isinstance(raw, UnsetType):
         return Raw(b"{}")
-    value = decode(_ANY, bytes(raw))  # What is left raw was not looked at.
+    value = decode(_ANY, bytes(raw))  # Raw parts are not checked yet.
     if value is None:
         return Raw(b"{}")
     if not isinstance(value, dict):

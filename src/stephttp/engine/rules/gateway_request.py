@@ -1,7 +1,7 @@
 """Reads the HTTP request of a step: `Gateway` and `AIGateway` (docs/protocol.md 5.3). Pure.
 
-The request is checked and made into a `Spec` when the step is reported. The engine stores that, and
-`gateway` sends it.
+The request is checked and made into a `RequestSpec` when the step is reported. The engine stores
+that, and `outbound.gateway` sends it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from msgspec import Struct
 from stephttp._wire import canonical_json
 from stephttp._wire.http import TOKEN
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.urls import read_url
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-"""Headers that belong to the connection, which is ours."""
+"""Headers that belong to the connection, which the engine sets itself."""
 
 _BEARER = ("authorization", "Bearer ")
 _AUTH = {
@@ -34,8 +34,8 @@ _AUTH = {
 """How each provider wants its key: header and prefix, by `format`."""
 
 
-class Spec(Struct):
-    """An HTTP request to make; `ai` tells what becomes of the answer."""
+class RequestSpec(Struct):
+    """An HTTP request to make; `ai` decides what the memo of its answer looks like."""
 
     ai: bool
     url: str
@@ -45,13 +45,13 @@ class Spec(Struct):
 
 
 def read_gateway(op: Op, field: str) -> bytes:
-    """The request that a `Gateway` or `AIGateway` op asks for, as a stored `Spec`.
+    """Return the request that a `Gateway` or `AIGateway` op asks for, as a stored `RequestSpec`.
 
     Raises:
         Refused: a field of `opts` is missing or wrong.
     """
     ai, opts, field = op.op is OpCode.AI_GATEWAY, op.opts or {}, f"{field}.opts"
-    spec = Spec(
+    spec = RequestSpec(
         ai=ai,
         url=_url(opts.get("url"), f"{field}.url"),
         method=_method(opts.get("method"), f"{field}.method"),

@@ -1,7 +1,7 @@
-"""Running the request of a run again, as a new run. Pure.
+"""Runs the request of a run again, as a new run. Pure.
 
-The new run begins like one that waits: with a call of the endpoint. It has the request, the number
-of retries and the event of the old one, and what its SDK remembered of the request's headers.
+The new run starts like one that waits: with a call of the endpoint. It has the request, the number
+of retries and the event of the old one, and the headers that its SDK has kept in the capsule.
 
 From a step on: the steps that were reported before that step, and are over, are over in the new
 run as well, with what they returned or how they failed. That step, and all that were reported
@@ -22,18 +22,11 @@ from msgspec.structs import replace
 from stephttp._wire import capsule
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import OpCode
+from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import (
-    RESUME,
-    Change,
-    NewRun,
-    Refused,
-    Run,
-    RunStatus,
-    Step,
-    Timer,
-    TimerKind,
-)
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import NewRun, Run, RunStatus, Step
+from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.change_builder import new_job_id
 
@@ -56,7 +49,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What shall be different.
+    """The differences of the new run.
 
     Attributes:
         body: of the request.
@@ -75,7 +68,7 @@ AS_IT_WAS = Edit()
 
 
 def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
-    """The new run, with its first change.
+    """Return the new run, with its first change.
 
     Raises:
         Refused: the edit does not fit the run.
@@ -95,7 +88,7 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
     new = replace(
         old,
         run_id=run_id,
-        # Nobody reports the start of this run, so this only has to be nobody's digest.
+        # No SDK reports the start of this run; this digest only has to differ from all others.
         digest=sha256(run_id.encode()).digest(),
         created_ms=at.now_ms,
         began_ms=at.now_ms,
@@ -142,7 +135,7 @@ def _check_input(step: Step, arguments: bytes) -> None:
 
 
 def _copied(step: Step, run_id: str, now_ms: int) -> Step:
-    """A step as the new run has it: without an attempt of its own."""
+    """Copy a step for the new run, in which it has had no attempt."""
     memo = step.memo
     if step.step_id == CAPSULE and memo is not None:
         memo = _of_another_run(memo, run_id)
@@ -150,11 +143,11 @@ def _copied(step: Step, run_id: str, now_ms: int) -> Step:
 
 
 def _of_another_run(memo: bytes, run_id: str) -> bytes:
-    """A capsule that says for which run its secrets were sealed."""
+    """Note in a capsule for which run its secrets were sealed."""
     try:
         wrapped = msgspec.json.decode(memo, type=dict[str, dict[str, msgspec.Raw]])
     except msgspec.DecodeError:
-        return memo  # Whatever it is, it is none of ours.
+        return memo  # Another SDK made it.
     for kept in wrapped.values():
         kept.setdefault(capsule.SEALED_FOR, msgspec.Raw(msgspec.json.encode(run_id)))
     return msgspec.json.encode(wrapped)
@@ -170,7 +163,7 @@ def _body(source: Source, edit: Edit) -> bytes | None:
 
 
 def _hides(memo: bytes) -> bool:
-    """Whether a capsule may hold a body."""
+    """Say whether a capsule may hold a body."""
     try:
         wrapped = msgspec.json.decode(memo, type=dict[str, capsule.Capsule])
     except msgspec.DecodeError:

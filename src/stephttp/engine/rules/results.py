@@ -1,5 +1,7 @@
-"""How runs end: reading `RunComplete` data, writing errors, and the answer that a reader of the
-output gets (docs/protocol.md 7). Pure."""
+"""Results of runs: reading `RunComplete`, writing errors, rendering the output. Pure.
+
+See docs/protocol.md 7.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,9 @@ _ENVELOPE = {"status": int, "headers": dict, "body": str}
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What `RunComplete` data means: what to store, the error if it tells of a failure, and how
-    long the handler took, if it tells that."""
+class RunResult:
+    """The data of a `RunComplete`: the output to store, the error if the run failed, and how long
+    the handler took, if the SDK says so."""
 
     output: bytes
     error: bytes | None
@@ -48,12 +50,12 @@ class Rendered:
 
 
 def error_json(name: str, message: str) -> bytes:
-    """A run's error as stored."""
+    """Write the error of a run."""
     return msgspec.json.encode({"name": name, "message": message})
 
 
 def error_memo(error: ErrorInfo) -> bytes:
-    """A step's error as SDKs get it back."""
+    """Write the error of a step, as SDKs get it back."""
     fields: dict[str, Any] = {"name": error.name, "message": error.message}
     if error.stack is not None:
         fields["stack"] = error.stack
@@ -64,11 +66,11 @@ def error_memo(error: ErrorInfo) -> bytes:
 
 
 def op_data(op: Op) -> bytes:
-    """The op's data as JSON; none at all means null."""
+    """Return the data of an op as JSON; if it has none, null."""
     return b"null" if op.data is msgspec.UNSET else bytes(op.data)
 
 
-def complete_result(data: bytes, *, unfold: bool) -> Result:
+def complete_result(data: bytes, *, unfold: bool) -> RunResult:
     """Read the data of a `RunComplete`.
 
     Args:
@@ -76,10 +78,9 @@ def complete_result(data: bytes, *, unfold: bool) -> Result:
         unfold: the op came by checkpoint, where SDKs may hide the whole answer in the body as
             the text of `{"data": {"status", "headers", "body"}}` (docs/protocol.md 7.3).
     """
-    # Decoding is the price of a look inside; most results need none.
     value = _decode(data)
     if not isinstance(value, dict):
-        return Result(data, None)
+        return RunResult(data, None)
     took = value.get("duration")
     took_ns = took if type(took) is int and 0 <= took < 2**63 else None
     if unfold and isinstance(value.get("body"), str) and value["body"].startswith('{"data"'):
@@ -87,7 +88,7 @@ def complete_result(data: bytes, *, unfold: bool) -> Result:
         inner = inner.get("data") if isinstance(inner, dict) else None
         if isinstance(inner, dict) and _is_envelope(inner):
             value, data = inner, msgspec.json.encode(inner)
-    return Result(data, _failure(value), took_ns)
+    return RunResult(data, _failure(value), took_ns)
 
 
 def _is_envelope(value: dict[str, Any]) -> bool:
@@ -106,7 +107,7 @@ def _failure(data: dict[str, Any]) -> bytes | None:
 
 
 def _named(text: str) -> tuple[str, str]:
-    """Name and message of an error that is told as `ValueError: too large`."""
+    """Split an error such as `ValueError: too large` into name and message."""
     name, colon, message = text.partition(": ")
     return (name, message) if colon and _ERROR_NAME.fullmatch(name) else ("Error", text)
 
@@ -114,7 +115,7 @@ def _named(text: str) -> tuple[str, str]:
 def render(
     status: RunStatus, output: bytes | None, head: bytes | None, error: bytes | None
 ) -> Rendered:
-    """The answer for a reader of the output of a run that ended."""
+    """Make the HTTP answer for a reader of the output of a run that ended."""
     if status is RunStatus.CANCELLED:
         message = {"name": "CancelledError", "message": "the run was cancelled"}
         return _error(HTTPStatus.CONFLICT, message)
@@ -127,7 +128,7 @@ def render(
 
 
 def http_result(output: bytes | None, head: bytes | None) -> Rendered | None:
-    """The HTTP answer that a run ended with; `None` if its output describes none."""
+    """Return the HTTP answer that a run ended with; `None` if its output does not describe one."""
     answer = _http_answer(output, plain=head is not None)
     if answer is None and head is not None:
         code, headers = msgspec.json.decode(head, type=tuple[int, list[tuple[str, str]]])
@@ -136,7 +137,7 @@ def http_result(output: bytes | None, head: bytes | None) -> Rendered | None:
 
 
 def _http_answer(output: bytes | None, *, plain: bool) -> Rendered | None:
-    """The answer that `output` describes, if it describes one.
+    """Return the HTTP answer that `output` describes, if it describes one.
 
     A plain body is the handler's own JSON: only a whole envelope counts there.
     """
@@ -147,7 +148,7 @@ def _http_answer(output: bytes | None, *, plain: bool) -> Rendered | None:
     if not isinstance(value, dict) or (plain and not _is_envelope(value)):
         return None
     status = value.get("status")
-    # Other statuses cannot be sent as a final answer, so they are no HTTP result.
+    # Other statuses cannot be sent as a final answer, so they do not count as HTTP results.
     if type(status) is not int or not HTTPStatus.OK <= status < _STATUS_END:
         return None
     if isinstance(value.get("raw"), dict):

@@ -1,7 +1,7 @@
-"""What happens to a run: a snapshot and a happening in, a `Change` out. Pure.
+"""Decides what happens to a run: a snapshot and an input in, a `Change` out. Pure.
 
-What opcodes do (`OPS`). "Checkpoint" is a request to the API: the handler, or a re-entry of it,
-is still at work and goes on by itself. "Answer" is how a re-entry ended.
+The effects of opcodes (`OPS`). A "checkpoint" is a request to the API: the handler, or a re-entry
+of it, is still at work and continues. An "answer" is how a re-entry ended.
 
     op                          effect                    afterwards (answer only)
     StepRun, Step               memo is saved             re-entry at once, unless the answer
@@ -11,17 +11,17 @@ is still at work and goes on by itself. "Answer" is how a re-entry ended.
     StepError, none left        error memo is saved       re-entry at once (checkpoint too)
     Sleep                       sleep timer               waits for it
     WaitForEvent                event timer               waits for the event, or for it
-    WaitForSignal               signal timer; somebody    waits for the signal, or for it
-                                else's wait for the
-                                same signal: the run
-                                fails, or takes over
+    WaitForSignal               signal timer; if another  waits for the signal, or for it
+                                step waits for the same
+                                signal: the run fails, or
+                                takes over
     InvokeFunction, known       a run of that endpoint,   waits for its end, or for it
                                 invoke timer
     InvokeFunction, unknown     error memo is saved       re-entry at once (checkpoint too)
     RunComplete,                the run ends
       SyncRunComplete
     StepPlanned                 call for this one step    waits for it
-    Gateway, AIGateway          HTTP request of ours      waits for it
+    Gateway, AIGateway          HTTP request is made      waits for it
     DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing, but
                                                           re-entry in spite of what it waits for
     None                        nothing                   like an answer that holds nothing
@@ -35,14 +35,14 @@ it counts as a failed attempt of the re-entry that follows.
 
 The first output of a step wins; a second one is dropped, and so is a `StepError` of a step whose
 back-off is running. An answer that brings nothing new and leaves nothing to wait for is followed
-by another re-entry, later each time, and after `max_idle_answers` of them the run fails.
+by another re-entry, later each time, and after `max_idle_answers` such answers the run fails.
 
 `WaitForEvent` ops are applied before the others of their batch, so that they see the events that
 the others send.
 
-What comes from outside, for a run whose endpoint is not being called or about to be:
+Inputs from outside, for a run whose endpoint is not being called or about to be:
 
-    happening                   effect                    afterwards
+    input                       effect                    afterwards
     timer of Sleep, WaitFor-    memo null                 re-entry at once
       Event, WaitForSignal due
     invoke timer due            memo is a timeout error   re-entry at once
@@ -50,19 +50,19 @@ What comes from outside, for a run whose endpoint is not being called or about t
     invoked run ended           memo is its result, or    re-entry at once
                                 its error
     run is cancelled            the run ends
-    somebody will not wait      its timers are due        as when they fall due
+    a person ends its waits     its timers are due        as when they fall due
     deadline of the run passes  the run fails
 
 If the endpoint is being called, or about to be, the memo is saved all the same, but the wait's
 timer becomes a `WAKE`, which is due as soon as the call is over: whatever the call answers, it may
-not have seen the memo. A run that was invoked tells the run that invoked it how it ended. An
-invoked run goes on when nobody waits for it any more.
+not have seen the memo. When an invoked run ends, the run that invoked it gets its result. An
+invoked run continues when no run waits for it any more.
 
 A timer op, a `StepError` or a `DiscoveryRequest` in a checkpoint makes a sync-phase run async.
-After every transition an async run has at least one open timer: see `Draft.settle`.
+After every transition an async run has at least one open timer: see `ChangeBuilder.settle`.
 
 A sync-phase run may have a lease (`LEASE`). `apply_ops` does not see it: it ends when the run
-leaves that status, whatever the reason (`records.save`).
+leaves that status, whatever the reason (`store.runs.save`).
 """
 
 from __future__ import annotations
@@ -73,23 +73,14 @@ from msgspec.structs import replace
 
 from stephttp._wire.ids import COMPLETE
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.model.inputs import Failure, FailureKind, Hints, Moment, Origin
-from stephttp.engine.model.run import (
-    LEASE,
-    RESUME,
-    SEPARATE,
-    WAITS,
-    Change,
-    Refused,
-    Run,
-    RunStatus,
-    Snapshot,
-    Timer,
-    TimerKind,
-)
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import Hints, Moment, Origin
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Run, RunStatus, Snapshot
+from stephttp.engine.model.timer import LEASE, RESUME, SEPARATE, WAITS, Timer, TimerKind
 from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
-from stephttp.engine.rules.change_builder import Draft, new_job_id
-from stephttp.engine.rules.results import complete_result, error_json, op_data
+from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
+from stephttp.engine.rules.results import complete_result, op_data
 
 
 def apply_ops(
@@ -100,14 +91,14 @@ def apply_ops(
     hints: Hints | None = None,
     target: str = RESUME,
 ) -> Change:
-    """Ops were reported, by a checkpoint or as the answer of a re-entry (for the step `target`).
+    """Apply ops of a checkpoint, or of the answer to a re-entry (for the step `target`).
 
     Raises:
         Refused: an op is not acceptable; nothing must be stored.
     """
     if snapshot.run.status.ended:
         return Change(snapshot.run)
-    draft = Draft(snapshot, at, origin, hints or Hints(), target)
+    builder = ChangeBuilder(snapshot, at, origin, hints or Hints(), target)
     root = "steps" if origin is Origin.CHECKPOINT else "answer"
     for index, op in sorted(enumerate(ops), key=lambda pair: pair[1].op not in _FIRST):
         field = f"{root}[{index}]"
@@ -118,14 +109,14 @@ def apply_ops(
             and op.op in failing_ops.HANDLER_FAILURES
             and origin is Origin.CHECKPOINT
         ):
-            failing_ops.handler_failed(draft, op)
+            failing_ops.handler_failed(builder, op)
         else:
-            OPS[op.op](draft, op, field)
-    return draft.settle()
+            OPS[op.op](builder, op, field)
+    return builder.settle()
 
 
 def fell_due(snapshot: Snapshot, at: Moment) -> Change:
-    """Timers of the run fell due: waits end, and the endpoint is to be called.
+    """End the waits whose timers fell due, and decide whether the endpoint is to be called.
 
     While a failed call waits for its repetition, waits that end do not cut that short.
     """
@@ -153,7 +144,7 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
 
 
 def _lease_ran_out(snapshot: Snapshot, lease: Timer, at: Moment) -> Change:
-    """The process that answers the first request seems to be gone."""
+    """Take over a run whose first process seems to be gone, after some time to renew the lease."""
     if lease.due_ms > at.now_ms:
         return Change(snapshot.run)
     if lease.kind is TimerKind.LEASE:
@@ -164,11 +155,11 @@ def _lease_ran_out(snapshot: Snapshot, lease: Timer, at: Moment) -> Change:
 
 
 def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Change:
-    """What steps of the run waited for came: an event, a signal, the end of an invoked run,
-    the answer to an HTTP request of ours.
+    """End waits of steps with what came: an event, a signal, the end of an invoked run, or the
+    answer to an HTTP request.
 
     Args:
-        memos: by step id, what they get; the steps that do not wait (any more) are passed over.
+        memos: by step id; steps that do not wait (any more) are left as they are.
     """
     timers = snapshot.timers
     ended = {
@@ -184,10 +175,10 @@ def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Chang
 
 
 def hurried(snapshot: Snapshot, step_id: str | None, at: Moment) -> Change:
-    """Somebody does not want the run to wait: what it waits for is due.
+    """Make due what a run waits for, because a person does not want it to wait.
 
     Args:
-        step_id: the one step that shall wait no longer; `None`: all that waits for a time only.
+        step_id: the step whose wait ends; `None`: all that wait for a time only.
 
     Raises:
         Refused: nothing waits so.
@@ -207,109 +198,47 @@ def hurried(snapshot: Snapshot, step_id: str | None, at: Moment) -> Change:
     return Change(run, timers=tuple(replace(timer, due_ms=at.now_ms) for timer in timers))
 
 
-def cancelled(snapshot: Snapshot, at: Moment) -> Change:
-    """Somebody wants the run to end; one that has ended stays as it is."""
-    if snapshot.run.status.ended:
-        return Change(snapshot.run)
-    return _ended(snapshot.run, RunStatus.CANCELLED, at)
-
-
-def overdue(snapshot: Snapshot, at: Moment) -> Change:
-    """The run has not ended in the time that runs have (`Settings.run_deadline`)."""
-    if snapshot.run.status.ended:
-        return Change(snapshot.run)
-    message = f"the run did not end within {at.settings.run_deadline:g} s"
-    return failed(snapshot, Failure(FailureKind.FINAL, "DeadlineError", message), at)
-
-
 def _resumed(run: Run, at: Moment, due_ms: int | None = None) -> tuple[Run, Timer]:
-    """The run and its `RESUME`, for a call of the endpoint at once that is a new job.
+    """Return the run and its `RESUME`, for a call of the endpoint at once, as a new job.
 
     Args:
-        due_ms: since when it is due; `None`: since now.
+        due_ms: since when it is due; `None`: now.
     """
     run = replace(run, job_id=new_job_id(at.rng), attempt=0, unreached=0)
     return run, Timer(RESUME, TimerKind.RESUME, at.now_ms if due_ms is None else due_ms)
 
 
-def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:
-    """A re-entry was answered with a plain result: its body, and status and headers as JSON."""
-    if snapshot.run.status.ended:
-        return Change(snapshot.run)
-    run = replace(snapshot.run, last_error=None, output=output, head=head)
-    return _ended(run, RunStatus.COMPLETED, at)
+def _step_run(builder: ChangeBuilder, op: Op, field: str) -> None:
+    builder.save(op, field, b'{"data":' + op_data(op) + b"}")
 
 
-def call_failed(snapshot: Snapshot, failure: Failure, at: Moment, target: str = RESUME) -> Change:
-    """A re-entry (for the step `target`) failed: it is repeated later, or the run fails."""
-    run = snapshot.run
-    if run.status.ended:
-        return Change(run)
-    rules = at.settings
-    run = replace(run, last_error=f"{failure.name}: {failure.message}")
-    timer = snapshot.timers.get(target) or Timer(RESUME, TimerKind.RESUME, at.now_ms)
-    # The counters of the call: with the run for its own, with the timer for a planned step's.
-    counters: Run | Timer = run if target == RESUME else timer
-    attempt, unreached = counters.attempt, counters.unreached
-    if failure.kind is FailureKind.TRANSIENT:
-        delay = rules.unreachable.delay_ms(unreached, at.rng)
-        unreached += 1
-    elif failure.kind is FailureKind.COUNTED and attempt < run.retries:
-        delay = rules.retry.delay_ms(attempt, at.rng)
-        attempt, unreached = attempt + 1, 0
-    else:
-        return failed(replace(snapshot, run=run), failure, at)
-    if failure.retry_after_ms is not None:
-        delay = failure.retry_after_ms
-    if target == RESUME:
-        run = replace(run, attempt=attempt, unreached=unreached)
-    else:
-        timer = replace(timer, attempt=attempt, unreached=unreached)
-    return Change(run, timers=(replace(timer, due_ms=at.now_ms + delay),))
+def _bare_step(builder: ChangeBuilder, op: Op, field: str) -> None:
+    builder.save(op, field, op_data(op))
 
 
-def failed(snapshot: Snapshot, failure: Failure, at: Moment) -> Change:
-    """The run fails for good."""
-    error = error_json(failure.name, failure.message)
-    run = replace(snapshot.run, error=error, output=failure.output)
-    return _ended(run, RunStatus.FAILED, at)
+def _sleep(builder: ChangeBuilder, op: Op, field: str) -> None:
+    due_ms = due_times.sleep_until_ms(op, field, builder.at.now_ms)
+    builder.wait(op, field, Timer(op.id, TimerKind.SLEEP, due_ms))
 
 
-def _ended(run: Run, status: RunStatus, at: Moment) -> Change:
-    return Change(replace(run, status=status, ended_ms=at.now_ms), ended=True)
-
-
-def _step_run(draft: Draft, op: Op, field: str) -> None:
-    draft.save(op, field, b'{"data":' + op_data(op) + b"}")
-
-
-def _bare_step(draft: Draft, op: Op, field: str) -> None:
-    draft.save(op, field, op_data(op))
-
-
-def _sleep(draft: Draft, op: Op, field: str) -> None:
-    due_ms = due_times.sleep_until_ms(op, field, draft.at.now_ms)
-    draft.wait(op, field, Timer(op.id, TimerKind.SLEEP, due_ms))
-
-
-def _run_complete(draft: Draft, op: Op, field: str) -> None:
-    result = complete_result(op_data(op), unfold=draft.origin is Origin.CHECKPOINT)
+def _run_complete(builder: ChangeBuilder, op: Op, field: str) -> None:
+    result = complete_result(op_data(op), unfold=builder.origin is Origin.CHECKPOINT)
     status = RunStatus.COMPLETED if result.error is None else RunStatus.FAILED
-    draft.end(status, result.output, result.error, result.took_ns)
+    builder.end(status, result.output, result.error, result.took_ns)
 
 
-def _discovery(draft: Draft, op: Op, field: str) -> None:
-    if draft.origin is Origin.CHECKPOINT:
-        draft.again = True
+def _discovery(builder: ChangeBuilder, op: Op, field: str) -> None:
+    if builder.origin is Origin.CHECKPOINT:
+        builder.call_again = True
     else:
-        draft.discovers = True
+        builder.discovery = True
 
 
-def _nothing(draft: Draft, op: Op, field: str) -> None:
+def _nothing(builder: ChangeBuilder, op: Op, field: str) -> None:
     pass
 
 
-def _unsupported(draft: Draft, op: Op, field: str) -> None:
+def _unsupported(builder: ChangeBuilder, op: Op, field: str) -> None:
     raise Refused(f"{field}.op: {op.op.value!r} is not supported by this engine yet")
 
 
@@ -321,11 +250,11 @@ DUE_MEMOS: dict[TimerKind, bytes] = {
     TimerKind.SIGNAL: b"null",
     TimerKind.INVOKE: waiting_ops.INVOKE_TIMED_OUT,
 }
-"""What a step gets whose timer falls due."""
+"""The memo of a step whose timer falls due."""
 
 UNSUPPORTED = (OpCode.DEFER_ADD, OpCode.DEFER_ABORT)
 
-OPS: dict[OpCode, Callable[[Draft, Op, str], None]] = {
+OPS: dict[OpCode, Callable[[ChangeBuilder, Op, str], None]] = {
     OpCode.STEP_RUN: _step_run,
     OpCode.STEP: _bare_step,
     OpCode.STEP_FAILED: failing_ops.step_failed,

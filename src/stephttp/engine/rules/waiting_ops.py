@@ -1,10 +1,10 @@
 """Ops that wait for something from outside: an event, a signal, another run. Pure.
 
-How an endpoint is invoked. There is no request to send again, so one is made from what is known
-of the endpoint: domain, method, path, retries and SDK of its latest first request, and the
-`data` of the payload as JSON body, or as the query if the method has no body. The query, the body
-and the client address of that request are somebody else's and are not used. The new run begins
-like one that waits: with a re-entry.
+How an endpoint is invoked: there is no request to send again, so the engine makes one from domain,
+method, path, retries and SDK of the endpoint's latest first request, and the `data` of the payload
+as JSON body, or as the query if the method has no body. The query, the body and the client address
+of that request belong to another caller and are not used. The new run starts like one that waits:
+with a re-entry.
 """
 
 from __future__ import annotations
@@ -18,19 +18,12 @@ import msgspec
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model import expressions
-from stephttp.engine.model.run import (
-    RESUME,
-    Change,
-    Endpoint,
-    NewRun,
-    Refused,
-    Run,
-    RunStatus,
-    Timer,
-    TimerKind,
-)
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint, NewRun, Run, RunStatus
+from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.change_builder import Draft, new_job_id
+from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
 from stephttp.engine.rules.due_times import timeout_ms
 from stephttp.engine.rules.results import Rendered, error_json, http_result
 
@@ -41,7 +34,7 @@ _TRIGGER = "inngest/http.request"
 
 
 def error_result(name: str, message: str, data: Any = None) -> bytes:
-    """The memo of a step that failed in the engine. Go needs `data`, be it null."""
+    """Write the memo of a step that failed in the engine. Go needs `data`, even if it is null."""
     return msgspec.json.encode({"error": {"name": name, "message": message, "data": data}})
 
 
@@ -50,39 +43,39 @@ INVOKE_TIMED_OUT = error_result(
 )
 
 
-def wait_for_event(draft: Draft, op: Op, field: str) -> None:
-    """`WaitForEvent`: the first event of this name that fulfils the condition, or null."""
+def wait_for_event(builder: ChangeBuilder, op: Op, field: str) -> None:
+    """Wait for the first event of this name that fulfils the condition (`WaitForEvent`)."""
     name = _option(op, "event", field) or op.name
     if not name:
         raise Refused(f"{field}.opts.event: a {op.op.value} needs the name of an event")
     condition = _option(op, "if", field) or None
     if condition is not None:
         expressions.check(condition, f"{field}.opts.if", expressions.WAIT_NAMES)
-    due_ms = timeout_ms(op, field, draft.at.now_ms, 0)
-    draft.wait(op, field, Timer(op.id, TimerKind.EVENT, due_ms, key=name, condition=condition))
+    due_ms = timeout_ms(op, field, builder.at.now_ms, 0)
+    builder.wait(op, field, Timer(op.id, TimerKind.EVENT, due_ms, key=name, condition=condition))
 
 
-def wait_for_signal(draft: Draft, op: Op, field: str) -> None:
-    """`WaitForSignal`: the next signal of this name, or null. Only one step can wait for it."""
+def wait_for_signal(builder: ChangeBuilder, op: Op, field: str) -> None:
+    """Wait for the next signal of this name, for which only one step can wait (`WaitForSignal`)."""
     name = _option(op, "signal", field) or op.name
     if not name:
         raise Refused(f"{field}.opts.signal: a {op.op.value} needs the name of a signal")
     conflict = _option(op, "conflict", field)
     if conflict not in _CONFLICTS:
         raise Refused(f"{field}.opts.conflict: expected 'fail' or 'replace', got {conflict[:64]!r}")
-    due_ms = timeout_ms(op, field, draft.at.now_ms, _YEAR_MS)
-    if not draft.wait(op, field, Timer(op.id, TimerKind.SIGNAL, due_ms, key=name)):
+    due_ms = timeout_ms(op, field, builder.at.now_ms, _YEAR_MS)
+    if not builder.wait(op, field, Timer(op.id, TimerKind.SIGNAL, due_ms, key=name)):
         return
-    holder = draft.signals.get(name)
+    holder = builder.signals.get(name)
     if holder is not None and conflict == "replace":
-        draft.displaced.append(holder)
+        builder.displaced.append(holder)
     elif holder is not None:
         message = f"step {holder[1]} of run {holder[0]} waits for the signal {name!r} already"
-        draft.end(RunStatus.FAILED, None, error_json("SignalConflictError", message))
-    draft.signals[name] = (draft.run.run_id, op.id)
+        builder.end(RunStatus.FAILED, None, error_json("SignalConflictError", message))
+    builder.signals[name] = (builder.run.run_id, op.id)
 
 
-def invoke_function(draft: Draft, op: Op, field: str) -> None:
+def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
     """`InvokeFunction`: the result of a new run of another endpoint."""
     function_id = _option(op, "function_id", field)
     if not function_id:
@@ -90,19 +83,19 @@ def invoke_function(draft: Draft, op: Op, field: str) -> None:
     payload = (op.opts or {}).get("payload")
     if not isinstance(payload, dict):
         raise Refused(f"{field}.opts.payload: expected an object such as {{'data': {{}}}}")
-    now_ms, rng = draft.at.now_ms, draft.at.rng
+    now_ms, rng = builder.at.now_ms, builder.at.rng
     due_ms = timeout_ms(op, field, now_ms, _YEAR_MS)
-    endpoint = draft.endpoints.get(function_id)
+    endpoint = builder.endpoints.get(function_id)
     if endpoint is None:
-        if op.id not in draft.known:
+        if op.id not in builder.known:
             message = f"could not find function with ID: {function_id}"
-            draft.save(op, field, error_result("Error", message))
-            draft.again = True
-        elif not draft.settled(op):
-            draft.waits = True
+            builder.save(op, field, error_result("Error", message))
+            builder.call_again = True
+        elif not builder.settled(op):
+            builder.has_waits = True
         return
     child_id = new_ulid(now_ms, rng)
-    if draft.wait(op, field, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
+    if builder.wait(op, field, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
         new = _new_run(endpoint, payload.get("data"), child_id, new_ulid(now_ms, rng), now_ms)
         run = Run(
             run_id=child_id,
@@ -110,15 +103,15 @@ def invoke_function(draft: Draft, op: Op, field: str) -> None:
             retries=endpoint.retries,
             request_version=endpoint.request_version,
             job_id=new_job_id(rng),
-            invoked_by=f"{draft.run.run_id}.{op.id}",
+            invoked_by=f"{builder.run.run_id}.{op.id}",
             fn_id=endpoint.fn_id,
         )
         first = Change(run, timers=(Timer(RESUME, TimerKind.RESUME, now_ms),))
-        draft.invoked.append((new, first))
+        builder.invoked.append((new, first))
 
 
 def invoked_result(run: Run, limit: int) -> bytes:
-    """The memo for the step that invoked `run`, which has just ended.
+    """Write the memo for the step that invoked `run`, which has just ended.
 
     Args:
         run: with its output.
@@ -145,7 +138,7 @@ def invoked_result(run: Run, limit: int) -> bytes:
 
 
 def _plain(answer: Rendered) -> dict[str, Any]:
-    """An answer as data; a body that is no text is told as base64."""
+    """Write an answer as data; a body that is not text becomes base64."""
     result: dict[str, Any] = {"status": answer.status, "headers": dict(answer.headers)}
     try:
         return result | {"body": answer.body.decode()}
@@ -160,7 +153,7 @@ def _new_run(endpoint: Endpoint, data: object, run_id: str, event_id: str, now_m
         run_id=run_id,
         app_id=endpoint.app_id,
         slug=endpoint.slug,
-        # Nobody reports the start of this run, so this only has to be nobody's digest.
+        # No SDK reports the start of this run; this digest only has to differ from all others.
         digest=sha256(run_id.encode()).digest(),
         event_id=event_id,
         # What Go calls its event decides how calls are signed.
@@ -182,7 +175,7 @@ def _new_run(endpoint: Endpoint, data: object, run_id: str, event_id: str, now_m
 
 
 def _query(data: object) -> str:
-    """An object as a query: texts as they are, lists as repeated names, all else as JSON."""
+    """Write an object as a query: texts as they are, lists as repeated names, others as JSON."""
     if not isinstance(data, dict):
         return ""
     pairs = [
@@ -196,7 +189,7 @@ def _query(data: object) -> str:
 
 
 def _option(op: Op, name: str, field: str) -> str:
-    """A text option; empty if it is absent or null."""
+    """Return a text option; an empty text if it is absent or null."""
     value = (op.opts or {}).get(name)
     if value is not None and not isinstance(value, str):
         raise Refused(f"{field}.opts.{name}: expected text, got {type(value).__name__}")

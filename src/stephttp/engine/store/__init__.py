@@ -1,4 +1,5 @@
-"""The SQLite file: its connections, its tables, and what is written to them and read.
+"""The SQLite file: its threads and connections, its schema, and reading and writing its tables.
 
-One thread writes. Nothing here decides what happens to a run.
+Code that turns rows into values and back belongs here. Decisions about runs do not (`rules`), nor
+does the content of a transaction (`work`).
 """

@@ -21,8 +21,8 @@ def backup(source: str, target: str, progress: Callable[[int, int], None]) -> in
     """Copy a database to a file, as it is at this moment; return the file's bytes.
 
     The copy is made beside the target, checked, and takes the target's name at the very end: what
-    is at that name is always a whole backup. It can be read by its owner alone. Engines go on
-    working meanwhile.
+    is at that name is always a whole backup. Only its owner can read it. Engines continue to
+    work meanwhile.
 
     Args:
         source: the database.
@@ -30,8 +30,8 @@ def backup(source: str, target: str, progress: Callable[[int, int], None]) -> in
         progress: called with the pages that are copied, and all pages.
 
     Raises:
-        ConfigurationError: the source is no database of ours, the target cannot be written or is
-            a database in use, or the copy is not whole.
+        ConfigurationError: the source is not an engine's database, the target cannot be written or
+            is a database in use, or the copy is not whole.
     """
     _check_target(source, target)
     partial = ""
@@ -73,7 +73,7 @@ def _copy(source: str, target: str, progress: Callable[[int, int], None]) -> Non
         closing(database.connect_read_only(source)) as reading,
         closing(database.connect(database.uri(target))) as writing,
     ):
-        # A read transaction over all of it: without one the copy would begin again whenever the
+        # A read transaction over all of it: without one the copy would start again whenever the
         # engine has written something in between, and might never end.
         reading.execute("BEGIN")
         if database.version(reading, source) == 0:

@@ -1,4 +1,4 @@
-"""Many rows with few statements: what SQLite is asked to do costs more than what it then does."""
+"""Inserts many rows with few statements: executing a statement costs more than the insertion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def insert(connection: sqlite3.Connection, query: str, rows: Sequence[Sequence[o
     """Insert rows in their order, as `executemany` does.
 
     Args:
-        query: `INSERT ... VALUES (...)`, for one row; it may go on with `ON CONFLICT`.
+        query: `INSERT ... VALUES (...)`, for one row; `ON CONFLICT` may follow.
         rows: values in the order of its parameters, whether these have names or not.
     """
     done = 0

@@ -1,4 +1,4 @@
-"""Is a database whole? SQLite's own check, and the rules of the schema."""
+"""Checks whether a database is whole: SQLite's own check, and the rules of the schema."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a check found.
+class CheckReport:
+    """The findings of a check.
 
     Attributes:
         version: of the schema.
@@ -30,7 +30,9 @@ class Report:
     problems: tuple[str, ...]
 
 
-def check_file(path: str, progress: Callable[[int, int], None] = lambda done, all_: None) -> Report:
+def check_file(
+    path: str, progress: Callable[[int, int], None] = lambda done, all_: None
+) -> CheckReport:
     """Check a database file, which an engine may be using. Nothing in it is changed.
 
     Args:
@@ -39,7 +41,7 @@ def check_file(path: str, progress: Callable[[int, int], None] = lambda done, al
             and takes longest.
 
     Raises:
-        ConfigurationError: it cannot be opened, is none of ours, or of another version.
+        ConfigurationError: it cannot be opened, is not an engine's, or has another version.
     """
     try:
         with closing(database.connect_read_only(path)) as connection:
@@ -61,15 +63,15 @@ def check_file(path: str, progress: Callable[[int, int], None] = lambda done, al
             if not problems:
                 problems = invariants(connection, progress)
             counts = connection.execute("SELECT status, count(*) FROM runs GROUP BY status")
-            return Report(found, dict(counts.fetchall()), tuple(problems))
+            return CheckReport(found, dict(counts.fetchall()), tuple(problems))
     except sqlite3.OperationalError as error:
         raise ConfigurationError(f"cannot read the database {path!r}: {error}") from error
     except sqlite3.DatabaseError as error:
-        return Report(0, {}, (f"integrity: {error}",))
+        return CheckReport(0, {}, (f"integrity: {error}",))
 
 
 def integrity(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite finds wrong with its pages, indexes, types and constraints."""
+    """Return what SQLite finds wrong with its pages, indexes, types and constraints."""
     rows = connection.execute(f"PRAGMA integrity_check({_MOST})").fetchall()
     return [f"integrity: {text}" for (text,) in rows if text != "ok"]
 
@@ -77,7 +79,7 @@ def integrity(connection: sqlite3.Connection) -> list[str]:
 def invariants(
     connection: sqlite3.Connection, progress: Callable[[int, int], None] = lambda done, all_: None
 ) -> list[str]:
-    """What breaks the rules of the schema; see `sql/checks.sql`."""
+    """Return what breaks the rules of the schema; see `sql/checks.sql`."""
     problems = []
     for number, (rule, query) in enumerate(CHECKS.items(), 2):
         rows = connection.execute(query).fetchmany(_MOST + 1)

@@ -1,6 +1,6 @@
 """Counting what happens to runs, so that an overview need not look at them.
 
-What is counted, for each endpoint and each span of time, by when it happened:
+For each endpoint and each span of time is counted, by when it happened:
 
     what         one for each run that       bucket
     began        was reported                0
@@ -12,7 +12,7 @@ What is counted, for each endpoint and each span of time, by when it happened:
     whole        ended                       how long that took, waits included
 
 Each is counted in spans of every length in `WIDTHS`, which are kept for as long as charts show
-them, and since the beginning. Units of work note what they did (`note_begin`, `note_change`); the
+them, and in total. Units of work note what they did (`note_begin`, `note_change`); the
 store adds the notes of a whole transaction up, just before its commit (`store_notes`). So the cost
 is a few rows a transaction, however many runs it brings.
 """
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from stephttp.engine.model.run import Run, RunStatus
 from stephttp.engine.store import bulk_insert
-from stephttp.engine.store.database import Connection
+from stephttp.engine.store.database import StoreConnection
 from stephttp.engine.store.sql import QUERIES
 
 BEGAN = "began"
@@ -39,12 +39,12 @@ WIDTHS: dict[int, int] = {60: 2 * 3600, 900: 2 * 86_400, 7200: 15 * 86_400}
 """Lengths of spans in seconds, with the seconds for which they are kept."""
 
 ALWAYS = 0
-"""Stands for the width of the span since the beginning, which is kept as long as its endpoint."""
+"""Stands for the width of the span of all time, which is kept as long as its endpoint."""
 
 ADD = QUERIES["add_counts"]
 
 Counted = tuple[str, int, str, int]
-"""Function id, minute (its begin, in seconds since the epoch), what, and bucket."""
+"""Function id, minute (its start, in seconds since the epoch), what, and bucket."""
 
 _STEPS = 4
 """Buckets for each doubling: a duration is known to within a tenth."""
@@ -60,12 +60,12 @@ class Note(NamedTuple):
 
 
 def bucket_of(duration_ns: int) -> int:
-    """The bucket that a duration falls in; 0 holds everything up to a microsecond."""
+    """Return the bucket of a duration; 0 holds everything up to a microsecond."""
     return max(0, round(log2(max(duration_ns, 1) / 1000) * _STEPS))
 
 
 def bucket_ms(bucket: float) -> float:
-    """The duration in the middle of a bucket, in milliseconds."""
+    """Return the duration in the middle of a bucket, in milliseconds."""
     return float(2 ** (bucket / _STEPS)) / 1000
 
 
@@ -77,11 +77,11 @@ def note_begin(
     run: Run,
     now_ms: int,
 ) -> None:
-    """A run was stored for the first time; it may have ended already.
+    """Note that a run was stored for the first time; it may have ended already.
 
     Args:
-        first_ns: how long its first phase took; `None`: it goes on, or the engine began the run,
-            which then has none, and left no caller.
+        first_ns: how long its first phase took; `None` if that continues, or if the engine started
+            the run, which then had no first phase.
     """
     _note(connection, Note(fn_id, now_ms, BEGAN))
     if run.status is not RunStatus.SYNC and first_ns is not None:
@@ -89,8 +89,8 @@ def note_begin(
 
 
 def note_change(connection: sqlite3.Connection, before: RunStatus, run: Run, now_ms: int) -> None:
-    """A run was changed."""
-    if run.status is not before and isinstance(connection, Connection):
+    """Note a change of a run's status."""
+    if run.status is not before and isinstance(connection, StoreConnection):
         first_ns, was_sync = 0, before is RunStatus.SYNC
         if was_sync:
             row = connection.execute(QUERIES["first_phase"], (run.run_id,)).fetchone()
@@ -119,30 +119,30 @@ def _note_status(
 
 
 def _note(connection: sqlite3.Connection, note: Note) -> None:
-    if isinstance(connection, Connection):
+    if isinstance(connection, StoreConnection):
         connection.notes.append(note)
 
 
 def count_notes(connection: sqlite3.Connection) -> int:
-    """How much is noted so far."""
-    return len(connection.notes) if isinstance(connection, Connection) else 0
+    """Return the number of notes so far."""
+    return len(connection.notes) if isinstance(connection, StoreConnection) else 0
 
 
 def drop_notes(connection: sqlite3.Connection, kept: int = 0) -> None:
-    """Forget all notes but the first `kept`: what they tell of was taken back."""
-    if isinstance(connection, Connection):
+    """Forget all notes but the first `kept`, because what they count was rolled back."""
+    if isinstance(connection, StoreConnection):
         del connection.notes[kept:]
 
 
 def add_up(notes: Iterable[Note]) -> Counter[Counted]:
-    """How often what happened, by the minute."""
+    """Count the notes by minute."""
     return Counter(
         (note.fn_id, note.now_ms // 60_000 * 60, note.what, note.bucket) for note in notes
     )
 
 
 def spread(counted: Counter[Counted], kept_at_s: int) -> list[tuple[int, int, str, str, int, int]]:
-    """Rows for `ADD`: each count in spans of every length, but for what is no longer kept.
+    """Return rows for `ADD`: each count in spans of every length, except those no longer kept.
 
     Args:
         kept_at_s: the present, in seconds since the epoch.
@@ -162,7 +162,7 @@ def spread(counted: Counter[Counted], kept_at_s: int) -> list[tuple[int, int, st
 
 def store_notes(connection: sqlite3.Connection) -> None:
     """Add up what was noted since the last commit, and store it."""
-    if not isinstance(connection, Connection) or not connection.notes:
+    if not isinstance(connection, StoreConnection) or not connection.notes:
         return
     counted = add_up(connection.notes)
     latest = max(minute for _, minute, _, _ in counted)

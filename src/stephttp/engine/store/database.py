@@ -19,11 +19,11 @@ _WAL_LIMIT = 64 * 1024 * 1024
 """Bytes that the write-ahead log keeps after a checkpoint; a burst may make it larger."""
 
 
-class Connection(sqlite3.Connection):
-    """What the engine works with.
+class StoreConnection(sqlite3.Connection):
+    """A connection of the engine.
 
     Attributes:
-        notes: what is to be counted with the next commit; see `tallies`.
+        notes: what is to be counted with the next commit; see `counts`.
         counted_until_s: the latest minute for which something was counted.
     """
 
@@ -44,7 +44,7 @@ def uri(path: str) -> str:
 
 
 def connect(where: str) -> sqlite3.Connection:
-    """A connection whose transactions are begun and ended by us, never by the module."""
+    """Open a connection whose transactions the engine starts and ends, and never the module."""
     connection = sqlite3.connect(
         where,
         uri=True,
@@ -52,7 +52,7 @@ def connect(where: str) -> sqlite3.Connection:
         check_same_thread=False,
         # Every statement that the engine has, and those for several rows.
         cached_statements=512,
-        factory=Connection,
+        factory=StoreConnection,
     )
     connection.execute("PRAGMA busy_timeout = 5000")
     return connection
@@ -73,7 +73,7 @@ def open_for_writing(path: str, migrations: Sequence[str] = sql.MIGRATIONS) -> s
         migrations: as `sql.MIGRATIONS`.
 
     Raises:
-        ConfigurationError: it cannot be opened, is no database of ours, was written by a newer
+        ConfigurationError: it cannot be opened, is not an engine's database, was written by a newer
             version, or a migration failed (then it is as it was).
     """
     if path == MEMORY:
@@ -84,7 +84,7 @@ def open_for_writing(path: str, migrations: Sequence[str] = sql.MIGRATIONS) -> s
         _make_private(path)
         connection = connect(uri(path))
         try:
-            # Before anything changes a file that may not be ours.
+            # Before anything changes a file that may not be an engine's.
             if version(connection, path) == 0:
                 # Only possible before the first page is written, which the next line does.
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -104,7 +104,7 @@ def version(connection: sqlite3.Connection, path: str) -> int:
     """The version of a database's schema; 0 if there are no tables yet.
 
     Raises:
-        ConfigurationError: it is a database, but none of ours.
+        ConfigurationError: it is a database, but not an engine's.
         sqlite3.Error: it cannot be read.
     """
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}

@@ -50,8 +50,8 @@ class FileLock:
                 "stop it first, or use another file: one engine per file"
             ) from None
         except OSError as error:
-            # Whoever holds the lock can do without the note; but a disk that takes no four bytes
-            # takes no runs either, and the one who starts an engine should hear of it now.
+            # The lock works without the note. But a disk that has no room for four bytes has none
+            # for runs either, and it is better to learn that at the start.
             os.close(handle)
             raise ConfigurationError(
                 f"cannot lock the database {self._database!r}: {error}"

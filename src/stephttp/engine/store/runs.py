@@ -1,34 +1,22 @@
-"""Between the tables and the values of `models`: loading what a transition needs, storing what
-it decided."""
+"""Runs between tables and values: loads what a transition needs, and stores what it decided."""
 
 from __future__ import annotations
 
 import sqlite3
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from msgspec.structs import asdict, replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.model.run import (
-    RESUME,
-    TARGETED,
-    Call,
-    Change,
-    Endpoint,
-    Errand,
-    Known,
-    NewRun,
-    Refused,
-    Run,
-    RunStatus,
-    Snapshot,
-    Step,
-    Timer,
-    TimerKind,
-)
+from stephttp.engine.model.call import EndpointCall, GatewayRequest
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint, Known, NewRun, Run, RunStatus, Snapshot, Step
+from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
+from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
 from stephttp.engine.store import bulk_insert, counts
 from stephttp.engine.store.sql import QUERIES
@@ -37,7 +25,7 @@ _BUSY = TARGETED | {TimerKind.RETRY}
 
 
 def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = ()) -> Snapshot:
-    """A run, its open timers, and those of the named steps that are known.
+    """Load a run, its open timers, and those of the named steps that are known.
 
     Raises:
         Refused: there is no such run.
@@ -61,7 +49,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
         fn_id=row[12],
         began_ms=row[13],
     )
-    # Only the engine's own work opens timers, and that begins when a run leaves `SYNC`.
+    # Only the engine's own work opens timers, and that starts when a run leaves `SYNC`.
     timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}
     steps = {}
     for step_id in step_ids:
@@ -72,7 +60,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
 
 
 def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]:
-    """The open timers of a run."""
+    """Load the open timers of a run."""
     found = connection.execute(QUERIES["timers_of_run"], (run_id,))
     return {step_id: Timer(step_id, TimerKind(kind), *others) for step_id, kind, *others in found}
 
@@ -82,15 +70,15 @@ def load_call(
     run_id: str,
     step_id: str = RESUME,
     timers: Mapping[str, Timer] | None = None,
-) -> Call:
-    """What to send to the endpoint of a run, as its own call or for a planned step.
+) -> EndpointCall:
+    """Load what to send to the endpoint of a run, as its own call or for a planned step.
 
     Args:
         timers: the run's open timers, if they are known already.
     """
     row = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
     fn_id, reads_state, unreached, *request = row
-    call = replace(Call(*request), fn_id=fn_id)
+    call = replace(EndpointCall(*request), fn_id=fn_id)
     timers = load_timers(connection, run_id) if timers is None else timers
     if step_id == RESUME:
         # A step that is being called for, or in its back-off, must not be run beside that.
@@ -100,19 +88,23 @@ def load_call(
         timer = timers[step_id]
         unreached = timer.unreached
         call = replace(call, job_id=timer.job_id, attempt=timer.attempt, step_id=step_id, plan=True)
-    # The call before it may be under way still, where it is a repetition; and a repetition has to
-    # work where something on the way does not like what comes along.
+    # Only a first attempt carries state. A repetition may overlap with the call that it repeats,
+    # and it has to work where a proxy on the way did not accept the state.
     fresh = not (call.attempt or unreached)
     return replace(call, reads_state=bool(reads_state) and fresh)
 
 
-def load_errand(connection: sqlite3.Connection, run_id: str, step_id: str) -> Errand:
-    """The HTTP request that the engine has to make for a step."""
-    return Errand(run_id, step_id, load_timers(connection, run_id)[step_id].payload or b"null")
+def load_gateway_request(
+    connection: sqlite3.Connection, run_id: str, step_id: str
+) -> GatewayRequest:
+    """Load the HTTP request that the engine has to make for a step."""
+    return GatewayRequest(
+        run_id, step_id, load_timers(connection, run_id)[step_id].payload or b"null"
+    )
 
 
 def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict[str, Any]]:
-    """The status of a run, and the event that began it.
+    """Load the status of a run, and the event that started it.
 
     Raises:
         Refused: there is no such run.
@@ -135,7 +127,7 @@ def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict
 
 
 def load_source(connection: sqlite3.Connection, run_id: str) -> Source:
-    """A run that is to be repeated.
+    """Load a run that is to be repeated.
 
     Raises:
         Refused: there is no such run.
@@ -155,7 +147,7 @@ def load_surroundings(
     now_ms: int,
     app_id: str | None = None,
 ) -> Snapshot:
-    """Add what `ops` need to know beyond their run: who waits for a signal, what to invoke.
+    """Add what `ops` need beyond their run: steps that wait for their signals, and endpoints.
 
     Args:
         app_id: the run's app, whose functions go before others of the same name; `None`: as
@@ -167,7 +159,7 @@ def load_surroundings(
         opts = op.opts or {}
         if op.op is OpCode.WAIT_FOR_SIGNAL:
             name = opts.get("signal") or op.name
-            # A stranger sent it, and the op is refused later if it is no text.
+            # It may be anything. If it is not a text, the op is refused later.
             if isinstance(name, str):
                 key = (TimerKind.SIGNAL, name, now_ms)
                 row = connection.execute(QUERIES["waits_for"], key).fetchone()
@@ -236,88 +228,39 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
 
 
 _in_order = itemgetter(*bulk_insert.parameters(QUERIES["insert_run"]))
+_PARTS = {
+    name: attrgetter(*bulk_insert.parameters(QUERIES[name])[1:])
+    for name in ("upsert_step", "upsert_timer", "add_history")
+}
+"""The values of a step, timer or entry in the order of its query's parameters, after the run id."""
 
 
 def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    bulk_insert.insert(
-        connection,
-        QUERIES["upsert_step"],
-        [
-            (
-                change.run.run_id,
-                step.step_id,
-                step.seq,
-                step.userland_id,
-                step.userland_index,
-                step.name,
-                step.op,
-                step.attempts,
-                step.started_ns,
-                step.duration_ns,
-                step.opts,
-                step.edited,
-                step.error,
-                step.memo,
-            )
-            for change in changes
-            for step in change.steps
-        ],
-    )
-    _many(
-        connection,
-        "delete_timer",
-        [(change.run.run_id, step_id) for change in changes for step_id in change.dropped],
-    )
-    bulk_insert.insert(
-        connection,
-        QUERIES["upsert_timer"],
-        [
-            (
-                change.run.run_id,
-                timer.step_id,
-                timer.kind,
-                timer.due_ms,
-                timer.key,
-                timer.condition,
-                timer.job_id,
-                timer.attempt,
-                timer.unreached,
-                timer.payload,
-            )
-            for change in changes
-            for timer in change.timers
-        ],
-    )
-    bulk_insert.insert(
-        connection,
-        QUERIES["add_history"],
-        [
-            (
-                change.run.run_id,
-                entry.kind,
-                entry.step_id,
-                entry.job_id,
-                entry.attempt,
-                entry.started_ms,
-                entry.ended_ms,
-                entry.error,
-            )
-            for change in changes
-            for entry in change.history
-        ],
-    )
+    _insert(connection, "upsert_step", [(change, change.steps) for change in changes])
+    dropped = [(change.run.run_id, step_id) for change in changes for step_id in change.dropped]
+    _many(connection, "delete_timer", dropped)
+    _insert(connection, "upsert_timer", [(change, change.timers) for change in changes])
+    _insert(connection, "add_history", [(change, change.history) for change in changes])
     _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
 
 
+def _insert(
+    connection: sqlite3.Connection, query: str, parts: Iterable[tuple[Change, Sequence[Value]]]
+) -> None:
+    values = _PARTS[query]
+    rows = [(change.run.run_id, *values(one)) for change, some in parts for one in some]
+    bulk_insert.insert(connection, QUERIES[query], rows)
+
+
 def _row(new: NewRun, run: Run) -> dict[str, Any]:
-    """What is stored of a new run."""
+    """Return the columns of a new run."""
     first_ns = run.took_ns
     if run.status is RunStatus.SYNC:
         first_ns = None
     elif first_ns is None:
         first_ns = (new.created_ms - new.began_ms) * 1_000_000
     async_ms = new.created_ms if run.status is RunStatus.ASYNC else None
-    # Of what both have, a new run's own counts.
+    # Where both have a field, that of `new` counts.
     return _values(run) | _values(new) | {"first_ns": first_ns, "async_ms": async_ms}
 
 
@@ -337,5 +280,5 @@ def _many(connection: sqlite3.Connection, query: str, values: Sequence[tuple[str
 
 
 def unknown(run_id: str) -> Refused:
-    """The error for a run that is not there."""
+    """Make the error for a run that does not exist."""
     return Refused(f"run_id: there is no run {run_id}", 404)

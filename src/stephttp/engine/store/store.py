@@ -1,11 +1,18 @@
 """The SQLite file and the threads that own its connections.
 
-One thread owns the connection that writes. It takes everything that queued up while it was
-busy, runs it in one transaction, commits once, and only then tells the callers: so a commit's
-cost is shared, and nothing is acknowledged before it is on the disk. Each unit of work has a
-savepoint of its own, so that one that fails takes nothing else with it. A second thread reads
-for the SDKs, and a few more for people who look at runs (`browse`), each from a read-only
-connection of its own (a database in memory has only one connection, and one thread).
+One thread owns the connection that writes. It takes all that queued up while it was busy, runs it
+in one transaction, and commits once, so that callers share the cost of a commit. Each unit of work
+has a savepoint of its own, so that one that fails takes nothing else with it. A second thread reads
+for the SDKs, and a few more for people (`browse`), each with a read-only connection of its own. (A
+database in memory has one connection and one thread.)
+
+The order, from a request to its acknowledgement:
+
+1. event loop: a caller queues its unit of work and awaits a future.
+2. writer thread: BEGIN; for each unit a SAVEPOINT, the unit, and RELEASE (ROLLBACK TO if it
+   raised); COMMIT. If the COMMIT fails, all units of the transaction have failed.
+3. event loop, once for the transaction: every future gets its result, then each unit's `then` wakes
+   what waits for its changes. The callers run in later turns of the loop.
 """
 
 from __future__ import annotations
@@ -18,23 +25,32 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from stephttp.engine.store import counts, database
 from stephttp.engine.store.lock import FileLock
 from stephttp.errors import StephttpError
 
 T = TypeVar("T")
-Unit = Callable[[sqlite3.Connection], Any]
-Then = Callable[[Any], None]
+Item = TypeVar("Item")
+Unit = Callable[[sqlite3.Connection], T]
+Then = Callable[[T], None]
 Observer = Callable[[int, float, bool], None]
-_Caller = tuple["asyncio.Future[Any]", "Then | None"]
-_Job = tuple[Unit, _Caller]
-_Outcome = tuple[_Caller, Any, "BaseException | None"]
 
 _LARGEST_BATCH = 256
-_BROWSERS = 2
-"""Threads for people's queries, which may take a while."""
+_BROWSERS = 2  # threads for people's queries, which may take a while
+
+
+class _Job(NamedTuple):
+    """A unit of work; with an `item`, it is done together with others of the same unit."""
+
+    unit: Callable[..., Any]
+    item: Any = None
+    then: Then[Any] | None = None
+
+
+_Queued = tuple[_Job, "asyncio.Future[Any]"]
+_Outcome = tuple[_Queued, Any, "BaseException | None"]
 
 
 class StoreClosedError(StephttpError):
@@ -44,7 +60,9 @@ class StoreClosedError(StephttpError):
 class Store:
     """Runs units of work (functions of a connection) and hands back what they return.
 
-    Open it in the event loop that will use it.
+    Open it in the event loop that will use it. The caller of a unit gets what that raises, or the
+    `sqlite3.Error` of a failed commit; then nothing of it is stored. Once the store is closed, all
+    raise `StoreClosedError`.
 
     Args:
         path: the SQLite file, or `:memory:`.
@@ -52,11 +70,13 @@ class Store:
             it was made of, how many seconds it took, and whether it was committed.
     """
 
-    def __init__(self, path: str, observe: Observer | None = None) -> None:
+    def __init__(
+        self, path: str, observe: Observer = lambda units, seconds, committed: None
+    ) -> None:
         self.path = path
-        self._observe = observe
         self.secret = b""
         """Random bytes that belong to this database; tokens are signed with them."""
+        self._observe = observe
         self._writer: _Workers | None = None
         self._reader: _Workers | None = None
         self._browsers: _Workers | None = None
@@ -66,12 +86,11 @@ class Store:
         """Open (or make) the database and start the threads.
 
         Raises:
-            ConfigurationError: the file cannot be opened, is no database of ours, was written by
-                a newer version, or another engine works with it.
+            ConfigurationError: the file cannot be opened, is not an engine's, is of a newer
+                version, or another engine works with it.
         """
         writing, *reading = await asyncio.to_thread(self._open)
-        observe = self._observe
-        self._writer = _Workers([writing], "BEGIN IMMEDIATE", "stephttp-writer", observe=observe)
+        self._writer = _Workers([writing], "BEGIN IMMEDIATE", "stephttp-writer", self._observe)
         if reading:
             self._reader = _Workers(reading[:1], "BEGIN", "stephttp-reader")
             self._browsers = _Workers(reading[1:], "BEGIN", "stephttp-browser", largest_batch=1)
@@ -106,61 +125,47 @@ class Store:
     def queued(self) -> dict[str, int]:
         """Units of work that wait for a thread, by what it does."""
         workers = {"write": self._writer, "read": self._reader, "browse": self._browsers}
-        return {name: 0 if one is None else one.queued for name, one in workers.items()}
+        return {name: 0 if one is None else one.queue.qsize() for name, one in workers.items()}
 
     def wal_size(self) -> int:
-        """Bytes of the write-ahead log's file; 0 for a database in memory."""
+        """Return the bytes of the write-ahead log's file; 0 for a database in memory."""
         with suppress(OSError):
             return os.stat(f"{self.path}-wal").st_size
         return 0
 
-    async def write(
-        self,
-        unit: Callable[[sqlite3.Connection], T],
-        then: Callable[[T], None] | None = None,
-    ) -> T:
+    async def write(self, unit: Unit[T], then: Then[T] | None = None) -> T:
         """Run `unit` in a transaction and return its result once that is committed.
 
         Args:
             unit: what to do; it runs in the writer's thread.
             then: called in the event loop with the result once that is committed, even if the
                 caller was cancelled meanwhile.
-
-        Raises:
-            StoreClosedError: the store is closed.
-            Exception: what `unit` raised (nothing of it is stored then), or the
-                `sqlite3.Error` of a failed commit.
         """
-        return await self._run(self._writer, unit, then)
+        return cast(T, await _open(self._writer).submit(_Job(unit, None, then)))
 
-    async def read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `unit`, which only reads, in a consistent snapshot.
-
-        Raises:
-            StoreClosedError: the store is closed.
-            Exception: what `unit` raised.
-        """
-        return await self._run(self._reader or self._writer, unit, None)
-
-    async def browse(self, unit: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `unit` as `read` does, but where it keeps no SDK waiting, however long it takes.
-
-        Raises:
-            StoreClosedError: the store is closed.
-            Exception: what `unit` raised.
-        """
-        return await self._run(self._browsers or self._writer, unit, None)
-
-    async def _run(
+    async def write_together(
         self,
-        worker: _Workers | None,
-        unit: Callable[[sqlite3.Connection], T],
-        then: Callable[[T], None] | None,
+        unit: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]],
+        item: Item,
+        then: Then[T] | None = None,
     ) -> T:
-        if worker is None:
-            raise StoreClosedError("the engine is stopping")
-        result: T = await worker.submit(unit, then)
-        return result
+        """Run `unit` as `write` does, once for all items that queued up: they share statements.
+
+        Args:
+            unit: stores items, and returns what became of each. If it raises, it is called again
+                with each item alone, so that one that cannot be stored spoils no other.
+            item: this caller's item; not `None`.
+            then: called with this item's outcome.
+        """
+        return cast(T, await _open(self._writer).submit(_Job(unit, item, then)))
+
+    async def read(self, unit: Unit[T]) -> T:
+        """Run `unit`, which only reads, in a consistent snapshot."""
+        return cast(T, await _open(self._reader or self._writer).submit(_Job(unit)))
+
+    async def browse(self, unit: Unit[T]) -> T:
+        """Run `unit` as `read` does, but where it keeps no SDK waiting, however long it takes."""
+        return cast(T, await _open(self._browsers or self._writer).submit(_Job(unit)))
 
 
 class _Workers:
@@ -171,15 +176,15 @@ class _Workers:
         connections: Sequence[sqlite3.Connection],
         begin: str,
         name: str,
+        observe: Observer = lambda units, seconds, committed: None,
         largest_batch: int = _LARGEST_BATCH,
-        observe: Observer | None = None,
     ) -> None:
         self.connections = connections
         self._begin = begin
         self._largest_batch = largest_batch
         self._observe = observe
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self.queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, args=(connection,), name=name, daemon=True)
             for connection in connections
@@ -187,18 +192,14 @@ class _Workers:
         for thread in self._threads:
             thread.start()
 
-    @property
-    def queued(self) -> int:
-        return self._queue.qsize()
-
-    def submit(self, unit: Unit, then: Then | None) -> asyncio.Future[Any]:
+    def submit(self, job: _Job) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put((unit, (future, then)))
+        self.queue.put((job, future))
         return future
 
     def close(self) -> None:
         for _ in self._threads:
-            self._queue.put(None)
+            self.queue.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -209,75 +210,93 @@ class _Workers:
             if batch:
                 outcomes = self._transaction(connection, batch)
                 try:
-                    self._loop.call_soon_threadsafe(_tell, outcomes)
+                    self._loop.call_soon_threadsafe(_hand_back, outcomes)
                 except RuntimeError:
-                    break  # The loop is gone, and with it everybody who waited.
+                    break  # The loop is gone, and with it all callers.
         connection.close()
 
-    def _take(self) -> tuple[list[_Job], bool]:
+    def _take(self) -> tuple[list[_Queued], bool]:
         """Wait for work; return all there is, and whether it is the last."""
-        batch: list[_Job] = []
-        job = self._queue.get()
-        while job is not None:
-            batch.append(job)
+        batch: list[_Queued] = []
+        queued = self.queue.get()
+        while queued is not None:
+            batch.append(queued)
             if len(batch) == self._largest_batch:
                 return batch, False
             try:
-                job = self._queue.get_nowait()
+                queued = self.queue.get_nowait()
             except Empty:
                 return batch, False
         return batch, True
 
-    def _transaction(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+    def _transaction(self, connection: sqlite3.Connection, batch: list[_Queued]) -> list[_Outcome]:
         begun = time.perf_counter()
+        units = _units(batch)
         try:
             connection.execute(self._begin)
-            outcomes = [_savepoint(connection, unit, caller) for unit, caller in batch]
+            outcomes = [one for unit in units for one in _savepoint(connection, unit)]
             counts.store_notes(connection)
             connection.execute("COMMIT")
         except BaseException as error:
-            self._tell_observer(len(batch), begun, False)
-            # If even this fails the next batch meets it again; this thread must live on, because
-            # everybody waits for it.
+            self._observe(len(units), time.perf_counter() - begun, False)
+            # If even this fails, the next batch meets it again. This thread must live on, because
+            # all callers wait for it.
             with suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             counts.drop_notes(connection)
-            return [(caller, None, error) for _, caller in batch]
-        self._tell_observer(len(batch), begun, True)
+            return [(queued, None, error) for queued in batch]
+        self._observe(len(units), time.perf_counter() - begun, True)
         return outcomes
 
-    def _tell_observer(self, units: int, begun: float, committed: bool) -> None:
-        if self._observe is not None:
-            self._observe(units, time.perf_counter() - begun, committed)
+
+def _open(workers: _Workers | None) -> _Workers:
+    if workers is None:
+        raise StoreClosedError("the engine is stopping")
+    return workers
 
 
-def _savepoint(connection: sqlite3.Connection, unit: Unit, caller: _Caller) -> _Outcome:
+def _units(batch: Sequence[_Queued]) -> list[list[_Queued]]:
+    """Put together the jobs that share a unit of work, at the place of the first."""
+    units: dict[object, list[_Queued]] = {}
+    for number, queued in enumerate(batch):
+        job = queued[0]
+        units.setdefault(number if job.item is None else job.unit, []).append(queued)
+    return list(units.values())
+
+
+def _savepoint(connection: sqlite3.Connection, unit: list[_Queued]) -> list[_Outcome]:
     connection.execute("SAVEPOINT unit")
     noted = counts.count_notes(connection)
+    job = unit[0][0]
     try:
-        result = unit(connection)
+        if job.item is None:
+            results = [job.unit(connection)]
+        else:
+            results = job.unit(connection, [one.item for one, _ in unit])
     except BaseException as error:
-        # A full disk makes SQLite roll back the whole transaction by itself; then what the
-        # units before this one did is lost as well, and all of the batch must hear of it.
+        # A full disk makes SQLite roll back the whole transaction by itself. The work of the
+        # units before this one is lost as well then, and all callers of the batch must learn that.
         if not connection.in_transaction:
             raise
         connection.execute("ROLLBACK TO unit")
         connection.execute("RELEASE unit")
         counts.drop_notes(connection, noted)
-        return caller, None, error
+        if len(unit) > 1:
+            return [outcome for one in unit for outcome in _savepoint(connection, [one])]
+        return [(unit[0], None, error)]
     connection.execute("RELEASE unit")
-    return caller, result, None
+    return [(one, result, None) for one, result in zip(unit, results, strict=True)]
 
 
-def _tell(outcomes: list[_Outcome]) -> None:
-    for (future, _), result, error in outcomes:
+def _hand_back(outcomes: list[_Outcome]) -> None:
+    for (_, future), result, error in outcomes:
         if future.done():
             continue  # Its caller was cancelled meanwhile; the work is stored all the same.
         if error is None:
             future.set_result(result)
         else:
             future.set_exception(error)
-    for (_, then), result, error in outcomes:
-        if then is not None and error is None:
-            then(result)
+    for (job, _), result, error in outcomes:
+        if job.then is not None and error is None:
+            job.then(result)

@@ -1,1 +1,4 @@
-"""OpenTelemetry spans of the code in handlers: read as OTLP, kept with their run."""
+"""OpenTelemetry spans of users' code: reading OTLP, and storing spans with their runs.
+
+How they are shown belongs in `reading`.
+"""

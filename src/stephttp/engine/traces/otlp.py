@@ -1,9 +1,9 @@
 """OpenTelemetry spans as senders write them: OTLP over HTTP, in protobuf or JSON. Pure.
 
 https://opentelemetry.io/docs/specs/otlp/. A span belongs to the run that its attribute `sdk.run.id`
-names, and to the step of `inngest.step.hash`: the names that SDKs of Inngest use. One that has
-none of the first is taken to belong where its parent does, if that is in the same request; else
-where its resource does.
+names, and to the step of `inngest.step.hash`: the names that SDKs of Inngest use. A span without
+`sdk.run.id` belongs where its parent does, if that is in the same request, else where its resource
+does.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from stephttp._wire.ids import ULID_PATTERN
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 
 RUN_ID, STEP_HASH, STEP_ATTEMPT = "sdk.run.id", "inngest.step.hash", "inngest.step.attempt"
 MOST_DETAILS = 32 * 1024
-"""Bytes of what is kept of a span beside its name and times."""
+"""Bytes that are kept of a span beside its name and times."""
 
 _ULID = re.compile(ULID_PATTERN, re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -39,7 +39,7 @@ _STATUSES = ("unset", "ok", "error")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of somebody's code, as it is stored.
+    """A span of users' code, as it is stored.
 
     Attributes:
         step_id: hash of the step in which it was made; empty: outside of steps.
@@ -63,7 +63,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedSpans:
     """The spans of a request that belong to runs, and why others cannot be taken."""
 
     spans: list[Span]
@@ -79,11 +79,11 @@ class _Found:
     scope: str
 
 
-def read_protobuf(body: bytes) -> Received:
-    """The spans of a request.
+def read_protobuf(body: bytes) -> ReceivedSpans:
+    """Read the spans of a request.
 
     Raises:
-        Refused: it is no such message.
+        Refused: it is not such a message.
     """
     message = ExportTraceServiceRequest()
     try:
@@ -93,11 +93,11 @@ def read_protobuf(body: bytes) -> Received:
     return _read(message)
 
 
-def read_json(body: bytes) -> Received:
-    """The spans of a request.
+def read_json(body: bytes) -> ReceivedSpans:
+    """Read the spans of a request.
 
     Raises:
-        Refused: it is no JSON, or not of the right shape; the text names the field.
+        Refused: it is not JSON, or not of the right shape; the text names the field.
     """
     try:
         document = msgspec.json.decode(body)
@@ -147,7 +147,7 @@ def _as_base64(value: object, field: str) -> str:
     raise Refused(f"{field}: {str(value)[:64]!r} is not in hexadecimal digits")
 
 
-def _read(message: ExportTraceServiceRequest) -> Received:
+def _read(message: ExportTraceServiceRequest) -> ReceivedSpans:
     found = list(_walk(message))
     by_id = {(one.wire.trace_id, one.wire.span_id): one for one in found}
     spans, problems = [], []
@@ -156,7 +156,7 @@ def _read(message: ExportTraceServiceRequest) -> Received:
             spans.append(_span(one, by_id))
         except Refused as error:
             problems.append(f"{one.where}.{error}")
-    return Received(spans, problems)
+    return ReceivedSpans(spans, problems)
 
 
 def _walk(message: ExportTraceServiceRequest) -> Iterator[_Found]:
@@ -203,7 +203,7 @@ def _span(one: _Found, by_id: dict[tuple[bytes, bytes], _Found]) -> Span:
 
 
 def _owner(one: _Found, by_id: dict[tuple[bytes, bytes], _Found]) -> _Found | None:
-    """The nearest span, from this one upwards, that names its run."""
+    """Find the nearest span, from this one upwards, that names its run."""
     current: _Found | None = one
     seen: set[bytes] = set()
     while current is not None and current.wire.span_id not in seen:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.store.store import StoreClosedError
 from stephttp.engine.web.responses import error_response, log_refusal, refuse
 

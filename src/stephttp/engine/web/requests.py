@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from stephttp._wire.ids import ULID_PATTERN
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading.list_filter import MOST_LISTED
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Cancelling all runs of a function that began in a span of time, also those that begin later."""
+"""Cancels all runs of a function that start in a span of time, in the past or later."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sqlite3
 
 from msgspec.structs import asdict
 
-from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import Cancellation, Change, Refused
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import Cancellation, Moment
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work.save import cancel, started_by
 
 
 def create(connection: sqlite3.Connection, cancellation: Cancellation, at: Moment) -> list[Change]:
-    """Keep the order, and cancel the runs that it is for.
+    """Store a cancellation, and cancel the runs that match it now.
 
     Raises:
         Refused: there is no such function.
@@ -33,10 +34,10 @@ def create(connection: sqlite3.Connection, cancellation: Cancellation, at: Momen
 
 
 def delete(connection: sqlite3.Connection, cancellation_id: str) -> None:
-    """Forget the order; what was cancelled stays so.
+    """Delete a cancellation; runs that were cancelled stay so.
 
     Raises:
-        Refused: there is no such order.
+        Refused: there is no such cancellation.
     """
     if not connection.execute(QUERIES["delete_cancellation"], (cancellation_id,)).rowcount:
         raise Refused(f"id: there is no cancellation {cancellation_id[:64]}", 404)

@@ -11,45 +11,49 @@ import msgspec
 from msgspec.structs import asdict
 
 from stephttp.engine.model import expressions
-from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import Change, Event, Refused, TimerKind
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import Moment, ReceivedEvent
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work.save import Trigger, deliver, link
+from stephttp.engine.work.save import TriggerEvent, deliver, link
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """What came of events: how many were new and are stored now, and what followed for runs."""
+class StoredEvents:
+    """The outcome of receiving events: how many were new, and the changes of runs."""
 
-    stored: int
+    count: int
     changes: list[Change]
 
 
-def receive(connection: sqlite3.Connection, received: Sequence[Event], at: Moment) -> Received:
-    """Events were sent: store them, in order, and end the waits for them.
+def receive(
+    connection: sqlite3.Connection, received: Sequence[ReceivedEvent], at: Moment
+) -> StoredEvents:
+    """Store events in their order, and end the waits for them.
 
     One that is stored already (a send that was repeated), and one with the sender's id of
     another, ends no wait.
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
-    stored, changes = 0, []
+    count, changes = 0, []
     for event in received:
         values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms}
         row = connection.execute(QUERIES["insert_event"], values).fetchone()
-        stored += row is not None
+        count += row is not None
         if row is not None and not row[0]:
             changes += _end_waits(connection, event, at)
-    return Received(stored, changes)
+    return StoredEvents(count, changes)
 
 
 def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -> Change:
-    """A signal was sent: end the wait for it.
+    """End the wait for a signal.
 
     Args:
-        data: what comes with it, as JSON.
+        data: the data of the signal, as JSON.
 
     Raises:
-        Refused: nobody waits for it.
+        Refused: no step waits for it.
     """
     key = (TimerKind.SIGNAL, name, at.now_ms)
     row = connection.execute(QUERIES["waits_for"], key).fetchone()
@@ -60,14 +64,14 @@ def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -
     return deliver(connection, run_id, {step_id: memo}, at)
 
 
-def _end_waits(connection: sqlite3.Connection, event: Event, at: Moment) -> list[Change]:
+def _end_waits(connection: sqlite3.Connection, event: ReceivedEvent, at: Moment) -> list[Change]:
     rows = connection.execute(
         QUERIES["waits_for"], (TimerKind.EVENT, event.name, at.now_ms)
     ).fetchall()
     if not rows:
         return []
     incoming = expressions.read_event(event.body)
-    trigger = Trigger(connection)
+    trigger = TriggerEvent(connection)
     memos: dict[str, dict[str, bytes]] = defaultdict(dict)
     for run_id, step_id, condition in rows:
         if trigger.fits(run_id, condition, incoming):

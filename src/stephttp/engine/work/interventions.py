@@ -1,4 +1,4 @@
-"""Units of work for what people do to runs: run them again, end them, let them continue.
+"""What people do to runs: run them again, end them, let them continue at once.
 
 `reruns` and `transitions` decide; each function here is one transaction.
 """
@@ -9,21 +9,22 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
+from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import Change, Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules import reruns, transitions
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.store import runs
 from stephttp.engine.work import save
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
-"""Does something to one run; `None` if there is nothing to do."""
+"""Does something to one run; returns `None` if there is nothing to do."""
 
 
 def rerun(
     connection: sqlite3.Connection, run_id: str, at: Moment, edit: Edit = AS_IT_WAS
 ) -> Change:
-    """Begin a run with the request of another.
+    """Start a run with the request of another.
 
     Raises:
         Refused: there is no such run, or the edit does not fit it.

@@ -1,7 +1,7 @@
-"""Storing a change, and what follows from it for other runs, all in one transaction.
+"""Stores a change, and what follows from it for other runs, all in one transaction.
 
-A wait that was opened may be over by an event that came before it; a run that was invoked begins;
-a run that ended answers the one that invoked it; a new run may be cancelled before it was born.
+A new wait may be ended at once by an event that came before it. A run that was invoked starts. A
+run that ended answers the run that invoked it. A new run may be cancelled by an earlier request.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model import expressions
+from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import Change, NewRun, Refused, Run, Timer, TimerKind
-from stephttp.engine.rules.transitions import arrived, cancelled
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import NewRun, Run
+from stephttp.engine.model.timer import Timer, TimerKind
+from stephttp.engine.rules.endings import cancelled
+from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result
 from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
@@ -47,7 +51,7 @@ def save(
 def begun(
     connection: sqlite3.Connection, new: NewRun, change: Change, ops: Sequence[Op], at: Moment
 ) -> Change:
-    """A new run was stored, with its first change: do what follows from it."""
+    """Do what follows from a new run that was stored with its first change."""
     change = replace(_follow(connection, change, ops, at), began=new)
     if not change.ended and _is_cancelled(connection, new, change.run, at):
         return replace(change, others=(*change.others, cancel(connection, new.run_id, at)))
@@ -55,7 +59,7 @@ def begun(
 
 
 def cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change:
-    """End a run for somebody who does not want it any more. One that has ended stays as it is.
+    """End a run as cancelled. One that has ended stays as it is.
 
     Raises:
         Refused: there is no such run.
@@ -67,7 +71,7 @@ def cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change:
 def deliver(
     connection: sqlite3.Connection, run_id: str, memos: dict[str, bytes], at: Moment
 ) -> Change:
-    """What steps of a run waited for came; see `transitions.arrived`."""
+    """End waits of a run with what has come for them; see `transitions.arrived`."""
     snapshot = runs.load(connection, run_id)
     return save(connection, arrived(snapshot, memos, at), snapshot.run, (), at)
 
@@ -79,15 +83,15 @@ def link(
     connection.execute(QUERIES["add_link"], (run_id, event_id, step_id, received))
 
 
-class Trigger:
-    """The event that began a run, loaded when an expression first asks for it."""
+class TriggerEvent:
+    """The event that started a run, loaded when an expression first asks for it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._known: dict[str, dict[str, Any]] = {}
 
     def fits(self, run_id: str, condition: str | None, incoming: Any) -> bool:
-        """Whether an incoming event fulfils the condition of a wait."""
+        """Say whether an incoming event fulfils the condition of a wait."""
         if condition is None:
             return True
         trigger: dict[str, Any] = {}
@@ -139,7 +143,7 @@ def _look_back(
             "ids": msgspec.json.encode(sent).decode(),
         },
     ).fetchall()
-    trigger = Trigger(connection)
+    trigger = TriggerEvent(connection)
     for _, event_id, body in rows:
         if trigger.fits(run.run_id, timer.condition, expressions.read_event(body)):
             link(connection, run.run_id, event_id, timer.step_id, received=True)
@@ -148,7 +152,7 @@ def _look_back(
 
 
 def _sent(op: Op) -> list[str]:
-    """Ids of the events that a step sent: `{"ids": [...]}`, list, or one (docs/protocol.md 5.2)."""
+    """Return the ids of events that a step sent, from the forms of docs/protocol.md 5.2."""
     is_send = op.name == _SEND_NAME or (op.opts or {}).get("type") == _SEND
     if op.op is not OpCode.STEP_RUN or not is_send or not isinstance(op.data, msgspec.Raw):
         return []
@@ -164,7 +168,7 @@ def _is_cancelled(connection: sqlite3.Connection, new: NewRun, run: Run, at: Mom
 
 
 def started_by(connection: sqlite3.Connection, run_id: str, condition: str | None) -> bool:
-    """Whether the event that began a run fulfils the condition of a cancellation."""
+    """Say whether the event that started a run fulfils the condition of a cancellation."""
     if condition is None:
         return True
     _, event = runs.load_trigger(connection, run_id)

@@ -12,9 +12,8 @@ from starlette.responses import Response
 
 from stephttp.engine.api.manage.browsing import read_filter
 from stephttp.engine.bulk import MOST_RUNS
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused, decode
 from stephttp.engine.reading import RunFilter
-from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.reruns import Edit
 from stephttp.engine.web.fields import AnswerBody, RunId
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from stephttp.engine.api.manage.event_views import event_in_full, event_item
 from stephttp.engine.api.manage.overview_views import endpoint_item, overview_answer
 from stephttp.engine.api.manage.run_views import run_in_full, run_item
-from stephttp.engine.live.changes import Listener
-from stephttp.engine.model.run import Refused
+from stephttp.engine.live.changes import ChangeListener
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading import EventFilter, Paging, Period, RunFilter, RunState
 from stephttp.engine.web.event_stream import EventSource, event_stream
 from stephttp.engine.web.requests import (
@@ -94,7 +94,7 @@ async def changes(request: Request) -> Response:
 
 
 class _ChangeEvents(EventSource):
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: ChangeListener) -> None:
         super().__init__(listener.wake)
         self._listener = listener
         self._over = False
@@ -119,7 +119,7 @@ class _ChangeEvents(EventSource):
 
 @contextmanager
 def _changes(engine: Engine) -> Generator[EventSource]:
-    with engine.feed.listening() as listener:
+    with engine.changes.listening() as listener:
         yield _ChangeEvents(listener)
 
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.sdk.checkpoint import check_origin
-from stephttp.engine.rules.decoding import decode
+from stephttp.engine.model.refused import decode
 from stephttp.engine.web.fields import GivenOrigin
 from stephttp.engine.web.requests import engine_of, read_body
 from stephttp.engine.web.responses import wrapped

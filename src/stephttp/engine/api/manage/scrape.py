@@ -21,12 +21,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.metrics import Metrics
-from stephttp.engine.model.run import TimerKind
 from stephttp.engine.model.settings import VERSION
+from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.guard import Handler, secured
 from stephttp.engine.web.requests import engine_of
-from stephttp.engine.work.run_work import Key, key_of
+from stephttp.engine.work.due import TaskKey, key_of
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -123,7 +123,7 @@ def _present(engine: Engine) -> list[Metric]:
 
 
 def _stored(
-    connection: sqlite3.Connection, now_ms: int, busy: Collection[Key], metrics: Metrics
+    connection: sqlite3.Connection, now_ms: int, busy: Collection[TaskKey], metrics: Metrics
 ) -> list[Metric]:
     """Return what the database holds. Timers of what is `busy` do not wait."""
 
@@ -173,12 +173,12 @@ def _stored(
 
 
 def _waiting(
-    connection: sqlite3.Connection, now_ms: int, busy: Collection[Key]
+    connection: sqlite3.Connection, now_ms: int, busy: Collection[TaskKey]
 ) -> Iterator[tuple[str, int]]:
     for run_id, step_id, kind, due_ms in connection.execute(QUERIES["due_calls"], (now_ms,)):
         if key_of(run_id, step_id, kind) not in busy:
             yield kind, due_ms
-    for run_id, step_id, due_ms in connection.execute(QUERIES["due_errands"], (now_ms,)):
+    for run_id, step_id, due_ms in connection.execute(QUERIES["due_gateway_requests"], (now_ms,)):
         if (run_id, step_id) not in busy:
             yield TimerKind.GATEWAY.value, due_ms
 

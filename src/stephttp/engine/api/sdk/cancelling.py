@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from stephttp.engine.model import expressions, tokens
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.run import Cancellation, Refused
-from stephttp.engine.rules.decoding import decode
+from stephttp.engine.model.inputs import Cancellation
+from stephttp.engine.model.refused import Refused, decode
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Time, Uuid
 from stephttp.engine.web.requests import (

@@ -32,12 +32,13 @@ from stephttp.engine.api.sdk.checkpoint_messages import (
 )
 from stephttp.engine.live.channels import STREAM
 from stephttp.engine.model import tokens
-from stephttp.engine.model.run import NewRun, Refused, Run, RunStatus
-from stephttp.engine.rules.decoding import decode
+from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
 from stephttp.engine.web.responses import wrapped
 from stephttp.engine.work import idempotency
-from stephttp.engine.work.batches import Opening, Report
+from stephttp.engine.work.report import FurtherSteps
+from stephttp.engine.work.start import Opening
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -64,7 +65,7 @@ async def first(request: Request) -> Response:
     engine = engine_of(request)
     body = await read_body(request, engine.settings.max_body)
     opening, claim = read_opening(engine, body, request.headers.get("x-inngest-sdk", ""))
-    run_id = opening.run_id
+    run_id = opening.new.run_id
     if claim is not None:
         key = idempotency.Key.of(claim.scope, claim.key, claim.request)
         run_id = await engine.claim(key, opening)
@@ -159,7 +160,7 @@ async def steps(request: Request) -> Response:
     return Response()
 
 
-def read_report(body: bytes, run_id: str | None = None) -> Report:
+def read_report(body: bytes, run_id: str | None = None) -> FurtherSteps:
     """Read a further checkpoint, of the run `run_id` unless it names another.
 
     Raises:
@@ -168,7 +169,7 @@ def read_report(body: bytes, run_id: str | None = None) -> Report:
     message = decode(_STEPS, body)
     for field in ("fn_id", "app_id"):
         _check_uuid(field, getattr(message, field))
-    return Report(parse_run_id(message.run_id or run_id or ""), message.steps, message.lease)
+    return FurtherSteps(parse_run_id(message.run_id or run_id or ""), message.steps, message.lease)
 
 
 async def async_steps(request: Request) -> Response:

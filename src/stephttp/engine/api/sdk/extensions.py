@@ -13,17 +13,17 @@ from starlette.responses import Response
 
 from stephttp.engine.api.sdk.checkpoint import TAKEN_OVER, read_opening, read_report
 from stephttp.engine.api.sdk.checkpoint_messages import RenewRequest
-from stephttp.engine.live.waiters import FIRST_PHASE
+from stephttp.engine.live.changes import FIRST_PHASE
 from stephttp.engine.model import tokens
-from stephttp.engine.model.run import Refused, RunStatus
-from stephttp.engine.rules.decoding import decode
+from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.run import RunStatus
 from stephttp.engine.rules.results import render
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, NameAndValue, RunId
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
 from stephttp.engine.web.responses import error_response, wrapped
-from stephttp.engine.work.batches import Item, Taken
+from stephttp.engine.work.checkpoints import Item, Taken
 
 _LARGEST_BATCH = 1000
 _LONGEST_WAIT = 20.0

@@ -16,9 +16,8 @@ from starlette.responses import RedirectResponse, Response
 
 from stephttp._wire.ids import ulid
 from stephttp.engine.model import tokens
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused, decode
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.rules.decoding import decode
 from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.web.fields import AnswerBody, RunId
 from stephttp.engine.web.requests import engine_of, media_type_of, read_body

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.web.requests import engine_of, media_type_of, read_body
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stephttp.engine.live.channels import Listener, as_it_is
+from stephttp.engine.live.channels import ChannelListener, as_it_is
 from stephttp.engine.model import tokens
-from stephttp.engine.model.run import Refused, Topic
-from stephttp.engine.rules.decoding import decode
+from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.values import Topic
 from stephttp.engine.web.event_stream import EventSource, event_stream
 from stephttp.engine.web.fields import AnswerBody
 from stephttp.engine.web.requests import engine_of, read_body
@@ -118,14 +118,14 @@ async def connect(websocket: WebSocket) -> None:
             await websocket.close(_GOING_AWAY, "the engine stops, or messages were not read")
 
 
-async def _send(websocket: WebSocket, listener: Listener) -> None:
+async def _send(websocket: WebSocket, listener: ChannelListener) -> None:
     while not listener.over:
         await listener.wake.wait()
         for message in listener.take():
             await websocket.send_text(message.decode())
 
 
-async def _obey(websocket: WebSocket, engine: Engine, listener: Listener) -> None:
+async def _obey(websocket: WebSocket, engine: Engine, listener: ChannelListener) -> None:
     while (received := await websocket.receive())["type"] == "websocket.receive":
         body = received.get("bytes") or (received.get("text") or "").encode()
         message = decode(_MESSAGE, body)
@@ -157,7 +157,7 @@ def _pairs(topics: Sequence[TopicName]) -> list[Topic]:
 
 
 class _Messages(EventSource):
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: ChannelListener) -> None:
         super().__init__(listener.wake)
         self._listener = listener
 

@@ -14,15 +14,18 @@ from starlette.responses import Response
 from stephttp._wire import inline_state
 from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, stored, wait_item
 from stephttp.engine.model import tokens
+from stephttp.engine.model.call import ResumeState
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.run import Refused, RunStatus, State, TimerKind
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.reading.run_rows import load_waits
+from stephttp.engine.store import memos
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, Time, one_of
 from stephttp.engine.web.requests import engine_of, parse_run_id
 from stephttp.engine.web.responses import json_response, wrapped
-from stephttp.engine.work import resume_state
 
 
 class TriggerEvent(AnswerBody):
@@ -140,9 +143,9 @@ def _check_open(status: str, run_id: str) -> None:
         raise Refused(f"run_id: run {run_id} has ended, its state is no longer available", 410)
 
 
-def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> State:
+def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> ResumeState:
     _check_open(_one(connection, "run_state", run_id)[1], run_id)
-    return resume_state.load(connection, run_id, pending=pending)
+    return memos.load(connection, run_id, pending=pending)
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> TriggerEvent:

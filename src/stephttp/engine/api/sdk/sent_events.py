@@ -14,7 +14,8 @@ from starlette.responses import Response
 from stephttp.engine.api.run_parts import EventRun
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.run import Refused, RunStatus
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import RunStatus
 from stephttp.engine.store.runs import load_trigger
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Time, Uuid

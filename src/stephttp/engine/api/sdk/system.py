@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.web.fields import AnswerBody
 from stephttp.engine.web.requests import engine_of

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.run_parts import SpanView, span_view
-from stephttp.engine.model.run import Refused
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.traces import otlp, spans
@@ -23,7 +23,7 @@ from stephttp.engine.web.responses import wrapped
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
-_READERS: dict[str, Callable[[bytes], otlp.Received]] = {
+_READERS: dict[str, Callable[[bytes], otlp.ReceivedSpans]] = {
     PROTOBUF: otlp.read_protobuf,
     JSON: otlp.read_json,
 }

@@ -62,7 +62,7 @@ def _migrations() -> tuple[str, ...]:
 
 SCHEMA = read("schema.sql")
 MIGRATIONS = _migrations()
-"""What takes a database from version 1 to 2, from 2 to 3, and so on."""
+"""Scripts that take a database from version 1 to 2, from 2 to 3, and so on."""
 QUERIES = _named("queries.sql")
 CHECKS = _named("checks.sql")
 """What must never be found: each query returns the rows that break one rule of the schema."""

@@ -75,7 +75,8 @@ FROM runs WHERE run_id = ?
 -- name: upsert_step
 INSERT INTO steps (run_id, step_id, seq, userland_id, userland_index, name, op, attempts,
                    started_ns, duration_ns, opts, edited, error, memo)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (:run_id, :step_id, :seq, :userland_id, :userland_index, :name, :op, :attempts,
+        :started_ns, :duration_ns, :opts, :edited, :error, :memo)
 ON CONFLICT (run_id, step_id) DO UPDATE
 SET op = excluded.op, attempts = excluded.attempts, started_ns = excluded.started_ns,
     duration_ns = excluded.duration_ns, opts = coalesce(excluded.opts, opts),
@@ -125,7 +126,7 @@ WHERE run_id = ? ORDER BY seq
 
 -- name: add_history
 INSERT INTO history (run_id, kind, step_id, job_id, attempt, started_ms, ended_ms, tries, error)
-VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?)
+VALUES (:run_id, :kind, :step_id, :job_id, :attempt, :started_ms, :ended_ms, 1, :error)
 ON CONFLICT (run_id, kind, step_id, job_id, attempt) DO UPDATE
 SET ended_ms = excluded.ended_ms, tries = tries + 1, error = excluded.error
 
@@ -136,7 +137,8 @@ FROM timers WHERE run_id = ?
 -- name: upsert_timer
 INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition, job_id, attempt, unreached,
                     payload)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (:run_id, :step_id, :kind, :due_ms, :key, :condition, :job_id, :attempt, :unreached,
+        :payload)
 ON CONFLICT (run_id, step_id) DO UPDATE
 SET kind = excluded.kind, due_ms = excluded.due_ms, key = excluded.key,
     condition = excluded.condition, job_id = excluded.job_id, attempt = excluded.attempt,
@@ -152,7 +154,7 @@ DELETE FROM timers WHERE run_id = ?
 SELECT run_id, step_id, kind, due_ms FROM timers WHERE kind != 'gateway' AND due_ms <= ?
 ORDER BY due_ms
 
--- name: due_errands
+-- name: due_gateway_requests
 SELECT run_id, step_id, due_ms FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
 
 -- name: next_due

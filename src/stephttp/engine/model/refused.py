@@ -1,4 +1,7 @@
-"""Decodes JSON that was sent to the engine; every refusal names the field. Pure."""
+"""Refusing input: the error, and decoding JSON that was sent to the engine.
+
+Every refusal names the field.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,23 @@ from typing import TypeVar
 
 import msgspec
 
-from stephttp.engine.model.run import Refused
+from stephttp.errors import StephttpError
 
 T = TypeVar("T")
 
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
+
+
+class Refused(StephttpError):
+    """A request cannot be fulfilled; the text names the field.
+
+    Attributes:
+        status: the HTTP status that an API caller gets.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -21,7 +36,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         Refused: it is not JSON, or does not have the right shape.
     """
     try:
-        # The decoder passes over what it leaves raw without looking at its encoding.
+        # The decoder does not check the encoding of parts that it leaves raw.
         body.decode()
         return decoder.decode(body)
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""What an SDK has to know of a run that it goes on with: asked for, or along with a re-entry."""
+"""The state of a run that an SDK needs to continue it: on request, or with a re-entry."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from msgspec.structs import replace
 
 from stephttp._wire import inline_state
 from stephttp._wire.opcodes import OpCode
-from stephttp.engine.model.run import Call, State
+from stephttp.engine.model.call import EndpointCall, ResumeState
 from stephttp.engine.store.sql import QUERIES
 
 _HASH = re.compile("[0-9a-f]{40}")
 _MOST_FAILURES = 100
-"""Failed steps that are told of in a header."""
+"""Failed steps that a header names."""
 
 _Row = tuple[str, bytes | None, bytes | None, str, int, bool]
 """Step id, memo, edited input, op, attempts, whether it has a timer."""
 
 
-def load(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> State:
-    """The state of a run.
+def load(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> ResumeState:
+    """Load the state of a run.
 
     Args:
-        pending: name also the steps that are not done, and how often they have failed.
+        pending: name unfinished steps, too, and how often they have failed.
     """
     return _render(_rows(connection, [run_id]).get(run_id, []), pending=pending)
 
 
-def along_with(connection: sqlite3.Connection, calls: Sequence[Call]) -> list[Call]:
-    """Give the calls whose SDK reads it the state of their run, unless that is too large."""
+def attach(connection: sqlite3.Connection, calls: Sequence[EndpointCall]) -> list[EndpointCall]:
+    """Attach the state of its run to each call whose SDK reads it, unless it is too large."""
     run_ids = {
         call.run_id for call in calls if call.reads_state and call.method in inline_state.METHODS
     }
@@ -59,7 +59,7 @@ def _rows(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[str,
     return rows
 
 
-def _render(rows: Sequence[_Row], *, pending: bool) -> State:
+def _render(rows: Sequence[_Row], *, pending: bool) -> ResumeState:
     # Memos are JSON already; joining them costs less than decoding and encoding.
     pairs: list[tuple[str, bytes]] = []
     failures: list[str] = []
@@ -67,7 +67,7 @@ def _render(rows: Sequence[_Row], *, pending: bool) -> State:
         if memo is not None:
             pairs.append((step_id, memo))
             continue
-        # Ids are the caller's, so whatever is none of ours stays out of a header.
+        # Callers choose ids, so only those of the usual form may enter a header.
         if op == OpCode.STEP_ERROR and _HASH.fullmatch(step_id):
             failures.append(f"{step_id}={attempts}")
         if edited is not None:
@@ -75,8 +75,8 @@ def _render(rows: Sequence[_Row], *, pending: bool) -> State:
         elif waits and pending:
             pairs.append((step_id, b'{"pending":true}'))
     memos = b",".join(msgspec.json.encode(step_id) + b":" + memo for step_id, memo in pairs)
-    told = ", ".join(failures[:_MOST_FAILURES]) if pending else ""
-    return State(b"{" + memos + b"}\n", told)
+    shown = ", ".join(failures[:_MOST_FAILURES]) if pending else ""
+    return ResumeState(b"{" + memos + b"}\n", shown)
 
 
 def _json(run_ids: Collection[str]) -> str:

@@ -1,0 +1,56 @@
+"""Requests that are due: calls of endpoints, and the HTTP requests of steps."""
+
+from __future__ import annotations
+
+from stephttp.engine.model.timer import RESUME
+from stephttp.engine.model.values import Value
+
+
+class ResumeState(Value, frozen=True, gc=False):
+    """The state of a run that an SDK needs to continue it.
+
+    Attributes:
+        memos: as JSON, by step id.
+        failures: how often unfinished steps have failed, as the value of a header.
+    """
+
+    memos: bytes
+    failures: str = ""
+
+
+class EndpointCall(Value, frozen=True, gc=False):
+    """One call of an endpoint: the request, and which attempt it is.
+
+    Attributes:
+        step_id: the one step to run; `RESUME`: whatever comes next.
+        plan: the SDK must report the steps that it meets as planned, and not run them.
+        fn_id: the endpoint, as `Run.fn_id`.
+        reads_state: whether its SDK reads the state of the run from the request.
+        state: the state that is sent with the request.
+    """
+
+    run_id: str
+    job_id: str
+    attempt: int
+    request_version: int
+    event_name: str
+    sdk: str
+    domain: str
+    method: str
+    path: str
+    query: str
+    content_type: str
+    body: bytes = b""
+    step_id: str = RESUME
+    plan: bool = False
+    fn_id: str = ""
+    reads_state: bool = False
+    state: ResumeState | None = None
+
+
+class GatewayRequest(Value, frozen=True, gc=False):
+    """An HTTP request to make for a step; `spec` is a stored `gateway_request.RequestSpec`."""
+
+    run_id: str
+    step_id: str
+    spec: bytes

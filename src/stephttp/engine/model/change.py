@@ -1,0 +1,73 @@
+"""What a transition decides: one value, which is stored whole or not at all."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from stephttp.engine.model.run import NewRun, Run, Step
+from stephttp.engine.model.timer import Timer
+from stephttp.engine.model.values import Value
+
+
+class Past(StrEnum):
+    """The kind of an entry in a run's history.
+
+    `CALL`: a call of the endpoint that was answered. `UNREACHED`: one that did not reach the
+    handler; those in a row are one entry. `ATTEMPT`: an attempt of a step that failed, and was
+    repeated. `REQUEST`: the handler's own failure in the first request.
+    """
+
+    CALL = "call"
+    UNREACHED = "unreached"
+    ATTEMPT = "attempt"
+    REQUEST = "request"
+
+
+class Entry(Value, frozen=True, gc=False):
+    """An entry in the history of a run, for people.
+
+    Attributes:
+        step_id: the step; `RESUME` if it concerns the handler as a whole.
+        attempt: how many attempts had failed before.
+        error: why it failed, as JSON.
+    """
+
+    kind: Past
+    step_id: str
+    job_id: str
+    attempt: int
+    started_ms: int
+    ended_ms: int
+    error: bytes | None = None
+
+
+class Change(Value, frozen=True, gc=False):
+    """The decision of a transition. It is stored as a whole, or not at all.
+
+    Attributes:
+        steps: new or changed steps.
+        resolved: memos of known steps whose wait is over.
+        timers: new or moved timers.
+        dropped: timers that are no longer open.
+        ended: the run ended just now: its timers are deleted, and waiting readers are woken.
+        call: the endpoint must be called now.
+        invoked: new runs that this one has started, each with its first change.
+        displaced: waits (run id, step id) that another step took over; now only their timeout
+            can end them.
+        others: changes of other runs that followed from this one.
+        history: entries for people.
+        began: the run, if it is new.
+    """
+
+    run: Run
+    steps: tuple[Step, ...] = ()
+    resolved: tuple[tuple[str, bytes], ...] = ()
+    timers: tuple[Timer, ...] = ()
+    dropped: tuple[str, ...] = ()
+    ended: bool = False
+    call: bool = False
+    invoked: tuple[tuple[NewRun, Change], ...] = ()
+    displaced: tuple[tuple[str, str], ...] = ()
+    others: tuple[Change, ...] = ()
+    history: tuple[Entry, ...] = ()
+    began: NewRun | None = None

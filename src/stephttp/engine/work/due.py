@@ -1,0 +1,134 @@
+"""Takes up the work that is due: calls of endpoints, and HTTP requests of steps."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from itertools import islice
+
+from msgspec.structs import replace
+
+from stephttp.engine.model.call import EndpointCall, GatewayRequest
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.timer import RESUME, SEPARATE, TARGETED, TimerKind
+from stephttp.engine.rules.endings import overdue
+from stephttp.engine.rules.transitions import fell_due
+from stephttp.engine.store import memos, runs
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work import save
+
+TaskKey = tuple[str, str]
+"""Run id and step id of the timer that a task of the executor works on."""
+
+_CALLS = TARGETED | {TimerKind.RESUME}
+_MOST_OVERDUE = 100
+"""How many runs one unit of work ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueWork:
+    """Due work that was taken up.
+
+    Attributes:
+        ended: changes of runs whose deadline has passed.
+        next_due_ms: when to claim again; `None` if nothing is open.
+        late: the kinds of the timers that led to it, and how many milliseconds after their time.
+    """
+
+    calls: list[EndpointCall]
+    gateway_requests: list[GatewayRequest]
+    ended: list[Change]
+    next_due_ms: int | None
+    late: list[tuple[str, int]] = field(default_factory=list)
+
+
+def key_of(run_id: str, step_id: str, kind: str) -> TaskKey:
+    """Return what is worked on when a timer falls due: a run, or one step of it."""
+    return run_id, step_id if kind in SEPARATE else RESUME
+
+
+def claim(
+    connection: sqlite3.Connection,
+    at: Moment,
+    busy: Collection[TaskKey],
+    slots: int,
+    gateway_requests: int,
+    since_ms: int,
+) -> DueWork:
+    """Take up due work, the longest overdue first, and end runs whose deadline has passed.
+
+    Args:
+        busy: what is being worked on already; it is left out.
+        slots: how many calls may be taken up. More may be due: claim again when one is over.
+        gateway_requests: how many HTTP requests may be taken up.
+        since_ms: when this engine started to call; a call that was due before may still be under
+            way from the last life of the engine, so it does not carry state.
+    """
+    ended = _end_overdue(connection, at)
+    chosen: dict[TaskKey, bool] = {}
+    late: list[tuple[str, int]] = []
+    rows = connection.execute(QUERIES["due_calls"], (at.now_ms,))
+    while len(chosen) < slots and (row := rows.fetchone()) is not None:
+        run_id, step_id, kind, due_ms = row
+        key = key_of(run_id, step_id, kind)
+        if key not in busy and key not in chosen:
+            chosen[key] = kind in _CALLS and due_ms < since_ms
+            late.append((kind, at.now_ms - due_ms))
+    rows.close()
+    calls = []
+    for key, again in chosen.items():
+        call = _take(connection, *key, at)
+        if call is not None:
+            calls.append(replace(call, reads_state=False) if again else call)
+    calls = memos.attach(connection, calls)
+    rows = connection.execute(QUERIES["due_gateway_requests"], (at.now_ms,))
+    free = list(islice((row for row in rows if row[:2] not in busy), gateway_requests))
+    rows.close()
+    fetches = [
+        runs.load_gateway_request(connection, run_id, step_id) for run_id, step_id, _ in free
+    ]
+    late += [(TimerKind.GATEWAY.value, at.now_ms - due_ms) for _, _, due_ms in free]
+    return DueWork(calls, fetches, ended, _next_due_ms(connection, at), late)
+
+
+def _take(
+    connection: sqlite3.Connection, run_id: str, step_id: str, at: Moment
+) -> EndpointCall | None:
+    """Return the call that is due; `None` if no call follows yet from what fell due."""
+    timers = None
+    if step_id == RESUME:
+        snapshot = runs.load(connection, run_id)
+        if snapshot.run.status is RunStatus.SYNC:  # its only timer is its lease
+            snapshot = replace(snapshot, timers=runs.load_timers(connection, run_id))
+        change = fell_due(snapshot, at)
+        runs.save(connection, change, snapshot.run, at.now_ms)
+        if not change.call:
+            return None
+        timers = {key: one for key, one in snapshot.timers.items() if key not in change.dropped}
+        timers |= {timer.step_id: timer for timer in change.timers}
+    return runs.load_call(connection, run_id, step_id, timers)
+
+
+def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:
+    if at.settings.run_deadline is None:
+        return []
+    before_ms = at.now_ms - round(at.settings.run_deadline * 1000)
+    values = {"before_ms": before_ms, "limit": _MOST_OVERDUE}
+    changes = []
+    for (run_id,) in connection.execute(QUERIES["overdue_runs"], values).fetchall():
+        snapshot = runs.load(connection, run_id)
+        change = overdue(snapshot, at)
+        changes.append(save.save(connection, change, snapshot.run, (), at))
+    return changes
+
+
+def _next_due_ms(connection: sqlite3.Connection, at: Moment) -> int | None:
+    times: list[int | None] = list(connection.execute(QUERIES["next_due"], (at.now_ms,)).fetchone())
+    deadline = at.settings.run_deadline
+    if deadline is not None:
+        (oldest_ms,) = connection.execute(QUERIES["oldest_open_run"]).fetchone()
+        times.append(None if oldest_ms is None else oldest_ms + round(deadline * 1000))
+    return min((due_ms for due_ms in times if due_ms is not None), default=None)

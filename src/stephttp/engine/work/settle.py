@@ -1,0 +1,85 @@
+"""Applies what came of a call of an endpoint."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from msgspec.structs import replace
+
+from stephttp.engine.model.call import EndpointCall
+from stephttp.engine.model.change import Change, Entry, Past
+from stephttp.engine.model.inputs import CallFailure, FailureKind, Moment, Origin
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Snapshot
+from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer
+from stephttp.engine.rules.endings import call_failed, failed, finished
+from stephttp.engine.rules.results import error_json
+from stephttp.engine.rules.transitions import apply_ops
+from stephttp.engine.store import runs
+from stephttp.engine.work import save
+from stephttp.engine.work.report import report
+
+Outcome = OpsAnswer | PlainAnswer | CallFailure
+
+
+def settle(
+    connection: sqlite3.Connection,
+    call: EndpointCall,
+    outcome: Outcome,
+    begun_ms: int,
+    at: Moment,
+) -> Change:
+    """Apply the outcome of a call, unless the run has moved on since the call started.
+
+    Args:
+        begun_ms: when the call started.
+    """
+    ops = outcome.ops if isinstance(outcome, OpsAnswer) else []
+    snapshot = runs.load(connection, call.run_id, {op.id for op in ops})
+    if not snapshot.is_current(call.step_id, call.job_id, call.attempt):
+        return Change(snapshot.run)
+    if isinstance(outcome, CallFailure) and outcome.steps:
+        return _settle_failed(connection, call, outcome, begun_ms, at)
+    snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
+    change = _decide(snapshot, outcome, at, call.step_id)
+    entry = _past(call, outcome, begun_ms, at.now_ms)
+    change = replace(change, history=(entry, *change.history))
+    return save.save(connection, change, snapshot.run, ops, at)
+
+
+def _settle_failed(
+    connection: sqlite3.Connection,
+    call: EndpointCall,
+    failure: CallFailure,
+    begun_ms: int,
+    at: Moment,
+) -> Change:
+    """Keep the steps of a failed call as if reported before it, then apply the failure."""
+    try:
+        kept = report(connection, call.run_id, failure.steps, at)
+    except Refused as error:
+        failure = CallFailure(FailureKind.FINAL, "AnswerError", str(error))
+        return settle(connection, call, failure, begun_ms, at)
+    change = settle(connection, call, replace(failure, steps=()), begun_ms, at)
+    return replace(change, others=(kept, *change.others))
+
+
+def _past(call: EndpointCall, outcome: Outcome, begun_ms: int, now_ms: int) -> Entry:
+    """Make the entry of a call in the run's history."""
+    kind, error = Past.CALL, None
+    if isinstance(outcome, CallFailure):
+        error = error_json(outcome.name, outcome.message)
+        if outcome.kind is FailureKind.TRANSIENT:
+            kind = Past.UNREACHED
+    return Entry(kind, call.step_id, call.job_id, call.attempt, begun_ms, now_ms, error)
+
+
+def _decide(snapshot: Snapshot, outcome: Outcome, at: Moment, target: str) -> Change:
+    if isinstance(outcome, CallFailure):
+        return call_failed(snapshot, outcome, at, target)
+    if isinstance(outcome, PlainAnswer):
+        return finished(snapshot, outcome.body, outcome.head, at)
+    try:
+        return apply_ops(snapshot, outcome.ops, Origin.ANSWER, at, outcome.hints, target)
+    except Refused as error:
+        return failed(snapshot, CallFailure(FailureKind.FINAL, "AnswerError", str(error)), at)

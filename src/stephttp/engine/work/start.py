@@ -1,0 +1,55 @@
+"""Opens one run, from its first checkpoint."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from stephttp._wire.opcodes import Op
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import Moment, Origin
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import NewRun, Run, Snapshot
+from stephttp.engine.model.values import Value
+from stephttp.engine.rules.transitions import apply_ops
+from stephttp.engine.store import runs
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work import save
+from stephttp.engine.work.leases import with_lease
+
+
+class Opening(Value, frozen=True, gc=False):
+    """A first checkpoint. `lease_ms`: the sender asks for a lease of this length."""
+
+    new: NewRun
+    run: Run
+    ops: Sequence[Op]
+    lease_ms: int | None = None
+
+
+def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Change | None:
+    """Store a new run, and do what follows from it.
+
+    Returns:
+        The run's first change; one that changes nothing for the same request again. `None`: the
+        run is there already, and the sender asked for a lease, so its ops are to be reported.
+
+    Raises:
+        Refused: an op is not acceptable, or the run id is taken.
+    """
+    new, ops = opening.new, opening.ops
+    if opening.lease_ms is not None and _digest(connection, new.run_id) is not None:
+        return None
+    snapshot = Snapshot(opening.run)
+    snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms, new.app_id)
+    change = with_lease(apply_ops(snapshot, ops, Origin.CHECKPOINT, at), opening.lease_ms, at)
+    if runs.insert(connection, new, change):
+        return save.begun(connection, new, change, ops, at)
+    if _digest(connection, new.run_id) != new.digest:
+        raise Refused(f"run_id: there is already another run {new.run_id}", 409)
+    return Change(opening.run)
+
+
+def _digest(connection: sqlite3.Connection, run_id: str) -> bytes | None:
+    row = connection.execute(QUERIES["run_digest"], (run_id,)).fetchone()
+    return None if row is None else bytes(row[0])
