@@ -17,7 +17,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +25,8 @@ MARGIN = 0.10
 """By this part may a count exceed its budget: builds of the same Python differ by about half."""
 TIMES = 200
 STEPS = 10
-RUNS = {"core": TIMES, "empty-core": TIMES, "plain": TIMES, "steps": TIMES, "nothing": 0}
+WORKS = ("core", "empty-core", "plain", "steps")
+"""In the order of `benchmarks.counted`."""
 
 
 def _environment() -> dict[str, str]:
@@ -37,9 +37,7 @@ def _environment() -> dict[str, str]:
 
 def count() -> dict[str, int]:
     """Instructions of a step in the core, of a request without steps, and of one with two."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        total = dict(zip(RUNS, pool.map(_run, RUNS), strict=True))
-    each = {name: (total[name] - total["nothing"]) // TIMES for name in RUNS if RUNS[name]}
+    each = {name: total // TIMES for name, total in _totals().items()}
     return {
         "a step in the core": (each["core"] - each["empty-core"]) // STEPS,
         "a request without steps": each["plain"],
@@ -47,24 +45,27 @@ def count() -> dict[str, int]:
     }
 
 
-def _run(what: str) -> int:
-    """All instructions of a process that does something so many times."""
+def _totals() -> dict[str, int]:
+    """What each work takes when it is done `TIMES` times, all in one process: under valgrind
+    the start of Python takes longer than all of them."""
     with tempfile.TemporaryDirectory() as folder:
-        tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
-        work = [sys.executable, "-m", "benchmarks.counted"]
-        name = what if RUNS[what] else "core"
+        out = Path(folder) / "out"
+        # What was counted is written, and begins at 0 again, at each call of this function of C.
+        options = ["--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}"]
         done = subprocess.run(
-            [*tool, *work, name, str(RUNS[what])],
+            ["valgrind", *options, sys.executable, "-m", "benchmarks.counted", str(TIMES)],
             cwd=ROOT,
             env=_environment(),
             capture_output=True,
             text=True,
             check=False,
         )
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if done.returncode or found is None:
-        raise RuntimeError(f"counting {what} failed:\n{done.stdout}{done.stderr}")
-    return int(found[1])
+        # The first dump is the way to the first mark; what follows the last has no number.
+        dumps = [Path(f"{out}.{number}") for number in range(2, len(WORKS) + 2)]
+        if done.returncode or not all(dump.exists() for dump in dumps):
+            raise RuntimeError(f"counting failed:\n{done.stdout}{done.stderr}")
+        found = [re.search(r"^totals: (\d+)$", dump.read_text(), re.MULTILINE) for dump in dumps]
+    return {name: int(one[1]) for name, one in zip(WORKS, found, strict=True) if one}
 
 
 def excess(counted: dict[str, int], budget: dict[str, int]) -> list[str]:

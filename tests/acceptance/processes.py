@@ -46,7 +46,7 @@ class Process:
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**_inherited(), **(env or {})},
+            env={**inherited(), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -174,7 +174,7 @@ def free_port() -> int:
         return port
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
     """The environment without settings of whoever runs the tests."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("INNGEST_")},

@@ -1,4 +1,4 @@
-"""Every command that speaks with an engine, as a user runs it: real processes, engines and apps."""
+"""Every command that speaks with an engine, before real engines and apps."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import httpx2
 import pytest
 
 from stephttp._version import __version__
+from tests.acceptance.commands import Ended, run
 from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port, serving
 
 KEY, WRONG = "signkey-prod-" + "0a" * 32, "signkey-prod-" + "2c" * 32
@@ -58,15 +59,16 @@ class Shop:
     origin: str
     db: Path
     env: dict[str, str]
+    http: httpx2.Client
 
     def order(self, item: str) -> str:
         """Make a run that waits for an event; its id."""
-        answer = httpx2.post(f"{self.origin}/orders", json={"item": item}, timeout=60)
+        answer = self.http.post(f"{self.origin}/orders", json={"item": item})
         assert answer.status_code == 303, answer.text
         run_id: str = answer.headers["x-run-id"]
         return run_id
 
-    def run(self, *words: str, code: int = 0, env: Mapping[str, str] | None = None) -> Process:
+    def run(self, *words: str, code: int = 0, env: Mapping[str, str] | None = None) -> Ended:
         """A command, which has ended with this exit code."""
         return command(*words, code=code, env={**self.env, **(env or {})})
 
@@ -74,12 +76,12 @@ class Shop:
         return json.loads("\n".join(self.run(*words, "--json", code=code).out))
 
 
-def command(*words: str, code: int = 0, env: Mapping[str, str] | None = None) -> Process:
-    with Process([*STEPHTTP, *words], env={"TZ": "UTC", **(env or {})}) as process:
-        assert process.wait() == code, process.said()
-        # Nobody looks: no colours, no cursor.
-        assert "\x1b" not in process.said()
-    return process
+def command(*words: str, code: int = 0, env: Mapping[str, str] | None = None) -> Ended:
+    ended = run(*words, env={"TZ": "UTC", **(env or {})})
+    assert ended.code == code, ended.said()
+    # Nobody looks: no colours, no cursor.
+    assert "\x1b" not in ended.said()
+    return ended
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Generator[Shop]:
         env = {**keys, "INNGEST_BASE_URL": url}
         with Process(uvicorn, cwd=folder, env={**env, "ORIGIN": origin}) as app:
             app.wait_for("Uvicorn running")
-            yield Shop(url, origin, db, env)
+            with httpx2.Client(timeout=60) as http:
+                yield Shop(url, origin, db, env, http)
 
 
 def columns(line: str) -> list[str]:
@@ -134,9 +137,7 @@ def test_filters_of_runs(shop: Shop) -> None:
 
 def test_lists_go_on_over_pages(shop: Shop) -> None:
     answers = [
-        httpx2.post(
-            f"{shop.url}/e/{EVENT_KEY}", json=[{"name": "many", "data": {"n": n}}] * 50, timeout=60
-        )
+        shop.http.post(f"{shop.url}/e/{EVENT_KEY}", json=[{"name": "many", "data": {"n": n}}] * 50)
         for n in range(5)
     ]
     assert all(answer.is_success for answer in answers)
@@ -365,6 +366,26 @@ def test_what_is_no_engine_is_told() -> None:
         assert process.err == [f"stephttp: {url} does not answer as an engine does"]
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("runs", "list"), 0),
+        (("runs", "show", UNKNOWN), 1),
+        (("runs", "list", "--limit", "0"), 2),
+        (("runs", "list", "--url", "http://127.0.0.1:1"), 3),
+        (("runs", "list", "--signing-key", WRONG), 4),
+    ],
+)
+def test_a_process_says_and_ends_as_the_tests_have_it(
+    shop: Shop, words: tuple[str, ...], code: int
+) -> None:
+    ended = shop.run(*words, code=code)
+    script = str(Path(sys.executable).with_name("stephttp"))
+    with Process([script, *words], env={"TZ": "UTC", **shop.env}) as process:
+        assert process.wait() == code
+        assert (process.out, process.err) == (ended.out, ended.err)
+
+
 def test_no_command_writes_into_a_broken_pipe_with_a_traceback(shop: Shop) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -379,9 +400,9 @@ def test_no_command_writes_into_a_broken_pipe_with_a_traceback(shop: Shop) -> No
 # --- doctor
 
 
-def checks(process: Process) -> dict[str, dict[str, Any]]:
+def checks(process: Ended) -> dict[str, dict[str, Any]]:
     told = json.loads("\n".join(process.out))
-    assert told["ok"] == (process.process.returncode == 0)
+    assert told["ok"] == (process.code == 0)
     assert all(set(one) == {"name", "status", "detail", "fix"} for one in told["checks"])
     return {one["name"]: one for one in told["checks"]}
 

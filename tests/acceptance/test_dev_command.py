@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.acceptance.commands import run
 from tests.acceptance.processes import STEPHTTP, Lifeline, Process
 
 DEV = (*STEPHTTP, "dev")
@@ -225,10 +226,10 @@ def test_command_that_is_not_executable(tmp_path: Path) -> None:
     "arguments", [("--port", "x"), ("--port", "65536"), ("--port", "-1"), ("--no-such-option",)]
 )
 def test_bad_arguments(arguments: tuple[str, ...]) -> None:
-    with Process([*DEV, *arguments]) as dev:
-        assert dev.wait() == 2
-        assert "Usage" in "\n".join(dev.err)
-        assert arguments[0] in "\n".join(dev.err)
+    dev = run("dev", *arguments)
+    assert dev.code == 2
+    assert "Usage" in "\n".join(dev.err)
+    assert arguments[0] in "\n".join(dev.err)
 
 
 def test_db_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -259,12 +260,12 @@ def test_db_keeps_the_runs(tmp_path: Path) -> None:
 
 
 def test_version_and_help() -> None:
-    with Process([*STEPHTTP, "--version"]) as command:
-        assert command.wait() == 0
-        assert command.out[0].startswith("stephttp 0.")
-    with Process([*STEPHTTP, "dev", "--help"]) as command:
-        assert command.wait() == 0
-        assert "COMMAND" in "\n".join(command.out)
+    version = run("--version")
+    assert version.code == 0
+    assert version.out[0].startswith("stephttp 0.")
+    usage = run("dev", "--help")
+    assert usage.code == 0
+    assert "COMMAND" in "\n".join(usage.out)
 
 
 def test_without_the_engine_extra_it_says_what_to_install() -> None:

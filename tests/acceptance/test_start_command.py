@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.acceptance.commands import run
 from tests.acceptance.processes import STEPHTTP, Process, free_port
 
 OLD, NEW, WRONG = "signkey-prod-" + "0a" * 32, "signkey-prod-" + "1b" * 32, "2c" * 32
@@ -323,12 +324,11 @@ def test_an_app_on_a_private_address_is_refused(world: World) -> None:
 def test_it_does_not_start_with_a_wrong_configuration(
     tmp_path: Path, environment: dict[str, str], options: tuple[str, ...], complaint: str
 ) -> None:
-    command = [*STEPHTTP, "start", "--port", "0", "--db", str(tmp_path / "db"), *options]
-    with Process(command, env=environment) as engine:
-        assert engine.wait() == 2
-        assert engine.out == []
-        assert len(engine.err) == 1
-        assert complaint in engine.err[0]
+    ended = run("start", "--port", "0", "--db", str(tmp_path / "db"), *options, env=environment)
+    assert ended.code == 2
+    assert ended.out == []
+    assert len(ended.err) == 1
+    assert complaint in ended.err[0]
     assert os.listdir(tmp_path) == []
 
 
