@@ -22,7 +22,7 @@ from stephttp._core.endpoint_options import (
     FnOpts,
 )
 from stephttp._core.inference import AIAdapter, ModelAdapter
-from stephttp._core.values import Event, FetchResponse, Signal
+from stephttp._core.tool_types import Event, FetchResponse, Signal
 from stephttp._run.endpoint import configure, update_omit_response_body
 from stephttp._run.logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__

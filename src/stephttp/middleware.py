@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from stephttp._core.run import Run
-from stephttp._core.values import Event
+from stephttp._core.tool_types import Event
 from stephttp._wire.http import Request, Response
 from stephttp._wire.opcodes import OpCode
 from stephttp.errors import StepError

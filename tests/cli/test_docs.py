@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import typer.main
 
-from stephttp.cli import keys
+from stephttp.cli import key_sources
 from stephttp.cli.commands import app
 from stephttp.cli.engine_options import StartOptions
 from stephttp.cli.remote import Exit
-from stephttp.cli.start import resolve
+from stephttp.cli.start_command import resolve
 from stephttp.engine import Settings
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -129,10 +129,10 @@ def test_options_of_start_have_the_defaults_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ("option", "variables"),
     [
-        ("--signing-key", keys.SIGNING_KEY),
-        ("--event-key", keys.EVENT_KEY),
-        ("--metrics-token", keys.METRICS_TOKEN),
-        ("--dashboard-password-file", (keys.DASHBOARD_PASSWORD,)),
+        ("--signing-key", key_sources.SIGNING_KEY),
+        ("--event-key", key_sources.EVENT_KEY),
+        ("--metrics-token", key_sources.METRICS_TOKEN),
+        ("--dashboard-password-file", (key_sources.DASHBOARD_PASSWORD,)),
         ("--db", ("STEPHTTP_DB",)),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stephttp.cli.commands import app
-from stephttp.cli.keys import DASHBOARD_PASSWORD
+from stephttp.cli.key_sources import DASHBOARD_PASSWORD
 from stephttp.cli.password_option import dashboard_password
 from stephttp.engine.dashboard import passwords
 from stephttp.errors import ConfigurationError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stephttp._client.background import Alarms, Background
+from stephttp._client.background import Background, Schedule
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.flow import Flow, Invoke, Pause, Until
 from stephttp._client.outbox import Outbox
@@ -59,7 +59,7 @@ def test_elsewhere_it_is_a_thread() -> None:
 
 
 def test_alarms_go_off_in_their_order_and_not_when_cancelled() -> None:
-    alarms, done = Alarms(), threading.Event()
+    schedule, done = Schedule(), threading.Event()
     rang: list[str] = []
 
     def ring(name: str) -> Callable[[], None]:
@@ -70,19 +70,19 @@ def test_alarms_go_off_in_their_order_and_not_when_cancelled() -> None:
 
         return call
 
-    with alarms._changed:  # all are set before the first goes off
-        far = alarms.set(1000, ring("far"))
-        alarms.set(0.002, ring("second"))
-        cancelled = alarms.set(0.001, ring("cancelled"))
-        alarms.set(0.001, ring("bad"))
-        alarms.set(0.003, done.set)
+    with schedule._changed:  # all are set before the first goes off
+        far = schedule.set(1000, ring("far"))
+        schedule.set(0.002, ring("second"))
+        cancelled = schedule.set(0.001, ring("cancelled"))
+        schedule.set(0.001, ring("bad"))
+        schedule.set(0.003, done.set)
         cancelled.cancel()
     assert done.wait(DEADLINE)
     assert rang == ["bad", "second"]
-    thread = alarms._thread
+    thread = schedule._thread
     assert thread is not None
     far.cancel()
-    alarms.set(0, ring("last"))  # it finds nothing else to wait for, and ends
+    schedule.set(0, ring("last"))  # it finds nothing else to wait for, and ends
     thread.join(DEADLINE)
     assert not thread.is_alive()
     assert rang[-1] == "last"

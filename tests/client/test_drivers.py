@@ -13,7 +13,7 @@ from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.flow import Call, Flow, Invoke, send
 from stephttp._client.keys import Keys
 from stephttp._client.outgoing_events import post, prepare
-from stephttp._core.values import Event
+from stephttp._core.tool_types import Event
 from stephttp.errors import APIConnectionError, APIStatusError, APITimeoutError
 
 URL = "http://server.test"

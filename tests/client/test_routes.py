@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 import stephttp
 from stephttp import step
 from stephttp._adapters.asgi.request import route_of as asgi_route
-from stephttp._adapters.routes import simplified
+from stephttp._adapters.route_templates import simplified
 from stephttp._adapters.wsgi.request import route_of as wsgi_route
 from tests.durable import durable
 

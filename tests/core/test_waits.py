@@ -12,7 +12,7 @@ from stephttp._core import waits
 from stephttp._core.encoding import decode_result
 from stephttp._core.run import Run
 from stephttp._core.steps import Verdict
-from stephttp._core.values import EndpointResult
+from stephttp._core.tool_types import EndpointResult
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import OpCode

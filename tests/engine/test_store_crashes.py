@@ -27,10 +27,10 @@ from stephttp.engine import Settings
 from stephttp.engine.model.inputs import (
     CallFailure,
     Cancellation,
+    EventArrival,
     FailureKind,
     Hints,
     Moment,
-    ReceivedEvent,
 )
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
@@ -281,7 +281,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
             units = [partial(settle, run_id=run_id, outcome=outcome, at=at)]
         case Send(numbers):
             sent = [
-                ReceivedEvent(f"event-{n}", "go", f"mine-{n % 2}", at.now_ms, 0,
+                EventArrival(f"event-{n}", "go", f"mine-{n % 2}", at.now_ms, 0,
                       b'{"name":"go","data":{"n":%d}}' % n)
                 for n in numbers
             ]  # fmt: skip

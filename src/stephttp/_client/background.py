@@ -40,7 +40,7 @@ def off_loop(call: Callable[[], None]) -> None:
         _off_loop.reset(token)
 
 
-class Timer(Protocol):
+class TimerHandle(Protocol):
     """A pending call, as `loop.call_later` returns it."""
 
     def cancel(self) -> None: ...
@@ -67,7 +67,7 @@ class Background:
     def __init__(self, driver: AsyncDriver, sync_driver: SyncDriver) -> None:
         self._driver = driver
         self._sync_driver = sync_driver
-        self._alarms = Alarms()
+        self._schedule = Schedule()
 
     def start(self, flow: Flow[T], name: str) -> Job[T]:
         """Carry out a flow in the background.
@@ -83,16 +83,16 @@ class Background:
         task.add_done_callback(lambda task: _pass_on(task, outcome))
         return Job(outcome, lambda: not task.done() and loop.is_running(), task.cancel)
 
-    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
         """Call something after so many seconds, on this event loop or in a thread."""
         loop = _running_loop()
         if loop is None:
-            return self._alarms.set(seconds, call)
+            return self._schedule.set(seconds, call)
         return loop.call_later(seconds, call)
 
     def reset_after_fork(self) -> None:
         """Start again in a forked process."""
-        self._alarms = Alarms()
+        self._schedule = Schedule()
 
     def _in_a_thread(self, flow: Flow[T], name: str) -> Job[T]:
         outcome: Future[T] = Future()
@@ -136,7 +136,7 @@ def _pass_on(task: asyncio.Task[T], outcome: Future[T]) -> None:
         outcome.set_result(task.result())
 
 
-class Alarm:
+class ScheduledCall:
     """A call that is due at a time."""
 
     __slots__ = ("call",)
@@ -149,28 +149,28 @@ class Alarm:
         self.call = None
 
 
-class Alarms:
+class Schedule:
     """Makes calls when they are due, in one thread, which lives as long as there are any."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, Alarm]] = []
+        self._due: list[tuple[float, int, ScheduledCall]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
 
-    def set(self, seconds: float, call: Callable[[], None]) -> Alarm:
+    def set(self, seconds: float, call: Callable[[], None]) -> ScheduledCall:
         """Make a call after so many seconds."""
-        alarm = Alarm(call)
+        scheduled = ScheduledCall(call)
         with self._changed:
-            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), alarm))
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), scheduled))
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._work, name="stephttp-alarms", daemon=True
+                    target=self._work, name="stephttp-schedule", daemon=True
                 )
                 self._thread.start()
-            elif self._due[0][2] is alarm:
+            elif self._due[0][2] is scheduled:
                 self._changed.notify()
-        return alarm
+        return scheduled
 
     def _work(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from stephttp._client.api_calls import JSON_HEADERS
 from stephttp._client.flow import Answer, Call, Flow, send
 from stephttp._client.keys import Keys
 from stephttp._core.encoding import encode_argument
-from stephttp._core.values import Event, EventLike
+from stephttp._core.tool_types import Event, EventLike
 from stephttp.errors import APIStatusError
 
 _MAX_EVENTS = 5000

@@ -29,7 +29,7 @@ from msgspec import Raw, Struct, ValidationError
 
 from stephttp._core.encoding import decode_result, encode_argument, return_annotation
 from stephttp._core.inference import AIAdapter
-from stephttp._core.values import EndpointResult, FetchResponse, ReceivedEvent, Signal
+from stephttp._core.tool_types import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
 from stephttp._wire.opcodes import OpCode
 from stephttp.errors import StepError

@@ -29,7 +29,7 @@ from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
-from stephttp._core.values import Event
+from stephttp._core.tool_types import Event
 from stephttp._run.sealing import Sealer
 from stephttp._wire import capsule, inline_state
 from stephttp._wire.http import Request, Response

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from stephttp._core.encoding import decode_plain, encode_result
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
-from stephttp._core.values import Event
+from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooked, Hooks, plain_opts
 from stephttp._run.scope import RunScope

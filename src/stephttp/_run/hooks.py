@@ -20,7 +20,7 @@ from stephttp._client.flow import Flow, Invoke
 from stephttp._core.encoding import decode_plain, encode_result
 from stephttp._core.failures import step_error
 from stephttp._core.run import Run
-from stephttp._core.values import Event
+from stephttp._core.tool_types import Event
 from stephttp._wire.http import Response
 from stephttp._wire.json import encode_struct
 from stephttp.errors import ConfigurationError

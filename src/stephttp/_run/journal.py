@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 
 from stephttp._client import api_answers, api_calls
-from stephttp._client.background import Timer
+from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, Until
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
@@ -75,7 +75,7 @@ class Journal(Item):
         checkpoints: Checkpoints,
         outbox: Outbox,
         leases: Leases,
-        later: Callable[[float, Callable[[], None]], Timer],
+        later: Callable[[float, Callable[[], None]], TimerHandle],
     ) -> None:
         super().__init__()
         self._lock = threading.RLock()  # taken before the outbox's own, never after it
@@ -86,7 +86,7 @@ class Journal(Item):
         self._outbox = outbox
         self._leases = leases
         self._later = later
-        self._timer: Timer | None = None
+        self._timer: TimerHandle | None = None
         self._sending: list[Op] = []
         self._final: Op | None = None
         self._leased = False

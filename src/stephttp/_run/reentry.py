@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from stephttp._client.api_calls import REQUEST_VERSION
-from stephttp._client.background import Job, Timer
+from stephttp._client.background import Job, TimerHandle
 from stephttp._client.flow import Flow, Until
 from stephttp._core import replies
 from stephttp._core.checkpointing import Checkpointing
@@ -77,7 +77,7 @@ class Reentry:
         self._lock = threading.RLock()
         self._locked = ""
         self._flushing: Job[None] | None = None
-        self._timer: Timer | None = None
+        self._timer: TimerHandle | None = None
         self._over = False
         """Whether the handler has ended, so that the answer carries what is left."""
         self._idle = True

@@ -27,7 +27,7 @@ from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
-    from stephttp._client.background import Timer
+    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
@@ -105,7 +105,7 @@ class RunScope(ABC):
         """Call `callback` where this run does its book-keeping, now or soon."""
 
     @abstractmethod
-    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
         """Call `callback` there after so many seconds."""
 
     @abstractmethod

@@ -18,7 +18,7 @@ from stephttp._core.encoding import (
 )
 from stephttp._core.failures import error_info, retry_after, step_error
 from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
-from stephttp._core.values import Event
+from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run.scope import RunScope, inside_step
 from stephttp.errors import Suspended

@@ -64,7 +64,7 @@ def start(options: StartOptions) -> None:
     exit code 0.
     """
     from stephttp.cli.serving import run
-    from stephttp.cli.start import run_start
+    from stephttp.cli.start_command import run_start
 
     raise typer.Exit(run(run_start(options, os.environ)))
 

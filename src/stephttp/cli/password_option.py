@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from stephttp.cli.keys import DASHBOARD_PASSWORD
+from stephttp.cli.key_sources import DASHBOARD_PASSWORD
 from stephttp.cli.terminal import complain
 from stephttp.engine.dashboard import passwords
 from stephttp.errors import ConfigurationError

@@ -17,8 +17,8 @@ import httpx2
 
 from stephttp._version import __version__
 from stephttp._wire.signatures import hash_key
-from stephttp.cli import keys
-from stephttp.cli.keys import read_keys
+from stephttp.cli import key_sources
+from stephttp.cli.key_sources import read_keys
 from stephttp.cli.printing import clean
 from stephttp.errors import ConfigurationError, StephttpError
 
@@ -83,9 +83,11 @@ class Target:
             ) from None
         try:
             signing = read_keys(
-                filter(None, [signing_key]), signing_key_file, environ, keys.SIGNING_KEY
+                filter(None, [signing_key]), signing_key_file, environ, key_sources.SIGNING_KEY
             )
-            events = read_keys(filter(None, [event_key]), event_key_file, environ, keys.EVENT_KEY)
+            events = read_keys(
+                filter(None, [event_key]), event_key_file, environ, key_sources.EVENT_KEY
+            )
             for key in signing:
                 hash_key(key)
         except (ConfigurationError, ValueError) as error:

@@ -19,7 +19,7 @@ from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model import tokens
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Clock, SystemClock
-from stephttp.engine.model.inputs import Cancellation, ReceivedEvent
+from stephttp.engine.model.inputs import Cancellation, EventArrival
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import LONGEST_LEASE, Settings
 from stephttp.engine.outbound.egress import Egress
@@ -174,7 +174,7 @@ class Engine:
         due_ms = self.clock.now_ms() + lease_ms
         return await self.store.write(partial(leases.renew, run_ids=run_ids, due_ms=due_ms))
 
-    async def receive(self, received: Sequence[ReceivedEvent]) -> None:
+    async def receive(self, received: Sequence[EventArrival]) -> None:
         """Store events, and end the waits that they end."""
         unit = partial(events.receive, received=received, at=self.executor.moment())
         await self.store.write(unit, self._follow_events)

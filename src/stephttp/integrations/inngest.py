@@ -20,7 +20,7 @@ from inngest._internal.middleware_lib.middleware import TransformOutputStepInfo
 from inngest._internal.types import empty_sentinel
 from msgspec.structs import replace
 
-from stephttp._core.values import Event
+from stephttp._core.tool_types import Event
 from stephttp._wire.http import Response
 from stephttp.middleware import (
     MISSING,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 
 from stephttp._core import waits
 from stephttp._core.inference import AIAdapter
-from stephttp._core.values import FetchResponse
+from stephttp._core.tool_types import FetchResponse
 from stephttp.step._waiting import request
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from inspect import isawaitable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from stephttp._client.outgoing_events import check
-from stephttp._core.values import Event, EventLike
+from stephttp._core.tool_types import Event, EventLike
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive

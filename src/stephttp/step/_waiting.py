@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from stephttp._core import waits
-from stephttp._core.values import Event, Signal
+from stephttp._core.tool_types import Event, Signal
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import run_scope
 from stephttp._run.hooks import drive

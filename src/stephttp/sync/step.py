@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 from stephttp._client.outgoing_events import check
 from stephttp._core import waits
 from stephttp._core.inference import AIAdapter
-from stephttp._core.values import Event, EventLike, FetchResponse, Signal
+from stephttp._core.tool_types import Event, EventLike, FetchResponse, Signal
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive_blocking

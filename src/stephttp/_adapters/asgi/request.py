@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from stephttp._adapters.asgi.messages import Scope
-from stephttp._adapters.routes import route_of_app, simplified, unknown
+from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._run.resume import SERVER_HEADERS
 from stephttp._wire.http import Request, request_line_part
 

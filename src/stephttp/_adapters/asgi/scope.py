@@ -11,7 +11,7 @@ from stephttp._run.scope import SETTLE_TICKS, RunScope
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
-    from stephttp._client.background import Timer
+    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
@@ -72,7 +72,7 @@ class LoopScope(RunScope):
         else:
             self._loop.call_soon_threadsafe(callback)
 
-    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
         """Call `callback` on the event loop after so many seconds. Called there."""
         return self._loop.call_later(seconds, callback)
 

@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from stephttp._adapters.routes import route_of_app, simplified, unknown
+from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._adapters.wsgi.messages import Environ
 from stephttp._run.resume import SERVER_HEADERS
 from stephttp._wire.http import Headers, Request, request_line_part

@@ -13,7 +13,7 @@ from stephttp.errors import Suspended
 if TYPE_CHECKING:
     import asyncio
 
-    from stephttp._client.background import Timer
+    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
@@ -39,7 +39,7 @@ class ThreadScope(RunScope):
         """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
         off_loop(callback)
 
-    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
         """Call `callback` in a thread after so many seconds. Called by what was dispatched."""
         return self.runtime.background.later(seconds, callback)
 

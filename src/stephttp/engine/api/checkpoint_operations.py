@@ -26,7 +26,7 @@ from stephttp.engine.api.sdk.checkpoint_messages import (
     StepsRequest,
 )
 from stephttp.engine.api.sdk.extensions import BatchAnswer, LostLeases, Outcome
-from stephttp.engine.api.sdk.run_state import TriggerEvent
+from stephttp.engine.api.sdk.run_state import RunTrigger
 
 _PREFIXES = (("/v1/checkpoint", ""), ("/v1/http/runs", "Http"))
 """Where checkpoints are reported; and what their operation ids end with there."""
@@ -128,7 +128,7 @@ CHECKPOINT_OPERATIONS = (
     operation(
         "GET", "/v0/runs/{run}/batch", run_state.batch,
         "getBatch", "The event that began a run that has not ended.",
-        json_answer(SchemaOf(list[TriggerEvent])), 400, 404, 410, parameters=(RUN,),
+        json_answer(SchemaOf(list[RunTrigger])), 400, 404, 410, parameters=(RUN,),
     ),
     operation(
         "DELETE", "/v0/runs/{run}", cancelling.cancel_legacy,

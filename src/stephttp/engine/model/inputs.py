@@ -66,7 +66,7 @@ class CallFailure(Value, frozen=True, gc=False):
     steps: Sequence[Op] = ()
 
 
-class ReceivedEvent(Value, frozen=True, gc=False):
+class EventArrival(Value, frozen=True, gc=False):
     """An event as it is stored.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from stephttp.engine.model.inputs import ReceivedEvent
+from stephttp.engine.model.inputs import EventArrival
 from stephttp.engine.model.refused import Refused, decode
 
 _EARLIEST_MS = 315_532_800_000  # 1980
@@ -34,7 +34,7 @@ _EVENT = msgspec.json.Decoder(EventMessage)
 _ANY = msgspec.json.Decoder()
 
 
-def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> ReceivedEvent:
+def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> EventArrival:
     """Check an event, and make it into the value that is stored.
 
     Args:
@@ -65,7 +65,7 @@ def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> ReceivedE
         body["user"] = _object("user", message.user)
     if message.v:
         body["v"] = message.v
-    return ReceivedEvent(
+    return EventArrival(
         event_id=event_id,
         name=message.name,
         dedupe=message.id or None,

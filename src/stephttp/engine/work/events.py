@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from stephttp.engine.model import expressions
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.inputs import Moment, ReceivedEvent
+from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.store.sql import QUERIES
@@ -28,7 +28,7 @@ class StoredEvents:
 
 
 def receive(
-    connection: sqlite3.Connection, received: Sequence[ReceivedEvent], at: Moment
+    connection: sqlite3.Connection, received: Sequence[EventArrival], at: Moment
 ) -> StoredEvents:
     """Store events in their order, and end the waits for them.
 
@@ -64,7 +64,7 @@ def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -
     return deliver(connection, run_id, {step_id: memo}, at)
 
 
-def _end_waits(connection: sqlite3.Connection, event: ReceivedEvent, at: Moment) -> list[Change]:
+def _end_waits(connection: sqlite3.Connection, event: EventArrival, at: Moment) -> list[Change]:
     rows = connection.execute(
         QUERIES["waits_for"], (TimerKind.EVENT, event.name, at.now_ms)
     ).fetchall()

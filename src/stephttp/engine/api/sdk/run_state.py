@@ -28,7 +28,7 @@ from stephttp.engine.web.requests import engine_of, parse_run_id
 from stephttp.engine.web.responses import json_response, wrapped
 
 
-class TriggerEvent(AnswerBody):
+class RunTrigger(AnswerBody):
     """The event that began a run."""
 
     data: dict[str, Any]
@@ -148,10 +148,10 @@ def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> R
     return memos.load(connection, run_id, pending=pending)
 
 
-def _event(connection: sqlite3.Connection, run_id: str) -> TriggerEvent:
+def _event(connection: sqlite3.Connection, run_id: str) -> RunTrigger:
     status, event = load_trigger(connection, run_id)
     _check_open(status, run_id)
-    return TriggerEvent(**event)
+    return RunTrigger(**event)
 
 
 def _run(connection: sqlite3.Connection, run_id: str) -> RunView:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from stephttp._wire.durations import parse_duration
 from stephttp._wire.signatures import split_key
-from stephttp.cli import keys
+from stephttp.cli import key_sources
 from stephttp.cli.engine_options import StartOptions
-from stephttp.cli.keys import read_keys
+from stephttp.cli.key_sources import read_keys
 from stephttp.cli.log_format import set_up
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import PortError, listen
@@ -43,7 +43,9 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigurationError: a setting is missing or not valid; the message names it.
     """
-    signing = read_keys(options.signing_key, options.signing_key_file, environ, keys.SIGNING_KEY)
+    signing = read_keys(
+        options.signing_key, options.signing_key_file, environ, key_sources.SIGNING_KEY
+    )
     if not signing:
         raise ConfigurationError(
             "no signing key: set INNGEST_SIGNING_KEY, or use --signing-key-file or --signing-key. "
@@ -55,7 +57,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
                 f"signing key {number} is too short: it needs {_SHORTEST_KEY} hexadecimal digits "
                 "(`openssl rand -hex 32` makes 64)"
             )
-    events = read_keys(options.event_key, options.event_key_file, environ, keys.EVENT_KEY)
+    events = read_keys(options.event_key, options.event_key_file, environ, key_sources.EVENT_KEY)
     if not events:
         raise ConfigurationError(
             "no event key: set INNGEST_EVENT_KEY, or use --event-key-file or --event-key. "
@@ -70,7 +72,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         filter(None, [options.metrics_token]),
         options.metrics_token_file,
         environ,
-        keys.METRICS_TOKEN,
+        key_sources.METRICS_TOKEN,
     )
     if len(scrape) > 1:
         raise ConfigurationError("--metrics-token-file: more than one token")
