@@ -234,7 +234,7 @@ def test_an_event_from_the_editor(page: Page, shop: Site) -> None:
     data = page.get_by_label("Data, in JSON")
     data.fill("{broken")
     page.get_by_role("button", name="Send").click()
-    expect(page.get_by_role("alert")).to_contain_text("data: no valid JSON")
+    expect(page.get_by_role("alert")).to_contain_text("data: not valid JSON")
     expect(data).to_have_value("{broken")
     data.fill('{"order": "from-the-editor"}')
     page.get_by_role("button", name="Send").click()
