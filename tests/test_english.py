@@ -27,7 +27,7 @@ class Rule(NamedTuple):
     instead: str
 
 
-_CLAUSE = r"(?:What|Who|Whose|Whether|That which)\b[^.?:|]*\."
+_CLAUSE = r"(?:What|Who|Whose|That which)\b[^.?:|]*\."
 RULES = {
     "is none": Rule(r"\b(?:is|are|was|were|be) none\b", "is not one, there is no"),
     "is no thing": Rule(
@@ -57,12 +57,17 @@ AREAS = {
     "examples": ("examples/**/*.py", "benchmarks/**/*.py"),
     "src": ("src/**/*.py", "src/**/*.sql", "src/**/*.html"),
 }
-CHECKED = (*AREAS["docs"], *AREAS["examples"])
-"""The files that are checked. Those of src follow, package by package, as they become clean."""
+OF_PROSE = frozenset({"begins", "we", "clause as a subject"})
+"""Rules for what is read as prose. In code a docstring may be a noun with a clause ("What is kept
+of a span"), runs begin in `began_ms`, and "our engine" is not an Inngest server."""
 
 EXCEPTIONS = {
     ("benchmarks/bench_import.py", "begins"): "the name of a variable, in code",
     ("benchmarks/calls.py", "we"): "an argument of the command line",
+    ("src/stephttp/engine/dashboard/templates/run.html", "is none"): "a test of Jinja",
+    ("src/stephttp/engine/store/sql/schema.sql", "own accord"): "the schema stays as it is",
+    ("src/stephttp/engine/store/sql/schema.sql", "somebody"): "the schema stays as it is",
+    ("src/stephttp/engine/store/sql/schema.sql", "old words"): "the schema stays as it is",
 }
 
 
@@ -94,13 +99,16 @@ def found(text: str, rule: Rule) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", [str(path.relative_to(ROOT)) for path in files(CHECKED)])
+ALL = [str(path.relative_to(ROOT)) for area in AREAS.values() for path in files(area)]
+
+
+@pytest.mark.parametrize("path", ALL)
 def test_the_words_are_plain(path: str) -> None:
     text = prose(ROOT / path)
     assert [
         f"{name}: {line} (write: {rule.instead})"
         for name, rule in RULES.items()
-        if (path, name) not in EXCEPTIONS
+        if (path, name) not in EXCEPTIONS and not (path.startswith("src/") and name in OF_PROSE)
         for line in found(text, rule)
     ] == []
 

@@ -170,7 +170,7 @@ def test_a_wrong_key_of_the_app(world: World) -> None:
     with world.engine(OLD) as engine, world.app(WRONG) as app:
         answer = world.post(0.1)
         assert answer.status_code == 500
-        assert "cannot go on in the background" in answer.text
+        assert "cannot continue in the background" in answer.text
         app.wait_for("the server answered 401: Authentication failed")
         engine.wait_for('"request.refused".*"status": 401.*"no or wrong signing key"')
         assert world.runs(OLD) == []

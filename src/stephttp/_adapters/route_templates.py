@@ -2,7 +2,7 @@
 
 No framework is imported. Some leave the route in the request, where the adapters look first; the
 other applications are asked which route the request takes, by the names that they have for that. A
-route that cannot be found is no error: the request's endpoint is then its method and path.
+route that cannot be found is not an error: the request's endpoint is then its method and path.
 """
 
 from __future__ import annotations

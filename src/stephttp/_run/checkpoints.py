@@ -247,7 +247,7 @@ def caller_of(request: Request, settings: Settings) -> str:
     if request.client is None:
         return ""
     if _from_proxy(request, settings.trusted_proxies):
-        # From the right: what is left of the first address that is no proxy, it may have made up.
+        # From the right: an address left of the first one that is not a proxy may be made up.
         for text in reversed(request.header(b"x-forwarded-for").split(",")):
             address = text.strip()
             if not _trusted(address, settings.trusted_proxies):

@@ -16,7 +16,7 @@ class KeyedLock:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Start anew, in a process that was forked."""
+        """Start afresh, in a process that was forked."""
         self._lock = threading.Lock()
         self._queues: dict[str, deque[Future[None]]] = {}
 

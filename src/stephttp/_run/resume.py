@@ -159,7 +159,7 @@ def _sent_along(request: Request) -> dict[str, str]:
 
 
 def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError) -> Response:
-    """The answer to a re-entry that cannot go on, because the server's API does not work.
+    """The answer to a re-entry that cannot continue, because the server's API does not work.
 
     Our engine takes a 503 for what it is. A real server would count it as an attempt, and
     after the last one leave the run hanging, so it is asked to come again.

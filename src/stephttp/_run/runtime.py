@@ -188,8 +188,8 @@ class Runtime:
         self._sync_driver.preload_before_fork()
 
     def _reset_after_fork(self) -> None:
-        """Start anew in a process that was forked: the parent's threads do not exist there, and its
-        locks and connections must not be touched."""
+        """Start afresh in a process that was forked: the parent's threads do not exist there, and
+        its locks and connections must not be touched."""
         self.background.reset_after_fork()
         self.outbox.reset_after_fork()
         self.leases.reset_after_fork()

@@ -39,7 +39,7 @@ def suspend(
             "server, so it has to be encrypted for the re-entry: set INNGEST_SIGNING_KEY, and "
             "pip install 'stephttp[crypto]'", run.run_id,
         )  # fmt: skip
-        return replies.error_answer(500, "this request cannot go on in the background")
+        return replies.error_answer(500, "this request cannot continue in the background")
     remember = checkpoints.remember(run, request, ops)
     # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
     lease = journal.lease_ms if journal else None
@@ -134,6 +134,6 @@ def _not_taken(error: APIError) -> Response:
     if isinstance(error, APIStatusError) and error.status == 413:
         return replies.error_answer(413, "the request and its steps are too large to be kept")
     if isinstance(error, APIStatusError) and 400 <= error.status < 500:
-        return replies.error_answer(500, "this request cannot go on in the background")
-    message = "this request has to go on in the background, which is not possible now"
+        return replies.error_answer(500, "this request cannot continue in the background")
+    message = "this request has to continue in the background, which is not possible now"
     return replies.error_answer(503, message, headers=RETRY_SOON)

@@ -72,7 +72,7 @@ def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
     """Run all checks that make sense after the results of earlier ones.
 
     Args:
-        apps: origins of applications to check, besides those that the engine knows.
+        apps: origins of applications to check, in addition to those that the engine knows.
     """
     yield Check("cli", OK, f"stephttp {__version__}")
     target = engine.target
@@ -169,7 +169,7 @@ def _signing_keys(engine: Remote, kind: str | None) -> Iterator[Check]:
             fix = "set INNGEST_SIGNING_KEY, or use --signing-key-file; the engine has the same"
             yield Check("signing key", ERROR, str(error), fix)
         else:
-            yield Check("signing key", OK, "there is none, and the engine asks for none")
+            yield Check("signing key", OK, "none is configured, and the engine asks for none")
         return
     if kind == "dev":
         yield Check(

@@ -215,7 +215,7 @@ class StartOptions:
         typer.Option(
             dir_okay=False,
             help="File with the dashboard's password, or its hash from `dashboard-password`. "
-            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: nobody can log in]",
+            "Or STEPHTTP_DASHBOARD_PASSWORD.  [default: no one can log in]",
             show_default=False,
         ),
     ] = None

@@ -15,7 +15,7 @@ from stephttp.errors import ConfigurationError
 
 
 def dashboard_password(file: Path | None, environ: Mapping[str, str]) -> str:
-    """Return the hash of the configured password; empty if there is none.
+    """Return the hash of the configured password; empty if no password is configured.
 
     Args:
         file: has the password in its first line that is not a comment.

@@ -193,9 +193,7 @@ def watch(
 def _id(run: str) -> str:
     # The id becomes a part of a path.
     if not re.fullmatch(r"[0-9A-Za-z]{26}", run):
-        raise RemoteError(
-            f"{run!r} is not the id of a run, which has 26 letters and digits", Exit.USAGE
-        )
+        raise RemoteError(f"{run!r} is not the id of a run, which has 26 characters", Exit.USAGE)
     return run.upper()
 
 

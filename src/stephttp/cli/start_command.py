@@ -66,7 +66,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     for number, key in enumerate(events, 1):
         if not _EVENT_KEY.fullmatch(key):
             raise ConfigurationError(
-                f"event key {number} must be 8 to 256 letters, digits or any of . _ ~ -"
+                f"event key {number} must be 8 to 256 characters: A-Z, a-z, 0-9 or any of . _ ~ -"
             )
     scrape = read_keys(
         filter(None, [options.metrics_token]),

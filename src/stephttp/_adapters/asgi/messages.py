@@ -19,7 +19,7 @@ _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class InterruptibleReceive:
-    """`receive` as the application has it, which we can end with a disconnect.
+    """`receive` as the application has it, which the SDK can end with a disconnect.
 
     Args:
         receive: what it stands for.
@@ -59,7 +59,7 @@ class InterruptibleReceive:
         return self._listener.cancel()
 
     def _takes_back(self, task: asyncio.Task[Any], others: int) -> bool:
-        """Whether a cancellation was ours alone, and not that of others at the same time."""
+        """Whether only the SDK wanted a cancellation, and nothing else at the same time."""
         return self._ended and task.uncancel() <= others
 
 
@@ -168,7 +168,7 @@ class Replay:
 
 
 async def reply_with(send: Send, reply: Response, own: Headers) -> None:
-    """Send a whole response of ours."""
+    """Send a whole response of the SDK."""
     await send(
         {"type": "http.response.start", "status": reply.status, "headers": reply.headers + own}
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stephttp._run.runtime import Runtime
 
 _ENOUGH = "the run continues in a later call"
-"""Message of our own cancellations, to know them from others'."""
+"""Message of the SDK's own cancellations, to know them from others."""
 
 
 TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
@@ -131,7 +131,7 @@ class LoopScope(RunScope):
             suspension, however wrapped.
 
         Raises:
-            CancelledError: this request was cancelled by others than us.
+            CancelledError: something else than the SDK cancelled this request.
         """
         cancelled = self.close(error)
         if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):

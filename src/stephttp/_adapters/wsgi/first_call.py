@@ -125,7 +125,7 @@ class WSGIFirstCall(FirstCall):
             self._answer.add(chunk, more)
 
     def reply(self, reply: Response) -> list[bytes]:
-        """Send a response of ours instead of the handler's."""
+        """Send a response of the SDK instead of the handler's."""
         return reply_with(self._start_response, reply, run_headers(self._answered_run))
 
     def _prepare(self) -> bool:

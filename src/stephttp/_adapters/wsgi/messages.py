@@ -114,7 +114,7 @@ def response_of(status: str, headers: Iterable[tuple[str, str]]) -> Response:
 
 
 def reply_with(start_response: StartResponse, reply: Response, own: Headers) -> list[bytes]:
-    """Send a whole response of ours."""
+    """Send a whole response of the SDK."""
     headers = [*reply.headers, *own]
     if reply.status not in (204, 304) and not any(name == b"content-type" for name, _ in headers):
         headers += PLAIN_TEXT  # strict servers want one, even without a body

@@ -143,7 +143,7 @@ def route_handler(
                 if not sessions.is_csrf_token(given, session):
                     reason = "the form's token is missing or belongs to another session"
                     log_refusal(http, 403, reason, logging.WARNING)
-                    message = "This form is too old, or not ours. Load the page again."
+                    message = "This form is too old, or of another engine. Load the page again."
                     return request.failure(403, "Not accepted", message)
             return await handler(request)
         except Refused as error:

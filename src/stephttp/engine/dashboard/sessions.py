@@ -84,7 +84,7 @@ class Sessions:
 
     @property
     def has_password(self) -> bool:
-        """Whether a password is configured; without one, nobody can log in."""
+        """Whether a password is configured; without one, no one can log in."""
         return bool(self._hash)
 
     def wait_for_attempt(self, client: str) -> float:

@@ -51,7 +51,7 @@ class Figures(Struct, frozen=True, forbid_unknown_fields=True):
         began, went_async, completed, failed, cancelled: runs that did so in the period.
         per_minute: runs that began, per minute.
         error_rate: the share of failed runs among those that completed or failed, from 0 to 1;
-            `None`: there were none.
+            `None`: there were no such runs.
         async_share: the share of runs that continued in the background, among those whose first
             phase ended.
         first: how long first phases took, also those of runs that then went async.

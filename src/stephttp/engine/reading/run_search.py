@@ -167,5 +167,5 @@ def _state_condition(wanted: RunFilter) -> str:
 
 
 def _prefix_range(prefix: str) -> tuple[str, str]:
-    """Return the range of ids with a prefix; ids consist of digits and capital letters."""
+    """Return the range of ids with a prefix; ids consist of digits and capitals."""
     return prefix.upper(), prefix.upper() + "~"

@@ -40,7 +40,7 @@ class EventSource:
         raise NotImplementedError
 
     def take(self) -> bytes:
-        """Return all events since the last time as they are sent; empty if there were none."""
+        """Return all events since the last time as they are sent; empty if nothing happened."""
         raise NotImplementedError
 
 

@@ -19,7 +19,7 @@ NameAndValue = Annotated[list[str], Meta(min_length=2, max_length=2)]
 Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 
 GivenRunId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{ULID_PATTERN}$"})]
-"""In capitals, as run ids are shown; small letters are understood as well."""
+"""In capitals, as run ids are shown; lower case is accepted as well."""
 GivenOrigin = Annotated[str, Meta(extra_json_schema={"pattern": r"^https?://[^\s/?#@\\]+/?$"})]
 
 

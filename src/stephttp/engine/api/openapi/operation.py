@@ -44,7 +44,7 @@ class Security:
 
     Attributes:
         schemes: names of the security schemes of the document, any of which will do.
-        guard: what lets those through, and nobody else; `None`: the handler does so itself.
+        guard: what lets those callers through, and no others; `None`: the handler does so itself.
     """
 
     schemes: tuple[str, ...]

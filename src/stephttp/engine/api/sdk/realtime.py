@@ -93,7 +93,7 @@ async def sse(request: Request) -> Response:
 async def connect(websocket: WebSocket) -> None:
     """Follow topics by websocket: each message of the topics is one of the connection.
 
-    Streams of bytes (`publish/tee`) are no messages, so only `sse` has them. A client may change
+    Streams of bytes (`publish/tee`) are not messages, so only `sse` has them. A client may change
     what it listens to, see `ClientMessage`; what is not understood ends the connection.
     """
     engine: Engine = websocket.app.state.engine
