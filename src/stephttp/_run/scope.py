@@ -27,7 +27,6 @@ from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
-    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
@@ -103,10 +102,6 @@ class RunScope(ABC):
     @abstractmethod
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` where this run does its book-keeping, now or soon."""
-
-    @abstractmethod
-    def later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
-        """Call `callback` there after so many seconds."""
 
     @abstractmethod
     async def drive(self, flow: Flow[T]) -> T:
