@@ -107,6 +107,15 @@ def _do(wanted: Awaitable[Any] | Callable[[], Any]) -> Any:
     return wanted() if callable(wanted) else wanted
 
 
+def awaiting(awaitable: Awaitable[T]) -> Flow[T]:
+    """Have `awaitable` awaited, as a flow of the API."""
+
+    def itself(_: None) -> Awaitable[T]:
+        return awaitable
+
+    return (yield Invoke(itself, None))  # type: ignore[no-any-return]
+
+
 class Hooks:
     """The middleware of one call of a handler.
 
