@@ -19,12 +19,12 @@ from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.current import CurrentCall
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.idempotency import Claimed, claim, scope_of
+from stephttp._run.idempotency import Claimed, claim, repeatable, scope_of
 from stephttp._run.journal import Journal
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.suspend import suspend
-from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response
+from stephttp._wire.http import Body, Headers, Request, Response
 from stephttp._wire.ids import random_ulid
 from stephttp.errors import CannotWaitError
 from stephttp.middleware import CallEnd
@@ -281,7 +281,7 @@ class FirstCall(ABC):
             response.body = b""
         if self._journal is not None:
             if self._keyed:
-                response = self._repeatable(response)
+                response = repeatable(response, answer, raised=not self._status)
             self._journal.finish(
                 runtime.checkpoints.completed(
                     response, duration_ns=duration_ns, error=text, exact=self._keyed
@@ -296,18 +296,3 @@ class FirstCall(ABC):
             error=text,
         )
         runtime.outbox.put(Item(Parcel(NEW_RUN, checkpoint)))
-
-    def _repeatable(self, response: Response) -> Response:
-        """Return what other requests with the same idempotency key get."""
-        if self._answer is not None and self._answer.overflown:
-            return replies.error_answer(
-                500, f"the answer to this idempotency key has {self._answer.size} bytes, and was "
-                "not kept",
-            )  # fmt: skip
-        if self._answer is not None and not self._answer.complete:
-            return replies.error_answer(
-                500, "the answer to this idempotency key did not come to its end"
-            )
-        if not self._status:  # the handler raised, and the server answers for it
-            return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
-        return response

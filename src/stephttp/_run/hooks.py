@@ -107,6 +107,15 @@ def _do(wanted: Awaitable[Any] | Callable[[], Any]) -> Any:
     return wanted() if callable(wanted) else wanted
 
 
+def awaiting(awaitable: Awaitable[T]) -> Flow[T]:
+    """Have `awaitable` awaited, as a flow of the API."""
+
+    def itself(_: None) -> Awaitable[T]:
+        return awaitable
+
+    return (yield Invoke(itself, None))  # type: ignore[no-any-return]
+
+
 class Hooks:
     """The middleware of one call of a handler.
 
@@ -235,7 +244,7 @@ class Hooks:
                 yield from self._call([one], name, *args)
             except Exception:
                 logger.exception(
-                    "stephttp: run %s: %s.%s failed; the run continues",
+                    "stephttp: run %s: %s.%s failed; the run goes on",
                     self._run.run_id, type(one).__name__, name,
                 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import result_url
-from stephttp._wire.http import Request, Response
+from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
@@ -86,6 +86,26 @@ def claim(
         return Claimed(False, _unavailable(run, error))
     except APIError as error:
         return Claimed(False, _unavailable(run, error))
+
+
+def repeatable(response: Response, answer: Body | None, *, raised: bool) -> Response:
+    """Return what other requests with the key of a run get.
+
+    Args:
+        response: the handler's own.
+        answer: its body as it passed by, with what is known of its end.
+        raised: whether the handler raised before it answered.
+    """
+    if answer is not None and answer.overflown:
+        message = f"the answer to this idempotency key has {answer.size} bytes, and was not kept"
+        return replies.error_answer(500, message)
+    if answer is not None and not answer.complete:
+        return replies.error_answer(
+            500, "the answer to this idempotency key did not come to its end"
+        )
+    if raised:  # the server answers for it
+        return Response(500, list(PLAIN_TEXT), b"Internal Server Error")
+    return response
 
 
 def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:

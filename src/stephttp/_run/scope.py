@@ -17,17 +17,16 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from stephttp._client.flow import Invoke, T, Until
+from stephttp._client.flow import T, Until
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.waits import Wait
-from stephttp._run.hooks import Hooks
+from stephttp._run.hooks import Hooks, awaiting
 from stephttp._wire.http import Request
 from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
-    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
 
@@ -105,10 +104,6 @@ class RunScope(ABC):
         """Call `callback` where this run does its book-keeping, now or soon."""
 
     @abstractmethod
-    def later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
-        """Call `callback` there after so many seconds."""
-
-    @abstractmethod
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API, for an `async def` handler."""
 
@@ -150,7 +145,7 @@ class RunScope(ABC):
     def wait_for(self, awaitable: Awaitable[Any]) -> Any:
         """Have something of the user's middleware awaited while this thread waits."""
         try:
-            return self.block(_awaiting(awaitable))
+            return self.block(awaiting(awaitable))
         finally:
             if isinstance(awaitable, Coroutine):  # where it was refused
                 awaitable.close()
@@ -302,10 +297,3 @@ def _echoes_suspension(error: BaseException) -> bool:
     from asyncio import CancelledError  # absent where no loop is
 
     return isinstance(error, CancelledError | Suspended)
-
-
-def _awaiting(awaitable: Awaitable[T]) -> Flow[T]:
-    def itself(_: None) -> Awaitable[T]:
-        return awaitable
-
-    return (yield Invoke(itself, None))  # type: ignore[no-any-return]

@@ -187,9 +187,8 @@ class ASGIFirstCall(FirstCall):
                 return
             headers = [*self._headers, *run_headers(self.run_id)]
             message = {**message, "status": self._status, "headers": headers}
-        else:
-            run_scope = self.current.so_far
-            if run_scope is not None and run_scope.run.suspended:
+        elif (scope := self.current.so_far) is not None:
+            if scope.run.suspended:
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))

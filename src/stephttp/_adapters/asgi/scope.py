@@ -11,7 +11,6 @@ from stephttp._run.scope import SETTLE_TICKS, RunScope
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
-    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
@@ -71,10 +70,6 @@ class LoopScope(RunScope):
             callback()
         else:
             self._loop.call_soon_threadsafe(callback)
-
-    def later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
-        """Call `callback` on the event loop after so many seconds. Called there."""
-        return self._loop.call_later(seconds, callback)
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""

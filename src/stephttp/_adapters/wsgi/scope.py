@@ -13,7 +13,6 @@ from stephttp.errors import Suspended
 if TYPE_CHECKING:
     import asyncio
 
-    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
@@ -38,10 +37,6 @@ class ThreadScope(RunScope):
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
         off_loop(callback)
-
-    def later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
-        """Call `callback` in a thread after so many seconds. Called by what was dispatched."""
-        return self.runtime.background.later(seconds, callback)
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API in a thread: the loop of an async view ends with it."""
