@@ -497,7 +497,7 @@ async def test_a_factory_gets_the_run_and_must_make_middleware() -> None:
 def test_what_setup_refuses() -> None:
     ctx: Any = None
     for given, message in [
-        ([Middleware(ctx)], r"middleware\[0\]: .* is no class"),
+        ([Middleware(ctx)], r"middleware\[0\]: .* is neither a class"),
         ([Telling, Boxing, Telling], r"middleware\[2\]: .* twice"),
     ]:
         with pytest.raises(stephttp.ConfigurationError, match=message):
