@@ -50,7 +50,7 @@ def _totals() -> dict[str, int]:
     the start of Python takes longer than all of them."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        # What was counted is written, and begins at 0 again, at each call of this function of C.
+        # What was counted is written, and starts at 0 again, at each call of this function of C.
         options = ["--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}"]
         done = subprocess.run(
             ["valgrind", *options, sys.executable, "-m", "benchmarks.counted", str(TIMES)],

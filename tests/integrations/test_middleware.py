@@ -358,7 +358,7 @@ async def test_what_is_told_too_late_to_matter_may_fail(
     async with serving("async", handler, handler, middleware=[broken]) as world:
         assert (await world.follow(await world.client.get("/"))).json() == "done"
     told_of = {record.getMessage().rpartition("Broken.")[2] for record in caplog.records}
-    assert "after_call failed; the run goes on" in told_of
+    assert "after_call failed; the run continues" in told_of
     assert all(record.levelno == logging.ERROR for record in caplog.records)
 
 
