@@ -73,7 +73,7 @@ def watched(files: set[str]) -> Generator[None]:
 
 
 def _of_the_engine(frame: FrameType | None) -> bool:
-    """Whether a function of a package that both sides share was called by the engine."""
+    """Return whether the engine called a function of a package that both sides share."""
     while frame is not None:
         name = frame.f_code.co_filename.removeprefix(SOURCE)
         if name != frame.f_code.co_filename and not name.startswith(SHARED):

@@ -406,7 +406,7 @@ async def test_reserved_ids_are_refused() -> None:
         return ""
 
     async with durable(serve(handler)) as world:
-        assert "begin with 'stephttp:'" in (await world.client.get("/")).json()
+        assert "start with 'stephttp:'" in (await world.client.get("/")).json()
 
 
 async def test_a_compressing_middleware_does_not_compress_what_is_kept() -> None:

@@ -358,7 +358,7 @@ async def test_what_is_told_too_late_to_matter_may_fail(
     async with serving("async", handler, handler, middleware=[broken]) as world:
         assert (await world.follow(await world.client.get("/"))).json() == "done"
     told_of = {record.getMessage().rpartition("Broken.")[2] for record in caplog.records}
-    assert "after_call failed; the run goes on" in told_of
+    assert "after_call failed; the run continues" in told_of
     assert all(record.levelno == logging.ERROR for record in caplog.records)
 
 
@@ -497,7 +497,7 @@ async def test_a_factory_gets_the_run_and_must_make_middleware() -> None:
 def test_what_setup_refuses() -> None:
     ctx: Any = None
     for given, message in [
-        ([Middleware(ctx)], r"middleware\[0\]: .* is no class"),
+        ([Middleware(ctx)], r"middleware\[0\]: .* is neither a class"),
         ([Telling, Boxing, Telling], r"middleware\[2\]: .* twice"),
     ]:
         with pytest.raises(stephttp.ConfigurationError, match=message):
