@@ -244,7 +244,7 @@ class Hooks:
                 yield from self._call([one], name, *args)
             except Exception:
                 logger.exception(
-                    "stephttp: run %s: %s.%s failed; the run goes on",
+                    "stephttp: run %s: %s.%s failed; the run continues",
                     self._run.run_id, type(one).__name__, name,
                 )  # fmt: skip
 

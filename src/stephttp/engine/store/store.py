@@ -152,10 +152,9 @@ class Store:
         """Run `unit` as `write` does, once for all items that queued up: they share statements.
 
         Args:
-            unit: stores items, and returns what became of each. If it raises, it is called again
-                with each item alone, so that one that cannot be stored spoils no other.
-            item: this caller's item; not `None`.
-            then: called with this item's outcome.
+            unit: stores items, and returns the outcome of each. If it raises, it is called again
+                with each item alone, so that one does not spoil the others.
+            item: this caller's item, not `None`; `then` gets its outcome.
         """
         return cast(T, await _open(self._writer).submit(_Job(unit, item, then)))
 
