@@ -9,12 +9,15 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.harness import Row
+from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result, encode_result
 from stephttp._core.run import Run
 from stephttp._wire.json import encode_struct
 
 STEPS = 10
 RUNS = 2000
+
+RESULT = CONVERSIONS.of(dict[str, str | int])
 
 
 def one_run(steps: int) -> bytes:
@@ -23,7 +26,7 @@ def one_run(steps: int) -> bytes:
     for number in range(steps):
         step = run.begin(f"step-{number}")
         raw = encode_result({"item": "book", "cents": 1200}, step.step_id)
-        decode_result(raw, dict[str, str | int], step.step_id)
+        decode_result(raw, RESULT, step.step_id)
         run.complete(step, raw, 1_732_462_323_123_456_789, 20_000)
     return encode_struct(run.take_ops())
 

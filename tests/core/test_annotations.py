@@ -1,7 +1,7 @@
 """Results come back in the type that their function declares."""
 
 import enum
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,7 +13,9 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from stephttp._core.encoding import decode_result, encode_result, return_annotation
+from stephttp._core.annotations import conversion_of
+from stephttp._core.conversion import CONVERSIONS, PLAIN
+from stephttp._core.encoding import decode_result, encode_result, result_conversion
 from stephttp.errors import (
     StepResultError,
 )
@@ -65,11 +67,11 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
     ],
 )
 def test_a_result_comes_back_in_the_shape_of_its_annotation(value: Any, annotation: Any) -> None:
-    assert decode_result(encode_result(value, "s"), annotation, "s") == value
+    assert decode_result(encode_result(value, "s"), CONVERSIONS.of(annotation), "s") == value
 
 
 def test_without_an_annotation_the_shape_is_that_of_json() -> None:
-    assert decode_result(encode_result((1, Point(1, 2)), "s"), Any, "s") == [1, {"x": 1, "y": 2.0}]
+    assert decode_result(encode_result((1, Point(1, 2)), "s"), PLAIN, "s") == [1, {"x": 1, "y": 2}]
 
 
 def test_a_result_that_has_no_json_form_names_step_and_type() -> None:
@@ -79,7 +81,11 @@ def test_a_result_that_has_no_json_form_names_step_and_type() -> None:
 
 def test_a_result_that_does_not_fit_names_step_and_type() -> None:
     with pytest.raises(StepResultError, match=r"'charge'.*Point"):
-        decode_result(b'{"x": "one"}', Point, "charge")
+        decode_result(b'{"x": "one"}', CONVERSIONS.of(Point), "charge")
+
+
+def return_annotation(handler: Any) -> Any:
+    return result_conversion(handler).annotation
 
 
 def test_the_annotation_is_found_through_partials_methods_classes_and_strings() -> None:
@@ -103,11 +109,9 @@ def test_the_annotation_is_found_through_partials_methods_classes_and_strings() 
     assert return_annotation(len) is Any
 
 
-def test_a_type_without_a_json_form_is_treated_as_none_given() -> None:
-    def handler() -> list[int] | set[str]:
-        return []
-
-    assert return_annotation(handler) is Any
+@pytest.mark.parametrize("annotation", [object(), type("Socket", (), {}), Callable[[], int]])
+def test_a_type_without_a_json_form_is_refused(annotation: Any) -> None:
+    assert conversion_of(annotation, "s").refusal
 
 
 class Callable_:

@@ -9,6 +9,7 @@ import pytest
 import stephttp
 from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
+from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result
 from stephttp._core.run import Run
 from stephttp._core.steps import Verdict
@@ -185,7 +186,7 @@ def test_a_condition_on_the_trigger_does_not_travel_in_a_first_checkpoint(
 
 def read(wait: waits.Wait, memo: bytes) -> Any:
     assert wait.convert is not None
-    return wait.convert(decode_result(memo, wait.result, "s"))
+    return wait.convert(decode_result(memo, CONVERSIONS.of(wait.result), "s"))
 
 
 def test_an_endpoints_answer_is_what_its_handler_returned() -> None:

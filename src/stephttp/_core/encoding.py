@@ -7,15 +7,22 @@ time.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Awaitable, Callable
-from functools import lru_cache, partial
+from collections.abc import Callable
 from types import CodeType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import msgspec
 
+from stephttp._core.annotations import (
+    annotated_conversion,
+    annotations_of,
+    conversion_of,
+    function_of,
+)
+from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
+from stephttp._core.unions import Choice
+from stephttp._wire.json import encode_struct
 from stephttp.errors import StepResultError
 
 MAX_INPUT_BYTES = 64 * 1024
@@ -25,15 +32,8 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024 - 128 * 1024
 """A server accepts 4 MiB in one checkpoint (docs/protocol.md 10); the rest is around the result."""
 
 
-def _encode_other(value: Any) -> Any:
-    dump = getattr(type(value), "model_dump", None)  # pydantic, without importing it
-    if dump is not None:
-        return dump(value, mode="json")
-    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__}")
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_encode_other)
 _plain_decoder = msgspec.json.Decoder()
+_choices_decoder = msgspec.json.Decoder(list[Choice])
 
 
 def encode_result(value: Any, step_id: str) -> bytes:
@@ -44,9 +44,9 @@ def encode_result(value: Any, step_id: str) -> bytes:
             takes. Names the step and the type.
     """
     try:
-        raw = _encoder.encode(value)
+        raw = CONVERSIONS.encode(value)
         if b"null" in raw:  # which is also what NaN and infinity are written as
-            _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_encode_other))
+            _refuse_non_finite(CONVERSIONS.builtins(value))
     except Exception as error:
         raise StepResultError(
             f"step {step_id!r} returned {_type_name(value)}, which cannot be stored as JSON "
@@ -78,7 +78,7 @@ def encode_argument(value: Any, step_id: str, argument: str) -> bytes:
         ValueError: it cannot be JSON. Names the step and the argument.
     """
     try:
-        return _encoder.encode(value)
+        return CONVERSIONS.encode(value)
     except Exception as error:
         raise ValueError(
             f"step {step_id!r}: {argument} cannot be sent as JSON ({error}); use plain data, "
@@ -94,7 +94,7 @@ def encode_input(args: tuple[Any, ...]) -> msgspec.Raw | None:
         `MAX_INPUT_BYTES`. People look at them, so a step can do without.
     """
     try:
-        raw = _encoder.encode(args)
+        raw = CONVERSIONS.encode(args)
     except Exception:  # whatever a value's own conversion may raise
         return None
     return msgspec.Raw(raw) if len(raw) <= MAX_INPUT_BYTES else None
@@ -109,117 +109,94 @@ def _type_name(value: Any) -> str:
     return f"a value of type {type(value).__module__}.{type(value).__qualname__}"
 
 
-def decode_result(raw: bytes | msgspec.Raw, annotation: Any, step_id: str) -> Any:
-    """Decode a stored result into `annotation` (`Any`: plain JSON).
+def check_convertible(conversion: Conversion, step_id: str) -> None:
+    """Refuse a step whose result could not be stored, before its body runs.
+
+    Raises:
+        StepResultError: names step and type.
+    """
+    if conversion.refusal:
+        raise StepResultError(f"the result of step {step_id!r}: {conversion.refusal}")
+
+
+def store_result(
+    value: Any, conversion: Conversion, step_id: str
+) -> tuple[bytes, Any, bytes | None]:
+    """Encode what a step returned.
+
+    Returns:
+        The JSON; what the handler gets; and what is kept beside the JSON where that leaves open
+        which type was returned (see `unions`).
+
+    Raises:
+        StepResultError: the value cannot be stored, or does not fit its annotation.
+    """
+    raw = encode_result(value, step_id)
+    decoded = decode_result(raw, conversion, step_id)
+    if conversion.keeps_choices and (kept := conversion.choices(value, decoded)):
+        plain = decode_plain(raw)
+        return raw, conversion.apply(decoded, plain, kept, CONVERSIONS), encode_struct(kept)
+    return raw, decoded, None
+
+
+def decode_result(
+    raw: bytes | msgspec.Raw, conversion: Conversion, step_id: str, kept: Any = None
+) -> Any:
+    """Decode a stored result.
+
+    Args:
+        kept: what is kept beside it.
 
     Raises:
         StepResultError: the stored value does not fit the annotation.
     """
-    decoder = _plain_decoder if annotation is Any else _decoder(annotation)
     try:
-        return decoder.decode(raw)
+        decoded = conversion.decode(raw)
     except Exception as error:  # a model's own validation may raise anything
         raise StepResultError(
-            f"the result of step {step_id!r} does not fit its declared type {annotation!r}: {error}"
+            f"the result of step {step_id!r} does not fit its declared type "
+            f"{conversion.annotation!r}: {error}"
         ) from error
+    if kept is None:
+        return decoded
+    try:
+        stored = _choices_decoder.decode(kept)
+    except msgspec.MsgspecError:  # another version's
+        return decoded
+    return conversion.apply(decoded, decode_plain(raw), stored, CONVERSIONS)
 
 
-def decode_arguments(
-    raw: bytes | msgspec.Raw, handler: Callable[..., Any], step_id: str
-) -> tuple[Any, ...]:
-    """Decode a JSON array into positional arguments of `handler`, as it declares them.
+def result_conversion(handler: Callable[..., Any]) -> Conversion:
+    """Return the conversion into what `handler` is annotated to return.
 
-    Raises:
-        StepResultError: they do not fit.
+    The annotation is understood once for a piece of code, and not in each step.
     """
-    try:
-        values = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    code = getattr(handler, "__code__", None)
+    if code is not None:
         try:
-            signature = inspect.signature(handler, eval_str=True)
-        except NameError:  # an annotation that only type checkers can see
-            signature = inspect.signature(handler)
-        bound = signature.bind_partial(*values)
-        types = [
-            signature.parameters[name].annotation
-            for name, value in bound.arguments.items()
-            for _ in (value if isinstance(value, tuple) else (value,))
-        ]
-        return tuple(
-            _decoder(_usable_or_any(kind)).decode(value)
-            for kind, value in zip(types, values, strict=True)
-        )
-    except Exception as error:  # a model's own validation may raise anything
-        raise StepResultError(
-            f"the edited input of step {step_id!r} does not fit its function: {error}"
-        ) from error
-
-
-def _usable_or_any(annotation: Any) -> Any:
-    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
-        return Any
-    return _usable(annotation)
-
-
-def return_annotation(handler: Callable[..., Any]) -> Any:
-    """Return what `handler` is annotated to return; `Any` without a usable annotation."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    if isinstance(handler, type):
-        return handler
-    function = getattr(handler, "__func__", handler)
-    if not hasattr(function, "__code__"):  # an object that can be called
-        function = getattr(function, "__wrapped__", None) or type(handler).__call__
-    annotations = getattr(function, "__annotations__", None)
-    if not annotations or "return" not in annotations:
-        return Any
-    annotation = annotations["return"]
-    code = getattr(function, "__code__", None)
-    annotated, usable = _seen.get(code, _UNSEEN)
-    if annotated is not annotation:  # new, or a closure with another annotation
-        usable = _resolve(function, annotation)
+            annotations = handler.__annotations__
+        except NameError:  # evaluated just now, since Python 3.14
+            annotations = annotations_of(handler)
+        annotated, conversion = _seen.get(code, _UNSEEN)
+        if annotated is annotations.get("return", PLAIN):
+            return conversion
+    function = function_of(handler)
+    if isinstance(function, type):
+        return conversion_of(function, function.__qualname__)
+    annotations = annotations_of(function)
+    if "return" not in annotations:
+        return PLAIN
+    conversion = annotated_conversion(function, annotations["return"])
+    if code is not None:  # a closure may have another annotation than the one made before it
         if len(_seen) >= _MOST_SEEN:
             _seen.clear()
-        if code is not None:
-            _seen[code] = annotation, usable
-    return usable
+        _seen[code] = annotations["return"], conversion
+    return conversion
 
 
-@lru_cache(maxsize=1024)
-def _usable(annotation: Any) -> Any:
-    """Return the type of the result under an annotation; `Any` if it has no JSON form."""
-    origin = get_origin(annotation)
-    if isinstance(origin, type) and issubclass(origin, Awaitable):
-        annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
-    try:
-        _decoder(annotation)
-    except TypeError:
-        return Any
-    return annotation
-
-
-_seen: dict[CodeType | None, tuple[Any, Any]] = {}
-"""Return annotations by code object, each with the type that is made of it."""
+_seen: dict[CodeType, tuple[Any, Conversion]] = {}
+"""Return annotations by code object, each with the conversion that is made of it."""
 _MOST_SEEN = 4096
-_UNSEEN = (object(), Any)
-
-
-def _resolve(function: Any, annotation: Any) -> Any:
-    if isinstance(annotation, str):
-        try:
-            annotation = get_type_hints(function, include_extras=True)["return"]
-        except Exception:  # a name that exists only where the function was defined
-            return Any
-    try:
-        return _usable(annotation)
-    except TypeError:  # unhashable
-        return Any
-
-
-@lru_cache(maxsize=1024)
-def _decoder(annotation: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(annotation, dec_hook=_decode_other)
-
-
-def _decode_other(type_: Any, value: Any) -> Any:
-    validate = getattr(type_, "model_validate", None)
-    return value if validate is None else validate(value)
+_UNSEEN: tuple[Any, Conversion] = (PLAIN, PLAIN)
+"""Code that has not been seen, as if of a function without an annotation: its first part stands
+for a missing one below."""

@@ -60,6 +60,8 @@ from stephttp._core.steps import (
     SUSPEND,
     Step,
     Verdict,
+    choices_id,
+    choices_op,
     discovery_request,
 )
 from stephttp._core.waits import Wait
@@ -258,11 +260,13 @@ class Run:
         started_ns: int,
         duration_ns: int,
         opts: dict[str, Any] | None = None,
+        kept: bytes | None = None,
     ) -> Verdict:
         """Record that the body of `step` returned `data` (JSON).
 
         Args:
             opts: what else is reported of it, such as its input.
+            kept: which members of unions it returned (JSON), where `data` leaves that open.
 
         Returns:
             EXECUTE: continue. SUSPEND: it was the one step that the server asked for.
@@ -271,6 +275,8 @@ class Run:
         if self.state is not ENDED:
             name, timing = step.step_id, Timing(started_ns, duration_ns)
             userland = Userland(name, step.index or None)
+            if kept is not None:  # before the result, which must never be stored without it
+                self._sync_ops.append(choices_op(step, kept))
             self._sync_ops.append(
                 Op(_STEP_RUN, step.hash, name, name, opts, Raw(data), None, timing, userland)
             )
@@ -397,6 +403,14 @@ class Run:
         """Return what the server remembers under a (reserved) step hash."""
         entry = self._memos.get(step_hash)
         return None if entry is None else read_memo(entry)
+
+    def choices_of(self, step: Step) -> Raw | None:
+        """Return which members of unions a remembered step returned, if its result does not say."""
+        memo = self.memo_of(choices_id(step.hash))
+        if memo is None or memo.kind is not MemoKind.VALUE:
+            return None
+        self._unseen -= 1
+        return memo.raw
 
     def resolve(self, step_id: str, retries: int | None = None) -> Step:
         """Meet a step, and see whether it is finished. On EXECUTE, `request` it."""

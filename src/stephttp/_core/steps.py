@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from functools import lru_cache
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from stephttp._wire.ids import RESERVED, hash_step_id
 from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.memo import Memo
-from stephttp._wire.opcodes import Op, OpCode
+from stephttp._wire.opcodes import Op, OpCode, Userland
 
 
 class Verdict(Enum):
@@ -32,6 +33,26 @@ class Step(Struct, frozen=True, gc=False):
     memo: Memo | None = None
     retries: int | None = None
     """How often it is retried, where that is not the run's number."""
+
+
+@lru_cache(maxsize=4096)
+def choices_id(step_hash: str) -> str:
+    """Return the hash under which the members of unions are kept that a step returned; see
+    `unions`."""
+    return hash_step_id(f"{RESERVED}types:{step_hash}")
+
+
+def choices_op(step: Step, kept: bytes) -> Op:
+    """Return the pseudo-step that keeps them. Its name tells people what it belongs to."""
+    name = f"{RESERVED}types:{step.step_id}"
+    return Op(
+        OpCode.STEP_RUN,
+        choices_id(step.hash),
+        name,
+        name,
+        data=Raw(kept),
+        userland=Userland(name, step.index or None),
+    )
 
 
 def discovery_request(unique: str) -> Op:

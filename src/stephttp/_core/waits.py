@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct, ValidationError
 
-from stephttp._core.encoding import decode_result, encode_argument, return_annotation
+from stephttp._core.conversion import CONVERSIONS
+from stephttp._core.encoding import decode_result, encode_argument, result_conversion
 from stephttp._core.inference import AIAdapter
 from stephttp._core.tool_types import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
@@ -133,7 +134,7 @@ def invoke(
     convert: Callable[[Any], Any] | None = None
     if endpoint_id(function) is not None:
         if output_type is Any:
-            output_type = return_annotation(function)
+            output_type = result_conversion(function).annotation
         result, convert = EndpointResult, partial(_endpoint_value, output_type, step_id)
     elif isinstance(function, str):
         result, convert = Raw, partial(_value_by_id, output_type, step_id)
@@ -211,7 +212,7 @@ def _value_by_id(type_: Any, step_id: str, raw: Raw) -> Any:
     except ValidationError:
         response = None
     if response is None:
-        return decode_result(raw, type_, step_id)
+        return decode_result(raw, CONVERSIONS.of(type_), step_id)
     return _endpoint_value(type_, step_id, response)
 
 
@@ -224,7 +225,7 @@ def _endpoint_value(type_: Any, step_id: str, result: EndpointResult) -> Any:
         )
     names = {name.lower(): value for name, value in result.headers.items()}
     if "json" in names.get("content-type", ""):
-        return decode_result(result.body.encode(), type_, step_id)
+        return decode_result(result.body.encode(), CONVERSIONS.of(type_), step_id)
     return b64decode(result.body) if result.encoding == "base64" else result.body
 
 

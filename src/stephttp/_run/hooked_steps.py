@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_plain, encode_result
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
@@ -63,7 +64,7 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
             step = scope.run.resolve(wait.step_id)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
-            return StepCall(scope, step, wait.result, wait.convert)
+            return StepCall(scope, step, CONVERSIONS.of(wait.result), wait.convert)
         info = _info(scope.run, step, wait.op, plain_opts(wait.opts))
         error: BaseException | None = None
         try:
@@ -79,7 +80,7 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
         finally:
             if not isinstance(error, GeneratorExit):
                 yield from hooks.after_step(info, StepEnd(error))
-    return StepCall(scope, step, wait.result, wait.convert)
+    return StepCall(scope, step, CONVERSIONS.of(wait.result), wait.convert)
 
 
 def _sent(hooks: Hooks, info: StepInfo, value: Any) -> Hooked[bytes | None]:

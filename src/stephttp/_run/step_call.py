@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from stephttp._core.annotations import conversion_of, decode_arguments
+from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
 from stephttp._core.encoding import (
-    decode_arguments,
+    check_convertible,
     decode_result,
     encode_input,
-    encode_result,
-    return_annotation,
+    result_conversion,
+    store_result,
 )
 from stephttp._core.failures import error_info, retry_after, step_error
 from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
@@ -43,13 +45,14 @@ class StepCall:
     Args:
         scope: of its run.
         step: what the run says of it.
-        annotation: the type of its result.
+        conversion: into the type of its result.
         convert: makes what the handler gets out of the decoded result.
     """
 
     __slots__ = (
-        "_annotation",
+        "_conversion",
         "_convert",
+        "_kept",
         "_opts",
         "_raw",
         "_started",
@@ -66,24 +69,31 @@ class StepCall:
         cls, scope: RunScope, step_id: str, handler: Callable[..., Any], options: StepOptions
     ) -> StepCall:
         """Come to a step that runs in this process."""
-        step, type_ = scope.begin(step_id, options.retries), options.output_type
-        return cls(scope, step, return_annotation(handler) if type_ is Any else type_)
+        type_ = options.output_type
+        if type_ is Any:
+            conversion = result_conversion(handler)
+        else:
+            conversion = conversion_of(type_, f"step {step_id!r}")
+        # Before the step starts: one that has started, and then cannot run, would be waited for.
+        check_convertible(conversion, step_id)
+        return cls(scope, scope.begin(step_id, options.retries), conversion)
 
     @classmethod
     def wait(cls, scope: RunScope, wait: Wait) -> StepCall:
         """Come to a step that the server carries out."""
-        return cls(scope, scope.wait(wait), wait.result, wait.convert)
+        conversion = PLAIN if wait.result is Any else CONVERSIONS.of(wait.result)
+        return cls(scope, scope.wait(wait), conversion, wait.convert)
 
     def __init__(
         self,
         scope: RunScope,
         step: Step,
-        annotation: Any,
+        conversion: Conversion,
         convert: Callable[[Any], Any] | None = None,
     ) -> None:
         self.scope = scope
         self.step = step
-        self._annotation = annotation
+        self._conversion = conversion
         self._convert = convert
         self._opts: dict[str, Any] | None = None
         self._raw: bytes | None = None
@@ -102,8 +112,7 @@ class StepCall:
         Raises:
             StepResultError: `value` cannot be stored.
         """
-        raw = encode_result(value, self.step.step_id)
-        self._value = decode_result(raw, self._annotation, self.step.step_id)
+        raw, self._value, self._kept = store_result(value, self._conversion, self.step.step_id)
         self._raw = raw if sent is None else sent
 
     def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -129,7 +138,8 @@ class StepCall:
         assert memo is not None, "a step that neither ran nor is remembered has no result"
         if memo.error is not None:
             raise step_error(memo.error)
-        value = decode_result(memo.raw, self._annotation, self.step.step_id)
+        kept = self.scope.run.choices_of(self.step) if self._conversion.keeps_choices else None
+        value = decode_result(memo.raw, self._conversion, self.step.step_id, kept)
         return value if self._convert is None else self._convert(value)
 
     def send(self, events: list[Event]) -> Flow[list[str]]:
@@ -156,7 +166,9 @@ class StepCall:
         duration = max(0, scope.now_ns() - self._started)
         if self._raw is not None:
             with scope.lock:
-                verdict = run.complete(step, self._raw, self._started, duration, self._opts)
+                verdict = run.complete(
+                    step, self._raw, self._started, duration, self._opts, self._kept
+                )
             self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
             info, later = error_info(error), retry_after(error, scope.now_ns())

@@ -1,0 +1,213 @@
+"""One conversion for all values of the user's: into JSON, and back into what an annotation says.
+
+msgspec converts what it knows (plain data, dataclasses, TypedDict, NamedTuple, `msgspec.Struct`,
+attrs). Where an annotation leads to something else, pydantic's `TypeAdapter` does, if pydantic is
+installed: models, unions of classes, `datetime | str`. Models are written and read by the names of
+their fields: an alias is how the outside world names a field. What neither can convert, and no
+`Converter` of the user's either, is an error before the step's body runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from stephttp._core import pydantic_types
+from stephttp._core.plain import is_text, plain_form
+from stephttp._core.pydantic_types import Unconvertible
+from stephttp._core.reach import Reach, reach
+from stephttp._core.unions import Choice, choices, chosen
+from stephttp.errors import ConfigurationError
+
+T = TypeVar("T")
+
+_MOST_KNOWN = 4096
+"""Conversions that are kept; then all are forgotten, since annotations can be made at run time."""
+
+
+class Converter(Struct, Generic[T], frozen=True):
+    """How values of a type of yours are stored; for `setup(converters=[...])`.
+
+    Args:
+        type: the class; its subclasses are converted, too.
+        encode: makes plain JSON of a value (`dict`, `list`, `str`, `int`, `float`, `bool`, `None`).
+        decode: makes a value of that again.
+    """
+
+    type: type[T]
+    encode: Callable[[T], Any]
+    decode: Callable[[Any], T]
+
+
+class Conversion:
+    """What is known of one annotation, and the way back from JSON into it.
+
+    Attributes:
+        refusal: why values of this type cannot be stored; empty where they can.
+        unresolved: a name in the annotation that does not exist at run time. The step works as if
+            it had no annotation.
+        keeps_choices: whether JSON may not tell what was returned: see `unions`.
+    """
+
+    __slots__ = ("_types", "annotation", "decode", "keeps_choices", "refusal", "unresolved")
+
+    def __init__(
+        self,
+        annotation: Any,
+        decode: Callable[[Any], Any],
+        found: Reach | None = None,
+        refusal: str = "",
+    ) -> None:
+        self.annotation = annotation
+        self.decode = decode
+        self.refusal = refusal
+        self._types = {} if found is None else found.types
+        self.keeps_choices = found is not None and found.union
+        self.unresolved = "" if found is None else found.unresolved
+
+    def choices(self, value: Any, decoded: Any) -> list[Choice]:
+        """Which members of unions `value` was made of, where `decoded` has others."""
+        return choices(value, decoded, self._types)
+
+    def apply(self, decoded: Any, plain: Any, stored: Sequence[Choice], all_: Conversions) -> Any:
+        """`decoded`, but with the members of unions that were stored.
+
+        Args:
+            plain: what `decoded` was decoded from, as plain JSON.
+        """
+
+        def convert(name: str, part: Any) -> Any:
+            return all_.of(self._types[name]).decode(msgspec.json.encode(part))
+
+        usable = [choice for choice in stored if choice.type in self._types]
+        return chosen(decoded, plain, usable, convert)
+
+
+_NO_DATA = frozenset(
+    f"collections.abc.{name}"
+    for name in ("Callable", "Iterator", "Generator", "AsyncIterator", "AsyncGenerator")
+)
+
+_plain_decoder = msgspec.json.Decoder()
+PLAIN = Conversion(Any, _plain_decoder.decode)
+"""The conversion without an annotation."""
+
+
+class Conversions:
+    """All conversions of a process.
+
+    Args:
+        converters: how types of the user's are stored.
+    """
+
+    def __init__(self, converters: Sequence[Converter[Any]] = ()) -> None:
+        self._converters: dict[Any, Converter[Any]] = {}
+        self._encoder = msgspec.json.Encoder(enc_hook=self._encode_other)
+        self.encode = self._encoder.encode
+        """Any value as JSON. Raises what the value's own conversion raises, or `TypeError`."""
+        self._known: dict[Any, Conversion] = {}
+        self.register(converters)
+
+    def register(self, converters: Sequence[Converter[Any]]) -> None:
+        """Add converters.
+
+        Raises:
+            ConfigurationError: there is another one for the same type.
+        """
+        for one in converters:
+            if self._converters.get(one.type, one) != one:
+                raise ConfigurationError(
+                    f"converters: {one.type.__qualname__} has another converter already; types are "
+                    "shared by all providers of a process, so give all of them the same one"
+                )
+            self._converters[one.type] = one
+            self._known.clear()
+
+    def builtins(self, value: Any) -> Any:
+        """Any value as plain data."""
+        return msgspec.to_builtins(value, enc_hook=self._encode_other)
+
+    def of(self, annotation: Any) -> Conversion:
+        """The conversion into `annotation`, or one with a `refusal`."""
+        if annotation is Any:
+            return PLAIN
+        try:
+            known = self._known.get(annotation)
+        except TypeError:  # it cannot be hashed
+            return self._tried(annotation)
+        if known is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[annotation] = self._tried(annotation)
+        return known
+
+    def _tried(self, annotation: Any) -> Conversion:
+        try:
+            return self._make(annotation)
+        except Unconvertible as error:
+            return Conversion(annotation, _plain_decoder.decode, refusal=str(error))
+
+    def _make(self, annotation: Any) -> Conversion:
+        found = reach(annotation)
+        if found.unresolved:
+            return Conversion(Any, _plain_decoder.decode, Reach(unresolved=found.unresolved))
+        if found.secret and not self._converter(found.types):
+            raise Unconvertible(
+                f"{found.secret} hides its value from JSON; return the plain text of something "
+                "that may be stored, or a reference to the secret"
+            )
+        if no_data := _NO_DATA.intersection(found.types):
+            raise Unconvertible(f"{', '.join(no_data)} cannot be stored: it is not data")
+        decode = self._by_msgspec(annotation)
+        if decode is None:
+            decode = pydantic_types.decoder(annotation, self._converters)
+            found.union = found.union or "builtins.bytes" in found.types
+        return Conversion(annotation, decode, found)
+
+    def _by_msgspec(self, annotation: Any) -> Callable[[Any], Any] | None:
+        """The decoder of msgspec, if that knows all of `annotation`."""
+        try:
+            decoder = msgspec.json.Decoder(annotation, dec_hook=self._decode_other)
+            import msgspec.inspect as types  # not with `import stephttp`, which is to be fast
+
+            known = _is_known(types.type_info(annotation), self._converters)
+        except Exception:  # a TypeError for what it does not know, or whatever a class raises
+            return None
+        return decoder.decode if known else None
+
+    def _converter(self, types: dict[str, Any]) -> bool:
+        return any(cls in self._converters for cls in types.values())
+
+    def _encode_other(self, value: Any) -> Any:
+        for cls in type(value).__mro__ if self._converters else ():
+            if (converter := self._converters.get(cls)) is not None:
+                return converter.encode(value)
+        return plain_form(value)
+
+    def _decode_other(self, type_: Any, value: Any) -> Any:
+        converter = self._converters.get(type_)
+        return type_(value) if converter is None else converter.decode(value)
+
+
+def _is_known(info: Any, converters: dict[Any, Any], seen: set[int] | None = None) -> bool:
+    """Whether msgspec needs no help with a type, or only that of `converters`."""
+    seen = set() if seen is None else seen
+    if id(info) in seen:
+        return True
+    seen.add(id(info))
+    if isinstance(info, msgspec.inspect.CustomType):
+        return info.cls in converters or is_text(info.cls)
+    if isinstance(info, tuple):
+        return all(_is_known(one, converters, seen) for one in info)
+    if isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
+        return all(
+            _is_known(getattr(info, name), converters, seen) for name in info.__struct_fields__
+        )
+    return True
+
+
+CONVERSIONS = Conversions()
+"""Those of this process: a type is stored in one way, whichever provider a request belongs to."""

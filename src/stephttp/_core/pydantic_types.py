@@ -1,0 +1,135 @@
+"""What pydantic is asked to convert. The only module of the core that imports it, when it must."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Union, get_args, get_origin, is_typeddict
+
+from stephttp._core.reach import fields_of, reach
+
+
+class Unconvertible(Exception):
+    """A type cannot be converted; the text says which, and why."""
+
+
+def decoder(annotation: Any, converters: Mapping[Any, Any]) -> Callable[[Any], Any]:
+    """The way from JSON into `annotation`, by the names of fields and not by aliases.
+
+    Raises:
+        Unconvertible: pydantic is not installed, or does not know it either.
+    """
+    try:
+        from pydantic import TypeAdapter
+    except ImportError:
+        raise Unconvertible(
+            f"{_shown(annotation)} is not known to msgspec, and pydantic is not installed; give "
+            "stephttp.setup a Converter for it"
+        ) from None
+    try:
+        adapter = TypeAdapter(_translated(annotation, converters))
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise Unconvertible(
+            f"{_shown(annotation)} is known neither to msgspec nor to pydantic ({reason}); give "
+            "stephttp.setup a Converter for it"
+        ) from error
+
+    def decode(raw: Any) -> Any:
+        return adapter.validate_json(bytes(raw), by_alias=False, by_name=True)
+
+    return decode
+
+
+def dump(value: Any) -> Any:
+    """A value of a type of pydantic's as plain data, by the names of its fields.
+
+    Raises:
+        TypeError: it holds a secret.
+    """
+    cls: Any = type(value)
+    if secret := _secret(cls):
+        raise TypeError(f"{secret} hides its value from JSON")
+    # `round_trip` leaves computed fields out, and writes the text of a field that holds JSON.
+    write = _adapter(cls).dump_python
+    try:
+        return write(value, mode="json", by_alias=False, round_trip=True)
+    except ValueError:  # bytes that are not text: msgspec writes them as base64
+        return write(value, mode="python", by_alias=False, round_trip=True)
+
+
+@lru_cache(maxsize=1024)
+def _secret(cls: type) -> str:
+    return reach(cls).secret
+
+
+@lru_cache(maxsize=1024)
+def _adapter(cls: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def _translated(annotation: Any, converters: Mapping[Any, Any]) -> Any:
+    """`annotation` as pydantic takes it: with the user's converters, and with the TypedDict of
+    typing_extensions before Python 3.12."""
+    if (converter := _converter(annotation, converters)) is not None:
+        from pydantic import PlainValidator
+
+        def validate(value: Any) -> Any:
+            try:
+                return converter.decode(value)
+            except Exception as error:  # it is the value of another member of a union
+                raise ValueError(str(error)) from error
+
+        return Annotated[annotation, PlainValidator(validate)]
+    if is_typeddict(annotation) and sys.version_info < (3, 12):
+        return _typed_dict(annotation, converters)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if not args:
+        return annotation
+    if origin is Annotated:
+        return Annotated[(_translated(args[0], converters), *args[1:])]
+    inner = tuple(_translated(one, converters) if _is_type(one) else one for one in args)
+    if inner == args:
+        return annotation
+    if origin in (Union, types.UnionType):
+        return Union[inner]  # noqa: UP007 - of a tuple
+    return origin[inner]
+
+
+def _is_type(one: Any) -> bool:
+    return isinstance(one, type) or get_origin(one) is not None
+
+
+def _converter(annotation: Any, converters: Mapping[Any, Any]) -> Any:
+    try:
+        return converters.get(annotation)
+    except TypeError:  # it cannot be hashed
+        return None
+
+
+def _typed_dict(cls: Any, converters: Mapping[Any, Any]) -> Any:
+    from typing import NotRequired, Required
+
+    from typing_extensions import TypedDict
+
+    fields = {
+        name: (Required if name in cls.__required_keys__ else NotRequired)[
+            _translated(_bare(kind), converters)
+        ]
+        for name, kind in fields_of(cls)
+    }
+    return TypedDict(cls.__name__, fields)  # type: ignore[operator]
+
+
+def _bare(kind: Any) -> Any:
+    """Without `Required` or `NotRequired`."""
+    name = getattr(get_origin(kind), "_name", "")
+    return get_args(kind)[0] if name in ("Required", "NotRequired") else kind
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

@@ -1,0 +1,120 @@
+"""Which member of a union was returned, where JSON does not tell.
+
+`"2030-05-06"` may have been a `date` or a `str`. What the step returned is compared with what its
+JSON decodes to; where the types differ, the place and the type are kept beside the result, which
+stays plain JSON for other SDKs and for people who edit it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from stephttp._core.reach import name_of
+
+Key = str | int
+
+
+class Choice(Struct, frozen=True, array_like=True):
+    """At `path`, in the JSON, was a value of `type`."""
+
+    path: tuple[Key, ...]
+    type: str
+
+
+def choices(value: Any, decoded: Any, types: Mapping[str, Any]) -> list[Choice]:
+    """The places where `decoded` is of another type than `value`, if that is among `types`."""
+    return list(_differences(value, decoded, types, ()))
+
+
+def _differences(
+    value: Any, decoded: Any, types: Mapping[str, Any], path: tuple[Key, ...]
+) -> Iterator[Choice]:
+    if type(value) is not type(decoded):
+        if (name := name_of(type(value))) in types:
+            yield Choice(path, name)
+        return
+    if isinstance(value, bytes):
+        # pydantic reads text as it is, and not as base64, as which bytes are written.
+        if value != decoded and name_of(bytes) in types:
+            yield Choice(path, name_of(bytes))
+        return
+    for (key, _, ours), (_, _, theirs) in zip(_parts(value), _parts(decoded), strict=False):
+        inner = path if key is None else (*path, key)
+        yield from _differences(ours, theirs, types, inner)
+
+
+def chosen(
+    decoded: Any, plain: Any, stored: Sequence[Choice], convert: Callable[[str, Any], Any]
+) -> Any:
+    """`decoded`, with the parts that `stored` names converted into their types.
+
+    `plain` may have been edited since: what does not fit any more stays as it was decoded.
+    """
+    for choice in stored:
+        try:
+            decoded = _put(decoded, plain, choice.path, choice.type, convert)
+        except Exception:  # whatever a class raises about a value that is not its own
+            continue
+    return decoded
+
+
+def _put(
+    node: Any, plain: Any, path: Sequence[Key], type_: str, convert: Callable[[str, Any], Any]
+) -> Any:
+    if not path:
+        return convert(type_, plain)
+    for key, at, part in _parts(node):
+        if key is None or key == path[0]:
+            rest = path if key is None else path[1:]
+            inner = plain if key is None else plain[key]
+            return _replaced(node, at, _put(part, inner, rest, type_, convert))
+    raise KeyError(path[0])
+
+
+def _parts(node: Any) -> Iterator[tuple[Key | None, Any, Any]]:
+    """What a value is made of: key in the JSON, place, part. A value that is written as its one
+    part has no key."""
+    cls = type(node)
+    if isinstance(node, dict):
+        for key, part in node.items():
+            yield key if isinstance(key, str) else str(msgspec.to_builtins(key)), key, part
+    elif isinstance(node, tuple | list):
+        for index, part in enumerate(node):
+            yield index, index, part
+    elif isinstance(node, Struct):
+        keys: Sequence[Key] = node.__struct_encode_fields__
+        if node.__struct_config__.array_like:
+            keys = range(len(keys))
+        for key, name in zip(keys, node.__struct_fields__, strict=True):
+            yield key, name, getattr(node, name)
+    elif getattr(cls, "__pydantic_root_model__", False):
+        yield None, "root", node.root
+    elif isinstance(fields := getattr(cls, "__pydantic_fields__", None), dict):
+        for name in fields:
+            yield name, name, getattr(node, name)
+    elif dataclasses.is_dataclass(cls):
+        for field in dataclasses.fields(cls):
+            yield field.name, field.name, getattr(node, field.name)
+    elif hasattr(cls, "__attrs_attrs__"):
+        for attribute in cls.__attrs_attrs__:
+            yield attribute.name, attribute.name, getattr(node, attribute.name)
+
+
+def _replaced(node: Any, at: Any, part: Any) -> Any:
+    """`node` with `part` at a place: itself where it can be changed. It is ours alone."""
+    if isinstance(node, dict | list):
+        node[at] = part
+    elif isinstance(node, tuple):
+        parts = (*node[:at], part, *node[at + 1 :])
+        return type(node)(*parts) if hasattr(node, "_fields") else parts
+    elif isinstance(node, Struct):
+        msgspec.structs.force_setattr(node, at, part)
+    else:
+        # Past frozen classes and validation: the value was of this type when it was returned.
+        object.__setattr__(node, at, part)
+    return node
