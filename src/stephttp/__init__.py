@@ -13,6 +13,7 @@ from stephttp import step
 from stephttp._client.api_answers import CheckpointRun
 from stephttp._client.api_calls import APIResult, CheckpointNewRunRequest, NewAPIRunData, RunEvent
 from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.conversion import Converter
 from stephttp._core.endpoint_options import (
     AsyncRequest,
     AsyncResponse,
@@ -73,6 +74,7 @@ __all__ = [  # noqa: RUF022  (grouped)
     "update_omit_response_body",
     "FnOpts",
     "Checkpointing",
+    "Converter",
     "SetupOpts",
     "OptionalSetupOpts",
     "DEFAULT_RESTORE_HEADERS",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from msgspec import Struct, field, structs
 
 from stephttp._core import checks
 from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.conversion import CONVERSIONS, Converter
 from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect
 from stephttp._wire import capsule
 from stephttp._wire.http import Request
@@ -98,6 +99,10 @@ class SetupOptions(TypedDict, total=False):
     middleware: Sequence[MiddlewareFactory]
     """Classes of `Middleware`, or functions that make one from a `RunContext`; the first is the
     outermost."""
+
+    converters: Sequence[Converter[Any]]
+    """How values of types of your own are stored, for what neither msgspec nor pydantic knows.
+    Shared by all providers of the process."""
 
     record_inputs: bool | None
     """Send the positional arguments of steps with their results, for people to look at and to edit
@@ -220,6 +225,7 @@ def resolve(
         raise ConfigurationError(
             "idempotency_header and idempotency are two ways to find a key; give one of them"
         )
+    CONVERSIONS.register(given.get("converters", ()))
     middleware = given.get("middleware", ())
     record_inputs = given.get("record_inputs")
     settings = Settings(

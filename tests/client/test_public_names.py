@@ -33,6 +33,7 @@ NAMES = [
     "CheckpointNewRunRequest",
     "CheckpointRun",
     "ConfigurationError",
+    "Converter",
     "DEFAULT_RESTORE_HEADERS",
     "ErrorInfo",
     "FnOpts",

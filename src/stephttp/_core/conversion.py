@@ -31,7 +31,7 @@ _MOST_KNOWN = 4096
 class Converter(Struct, Generic[T], frozen=True):
     """How values of a type of yours are stored; for `setup(converters=[...])`.
 
-    Args:
+    Attributes:
         type: the class; its subclasses are converted, too.
         encode: makes plain JSON of a value (`dict`, `list`, `str`, `int`, `float`, `bool`, `None`).
         decode: makes a value of that again.
@@ -118,6 +118,11 @@ class Conversions:
             ConfigurationError: there is another one for the same type.
         """
         for one in converters:
+            if not isinstance(one, Converter):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(
+                    f"converters: {one!r} is not a Converter; write "
+                    "stephttp.Converter(Money, encode=..., decode=...)"
+                )
             if self._converters.get(one.type, one) != one:
                 raise ConfigurationError(
                     f"converters: {one.type.__qualname__} has another converter already; types are "

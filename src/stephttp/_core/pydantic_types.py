@@ -116,12 +116,13 @@ def _typed_dict(cls: Any, converters: Mapping[Any, Any]) -> Any:
 
     from typing_extensions import TypedDict
 
-    fields = {
-        name: (Required if name in cls.__required_keys__ else NotRequired)[
-            _translated(_bare(kind), converters)
-        ]
-        for name, kind in fields_of(cls)
-    }
+    # Where annotations are text, `__required_keys__` has not seen what they say themselves.
+    said = {"Required": Required, "NotRequired": NotRequired}
+    fields = {}
+    for name, kind in fields_of(cls):
+        default = Required if name in cls.__required_keys__ else NotRequired
+        marker = said.get(getattr(get_origin(kind), "_name", ""), default)
+        fields[name] = marker[_translated(_bare(kind), converters)]
     return TypedDict(cls.__name__, fields)  # type: ignore[operator]
 
 

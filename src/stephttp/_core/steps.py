@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from msgspec import Raw, Struct
 
-from stephttp._wire.ids import RESERVED, hash_step_id
+from stephttp._wire.ids import RESERVED, TYPES_NAME, hash_step_id
 from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.memo import Memo
 from stephttp._wire.opcodes import Op, OpCode, Userland
@@ -39,12 +39,12 @@ class Step(Struct, frozen=True, gc=False):
 def choices_id(step_hash: str) -> str:
     """Return the hash under which the members of unions are kept that a step returned; see
     `unions`."""
-    return hash_step_id(f"{RESERVED}types:{step_hash}")
+    return hash_step_id(TYPES_NAME + step_hash)
 
 
 def choices_op(step: Step, kept: bytes) -> Op:
     """Return the pseudo-step that keeps them. Its name tells people what it belongs to."""
-    name = f"{RESERVED}types:{step.step_id}"
+    name = TYPES_NAME + step.step_id
     return Op(
         OpCode.STEP_RUN,
         choices_id(step.hash),

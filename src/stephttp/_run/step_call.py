@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextvars import Token
-from types import TracebackType
+from collections.abc import Callable, Generator
+from contextvars import Context, Token, copy_context
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -128,7 +128,11 @@ class StepCall:
         if args and self.scope.runtime.settings.record_inputs:
             raw = encode_input(args)
             self._opts = None if raw is None else {"input": raw}
-        return body(*args, **kwargs)
+        # In a context of its own: what the body sets there is gone after it, since a later call
+        # does not run it, and its handler must not see more in this one.
+        context = copy_context()
+        value = context.run(body, *args, **kwargs)
+        return _InContext(value, context) if isinstance(value, CoroutineType) else value
 
     def result(self) -> Any:
         """Return what the handler gets: the value, or the remembered failure as `StepError`."""
@@ -180,3 +184,31 @@ class StepCall:
                 run.abandon(step)
         scope.recorded()
         return self.suspended
+
+
+class _InContext:
+    """A coroutine that is awaited in its own context, but in the task of who awaits it.
+
+    Timeouts, cancel scopes and cancellations are those of the handler's task, as if the coroutine
+    were awaited by itself. A task of its own would cost more, and be cancelled differently.
+    """
+
+    __slots__ = ("_context", "_coroutine")
+
+    def __init__(self, coroutine: CoroutineType[Any, Any, Any], context: Context) -> None:
+        self._coroutine = coroutine
+        self._context = context
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, enter = self._coroutine, self._context.run
+        try:
+            wanted = enter(coroutine.send, None)
+            while True:
+                try:
+                    value = yield wanted
+                except BaseException as error:
+                    wanted = enter(coroutine.throw, error)
+                else:
+                    wanted = enter(coroutine.send, value)
+        except StopIteration as end:
+            return end.value

@@ -91,6 +91,14 @@ COMPLETE = hash_step_id("complete")
 RESERVED = "stephttp:"
 """The prefix of the ids of pseudo-steps, which the SDK makes for itself."""
 
+TYPES_NAME = RESERVED + "types:"
+"""Beginning of the names of pseudo-steps that keep which types a step returned."""
+
 CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)
 """Id of the pseudo-step that remembers what the server does not restore (docs/design.md 3.3)."""
+
+
+def is_reserved(step_id: str | None) -> bool:
+    """Return whether an id of a step is one of the SDK's own, which people do not look at."""
+    return step_id is not None and step_id.startswith(RESERVED)
