@@ -14,8 +14,7 @@ from stephttp._client.api_answers import CheckpointRun
 from stephttp._client.api_calls import APIResult, CheckpointNewRunRequest, NewAPIRunData, RunEvent
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import Flow, send
-from stephttp._client.keys import Keys
+from stephttp._client.flow import Flow, Keys, send
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import Op

@@ -9,7 +9,7 @@ from stephttp._client import api_answers, api_calls
 from stephttp._client.flow import Call, Flow, Invoke, send
 from stephttp._core import replies
 from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
-from stephttp._core.prefer import read_prefer
+from stephttp._core.replies import read_prefer
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
