@@ -21,8 +21,8 @@ from weakref import WeakValueDictionary
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from stephttp._wire.inline_state import FEATURES
 from stephttp._wire.signatures import hash_key
+from stephttp._wire.stored_state import FEATURES
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 T = TypeVar("T")
