@@ -1,4 +1,4 @@
-"""Calls of the checkpoint API (docs/protocol.md 4) and their answers; `batch_calls` has the batches."""
+"""Calls of the checkpoint API (docs/protocol.md 4) and their answers, but for batches of runs."""
 
 from __future__ import annotations
 
