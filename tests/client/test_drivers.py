@@ -10,8 +10,7 @@ import httpx2
 import pytest
 
 from stephttp._client.drivers import AsyncDriver, SyncDriver
-from stephttp._client.flow import Call, Flow, Invoke, send
-from stephttp._client.keys import Keys
+from stephttp._client.flow import Call, Flow, Invoke, Keys, send
 from stephttp._client.outgoing_events import post, prepare
 from stephttp._core.tool_types import Event
 from stephttp.errors import APIConnectionError, APIStatusError, APITimeoutError

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from stephttp._client.flow import ATTEMPTS, MAX_PAUSE, Answer, Call, Pause, backoff, send
-from stephttp._client.keys import Keys
+from stephttp._client.flow import ATTEMPTS, MAX_PAUSE, Answer, Call, Keys, Pause, backoff, send
 from stephttp.errors import APIConnectionError, APIStatusError
 
 PRIMARY, FALLBACK = "aa" * 16, "bb" * 16

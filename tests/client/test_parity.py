@@ -262,7 +262,7 @@ def test_checkpoint_new_run_request() -> None:
 
 @proves("CheckpointRun.Stack", "CheckpointRun.Signature", "CheckpointRun.Attempt")
 async def test_checkpoint_run_of_a_re_entry() -> None:
-    from stephttp._run.resume import Resumed, resume
+    from stephttp._run.resumed import Resumed, resume
     from stephttp._wire.http import Request
     from stephttp._wire.signatures import sign
 

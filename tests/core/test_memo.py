@@ -1,7 +1,7 @@
 import pytest
 from msgspec import Raw
 
-from stephttp._wire.memo import MemoKind, decode_memos, read_memo
+from stephttp._wire.stored_state import MemoKind, decode_memos, read_memo
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from stephttp._core import waits
 from stephttp._core.run import Run
 from stephttp._core.steps import Step, Verdict
 from stephttp._wire.ids import hash_step_id
-from stephttp._wire.memo import MemoKind
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
+from stephttp._wire.stored_state import MemoKind
 
 NAP = timedelta(minutes=1)
 RETRIES = 2

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._wire import inline_state
+from stephttp._wire import stored_state
 from stephttp._wire.http import Request
 from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
@@ -26,7 +26,7 @@ def brought(call: httpx2.Request) -> tuple[bytes, bytes | None]:
     """Body and state of a call."""
     pairs = [(name.lower(), value) for name, value in call.headers.raw]
     request = Request(call.method, "/", "", pairs, body=call.content)
-    state = inline_state.detach(request)
+    state = stored_state.detach(request)
     return request.body, state
 
 
@@ -40,11 +40,11 @@ async def test_the_state_is_what_the_api_would_tell() -> None:
         assert body == BODY
         assert state is not None
         assert json.loads(state) == {A: {"data": 1}, Z: {"pending": True}}
-        assert call.headers[inline_state.FAILURES] == f"{B}=1"
-        assert "reentry-state" in call.headers[inline_state.FEATURES]
+        assert call.headers[stored_state.FAILURES] == f"{B}=1"
+        assert "reentry-state" in call.headers[stored_state.FEATURES]
         told = await w.http.get(f"/v0/runs/{RUN}/actions", headers=ASKS)
         assert state == told.content
-        assert told.headers[inline_state.FAILURES] == call.headers[inline_state.FAILURES]
+        assert told.headers[stored_state.FAILURES] == call.headers[stored_state.FAILURES]
 
 
 async def test_nothing_comes_along_for_those_who_did_not_ask() -> None:
@@ -53,7 +53,7 @@ async def test_nothing_comes_along_for_those_who_did_not_ask() -> None:
         w.script = [answer(DONE)]
         (call,) = await w.after(1)
         assert call.content == BODY
-        assert not [name for name in call.headers if name.startswith(inline_state.SIZE)]
+        assert not [name for name in call.headers if name.startswith(stored_state.SIZE)]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
@@ -62,7 +62,7 @@ async def test_nothing_comes_along_where_a_body_is_not_expected(method: str) -> 
         await w.post(sleep(text="1s"), reads_state=True, data={"method": method, "body": None})
         w.script = [answer(DONE)]
         (call,) = await w.after(1)
-        assert (call.content, inline_state.SIZE in call.headers) == (b"", False)
+        assert (call.content, stored_state.SIZE in call.headers) == (b"", False)
 
 
 async def test_a_repeated_call_has_nothing_along_and_the_next_one_has() -> None:
@@ -78,7 +78,7 @@ async def test_a_repeated_call_has_nothing_along_and_the_next_one_has() -> None:
 
 async def test_a_large_state_is_left_to_be_asked_for() -> None:
     async with world() as w:
-        fits = "x" * (inline_state.LARGEST - 200)
+        fits = "x" * (stored_state.LARGEST - 200)
         await w.post(step(data=fits), sleep(text="1s"), reads_state=True)
         w.script = [answer([step(B, "y" * 200), sleep("c" * 40, "1s")]), answer(DONE)]
         calls = await w.after(1) + await w.after(1)
@@ -121,7 +121,7 @@ async def test_both_parts_are_signed_each_by_itself() -> None:
         assert verify(call.headers["x-inngest-signature"], body, [KEY], now)
         pairs = [(name.lower(), value) for name, value in call.headers.raw]
         signed = Request("POST", "/", "", pairs)
-        assert inline_state.is_signed(signed, RUN, state, [KEY], now)
+        assert stored_state.is_signed(signed, RUN, state, [KEY], now)
 
 
 async def test_a_rerun_reads_as_the_run_did_with_what_was_edited() -> None:

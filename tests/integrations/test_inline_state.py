@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 
 import stephttp
 from stephttp import step
-from stephttp._wire import inline_state
+from stephttp._wire import stored_state
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import KEY, Durable, durable
@@ -105,7 +105,7 @@ async def test_a_wake_up_asks_for_no_state(
         assert app.ran == ["before", "after"]
         assert "actions" not in asked(world)
         (call,) = world.reentries
-        assert int(call.headers[inline_state.SIZE]) > 0
+        assert int(call.headers[stored_state.SIZE]) > 0
 
 
 async def test_a_get_asks_for_it_as_ever(make: Callable[[], App]) -> None:
@@ -183,7 +183,7 @@ async def until_called(world: Durable) -> httpx2.Request:
     await world.turn()
     world.to_app.down = False
     call = world.reentries[-1]
-    assert inline_state.SIZE in call.headers
+    assert stored_state.SIZE in call.headers
     return call
 
 
@@ -244,7 +244,7 @@ async def test_the_same_call_as_it_was_is_taken() -> None:
 
 async def test_a_request_from_outside_is_left_alone() -> None:
     async with serve(App()) as world:
-        size = {inline_state.SIZE: "4"}
+        size = {stored_state.SIZE: "4"}
         first = await world.client.post("/", content=b"body", headers=size)
         assert (await world.follow(first)).json()["body"] == "body"
 
@@ -259,7 +259,7 @@ async def test_only_the_body_of_the_request_counts_for_its_limit() -> None:
         assert len(call.content) > 10
         state = call.content[10:]
         assert (await again(world, call, b"x" * 11 + state)).status_code == 413
-        huge = str(inline_state.LARGEST + 1)
+        huge = str(stored_state.LARGEST + 1)
         assert (await again(world, call, b"x" * 11, x_stephttp_state=huge)).status_code == 413
 
 

@@ -15,12 +15,12 @@ from starlette.requests import Request
 
 import stephttp
 from stephttp import step
-from stephttp._client.api_answers import CheckpointRun
+from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.background import Job
 from stephttp._client.flow import Answer
 from stephttp._core.run import Run
 from stephttp._run.reentry import Reentry
-from stephttp._run.resume import Resumed
+from stephttp._run.resumed import Resumed
 from stephttp._wire.http import Body
 from stephttp._wire.http import Request as Asked
 from stephttp._wire.ids import random_ulid

@@ -1,19 +1,22 @@
-"""Builds the calls of the checkpoint API (docs/protocol.md 4). `api_answers` reads the answers."""
+"""Calls of the checkpoint API (docs/protocol.md 4) and their answers, but for batches of runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct, field
 
-from stephttp._client.flow import Call
+from stephttp._client.flow import Answer, Call
 from stephttp._core.replies import ResultData
 from stephttp._version import __version__
 from stephttp._wire.ids import COMPLETE
 from stephttp._wire.json import encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op, OpCode
+from stephttp._wire.stored_state import FAILURES, decode_memos
+from stephttp.errors import APIStatusError
 
 EVENT_NAME = "inngest/http.request"
 """The name under which a real server restores query and body (docs/protocol.md 6.1)."""
@@ -129,6 +132,52 @@ class _Steps(Struct, omit_defaults=True):
     lease: int | None = None
 
 
+class CheckpointRun(Struct, omit_defaults=True):
+    """The server's ids of a run, its function and its app; and where a re-entry continues.
+
+    Attributes:
+        run_id: ULID.
+        fn_id, app_id: UUIDs that the server made, for later checkpoints.
+        token: opens the run's result for an hour.
+        stack: on re-entry, the hashes of the steps that the server remembers.
+        signature: on re-entry, the signature that came with it.
+        attempt: on re-entry, how many calls for the same purpose failed before.
+    """
+
+    run_id: str
+    fn_id: str = ""
+    app_id: str = ""
+    token: str = ""
+    stack: list[str] = field(default_factory=list, name="Stack")
+    signature: str = field(default="", name="Signature")
+    attempt: int = field(default=0, name="Attempt")
+
+    def __repr__(self) -> str:
+        return f"<CheckpointRun {self.run_id}>"  # token and signature are secrets
+
+
+class _NewRunAnswer(Struct):
+    data: CheckpointRun
+
+
+class Outcome(Struct):
+    """How the first call of a run ended; `state` is `sync` while it still runs."""
+
+    state: str
+    token: str = ""
+    status: int = 0
+    headers: list[tuple[str, str]] = []
+    body: bytes = b""
+
+
+class _OutcomeAnswer(Struct):
+    data: Outcome
+
+
+_new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
+_outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
+
+
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
     return Call("POST", NEW_RUN, body, JSON_HEADERS)
@@ -155,17 +204,6 @@ def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None 
 def post(path: str, body: bytes) -> Call:
     """Send an encoded checkpoint."""
     return Call("POST", path, body, JSON_HEADERS)
-
-
-def post_batch(bodies: Iterable[bytes]) -> Call:
-    """Send encoded checkpoints, first and further ones, in one request."""
-    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
-
-
-def post_renewal(run_ids: list[str], lease: int) -> Call:
-    """Move the leases of runs ahead, to so many milliseconds from now."""
-    body = encode_struct({"runs": run_ids, "lease": lease})
-    return Call("POST", "/v1/leases/renew", body, JSON_HEADERS)
 
 
 def get_outcome(run_id: str, wait: int) -> Call:
@@ -204,3 +242,58 @@ def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:
         cut[-1].append(op)
         room -= size
     return cut
+
+
+def read_new_run(answer: Answer) -> CheckpointRun:
+    """Read the answer to a first checkpoint.
+
+    Raises:
+        APIStatusError: it is not what a server answers.
+    """
+    try:
+        return _new_run_answer.decode(answer.body).data
+    except msgspec.MsgspecError as error:
+        raise unreadable(answer, "POST /v1/http/runs", error) from error
+
+
+def read_token(body: bytes) -> str:
+    """Return the output token in the answer to a first checkpoint; empty without one."""
+    try:
+        return _new_run_answer.decode(body).data.token
+    except msgspec.MsgspecError:
+        return ""
+
+
+def read_outcome(answer: Answer) -> Outcome:
+    """Read the answer to `get_outcome`.
+
+    Raises:
+        APIStatusError: it is not what the stephttp engine answers.
+    """
+    try:
+        return _outcome_answer.decode(answer.body).data
+    except msgspec.MsgspecError as error:
+        raise unreadable(answer, "GET /v1/runs/…/outcome", error) from error
+
+
+def read_actions(answer: Answer) -> dict[str, Raw]:
+    """Read the memoised steps, by step hash.
+
+    Raises:
+        APIStatusError: it is not what a server answers.
+    """
+    try:
+        return decode_memos(answer.body)
+    except ValueError as error:
+        raise unreadable(answer, "GET /v0/runs/…/actions", error) from error
+
+
+def read_failures(answer: Answer) -> dict[str, int]:
+    """Return how often unfinished steps have failed, by step hash (stephttp engine only)."""
+    pairs = (pair.strip().partition("=") for pair in answer.headers.get(FAILURES, "").split(","))
+    return {step: int(count) for step, _, count in pairs if count.isdecimal()}
+
+
+def unreadable(answer: Answer, what: str, error: Any) -> APIStatusError:
+    """Return the error for an answer that is not what a server answers."""
+    return APIStatusError(f"{what}: cannot read the answer: {error}", answer.status, answer.body)

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from stephttp._client import api_answers, api_calls
-from stephttp._client.api_answers import CheckpointRun
-from stephttp._client.api_calls import APIResult, CheckpointNewRunRequest, NewAPIRunData, RunEvent
+from stephttp._client import api_calls
+from stephttp._client.api_calls import (
+    APIResult,
+    CheckpointNewRunRequest,
+    CheckpointRun,
+    NewAPIRunData,
+    RunEvent,
+)
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import Flow, send
-from stephttp._client.keys import Keys
+from stephttp._client.flow import Flow, Keys, send
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import Op
@@ -50,7 +54,7 @@ class _Flows:
         )
         call = api_calls.post_new_run(encode_struct(request))
         answer = yield from send(call, self.keys, self._rng)
-        return api_answers.read_new_run(answer)
+        return api_calls.read_new_run(answer)
 
     def steps(self, run: CheckpointRun, steps: Sequence[Op]) -> Flow[None]:
         call = api_calls.post_steps(
@@ -61,7 +65,7 @@ class _Flows:
     def get_steps(self, run_id: str) -> Flow[dict[str, Any]]:
         _check_run_id(run_id)
         answer = yield from send(api_calls.get_actions(run_id), self.keys, self._rng)
-        memos = api_answers.read_actions(answer)
+        memos = api_calls.read_actions(answer)
         return {name: msgspec.json.decode(memo) for name, memo in memos.items()}
 
     def _now_ms(self) -> int:

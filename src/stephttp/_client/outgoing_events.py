@@ -13,8 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from stephttp._client.api_calls import JSON_HEADERS
-from stephttp._client.flow import Answer, Call, Flow, send
-from stephttp._client.keys import Keys
+from stephttp._client.flow import Answer, Call, Flow, Keys, send
 from stephttp._core.encoding import encode_argument
 from stephttp._core.tool_types import Event, EventLike
 from stephttp.errors import APIStatusError

@@ -66,8 +66,8 @@ from stephttp._core.steps import (
 )
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
-from stephttp._wire.memo import Memo, MemoKind, read_memo
 from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
+from stephttp._wire.stored_state import Memo, MemoKind, read_memo
 from stephttp.errors import CannotWaitError, UsageError
 
 _NONE: Mapping[str, Any] = {}

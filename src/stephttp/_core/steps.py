@@ -9,8 +9,8 @@ from msgspec import Raw, Struct
 
 from stephttp._wire.ids import RESERVED, TYPES_NAME, hash_step_id
 from stephttp._wire.limits import MAX_RETRIES
-from stephttp._wire.memo import Memo
 from stephttp._wire.opcodes import Op, OpCode, Userland
+from stephttp._wire.stored_state import Memo
 
 
 class Verdict(Enum):

@@ -16,22 +16,21 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 import msgspec
 from msgspec import Struct, field
 
-from stephttp._client import api_answers, api_calls, outgoing_events
+from stephttp._client import api_calls, batch_calls, outgoing_events
 from stephttp._client.api_calls import (
     CheckpointNewRunRequest,
     IdempotencyClaim,
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._client.flow import Flow, send
-from stephttp._client.keys import Keys
+from stephttp._client.flow import Flow, Keys, send
 from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._core.tool_types import Event
 from stephttp._run.sealing import Sealer
-from stephttp._wire import capsule, inline_state
+from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
@@ -89,7 +88,7 @@ class Checkpoints(Struct, frozen=True):
                 api_calls.REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
-                reads_state=inline_state.FEATURE in (self.keys.features or ()),
+                reads_state=stored_state.FEATURE in (self.keys.features or ()),
             )
         )
 
@@ -103,7 +102,7 @@ class Checkpoints(Struct, frozen=True):
         Args:
             ops: what is reported with it; which steps have failed matters later on.
         """
-        seal = self.sealer.seal(run.run_id)
+        seal = self.sealer.seal(run.run_id) if self.sealer.has_keys else None
         if seal is None and not self.settings.dev:
             allowed = self.settings.restored_headers
             if any(name in allowed and capsule.is_secret(name) for name, _ in request.headers):
@@ -177,9 +176,9 @@ class Checkpoints(Struct, frozen=True):
             answer = yield from send(api_calls.post(parcel.path, parcel.body), self.keys, self.rng)
             item.answered(answer.body)
             return [None]
-        call = api_calls.post_batch(parcel.body for _, parcel in batch)
+        call = batch_calls.post_batch(parcel.body for _, parcel in batch)
         answer = yield from send(call, self.keys, self.rng)
-        return api_answers.read_batch(answer, len(batch))
+        return batch_calls.read_batch(answer, len(batch))
 
     def takes_batches(self) -> bool | None:
         """Whether the server takes many checkpoints in one request; `None` while unknown."""
@@ -188,8 +187,8 @@ class Checkpoints(Struct, frozen=True):
 
     def renew(self, run_ids: list[str], lease: int) -> Flow[list[str]]:
         """Report that this process lives. Returns the runs that are not its own any more."""
-        answer = yield from send(api_calls.post_renewal(run_ids, lease), self.keys, self.rng)
-        return api_answers.read_renewal(answer)
+        answer = yield from send(batch_calls.post_renewal(run_ids, lease), self.keys, self.rng)
+        return batch_calls.read_renewal(answer)
 
     def post_steps(self, run: Run, ops: list[Op]) -> Flow[None]:
         """Send ops of a run that the server knows.

@@ -11,9 +11,8 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from stephttp._client import api_answers, api_calls
-from stephttp._client.api_answers import Outcome
-from stephttp._client.api_calls import IdempotencyClaim
+from stephttp._client import api_calls
+from stephttp._client.api_calls import IdempotencyClaim, Outcome
 from stephttp._client.flow import Flow, send
 from stephttp._core import replies
 from stephttp._core.run import Run
@@ -75,7 +74,7 @@ def claim(
         wish = IdempotencyClaim(scope, key, _digest(request))
         ops = [checkpoints.remember(run, request)]
         body = checkpoints.first_checkpoint(run, request, ops, lease, wish)
-        taken = api_answers.read_new_run((yield from send(api_calls.post_new_run(body), keys, rng)))
+        taken = api_calls.read_new_run((yield from send(api_calls.post_new_run(body), keys, rng)))
         if taken.run_id == run.run_id:
             return Claimed(True)
         return Claimed(False, (yield from _answer_of(checkpoints, taken.run_id)), taken.run_id)
@@ -113,7 +112,7 @@ def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
     for _ in range(POLLS):
         call = api_calls.get_outcome(run_id, POLL)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-        outcome = api_answers.read_outcome(answer)
+        outcome = api_calls.read_outcome(answer)
         if outcome.state == "ended":
             return _replay(outcome)
         if outcome.state == "async":

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 
-from stephttp._client import api_answers, api_calls
+from stephttp._client import api_calls
 from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, Until
 from stephttp._client.leases import Leases
@@ -173,7 +173,7 @@ class Journal(Item):
 
     def answered(self, body: bytes) -> None:
         if (not self.opened and not self._closed) or self._settled is not None:
-            self.token = api_answers.read_token(body) or self.token
+            self.token = api_calls.read_token(body) or self.token
 
     def delivered(self, error: APIError | None) -> bool:
         with self._lock:

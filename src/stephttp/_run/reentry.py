@@ -13,13 +13,14 @@ from stephttp._core import replies
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe
 from stephttp._core.run import Run
-from stephttp._run.conclude import conclude, flush
+from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.resume import Resumed, resume, unavailable, verify
+from stephttp._run.resumed import Resumed, conclude, flush, resume, unavailable
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._wire import inline_state
+from stephttp._wire import signatures, stored_state
 from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
+from stephttp._wire.ids import ulid_number
 from stephttp.errors import APIError
 from stephttp.middleware import CallEnd
 
@@ -36,10 +37,49 @@ longer. Steps that finished just before are then sent by themselves."""
 
 VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 
+SERVER_HEADERS = frozenset(
+    {
+        b"x-inngest-signature",
+        b"x-inngest-req-version",
+        b"x-inngest-generation-id",
+        b"x-inngest-job-id",
+    }
+)
+"""A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
+
 
 def body_of(runtime: Runtime, request: Request) -> Body:
     """Return what takes the body of a re-entry, with the state that may come behind it."""
-    return Body(runtime.settings.max_body_bytes + inline_state.announced(request))
+    return Body(runtime.settings.max_body_bytes + stored_state.announced(request))
+
+
+def verify(checkpoints: Checkpoints, request: Request, state: bytes | None) -> Response | None:
+    """Check that a re-entry, with what came along, comes from the server.
+
+    Returns:
+        What refuses it, if it does not.
+    """
+    run_id = request.header(b"x-run-id")
+    try:
+        ulid_number(run_id)
+    except ValueError:
+        return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
+    if checkpoints.settings.dev:
+        return None
+    if not checkpoints.settings.keys:
+        return replies.refused(
+            401, "no signing key is configured, so this call cannot be verified; "
+            "set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development",
+        )  # fmt: skip
+    header = request.header(b"x-inngest-signature")
+    now = checkpoints.now_ns() / 1_000_000_000
+    if not signatures.verify(header, request.body, checkpoints.settings.keys, now):
+        return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
+    if state is not None and not stored_state.is_signed(
+        request, run_id, state, checkpoints.settings.keys, now
+    ):
+        return replies.refused(401, f"{stored_state.SIGNATURE}: missing, wrong or too old")
+    return None
 
 
 class Reentry:
@@ -95,7 +135,7 @@ class Reentry:
         """What the handler answers, but for its body."""
         self.body = Body(MAX_RESULT_BYTES)
         request.body = received.join()
-        self._state = inline_state.detach(request)
+        self._state = stored_state.detach(request)
         if received.overflown or len(request.body) > runtime.settings.max_body_bytes:
             message = f"the body has {received.size} bytes, which is too many"
             self._refusal: Response | None = replies.refused(413, message)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from stephttp._client.api_calls import SDK, output_path
 from stephttp._client.flow import Answer, Call
 from stephttp._core import replies
-from stephttp._core.prefer import read_prefer
+from stephttp._core.replies import read_prefer
 from stephttp._wire.http import HOP_BY_HOP, Headers, Request, Response
 from stephttp._wire.ids import ulid_number
 

@@ -36,6 +36,8 @@ class Sealer:
 
     def __init__(self, keys: Sequence[str], available: bool | None = None) -> None:
         self._keys = [bytes.fromhex(split_key(key)[1]) for key in keys]
+        self.has_keys = bool(keys)
+        """Whether there is anything to seal with, apart from `cryptography`."""
         self._available = find_spec("cryptography") is not None if available is None else available
         self._warned = False
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from urllib.parse import urlencode
 
-from stephttp._client import api_answers, api_calls
+from stephttp._client import api_calls
 from stephttp._client.flow import Call, Flow, Invoke, send
 from stephttp._core import replies
 from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
-from stephttp._core.prefer import read_prefer
+from stephttp._core.replies import read_prefer
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
@@ -56,7 +56,7 @@ def suspend(
                 checkpoint = checkpoints.first_checkpoint(run, request, first, lease)
             call = api_calls.post_new_run(checkpoint)
             answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-            token = api_answers.read_new_run(answer).token
+            token = api_calls.read_new_run(answer).token
         for portions in later:
             for portion in api_calls.portions(portions):
                 yield from checkpoints.post_steps(run, portion)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 
 _UNITS_NS = {
     "ns": 1,
@@ -39,6 +40,7 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"{text!r} is longer than any duration can be") from None
 
 
+@lru_cache(maxsize=1024)  # most are constants of the application
 def format_duration(value: timedelta) -> str:
     """Write a duration; the inverse of `parse_duration`. Negative durations become `0s`."""
     rest = max(0, value // timedelta(microseconds=1)) * 1_000

@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from stephttp._wire import inline_state
+from stephttp._wire import stored_state
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
 from stephttp.engine.model.call import EndpointCall
@@ -125,10 +125,10 @@ class Caller:
         if call.state is None:
             return {}
         key, now = next(iter(self._settings.signing_keys), None), int(self._clock.now())
-        headers = inline_state.attached(call.run_id, call.state.memos, key, now)
-        headers[inline_state.FEATURES] = FEATURES
+        headers = stored_state.attached(call.run_id, call.state.memos, key, now)
+        headers[stored_state.FEATURES] = FEATURES
         if call.state.failures:
-            headers[inline_state.FAILURES] = call.state.failures
+            headers[stored_state.FAILURES] = call.state.failures
         return headers
 
     def _signature(self, call: EndpointCall) -> str:

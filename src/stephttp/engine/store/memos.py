@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from stephttp._wire import inline_state
+from stephttp._wire import stored_state
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.call import EndpointCall, ResumeState
 from stephttp.engine.store.sql import QUERIES
@@ -34,11 +34,11 @@ def load(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> Resum
 def attach(connection: sqlite3.Connection, calls: Sequence[EndpointCall]) -> list[EndpointCall]:
     """Attach the state of its run to each call whose SDK reads it, unless it is too large."""
     run_ids = {
-        call.run_id for call in calls if call.reads_state and call.method in inline_state.METHODS
+        call.run_id for call in calls if call.reads_state and call.method in stored_state.METHODS
     }
     if not run_ids:
         return list(calls)
-    values = {"run_ids": _json(run_ids), "most": inline_state.LARGEST}
+    values = {"run_ids": _json(run_ids), "most": stored_state.LARGEST}
     run_ids.difference_update(row[0] for row in connection.execute(QUERIES["large_states"], values))
     rows = _rows(connection, run_ids)
     states = {run_id: _render(rows.get(run_id, []), pending=True) for run_id in run_ids}
@@ -46,7 +46,7 @@ def attach(connection: sqlite3.Connection, calls: Sequence[EndpointCall]) -> lis
         replace(call, state=state)
         if call.reads_state
         and (state := states.get(call.run_id)) is not None
-        and len(state.memos) <= inline_state.LARGEST
+        and len(state.memos) <= stored_state.LARGEST
         else call
         for call in calls
     ]

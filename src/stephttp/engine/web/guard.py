@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stephttp._wire import inline_state
+from stephttp._wire import stored_state
 from stephttp._wire.signatures import bearer_matches
 from stephttp.engine.live.rate_limit import Buckets
 from stephttp.engine.model.settings import FEATURES, VERSION
@@ -95,7 +95,7 @@ class Guard:
         self._headers = [
             (b"x-inngest-server-kind", settings.kind.encode()),
             (b"x-stephttp-engine", VERSION.encode()),
-            (inline_state.FEATURES.encode(), FEATURES.encode()),
+            (stored_state.FEATURES.encode(), FEATURES.encode()),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

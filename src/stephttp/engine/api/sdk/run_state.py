@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._wire import inline_state
+from stephttp._wire import stored_state
 from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, stored, wait_item
 from stephttp.engine.model import tokens
 from stephttp.engine.model.call import ResumeState
@@ -81,7 +81,7 @@ async def actions(request: Request) -> Response:
     pending = "pending" in request.headers.get("x-stephttp-accept", "")
     unit = partial(_actions, run_id=run_id, pending=pending)
     loaded = await engine_of(request).store.read(unit)
-    headers = {inline_state.FAILURES: loaded.failures} if loaded.failures else {}
+    headers = {stored_state.FAILURES: loaded.failures} if loaded.failures else {}
     return Response(loaded.memos, media_type="application/json", headers=headers)
 
 

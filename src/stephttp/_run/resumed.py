@@ -1,23 +1,28 @@
-"""A call of the server: how it is recognised and verified, and where its run stands."""
+"""The run of a re-entry: where it stands, and what the server is answered at the end."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
-from stephttp._client import api_answers, api_calls
-from stephttp._client.api_answers import CheckpointRun
+from stephttp._client import api_calls
+from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.flow import Answer, Flow, send
 from stephttp._core import replies
+from stephttp._core.failures import retry_after
 from stephttp._core.run import Run
+from stephttp._core.steps import discovery_request
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
-from stephttp._wire import capsule, inline_state, signatures
+from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
-from stephttp._wire.ids import CAPSULE, hash_step_id, ulid_number
-from stephttp._wire.memo import MemoKind
-from stephttp.errors import APIConnectionError, APIError, APIStatusError
+from stephttp._wire.ids import CAPSULE, hash_step_id
+from stephttp._wire.limits import MAX_ANSWER_BYTES, MAX_CHECKPOINT_BYTES
+from stephttp._wire.opcodes import Op
+from stephttp._wire.stored_state import MemoKind
+from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
 
 logger = logging.getLogger("stephttp")
 
@@ -25,15 +30,8 @@ _ROOT = "step"
 """A server that sends this as the step wants the whole handler called."""
 _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
-SERVER_HEADERS = frozenset(
-    {
-        b"x-inngest-signature",
-        b"x-inngest-req-version",
-        b"x-inngest-generation-id",
-        b"x-inngest-job-id",
-    }
-)
-"""A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
+_RUN_IS_OVER = frozenset({404, 409, 410})
+_NEVER_ACCEPTED = frozenset({400, 413, 422})
 
 
 class Resumed(Struct):
@@ -62,35 +60,6 @@ class Resumed(Struct):
         return self.point.attempt
 
 
-def verify(checkpoints: Checkpoints, request: Request, state: bytes | None) -> Response | None:
-    """Check that a re-entry, with what came along, comes from the server.
-
-    Returns:
-        What refuses it, if it does not.
-    """
-    run_id = request.header(b"x-run-id")
-    try:
-        ulid_number(run_id)
-    except ValueError:
-        return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
-    if checkpoints.settings.dev:
-        return None
-    if not checkpoints.settings.keys:
-        return replies.refused(
-            401, "no signing key is configured, so this call cannot be verified; "
-            "set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development",
-        )  # fmt: skip
-    header = request.header(b"x-inngest-signature")
-    now = checkpoints.now_ns() / 1_000_000_000
-    if not signatures.verify(header, request.body, checkpoints.settings.keys, now):
-        return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
-    if state is not None and not inline_state.is_signed(
-        request, run_id, state, checkpoints.settings.keys, now
-    ):
-        return replies.refused(401, f"{inline_state.SIGNATURE}: missing, wrong or too old")
-    return None
-
-
 def resume(
     checkpoints: Checkpoints, request: Request, state: bytes | None = None
 ) -> Flow[Resumed | Response]:
@@ -110,7 +79,7 @@ def resume(
             )
         else:
             answer = Answer(200, _sent_along(request), state)
-        memos = api_answers.read_actions(answer)
+        memos = api_calls.read_actions(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
             return replies.ops_answer([])
@@ -135,7 +104,7 @@ def resume(
     point.attempt = _attempt(request, run, kept.failing)
     # Ours counts the failures of each step, and knows its limit.
     attempt = 0 if "step-retries" in features else point.attempt
-    run.resume_at(attempt, api_answers.read_failures(answer))
+    run.resume_at(attempt, api_calls.read_failures(answer))
     if stored is not None:
         capsule.restore(request, kept)
         run.carry(kept.carried)
@@ -154,7 +123,7 @@ def _sent_along(request: Request) -> dict[str, str]:
     """Return the headers that the answer to `get_actions` would have had."""
     return {
         name: request.header(name.encode())
-        for name in (inline_state.FEATURES, inline_state.FAILURES)
+        for name in (stored_state.FEATURES, stored_state.FAILURES)
     }
 
 
@@ -187,3 +156,113 @@ def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
     generation = max(1, int(text)) if text.isdecimal() else 1
     unsure = generation > 1 or any(run.memo_of(step) is None for step in failing)
     return generation if failing and unsure else generation - 1
+
+
+def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
+    """Send the finished steps of a resumed run while its handler runs.
+
+    However it ends, steps that are not known to be stored are back with the run.
+
+    Raises:
+        APIError: not all could be stored.
+    """
+    while ops := run.take_finished():
+        for portion in api_calls.portions(ops):
+            try:
+                yield from checkpoints.post_steps(run, portion)
+            except BaseException:
+                run.requeue(ops[ops.index(portion[0]) :])
+                raise
+
+
+def conclude(
+    checkpoints: Checkpoints,
+    resumed: Resumed,
+    response: Response,
+    error: str | None = None,
+    raised: BaseException | None = None,
+) -> Flow[Response]:
+    """Answer a re-entry whose handler has ended.
+
+    Args:
+        response: what the handler sent; ignored when the run waits again.
+        error: the exception that ended it, as text.
+        raised: that exception itself; it may say whether and when to try again.
+
+    Raises:
+        APIError: finished steps could not be stored, so the server must call again.
+    """
+    run = resumed.run
+    if run.suspended:
+        return (yield from _next_steps(checkpoints, resumed))
+    # Only the handler says how many retries there are; our engine knows it from the first call.
+    again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
+    again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
+    later = retry_after(raised, checkpoints.now_ns()) if again else None
+    if not resumed.raw_allowed:
+        _warn_of_lost_cookies(run, response)
+
+    def result(response: Response, steps: Sequence[Op] = ()) -> Response:
+        complete = replies.run_complete(
+            response,
+            duration_ns=max(0, checkpoints.now_ns() - resumed.started_ns),
+            error=error,
+            raw_allowed=resumed.raw_allowed,
+        )
+        return replies.result_answer(complete, steps, again=again, retry_after=later)
+
+    if resumed.with_result and resumed.heard:
+        steps = run.take_finished()
+        reply = result(response, steps)
+        if len(reply.body) <= MAX_CHECKPOINT_BYTES:
+            resumed.ended = not again
+            return reply
+        run.requeue(steps)
+    try:
+        yield from flush(checkpoints, run)
+    except APIStatusError as problem:
+        if problem.status in _RUN_IS_OVER:
+            return replies.ops_answer([])
+        if problem.status not in _NEVER_ACCEPTED:
+            raise
+        logger.error("stephttp: run %s fails: %s", run.run_id, problem)
+        response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
+    reply = result(response)
+    if len(reply.body) > MAX_ANSWER_BYTES:
+        message = (
+            f"the response of a resumed handler has {len(reply.body)} bytes as JSON; "
+            f"at most {MAX_ANSWER_BYTES} can be delivered"
+        )
+        reply = result(replies.error_answer(500, message))
+    resumed.ended = not again
+    return reply
+
+
+def _next_steps(checkpoints: Checkpoints, resumed: Resumed) -> Flow[Response]:
+    run = resumed.run
+    if resumed.with_result and not resumed.heard:
+        with suppress(
+            APIError
+        ):  # what could not be sent goes into the answer, which may still be read
+            yield from flush(checkpoints, run)
+    finished, waits = run.take_finished(), run.take_ops()
+    if not finished and not waits and run.targets_unknown:
+        return replies.unknown_step(run, again=resumed.attempt < run.retries)
+    if not finished and not waits and not run.pending:
+        # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
+        waits = [discovery_request(str(checkpoints.now_ns()))]
+    reply = replies.ops_answer([*finished, *waits])
+    if len(reply.body) > MAX_CHECKPOINT_BYTES:
+        run.requeue(finished)
+        yield from flush(checkpoints, run)
+        reply = replies.ops_answer(waits)
+    return reply
+
+
+def _warn_of_lost_cookies(run: Run, response: Response) -> None:
+    cookies = sum(name == b"set-cookie" for name, _ in response.headers)
+    if cookies > 1:
+        logger.warning(
+            "stephttp: run %s sets %d cookies, of which this server can carry one",
+            run.run_id, cookies,
+        )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Calls of the checkpoint API about many runs at once, and their answers: batches and leases.
+
+Only the stephttp engine has them (docs/design.md 3.8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from stephttp._client.api_calls import JSON_HEADERS, unreadable
+from stephttp._client.flow import Answer, Call
+from stephttp._wire.json import encode_struct
+from stephttp.errors import APIStatusError
+
+
+class _ItemOutcome(Struct):
+    status: int
+    error: str = ""
+
+
+class _Items(Struct):
+    items: list[_ItemOutcome]
+
+
+class _BatchAnswer(Struct):
+    data: _Items
+
+
+class _Lost(Struct):
+    lost: list[str]
+
+
+class _RenewAnswer(Struct):
+    data: _Lost
+
+
+_batch_answer = msgspec.json.Decoder(_BatchAnswer)
+_renew_answer = msgspec.json.Decoder(_RenewAnswer)
+
+
+def post_batch(bodies: Iterable[bytes]) -> Call:
+    """Send encoded checkpoints, first and further ones, in one request."""
+    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
+
+
+def post_renewal(run_ids: list[str], lease: int) -> Call:
+    """Move the leases of runs ahead, to so many milliseconds from now."""
+    body = encode_struct({"runs": run_ids, "lease": lease})
+    return Call("POST", "/v1/leases/renew", body, JSON_HEADERS)
+
+
+def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
+    """Return what became of each of `count` checkpoints: an error, or `None` if it was accepted.
+
+    Raises:
+        APIStatusError: it is not what the stephttp engine answers.
+    """
+    try:
+        items = _batch_answer.decode(answer.body).data.items
+    except msgspec.MsgspecError as error:
+        raise unreadable(answer, "POST /v1/checkpoint/batch", error) from error
+    if len(items) != count:
+        raise unreadable(answer, "POST /v1/checkpoint/batch", f"{len(items)} outcomes of {count}")
+    return [
+        None if item.status < 300 else APIStatusError(item.error, item.status) for item in items
+    ]
+
+
+def read_renewal(answer: Answer) -> list[str]:
+    """Return the runs that this process has lost.
+
+    Raises:
+        APIStatusError: it is not what the stephttp engine answers.
+    """
+    try:
+        return _renew_answer.decode(answer.body).data.lost
+    except msgspec.MsgspecError as error:
+        raise unreadable(answer, "POST /v1/leases/renew", error) from error

@@ -1,0 +1,146 @@
+"""What the server remembers of a run, as an SDK gets it: memos.
+
+It is the answer to `GET /v0/runs/{run}/actions` (docs/protocol.md 5.3). The stephttp engine also
+sends it along with a re-entry.
+
+The body of such a call is the original request's, followed by that state. `X-Inngest-Signature`
+covers the original body only, so that an SDK that does not know of this refuses the call, and gets
+another one without the state. The state has a signature of its own, which names the run and is
+made with a key that signs nothing else (docs/design.md 3.8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from functools import lru_cache
+from hashlib import sha256
+
+import msgspec
+from msgspec import Raw
+
+from stephttp._wire.http import Request
+from stephttp._wire.opcodes import ErrorInfo
+from stephttp._wire.signatures import sign, split_key, verify
+
+FEATURE = "reentry-state"
+"""Its name among the extras that the engine announces."""
+SIZE = "x-stephttp-state"
+SIGNATURE = "x-stephttp-state-signature"
+FAILURES = "x-stephttp-failures"
+FEATURES = "x-stephttp-features"
+LARGEST = 64 * 1024
+"""The most bytes of state in one re-entry. Fetching more costs a request, which is little beside
+its transport, and the engine holds calls in flight in memory."""
+METHODS = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose requests every proxy expects to have a body (RFC 9110, 9.3)."""
+
+
+class MemoKind(Enum):
+    VALUE = "value"
+    ERROR = "error"
+    INPUT = "input"
+    """The step is to run with these arguments (a JSON array), which were edited for a rerun."""
+    PENDING = "pending"
+    """Known to the server and not resolved yet. Only the stephttp engine says so, when asked."""
+
+
+class Memo(msgspec.Struct, frozen=True):
+    """One remembered step: its raw JSON value, or its error."""
+
+    kind: MemoKind
+    raw: Raw = Raw(b"null")
+    error: ErrorInfo | None = None
+
+
+_memos = msgspec.json.Decoder(dict[str, Raw])
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_error = msgspec.json.Decoder(ErrorInfo)
+_PENDING = Memo(MemoKind.PENDING)
+
+
+def decode_memos(body: bytes) -> dict[str, Raw]:
+    """Split the answer into one raw entry per step hash.
+
+    Raises:
+        ValueError: `body` is not a JSON object.
+    """
+    try:
+        return _memos.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"the server's memo of the run is not a JSON object: {error}") from error
+
+
+def read_memo(entry: Raw) -> Memo:
+    """Interpret one entry. An object with the one key `data` is a value, with `error` a failure,
+    with `input` a list of arguments; anything else is itself the value."""
+    try:
+        fields = _fields.decode(entry)
+    except msgspec.ValidationError:
+        return Memo(MemoKind.VALUE, entry)  # null, a number, a list: the value itself
+    keys = fields.keys()
+    if keys == {"data"}:
+        return Memo(MemoKind.VALUE, fields["data"])
+    if keys == {"error"}:
+        try:
+            return Memo(MemoKind.ERROR, error=_error.decode(fields["error"]))
+        except msgspec.ValidationError:  # an error that is only a text
+            text = bytes(fields["error"]).decode()
+            return Memo(MemoKind.ERROR, error=ErrorInfo(name="Error", message=text))
+    if keys == {"input"} and bytes(fields["input"]).startswith(b"["):
+        return Memo(MemoKind.INPUT, fields["input"])
+    if keys == {"pending"}:
+        return _PENDING
+    return Memo(MemoKind.VALUE, entry)
+
+
+def attached(run_id: str, state: bytes, key: str | None, now: int) -> dict[str, str]:
+    """Return the headers that announce a state behind the body.
+
+    Args:
+        key: the signing key, if there is one.
+        now: seconds since the epoch.
+    """
+    headers = {SIZE: str(len(state))}
+    if key is not None:
+        headers[SIGNATURE] = sign(_state_key(key), _signed(run_id, state), now)
+    return headers
+
+
+def announced(request: Request) -> int:
+    """Return how many bytes of state a request announces behind its body."""
+    text = request.header(SIZE.encode())
+    size = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    return size if size <= LARGEST else 0
+
+
+def detach(request: Request) -> bytes | None:
+    """Take the state off a request, which then has the body of the original one.
+
+    Returns:
+        The state; `None` without one, or if a proxy dropped the body.
+    """
+    size = announced(request)
+    if not 0 < size <= len(request.body):
+        return None
+    request.body, state = request.body[:-size], request.body[-size:]
+    length = str(len(request.body)).encode()
+    request.headers = [
+        (name, length if name == b"content-length" else value) for name, value in request.headers
+    ]
+    return state
+
+
+def is_signed(request: Request, run_id: str, state: bytes, keys: Iterable[str], now: float) -> bool:
+    """Return whether a state was signed with one of `keys`, for this run."""
+    header = request.header(SIGNATURE.encode())
+    return verify(header, _signed(run_id, state), map(_state_key, keys), now)
+
+
+def _signed(run_id: str, state: bytes) -> bytes:
+    return run_id.encode() + b"\n" + state
+
+
+@lru_cache(maxsize=16)
+def _state_key(key: str) -> str:
+    return sha256(b"stephttp:state:" + split_key(key)[1].encode()).hexdigest()
