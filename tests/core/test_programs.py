@@ -25,6 +25,7 @@ from stephttp._core.steps import Step, Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp._wire.stored_state import MemoKind
+from tests.examples import examples
 
 NAP = timedelta(minutes=1)
 RETRIES = 2
@@ -371,7 +372,9 @@ class Programs(RuleBasedStateMachine):
 
 
 TestPrograms = Programs.TestCase
-TestPrograms.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestPrograms.settings = settings(
+    max_examples=examples(50, 1000), stateful_step_count=60, deadline=None
+)
 
 
 def steps_of(program: Program) -> int:

@@ -13,6 +13,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import Case, checks
+from schemathesis.config import SchemathesisConfig
 from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.specs.openapi import checks as openapi_checks
 from starlette.routing import Route, WebSocketRoute
@@ -23,6 +24,7 @@ from stephttp.engine.api import OPERATIONS as TABLE
 from stephttp.engine.api import ROUTES
 from stephttp.engine.api.openapi.document import document
 from stephttp.engine.api.sdk import extensions
+from tests.examples import LONG, examples
 
 from .support import KEY, SDK, A, B, Z, complete, new_run, sleep, step, step_error, world
 
@@ -88,7 +90,11 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
-API = schemathesis.openapi.from_dict(document(TABLE))
+# What lies at the ends of each schema is 3,900 requests more.
+API = schemathesis.openapi.from_dict(
+    document(TABLE),
+    config=SchemathesisConfig.from_dict({"phases": {"coverage": {"enabled": LONG}}}),
+)
 API.app = _app
 API.validate()
 
@@ -183,7 +189,7 @@ def test_a_signal_that_is_waited_for(known: Known) -> None:
 
 @API.parametrize()
 @settings(
-    max_examples=15,
+    max_examples=examples(4, 60),
     deadline=None,
     derandomize=True,
     database=None,
