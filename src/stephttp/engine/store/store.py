@@ -74,8 +74,7 @@ class Store:
         self, path: str, observe: Observer = lambda units, seconds, committed: None
     ) -> None:
         self.path = path
-        self.secret = b""
-        """Random bytes that belong to this database; tokens are signed with them."""
+        self.secret = b""  # random bytes of this database, with which tokens are signed
         self._observe = observe
         self._writer: _Workers | None = None
         self._reader: _Workers | None = None
