@@ -116,6 +116,27 @@ def test_a_failed_step(
     assert (recorded.op, recorded.error) == (op, error)
 
 
+@pytest.mark.parametrize(
+    ("attempt", "failures", "op"),
+    [
+        (0, {}, OpCode.STEP_ERROR),
+        (0, {hash_step_id("a"): 1}, OpCode.STEP_ERROR),
+        (0, {hash_step_id("a"): 2}, OpCode.STEP_FAILED),
+        (0, {hash_step_id("b"): 2}, OpCode.STEP_ERROR),
+        (1, {}, OpCode.STEP_ERROR),
+        (2, {}, OpCode.STEP_FAILED),
+    ],
+)
+def test_a_step_fails_for_good_when_its_earlier_failures_have_used_its_retries(
+    attempt: int, failures: dict[str, int], op: OpCode
+) -> None:
+    run = Run("R", {}, retries=2)
+    run.resume_at(attempt, failures)
+    verdict = run.fail(run.begin("a"), ErrorInfo("E"), 0, 0)
+    assert verdict is (Verdict.EXECUTE if op is OpCode.STEP_FAILED else Verdict.SUSPEND)
+    assert [recorded.op for recorded in run.take_ops()] == [op]
+
+
 def test_an_abandoned_step_leaves_no_trace() -> None:
     run = Run("R")
     run.abandon(run.begin("a"))

@@ -304,7 +304,8 @@ class Run:
         self._running -= 1
         timing = Timing(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
-        retry = limit > self.attempt and error.no_retry is not True and self.cannot_wait is None
+        failed = self.failures.get(step.hash, self.attempt)
+        retry = limit > failed and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
             self._record(_step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
             return self._after()
