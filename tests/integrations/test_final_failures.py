@@ -8,15 +8,61 @@ import flask
 import httpx2
 import pytest
 from fastapi import FastAPI, HTTPException
-from werkzeug.exceptions import Conflict
+from werkzeug.exceptions import Conflict, ServiceUnavailable
 
-from stephttp import step
+from stephttp import NonRetriableError, StepError, step
+from stephttp._run.final_failures import FinalFailures
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import durable
 
+FAILURE, OTHER = StepError("closed"), ValueError("other")
+CIRCLE = ValueError("circle")
+CIRCLE.__cause__ = ValueError("back")
+CIRCLE.__cause__.__cause__ = CIRCLE
 NAP = timedelta(minutes=1)
 Build = Callable[[Provider], Any]
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def while_handling(error: Exception, handled: Exception) -> Exception:
+    error.__context__ = handled
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (FAILURE, True),
+        (StepError("closed"), False),
+        (OTHER, False),
+        (caused(RuntimeError("a"), caused(RuntimeError("b"), FAILURE)), True),
+        (while_handling(RuntimeError("a"), FAILURE), False),
+        (ExceptionGroup("g", [OTHER, FAILURE]), True),
+        (ExceptionGroup("g", [OTHER, ExceptionGroup("h", [FAILURE])]), True),
+        (ExceptionGroup("g", [OTHER, caused(RuntimeError("a"), FAILURE)]), True),
+        (caused(RuntimeError("a"), ExceptionGroup("g", [FAILURE])), True),
+        (ExceptionGroup("g", [OTHER]), False),
+        (CIRCLE, False),
+    ],
+)
+def test_which_exceptions_come_of_a_final_failure(error: Exception, final: bool) -> None:
+    failures = FinalFailures()
+    failures.note(FAILURE)
+    assert failures.explain(error) is final
+
+
+def test_without_an_exception_the_last_step_counts() -> None:
+    failures = FinalFailures()
+    assert not failures.explain(None)
+    failures.note(FAILURE)
+    assert failures.explain(None)
+    failures.last = False
+    assert not failures.explain(None)
 
 
 class CardDeclined(Exception):
@@ -26,13 +72,22 @@ class CardDeclined(Exception):
 class Shop:
     """The same endpoints under ASGI and WSGI; `calls` has what ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, propagates: bool = False) -> None:
         self.calls: list[str] = []
+        self.propagates = propagates
+        """Whether Flask raises what its handlers raise, instead of answering 500."""
 
     def note(self, name: str, error: Exception | None = None) -> None:
         self.calls.append(name)
         if error is not None:
             raise error
+
+    def leave(self, how: str, error: StepError) -> None:
+        if how == "as it is":
+            raise error
+        if how == "as a cause":
+            raise RuntimeError("no order") from error
+        raise ExceptionGroup("several", [ValueError("one"), ExceptionGroup("more", [error])])
 
     def asgi(self, provider: Provider) -> Any:
         app = FastAPI()
@@ -51,6 +106,33 @@ class Shop:
             except CardDeclined:
                 return "declined"
             return "paid"
+
+        @app.get("/leaves")
+        @provider.endpoint(retries=3)
+        async def leaves(how: str) -> None:
+            self.note("handler")
+            try:
+                await step.run("pay", self.note, "pay", NonRetriableError("closed"))
+            except NonRetriableError:
+                await step.sleep("nap", NAP)
+            except StepError as error:
+                self.leave(how, error)
+
+        @app.get("/refuses")
+        @provider.endpoint(retries=3)
+        async def refuses() -> None:
+            self.note("handler")
+            await step.sleep("nap", NAP)
+            await step.options(retries=0).run("pay", self.note, "pay", HTTPException(503, "full"))
+
+        @app.get("/recovers")
+        @provider.endpoint(retries=3)
+        async def recovers() -> None:
+            try:
+                await step.run("pay", self.note, "pay", NonRetriableError("closed"))
+            except (NonRetriableError, StepError):
+                await step.sleep("nap", NAP)
+            self.note("handler", OSError("the disk is full"))
 
         return provider.asgi(app)
 
@@ -73,6 +155,37 @@ class Shop:
                 return "declined"
             return "paid"
 
+        @app.get("/leaves")
+        @provider.endpoint(retries=3)
+        def leaves() -> str:
+            self.note("handler")
+            try:
+                blocking.run("pay", self.note, "pay", NonRetriableError("closed"))
+            except NonRetriableError:
+                blocking.sleep("nap", NAP)
+            except StepError as error:
+                self.leave(flask.request.args["how"], error)
+            return ""
+
+        @app.get("/refuses")
+        @provider.endpoint(retries=3)
+        def refuses() -> str:
+            self.note("handler")
+            blocking.sleep("nap", NAP)
+            blocking.options(retries=0).run("pay", self.note, "pay", ServiceUnavailable("full"))
+            return ""
+
+        @app.get("/recovers")
+        @provider.endpoint(retries=3)
+        def recovers() -> str:
+            try:
+                blocking.run("pay", self.note, "pay", NonRetriableError("closed"))
+            except (NonRetriableError, StepError):
+                blocking.sleep("nap", NAP)
+            self.note("handler", OSError("the disk is full"))
+            return ""
+
+        app.config["PROPAGATE_EXCEPTIONS"] = self.propagates
         return provider.wsgi(app)
 
 
@@ -95,3 +208,29 @@ async def test_the_last_failure_of_a_step_with_retries_is_the_exception_itself(w
 async def test_the_handler_can_catch_the_last_failure_by_its_kind(wsgi: bool) -> None:
     answer, status = await answer_to(Shop(), wsgi, "/kind")
     assert (answer.text.strip('"'), status) == ("declined", "Completed")
+
+
+@pytest.mark.parametrize("how", ["as it is", "as a cause", "in a group"])
+@pytest.mark.parametrize("kind", ["asgi", "wsgi", "wsgi, raised"])
+async def test_a_remembered_failure_that_leaves_the_handler_ends_the_run(
+    kind: str, how: str
+) -> None:
+    shop = Shop(propagates=kind == "wsgi, raised")
+    answer, status = await answer_to(shop, kind != "asgi", f"/leaves?how={how}")
+    assert (answer.status_code, status) == (500, "Failed")
+    assert shop.calls == ["handler", "pay", "handler"]
+
+
+@pytest.mark.parametrize("wsgi", [False, True], ids=["asgi", "wsgi"])
+async def test_a_last_failure_that_is_an_answer_is_the_runs(wsgi: bool) -> None:
+    shop = Shop()
+    answer, status = await answer_to(shop, wsgi, "/refuses")
+    assert (answer.status_code, "full" in answer.text, status) == (503, True, "Failed")
+    assert shop.calls == ["handler", "handler", "pay"]
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi", "wsgi, raised"])
+async def test_a_handler_that_fails_after_a_failure_that_it_handled_is_retried(kind: str) -> None:
+    shop = Shop(propagates=kind == "wsgi, raised")
+    _, status = await answer_to(shop, kind != "asgi", "/recovers")
+    assert (status, shop.calls) == ("Failed", ["pay", *["handler"] * 4])

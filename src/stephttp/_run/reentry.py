@@ -244,12 +244,14 @@ class Reentry:
         self.resumed.heard = not given_up and took_ns < HEARD_WITHIN * 1_000_000_000
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
+        failures = self._scope.final_failures if self._scope is not None else None
+        final = failures is not None and failures.explain(error)
         if hooks is not None:
             yield from as_flow(hooks.close(error))
             if not run.suspended:
                 yield from as_flow(hooks.before_response(response))
         try:
-            reply = yield from conclude(checkpoints, self.resumed, response, text, error)
+            reply = yield from conclude(checkpoints, self.resumed, response, text, error, final)
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
             response = reply = unavailable(checkpoints, self.resumed.ours, what, problem)
@@ -268,7 +270,11 @@ class Reentry:
             self._stop_timer()
         if self._flushing is not None:
             self._flushing.cancel()
-        self._scope = None  # it leads back here: both would be left to the garbage collector
+        # The scope leads back here, and so do the frames of what was raised: all of them would be
+        # left to the garbage collector.
+        if self._scope is not None:
+            self._scope.final_failures = None
+            self._scope = None
         if self._locked:
             self.runtime.keyed_lock.release(self._locked)
 

@@ -181,6 +181,7 @@ def conclude(
     response: Response,
     error: str | None = None,
     raised: BaseException | None = None,
+    final: bool = False,
 ) -> Flow[Response]:
     """Answer a re-entry whose handler has ended.
 
@@ -188,6 +189,7 @@ def conclude(
         response: what the handler sent; ignored when the run waits again.
         error: the exception that ended it, as text.
         raised: that exception itself; it may say whether and when to try again.
+        final: another call would meet the same failure.
 
     Raises:
         APIError: finished steps could not be stored, so the server must call again.
@@ -197,7 +199,8 @@ def conclude(
         return (yield from _next_steps(checkpoints, resumed))
     # Only the handler says how many retries there are; our engine knows it from the first call.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
-    again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)
+    final = final or isinstance(raised, NonRetriableError)
+    again = again and response.status >= 500 and not final
     later = retry_after(raised, checkpoints.now_ns()) if again else None
     if not resumed.raw_allowed:
         _warn_of_lost_cookies(run, response)

@@ -28,6 +28,7 @@ from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
+    from stephttp._run.final_failures import FinalFailures
     from stephttp._run.runtime import Runtime
 
 logger = logging.getLogger("stephttp")
@@ -59,6 +60,7 @@ class RunScope(ABC):
         "claimer",
         "configured",
         "deadline_ns",
+        "final_failures",
         "hooks",
         "lock",
         "now_ns",
@@ -97,6 +99,8 @@ class RunScope(ABC):
             self.limit(self.checkpointing.max_runtime)
         self.lock = threading.Lock()
         """Guards `run`: a `def` route runs its steps in a worker thread, beside the event loop."""
+        self.final_failures: FinalFailures | None = None
+        """What steps have raised in this re-entry that every later call would raise."""
         self._joined: Future[None] | None = None
 
     @abstractmethod
@@ -226,11 +230,9 @@ class RunScope(ABC):
 
     def limit(self, max_runtime: timedelta | None) -> None:
         """Leave the run to the server after so long, counted from the start of this call."""
-        self.deadline_ns = (
-            None
-            if max_runtime is None
-            else self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
-        )
+        self.deadline_ns = None
+        if max_runtime is not None:
+            self.deadline_ns = self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
 
     def settle_claim(self) -> Flow[bool]:
         """Settle `claim`, once. Returns whether this run continues; if not, the caller waits."""
@@ -290,8 +292,7 @@ class Branch:
 
 
 def _echoes_suspension(error: BaseException) -> bool:
-    """Whether `error` comes of our ending the handler. Task groups wrap it beside errors of their
-    own making."""
+    """Whether `error` comes of our ending the handler; task groups wrap it beside other errors."""
     if isinstance(error, BaseExceptionGroup):
         return any(_echoes_suspension(inner) for inner in error.exceptions)
     from asyncio import CancelledError  # absent where no loop is

@@ -22,8 +22,9 @@ from stephttp._core.failures import error_info, retry_after, step_error
 from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
 from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
+from stephttp._run.final_failures import FinalFailures
 from stephttp._run.scope import RunScope, inside_step
-from stephttp.errors import Suspended
+from stephttp.errors import StepError, Suspended
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
@@ -136,15 +137,22 @@ class StepCall:
 
     def result(self) -> Any:
         """Return what the handler gets: the value, or the remembered failure as `StepError`."""
+        failures = self.scope.final_failures
+        if failures is not None:
+            failures.last = False
         if self._raw is not None:
             return self._value
         memo = self.step.memo
         assert memo is not None, "a step that neither ran nor is remembered has no result"
-        if memo.error is not None:
-            raise step_error(memo.error)
-        kept = self.scope.run.choices_of(self.step) if self._conversion.keeps_choices else None
-        value = decode_result(memo.raw, self._conversion, self.step.step_id, kept)
-        return value if self._convert is None else self._convert(value)
+        try:
+            if memo.error is not None:
+                raise step_error(memo.error)
+            kept = self.scope.run.choices_of(self.step) if self._conversion.keeps_choices else None
+            value = decode_result(memo.raw, self._conversion, self.step.step_id, kept)
+            return value if self._convert is None else self._convert(value)
+        except StepError as error:
+            self._failed_for_good(error)
+            raise
 
     def send(self, events: list[Event]) -> Flow[list[str]]:
         """Do what the body of a step that sends events has to do; return their ids."""
@@ -154,6 +162,13 @@ class StepCall:
     def suspension(self) -> Suspended:
         """Return what a blocking tool raises when the handler cannot pass this step now."""
         return self.scope.suspension(f"step {self.step.step_id!r}")
+
+    def _failed_for_good(self, error: BaseException) -> None:
+        """Note that `error` is raised in the handler, as it would be in every later call."""
+        scope = self.scope
+        if scope.run.resumed:  # a first call is not retried
+            scope.final_failures = scope.final_failures or FinalFailures()
+            scope.final_failures.note(error)
 
     def __enter__(self) -> None:
         self._token: Token[Any] = inside_step.set((self.scope, self.step.step_id))
@@ -179,6 +194,8 @@ class StepCall:
             with scope.lock:
                 verdict = run.fail(step, info, self._started, duration, later, self._opts)
             self.suspended = verdict is SUSPEND
+            if not self.suspended:
+                self._failed_for_good(error)
         else:
             with scope.lock:
                 run.abandon(step)
