@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import flask
 import httpx2
 import pytest
 from fastapi import FastAPI, Request, Response
+from starlette.responses import RedirectResponse
 
 import stephttp
 from stephttp import (
@@ -19,7 +21,9 @@ from stephttp import (
     AsyncResponseToken,
     step,
 )
-from tests.durable import ENGINE, KEY, durable
+from stephttp.provider import Provider
+from stephttp.sync import step as sync_step
+from tests.durable import APP, ENGINE, KEY, durable
 
 NAP = timedelta(minutes=1)
 RESULT = "/_stephttp/result"
@@ -405,3 +409,53 @@ async def test_the_environment_name_is_sent() -> None:
         assert sent
         assert {r.headers["x-inngest-env"] for r in sent} == {"feature-1"}
         assert {f"{r.url.scheme}://{r.url.host}" for r in sent} == {ENGINE}
+
+
+def redirecting(provider: Provider) -> Any:
+    app = FastAPI()
+
+    @app.post("/shop/orders")
+    async def order(to: str) -> Response:
+        await step.sleep("nap", NAP)
+        return RedirectResponse(to, 303, {"content-location": "7", "refresh": "1; url=7"})
+
+    return provider.asgi(app)
+
+
+def redirecting_wsgi(provider: Provider) -> Any:
+    app = flask.Flask("shop")
+
+    @app.post("/shop/orders")
+    def order() -> flask.Response:
+        sync_step.sleep("nap", NAP)
+        headers = {
+            "location": flask.request.args["to"],
+            "content-location": "7",
+            "refresh": "1; url=7",
+        }
+        response = flask.Response("", 303, headers)
+        response.autocorrect_location_header = False
+        return response
+
+    return provider.wsgi(app)
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+@pytest.mark.parametrize("wsgi", [False, True], ids=["asgi", "wsgi"])
+@pytest.mark.parametrize(
+    ("to", "where"),
+    [
+        ("/shop/orders/7", f"{APP}/shop/orders/7"),
+        ("https://other.test/7", "https://other.test/7"),
+        ("//other.test/7", "http://other.test/7"),
+    ],
+)
+async def test_relative_addresses_lead_to_the_application(
+    to: str, where: str, wsgi: bool, key: str
+) -> None:
+    async with durable(redirecting_wsgi if wsgi else redirecting, key=key, wsgi=wsgi) as world:
+        first = await world.client.post("/shop/orders", params={"to": to})
+        final = await world.follow(first)
+        assert (final.status_code, final.headers["location"]) == (303, where)
+        assert final.headers["content-location"] == f"{APP}/shop/7"
+        assert final.headers["refresh"] == f"1; url={APP}/shop/7"

@@ -251,7 +251,9 @@ class Reentry:
             if not run.suspended:
                 yield from as_flow(hooks.before_response(response))
         try:
-            reply = yield from conclude(checkpoints, self.resumed, response, text, error, final)
+            reply = yield from conclude(
+                checkpoints, self.resumed, self.request, response, text, error, final
+            )
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
             response = reply = unavailable(checkpoints, self.resumed.ours, what, problem)

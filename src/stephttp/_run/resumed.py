@@ -13,9 +13,10 @@ from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.flow import Answer, Flow, send
 from stephttp._core import replies
 from stephttp._core.failures import retry_after
+from stephttp._core.locations import ADDRESSES, absolute
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
-from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
+from stephttp._run.checkpoints import RETRY_SOON, Checkpoints, origin_of
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, hash_step_id
@@ -178,6 +179,7 @@ def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
 def conclude(
     checkpoints: Checkpoints,
     resumed: Resumed,
+    request: Request,
     response: Response,
     error: str | None = None,
     raised: BaseException | None = None,
@@ -186,6 +188,7 @@ def conclude(
     """Answer a re-entry whose handler has ended.
 
     Args:
+        request: what the original caller sent.
         response: what the handler sent; ignored when the run waits again.
         error: the exception that ended it, as text.
         raised: that exception itself; it may say whether and when to try again.
@@ -202,6 +205,10 @@ def conclude(
     final = final or isinstance(raised, NonRetriableError)
     again = again and response.status >= 500 and not final
     later = retry_after(raised, checkpoints.now_ns()) if again else None
+    if any(name.lower() in ADDRESSES for name, _ in response.headers):
+        origin = origin_of(request, checkpoints.settings)
+        headers = absolute(response.headers, origin, request.path, request.query)
+        response = Response(response.status, headers, response.body)
     if not resumed.raw_allowed:
         _warn_of_lost_cookies(run, response)
 
