@@ -1,7 +1,7 @@
 """What tools ask of the server: the exact opcodes, and what they refuse to ask for."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -159,6 +159,26 @@ def test_bad_arguments_name_step_and_argument(
 ) -> None:
     with pytest.raises(error, match=message):
         ask()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "allowed"),
+    [
+        (timedelta(days=-1), True),
+        (timedelta(days=366), True),
+        (timedelta(days=366, milliseconds=1), False),
+        (timedelta(days=400), False),
+    ],
+)
+def test_how_far_ahead_a_sleep_may_end(ahead: timedelta, allowed: bool) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    until = (now + ahead).astimezone(timezone(timedelta(hours=5)))
+    now_ns = int(now.timestamp()) * 1_000_000_000
+    if allowed:
+        assert waits.sleep_until("s", until, now_ns).opts["duration"]
+    else:
+        with pytest.raises(ValueError, match="step 's': until may be 366 days ahead at most"):
+            waits.sleep_until("s", until, now_ns)
 
 
 @pytest.mark.parametrize(

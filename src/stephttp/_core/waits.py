@@ -64,8 +64,14 @@ def sleep(step_id: str, duration: timedelta) -> Wait:
     return Wait(step_id, OpCode.SLEEP, text, {"duration": text})
 
 
-def sleep_until(step_id: str, until: datetime) -> Wait:
-    """Sleep until a point in time, which needs a time zone."""
+def sleep_until(step_id: str, until: datetime, now_ns: int | None = None) -> Wait:
+    """Sleep until a point in time, which needs a time zone.
+
+    Args:
+        step_id: names the step within the run.
+        until: when it ends.
+        now_ns: the present time; `None` where there is no run, and so no clock.
+    """
     if not isinstance(until, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _type_error(step_id, "until", until, "a datetime")
     if until.tzinfo is None:
@@ -73,6 +79,8 @@ def sleep_until(step_id: str, until: datetime) -> Wait:
             f"step {step_id!r}: sleep_until needs a time zone; use for example "
             "datetime.now(timezone.utc) + timedelta(hours=1)"
         )
+    if now_ns is not None and until.timestamp() - now_ns / 1e9 > MAX_WAIT.total_seconds():
+        raise ValueError(f"step {step_id!r}: until may be {MAX_WAIT.days} days ahead at most")
     text = until.isoformat(timespec="milliseconds")
     return Wait(step_id, OpCode.SLEEP, text, {"duration": text})
 

@@ -183,6 +183,12 @@ def current_scope() -> RunScope | None:
     return None if call is None else call.scope()
 
 
+def present_ns() -> int | None:
+    """Return what the clock of the current run shows; `None` outside a request."""
+    scope = current_scope()
+    return None if scope is None else scope.now_ns()
+
+
 def run_scope(tool: str) -> RunScope:
     """Return the scope of the current run, for a tool that cannot do without one.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from stephttp._core import waits
 from stephttp._core.tool_types import Event, Signal
 from stephttp._run import hooked_steps as hooked
-from stephttp._run.current import run_scope
+from stephttp._run.current import present_ns, run_scope
 from stephttp._run.hooks import drive
 from stephttp._run.step_call import StepCall
 from stephttp.step._running import settle_claim
@@ -41,9 +41,9 @@ async def sleep_until(step_id: str, until: datetime) -> None:
         OutsideRunError: called outside a request that passes through the middleware.
         CannotWaitError: the response has started, so the caller can no longer be redirected.
         TypeError: `until` is not a `datetime`.
-        ValueError: `until` has no time zone.
+        ValueError: `until` has no time zone, or is too far ahead.
     """
-    await request("sleep_until", waits.sleep_until(step_id, until))
+    await request("sleep_until", waits.sleep_until(step_id, until, present_ns()))
 
 
 async def wait_for_event(

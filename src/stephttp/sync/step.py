@@ -15,7 +15,7 @@ from stephttp._core import waits
 from stephttp._core.inference import AIAdapter
 from stephttp._core.tool_types import Event, EventLike, FetchResponse, Signal
 from stephttp._run import hooked_steps as hooked
-from stephttp._run.current import current_scope, run_scope
+from stephttp._run.current import current_scope, present_ns, run_scope
 from stephttp._run.hooks import drive_blocking
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall, StepOptions
@@ -113,7 +113,7 @@ def sleep(step_id: str, duration: timedelta) -> None:
 
 def sleep_until(step_id: str, until: datetime) -> None:
     """Let the run sleep until a time; see `stephttp.step.sleep_until`. Raises `Suspended`."""
-    _request("sleep_until", waits.sleep_until(step_id, until))
+    _request("sleep_until", waits.sleep_until(step_id, until, present_ns()))
 
 
 def wait_for_event(
