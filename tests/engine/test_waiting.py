@@ -132,9 +132,6 @@ def test_waits_for_events_go_before_the_rest_of_their_batch() -> None:
         (event(timeout="soon"), "opts.timeout: 'soon' is not a duration"),
         (event(timeout=5), "opts.timeout: expected text"),
         (event(timeout="367d"), "opts.timeout: '367d' is more than 366 days"),
-        (event(**{"if": "event."}), "opts.if: not a valid CEL expression"),
-        (event(**{"if": "1 + 'a' == 2"}), "opts.if: not a valid CEL expression"),
-        (event(**{"if": "1"}), "opts.if: the expression must be true or false"),
         (event(**{"if": ["x"]}), "opts.if: expected text, got list"),
         ({"op": "WaitForSignal", "id": A}, "opts.signal: a WaitForSignal needs the name"),
         (signal(name=["x"]) | {"name": None}, "opts.signal: expected text, got list"),
@@ -153,15 +150,44 @@ def test_bad_waits(op: Any, complaint: str) -> None:
     assert str(caught.value).startswith(f"steps[0].{complaint}")
 
 
-@pytest.mark.parametrize(("conflict", "ended"), [({}, True), ({"conflict": "fail"}, True),
-                                                 ({"conflict": "replace"}, False)])  # fmt: skip
-def test_two_waits_for_one_signal(conflict: dict[str, str], ended: bool) -> None:
+@pytest.mark.parametrize(
+    ("condition", "complaint"),
+    [
+        ("event.", "if: not a valid CEL expression"),
+        ("1 + 'a' == 2", "if: not a valid CEL expression"),
+        ("1", "if: the expression must be true or false"),
+        ("async.data.name == 'O'Neil'", "if: not a valid CEL expression"),
+        (f"async.data.x == '{'x' * 5000}'", "if: the expression is longer than"),
+    ],
+)
+def test_an_invalid_condition_fails_its_step(condition: str, complaint: str) -> None:
+    snapshots = [
+        (SYNC, CHECKPOINT, None),
+        (replace(ASYNC, timers={RESUME: CALLING}), ANSWER, None),
+        (replace(ASYNC, steps={A: Known(1, resolved=True)}, timers={RESUME: CALLING}), ANSWER, A),
+    ]
+    for snapshot, origin, known in snapshots:
+        change = apply_ops(snapshot, ops(step(B), event(**{"if": condition})), origin, AT)
+        assert not change.ended
+        saved = {saved.step_id: saved.memo for saved in change.steps}
+        assert saved.keys() == ({B} if known else {A, B})
+        if not known:
+            error = json.loads(saved[A] or b"")["error"]
+            assert error["name"] == "ConditionError"
+            assert error["message"].startswith(f"step 'go': {complaint}")
+            assert timers(snapshot, change).keys() == {RESUME}
+
+
+@pytest.mark.parametrize(("conflict", "failed"), [({}, True), ({"conflict": "fail"}, True),
+                                                  ({"conflict": "replace"}, False)])  # fmt: skip
+def test_two_waits_for_one_signal(conflict: dict[str, str], failed: bool) -> None:
     held = replace(SYNC, signals={"s1": (OTHER, B)})
     change = apply_ops(held, ops(signal(**conflict)), CHECKPOINT, AT)
-    assert change.ended is ended
-    if ended:
-        assert change.run.status is RunStatus.FAILED
-        error = json.loads(change.run.error or b"")
+    assert not change.ended
+    if failed:
+        (saved,) = change.steps
+        error = json.loads(saved.memo or b"")["error"]
+        assert timers(held, change).keys() == {RESUME}
         assert error["name"] == "SignalConflictError"
         assert OTHER in error["message"]
         assert not change.displaced
@@ -172,7 +198,8 @@ def test_two_waits_for_one_signal(conflict: dict[str, str], ended: bool) -> None
 
 def test_a_run_can_be_in_conflict_with_itself() -> None:
     change = apply_ops(SYNC, ops(signal(A), signal(B)), CHECKPOINT, AT)
-    assert change.run.status is RunStatus.FAILED
+    failed = {saved.step_id for saved in change.steps if saved.memo}
+    assert failed == {B}
 
 
 @pytest.mark.parametrize("snapshot", [SYNC, ASYNC])

@@ -248,9 +248,11 @@ async def test_signals() -> None:
 async def test_a_signal_that_somebody_waits_for_already() -> None:
     async with world() as w:
         await w.post(signal(timeout="1h"))
-        token = (await w.post(signal(conflict="fail"), run_id=OTHER))["token"]
-        assert (await w.run(OTHER))["error"]["name"] == "SignalConflictError"
-        assert (await w.output(token, run_id=OTHER)).status_code == 500
+        w.script = [answer([sleep("c" * 40, "2h")])]
+        await w.post(signal(conflict="fail"), run_id=OTHER)
+        await w.engine.idle()
+        memos = (await w.http.get(f"/v0/runs/{OTHER}/actions")).json()
+        assert memos[A]["error"]["name"] == "SignalConflictError"
         third = "01M81KWY4BC292NS2P7Q9MNAN9"
         await w.post(signal(conflict="replace"), run_id=third)
         w.script = [answer(DONE), answer([sleep(text="1h")])]
@@ -419,12 +421,24 @@ async def test_waits_survive_a_restart(tmp_path: Path) -> None:
 
 async def test_a_bad_wait_in_an_answer_fails_the_run_clearly() -> None:
     async with world() as w:
-        w.script = [answer([event(**{"if": "async.x ="})])]
+        w.script = [answer([event(timeout="soon")])]
         await w.post(sleep())
         await w.after(5)
         error = (await w.run())["error"]
         assert error["name"] == "AnswerError"
-        assert error["message"].startswith("answer[0].opts.if: not a valid CEL expression")
+        assert error["message"].startswith("answer[0].opts.timeout: 'soon' is not a duration")
+
+
+async def test_a_bad_condition_in_an_answer_fails_its_step() -> None:
+    async with world() as w:
+        w.script = [answer([event(B, **{"if": "async.x ="})]), answer([sleep("c" * 40, "1h")])]
+        await w.post(sleep())
+        await w.after(5)
+        error = (await w.memos())[B]["error"]
+        assert error["message"].startswith("step 'go': if: not a valid CEL expression")
+        w.script = [answer(DONE)]
+        await w.after(3600)
+        assert (await w.run())["status"] == "Completed"
 
 
 async def test_a_first_checkpoint_that_is_repeated_invokes_once() -> None:

@@ -25,7 +25,7 @@ from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
 from stephttp.engine.rules.due_times import timeout_ms
-from stephttp.engine.rules.results import Rendered, error_json, http_result
+from stephttp.engine.rules.results import Rendered, http_result
 
 _YEAR_MS = 365 * 86_400_000
 _BODILESS = frozenset({"GET", "HEAD"})
@@ -49,9 +49,14 @@ def wait_for_event(builder: ChangeBuilder, op: Op, field: str) -> None:
     if not name:
         raise Refused(f"{field}.opts.event: a {op.op.value} needs the name of an event")
     condition = _option(op, "if", field) or None
-    if condition is not None:
-        expressions.check(condition, f"{field}.opts.if", expressions.WAIT_NAMES)
     due_ms = timeout_ms(op, field, builder.at.now_ms, 0)
+    if condition is not None:
+        try:
+            where = f"step {_shown(op)!r}: if"
+            expressions.check(condition, where, expressions.WAIT_NAMES)
+        except Refused as error:
+            _fail(builder, op, field, error_result("ConditionError", str(error)))
+            return
     builder.wait(op, field, Timer(op.id, TimerKind.EVENT, due_ms, key=name, condition=condition))
 
 
@@ -64,14 +69,15 @@ def wait_for_signal(builder: ChangeBuilder, op: Op, field: str) -> None:
     if conflict not in _CONFLICTS:
         raise Refused(f"{field}.opts.conflict: expected 'fail' or 'replace', got {conflict[:64]!r}")
     due_ms = timeout_ms(op, field, builder.at.now_ms, _YEAR_MS)
+    holder = builder.signals.get(name)
+    if holder is not None and conflict != "replace" and op.id not in builder.known:
+        message = f"step {holder[1]} of run {holder[0]} waits for the signal {name!r} already"
+        _fail(builder, op, field, error_result("SignalConflictError", message))
+        return
     if not builder.wait(op, field, Timer(op.id, TimerKind.SIGNAL, due_ms, key=name)):
         return
-    holder = builder.signals.get(name)
-    if holder is not None and conflict == "replace":
+    if holder is not None:
         builder.displaced.append(holder)
-    elif holder is not None:
-        message = f"step {holder[1]} of run {holder[0]} waits for the signal {name!r} already"
-        builder.end(RunStatus.FAILED, None, error_json("SignalConflictError", message))
     builder.signals[name] = (builder.run.run_id, op.id)
 
 
@@ -87,12 +93,8 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
     due_ms = timeout_ms(op, field, now_ms, _YEAR_MS)
     endpoint = builder.endpoints.get(function_id)
     if endpoint is None:
-        if op.id not in builder.known:
-            message = f"could not find function with ID: {function_id}"
-            builder.save(op, field, error_result("Error", message))
-            builder.call_again = True
-        elif not builder.settled(op):
-            builder.has_waits = True
+        message = f"could not find function with ID: {function_id}"
+        _fail(builder, op, field, error_result("Error", message))
         return
     child_id = new_ulid(now_ms, rng)
     if builder.wait(op, field, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
@@ -108,6 +110,18 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
         )
         first = Change(run, timers=(Timer(RESUME, TimerKind.RESUME, now_ms),))
         builder.invoked.append((new, first))
+
+
+def _fail(builder: ChangeBuilder, op: Op, field: str, memo: bytes) -> None:
+    """Let a step fail that cannot begin to wait, so that its handler learns it at the step.
+
+    A request that is refused would take the finished steps that came with it along.
+    """
+    if op.id not in builder.known:
+        builder.save(op, field, memo)
+        builder.call_again = True
+    elif not builder.settled(op):
+        builder.has_waits = True
 
 
 def invoked_result(run: Run, limit: int) -> bytes:
@@ -186,6 +200,11 @@ def _query(data: object) -> str:
     return urlencode(
         [(n, v if isinstance(v, str) else msgspec.json.encode(v).decode()) for n, v in pairs]
     )
+
+
+def _shown(op: Op) -> str:
+    """Return what people know the step of `op` by."""
+    return (op.userland.id if op.userland else None) or op.display_name or op.name or op.id
 
 
 def _option(op: Op, name: str, field: str) -> str:
