@@ -178,6 +178,37 @@ def test_sleeps_that_no_server_takes() -> None:
     assert not run.suspended
 
 
+class Text(str):
+    pass
+
+
+@pytest.mark.parametrize("meet", [Run.begin, lambda run, id_: run.wait(waits.sleep(id_, SECOND))])
+@pytest.mark.parametrize(
+    ("step_id", "error", "message"),
+    [
+        (7, TypeError, "a step id must be a str, not 7"),
+        (None, TypeError, "a step id must be a str, not None"),
+        (b"a", TypeError, "a step id must be a str"),
+        (["a"], TypeError, "a step id must be a str"),
+        ("a\ud800b", ValueError, "a step id must be valid Unicode"),
+        ("", UsageError, "empty"),
+    ],
+)
+def test_what_is_no_step_id(meet: Any, step_id: Any, error: type[Exception], message: str) -> None:
+    run = Run("R")
+    with pytest.raises(error, match=message) as raised:
+        meet(run, step_id)
+    assert raised.type is error
+    assert (run.used, run.settled, run.take_ops()) == (False, True, [])
+
+
+def test_an_id_of_a_subclass_of_str_is_its_text() -> None:
+    run = Run("R")
+    run.complete(run.begin(Text("a")), b"1", 0, 0)
+    (op,) = run.take_ops()
+    assert (type(op.name), op.id) == (str, hash_step_id("a"))
+
+
 def test_a_sleep_until_a_time_says_when() -> None:
     run = Run("R")
     run.wait(waits.sleep_until("a", datetime(2026, 1, 2, 3, tzinfo=UTC)))

@@ -414,7 +414,13 @@ class Run:
         return memo.raw
 
     def resolve(self, step_id: str, retries: int | None = None) -> Step:
-        """Meet a step, and see whether it is finished. On EXECUTE, `request` it."""
+        """Meet a step, and see whether it is finished. On EXECUTE, `request` it.
+
+        Raises:
+            TypeError, ValueError: the id is not a text, or not valid Unicode.
+        """
+        if type(step_id) is not str:
+            step_id = _plain_id(step_id)
         uses = self._uses
         index = uses.get(step_id, 0)
         step_hash = _hash_user_id(step_id, index)
@@ -480,10 +486,25 @@ def _hash_user_id(step_id: str, index: int) -> str:
 
     Raises:
         UsageError: it cannot be one.
+        ValueError: it is not valid Unicode.
     """
     if not step_id or step_id.startswith(RESERVED):
         raise UsageError(f"a step id must not be empty or start with {RESERVED!r}: {step_id!r}")
-    return hash_step_id(step_id, index)
+    try:
+        return hash_step_id(step_id, index)
+    except UnicodeEncodeError:
+        raise ValueError(f"a step id must be valid Unicode: {step_id!r}") from None
+
+
+def _plain_id(step_id: Any) -> str:
+    """Return the text of an id of a subclass of `str`.
+
+    Raises:
+        TypeError: it is not a text.
+    """
+    if not isinstance(step_id, str):
+        raise TypeError(f"a step id must be a str, not {step_id!r}")
+    return str.__str__(step_id)
 
 
 def _step_op(

@@ -70,6 +70,11 @@ class StepCall:
         cls, scope: RunScope, step_id: str, handler: Callable[..., Any], options: StepOptions
     ) -> StepCall:
         """Come to a step that runs in this process."""
+        if not callable(handler):
+            raise TypeError(
+                f"step {step_id!r}: its function must be one, not {handler!r}; give the function "
+                "itself and its arguments, as in step.run('charge', charge_card, order)"
+            )
         type_ = options.output_type
         if type_ is Any:
             conversion = result_conversion(handler)

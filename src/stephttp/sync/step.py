@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
+from inspect import CO_COROUTINE, iscoroutinefunction
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from stephttp._client.outgoing_events import check
@@ -234,6 +235,11 @@ def fetch(
 def _run(
     settings: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
 ) -> Any:
+    if _is_async(handler):
+        raise TypeError(
+            f"step {step_id!r}: the tools of stephttp.sync cannot run an async function; use the "
+            "async tools (from stephttp import step) in an async handler, or a plain function"
+        )
     scope = current_scope()
     if scope is None:
         return handler(*args, **kwargs)
@@ -241,6 +247,14 @@ def _run(
         _settle_claim(scope, step_id)
     call = StepCall.begin(scope, step_id, handler, settings)
     return _finish(call, call.invoke, (handler, args, kwargs))
+
+
+def _is_async(handler: Callable[..., Any]) -> bool:
+    """Return whether `handler` is an `async def` function, wrapped or bound."""
+    code = getattr(handler, "__code__", None)
+    if code is not None:  # a function or a method; `inspect` takes twenty times as long
+        return bool(code.co_flags & CO_COROUTINE)
+    return iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__)
 
 
 def _finish(
