@@ -167,11 +167,21 @@ def eventually(look: Callable[[], T]) -> T:
     return found
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port for a server that needs to know it before it starts, or starts again.
+
+    It is bound here until this process ends, but not listened on: the kernel gives it to nobody
+    who asks for any port, and servers, which set SO_REUSEADDR, can have it.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    _reserved.append(reserved)
+    port: int = reserved.getsockname()[1]
+    return port
 
 
 def inherited() -> dict[str, str]:
