@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,13 +38,27 @@ def npm_packages(folder: Path) -> None:
     """Install what the `package.json` of a folder names. Installing needs a registry."""
     npm = command("npm")
     options = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-    installed = subprocess.run(
-        [npm, "install", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=_INSTALL_DEADLINE,
-        check=False,
-    )
+    # One version of a package for all that can live with it: half as much to install.
+    options.append("--prefer-dedupe")
+    with _locked(folder):
+        installed = subprocess.run(
+            [npm, "install", *options],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_DEADLINE,
+            check=False,
+        )
     if installed.returncode:
         pytest.fail(f"npm install failed:\n{installed.stdout}{installed.stderr}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Let one process at a time install; the others then find that all is there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
