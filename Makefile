@@ -12,12 +12,13 @@ PYTHON ?=
 PYTEST_ARGS ?=
 BENCH ?=
 
-.PHONY: help demo test check static docs bench screenshots format clean
+.PHONY: help demo test check check-long static docs bench screenshots format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
 	@echo 'make test     the tests, with a coverage report (PYTEST_ARGS="-k name" narrows them)'
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
+	@echo 'make check-long  the same, with many more made-up examples: before a release'
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
 	@echo 'make screenshots  pictures of every page of the dashboard, into screenshots/'
@@ -32,6 +33,10 @@ test: $(READY)
 
 check: static
 	@$(MAKE) --no-print-directory test
+
+check-long:
+	@$(MAKE) --no-print-directory check \
+		PYTEST_ARGS='--hypothesis-profile=long --timeout=1800 $(PYTEST_ARGS)'
 
 static: $(READY)
 	@echo '==> ruff format --check'

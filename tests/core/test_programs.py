@@ -24,6 +24,7 @@ from stephttp._core.ids import hash_step_id
 from stephttp._core.memo import MemoKind
 from stephttp._core.ops import ErrorInfo, Op, OpCode
 from stephttp._core.run import Run, Step, Verdict
+from tests.examples import examples
 
 NAP = timedelta(minutes=1)
 RETRIES = 2
@@ -370,7 +371,9 @@ class Programs(RuleBasedStateMachine):
 
 
 TestPrograms = Programs.TestCase
-TestPrograms.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestPrograms.settings = settings(
+    max_examples=examples(50, 1000), stateful_step_count=60, deadline=None
+)
 
 
 def steps_of(program: Program) -> int:

@@ -13,6 +13,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import Case, checks
+from schemathesis.config import SchemathesisConfig
 from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.specs.openapi import checks as openapi_checks
 from starlette.routing import Route, WebSocketRoute
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from stephttp.engine import Settings, create_app
 from stephttp.engine.api import ROUTES, extras
 from stephttp.engine.api.openapi import document
+from tests.examples import LONG, examples
 
 from .support import KEY, SDK, A, B, Z, complete, new_run, sleep, step, step_error, world
 
@@ -86,7 +88,10 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
-API = schemathesis.openapi.from_dict(document())
+# What lies at the ends of each schema is 3,900 requests more.
+API = schemathesis.openapi.from_dict(
+    document(), config=SchemathesisConfig.from_dict({"phases": {"coverage": {"enabled": LONG}}})
+)
 API.app = _app
 API.validate()
 
@@ -181,7 +186,7 @@ def test_a_signal_that_is_waited_for(known: Known) -> None:
 
 @API.parametrize()
 @settings(
-    max_examples=15,
+    max_examples=examples(4, 60),
     deadline=None,
     derandomize=True,
     database=None,

@@ -30,6 +30,7 @@ from stephttp.engine.reading import (
 )
 from stephttp.engine.reading.overview import percentile
 from stephttp.engine.retention import purge
+from tests.examples import examples
 
 from .support import (
     DONE,
@@ -111,7 +112,7 @@ def is_wanted(wanted: RunFilter, number: int, status: RunStatus, slug: str) -> b
 
 
 @given(runs=_runs, wanted=_filters, limit=st.integers(1, 7), later=_runs)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(50, 1000), deadline=None, suppress_health_check=list(HealthCheck))
 def test_pages_make_up_the_whole_list(
     runs: list[tuple[RunStatus, str]],
     wanted: RunFilter,

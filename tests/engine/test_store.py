@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from stephttp.engine.store import Store, StoreClosedError
 from stephttp.errors import ConfigurationError
+from tests.examples import examples
 
 
 @asynccontextmanager
@@ -205,7 +206,7 @@ async def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
         await Store(str(tmp_path / "missing" / "db")).open()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25, 500), deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=6), max_size=5))
 def test_exactly_what_was_acknowledged_is_there(batches: list[list[tuple[int, bool]]]) -> None:
     """Whatever fails next to it: an acknowledged unit is stored, a failed one is not."""

@@ -39,6 +39,7 @@ from stephttp.engine.happenings import Failure, FailureKind, Hints, Moment
 from stephttp.engine.models import Cancellation, Event, NewRun, Refused, Run, RunStatus
 from stephttp.engine.store import Store
 from stephttp.engine.tokens import new_ulid
+from tests.examples import examples
 
 START_MS = 1_800_000_000_000
 RUNS = [f"01M81KWY2JTNRXZTV817ZB74{n:02}" for n in range(4)]
@@ -342,7 +343,9 @@ async def history(folder: Path, done: list[Action], last: Action, statement: int
         await next_life.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(30, 600), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(st.lists(actions, max_size=8), actions, st.integers(0, 60))
 def test_a_crash_between_any_two_statements_loses_nothing_that_was_acknowledged(
     done: list[Action], last: Action, statement: int
