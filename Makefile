@@ -29,7 +29,8 @@ demo: $(READY)
 
 test: $(READY)
 	@echo '==> pytest'
-	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+		--cov --cov-report=term $(PYTEST_ARGS)
 
 check: static
 	@$(MAKE) --no-print-directory test
