@@ -1,8 +1,32 @@
-"""What all tests share: how many examples are made up."""
+"""What all tests share: which children are measured, and how many examples are made up."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+
+import pytest
 from hypothesis import settings
 
 # `make check-long` chooses it. Each run looks elsewhere, which a push must not.
 settings.register_profile("long", max_examples=1000, deadline=None, derandomize=False)
+
+_MEASURED = "COVERAGE_PROCESS_CONFIG"
+"""With this in its environment, a Python process measures its coverage."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _coverage_of_children() -> Generator[str | None]:
+    """Leave children unmeasured: that makes them half as slow again, and what they run is
+    nearly all covered by tests in this process. Returns how they would be measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        config = os.environ.get(_MEASURED)
+        patch.delenv(_MEASURED, raising=False)
+        yield config
+
+
+@pytest.fixture
+def measured(_coverage_of_children: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the children of this test: only they show what it looks at."""
+    if _coverage_of_children is not None:
+        monkeypatch.setenv(_MEASURED, _coverage_of_children)

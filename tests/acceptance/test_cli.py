@@ -202,6 +202,7 @@ def test_a_watch_goes_on_after_a_restart_of_the_engine(tmp_path: Path) -> None:
             assert [columns(line)[1] for line in watch.out] == ["waiting", "cancelled"]
 
 
+@pytest.mark.usefixtures("measured")
 def test_all_runs_are_followed_until_ctrl_c(shop: Shop) -> None:
     with Process([*STEPHTTP, "runs", "watch", "--json"], env=shop.env) as watch:
         # What came before the stream was open is not told, so there is one more until it is.
@@ -561,6 +562,7 @@ def test_completion_is_there_for_shells() -> None:
         assert process.out == ["runs"]
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
 def test_on_a_terminal_there_are_colours_unless_unwanted(shop: Shop) -> None:
     def seen(**env: str) -> bytes:

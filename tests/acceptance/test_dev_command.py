@@ -14,6 +14,8 @@ import pytest
 from tests.acceptance.commands import run
 from tests.acceptance.processes import STEPHTTP, Lifeline, Process
 
+pytestmark = pytest.mark.usefixtures("measured")
+
 DEV = (*STEPHTTP, "dev")
 READY = r"engine ready on (http://127\.0\.0\.1:(\d+)) "
 

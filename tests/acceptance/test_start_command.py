@@ -19,6 +19,8 @@ import pytest
 from tests.acceptance.commands import run
 from tests.acceptance.processes import STEPHTTP, Process, free_port
 
+pytestmark = pytest.mark.usefixtures("measured")
+
 OLD, NEW, WRONG = "signkey-prod-" + "0a" * 32, "signkey-prod-" + "1b" * 32, "2c" * 32
 EVENT_KEY = "event-key-of-the-tests"
 

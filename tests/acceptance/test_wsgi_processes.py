@@ -11,6 +11,8 @@ import pytest
 
 from tests.acceptance.processes import DEADLINE, STEPHTTP, Process
 
+pytestmark = pytest.mark.usefixtures("measured")
+
 PROGRAM = """
 import os, sys
 import stephttp
