@@ -127,7 +127,7 @@ UNSEEN = [
     ),
     Difference(
         "An answer without `x-inngest-sdk`, even a proxy's 502, completes the run (S4).",
-        "It is a failed attempt; 502, 503 and 504 do not even count as one.",
+        "It is a failed attempt; 429, 502, 503 and 504 do not even count as one.",
         "The answer of a proxy is not the handler's.",
     ),
     Difference(

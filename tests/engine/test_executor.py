@@ -174,6 +174,17 @@ async def test_a_503_is_not_counted(headers: dict[str, str]) -> None:
         assert (await w.run())["status"] == "Completed"
 
 
+async def test_a_rate_limiter_in_front_of_the_application_is_not_its_answer() -> None:
+    async with world() as w:
+        await w.post(sleep(text="1s"), retries=0)
+        w.script = [httpx2.Response(429, headers={"retry-after": "30"}), answer(DONE)]
+        assert len(await w.after(1)) == 1
+        assert len(await w.after(29)) == 0
+        (again,) = await w.after(1)
+        assert again.headers["x-inngest-generation-id"] == "1"
+        assert (await w.run())["status"] == "Completed"
+
+
 async def test_a_500_is_counted_and_keeps_its_job() -> None:
     async with world() as w:
         token = (await w.post(sleep(text="1s"), retries=1))["token"]

@@ -142,6 +142,8 @@ def test_a_final_op_alone_or_in_an_array(body: bytes) -> None:
         (200, [], FailureKind.COUNTED),
         (302, [], FailureKind.COUNTED),
         (500, [], FailureKind.COUNTED),
+        (429, [], FailureKind.TRANSIENT),
+        (429, [SDK], FailureKind.COUNTED),
         (502, [], FailureKind.TRANSIENT),
         (503, [], FailureKind.TRANSIENT),
         (504, [], FailureKind.TRANSIENT),
