@@ -127,7 +127,7 @@ UNSEEN = [
     ),
     Difference(
         "An answer without `x-inngest-sdk`, even a proxy's 502, completes the run (S4).",
-        "It is a failed attempt; 429, 502, 503 and 504 do not even count as one.",
+        "The engine calls again, and counts no attempt: without end after 429, 502, 503 and 504, for a day after any other answer (`--foreign-answer-timeout`).",
         "The answer of a proxy is not the handler's.",
     ),
     Difference(

@@ -194,6 +194,15 @@ class Run:
         """True if the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self._memos
 
+    @property
+    def met_none(self) -> bool:
+        """True if the server remembers steps, or failures of steps, and the handler met none."""
+        if not self.resumed or self._uses:
+            return False
+        kinds = (read_memo(raw).kind for key, raw in self._memos.items() if key != CAPSULE)
+        known = any(kind is not MemoKind.INPUT for kind in kinds)
+        return known or bool(self.failures) or self.target is not None
+
     def response_began(self) -> None:
         """Note that the handler has sent the head of its response."""
         if self.cannot_wait is None:

@@ -31,6 +31,7 @@ _ROOT = "step"
 _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 _RUN_IS_OVER = frozenset({404, 409, 410})
+_NO_SUCH_ROUTE = frozenset({404, 405})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
 
 
@@ -195,6 +196,12 @@ def conclude(
     run = resumed.run
     if run.suspended:
         return (yield from _next_steps(checkpoints, resumed))
+    if resumed.ours and response.status in _NO_SUCH_ROUTE and run.met_none:
+        logger.warning(
+            "stephttp: run %s: the application answered %d and came to none of its steps; the "
+            "engine will call again", run.run_id, response.status,
+        )  # fmt: skip
+        return replies.misdirected(response)
     # Only the handler says how many retries there are; our engine knows it from the first call.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     again = again and response.status >= 500 and not isinstance(raised, NonRetriableError)

@@ -61,7 +61,8 @@ class Timer(Value, frozen=True, gc=False):
             of the invoked run; `None` if nothing does.
         condition: CEL that an event must fulfil in addition.
         job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call.
-        payload: of a `GATEWAY` timer, the request to make, as JSON.
+        payload: of a `GATEWAY` timer, the request to make, as JSON; of a timer for a call of the
+            endpoint, what its earlier tries met (`rules.vain_calls`).
     """
 
     step_id: str

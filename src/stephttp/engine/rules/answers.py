@@ -2,7 +2,8 @@
 
 answer                                             meaning
 no `x-inngest-sdk` header                          429, 502, 503, 504: transient failure
-                                                   any other status: counted failure
+                                                   any other status: foreign answer
+421, not Go's                                      foreign answer
 JSON object or array with a completing op as its   counted failure; its data is the result
   last, not 2xx                                    if no attempt is left, the ops before it
                                                    are kept
@@ -85,7 +86,7 @@ def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | 
     """Return what an answer means; see the table on top."""
     retry_after = retry_after_ms(answer.header("retry-after"), now_ms)
     if not answer.header("x-inngest-sdk"):
-        kind = FailureKind.TRANSIENT if answer.status in _BUSY else FailureKind.COUNTED
+        kind = FailureKind.TRANSIENT if answer.status in _BUSY else FailureKind.FOREIGN
         message = f"the endpoint answered {answer.status} without passing the request to the SDK"
         return CallFailure(kind, "UpstreamError", message + _excerpt(answer.body), retry_after)
 
@@ -117,6 +118,9 @@ def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | 
         )
         detail = message + _excerpt(answer.body)
         return CallFailure(FailureKind.TRANSIENT, "SignatureError", detail, retry_after)
+    if answer.status == HTTPStatus.MISDIRECTED_REQUEST and last is None and not is_go:
+        _, message = _error(answer)
+        return CallFailure(FailureKind.FOREIGN, "MisdirectedError", message, retry_after)
     kind = FailureKind.FINAL if no_retry else transient if last is None else FailureKind.COUNTED
     # Of an array, the error shows the last op only, and not what the steps before it returned.
     shown = answer if last is None else replace(answer, body=msgspec.json.encode(last))

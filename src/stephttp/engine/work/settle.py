@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.change import Change, Entry, Past
-from stephttp.engine.model.inputs import CallFailure, FailureKind, Moment, Origin
+from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Snapshot
 from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer
@@ -69,7 +69,7 @@ def _past(call: EndpointCall, outcome: Outcome, begun_ms: int, now_ms: int) -> E
     kind, error = Past.CALL, None
     if isinstance(outcome, CallFailure):
         error = error_json(outcome.name, outcome.message)
-        if outcome.kind is FailureKind.TRANSIENT:
+        if outcome.kind in UNANSWERED:
             kind = Past.UNREACHED
     return Entry(kind, call.step_id, call.job_id, call.attempt, begun_ms, now_ms, error)
 
