@@ -171,6 +171,11 @@ UNSEEN = [
         "Otherwise tokens could be forged.",
     ),
     Difference(
+        "The request of a `Gateway` or `AIGateway` step is made once.",
+        "It is made again after connection errors, 408, 425, 429 and 5xx, as often as `retries` of the step or of the run say, with the same `Idempotency-Key`.",
+        "A rate limit or a short fault is the everyday answer of such services.",
+    ),
+    Difference(
         "`Gateway` steps may reach private addresses if an answer reports them, but not if a "
         "checkpoint does (S20).",
         "One rule covers both, and calls of endpoints: `stephttp dev` reaches every address, "

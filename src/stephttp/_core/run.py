@@ -66,7 +66,16 @@ from stephttp._core.steps import (
 )
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
-from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
+from stephttp._wire.opcodes import (
+    GATEWAY_OPS,
+    SYNC_OPS,
+    ErrorInfo,
+    Op,
+    OpCode,
+    Timing,
+    Userland,
+    kept_bytes,
+)
 from stephttp._wire.stored_state import Memo, MemoKind, read_memo
 from stephttp.errors import CannotWaitError, UsageError
 
@@ -351,7 +360,13 @@ class Run:
         if wait.late and not self.resumed:
             self._async_ops.append(discovery_request(step.hash))
         else:
-            self._record(_step_op(step, wait.op, name=wait.name, opts=wait.opts))
+            opts = wait.opts
+            if wait.op in GATEWAY_OPS:
+                # A real server does not read this either.
+                retries = self.retries if step.retries is None else step.retries
+                if retries or self.resumed or self.declared_retries:
+                    opts = {**opts, "retries": retries}
+            self._record(_step_op(step, wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 

@@ -29,7 +29,7 @@ from stephttp.engine.outbound.connection import (
     HTTPRequest,
     Unanswered,
 )
-from stephttp.engine.outbound.egress import Egress, EgressError
+from stephttp.engine.outbound.egress import Egress, EgressError, UnknownHostError
 from stephttp.engine.rules.answers import HTTPResponse
 
 _RACE = 1.0
@@ -192,7 +192,9 @@ class Client:
         except TimeoutError:
             raise ConnectTimeout(f"looking up {place.host} took too long") from None
         except EgressError as error:
-            raise ConnectError(str(error)) from error
+            refusal = ConnectError(str(error))
+            refusal.temporary = isinstance(error, UnknownHostError)
+            raise refusal from error
         failure: ConnectError | ConnectTimeout | None = None
         for address in addresses:
             try:

@@ -28,9 +28,11 @@ class ExchangeError(Exception):
 
     Attributes:
         broken: how often the request was sent and its connection then broke.
+        temporary: whether the same request may be answered later.
     """
 
     broken = 0
+    temporary = True
 
 
 class ConnectError(ExchangeError):
@@ -64,9 +66,13 @@ class Unanswered(CutOff):
 class DecodingError(ExchangeError):
     """The body does not match its `Content-Encoding`."""
 
+    temporary = False
+
 
 class TooLarge(ExchangeError):
     """The body is larger than it may be."""
+
+    temporary = False
 
 
 @dataclass(frozen=True, slots=True)
