@@ -339,3 +339,13 @@ def test_a_handler_that_came_to_none_of_its_steps(memos: Any, more: Any, expecte
         run = made()
         run.begin(step_id)
         assert not run.met_none
+
+
+def test_a_run_that_is_over_begins_no_step() -> None:
+    run = Run("R", {A: VALUE})
+    began = run.begin("b")
+    run.stop()
+    assert run.begin("a").verdict is Verdict.MEMOIZED
+    assert run.begin("c").verdict is Verdict.SUSPEND
+    run.complete(began, b"1", 0, 0)
+    assert [op.name for op in run.take_ops()] == ["b"]

@@ -361,3 +361,40 @@ async def test_a_404_of_the_handler_itself_is_its_answer(framework: str) -> None
         result = await world.follow(await world.client.get("/orders"))
         assert (result.status_code, result.text) == (404, "packed")
         assert len(world.reentries) == 1
+
+
+async def test_a_cancelled_run_begins_no_further_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    entered, cancelled, refused = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    api = FastAPI()
+
+    async def body(name: str) -> None:
+        if name == "one":
+            entered.set()
+            await cancelled.wait()
+        done.append(name)
+
+    @api.get("/")
+    async def handler() -> None:
+        await step.sleep("nap", NAP)
+        await step.run("one", body, "one")
+        await refused.wait()
+        await step.run("two", body, "two")
+        await step.run("three", body, "three")
+
+    def stop(run: Run) -> None:
+        original(run)
+        refused.set()
+
+    original = Run.stop
+    monkeypatch.setattr(Run, "stop", stop)
+    async with durable(lambda provider: provider.asgi(api)) as world:
+        world.lacks("steps-with-result")  # each step is sent as soon as it has ended
+        first = await world.client.get("/")
+        world.clock.advance(NAP.total_seconds())
+        await entered.wait()
+        await world.api.delete(f"/v1/runs/{first.headers['x-run-id']}")
+        cancelled.set()
+        await world.engine.idle()
+        assert done == ["one"]
+        assert await world.status(first) == "Cancelled"

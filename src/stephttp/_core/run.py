@@ -121,6 +121,7 @@ class Run:
         "expired",
         "failures",
         "opts",
+        "over",
         "passed",
         "pending",
         "resumed",
@@ -164,6 +165,8 @@ class Run:
         self.expired = False
         """True if another call is to continue this run from the next step on: its time is over
         (`max_runtime`), or another process has taken it over."""
+        self.over = False
+        """True if the server says that this run has ended: no further step may begin."""
         self.carried: dict[str, str] | None = None
         """Texts that middleware keeps for later calls."""
         self.failures: Mapping[str, int] = _NONE
@@ -225,6 +228,10 @@ class Run:
         """Leave the next step to another call: the time is over, or the run was taken over."""
         self.expired = True
 
+    def stop(self) -> None:
+        """Begin no further step: the server says that this run has ended."""
+        self.over = True
+
     def configure(self, **given: Any) -> None:
         """Set options of the endpoint, by the names that they have in `FnOpts`."""
         self.opts = replace(self.opts, **given)
@@ -265,6 +272,9 @@ class Run:
         """
         step = self.resolve(step_id, retries)
         if step.verdict is EXECUTE:
+            if self.over and self.state is not ENDED:
+                self._wait()
+                return Step(SUSPEND, step_id, step.index, step.hash)
             if self.expired and self._hands_over(step):
                 return Step(SUSPEND, step_id, step.index, step.hash)
             self._running += 1

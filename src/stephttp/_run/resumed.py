@@ -30,7 +30,8 @@ _ROOT = "step"
 """A server that sends this as the step wants the whole handler called."""
 _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
-_RUN_IS_OVER = frozenset({404, 409, 410})
+RUN_IS_OVER = frozenset({404, 409, 410})
+"""Statuses by which a server says that it takes no steps of this run any more."""
 _NO_SUCH_ROUTE = frozenset({404, 405})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
 
@@ -228,7 +229,7 @@ def conclude(
     try:
         yield from flush(checkpoints, run)
     except APIStatusError as problem:
-        if problem.status in _RUN_IS_OVER:
+        if problem.status in RUN_IS_OVER:
             return replies.ops_answer([])
         if problem.status not in _NEVER_ACCEPTED:
             raise
