@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 import stephttp
 from stephttp import ModelAdapter, StepError
@@ -240,3 +241,16 @@ def test_an_adapter_shows_no_key_and_changes_no_body() -> None:
     waits.infer("s", ADAPTER, body)
     assert body == {}
     assert "sk" not in repr(ADAPTER).replace("https", "")
+
+
+@pytest.mark.parametrize(
+    ("retries", "memos", "expected"), [(2, None, 2), (0, {}, 0), (0, None, None)]
+)
+def test_a_request_says_how_often_it_may_be_repeated(
+    retries: int, memos: dict[str, Raw] | None, expected: int | None
+) -> None:
+    run = Run("R", memos, retries)
+    run.wait(waits.fetch("s", "https://x.test/", "GET", None, None))
+    (op,) = run.take_ops()
+    assert op.opts is not None
+    assert op.opts.get("retries") == expected

@@ -127,7 +127,7 @@ UNSEEN = [
     ),
     Difference(
         "An answer without `x-inngest-sdk`, even a proxy's 502, completes the run (S4).",
-        "It is a failed attempt; 502, 503 and 504 do not even count as one.",
+        "The engine calls again, and counts no attempt: without end after 429, 502, 503 and 504, for a day after any other answer (`--foreign-answer-timeout`).",
         "The answer of a proxy is not the handler's.",
     ),
     Difference(
@@ -169,6 +169,11 @@ UNSEEN = [
         "Tokens of self-hosted servers are signed with a secret that is public (S16).",
         "The secret is random and belongs to the database.",
         "Otherwise tokens could be forged.",
+    ),
+    Difference(
+        "The request of a `Gateway` or `AIGateway` step is made once.",
+        "It is made again after connection errors, 408, 425, 429 and 5xx, as often as `retries` of the step or of the run say, with the same `Idempotency-Key`.",
+        "A rate limit or a short fault is the everyday answer of such services.",
     ),
     Difference(
         "`Gateway` steps may reach private addresses if an answer reports them, but not if a "

@@ -174,6 +174,17 @@ async def test_a_503_is_not_counted(headers: dict[str, str]) -> None:
         assert (await w.run())["status"] == "Completed"
 
 
+async def test_a_rate_limiter_in_front_of_the_application_is_not_its_answer() -> None:
+    async with world() as w:
+        await w.post(sleep(text="1s"), retries=0)
+        w.script = [httpx2.Response(429, headers={"retry-after": "30"}), answer(DONE)]
+        assert len(await w.after(1)) == 1
+        assert len(await w.after(29)) == 0
+        (again,) = await w.after(1)
+        assert again.headers["x-inngest-generation-id"] == "1"
+        assert (await w.run())["status"] == "Completed"
+
+
 async def test_a_500_is_counted_and_keeps_its_job() -> None:
     async with world() as w:
         token = (await w.post(sleep(text="1s"), retries=1))["token"]
@@ -221,10 +232,17 @@ async def test_no_retry_fails_the_run_at_once() -> None:
 
 
 async def test_an_answer_that_is_not_from_the_sdk_fails_clearly() -> None:
-    async with world() as w:
+    async with world(foreign_answer_timeout=100) as w:
         await w.post(sleep(text="1s"))
-        w.script = [httpx2.Response(404, text="<h1>nginx</h1>" + "x" * 1000)]
+        page = httpx2.Response(404, text="<h1>nginx</h1>" + "x" * 1000)
+        w.script = [page, httpx2.Response(200, text="another page"), page, page, page, page, page]
         await w.after(1)
+        run = await w.run()
+        assert (run["status"], run["last_error"][:13]) == ("Running", "UpstreamError")
+        w.script += [httpx2.ConnectError("refused")] * 5
+        await w.after(99)
+        assert (await w.run())["status"] == "Running"
+        await w.after(60)
         error = (await w.run())["error"]
         assert error["name"] == "UpstreamError"
         assert "answered 404 without passing the request to the SDK: <h1>nginx" in error["message"]

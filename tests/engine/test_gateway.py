@@ -47,8 +47,8 @@ async def fetch(
 
     made = Gateway(Settings(**settings), httpx2.MockTransport(transport))
     try:
-        spec = read_gateway(op(code, opts or {"url": _URL}), "steps[0]")
-        return json.loads(await made.fetch(spec)), seen
+        spec = read_gateway(op(code, opts or {"url": _URL}), "steps[0]", RUN, 0, 0)
+        return json.loads((await made.fetch(spec)).memo), seen
     finally:
         await made.close()
 
@@ -150,7 +150,7 @@ async def test_a_refusal_of_an_ai_is_an_error_with_its_answer() -> None:
 )
 def test_bad_requests_are_refused(code: OpCode, opts: dict[str, Any], message: str) -> None:
     with pytest.raises(Refused) as caught:
-        read_gateway(op(code, opts), "s")
+        read_gateway(op(code, opts), "s", RUN, 0, 0)
     assert str(caught.value).startswith(message)
 
 
@@ -158,7 +158,8 @@ async def test_the_rules_for_endpoints_hold_for_these_requests_too() -> None:
     async def ask(url: str, **settings: Any) -> Any:
         made = Gateway(Settings(**settings))
         try:
-            return json.loads(await made.fetch(read_gateway(op(OpCode.GATEWAY, {"url": url}), "s")))
+            spec = read_gateway(op(OpCode.GATEWAY, {"url": url}), "s", RUN, 0, 0)
+            return json.loads((await made.fetch(spec)).memo)
         finally:
             await made.close()
 

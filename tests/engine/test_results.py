@@ -139,9 +139,11 @@ def test_a_final_op_alone_or_in_an_array(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "kind"),
     [
-        (200, [], FailureKind.COUNTED),
-        (302, [], FailureKind.COUNTED),
-        (500, [], FailureKind.COUNTED),
+        (200, [], FailureKind.FOREIGN),
+        (302, [], FailureKind.FOREIGN),
+        (500, [], FailureKind.FOREIGN),
+        (429, [], FailureKind.TRANSIENT),
+        (429, [SDK], FailureKind.COUNTED),
         (502, [], FailureKind.TRANSIENT),
         (503, [], FailureKind.TRANSIENT),
         (504, [], FailureKind.TRANSIENT),
@@ -151,7 +153,7 @@ def test_a_final_op_alone_or_in_an_array(body: bytes) -> None:
         (401, [SDK], FailureKind.TRANSIENT),
         (401, [SDK, ("x-inngest-no-retry", "true")], FailureKind.TRANSIENT),
         (401, [("x-inngest-sdk", "go:0.16.0")], FailureKind.COUNTED),
-        (401, [], FailureKind.COUNTED),
+        (401, [], FailureKind.FOREIGN),
         (400, [SDK, ("x-inngest-no-retry", "true")], FailureKind.FINAL),
         (500, [SDK, ("x-inngest-no-retry", "false")], FailureKind.COUNTED),
     ],

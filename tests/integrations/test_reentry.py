@@ -25,6 +25,7 @@ from stephttp._wire.http import Body
 from stephttp._wire.http import Request as Asked
 from stephttp._wire.ids import random_ulid
 from stephttp._wire.signatures import sign
+from stephttp.sync import step as blocking
 from tests.durable import KEY, Durable, durable
 
 NAP = timedelta(minutes=1)
@@ -303,3 +304,97 @@ def test_a_step_that_ends_while_a_flush_comes_to_its_end_is_stored_as_well() -> 
     # The future that says so is set a moment later.
     end_step("three")
     assert b'"three"' in next(flows[1]).body
+
+
+def orders(framework: str, *, route: bool, answer: int = 200) -> tuple[Any, bool]:
+    """An application with the route of an order, or one of an older version, without it."""
+    if framework == "flask":
+        from flask import Flask
+
+        flask = Flask(__name__)
+
+        def order() -> Any:
+            blocking.run("charge", lambda: "paid")
+            blocking.sleep("pack", NAP)
+            return "packed", answer
+
+        if route:
+            flask.get("/orders")(order)
+        return lambda provider: provider.wsgi(flask), True
+    api = FastAPI()
+
+    async def order_async() -> Any:
+        await step.run("charge", lambda: "paid")
+        await step.sleep("pack", NAP)
+        return Response("packed", answer)
+
+    if route:
+        api.get("/orders")(order_async)
+    elif framework == "405":
+        api.post("/orders")(order_async)
+    return lambda provider: provider.asgi(api), False
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "405", "flask"])
+async def test_an_instance_without_the_route_is_not_the_handler(
+    framework: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    build, wsgi = orders(framework, route=True)
+    async with durable(build, wsgi=wsgi) as world:
+        first = await world.client.get("/orders")
+        new, old = world.to_app.app, orders(framework, route=False)[0](world.provider)
+        world.to_app.app = old
+        for _ in range(20):
+            await world.turn()
+        assert await world.status(first) == "Running"
+        assert "came to none of its steps" in caplog.text
+        caplog.clear()
+        world.to_app.app = new
+        result = await world.follow(first)
+        assert (result.status_code, result.text) == (200, "packed")
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+async def test_a_404_of_the_handler_itself_is_its_answer(framework: str) -> None:
+    build, wsgi = orders(framework, route=True, answer=404)
+    async with durable(build, wsgi=wsgi) as world:
+        result = await world.follow(await world.client.get("/orders"))
+        assert (result.status_code, result.text) == (404, "packed")
+        assert len(world.reentries) == 1
+
+
+async def test_a_cancelled_run_begins_no_further_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    entered, cancelled, refused = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    api = FastAPI()
+
+    async def body(name: str) -> None:
+        if name == "one":
+            entered.set()
+            await cancelled.wait()
+        done.append(name)
+
+    @api.get("/")
+    async def handler() -> None:
+        await step.sleep("nap", NAP)
+        await step.run("one", body, "one")
+        await refused.wait()
+        await step.run("two", body, "two")
+        await step.run("three", body, "three")
+
+    def stop(run: Run) -> None:
+        original(run)
+        refused.set()
+
+    original = Run.stop
+    monkeypatch.setattr(Run, "stop", stop)
+    async with durable(lambda provider: provider.asgi(api)) as world:
+        world.lacks("steps-with-result")  # each step is sent as soon as it has ended
+        first = await world.client.get("/")
+        world.clock.advance(NAP.total_seconds())
+        await entered.wait()
+        await world.api.delete(f"/v1/runs/{first.headers['x-run-id']}")
+        cancelled.set()
+        await world.engine.idle()
+        assert done == ["one"]
+        assert await world.status(first) == "Cancelled"

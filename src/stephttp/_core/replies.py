@@ -119,6 +119,19 @@ def unknown_step(run: Run, *, again: bool) -> Response:
     return response
 
 
+def misdirected(response: Response) -> Response:
+    """Report that this instance of the application does not seem to have the handler (RFC 9110,
+    15.5.20); only for the stephttp engine, which calls again later (docs/protocol.md 12.1).
+
+    Args:
+        response: what was answered in its place.
+    """
+    return error_answer(
+        421, f"the application answered {response.status} and came to none of the steps that are "
+        "remembered of this run; does this version of it have the endpoint?",
+    )  # fmt: skip
+
+
 def result_answer(
     op: Op, steps: Sequence[Op] = (), *, again: bool = False, retry_after: str | None = None
 ) -> Response:

@@ -66,7 +66,16 @@ from stephttp._core.steps import (
 )
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
-from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
+from stephttp._wire.opcodes import (
+    GATEWAY_OPS,
+    SYNC_OPS,
+    ErrorInfo,
+    Op,
+    OpCode,
+    Timing,
+    Userland,
+    kept_bytes,
+)
 from stephttp._wire.stored_state import Memo, MemoKind, read_memo
 from stephttp.errors import CannotWaitError, UsageError
 
@@ -112,6 +121,7 @@ class Run:
         "expired",
         "failures",
         "opts",
+        "over",
         "passed",
         "pending",
         "resumed",
@@ -155,6 +165,8 @@ class Run:
         self.expired = False
         """True if another call is to continue this run from the next step on: its time is over
         (`max_runtime`), or another process has taken it over."""
+        self.over = False
+        """True if the server says that this run has ended: no further step may begin."""
         self.carried: dict[str, str] | None = None
         """Texts that middleware keeps for later calls."""
         self.failures: Mapping[str, int] = _NONE
@@ -194,6 +206,15 @@ class Run:
         """True if the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self._memos
 
+    @property
+    def met_none(self) -> bool:
+        """True if the server remembers steps, or failures of steps, and the handler met none."""
+        if not self.resumed or self._uses:
+            return False
+        kinds = (read_memo(raw).kind for key, raw in self._memos.items() if key != CAPSULE)
+        known = any(kind is not MemoKind.INPUT for kind in kinds)
+        return known or bool(self.failures) or self.target is not None
+
     def response_began(self) -> None:
         """Note that the handler has sent the head of its response."""
         if self.cannot_wait is None:
@@ -206,6 +227,10 @@ class Run:
     def expire(self) -> None:
         """Leave the next step to another call: the time is over, or the run was taken over."""
         self.expired = True
+
+    def stop(self) -> None:
+        """Begin no further step: the server says that this run has ended."""
+        self.over = True
 
     def configure(self, **given: Any) -> None:
         """Set options of the endpoint, by the names that they have in `FnOpts`."""
@@ -247,6 +272,9 @@ class Run:
         """
         step = self.resolve(step_id, retries)
         if step.verdict is EXECUTE:
+            if self.over and self.state is not ENDED:
+                self._wait()
+                return Step(SUSPEND, step_id, step.index, step.hash)
             if self.expired and self._hands_over(step):
                 return Step(SUSPEND, step_id, step.index, step.hash)
             self._running += 1
@@ -343,7 +371,13 @@ class Run:
         if wait.late and not self.resumed:
             self._async_ops.append(discovery_request(step.hash))
         else:
-            self._record(_step_op(step, wait.op, name=wait.name, opts=wait.opts))
+            opts = wait.opts
+            if wait.op in GATEWAY_OPS:
+                # A real server does not read this either.
+                retries = self.retries if step.retries is None else step.retries
+                if retries or self.resumed or self.declared_retries:
+                    opts = {**opts, "retries": retries}
+            self._record(_step_op(step, wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 

@@ -15,13 +15,13 @@ from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.resumed import Resumed, conclude, flush, resume, unavailable
+from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, flush, resume, unavailable
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire import signatures, stored_state
 from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
 from stephttp._wire.ids import ulid_number
-from stephttp.errors import APIError
+from stephttp.errors import APIError, APIStatusError
 from stephttp.middleware import CallEnd
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
@@ -227,7 +227,12 @@ class Reentry:
                 if self._idle:
                     return
                 self._changed = False
-            yield from flush(self.runtime.checkpoints, run)
+            try:
+                yield from flush(self.runtime.checkpoints, run)
+            except APIStatusError as problem:
+                if problem.status in RUN_IS_OVER:
+                    run.stop()
+                raise
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """Return the answer to the server. Called when the handler has ended."""

@@ -31,7 +31,9 @@ _ROOT = "step"
 """A server that sends this as the step wants the whole handler called."""
 _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
-_RUN_IS_OVER = frozenset({404, 409, 410})
+RUN_IS_OVER = frozenset({404, 409, 410})
+"""Statuses by which a server says that it takes no steps of this run any more."""
+_NO_SUCH_ROUTE = frozenset({404, 405})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
 
 
@@ -200,6 +202,12 @@ def conclude(
     run = resumed.run
     if run.suspended:
         return (yield from _next_steps(checkpoints, resumed))
+    if resumed.ours and response.status in _NO_SUCH_ROUTE and run.met_none:
+        logger.warning(
+            "stephttp: run %s: the application answered %d and came to none of its steps; the "
+            "engine will call again", run.run_id, response.status,
+        )  # fmt: skip
+        return replies.misdirected(response)
     # Only the handler says how many retries there are; our engine knows it from the first call.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
     final = final or isinstance(raised, NonRetriableError)
@@ -231,7 +239,7 @@ def conclude(
     try:
         yield from flush(checkpoints, run)
     except APIStatusError as problem:
-        if problem.status in _RUN_IS_OVER:
+        if problem.status in RUN_IS_OVER:
             return replies.ops_answer([])
         if problem.status not in _NEVER_ACCEPTED:
             raise

@@ -35,6 +35,9 @@ class OpCode(StrEnum):
     DEFER_ABORT = "DeferAbort"
 
 
+GATEWAY_OPS = frozenset({OpCode.GATEWAY, OpCode.AI_GATEWAY})
+"""Ops with which the server makes an HTTP request."""
+
 SYNC_OPS = frozenset(
     {
         OpCode.STEP,

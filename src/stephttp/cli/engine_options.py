@@ -173,6 +173,14 @@ class StartOptions:
             metavar="DURATION", help="How long one call of an endpoint (one attempt) may take."
         ),
     ] = "2h"
+    foreign_answer_timeout: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="How long calls that something other than the handler answers (an instance "
+            "without the route) are made again, before their run fails.",
+        ),
+    ] = "24h"
     retry_delay: Annotated[
         str,
         typer.Option(

@@ -97,6 +97,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         retain=_optional_seconds("--retain", options.retain),
         run_deadline=_optional_seconds("--run-deadline", options.run_deadline),
         call_timeout=_seconds("--call-timeout", options.call_timeout),
+        foreign_answer_timeout=_seconds("--foreign-answer-timeout", options.foreign_answer_timeout),
         retry=Backoff(
             first=_seconds("--retry-delay", options.retry_delay),
             longest=_seconds("--retry-max-delay", options.retry_max_delay),

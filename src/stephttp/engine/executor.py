@@ -29,8 +29,8 @@ from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
 from stephttp.engine.store.store import Store, StoreClosedError
-from stephttp.engine.work import due, save
-from stephttp.engine.work.settle import Outcome, settle
+from stephttp.engine.work import due
+from stephttp.engine.work.settle import Outcome, settle, settle_request
 
 log = logging.getLogger(__name__)
 _Tasks = dict[due.TaskKey, "asyncio.Task[None]"]
@@ -247,10 +247,10 @@ class Executor:
 
     async def _fetch(self, request: GatewayRequest) -> None:
         begun_ms = self._clock.now_ms()
-        memo = await self._gateway.fetch(request.spec)
-        ok = not memo.startswith(b'{"error"')
+        outcome = await self._gateway.fetch(request.spec)
+        ok = not outcome.memo.startswith(b'{"error"')
         self._metrics.fetched(self._clock.now_ms() - begun_ms, ok=ok)
-        unit = partial(save.deliver, run_id=request.run_id, memos={request.step_id: memo})
+        unit = partial(settle_request, request=request, outcome=outcome, begun_ms=begun_ms)
         await self._keep(request.run_id, unit)
 
     async def _settle(self, call: EndpointCall, outcome: Outcome, begun_ms: int) -> None:

@@ -27,6 +27,7 @@ class EndpointCall(Value, frozen=True, gc=False):
         fn_id: the endpoint, as `Run.fn_id`.
         reads_state: whether its SDK reads the state of the run from the request.
         state: the state that is sent with the request.
+        resend: whether it may be sent once more where a kept connection turns out to be closed.
     """
 
     run_id: str
@@ -46,6 +47,7 @@ class EndpointCall(Value, frozen=True, gc=False):
     fn_id: str = ""
     reads_state: bool = False
     state: ResumeState | None = None
+    resend: bool = True
 
 
 class GatewayRequest(Value, frozen=True, gc=False):

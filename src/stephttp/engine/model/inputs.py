@@ -40,12 +40,20 @@ class FailureKind(Enum):
     """How a failed call counts.
 
     `COUNTED`: an attempt was used up. `TRANSIENT`: the handler was not reached, or could not
-    start; tried again without end. `FINAL`: it must not be tried again.
+    start; tried again without end. `BROKEN`: the connection was accepted, and broke before the
+    answer was complete. `FOREIGN`: what answered is not the handler. Both are tried again within
+    bounds, see `rules.vain_calls`. `FINAL`: it must not be tried again.
     """
 
     COUNTED = "counted"
     TRANSIENT = "transient"
+    BROKEN = "broken"
+    FOREIGN = "foreign"
     FINAL = "final"
+
+
+UNANSWERED = frozenset({FailureKind.TRANSIENT, FailureKind.BROKEN, FailureKind.FOREIGN})
+"""Failures in which the handler gave no answer; they use up no attempt."""
 
 
 class CallFailure(Value, frozen=True, gc=False):
@@ -56,6 +64,7 @@ class CallFailure(Value, frozen=True, gc=False):
         retry_after_ms: the delay that the endpoint asked for.
         output: the result of the run if this was its last attempt.
         steps: the steps that were done before it failed.
+        times: how often the request was sent in vain.
     """
 
     kind: FailureKind
@@ -64,6 +73,7 @@ class CallFailure(Value, frozen=True, gc=False):
     retry_after_ms: int | None = None
     output: bytes | None = None
     steps: Sequence[Op] = ()
+    times: int = 1
 
 
 class EventArrival(Value, frozen=True, gc=False):

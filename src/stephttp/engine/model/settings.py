@@ -63,6 +63,8 @@ class Settings:
         gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
         gateway_timeout: seconds that one of those may take.
         call_timeout: seconds that one call of an endpoint may take.
+        foreign_answer_timeout: seconds for which calls of an endpoint that something else answers,
+            such as an instance without the route, are tried again. Then their run fails.
         run_deadline: seconds after its first checkpoint in which a run must end; one that does not
             fails. None: it may take any time.
         connect_timeout: seconds that connecting to an endpoint may take.
@@ -117,6 +119,7 @@ class Settings:
     gateway_concurrency: int = 16
     gateway_timeout: float = 300.0
     call_timeout: float = 7200.0
+    foreign_answer_timeout: float = 86_400.0
     run_deadline: float | None = None
     connect_timeout: float = 10.0
     output_timeout: float = 300.0
@@ -174,6 +177,7 @@ class Settings:
             "call_timeout",
             "connect_timeout",
             "gateway_timeout",
+            "foreign_answer_timeout",
             "run_deadline",
             "retain",
         ):

@@ -60,8 +60,10 @@ class Timer(Value, frozen=True, gc=False):
         key: what ends the wait before it is due: the name of an event or of a signal, or the id
             of the invoked run; `None` if nothing does.
         condition: CEL that an event must fulfil in addition.
-        job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call.
-        payload: of a `GATEWAY` timer, the request to make, as JSON.
+        job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call;
+            `attempt` also of a `GATEWAY` timer: requests that failed.
+        payload: of a `GATEWAY` timer, the request to make, as JSON; of a timer for a call of the
+            endpoint, what its earlier tries met (`rules.vain_calls`).
     """
 
     step_id: str

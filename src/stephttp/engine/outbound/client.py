@@ -24,11 +24,12 @@ from stephttp.engine.model.urls import read_url
 from stephttp.engine.outbound.connection import (
     ConnectError,
     ConnectTimeout,
+    ExchangeError,
     HTTPConnection,
     HTTPRequest,
     Unanswered,
 )
-from stephttp.engine.outbound.egress import Egress, EgressError
+from stephttp.engine.outbound.egress import Egress, EgressError, UnknownHostError
 from stephttp.engine.rules.answers import HTTPResponse
 
 _RACE = 1.0
@@ -116,15 +117,21 @@ class Client:
         place = place_of(request.origin)
         message = _message(request, place)
         now = asyncio.get_running_loop().time
-        kept, began = self._take(place, now()), now()
+        kept, began, again = self._take(place, now()) if request.resend else None, now(), False
         if kept is not None:
             try:
                 return await self._exchange(kept, place, message, request.method, limit)
             except Unanswered:
                 if now() - began > _RACE:
                     raise
-        connection = await self._connect(place)
-        return await self._exchange(connection, place, message, request.method, limit)
+                again = True
+        try:
+            connection = await self._connect(place)
+            return await self._exchange(connection, place, message, request.method, limit)
+        except ExchangeError as error:
+            # The first connection may have been accepted as well, and have broken for the request.
+            error.broken += again and error.broken > 0
+            raise
 
     async def close(self) -> None:
         """Close idle connections now, and the others after their answers."""
@@ -185,7 +192,9 @@ class Client:
         except TimeoutError:
             raise ConnectTimeout(f"looking up {place.host} took too long") from None
         except EgressError as error:
-            raise ConnectError(str(error)) from error
+            refusal = ConnectError(str(error))
+            refusal.temporary = isinstance(error, UnknownHostError)
+            raise refusal from error
         failure: ConnectError | ConnectTimeout | None = None
         for address in addresses:
             try:

@@ -24,7 +24,15 @@ _ZLIB = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": 
 
 
 class ExchangeError(Exception):
-    """There is no answer."""
+    """There is no answer.
+
+    Attributes:
+        broken: how often the request was sent and its connection then broke.
+        temporary: whether the same request may be answered later.
+    """
+
+    broken = 0
+    temporary = True
 
 
 class ConnectError(ExchangeError):
@@ -38,21 +46,33 @@ class ConnectTimeout(ExchangeError):
 class ReadError(ExchangeError):
     """The connection broke."""
 
+    broken = 1
+
 
 class RemoteProtocolError(ExchangeError):
     """The bytes that came are not a (whole) HTTP answer."""
 
 
-class Unanswered(RemoteProtocolError):
+class CutOff(RemoteProtocolError):
+    """The connection was closed before the answer was complete."""
+
+    broken = 1
+
+
+class Unanswered(CutOff):
     """The connection was closed before a byte of the answer came."""
 
 
 class DecodingError(ExchangeError):
     """The body does not match its `Content-Encoding`."""
 
+    temporary = False
+
 
 class TooLarge(ExchangeError):
     """The body is larger than it may be."""
+
+    temporary = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +82,7 @@ class HTTPRequest:
     Attributes:
         origin: such as `https://app.example.com:8443`.
         headers: without those of the connection: `Host`, `Content-Length`.
+        resend: whether it may be sent once more if a kept connection turns out to be closed.
     """
 
     method: str
@@ -69,6 +90,7 @@ class HTTPRequest:
     target: str
     headers: dict[str, str]
     body: bytes = field(default=b"", repr=False)
+    resend: bool = True
 
 
 class HTTPConnection(asyncio.Protocol):
@@ -150,7 +172,7 @@ class HTTPConnection(asyncio.Protocol):
             elif self._status and not self._framed:
                 self._finish()
             else:
-                self._fail(RemoteProtocolError("the connection was closed amid the answer"))
+                self._fail(CutOff("the connection was closed amid the answer"))
         self._closed(self)
 
     # What the parser calls.

@@ -39,6 +39,10 @@ class EgressError(Exception):
     """A host has no address, or none that may be called."""
 
 
+class UnknownHostError(EgressError):
+    """The addresses of a host cannot be looked up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One entry of `Settings.allow_hosts`: a name or a network, with or without a port."""
@@ -159,7 +163,7 @@ class Egress:
         try:
             addresses = await _look_up(host, port)
         except (OSError, UnicodeError) as error:
-            raise EgressError(f"cannot look up {host}: {error}") from error
+            raise UnknownHostError(f"cannot look up {host}: {error}") from error
         refusals = {
             address: self.refuse(host, port, ip_address(address.partition("%")[0]))
             for address in addresses

@@ -2,6 +2,7 @@
 
 `gateway_request` makes the stored `RequestSpec` of what a step asks for. `Gateway.fetch` sends it
 and always returns a memo: any answer is a result, and if there is no answer the step has failed.
+`gateway_answer` decides whether the request is made again instead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from stephttp.engine.outbound.client import Client, Sender
 from stephttp.engine.outbound.connection import ExchangeError, HTTPRequest, TooLarge, decoded
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.rules.answers import HTTPResponse
+from stephttp.engine.rules.gateway_answer import GatewayOutcome, is_temporary
 from stephttp.engine.rules.gateway_request import RequestSpec
+from stephttp.engine.rules.results import error_json
 
 if TYPE_CHECKING:
     import httpx2
@@ -55,8 +58,8 @@ class Gateway:
         """Close the connections."""
         await self._sender.close()
 
-    async def fetch(self, spec: bytes) -> bytes:
-        """Make the request of a stored `RequestSpec`, and return the memo of its step."""
+    async def fetch(self, spec: bytes) -> GatewayOutcome:
+        """Make the request of a stored `RequestSpec`, once."""
         wanted = msgspec.json.decode(spec, type=RequestSpec)
         limit = self._settings.max_step_output
         try:
@@ -67,10 +70,16 @@ class Gateway:
             if len(memo) > limit:
                 raise TooLarge(f"the answer is larger than {limit} bytes")
         except TimeoutError:
-            return _failure(wanted, f"no answer within {self._settings.gateway_timeout:g} s")
+            detail = f"no answer within {self._settings.gateway_timeout:g} s"
+            return _failure(wanted, detail, temporary=True)
         except (ExchangeError, OSError, ValueError, _Unwanted) as error:
-            return _failure(wanted, str(error) or type(error).__name__)
-        return memo
+            detail = str(error) or type(error).__name__
+            temporary = isinstance(error, OSError) or getattr(error, "temporary", False)
+            return _failure(wanted, detail, temporary=temporary)
+        if not is_temporary(answer.status):
+            return GatewayOutcome(memo)
+        reason = error_json("GatewayError", f"the answer has the status {answer.status}")
+        return GatewayOutcome(memo, reason, answer.header("retry-after"))
 
 
 def _request(spec: RequestSpec) -> HTTPRequest:
@@ -117,7 +126,8 @@ def _ai_memo(answer: HTTPResponse) -> bytes:
     return msgspec.json.encode({"error": error})
 
 
-def _failure(spec: RequestSpec, detail: str) -> bytes:
+def _failure(spec: RequestSpec, detail: str, *, temporary: bool) -> GatewayOutcome:
     name, what = ("AIGatewayError", "AI") if spec.ai else ("GatewayError", "gateway")
-    error = {"name": name, "message": f"Error making {what} request: {detail}", "data": None}
-    return msgspec.json.encode({"error": error})
+    message = f"Error making {what} request: {detail}"
+    memo = msgspec.json.encode({"error": {"name": name, "message": message, "data": None}})
+    return GatewayOutcome(memo, error_json(name, message) if temporary else None)

@@ -7,10 +7,10 @@ import httpx2
 from stephttp.engine.outbound.connection import (
     ConnectError,
     ConnectTimeout,
+    CutOff,
     DecodingError,
     HTTPRequest,
     ReadError,
-    RemoteProtocolError,
     TooLarge,
 )
 from stephttp.engine.rules.answers import HTTPResponse
@@ -20,7 +20,7 @@ _OURS: dict[type[httpx2.HTTPError], type[Exception]] = {
     httpx2.ConnectTimeout: ConnectTimeout,
     httpx2.DecodingError: DecodingError,
     httpx2.ReadTimeout: TimeoutError,
-    httpx2.RemoteProtocolError: RemoteProtocolError,
+    httpx2.RemoteProtocolError: CutOff,
 }
 
 

@@ -9,6 +9,8 @@ from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import msgspec
+
 from stephttp._wire import stored_state
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
@@ -23,6 +25,7 @@ from stephttp.engine.outbound.connection import (
     DecodingError,
     ExchangeError,
     HTTPRequest,
+    RemoteProtocolError,
     TooLarge,
     decoded,
 )
@@ -83,7 +86,10 @@ class Caller:
         """
         limit = self._settings.max_response
         headers = {"user-agent": "Inngest"} if bare else self._headers(call)
-        request = HTTPRequest(call.method, call.domain, _target(call), headers, _content(call))
+        content = _content(call)
+        request = HTTPRequest(
+            call.method, call.domain, _target(call), headers, content, call.resend
+        )
         try:
             async with asyncio.timeout(self._settings.call_timeout):
                 answer = await self._sender.send(request, limit)
@@ -94,7 +100,14 @@ class Caller:
         except TooLarge:
             message = f"the endpoint's answer is larger than {limit} bytes"
             return CallFailure(FailureKind.FINAL, "AnswerError", message)
-        except (ExchangeError, OSError) as error:
+        except ExchangeError as error:
+            if error.broken:
+                failure = _failure(FailureKind.BROKEN, call, error)
+                return msgspec.structs.replace(failure, times=error.broken)
+            if isinstance(error, RemoteProtocolError):  # something that does not speak HTTP
+                return _failure(FailureKind.FOREIGN, call, error)
+            return _failure(FailureKind.TRANSIENT, call, error)
+        except OSError as error:
             return _failure(FailureKind.TRANSIENT, call, error)
         except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)

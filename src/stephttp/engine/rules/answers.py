@@ -1,8 +1,9 @@
 """Reads the meaning of an endpoint's answer to a re-entry (docs/protocol.md 6.3). Pure.
 
 answer                                             meaning
-no `x-inngest-sdk` header                          502, 503, 504: transient failure
-                                                   any other status: counted failure
+no `x-inngest-sdk` header                          429, 502, 503, 504: transient failure
+                                                   any other status: foreign answer
+421, not Go's                                      foreign answer
 JSON object or array with a completing op as its   counted failure; its data is the result
   last, not 2xx                                    if no attempt is left, the ops before it
                                                    are kept
@@ -36,6 +37,8 @@ from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints
 from stephttp.engine.rules.due_times import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})
+_BUSY = _TRANSIENT | {429}
+"""What something in front of the application answers while the application cannot be reached."""
 _GO = "go:"
 _EXCERPT = 300
 _OPS = msgspec.json.Decoder(list[Op])
@@ -82,11 +85,12 @@ class _ErrorBody(Struct):
 def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | CallFailure:
     """Return what an answer means; see the table on top."""
     retry_after = retry_after_ms(answer.header("retry-after"), now_ms)
-    transient = FailureKind.TRANSIENT if answer.status in _TRANSIENT else FailureKind.COUNTED
     if not answer.header("x-inngest-sdk"):
+        kind = FailureKind.TRANSIENT if answer.status in _BUSY else FailureKind.FOREIGN
         message = f"the endpoint answered {answer.status} without passing the request to the SDK"
-        return CallFailure(transient, "UpstreamError", message + _excerpt(answer.body), retry_after)
+        return CallFailure(kind, "UpstreamError", message + _excerpt(answer.body), retry_after)
 
+    transient = FailureKind.TRANSIENT if answer.status in _TRANSIENT else FailureKind.COUNTED
     no_retry = answer.header("x-inngest-no-retry").lower() == "true"
     good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
     try:
@@ -114,6 +118,9 @@ def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | 
         )
         detail = message + _excerpt(answer.body)
         return CallFailure(FailureKind.TRANSIENT, "SignatureError", detail, retry_after)
+    if answer.status == HTTPStatus.MISDIRECTED_REQUEST and last is None and not is_go:
+        _, message = _error(answer)
+        return CallFailure(FailureKind.FOREIGN, "MisdirectedError", message, retry_after)
     kind = FailureKind.FINAL if no_retry else transient if last is None else FailureKind.COUNTED
     # Of an array, the error shows the last op only, and not what the steps before it returned.
     shown = answer if last is None else replace(answer, body=msgspec.json.encode(last))

@@ -172,6 +172,7 @@ class ChangeBuilder:
         if not self.run.status.ended:
             if self.changed:
                 self.run = replace(self.run, idle=0)
+                self._forget_vain_calls()
             if self.origin is Origin.ANSWER and self.target != RESUME:
                 self._after_target()
             elif self.origin is Origin.ANSWER:
@@ -216,8 +217,16 @@ class ChangeBuilder:
             delay = self._idle_delay()
             if delay is not None:
                 job = new_job_id(self.at.rng)
-                due_ms = self.at.now_ms + delay
-                self.start(replace(timer, due_ms=due_ms, job_id=job, attempt=0, unreached=0))
+                again = Timer(timer.step_id, timer.kind, self.at.now_ms + delay, job_id=job)
+                self.start(again)
+
+    def _forget_vain_calls(self) -> None:
+        """Start the count of calls that get no answer again, since a step was recorded."""
+        answered = self.target if self.origin is Origin.ANSWER else None
+        for timer in list(self.timers.values()):
+            in_vain = timer.payload is not None and timer.kind is not TimerKind.GATEWAY
+            if in_vain and timer.step_id != answered:
+                self.start(replace(timer, payload=None))
 
     def _learn(self) -> None:
         version = self.hints.request_version

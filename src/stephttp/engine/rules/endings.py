@@ -5,9 +5,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.inputs import CallFailure, FailureKind, Moment
+from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
 from stephttp.engine.model.run import Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
+from stephttp.engine.rules import vain_calls
 from stephttp.engine.rules.results import error_json
 
 
@@ -37,21 +38,25 @@ def call_failed(
     # The counters of the call: with the run for its own, with the timer for a planned step's.
     counters: Run | Timer = run if target == RESUME else timer
     attempt, unreached = counters.attempt, counters.unreached
-    if failure.kind is FailureKind.TRANSIENT:
+    payload, reason = None, None
+    if failure.kind in UNANSWERED:
+        payload, reason = vain_calls.count(timer, failure, run.retries, at)
         delay = rules.unreachable.delay_ms(unreached, at.rng)
         unreached += 1
-    elif failure.kind is FailureKind.COUNTED and attempt < run.retries:
-        delay = rules.retry.delay_ms(attempt, at.rng)
-        attempt, unreached = attempt + 1, 0
     else:
-        return failed(replace(snapshot, run=run), failure, at)
+        delay = rules.retry.delay_ms(attempt, at.rng)
+        if failure.kind is FailureKind.FINAL or attempt >= run.retries:
+            reason = failure
+        attempt, unreached = attempt + 1, 0
+    if reason is not None:
+        return failed(replace(snapshot, run=run), reason, at)
     if failure.retry_after_ms is not None:
         delay = failure.retry_after_ms
     if target == RESUME:
         run = replace(run, attempt=attempt, unreached=unreached)
     else:
         timer = replace(timer, attempt=attempt, unreached=unreached)
-    return Change(run, timers=(replace(timer, due_ms=at.now_ms + delay),))
+    return Change(run, timers=(replace(timer, due_ms=at.now_ms + delay, payload=payload),))
 
 
 def failed(snapshot: Snapshot, failure: CallFailure, at: Moment) -> Change:

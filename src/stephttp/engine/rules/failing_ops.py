@@ -67,7 +67,8 @@ def step_error(builder: ChangeBuilder, op: Op, field: str) -> None:
         delay = builder.at.settings.retry.delay_ms(failures - 1, builder.at.rng)
     due_ms = builder.at.now_ms + delay
     if timer is not None:
-        builder.start(replace(timer, due_ms=due_ms, attempt=timer.attempt + 1, unreached=0))
+        attempt = timer.attempt + 1
+        builder.start(replace(timer, due_ms=due_ms, attempt=attempt, unreached=0, payload=None))
     else:
         builder.start(Timer(op.id, TimerKind.RETRY, due_ms))
     builder.has_waits = True

@@ -17,6 +17,7 @@ from stephttp._wire.http import TOKEN
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.urls import read_url
+from stephttp.engine.rules.due_times import retry_wishes
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -34,22 +35,39 @@ _AUTH = {
 """How each provider wants its key: header and prefix, by `format`."""
 
 
+_IDEMPOTENCY_KEY = "idempotency-key"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods that may be repeated as they are."""
+
+
 class RequestSpec(Struct):
-    """An HTTP request to make; `ai` decides what the memo of its answer looks like."""
+    """An HTTP request to make.
+
+    Attributes:
+        ai: decides what the memo of its answer looks like.
+        retries: how often it is made again.
+    """
 
     ai: bool
     url: str
     method: str
     headers: dict[str, str]
     body: str
+    retries: int = 0
 
 
-def read_gateway(op: Op, field: str) -> bytes:
+def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> bytes:
     """Return the request that a `Gateway` or `AIGateway` op asks for, as a stored `RequestSpec`.
+
+    A request that is not safe gets an `Idempotency-Key`, the same one each time it is made.
+
+    Args:
+        run_id, retries: of the run.
 
     Raises:
         Refused: a field of `opts` is missing or wrong.
     """
+    limit, _ = retry_wishes(op, field, retries, now_ms)
     ai, opts, field = op.op is OpCode.AI_GATEWAY, op.opts or {}, f"{field}.opts"
     spec = RequestSpec(
         ai=ai,
@@ -57,7 +75,10 @@ def read_gateway(op: Op, field: str) -> bytes:
         method=_method(opts.get("method"), f"{field}.method"),
         headers=_headers(opts.get("headers"), f"{field}.headers"),
         body=_ai_body(opts, field) if ai else _text_body(opts.get("body"), f"{field}.body"),
+        retries=limit,
     )
+    if spec.method.upper() not in _SAFE:
+        spec.headers.setdefault(_IDEMPOTENCY_KEY, f"{run_id}-{op.id}")
     if ai:
         spec.headers.setdefault("content-type", "application/json")
         _authorize(spec.headers, opts, field)

@@ -28,5 +28,6 @@ def step_planned(builder: ChangeBuilder, op: Op, field: str) -> None:
 
 def gateway(builder: ChangeBuilder, op: Op, field: str) -> None:
     """Make an HTTP request for a step (`Gateway`, `AIGateway`)."""
-    spec = read_gateway(op, field)
-    builder.wait(op, field, Timer(op.id, TimerKind.GATEWAY, builder.at.now_ms, payload=spec))
+    run, now_ms = builder.run, builder.at.now_ms
+    spec = read_gateway(op, field, run.run_id, run.retries, now_ms)
+    builder.wait(op, field, Timer(op.id, TimerKind.GATEWAY, now_ms, payload=spec))

@@ -91,7 +91,8 @@ def load_call(
     # Only a first attempt carries state. A repetition may overlap with the call that it repeats,
     # and it has to work where a proxy on the way did not accept the state.
     fresh = not (call.attempt or unreached)
-    return replace(call, reads_state=bool(reads_state) and fresh)
+    # Each sending may cost a process; after one that was in vain, each is counted.
+    return replace(call, reads_state=bool(reads_state) and fresh, resend=not unreached)
 
 
 def load_gateway_request(

@@ -6,13 +6,14 @@ import sqlite3
 
 from msgspec.structs import replace
 
-from stephttp.engine.model.call import EndpointCall
+from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change, Entry, Past
-from stephttp.engine.model.inputs import CallFailure, FailureKind, Moment, Origin
+from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Snapshot
 from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer
 from stephttp.engine.rules.endings import call_failed, failed, finished
+from stephttp.engine.rules.gateway_answer import GatewayOutcome, request_made
 from stephttp.engine.rules.results import error_json
 from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.store import runs
@@ -47,6 +48,23 @@ def settle(
     return save.save(connection, change, snapshot.run, ops, at)
 
 
+def settle_request(
+    connection: sqlite3.Connection,
+    request: GatewayRequest,
+    outcome: GatewayOutcome,
+    begun_ms: int,
+    at: Moment,
+) -> Change:
+    """Apply what came of an HTTP request for a step.
+
+    Args:
+        begun_ms: when it was made.
+    """
+    snapshot = runs.load(connection, request.run_id)
+    change = request_made(snapshot, request.step_id, outcome, begun_ms, at)
+    return save.save(connection, change, snapshot.run, (), at)
+
+
 def _settle_failed(
     connection: sqlite3.Connection,
     call: EndpointCall,
@@ -69,7 +87,7 @@ def _past(call: EndpointCall, outcome: Outcome, begun_ms: int, now_ms: int) -> E
     kind, error = Past.CALL, None
     if isinstance(outcome, CallFailure):
         error = error_json(outcome.name, outcome.message)
-        if outcome.kind is FailureKind.TRANSIENT:
+        if outcome.kind in UNANSWERED:
             kind = Past.UNREACHED
     return Entry(kind, call.step_id, call.job_id, call.attempt, begun_ms, now_ms, error)
 

@@ -158,7 +158,10 @@ ORDER BY due_ms
 SELECT run_id, step_id, due_ms FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
 
 -- name: next_due
-SELECT min(due_ms) FROM timers WHERE kind != 'gateway' AND due_ms > ?
+SELECT min(due_ms) FROM (
+    SELECT min(due_ms) AS due_ms FROM timers WHERE kind != 'gateway' AND due_ms > ?1
+    UNION ALL SELECT min(due_ms) FROM timers WHERE kind = 'gateway' AND due_ms > ?1
+)
 
 -- name: overdue_runs
 SELECT run_id FROM runs WHERE ended_ms IS NULL AND created_ms <= :before_ms

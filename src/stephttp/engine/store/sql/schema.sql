@@ -182,9 +182,9 @@ CREATE TABLE timers (
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
     job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
-    attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job
+    attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job, or of requests
     unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
-    payload         BLOB,                         -- JSON: a request to make
+    payload         BLOB,                         -- JSON: a request to make; of a call, what was in vain
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
