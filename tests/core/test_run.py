@@ -361,3 +361,55 @@ def test_finished_steps_weigh_what_they_gave_and_what_they_were_called_with() ->
     assert (run.finished_count, run.finished_bytes) == (3, 3 + 6 + 3 + 4)
     run.take_finished()
     assert run.finished_bytes == 0
+
+
+def test_a_wait_that_the_handler_gives_up_does_not_suspend_it() -> None:
+    run = waiting()
+    run.wait(waits.sleep("another", SECOND))
+    run.give_up()
+    assert run.state is State.WAITING
+    run.give_up()
+    assert (run.state, run.suspended) == (State.RUNNING, False)
+    run.end()
+    assert run.state is State.ENDED
+    assert run.take_ops() == []
+
+
+def test_what_was_given_up_is_asked_for_beside_a_later_wait() -> None:
+    run = waiting()
+    run.give_up()
+    run.wait(waits.sleep("another", SECOND))
+    run.end()
+    assert run.state is State.UNWINDING
+    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP, OpCode.SLEEP]
+
+
+def test_a_handler_that_gives_up_and_gives_no_response_waits_after_all() -> None:
+    run = waiting()
+    run.give_up()
+    run.wait_after_all()
+    assert run.state is State.WAITING
+
+
+def test_nothing_is_given_up_once_the_handler_is_ended() -> None:
+    run = unwinding()
+    run.give_up()
+    assert (run.state, run.suspended) == (State.UNWINDING, True)
+
+
+def test_another_run_that_answers_cannot_be_given_up() -> None:
+    run = Run("R")
+    run.yield_to_another_run()
+    run.give_up()
+    assert run.suspended
+
+
+@pytest.mark.parametrize(("another", "suspended"), [(False, False), (True, True)])
+def test_a_response_leaves_behind_what_was_asked_for_before(another: bool, suspended: bool) -> None:
+    memos = {hash_step_id("nap"): Raw(b'{"pending":true}')}
+    run = Run("R", memos)
+    run.wait(waits.sleep("nap", SECOND))
+    if another:
+        run.wait(waits.sleep("another", SECOND))
+    run.leave_pending()
+    assert run.suspended is suspended

@@ -265,7 +265,7 @@ class RunScope(ABC):
         run.end()
         if not run.suspended:
             return error
-        if error is not None and not _echoes_suspension(error):
+        if error is not None and not echoes_suspension(error):
             logger.warning(
                 "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, "
                 "and will be raised again if it still applies then", run.run_id, exc_info=error,
@@ -291,10 +291,10 @@ class Branch:
         self.waiting_for = ""
 
 
-def _echoes_suspension(error: BaseException) -> bool:
+def echoes_suspension(error: BaseException) -> bool:
     """Whether `error` comes of our ending the handler; task groups wrap it beside other errors."""
     if isinstance(error, BaseExceptionGroup):
-        return any(_echoes_suspension(inner) for inner in error.exceptions)
+        return any(echoes_suspension(inner) for inner in error.exceptions)
     from asyncio import CancelledError  # absent where no loop is
 
     return isinstance(error, CancelledError | Suspended)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.run import Run
-from stephttp._run.scope import SETTLE_TICKS, RunScope
+from stephttp._run.scope import SETTLE_TICKS, RunScope, echoes_suspension
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +96,15 @@ class LoopScope(RunScope):
                 future.cancel()
             await future
         finally:
-            self._held.discard(future)
+            self._let_go(future)
+
+    def still_waits(self) -> bool:
+        """Say whether the run still has to wait, now that the handler responds."""
+        for future in [future for future in self._held if future.cancelled()]:
+            self._let_go(future)
+        with self.lock:
+            self.run.leave_pending()
+        return self.run.suspended
 
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress any more."""
@@ -132,9 +140,19 @@ class LoopScope(RunScope):
         if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
             self.run.end()
             raise error or asyncio.CancelledError
+        if self.run.cannot_wait is None and (error is None or echoes_suspension(error)):
+            self.run.wait_after_all()
         if self.run.suspended:
             await self.drive(self.join_steps())
         return self.own_error(error)
+
+    def _let_go(self, future: asyncio.Future[None]) -> None:
+        """Let go of a future of `suspend` that was cancelled, by the handler or by us."""
+        if future in self._held:
+            self._held.discard(future)
+            if self._task is not None:
+                with self.lock:
+                    self.run.give_up()
 
     def _is_here(self) -> bool:
         """Whether this thread runs the event loop of the handler."""
@@ -157,7 +175,7 @@ class LoopScope(RunScope):
         is ended instead, so that they do what they do for that.
         """
         self._ticks -= 1
-        if self._task is None or not self.run.settled:
+        if self._task is None or not self.run.suspended or not self.run.settled:
             self._ticks = 0
         elif self._ticks:
             self._loop.call_soon(self._tick)
