@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from msgspec import Raw
 
 from stephttp._core import waits
 from stephttp._core.run import Run, State
-from stephttp._core.steps import Verdict
+from stephttp._core.steps import Verdict, choices_id
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
+from stephttp._wire.stored_state import CompletionOrder
 from stephttp.errors import CannotWaitError, UsageError
 
 SECOND = timedelta(seconds=1)
@@ -367,11 +369,10 @@ def test_a_wait_that_the_handler_gives_up_does_not_suspend_it() -> None:
     run = waiting()
     run.wait(waits.sleep("another", SECOND))
     run.give_up()
-    assert run.state is State.WAITING
+    assert run.suspended
     run.give_up()
     assert (run.state, run.suspended) == (State.RUNNING, False)
     run.end()
-    assert run.state is State.ENDED
     assert run.take_ops() == []
 
 
@@ -413,3 +414,41 @@ def test_a_response_leaves_behind_what_was_asked_for_before(another: bool, suspe
         run.wait(waits.sleep("another", SECOND))
     run.leave_pending()
     assert run.suspended is suspended
+
+
+def test_remembered_steps_come_in_the_order_in_which_they_finished() -> None:
+    order = CompletionOrder("abcd", choices_id)
+    assert order.meet("a")
+    assert not order.meet("c")
+    assert order.meet("b"), "c was met before"
+    assert order.meet("d")
+
+
+def test_a_step_that_is_not_met_is_passed_over() -> None:
+    order = CompletionOrder("abcd", choices_id)
+    assert not order.meet("c")
+    order.pass_over("c")
+    assert order.meet("d")
+    assert [order.position(key) for key in "adx"] == [0, 3, -1]
+
+
+@pytest.mark.parametrize("met", list(permutations("abcd")), ids="".join)
+def test_steps_in_any_order_end_up_in_the_order_of_completion(met: tuple[str, ...]) -> None:
+    order = CompletionOrder("abcd", choices_id)
+    left = [key for key in met if not order.meet(key)]
+    assert order.meet("e") is False
+    for key in sorted(left, key=order.position):
+        order.pass_over(key)
+    assert order.position("e") == -1
+
+
+def test_what_is_pending_has_no_place_in_the_order() -> None:
+    run = Run("R", {"p": Raw(b'{"pending":true}'), "a": Raw(b"1")})
+    run.keep_order()
+    assert run.order is not None
+    assert run.order.meet("a")
+
+
+def test_what_is_kept_beside_a_result_is_not_waited_for() -> None:
+    order = CompletionOrder(["a", choices_id("a"), "b", "c"], choices_id)
+    assert [order.meet(key) for key in "abc"] == [True, True, True]

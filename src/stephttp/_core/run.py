@@ -70,10 +70,11 @@ from stephttp._core.steps import (
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
 from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland, kept_bytes
-from stephttp._wire.stored_state import Memo, MemoKind, read_memo
+from stephttp._wire.stored_state import PENDING, CompletionOrder, Memo, MemoKind, read_memo
 from stephttp.errors import CannotWaitError, UsageError
 
 _NONE: Mapping[str, Any] = {}
+_PENDING = Raw(PENDING)
 
 
 class State(Enum):
@@ -116,6 +117,7 @@ class Run:
         "expired",
         "failures",
         "opts",
+        "order",
         "passed",
         "pending",
         "resumed",
@@ -161,6 +163,8 @@ class Run:
         (`max_runtime`), or another process has taken it over."""
         self.carried: dict[str, str] | None = None
         """Texts that middleware keeps for later calls."""
+        self.order: CompletionOrder | None = None
+        """The order of the remembered steps, where the server keeps it."""
         self.failures: Mapping[str, int] = _NONE
         """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
@@ -236,6 +240,12 @@ class Run:
     def carry(self, texts: dict[str, str] | None) -> None:
         """Restore what middleware kept in earlier calls."""
         self.carried = texts
+
+    def keep_order(self) -> None:
+        """Give remembered steps back in the order in which the server names them."""
+        if len(self._memos) > 1:
+            done = (key for key, raw in self._memos.items() if key != CAPSULE and raw != _PENDING)
+            self.order = CompletionOrder(done, choices_id)
 
     def middleware_began(self) -> None:
         """Note that middleware runs before the handler is called."""
@@ -384,7 +394,7 @@ class Run:
         What it has left behind is given up, if this call has asked the server for nothing: all
         that it waits for was asked for before, and something else was faster.
         """
-        if self.state is _WAITING and self.pending and self.settled and not self._async_ops:
+        if self.state is _WAITING and self.pending and not self._async_ops:
             self._stops = 1
             self.give_up()
 

@@ -119,6 +119,10 @@ class RunScope(ABC):
     async def suspend(self) -> None:
         """Wait where an `async def` handler cannot continue, until it is ended. Never returns."""
 
+    def turn(self, step: Step) -> Awaitable[None] | None:
+        """Return what to wait for before a remembered step is given back; `None`: nothing."""
+        return None
+
     @abstractmethod
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress. Called after the end of a step."""
