@@ -12,7 +12,7 @@ from msgspec import Raw
 from stephttp._core import waits
 from stephttp._core.run import Run, State
 from stephttp._core.steps import Verdict
-from stephttp._wire.ids import CAPSULE, hash_step_id
+from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.errors import CannotWaitError, UsageError
@@ -363,41 +363,5 @@ def test_finished_steps_weigh_what_they_gave_and_what_they_were_called_with() ->
     assert run.finished_bytes == 0
 
 
-A = hash_step_id("a")
-PENDING, INPUT, VALUE = Raw(b'{"pending":true}'), Raw(b'{"input":[1]}'), Raw(b"null")
-
-
-@pytest.mark.parametrize(
-    ("memos", "more", "expected"),
-    [
-        (None, {}, False),
-        ({}, {}, False),  # a first call that the engine makes
-        ({CAPSULE: VALUE}, {}, False),
-        ({A: INPUT}, {}, False),  # a rerun, whose steps are still to come
-        ({CAPSULE: VALUE, A: VALUE}, {}, True),
-        ({A: PENDING}, {}, True),
-        ({}, {"failures": {A: 1}}, True),
-        ({}, {"target": A}, True),
-    ],
-)
-def test_a_handler_that_came_to_none_of_its_steps(memos: Any, more: Any, expected: bool) -> None:
-    def made() -> Run:
-        run = Run("R", memos, target=more.get("target"))
-        run.resume_at(0, more.get("failures", {}))
-        return run
-
-    assert made().met_none is expected
-    for step_id in ("a", "new"):
-        run = made()
-        run.begin(step_id)
-        assert not run.met_none
-
-
-def test_a_run_that_is_over_begins_no_step() -> None:
-    run = Run("R", {A: VALUE})
-    began = run.begin("b")
-    run.stop()
-    assert run.begin("a").verdict is Verdict.MEMOIZED
-    assert run.begin("c").verdict is Verdict.SUSPEND
-    run.complete(began, b"1", 0, 0)
-    assert [op.name for op in run.take_ops()] == ["b"]
+from stephttp._core.steps import Verdict
+from stephttp._wire.ids import hash_step_id

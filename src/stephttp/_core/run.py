@@ -12,15 +12,18 @@ The states, and what each thing that happens does to them:
                  RUNNING     WAITING      UNWINDING    ENDED
     step body    execute     execute      suspend      execute, not recorded
     must wait    WAITING     WAITING      suspend      error: no caller is left to wait
+    give up      -           RUNNING      -            -
     unwind       -           UNWINDING    -            -
     end          ENDED       UNWINDING    -            -
 
 WAITING: at least one step waits for the server. Sibling steps may still run, and may start
-further ones. UNWINDING: none of them can progress any more and the handler is being ended, or
-has ended; whatever it does from here on must leave no trace. A handler may swallow what ends it,
-and its threads and tasks may outlive it: all that they could do will be done by a later call.
-A step that is still running may finish, and is recorded. ENDED: the response was the handler's
-own, so code that runs after it runs as if there were no steps.
+further ones. The handler may cancel the branches that wait, because something else was faster; once
+it has given up all of them, the state is RUNNING again. UNWINDING: none of them can progress any
+more and the handler is being ended, or has ended; whatever it does from here on must leave no
+trace. A handler may swallow what ends it, and its threads and tasks may outlive it: all that they
+could do will be done by a later call. A step that is still running may finish, and is recorded.
+ENDED: the response was the handler's own, so code that runs after it runs as if there were no
+steps, and what it gave up is not asked for.
 
 What happens outside of steps is reported to the run by methods that say what it was:
 
@@ -76,10 +79,11 @@ from stephttp._wire.opcodes import (
     Userland,
     kept_bytes,
 )
-from stephttp._wire.stored_state import Memo, MemoKind, read_memo
+from stephttp._wire.stored_state import PENDING, CompletionOrder, Memo, MemoKind, read_memo
 from stephttp.errors import CannotWaitError, UsageError
 
 _NONE: Mapping[str, Any] = {}
+_PENDING = Raw(PENDING)
 
 
 class State(Enum):
@@ -112,6 +116,7 @@ class Run:
         "_progressed",
         "_running",
         "_step_retries",
+        "_stops",
         "_sync_ops",
         "_unseen",
         "_uses",
@@ -121,6 +126,7 @@ class Run:
         "expired",
         "failures",
         "opts",
+        "order",
         "over",
         "passed",
         "pending",
@@ -169,6 +175,8 @@ class Run:
         """True if the server says that this run has ended: no further step may begin."""
         self.carried: dict[str, str] | None = None
         """Texts that middleware keeps for later calls."""
+        self.order: CompletionOrder | None = None
+        """The order of the remembered steps, where the server keeps it."""
         self.failures: Mapping[str, int] = _NONE
         """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
@@ -185,6 +193,8 @@ class Run:
         self._sync_ops: list[Op] = []
         self._async_ops: list[Op] = []
         self._running = 0
+        self._stops = 0
+        """How many branches of the handler cannot continue in this call."""
 
     @property
     def replaying(self) -> bool:
@@ -255,6 +265,12 @@ class Run:
     def carry(self, texts: dict[str, str] | None) -> None:
         """Restore what middleware kept in earlier calls."""
         self.carried = texts
+
+    def keep_order(self) -> None:
+        """Give remembered steps back in the order in which the server names them."""
+        if len(self._memos) > 1:
+            done = (key for key, raw in self._memos.items() if key != CAPSULE and raw != _PENDING)
+            self.order = CompletionOrder(done, choices_id)
 
     def middleware_began(self) -> None:
         """Note that middleware runs before the handler is called."""
@@ -392,6 +408,34 @@ class Run:
     def yield_to_another_run(self) -> None:
         """End the handler without asking for another call: another run answers this request."""
         self._wait()
+        self._stops += 1  # it cannot be given up
+
+    def give_up(self) -> None:
+        """Note that the handler cancelled a branch that cannot continue in this call.
+
+        What the branch waits for is still reported if this call comes to another wait. A handler
+        that returns leaves nothing to wait for.
+        """
+        if self.state is _WAITING:
+            self._stops -= 1
+            if not self._stops:
+                self.state = _RUNNING
+                self.suspended = False
+
+    def leave_pending(self) -> None:
+        """Note that the handler responds, although some of its branches cannot continue.
+
+        What it has left behind is given up, if this call has asked the server for nothing: all
+        that it waits for was asked for before, and something else was faster.
+        """
+        if self.state is _WAITING and self.pending and not self._async_ops:
+            self._stops = 1
+            self.give_up()
+
+    def wait_after_all(self) -> None:
+        """Wait for what was given up: the handler ended without a response."""
+        if self._async_ops or self.pending:
+            self._wait()
 
     @property
     def finished_count(self) -> int:
@@ -411,6 +455,8 @@ class Run:
     def end(self) -> None:
         """Note that the handler has ended."""
         self.state = _UNWINDING if self.suspended else ENDED
+        if self.state is ENDED:
+            self._async_ops.clear()  # given up
 
     def take_finished(self) -> list[Op]:
         """Take the finished steps, but for one that belongs into the answer."""
@@ -505,6 +551,7 @@ class Run:
         return True
 
     def _wait(self) -> None:
+        self._stops += 1
         if self.state is _RUNNING:
             self.state = _WAITING
             self.suspended = True

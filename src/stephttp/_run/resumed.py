@@ -111,6 +111,8 @@ def resume(
     if stored is not None:
         capsule.restore(request, kept)
         run.carry(kept.carried)
+    if ours:
+        run.keep_order()
     return Resumed(
         run,
         point,

@@ -119,6 +119,10 @@ class RunScope(ABC):
     async def suspend(self) -> None:
         """Wait where an `async def` handler cannot continue, until it is ended. Never returns."""
 
+    def turn(self, step: Step) -> Awaitable[None] | None:
+        """Return what to wait for before a remembered step is given back; `None`: nothing."""
+        return None
+
     @abstractmethod
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress. Called after the end of a step."""
@@ -265,7 +269,7 @@ class RunScope(ABC):
         run.end()
         if not run.suspended:
             return error
-        if error is not None and not _echoes_suspension(error):
+        if error is not None and not echoes_suspension(error):
             logger.warning(
                 "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, "
                 "and will be raised again if it still applies then", run.run_id, exc_info=error,
@@ -291,10 +295,10 @@ class Branch:
         self.waiting_for = ""
 
 
-def _echoes_suspension(error: BaseException) -> bool:
+def echoes_suspension(error: BaseException) -> bool:
     """Whether `error` comes of our ending the handler; task groups wrap it beside other errors."""
     if isinstance(error, BaseExceptionGroup):
-        return any(_echoes_suspension(inner) for inner in error.exceptions)
+        return any(echoes_suspension(inner) for inner in error.exceptions)
     from asyncio import CancelledError  # absent where no loop is
 
     return isinstance(error, CancelledError | Suspended)

@@ -11,7 +11,7 @@ made with a key that signs nothing else (docs/design.md 3.8).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
@@ -57,6 +57,9 @@ _memos = msgspec.json.Decoder(dict[str, Raw])
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _error = msgspec.json.Decoder(ErrorInfo)
 _PENDING = Memo(MemoKind.PENDING)
+
+PENDING = b'{"pending":true}'
+"""How the engine names a step that is not resolved yet."""
 
 
 def decode_memos(body: bytes) -> dict[str, Raw]:
@@ -144,3 +147,58 @@ def _signed(run_id: str, state: bytes) -> bytes:
 @lru_cache(maxsize=16)
 def _state_key(key: str) -> str:
     return sha256(b"stephttp:state:" + split_key(key)[1].encode()).hexdigest()
+
+
+class CompletionOrder:
+    """Says of each remembered step that the handler meets whether it is next.
+
+    Args:
+        hashes: the remembered steps, in the order in which they finished.
+        beside: names what may be kept beside the result of a step.
+    """
+
+    __slots__ = ("_beside", "_checked", "_hashes", "_met", "_next", "_positions")
+
+    def __init__(self, hashes: Iterable[str], beside: Callable[[str], str]) -> None:
+        self._beside = beside
+        self._hashes = list(hashes)
+        self._checked = False
+        self._met: set[str] = set()
+        """Steps that were met before others that finished earlier."""
+        self._next = 0
+        """The first position that was neither met nor passed over."""
+        self._positions: dict[str, int] | None = None
+
+    def meet(self, step_hash: str) -> bool:
+        """Meet a step. Returns whether all that finished before it were met."""
+        hashes, at = self._hashes, self._next
+        if at < len(hashes) and hashes[at] == step_hash:
+            self._next = at + 1
+            self._advance()
+            return True
+        if not self._checked:
+            self._checked = True
+            # The handler does not meet what is kept beside a result.
+            beside = set(map(self._beside, hashes))
+            self._hashes, self._next = [key for key in hashes[at:] if key not in beside], 0
+            return self.meet(step_hash)
+        self._met.add(step_hash)
+        return False
+
+    def position(self, step_hash: str) -> int:
+        """Return the number of steps that finished before."""
+        if self._positions is None:
+            self._positions = {key: at for at, key in enumerate(self._hashes)}
+        return self._positions.get(step_hash, -1)
+
+    def pass_over(self, step_hash: str) -> None:
+        """Expect no step any more that finished before this one."""
+        self._next = max(self._next, self.position(step_hash) + 1)
+        self._advance()
+
+    def _advance(self) -> None:
+        while self._met and self._next < len(self._hashes):
+            if self._hashes[self._next] not in self._met:
+                break
+            self._met.discard(self._hashes[self._next])
+            self._next += 1

@@ -229,6 +229,8 @@ async def _finish(
             call.complete(await value if isawaitable(value) else value)
     if call.suspended:
         await call.scope.suspend()
+    elif not call.executes and (turn := call.scope.turn(call.step)) is not None:
+        await turn
     return call.result()
 
 

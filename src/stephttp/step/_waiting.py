@@ -113,4 +113,6 @@ async def request(tool: str, wait: waits.Wait) -> Any:
         call = await drive(hooked.request(scope, scope.hooks, wait))
     if call.suspended:
         await call.scope.suspend()
+    elif (turn := call.scope.turn(call.step)) is not None:
+        await turn
     return call.result()

@@ -196,6 +196,9 @@ class ASGIFirstCall(FirstCall):
 
     async def _begin_response(self, message: Message, scope: RunScope) -> bool:
         """Let the response of a run begin. Returns whether it is to be sent."""
+        assert isinstance(scope, LoopScope), "made by `current`"
+        if scope.run.suspended and scope.still_waits():
+            return False
         with scope.lock:
             if scope.run.suspended:
                 return False

@@ -70,9 +70,10 @@ async def _run_handler(
     run_scope.disconnect = receive_for_app.disconnect
 
     async def send_for_app(message: Message) -> None:
-        if run.suspended:
+        start = message["type"] == "http.response.start"
+        if run.suspended and not (start and not run_scope.still_waits()):
             return
-        if message["type"] == "http.response.start":
+        if start:
             run.response_began()
             reentry.response = Response(message["status"], list(message.get("headers", ())))
         elif message["type"] == "http.response.body":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.run import Run
-from stephttp._run.scope import SETTLE_TICKS, RunScope
+from stephttp._core.steps import Step
+from stephttp._run.scope import SETTLE_TICKS, RunScope, echoes_suspension
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 _ENOUGH = "the run continues in a later call"
 """Message of the SDK's own cancellations, to know them from others."""
 
+_given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
+"""Stands for the last remembered step that the current code follows from; see `LoopScope.turn`."""
 
 TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
 """Where a handler is called: event loop, task, and what `task.cancelling()` said then. Later counts
@@ -40,10 +44,13 @@ class LoopScope(RunScope):
     __slots__ = (
         "_cancelling",
         "_ended_by_us",
+        "_given",
         "_held",
         "_loop",
         "_task",
         "_ticks",
+        "_turn_ticks",
+        "_turns",
         "disconnect",
     )
 
@@ -61,6 +68,12 @@ class LoopScope(RunScope):
         self._ticks = 0
         self._held: set[asyncio.Future[None]] = set()
         """What the tasks wait for that have come to a stop."""
+        self._given: object | None = None
+        """Stands for the last remembered step that was given back; `None` if nothing waited for
+        the task that got it."""
+        self._turns: dict[asyncio.Future[None], str] = {}
+        """Remembered steps whose turn has not come."""
+        self._turn_ticks = 0
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -96,7 +109,54 @@ class LoopScope(RunScope):
                 future.cancel()
             await future
         finally:
-            self._held.discard(future)
+            self._let_go(future)
+
+    def turn(self, step: Step) -> Awaitable[None] | None:
+        """Return what to wait for before a remembered step is given back; `None`: nothing.
+
+        Code that follows from the last one which was given back need not wait. Other tasks do:
+        each has to come as far as it came at the time, before the next one gets its step.
+        """
+        order = self.run.order
+        if order is None or self._task is None:
+            return None
+        is_next = order.meet(step.hash)
+        if is_next and not self._turns and self._given in (None, _given.get()):
+            self._give()
+            return None
+        return self._await_turn(step)
+
+    async def _await_turn(self, step: Step) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+        with self.lock:
+            self.run.hold()
+        self._turns[future] = step.hash
+        if not self._turn_ticks:
+            self._loop.call_soon(self._turn_tick)
+        self._turn_ticks = SETTLE_TICKS
+        try:
+            await future
+            self._give()
+        finally:
+            del self._turns[future]
+            with self.lock:
+                self.run.release()
+            self.recorded()
+
+    def _give(self) -> None:
+        """Note that the current task, and those that it starts, know of all that was given."""
+        mark = object()
+        _given.set(mark)
+        # Private, but the only way to know; without it, all tasks count as waited for.
+        self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
+
+    def still_waits(self) -> bool:
+        """Say whether the run still has to wait, now that the handler responds."""
+        for future in [future for future in self._held if future.cancelled()]:
+            self._let_go(future)
+        with self.lock:
+            self.run.leave_pending()
+        return self.run.suspended
 
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress any more."""
@@ -109,6 +169,8 @@ class LoopScope(RunScope):
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
         task, self._task = self._task, None
+        for future in self._turns:
+            future.cancel(_ENOUGH)
         self.disconnect = _not_listening  # what it was bound to leads back to this scope
         for future in self._held:
             future.cancel(_ENOUGH)
@@ -132,9 +194,19 @@ class LoopScope(RunScope):
         if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
             self.run.end()
             raise error or asyncio.CancelledError
+        if self.run.cannot_wait is None and (error is None or echoes_suspension(error)):
+            self.run.wait_after_all()
         if self.run.suspended:
             await self.drive(self.join_steps())
         return self.own_error(error)
+
+    def _let_go(self, future: asyncio.Future[None]) -> None:
+        """Let go of a future of `suspend` that was cancelled, by the handler or by us."""
+        if future in self._held:
+            self._held.discard(future)
+            if self._task is not None:
+                with self.lock:
+                    self.run.give_up()
 
     def _is_here(self) -> bool:
         """Whether this thread runs the event loop of the handler."""
@@ -142,6 +214,20 @@ class LoopScope(RunScope):
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
+
+    def _turn_tick(self) -> None:
+        """Give back the next remembered step, once the tasks have come as far as they can."""
+        self._turn_ticks -= 1
+        if not self._turn_ticks:
+            order = self.run.order
+            waiting = [future for future in self._turns if not future.done()]
+            if order is None or not waiting:
+                return
+            first = min(waiting, key=lambda future: order.position(self._turns[future]))
+            order.pass_over(self._turns[first])
+            first.set_result(None)
+            self._turn_ticks = SETTLE_TICKS
+        self._loop.call_soon(self._turn_tick)
 
     def _tick(self) -> None:
         """End the handler once it has waited, without running a step, for long enough.
@@ -157,7 +243,7 @@ class LoopScope(RunScope):
         is ended instead, so that they do what they do for that.
         """
         self._ticks -= 1
-        if self._task is None or not self.run.settled:
+        if self._task is None or not self.run.suspended or not self.run.settled:
             self._ticks = 0
         elif self._ticks:
             self._loop.call_soon(self._tick)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from stephttp._wire import stored_state
 from stephttp._wire.opcodes import OpCode
+from stephttp._wire.stored_state import PENDING
 from stephttp.engine.model.call import EndpointCall, ResumeState
 from stephttp.engine.store.sql import QUERIES
 
@@ -73,7 +74,7 @@ def _render(rows: Sequence[_Row], *, pending: bool) -> ResumeState:
         if edited is not None:
             pairs.append((step_id, b'{"input":' + edited + b"}"))
         elif waits and pending:
-            pairs.append((step_id, b'{"pending":true}'))
+            pairs.append((step_id, PENDING))
     memos = b",".join(msgspec.json.encode(step_id) + b":" + memo for step_id, memo in pairs)
     shown = ", ".join(failures[:_MOST_FAILURES]) if pending else ""
     return ResumeState(b"{" + memos + b"}\n", shown)

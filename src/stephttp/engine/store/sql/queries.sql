@@ -116,7 +116,7 @@ SELECT steps.run_id, steps.step_id, steps.memo, steps.edited, steps.op, steps.at
        timers.step_id IS NOT NULL
 FROM steps LEFT JOIN timers USING (run_id, step_id)
 WHERE steps.run_id IN (SELECT value FROM json_each(?))
-ORDER BY steps.run_id, steps.step_id
+ORDER BY steps.run_id, steps.started_ns + steps.duration_ns, steps.seq
 
 -- name: step_list
 SELECT step_id, userland_id, userland_index, name, op, attempts, started_ns, duration_ns, error,
