@@ -76,7 +76,7 @@ async def test_a_sign_up_survives_its_sleep(how: str) -> None:
         final = await world.follow(first)
         assert final.status_code == 201
         assert final.json() == {"tenant": "a b", "by": "me", "user": {"id": 7, "name": "Grüße"}}
-        assert final.headers["location"] == "/users/7"
+        assert final.headers["location"] == "http://app.test/users/7"
         assert [c.split(";")[0] for c in final.headers.get_list("set-cookie")] == ["a=1", "b=2"]
         assert bodies == ["authenticate", "create"]
         (reentry,) = world.reentries
