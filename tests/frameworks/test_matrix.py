@@ -24,7 +24,7 @@ def test_json_status_location_and_cookies_after_a_sleep(app: Application) -> Non
     first = app.call("POST", "/orders/7", json={"item": "Büroklammern"})
     final = app.finally_answers(first)
     assert (final.status_code, final.json()) == (201, {"order": 7, "item": "Büroklammern"})
-    assert final.headers["location"] == "/orders/7"
+    assert final.headers["location"] == str(first.request.url.join("/orders/7"))
     cookies = [cookie.split(";")[0] for cookie in final.headers.get_list("set-cookie")]
     assert cookies == ["cart=empty", "last=7"]
     assert app.run(first)["status"] == "Completed"

@@ -123,6 +123,8 @@ async def test_a_step_that_keeps_failing_raises_step_error(caught: bool) -> None
         stephttp.configure(retries=2)
         try:
             await step.run("broken", broken)
+        except KeyError:  # the last failure; from now on it is remembered
+            await step.sleep("nap", NAP)
         except stephttp.StepError as error:
             if not caught:
                 raise HTTPException(418, str(error)) from error
