@@ -361,7 +361,3 @@ def test_finished_steps_weigh_what_they_gave_and_what_they_were_called_with() ->
     assert (run.finished_count, run.finished_bytes) == (3, 3 + 6 + 3 + 4)
     run.take_finished()
     assert run.finished_bytes == 0
-
-
-from stephttp._core.steps import Verdict
-from stephttp._wire.ids import hash_step_id
