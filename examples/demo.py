@@ -119,6 +119,7 @@ class Demo:
 
     def __init__(self, engine_url: str, app_url: str) -> None:
         self.engine = httpx2.Client(base_url=engine_url, timeout=ANSWER_DEADLINE)
+        self.app_url = app_url
         self.app = httpx2.Client(base_url=app_url, timeout=ANSWER_DEADLINE)
         self.problems: list[str] = []
 
@@ -146,7 +147,9 @@ class Demo:
         title(f"POST /users: two steps, {COOL_OFF:g} seconds of sleep, two more steps")
         answer = self.request("/users", ADA, TOKEN)
         self.expect("the sign-up's status", 201, answer.status_code)
-        self.expect("the sign-up's Location", "/users/1", answer.headers.get("location"))
+        self.expect(
+            "the sign-up's Location", f"{self.app_url}/users/1", answer.headers.get("location")
+        )
         self.expect("the sign-up's own header", "1", answer.headers.get("x-welcome-mail"))
         wanted = {"id": 1, "greeting": "Hello Ada", "email": ADA["email"], "by": "the shop"}
         self.expect("the sign-up's body", wanted, answer.json())

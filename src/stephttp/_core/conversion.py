@@ -167,7 +167,9 @@ class Conversions:
         if no_data := _NO_DATA.intersection(found.types):
             raise Unconvertible(f"{', '.join(no_data)} cannot be stored: it is not data")
         decode = self._by_msgspec(annotation)
-        if decode is None:
+        if decode is not None:
+            found.union = False  # msgspec knows only unions whose members JSON tells apart
+        else:
             decode = pydantic_types.decoder(annotation, self._converters)
             found.union = found.union or "builtins.bytes" in found.types
         return Conversion(annotation, decode, found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import CodeType
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -109,34 +109,27 @@ def _type_name(value: Any) -> str:
     return f"a value of type {type(value).__module__}.{type(value).__qualname__}"
 
 
-def check_convertible(conversion: Conversion, step_id: str) -> None:
+def refuse_result(conversion: Conversion, step_id: str) -> NoReturn:
     """Refuse a step whose result could not be stored, before its body runs.
 
     Raises:
         StepResultError: names step and type.
     """
-    if conversion.refusal:
-        raise StepResultError(f"the result of step {step_id!r}: {conversion.refusal}")
+    raise StepResultError(f"the result of step {step_id!r}: {conversion.refusal}")
 
 
-def store_result(
-    value: Any, conversion: Conversion, step_id: str
-) -> tuple[bytes, Any, bytes | None]:
-    """Encode what a step returned.
+def choose_types(
+    value: Any, decoded: Any, raw: bytes, conversion: Conversion
+) -> tuple[Any, bytes | None]:
+    """Give `decoded` the types that a step returned, where its JSON leaves them open.
 
     Returns:
-        The JSON; what the handler gets; and what is kept beside the JSON where that leaves open
-        which type was returned (see `unions`).
-
-    Raises:
-        StepResultError: the value cannot be stored, or does not fit its annotation.
+        What the handler gets, and what is kept beside the JSON; see `unions`.
     """
-    raw = encode_result(value, step_id)
-    decoded = decode_result(raw, conversion, step_id)
-    if conversion.keeps_choices and (kept := conversion.choices(value, decoded)):
-        plain = decode_plain(raw)
-        return raw, conversion.apply(decoded, plain, kept, CONVERSIONS), encode_struct(kept)
-    return raw, decoded, None
+    kept = conversion.choices(value, decoded)
+    if not kept:
+        return decoded, None
+    return conversion.apply(decoded, decode_plain(raw), kept, CONVERSIONS), encode_struct(kept)
 
 
 def decode_result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextvars import Context, Token, copy_context
+from contextvars import Context, copy_context
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ from msgspec import Struct
 from stephttp._core.annotations import conversion_of, decode_arguments
 from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
 from stephttp._core.encoding import (
-    check_convertible,
+    choose_types,
     decode_result,
     encode_input,
+    encode_result,
+    refuse_result,
     result_conversion,
-    store_result,
 )
 from stephttp._core.failures import error_info, retry_after, step_error
 from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
@@ -57,7 +58,6 @@ class StepCall:
         "_opts",
         "_raw",
         "_started",
-        "_token",
         "_value",
         "executes",
         "scope",
@@ -81,7 +81,8 @@ class StepCall:
         else:
             conversion = conversion_of(type_, f"step {step_id!r}")
         # Before the step starts: one that has started, and then cannot run, would be waited for.
-        check_convertible(conversion, step_id)
+        if conversion.refusal:
+            refuse_result(conversion, step_id)
         return cls(scope, scope.begin(step_id, options.retries), conversion)
 
     @classmethod
@@ -103,6 +104,7 @@ class StepCall:
         self._convert = convert
         self._opts: dict[str, Any] | None = None
         self._raw: bytes | None = None
+        self._kept: bytes | None = None
         self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
         self.suspended = step.verdict is SUSPEND
@@ -118,7 +120,11 @@ class StepCall:
         Raises:
             StepResultError: `value` cannot be stored.
         """
-        raw, self._value, self._kept = store_result(value, self._conversion, self.step.step_id)
+        conversion, step_id = self._conversion, self.step.step_id
+        raw = encode_result(value, step_id)
+        self._value = decode_result(raw, conversion, step_id)
+        if conversion.keeps_choices:
+            self._value, self._kept = choose_types(value, self._value, raw, conversion)
         self._raw = raw if sent is None else sent
 
     def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -137,8 +143,9 @@ class StepCall:
         # In a context of its own: what the body sets there is gone after it, since a later call
         # does not run it, and its handler must not see more in this one.
         context = copy_context()
+        context.run(inside_step.set, (self.scope, step.step_id))
         value = context.run(body, *args, **kwargs)
-        return _InContext(value, context) if isinstance(value, CoroutineType) else value
+        return InContext(value, context) if isinstance(value, CoroutineType) else value
 
     def result(self) -> Any:
         """Return what the handler gets: the value, or the remembered failure as `StepError`."""
@@ -176,7 +183,6 @@ class StepCall:
             scope.final_failures.note(error)
 
     def __enter__(self) -> None:
-        self._token: Token[Any] = inside_step.set((self.scope, self.step.step_id))
         self._started = self.scope.now_ns()
 
     def __exit__(
@@ -185,7 +191,6 @@ class StepCall:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        inside_step.reset(self._token)
         scope, run, step = self.scope, self.scope.run, self.step
         duration = max(0, scope.now_ns() - self._started)
         if self._raw is not None:
@@ -208,29 +213,37 @@ class StepCall:
         return self.suspended
 
 
-class _InContext:
+class InContext:
     """A coroutine that is awaited in its own context, but in the task of who awaits it.
 
     Timeouts, cancel scopes and cancellations are those of the handler's task, as if the coroutine
     were awaited by itself. A task of its own would cost more, and be cancelled differently.
     """
 
-    __slots__ = ("_context", "_coroutine")
+    __slots__ = ("_coroutine", "_enter")
 
     def __init__(self, coroutine: CoroutineType[Any, Any, Any], context: Context) -> None:
         self._coroutine = coroutine
-        self._context = context
+        self._enter = context.run
 
+    # An iterator, and not a generator: a step takes a tenth fewer instructions.
     def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine, enter = self._coroutine, self._context.run
-        try:
-            wanted = enter(coroutine.send, None)
-            while True:
-                try:
-                    value = yield wanted
-                except BaseException as error:
-                    wanted = enter(coroutine.throw, error)
-                else:
-                    wanted = enter(coroutine.send, value)
-        except StopIteration as end:
-            return end.value
+        return self  # pyright: ignore[reportReturnType]  # `await` needs no more than these methods
+
+    def __iter__(self) -> InContext:
+        return self
+
+    def __next__(self) -> Any:
+        return self._enter(self._coroutine.send, None)
+
+    def send(self, value: Any) -> Any:
+        """Let the coroutine continue."""
+        return self._enter(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where the coroutine waits."""
+        return self._enter(self._coroutine.throw, *error)
+
+    def close(self) -> None:
+        """End the coroutine."""
+        self._enter(self._coroutine.close)

@@ -13,7 +13,7 @@ from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive
 from stephttp._run.scope import RunScope
-from stephttp._run.step_call import StepCall, StepOptions
+from stephttp._run.step_call import InContext, StepCall, StepOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -226,7 +226,9 @@ async def _finish(
     elif call.executes:
         with call:
             value = body(*args)
-            call.complete(await value if isawaitable(value) else value)
+            if type(value) is InContext or isawaitable(value):
+                value = await value
+            call.complete(value)
     if call.suspended:
         await call.scope.suspend()
     elif not call.executes and (turn := call.scope.turn(call.step)) is not None:

@@ -126,7 +126,11 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
     found = cursor.execute(_RUN, values).fetchone()
     steps = cursor.execute(_STEPS, values).fetchall()
     kept = next((step["memo"] for step in steps if step["step_id"] == CAPSULE), None)
-    shown = tuple(step_detail(step) for step in steps if not is_reserved(step["userland_id"]))
+    shown = tuple(
+        step_detail(step)
+        for step in steps
+        if step["step_id"] != CAPSULE and not is_reserved(step["userland_id"])
+    )
     history = connection.execute(_HISTORY, values).fetchall()
     invoker, _, step_id = (found["invoked_by"] or "").partition(".")
     events = connection.execute(_EVENTS, values)
