@@ -70,7 +70,7 @@ def site(*options: str, port: int | None = None) -> Generator[Site]:
     command = [*STEPHTTP, "dev", "--port", "0", *options, "--", *server]
     with Process(command, env={"SHOP_ORIGIN": shop, "PYTHONPATH": str(ROOT)}) as process:
         engine = process.wait_for(r"engine ready on (\S+)").group(1)
-        process.wait_for("Application startup complete")
+        process.wait_for("Uvicorn running on")  # only then it listens
         made = Site(engine, shop)
         try:
             yield made
