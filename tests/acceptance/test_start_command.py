@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from tests.acceptance.commands import run
-from tests.acceptance.processes import STEPHTTP, Process, free_port
+from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port
 
 pytestmark = pytest.mark.usefixtures("measured")
 
@@ -191,7 +191,8 @@ def test_a_wrong_key_of_the_engine(world: World) -> None:
             stop(engine)
         with world.engine(NEW) as engine:
             engine.wait_for('"reentry".*"status": 401.*"transient".*"SignatureError"')
-            (run,) = world.runs(NEW)
+            # The call is logged before its outcome is stored.
+            (run,) = eventually(lambda: [run for run in world.runs(NEW) if run["last_error"]])
             assert (run["status"], run["attempt"]) == ("Running", 0)
             assert (
                 "SignatureError: the endpoint answered 401, it refused the signature"
