@@ -175,6 +175,16 @@ def test_a_sleep_that_is_known_is_not_started_again() -> None:
     assert after(snapshot, change) == {Z: timer}
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [TimerKind.SLEEP, TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE, TimerKind.GATEWAY],
+)
+def test_a_wait_that_became_a_step_was_no_attempt_of_it(kind: TimerKind) -> None:
+    snapshot = known(B, Timer(B, kind, NOW + 500), attempts=1)
+    change = apply_ops(snapshot, ops(step(B)), ANSWER, AT)
+    assert [one.attempts for one in change.steps] == [1]
+
+
 def test_a_new_output_re_enters_although_an_older_wait_is_open() -> None:
     """An SDK that does one step per answer would otherwise stand still until the wait is over."""
     timer = Timer(Z, TimerKind.SLEEP, NOW + 10**9)

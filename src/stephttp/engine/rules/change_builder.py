@@ -12,10 +12,12 @@ from stephttp.engine.model.change import Change, Entry, Past
 from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Known, NewRun, RunStatus, Snapshot, Step
-from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
+from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
 from stephttp.engine.rules.results import error_json, error_memo
 
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
+_NOT_EXECUTED = WAITS | {TimerKind.SLEEP}
+"""Timers of steps that the application did not execute."""
 _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -72,9 +74,19 @@ class ChangeBuilder:
             return
         if len(memo) > self.at.settings.max_step_output:
             raise Refused(f"{field}.data: more than {self.at.settings.max_step_output} bytes", 413)
-        attempts = self.known[op.id].attempts + 1 if op.id in self.known else 1
-        self.write(op, field, attempts, memo)
+        self.write(op, field, self.attempts_of(op.id) + 1, memo)
         self.drop(op.id)
+
+    def attempts_of(self, step_id: str) -> int:
+        """Return how often the application has executed a step.
+
+        What a wait counts for itself is none of them: new code may run a function where the run
+        still waits.
+        """
+        timer = self.timers.get(step_id)
+        if step_id not in self.known or (timer is not None and timer.kind in _NOT_EXECUTED):
+            return 0
+        return self.known[step_id].attempts
 
     def write(self, op: Op, field: str, attempts: int, memo: bytes | None) -> None:
         """Store a step as it is now known."""

@@ -53,7 +53,7 @@ def step_error(builder: ChangeBuilder, op: Op, field: str) -> None:
     if timer is not None and timer.kind not in TARGETED:
         builder.has_waits = True
         return
-    failures = builder.known[op.id].attempts + 1 if op.id in builder.known else 1
+    failures = builder.attempts_of(op.id) + 1
     limit, asked_ms = due_times.retry_wishes(op, field, builder.run.retries, builder.at.now_ms)
     final = builder.hints.no_retry or op.error.no_retry is True or failures > limit
     if final:
