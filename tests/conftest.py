@@ -6,10 +6,14 @@ import os
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# Nothing is measured in time: a machine may be busy.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("push", _UNTIMED, derandomize=True)
 # `make check-long` chooses it. Each run looks elsewhere, which a push must not.
-settings.register_profile("long", max_examples=1000, deadline=None, derandomize=False)
+settings.register_profile("long", _UNTIMED, max_examples=1000, derandomize=False)
+settings.load_profile("push")
 
 _MEASURED = "COVERAGE_PROCESS_CONFIG"
 """With this in its environment, a Python process measures its coverage."""
