@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, make_dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -189,6 +189,8 @@ CASES: list[tuple[Any, Any]] = [
     (complex, 1 + 2j),
     (deque[int], deque([1, 2])),
     (frozenset[str], frozenset({"a"})),
+    (Iterable[Paid], [Paid(cents=1)]),
+    (dict[str, Iterable[date]], {"holidays": [date(2030, 5, 6)]}),
     (int | float, 1.0),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Union, get_args, get_origin, is_typeddict
 
@@ -88,16 +88,19 @@ def _translated(annotation: Any, converters: Mapping[Any, Any]) -> Any:
     if is_typeddict(annotation) and sys.version_info < (3, 12):
         return _typed_dict(annotation, converters)
     origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is Iterable or origin is Iterable:  # pydantic would read it once, and late
+        inner: Any = _translated(args[0], converters) if args else Any
+        return list[inner]
     if not args:
         return annotation
     if origin is Annotated:
         return Annotated[(_translated(args[0], converters), *args[1:])]
-    inner = tuple(_translated(one, converters) if _is_type(one) else one for one in args)
-    if inner == args:
+    parts = tuple(_translated(one, converters) if _is_type(one) else one for one in args)
+    if parts == args:
         return annotation
     if origin in (Union, types.UnionType):
-        return Union[inner]  # noqa: UP007 - of a tuple
-    return origin[inner]
+        return Union[parts]  # noqa: UP007 - of a tuple
+    return origin[parts]
 
 
 def _is_type(one: Any) -> bool:
