@@ -80,8 +80,7 @@ class ChangeBuilder:
     def attempts_of(self, step_id: str) -> int:
         """Return how often the application has executed a step.
 
-        What a wait counts for itself is none of them: new code may run a function where the run
-        still waits.
+        A wait does not count. New code may run a function where the run still waits.
         """
         timer = self.timers.get(step_id)
         if step_id not in self.known or (timer is not None and timer.kind in _NOT_EXECUTED):
