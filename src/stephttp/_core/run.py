@@ -1,11 +1,13 @@
 """The state machine of one run in one call of the handler.
 
 A run is started by a request, or resumed by a re-entry. The handler asks it what to do at each
-step, and it answers with one of three verdicts:
+step, and it answers with one of four verdicts:
 
     MEMOIZED   the step is finished; here is what it gave
-    EXECUTE    run the step's body, then call `complete`, `fail` or `abandon`, exactly one of them
+    EXECUTE    run the step's body, then call `complete`, `fail`, `cut_off` or `abandon`, exactly
+               one of them
     SUSPEND    the step has to wait for the server; this call of the handler cannot pass it
+    CUT        the handler cut the step off in an earlier call; it does not end (see `cuts`)
 
 The states, and what each thing that happens does to them:
 
@@ -56,8 +58,10 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import replace
 
+from stephttp._core.cuts import NEVER, CutSteps, CutTimes, has_cuts
 from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.steps import (
+    CUT,
     EXECUTE,
     MEMOIZED,
     SUSPEND,
@@ -123,6 +127,7 @@ class Run:
         "attempt",
         "cannot_wait",
         "carried",
+        "cuts",
         "expired",
         "failures",
         "opts",
@@ -186,6 +191,11 @@ class Run:
         self._memos: Mapping[str, Raw] = memos or _NONE
         # Steps that are remembered and that the handler has not come to.
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
+        self.cuts: CutSteps | None = None
+        """Steps that were cut off, if there are any."""
+        if memos and has_cuts(memos):
+            self.cuts = CutSteps(memos)
+            self._unseen -= len(self.cuts.entries)
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
         # Appending is atomic, so taking ops needs no lock against steps that end; only one thread
@@ -205,6 +215,11 @@ class Run:
     def settled(self) -> bool:
         """True if no step body of this run is being executed."""
         return self._running == 0
+
+    @property
+    def running(self) -> int:
+        """How many step bodies are being executed, and how often the run is held."""
+        return self._running
 
     @property
     def declared_retries(self) -> int:
@@ -270,7 +285,8 @@ class Run:
         """Give remembered steps back in the order in which the server names them."""
         if len(self._memos) > 1:
             done = (key for key, raw in self._memos.items() if key != CAPSULE and raw != _PENDING)
-            self.order = CompletionOrder(done, choices_id)
+            hashes = done if self.cuts is None else self.cuts.placed(done)
+            self.order = CompletionOrder(hashes, choices_id)
 
     def middleware_began(self) -> None:
         """Note that middleware runs before the handler is called."""
@@ -363,8 +379,40 @@ class Run:
         return SUSPEND
 
     def abandon(self, step: Step) -> None:
-        """Forget a `step` whose body was cancelled from outside, as if it had never started."""
+        """Forget a `step` whose body neither returned nor failed, as if it had never started."""
         self._running -= 1
+
+    def cut_off(self, step: Step, times: CutTimes, *, raised: bool = False) -> None:
+        """Note that the body of `step` was cancelled; see `cuts`.
+
+        Args:
+            step: a step that was to be executed.
+            times: when that was.
+            raised: nothing cancelled it: the body itself raised `CancelledError`.
+        """
+        self._running -= 1
+        self._note_cut(step, times, raised)
+
+    def decide_cuts(self) -> None:
+        """Note that the handler continues: what was cut off, it has cut off itself."""
+        if self.cuts is not None and self.cuts.undecided and self.state is not ENDED:
+            ops, hashes = self.cuts.decide()
+            self._sync_ops.extend(ops)
+            self._async_ops[:] = [op for op in self._async_ops if op.id not in hashes]
+
+    def forget_cuts(self) -> None:
+        """Note that others have cancelled the request: what was cut off is to run later."""
+        if self.cuts is not None:
+            self.cuts.forget()
+
+    def renew(self, step: Step, now_ns: int) -> Step:
+        """Take back that a step was cut off in an earlier call: nothing cuts it off any more."""
+        self._progressed = True
+        if self.state is _UNWINDING:
+            return replace(step, verdict=SUSPEND)
+        if self.cuts is not None and self.state is not ENDED:
+            self._sync_ops.append(self.cuts.begin_anew(step, now_ns))
+        return replace(step, verdict=EXECUTE)
 
     def wait(self, wait: Wait) -> Step:
         """Meet a step that the server carries out; see `request` for what it raises."""
@@ -410,13 +458,17 @@ class Run:
         self._wait()
         self._stops += 1  # it cannot be given up
 
-    def give_up(self) -> None:
+    def give_up(self, step: Step | None = None, times: CutTimes = NEVER) -> None:
         """Note that the handler cancelled a branch that cannot continue in this call.
 
-        What the branch waits for is still reported if this call comes to another wait. A handler
-        that returns leaves nothing to wait for.
+        Args:
+            step: what the branch waits for, if that is a step. It is not asked for, or not waited
+                for any more, once the handler continues.
+            times: since when it has waited.
         """
         if self.state is _WAITING:
+            if step is not None and self.target is None:
+                self._note_cut(step, times)
             self._stops -= 1
             if not self._stops:
                 self.state = _RUNNING
@@ -439,8 +491,8 @@ class Run:
 
     @property
     def finished_count(self) -> int:
-        """The number of finished steps that are not taken yet."""
-        return len(self._sync_ops)
+        """The number of finished steps that are not taken yet, or soon will be."""
+        return len(self._sync_ops) + (0 if self.cuts is None else self.cuts.undecided)
 
     @property
     def finished_bytes(self) -> int:
@@ -450,10 +502,15 @@ class Run:
     def unwind(self) -> None:
         """Start to end the handler: nothing of this run can progress."""
         if self.state is _WAITING:
+            self.decide_cuts()
             self.state = _UNWINDING
 
     def end(self) -> None:
         """Note that the handler has ended."""
+        if self.cuts is not None and not self.suspended:
+            self.decide_cuts()
+            if not self.resumed:  # no later call has to know
+                self._sync_ops[:] = [op for op in self._sync_ops if op.id not in self.cuts.entries]
         self.state = _UNWINDING if self.suspended else ENDED
         if self.state is ENDED:
             self._async_ops.clear()  # given up
@@ -473,6 +530,8 @@ class Run:
     def memos(self) -> dict[str, Memo]:
         """Return the finished steps that the server remembers, by hash."""
         found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
+        if self.cuts is not None:
+            found = {key: memo for key, memo in found.items() if key not in self.cuts.entries}
         done = (MemoKind.VALUE, MemoKind.ERROR)
         return {key: memo for key, memo in found.items() if memo.kind in done}
 
@@ -508,6 +567,11 @@ class Run:
         self.used = True
         if self.state is _UNWINDING:
             return Step(SUSPEND, step_id, index, step_hash, None, retries)
+        if self.cuts is not None:
+            self.decide_cuts()
+            if self.cuts.earlier(step_hash) is not None:
+                self._unseen -= step_hash in self._memos  # it ended all the same, too late
+                return Step(CUT, step_id, index, step_hash, None, retries)
         entry = self._memos.get(step_hash)
         memo = None if entry is None else read_memo(entry)
         step = Step(EXECUTE, step_id, index, step_hash, memo, retries)
@@ -520,6 +584,12 @@ class Run:
         self.passed.append(step)
         self._wait()
         return replace(step, verdict=SUSPEND)
+
+    def _note_cut(self, step: Step, times: CutTimes, raised: bool = False) -> None:
+        if self.state in (_RUNNING, _WAITING):
+            if self.cuts is None:
+                self.cuts = CutSteps(self._memos)
+            self.cuts.note(step, times, raised)
 
     def _known(self, step: Step, kind: MemoKind) -> Step:
         """Return the verdict on a step that the server knows as finished or as waiting."""

@@ -17,10 +17,11 @@ class Verdict(Enum):
     MEMOIZED = auto()
     EXECUTE = auto()
     SUSPEND = auto()
+    CUT = auto()
 
 
 # Looking a member up on its class costs four times as much, and each step does it ten times.
-MEMOIZED, EXECUTE, SUSPEND = Verdict
+MEMOIZED, EXECUTE, SUSPEND, CUT = Verdict
 
 
 class Step(Struct, frozen=True, gc=False):

@@ -56,12 +56,17 @@ def pass_step(
                 yield from hooks.after_step(info, StepEnd(error, retried))
 
 
-def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
-    """Come to a step that the server carries out, and request it."""
+def request(scope: RunScope, hooks: Hooks, wait: Wait, cut: Step | None = None) -> Hooked[StepCall]:
+    """Come to a step that the server carries out, and request it.
+
+    Args:
+        cut: that step, if it was met already and is to begin anew.
+    """
     scope.refuse_nested(wait.step_id)
     with scope.group():
         with scope.lock:
-            step = scope.run.resolve(wait.step_id)
+            run = scope.run
+            step = run.renew(cut, scope.now_ns()) if cut else run.resolve(wait.step_id)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
             return StepCall(scope, step, CONVERSIONS.of(wait.result), wait.convert)

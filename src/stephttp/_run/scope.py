@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from stephttp._client.flow import T, Until
+from stephttp._core.cuts import CutTimes
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.waits import Wait
@@ -116,12 +117,20 @@ class RunScope(ABC):
         """Carry out a flow of the API while this thread waits, for the blocking tools."""
 
     @abstractmethod
-    async def suspend(self) -> None:
-        """Wait where an `async def` handler cannot continue, until it is ended. Never returns."""
+    async def suspend(self, step: Step | None = None) -> None:
+        """Wait where an `async def` handler cannot continue, until it is ended. Never returns.
 
+        Args:
+            step: what it waits for, if that is a step.
+        """
+
+    @abstractmethod
     def turn(self, step: Step) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing."""
-        return None
+
+    @abstractmethod
+    async def park(self, step: Step) -> None:
+        """Wait where an `async def` handler cut a step off before; see `LoopTurns.park`."""
 
     @abstractmethod
     def unwind_when_stuck(self) -> None:
@@ -177,6 +186,33 @@ class RunScope(ABC):
         self.refuse_nested(wait.step_id)
         with self.lock:
             return self.run.wait(wait)
+
+    def begin_anew(self, step: Step) -> Step:
+        """Begin a step that was cut off in an earlier call, and is not in this one."""
+        with self.lock:
+            step = self.run.renew(step, self.now_ns())
+            if step.verdict is EXECUTE:
+                self.run.hold()
+        return step
+
+    def wait_anew(self, step: Step, wait: Wait) -> Step:
+        """Have the server carry out a step that was cut off in an earlier call."""
+        with self.lock:
+            step = self.run.renew(step, self.now_ns())
+            return self.run.request(step, wait) if step.verdict is EXECUTE else step
+
+    def left(self, step: Step, error: BaseException | None, started_ns: int) -> None:
+        """Note that the body of a step neither returned nor failed; see `cuts`."""
+        times = self.times(started_ns)
+        with self.lock:
+            if error is None or not _is_cancellation(error):
+                self.run.abandon(step)
+            else:
+                self.run.cut_off(step, times, raised=not _is_being_cancelled())
+
+    def times(self, started_ns: int) -> CutTimes:
+        """Return when a step that began then is cut off, if it is now."""
+        return CutTimes(started_ns, self.now_ns(), self.started_ns)
 
     def refuse_nested(self, step_id: str) -> None:
         """Check that a step may begin here.
@@ -295,10 +331,25 @@ class Branch:
         self.waiting_for = ""
 
 
+def _is_cancellation(error: BaseException) -> bool:
+    from asyncio import CancelledError  # absent where no loop is
+
+    return isinstance(error, CancelledError)
+
+
+def _is_being_cancelled() -> bool:
+    """Whether a cancellation of the current task is under way."""
+    from asyncio import current_task
+
+    try:
+        task = current_task()
+    except RuntimeError:  # a thread
+        return False
+    return task is not None and task.cancelling() > 0
+
+
 def echoes_suspension(error: BaseException) -> bool:
     """Whether `error` comes of our ending the handler; task groups wrap it beside other errors."""
     if isinstance(error, BaseExceptionGroup):
         return any(echoes_suspension(inner) for inner in error.exceptions)
-    from asyncio import CancelledError  # absent where no loop is
-
-    return isinstance(error, CancelledError | Suspended)
+    return isinstance(error, Suspended) or _is_cancellation(error)

@@ -20,7 +20,7 @@ from stephttp._core.encoding import (
     result_conversion,
 )
 from stephttp._core.failures import error_info, retry_after, step_error
-from stephttp._core.steps import EXECUTE, SUSPEND, Step, check_retries
+from stephttp._core.steps import CUT, EXECUTE, SUSPEND, Step, check_retries
 from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run.final_failures import FinalFailures
@@ -109,6 +109,23 @@ class StepCall:
         """Whether the step's body has to run now."""
         self.suspended = step.verdict is SUSPEND
         """Whether the handler cannot pass this step now."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the handler cut the step off in an earlier call."""
+        return self.step.verdict is CUT
+
+    def begin_anew(self) -> None:
+        """Begin the step although it was cut off in an earlier call: it is not in this one."""
+        self._set(self.scope.begin_anew(self.step))
+
+    def wait_anew(self, wait: Wait) -> None:
+        """Do the same with a step that the server carries out."""
+        self._set(self.scope.wait_anew(self.step, wait))
+
+    def _set(self, step: Step) -> None:
+        self.step = step
+        self.executes, self.suspended = step.verdict is EXECUTE, step.verdict is SUSPEND
 
     def complete(self, value: Any, sent: bytes | None = None) -> None:
         """Take what the body returned.
@@ -207,8 +224,7 @@ class StepCall:
             if not self.suspended:
                 self._failed_for_good(error)
         else:
-            with scope.lock:
-                run.abandon(step)
+            scope.left(step, error, self._started)
         scope.recorded()
         return self.suspended
 

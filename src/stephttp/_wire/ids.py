@@ -94,6 +94,9 @@ RESERVED = "stephttp:"
 TYPES_NAME = RESERVED + "types:"
 """Beginning of the names of pseudo-steps that keep which types a step returned."""
 
+CUT_NAME = RESERVED + "cut"
+"""Name of the pseudo-steps that list the steps which the handler cut off; see `cuts`."""
+
 CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)
 """Id of the pseudo-step that remembers what the server does not restore (docs/design.md 3.3)."""

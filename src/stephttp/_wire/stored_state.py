@@ -181,6 +181,7 @@ class CompletionOrder:
             # The handler does not meet what is kept beside a result.
             beside = set(map(self._beside, hashes))
             self._hashes, self._next = [key for key in hashes[at:] if key not in beside], 0
+            self._positions = None
             return self.meet(step_hash)
         self._met.add(step_hash)
         return False

@@ -230,9 +230,14 @@ async def _finish(
                 value = await value
             call.complete(value)
     if call.suspended:
-        await call.scope.suspend()
-    elif not call.executes and (turn := call.scope.turn(call.step)) is not None:
-        await turn
+        await call.scope.suspend(call.step)
+    elif not call.executes:
+        if call.cut:
+            await call.scope.park(call.step)
+            call.begin_anew()
+            return await _finish(call, body, args, events)
+        if (turn := call.scope.turn(call.step)) is not None:
+            await turn
     return call.result()
 
 

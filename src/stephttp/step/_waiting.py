@@ -111,8 +111,14 @@ async def request(tool: str, wait: waits.Wait) -> Any:
         call = StepCall.wait(scope, wait)
     else:
         call = await drive(hooked.request(scope, scope.hooks, wait))
+    if call.cut:
+        await scope.park(call.step)
+        if scope.hooks is None:
+            call.wait_anew(wait)
+        else:
+            call = await drive(hooked.request(scope, scope.hooks, wait, call.step))
     if call.suspended:
-        await call.scope.suspend()
+        await call.scope.suspend(call.step)
     elif (turn := call.scope.turn(call.step)) is not None:
         await turn
     return call.result()

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
+from stephttp._run.loop_turns import ENOUGH, LoopTurns
 from stephttp._run.scope import SETTLE_TICKS, RunScope, echoes_suspension
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
-
-_ENOUGH = "the run continues in a later call"
-"""Message of the SDK's own cancellations, to know them from others."""
-
-_given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
-"""Stands for the last remembered step that the current code follows from; see `LoopScope.turn`."""
 
 TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
 """Where a handler is called: event loop, task, and what `task.cancelling()` said then. Later counts
@@ -44,12 +38,10 @@ class LoopScope(RunScope):
     __slots__ = (
         "_cancelling",
         "_ended_by_us",
-        "_given",
         "_held",
         "_loop",
         "_task",
         "_ticks",
-        "_turn_ticks",
         "_turns",
         "disconnect",
     )
@@ -66,14 +58,10 @@ class LoopScope(RunScope):
         self._loop, self._task, self._cancelling = context
         self._ended_by_us = False
         self._ticks = 0
-        self._held: set[asyncio.Future[None]] = set()
-        """What the tasks wait for that have come to a stop."""
-        self._given: object | None = None
-        """Stands for the last remembered step that was given back; `None` if nothing waited for
-        the task that got it."""
-        self._turns: dict[asyncio.Future[None], str] = {}
-        """Remembered steps whose turn has not come."""
-        self._turn_ticks = 0
+        self._held: dict[asyncio.Future[None], tuple[Step | None, int]] = {}
+        """What the tasks wait for that have come to a stop: the step, and since when."""
+        self._turns: LoopTurns | None = None
+        """The turns of remembered steps, if the handler has come to one."""
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -99,10 +87,10 @@ class LoopScope(RunScope):
             )
         return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
 
-    async def suspend(self) -> None:
+    async def suspend(self, step: Step | None = None) -> None:
         """Wait where the handler cannot continue, until it is ended. Never returns."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._held.add(future)
+        self._held[future] = step, self.now_ns()
         self.unwind_when_stuck()
         try:
             if self._task is None:
@@ -112,43 +100,21 @@ class LoopScope(RunScope):
             self._let_go(future)
 
     def turn(self, step: Step) -> Awaitable[None] | None:
-        """Return what to wait for before a remembered step is given back; `None`: nothing.
-
-        Code that follows from the last one which was given back need not wait. Other tasks do:
-        each has to come as far as it came at the time, before the next one gets its step.
-        """
-        order = self.run.order
-        if order is None or self._task is None:
+        """Return what to wait for before a remembered step is given back; `None`: nothing."""
+        if self.run.order is None or self._task is None:
             return None
-        is_next = order.meet(step.hash)
-        if is_next and not self._turns and self._given in (None, _given.get()):
-            self._give()
-            return None
-        return self._await_turn(step)
+        return self._turns_here().turn(step)
 
-    async def _await_turn(self, step: Step) -> None:
-        future: asyncio.Future[None] = self._loop.create_future()
-        with self.lock:
-            self.run.hold()
-        self._turns[future] = step.hash
-        if not self._turn_ticks:
-            self._loop.call_soon(self._turn_tick)
-        self._turn_ticks = SETTLE_TICKS
-        try:
-            await future
-            self._give()
-        finally:
-            del self._turns[future]
-            with self.lock:
-                self.run.release()
-            self.recorded()
+    async def park(self, step: Step) -> None:
+        """Wait where the handler cut a step off before; see `LoopTurns.park`."""
+        await self._turns_here().park(step)
 
-    def _give(self) -> None:
-        """Note that the current task, and those that it starts, know of all that was given."""
-        mark = object()
-        _given.set(mark)
-        # Private, but the only way to know; without it, all tasks count as waited for.
-        self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
+    def _turns_here(self) -> LoopTurns:
+        if self._turns is None:
+            self._turns = LoopTurns(self, self._loop)
+            if self._task is None:
+                self._turns.close()
+        return self._turns
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
@@ -169,13 +135,13 @@ class LoopScope(RunScope):
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
         task, self._task = self._task, None
-        for future in self._turns:
-            future.cancel(_ENOUGH)
+        if self._turns is not None:
+            self._turns.close()
         self.disconnect = _not_listening  # what it was bound to leads back to this scope
         for future in self._held:
-            future.cancel(_ENOUGH)
+            future.cancel(ENOUGH)
         if task is None or not self._ended_by_us:
-            return isinstance(error, asyncio.CancelledError) and error.args != (_ENOUGH,)
+            return isinstance(error, asyncio.CancelledError) and error.args != (ENOUGH,)
         if task.cancelling() > self._cancelling:
             task.uncancel()
         return task.cancelling() > self._cancelling
@@ -191,6 +157,9 @@ class LoopScope(RunScope):
             CancelledError: something else than the SDK cancelled this request.
         """
         cancelled = self.close(error)
+        answered = self.run.cannot_wait is not None or error is not None or self.run.suspended
+        if cancelled or not answered:
+            self.run.forget_cuts()
         if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
             self.run.end()
             raise error or asyncio.CancelledError
@@ -202,11 +171,11 @@ class LoopScope(RunScope):
 
     def _let_go(self, future: asyncio.Future[None]) -> None:
         """Let go of a future of `suspend` that was cancelled, by the handler or by us."""
-        if future in self._held:
-            self._held.discard(future)
-            if self._task is not None:
-                with self.lock:
-                    self.run.give_up()
+        held = self._held.pop(future, None)
+        if held is not None and self._task is not None:
+            step, since_ns = held
+            with self.lock:
+                self.run.give_up(step, self.times(since_ns))
 
     def _is_here(self) -> bool:
         """Whether this thread runs the event loop of the handler."""
@@ -214,20 +183,6 @@ class LoopScope(RunScope):
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
-
-    def _turn_tick(self) -> None:
-        """Give back the next remembered step, once the tasks have come as far as they can."""
-        self._turn_ticks -= 1
-        if not self._turn_ticks:
-            order = self.run.order
-            waiting = [future for future in self._turns if not future.done()]
-            if order is None or not waiting:
-                return
-            first = min(waiting, key=lambda future: order.position(self._turns[future]))
-            order.pass_over(self._turns[first])
-            first.set_result(None)
-            self._turn_ticks = SETTLE_TICKS
-        self._loop.call_soon(self._turn_tick)
 
     def _tick(self) -> None:
         """End the handler once it has waited, without running a step, for long enough.
@@ -253,12 +208,12 @@ class LoopScope(RunScope):
         elif self._held and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
             self.run.unwind()
             self._ended_by_us = True
-            self._task.cancel(_ENOUGH)
+            self._task.cancel(ENOUGH)
             self.unwind_when_stuck()
         else:
             self.run.unwind()
             for future in self._held:
-                future.cancel(_ENOUGH)
+                future.cancel(ENOUGH)
 
 
 def _not_listening() -> bool:

@@ -227,6 +227,9 @@ class WSGIFirstCall(FirstCall):
         """`start_response`, as the application sees it."""
         scope = self.current.begin_response()
         if scope is not None:
+            assert isinstance(scope, ThreadScope), "made by `current`"
+            if scope.run.suspended and scope.still_waits():
+                return drop
             with scope.lock:
                 if scope.run.suspended:
                     return drop

@@ -80,7 +80,7 @@ def _run_handler(
     try:
         if run_scope.hooks is not None:
             drive_blocking(run_scope.hooks.open(), run_scope.wait_for)
-        _call_application(reentry, run, app, restored_environ)
+        _call_application(reentry, run_scope, app, restored_environ)
     except BaseException as raised:
         error = raised
     finally:
@@ -89,9 +89,9 @@ def _run_handler(
     return run_scope.end(error)
 
 
-def _call_application(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
+def _call_application(reentry: Reentry, scope: ThreadScope, app: WSGIApp, environ: Environ) -> None:
     """Call the application, and keep its whole response."""
-    body = reentry.body
+    body, run = reentry.body, scope.run
     started = False
 
     def write(data: bytes) -> None:
@@ -102,7 +102,7 @@ def _call_application(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ
         status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Write:
         nonlocal started
-        if run.suspended:
+        if run.suspended and scope.still_waits():
             return drop
         if exc_info is not None and body.size:
             raise exc_info[1].with_traceback(exc_info[2])

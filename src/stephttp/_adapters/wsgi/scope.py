@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from stephttp._client.background import off_loop
 from stephttp._core.run import Run
+from stephttp._core.steps import Step
 from stephttp._run.scope import SETTLE_TICKS, RunScope
 from stephttp.errors import Suspended
 
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     import asyncio
 
     from stephttp._client.flow import Flow, T
+    from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.runtime import Runtime
 
 
 class ThreadScope(RunScope):
     """One run in one call of the handler, in one thread, or in several by `step.parallel`."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_turns")
 
     def __init__(
         self,
@@ -33,6 +35,8 @@ class ThreadScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self._held: list[asyncio.Future[None]] = []
         """What the tasks of an async view wait for that have come to a stop."""
+        self._turns: LoopTurns | None = None
+        """The turns of remembered steps on the loop of an async view."""
 
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
@@ -48,11 +52,51 @@ class ThreadScope(RunScope):
         """Carry out a flow of the API."""
         return self.runtime.drive_sync(flow)
 
-    async def suspend(self) -> None:
+    async def suspend(self, step: Step | None = None) -> None:
         """End an `async def` view, which its framework runs on an event loop of its own.
 
         The steps beside this one come as far as they can first.
         """
+        import asyncio
+
+        since_ns = self.now_ns()
+        try:
+            await self._until_stuck()
+        except asyncio.CancelledError:
+            with self.lock:
+                self.run.give_up(step, self.times(since_ns))
+            raise
+        with self.lock:
+            self.run.unwind()
+        raise Suspended
+
+    def turn(self, step: Step) -> Awaitable[None] | None:
+        """Return what an async view waits for before a remembered step is given back."""
+        return None if self.run.order is None else self._turns_here().turn(step)
+
+    async def park(self, step: Step) -> None:
+        """Wait where an async view cut a step off before; see `LoopTurns.park`."""
+        await self._turns_here().park(step)
+
+    def still_waits(self) -> bool:
+        """Say whether the run still has to wait, now that the handler responds."""
+        with self.lock:
+            self.run.leave_pending()
+        return self.run.suspended
+
+    def _turns_here(self) -> LoopTurns:
+        """Return the turns on the current loop. A view may use several, one after the other."""
+        import asyncio
+
+        from stephttp._run.loop_turns import LoopTurns
+
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns.loop is not loop:
+            self._turns = LoopTurns(self, loop)
+        return self._turns
+
+    async def _until_stuck(self) -> None:
+        """Wait until no step of this run can progress."""
         import asyncio
 
         idle = 0
@@ -68,9 +112,6 @@ class ThreadScope(RunScope):
             else:
                 idle = 0
                 await progress
-        with self.lock:
-            self.run.unwind()
-        raise Suspended
 
     def unwind_when_stuck(self) -> None:
         """Let what `suspend` holds see whether any step of this run can progress."""

@@ -1,0 +1,143 @@
+"""Steps that the handler cut off: by a timeout, a sibling that failed, a race, or `cancel()`.
+
+That they did not end is an outcome like any other, and stays so: in later calls such a step is
+not executed, and never ends. The handler's own timer then rings again, or what cancelled the step
+cancels it again.
+
+A step is cut off, too, when the whole request is cancelled: the caller left, or the process
+stops. Then a later call has to run it. Which of both it was shows only afterwards. The handler
+itself did it if it then comes to another step, responds, or is ended because it can only wait.
+Until then it is undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from stephttp._core.steps import Step
+from stephttp._wire.cut_entries import Cut, entry_id, entry_op, read_entry
+from stephttp._wire.ids import CAPSULE
+from stephttp._wire.opcodes import Op, Timing
+from stephttp._wire.stored_state import PENDING, Memo, MemoKind, read_memo
+
+
+class CutTimes(NamedTuple):
+    """When a step was cut off, in nanoseconds since the epoch."""
+
+    started_ns: int
+    """When it began, or began to wait."""
+    ended_ns: int
+    call_ns: int
+    """When this call of the handler began."""
+
+
+_PENDING = Raw(PENDING)
+NEVER = CutTimes(0, 0, 0)
+
+
+def has_cuts(memos: Mapping[str, Raw]) -> bool:
+    """Return whether the server remembers steps that were cut off."""
+    return entry_id(0) in memos
+
+
+class CutSteps:
+    """The steps of one run that were cut off, in earlier calls and in this one.
+
+    Args:
+        memos: what the server remembers, by hash.
+    """
+
+    __slots__ = ("_earlier", "_known", "_undecided", "entries")
+
+    def __init__(self, memos: Mapping[str, Raw]) -> None:
+        self._earlier: dict[str, tuple[str, Cut]] = {}
+        """The entry, and its own hash, of each step that was cut off in an earlier call."""
+        self._undecided: list[tuple[Step, Cut, Timing]] = []
+        self.entries: set[str] = set()
+        """The hashes of all entries."""
+        while (raw := memos.get(key := entry_id(len(self.entries)))) is not None:
+            self.entries.add(key)
+            self._read(key, read_memo(raw))
+        ended = sum(raw != _PENDING for key, raw in memos.items() if key != CAPSULE)
+        self._known = ended - len(self.entries)
+        """How many steps had ended when this call began."""
+
+    def earlier(self, step_hash: str) -> Cut | None:
+        """Return how a step was cut off in an earlier call, if it was."""
+        found = self._earlier.get(step_hash)
+        return None if found is None else found[1]
+
+    def entry_of(self, step_hash: str) -> str:
+        """Return the hash of the entry of a step that was cut off in an earlier call."""
+        return self._earlier[step_hash][0]
+
+    def placed(self, hashes: Iterable[str]) -> list[str]:
+        """Return remembered steps in the order in which they ended, or were cut off.
+
+        A step that was cut off is represented by its entry. It comes after all that its call began
+        with, also if the clocks of engine and application disagree.
+
+        Args:
+            hashes: the remembered steps, as the server orders them.
+        """
+        known = {key: cut.known for key, cut in self._earlier.values()}
+        order: list[str] = []
+        early: list[str] = []
+        ended = 0
+        for key in hashes:
+            if key in known:
+                early.append(key)
+            elif key not in self.entries:
+                ended += 1
+                if key not in self._earlier:
+                    order.append(key)
+            while early and known[early[0]] <= ended:
+                order.append(early.pop(0))
+        return order + early
+
+    def note(self, step: Step, times: CutTimes, raised: bool) -> None:
+        """Note that a step was cut off. By whom is undecided."""
+        after_ns = max(0, times.ended_ns - times.call_ns)
+        timing = Timing(times.started_ns, max(0, times.ended_ns - times.started_ns))
+        self._undecided.append((step, Cut(step.hash, after_ns, self._known, raised), timing))
+
+    @property
+    def undecided(self) -> int:
+        """The number of steps of which it is undecided who cut them off."""
+        return len(self._undecided)
+
+    def forget(self) -> None:
+        """Take what is undecided for the work of others than the handler."""
+        self._undecided.clear()
+
+    def decide(self) -> tuple[list[Op], set[str]]:
+        """Take what is undecided for the handler's work.
+
+        Returns:
+            The ops that record it, and the hashes of the steps.
+        """
+        undecided, self._undecided = self._undecided, []
+        ops = [self._add(step, cut, timing) for step, cut, timing in undecided]
+        return ops, {step.hash for step, _, _ in undecided}
+
+    def begin_anew(self, step: Step, now_ns: int) -> Op:
+        """Take back that a step was cut off. Returns the op that records it."""
+        del self._earlier[step.hash]
+        return self._add(step, Cut(step.hash, void=True), Timing(now_ns, 0))
+
+    def _add(self, step: Step, cut: Cut, timing: Timing) -> Op:
+        number = len(self.entries)
+        self.entries.add(entry_id(number))
+        return entry_op(number, step.step_id, cut, timing)
+
+    def _read(self, key: str, memo: Memo) -> None:
+        cut = read_entry(memo.raw) if memo.kind is MemoKind.VALUE else None
+        if cut is None:
+            return
+        if cut.void:
+            self._earlier.pop(cut.step, None)
+        else:
+            self._earlier[cut.step] = (key, cut)

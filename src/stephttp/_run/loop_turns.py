@@ -1,0 +1,213 @@
+"""Remembered steps on an event loop: each comes back when it did, or is cut off when it was.
+
+Steps that ran side by side ended in some order, and the tasks of the handler saw them end in that
+order. In later calls all of them are there at once. So each waits for its turn: until those that
+ended earlier were given back, and the other tasks have come as far as they had come by then.
+
+A step that was cut off has its turn, too. It waits until the handler cuts it off again, and those
+that ended later wait for that. The handler's timers begin earlier in a later call, because nothing
+takes time before. So the cancellation of a step may come before its turn. It is kept until then:
+a step that was cut off then ends as cut off, and a step that had ended gives its result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from stephttp._core.steps import Step
+from stephttp._run.scope import SETTLE_TICKS
+
+if TYPE_CHECKING:
+    from stephttp._run.scope import RunScope
+
+logger = logging.getLogger("stephttp")
+
+ENOUGH = "the run continues in a later call"
+"""Message of the SDK's own cancellations, to know them from others."""
+
+PATIENCE = 5.0
+"""Seconds that the handler may take longer than it did, until it cuts a step off again."""
+
+_given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
+"""Stands for the last remembered step that the current code follows from; see `turn`."""
+
+
+class _Turn:
+    """One step that waits for its turn."""
+
+    __slots__ = ("future", "given", "key", "parked")
+
+    def __init__(self, key: str, future: asyncio.Future[None], parked: bool) -> None:
+        self.key = key
+        self.future = future
+        self.parked = parked
+        """Whether it waits to be cut off, and so has no turn yet."""
+        self.given = False
+
+
+class LoopTurns:
+    """The turns of the remembered steps of one run, on one event loop.
+
+    Args:
+        scope: of the run.
+        loop: the event loop.
+    """
+
+    __slots__ = ("_closed", "_given", "_scope", "_ticks", "_waiting", "loop")
+
+    def __init__(self, scope: RunScope, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._scope = scope
+        self._given: object | None = None
+        """Stands for the last remembered step that was given back; `None` if nothing waited for
+        the task that got it."""
+        self._waiting: list[_Turn] = []
+        self._ticks = 0
+        self._closed = False
+
+    def turn(self, step: Step) -> Awaitable[None] | None:
+        """Return what to wait for before a remembered step is given back; `None`: nothing.
+
+        Code that follows from the last one which was given back need not wait. Other tasks do:
+        each has to come as far as it came at the time, before the next one gets its step.
+        """
+        order = self._scope.run.order
+        if order is None:
+            return None
+        if order.meet(step.hash) and not self._waiting and self._follows():
+            self._give()
+            return None
+        return self._await_turn(step)
+
+    async def park(self, step: Step) -> None:
+        """Wait where the handler cut a step off in an earlier call, until it does so again.
+
+        Returns:
+            When it does not: its code has changed.
+
+        Raises:
+            CancelledError: it did.
+        """
+        run = self._scope.run
+        cut = None if run.cuts is None else run.cuts.earlier(step.hash)
+        if run.cuts is None or cut is None:
+            return
+        if self._closed:
+            raise asyncio.CancelledError(ENOUGH)
+        key, order = run.cuts.entry_of(step.hash), run.order
+        is_next = order is not None and order.meet(key)
+        turn = self._enter(key, parked=True)
+        limit = self.loop.call_later(cut.after_ns / 1e9 + PATIENCE, self._too_long, turn, step)
+        try:
+            if not cut.raised:
+                await turn.future
+                return
+            raise asyncio.CancelledError
+        except asyncio.CancelledError:
+            limit.cancel()
+            if not self._closed:
+                turn.parked = False
+                at_once = is_next and self._waiting == [turn] and self._follows()
+                if order is not None and not at_once:
+                    await self._again(turn)
+                self._give()
+            raise
+        finally:
+            limit.cancel()
+            self._leave(turn)
+
+    def close(self) -> None:
+        """End all waiting: the handler has ended."""
+        self._closed = True
+        for turn in self._waiting:
+            turn.future.cancel(ENOUGH)
+
+    async def _await_turn(self, step: Step) -> None:
+        turn = self._enter(step.hash, parked=False)
+        self._start()
+        try:
+            try:
+                await turn.future
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise
+                # Whatever cancels it comes too early: at the time, the step had ended before.
+                await self._again(turn)
+            self._give()
+        finally:
+            self._leave(turn)
+
+    async def _again(self, turn: _Turn) -> None:
+        """Wait for the turn of a step that was cancelled. A second cancellation ends it."""
+        turn.future = self.loop.create_future()
+        self._start()
+        await turn.future
+
+    def _enter(self, key: str, parked: bool) -> _Turn:
+        turn = _Turn(key, self.loop.create_future(), parked)
+        with self._scope.lock:
+            self._scope.run.hold()
+        self._waiting.append(turn)
+        return turn
+
+    def _leave(self, turn: _Turn) -> None:
+        self._waiting.remove(turn)
+        if self._waiting:
+            self._start()
+        with self._scope.lock:
+            self._scope.run.release()
+        self._scope.recorded()
+
+    def _follows(self) -> bool:
+        """Say whether the current code follows from the last step that was given back."""
+        return self._given in (None, _given.get())
+
+    def _give(self) -> None:
+        """Note that the current task, and those that it starts, know of all that was given."""
+        mark = object()
+        _given.set(mark)
+        # Private, but the only way to know; without it, all tasks count as waited for.
+        self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
+
+    def _start(self) -> None:
+        """Wait until the tasks have come as far as they can."""
+        if not self._ticks:
+            self.loop.call_soon(self._tick)
+        self._ticks = SETTLE_TICKS
+
+    def _tick(self) -> None:
+        """Give back the next remembered step, once the tasks have come as far as they can."""
+        self._ticks -= 1
+        if not self._ticks:
+            order = self._scope.run.order
+            waiting = [turn for turn in self._waiting if not turn.given]
+            if order is None or not waiting:
+                return
+            first = min(waiting, key=lambda turn: order.position(turn.key))
+            if first.parked:
+                return  # the others wait until it is cut off
+            if not first.future.done():  # else it was cancelled just now, and will wait again
+                order.pass_over(first.key)
+                first.given = True
+                first.future.set_result(None)
+            self._ticks = SETTLE_TICKS
+        self.loop.call_soon(self._tick)
+
+    def _too_long(self, turn: _Turn, step: Step) -> None:
+        """Let a step be begun anew that nothing cuts off any more."""
+        if turn.future.done():
+            return
+        run = self._scope.run
+        if run.running > len(self._waiting):  # other steps are at work, and may cut it off
+            self.loop.call_later(PATIENCE, self._too_long, turn, step)
+            return
+        logger.warning(
+            "stephttp: run %s: step %r was cut off in an earlier call, and is not cut off in this "
+            "one, so the code around it must have changed; it is executed", run.run_id,
+            step.step_id,
+        )  # fmt: skip
+        turn.future.set_result(None)
