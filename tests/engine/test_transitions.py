@@ -9,7 +9,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from stephttp._wire.ids import CUT_NAME, FIRST_CUT
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Backoff, Settings
 from stephttp.engine.model.change import Change
@@ -412,3 +414,22 @@ def test_a_run_that_is_overdue_fails(snapshot: Snapshot) -> None:
     message = b'{"name":"DeadlineError","message":"the run did not end within 90.5 s"}'
     assert change.run.error == message
     assert overdue(Snapshot(change.run), at) == Change(change.run)
+
+
+def test_what_the_handler_cut_off_is_waited_for_no_more_and_can_be_asked_for_again() -> None:
+    def entry(step_id: str, **more: Any) -> dict[str, Any]:
+        data = {"step": step_id, **more}
+        userland = {"id": CUT_NAME}
+        return {"op": "StepRun", "id": FIRST_CUT, "userland": userland, "data": data}
+
+    waits = {B: Timer(B, TimerKind.EVENT, NOW + 1000, key="e"), RESUME: CALLING}
+    snapshot = replace(ASYNC, steps={B: Known(1, resolved=False)}, timers=waits)
+    change = apply_ops(snapshot, ops(entry(B), sleep(Z, "1s")), ANSWER, AT)
+    assert delays(snapshot, change) == {Z: ("sleep", 1)}
+    change = apply_ops(snapshot, ops(entry(B, void=True)), CHECKPOINT, AT)
+    assert B in after(snapshot, change)
+    change = apply_ops(snapshot, ops(entry(RESUME)), CHECKPOINT, AT)
+    assert RESUME in after(snapshot, change)
+    dropped = replace(snapshot, timers={RESUME: CALLING})
+    change = apply_ops(dropped, ops(sleep(B, "2s")), ANSWER, AT)
+    assert delays(dropped, change) == {B: ("sleep", 2)}

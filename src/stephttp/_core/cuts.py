@@ -38,11 +38,6 @@ _PENDING = Raw(PENDING)
 NEVER = CutTimes(0, 0, 0)
 
 
-def has_cuts(memos: Mapping[str, Raw]) -> bool:
-    """Return whether the server remembers steps that were cut off."""
-    return entry_id(0) in memos
-
-
 class CutSteps:
     """The steps of one run that were cut off, in earlier calls and in this one.
 
@@ -123,7 +118,7 @@ class CutSteps:
         ops = [self._add(step, cut, timing) for step, cut, timing in undecided]
         return ops, {step.hash for step, _, _ in undecided}
 
-    def begin_anew(self, step: Step, now_ns: int) -> Op:
+    def begin_again(self, step: Step, now_ns: int) -> Op:
         """Take back that a step was cut off. Returns the op that records it."""
         del self._earlier[step.hash]
         return self._add(step, Cut(step.hash, void=True), Timing(now_ns, 0))

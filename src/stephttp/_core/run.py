@@ -58,7 +58,7 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import replace
 
-from stephttp._core.cuts import NEVER, CutSteps, CutTimes, has_cuts
+from stephttp._core.cuts import NEVER, CutSteps, CutTimes
 from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.steps import (
     CUT,
@@ -72,7 +72,7 @@ from stephttp._core.steps import (
     discovery_request,
 )
 from stephttp._core.waits import Wait
-from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
+from stephttp._wire.ids import CAPSULE, FIRST_CUT, RESERVED, hash_step_id
 from stephttp._wire.opcodes import (
     GATEWAY_OPS,
     SYNC_OPS,
@@ -193,7 +193,7 @@ class Run:
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
         self.cuts: CutSteps | None = None
         """Steps that were cut off, if there are any."""
-        if memos and has_cuts(memos):
+        if memos and FIRST_CUT in memos:
             self.cuts = CutSteps(memos)
             self._unseen -= len(self.cuts.entries)
         self._uses: dict[str, int] = {}
@@ -411,7 +411,7 @@ class Run:
         if self.state is _UNWINDING:
             return replace(step, verdict=SUSPEND)
         if self.cuts is not None and self.state is not ENDED:
-            self._sync_ops.append(self.cuts.begin_anew(step, now_ns))
+            self._sync_ops.append(self.cuts.begin_again(step, now_ns))
         return replace(step, verdict=EXECUTE)
 
     def wait(self, wait: Wait) -> Step:

@@ -60,7 +60,7 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait, cut: Step | None = None) 
     """Come to a step that the server carries out, and request it.
 
     Args:
-        cut: that step, if it was met already and is to begin anew.
+        cut: that step, if it was met already and is to begin again.
     """
     scope.refuse_nested(wait.step_id)
     with scope.group():

@@ -198,7 +198,7 @@ class LoopTurns:
         self.loop.call_soon(self._tick)
 
     def _too_long(self, turn: _Turn, step: Step) -> None:
-        """Let a step be begun anew that nothing cuts off any more."""
+        """Let a step begin again that nothing cuts off any more."""
         if turn.future.done():
             return
         run = self._scope.run

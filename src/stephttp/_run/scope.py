@@ -187,7 +187,7 @@ class RunScope(ABC):
         with self.lock:
             return self.run.wait(wait)
 
-    def begin_anew(self, step: Step) -> Step:
+    def begin_again(self, step: Step) -> Step:
         """Begin a step that was cut off in an earlier call, and is not in this one."""
         with self.lock:
             step = self.run.renew(step, self.now_ns())
@@ -195,7 +195,7 @@ class RunScope(ABC):
                 self.run.hold()
         return step
 
-    def wait_anew(self, step: Step, wait: Wait) -> Step:
+    def wait_again(self, step: Step, wait: Wait) -> Step:
         """Have the server carry out a step that was cut off in an earlier call."""
         with self.lock:
             step = self.run.renew(step, self.now_ns())

@@ -115,13 +115,13 @@ class StepCall:
         """Whether the handler cut the step off in an earlier call."""
         return self.step.verdict is CUT
 
-    def begin_anew(self) -> None:
+    def begin_again(self) -> None:
         """Begin the step although it was cut off in an earlier call: it is not in this one."""
-        self._set(self.scope.begin_anew(self.step))
+        self._set(self.scope.begin_again(self.step))
 
-    def wait_anew(self, wait: Wait) -> None:
+    def wait_again(self, wait: Wait) -> None:
         """Do the same with a step that the server carries out."""
-        self._set(self.scope.wait_anew(self.step, wait))
+        self._set(self.scope.wait_again(self.step, wait))
 
     def _set(self, step: Step) -> None:
         self.step = step

@@ -23,13 +23,13 @@ class Cut(Struct, frozen=True, gc=False, omit_defaults=True):
     step: str
     """The step's hash."""
     after_ns: int = 0
-    """How long its call had gone on by then, in nanoseconds."""
+    """How long its call had taken by then, in nanoseconds."""
     known: int = 0
     """How many steps were remembered when that call began: all of them had ended before."""
     raised: bool = False
     """Nothing cancelled the step: its own body raised `CancelledError`."""
     void: bool = False
-    """Takes back an earlier entry: the step was begun anew."""
+    """Takes back an earlier entry: the step was begun again."""
 
 
 _entry = msgspec.json.Decoder(Cut)

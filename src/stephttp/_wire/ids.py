@@ -95,7 +95,9 @@ TYPES_NAME = RESERVED + "types:"
 """Beginning of the names of pseudo-steps that keep which types a step returned."""
 
 CUT_NAME = RESERVED + "cut"
-"""Name of the pseudo-steps that list the steps which the handler cut off; see `cuts`."""
+"""Name of the pseudo-steps that list the steps which the handler cut off; see `cut_entries`."""
+FIRST_CUT = hash_step_id(CUT_NAME)
+"""Id of the first of them: without it there are no others."""
 
 CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)

@@ -234,7 +234,7 @@ async def _finish(
     elif not call.executes:
         if call.cut:
             await call.scope.park(call.step)
-            call.begin_anew()
+            call.begin_again()
             return await _finish(call, body, args, events)
         if (turn := call.scope.turn(call.step)) is not None:
             await turn

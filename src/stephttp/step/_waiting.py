@@ -114,7 +114,7 @@ async def request(tool: str, wait: waits.Wait) -> Any:
     if call.cut:
         await scope.park(call.step)
         if scope.hooks is None:
-            call.wait_anew(wait)
+            call.wait_again(wait)
         else:
             call = await drive(hooked.request(scope, scope.hooks, wait, call.step))
     if call.suspended:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
 
 from stephttp._wire import capsule
-from stephttp._wire.ids import CAPSULE, is_reserved
+from stephttp._wire.cut_entries import read_entry
+from stephttp._wire.ids import CAPSULE, CUT_NAME, is_reserved
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.run_list import load_row
 from stephttp.engine.reading.run_rows import OpenWait, RunRow
@@ -126,8 +128,9 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
     found = cursor.execute(_RUN, values).fetchone()
     steps = cursor.execute(_STEPS, values).fetchall()
     kept = next((step["memo"] for step in steps if step["step_id"] == CAPSULE), None)
+    cut = _cut_off(steps)
     shown = tuple(
-        step_detail(step)
+        step_detail(step, cut.get(step["step_id"]))
         for step in steps
         if step["step_id"] != CAPSULE and not is_reserved(step["userland_id"])
     )
@@ -174,6 +177,19 @@ SELECT links.event_id, events.name, links.step_id, links.received
 FROM links LEFT JOIN events USING (event_id) WHERE run_id = ? ORDER BY event_id"""
 
 _RERUNS = "SELECT run_id FROM runs WHERE rerun_of = ? ORDER BY seq"
+
+
+def _cut_off(steps: Sequence[sqlite3.Row]) -> dict[str, int]:
+    """Return when steps were cut off by the handler, by hash, in nanoseconds since the epoch."""
+    found: dict[str, int] = {}
+    for step in steps:
+        if step["userland_id"] == CUT_NAME and step["memo"] is not None:
+            cut = read_entry(output_of("", step["memo"]))
+            if cut is not None and cut.void:
+                found.pop(cut.step, None)
+            elif cut is not None:
+                found[cut.step] = step["started_ns"] + step["duration_ns"]
+    return found
 
 
 def _request(row: sqlite3.Row, memo: bytes | None) -> SourceRequest:

@@ -17,7 +17,7 @@ class StepDetail:
         step_id: its hash; `id` and `index` come from the user's code.
         seq: its place among the reported steps, from 1.
         op: opcode, as `OpCode`.
-        state: `waiting`, `completed` or `failed`.
+        state: `waiting`, `completed`, `failed`, or `cancelled`: the handler cut the wait off.
         attempts: how often it was tried so far.
         started_ms: milliseconds since the epoch, with fractions.
         duration_ms: `None` until it ends.
@@ -50,12 +50,20 @@ class StepDetail:
         return self.id or self.name or self.step_id
 
 
-def step_detail(row: sqlite3.Row) -> StepDetail:
-    """Make a step from its row, which includes its timer."""
+def step_detail(row: sqlite3.Row, cut_ns: int | None = None) -> StepDetail:
+    """Make a step from its row, which includes its timer.
+
+    Args:
+        row: of the step.
+        cut_ns: when the handler cut it off, if it did; in nanoseconds since the epoch.
+    """
     memo: bytes | None = row["memo"]
     error: bytes | None = row["error"]
     failed = memo is not None and memo.startswith(_ERROR)
     state = "waiting" if memo is None else "failed" if failed else "completed"
+    duration_ns = None if memo is None else row["duration_ns"]
+    if memo is None and cut_ns is not None:
+        state, duration_ns = "cancelled", max(0, cut_ns - row["started_ns"])
     if memo is not None and failed and error is None:
         error = memo[len(_ERROR) : -1]
     return StepDetail(
@@ -68,7 +76,7 @@ def step_detail(row: sqlite3.Row) -> StepDetail:
         state=state,
         attempts=row["attempts"],
         started_ms=row["started_ns"] / 1_000_000,
-        duration_ms=None if memo is None else row["duration_ns"] / 1_000_000,
+        duration_ms=None if duration_ns is None else duration_ns / 1_000_000,
         due_ms=row["due_ms"],
         opts=row["opts"],
         edited=row["edited"],

@@ -128,8 +128,9 @@ class ChangeBuilder:
             Whether the wait is new.
         """
         self.has_waits = self.has_waits or not self.settled(op)
-        if op.id in self.known:
+        if op.id in self.known and (self.settled(op) or op.id in self.timers):
             return False
+        # A known step that waits for nothing was cut off, and is begun again.
         self.write(replace(op, timing=None), field, 1, None)
         self.start(timer)
         return True

@@ -6,6 +6,8 @@ of it, is still at work and continues. An "answer" is how a re-entry ended.
     op                          effect                    afterwards (answer only)
     StepRun, Step               memo is saved             re-entry at once, unless the answer
                                                           itself holds a wait
+    StepRun of a step that      the step's wait is over,  the same
+      the handler cut off       without a memo
     StepFailed                  error memo is saved       re-entry at once
     StepError, attempts left    retry timer               waits for it
     StepError, none left        error memo is saved       re-entry at once (checkpoint too)
@@ -71,6 +73,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from stephttp._wire.cut_entries import step_cut_off
 from stephttp._wire.ids import COMPLETE
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.change import Change
@@ -210,6 +213,8 @@ def _resumed(run: Run, at: Moment, due_ms: int | None = None) -> tuple[Run, Time
 
 def _step_run(builder: ChangeBuilder, op: Op, field: str) -> None:
     builder.save(op, field, b'{"data":' + op_data(op) + b"}")
+    if (cut := step_cut_off(op)) is not None and cut not in (RESUME, LEASE):
+        builder.drop(cut)
 
 
 def _bare_step(builder: ChangeBuilder, op: Op, field: str) -> None:

@@ -89,7 +89,7 @@ class StepItem(AnswerBody):
     index: int
     name: str | None
     op: str
-    state: Annotated[str, one_of("waiting", "completed", "failed")]
+    state: Annotated[str, one_of("waiting", "completed", "failed", "cancelled")]
     attempts: int
     started_at: Time
     duration_ms: float | None

@@ -1,0 +1,176 @@
+"""Steps that were cut off: what is recorded of them, and what later calls make of it."""
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from stephttp._core import waits
+from stephttp._core.cuts import CutSteps, CutTimes
+from stephttp._core.run import Run
+from stephttp._core.steps import Step, Verdict
+from stephttp._wire.cut_entries import Cut, entry_id, step_cut_off
+from stephttp._wire.ids import CAPSULE, FIRST_CUT, hash_step_id
+from stephttp._wire.opcodes import ErrorInfo, Op, OpCode, Timing
+from tests.core.test_run import SECOND
+
+TIMES = CutTimes(started_ns=20, ended_ns=50, call_ns=10)
+A, B, C = map(hash_step_id, "abc")
+
+
+def remembered(ops: Iterable[Op]) -> dict[str, Raw]:
+    """What a server makes of ops."""
+    return {
+        op.id: Raw(b'{"data":' + bytes(op.data) + b"}") for op in ops if isinstance(op.data, Raw)
+    }
+
+
+def cut_of(op: Op) -> Cut:
+    assert isinstance(op.data, Raw)
+    return msgspec.json.decode(op.data, type=Cut)
+
+
+def cut_off(run: Run, step_id: str = "a") -> Step:
+    step = run.begin(step_id)
+    run.cut_off(step, TIMES)
+    return step
+
+
+def test_a_step_is_recorded_as_cut_off_once_the_handler_comes_to_another() -> None:
+    run = Run("R", {})
+    cut_off(run)
+    assert run.settled
+    assert run.take_finished() == []
+    run.complete(run.begin("b"), b"1", 0, 0)
+    entry, other = run.take_finished()
+    assert (entry.id, other.id) == (FIRST_CUT, B)
+    assert entry.op is OpCode.STEP_RUN
+    assert entry.timing == Timing(20, 30)
+    assert cut_of(entry) == Cut(A, after_ns=40)
+    assert step_cut_off(entry) == A
+    assert step_cut_off(other) is None
+    again = Run("R", remembered([entry, other]))
+    assert again.begin("a").verdict is Verdict.CUT
+    assert again.begin("b").verdict is Verdict.MEMOIZED
+    assert again.begin("c").verdict is Verdict.EXECUTE
+
+
+def test_entries_are_numbered_across_calls() -> None:
+    run = Run("R", {})
+    cut_off(run)
+    run.wait(waits.sleep("nap", SECOND))
+    run.unwind()
+    first = run.take_ops()[0]
+    run = Run("R", remembered([first]))
+    assert run.begin("a").verdict is Verdict.CUT
+    cut_off(run)
+    cut_off(run, "b")
+    run.begin("c")
+    assert [op.id for op in run.take_finished()] == [entry_id(1), entry_id(2)]
+
+
+def test_what_decides_that_the_handler_has_cut_a_step_off() -> None:
+    def another_step(run: Run) -> None:
+        run.begin("b")
+
+    def a_wait(run: Run) -> None:
+        run.wait(waits.sleep("nap", SECOND))
+
+    def end(run: Run) -> None:
+        run.end()
+
+    def nothing(run: Run) -> None:
+        pass
+
+    def others(run: Run) -> None:
+        run.forget_cuts()
+        run.end()
+
+    found = {}
+    for after in (another_step, a_wait, end, nothing, others):
+        run = Run("R", {})
+        cut_off(run)
+        after(run)
+        found[after.__name__] = len(run.take_finished())
+    assert found == {"another_step": 1, "a_wait": 1, "end": 1, "nothing": 0, "others": 0}
+
+
+def test_a_run_that_ends_in_its_first_call_says_nothing_of_it() -> None:
+    run = Run("R")
+    cut_off(run)
+    run.complete(run.begin("b"), b"1", 0, 0)
+    run.end()
+    assert [op.id for op in run.take_ops()] == [B]
+
+
+@pytest.mark.parametrize("how", ["sleep", "retry"])
+def test_a_wait_that_was_cut_off_is_not_asked_for(how: str) -> None:
+    run = Run("R", {}, retries=1)
+    if how == "sleep":
+        step = run.wait(waits.sleep("a", SECOND))
+    else:
+        step = run.begin("a")
+        assert run.fail(step, ErrorInfo("E", "no"), 0, 0) is Verdict.SUSPEND
+    run.give_up(step, TIMES)
+    assert not run.suspended
+    run.wait(waits.sleep("nap", SECOND))
+    run.unwind()
+    assert [(op.op, op.id) for op in run.take_ops()] == [
+        (OpCode.STEP_RUN, FIRST_CUT),
+        (OpCode.SLEEP, hash_step_id("nap")),
+    ]
+
+
+def test_a_wait_that_the_server_ended_too_late_stays_cut_off() -> None:
+    entry = Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")
+    run = Run("R", {FIRST_CUT: entry, A: Raw(b"null")})
+    run.keep_order()
+    replayed = [run.replaying]
+    assert run.wait(waits.sleep("a", SECOND)).verdict is Verdict.CUT
+    replayed.append(run.replaying)
+    assert replayed == [True, False]
+    assert not run.suspended
+
+
+def test_what_begins_again_is_no_longer_cut_off() -> None:
+    run = Run("R", {FIRST_CUT: Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")})
+    step = run.renew(run.begin("a"), 70)
+    assert step.verdict is Verdict.EXECUTE
+    run.hold()
+    run.complete(step, b"1", 0, 0)
+    void, result = run.take_finished()
+    assert cut_of(void) == Cut(A, void=True)
+    assert step_cut_off(void) is None
+    entry = Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")
+    run = Run("R", {FIRST_CUT: entry} | remembered([void, result]))
+    assert run.begin("a").verdict is Verdict.MEMOIZED
+
+
+def test_a_body_that_is_cut_off_while_the_handler_is_ended_will_run_again() -> None:
+    run = Run("R", {})
+    step = run.begin("a")
+    run.wait(waits.sleep("nap", SECOND))
+    run.unwind()
+    run.cut_off(step, TIMES)
+    run.end()
+    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP]
+
+
+def test_a_cut_comes_after_all_that_its_call_began_with_whatever_the_clocks_say() -> None:
+    def entry(known: int) -> Raw:
+        return Raw(b'{"data":' + msgspec.json.encode(Cut(A, known=known)) + b"}")
+
+    memos = {CAPSULE: Raw(b"1"), FIRST_CUT: entry(2), B: Raw(b"1"), C: Raw(b"2")}
+    placed = CutSteps(memos).placed([FIRST_CUT, B, C])
+    assert placed == [B, C, FIRST_CUT]
+    memos[FIRST_CUT] = entry(1)
+    assert CutSteps(memos).placed([FIRST_CUT, B, C]) == [B, FIRST_CUT, C]
+    assert CutSteps(memos).placed([B, A, FIRST_CUT, C]) == [B, FIRST_CUT, C], "the step came late"
+
+
+@pytest.mark.parametrize("data", [b'{"error":{"name":"E"}}', b"1", b'{"data":{"step":7}}'])
+def test_an_entry_that_makes_no_sense_is_passed_over(data: bytes) -> None:
+    run = Run("R", {FIRST_CUT: Raw(data)})
+    assert run.begin("a").verdict is Verdict.EXECUTE
+    assert not run.memos()
