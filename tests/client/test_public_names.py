@@ -104,8 +104,8 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_step_tools_are_these_async_and_blocking() -> None:
     tools = {
-        "ai", "fetch", "invoke", "invoke_by_id", "options", "parallel", "run", "send_event",
-        "sleep", "sleep_until", "wait_for_event", "wait_for_signal",
+        "ai", "fetch", "first", "invoke", "invoke_by_id", "options", "parallel", "race", "run",
+        "send_event", "sleep", "sleep_until", "wait_for_event", "wait_for_signal",
     }  # fmt: skip
     assert set(step.__all__) == tools
     assert set(sync.step.__all__) == tools

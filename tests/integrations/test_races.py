@@ -1,17 +1,22 @@
 """Races: the first that comes decides, now and when it is remembered; the losers are dropped."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from flask import Flask, jsonify
 
 from stephttp import step
+from stephttp.sync import step as sync_step
 from tests.durable import Durable, durable
+from tests.styles import serving
 
 NAP = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -223,6 +228,81 @@ async def test_the_order_of_completion_is_the_same_in_each_call(
         assert final.json() == list(order)
         assert calls == [list(order)] * 3
         assert did["after"] == 1
+
+
+@pytest.mark.parametrize("order", ["acb", "cba"])
+async def test_the_order_is_the_same_in_an_async_view_under_wsgi(order: str) -> None:
+    track, calls = Track(*order), []
+
+    async def view() -> Any:
+        seen = await with_wait(track)
+        calls.append(seen)
+        await step.sleep("nap", NAP)
+        await step.sleep("another", NAP)
+        return jsonify(seen)
+
+    flask = Flask("app")
+    flask.get("/")(view)
+    async with durable(lambda provider: provider.wsgi(flask), wsgi=True) as world:
+        final = await world.follow(await world.client.get("/"))
+        assert final.json() == list(order)
+        assert calls == [list(order)] * 3
+
+
+@pytest.mark.parametrize("style", ["blocking", "wsgi"])
+@pytest.mark.parametrize("order", ["abc", "acb", "bac", "bca", "cab", "cba"])
+async def test_the_order_is_the_same_in_threads(style: str, order: str) -> None:
+    turns, calls = list(order), list[list[str]]()
+    moved = threading.Condition()
+
+    def body(name: str) -> str:
+        did[name] += 1
+        with moved:
+            assert moved.wait_for(lambda: turns[0] == name, 10)
+        return name
+
+    def handler() -> list[str]:
+        seen: list[str] = []
+
+        def branch(name: str) -> str:
+            ended = sync_step.run(name, body, name)
+            seen.append(ended)
+            with moved:  # in the first call the next one ends after that
+                turns[:] = turns[1:] or [""]
+                moved.notify_all()
+            return sync_step.run(f"{name} too", lambda: ended)
+
+        sync_step.run("before", lambda: None)
+        result = sync_step.parallel([partial(branch, name) for name in "abc"])
+        assert result == ("a", "b", "c")
+        calls.append(seen)
+        sync_step.sleep("nap", NAP)
+        sync_step.run("after", lambda: None)
+        sync_step.sleep("another", NAP)
+        return seen
+
+    async with serving(style, handler, handler) as world:
+        final = await world.follow(await world.client.get("/"))
+        assert final.json() == list(order)
+        assert calls == [list(order)] * 3
+        assert did == dict.fromkeys("abc", 1)
+
+
+async def test_a_thread_that_blocks_between_steps_holds_nobody_up_for_long() -> None:
+    met = threading.Barrier(2)
+
+    def handler() -> str:
+        def branch(name: str) -> None:
+            sync_step.run(name, lambda: None)
+            met.wait(10)  # for the other branch, which has to get its step for that
+
+        sync_step.parallel([partial(branch, "a"), partial(branch, "b")])
+        sync_step.sleep("nap", NAP)
+        return "done"
+
+    async with serving("wsgi", handler, handler) as world:
+        final = await world.follow(await world.client.get("/"))
+        assert final.json() == "done"
 
 
 async def test_an_order_that_the_handler_no_longer_has_does_not_hold_it_up() -> None:

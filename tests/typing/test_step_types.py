@@ -119,6 +119,30 @@ async def parallel_branches() -> None:
     assert_type(three, tuple[int, str, int])
 
 
+async def races() -> None:
+    """Checked, not run."""
+    hour = timedelta(hours=1)
+    event = await step.race(
+        "a",
+        (
+            lambda: step.wait_for_event("b", event="e", timeout=hour),
+            lambda: step.sleep("c", hour),
+        ),
+    )
+    assert_type(event, Event | None)
+    mixed = await step.first(
+        "d", (lambda: step.run("e", now, "x"), lambda: step.run("f", wrap, "x"))
+    )
+    assert_type(mixed, int | list[str])
+
+    def branch(n: int) -> Callable[[], Awaitable[int]]:
+        return lambda: step.run(f"n{n}", identity, n)
+
+    assert_type(await step.race("g", [branch(n) for n in range(3)]), int)
+    assert_type(sync_step.first("h", (lambda: 1, lambda: "x")), int | str)
+    assert_type(sync_step.race("i", [lambda: sync_step.run("j", now, "x")]), int)
+
+
 async def waiting_tools() -> None:
     """Checked, not run."""
     hour = timedelta(hours=1)

@@ -585,6 +585,38 @@ class Run:
         self._wait()
         return replace(step, verdict=SUSPEND)
 
+    def remembers(self, step_id: str) -> bool:
+        """Return whether the next step with this id has ended in an earlier call."""
+        step_hash = hash_step_id(step_id, self._uses.get(step_id, 0))
+        if self.cuts is not None and self.cuts.earlier(step_hash) is not None:
+            return False
+        entry = self._memos.get(step_hash)
+        return entry is not None and read_memo(entry).kind in (MemoKind.VALUE, MemoKind.ERROR)
+
+    def meet_race(self, step_id: str) -> Step:
+        """Meet a race of branches: a step that is open while they are met. On EXECUTE, `win` it."""
+        target, self.target = self.target, None  # a race keeps no server from the step it wants
+        try:
+            return self.resolve(step_id)
+        finally:
+            self.target = target
+
+    def win(self, step: Step, data: bytes, started_ns: int, duration_ns: int) -> Verdict:
+        """Record who has won a race (JSON).
+
+        Returns:
+            EXECUTE: continue. SUSPEND: the server asked for one step only.
+        """
+        if self.target is not None and self.state is not ENDED:
+            self.passed.append(step)
+            self._wait()
+            return SUSPEND
+        if self.state is not ENDED:
+            self.decide_cuts()
+            timing = Timing(started_ns, duration_ns)
+            self._sync_ops.append(replace(_step_op(step, _STEP_RUN, timing=timing), data=Raw(data)))
+        return EXECUTE
+
     def _note_cut(self, step: Step, times: CutTimes, raised: bool = False) -> None:
         if self.state in (_RUNNING, _WAITING):
             if self.cuts is None:

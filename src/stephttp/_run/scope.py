@@ -22,6 +22,7 @@ from stephttp._core.cuts import CutTimes
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.waits import Wait
+from stephttp._run.branches import Branch, ThreadTurns, current_branch
 from stephttp._run.hooks import Hooks, awaiting
 from stephttp._wire.http import Request
 from stephttp.errors import NestedStepError, Suspended
@@ -36,8 +37,6 @@ logger = logging.getLogger("stephttp")
 
 inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
 """The step whose body the current code belongs to: its run's scope, and its id."""
-
-_branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
 SETTLE_TICKS = 16
 """Turns of the event loop after which code that only passes results on (gather, task groups,
@@ -70,6 +69,7 @@ class RunScope(ABC):
         "run",
         "runtime",
         "started_ns",
+        "thread_turns",
     )
 
     def __init__(
@@ -102,6 +102,8 @@ class RunScope(ABC):
         """Guards `run`: a `def` route runs its steps in a worker thread, beside the event loop."""
         self.final_failures: FinalFailures | None = None
         """What steps have raised in this re-entry that every later call would raise."""
+        self.thread_turns: ThreadTurns | None = None
+        """The turns of remembered steps in threads, if any thread has come to one."""
         self._joined: Future[None] | None = None
 
     @abstractmethod
@@ -187,11 +189,16 @@ class RunScope(ABC):
         with self.lock:
             return self.run.wait(wait)
 
+    def again(self, step: Step) -> Step:
+        """Take back that a step was cut off in an earlier call: it is not in this one."""
+        with self.lock:
+            return self.run.renew(step, self.now_ns())
+
     def begin_again(self, step: Step) -> Step:
         """Begin a step that was cut off in an earlier call, and is not in this one."""
-        with self.lock:
-            step = self.run.renew(step, self.now_ns())
-            if step.verdict is EXECUTE:
+        step = self.again(step)
+        if step.verdict is EXECUTE:
+            with self.lock:
                 self.run.hold()
         return step
 
@@ -228,24 +235,68 @@ class RunScope(ABC):
                 f"step {step_id!r} was called inside the body of step {inside[1]!r}; call it "
                 "before or after, or call the plain function"
             )
-        branch = _branch.get()
-        if branch is not None and branch.scope is self and branch.waiting_for:
-            raise Suspended(branch.waiting_for)
+        branch = current_branch.get()
+        if branch is not None and branch.scope is self:
+            self._enter_step(branch, step_id)
 
-    def suspension(self, waiting_for: str) -> Suspended:
+    def _enter_step(self, branch: Branch, step_id: str) -> None:
+        """Check that a step may begin in a branch, which is a thread of its own."""
+        if self.thread_turns is not None:
+            self.thread_turns.rest(branch)
+        if branch.waiting_for:
+            raise Suspended(branch.waiting_for)
+        if branch.lost:
+            with self.lock:
+                remembered = self.run.remembers(step_id)
+            if not remembered:
+                branch.waiting_for = "nothing: another branch has won the race"
+                raise Suspended(branch.waiting_for)
+
+    def suspension(self, waiting_for: str, step: Step | None = None) -> Suspended:
         """Return what a blocking tool raises where its handler cannot continue.
 
         Args:
             waiting_for: what it says it waits for.
+            step: the step, if it is one.
         """
-        branch = _branch.get()
-        if branch is not None and branch.scope is self:
-            # The other branches come as far as they can first; then `group` ends them all.
-            branch.waiting_for = waiting_for
-        else:
-            with self.lock:
+        branch = self.branch()
+        with self.lock:
+            if branch is None:
                 self.run.unwind()
+            else:
+                # The other branches come as far as they can first; then all are ended.
+                branch.waiting_for = waiting_for
+                times = self.times(self.now_ns())
+                if step is not None and branch.lost:
+                    self.run.give_up(step, times)
+                elif step is not None:
+                    branch.stop(step, times)
         return Suspended(waiting_for)
+
+    def take_turn(self, step: Step) -> None:
+        """Wait in a blocking tool until a remembered step may be given back."""
+        if self.run.order is None:
+            return
+        turns, branch = self.turns_of_threads(), self.branch()
+        if turns is None:
+            return
+        if branch is None:
+            turns.pass_step(step.hash)
+        else:
+            turns.take(branch, step.hash)
+
+    def turns_of_threads(self) -> ThreadTurns | None:
+        """Return the turns of remembered steps in threads, where the server keeps their order."""
+        if self.thread_turns is None and self.run.order is not None:
+            with self.lock:
+                if self.thread_turns is None:
+                    self.thread_turns = ThreadTurns(self.run.order)
+        return self.thread_turns
+
+    def branch(self) -> Branch | None:
+        """Return the branch of this run that the current thread works on."""
+        branch = current_branch.get()
+        return branch if branch is not None and branch.scope is self else None
 
     @contextmanager
     def group(self) -> Generator[None]:
@@ -258,10 +309,6 @@ class RunScope(ABC):
             with self.lock:
                 self.run.release()
             self.recorded()
-
-    def branch(self) -> None:
-        """Make the current context that of one thread of a `group`."""
-        _branch.set(Branch(self))
 
     def recorded(self) -> None:
         """Pass on that a step has ended, and see whether the handler can still progress."""
@@ -319,16 +366,6 @@ class RunScope(ABC):
             if self._joined is not None and self.run.settled and not self._joined.done():
                 self._joined.set_result(None)
         self.unwind_when_stuck()
-
-
-class Branch:
-    """One of several threads of a run, and the step at which it came to a stop."""
-
-    __slots__ = ("scope", "waiting_for")
-
-    def __init__(self, scope: RunScope) -> None:
-        self.scope = scope
-        self.waiting_for = ""
 
 
 def _is_cancellation(error: BaseException) -> bool:

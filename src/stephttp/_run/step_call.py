@@ -190,7 +190,7 @@ class StepCall:
 
     def suspension(self) -> Suspended:
         """Return what a blocking tool raises when the handler cannot pass this step now."""
-        return self.scope.suspension(f"step {self.step.step_id!r}")
+        return self.scope.suspension(f"step {self.step.step_id!r}", self.step)
 
     def _failed_for_good(self, error: BaseException) -> None:
         """Note that `error` is raised in the handler, as it would be in every later call."""

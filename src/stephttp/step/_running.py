@@ -195,7 +195,7 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     """
     import asyncio
 
-    results = await asyncio.gather(*map(_call, callables), return_exceptions=True)
+    results = await asyncio.gather(*map(result_of, callables), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
@@ -207,7 +207,7 @@ async def _run(
 ) -> Any:
     scope = current_scope()
     if scope is None:
-        return await _call(handler, *args, **kwargs)
+        return await result_of(handler, *args, **kwargs)
     if scope.claim is not None:
         await settle_claim(scope)
     call = StepCall.begin(scope, step_id, handler, settings)
@@ -247,6 +247,7 @@ async def settle_claim(scope: RunScope) -> None:
         await scope.suspend()
 
 
-async def _call(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def result_of(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function, and await what it gives if that can be awaited."""
     value = body(*args, **kwargs)
     return await value if isawaitable(value) else value

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from contextvars import copy_context
 from typing import Any, TypeVar, overload
 
 from stephttp._run.current import current_scope
-from stephttp._run.scope import RunScope
+from stephttp.sync._threads import Threads
 
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
-
-MAX_THREADS = 32
-"""Branches of one `parallel` that run at the same time."""
 
 
 @overload
@@ -51,22 +45,10 @@ def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
         Suspended: a branch has to wait.
         Exception: what the first failed branch raised, when no branch has to wait.
     """
-    branches = list(callables)
-    scope = current_scope()
-    with nullcontext() if scope is None else scope.group():
-        futures = _in_threads(scope, branches)
-    if scope is not None and scope.run.suspended:
-        raise scope.suspension("a parallel branch")
-    return tuple(future.result() for future in futures)
-
-
-def _in_threads(scope: RunScope | None, branches: list[Callable[[], Any]]) -> list[Future[Any]]:
-    """Run the branches to their ends, each in the context of this thread."""
-
-    def branch(callable_: Callable[[], Any]) -> Any:
-        if scope is not None:
-            scope.branch()
-        return callable_()
-
-    with ThreadPoolExecutor(max(1, min(len(branches), MAX_THREADS))) as pool:
-        return [pool.submit(copy_context().run, branch, callable_) for callable_ in branches]
+    threads = Threads(current_scope(), callables)
+    with threads.at_work():
+        for _ in threads.ended():
+            pass
+    if threads.stopped:
+        raise threads.suspension("a parallel branch")
+    return tuple(future.result() for future in threads.futures)

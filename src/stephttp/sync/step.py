@@ -18,9 +18,10 @@ from stephttp._core.tool_types import Event, EventLike, FetchResponse, Signal
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, present_ns, run_scope
 from stephttp._run.hooks import drive_blocking
-from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall, StepOptions
+from stephttp.sync._claims import settle_claim
 from stephttp.sync._parallel import parallel
+from stephttp.sync._racing import first, race
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,10 +29,12 @@ T = TypeVar("T")
 __all__ = [
     "ai",
     "fetch",
+    "first",
     "invoke",
     "invoke_by_id",
     "options",
     "parallel",
+    "race",
     "run",
     "send_event",
     "sleep",
@@ -143,7 +146,7 @@ def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[st
     """Send one or many events, once; see `stephttp.step.send_event`."""
     checked = check(step_id, events)
     scope = run_scope("send_event")
-    _settle_claim(scope, step_id)
+    settle_claim(scope, step_id)
     call = StepCall.begin(scope, step_id, check, _EVENT_IDS)
 
     def send(events: list[Event] = checked) -> list[str]:
@@ -244,7 +247,7 @@ def _run(
     if scope is None:
         return handler(*args, **kwargs)
     if scope.claim is not None:
-        _settle_claim(scope, step_id)
+        settle_claim(scope, step_id)
     call = StepCall.begin(scope, step_id, handler, settings)
     return _finish(call, call.invoke, (handler, args, kwargs))
 
@@ -272,22 +275,28 @@ def _finish(
             call.complete(body(*args))
     if call.suspended:
         raise call.suspension()
+    if not call.executes:
+        if call.cut:
+            call.begin_again()
+            return _finish(call, body, args, events)
+        scope.take_turn(call.step)
     return call.result()
 
 
 def _request(tool: str, wait: waits.Wait) -> Any:
     scope = run_scope(tool)
-    _settle_claim(scope, wait.step_id)
+    settle_claim(scope, wait.step_id)
     if scope.hooks is None:
         call = StepCall.wait(scope, wait)
     else:
         call = drive_blocking(hooked.request(scope, scope.hooks, wait), scope.wait_for)
+    if call.cut:  # by code that was async, or by a race that is gone
+        if scope.hooks is None:
+            call.wait_again(wait)
+        else:
+            request = hooked.request(scope, scope.hooks, wait, call.step)
+            call = drive_blocking(request, scope.wait_for)
     if call.suspended:
         raise call.suspension()
+    scope.take_turn(call.step)
     return call.result()
-
-
-def _settle_claim(scope: RunScope, step_id: str) -> None:
-    """Stop a run that may not answer its request; see `configure(idempotency=)`."""
-    if scope.claim is not None and not scope.block(scope.settle_claim()):
-        raise scope.suspension(f"step {step_id!r}")

@@ -1,0 +1,115 @@
+"""Branches of a handler that run in threads: where each stands, and whose turn it is.
+
+In later calls the steps that ran side by side are all remembered. `ThreadTurns` gives them back in
+the order in which they ended, as `LoopTurns` does on an event loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from stephttp._core.cuts import CutTimes
+from stephttp._core.steps import Step
+from stephttp._wire.stored_state import CompletionOrder
+
+if TYPE_CHECKING:
+    from stephttp._run.scope import RunScope
+
+PATIENCE = 0.1
+"""Seconds that a thread may work between two steps before another one gets its step."""
+
+current_branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
+
+
+class Branch:
+    """One of several threads of a run, and the step at which it came to a stop.
+
+    Args:
+        scope: of the run.
+        outer: the branch that has started it, if there is one.
+    """
+
+    __slots__ = ("_lost", "_outer", "scope", "stops", "waiting_for")
+
+    def __init__(self, scope: RunScope, outer: Branch | None = None) -> None:
+        self.scope = scope
+        self._outer = outer
+        self._lost = False
+        self.stops: list[tuple[Step | None, CutTimes]] = []
+        """The steps at which it stands still, and those in it: what they are, since when."""
+        self.waiting_for = ""
+        """What it waits for, in words; empty while it does not."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it takes part in a race that another branch has won."""
+        return self._lost or (self._outer is not None and self._outer.lost)
+
+    def lose(self) -> None:
+        """Note that another branch has won. It begins no further step."""
+        self._lost = True
+
+    def stop(self, step: Step | None, times: CutTimes) -> None:
+        """Note that it, or a branch in it, cannot continue in this call."""
+        self.stops.append((step, times))
+        if self._outer is not None:
+            self._outer.stop(step, times)
+
+
+class ThreadTurns:
+    """The turns of the remembered steps of one run, in threads.
+
+    Args:
+        order: the order in which they ended.
+    """
+
+    __slots__ = ("_awake", "_changed", "_order", "_waiting")
+
+    def __init__(self, order: CompletionOrder) -> None:
+        self._order = order
+        self._changed = threading.Condition()
+        self._awake: set[Branch] = set()
+        """Branches at work between two steps."""
+        self._waiting: dict[Branch, str] = {}
+
+    def wake(self, branches: Iterable[Branch]) -> None:
+        """Note that branches are at work."""
+        with self._changed:
+            self._awake.update(branches)
+
+    def rest(self, branch: Branch) -> None:
+        """Note that a branch is at a step, has ended, or waits for others."""
+        with self._changed:
+            self._awake.discard(branch)
+            self._changed.notify_all()
+
+    def pass_step(self, step_hash: str) -> None:
+        """Note that code beside all branches got a remembered step."""
+        with self._changed:
+            self._order.meet(step_hash)
+
+    def take(self, branch: Branch, step_hash: str) -> None:
+        """Wait until a remembered step may be given back to a branch.
+
+        The others come as far as they can first. One that blocks between two steps is waited for
+        only so long.
+        """
+        with self._changed:
+            self._order.meet(step_hash)
+            self._waiting[branch] = step_hash
+            self._awake.discard(branch)
+            self._changed.notify_all()
+            while self._awake or self._first() is not branch:
+                if not self._changed.wait(PATIENCE) and self._first() is branch:
+                    break
+            self._order.pass_over(step_hash)
+            del self._waiting[branch]
+            self._awake.add(branch)
+            self._changed.notify_all()
+
+    def _first(self) -> Branch:
+        """Return the waiting branch whose step ended first."""
+        return min(self._waiting, key=lambda branch: self._order.position(self._waiting[branch]))
