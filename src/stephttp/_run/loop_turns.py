@@ -16,10 +16,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stephttp._core.steps import Step
 from stephttp._run.scope import SETTLE_TICKS
+from stephttp._wire.cut_entries import Cut
 
 if TYPE_CHECKING:
     from stephttp._run.scope import RunScope
@@ -29,8 +30,14 @@ logger = logging.getLogger("stephttp")
 ENOUGH = "the run continues in a later call"
 """Message of the SDK's own cancellations, to know them from others."""
 
+_BEGIN_TICKS = 3
+"""Turns of the event loop after which tasks that were just made have begun."""
+
 PATIENCE = 5.0
 """Seconds that the handler may take longer than it did, until it cuts a step off again."""
+
+DOUBT = 10.0
+"""Seconds for which the ring of a timer may be kept, because another one may have rung first."""
 
 _given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
 """Stands for the last remembered step that the current code follows from; see `turn`."""
@@ -55,11 +62,18 @@ class LoopTurns:
     Args:
         scope: of the run.
         loop: the event loop.
+        task: the one in which the handler is called.
     """
 
-    __slots__ = ("_closed", "_given", "_scope", "_ticks", "_waiting", "loop")
+    __slots__ = ("_closed", "_given", "_scope", "_task", "_ticks", "_waiting", "loop")
 
-    def __init__(self, scope: RunScope, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        scope: RunScope,
+        loop: asyncio.AbstractEventLoop,
+        task: asyncio.Task[Any] | None,
+    ) -> None:
+        self._task = task
         self.loop = loop
         self._scope = scope
         self._given: object | None = None
@@ -69,16 +83,22 @@ class LoopTurns:
         self._ticks = 0
         self._closed = False
 
-    def turn(self, step: Step) -> Awaitable[None] | None:
+    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing.
 
         Code that follows from the last one which was given back need not wait. Other tasks do:
         each has to come as far as it came at the time, before the next one gets its step.
+
+        Args:
+            step: the step.
+            paused: at the time other tasks could begin while it was at work.
         """
         order = self._scope.run.order
         if order is None:
             return None
         if order.meet(step.hash) and not self._waiting and self._follows():
+            if paused and asyncio.current_task() is not self._task:
+                return self._await_turn(step, _BEGIN_TICKS)
             self._give()
             return None
         return self._await_turn(step)
@@ -109,6 +129,10 @@ class LoopTurns:
             raise asyncio.CancelledError
         except asyncio.CancelledError:
             limit.cancel()
+            if (
+                not cut.raised and not self._ticks
+            ):  # nothing was given back just now: it was a timer
+                await self._doubt(turn, cut)
             if not self._closed:
                 turn.parked = False
                 at_once = is_next and self._waiting == [turn] and self._follows()
@@ -120,15 +144,32 @@ class LoopTurns:
             limit.cancel()
             self._leave(turn)
 
+    async def _doubt(self, turn: _Turn, cut: Cut) -> None:
+        """Wait until the step was cut off at the time, or is cut off a second time.
+
+        Of two timers around each other, the inner one may have started late, after a step that
+        takes no time now, so that the outer one rang first.
+        """
+        scope = self._scope
+        left = (cut.after_ns - scope.now_ns() + scope.started_ns) / 1e9
+        turn.future = self.loop.create_future()
+        timer = self.loop.call_later(max(0.0, min(left, DOUBT)), _release, turn.future)
+        try:
+            await turn.future
+        except asyncio.CancelledError:
+            pass
+        finally:
+            timer.cancel()
+
     def close(self) -> None:
         """End all waiting: the handler has ended."""
         self._closed = True
         for turn in self._waiting:
             turn.future.cancel(ENOUGH)
 
-    async def _await_turn(self, step: Step) -> None:
+    async def _await_turn(self, step: Step, ticks: int = SETTLE_TICKS) -> None:
         turn = self._enter(step.hash, parked=False)
-        self._start()
+        self._start(ticks)
         try:
             try:
                 await turn.future
@@ -173,11 +214,11 @@ class LoopTurns:
         # Private, but the only way to know; without it, all tasks count as waited for.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
 
-    def _start(self) -> None:
+    def _start(self, ticks: int = SETTLE_TICKS) -> None:
         """Wait until the tasks have come as far as they can."""
         if not self._ticks:
             self.loop.call_soon(self._tick)
-        self._ticks = SETTLE_TICKS
+        self._ticks = max(ticks, self._ticks)
 
     def _tick(self) -> None:
         """Give back the next remembered step, once the tasks have come as far as they can."""
@@ -211,3 +252,8 @@ class LoopTurns:
             step.step_id,
         )  # fmt: skip
         turn.future.set_result(None)
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -127,8 +127,11 @@ class RunScope(ABC):
         """
 
     @abstractmethod
-    def turn(self, step: Step) -> Awaitable[None] | None:
-        """Return what to wait for before a remembered step is given back; `None`: nothing."""
+    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
+        """Return what to wait for before a remembered step is given back; `None`: nothing.
+
+        See `LoopTurns.turn`.
+        """
 
     @abstractmethod
     async def park(self, step: Step) -> None:

@@ -139,8 +139,7 @@ async def _race(
     if scope is not None and contest is not None and contest.suspended:
         await scope.suspend()
     if winner is None:
-        errors = [task.exception() for task in tasks if not task.cancelled()]
-        raise nobody_won(step_id, [error for error in errors if error is not None])
+        raise nobody_won(step_id, [_error(task) for task in tasks])
     return tasks[winner].result()
 
 
@@ -159,6 +158,12 @@ async def _winner(tasks: list[asyncio.Task[Any]], needs_success: bool) -> int | 
 
 def _failed(task: asyncio.Task[Any]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def _error(task: asyncio.Task[Any]) -> BaseException:
+    import asyncio
+
+    return (None if task.cancelled() else task.exception()) or asyncio.CancelledError()
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

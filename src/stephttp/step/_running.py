@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from stephttp._client.outgoing_events import check
@@ -236,9 +236,15 @@ async def _finish(
             await call.scope.park(call.step)
             call.begin_again()
             return await _finish(call, body, args, events)
-        if (turn := call.scope.turn(call.step)) is not None:
+        paused = not args or _is_async(args[0])
+        if (turn := call.scope.turn(call.step, paused)) is not None:
             await turn
     return call.result()
+
+
+def _is_async(handler: Callable[..., Any]) -> bool:
+    """Return whether other tasks may begin while `handler` is at work."""
+    return iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__)
 
 
 async def settle_claim(scope: RunScope) -> None:

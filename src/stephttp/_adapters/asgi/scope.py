@@ -99,11 +99,11 @@ class LoopScope(RunScope):
         finally:
             self._let_go(future)
 
-    def turn(self, step: Step) -> Awaitable[None] | None:
+    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing."""
         if self.run.order is None or self._task is None:
             return None
-        return self._turns_here().turn(step)
+        return self._turns_here().turn(step, paused)
 
     async def park(self, step: Step) -> None:
         """Wait where the handler cut a step off before; see `LoopTurns.park`."""
@@ -111,7 +111,7 @@ class LoopScope(RunScope):
 
     def _turns_here(self) -> LoopTurns:
         if self._turns is None:
-            self._turns = LoopTurns(self, self._loop)
+            self._turns = LoopTurns(self, self._loop, self._task)
             if self._task is None:
                 self._turns.close()
         return self._turns

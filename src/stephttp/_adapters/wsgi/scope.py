@@ -70,9 +70,9 @@ class ThreadScope(RunScope):
             self.run.unwind()
         raise Suspended
 
-    def turn(self, step: Step) -> Awaitable[None] | None:
+    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
         """Return what an async view waits for before a remembered step is given back."""
-        return None if self.run.order is None else self._turns_here().turn(step)
+        return None if self.run.order is None else self._turns_here().turn(step, paused)
 
     async def park(self, step: Step) -> None:
         """Wait where an async view cut a step off before; see `LoopTurns.park`."""
@@ -92,7 +92,7 @@ class ThreadScope(RunScope):
 
         loop = asyncio.get_running_loop()
         if self._turns is None or self._turns.loop is not loop:
-            self._turns = LoopTurns(self, loop)
+            self._turns = LoopTurns(self, loop, asyncio.current_task())
         return self._turns
 
     async def _until_stuck(self) -> None:
