@@ -2,7 +2,8 @@
 
 Steps that ran side by side ended in some order, and the tasks of the handler saw them end in that
 order. In later calls all of them are there at once. So each waits for its turn: until those that
-ended earlier were given back, and the other tasks have come as far as they had come by then.
+ended earlier were given back, and the other tasks have come as far as they had come by then. What
+is new in this call comes after all that is remembered and was met.
 
 A step that was cut off has its turn, too. It waits until the handler cuts it off again, and those
 that ended later wait for that. The handler's timers begin earlier in a later call, because nothing
@@ -16,11 +17,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from contextvars import ContextVar
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.steps import Step
 from stephttp._run.scope import SETTLE_TICKS
-from stephttp._wire.cut_entries import Cut
 
 if TYPE_CHECKING:
     from stephttp._run.scope import RunScope
@@ -30,14 +31,14 @@ logger = logging.getLogger("stephttp")
 ENOUGH = "the run continues in a later call"
 """Message of the SDK's own cancellations, to know them from others."""
 
+_NEW = ""
+"""Stands for what is not remembered."""
+
 _BEGIN_TICKS = 3
 """Turns of the event loop after which tasks that were just made have begun."""
 
 PATIENCE = 5.0
 """Seconds that the handler may take longer than it did, until it cuts a step off again."""
-
-DOUBT = 10.0
-"""Seconds for which the ring of a timer may be kept, because another one may have rung first."""
 
 _given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
 """Stands for the last remembered step that the current code follows from; see `turn`."""
@@ -65,7 +66,7 @@ class LoopTurns:
         task: the one in which the handler is called.
     """
 
-    __slots__ = ("_closed", "_given", "_scope", "_task", "_ticks", "_waiting", "loop")
+    __slots__ = ("_closed", "_fresh", "_given", "_scope", "_task", "_ticks", "_waiting", "loop")
 
     def __init__(
         self,
@@ -74,6 +75,8 @@ class LoopTurns:
         task: asyncio.Task[Any] | None,
     ) -> None:
         self._task = task
+        self._fresh: object | None = None
+        """Stands for a remembered step that was given back before other tasks could begin."""
         self.loop = loop
         self._scope = scope
         self._given: object | None = None
@@ -97,11 +100,11 @@ class LoopTurns:
         if order is None:
             return None
         if order.meet(step.hash) and not self._waiting and self._follows():
-            if paused and asyncio.current_task() is not self._task:
-                return self._await_turn(step, _BEGIN_TICKS)
             self._give()
+            if paused and asyncio.current_task() is not self._task:
+                self._fresh = _given.get()
             return None
-        return self._await_turn(step)
+        return self._await_turn(step.hash)
 
     async def park(self, step: Step) -> None:
         """Wait where the handler cut a step off in an earlier call, until it does so again.
@@ -129,10 +132,6 @@ class LoopTurns:
             raise asyncio.CancelledError
         except asyncio.CancelledError:
             limit.cancel()
-            if (
-                not cut.raised and not self._ticks
-            ):  # nothing was given back just now: it was a timer
-                await self._doubt(turn, cut)
             if not self._closed:
                 turn.parked = False
                 at_once = is_next and self._waiting == [turn] and self._follows()
@@ -144,22 +143,26 @@ class LoopTurns:
             limit.cancel()
             self._leave(turn)
 
-    async def _doubt(self, turn: _Turn, cut: Cut) -> None:
-        """Wait until the step was cut off at the time, or is cut off a second time.
+    async def let_others_begin(self) -> None:
+        """Wait before another step is met, if the last one was given back at once.
 
-        Of two timers around each other, the inner one may have started late, after a step that
-        takes no time now, so that the outer one rang first.
+        At the time it took a while, in which other tasks began. Two that use the same step id get
+        its numbers in the order in which they come to it.
         """
-        scope = self._scope
-        left = (cut.after_ns - scope.now_ns() + scope.started_ns) / 1e9
-        turn.future = self.loop.create_future()
-        timer = self.loop.call_later(max(0.0, min(left, DOUBT)), _release, turn.future)
-        try:
-            await turn.future
-        except asyncio.CancelledError:
-            pass
-        finally:
-            timer.cancel()
+        if self._fresh is not None and self._fresh is _given.get():
+            for _ in range(_BEGIN_TICKS):
+                await asyncio.sleep(0)
+            self._fresh = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether remembered steps wait for their turns."""
+        return bool(self._waiting)
+
+    async def new(self) -> None:
+        """Let what is new come after all that is remembered and was met."""
+        if not self._closed:
+            await self._await_turn(_NEW)
 
     def close(self) -> None:
         """End all waiting: the handler has ended."""
@@ -167,14 +170,14 @@ class LoopTurns:
         for turn in self._waiting:
             turn.future.cancel(ENOUGH)
 
-    async def _await_turn(self, step: Step, ticks: int = SETTLE_TICKS) -> None:
-        turn = self._enter(step.hash, parked=False)
-        self._start(ticks)
+    async def _await_turn(self, key: str) -> None:
+        turn = self._enter(key, parked=False)
+        self._start()
         try:
             try:
                 await turn.future
             except asyncio.CancelledError:
-                if self._closed:
+                if self._closed or key == _NEW:
                     raise
                 # Whatever cancels it comes too early: at the time, the step had ended before.
                 await self._again(turn)
@@ -214,29 +217,37 @@ class LoopTurns:
         # Private, but the only way to know; without it, all tasks count as waited for.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
 
-    def _start(self, ticks: int = SETTLE_TICKS) -> None:
+    def _start(self) -> None:
         """Wait until the tasks have come as far as they can."""
         if not self._ticks:
             self.loop.call_soon(self._tick)
-        self._ticks = max(ticks, self._ticks)
+        self._ticks = SETTLE_TICKS
 
     def _tick(self) -> None:
         """Give back the next remembered step, once the tasks have come as far as they can."""
         self._ticks -= 1
         if not self._ticks:
-            order = self._scope.run.order
             waiting = [turn for turn in self._waiting if not turn.given]
-            if order is None or not waiting:
+            if not waiting:
                 return
-            first = min(waiting, key=lambda turn: order.position(turn.key))
+            first = min(waiting, key=self._position)
             if first.parked:
                 return  # the others wait until it is cut off
             if not first.future.done():  # else it was cancelled just now, and will wait again
-                order.pass_over(first.key)
+                self._pass_over(first.key)
                 first.given = True
                 first.future.set_result(None)
             self._ticks = SETTLE_TICKS
         self.loop.call_soon(self._tick)
+
+    def _position(self, turn: _Turn) -> float:
+        order = self._scope.run.order
+        return inf if order is None or turn.key == _NEW else order.position(turn.key)
+
+    def _pass_over(self, key: str) -> None:
+        order = self._scope.run.order
+        if order is not None and key != _NEW:
+            order.pass_over(key)
 
     def _too_long(self, turn: _Turn, step: Step) -> None:
         """Let a step begin again that nothing cuts off any more."""
@@ -252,8 +263,3 @@ class LoopTurns:
             step.step_id,
         )  # fmt: skip
         turn.future.set_result(None)
-
-
-def _release(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

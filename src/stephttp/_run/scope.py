@@ -31,6 +31,7 @@ from stephttp.middleware import RunContext
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.final_failures import FinalFailures
+    from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.runtime import Runtime
 
 logger = logging.getLogger("stephttp")
@@ -70,6 +71,7 @@ class RunScope(ABC):
         "runtime",
         "started_ns",
         "thread_turns",
+        "turns",
     )
 
     def __init__(
@@ -102,6 +104,8 @@ class RunScope(ABC):
         """Guards `run`: a `def` route runs its steps in a worker thread, beside the event loop."""
         self.final_failures: FinalFailures | None = None
         """What steps have raised in this re-entry that every later call would raise."""
+        self.turns: LoopTurns | None = None
+        """The turns of remembered steps on an event loop, if any task has come to one."""
         self.thread_turns: ThreadTurns | None = None
         """The turns of remembered steps in threads, if any thread has come to one."""
         self._joined: Future[None] | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from stephttp._run.current import current_scope
 from stephttp._run.races import Race, nobody_won
-from stephttp.step._running import result_of, settle_claim
+from stephttp.step._running import before_step, result_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -120,7 +120,7 @@ async def _race(
     scope = current_scope()
     contest: Race | None = None
     if scope is not None:
-        await settle_claim(scope)
+        await before_step(scope)
         contest = Race.begin(scope, step_id)
         if contest.suspended:
             await scope.suspend()

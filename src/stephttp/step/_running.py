@@ -142,7 +142,7 @@ async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> l
     """
     checked = check(step_id, events)
     scope = run_scope("send_event")
-    await settle_claim(scope)
+    await before_step(scope)
     call = StepCall.begin(scope, step_id, send_event, _EVENT_IDS)
 
     def send(events: list[Event] = checked) -> Awaitable[list[str]]:
@@ -208,8 +208,8 @@ async def _run(
     scope = current_scope()
     if scope is None:
         return await result_of(handler, *args, **kwargs)
-    if scope.claim is not None:
-        await settle_claim(scope)
+    if scope.claim is not None or scope.turns is not None:
+        await before_step(scope)
     call = StepCall.begin(scope, step_id, handler, settings)
     return await _finish(call, call.invoke, (handler, args, kwargs))
 
@@ -220,26 +220,40 @@ async def _finish(
     args: tuple[Any, ...] = (),
     events: list[Event] | None = None,
 ) -> Any:
-    if call.scope.hooks is not None:
-        body = partial(body, *args)
-        await drive(hooked.pass_step(call, call.scope.hooks, body, events))
-    elif call.executes:
-        with call:
-            value = body(*args)
-            if type(value) is InContext or isawaitable(value):
-                value = await value
-            call.complete(value)
+    scope = call.scope
+    try:
+        if scope.hooks is not None:
+            await drive(hooked.pass_step(call, scope.hooks, partial(body, *args), events))
+        elif call.executes:
+            with call:
+                value = body(*args)
+                if type(value) is InContext or isawaitable(value):
+                    value = await value
+                call.complete(value)
+    except BaseException as error:
+        if scope.turns is not None and not isinstance(error, GeneratorExit):
+            await _after_remembered(call)
+        raise
+    if scope.turns is not None:
+        await _after_remembered(call)
     if call.suspended:
-        await call.scope.suspend(call.step)
+        await scope.suspend(call.step)
     elif not call.executes:
         if call.cut:
-            await call.scope.park(call.step)
+            await scope.park(call.step)
             call.begin_again()
             return await _finish(call, body, args, events)
         paused = not args or _is_async(args[0])
-        if (turn := call.scope.turn(call.step, paused)) is not None:
+        if (turn := scope.turn(call.step, paused)) is not None:
             await turn
     return call.result()
+
+
+async def _after_remembered(call: StepCall) -> None:
+    """Let a step that was executed come after those that are remembered."""
+    turns = call.scope.turns
+    if call.executes and turns is not None and turns.busy:
+        await turns.new()
 
 
 def _is_async(handler: Callable[..., Any]) -> bool:
@@ -247,8 +261,11 @@ def _is_async(handler: Callable[..., Any]) -> bool:
     return iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__)
 
 
-async def settle_claim(scope: RunScope) -> None:
-    """Stop a run that may not answer its request; see `configure(idempotency=)`."""
+async def before_step(scope: RunScope) -> None:
+    """Do what comes before a step is met. It stops a run that may not answer its request; see
+    `configure(idempotency=)`."""
+    if scope.turns is not None:
+        await scope.turns.let_others_begin()
     if scope.claim is not None and not await scope.drive(scope.settle_claim()):
         await scope.suspend()
 

@@ -11,7 +11,7 @@ from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import present_ns, run_scope
 from stephttp._run.hooks import drive
 from stephttp._run.step_call import StepCall
-from stephttp.step._running import settle_claim
+from stephttp.step._running import before_step
 
 
 async def sleep(step_id: str, duration: timedelta) -> None:
@@ -106,7 +106,7 @@ async def wait_for_signal(
 async def request(tool: str, wait: waits.Wait) -> Any:
     """Have the server carry out a step, and return what came of it."""
     scope = run_scope(tool)
-    await settle_claim(scope)
+    await before_step(scope)
     if scope.hooks is None:
         call = StepCall.wait(scope, wait)
     else:

@@ -42,7 +42,6 @@ class LoopScope(RunScope):
         "_loop",
         "_task",
         "_ticks",
-        "_turns",
         "disconnect",
     )
 
@@ -60,8 +59,6 @@ class LoopScope(RunScope):
         self._ticks = 0
         self._held: dict[asyncio.Future[None], tuple[Step | None, int]] = {}
         """What the tasks wait for that have come to a stop: the step, and since when."""
-        self._turns: LoopTurns | None = None
-        """The turns of remembered steps, if the handler has come to one."""
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -96,6 +93,10 @@ class LoopScope(RunScope):
             if self._task is None:
                 future.cancel()
             await future
+        except asyncio.CancelledError:
+            if self.turns is not None and self.turns.busy and not self._ended_by_us:
+                await self.turns.new()
+            raise
         finally:
             self._let_go(future)
 
@@ -110,11 +111,11 @@ class LoopScope(RunScope):
         await self._turns_here().park(step)
 
     def _turns_here(self) -> LoopTurns:
-        if self._turns is None:
-            self._turns = LoopTurns(self, self._loop, self._task)
+        if self.turns is None:
+            self.turns = LoopTurns(self, self._loop, self._task)
             if self._task is None:
-                self._turns.close()
-        return self._turns
+                self.turns.close()
+        return self.turns
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
@@ -135,8 +136,8 @@ class LoopScope(RunScope):
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
         task, self._task = self._task, None
-        if self._turns is not None:
-            self._turns.close()
+        if self.turns is not None:
+            self.turns.close()
         self.disconnect = _not_listening  # what it was bound to leads back to this scope
         for future in self._held:
             future.cancel(ENOUGH)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ThreadScope(RunScope):
     """One run in one call of the handler, in one thread, or in several by `step.parallel`."""
 
-    __slots__ = ("_held", "_turns")
+    __slots__ = ("_held",)
 
     def __init__(
         self,
@@ -35,8 +35,6 @@ class ThreadScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self._held: list[asyncio.Future[None]] = []
         """What the tasks of an async view wait for that have come to a stop."""
-        self._turns: LoopTurns | None = None
-        """The turns of remembered steps on the loop of an async view."""
 
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
@@ -63,6 +61,8 @@ class ThreadScope(RunScope):
         try:
             await self._until_stuck()
         except asyncio.CancelledError:
+            if self.turns is not None and self.turns.busy:
+                await self.turns.new()
             with self.lock:
                 self.run.give_up(step, self.times(since_ns))
             raise
@@ -91,9 +91,9 @@ class ThreadScope(RunScope):
         from stephttp._run.loop_turns import LoopTurns
 
         loop = asyncio.get_running_loop()
-        if self._turns is None or self._turns.loop is not loop:
-            self._turns = LoopTurns(self, loop, asyncio.current_task())
-        return self._turns
+        if self.turns is None or self.turns.loop is not loop:
+            self.turns = LoopTurns(self, loop, asyncio.current_task())
+        return self.turns
 
     async def _until_stuck(self) -> None:
         """Wait until no step of this run can progress."""
