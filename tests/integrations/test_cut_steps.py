@@ -321,3 +321,39 @@ async def test_a_wait_that_was_cut_off_is_dropped_by_the_engine_and_never_asked_
         await world.api.post("/e/any", json={"name": "approved", "data": {"by": "me"}})
         final = await world.follow(first)
         assert final.json() == {"by": "me"}
+
+
+@pytest.mark.parametrize("limit", ["timeout", "wait_for", "move_on_after", "around tasks", "no"])
+async def test_a_limit_around_a_wait_is_warned_of(
+    limit: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"wait in {limit}"
+
+    def wait() -> Awaitable[Any]:
+        return step.wait_for_event(name, event="approved", timeout=NAP)
+
+    async def handler() -> str:
+        if limit == "timeout":
+            async with asyncio.timeout(3600):
+                await wait()
+        elif limit == "wait_for":
+            await asyncio.wait_for(wait(), 3600)
+        elif limit == "move_on_after":
+            with anyio.move_on_after(3600):
+                await wait()
+        elif limit == "around tasks":
+            async with asyncio.timeout(3600):
+                await asyncio.gather(wait())
+        else:
+            async with asyncio.timeout(None):
+                await wait()
+        await step.sleep(f"nap after {limit}", NAP)
+        return "done"
+
+    with caplog.at_level(logging.WARNING, "stephttp"):
+        async with durable(serve(handler)) as world:
+            final = await world.follow(await world.client.get("/"))
+    assert final.json() == "done"
+    told = [message for message in caplog.messages if "waits inside of a timeout" in message]
+    assert len(told) == (limit != "no"), "once"
+    assert all(repr(name) in message for message in told)

@@ -29,6 +29,7 @@ from tests import virtual_loop
 from tests.examples import examples
 
 NAP = 60
+START_NS = 1_800_000_000_000_000_000
 FEATURES = {"x-stephttp-features": "step-retries, steps-with-result"}
 
 
@@ -270,6 +271,8 @@ class World(httpx2.AsyncBaseTransport):
         self.order = itertools.cycle(order)
         self.memos: dict[str, tuple[float, Any]] = {}
         self.open: dict[str, Any] = {}
+        self.arrived: list[str] = []
+        """Steps whose waits have ended during the present call."""
         self.ended = False
         self.begun: list[str] = []
         self.over: set[str] = set()
@@ -291,7 +294,7 @@ class World(httpx2.AsyncBaseTransport):
         provider = Provider(
             resolve("http://app.test", base_url="http://engine.test", environ={"INNGEST_DEV": "1"}),
             transport=self,
-            now_ns=lambda: 1_800_000_000_000_000_000 + int(loop.time() * 1e9),
+            now_ns=lambda: START_NS + int(loop.time() * 1e9),
         )
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -315,6 +318,10 @@ class World(httpx2.AsyncBaseTransport):
     async def call_that_may_die(self, **headers: str) -> httpx2.Response | None:
         """Call a process. At its death all that is under way in it is gone."""
         task = asyncio.ensure_future(self.call(**headers))
+        if self.open and next(self.order) == 0:
+            await asyncio.wait([task], timeout=0.35)
+            if self.open:
+                self.arrived.append(self.wake_one())  # an event comes during the call
         await asyncio.wait([task], timeout=self.deaths.pop() if self.deaths else None)
         if task.done():
             return task.result()
@@ -359,12 +366,14 @@ class World(httpx2.AsyncBaseTransport):
                 if op.get("userland", {}).get("id") == "stephttp:cut":
                     self.open.pop(op["data"]["step"], None)
 
-    def wake_one(self) -> None:
+    def wake_one(self) -> str:
+        """End a wait. Returns its step."""
         loop = asyncio.get_running_loop()
         keys = sorted(self.open)
         key = keys[next(self.order) % len(keys)]
         del self.open[key]
-        self.memos[key] = 1_800_000_000_000_000_000 + loop.time() * 1e9, None
+        self.memos[key] = START_NS + loop.time() * 1e9, None
+        return key
 
     # --- the whole story ---
 
@@ -380,7 +389,11 @@ class World(httpx2.AsyncBaseTransport):
             await asyncio.sleep(1)
             if self.open:
                 self.wake_one()
-            if await self.reenter(run_id, mortal=True) is None:
+            reply = await self.reenter(run_id, mortal=True)
+            for key in self.arrived:  # the next call is the first that knows of them
+                self.memos[key] = START_NS + asyncio.get_running_loop().time() * 1e9, None
+            self.arrived.clear()
+            if reply is None:
                 continue
             self.complete_call()
             if self.ended:

@@ -147,6 +147,38 @@ async def test_a_wait_after_a_race_keeps_the_losers_timer_and_asks_again() -> No
         assert (await world.follow(first)).json() == "approved"
 
 
+async def test_an_event_that_comes_during_a_call_comes_after_what_that_call_has_done() -> None:
+    calls: list[list[str]] = []
+
+    async def work() -> str:
+        did["work"] += 1
+        await world.api.post("/e/any", json={"name": "approved", "data": {}})
+        world.clock.advance(5)  # the event has come before the end of this step
+        return "work"
+
+    async def wait() -> str:
+        await for_approval()
+        return "approved"
+
+    async def handler() -> list[str]:
+        seen: list[str] = []
+        calls.append(seen)
+        approval = asyncio.create_task(wait())
+        await step.sleep("nap", NAP)
+        done = {asyncio.create_task(step.run("work", work)), approval}
+        while done:
+            ended, done = await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+            seen.append("+".join(sorted(task.result() for task in ended)))
+        await step.sleep("another", NAP)
+        return seen
+
+    async with durable(serve(handler)) as world:
+        final = await world.follow(await world.client.get("/"))
+        assert final.json() == ["work", "approved"]
+        assert [seen for seen in calls if len(seen) == 2] == [["work", "approved"]] * 2
+        assert did["work"] == 1
+
+
 class Track:
     """Steps that finish in an order which the test decides, in the first call."""
 

@@ -214,7 +214,8 @@ class LoopTurns:
         """Note that the current task, and those that it starts, know of all that was given."""
         mark = object()
         _given.set(mark)
-        # Private, but the only way to know; without it, all tasks count as waited for.
+        # Private. Without it all tasks count as waited for: then code that only looks whether its
+        # tasks are done, a few turns of the loop later, sees a remembered step a bit late.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
 
     def _start(self) -> None:

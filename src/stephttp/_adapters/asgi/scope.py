@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
+from stephttp._run.limits import warn_of_limits
 from stephttp._run.loop_turns import ENOUGH, LoopTurns
 from stephttp._run.scope import SETTLE_TICKS, RunScope, echoes_suspension
 from stephttp.errors import UsageError
@@ -57,8 +58,8 @@ class LoopScope(RunScope):
         self._loop, self._task, self._cancelling = context
         self._ended_by_us = False
         self._ticks = 0
-        self._held: dict[asyncio.Future[None], tuple[Step | None, int]] = {}
-        """What the tasks wait for that have come to a stop: the step, and since when."""
+        self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
+        """What the tasks wait for that have come to a stop: the step, since when, the task."""
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -87,7 +88,7 @@ class LoopScope(RunScope):
     async def suspend(self, step: Step | None = None) -> None:
         """Wait where the handler cannot continue, until it is ended. Never returns."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._held[future] = step, self.now_ns()
+        self._held[future] = step, self.now_ns(), asyncio.current_task()
         self.unwind_when_stuck()
         try:
             if self._task is None:
@@ -174,9 +175,14 @@ class LoopScope(RunScope):
         """Let go of a future of `suspend` that was cancelled, by the handler or by us."""
         held = self._held.pop(future, None)
         if held is not None and self._task is not None:
-            step, since_ns = held
+            step, since_ns, _ = held
             with self.lock:
                 self.run.give_up(step, self.times(since_ns))
+
+    def _warn_of_limits(self) -> None:
+        """Say which waits are inside of a limit that cannot end them."""
+        held = [(step.step_id, task) for step, _, task in self._held.values() if step is not None]
+        warn_of_limits([*held, *((step_id, self._task) for step_id, _ in held)])
 
     def _is_here(self) -> bool:
         """Whether this thread runs the event loop of the handler."""
@@ -203,6 +209,8 @@ class LoopScope(RunScope):
             self._ticks = 0
         elif self._ticks:
             self._loop.call_soon(self._tick)
+            if self._ticks == 1 and self.runtime.settings.dev:
+                self._warn_of_limits()
         elif self._held and self.disconnect():
             self.run.unwind()
             self.unwind_when_stuck()

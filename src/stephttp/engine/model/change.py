@@ -47,6 +47,8 @@ class Change(Value, frozen=True, gc=False):
     Attributes:
         steps: new or changed steps.
         resolved: memos of known steps whose wait is over.
+        seen: steps whose wait ended during a call, which is over now. Only the next call knows of
+            them, so they come after all that this one has reported.
         timers: new or moved timers.
         dropped: timers that are no longer open.
         ended: the run ended just now: its timers are deleted, and waiting readers are woken.
@@ -62,6 +64,7 @@ class Change(Value, frozen=True, gc=False):
     run: Run
     steps: tuple[Step, ...] = ()
     resolved: tuple[tuple[str, bytes], ...] = ()
+    seen: tuple[str, ...] = ()
     timers: tuple[Timer, ...] = ()
     dropped: tuple[str, ...] = ()
     ended: bool = False

@@ -140,6 +140,7 @@ def fell_due(snapshot: Snapshot, at: Moment) -> Change:
     return Change(
         run,
         resolved=tuple((t.step_id, DUE_MEMOS[t.kind]) for t in due if t.kind in DUE_MEMOS),
+        seen=tuple(t.step_id for t in due if t.kind is TimerKind.WAKE),
         timers=opened,
         dropped=tuple(t.step_id for t in due if t.kind is not TimerKind.RESUME),
         call=resume is not None and resume.due_ms <= at.now_ms,

@@ -221,6 +221,10 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
                 "now_ns": now_ms * 1_000_000,
             },
         )
+    for step_id in change.seen:
+        after_ns = (now_ms + 1) * 1_000_000  # later than anything in this millisecond
+        values = {"run_id": run.run_id, "step_id": step_id, "after_ns": after_ns}
+        connection.execute(QUERIES["see_step"], values)
     if change.ended and before.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_timers"], (run.run_id,))
     elif before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:

@@ -86,6 +86,10 @@ SET op = excluded.op, attempts = excluded.attempts, started_ns = excluded.starte
 UPDATE steps SET memo = :memo, duration_ns = max(0, :now_ns - started_ns)
 WHERE run_id = :run_id AND step_id = :step_id
 
+-- name: see_step
+UPDATE steps SET duration_ns = max(duration_ns, :after_ns - started_ns)
+WHERE run_id = :run_id AND step_id = :step_id
+
 -- name: span_room
 SELECT runs.run_id, count(spans.span_id), coalesce(sum(length(spans.details)), 0)
 FROM runs LEFT JOIN spans USING (run_id)
