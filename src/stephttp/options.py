@@ -119,7 +119,8 @@ class Settings(Struct, frozen=True):
     base_url: str
     """Origin of the engine or Inngest server."""
     dev: bool
-    """Development: no signatures are checked."""
+    """Development: calls need no signature. Beside a signing key they do, unless the server says
+    that it is one for development."""
     signing_key: str = ""
     signing_key_fallback: str = ""
     event_key: str = ""
@@ -209,14 +210,13 @@ def resolve(
         raise TypeError(f"setup() got an unexpected keyword argument {name!r}")
     if isinstance(domain, SetupOpts):
         given, domain = _merged(domain.optional, given), domain.domain
-    development = environ.get("INNGEST_DEV", "")
-    dev = development.lower() not in ("", "0", "false", "no", "off")
+    dev_url = checks.development(environ.get("INNGEST_DEV", ""), DEV_URL)
+    dev = dev_url is not None
     serve_origin = given.get("serve_origin")
     own_origin = checks.origin("domain", checks.with_scheme(domain))
     if serve_origin:
         own_origin = checks.origin("serve_origin", checks.with_scheme(serve_origin))
-    if not (base_url := given.get("base_url") or environ.get("INNGEST_BASE_URL", "")):
-        base_url = CLOUD_URL if not dev else development if "://" in development else DEV_URL
+    base_url = given.get("base_url") or environ.get("INNGEST_BASE_URL") or dev_url or CLOUD_URL
     max_body_bytes = given.get("max_body_bytes", MAX_BODY_BYTES)
     if max_body_bytes <= 0:
         raise ConfigurationError(f"max_body_bytes must be positive, not {max_body_bytes}")
@@ -273,4 +273,4 @@ def _without_secrets(options: Struct) -> str:
 
 
 def _or_env(value: str | None, environ: Mapping[str, str], name: str) -> str:
-    return environ.get(name, "") if value is None else value
+    return (environ.get(name, "") if value is None else value).strip()

@@ -24,6 +24,9 @@ from stephttp.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_ON = frozenset({"1", "true", "yes", "on"})
+_OFF = frozenset({"", "0", "false", "no", "off"})
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z_.-]+):[0-9]{1,5}", re.IGNORECASE)
 _PATH = re.compile(r"/[!$&'()*+,;=:@/0-9A-Za-z._~-]+")
 
 
@@ -47,6 +50,26 @@ def origin(name: str, url: str) -> str:
 def with_scheme(url: str) -> str:
     """Return `url` with `https://` where it has no scheme."""
     return url if "://" in url else f"https://{url}"
+
+
+def development(value: str, default: str) -> str | None:
+    """Return the engine that `INNGEST_DEV` names; `None` where it is not set, or off.
+
+    Args:
+        value: of the variable: a word for on or off, a URL, or `host:port`.
+        default: the engine of a value that is only on.
+    """
+    value = value.strip()
+    if value.lower() in _OFF:
+        return None
+    if value.lower() in _ON:
+        return default
+    if "://" not in value and not _HOST_AND_PORT.fullmatch(value):
+        raise ConfigurationError(
+            f"INNGEST_DEV: {value!r} is neither 1 nor 0, nor the address of an engine such as "
+            f"{default!r}"
+        )
+    return origin("INNGEST_DEV", value if "://" in value else f"http://{value}")
 
 
 def signing_key(key: str) -> str:

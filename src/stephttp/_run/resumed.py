@@ -33,6 +33,7 @@ _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
+_SERVER_KIND = "x-inngest-server-kind"
 _NO_SUCH_ROUTE = frozenset({404, 405})
 _NEVER_ACCEPTED = frozenset({400, 413, 422})
 
@@ -64,13 +65,18 @@ class Resumed(Struct):
 
 
 def resume(
-    checkpoints: Checkpoints, request: Request, state: bytes | None = None
+    checkpoints: Checkpoints,
+    request: Request,
+    state: bytes | None = None,
+    doubt: Response | None = None,
 ) -> Flow[Resumed | Response]:
-    """Load the run of a re-entry that was verified; a `Response` refuses it.
+    """Load the run of a re-entry; a `Response` refuses it.
 
     Args:
         request: is changed into what the original caller sent.
         state: what came along, if it can be relied on.
+        doubt: what refuses the re-entry if the server is not one for development, which does not
+            sign (docs/protocol.md 2.4).
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
@@ -82,6 +88,8 @@ def resume(
             )
         else:
             answer = Answer(200, _sent_along(request), state)
+        if doubt is not None and answer.headers.get(_SERVER_KIND) != "dev":
+            return doubt
         memos = api_calls.read_actions(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
