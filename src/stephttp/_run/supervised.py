@@ -94,12 +94,13 @@ async def _within(limit: timedelta | None, awaitable: Awaitable[Any], step_id: s
     try:
         async with deadline:
             return await awaitable
-    except (TimeoutError, asyncio.CancelledError):
+    except (TimeoutError, asyncio.CancelledError) as error:
         # The body's own `TimeoutError`, or a cancellation by others. (Python 3.11 makes no
         # `TimeoutError` of its own cancellation in a task that was cancelled before.)
         if not deadline.expired() or (task is not None and task.cancelling() > before):
             raise
-        raise StepTimeoutError(f"step {step_id!r} took longer than {_shown(limit)}") from None
+        # Its cause says where the function was at that time.
+        raise StepTimeoutError(f"step {step_id!r} took longer than {_shown(limit)}") from error
 
 
 async def _in_thread(step_id: str, invoke: Callable[[], Any]) -> Any:
