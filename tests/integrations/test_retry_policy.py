@@ -52,10 +52,10 @@ def both(**options: Any) -> Callable[[Bank], dict[str, Any]]:
     """A handler that pays, with these options of the step, async and blocking."""
 
     def of(bank: Bank) -> dict[str, Any]:
-        async def on_loop() -> str:
+        async def on_loop() -> Any:
             return await step.options(**options).run("pay", bank)
 
-        def in_thread() -> str:
+        def in_thread() -> Any:
             return blocking.options(**options).run("pay", bank)
 
         return {"on_loop": on_loop, "in_thread": in_thread}

@@ -405,7 +405,7 @@ async def test_in_development_a_step_that_blocks_is_named_once(
 ) -> None:
     loads = Loads()
 
-    async def handler() -> str:
+    async def handler() -> Any:
         tool = step.options(**options)
         await tool.run("short", loads.take, 100)
         await tool.run("later", loads.take_async, 500)
