@@ -10,8 +10,8 @@ from stephttp._core import retry_policy
 from stephttp._core.retry_policy import ExceptionTypes, RetryPolicy
 
 
-class BlockingStepSettings(TypedDict, total=False):
-    """The options of one step, for `stephttp.sync.step.options`. Each may be left out."""
+class StepSettings(TypedDict, total=False):
+    """The options of one step, for `stephttp.step.options`. Each may be left out."""
 
     retries: int | None
     """How often it is tried again when it fails, 0 to 20; default: the endpoint's number."""
@@ -36,13 +36,20 @@ class BlockingStepSettings(TypedDict, total=False):
     thread are left at that time; a function that blocks cannot be interrupted, and fails when it
     returns."""
 
-
-class StepSettings(BlockingStepSettings, total=False):
-    """The options of one step, for `stephttp.step.options`. Each may be left out."""
-
     thread: bool
     """Run a plain function in a worker thread (as `asyncio.to_thread`), so that it does not block
     the event loop."""
+
+
+class BlockingStepSettings(TypedDict, total=False):
+    """The same for `stephttp.sync.step.options`, but for `thread`."""
+
+    retries: int | None
+    delay: timedelta | None
+    max_delay: timedelta | None
+    retry_on: ExceptionTypes | None
+    give_up_on: ExceptionTypes | None
+    timeout: timedelta | None
 
 
 class StepOptions(RetryPolicy, frozen=True, kw_only=True):
@@ -73,12 +80,12 @@ def step_options(
         TypeError: an option does not exist, or a value has another type.
         ValueError: a value is out of range, or two contradict each other.
     """
-    for name in given.keys() - StepSettings.__annotations__.keys():
-        raise TypeError(f"options() got an unexpected keyword argument {name!r}")
     if blocking and "thread" in given:
         raise TypeError(
             "options() of the blocking tools takes no `thread`: the handler is in a thread already"
         )
+    for name in given.keys() - StepSettings.__annotations__.keys():
+        raise TypeError(f"options() got an unexpected keyword argument {name!r}")
     policy = {name: value for name, value in given.items() if name in _POLICY}
     timeout, thread = given.get("timeout"), given.get("thread", False)
     if type(thread) is not bool:

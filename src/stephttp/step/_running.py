@@ -152,11 +152,12 @@ async def run_step(
     options: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
 ) -> Any:
     """Run a function once, with these options of the step; see `run`."""
-    if options.thread:
+    supervised = options.supervised
+    if supervised and options.thread:
         refuse_thread(step_id, handler)
     scope = current_scope()
     if scope is None:
-        if options.supervised:
+        if supervised:
             return await supervise(
                 options, step_id, monotonic_ns, partial(handler, *args, **kwargs)
             )
@@ -165,7 +166,7 @@ async def run_step(
         await settle_claim(scope)
     call = StepCall.begin(scope, step_id, handler, options)
     body = call.invoke
-    if options.supervised or scope.hooks is not None:
+    if supervised or scope.hooks is not None:
         body = _attended(call, options)
     return await _finish(call, body, (handler, args, kwargs))
 

@@ -116,7 +116,7 @@ def retry_wishes(op: Op, field: str, retries: int, now_ms: int) -> tuple[int, in
 
 def pause_wishes(op: Op, field: str) -> tuple[float | None, float | None]:
     """Return how many seconds the request of `op` rests before it is made again: at first, and at
-    most. `None`: as configured.
+    most, neither less than one. `None`: as configured.
 
     The SDK of stephttp says so in `opts.delay` and `opts.max_delay`.
 
@@ -138,7 +138,7 @@ def _pause(op: Op, name: str, field: str) -> float | None:
         raise Refused(f"{field}: {error}") from None
     if pause > _LONGEST_PAUSE:
         raise Refused(f"{field}: {text!r} is more than 24 hours")
-    return pause.total_seconds()
+    return max(1.0, pause.total_seconds())
 
 
 def _text(field: str, value: object) -> tuple[str, str]:
