@@ -48,6 +48,7 @@ from stephttp.errors import (
     StepError,
     StephttpError,
     StepResultError,
+    StepTimeoutError,
     Suspended,
     UsageError,
 )
@@ -100,6 +101,7 @@ __all__ = [  # noqa: RUF022  (grouped)
     # errors
     "StephttpError",
     "StepError",
+    "StepTimeoutError",
     "NonRetriableError",
     "RetryAfterError",
     "ConfigurationError",

@@ -3,6 +3,7 @@
     Exception
     └── StephttpError                 everything this package raises on purpose
         ├── StepError                 a step failed for good (raised where the step is called)
+        │   └── StepTimeoutError      it took longer than its timeout; a TimeoutError, too
         ├── NonRetriableError         raise it inside a step: do not retry
         ├── RetryAfterError           raise it inside a step: retry, but not before a given time
         ├── ConfigurationError        a setting is missing or makes no sense
@@ -40,6 +41,7 @@ __all__ = [
     "RetryAfterError",
     "StepError",
     "StepResultError",
+    "StepTimeoutError",
     "StephttpError",
     "Suspended",
     "UsageError",
@@ -76,7 +78,8 @@ class StepError(StephttpError):
         data: Any = None,
         cause: StepError | None = None,
     ) -> None:
-        super().__init__(message, name, stack, data, cause)
+        # Not `super()`: a `TimeoutError` would take these for a number of the operating system.
+        Exception.__init__(self, message, name, stack, data, cause)
         self.message = message
         self.name = name
         self.stack = stack
@@ -87,6 +90,24 @@ class StepError(StephttpError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"
+
+
+class StepTimeoutError(StepError, TimeoutError):
+    """The function of a step took longer than ``step.options(timeout=...)`` allows.
+
+    ``step.run`` raises it in the call in which the step fails for the last time, and in later
+    ones, where the failure is remembered. ``except TimeoutError`` catches it as well.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        name: str = "StepTimeoutError",
+        stack: str | None = None,
+        data: Any = None,
+        cause: StepError | None = None,
+    ) -> None:
+        super().__init__(message, name, stack, data, cause)
 
 
 class NonRetriableError(StephttpError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypedDict, Unpack, cast
 
@@ -13,6 +14,7 @@ from stephttp._core import checks
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.conversion import CONVERSIONS, Converter
 from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect
+from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._wire import capsule
 from stephttp._wire.http import Request
 from stephttp.errors import ConfigurationError
@@ -104,6 +106,23 @@ class SetupOptions(TypedDict, total=False):
     """How values of types of your own are stored, for what neither msgspec nor pydantic knows.
     Shared by all providers of the process."""
 
+    retries: int | None
+    """How often a failed step, and a resumed handler that fails, is tried again (0 to 20), where
+    the endpoint or the step does not say it; default: 0. This and the four below are those of
+    `configure`, for all endpoints."""
+
+    delay: timedelta | None
+    """The pause before the first repetition; each further one is twice as long."""
+
+    max_delay: timedelta | None
+    """The longest pause."""
+
+    retry_on: ExceptionTypes | None
+    """Only these types of exceptions are worth a repetition."""
+
+    give_up_on: ExceptionTypes | None
+    """These types of exceptions are not worth one."""
+
     record_inputs: bool | None
     """Send the positional arguments of steps with their results, for people to look at and to edit
     for a rerun: those that have a JSON form, up to 64 KiB a step. Default: in development without
@@ -148,6 +167,8 @@ class Settings(Struct, frozen=True):
     """Lower case; empty: no header is looked at."""
     idempotency: Callable[[Request], str | None] | None = None
     middleware: tuple[MiddlewareFactory, ...] = ()
+    retry_policy: dict[str, Any] = {}
+    """How failures are retried, as options of every endpoint."""
 
     def __repr__(self) -> str:
         return _without_secrets(self)
@@ -254,6 +275,7 @@ def resolve(
         idempotency_header=checks.header_name("idempotency_header", header),
         idempotency=idempotency,
         middleware=checks.middleware(middleware),
+        retry_policy=checks.retry_policy(given),
     )
     for key in settings.keys:
         checks.signing_key(key)

@@ -151,8 +151,8 @@ def test_nothing_secret_shows_in_options_either() -> None:
 
 
 def test_an_option_that_does_not_exist_is_an_error() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'retries'"):
-        stephttp.setup("x", retries=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'retry'"):
+        stephttp.setup("x", retry=1)  # type: ignore[call-arg]
 
 
 def test_what_is_given_beside_setup_opts_wins() -> None:

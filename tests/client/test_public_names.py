@@ -54,6 +54,7 @@ NAMES = [
     "SetupOpts",
     "StepError",
     "StepResultError",
+    "StepTimeoutError",
     "StephttpError",
     "Suspended",
     "Timing",

@@ -6,7 +6,7 @@ All raise `ConfigurationError` with a message that names the option.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from stephttp._core.endpoint_options import (
     AsyncResponseRedirect,
     AsyncResponseToken,
 )
+from stephttp._core.retry_policy import RetryPolicy, checked
 from stephttp._wire import capsule
 from stephttp._wire.http import TOKEN
 from stephttp._wire.signatures import hash_key
@@ -144,6 +145,15 @@ def middleware(given: Sequence[F]) -> tuple[F, ...]:
             raise ConfigurationError(f"middleware[{index}]: {one!r} is in the list twice")
         found.append(one)
     return tuple(found)
+
+
+def retry_policy(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how failures are retried, of all options."""
+    fields = RetryPolicy.__struct_fields__
+    try:
+        return checked(**{name: value for name, value in given.items() if name in fields})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _several(value: Iterable[str]) -> Iterable[str]:

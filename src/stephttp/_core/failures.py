@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from stephttp._core import retry_policy
 from stephttp._core.encoding import decode_plain, encode_result
+from stephttp._core.retry_policy import NEVER_RETRIED, RetryPolicy
 from stephttp._wire.durations import MAX_WAIT
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
     APIStatusError,
-    NonRetriableError,
     RetryAfterError,
     StepError,
     StepResultError,
-    UsageError,
+    StepTimeoutError,
 )
-
-_FINAL = (NonRetriableError, StepResultError, UsageError)
-"""Errors that another attempt would only raise again."""
 
 _MAX_CAUSES = 8
 _MAX_TEXT = 16_384
@@ -39,9 +38,52 @@ def error_info(error: BaseException) -> ErrorInfo:
         stack = ""
     info = _error_info(error, depth=0)
     info.stack = _writable(stack[-_MAX_TEXT:])
-    if isinstance(error, _FINAL) or _refused(error):
+    if is_final(error):
         info.no_retry = True
     return info
+
+
+def failed_attempt(
+    error: BaseException,
+    policy: RetryPolicy,
+    failures: int,
+    now_ns: int,
+    jitter: Callable[[], float],
+) -> tuple[ErrorInfo, str | None]:
+    """Return the failure of a step as data, and when it wants its next attempt; see `next_attempt`.
+
+    Args:
+        policy: of the step; what it gives up on is marked so that it is not tried again.
+        failures: how often the step had failed before.
+        jitter: gives a random number, at least 0 and less than 1.
+    """
+    info = error_info(error)
+    if info.no_retry is not True and retry_policy.gives_up(policy, error):
+        info.no_retry = True
+    if info.no_retry is True:
+        return info, None
+    return info, next_attempt(error, policy, failures, now_ns, jitter)
+
+
+def next_attempt(
+    error: BaseException | None,
+    policy: RetryPolicy,
+    failures: int,
+    now_ns: int,
+    jitter: Callable[[], float],
+) -> str | None:
+    """Return when the next attempt is to be made, in RFC 3339; `None` leaves it to the server."""
+    asked = retry_after(error, now_ns)
+    if asked is None and (pause := retry_policy.pause(policy, failures, jitter)) is not None:
+        asked = _later(pause, now_ns)
+    return asked
+
+
+def is_final(error: BaseException) -> bool:
+    """Return whether an exception says by itself that another attempt would meet it again."""
+    return any(
+        isinstance(part, NEVER_RETRIED) or _refused(part) for part in retry_policy.parts(error)
+    )
 
 
 def _error_info(error: BaseException, depth: int) -> ErrorInfo:
@@ -72,10 +114,19 @@ def _refused(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException | None, now_ns: int) -> str | None:
-    """Return when a failed step wants its next attempt, in RFC 3339; `None` if it does not say."""
-    if not isinstance(error, RetryAfterError):
-        return None
-    when = error.retry_after
+    """Return when a failed step wants its next attempt, in RFC 3339; `None` if it does not say.
+
+    Of several exceptions in a group the latest time counts.
+    """
+    found = () if error is None else retry_policy.parts(error)
+    asked = [
+        _later(part.retry_after, now_ns) for part in found if isinstance(part, RetryAfterError)
+    ]
+    return max(asked, default=None)
+
+
+def _later(when: timedelta | datetime, now_ns: int) -> str:
+    """Return a time that may be relative to the present, in RFC 3339."""
     if isinstance(when, timedelta):
         now = datetime.fromtimestamp(now_ns / 1_000_000_000, UTC)
         when = now + max(timedelta(0), min(when, MAX_WAIT))
@@ -103,7 +154,8 @@ def _writable(text: str) -> str:
 def step_error(info: ErrorInfo) -> StepError:
     """Return a remembered failure as the exception that the handler gets."""
     data = None if isinstance(info.data, msgspec.UnsetType) else decode_plain(info.data)
-    return StepError(info.message, info.name or "Error", info.stack, data, _cause(info.cause))
+    kind = StepTimeoutError if info.name == StepTimeoutError.__name__ else StepError
+    return kind(info.message, info.name or "Error", info.stack, data, _cause(info.cause))
 
 
 def _cause(raw: msgspec.Raw | msgspec.UnsetType) -> StepError | None:

@@ -57,6 +57,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.endpoint_options import DEFAULT_OPTS
+from stephttp._core.retry_policy import merged, wishes
 from stephttp._core.steps import (
     EXECUTE,
     MEMOIZED,
@@ -390,9 +391,10 @@ class Run:
             opts = wait.opts
             if wait.op in GATEWAY_OPS:
                 # A real server does not read this either.
-                retries = self.retries if step.retries is None else step.retries
+                policy = self.opts if wait.policy is None else merged(wait.policy, self.opts)
+                retries = self.retries if policy.retries is None else policy.retries
                 if retries or self.resumed or self.declared_retries:
-                    opts = {**opts, "retries": retries}
+                    opts = {**opts, "retries": retries, **wishes(policy)}
             self._record(_step_op(step, wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)

@@ -8,7 +8,6 @@ from functools import lru_cache
 from msgspec import Raw, Struct
 
 from stephttp._wire.ids import RESERVED, TYPES_NAME, hash_step_id
-from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp._wire.stored_state import Memo
 
@@ -63,9 +62,3 @@ def discovery_request(unique: str) -> Op:
     """
     name = f"{RESERVED}discover:{unique}"
     return Op(OpCode.DISCOVERY_REQUEST, hash_step_id(name), name, name)
-
-
-def check_retries(retries: int | None) -> None:
-    """Raise `ValueError` if a server would not take that number."""
-    if retries is not None and not 0 <= retries <= MAX_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")

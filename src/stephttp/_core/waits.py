@@ -30,6 +30,7 @@ from msgspec import Raw, Struct, ValidationError
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result, encode_argument, result_conversion
 from stephttp._core.inference import AIAdapter
+from stephttp._core.retry_policy import RetryPolicy
 from stephttp._core.tool_types import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
 from stephttp._wire.opcodes import OpCode
@@ -56,6 +57,8 @@ class Wait(Struct, frozen=True):
     """Makes of it the value that the handler gets."""
     late: bool = False
     """Must not travel in a first checkpoint (docs/protocol.md 12.1)."""
+    policy: RetryPolicy | None = None
+    """How the server tries it again, where the step itself says it."""
 
 
 def sleep(step_id: str, duration: timedelta) -> Wait:
@@ -156,7 +159,12 @@ def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
 
 
 def fetch(
-    step_id: str, url: str, method: str, headers: Mapping[str, str] | None, body: str | None
+    step_id: str,
+    url: str,
+    method: str,
+    headers: Mapping[str, str] | None,
+    body: str | None,
+    policy: RetryPolicy | None = None,
 ) -> Wait:
     """Have the server make an HTTP request."""
     parts = urlsplit(_text(step_id, "url", url))
@@ -167,11 +175,15 @@ def fetch(
         opts["headers"] = dict(headers)
     if body is not None:
         opts["body"] = _text(step_id, "body", body, empty=True)
-    return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse)
+    return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse, policy=policy)
 
 
 def infer(
-    step_id: str, adapter: AIAdapter, body: Mapping[str, Any], output_type: Any = Any
+    step_id: str,
+    adapter: AIAdapter,
+    body: Mapping[str, Any],
+    output_type: Any = Any,
+    policy: RetryPolicy | None = None,
 ) -> Wait:
     """Have the server call a model."""
     request = dict(body)
@@ -184,7 +196,7 @@ def infer(
         "format": adapter.format(),
         "body": Raw(encode_argument(request, step_id, "body")),
     }
-    return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type)
+    return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type, policy=policy)
 
 
 ENDPOINT_ID = "__stephttp_id__"

@@ -12,8 +12,9 @@ from stephttp._client import api_calls
 from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.flow import Answer, Flow, send
 from stephttp._core import replies
-from stephttp._core.failures import retry_after
+from stephttp._core.failures import next_attempt
 from stephttp._core.locations import ADDRESSES, absolute
+from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints, origin_of
@@ -220,9 +221,11 @@ def conclude(
         return replies.misdirected(response)
     # Only the handler says how many retries there are; our engine knows it from the first call.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
-    final = final or isinstance(raised, NonRetriableError)
+    if raised is not None:
+        final = final or isinstance(raised, NonRetriableError) or gives_up(run.opts, raised)
     again = again and response.status >= 500 and not final
-    later = retry_after(raised, checkpoints.now_ns()) if again else None
+    jitter, now_ns = checkpoints.rng.random, checkpoints.now_ns()
+    later = next_attempt(raised, run.opts, resumed.attempt, now_ns, jitter) if again else None
     if any(name.lower() in ADDRESSES for name, _ in response.headers):
         origin = origin_of(request, checkpoints.settings)
         headers = absolute(response.headers, origin, request.path, request.query)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.runtime import Runtime
+    from stephttp._run.supervised import LoopWatch
 
 logger = logging.getLogger("stephttp")
 
@@ -63,6 +64,7 @@ class RunScope(ABC):
         "final_failures",
         "hooks",
         "lock",
+        "loop_watch",
         "now_ns",
         "on_first_step",
         "on_record",
@@ -83,6 +85,8 @@ class RunScope(ABC):
         self.now_ns = runtime.now_ns
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
+        self.loop_watch: LoopWatch | None = None
+        """Sees, in development, whether a step blocks the event loop of this run."""
         self.configured = False
         """Whether the handler has called `configure`."""
         self.checkpointing = runtime.settings.checkpointing
@@ -102,6 +106,8 @@ class RunScope(ABC):
         self.final_failures: FinalFailures | None = None
         """What steps have raised in this re-entry that every later call would raise."""
         self._joined: Future[None] | None = None
+        if runtime.settings.retry_policy:
+            run.configure(**runtime.settings.retry_policy)
 
     @abstractmethod
     def dispatch(self, callback: Callable[[], None]) -> None:
