@@ -29,11 +29,17 @@ class Origin(Enum):
 
 
 class Hints(Value, frozen=True, gc=False):
-    """Retries and the SDK, from the headers of an answer."""
+    """Retries and the SDK, from headers.
+
+    Attributes:
+        leaves: the SDK leaves its handler when a step has failed for good, and expects to be called
+            again, so that the handler meets the failure.
+    """
 
     retry_after_ms: int | None = None
     no_retry: bool = False
     request_version: int | None = None
+    leaves: bool = False
 
 
 class FailureKind(Enum):

@@ -24,7 +24,7 @@ def step_failed(builder: ChangeBuilder, op: Op, field: str) -> None:
         raise Refused(f"{field}.error: a {op.op.value} needs an error")
     fresh = not builder.settled(op)
     builder.save(op, field, b'{"error":' + error_memo(op.error) + b"}")
-    if fresh and builder.origin is Origin.ANSWER:
+    if fresh and (builder.origin is Origin.ANSWER or builder.hints.leaves):
         builder.call_again = True
 
 
