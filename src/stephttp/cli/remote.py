@@ -119,9 +119,7 @@ class Remote:
         self.target = target
         self._keys = list(target.signing_keys)
         headers = {"user-agent": f"stephttp-cli/{__version__}"}
-        self.http = httpx2.Client(
-            base_url=target.url, headers=headers, timeout=_SECONDS, trust_env=False
-        )
+        self.http = direct_client(base_url=target.url, headers=headers, timeout=_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -257,6 +255,11 @@ class Remote:
             raise RemoteError(
                 f"no engine at {self.target.url} ({self.target.source}): {reason}", Exit.UNREACHABLE
             ) from None
+
+
+def direct_client(**options: Any) -> httpx2.Client:
+    """Make a client that uses no proxy, but trusts the certificates that the environment names."""
+    return httpx2.Client(trust_env=False, verify=httpx2.create_ssl_context(), **options)
 
 
 def explain(response: httpx2.Response) -> str:
