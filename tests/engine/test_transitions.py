@@ -121,7 +121,7 @@ def test_what_ops_do(
     timers: dict[str, tuple[str, float]],
     memos: dict[str, Any],
 ) -> None:
-    change = apply_ops(snapshot, ops(*reported), origin, AT)
+    change = apply_ops(snapshot, ops(*reported), origin, AT, Hints(leaves=origin is ANSWER))
     assert change.run.status == status
     assert change.ended == change.run.status.ended
     assert delays(snapshot, change) == timers
@@ -129,6 +129,17 @@ def test_what_ops_do(
         s.step_id: None if s.memo is None else msgspec.json.decode(s.memo) for s in change.steps
     }
     assert found == memos
+
+
+@pytest.mark.parametrize(
+    ("reported", "timers"),
+    [([FAILED, sleep()], {Z: ("sleep", 5.0)}), ([FAILED], NOW_AGAIN), ([FAILED, complete(1)], {})],
+)
+def test_our_sdk_has_given_the_failure_of_a_step_to_its_handler(
+    reported: list[dict[str, Any]], timers: dict[str, tuple[str, float]]
+) -> None:
+    change = apply_ops(ASYNC, ops(*reported), ANSWER, AT, Hints(leaves=False))
+    assert delays(ASYNC, change) == timers
 
 
 def known(step_id: str, *timers: Timer, resolved: bool = False, attempts: int = 1) -> Snapshot:

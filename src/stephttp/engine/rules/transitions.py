@@ -6,8 +6,8 @@ of it, is still at work and continues. An "answer" is how a re-entry ended.
     op                          effect                    afterwards (answer only)
     StepRun, Step               memo is saved             re-entry at once, unless the answer
                                                           itself holds a wait
-    StepFailed                  error memo is saved       re-entry at once (first checkpoint too,
-                                                          but from our SDK)
+    StepFailed                  error memo is saved       re-entry at once (first checkpoint too);
+                                                          from our SDK as after StepRun
     StepError, attempts left    retry timer               waits for it
     StepError, none left        error memo is saved       re-entry at once (checkpoint too)
     Sleep                       sleep timer               waits for it

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.inputs import Hints, Moment, Origin
+from stephttp.engine.model.inputs import Hints, Moment, Origin, leaves_failed_steps
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, Snapshot
 from stephttp.engine.model.values import Value
@@ -17,8 +17,7 @@ from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 from stephttp.engine.work.leases import with_lease
 
-_OUR_SDK = "stephttp-py:"
-_OURS, _ANOTHER = Hints(), Hints(leaves=True)
+_STAYS, _LEAVES = Hints(), Hints(leaves=True)
 
 
 class Opening(Value, frozen=True, gc=False):
@@ -31,9 +30,8 @@ class Opening(Value, frozen=True, gc=False):
 
     @property
     def hints(self) -> Hints:
-        """What is known of the sender; ours gives a failure to the handler, which is still at work
-        (docs/protocol.md 4.2)."""
-        return _OURS if self.new.sdk.startswith(_OUR_SDK) else _ANOTHER
+        """What is known of the sender."""
+        return _LEAVES if leaves_failed_steps(self.new.sdk) else _STAYS
 
 
 def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Change | None:
