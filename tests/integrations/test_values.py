@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from stephttp import step
 from stephttp.sync import step as blocking
+from tests.durable import durable
 from tests.styles import STYLES, serving
 
 NOON = datetime(2030, 5, 6, 12, tzinfo=UTC)
@@ -62,7 +64,41 @@ async def test_values_and_context_variables_are_the_same_in_each_call(style: str
         assert (await world.follow(first)).json() == "done"
         run_id = first.headers["x-run-id"]
         shown = (await world.api.get(f"/v1/stephttp/runs/{run_id}")).json()["data"]["step_list"]
-        assert [one["name"] for one in shown] == ["visit", "text", "later", "nap"]
+        names = ["visit", "text", "later", "nap"]
+        assert [one["name"] for one in shown] == names
+        # Which types were returned is kept beside the results, and is not a step.
+        listed = (await world.api.get(f"/v1/runs/{run_id}/steps")).json()["data"]
+        assert [one["name"] for one in listed] == names
+        (row,) = (await world.api.get("/v1/runs")).json()["data"]
+        assert row["steps"] == len(names)
     wanted = visit()
     tenant.set("nobody")
     assert seen == [(wanted, text(), "nobody"), (wanted, "nobody")] * 2
+
+
+async def test_a_step_that_runs_again_has_the_type_that_it_returns_then() -> None:
+    results: list[date | str] = [date(2030, 5, 6), "2030-05-06"]
+    seen: list[Any] = []
+    app = FastAPI()
+
+    def when() -> date | str:
+        return results[0]
+
+    @app.get("/")
+    async def handler() -> None:
+        seen.append(await step.run("when", when))
+        await step.sleep("nap", NAP)
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        first = await world.client.get("/")
+        await world.follow(first)
+        assert seen == [date(2030, 5, 6)] * 2
+        results.reverse()
+        run_id = first.headers["x-run-id"]
+        steps = (await world.api.get(f"/v1/runs/{run_id}/steps")).json()["data"]
+        edit = {"step_id": steps[0]["step_id"]}
+        answer = await world.api.post(f"/v1/stephttp/runs/{run_id}/rerun", json=edit)
+        assert answer.status_code == 200
+        await world.engine.idle()
+        await world.turn()
+        assert seen[2:] == ["2030-05-06"] * 2

@@ -64,12 +64,11 @@ from stephttp._core.steps import (
     SUSPEND,
     Step,
     Verdict,
-    choices_id,
     choices_op,
     discovery_request,
 )
 from stephttp._core.waits import Wait
-from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id
+from stephttp._wire.ids import CAPSULE, RESERVED, hash_step_id, types_id
 from stephttp._wire.opcodes import (
     GATEWAY_OPS,
     SYNC_OPS,
@@ -271,7 +270,7 @@ class Run:
         """Give remembered steps back in the order in which the server names them."""
         if len(self._memos) > 1:
             done = (key for key, raw in self._memos.items() if key != CAPSULE and raw != _PENDING)
-            self.order = CompletionOrder(done, choices_id)
+            self.order = CompletionOrder(done, types_id)
 
     def middleware_began(self) -> None:
         """Note that middleware runs before the handler is called."""
@@ -468,13 +467,30 @@ class Run:
         """Put back finished steps that were taken and could not be stored."""
         self._sync_ops[:0] = ops
 
+    @property
+    def waiting_for(self) -> str:
+        """The step for which this call asks the server first; empty without one."""
+        return next((op.display_name or op.name or "" for op in tuple(self._async_ops)), "")
+
+    def give_up_waits(self, ops: Sequence[Op] = ()) -> None:
+        """Ask the server for nothing: the run has to wait, and cannot. A failed step that was to be
+        retried has failed for good.
+
+        Args:
+            ops: what was taken, and has to be reported in another way.
+        """
+        waits = [op for op in (*ops, *_drain(self._async_ops)) if op.op not in SYNC_OPS]
+        self._sync_ops[:0] = [op for op in ops if op.op in SYNC_OPS]
+        self._sync_ops += [_final(op) for op in waits if op.op is OpCode.STEP_ERROR]
+
     def take_ops(self) -> list[Op]:
         """Take all that was recorded; what makes the server act comes last."""
         return _drain(self._sync_ops) + _drain(self._async_ops)
 
     def memos(self) -> dict[str, Memo]:
         """Return the finished steps that the server remembers, by hash."""
-        found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
+        own = {CAPSULE, *map(types_id, self._memos)}
+        found = {key: read_memo(raw) for key, raw in self._memos.items() if key not in own}
         done = (MemoKind.VALUE, MemoKind.ERROR)
         return {key: memo for key, memo in found.items() if memo.kind in done}
 
@@ -489,7 +505,7 @@ class Run:
 
     def choices_of(self, step: Step) -> Raw | None:
         """Return which members of unions a remembered step returned, if its result does not say."""
-        memo = self.memo_of(choices_id(step.hash))
+        memo = self.memo_of(types_id(step.hash))
         if memo is None or memo.kind is not MemoKind.VALUE:
             return None
         self._unseen -= 1
@@ -614,6 +630,13 @@ def _step_op(
         timing=timing,
         userland=Userland(step.step_id, step.index or None),
     )
+
+
+def _final(op: Op) -> Op:
+    """Return the report of a step that fails, and is to be retried, as one of its last failure."""
+    wishes = ("retries", "retry_after")
+    opts = {name: value for name, value in (op.opts or {}).items() if name not in wishes}
+    return replace(op, op=OpCode.STEP_FAILED, opts=opts or None)
 
 
 def _drain(ops: list[Op]) -> list[Op]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from stephttp._wire import capsule
-from stephttp._wire.ids import CAPSULE, is_reserved
+from stephttp._wire.ids import CAPSULE, is_own
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.run_list import load_row
 from stephttp.engine.reading.run_rows import OpenWait, RunRow
@@ -127,9 +127,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
     steps = cursor.execute(_STEPS, values).fetchall()
     kept = next((step["memo"] for step in steps if step["step_id"] == CAPSULE), None)
     shown = tuple(
-        step_detail(step)
-        for step in steps
-        if step["step_id"] != CAPSULE and not is_reserved(step["userland_id"])
+        step_detail(step) for step in steps if not is_own(step["step_id"], step["userland_id"])
     )
     history = connection.execute(_HISTORY, values).fetchall()
     invoker, _, step_id = (found["invoked_by"] or "").partition(".")

@@ -19,9 +19,7 @@ AT_WORK = "('resume', 'planned', 'racing', 'gateway')"
 
 COLUMNS = f"""
 SELECT seq, run_id, status, slug, method, path, created_ms, began_ms, first_ns, ended_ms, attempt,
-       step_count - EXISTS (
-           SELECT 1 FROM steps WHERE steps.run_id = runs.run_id AND step_id = :capsule),
-       last_error, error, rerun_of,
+       step_count, last_error, error, rerun_of,
        async_ms IS NOT NULL,
        status = 'async' AND EXISTS (
            SELECT 1 FROM timers WHERE timers.run_id = runs.run_id AND due_ms <= :now_ms
@@ -63,8 +61,7 @@ class RunRow:
         attempt: failed attempts of the present call.
         error: why it failed, as JSON with `name` and `message`.
         waiting_for: open waits and due calls; empty once it has ended.
-        step_count: how many steps are known, without the one that keeps the request
-            (docs/design.md 3.3).
+        step_count: how many steps are known.
         rerun_of: the run that it repeats.
         went_async: it continues, or continued, in the background.
     """

@@ -122,7 +122,7 @@ ORDER BY steps.run_id, steps.started_ns + steps.duration_ns, steps.seq
 SELECT step_id, userland_id, userland_index, name, op, attempts, started_ns, duration_ns, error,
        memo IS NOT NULL, substr(memo, 1, 9) = CAST('{"error":' AS BLOB), timers.due_ms
 FROM steps LEFT JOIN timers USING (run_id, step_id)
-WHERE run_id = ? ORDER BY seq
+WHERE run_id = ? AND seq > 0 ORDER BY seq
 
 -- name: add_history
 INSERT INTO history (run_id, kind, step_id, job_id, attempt, started_ms, ended_ms, tries, error)
