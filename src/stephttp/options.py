@@ -25,8 +25,9 @@ CLOUD_URL = "https://api.inngest.com"
 CLOUD_EVENT_URL = "https://inn.gs"
 DEV_EVENT_KEY = "NO_EVENT_KEY_SET"
 """A development server takes any; this one says what it stands for, as in the other SDKs."""
-MAX_BODY_BYTES = 2 * 1024 * 1024
-"""A checkpoint may have 4 MiB (docs/protocol.md 10); base64 adds a third, steps need the rest."""
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Base64 adds a third; the stephttp engine reads 16 MiB. An Inngest server reads less: see
+`Checkpoints.largest_body`."""
 
 DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HEADERS)
 """Request headers that a re-entry gets back, unless `restore_headers` says otherwise."""

@@ -270,7 +270,7 @@ async def test_a_run_id_alone_does_not_make_a_request_a_re_entry() -> None:
 async def test_a_call_with_too_large_a_body_is_refused() -> None:
     app = App()
     async with durable(app.build) as world:
-        answer = await call(world, "01M81NT13NCCP5V7EQ9MPKSWMT", "", b"x" * (2 * 1024 * 1024 + 1))
+        answer = await call(world, "01M81NT13NCCP5V7EQ9MPKSWMT", "", b"x" * (8 * 1024 * 1024 + 1))
         assert answer.status_code == 413
         assert app.calls == 0
 

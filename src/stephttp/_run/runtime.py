@@ -120,6 +120,8 @@ class Runtime:
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
+        self.waited: set[str] = set()
+        """Endpoints of which a request has waited in this process."""
         _runtimes.add(self)
 
     def journal(
