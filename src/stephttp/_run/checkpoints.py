@@ -47,6 +47,9 @@ RETRY_SOON = [(b"retry-after", b"5")]
 _BESIDE_BODY = 256 * 1024
 """Bytes of a first checkpoint for everything but the body."""
 
+NEVER_ACCEPTED = frozenset({400, 413, 422})
+"""Statuses by which a server refuses a checkpoint that it would refuse again."""
+
 _HOST = re.compile(r"[0-9A-Za-z._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 
 

@@ -17,7 +17,7 @@ from stephttp._core.locations import ADDRESSES, absolute
 from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
-from stephttp._run.checkpoints import RETRY_SOON, Checkpoints, origin_of
+from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints, origin_of
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, hash_step_id
@@ -36,7 +36,6 @@ RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
 _SERVER_KIND = "x-inngest-server-kind"
 _NO_SUCH_ROUTE = frozenset({404, 405})
-_NEVER_ACCEPTED = frozenset({400, 413, 422})
 
 
 class Resumed(Struct):
@@ -210,6 +209,43 @@ def conclude(
     Raises:
         APIError: finished steps could not be stored, so the server must call again.
     """
+    try:
+        return (yield from _conclude(checkpoints, resumed, request, response, error, raised, final))
+    except APIStatusError as problem:
+        if problem.status in RUN_IS_OVER:
+            return replies.ops_answer([])
+        if problem.status not in NEVER_ACCEPTED:
+            raise
+        run = resumed.run
+        logger.error("stephttp: run %s fails: %s", run.run_id, problem)
+        yield from _save_the_others(checkpoints, run)
+        message = f"a step was refused: {problem}"
+        complete = replies.run_complete(
+            replies.error_answer(500, message),
+            duration_ns=max(0, checkpoints.now_ns() - resumed.started_ns),
+            error=message,
+        )
+        resumed.ended = True
+        return replies.result_answer(complete)
+
+
+def _save_the_others(checkpoints: Checkpoints, run: Run) -> Flow[None]:
+    """Send finished steps one by one, since the server refuses one of those that came together."""
+    for op in run.take_finished():
+        with suppress(APIStatusError):
+            yield from checkpoints.post_steps(run, [op])
+
+
+def _conclude(
+    checkpoints: Checkpoints,
+    resumed: Resumed,
+    request: Request,
+    response: Response,
+    error: str | None,
+    raised: BaseException | None,
+    final: bool,
+) -> Flow[Response]:
+    """Do the same, as long as the server accepts what it is sent."""
     run = resumed.run
     if run.suspended:
         return (yield from _next_steps(checkpoints, resumed))
@@ -249,15 +285,7 @@ def conclude(
             resumed.ended = not again
             return reply
         run.requeue(steps)
-    try:
-        yield from flush(checkpoints, run)
-    except APIStatusError as problem:
-        if problem.status in RUN_IS_OVER:
-            return replies.ops_answer([])
-        if problem.status not in _NEVER_ACCEPTED:
-            raise
-        logger.error("stephttp: run %s fails: %s", run.run_id, problem)
-        response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
+    yield from flush(checkpoints, run)
     reply = result(response)
     if len(reply.body) > MAX_ANSWER_BYTES:
         message = (

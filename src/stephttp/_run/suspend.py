@@ -15,7 +15,7 @@ from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, A
 from stephttp._core.replies import read_prefer
 from stephttp._core.run import Run
 from stephttp._run import result_path
-from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
+from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import ulid_ms
@@ -32,9 +32,6 @@ class _ErrorBody(msgspec.Struct):
 
 
 _error_body = msgspec.json.Decoder(_ErrorBody)
-
-_NEVER_ACCEPTED = frozenset({400, 413, 422})
-"""Statuses by which a server refuses a checkpoint that it would refuse again."""
 
 
 class CannotContinueError(Exception):
@@ -103,7 +100,7 @@ def suspend(
     except APIError as error:
         logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                      run.run_id, error)  # fmt: skip
-        if isinstance(error, APIStatusError) and error.status in _NEVER_ACCEPTED:
+        if isinstance(error, APIStatusError) and error.status in NEVER_ACCEPTED:
             reason = f"the engine refused the run: {_reason_of(error)}"
             status = 413 if error.status == 413 else 500
             raise CannotContinueError(

@@ -147,7 +147,7 @@ async def fetch(
         CannotWaitError: the response has started, so the caller can no longer be redirected.
         StepError: there was no answer.
         TypeError: an argument has another type.
-        ValueError: `url` is not an address.
+        ValueError: `url` is not an address, or method, headers or body cannot be sent.
     """
     response: FetchResponse = await request(
         "fetch", waits.fetch(step_id, url, method, headers, body)

@@ -27,6 +27,10 @@ def new_job_id(rng: Random) -> str:
     return "".join(rng.choices(_JOB_ALPHABET, k=13))
 
 
+class TooManySteps(Refused):
+    """A run has as many steps as it may have."""
+
+
 class ChangeBuilder:
     """Collects what ops do to a run; `settle` decides what comes next, and makes the change.
 
@@ -95,7 +99,7 @@ class ChangeBuilder:
         hidden = is_own(op.id, userland.id if userland else None)
         if op.id not in self.known and not hidden:
             if self.step_count >= self.at.settings.max_steps:
-                raise Refused(f"{field}: the run has {self.step_count} steps, no more fit")
+                raise TooManySteps(f"the run has {self.step_count} steps, no more fit")
             self.step_count += 1
         self.written[op.id] = Step(
             step_id=op.id,
