@@ -53,6 +53,7 @@ NAMES = [
     "RunEvent",
     "SetupOpts",
     "StepError",
+    "StepErrorGroup",
     "StepResultError",
     "StepTimeoutError",
     "StephttpError",

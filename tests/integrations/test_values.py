@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
+import stephttp
 from stephttp import step
 from stephttp.sync import step as blocking
 from tests.durable import durable
@@ -102,3 +104,53 @@ async def test_a_step_that_runs_again_has_the_type_that_it_returns_then() -> Non
         await world.engine.idle()
         await world.turn()
         assert seen[2:] == ["2030-05-06"] * 2
+
+
+class CardDeclined(Exception):
+    pass
+
+
+@STYLES
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_the_parts_of_a_group_are_handled_in_each_call(style: str, retries: int) -> None:
+    """What is let through is final: no further call is made for it."""
+    seen: list[str] = []
+
+    def charge() -> None:
+        inner = ExceptionGroup("inner", [ValueError("b"), KeyError("c")])
+        raise ExceptionGroup("outer", [CardDeclined("a"), inner])
+
+    def handle(group: ExceptionGroup[Any], name: str) -> None:
+        seen.append(f"{name} {len(group.exceptions)} of {group.message}")
+
+    async def on_loop() -> None:
+        stephttp.configure(retries=retries)
+        try:
+            await step.run("charge", charge)
+        except* CardDeclined as group:
+            handle(group, "declined")
+        except* LookupError as group:
+            handle(group, "lookup")
+        except* ValueError:
+            await step.sleep("nap", NAP)
+            raise
+
+    def in_thread() -> None:
+        stephttp.configure(retries=retries)
+        try:
+            blocking.run("charge", charge)
+        except* CardDeclined as group:
+            handle(group, "declined")
+        except* LookupError as group:
+            handle(group, "lookup")
+        except* ValueError:
+            blocking.sleep("nap", NAP)
+            raise
+
+    async with serving(style, on_loop, in_thread) as world:
+        first = await world.client.get("/")
+        assert (await world.follow(first)).status_code == 500
+        assert await world.status(first) == "Failed"
+        # Two for the retry, since a step that has failed is reported while the sleep begins.
+        assert len(world.reentries) == (3 if retries else 1)
+    assert seen == ["declined 1 of outer", "lookup 1 of outer"] * (3 if retries else 2)

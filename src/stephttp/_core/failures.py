@@ -11,6 +11,7 @@ import msgspec
 
 from stephttp._core import retry_policy
 from stephttp._core.encoding import decode_plain, encode_result
+from stephttp._core.failure_groups import group_data, remembered_group
 from stephttp._core.retry_policy import NEVER_RETRIED, RetryPolicy
 from stephttp._wire.durations import MAX_WAIT
 from stephttp._wire.json import encode_struct
@@ -92,6 +93,8 @@ def _error_info(error: BaseException, depth: int) -> ErrorInfo:
         info = ErrorInfo(_writable(error.name), _writable(error.message), error.stack)
         if error.data is not None:
             info.data = _error_data(error.data)
+    if isinstance(error, ExceptionGroup):
+        info.data = group_data(error, info.data, lambda part: _error_info(part, _MAX_CAUSES - 1))
     if error.__cause__ is not None and depth < _MAX_CAUSES:
         info.cause = msgspec.Raw(encode_struct(_error_info(error.__cause__, depth + 1)))
     return info
@@ -154,8 +157,12 @@ def _writable(text: str) -> str:
 def step_error(info: ErrorInfo) -> StepError:
     """Return a remembered failure as the exception that the handler gets."""
     data = None if isinstance(info.data, msgspec.UnsetType) else decode_plain(info.data)
+    cause = _cause(info.cause)
+    group = None if data is None else remembered_group(info, data, cause, step_error)
+    if group is not None:
+        return group
     kind = StepTimeoutError if info.name == StepTimeoutError.__name__ else StepError
-    return kind(info.message, info.name or "Error", info.stack, data, _cause(info.cause))
+    return kind(info.message, info.name or "Error", info.stack, data, cause)
 
 
 def _cause(raw: msgspec.Raw | msgspec.UnsetType) -> StepError | None:

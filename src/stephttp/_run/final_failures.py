@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from stephttp._core.retry_policy import parts
+
 _FRAMEWORKS = frozenset(
     {"django", "falcon", "fastapi", "flask", "litestar", "quart", "starlette", "werkzeug"}
 )
@@ -15,16 +17,20 @@ _MOST_CAUSES = 32
 class FinalFailures:
     """The failures that the steps of a re-entry raise, and would raise in every later call."""
 
-    __slots__ = ("last", "raised")
+    __slots__ = ("last", "parts", "raised")
 
     def __init__(self) -> None:
         self.raised: list[BaseException] = []
+        self.parts: list[BaseException] = []
+        """Those of groups: a handler may let some of them through."""
         self.last = False
         """Whether the last thing that happened was one of them."""
 
     def note(self, error: BaseException) -> None:
         """Note that a step raises `error` in the handler."""
         self.raised.append(error)
+        if isinstance(error, BaseExceptionGroup):
+            self.parts += parts(error)
         self.last = True
 
     def explain(self, error: BaseException | None) -> bool:
@@ -43,7 +49,7 @@ class FinalFailures:
         for _ in range(_MOST_CAUSES):
             if error is None:
                 return False
-            if any(error is failure for failure in self.raised):
+            if any(error is failure for failure in (*self.raised, *self.parts)):
                 return True
             if isinstance(error, BaseExceptionGroup) and any(map(self._led_to, error.exceptions)):
                 return True
