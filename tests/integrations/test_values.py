@@ -15,7 +15,7 @@ import stephttp
 from stephttp import step
 from stephttp.sync import step as blocking
 from tests.durable import durable
-from tests.styles import STYLES, serving
+from tests.styles import STYLES, fails, serving
 
 NOON = datetime(2030, 5, 6, 12, tzinfo=UTC)
 NAP = timedelta(minutes=1)
@@ -154,3 +154,27 @@ async def test_the_parts_of_a_group_are_handled_in_each_call(style: str, retries
         # Two for the retry, since a step that has failed is reported while the sleep begins.
         assert len(world.reentries) == (3 if retries else 1)
     assert seen == ["declined 1 of outer", "lookup 1 of outer"] * (3 if retries else 2)
+
+
+class Account(BaseModel):
+    name: str
+    hashed: str = Field(default="", exclude=True)
+
+
+@STYLES
+async def test_a_step_whose_result_would_lose_a_field_does_not_begin(style: str) -> None:
+    ran: list[str] = []
+
+    def account() -> Account:
+        ran.append("account")
+        return Account(name="a", hashed="b")
+
+    async def on_loop() -> None:
+        await step.run("account", account)
+
+    def in_thread() -> None:
+        blocking.run("account", account)
+
+    async with serving(style, on_loop, in_thread) as world:
+        await fails(world, stephttp.StepResultError, "the result of step 'account': Account.hashed")
+    assert ran == []
