@@ -79,12 +79,11 @@ class FirstCall(BoundedCall):
         self._run = run = scope.run
         if self.runtime.settings.track_all_endpoints:
             run.track()
-        if self._method() == "HEAD":
+        method = self._method()
+        if method == "HEAD":
             run.refuse_waits("the answer to HEAD has no body that could carry the result")
         scope.claimer, scope.on_first_step = self._claim_late, self._first_step
-        body, size = self._request_body, self._announced()
-        limit = self.runtime.checkpoints.largest_body(run)
-        if body.overflown or (not body.complete and (size is None or size > limit)):
+        if method != "GET" and self._may_be_too_large():
             scope.claim = self._check_size
 
     @property
@@ -118,6 +117,13 @@ class FirstCall(BoundedCall):
     def _place(self) -> str:
         route = self._route()
         return f"{self._method()} {route or self._request(b'').path}"
+
+    def _may_be_too_large(self) -> bool:
+        """Whether the body may be larger than one of a request that waits, as far as is known."""
+        if self._request_body.complete:
+            return self._is_too_large()
+        size = self._announced()
+        return size is None or size > self.runtime.checkpoints.largest_body(self._run)
 
     def _is_too_large(self) -> bool:
         """Whether the body, as far as it was read, is too large for a request that waits."""
