@@ -36,6 +36,7 @@ class Reach(Struct):
         union: whether one of them is a union of more than one type and `None`.
         secret: where a type of pydantic's that hides its value was found.
         excluded: a field that pydantic leaves out where it writes a model.
+        serializer: whether a model says itself how it, or a field of it, is written.
         unresolved: the name that does not exist at run time, and where it was found.
     """
 
@@ -43,6 +44,7 @@ class Reach(Struct):
     union: bool = False
     secret: str = ""
     excluded: str = ""
+    serializer: bool = False
     unresolved: str = ""
 
 
@@ -63,6 +65,7 @@ def reach(annotation: Any) -> Reach:
         cls = get_origin(one) or one
         if isinstance(cls, type):
             inside = written or _is_model(cls)
+            found.serializer = found.serializer or _has_serializer(cls)
             try:
                 for name, kind in fields_of(cls):
                     field = f"{cls.__name__}.{name}"
@@ -136,6 +139,23 @@ def _is_model(cls: type) -> bool:
     return any(
         base.__name__ == "BaseModel" and base.__module__ == "pydantic.main" for base in cls.__mro__
     )
+
+
+def _has_serializer(cls: type) -> bool:
+    fields = getattr(cls, "__pydantic_fields__", None)
+    return isinstance(fields, dict) and any(own_serializer(cls, name) for name in fields)
+
+
+def own_serializer(cls: Any, name: str) -> bool:
+    """Whether a class of pydantic's says itself how one of its fields is written."""
+    decorators = cls.__pydantic_decorators__
+    if decorators.model_serializers:
+        return True
+    for one in decorators.field_serializers.values():
+        if name in one.info.fields or "*" in one.info.fields:
+            return True
+    kinds = {type(one).__name__ for one in cls.__pydantic_fields__[name].metadata}
+    return not kinds.isdisjoint({"PlainSerializer", "WrapSerializer"})
 
 
 def _is_excluded(cls: type, name: str, kind: Any) -> bool:
