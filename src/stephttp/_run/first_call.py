@@ -280,7 +280,8 @@ class FirstCall(BoundedCall):
         self._refused = answer
         reason = f"step {waiting_for!r} has to wait, but {problem}"
         run.give_up_waits(problem.ops)
-        logger.warning("stephttp: run %s fails: %s", run.run_id, reason)
+        level = logging.WARNING if answer.status == 413 else logging.ERROR
+        logger.log(level, "stephttp: run %s fails: %s", run.run_id, reason)
         self._status, self._headers = answer.status, answer.headers
         self._answer = Body(len(answer.body))
         self._answer.add(answer.body, False)
