@@ -26,7 +26,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import stephttp
-from stephttp import step
+from stephttp import Checkpointing, step
 from stephttp.middleware import Middleware
 from stephttp.options import resolve
 from stephttp.provider import Provider
@@ -227,8 +227,9 @@ async def test_no_step_runs_without_a_record(kind: str, chunked: bool) -> None:
         assert (await post("quick")).text == "5000"
 
 
+@pytest.mark.parametrize("mode", [Checkpointing.performant, Checkpointing.safe])
 @pytest.mark.parametrize("kind", ["multipart", "own retries"])
-async def test_what_else_a_large_body_can_come_to(kind: str) -> None:
+async def test_what_else_a_large_body_can_come_to(kind: str, mode: Checkpointing) -> None:
     app, ends = FastAPI(), []
 
     class Watch(Middleware):
@@ -250,7 +251,10 @@ async def test_what_else_a_large_body_can_come_to(kind: str) -> None:
         return "unreachable"
 
     async with durable(
-        lambda provider: provider.asgi(app), max_body_bytes=LIMIT, middleware=[Watch]
+        lambda provider: provider.asgi(app),
+        max_body_bytes=LIMIT,
+        middleware=[Watch],
+        checkpointing=mode,
     ) as world:
         answer = await world.client.post(f"/{kind}", files={"file": LARGE})
         assert answer.status_code == 413

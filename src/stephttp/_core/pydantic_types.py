@@ -94,13 +94,13 @@ def _writers(cls: Any) -> dict[str, Any]:
     for name, field in cls.__pydantic_fields__.items():
         if field.exclude:
             continue
-        kind = field.annotation
+        kind: Any = field.annotation
         if own_serializer(cls, name) or reach(kind).serializer:
             writers[name] = None
         else:
-            writers[name] = TypeAdapter(
-                Annotated[(kind, *field.metadata)] if field.metadata else kind
-            )
+            if field.metadata:
+                kind = Annotated[(kind, *field.metadata)]  # pyright: ignore
+            writers[name] = TypeAdapter(kind)
     return writers
 
 

@@ -120,8 +120,10 @@ class FirstCall(BoundedCall):
 
     def _may_be_too_large(self) -> bool:
         """Whether the body may be larger than one of a request that waits, as far as is known."""
-        if self._request_body.complete:
-            return self._is_too_large()
+        body = self._request_body
+        if body.complete:
+            # No server takes less than what is recorded of any run.
+            return body.overflown or (body.size > MAX_RECORDED_BYTES and self._is_too_large())
         size = self._announced()
         return size is None or size > self.runtime.checkpoints.largest_body(self._run)
 
