@@ -56,6 +56,7 @@ class Durable:
         build: makes the wrapped application from a provider.
         wsgi: whether it is one of WSGI; it is then called in worker threads.
         key: signing key of both sides; empty means development.
+        dev: whether the application is in development all the same.
         path: the engine's database, where it is not in memory only.
         options: further options of the SDK, as `setup` takes them.
     """
@@ -65,6 +66,7 @@ class Durable:
         build: Callable[[Provider], Any],
         *,
         key: str = "",
+        dev: bool = False,
         wsgi: bool = False,
         path: Path | None = None,
         **options: Any,
@@ -72,6 +74,8 @@ class Durable:
         self.clock = VirtualClock()
         self.to_engine, self.to_app = Late(), Late(wsgi=wsgi)
         self._key = key
+        self._environ = {"INNGEST_SIGNING_KEY": key} if key else {}
+        self._environ |= {"INNGEST_DEV": "1"} if dev or not key else {}
         self._settings = EngineSettings(
             db_path=str(path) if path else ":memory:", signing_keys=(key,) if key else ()
         )
@@ -84,11 +88,10 @@ class Durable:
 
     def provide(self, **options: Any) -> Provider:
         """A provider on the SDK's side, as another process would have it."""
-        environ = {"INNGEST_SIGNING_KEY": self._key} if self._key else {"INNGEST_DEV": "1"}
         blocking = Blocking(self.to_engine)
         blocking.loop = asyncio.get_running_loop()
         return Provider(
-            resolve(APP, base_url=ENGINE, environ=environ, **options),
+            resolve(APP, base_url=ENGINE, environ=self._environ, **options),
             transport=self.to_engine,
             sync_transport=blocking,
             now_ns=lambda: self.clock.now_ms() * 1_000_000,

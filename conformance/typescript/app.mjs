@@ -146,6 +146,16 @@ endpoint("/caught", async ({ key }) => {
   return Response.json("not reached");
 });
 
+endpoint("/fatal-step", async ({ key, query }) => {
+  const fatal = () => counted(key, "bad", () => { throw new NonRetriableError("never again"); });
+  if (query.get("caught") === null) await fatal();
+  try {
+    await fatal();
+  } catch (error) {
+    return Response.json({ name: error.name, m: error.message });
+  }
+});
+
 endpoint("/throws", async ({ key }) => {
   await counted(key, "a", () => 1);
   throw new Error("handler exploded");

@@ -1,4 +1,4 @@
-"""The example's SQLite file. Each call is one short statement, so plain functions will do."""
+"""The example's SQLite file. Plain functions, which block while the disk writes."""
 
 from __future__ import annotations
 

@@ -46,8 +46,10 @@ from stephttp.errors import (
     OutsideRunError,
     RetryAfterError,
     StepError,
+    StepErrorGroup,
     StephttpError,
     StepResultError,
+    StepTimeoutError,
     Suspended,
     UsageError,
 )
@@ -100,6 +102,8 @@ __all__ = [  # noqa: RUF022  (grouped)
     # errors
     "StephttpError",
     "StepError",
+    "StepTimeoutError",
+    "StepErrorGroup",
     "NonRetriableError",
     "RetryAfterError",
     "ConfigurationError",

@@ -3,6 +3,8 @@
     Exception
     └── StephttpError                 everything this package raises on purpose
         ├── StepError                 a step failed for good (raised where the step is called)
+        │   ├── StepTimeoutError      it took longer than its timeout; a TimeoutError, too
+        │   └── StepErrorGroup        the same of an ExceptionGroup; it is one itself
         ├── NonRetriableError         raise it inside a step: do not retry
         ├── RetryAfterError           raise it inside a step: retry, but not before a given time
         ├── ConfigurationError        a setting is missing or makes no sense
@@ -24,6 +26,7 @@ This module imports nothing of the package, so that every layer may use it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,7 +42,9 @@ __all__ = [
     "OutsideRunError",
     "RetryAfterError",
     "StepError",
+    "StepErrorGroup",
     "StepResultError",
+    "StepTimeoutError",
     "StephttpError",
     "Suspended",
     "UsageError",
@@ -76,7 +81,8 @@ class StepError(StephttpError):
         data: Any = None,
         cause: StepError | None = None,
     ) -> None:
-        super().__init__(message, name, stack, data, cause)
+        # Not `super()`: a `TimeoutError` would take these for a number of the operating system.
+        Exception.__init__(self, message, name, stack, data, cause)
         self.message = message
         self.name = name
         self.stack = stack
@@ -87,6 +93,87 @@ class StepError(StephttpError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"
+
+
+class StepTimeoutError(StepError, TimeoutError):
+    """The function of a step took longer than ``step.options(timeout=...)`` allows.
+
+    ``step.run`` raises it in the call in which the step fails for the last time, and in later
+    ones, where the failure is remembered. ``except TimeoutError`` catches it as well.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        name: str = "StepTimeoutError",
+        stack: str | None = None,
+        data: Any = None,
+        cause: StepError | None = None,
+    ) -> None:
+        super().__init__(message, name, stack, data, cause)
+
+
+class StepErrorGroup(StepError, ExceptionGroup[Exception]):
+    """A step failed for good with an ``ExceptionGroup``, and that is remembered.
+
+    It is an ``ExceptionGroup``, too, so that ``except*`` reaches its parts. Each part is a
+    ``StepError`` or a ``StepErrorGroup``, and also of the original's class, where that is still
+    found under its name (without the attributes that only its ``__init__`` sets).
+
+    Attributes:
+        name: class name of the original group.
+        message: its text, without the number of parts.
+        stack: its traceback as text, or ``None``.
+        data: what the step attached to the failure (JSON), or ``None``.
+        cause: the failure behind it; also its ``__cause__``.
+        exceptions: the parts.
+    """
+
+    def __new__(
+        cls,
+        message: str,
+        exceptions: Sequence[Exception],
+        name: str = "ExceptionGroup",
+        stack: str | None = None,
+        data: Any = None,
+        cause: StepError | None = None,
+    ) -> StepErrorGroup:
+        # The text and the parts of a group are set here, and cannot be set later.
+        return ExceptionGroup.__new__(cls, message, exceptions)
+
+    def __init__(
+        self,
+        message: str,
+        exceptions: Sequence[Exception],
+        name: str = "ExceptionGroup",
+        stack: str | None = None,
+        data: Any = None,
+        cause: StepError | None = None,
+    ) -> None:
+        self.name = name
+        self.stack = stack
+        self.data = data
+        self.cause = cause
+        if cause is not None:
+            self.__cause__ = cause
+
+    def derive(self, excs: Sequence[Exception], /) -> StepErrorGroup:  # type: ignore[override]
+        """Return the same failure with other parts; ``except*`` calls it.
+
+        Args:
+            excs: the parts.
+
+        Returns:
+            A group with this one's text, name, traceback, data and cause.
+        """
+        return StepErrorGroup(self.message, excs, self.name, self.stack, self.data, self.cause)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = list(self.exceptions)
+        return type(self), (self.message, parts, self.name, self.stack, self.data, self.cause)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {ExceptionGroup.__str__(self)}"
 
 
 class NonRetriableError(StephttpError):

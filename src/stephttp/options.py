@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypedDict, Unpack, cast
 
@@ -13,6 +14,7 @@ from stephttp._core import checks
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.conversion import CONVERSIONS, Converter
 from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect
+from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._wire import capsule
 from stephttp._wire.http import Request
 from stephttp.errors import ConfigurationError
@@ -23,8 +25,9 @@ CLOUD_URL = "https://api.inngest.com"
 CLOUD_EVENT_URL = "https://inn.gs"
 DEV_EVENT_KEY = "NO_EVENT_KEY_SET"
 """A development server takes any; this one says what it stands for, as in the other SDKs."""
-MAX_BODY_BYTES = 2 * 1024 * 1024
-"""A checkpoint may have 4 MiB (docs/protocol.md 10); base64 adds a third, steps need the rest."""
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Base64 adds a third; the stephttp engine reads 16 MiB. An Inngest server reads less: see
+`Checkpoints.largest_body`."""
 
 DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HEADERS)
 """Request headers that a re-entry gets back, unless `restore_headers` says otherwise."""
@@ -104,6 +107,23 @@ class SetupOptions(TypedDict, total=False):
     """How values of types of your own are stored, for what neither msgspec nor pydantic knows.
     Shared by all providers of the process."""
 
+    retries: int | None
+    """How often a failed step, and a resumed handler that fails, is tried again (0 to 20), where
+    the endpoint or the step does not say it; default: 0. This and the four below are those of
+    `configure`, for all endpoints."""
+
+    delay: timedelta | None
+    """The pause before the first repetition; each further one is twice as long."""
+
+    max_delay: timedelta | None
+    """The longest pause."""
+
+    retry_on: ExceptionTypes | None
+    """Only these types of exceptions are worth a repetition."""
+
+    give_up_on: ExceptionTypes | None
+    """These types of exceptions are not worth one."""
+
     record_inputs: bool | None
     """Send the positional arguments of steps with their results, for people to look at and to edit
     for a rerun: those that have a JSON form, up to 64 KiB a step. Default: in development without
@@ -119,7 +139,8 @@ class Settings(Struct, frozen=True):
     base_url: str
     """Origin of the engine or Inngest server."""
     dev: bool
-    """Development: no signatures are checked."""
+    """Development: calls need no signature. Beside a signing key they do, unless the server says
+    that it is one for development."""
     signing_key: str = ""
     signing_key_fallback: str = ""
     event_key: str = ""
@@ -147,6 +168,8 @@ class Settings(Struct, frozen=True):
     """Lower case; empty: no header is looked at."""
     idempotency: Callable[[Request], str | None] | None = None
     middleware: tuple[MiddlewareFactory, ...] = ()
+    retry_policy: dict[str, Any] = {}
+    """How failures are retried, as options of every endpoint."""
 
     def __repr__(self) -> str:
         return _without_secrets(self)
@@ -209,14 +232,13 @@ def resolve(
         raise TypeError(f"setup() got an unexpected keyword argument {name!r}")
     if isinstance(domain, SetupOpts):
         given, domain = _merged(domain.optional, given), domain.domain
-    development = environ.get("INNGEST_DEV", "")
-    dev = development.lower() not in ("", "0", "false", "no", "off")
+    dev_url = checks.development(environ.get("INNGEST_DEV", ""), DEV_URL)
+    dev = dev_url is not None
     serve_origin = given.get("serve_origin")
     own_origin = checks.origin("domain", checks.with_scheme(domain))
     if serve_origin:
         own_origin = checks.origin("serve_origin", checks.with_scheme(serve_origin))
-    if not (base_url := given.get("base_url") or environ.get("INNGEST_BASE_URL", "")):
-        base_url = CLOUD_URL if not dev else development if "://" in development else DEV_URL
+    base_url = given.get("base_url") or environ.get("INNGEST_BASE_URL") or dev_url or CLOUD_URL
     max_body_bytes = given.get("max_body_bytes", MAX_BODY_BYTES)
     if max_body_bytes <= 0:
         raise ConfigurationError(f"max_body_bytes must be positive, not {max_body_bytes}")
@@ -254,6 +276,7 @@ def resolve(
         idempotency_header=checks.header_name("idempotency_header", header),
         idempotency=idempotency,
         middleware=checks.middleware(middleware),
+        retry_policy=checks.retry_policy(given),
     )
     for key in settings.keys:
         checks.signing_key(key)
@@ -273,4 +296,4 @@ def _without_secrets(options: Struct) -> str:
 
 
 def _or_env(value: str | None, environ: Mapping[str, str], name: str) -> str:
-    return environ.get(name, "") if value is None else value
+    return (environ.get(name, "") if value is None else value).strip()

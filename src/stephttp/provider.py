@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 from stephttp._client.background import running_loop
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.endpoint_options import AsyncResponse
+from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._run.endpoint import P, R, checked, decorator
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp.errors import UsageError
@@ -93,6 +94,10 @@ class Provider:
         idempotency: Callable[..., str | None] | None = None,
         max_runtime: timedelta | None = None,
         checkpointing: Checkpointing | None = None,
+        delay: timedelta | None = None,
+        max_delay: timedelta | None = None,
+        retry_on: ExceptionTypes | None = None,
+        give_up_on: ExceptionTypes | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Set the options of one endpoint, as a decorator of its handler (async or not).
 
@@ -109,17 +114,32 @@ class Provider:
                 this request, or `None` for one without.
             max_runtime: after this time the next step is left to a new call by the server.
             checkpointing: when steps are sent while the request is still being answered.
+            delay: the pause before the first repetition; each further one is twice as long.
+            max_delay: the longest pause.
+            retry_on: only these types of exceptions are worth a repetition.
+            give_up_on: these types of exceptions are not worth one.
 
         Returns:
             The decorator.
 
         Raises:
-            ValueError: a value is out of range.
+            TypeError: a value has another type.
+            ValueError: a value is out of range, or two contradict each other.
             ConfigurationError: `async_response` or `idempotency` is not of its kind, or
                 `max_runtime` is not positive.
         """
         return decorator(
-            checked(id, retries, omit_request_body, omit_response_body, async_response),
+            checked(
+                id=id,
+                omit_request_body=omit_request_body,
+                omit_response_body=omit_response_body,
+                async_response=async_response,
+                retries=retries,
+                delay=delay,
+                max_delay=max_delay,
+                retry_on=retry_on,
+                give_up_on=give_up_on,
+            ),
             idempotency,
             max_runtime,
             checkpointing,

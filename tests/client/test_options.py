@@ -19,6 +19,10 @@ from stephttp.options import CLOUD_URL, DEV_URL, resolve
         ({}, None, CLOUD_URL, False),
         ({"INNGEST_DEV": "1"}, None, DEV_URL, True),
         ({"INNGEST_DEV": "http://localhost:9999"}, None, "http://localhost:9999", True),
+        ({"INNGEST_DEV": "127.0.0.1:9999"}, None, "http://127.0.0.1:9999", True),
+        ({"INNGEST_DEV": " engine:8288 "}, None, "http://engine:8288", True),
+        ({"INNGEST_DEV": "[::1]:8288"}, None, "http://[::1]:8288", True),
+        ({"INNGEST_DEV": "True"}, None, DEV_URL, True),
         ({"INNGEST_DEV": "0"}, None, CLOUD_URL, False),
         ({"INNGEST_DEV": "false"}, None, CLOUD_URL, False),
         (
@@ -36,6 +40,24 @@ def test_where_the_server_is(
 ) -> None:
     settings = resolve("api.example.com", base_url=given, environ=environ)
     assert (settings.base_url, settings.dev) == (url, dev)
+
+
+@pytest.mark.parametrize("value", ["production", "engine", "http://", "https://engine:8288/path"])
+def test_a_development_that_is_neither_a_word_nor_an_address_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="INNGEST_DEV"):
+        resolve("api.example.com", environ={"INNGEST_DEV": value})
+
+
+def test_white_space_around_keys_is_none_of_them() -> None:
+    environ = {"INNGEST_SIGNING_KEY": " abcd\n", "INNGEST_EVENT_KEY": "key\r\n"}
+    settings = resolve("api.example.com", signing_key_fallback="ef01 ", environ=environ)
+    assert (settings.keys, settings.event_key) == (("abcd", "ef01"), "key")
+
+
+@pytest.mark.parametrize("key", ["ABCD", "ab cd", "signkey-prod-", "abc", "signkey-prod-xyz"])
+def test_a_signing_key_that_could_not_sign_is_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="hexadecimal in lower case"):
+        resolve("api.example.com", signing_key=key, environ={})
 
 
 @pytest.mark.parametrize(
@@ -129,8 +151,8 @@ def test_nothing_secret_shows_in_options_either() -> None:
 
 
 def test_an_option_that_does_not_exist_is_an_error() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'retries'"):
-        stephttp.setup("x", retries=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'retry'"):
+        stephttp.setup("x", retry=1)  # type: ignore[call-arg]
 
 
 def test_what_is_given_beside_setup_opts_wins() -> None:

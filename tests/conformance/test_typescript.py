@@ -96,6 +96,21 @@ def test_a_step_that_fails_for_good_and_is_caught(peer: Peer) -> None:
     assert peer.counts()["bad"] == 3
 
 
+def test_a_step_that_must_not_be_retried_is_met_by_the_handler(peer: Peer) -> None:
+    """The SDK reports it with its first checkpoint, and leaves the handler."""
+    found = unfolded(peer.outcome("/fatal-step", caught=""))
+    assert found == {"name": "NonRetriableError", "m": "never again"}
+    assert peer.counts()["bad"] == 1
+
+
+def test_a_step_that_must_not_be_retried_ends_its_run(peer: Peer) -> None:
+    response = peer.outcome("/fatal-step")
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "never again"
+    assert peer.counts()["bad"] == 1
+    assert peer.run(response)["status"] == "Failed"
+
+
 def test_a_handler_that_throws(peer: Peer) -> None:
     response = peer.outcome("/throws")
     # The real server never ends such a run (S3).

@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -23,14 +23,19 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    HttpUrl,
     Json,
+    PlainSerializer,
     PydanticSchemaGenerationError,
     RootModel,
     SecretStr,
     computed_field,
     create_model,
+    field_serializer,
+    model_serializer,
 )
 from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict as ExtendedTypedDict
 
 from stephttp._core.conversion import CONVERSIONS, Conversions, Converter
 from stephttp._core.encoding import choose_types, decode_result, encode_result, result_conversion
@@ -386,3 +391,132 @@ def test_a_hidden_name_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     (record,) = caplog.records
     assert "total" in record.getMessage()
     assert "Hidden" in record.getMessage()
+
+
+class Excluding(BaseModel):
+    id: int
+    note: str = Field(default="", exclude=True)
+
+
+class Sometimes(BaseModel):
+    id: int
+    note: Annotated[int, Field(exclude_if=lambda note: note == 0)] = 0
+
+
+class ExcludingChild(Excluding):
+    more: int = 0
+
+
+class ExcludingGeneric(BaseModel, Generic[G]):
+    note: G = Field(exclude=True)
+
+
+@dataclass
+class NotedDataclass:
+    note: Annotated[str, Field(exclude=True)] = ""
+
+
+class NotedDict(ExtendedTypedDict):
+    note: Annotated[str, Field(exclude=True)]
+
+
+class Noted(BaseModel):
+    parts: list[NotedDataclass]
+
+
+class NotedByDict(BaseModel):
+    part: NotedDict
+
+
+@pytest.mark.parametrize(
+    ("type_", "field"),
+    [
+        (Excluding, "Excluding.note"),
+        (list[Excluding], "Excluding.note"),
+        (Excluding | None, "Excluding.note"),
+        (make_dataclass("Holder", [("inner", Excluding)]), "Excluding.note"),
+        (Sometimes, "Sometimes.note"),
+        (ExcludingChild, "ExcludingChild.note"),
+        (ExcludingGeneric[int], "ExcludingGeneric[int].note"),
+        (Noted, "NotedDataclass.note"),
+        (NotedByDict, "NotedDict.note"),
+    ],
+)
+def test_a_model_with_excluded_fields_is_refused_before_its_step_runs(
+    type_: Any, field: str
+) -> None:
+    assert CONVERSIONS.of(type_).refusal.startswith(f"{field} is excluded from what pydantic")
+
+
+def test_what_is_excluded_elsewhere_or_not_written_does_not_matter() -> None:
+    # msgspec writes these itself, with all their fields.
+    for type_, value in ((NotedDataclass, NotedDataclass("a")), (list[NotedDict], [{"note": "a"}])):
+        assert CONVERSIONS.of(type_).refusal == ""
+        assert decode_result(encode_result(value, "s"), CONVERSIONS.of(type_), "s") == value
+    # It can be read, from an event or another function, and left out of plain data.
+    read = CONVERSIONS.of(Excluding).decode(b'{"id": 1, "note": "a"}')
+    assert read == Excluding(id=1, note="a")
+    assert encode_result(read, "s") == b'{"id":1}'
+    known = Conversions(
+        [Converter(Excluding, encode=lambda one: [one.id, one.note], decode=lambda pair: pair)]
+    )
+    assert known.of(list[Excluding]).refusal == ""
+
+
+class Written(BaseModel):
+    """Says itself how its fields are written, and cannot read that."""
+
+    when: datetime
+    raw: bytes = b"\xff"
+    numbers: Json[list[int]] = []
+    price: Annotated[Decimal, PlainSerializer(lambda price: f"{price} EUR")] = Decimal("1.5")
+
+    @field_serializer("when")
+    def for_people(self, when: datetime) -> str:
+        return when.strftime("%d.%m.%Y")
+
+
+class WrittenWhole(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    id: int = Field(alias="ID")
+
+    @model_serializer
+    def shown(self) -> dict[str, Any]:
+        return {"shown": self.id}
+
+
+class WrittenRoot(RootModel[list[Written]]):
+    pass
+
+
+class WrittenParts(BaseModel):
+    parts: dict[str, Written | None]
+    whole: WrittenWhole
+    link: HttpUrl
+
+
+WRITTEN = Written.model_validate({"when": NOON, "numbers": "[1, 2]"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        WRITTEN,
+        WrittenWhole.model_validate({"ID": 3, "more": [1]}),
+        WrittenRoot([WRITTEN]),
+        WrittenParts(
+            parts={"a": WRITTEN, "b": None},
+            whole=WrittenWhole(ID=1),
+            link=HttpUrl("https://a.test/"),
+        ),
+    ],
+)
+def test_a_model_that_writes_itself_for_others_comes_back_all_the_same(value: Any) -> None:
+    for type_, one in ((type(value), value), (list[type(value)], [value])):  # type: ignore[misc]
+        conversion = CONVERSIONS.of(type_)
+        raw = encode_result(one, "s")
+        decoded, kept = decode_result(raw, conversion, "s"), None
+        if conversion.keeps_choices:
+            decoded, kept = choose_types(one, decoded, raw, conversion)
+        assert decoded == one
+        assert decode_result(raw, conversion, "s", kept) == one

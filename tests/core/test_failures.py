@@ -14,6 +14,7 @@ from stephttp.errors import (
     NonRetriableError,
     RetryAfterError,
     StepError,
+    StepTimeoutError,
 )
 
 
@@ -35,6 +36,18 @@ def test_a_remembered_error_becomes_a_step_error() -> None:
     error = step_error(info)
     assert (error.name, error.message, error.data) == ("ValueError", "bad", {"code": 7})
     assert str(error) == "ValueError: bad"
+
+
+def test_a_timeout_is_one_when_it_is_remembered_and_can_be_pickled() -> None:
+    error = step_error(error_info(StepTimeoutError("step 's' took longer than 1 s")))
+    for copy in (error, pickle.loads(pickle.dumps(error))):
+        assert type(copy) is StepTimeoutError
+        assert isinstance(copy, StepError)
+        assert isinstance(copy, TimeoutError)
+        assert (copy.name, copy.message) == ("StepTimeoutError", "step 's' took longer than 1 s")
+        assert str(copy) == "StepTimeoutError: step 's' took longer than 1 s"
+        assert copy.errno is None
+        assert "StepTimeoutError" in str(copy.stack)
 
 
 def failure() -> Exception:

@@ -151,7 +151,8 @@ UNSEEN = [
         "Further checkpoints always get 200 and errors are only logged; some first checkpoints "
         "get an empty 500 (S9, S10).",
         "The engine refuses data that it cannot store with 4xx, names the field, and stores "
-        "nothing.",
+        "nothing. A wait or a request that it cannot carry out fails its step instead, so that "
+        "finished steps are stored.",
         "The sender must learn that its input is wrong.",
     ),
     Difference(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import ssl
 import zlib
@@ -317,8 +318,10 @@ async def test_tls_is_verified_for_the_name_that_was_asked_for(
         # Nobody whom this system trusts has signed it.
         with pytest.raises(ConnectError, match="self-signed"):
             await asker.ask()
-        trusting = ssl.create_default_context(cafile=path)
-        monkeypatch.setattr(client_module, "_ssl_context", lambda: trusting)
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        # Read once a process.
+        made = functools.cache(client_module._ssl_context.__wrapped__)
+        monkeypatch.setattr(client_module, "_ssl_context", made)
         for _ in range(2):
             assert (await asker.ask()).body == b"ok"
         assert len(peer.connections) == 1

@@ -34,6 +34,26 @@ from .support import (
 )
 
 
+@pytest.mark.parametrize(
+    ("sdk", "called"), [("inngest-js:v4.24.0", True), ("stephttp-py:v0.1.0", False)]
+)
+@pytest.mark.parametrize("path", ["/v1/checkpoint", "/v1/checkpoint/batch"])
+async def test_a_step_that_has_failed_for_good_in_the_first_checkpoint(
+    path: str, sdk: str, called: bool
+) -> None:
+    """Ours gives the failure to the handler; the others leave it, and expect to be called."""
+    failed = {"op": "StepFailed", "id": B, "error": {"name": "E", "message": "m"}}
+    async with world(script=[answer(DONE)]) as w:
+        body: Any = new_run(failed, retries=1)
+        body = [body] if path.endswith("batch") else body
+        response = await w.http.post(path, json=body, headers={"x-inngest-sdk": sdk})
+        assert response.status_code == 200
+        await w.engine.idle()
+        assert (len(w.calls), (await w.run())["status"]) == (
+            (1, "Completed") if called else (0, "Running")
+        )
+
+
 async def test_a_sleep_is_followed_by_the_same_request_again() -> None:
     async with world() as w:
         token = (await w.post(step(), sleep()))["token"]

@@ -79,7 +79,7 @@ BAD = [
     (new_run({"op": "StepRun", "id": ""}, run_id=OTHER), 400, "steps[0].id: must not be empty"),
     (new_run({"op": "Nonsense", "id": "x"}, run_id=OTHER), 400, "steps[0].op"),
     (report(step(), run_id=OTHER), 404, f"there is no run {OTHER}"),
-    (report(sleep(text="soon")), 400, "steps[0]"),
+    (report({"op": "StepFailed", "id": "x"}), 400, "steps[0].error"),
     ({"steps": []}, 400, "run_id"),
     (5, 400, "Expected `object`"),
     (new_run(run_id=OTHER, lease=999), 400, "lease: Expected `int` >= 1000"),

@@ -9,7 +9,7 @@ import pytest
 
 from stephttp.engine.outbound.in_process import InProcess
 
-from .support import DONE, RUN, A, Reply, World, answer, sleep, world
+from .support import DONE, RUN, A, Reply, World, answer, new_run, sleep, world
 
 _AI = {
     "url": "https://ai.test/v1",
@@ -123,6 +123,47 @@ async def test_retry_after_sets_the_time_of_the_next_request() -> None:
         await w.post(gateway(), retries=1)
         await w.engine.idle()
         assert [await service.after(w, 89), await service.after(w, 1)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("pauses", "expected"),
+    [
+        ({"delay": "5s", "max_delay": "8s"}, [5, 8, 8]),
+        ({"delay": "2m"}, [120, 120, 120]),
+        ({"delay": "0s", "max_delay": "0s"}, [1, 1, 1]),
+        ({"max_delay": "1s"}, [1, 1, 1]),
+    ],
+)
+async def test_the_step_may_say_how_long_to_rest(
+    pauses: dict[str, str], expected: list[int]
+) -> None:
+    async with world(script=[answer(DONE)]) as w:
+        service = Service(w, 503, 503, 503, 200)
+        await w.post(gateway(retries=3, **pauses))
+        await w.engine.idle()
+        for seconds in expected:
+            assert await service.after(w, seconds - 0.5) == 0
+            assert await service.after(w, 0.5) == 1
+        assert len(service.seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("pauses", "reason"),
+    [
+        ({"delay": 5}, "opts.delay: expected text such as"),
+        ({"delay": "soon"}, "opts.delay: 'soon' is not a duration"),
+        ({"max_delay": "25h"}, "opts.max_delay: '25h' is more than 24 hours"),
+    ],
+)
+async def test_pauses_that_make_no_sense_fail_their_step(
+    pauses: dict[str, Any], reason: str
+) -> None:
+    async with world(script=[answer(DONE)]) as w:
+        made = await w.http.post("/v1/checkpoint", json=new_run(gateway(**pauses)))
+        assert made.status_code == 200
+        await w.engine.idle()
+        (failed,) = (await w.http.get(f"/v1/runs/{RUN}/steps")).json()["data"]
+        assert reason in failed["error"]["message"]
 
 
 @pytest.mark.parametrize(

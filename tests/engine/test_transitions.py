@@ -123,7 +123,7 @@ def test_what_ops_do(
     timers: dict[str, tuple[str, float]],
     memos: dict[str, Any],
 ) -> None:
-    change = apply_ops(snapshot, ops(*reported), origin, AT)
+    change = apply_ops(snapshot, ops(*reported), origin, AT, Hints(leaves=origin is ANSWER))
     assert change.run.status == status
     assert change.ended == change.run.status.ended
     assert delays(snapshot, change) == timers
@@ -131,6 +131,17 @@ def test_what_ops_do(
         s.step_id: None if s.memo is None else msgspec.json.decode(s.memo) for s in change.steps
     }
     assert found == memos
+
+
+@pytest.mark.parametrize(
+    ("reported", "timers"),
+    [([FAILED, sleep()], {Z: ("sleep", 5.0)}), ([FAILED], NOW_AGAIN), ([FAILED, complete(1)], {})],
+)
+def test_our_sdk_has_given_the_failure_of_a_step_to_its_handler(
+    reported: list[dict[str, Any]], timers: dict[str, tuple[str, float]]
+) -> None:
+    change = apply_ops(ASYNC, ops(*reported), ANSWER, AT, Hints(leaves=False))
+    assert delays(ASYNC, change) == timers
 
 
 def known(step_id: str, *timers: Timer, resolved: bool = False, attempts: int = 1) -> Snapshot:
@@ -227,10 +238,6 @@ def test_ops_of_a_later_version_are_refused(code: OpCode) -> None:
         ({"op": "StepRun", "id": ""}, "steps[0].id: must not be empty"),
         ({"op": "StepError", "id": B}, "steps[0].error: a StepError needs an error"),
         ({"op": "StepFailed", "id": B}, "steps[0].error: a StepFailed needs an error"),
-        (sleep(text="soon"), "steps[0].name: 'soon' is not a duration"),
-        (sleep(text="367d"), "steps[0].name: '367d' is more than 366 days ahead"),
-        ({"op": "Sleep", "id": Z, "opts": {"duration": 5}}, "steps[0].opts.duration: expected"),
-        ({"op": "Sleep", "id": Z, "opts": {"duration": "5x"}}, "steps[0].opts.duration: '5x'"),
     ],
 )
 def test_bad_ops_are_refused(op: dict[str, Any], message: str) -> None:
@@ -239,10 +246,40 @@ def test_bad_ops_are_refused(op: dict[str, Any], message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("op", "complaint"),
+    [
+        (sleep(text="soon"), "name: 'soon' is not a duration"),
+        (sleep(text="367d"), "name: '367d' is more than 366 days ahead"),
+        ({"op": "Sleep", "id": Z, "opts": {"duration": 5}}, "opts.duration: expected"),
+        ({"op": "Sleep", "id": Z, "opts": {"duration": "5x"}}, "opts.duration: '5x'"),
+        ({"op": "Gateway", "id": Z, "opts": {"url": "ftp://x"}}, "opts.url: 'ftp://x' is not an"),
+        ({"op": "AIGateway", "id": Z, "opts": {"url": "http://x"}}, "opts.body: expected an"),
+    ],
+)
+def test_what_cannot_be_done_fails_its_step(op: dict[str, Any], complaint: str) -> None:
+    change = apply_ops(SYNC, ops(step(A), op | {"name": op.get("name", "z")}), CHECKPOINT, AT)
+    memos = {one.step_id: msgspec.json.decode(one.memo or b"null") for one in change.steps}
+    assert memos[A] == {"data": 1}
+    assert complaint in memos[Z]["error"]["message"]
+    assert change.run.status is RunStatus.ASYNC
+    assert [timer.kind for timer in change.timers] == [TimerKind.RESUME]
+
+
+def test_a_run_with_too_many_steps_fails_with_those_that_fit() -> None:
+    tight = Moment(NOW, Random(1), Settings(max_steps=1))
+    for last in ([], [sleep()], [step_error(B)]):
+        change = apply_ops(SYNC, ops(step(A), step(B), *last), CHECKPOINT, tight)
+        assert [one.step_id for one in change.steps] == [A]
+        assert (change.run.status, change.run.step_count) == (RunStatus.FAILED, 1)
+        assert msgspec.json.decode(change.run.error or b"")["name"] == "TooManyStepsError"
+        assert not change.timers
+    answered = apply_ops(SYNC, ops(step(A), step(B), complete(1)), CHECKPOINT, tight)
+    assert answered.run.status is RunStatus.COMPLETED
+
+
 def test_limits() -> None:
-    tight = Moment(NOW, Random(1), Settings(max_steps=1, max_step_output=20))
-    with pytest.raises(Refused, match="no more fit"):
-        apply_ops(SYNC, ops(step(A), step(B)), CHECKPOINT, tight)
+    tight = Moment(NOW, Random(1), Settings(max_step_output=20))
     with pytest.raises(Refused, match=r"steps\[0\].data: more than 20 bytes"):
         apply_ops(SYNC, ops(step(A, "x" * 20)), CHECKPOINT, tight)
 

@@ -8,7 +8,7 @@ import pytest
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import SystemClock, VirtualClock
-from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.clock import Alarm, rfc3339
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.due_times import retry_after_ms, sleep_until_ms
 
@@ -107,6 +107,41 @@ async def test_the_virtual_clock_wakes_whoever_is_due() -> None:
     assert clock.now() * 1000 == clock.now_ms() == NOW + 1000
 
 
+class SetClock(VirtualClock):
+    """A wall clock that can be set ahead, which nothing that waits for it notices."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+async def test_a_new_timer_rings_although_the_wall_clock_was_set_past_an_older_one() -> None:
+    clock = SetClock(NOW)
+    alarm = Alarm(clock)
+    alarm.set(NOW + 60_000)
+    waiting = asyncio.create_task(alarm.wait())
+    await asyncio.sleep(0)
+    clock.ahead_ms = 8 * 3_600_000
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    alarm.set(clock.now_ms() + 100)  # later than the one that nobody has noticed to be due
+    await waiting
+
+
+async def test_a_length_of_time_is_waited_for_by_the_virtual_clock() -> None:
+    clock = VirtualClock(NOW)
+    wake = asyncio.Event()
+    waiting = [asyncio.create_task(clock.wait_for(5)), asyncio.create_task(clock.wait_for(9, wake))]
+    await asyncio.sleep(0)
+    clock.advance(5)
+    await waiting[0]
+    assert not waiting[1].done()
+    wake.set()
+    await waiting[1]
+    assert clock.monotonic() * 1000 == NOW + 5000
+
+
 async def test_the_system_clock() -> None:
     clock = SystemClock()
     assert abs(clock.now() * 1000 - clock.now_ms()) < 60_000
@@ -116,3 +151,7 @@ async def test_the_system_clock() -> None:
     wake.set()
     await clock.wait_until(None, wake)
     await clock.wait_until(clock.now_ms() + 10**9, wake)
+    before = clock.monotonic()
+    await clock.wait_for(10**9, wake)
+    await clock.wait_for(0.001)
+    assert clock.monotonic() > before

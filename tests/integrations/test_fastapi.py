@@ -310,10 +310,11 @@ async def test_a_body_over_the_limit_cannot_wait() -> None:
         await step.sleep("nap", NAP)
 
     async with durable(build(app)) as world:
-        answer = await world.client.post("/", content=b"x" * (2 * 1024 * 1024 + 1))
+        answer = await world.client.post("/", content=b"x" * (8 * 1024 * 1024 + 1))
         assert answer.status_code == 413
-        assert "2097153 bytes" in answer.json()["error"]
-        assert world.to_engine.requests == []
+        assert "8388609 bytes" in answer.json()["error"]
+        assert await world.provider.wait()
+        assert await world.status(answer) == "Failed"
 
 
 @pytest.mark.parametrize("retries", [0, 2])

@@ -1,15 +1,26 @@
 """Failures that are final: the exception itself in that call, and no further call for it."""
 
+import types
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import django
+import django.urls
+import falcon
 import flask
 import httpx2
+import litestar
 import pytest
+import quart
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
 from fastapi import FastAPI, HTTPException
 from werkzeug.exceptions import Conflict, ServiceUnavailable
 
+import stephttp
 from stephttp import NonRetriableError, StepError, step
 from stephttp._run.final_failures import FinalFailures
 from stephttp.provider import Provider
@@ -125,6 +136,15 @@ class Shop:
             await step.sleep("nap", NAP)
             await step.options(retries=0).run("pay", self.note, "pay", HTTPException(503, "full"))
 
+        @app.get("/cleans")
+        @provider.endpoint(retries=3)
+        async def cleans() -> None:
+            self.note("handler")
+            try:
+                await step.run("pay", self.note, "pay", NonRetriableError("closed"))
+            finally:
+                await step.sleep("nap", NAP)
+
         @app.get("/recovers")
         @provider.endpoint(retries=3)
         async def recovers() -> None:
@@ -173,6 +193,16 @@ class Shop:
             self.note("handler")
             blocking.sleep("nap", NAP)
             blocking.options(retries=0).run("pay", self.note, "pay", ServiceUnavailable("full"))
+            return ""
+
+        @app.get("/cleans")
+        @provider.endpoint(retries=3)
+        def cleans() -> str:
+            self.note("handler")
+            try:
+                blocking.run("pay", self.note, "pay", NonRetriableError("closed"))
+            finally:
+                blocking.sleep("nap", NAP)
             return ""
 
         @app.get("/recovers")
@@ -234,3 +264,100 @@ async def test_a_handler_that_fails_after_a_failure_that_it_handled_is_retried(k
     shop = Shop(propagates=kind == "wsgi, raised")
     _, status = await answer_to(shop, kind != "asgi", "/recovers")
     assert (status, shop.calls) == ("Failed", ["pay", *["handler"] * 4])
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi", "wsgi, raised"])
+async def test_a_failure_that_passes_a_finally_block_with_a_step_ends_the_run(kind: str) -> None:
+    shop = Shop(propagates=kind == "wsgi, raised")
+    answer, status = await answer_to(shop, kind != "asgi", "/cleans")
+    assert (answer.status_code, status) == (500, "Failed")
+    assert shop.calls == ["handler", "pay", "handler"]
+
+
+WSGI = ("flask", "falcon", "django")
+
+
+class Frameworks:
+    """One handler that is not decorated, in frameworks that make an answer of every exception."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def refuse(self) -> None:
+        raise NonRetriableError("closed")
+
+    async def on_loop(self) -> str:
+        self.calls += 1
+        stephttp.configure(retries=3)
+        try:
+            await step.run("pay", self.refuse)
+        finally:
+            await step.sleep("nap", NAP)
+        return ""
+
+    def in_thread(self) -> str:
+        self.calls += 1
+        stephttp.configure(retries=3)
+        try:
+            blocking.run("pay", self.refuse)
+        finally:
+            blocking.sleep("nap", NAP)
+        return ""
+
+    def flask(self, provider: Provider) -> Any:
+        app = flask.Flask("app")
+        app.get("/")(self.in_thread)
+        return provider.wsgi(app)
+
+    def falcon(self, provider: Provider) -> Any:
+        app, in_thread = falcon.App(), self.in_thread
+
+        class Resource:
+            def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
+                response.text = in_thread()
+
+        app.add_route("/", Resource())
+        return provider.wsgi(app)
+
+    def quart(self, provider: Provider) -> Any:
+        app = quart.Quart("app")
+        app.get("/")(self.on_loop)
+        return provider.asgi(app)
+
+    def litestar(self, provider: Provider) -> Any:
+        on_loop = self.on_loop
+
+        @litestar.get("/")
+        async def handler() -> str:
+            return await on_loop()
+
+        return provider.asgi(litestar.Litestar([handler], logging_config=None))
+
+    def django(self, provider: Provider) -> Any:
+        self._configure_django()
+        return provider.wsgi(get_wsgi_application())
+
+    def django_asgi(self, provider: Provider) -> Any:
+        self._configure_django()
+        return provider.asgi(get_asgi_application())
+
+    def _configure_django(self) -> None:
+        in_thread = self.in_thread
+        urls: Any = types.ModuleType("urls")
+        urls.urlpatterns = [django.urls.path("", lambda _: HttpResponse(in_thread()))]
+        if not settings.configured:
+            settings.configure(SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF=urls)
+            django.setup(set_prefix=False)
+        settings.ROOT_URLCONF = urls
+
+
+# Django leaves the file of the request's body to the garbage collector, if its view was ended.
+@pytest.mark.filterwarnings("ignore:.*SpooledTemporaryFile")
+@pytest.mark.parametrize("name", ["flask", "falcon", "django", "django_asgi", "quart", "litestar"])
+async def test_it_does_so_in_frameworks_that_hide_exceptions(name: str) -> None:
+    frameworks = Frameworks()
+    async with durable(getattr(frameworks, name), wsgi=name in WSGI) as world:
+        first = await world.client.get("/")
+        answer = await world.follow(first)
+        assert (answer.status_code, await world.status(first)) == (500, "Failed")
+        assert frameworks.calls == 2

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI, Response
+from flask import Flask
 from msgspec.structs import replace
 from starlette.requests import Request
 
@@ -105,6 +106,39 @@ async def test_the_right_signature_goes_on() -> None:
         step, complete = answer.json()
         assert (step["name"], json.loads(complete["data"]["body"])) == ("after", "body")
         assert app.bodies == ["before", "after"]
+
+
+@pytest.mark.parametrize("wsgi", [False, True])
+async def test_development_beside_a_key_asks_the_server_what_it_is(wsgi: bool) -> None:
+    """A server for development signs nothing; one of production does, and forged calls do not."""
+    seen: list[str] = []
+    app = Flask(__name__)
+
+    @app.post("/")
+    def flask() -> str:
+        blocking.run("before", seen.append, "before")
+        blocking.sleep("nap", NAP)
+        blocking.run("after", seen.append, "after")
+        return "body"
+
+    def build(provider: Any) -> Any:
+        return provider.wsgi(app) if wsgi else made.build(provider)
+
+    made = App()
+    made.bodies = seen
+    async with durable(build, wsgi=wsgi, signing_key=KEY) as world:
+        first = await world.client.post("/", content=b"body")
+        assert (await world.follow(first)).status_code == 200
+        assert seen == ["before", "after"]
+    made = App()
+    made.bodies = seen
+    async with durable(build, wsgi=wsgi, key=KEY, dev=True) as world:
+        first = await until_due(world)
+        refused = await call(world, first.headers["x-run-id"], "t=1&s=" + "0" * 64)
+        assert (refused.status_code, seen[2:]) == (401, ["before"])
+        now = int(world.clock.now())
+        answer = await call(world, first.headers["x-run-id"], sign(KEY, b"body", now))
+        assert (answer.status_code, seen[2:]) == (206, ["before", "after"])
 
 
 async def test_a_production_app_without_a_key_refuses_every_call() -> None:
@@ -236,7 +270,7 @@ async def test_a_run_id_alone_does_not_make_a_request_a_re_entry() -> None:
 async def test_a_call_with_too_large_a_body_is_refused() -> None:
     app = App()
     async with durable(app.build) as world:
-        answer = await call(world, "01M81NT13NCCP5V7EQ9MPKSWMT", "", b"x" * (2 * 1024 * 1024 + 1))
+        answer = await call(world, "01M81NT13NCCP5V7EQ9MPKSWMT", "", b"x" * (8 * 1024 * 1024 + 1))
         assert answer.status_code == 413
         assert app.calls == 0
 

@@ -416,9 +416,11 @@ async def test_parallel_outside_a_request() -> None:
 
 
 class Busy:
-    """A handler whose step is busy, with `retries` of its own."""
+    """A handler whose step is busy, with `retries` and other options of its own."""
 
-    def __init__(self, retries: int | None, error: Exception, endpoint: int = 0) -> None:
+    def __init__(
+        self, retries: int | None, error: Exception, endpoint: int = 0, **options: Any
+    ) -> None:
         self.tries = 0
 
         def body() -> None:
@@ -428,7 +430,7 @@ class Busy:
         async def handler() -> str:
             stephttp.configure(retries=endpoint)
             try:
-                await step.options(retries=retries).run("s", body)
+                await step.options(retries=retries, **options).run("s", body)
             except Exception as caught:
                 return type(caught).__name__
             return "done"

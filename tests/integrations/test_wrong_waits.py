@@ -1,16 +1,19 @@
 """What is wrong with a wait is an exception at its step, and finished steps stay recorded."""
 
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 import flask
+import httpx2
 import pytest
 from fastapi import FastAPI
 
-from stephttp import StepError, step
+from stephttp import Checkpointing, ModelAdapter, StepError, step
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import Durable, durable
+from tests.styles import serving
 
 NAP = timedelta(minutes=1)
 
@@ -144,3 +147,125 @@ async def test_a_signal_that_another_run_waits_for_is_a_step_error(wsgi: bool) -
         assert "SignalConflictError" in answer.text
         assert holder.headers["x-run-id"] in answer.text
         assert (await world.follow(holder)).text.strip('"') == "None"
+
+
+HUGE = "x" * 4_300_000
+
+
+def model(**other: Any) -> ModelAdapter:
+    given: dict[str, Any] = {
+        "url": "https://ai.test",
+        "auth_key": "key",
+        "format": "openai-chat",
+        "model": "m",
+    }
+    return ModelAdapter(**given | other)
+
+
+WRONG: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], str]] = {
+    "signal": ("wait_for_signal", (), {"signal": "\ud800", "timeout": NAP}, "ValueError"),
+    "event": ("wait_for_event", (), {"event": "\ud800", "timeout": NAP}, "ValueError"),
+    "timeout": ("wait_for_event", (), {"event": "a", "timeout": 400 * 1440 * NAP}, "ValueError"),
+    "unknown": ("invoke", (), {"function": "nowhere"}, "StepError"),
+    "large": ("invoke", (), {"function": "nowhere", "data": {"a": HUGE}}, "ValueError"),
+    "url": ("fetch", ("http://a.test:port/",), {}, "ValueError"),
+    "long url": ("fetch", ("http://a.test/" + "x" * 70_000,), {}, "StepError"),
+    "method": ("fetch", ("http://a.test/",), {"method": "A B"}, "ValueError"),
+    "header": ("fetch", ("http://a.test/",), {"headers": {"a": "b\n"}}, "ValueError"),
+    "name": ("fetch", ("http://a.test/",), {"headers": {"a b": "c"}}, "ValueError"),
+    "emoji": ("fetch", ("http://a.test/",), {"headers": {"a": "😀"}}, "ValueError"),
+    "number": ("fetch", ("http://a.test/",), {"headers": {"a": 1}}, "TypeError"),
+    "body": ("fetch", ("http://a.test/",), {"method": "POST", "body": HUGE}, "ValueError"),
+    "key": ("ai.infer", (), {"adapter": model(auth_key="a\nb"), "body": {}}, "ValueError"),
+    "format": ("ai.infer", (), {"adapter": model(format="unheard-of"), "body": {}}, "StepError"),
+}
+"""Tool, arguments, and what is raised at the step."""
+
+
+@pytest.mark.parametrize("style", ["async", "wsgi"])
+async def test_what_is_wrong_with_a_wait_is_an_exception_at_its_step(style: str) -> None:
+    """Each of them is caught, in the first call and after a wait, and the next one follows."""
+    done: list[str] = []
+    seen: dict[str, list[str]] = {}
+
+    def note(name: str, error: Exception) -> None:
+        # Of an unknown function it is the message that an Inngest server gives.
+        assert name in str(error) or "could not find function" in str(error)
+        seen.setdefault(name, []).append(type(error).__name__)
+
+    async def on_loop() -> str:
+        for late in (False, True):
+            if late:
+                await step.sleep("nap", NAP)
+            for name, (tool, args, options, _) in WRONG.items():
+                await step.run(f"before {name} {late}", done.append, name)
+                call = attrgetter(tool)(step)
+                try:
+                    await call(f"{name} {late}", *args, **options)
+                except (ValueError, TypeError, StepError) as error:
+                    note(f"{name} {late}", error)
+        return "done"
+
+    def in_thread() -> str:
+        for late in (False, True):
+            if late:
+                blocking.sleep("nap", NAP)
+            for name, (tool, args, options, _) in WRONG.items():
+                blocking.run(f"before {name} {late}", done.append, name)
+                call = attrgetter(tool)(blocking)
+                try:
+                    call(f"{name} {late}", *args, **options)
+                except (ValueError, TypeError, StepError) as error:
+                    note(f"{name} {late}", error)
+        return "done"
+
+    async with serving(style, on_loop, in_thread) as world:
+        first = await world.client.get("/")
+        assert (await world.follow(first)).json() == "done"
+        steps = await world.steps(first)
+    assert done == [*WRONG] * 2
+    for name, (*_, raised) in WRONG.items():
+        for late in (False, True):
+            assert set(seen[f"{name} {late}"]) == {raised}, name
+            assert steps[f"before {name} {late}"]["status"] == "Completed"
+
+
+@pytest.mark.parametrize("mode", [Checkpointing.performant, Checkpointing.safe])
+@pytest.mark.parametrize("style", ["async", "wsgi"])
+async def test_a_run_that_the_engine_refuses_is_recorded_as_failed(
+    style: str, mode: Checkpointing
+) -> None:
+    """An engine of another version may refuse what this one takes."""
+
+    async def on_loop() -> None:
+        await step.run("one", int)
+        await step.options(retries=2).run("two", fail)
+
+    def in_thread() -> None:
+        blocking.run("one", int)
+        blocking.options(retries=2).run("two", fail)
+
+    def fail() -> None:
+        raise KeyError("declined")
+
+    async with serving(style, on_loop, in_thread, checkpointing=mode) as world:
+        send = world.to_engine.handle_async_request
+
+        async def older(request: httpx2.Request) -> httpx2.Response:
+            if b"StepError" in request.content:
+                error = "steps[2]: two is one too many"
+                return httpx2.Response(400, json={"error": error, "data": None, "status": 400})
+            return await send(request)
+
+        world.to_engine.handle_async_request = older  # type: ignore[method-assign]
+        answer = await world.client.get("/")
+        assert answer.status_code == 500
+        assert "two is one too many" in answer.json()["error"]
+        assert await world.provider.wait()
+        run_id = answer.headers["x-run-id"]
+        run = (await world.api.get(f"/v1/stephttp/runs/{run_id}")).json()["data"]
+        assert run["status"] == "Failed"
+        assert run["error"]["message"].endswith("two is one too many")
+        assert "step 'two' has to wait" in run["error"]["message"]
+        shown = [(one["id"], one["state"]) for one in run["step_list"]]
+        assert shown == [("one", "completed"), ("two", "failed")]

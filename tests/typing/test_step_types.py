@@ -100,6 +100,26 @@ async def test_options_keep_arguments_and_results() -> None:
     assert_type(await step.options(output_type=int | None).run("f", lambda: 1), Any)
     assert_type(sync_step.options(retries=1).run("g", double, "x"), str)
     assert_type(sync_step.options(output_type=datetime).run("h", now, "x"), datetime)
+    careful = step.options(
+        retries=3,
+        delay=timedelta(seconds=1),
+        max_delay=timedelta(minutes=1),
+        retry_on=(OSError, TimeoutError),
+        give_up_on=PermissionError,
+        timeout=timedelta(minutes=1),
+        thread=True,
+    )
+    assert_type(await careful.run("i", now, "text"), int)
+    both = step.options(output_type=int, retry_on=[OSError], thread=True)
+    assert_type(await both.run("j", lambda: 1), int)
+    sync_careful = sync_step.options(retry_on=OSError, timeout=timedelta(minutes=1))
+    assert_type(sync_careful.run("k", now, "text"), int)
+    with pytest.raises(TypeError):
+        step.options(delay=5)  # type: ignore[call-overload]  # pyright: ignore
+    with pytest.raises(TypeError):
+        step.options(retry=5)  # type: ignore[call-overload]  # pyright: ignore
+    with pytest.raises(TypeError):
+        sync_step.options(thread=True)  # type: ignore[call-overload]  # pyright: ignore
     with pytest.raises(TypeError):
         await patient.run("i", now, 1)  # type: ignore[call-overload]  # pyright: ignore
     with pytest.raises(ValueError, match="retries must be"):
@@ -141,6 +161,17 @@ async def races() -> None:
     assert_type(await step.race("g", [branch(n) for n in range(3)]), int)
     assert_type(sync_step.first("h", (lambda: 1, lambda: "x")), int | str)
     assert_type(sync_step.race("i", [lambda: sync_step.run("j", now, "x")]), int)
+
+
+async def requests_with_options() -> None:
+    """Checked, not run."""
+    patient = step.options(retries=3, delay=timedelta(seconds=1))
+    assert_type(await patient.fetch("a", "https://x.test", method="POST"), FetchResponse)
+    model = ModelAdapter(url="https://ai.test/chat")
+    assert_type(await patient.ai.infer("b", adapter=model, body={}), Any)
+    sync_patient = sync_step.options(retries=3)
+    assert_type(sync_patient.fetch("c", "https://x.test"), FetchResponse)
+    assert_type(sync_patient.ai.infer("d", adapter=model, body={}), Any)
 
 
 async def waiting_tools() -> None:

@@ -60,7 +60,7 @@ def check(step_id: str, events: EventLike | Iterable[EventLike]) -> list[Event]:
             raise ValueError(f"{where}.name must not be empty")
         if event.name.startswith("inngest/"):
             raise ValueError(f"{where}.name: {event.name!r}: 'inngest/' is for the server's own")
-        encode_argument(event.data, step_id, f"events[{index}].data")
+        encode_argument(event.data, step_id, f"events[{index}].data", None)
     return found
 
 
@@ -87,7 +87,7 @@ def prepare(
     ]
     entropy = sha1(f"{run_id}:{step_hash}".encode(), usedforsecurity=False).digest()[:10]
     seed = f"{now_ms},{base64.b64encode(entropy).decode()}"
-    return Outgoing(named, encode_argument(named, step_id, "events"), seed)
+    return Outgoing(named, encode_argument(named, step_id, "events", None), seed)
 
 
 def post(outgoing: Outgoing, origin: str, key: str, rng: random.Random) -> Flow[list[str]]:

@@ -104,8 +104,7 @@ def _parameter(handler: Callable[..., Any], parameter: inspect.Parameter) -> Con
         annotation = _evaluated(function_of(handler), parameter.name)
     if annotation is inspect.Parameter.empty:
         return PLAIN
-    conversion = CONVERSIONS.of(annotation)
-    return PLAIN if conversion.refusal or conversion.unresolved else conversion
+    return CONVERSIONS.of(annotation)
 
 
 def annotations_of(function: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ All raise `ConfigurationError` with a message that names the option.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from stephttp._core.endpoint_options import (
     AsyncResponseRedirect,
     AsyncResponseToken,
 )
+from stephttp._core.retry_policy import RetryPolicy, checked
 from stephttp._wire import capsule
 from stephttp._wire.http import TOKEN
 from stephttp._wire.signatures import hash_key
@@ -24,6 +25,9 @@ from stephttp.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_ON = frozenset({"1", "true", "yes", "on"})
+_OFF = frozenset({"", "0", "false", "no", "off"})
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z_.-]+):[0-9]{1,5}", re.IGNORECASE)
 _PATH = re.compile(r"/[!$&'()*+,;=:@/0-9A-Za-z._~-]+")
 
 
@@ -47,6 +51,26 @@ def origin(name: str, url: str) -> str:
 def with_scheme(url: str) -> str:
     """Return `url` with `https://` where it has no scheme."""
     return url if "://" in url else f"https://{url}"
+
+
+def development(value: str, default: str) -> str | None:
+    """Return the engine that `INNGEST_DEV` names; `None` where it is not set, or off.
+
+    Args:
+        value: of the variable: a word for on or off, a URL, or `host:port`.
+        default: the engine of a value that is only on.
+    """
+    value = value.strip()
+    if value.lower() in _OFF:
+        return None
+    if value.lower() in _ON:
+        return default
+    if "://" not in value and not _HOST_AND_PORT.fullmatch(value):
+        raise ConfigurationError(
+            f"INNGEST_DEV: {value!r} is neither 1 nor 0, nor the address of an engine such as "
+            f"{default!r}"
+        )
+    return origin("INNGEST_DEV", value if "://" in value else f"http://{value}")
 
 
 def signing_key(key: str) -> str:
@@ -121,6 +145,15 @@ def middleware(given: Sequence[F]) -> tuple[F, ...]:
             raise ConfigurationError(f"middleware[{index}]: {one!r} is in the list twice")
         found.append(one)
     return tuple(found)
+
+
+def retry_policy(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how failures are retried, of all options."""
+    fields = RetryPolicy.__struct_fields__
+    try:
+        return checked(**{name: value for name, value in given.items() if name in fields})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _several(value: Iterable[str]) -> Iterable[str]:

@@ -46,7 +46,8 @@ class Conversion:
     """What is known of one annotation, and the way back from JSON into it.
 
     Attributes:
-        refusal: why values of this type cannot be stored; empty where they can.
+        refusal: why values of this type cannot be stored; empty where they can. They may well be
+            read.
         unresolved: a name in the annotation that does not exist at run time. The step works as if
             it had no annotation.
         keeps_choices: whether JSON may not tell what was returned: see `unions`.
@@ -166,13 +167,19 @@ class Conversions:
             )
         if no_data := _NO_DATA.intersection(found.types):
             raise Unconvertible(f"{', '.join(no_data)} cannot be stored: it is not data")
+        refusal = ""
+        if found.excluded and not self._converter(found.types):
+            refusal = (
+                f"{found.excluded} is excluded from what pydantic writes, so its value would be "
+                "lost; return a model without exclude, or give stephttp.setup a Converter for it"
+            )
         decode = self._by_msgspec(annotation)
         if decode is not None:
             found.union = False  # msgspec knows only unions whose members JSON tells apart
         else:
             decode = pydantic_types.decoder(annotation, self._converters)
             found.union = found.union or "builtins.bytes" in found.types
-        return Conversion(annotation, decode, found)
+        return Conversion(annotation, decode, found, refusal)
 
     def _by_msgspec(self, annotation: Any) -> Callable[[Any], Any] | None:
         """The decoder of msgspec, if that knows all of `annotation`."""

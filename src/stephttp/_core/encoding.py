@@ -71,19 +71,31 @@ def _refuse_non_finite(value: Any) -> None:
         _refuse_non_finite(inner)
 
 
-def encode_argument(value: Any, step_id: str, argument: str) -> bytes:
+def encode_argument(
+    value: Any, step_id: str, argument: str, most: int | None = MAX_RESULT_BYTES
+) -> bytes:
     """Encode what a step was given for the server.
 
+    Args:
+        most: bytes of JSON; `None` if another limit holds.
+
     Raises:
-        ValueError: it cannot be JSON. Names the step and the argument.
+        ValueError: it cannot be JSON, or is larger than a server takes. Names the step and the
+            argument.
     """
     try:
-        return CONVERSIONS.encode(value)
+        raw = CONVERSIONS.encode(value)
     except Exception as error:
         raise ValueError(
             f"step {step_id!r}: {argument} cannot be sent as JSON ({error}); use plain data, "
             "dataclasses, msgspec.Struct or pydantic models"
         ) from error
+    if most is not None and len(raw) > most:
+        raise ValueError(
+            f"step {step_id!r}: {argument} has {len(raw)} bytes as JSON; at most "
+            f"{most} can be sent, so send where it is"
+        )
+    return raw
 
 
 def encode_input(args: tuple[Any, ...]) -> msgspec.Raw | None:

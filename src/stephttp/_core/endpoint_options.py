@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from stephttp._core.retry_policy import RetryPolicy
 from stephttp._wire.http import Request, Response
 
 
@@ -60,7 +61,7 @@ AsyncResponse = AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom
 """How a request that goes async is answered."""
 
 
-class FnOpts(Struct, frozen=True):
+class FnOpts(RetryPolicy, frozen=True):
     """Options of one endpoint, for `configure` and `Provider.endpoint`.
 
     Attributes:
@@ -72,13 +73,14 @@ class FnOpts(Struct, frozen=True):
             without waiting. (A run that went async delivers its answer through the server.)
         async_response: how a request that goes async is answered; `None` is the provider's default.
         retries: how often a failed step, and a resumed handler that fails, is tried again.
+        delay, max_delay, retry_on, give_up_on: when and after which exceptions, where the step
+            itself does not say it; see `configure`. These and `retries` are keywords only.
     """
 
     id: str = ""
     omit_request_body: bool = False
     omit_response_body: bool = False
     async_response: AsyncResponse | None = None
-    retries: int | None = None
 
 
 DEFAULT_OPTS = FnOpts()

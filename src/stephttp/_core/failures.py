@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from stephttp._core import retry_policy
 from stephttp._core.encoding import decode_plain, encode_result
+from stephttp._core.failure_groups import group_data, remembered_group
+from stephttp._core.retry_policy import NEVER_RETRIED, RetryPolicy
 from stephttp._wire.durations import MAX_WAIT
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
     APIStatusError,
-    NonRetriableError,
     RetryAfterError,
     StepError,
     StepResultError,
-    UsageError,
+    StepTimeoutError,
 )
-
-_FINAL = (NonRetriableError, StepResultError, UsageError)
-"""Errors that another attempt would only raise again."""
 
 _MAX_CAUSES = 8
 _MAX_TEXT = 16_384
@@ -39,9 +39,52 @@ def error_info(error: BaseException) -> ErrorInfo:
         stack = ""
     info = _error_info(error, depth=0)
     info.stack = _writable(stack[-_MAX_TEXT:])
-    if isinstance(error, _FINAL) or _refused(error):
+    if is_final(error):
         info.no_retry = True
     return info
+
+
+def failed_attempt(
+    error: BaseException,
+    policy: RetryPolicy,
+    failures: int,
+    now_ns: int,
+    jitter: Callable[[], float],
+) -> tuple[ErrorInfo, str | None]:
+    """Return the failure of a step as data, and when it wants its next attempt; see `next_attempt`.
+
+    Args:
+        policy: of the step; what it gives up on is marked so that it is not tried again.
+        failures: how often the step had failed before.
+        jitter: gives a random number, at least 0 and less than 1.
+    """
+    info = error_info(error)
+    if info.no_retry is not True and retry_policy.gives_up(policy, error):
+        info.no_retry = True
+    if info.no_retry is True:
+        return info, None
+    return info, next_attempt(error, policy, failures, now_ns, jitter)
+
+
+def next_attempt(
+    error: BaseException | None,
+    policy: RetryPolicy,
+    failures: int,
+    now_ns: int,
+    jitter: Callable[[], float],
+) -> str | None:
+    """Return when the next attempt is to be made, in RFC 3339; `None` leaves it to the server."""
+    asked = retry_after(error, now_ns)
+    if asked is None and (pause := retry_policy.pause(policy, failures, jitter)) is not None:
+        asked = _later(pause, now_ns)
+    return asked
+
+
+def is_final(error: BaseException) -> bool:
+    """Return whether an exception says by itself that another attempt would meet it again."""
+    return any(
+        isinstance(part, NEVER_RETRIED) or _refused(part) for part in retry_policy.parts(error)
+    )
 
 
 def _error_info(error: BaseException, depth: int) -> ErrorInfo:
@@ -50,6 +93,8 @@ def _error_info(error: BaseException, depth: int) -> ErrorInfo:
         info = ErrorInfo(_writable(error.name), _writable(error.message), error.stack)
         if error.data is not None:
             info.data = _error_data(error.data)
+    if isinstance(error, ExceptionGroup):
+        info.data = group_data(error, info.data, lambda part: _error_info(part, _MAX_CAUSES - 1))
     if error.__cause__ is not None and depth < _MAX_CAUSES:
         info.cause = msgspec.Raw(encode_struct(_error_info(error.__cause__, depth + 1)))
     return info
@@ -72,10 +117,19 @@ def _refused(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException | None, now_ns: int) -> str | None:
-    """Return when a failed step wants its next attempt, in RFC 3339; `None` if it does not say."""
-    if not isinstance(error, RetryAfterError):
-        return None
-    when = error.retry_after
+    """Return when a failed step wants its next attempt, in RFC 3339; `None` if it does not say.
+
+    Of several exceptions in a group the latest time counts.
+    """
+    found = () if error is None else retry_policy.parts(error)
+    asked = [
+        _later(part.retry_after, now_ns) for part in found if isinstance(part, RetryAfterError)
+    ]
+    return max(asked, default=None)
+
+
+def _later(when: timedelta | datetime, now_ns: int) -> str:
+    """Return a time that may be relative to the present, in RFC 3339."""
     if isinstance(when, timedelta):
         now = datetime.fromtimestamp(now_ns / 1_000_000_000, UTC)
         when = now + max(timedelta(0), min(when, MAX_WAIT))
@@ -103,7 +157,12 @@ def _writable(text: str) -> str:
 def step_error(info: ErrorInfo) -> StepError:
     """Return a remembered failure as the exception that the handler gets."""
     data = None if isinstance(info.data, msgspec.UnsetType) else decode_plain(info.data)
-    return StepError(info.message, info.name or "Error", info.stack, data, _cause(info.cause))
+    cause = _cause(info.cause)
+    group = None if data is None else remembered_group(info, data, cause, step_error)
+    if group is not None:
+        return group
+    kind = StepTimeoutError if info.name == StepTimeoutError.__name__ else StepError
+    return kind(info.message, info.name or "Error", info.stack, data, cause)
 
 
 def _cause(raw: msgspec.Raw | msgspec.UnsetType) -> StepError | None:

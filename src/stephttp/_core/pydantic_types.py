@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Union, get_args, get_origin, is_typeddict
 
-from stephttp._core.reach import fields_of, reach
+from stephttp._core.reach import Reach, fields_of, own_serializer, reach
 
 
 class Unconvertible(Exception):
@@ -50,10 +50,17 @@ def dump(value: Any) -> Any:
         TypeError: it holds a secret.
     """
     cls: Any = type(value)
-    if secret := _secret(cls):
-        raise TypeError(f"{secret} hides its value from JSON")
+    known = _known(cls)
+    if known.secret:
+        raise TypeError(f"{known.secret} hides its value from JSON")
+    if known.serializer and hasattr(cls, "model_fields"):
+        return _fields(value)
+    return _write(_adapter(cls), value)
+
+
+def _write(adapter: Any, value: Any) -> Any:
     # `round_trip` leaves computed fields out, and writes the text of a field that holds JSON.
-    write = _adapter(cls).dump_python
+    write = adapter.dump_python
     try:
         return write(value, mode="json", by_alias=False, round_trip=True)
     except ValueError:  # bytes that are not text: msgspec writes them as base64
@@ -61,8 +68,40 @@ def dump(value: Any) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _secret(cls: type) -> str:
-    return reach(cls).secret
+def _known(cls: type) -> Reach:
+    return reach(cls)
+
+
+def _fields(model: Any) -> Any:
+    """The fields of a model that says itself how they are written: that is for people or another
+    program, and the model may not be able to read it."""
+    cls: Any = type(model)
+    written = {}
+    for name, adapter in _writers(cls).items():
+        part = getattr(model, name)
+        written[name] = part if adapter is None else _write(adapter, part)
+    if getattr(cls, "__pydantic_root_model__", False):
+        return written["root"]
+    return written | (getattr(model, "__pydantic_extra__", None) or {})
+
+
+@lru_cache(maxsize=1024)
+def _writers(cls: Any) -> dict[str, Any]:
+    """What writes each field; `None`: the field as it is, of which msgspec finds the parts."""
+    from pydantic import TypeAdapter
+
+    writers: dict[str, Any] = {}
+    for name, field in cls.__pydantic_fields__.items():
+        if field.exclude:
+            continue
+        kind: Any = field.annotation
+        if own_serializer(cls, name) or reach(kind).serializer:
+            writers[name] = None
+        else:
+            if field.metadata:
+                kind = Annotated[(kind, *field.metadata)]  # pyright: ignore
+            writers[name] = TypeAdapter(kind)
+    return writers
 
 
 @lru_cache(maxsize=1024)

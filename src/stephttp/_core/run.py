@@ -60,6 +60,7 @@ from msgspec.structs import replace
 
 from stephttp._core.cuts import NEVER, CutSteps, CutTimes
 from stephttp._core.endpoint_options import DEFAULT_OPTS
+from stephttp._core.retry_policy import merged, wishes
 from stephttp._core.steps import (
     CUT,
     EXECUTE,
@@ -67,12 +68,11 @@ from stephttp._core.steps import (
     SUSPEND,
     Step,
     Verdict,
-    choices_id,
     choices_op,
     discovery_request,
 )
 from stephttp._core.waits import Wait
-from stephttp._wire.ids import CAPSULE, FIRST_CUT, RESERVED, hash_step_id
+from stephttp._wire.ids import CAPSULE, FIRST_CUT, RESERVED, hash_step_id, types_id
 from stephttp._wire.opcodes import (
     GATEWAY_OPS,
     SYNC_OPS,
@@ -286,7 +286,7 @@ class Run:
         if len(self._memos) > 1:
             done = (key for key, raw in self._memos.items() if key != CAPSULE and raw != _PENDING)
             hashes = done if self.cuts is None else self.cuts.placed(done)
-            self.order = CompletionOrder(hashes, choices_id)
+            self.order = CompletionOrder(hashes, types_id)
 
     def middleware_began(self) -> None:
         """Note that middleware runs before the handler is called."""
@@ -438,9 +438,10 @@ class Run:
             opts = wait.opts
             if wait.op in GATEWAY_OPS:
                 # A real server does not read this either.
-                retries = self.retries if step.retries is None else step.retries
+                policy = self.opts if wait.policy is None else merged(wait.policy, self.opts)
+                retries = self.retries if policy.retries is None else policy.retries
                 if retries or self.resumed or self.declared_retries:
-                    opts = {**opts, "retries": retries}
+                    opts = {**opts, "retries": retries, **wishes(policy)}
             self._record(_step_op(step, wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
@@ -523,15 +524,32 @@ class Run:
         """Put back finished steps that were taken and could not be stored."""
         self._sync_ops[:0] = ops
 
+    @property
+    def waiting_for(self) -> str:
+        """The step for which this call asks the server first; empty without one."""
+        return next((op.display_name or op.name or "" for op in tuple(self._async_ops)), "")
+
+    def give_up_waits(self, ops: Sequence[Op] = ()) -> None:
+        """Ask the server for nothing: the run has to wait, and cannot. A failed step that was to be
+        retried has failed for good.
+
+        Args:
+            ops: what was taken, and has to be reported in another way.
+        """
+        waits = [op for op in (*ops, *_drain(self._async_ops)) if op.op not in SYNC_OPS]
+        self._sync_ops[:0] = [op for op in ops if op.op in SYNC_OPS]
+        self._sync_ops += [_final(op) for op in waits if op.op is OpCode.STEP_ERROR]
+
     def take_ops(self) -> list[Op]:
         """Take all that was recorded; what makes the server act comes last."""
         return _drain(self._sync_ops) + _drain(self._async_ops)
 
     def memos(self) -> dict[str, Memo]:
         """Return the finished steps that the server remembers, by hash."""
-        found = {key: read_memo(raw) for key, raw in self._memos.items() if key != CAPSULE}
+        own = {CAPSULE, *map(types_id, self._memos)}
         if self.cuts is not None:
-            found = {key: memo for key, memo in found.items() if key not in self.cuts.entries}
+            own |= self.cuts.entries
+        found = {key: read_memo(raw) for key, raw in self._memos.items() if key not in own}
         done = (MemoKind.VALUE, MemoKind.ERROR)
         return {key: memo for key, memo in found.items() if memo.kind in done}
 
@@ -546,7 +564,7 @@ class Run:
 
     def choices_of(self, step: Step) -> Raw | None:
         """Return which members of unions a remembered step returned, if its result does not say."""
-        memo = self.memo_of(choices_id(step.hash))
+        memo = self.memo_of(types_id(step.hash))
         if memo is None or memo.kind is not MemoKind.VALUE:
             return None
         self._unseen -= 1
@@ -714,6 +732,13 @@ def _step_op(
         timing=timing,
         userland=Userland(step.step_id, step.index or None),
     )
+
+
+def _final(op: Op) -> Op:
+    """Return the report of a step that fails, and is to be retried, as one of its last failure."""
+    wishes = ("retries", "retry_after")
+    opts = {name: value for name, value in (op.opts or {}).items() if name not in wishes}
+    return replace(op, op=OpCode.STEP_FAILED, opts=opts or None)
 
 
 def _drain(ops: list[Op]) -> list[Op]:

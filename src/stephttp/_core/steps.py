@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from functools import lru_cache
 
 from msgspec import Raw, Struct
 
-from stephttp._wire.ids import RESERVED, TYPES_NAME, hash_step_id
-from stephttp._wire.limits import MAX_RETRIES
+from stephttp._wire.ids import RESERVED, TYPES_NAME, hash_step_id, types_id
 from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp._wire.stored_state import Memo
 
@@ -36,19 +34,15 @@ class Step(Struct, frozen=True, gc=False):
     """How often it is retried, where that is not the run's number."""
 
 
-@lru_cache(maxsize=4096)
-def choices_id(step_hash: str) -> str:
-    """Return the hash under which the members of unions are kept that a step returned; see
-    `unions`."""
-    return hash_step_id(TYPES_NAME + step_hash)
-
-
 def choices_op(step: Step, kept: bytes) -> Op:
-    """Return the pseudo-step that keeps them. Its name tells people what it belongs to."""
+    """Return the pseudo-step that keeps the members of unions that a step returned; see `unions`.
+
+    Its name tells people what it belongs to.
+    """
     name = TYPES_NAME + step.step_id
     return Op(
         OpCode.STEP_RUN,
-        choices_id(step.hash),
+        types_id(step.hash),
         name,
         name,
         data=Raw(kept),
@@ -64,9 +58,3 @@ def discovery_request(unique: str) -> Op:
     """
     name = f"{RESERVED}discover:{unique}"
     return Op(OpCode.DISCOVERY_REQUEST, hash_step_id(name), name, name)
-
-
-def check_retries(retries: int | None) -> None:
-    """Raise `ValueError` if a server would not take that number."""
-    if retries is not None and not 0 <= retries <= MAX_RETRIES:
-        raise ValueError(f"retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}")

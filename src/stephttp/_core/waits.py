@@ -30,13 +30,16 @@ from msgspec import Raw, Struct, ValidationError
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result, encode_argument, result_conversion
 from stephttp._core.inference import AIAdapter
+from stephttp._core.retry_policy import RetryPolicy
 from stephttp._core.tool_types import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
+from stephttp._wire.http import TOKEN
 from stephttp._wire.opcodes import OpCode
 from stephttp.errors import StepError
 
 _NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")
 _CONFLICTS = ("fail", "replace")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESPONSE_FIELDS = {"status", "headers", "body"}
 """A result that has exactly these is the response of an endpoint (docs/protocol.md 7.2)."""
 _endpoint_result = msgspec.json.Decoder(EndpointResult)
@@ -56,6 +59,8 @@ class Wait(Struct, frozen=True):
     """Makes of it the value that the handler gets."""
     late: bool = False
     """Must not travel in a first checkpoint (docs/protocol.md 12.1)."""
+    policy: RetryPolicy | None = None
+    """How the server tries it again, where the step itself says it."""
 
 
 def sleep(step_id: str, duration: timedelta) -> Wait:
@@ -156,35 +161,47 @@ def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
 
 
 def fetch(
-    step_id: str, url: str, method: str, headers: Mapping[str, str] | None, body: str | None
+    step_id: str,
+    url: str,
+    method: str,
+    headers: Mapping[str, str] | None,
+    body: str | None,
+    policy: RetryPolicy | None = None,
 ) -> Wait:
     """Have the server make an HTTP request."""
-    parts = urlsplit(_text(step_id, "url", url))
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"step {step_id!r}: url: {url!r} is not an http(s) address")
-    opts: dict[str, Any] = {"url": url, "method": _text(step_id, "method", method).upper()}
+    opts: dict[str, Any] = {
+        "url": _url(step_id, "url", url),
+        "method": _text(step_id, "method", method).upper(),
+    }
+    if not TOKEN.fullmatch(opts["method"]):
+        raise ValueError(f"step {step_id!r}: method: {method!r} is not an HTTP method")
     if headers:
-        opts["headers"] = dict(headers)
+        opts["headers"] = _headers(step_id, "headers", headers)
     if body is not None:
         opts["body"] = _text(step_id, "body", body, empty=True)
-    return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse)
+        encode_argument(opts["body"], step_id, "body")
+    return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse, policy=policy)
 
 
 def infer(
-    step_id: str, adapter: AIAdapter, body: Mapping[str, Any], output_type: Any = Any
+    step_id: str,
+    adapter: AIAdapter,
+    body: Mapping[str, Any],
+    output_type: Any = Any,
+    policy: RetryPolicy | None = None,
 ) -> Wait:
     """Have the server call a model."""
     request = dict(body)
     adapter.on_call(request)
     opts = {
         "type": "step.ai.infer",
-        "url": _text(step_id, "adapter.url_infer()", adapter.url_infer()),
-        "headers": dict(adapter.headers()),
-        "auth_key": adapter.auth_key(),
+        "url": _url(step_id, "adapter.url_infer()", adapter.url_infer()),
+        "headers": _headers(step_id, "adapter.headers()", adapter.headers()),
+        "auth_key": _header(step_id, "adapter.auth_key()", adapter.auth_key()),
         "format": adapter.format(),
         "body": Raw(encode_argument(request, step_id, "body")),
     }
-    return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type)
+    return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type, policy=policy)
 
 
 ENDPOINT_ID = "__stephttp_id__"
@@ -250,6 +267,45 @@ def _text(step_id: str, argument: str, value: Any, *, empty: bool = False) -> st
         raise _type_error(step_id, argument, value, "text")
     if not value and not empty:
         raise ValueError(f"step {step_id!r}: {argument} must not be empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"step {step_id!r}: {argument} must be valid Unicode") from None
+    return value
+
+
+def _url(step_id: str, argument: str, value: Any) -> str:
+    url = _text(step_id, argument, value)
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != -1
+    except ValueError:  # a port that is not a number, or brackets that do not match
+        known = False
+    if not known or _CONTROL.search(url):
+        raise ValueError(f"step {step_id!r}: {argument}: {url!r} is not an http(s) address")
+    return url
+
+
+def _headers(step_id: str, argument: str, given: Mapping[Any, Any]) -> dict[str, str]:
+    headers = {}
+    for name, value in dict(given).items():
+        where = f"{argument}[{name!r}]"
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"step {step_id!r}: {where}: not the name of a header")
+        headers[name] = _header(step_id, where, value)
+    return headers
+
+
+def _header(step_id: str, argument: str, value: Any) -> str:
+    """Return a text that can be sent in a header. It may be a secret, so errors do not show it."""
+    if not isinstance(value, str):
+        raise TypeError(f"step {step_id!r}: {argument} must be text, not {type(value).__name__}")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"step {step_id!r}: {argument} must be Latin-1") from None
+    if _CONTROL.search(value):
+        raise ValueError(f"step {step_id!r}: {argument} must not hold control characters")
     return value
 
 

@@ -34,7 +34,7 @@ from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
-from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES
 from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp.errors import APIStatusError, ConfigurationError
 from stephttp.options import DEV_EVENT_KEY, Settings
@@ -43,6 +43,12 @@ logger = logging.getLogger("stephttp")
 
 RETRY_SOON = [(b"retry-after", b"5")]
 """Headers of an answer that asks to come again."""
+
+_BESIDE_BODY = 256 * 1024
+"""Bytes of a first checkpoint for everything but the body."""
+
+NEVER_ACCEPTED = frozenset({400, 413, 422})
+"""Statuses by which a server refuses a checkpoint that it would refuse again."""
 
 _HOST = re.compile(r"[0-9A-Za-z._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 
@@ -55,6 +61,16 @@ class Checkpoints(Struct, frozen=True):
     now_ns: Callable[[], int]
     rng: random.Random
     sealer: Sealer = field(default_factory=lambda: Sealer(()))
+
+    def largest_body(self, run: Run) -> int:
+        """Return how many bytes the request of a run that is to wait may have in its body."""
+        limit = self.settings.max_body_bytes
+        if self.keys.features != frozenset():  # our engine, or not known yet
+            return limit
+        # Base64 adds a third, and encryption with base64 a third once more.
+        encoded = MAX_CHECKPOINT_BYTES - _BESIDE_BODY
+        hidden = run.opts.omit_request_body
+        return min(limit, encoded * 9 // 16 if hidden else encoded * 3 // 4)
 
     def first_checkpoint(
         self,
@@ -138,18 +154,24 @@ class Checkpoints(Struct, frozen=True):
         """Encode a run that ended without waiting as one checkpoint, for the background."""
         ops = run.take_ops()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
+        shorten(request)
         checkpoint = self.first_checkpoint(run, request, [*ops, complete])
-        if len(checkpoint) <= MAX_CHECKPOINT_BYTES:
-            return checkpoint
-        logger.warning(
-            "stephttp: the record of run %s has %d bytes, which is too many; bodies and results "
-            "are left out of it", run.run_id, len(checkpoint),
-        )  # fmt: skip
-        request.body = response.body = b""
-        for op in ops:
-            op.data, op.opts = msgspec.UNSET, None
-        complete = self.completed(response, duration_ns=duration_ns, error=error)
-        return self.first_checkpoint(run, request, [*ops, complete])
+        size = len(checkpoint)
+        if size > MAX_CHECKPOINT_BYTES:
+            request.body = response.body = b""
+            complete = self.completed(response, duration_ns=duration_ns, error=error)
+            checkpoint = self.first_checkpoint(run, request, [*ops, complete])
+            what = "bodies"
+            if len(checkpoint) > MAX_CHECKPOINT_BYTES:
+                for op in ops:
+                    op.data, op.opts = msgspec.UNSET, None
+                checkpoint = self.first_checkpoint(run, request, [*ops, complete])
+                what = "bodies and results"
+            logger.warning(
+                "stephttp: the record of run %s has %d bytes, which is too many; %s are left out "
+                "of it", run.run_id, size, what,
+            )  # fmt: skip
+        return checkpoint
 
     def completed(
         self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False
@@ -216,6 +238,12 @@ class Checkpoints(Struct, frozen=True):
         outgoing = outgoing_events.prepare(step.step_id, events, run_id, step.hash, now_ms)
         origin = self.settings.event_origin
         return (yield from outgoing_events.post(outgoing, origin, key, self.rng))
+
+
+def shorten(request: Request) -> None:
+    """Leave a large body out of the record of a run that needs it no more: it never waited."""
+    if len(request.body) > MAX_RECORDED_BYTES:
+        request.body = b""
 
 
 def origin_of(request: Request, settings: Settings) -> str:

@@ -10,10 +10,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from stephttp._core import checks
+from msgspec import structs
+
+from stephttp._core import checks, retry_policy
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.endpoint_options import AsyncResponse, FnOpts
-from stephttp._core.steps import check_retries
+from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._core.waits import ENDPOINT_ID
 from stephttp._run.current import current_scope
 from stephttp._run.scope import RunScope
@@ -36,6 +38,10 @@ def configure(
     idempotency: str | None = None,
     max_runtime: timedelta | None = None,
     checkpointing: Checkpointing | None = None,
+    delay: timedelta | None = None,
+    max_delay: timedelta | None = None,
+    retry_on: ExceptionTypes | None = None,
+    give_up_on: ExceptionTypes | None = None,
 ) -> None:
     """Set options of the current endpoint. Call it once, before the first step.
 
@@ -61,22 +67,34 @@ def configure(
             caller is redirected to the result. Overrides that of `checkpointing`.
         checkpointing: when steps are sent while the request is still being answered; overrides
             that of `setup`.
+        delay: the pause before the first repetition of a failed step, or of a handler that failed
+            when it was resumed, at most 24 hours; each further one is twice as long. See
+            `stephttp.step.options`, which sets it and those below for one step. Default: the
+            pauses of the server.
+        max_delay: the longest pause; default: 24 hours.
+        retry_on: only these types of exceptions are worth a repetition.
+        give_up_on: these types of exceptions are not worth one.
 
     Raises:
-        ValueError: a value is out of range.
+        TypeError: a value has another type.
+        ValueError: a value is out of range, or two contradict each other.
         ConfigurationError: `async_response` is not one, or `max_runtime` is not positive.
     """
     check_duration("max_runtime", max_runtime)
-    given = checked(id, retries, omit_request_body, omit_response_body, async_response)
+    given = checked(
+        id=id,
+        omit_request_body=omit_request_body,
+        omit_response_body=omit_response_body,
+        async_response=async_response,
+        retries=retries,
+        delay=delay,
+        max_delay=max_delay,
+        retry_on=retry_on,
+        give_up_on=give_up_on,
+    )
     if opts is not None:
-        whole = checked(
-            opts.id or None,
-            opts.retries,
-            opts.omit_request_body,
-            opts.omit_response_body,
-            opts.async_response,
-        )
-        given = {**whole, **given}
+        whole: dict[str, Any] = {**structs.asdict(opts), "id": opts.id or None}
+        given = {**checked(**whole), **given}
     scope = current_scope()
     if scope is None:
         return
@@ -155,26 +173,30 @@ def decorator(
 
 
 def checked(
+    *,
     id: str | None,
-    retries: int | None,
     omit_request_body: bool | None,
     omit_response_body: bool | None,
     async_response: AsyncResponse | None,
+    **policy: Any,
 ) -> dict[str, Any]:
-    """Return the options that were given, checked."""
-    check_retries(retries)
+    """Return the options that were given, checked.
+
+    Args:
+        policy: how failures are retried; see `retry_policy.checked`.
+    """
     if id is not None and not id:
         raise ValueError("id must not be empty; leave it out for the default")
     if async_response is not None:
         checks.async_response("async_response", async_response)
     values = {
         "id": id,
-        "retries": retries,
         "omit_request_body": omit_request_body,
         "omit_response_body": omit_response_body,
         "async_response": async_response,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    return {**given, **retry_policy.checked(**policy)}
 
 
 def _apply(

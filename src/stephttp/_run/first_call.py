@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import logging
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
-from stephttp._client.api_calls import NEW_RUN
+from stephttp._client.api_calls import NEW_RUN, steps_path
 from stephttp._client.flow import Flow, Invoke
 from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core import replies
 from stephttp._core.failures import describe
-from stephttp._core.run import Run
+from stephttp._run.bounded_call import BoundedCall
 from stephttp._run.current import CurrentCall
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.idempotency import Claimed, claim, repeatable, scope_of
 from stephttp._run.journal import Journal
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._run.suspend import suspend
+from stephttp._run.suspend import CannotContinueError, suspend
 from stephttp._wire.http import Body, Headers, Request, Response
 from stephttp._wire.ids import random_ulid
+from stephttp._wire.limits import MAX_RECORDED_BYTES
 from stephttp.errors import CannotWaitError
 from stephttp.middleware import CallEnd
 
 logger = logging.getLogger("stephttp")
 
+_MOST_WAITED = 4096
+"""Endpoints that are known to wait; then all are forgotten, since paths may stand for them."""
 
-class FirstCall(ABC):
+
+class FirstCall(BoundedCall):
     """One request from outside. What belongs to its run is set by `run_made`, if it has one.
 
     Args:
@@ -46,11 +50,9 @@ class FirstCall(ABC):
         "_headers",
         "_journal",
         "_keyed",
-        "_run",
         "_status",
         "current",
         "run_id",
-        "runtime",
         "started_ns",
     )
 
@@ -60,7 +62,6 @@ class FirstCall(ABC):
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
         self.current: CurrentCall
         """Whether it has a run, and its scope; set by subclasses."""
-        self._run: Run
         self._answer: Body | None = None
         """What the handler answers, if that is to be kept."""
         self._journal: Journal | None = None
@@ -74,49 +75,21 @@ class FirstCall(ABC):
         """Whether this run holds an idempotency key."""
         self._ended = False
         """Whether the handler has ended."""
+        self._refused = None
         self._run = run = scope.run
         if self.runtime.settings.track_all_endpoints:
             run.track()
-        if self._method() == "HEAD":
+        method = self._method()
+        if method == "HEAD":
             run.refuse_waits("the answer to HEAD has no body that could carry the result")
         scope.claimer, scope.on_first_step = self._claim_late, self._first_step
+        if method != "GET" and self._may_be_too_large():
+            scope.claim = self._check_size
 
     @property
     @abstractmethod
     def identity(self) -> tuple[Any, ...]:
         """What tells the request from others; see `HandlerCall`."""
-
-    @abstractmethod
-    def _method(self) -> str:
-        """Return the request's method."""
-
-    @abstractmethod
-    def _request(self, body: bytes) -> Request:
-        """Return the request, with this body."""
-
-    @abstractmethod
-    def _route(self) -> str:
-        """Return the template of the request's route, once it is known (`_adapters.routes`)."""
-
-    @property
-    @abstractmethod
-    def _request_body(self) -> Body:
-        """The request's body, as far as it was read."""
-
-    @abstractmethod
-    def _has_all(self) -> bool:
-        """Whether the whole body was read, as far as the head of the request tells."""
-
-    @abstractmethod
-    def _read_ahead(self, _: Any = None) -> Any:
-        """Read the rest of the body before the handler does; False if the caller left.
-
-        A coroutine under ASGI.
-        """
-
-    @abstractmethod
-    def _caller_left(self) -> BaseException:
-        """Return what ends a handler whose caller left while its body was read ahead."""
 
     def _first_step(self) -> None:
         """Begin to save, as configured: a step is about to run, whose result could get lost."""
@@ -141,9 +114,27 @@ class FirstCall(ABC):
             request.route = self._route()
         return request
 
+    def _place(self) -> str:
+        route = self._route()
+        return f"{self._method()} {route or self._request(b'').path}"
+
+    def _may_be_too_large(self) -> bool:
+        """Whether the body may be larger than one of a request that waits, as far as is known."""
+        body = self._request_body
+        if body.complete:
+            # No server takes less than what is recorded of any run.
+            return body.overflown or (body.size > MAX_RECORDED_BYTES and self._is_too_large())
+        size = self._announced()
+        return size is None or size > self.runtime.checkpoints.largest_body(self._run)
+
+    def _is_too_large(self) -> bool:
+        """Whether the body, as far as it was read, is too large for a request that waits."""
+        body = self._request_body
+        return body.overflown or body.size > self.runtime.checkpoints.largest_body(self._run)
+
     def _known_request(self) -> Request | None:
         """Return the request, once its body is complete."""
-        if not self._ended and (self._request_body.overflown or not self._has_all()):
+        if not self._ended and (self._is_too_large() or not self._has_all()):
             return None
         return self._named_request()
 
@@ -193,8 +184,8 @@ class FirstCall(ABC):
 
     def _claim(self, key: str, scope: str) -> Flow[Claimed]:
         runtime = self.runtime
-        if self._request_body.overflown:
-            limit = runtime.settings.max_body_bytes
+        if self._is_too_large():
+            limit = runtime.checkpoints.largest_body(self._run)
             return Claimed(False, replies.error_answer(
                 413, f"a request with an idempotency key may have a body of {limit} bytes"
             ))  # fmt: skip
@@ -210,7 +201,8 @@ class FirstCall(ABC):
     def _keep_answer(self) -> None:
         """Keep what passes by of the response, if others may ask for it. Called at its start."""
         if self._run.used or self._keyed:
-            self._answer = Body(self.runtime.settings.max_body_bytes)
+            limit = self.runtime.settings.max_body_bytes
+            self._answer = Body(limit if self._keyed else min(limit, MAX_RECORDED_BYTES))
 
     def _conclude(
         self, scope: RunScope, error: BaseException | None
@@ -247,7 +239,8 @@ class FirstCall(ABC):
         if reply is not None:
             yield from as_flow(hooks.before_response(reply))
         answer = Response(self._status, self._headers) if self._status else reply
-        yield from as_flow(hooks.over(CallEnd(answer, error, not run.suspended)))
+        ended = not run.suspended or self._refused is not None
+        yield from as_flow(hooks.over(CallEnd(answer, error, ended)))
         return reply
 
     @property
@@ -263,31 +256,66 @@ class FirstCall(ABC):
     def _suspend(self) -> Flow[Response]:
         if self._stored_answer is not None:
             return self._stored_answer
-        if self._request_body.overflown:
-            size, limit = self._request_body.size, self.runtime.settings.max_body_bytes
-            return replies.error_answer(
-                413, f"the request's body has {size} bytes; a request that continues in "
-                f"the background may have {limit}",
-            )  # fmt: skip
+        if self._refused is not None:
+            return self._refused
+        if len(self.runtime.waited) >= _MOST_WAITED:
+            self.runtime.waited.clear()
+        self.runtime.waited.add(self._place())
+        waiting_for = self._run.waiting_for
+        if self._is_too_large():
+            size = self._request_body.size
+            reason = f"{self._in_words(size)} (max_body_bytes)"
+            return self._fail(waiting_for, CannotContinueError(self._too_large(size), reason))
         request = self._named_request()
-        return (yield from suspend(self.runtime.checkpoints, self._run, request, self._journal))
+        try:
+            return (yield from suspend(self.runtime.checkpoints, self._run, request, self._journal))
+        except CannotContinueError as problem:
+            return self._fail(waiting_for, problem)
 
-    def _record(self, error: BaseException | None) -> None:
+    def _fail(self, waiting_for: str, problem: CannotContinueError) -> Response:
+        """Record that the run has failed, because it has to wait and cannot. Returns the reply.
+
+        Args:
+            waiting_for: the step that has to wait.
+        """
+        run, answer = self._run, problem.answer
+        self._refused = answer
+        reason = f"step {waiting_for!r} has to wait, but {problem}"
+        run.give_up_waits(problem.ops)
+        level = logging.WARNING if answer.status == 413 else logging.ERROR
+        logger.log(level, "stephttp: run %s fails: %s", run.run_id, reason)
+        self._status, self._headers = answer.status, answer.headers
+        self._answer = Body(len(answer.body))
+        self._answer.add(answer.body, False)
+        self._record(CannotWaitError(reason), known=problem.known)
+        return answer
+
+    def _record(self, error: BaseException | None, *, known: bool = False) -> None:
+        """Report how the run has ended.
+
+        Args:
+            known: the server has it from a call in the foreground.
+        """
         runtime, answer = self.runtime, self._answer
         response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
         duration_ns = max(0, runtime.now_ns() - self.started_ns)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
             response.body = b""
-        if self._journal is not None:
-            if self._keyed:
-                response = repeatable(response, answer, raised=not self._status)
-            self._journal.finish(
-                runtime.checkpoints.completed(
-                    response, duration_ns=duration_ns, error=text, exact=self._keyed
-                )
+        if self._keyed:
+            response = repeatable(response, answer, raised=not self._status)
+        if known or self._journal is not None:
+            complete = runtime.checkpoints.completed(
+                response, duration_ns=duration_ns, error=text, exact=self._keyed
             )
-            return
+            if self._journal is not None and not self._journal.handed_over:
+                self._journal.finish(complete)
+                return
+            if known:
+                ops = [*self._run.take_ops(), complete]
+                body = runtime.checkpoints.further_checkpoint(self._run, ops, None)
+                runtime.outbox.put(Item(Parcel(steps_path(self._run.run_id), body)))
+                return
         checkpoint = runtime.checkpoints.finished(
             self._run,
             self._named_request(),

@@ -24,7 +24,7 @@ from stephttp._client.outbox import Outbox
 from stephttp._client.outbox_item import Item, Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
-from stephttp._run.checkpoints import Checkpoints
+from stephttp._run.checkpoints import Checkpoints, shorten
 from stephttp._wire.http import Request
 from stephttp._wire.opcodes import Op, kept_bytes
 from stephttp.errors import APIError, APIStatusError
@@ -102,6 +102,11 @@ class Journal(Item):
     def lease_ms(self) -> int | None:
         """The lease to ask for; `None` if the server is not known to give any."""
         return self.mode.lease_ms if self._checkpoints.keys.supports("leases") else None
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the run was left to a call in the foreground."""
+        return self._closed
 
     @property
     def unconfirmed(self) -> list[Op]:
@@ -209,6 +214,8 @@ class Journal(Item):
         request = None if self.opened else self._request()
         if not self.opened and request is None:
             return None
+        if request is not None and final is not None:
+            shorten(request)
         self._stop_timer()
         self._sending = run.take_finished()
         taken = 0 if request is None else 2 * len(request.body)

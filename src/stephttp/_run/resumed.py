@@ -12,11 +12,12 @@ from stephttp._client import api_calls
 from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.flow import Answer, Flow, send
 from stephttp._core import replies
-from stephttp._core.failures import retry_after
+from stephttp._core.failures import next_attempt
 from stephttp._core.locations import ADDRESSES, absolute
+from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
-from stephttp._run.checkpoints import RETRY_SOON, Checkpoints, origin_of
+from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints, origin_of
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, hash_step_id
@@ -33,8 +34,8 @@ _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
+_SERVER_KIND = "x-inngest-server-kind"
 _NO_SUCH_ROUTE = frozenset({404, 405})
-_NEVER_ACCEPTED = frozenset({400, 413, 422})
 
 
 class Resumed(Struct):
@@ -64,13 +65,18 @@ class Resumed(Struct):
 
 
 def resume(
-    checkpoints: Checkpoints, request: Request, state: bytes | None = None
+    checkpoints: Checkpoints,
+    request: Request,
+    state: bytes | None = None,
+    doubt: Response | None = None,
 ) -> Flow[Resumed | Response]:
-    """Load the run of a re-entry that was verified; a `Response` refuses it.
+    """Load the run of a re-entry; a `Response` refuses it.
 
     Args:
         request: is changed into what the original caller sent.
         state: what came along, if it can be relied on.
+        doubt: what refuses the re-entry if the server is not one for development, which does not
+            sign (docs/protocol.md 2.4).
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
@@ -82,6 +88,8 @@ def resume(
             )
         else:
             answer = Answer(200, _sent_along(request), state)
+        if doubt is not None and answer.headers.get(_SERVER_KIND) != "dev":
+            return doubt
         memos = api_calls.read_actions(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
@@ -201,6 +209,43 @@ def conclude(
     Raises:
         APIError: finished steps could not be stored, so the server must call again.
     """
+    try:
+        return (yield from _conclude(checkpoints, resumed, request, response, error, raised, final))
+    except APIStatusError as problem:
+        if problem.status in RUN_IS_OVER:
+            return replies.ops_answer([])
+        if problem.status not in NEVER_ACCEPTED:
+            raise
+        run = resumed.run
+        logger.error("stephttp: run %s fails: %s", run.run_id, problem)
+        yield from _save_the_others(checkpoints, run)
+        message = f"a step was refused: {problem}"
+        complete = replies.run_complete(
+            replies.error_answer(500, message),
+            duration_ns=max(0, checkpoints.now_ns() - resumed.started_ns),
+            error=message,
+        )
+        resumed.ended = True
+        return replies.result_answer(complete)
+
+
+def _save_the_others(checkpoints: Checkpoints, run: Run) -> Flow[None]:
+    """Send finished steps one by one, since the server refuses one of those that came together."""
+    for op in run.take_finished():
+        with suppress(APIStatusError):
+            yield from checkpoints.post_steps(run, [op])
+
+
+def _conclude(
+    checkpoints: Checkpoints,
+    resumed: Resumed,
+    request: Request,
+    response: Response,
+    error: str | None,
+    raised: BaseException | None,
+    final: bool,
+) -> Flow[Response]:
+    """Do the same, as long as the server accepts what it is sent."""
     run = resumed.run
     if run.suspended:
         return (yield from _next_steps(checkpoints, resumed))
@@ -212,9 +257,11 @@ def conclude(
         return replies.misdirected(response)
     # Only the handler says how many retries there are; our engine knows it from the first call.
     again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
-    final = final or isinstance(raised, NonRetriableError)
+    if raised is not None:
+        final = final or isinstance(raised, NonRetriableError) or gives_up(run.opts, raised)
     again = again and response.status >= 500 and not final
-    later = retry_after(raised, checkpoints.now_ns()) if again else None
+    jitter, now_ns = checkpoints.rng.random, checkpoints.now_ns()
+    later = next_attempt(raised, run.opts, resumed.attempt, now_ns, jitter) if again else None
     if any(name.lower() in ADDRESSES for name, _ in response.headers):
         origin = origin_of(request, checkpoints.settings)
         headers = absolute(response.headers, origin, request.path, request.query)
@@ -238,15 +285,7 @@ def conclude(
             resumed.ended = not again
             return reply
         run.requeue(steps)
-    try:
-        yield from flush(checkpoints, run)
-    except APIStatusError as problem:
-        if problem.status in RUN_IS_OVER:
-            return replies.ops_answer([])
-        if problem.status not in _NEVER_ACCEPTED:
-            raise
-        logger.error("stephttp: run %s fails: %s", run.run_id, problem)
-        response, again = replies.error_answer(500, f"a step was refused: {problem}"), False
+    yield from flush(checkpoints, run)
     reply = result(response)
     if len(reply.body) > MAX_ANSWER_BYTES:
         message = (

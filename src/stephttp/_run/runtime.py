@@ -23,6 +23,7 @@ from stephttp._run.idempotency import scope_of
 from stephttp._run.journal import Journal
 from stephttp._run.keyed_lock import KeyedLock
 from stephttp._run.sealing import Sealer
+from stephttp._run.supervised import LoopWatch
 from stephttp._wire.http import Request
 from stephttp.options import Settings
 
@@ -41,6 +42,7 @@ class Replaced(TypedDict, total=False):
     transport: httpx2.AsyncBaseTransport | None
     sync_transport: httpx2.BaseTransport | None
     now_ns: Callable[[], int]
+    monotonic_ns: Callable[[], int]
     pause: Callable[[float], Awaitable[Any]]
     sync_pause: Callable[[float], Any]
     rng: random.Random | None
@@ -62,6 +64,7 @@ class Runtime:
             `renew_leases` only, and not by a thread.
         sync_transport: the same for blocking callers and for threads.
         now_ns: the clock, nanoseconds since the epoch.
+        monotonic_ns: a clock that never jumps, for the timeouts of functions that block.
         pause: waits for so many seconds.
         sync_pause: the same in threads.
         rng: jitter.
@@ -74,12 +77,16 @@ class Runtime:
         transport: httpx2.AsyncBaseTransport | None = None,
         sync_transport: httpx2.BaseTransport | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
         pause: Callable[[float], Awaitable[Any]] = sleep,
         sync_pause: Callable[[float], Any] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
         self.settings = settings
         self.now_ns = now_ns
+        self.monotonic_ns = monotonic_ns
+        self.loop_watch = LoopWatch(now_ns) if settings.dev else None
+        """Names, in development, the steps that block the event loop."""
         self.checkpoints = Checkpoints(
             settings,
             Keys.shared(*settings.keys),
@@ -113,6 +120,8 @@ class Runtime:
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
+        self.waited: set[str] = set()
+        """Endpoints of which a request has waited in this process."""
         _runtimes.add(self)
 
     def journal(

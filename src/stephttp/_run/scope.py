@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.runtime import Runtime
+    from stephttp._run.supervised import LoopWatch
 
 logger = logging.getLogger("stephttp")
 
@@ -64,6 +65,7 @@ class RunScope(ABC):
         "final_failures",
         "hooks",
         "lock",
+        "loop_watch",
         "now_ns",
         "on_first_step",
         "on_record",
@@ -86,6 +88,8 @@ class RunScope(ABC):
         self.now_ns = runtime.now_ns
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
+        self.loop_watch: LoopWatch | None = None
+        """Sees, in development, whether a step blocks the event loop of this run."""
         self.configured = False
         """Whether the handler has called `configure`."""
         self.checkpointing = runtime.settings.checkpointing
@@ -109,6 +113,8 @@ class RunScope(ABC):
         self.thread_turns: ThreadTurns | None = None
         """The turns of remembered steps in threads, if any thread has come to one."""
         self._joined: Future[None] | None = None
+        if runtime.settings.retry_policy:
+            run.configure(**runtime.settings.retry_policy)
 
     @abstractmethod
     def dispatch(self, callback: Callable[[], None]) -> None:

@@ -7,8 +7,6 @@ from contextvars import Context, copy_context
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from stephttp._core.annotations import conversion_of, decode_arguments
 from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
 from stephttp._core.encoding import (
@@ -19,26 +17,19 @@ from stephttp._core.encoding import (
     refuse_result,
     result_conversion,
 )
-from stephttp._core.failures import error_info, retry_after, step_error
-from stephttp._core.steps import CUT, EXECUTE, SUSPEND, Step, check_retries
+from stephttp._core.failures import failed_attempt, step_error
+from stephttp._core.retry_policy import merged
+from stephttp._core.step_options import StepOptions
+from stephttp._core.steps import CUT, EXECUTE, SUSPEND, Step
 from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run.final_failures import FinalFailures
 from stephttp._run.scope import RunScope, inside_step
+from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import StepError, Suspended
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
-
-
-class StepOptions(Struct, frozen=True):
-    """Settings of one step that runs in this process; see `stephttp.step.options`."""
-
-    retries: int | None = None
-    output_type: Any = Any
-
-    def __post_init__(self) -> None:
-        check_retries(self.retries)
 
 
 class StepCall:
@@ -49,18 +40,20 @@ class StepCall:
         step: what the run says of it.
         conversion: into the type of its result.
         convert: makes what the handler gets out of the decoded result.
+        options: of a step that runs in this process.
     """
 
     __slots__ = (
         "_conversion",
         "_convert",
         "_kept",
+        "_options",
         "_opts",
         "_raw",
-        "_started",
         "_value",
         "executes",
         "scope",
+        "started_ns",
         "step",
         "suspended",
     )
@@ -83,7 +76,7 @@ class StepCall:
         # Before the step starts: one that has started, and then cannot run, would be waited for.
         if conversion.refusal:
             refuse_result(conversion, step_id)
-        return cls(scope, scope.begin(step_id, options.retries), conversion)
+        return cls(scope, scope.begin(step_id, options.retries), conversion, None, options)
 
     @classmethod
     def wait(cls, scope: RunScope, wait: Wait) -> StepCall:
@@ -97,11 +90,13 @@ class StepCall:
         step: Step,
         conversion: Conversion,
         convert: Callable[[Any], Any] | None = None,
+        options: StepOptions | None = None,
     ) -> None:
         self.scope = scope
         self.step = step
         self._conversion = conversion
         self._convert = convert
+        self._options = options
         self._opts: dict[str, Any] | None = None
         self._raw: bytes | None = None
         self._kept: bytes | None = None
@@ -192,6 +187,14 @@ class StepCall:
         """Return what a blocking tool raises when the handler cannot pass this step now."""
         return self.scope.suspension(f"step {self.step.step_id!r}", self.step)
 
+    def _failure(self, error: Exception) -> tuple[ErrorInfo, str | None]:
+        """Return a failure as data, and when the step wants its next attempt."""
+        scope, run = self.scope, self.scope.run
+        policy = run.opts if self._options is None else merged(self._options, run.opts)
+        failures = run.failures.get(self.step.hash, run.attempt)
+        jitter = scope.runtime.checkpoints.rng.random
+        return failed_attempt(error, policy, failures, scope.now_ns(), jitter)
+
     def _failed_for_good(self, error: BaseException) -> None:
         """Note that `error` is raised in the handler, as it would be in every later call."""
         scope = self.scope
@@ -200,7 +203,7 @@ class StepCall:
             scope.final_failures.note(error)
 
     def __enter__(self) -> None:
-        self._started = self.scope.now_ns()
+        self.started_ns = self.scope.now_ns()
 
     def __exit__(
         self,
@@ -209,22 +212,22 @@ class StepCall:
         traceback: TracebackType | None,
     ) -> bool:
         scope, run, step = self.scope, self.scope.run, self.step
-        duration = max(0, scope.now_ns() - self._started)
+        duration = max(0, scope.now_ns() - self.started_ns)
         if self._raw is not None:
             with scope.lock:
                 verdict = run.complete(
-                    step, self._raw, self._started, duration, self._opts, self._kept
+                    step, self._raw, self.started_ns, duration, self._opts, self._kept
                 )
             self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
-            info, later = error_info(error), retry_after(error, scope.now_ns())
+            info, later = self._failure(error)
             with scope.lock:
-                verdict = run.fail(step, info, self._started, duration, later, self._opts)
+                verdict = run.fail(step, info, self.started_ns, duration, later, self._opts)
             self.suspended = verdict is SUSPEND
             if not self.suspended:
                 self._failed_for_good(error)
         else:
-            scope.left(step, error, self._started)
+            scope.left(step, error, self.started_ns)
         scope.recorded()
         return self.suspended
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from urllib.parse import urlencode
+
+import msgspec
 
 from stephttp._client import api_calls
 from stephttp._client.flow import Call, Flow, Invoke, send
@@ -12,34 +15,65 @@ from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, A
 from stephttp._core.replies import read_prefer
 from stephttp._core.run import Run
 from stephttp._run import result_path
-from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
+from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import ulid_ms
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
+from stephttp._wire.opcodes import Op
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
 from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
 
 
+class _ErrorBody(msgspec.Struct):
+    error: str
+
+
+_error_body = msgspec.json.Decoder(_ErrorBody)
+
+
+class CannotContinueError(Exception):
+    """A run has to wait, and the server would never take it.
+
+    Attributes:
+        answer: what its caller gets.
+        ops: reports that have not reached the server.
+        known: whether the server has the run.
+    """
+
+    def __init__(
+        self, answer: Response, reason: str, ops: Sequence[Op] = (), known: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.answer = answer
+        self.ops = ops
+        self.known = known
+
+
 def suspend(
     checkpoints: Checkpoints, run: Run, request: Request, journal: Journal | None = None
 ) -> Flow[Response]:
-    """Hand a run that must wait to the server. Returns what its caller gets."""
+    """Hand a run that must wait to the server. Returns what its caller gets.
+
+    Raises:
+        CannotContinueError: the server does not take it, and never will.
+    """
     if not request.path.startswith("/"):
         # A server appends the path to the origin, which must not become another one by that.
-        return replies.error_answer(400, "a request that must wait needs a path")
+        message = "a request that must wait needs a path"
+        raise CannotContinueError(replies.error_answer(400, message), message)
+    if _cannot_hide_body(checkpoints, run, request):
+        raise CannotContinueError(
+            replies.error_answer(500, "the server of this API lacks a setting that it needs"),
+            "omit_request_body keeps the request's body from the engine, so it has to be encrypted "
+            "for the re-entry: set INNGEST_SIGNING_KEY, and pip install 'stephttp[crypto]'",
+        )
     if journal is not None:
         yield from journal.hand_over()
     ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
-    if _cannot_hide_body(checkpoints, run, request):
-        logger.error(
-            "stephttp: run %s cannot wait: omit_request_body keeps the request's body from the "
-            "server, so it has to be encrypted for the re-entry: set INNGEST_SIGNING_KEY, and "
-            "pip install 'stephttp[crypto]'", run.run_id,
-        )  # fmt: skip
-        return replies.error_answer(500, "this request cannot continue in the background")
+    known = journal is not None and journal.opened
     remember = checkpoints.remember(run, request, ops)
     # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
     lease = journal.lease_ms if journal else None
@@ -51,18 +85,27 @@ def suspend(
             later = []
             if len(checkpoint) > MAX_CHECKPOINT_BYTES:
                 smallest = len(checkpoints.first_checkpoint(run, request, [remember]))
+                if smallest > MAX_CHECKPOINT_BYTES:
+                    yield from _check_size(checkpoints, request, ops)
                 now, *later = api_calls.portions(ops, already=smallest)
                 first = [remember, *now]
                 checkpoint = checkpoints.first_checkpoint(run, request, first, lease)
             call = api_calls.post_new_run(checkpoint)
             answer = yield from send(call, checkpoints.keys, checkpoints.rng)
             token = api_calls.read_new_run(answer).token
+            known = True
         for portions in later:
             for portion in api_calls.portions(portions):
                 yield from checkpoints.post_steps(run, portion)
     except APIError as error:
         logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                      run.run_id, error)  # fmt: skip
+        if isinstance(error, APIStatusError) and error.status in NEVER_ACCEPTED:
+            reason = f"the engine refused the run: {_reason_of(error)}"
+            status = 413 if error.status == 413 else 500
+            raise CannotContinueError(
+                replies.error_answer(status, reason), reason, ops, known
+            ) from error
         return _not_taken(error)
     return (yield from _answer_caller(checkpoints, run, request, token))
 
@@ -130,10 +173,34 @@ def _cannot_hide_body(checkpoints: Checkpoints, run: Run, request: Request) -> b
     return checkpoints.sealer.seal(run.run_id) is None
 
 
+def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> Flow[None]:
+    """Send no more than a plain server reads of one request.
+
+    Raises:
+        CannotContinueError: the request's body alone is more.
+    """
+    keys = checkpoints.keys
+    if keys.features is None:
+        yield from send(api_calls.get_health(), keys, checkpoints.rng)
+    if keys.features == frozenset():
+        message = (
+            f"the request's body has {len(request.body)} bytes, which is more than the Inngest "
+            "server reads"
+        )
+        raise CannotContinueError(replies.error_answer(413, message), message, ops)
+
+
+def _reason_of(error: APIStatusError) -> str:
+    """Return what a server says about a request that it refuses."""
+    try:
+        return str(_error_body.decode(error.body).error)
+    except msgspec.MsgspecError:  # a proxy's page
+        return f"status {error.status}"
+
+
 def _not_taken(error: APIError) -> Response:
-    if isinstance(error, APIStatusError) and error.status == 413:
-        return replies.error_answer(413, "the request and its steps are too large to be kept")
     if isinstance(error, APIStatusError) and 400 <= error.status < 500:
-        return replies.error_answer(500, "this request cannot continue in the background")
+        message = "this request cannot continue in the background: the engine answered "
+        return replies.error_answer(500, f"{message}{error.status}")
     message = "this request has to continue in the background, which is not possible now"
     return replies.error_answer(503, message, headers=RETRY_SOON)

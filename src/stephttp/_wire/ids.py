@@ -99,11 +99,22 @@ CUT_NAME = RESERVED + "cut"
 FIRST_CUT = hash_step_id(CUT_NAME)
 """Id of the first of them: without it there are no others."""
 
+
+@lru_cache(maxsize=4096)
+def types_id(step_hash: str) -> str:
+    """Return the hash of the pseudo-step that keeps which types the step `step_hash` returned."""
+    return hash_step_id(TYPES_NAME + step_hash)
+
+
 CAPSULE_NAME = RESERVED + "request"
 CAPSULE = hash_step_id(CAPSULE_NAME)
 """Id of the pseudo-step that remembers what the server does not restore (docs/design.md 3.3)."""
 
 
-def is_reserved(step_id: str | None) -> bool:
-    """Return whether an id of a step is one of the SDK's own, which people do not look at."""
-    return step_id is not None and step_id.startswith(RESERVED)
+def is_own(step_hash: str, step_id: str | None) -> bool:
+    """Return whether a step is one of the SDK's own, which people neither count nor look at.
+
+    Args:
+        step_id: what the SDK says that the user wrote.
+    """
+    return (step_id is not None and step_id.startswith(RESERVED)) or step_hash == CAPSULE

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from stephttp._wire.canonical_json import canonical
 
 _PREFIX = re.compile(r"^signkey-\w+-")
+_HEX = re.compile(r"(?:[0-9a-f]{2})+")
 _SIGNATURE = re.compile(r"t=([0-9]{1,15})&s=([0-9a-f]{64})")
 TOLERANCE = 300
 """Seconds by which a signature's time may differ from the clock here, in both directions."""
@@ -26,16 +27,16 @@ def hash_key(key: str) -> str:
     """Return what follows `Bearer`: the prefix, then SHA-256 of the decoded key, as hex.
 
     Raises:
-        ValueError: the part after the prefix is not hexadecimal.
+        ValueError: the part after the prefix is not hexadecimal in lower case.
     """
     prefix, rest = split_key(key)
-    try:
-        raw = bytes.fromhex(rest)
-    except ValueError:
+    # Capitals would name the same bytes, but signatures are made with the text.
+    if not _HEX.fullmatch(rest):
         raise ValueError(
-            "the signing key must be hexadecimal, with or without a 'signkey-<env>-' prefix"
-        ) from None
-    return prefix + hashlib.sha256(raw).hexdigest()
+            "the signing key must be hexadecimal in lower case, with or without a "
+            "'signkey-<env>-' prefix"
+        )
+    return prefix + hashlib.sha256(bytes.fromhex(rest)).hexdigest()
 
 
 def bearer_matches(authorization: str, keys: Iterable[str]) -> bool:

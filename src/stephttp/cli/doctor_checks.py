@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx2
 
 from stephttp._version import __version__
-from stephttp.cli.remote import Exit, Remote, RemoteError
+from stephttp.cli.remote import Exit, Remote, RemoteError, direct_client
 
 OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"
 
@@ -258,7 +258,7 @@ def _apps_from_here(apps: Sequence[str]) -> Iterator[Check]:
     for app in apps:
         name = f"here to {app}"
         try:
-            with httpx2.Client(timeout=_APP_SECONDS, trust_env=False) as client:
+            with direct_client(timeout=_APP_SECONDS) as client:
                 response = client.get(app)
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             yield Check(name, ERROR, f"no answer: {_reason(error)}", "start the application")

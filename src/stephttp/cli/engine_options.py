@@ -138,7 +138,7 @@ class StartOptions:
     ] = None
     max_body: Annotated[
         int, typer.Option(min=1024, metavar="BYTES", help="Largest body of a request.")
-    ] = 4 * 1024 * 1024
+    ] = 16 * 1024 * 1024
     rate_limit: Annotated[
         float,
         typer.Option(

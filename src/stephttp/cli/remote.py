@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import httpx2
 
+from stephttp._core import checks
 from stephttp._version import __version__
 from stephttp._wire.signatures import hash_key
 from stephttp.cli import key_sources
@@ -72,7 +73,10 @@ class Target:
         Raises:
             RemoteError: a URL or a key is not valid, or a file cannot be read.
         """
-        found, source = _find_url(url, environ)
+        try:
+            found, source = _find_url(url, environ)
+        except ConfigurationError as error:
+            raise RemoteError(str(error), Exit.USAGE) from None
         try:
             parsed = httpx2.URL(found)
             if parsed.scheme not in ("http", "https") or not parsed.host:
@@ -98,10 +102,10 @@ class Target:
 def _find_url(given: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
     if given:
         return given, "--url"
-    for name in ("INNGEST_BASE_URL", "INNGEST_DEV"):
-        value = environ.get(name, "").strip()
-        if value and (name == "INNGEST_BASE_URL" or "://" in value):
-            return value, name
+    if base_url := environ.get("INNGEST_BASE_URL", "").strip():
+        return base_url, "INNGEST_BASE_URL"
+    if development := checks.development(environ.get("INNGEST_DEV", ""), DEFAULT_URL):
+        return development, "INNGEST_DEV"
     return DEFAULT_URL, "the default"
 
 
@@ -115,9 +119,7 @@ class Remote:
         self.target = target
         self._keys = list(target.signing_keys)
         headers = {"user-agent": f"stephttp-cli/{__version__}"}
-        self.http = httpx2.Client(
-            base_url=target.url, headers=headers, timeout=_SECONDS, trust_env=False
-        )
+        self.http = direct_client(base_url=target.url, headers=headers, timeout=_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -253,6 +255,11 @@ class Remote:
             raise RemoteError(
                 f"no engine at {self.target.url} ({self.target.source}): {reason}", Exit.UNREACHABLE
             ) from None
+
+
+def direct_client(**options: Any) -> httpx2.Client:
+    """Make a client that uses no proxy, but trusts the certificates that the environment names."""
+    return httpx2.Client(trust_env=False, verify=httpx2.create_ssl_context(), **options)
 
 
 def explain(response: httpx2.Response) -> str:

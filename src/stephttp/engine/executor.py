@@ -176,7 +176,7 @@ class Executor:
                 return
             except Exception as error:
                 self._storage_failed(error, "cannot look for due work; trying again")
-                await self._alarm.pause(_PAUSE)
+                await self._clock.wait_for(_PAUSE)
                 self._alarm.set(self._clock.now_ms())
             finally:
                 self._looking = False
@@ -220,7 +220,7 @@ class Executor:
         except Exception:
             # The timer's row is still there, so the work is done again, but not in a tight loop.
             log.exception("the outcome for run %s cannot be stored; trying again", key[0])
-            await self._alarm.pause(_PAUSE)
+            await self._clock.wait_for(_PAUSE)
         finally:
             del tasks[key]
             self._alarm.set(self._clock.now_ms())
@@ -265,7 +265,7 @@ class Executor:
             except sqlite3.OperationalError as error:
                 # The disk is full, or read-only, or fails.
                 self._storage_failed(error, "holding an answer", run_id)
-                await self._alarm.pause(_PAUSE)
+                await self._clock.wait_for(_PAUSE)
             else:
                 return
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
-from stephttp._wire.ids import is_reserved
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import CallFailure
-from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.run import HIDDEN, RunStatus
 from stephttp.engine.work.due import DueWork
 
 MOST_ENDPOINTS = 100
@@ -149,7 +148,7 @@ class Metrics:
             self._of(run.fn_id).ended[run.status].inc()
         for step in change.steps:
             # A step that was copied from another run had no attempt in this one.
-            if step.op in _EXECUTED and not is_reserved(step.userland_id) and step.attempts:
+            if step.op in _EXECUTED and step.seq != HIDDEN and step.attempts:
                 seconds = step.duration_ns / 1e9
                 self._of(run.fn_id).steps[step.error is None].observe(seconds)
 

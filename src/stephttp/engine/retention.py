@@ -100,10 +100,7 @@ class Retention:
                 log_event(
                     log, logging.ERROR, "retention.failed", "trying again later", error=str(error)
                 )
-            due_ms = self._clock.now_ms() + round(self._interval * 1000)
-            never = asyncio.Event()
-            while self._clock.now_ms() < due_ms:
-                await self._clock.wait_until(due_ms, never)
+            await self._clock.wait_for(self._interval)
 
 
 def purge(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:

@@ -2,8 +2,9 @@
 
 from stephttp.step._calling import AI as AI  # the reference shows it
 from stephttp.step._calling import ai, fetch, invoke, invoke_by_id
+from stephttp.step._options import options
 from stephttp.step._racing import first, race
-from stephttp.step._running import options, parallel, run, send_event
+from stephttp.step._running import parallel, run, send_event
 from stephttp.step._waiting import sleep, sleep_until, wait_for_event, wait_for_signal
 
 __all__ = [

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from stephttp._core import waits
 from stephttp._core.inference import AIAdapter
+from stephttp._core.step_options import StepOptions, policy_of_request
 from stephttp._core.tool_types import FetchResponse
 from stephttp.step._waiting import request
 
@@ -146,7 +147,7 @@ async def fetch(
         CannotWaitError: the response has started, so the caller can no longer be redirected.
         StepError: there was no answer.
         TypeError: an argument has another type.
-        ValueError: `url` is not an address.
+        ValueError: `url` is not an address, or method, headers or body cannot be sent.
     """
     response: FetchResponse = await request(
         "fetch", waits.fetch(step_id, url, method, headers, body)
@@ -156,6 +157,9 @@ async def fetch(
 
 class AI:
     """Calls of models; use it as `step.ai`."""
+
+    def __init__(self, options: StepOptions | None = None) -> None:
+        self._options = options
 
     async def infer(
         self,
@@ -183,7 +187,9 @@ class AI:
             StepError: the provider did not answer with success; `data` is its answer.
             ValueError: `body` has no JSON form.
         """
-        return await request("ai.infer", waits.infer(step_id, adapter, body, output_type))
+        options = self._options
+        policy = None if options is None else policy_of_request(options, step_id, "ai.infer")
+        return await request("ai.infer", waits.infer(step_id, adapter, body, output_type, policy))
 
 
 ai = AI()

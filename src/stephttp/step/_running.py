@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from inspect import isawaitable, iscoroutinefunction
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from inspect import isawaitable
+from time import monotonic_ns
+from typing import Any, ParamSpec, TypeVar, overload
 
 from stephttp._client.outgoing_events import check
+from stephttp._core.step_options import StepOptions
 from stephttp._core.tool_types import Event, EventLike
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive
 from stephttp._run.scope import RunScope
-from stephttp._run.step_call import InContext, StepCall, StepOptions
+from stephttp._run.step_call import InContext, StepCall
+from stephttp._run.supervised import is_async, refuse_thread, supervise
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,8 +46,9 @@ def run(step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any)
     Args:
         step_id: names the step within the run; a repeated id (in a loop) counts up by itself.
         handler: an async or a plain function. A plain one runs on the event loop, so it must not
-            block it. What it returns must have a JSON form: plain data, dataclasses,
-            `TypedDict`, `msgspec.Struct`, pydantic models, `datetime`, `Decimal`, `UUID`, `bytes`.
+            block it; one that does needs `options(thread=True)`. What it returns must have a JSON
+            form: plain data, dataclasses, `TypedDict`, `msgspec.Struct`, pydantic models,
+            `datetime`, `Decimal`, `UUID`, `bytes`.
         *args: for `handler`.
         **kwargs: for `handler`.
 
@@ -58,65 +62,7 @@ def run(step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any)
         NestedStepError: called inside the body of another step.
         Exception: whatever `handler` raised, when no retry is left.
     """
-    return _run(_PLAIN, step_id, handler, args, kwargs)
-
-
-class StepRunner:
-    """`step.run` with settings of the step itself; see `options`."""
-
-    def __init__(self, settings: StepOptions) -> None:
-        self._settings = settings
-
-    @overload
-    async def run(
-        self, step_id: str, handler: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
-    @overload
-    async def run(
-        self, step_id: str, handler: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
-    def run(self, step_id: str, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run a function once, with these settings; see `stephttp.step.run`."""
-        return _run(self._settings, step_id, handler, args, kwargs)
-
-
-class TypedStepRunner(Generic[T]):
-    """`step.run` with settings of the step itself, one of which is its result's type."""
-
-    def __init__(self, settings: StepOptions) -> None:
-        self._settings = settings
-
-    async def run(
-        self, step_id: str, handler: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a function once, with these settings; see `stephttp.step.run`."""
-        result: T = await _run(self._settings, step_id, handler, args, kwargs)
-        return result
-
-
-@overload
-def options(*, retries: int | None = None) -> StepRunner: ...
-@overload
-def options(*, retries: int | None = None, output_type: type[T]) -> TypedStepRunner[T]: ...
-@overload
-def options(*, retries: int | None = None, output_type: Any) -> TypedStepRunner[Any]: ...
-def options(*, retries: int | None = None, output_type: Any = Any) -> Any:
-    """Set options of one step: `step.options(retries=3).run("id", function, ...)`.
-
-    Args:
-        retries: how often it is tried again when it fails, 0 to 20; `None` for the endpoint's
-            number (`stephttp.configure`).
-        output_type: the type of its result, where `handler` has no return annotation or another
-            one is wanted.
-
-    Returns:
-        An object with `run`, which takes what `step.run` takes. It can be kept and shared.
-
-    Raises:
-        ValueError: `retries` is out of range.
-    """
-    settings = StepOptions(retries, output_type)
-    return StepRunner(settings) if output_type is Any else TypedStepRunner[Any](settings)
+    return run_step(_PLAIN, step_id, handler, args, kwargs)
 
 
 async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[str]:
@@ -202,16 +148,38 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     return tuple(results)
 
 
-async def _run(
-    settings: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
+async def run_step(
+    options: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
 ) -> Any:
+    """Run a function once, with these options of the step; see `run`."""
+    supervised = options.supervised
+    if supervised and options.thread:
+        refuse_thread(step_id, handler)
     scope = current_scope()
     if scope is None:
+        if supervised:
+            return await supervise(
+                options, step_id, monotonic_ns, partial(handler, *args, **kwargs)
+            )
         return await result_of(handler, *args, **kwargs)
     if scope.claim is not None or scope.turns is not None:
         await before_step(scope)
-    call = StepCall.begin(scope, step_id, handler, settings)
-    return await _finish(call, call.invoke, (handler, args, kwargs))
+    call = StepCall.begin(scope, step_id, handler, options)
+    body = call.invoke
+    if supervised or scope.hooks is not None:
+        body = _attended(call, options)
+    return await _finish(call, body, (handler, args, kwargs))
+
+
+def _attended(call: StepCall, options: StepOptions) -> Callable[..., Any]:
+    """Return what calls the function of a step that needs more than to be called."""
+    invoke: Callable[..., Any] = call.invoke
+    scope, step_id = call.scope, call.step.step_id
+    if scope.loop_watch is not None and not options.thread:
+        invoke = partial(scope.loop_watch.timed, step_id, invoke)
+    if not options.supervised:
+        return invoke
+    return partial(supervise, options, step_id, scope.runtime.monotonic_ns, invoke)
 
 
 async def _finish(
@@ -229,6 +197,8 @@ async def _finish(
                 value = body(*args)
                 if type(value) is InContext or isawaitable(value):
                     value = await value
+                elif scope.loop_watch is not None:
+                    scope.loop_watch.note(call.step.step_id, args[0], call.started_ns)
                 call.complete(value)
     except BaseException as error:
         if scope.turns is not None and not isinstance(error, GeneratorExit):
@@ -243,7 +213,7 @@ async def _finish(
             await scope.park(call.step)
             call.begin_again()
             return await _finish(call, body, args, events)
-        paused = not args or _is_async(args[0])
+        paused = not args or is_async(args[0])
         if (turn := scope.turn(call.step, paused)) is not None:
             await turn
     return call.result()
@@ -254,11 +224,6 @@ async def _after_remembered(call: StepCall) -> None:
     turns = call.scope.turns
     if call.executes and turns is not None and turns.busy:
         await turns.new()
-
-
-def _is_async(handler: Callable[..., Any]) -> bool:
-    """Return whether other tasks may begin while `handler` is at work."""
-    return iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__)
 
 
 async def before_step(scope: RunScope) -> None:

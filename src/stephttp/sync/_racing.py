@@ -9,7 +9,7 @@ from stephttp._run.current import current_scope
 from stephttp._run.races import Race, nobody_won
 from stephttp._run.scope import RunScope
 from stephttp.errors import Suspended
-from stephttp.sync._claims import settle_claim
+from stephttp.sync._blocking import settle_claim
 from stephttp.sync._threads import Threads
 
 T = TypeVar("T")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from typing import Any
 
 from stephttp._adapters.asgi.messages import (
@@ -16,7 +15,7 @@ from stephttp._adapters.asgi.messages import (
     Send,
     reply_with,
 )
-from stephttp._adapters.asgi.request import identity, neutral, route_of
+from stephttp._adapters.asgi.request import announced, identity, neutral, route_of
 from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.first_call import FirstCall
@@ -146,10 +145,13 @@ class ASGIFirstCall(FirstCall):
         return _NOTHING_READ if self._input is None else self._input.body
 
     def _has_all(self) -> bool:
-        return self._reading().has_all()
+        return self._request_body.complete or self._announced() == 0
 
-    def _read_ahead(self, _: Any = None) -> Awaitable[bool]:
-        return self._reading().read_ahead()
+    def _announced(self) -> int | None:
+        return announced(self._scope)
+
+    async def _read_ahead(self, _: Any = None) -> bool:
+        return self._has_all() or await self._reading().read_ahead()
 
     def _caller_left(self) -> BaseException:
         return asyncio.CancelledError()
@@ -166,7 +168,7 @@ class ASGIFirstCall(FirstCall):
         """Return what reads the body. Most requests have none, and need no reader."""
         if self._input is None:
             limit = self.runtime.settings.max_body_bytes
-            self._input = Input(self._scope, self._receive, limit)
+            self._input = Input(self._receive, limit)
         return self._input
 
     def _disconnect(self) -> bool:

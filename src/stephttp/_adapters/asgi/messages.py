@@ -15,8 +15,6 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[..., Awaitable[None]]
 """Called with scope, receive and send, for which every framework has types of its own."""
 
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
-
 
 class InterruptibleReceive:
     """`receive` as the application has it, which the SDK can end with a disconnect.
@@ -68,15 +66,13 @@ class Input:
     is kept; the rest is read ahead, or to its end, where that is needed.
 
     Args:
-        scope: of the request.
         receive: the server's.
         limit: bytes of the body that are kept.
     """
 
-    __slots__ = ("_ahead", "_gone", "_interruptible", "_receive", "_scope", "_turn", "body")
+    __slots__ = ("_ahead", "_gone", "_interruptible", "_receive", "_turn", "body")
 
-    def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
-        self._scope = scope
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self.body = Body(limit)
         self._ahead: list[Message] = []
@@ -104,17 +100,13 @@ class Input:
         """Let go of what the application listened with, which leads back to here."""
         self._interruptible = None
 
-    def has_all(self) -> bool:
-        """Whether the whole body was read, as far as the head of the request tells."""
-        return self.body.complete or _is_bodiless(self._scope)
-
     async def read_ahead(self) -> bool:
         """Read the rest of the body before the application does; False if the caller left."""
-        while not self.has_all():
+        while not self.body.complete:
             async with self._turn:
                 if self._gone:
                     return False
-                if not self.has_all():
+                if not self.body.complete:
                     message = await self._read()
                     if not self.body.overflown:
                         self._ahead.append(message)
@@ -173,13 +165,3 @@ async def reply_with(send: Send, reply: Response, own: Headers) -> None:
         {"type": "http.response.start", "status": reply.status, "headers": reply.headers + own}
     )
     await send({"type": "http.response.body", "body": reply.body})
-
-
-def _is_bodiless(scope: Scope) -> bool:
-    """Whether a request has no body, as its head says, so that none needs to be read."""
-    if scope["method"] not in _BODILESS and not scope.get("http_version", "1.1").startswith("1"):
-        return False  # from HTTP/2 on a body needs no header
-    return not any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )

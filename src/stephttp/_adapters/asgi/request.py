@@ -12,6 +12,8 @@ from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._run.reentry import SERVER_HEADERS
 from stephttp._wire.http import Request, request_line_part
 
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+
 _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
 """Extensions by which a response's body would reach the server without passing us."""
 
@@ -43,6 +45,21 @@ def neutral(scope: Scope, body: bytes) -> Request:
         scheme=scope.get("scheme", "http"),
         body=body,
     )
+
+
+def announced(scope: Scope) -> int | None:
+    """Return the length of a request's body, as its head says; `None` if it does not.
+
+    In HTTP/1.1 a body has a header that announces it; from HTTP/2 on it needs none.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+        if name == b"transfer-encoding":
+            return None
+    if scope["method"] in _BODILESS or scope.get("http_version", "1.1").startswith("1"):
+        return 0
+    return None
 
 
 def restored(scope: Scope, request: Request) -> Scope:

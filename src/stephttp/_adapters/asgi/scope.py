@@ -55,6 +55,7 @@ class LoopScope(RunScope):
         on_record: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(runtime, run, started_ns, on_record)
+        self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
         self._ended_by_us = False
         self._ticks = 0

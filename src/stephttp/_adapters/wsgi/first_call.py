@@ -207,6 +207,9 @@ class WSGIFirstCall(FirstCall):
     def _has_all(self) -> bool:
         return self._input.body.complete
 
+    def _announced(self) -> int | None:
+        return self._input.length
+
     def _read_ahead(self, _: Any = None) -> bool:
         return self._input.read_ahead()
 

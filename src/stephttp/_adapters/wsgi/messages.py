@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -21,6 +22,8 @@ GONE = Response(400, list(PLAIN_TEXT))
 """For a caller who left: it is never read."""
 
 _CHUNK = 64 * 1024
+_MOST_DISCARDED = 64 * 1024 * 1024
+"""Bytes of a refused body that are read all the same."""
 
 
 class Input:
@@ -32,16 +35,19 @@ class Input:
         body: takes what is read.
     """
 
-    __slots__ = ("_inner", "_length", "body")
+    __slots__ = ("_inner", "_taken", "body", "length")
 
     def __init__(self, environ: Environ, body: Body) -> None:
         self._inner: Any = environ["wsgi.input"]
         self.body = body
+        self._taken = 0
+        """Bytes that were read."""
         length = environ.get("CONTENT_LENGTH") or ""
-        self._length = int(length) if length.isdecimal() else None
-        if self._length is None and not environ.get("wsgi.input_terminated"):
-            self._length = 0  # where a body would end is unknown (PEP 3333)
-        body.complete = self._length == 0
+        self.length = int(length) if length.isdecimal() else None
+        """Of the body, as the head says; `None` if it does not."""
+        if self.length is None and not environ.get("wsgi.input_terminated"):
+            self.length = 0  # where a body would end is unknown (PEP 3333)
+        body.complete = self.length == 0
 
     def read(self, *size: int) -> bytes:
         """Read bytes."""
@@ -68,7 +74,7 @@ class Input:
         Returns:
             What was left; `None` if the caller left before its request was complete.
         """
-        body, length = self.body, self._length
+        body, length = self.body, self.length
         if length is not None and length > body.limit:
             body.refuse(length)
         rest: list[bytes] = []
@@ -81,6 +87,8 @@ class Input:
             if not chunk and not body.complete:
                 return None
             rest.append(chunk)
+        if body.overflown and length is not None:
+            self._discard(length)
         return b"".join(rest)
 
     def read_ahead(self) -> bool:
@@ -90,13 +98,21 @@ class Input:
             self._inner = BytesIO(rest)
         return rest is not None
 
+    def _discard(self, length: int) -> None:
+        """Read what is left, so that the caller reads the answer before the connection closes."""
+        left = min(length - self._taken, _MOST_DISCARDED)
+        with suppress(OSError):
+            while left > 0 and (chunk := self._inner.read(min(_CHUNK, left))):
+                left -= len(chunk)
+
     def _noted(self, chunk: bytes, at_end_if_empty: bool) -> bytes:
         body = self.body
+        self._taken += len(chunk)
         if not body.complete:
-            if self._length is None:
+            if self.length is None:
                 more = bool(chunk) or not at_end_if_empty
             else:
-                more = body.size + len(chunk) < self._length
+                more = body.size + len(chunk) < self.length
             body.add(chunk, more)
         return chunk
 

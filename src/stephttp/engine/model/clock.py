@@ -7,12 +7,17 @@ import time
 from datetime import datetime, timedelta
 from typing import Protocol, overload
 
-_LONGEST_NAP = 3600.0
-"""Seconds. The event loop's clock stands still while a laptop sleeps; look again now and then."""
+_LONGEST_NAP = 5.0
+"""Seconds. The wall clock can be set, and the loop's clock stands still while a laptop sleeps;
+look again now and then."""
 
 
 class Clock(Protocol):
-    """Gives the engine the time, and lets it wait."""
+    """Gives the engine the time, and lets it wait.
+
+    Points in time are those of the wall clock, which can be set back or ahead. Lengths of time are
+    measured by a clock that only runs forward.
+    """
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch."""
@@ -27,6 +32,14 @@ class Clock(Protocol):
 
         May return early: look at the time and at `wake` afterwards.
         """
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some point in time."""
+        ...
+
+    async def wait_for(self, seconds: float, wake: asyncio.Event | None = None) -> None:
+        """Return once so many seconds have passed, or `wake` is set."""
         ...
 
 
@@ -47,11 +60,18 @@ class SystemClock:
             await wake.wait()
             return
         delay = (due_ms - self.now_ms()) / 1000
-        if delay <= 0:
-            return
+        if delay > 0:
+            await self.wait_for(min(delay, _LONGEST_NAP), wake)
+
+    def monotonic(self) -> float:
+        """Seconds since some point in time."""
+        return time.monotonic()
+
+    async def wait_for(self, seconds: float, wake: asyncio.Event | None = None) -> None:
+        """See `Clock.wait_for`."""
         try:
-            async with asyncio.timeout(min(delay, _LONGEST_NAP)):
-                await wake.wait()
+            async with asyncio.timeout(seconds):
+                await (wake or asyncio.Event()).wait()
         except TimeoutError:
             pass
 
@@ -99,6 +119,17 @@ class VirtualClock:
         finally:
             del self._waiting[ticket]
 
+    def monotonic(self) -> float:
+        """Seconds since some point in time."""
+        return self.now()
+
+    async def wait_for(self, seconds: float, wake: asyncio.Event | None = None) -> None:
+        """See `Clock.wait_for`."""
+        wake = wake or asyncio.Event()
+        end_ms = self._now_ms + round(seconds * 1000)
+        while not wake.is_set() and self._now_ms < end_ms:
+            await self.wait_until(end_ms, wake)
+
 
 class Alarm:
     """Knows the earliest time at which a timer is due, and waits until then, without polling.
@@ -123,6 +154,8 @@ class Alarm:
         if self._due_ms is None or due_ms < self._due_ms:
             self._due_ms = due_ms
             self._wake.set()
+        elif self.due_now:  # the wall clock was set ahead
+            self._wake.set()
 
     def clear(self) -> None:
         """Forget the earliest time; call it just before the table is read."""
@@ -134,12 +167,6 @@ class Alarm:
         while not self.due_now:
             self._wake.clear()
             await self._clock.wait_until(self._due_ms, self._wake)
-
-    async def pause(self, seconds: float) -> None:
-        """Wait for so long."""
-        end_ms = self._clock.now_ms() + round(seconds * 1000)
-        while self._clock.now_ms() < end_ms:
-            await self._clock.wait_until(end_ms, asyncio.Event())
 
 
 @overload

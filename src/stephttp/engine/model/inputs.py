@@ -28,12 +28,30 @@ class Origin(Enum):
     ANSWER = "answer"
 
 
+_OURS = "stephttp-py:"
+
+
+def leaves_failed_steps(sdk: str) -> bool:
+    """Say whether an SDK leaves its handler when a step has failed for good, and expects to be
+    called again; ours gives the failure to the handler at once (docs/protocol.md 4.2).
+
+    Args:
+        sdk: of the header `x-inngest-sdk`.
+    """
+    return not sdk.startswith(_OURS)
+
+
 class Hints(Value, frozen=True, gc=False):
-    """Retries and the SDK, from the headers of an answer."""
+    """Retries and the SDK, from headers.
+
+    Attributes:
+        leaves: see `leaves_failed_steps`.
+    """
 
     retry_after_ms: int | None = None
     no_retry: bool = False
     request_version: int | None = None
+    leaves: bool = False
 
 
 class FailureKind(Enum):

@@ -44,7 +44,7 @@ class Run(Value, frozen=True, gc=False):
         attempt: counted failures of the present resume.
         unreached: uncounted failures of the present resume.
         idle: answers in a row that brought the run no further.
-        step_count: how many steps are known.
+        step_count: how many steps are known, without the SDK's own.
         output: the result as it arrived: the data of `RunComplete`, or a body (then `head` is set).
             Not loaded with a snapshot.
         took_ns: how long the handler says it took; only if that ends the run in its first phase.
@@ -134,10 +134,15 @@ class Known(Value, frozen=True, gc=False):
     resolved: bool
 
 
+HIDDEN = 0
+"""The number of steps that are the SDK's own, which are neither counted nor shown."""
+
+
 class Step(Value, frozen=True, gc=False):
     """A step to be written; one that is known keeps its place, its name and its ids.
 
     Attributes:
+        seq: its place among the run's steps, from 1; or `HIDDEN`.
         opts: the options that the handler gave, as JSON.
         edited: input as JSON that replaces the handler's.
         memo: the exact JSON that `/actions` returns; `None` while the step is not over.

@@ -127,7 +127,7 @@ class Settings:
     realtime_token_lifetime: int = 960
     stream_keep_alive: float = 15.0
     stream_lifetime: float = 900.0
-    max_body: int = 4 * 1024 * 1024
+    max_body: int = 16 * 1024 * 1024
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000

@@ -222,7 +222,7 @@ def _ssl_context() -> ssl.SSLContext:
     than starting the rest of the engine."""
     import httpx2  # slow to import; it knows where this system keeps its certificates
 
-    context = httpx2.create_ssl_context(trust_env=False)
+    context = httpx2.create_ssl_context()  # reads SSL_CERT_FILE and SSL_CERT_DIR
     context.set_alpn_protocols(["http/1.1"])
     return context
 

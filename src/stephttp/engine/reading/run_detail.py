@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from stephttp._wire import capsule
 from stephttp._wire.cut_entries import read_entry
-from stephttp._wire.ids import CAPSULE, CUT_NAME, is_reserved
+from stephttp._wire.ids import CAPSULE, CUT_NAME, is_own
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.run_list import load_row
 from stephttp.engine.reading.run_rows import OpenWait, RunRow
@@ -132,7 +132,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
     shown = tuple(
         step_detail(step, cut.get(step["step_id"]))
         for step in steps
-        if step["step_id"] != CAPSULE and not is_reserved(step["userland_id"])
+        if not is_own(step["step_id"], step["userland_id"])
     )
     history = connection.execute(_HISTORY, values).fetchall()
     invoker, _, step_id = (found["invoked_by"] or "").partition(".")

@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 
-from stephttp._wire.cut_entries import entry_id
-from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.timer import RESUME, TimerKind
 from stephttp.engine.reading.list_filter import RunState
@@ -19,16 +17,9 @@ from stephttp.engine.reading.list_filter import RunState
 AT_WORK = "('resume', 'planned', 'racing', 'gateway')"
 """Kinds of timers for work that is being done once they are due."""
 
-PSEUDO_STEPS = msgspec.json.encode([CAPSULE, *map(entry_id, range(16))]).decode()
-"""Hashes of the pseudo-steps that are not counted. Of those for steps that were cut off it names
-the first ones: to look at all steps of each run would take too long."""
-
 COLUMNS = f"""
 SELECT seq, run_id, status, slug, method, path, created_ms, began_ms, first_ns, ended_ms, attempt,
-       step_count - (
-           SELECT count(*) FROM steps WHERE steps.run_id = runs.run_id
-           AND step_id IN (SELECT value FROM json_each(:pseudo))),
-       last_error, error, rerun_of,
+       step_count, last_error, error, rerun_of,
        async_ms IS NOT NULL,
        status = 'async' AND EXISTS (
            SELECT 1 FROM timers WHERE timers.run_id = runs.run_id AND due_ms <= :now_ms
@@ -70,8 +61,7 @@ class RunRow:
         attempt: failed attempts of the present call.
         error: why it failed, as JSON with `name` and `message`.
         waiting_for: open waits and due calls; empty once it has ended.
-        step_count: how many steps are known, without pseudo-steps
-            (docs/design.md 3.3).
+        step_count: how many steps are known.
         rerun_of: the run that it repeats.
         went_async: it continues, or continued, in the background.
     """

@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from stephttp._wire.ids import CAPSULE
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.list_filter import RunFilter, RunState
-from stephttp.engine.reading.run_rows import AT_WORK, COLUMNS, PSEUDO_STEPS, RunRow, run_row
+from stephttp.engine.reading.run_rows import AT_WORK, COLUMNS, RunRow, run_row
 from stephttp.engine.reading.scanning import Bounds, like_patterns
 
 _ENDED = {
@@ -25,8 +24,7 @@ _TEXT = """
 AND (path LIKE :{0} ESCAPE '\\' OR query LIKE :{0} ESCAPE '\\' OR last_error LIKE :{0} ESCAPE '\\'
      OR CAST(error AS TEXT) LIKE :{0} ESCAPE '\\' OR CAST(body AS TEXT) LIKE :{0} ESCAPE '\\'
      OR CAST(output AS TEXT) LIKE :{0} ESCAPE '\\' OR EXISTS (
-         SELECT 1 FROM steps WHERE steps.run_id = runs.run_id AND step_id <> :capsule
-         AND (userland_id IS NULL OR substr(userland_id, 1, 9) <> 'stephttp:')
+         SELECT 1 FROM steps WHERE steps.run_id = runs.run_id AND seq > 0
          AND (CAST(opts AS TEXT) LIKE :{0} ESCAPE '\\' OR CAST(error AS TEXT) LIKE :{0} ESCAPE '\\'
               OR CAST(memo AS TEXT) LIKE :{0} ESCAPE '\\')))"""
 
@@ -46,11 +44,7 @@ class RunSearch:
         self._newer = newer
         self._order = "ASC" if newer else "DESC"
         self._query = COLUMNS
-        self._values: dict[str, Any] = {
-            "now_ms": now_ms,
-            "capsule": CAPSULE,
-            "pseudo": PSEUDO_STEPS,
-        }
+        self._values: dict[str, Any] = {"now_ms": now_ms}
         if wanted.after_ms is not None:
             self._require("AND created_ms >= :after_ms", after_ms=wanted.after_ms)
         if wanted.before_ms is not None:

@@ -33,7 +33,7 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
-from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints
+from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints, leaves_failed_steps
 from stephttp.engine.rules.due_times import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})
@@ -106,7 +106,8 @@ def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | 
     if ops is not None and (last is None or good):
         version = answer.header("x-inngest-req-version")
         known = version.isascii() and version.isdecimal() and len(version) < 9
-        hints = Hints(retry_after, no_retry, int(version) if known else 0)
+        leaves = leaves_failed_steps(answer.header("x-inngest-sdk"))
+        hints = Hints(retry_after, no_retry, int(version) if known else 0, leaves)
         return OpsAnswer(ops, hints)
     if good:
         return PlainAnswer(answer.body, _head(answer))

@@ -7,11 +7,12 @@ from random import Random
 import msgspec
 from msgspec.structs import replace
 
+from stephttp._wire.ids import CAPSULE, is_own
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.change import Change, Entry, Past
 from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Known, NewRun, RunStatus, Snapshot, Step
+from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
 from stephttp.engine.rules.results import error_json, error_memo
 
@@ -24,6 +25,10 @@ _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 def new_job_id(rng: Random) -> str:
     """Make an id for a call of the endpoint and its repetitions."""
     return "".join(rng.choices(_JOB_ALPHABET, k=13))
+
+
+class TooManySteps(Refused):
+    """A run has as many steps as it may have."""
 
 
 class ChangeBuilder:
@@ -72,7 +77,8 @@ class ChangeBuilder:
         """Store the outcome of a step, if it is the first."""
         if self.settled(op):
             return
-        if len(memo) > self.at.settings.max_step_output:
+        # What the SDK keeps for itself holds the request's body where that is hidden.
+        if len(memo) > self.at.settings.max_step_output and op.id != CAPSULE:
             raise Refused(f"{field}.data: more than {self.at.settings.max_step_output} bytes", 413)
         self.write(op, field, self.attempts_of(op.id) + 1, memo)
         self.drop(op.id)
@@ -89,15 +95,20 @@ class ChangeBuilder:
 
     def write(self, op: Op, field: str, attempts: int, memo: bytes | None) -> None:
         """Store a step as it is now known."""
-        if op.id not in self.known:
-            if self.step_count >= self.at.settings.max_steps:
-                raise Refused(f"{field}: the run has {self.step_count} steps, no more fit")
-            self.step_count += 1
         userland, timing = op.userland, op.timing
+        hidden = is_own(op.id, userland.id if userland else None)
+        if op.id not in self.known and not hidden:
+            if self.step_count >= self.at.settings.max_steps:
+                raise TooManySteps(f"the run has {self.step_count} steps, no more fit")
+            self.step_count += 1
         self.written[op.id] = Step(
             step_id=op.id,
             # A known step keeps the number that it has; see `upsert_step`.
-            seq=self.written[op.id].seq if op.id in self.written else self.step_count,
+            seq=HIDDEN
+            if hidden
+            else self.written[op.id].seq
+            if op.id in self.written
+            else self.step_count,
             userland_id=userland.id if userland else None,
             userland_index=(userland.index or 0) if userland else 0,
             name=op.display_name or op.name,

@@ -16,7 +16,8 @@ from stephttp.engine.model.refused import Refused
 _SHORTEST_DATE = 10
 _LONGEST_SECONDS_TEXT = 7
 _MS = timedelta(milliseconds=1)
-_RETRY_AFTER_MS = (1_000, 24 * 3_600_000)
+_LONGEST_PAUSE = timedelta(hours=24)
+_RETRY_AFTER_MS = (1_000, _LONGEST_PAUSE // _MS)
 
 
 def sleep_until_ms(op: Op, field: str, now_ms: int) -> int:
@@ -111,6 +112,33 @@ def retry_wishes(op: Op, field: str, retries: int, now_ms: int) -> tuple[int, in
     if delay_ms is None:
         raise Refused(f"{field}.opts.retry_after: expected seconds or a date, got {after!r}")
     return min(limit, MAX_RETRIES), delay_ms
+
+
+def pause_wishes(op: Op, field: str) -> tuple[float | None, float | None]:
+    """Return how many seconds the request of `op` rests before it is made again: at first, and at
+    most, neither less than one. `None`: as configured.
+
+    The SDK of stephttp says so in `opts.delay` and `opts.max_delay`.
+
+    Raises:
+        Refused: one of the two is not a duration of at most 24 hours.
+    """
+    first, longest = (_pause(op, name, field) for name in ("delay", "max_delay"))
+    return first, longest
+
+
+def _pause(op: Op, name: str, field: str) -> float | None:
+    value = (op.opts or {}).get(name)
+    if value is None:
+        return None
+    field, text = _text(f"{field}.opts.{name}", value)
+    try:
+        pause = parse_duration(text)
+    except ValueError as error:
+        raise Refused(f"{field}: {error}") from None
+    if pause > _LONGEST_PAUSE:
+        raise Refused(f"{field}: {text!r} is more than 24 hours")
+    return max(1.0, pause.total_seconds())
 
 
 def _text(field: str, value: object) -> tuple[str, str]:

@@ -6,7 +6,6 @@ from msgspec.structs import replace
 
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine.model.change import Entry, Past
-from stephttp.engine.model.inputs import Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
@@ -24,7 +23,7 @@ def step_failed(builder: ChangeBuilder, op: Op, field: str) -> None:
         raise Refused(f"{field}.error: a {op.op.value} needs an error")
     fresh = not builder.settled(op)
     builder.save(op, field, b'{"error":' + error_memo(op.error) + b"}")
-    if fresh and builder.origin is Origin.ANSWER:
+    if fresh and builder.hints.leaves:
         builder.call_again = True
 
 

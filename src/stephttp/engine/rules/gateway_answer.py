@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from stephttp.engine.model.change import Change, Entry, Past
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Snapshot
+from stephttp.engine.model.settings import Backoff
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.due_times import retry_after_ms
@@ -51,7 +52,14 @@ def request_made(
         return arrived(snapshot, {step_id: outcome.memo}, at)
     delay = retry_after_ms(outcome.retry_after, at.now_ms)
     if delay is None:
-        delay = at.settings.retry.delay_ms(timer.attempt, at.rng)
+        delay = _backoff(spec, at.settings.retry).delay_ms(timer.attempt, at.rng)
     entry = Entry(Past.ATTEMPT, step_id, "", timer.attempt, begun_ms, at.now_ms, outcome.failure)
     later = replace(timer, due_ms=at.now_ms + delay, attempt=timer.attempt + 1)
     return Change(snapshot.run, timers=(later,), history=(entry,))
+
+
+def _backoff(spec: RequestSpec, usual: Backoff) -> Backoff:
+    """Return the pauses that the step asks for, else the usual ones."""
+    first = usual.first if spec.first is None else spec.first
+    longest = usual.longest if spec.longest is None else spec.longest
+    return Backoff(first, usual.factor, max(first, longest), usual.jitter)

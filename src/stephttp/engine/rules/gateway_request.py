@@ -17,7 +17,7 @@ from stephttp._wire.http import TOKEN
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.urls import read_url
-from stephttp.engine.rules.due_times import retry_wishes
+from stephttp.engine.rules.due_times import pause_wishes, retry_wishes
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -46,6 +46,8 @@ class RequestSpec(Struct):
     Attributes:
         ai: decides what the memo of its answer looks like.
         retries: how often it is made again.
+        first, longest: seconds of the first pause before that, and of the longest; `None`: as
+            configured.
     """
 
     ai: bool
@@ -54,6 +56,8 @@ class RequestSpec(Struct):
     headers: dict[str, str]
     body: str
     retries: int = 0
+    first: float | None = None
+    longest: float | None = None
 
 
 def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> bytes:
@@ -68,6 +72,7 @@ def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> 
         Refused: a field of `opts` is missing or wrong.
     """
     limit, _ = retry_wishes(op, field, retries, now_ms)
+    first, longest = pause_wishes(op, field)
     ai, opts, field = op.op is OpCode.AI_GATEWAY, op.opts or {}, f"{field}.opts"
     spec = RequestSpec(
         ai=ai,
@@ -76,6 +81,8 @@ def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> 
         headers=_headers(opts.get("headers"), f"{field}.headers"),
         body=_ai_body(opts, field) if ai else _text_body(opts.get("body"), f"{field}.body"),
         retries=limit,
+        first=first,
+        longest=longest,
     )
     if spec.method.upper() not in _SAFE:
         spec.headers.setdefault(_IDEMPOTENCY_KEY, f"{run_id}-{op.id}")

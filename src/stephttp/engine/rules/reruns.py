@@ -20,12 +20,12 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire import capsule
-from stephttp._wire.ids import CAPSULE
+from stephttp._wire.ids import CAPSULE, CUT_NAME, is_own, types_id
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import NewRun, Run, RunStatus, Step
+from stephttp.engine.model.run import HIDDEN, NewRun, Run, RunStatus, Step
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.change_builder import new_job_id
@@ -76,6 +76,9 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
     run_id = new_ulid(at.now_ms, at.rng)
     old = source.new
     steps = [_copied(step, old.run_id, at.now_ms) for step in _kept(source, edit)]
+    own = [replace(step, seq=HIDDEN) for step in steps if _is_own(step)]
+    numbered = [step for step in steps if not _is_own(step)]
+    numbered = [replace(step, seq=number) for number, step in enumerate(numbered, 1)]
     run = Run(
         run_id=run_id,
         status=RunStatus.ASYNC,
@@ -83,7 +86,7 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
         retries=source.retries,
         request_version=source.request_version,
         job_id=new_job_id(at.rng),
-        step_count=len(steps),
+        step_count=len(numbered),
     )
     new = replace(
         old,
@@ -95,9 +98,8 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
         body=_body(source, edit),
         rerun_of=old.run_id,
     )
-    numbered = tuple(replace(step, seq=number) for number, step in enumerate(steps, 1))
     timer = Timer(RESUME, TimerKind.RESUME, at.now_ms)
-    return new, Change(run, steps=numbered, timers=(timer,))
+    return new, Change(run, steps=(*own, *numbered), timers=(timer,))
 
 
 def _kept(source: Source, edit: Edit) -> list[Step]:
@@ -106,7 +108,7 @@ def _kept(source: Source, edit: Edit) -> list[Step]:
             raise Refused("step_id: must name the step that the output or input is for")
         return [step for step in source.steps if step.step_id == CAPSULE]
     target = next((step for step in source.steps if step.step_id == edit.step_id), None)
-    if target is None or target.step_id == CAPSULE:
+    if target is None or _is_own(target):
         run_id = source.new.run_id
         raise Refused(f"step_id: run {run_id} has no step {edit.step_id[:64]!r}", 404)
     if edit.output is not None and edit.input is not None:
@@ -116,7 +118,15 @@ def _kept(source: Source, edit: Edit) -> list[Step]:
     kept = [
         step
         for step in source.steps
-        if step.step_id == CAPSULE or (step.memo is not None and step.seq < target.seq)
+        if step.memo is not None and step.seq < target.seq and not _is_own(step)
+    ]
+    owned = {types_id(step.step_id) for step in kept} | {CAPSULE}
+    kept += [step for step in source.steps if step.step_id in owned]
+    # They have no number; what was cut off before the target began stays so.
+    kept += [
+        step
+        for step in source.steps
+        if step.userland_id == CUT_NAME and step.started_ns + step.duration_ns <= target.started_ns
     ]
     if edit.output is not None:
         bare = OpCode(target.op) in _BARE
@@ -125,6 +135,10 @@ def _kept(source: Source, edit: Edit) -> list[Step]:
     elif edit.input is not None:
         kept.append(replace(target, memo=None, error=None, edited=edit.input))
     return kept
+
+
+def _is_own(step: Step) -> bool:
+    return is_own(step.step_id, step.userland_id)
 
 
 def _check_input(step: Step, arguments: bytes) -> None:

@@ -8,15 +8,16 @@ of it, is still at work and continues. An "answer" is how a re-entry ended.
                                                           itself holds a wait
     StepRun of a step that      the step's wait is over,  the same
       the handler cut off       without a memo
-    StepFailed                  error memo is saved       re-entry at once
+    StepFailed                  error memo is saved       re-entry at once (first checkpoint too);
+                                                          from our SDK as after StepRun
     StepError, attempts left    retry timer               waits for it
     StepError, none left        error memo is saved       re-entry at once (checkpoint too)
     Sleep                       sleep timer               waits for it
     WaitForEvent                event timer               waits for the event, or for it
     WaitForSignal               signal timer; if another  waits for the signal, or for it
                                 step waits for the same
-                                signal: the run fails, or
-                                takes over
+                                signal: the step fails,
+                                or takes over
     InvokeFunction, known       a run of that endpoint,   waits for its end, or for it
                                 invoke timer
     InvokeFunction, unknown     error memo is saved       re-entry at once (checkpoint too)
@@ -28,6 +29,11 @@ of it, is still at work and continues. An "answer" is how a re-entry ended.
                                                           re-entry in spite of what it waits for
     None                        nothing                   like an answer that holds nothing
     all others                  refused (`UNSUPPORTED`)
+
+An op that asks the engine for something (`ASKING`) which it does not understand or cannot do fails
+its step: error memo, and a re-entry at once (checkpoint too). A request that is refused would take
+the finished steps that came with it along. With more steps than a run may have, the run fails,
+unless the same request completes it; the steps that fit are kept.
 
 Planned steps are called for side by side, each with attempts of its own. The answer to such a
 call is followed by a re-entry when it was the last planned step that was open, or when the step
@@ -82,8 +88,8 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import LEASE, RESUME, SEPARATE, WAITS, Timer, TimerKind
 from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
-from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
-from stephttp.engine.rules.results import complete_result, op_data
+from stephttp.engine.rules.change_builder import ChangeBuilder, TooManySteps, new_job_id
+from stephttp.engine.rules.results import complete_result, error_json, op_data
 
 
 def apply_ops(
@@ -102,6 +108,7 @@ def apply_ops(
     if snapshot.run.status.ended:
         return Change(snapshot.run)
     builder = ChangeBuilder(snapshot, at, origin, hints or Hints(), target)
+    too_many: TooManySteps | None = None
     root = "steps" if origin is Origin.CHECKPOINT else "answer"
     for index, op in sorted(enumerate(ops), key=lambda pair: pair[1].op not in _FIRST):
         field = f"{root}[{index}]"
@@ -114,7 +121,16 @@ def apply_ops(
         ):
             failing_ops.handler_failed(builder, op)
         else:
-            OPS[op.op](builder, op, field)
+            try:
+                OPS[op.op](builder, op, field)
+            except TooManySteps as error:
+                too_many = error
+            except Refused as error:
+                if op.op not in ASKING:
+                    raise
+                waiting_ops.refuse(builder, op, field, error)
+    if too_many is not None:
+        builder.end(RunStatus.FAILED, None, error_json("TooManyStepsError", str(too_many)))
     return builder.settle()
 
 
@@ -257,6 +273,18 @@ DUE_MEMOS: dict[TimerKind, bytes] = {
     TimerKind.INVOKE: waiting_ops.INVOKE_TIMED_OUT,
 }
 """The memo of a step whose timer falls due."""
+
+ASKING = frozenset(
+    {
+        OpCode.SLEEP,
+        OpCode.WAIT_FOR_EVENT,
+        OpCode.WAIT_FOR_SIGNAL,
+        OpCode.INVOKE_FUNCTION,
+        OpCode.GATEWAY,
+        OpCode.AI_GATEWAY,
+    }
+)
+"""Ops that ask the engine for something. If it cannot do that, their step fails."""
 
 UNSUPPORTED = (OpCode.DEFER_ADD, OpCode.DEFER_ABORT)
 

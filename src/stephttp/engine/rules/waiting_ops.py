@@ -112,6 +112,12 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
         builder.invoked.append((new, first))
 
 
+def refuse(builder: ChangeBuilder, op: Op, field: str, error: Refused) -> None:
+    """Let the step of an op fail that asks for what the engine cannot do, or not clearly."""
+    message = f"step {_shown(op)!r}: {str(error).removeprefix(f'{field}.')}"
+    _fail(builder, op, field, error_result("RefusedError", message))
+
+
 def _fail(builder: ChangeBuilder, op: Op, field: str, memo: bytes) -> None:
     """Let a step fail that cannot begin to wait, so that its handler learns it at the step.
 

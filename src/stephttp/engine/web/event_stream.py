@@ -67,20 +67,19 @@ async def _events(
     engine: Engine, listening: AbstractContextManager[EventSource], end_ms: int
 ) -> AsyncGenerator[bytes]:
     clock = engine.clock
-    quiet_ms = round(engine.settings.stream_keep_alive * 1000)
-    never = asyncio.Event()
+    quiet = engine.settings.stream_keep_alive
     # When the client leaves, Starlette cancels this; nothing else need be done for that.
     with listening as source:
         yield source.opening
-        sent_ms = clock.now_ms()
-        while not source.over and clock.now_ms() < end_ms:
-            await clock.wait_until(min(end_ms, sent_ms + quiet_ms), source.wake)
+        sent = clock.monotonic()
+        while not source.over and (left := (end_ms - clock.now_ms()) / 1000) > 0:
+            await clock.wait_for(min(left, sent + quiet - clock.monotonic()), source.wake)
             events = source.take()
-            if not events and clock.now_ms() >= sent_ms + quiet_ms:
+            if not events and clock.monotonic() >= sent + quiet:
                 events = KEEP_ALIVE
             if not events:
                 continue
-            sent_ms = clock.now_ms()
+            sent = clock.monotonic()
             yield events
             if source.pause_ms:
-                await clock.wait_until(clock.now_ms() + source.pause_ms, never)
+                await clock.wait_for(source.pause_ms / 1000)

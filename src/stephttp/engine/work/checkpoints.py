@@ -90,7 +90,7 @@ def _is_simple(ops: Sequence[Op]) -> bool:
 
 
 def _first_change(opening: Opening, at: Moment) -> Change:
-    change = apply_ops(Snapshot(opening.run), opening.ops, Origin.CHECKPOINT, at)
+    change = apply_ops(Snapshot(opening.run), opening.ops, Origin.CHECKPOINT, at, opening.hints)
     return change if opening.lease_ms is None else leases.with_lease(change, opening.lease_ms, at)
 
 

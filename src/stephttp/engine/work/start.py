@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.inputs import Moment, Origin
+from stephttp.engine.model.inputs import Hints, Moment, Origin, leaves_failed_steps
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, Snapshot
 from stephttp.engine.model.values import Value
@@ -17,6 +17,8 @@ from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 from stephttp.engine.work.leases import with_lease
 
+_STAYS, _LEAVES = Hints(), Hints(leaves=True)
+
 
 class Opening(Value, frozen=True, gc=False):
     """A first checkpoint. `lease_ms`: the sender asks for a lease of this length."""
@@ -25,6 +27,11 @@ class Opening(Value, frozen=True, gc=False):
     run: Run
     ops: Sequence[Op]
     lease_ms: int | None = None
+
+    @property
+    def hints(self) -> Hints:
+        """What is known of the sender."""
+        return _LEAVES if leaves_failed_steps(self.new.sdk) else _STAYS
 
 
 def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Change | None:
@@ -42,7 +49,8 @@ def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Chang
         return None
     snapshot = Snapshot(opening.run)
     snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms, new.app_id)
-    change = with_lease(apply_ops(snapshot, ops, Origin.CHECKPOINT, at), opening.lease_ms, at)
+    first = apply_ops(snapshot, ops, Origin.CHECKPOINT, at, opening.hints)
+    change = with_lease(first, opening.lease_ms, at)
     if runs.insert(connection, new, change):
         return save.begun(connection, new, change, ops, at)
     if _digest(connection, new.run_id) != new.digest:

@@ -122,13 +122,12 @@ async def outcome(request: Request) -> Response:
     """Report how a run's first phase ended; wait so many seconds for that."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
-    deadline_ms = engine.clock.now_ms() + round(_seconds(request, "wait") * 1000)
+    end = engine.clock.monotonic() + _seconds(request, "wait")
     look = partial(_look, run_id=run_id)
     with engine.waiters.waiting(FIRST_PHASE + run_id) as moved:
         found = await engine.store.read(look)
         if isinstance(found, StillSync):
-            while not moved.is_set() and engine.clock.now_ms() < deadline_ms:
-                await engine.clock.wait_until(deadline_ms, moved)
+            await engine.clock.wait_for(end - engine.clock.monotonic(), moved)
             if engine.waiters.released:
                 return error_response("the engine is stopping", 503, {"retry-after": "1"})
             found = await engine.store.read(look)

@@ -37,14 +37,13 @@ async def output(request: Request) -> Response:
     if run_id is None or run_id != request.path_params["run"].upper():
         return refuse(request, "Unable to find run with auth token", 401, CORS)
 
-    deadline_ms = engine.clock.now_ms() + round(engine.settings.output_timeout * 1000)
+    end = engine.clock.monotonic() + engine.settings.output_timeout
     look = partial(_look, run_id=run_id)
     with engine.waiters.waiting(run_id) as ended:
         result = await engine.store.read(look)
         if result is None:
             with _until_disconnected(request, ended):
-                while not ended.is_set() and engine.clock.now_ms() < deadline_ms:
-                    await engine.clock.wait_until(deadline_ms, ended)
+                await engine.clock.wait_for(end - engine.clock.monotonic(), ended)
             if engine.waiters.released:
                 headers = {**CORS, "retry-after": "1"}
                 return refuse(request, "the engine is stopping", 503, headers)

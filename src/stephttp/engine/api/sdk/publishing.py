@@ -110,10 +110,8 @@ async def _while_it_may_last(engine: Engine, work: Awaitable[None]) -> None:
     over = asyncio.Event()
     passing = asyncio.ensure_future(work)
     passing.add_done_callback(lambda _: over.set())
-    end_ms = engine.clock.now_ms() + round(engine.settings.stream_lifetime * 1000)
     try:
-        while not passing.done() and engine.clock.now_ms() < end_ms:
-            await engine.clock.wait_until(end_ms, over)
+        await engine.clock.wait_for(engine.settings.stream_lifetime, over)
         if passing.done():
             await passing
     finally:

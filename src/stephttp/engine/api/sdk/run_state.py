@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire import stored_state
-from stephttp._wire.ids import CAPSULE, is_reserved
 from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, stored, wait_item
 from stephttp.engine.model import tokens
 from stephttp.engine.model.call import ResumeState
@@ -101,10 +100,7 @@ async def run(request: Request) -> Response:
 
 
 async def steps(request: Request) -> Response:
-    """List the steps of a run, in the order in which they were first reported.
-
-    Of the SDK's pseudo-steps only the request is among them.
-    """
+    """List the steps of a run, in the order in which they were first reported."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     unit = partial(_steps, run_id=run_id)
@@ -212,7 +208,6 @@ def _steps(connection: sqlite3.Connection, run_id: str) -> list[StepView]:
             failed,
             due_ms,
         ) in connection.execute(QUERIES["step_list"], (run_id,))
-        if step_id == CAPSULE or not is_reserved(userland_id)
     ]
 
 

@@ -62,7 +62,8 @@ WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = history.run_id)
 -- name: a run counts its steps
 SELECT run_id, step_count || ' counted, ' || found || ' found' FROM (
     SELECT run_id, step_count,
-           (SELECT count(*) FROM steps WHERE steps.run_id = runs.run_id) AS found
+           (SELECT count(*) FROM steps
+            WHERE steps.run_id = runs.run_id AND seq > 0) AS found
     FROM runs)
 WHERE step_count <> found
 

@@ -120,13 +120,15 @@ SELECT steps.run_id, steps.step_id, steps.memo, steps.edited, steps.op, steps.at
        timers.step_id IS NOT NULL
 FROM steps LEFT JOIN timers USING (run_id, step_id)
 WHERE steps.run_id IN (SELECT value FROM json_each(?))
-ORDER BY steps.run_id, steps.started_ns + steps.duration_ns, steps.seq
+ORDER BY steps.run_id, steps.started_ns + steps.duration_ns, steps.seq = 0, steps.seq
 
 -- name: step_list
-SELECT step_id, userland_id, userland_index, name, op, attempts, started_ns, duration_ns, error,
+SELECT step_id, userland_id, userland_index, name, op, attempts, started_ns, duration_ns,
+       coalesce(error, CASE WHEN substr(memo, 1, 9) = CAST('{"error":' AS BLOB)
+                       THEN substr(memo, 10, length(memo) - 10) END),
        memo IS NOT NULL, substr(memo, 1, 9) = CAST('{"error":' AS BLOB), timers.due_ms
 FROM steps LEFT JOIN timers USING (run_id, step_id)
-WHERE run_id = ? ORDER BY seq
+WHERE run_id = ? AND seq > 0 ORDER BY seq
 
 -- name: add_history
 INSERT INTO history (run_id, kind, step_id, job_id, attempt, started_ms, ended_ms, tries, error)

@@ -126,7 +126,7 @@ CREATE INDEX open_runs ON runs (created_ms, fn_id, status) WHERE ended_ms IS NUL
 CREATE TABLE steps (
     run_id          TEXT    NOT NULL,
     step_id         TEXT    NOT NULL,
-    seq             INTEGER NOT NULL,             -- order within the run, from 1
+    seq             INTEGER NOT NULL,             -- order within the run, from 1; 0: the SDK's own
     userland_id     TEXT,
     userland_index  INTEGER NOT NULL,
     name            TEXT,

@@ -1,0 +1,93 @@
+"""What the blocking tools have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic_ns
+from typing import Any
+
+from stephttp._core.step_options import StepOptions
+from stephttp._core.tool_types import Event
+from stephttp._core.waits import Wait
+from stephttp._run import hooked_steps as hooked
+from stephttp._run.current import current_scope, run_scope
+from stephttp._run.hooks import drive_blocking
+from stephttp._run.scope import RunScope
+from stephttp._run.step_call import StepCall
+from stephttp._run.supervised import is_async, supervise_blocking
+
+
+def run_step(
+    options: StepOptions, step_id: str, handler: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
+    """Run a function once, with these options of the step; see `stephttp.step.run`."""
+    if is_async(handler):
+        raise TypeError(
+            f"step {step_id!r}: the tools of stephttp.sync cannot run an async function; use the "
+            "async tools (from stephttp import step) in an async handler, or a plain function"
+        )
+    scope = current_scope()
+    if scope is None:
+        if options.supervised:
+            invoke = partial(handler, *args, **kwargs)
+            return supervise_blocking(options, step_id, monotonic_ns, invoke)
+        return handler(*args, **kwargs)
+    if scope.claim is not None:
+        settle_claim(scope, step_id)
+    call = StepCall.begin(scope, step_id, handler, options)
+    body: Callable[..., Any] = call.invoke
+    if options.supervised:
+        clock = scope.runtime.monotonic_ns
+        body = partial(supervise_blocking, options, step_id, clock, body)
+    return finish(call, body, (handler, args, kwargs))
+
+
+def finish(
+    call: StepCall,
+    body: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    events: list[Event] | None = None,
+) -> Any:
+    """Run the body of a step where it has to run, and return what the handler gets."""
+    scope = call.scope
+    if scope.hooks is not None:
+        body = partial(body, *args)
+        drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
+    elif call.executes:
+        with call:
+            call.complete(body(*args))
+    if call.suspended:
+        raise call.suspension()
+    if not call.executes:
+        if call.cut:
+            call.begin_again()
+            return finish(call, body, args, events)
+        scope.take_turn(call.step)
+    return call.result()
+
+
+def request(tool: str, wait: Wait) -> Any:
+    """Have the server carry out a step, and return what came of it."""
+    scope = run_scope(tool)
+    settle_claim(scope, wait.step_id)
+    if scope.hooks is None:
+        call = StepCall.wait(scope, wait)
+    else:
+        call = drive_blocking(hooked.request(scope, scope.hooks, wait), scope.wait_for)
+    if call.cut:  # by code that was async, or by a race that is gone
+        if scope.hooks is None:
+            call.wait_again(wait)
+        else:
+            again = hooked.request(scope, scope.hooks, wait, call.step)
+            call = drive_blocking(again, scope.wait_for)
+    if call.suspended:
+        raise call.suspension()
+    scope.take_turn(call.step)
+    return call.result()
+
+
+def settle_claim(scope: RunScope, step_id: str) -> None:
+    """Stop a run that may not answer its request; see `configure(idempotency=)`."""
+    if scope.claim is not None and not scope.block(scope.settle_claim()):
+        raise scope.suspension(f"step {step_id!r}")
