@@ -7,9 +7,9 @@ import pytest
 from msgspec import Raw
 
 from stephttp._core import waits
-from stephttp._core.cuts import CutSteps, CutTimes
+from stephttp._core.cuts import CutSteps
 from stephttp._core.run import Run
-from stephttp._core.steps import Step, Verdict
+from stephttp._core.steps import CutTimes, Step, Verdict
 from stephttp._wire.cut_entries import Cut, entry_id, step_cut_off
 from stephttp._wire.ids import CAPSULE, FIRST_CUT, hash_step_id
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode, Timing

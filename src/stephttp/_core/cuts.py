@@ -13,29 +13,16 @@ Until then it is undecided.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from msgspec import Raw
 
-from stephttp._core.steps import Step
+from stephttp._core.steps import CutTimes, Step
 from stephttp._wire.cut_entries import Cut, entry_id, entry_op, read_entry
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import Op, Timing
 from stephttp._wire.stored_state import PENDING, Memo, MemoKind, read_memo
 
-
-class CutTimes(NamedTuple):
-    """When a step was cut off, in nanoseconds since the epoch."""
-
-    started_ns: int
-    """When it began, or began to wait."""
-    ended_ns: int
-    call_ns: int
-    """When this call of the handler began."""
-
-
 _PENDING = Raw(PENDING)
-NEVER = CutTimes(0, 0, 0)
 
 
 class CutSteps:

@@ -53,19 +53,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 from msgspec.structs import replace
 
-from stephttp._core.cuts import NEVER, CutSteps, CutTimes
 from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.retry_policy import merged, wishes
 from stephttp._core.steps import (
     CUT,
     EXECUTE,
     MEMOIZED,
+    NEVER,
     SUSPEND,
+    CutTimes,
     Step,
     Verdict,
     choices_op,
@@ -85,6 +86,9 @@ from stephttp._wire.opcodes import (
 )
 from stephttp._wire.stored_state import PENDING, CompletionOrder, Memo, MemoKind, read_memo
 from stephttp.errors import CannotWaitError, UsageError
+
+if TYPE_CHECKING:
+    from stephttp._core.cuts import CutSteps
 
 _NONE: Mapping[str, Any] = {}
 _PENDING = Raw(PENDING)
@@ -194,7 +198,7 @@ class Run:
         self.cuts: CutSteps | None = None
         """Steps that were cut off, if there are any."""
         if memos and FIRST_CUT in memos:
-            self.cuts = CutSteps(memos)
+            self.cuts = self._new_cuts()
             self._unseen -= len(self.cuts.entries)
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
@@ -635,10 +639,15 @@ class Run:
             self._sync_ops.append(replace(_step_op(step, _STEP_RUN, timing=timing), data=Raw(data)))
         return EXECUTE
 
+    def _new_cuts(self) -> CutSteps:
+        from stephttp._core.cuts import CutSteps  # few runs have any
+
+        return CutSteps(self._memos)
+
     def _note_cut(self, step: Step, times: CutTimes, raised: bool = False) -> None:
         if self.state in (_RUNNING, _WAITING):
             if self.cuts is None:
-                self.cuts = CutSteps(self._memos)
+                self.cuts = self._new_cuts()
             self.cuts.note(step, times, raised)
 
     def _known(self, step: Step, kind: MemoKind) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
@@ -32,6 +33,19 @@ class Step(Struct, frozen=True, gc=False):
     memo: Memo | None = None
     retries: int | None = None
     """How often it is retried, where that is not the run's number."""
+
+
+class CutTimes(NamedTuple):
+    """When a step was cut off, in nanoseconds since the epoch."""
+
+    started_ns: int
+    """When it began, or began to wait."""
+    ended_ns: int
+    call_ns: int
+    """When this call of the handler began."""
+
+
+NEVER = CutTimes(0, 0, 0)
 
 
 def choices_op(step: Step, kept: bytes) -> Op:

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from stephttp._core.cuts import CutTimes
-from stephttp._core.steps import Step
+from stephttp._core.steps import CutTimes, Step
 from stephttp._wire.stored_state import CompletionOrder
 
 if TYPE_CHECKING:

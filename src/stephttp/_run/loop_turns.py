@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.steps import Step
 from stephttp._run.scope import SETTLE_TICKS
+from stephttp._run.supervised import is_async
 
 if TYPE_CHECKING:
     from stephttp._run.scope import RunScope
@@ -86,7 +87,7 @@ class LoopTurns:
         self._ticks = 0
         self._closed = False
 
-    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
+    def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing.
 
         Code that follows from the last one which was given back need not wait. Other tasks do:
@@ -94,14 +95,16 @@ class LoopTurns:
 
         Args:
             step: the step.
-            paused: at the time other tasks could begin while it was at work.
+            function: of a step that runs in this process.
         """
         order = self._scope.run.order
         if order is None:
             return None
         if order.meet(step.hash) and not self._waiting and self._follows():
             self._give()
-            if paused and asyncio.current_task() is not self._task:
+            # At the time other tasks could begin, unless a plain function kept the loop.
+            in_a_task = asyncio.current_task() is not self._task
+            if in_a_task and (function is None or is_async(function)):
                 self._fresh = _given.get()
             return None
         return self._await_turn(step.hash)

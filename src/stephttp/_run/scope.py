@@ -18,9 +18,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from stephttp._client.flow import T, Until
-from stephttp._core.cuts import CutTimes
 from stephttp._core.run import Run
-from stephttp._core.steps import EXECUTE, Step
+from stephttp._core.steps import EXECUTE, CutTimes, Step
 from stephttp._core.waits import Wait
 from stephttp._run.branches import Branch, ThreadTurns, current_branch
 from stephttp._run.hooks import Hooks, awaiting
@@ -137,7 +136,7 @@ class RunScope(ABC):
         """
 
     @abstractmethod
-    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
+    def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing.
 
         See `LoopTurns.turn`.

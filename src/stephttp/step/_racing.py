@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from stephttp._run.current import current_scope
-from stephttp._run.races import Race, nobody_won
 from stephttp.step._running import before_step, result_of
 
 if TYPE_CHECKING:
     import asyncio
+
+    from stephttp._run.races import Race
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -113,6 +114,8 @@ async def _race(
     step_id: str, callables: Iterable[Callable[[], Awaitable[Any]]], *, needs_success: bool
 ) -> Any:
     import asyncio
+
+    from stephttp._run.races import Race, nobody_won
 
     branches = list(callables)
     if not branches:

@@ -16,7 +16,7 @@ from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import InContext, StepCall
-from stephttp._run.supervised import is_async, refuse_thread, supervise
+from stephttp._run.supervised import refuse_thread, supervise
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -213,8 +213,7 @@ async def _finish(
             await scope.park(call.step)
             call.begin_again()
             return await _finish(call, body, args, events)
-        paused = not args or is_async(args[0])
-        if (turn := scope.turn(call.step, paused)) is not None:
+        if (turn := scope.turn(call.step, args[0] if args else None)) is not None:
             await turn
     return call.result()
 

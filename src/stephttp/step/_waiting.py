@@ -119,6 +119,6 @@ async def request(tool: str, wait: waits.Wait) -> Any:
             call = await drive(hooked.request(scope, scope.hooks, wait, call.step))
     if call.suspended:
         await call.scope.suspend(call.step)
-    elif (turn := call.scope.turn(call.step, True)) is not None:
+    elif (turn := call.scope.turn(call.step, None)) is not None:
         await turn
     return call.result()

@@ -102,11 +102,11 @@ class LoopScope(RunScope):
         finally:
             self._let_go(future)
 
-    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
+    def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing."""
         if self.run.order is None or self._task is None:
             return None
-        return self._turns_here().turn(step, paused)
+        return self._turns_here().turn(step, function)
 
     async def park(self, step: Step) -> None:
         """Wait where the handler cut a step off before; see `LoopTurns.park`."""

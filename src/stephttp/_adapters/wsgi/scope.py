@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stephttp._client.background import off_loop
 from stephttp._core.run import Run
@@ -70,9 +70,9 @@ class ThreadScope(RunScope):
             self.run.unwind()
         raise Suspended
 
-    def turn(self, step: Step, paused: bool) -> Awaitable[None] | None:
+    def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what an async view waits for before a remembered step is given back."""
-        return None if self.run.order is None else self._turns_here().turn(step, paused)
+        return None if self.run.order is None else self._turns_here().turn(step, function)
 
     async def park(self, step: Step) -> None:
         """Wait where an async view cut a step off before; see `LoopTurns.park`."""
