@@ -16,6 +16,7 @@ from flask import Flask, jsonify
 from stephttp import step
 from stephttp._run import loop_turns
 from tests.durable import Durable, durable
+from tests.integrations.test_reruns import again, detail
 
 NAP = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -202,6 +203,23 @@ async def test_a_limit_counts_before_a_re_entry_that_is_tried_again() -> None:
         final = await world.follow(await world.client.get("/"))
         assert final.json() == ["too late"]
         assert did["slow"] == 1
+
+
+async def test_a_rerun_keeps_what_was_cut_off_before_its_step() -> None:
+    async def handler() -> list[str]:
+        seen: list[str] = []
+        await by_timeout(seen)
+        await step.sleep("nap", NAP)
+        await step.run("after", begin, "after")
+        return seen
+
+    async with durable(serve(handler)) as world:
+        first = await world.client.get("/")
+        assert (await world.follow(first)).json() == ["too late"]
+        step_id = (await world.steps(first))["after"]["step_id"]
+        run_id = await again(world, first.headers["x-run-id"], step_id=step_id)
+        assert (await detail(world, run_id))["state"] == "completed"
+        assert did == {"slow": 1, "after": 2}
 
 
 async def test_a_request_that_others_cancel_leaves_its_steps_to_the_next_call() -> None:
