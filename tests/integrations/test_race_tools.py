@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from stephttp import Suspended, step
 from stephttp.sync import step as sync_step
 from tests.durable import Durable
+from tests.realserver import RealServer
 from tests.styles import STYLES, fails, serving
 
 NAP = timedelta(minutes=1)
@@ -316,3 +318,35 @@ async def test_a_race_whose_code_has_changed_is_run_again(
 
 def test_a_suspension_is_no_outcome_of_a_race() -> None:
     assert not issubclass(Suspended, Exception)
+
+
+@pytest.mark.parametrize("plan", [False, True], ids=["", "force-plan"])
+async def test_outcomes_are_kept_on_a_server_that_does_not_keep_the_order(plan: bool) -> None:
+    async def handler() -> list[str]:
+        async def slow() -> str:
+            return await step.run("slow", endless, "slow")
+
+        async def quick() -> str:
+            await step.run("quick", begin, "quick")
+            return await step.run("quicker", begin, "quicker")
+
+        seen = [await step.race("who", (slow, quick))]
+        try:
+            async with asyncio.timeout(0.01):
+                await step.run("late", endless, "late")
+        except TimeoutError:
+            seen.append("too late")
+        await step.sleep("nap", NAP)
+        await step.run("after", begin, "after")
+        await step.sleep("another", NAP)
+        told.append(" ".join(seen))
+        return seen
+
+    app = FastAPI()
+    app.get("/")(handler)
+    server = RealServer(force_plan=plan)
+    server.app = server.provider().asgi(app)
+    final = await server.finish(await server.client().get("/"))
+    assert final.json() == ["quicker", "too late"]
+    assert set(told) == {"quicker too late"}
+    assert set(did.values()) == {1}, did
