@@ -234,7 +234,8 @@ class NestedStepError(UsageError):
 
 
 class CannotWaitError(UsageError):
-    """A step must wait, but the response has started, so the caller can no longer be redirected."""
+    """A step must wait, but cannot: the response has started, so the caller can no longer be
+    redirected, or there is no signing key."""
 
 
 class StepResultError(StephttpError):

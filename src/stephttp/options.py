@@ -65,7 +65,7 @@ class SetupOptions(TypedDict, total=False):
     restore_headers: Collection[str] | None
     """Names of the request headers that a re-entry gets back, instead of
     `stephttp.DEFAULT_RESTORE_HEADERS`. Credentials, and headers that are not among the defaults,
-    are encrypted with the signing key (needs `stephttp[crypto]`)."""
+    are encrypted with the signing key."""
 
     result_path: str | None
     """A path such as `/_stephttp/result`, at which this API then serves the results of its runs, so

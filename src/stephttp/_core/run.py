@@ -84,6 +84,9 @@ from stephttp.errors import CannotWaitError, UsageError
 
 _NONE: Mapping[str, Any] = {}
 _PENDING = Raw(PENDING)
+_TOO_LATE = (
+    "so the caller can no longer be redirected; wait before the first byte of the response is sent"
+)
 
 
 class State(Enum):
@@ -228,7 +231,7 @@ class Run:
     def response_began(self) -> None:
         """Note that the handler has sent the head of its response."""
         if self.cannot_wait is None:
-            self.cannot_wait = "the response has started"
+            self.cannot_wait = f"the response has started, {_TOO_LATE}"
 
     def refuse_waits(self, reason: str) -> None:
         """Refuse to wait for the server; `reason` completes "it has to wait, but ..."."""
@@ -375,15 +378,12 @@ class Run:
         """Ask the server to carry out a step that was met and is not remembered.
 
         Raises:
-            CannotWaitError: it would have to wait, but the response has started.
+            CannotWaitError: it would have to wait, but cannot.
         """
         if self.state is ENDED:
-            self.cannot_wait = "the response is complete"
+            self.cannot_wait = f"the response is complete, {_TOO_LATE}"
         if self.cannot_wait is not None:
-            raise CannotWaitError(
-                f"step {step.step_id!r} has to wait, but {self.cannot_wait}, so the caller can no "
-                "longer be redirected; wait before the first byte of the response is sent"
-            )
+            raise CannotWaitError(f"step {step.step_id!r} has to wait, but {self.cannot_wait}")
         if wait.late and not self.resumed:
             self._async_ops.append(discovery_request(step.hash))
         else:

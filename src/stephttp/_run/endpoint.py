@@ -54,7 +54,7 @@ def configure(
         retries: how often a failed step, and a resumed handler that fails, is tried again (0 to
             20). With 0, the default, a step's exception goes to the handler as in any Python code.
         omit_request_body: keep the request's body out of the server's record of the run. When
-            the run goes async the body travels encrypted (needs `stephttp[crypto]`).
+            the run goes async the body travels encrypted.
         omit_response_body: keep the response's body out of the record of a run that ends without
             waiting; see `update_omit_response_body`.
         async_response: what the caller gets when the request goes async.
