@@ -58,10 +58,10 @@ def pass_step(
 
 def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     """Come to a step that the server carries out, and request it."""
-    scope.refuse_nested(wait.step_id)
+    branch = scope.refuse_nested(wait.step_id)
     with scope.group():
         with scope.lock:
-            step = scope.run.resolve(wait.step_id)
+            step = scope.run.resolve(wait.step_id, None, branch, wait.op)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
             return StepCall(scope, step, CONVERSIONS.of(wait.result), wait.convert)

@@ -262,7 +262,7 @@ class Reentry:
                 yield from as_flow(hooks.before_response(response))
         try:
             reply = yield from conclude(
-                checkpoints, self.resumed, self.request, response, text, error, final
+                checkpoints, self.resumed, self.request, response, text, error, final, self._scope
             )
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"

@@ -129,6 +129,10 @@ class RunScope(ABC):
         """Return what to wait for before a remembered step is given back; `None`: nothing."""
         return None
 
+    def left_branches(self) -> bool:
+        """Whether branches of the handler may have been left behind that are not at a step."""
+        return False
+
     @abstractmethod
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress. Called after the end of a step."""
@@ -166,12 +170,12 @@ class RunScope(ABC):
 
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process; see `Run.begin`."""
-        self.refuse_nested(step_id)
+        branch = self.refuse_nested(step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expire()
         hook = None
         with self.lock:
-            step = self.run.begin(step_id, retries)
+            step = self.run.begin(step_id, retries, branch)
             if self.on_first_step is not None and step.verdict is EXECUTE:
                 hook, self.on_first_step = self.on_first_step, None
         if hook is not None:
@@ -180,12 +184,15 @@ class RunScope(ABC):
 
     def wait(self, wait: Wait) -> Step:
         """Come to a step that the server carries out; see `Run.wait`."""
-        self.refuse_nested(wait.step_id)
+        branch = self.refuse_nested(wait.step_id)
         with self.lock:
-            return self.run.wait(wait)
+            return self.run.wait(wait, branch)
 
-    def refuse_nested(self, step_id: str) -> None:
+    def refuse_nested(self, step_id: str) -> str:
         """Check that a step may begin here.
+
+        Returns:
+            The branch of the handler, where it is known.
 
         Raises:
             NestedStepError: this code belongs to the body of another step.
@@ -199,8 +206,11 @@ class RunScope(ABC):
                 "before or after, or call the plain function"
             )
         branch = _branch.get()
-        if branch is not None and branch.scope is self and branch.waiting_for:
+        if branch is None or branch.scope is not self:
+            return ""
+        if branch.waiting_for:
             raise Suspended(branch.waiting_for)
+        return branch.position
 
     def suspension(self, waiting_for: str) -> Suspended:
         """Return what a blocking tool raises where its handler cannot continue.
@@ -209,7 +219,7 @@ class RunScope(ABC):
             waiting_for: what it says it waits for.
         """
         branch = _branch.get()
-        if branch is not None and branch.scope is self:
+        if branch is not None and branch.scope is self and branch.in_thread:
             # The other branches come as far as they can first; then `group` ends them all.
             branch.waiting_for = waiting_for
         else:
@@ -229,9 +239,18 @@ class RunScope(ABC):
                 self.run.release()
             self.recorded()
 
-    def branch(self) -> None:
-        """Make the current context that of one thread of a `group`."""
-        _branch.set(Branch(self))
+    def branch(self, number: int, *, in_thread: bool = False) -> None:
+        """Make the current context that of a branch of `parallel`.
+
+        Args:
+            number: its place among them.
+            in_thread: it is one thread of a `group`.
+        """
+        outer = _branch.get()
+        position = str(number)
+        if outer is not None and outer.scope is self:
+            position = f"{outer.position}.{number}"
+        _branch.set(Branch(self, position, in_thread=in_thread))
 
     def recorded(self) -> None:
         """Pass on that a step has ended, and see whether the handler can still progress."""
@@ -292,12 +311,15 @@ class RunScope(ABC):
 
 
 class Branch:
-    """One of several threads of a run, and the step at which it came to a stop."""
+    """One of several branches of `parallel`: its position, and the step at which it came to a stop,
+    if it is a thread."""
 
-    __slots__ = ("scope", "waiting_for")
+    __slots__ = ("in_thread", "position", "scope", "waiting_for")
 
-    def __init__(self, scope: RunScope) -> None:
+    def __init__(self, scope: RunScope, position: str, *, in_thread: bool) -> None:
         self.scope = scope
+        self.position = position
+        self.in_thread = in_thread
         self.waiting_for = ""
 
 
