@@ -45,6 +45,8 @@ KINDS: Mapping[str, str] = {
 
 _WITHOUT_RESULT = frozenset({"sleep", "wait_for_event", "wait_for_signal"})
 """Kinds whose memo is `null`, or may be."""
+_BARE = frozenset({"sleep", "wait_for_event"})
+"""Kinds whose memo is no object with the key `data`; but then, `null` says little."""
 _EVENT = frozenset({"data", "id", "name", "ts"})
 _DONE = frozenset({MemoKind.VALUE, MemoKind.ERROR})
 _fields = msgspec.json.Decoder(dict[str, Raw])
@@ -253,7 +255,7 @@ def _may_be(entry: Raw, kind: str) -> bool:
     if memo.kind is not MemoKind.VALUE:
         return memo.kind is not MemoKind.ERROR or kind != "sleep"
     if memo.raw is not entry:  # in an object of its own
-        return kind not in ("sleep", "wait_for_event")
+        return kind not in _BARE or bytes(memo.raw) == b"null"
     if bytes(entry) == b"null":
         return kind in _WITHOUT_RESULT
     return kind == "wait_for_event" or not _is_event(entry)
