@@ -20,7 +20,7 @@ whichever comes to a shared id first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
@@ -46,7 +46,7 @@ KINDS: Mapping[str, str] = {
 _WITHOUT_RESULT = frozenset({"sleep", "wait_for_event", "wait_for_signal"})
 """Kinds whose memo is `null`, or may be."""
 _BARE = frozenset({"sleep", "wait_for_event"})
-"""Kinds whose memo is no object with the key `data`; but then, `null` says little."""
+"""Kinds whose memo is not in an object of its own, as far as it is not `null`."""
 _EVENT = frozenset({"data", "id", "name", "ts"})
 _DONE = frozenset({MemoKind.VALUE, MemoKind.ERROR})
 _fields = msgspec.json.Decoder(dict[str, Raw])
@@ -95,7 +95,7 @@ class Remembered:
         names: what steps they are, where the server says that.
     """
 
-    __slots__ = ("_left", "_memos", "_met", "_names", "_noted", "_used", "failure", "fails")
+    __slots__ = ("_left", "_memos", "_met", "_names", "_noted", "_used", "fails", "failure")
 
     def __init__(self, memos: Mapping[str, Raw], names: Mapping[str, KnownStep] | None) -> None:
         self._memos = memos
@@ -227,7 +227,7 @@ class Remembered:
             return
 
 
-def failure(divergences: list[Divergence]) -> DivergenceError:
+def failure(divergences: Sequence[Divergence]) -> DivergenceError:
     """Return the error of a run that fails because of divergences."""
     found = "; ".join(map(str, divergences))
     return DivergenceError(f"the handler has changed since this run began: {found}")

@@ -57,7 +57,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.endpoint_options import DEFAULT_OPTS
-from stephttp._core.remembered import Remembered, next_index
+from stephttp._core.remembered import Divergence, Remembered, next_index
 from stephttp._core.retry_policy import merged, wishes
 from stephttp._core.steps import (
     EXECUTE,
@@ -217,7 +217,7 @@ class Run:
         self._async_ops: list[Op] = []
         self._running = 0
         self._holds = 0
-        """How many of those that run are no step bodies."""
+        """How many of those that run are something else than step bodies."""
         self._stops = 0
         """How many branches of the handler cannot continue in this call."""
 
@@ -240,6 +240,22 @@ class Run:
     def targets_unknown(self) -> bool:
         """True if the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self._memos
+
+    def divergences(self, *, ended: bool) -> list[Divergence]:
+        """Return what is remembered and does not fit the handler, as far as it is certain.
+
+        Args:
+            ended: the handler has responded, and so ended the run.
+        """
+        if self.remembered is None or self.target is not None or self.over:
+            return []
+        found = self.remembered.found(ended=ended)
+        if found and (self.branched or self.remembered.side_by_side):
+            self.branched = True
+            # A branch that was given up might have come to what seems to be left over.
+            if not ended or self.cut_short or self.pending:
+                return []
+        return found
 
     @property
     def met_none(self) -> bool:

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from stephttp._core.remembered import Divergence, failure
+from stephttp._core.remembered import Divergence, Remembered, failure
 from stephttp._core.run import Run
-from stephttp._run.scope import RunScope
 from stephttp._wire.http import Request
 from stephttp._wire.ids import RESERVED, hash_step_id
 from stephttp._wire.opcodes import Op, OpCode
@@ -19,37 +18,11 @@ logger = logging.getLogger("stephttp")
 FEATURE = "warnings"
 """Its name among the extras that the engine announces."""
 
-_BAD = 400
-"""From this status on, an answer may be what a framework makes of an exception, which kept the
-handler from its further steps."""
 
-
-def look(run: Run, status: int, scope: RunScope | None, *, raised: bool) -> list[Divergence]:
-    """Return the divergences of a call whose handler has ended.
-
-    Args:
-        status: of the answer.
-        scope: in which the handler was called.
-        raised: the handler has ended by an exception.
-    """
-    remembered = run.remembered
-    if remembered is None or run.target is not None or run.over:
-        return []
-    ended = not run.suspended and not raised and status < _BAD
-    found = remembered.found(ended=ended)
-    if found and (run.branched or remembered.side_by_side):
-        # A branch that was given up might have come to what seems to be left over.
-        left = scope is not None and scope.left_branches()
-        if not ended or left or run.cut_short or run.pending:
-            return []
-    return found
-
-
-def judge(run: Run, request: Request, found: Sequence[Divergence]) -> DivergenceError | None:
+def judge(
+    remembered: Remembered, run: Run, request: Request, found: Sequence[Divergence]
+) -> DivergenceError | None:
     """Log divergences. Returns the error with which the run fails, if it does."""
-    remembered = run.remembered
-    if remembered is None:
-        return None
     error = remembered.failure or (failure(found) if found and remembered.fails else None)
     fresh = [one for one in found if one.fresh]
     if error is not None:
@@ -81,7 +54,7 @@ def reported(found: Sequence[Divergence]) -> dict[str, Any] | None:
 
 
 def report(found: Sequence[Divergence], unique: str) -> Op:
-    """Return an op that does nothing but tell of divergences.
+    """Return an op that does nothing but report divergences.
 
     Args:
         unique: what makes its id new in the run.

@@ -39,6 +39,9 @@ RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
 _SERVER_KIND = "x-inngest-server-kind"
 _NO_SUCH_ROUTE = frozenset({404, 405})
+_BAD = 400
+"""From this status on, an answer may be what a framework makes of an exception, which kept the
+handler from its further steps."""
 
 
 class Resumed(Struct):
@@ -257,8 +260,12 @@ def _conclude(
 ) -> Flow[Response]:
     """Do the same, as long as the server accepts what it is sent."""
     run = resumed.run
-    found = divergences.look(run, response.status, scope, raised=error is not None)
-    diverged = divergences.judge(run, request, found)
+    ended = not run.suspended and error is None and response.status < _BAD
+    found, diverged, remembered = run.divergences(ended=ended), None, run.remembered
+    if found and scope is not None and run.branched and scope.left_branches():
+        found = []  # one of them might have come to what seems to be left over
+    if remembered is not None and (found or remembered.failure):
+        diverged = divergences.judge(remembered, run, request, found)
     if diverged is not None:
         final, error = True, describe(diverged)
         response = replies.error_answer(500, str(diverged))
@@ -291,7 +298,7 @@ def _conclude(
             error=error,
             raw_allowed=resumed.raw_allowed,
         )
-        if resumed.keeps_warnings and not again:
+        if found and resumed.keeps_warnings and not again:
             complete.opts = divergences.reported(found)
         return replies.result_answer(complete, steps, again=again, retry_after=later)
 
