@@ -66,8 +66,10 @@ class RunScope(ABC):
         "lock",
         "loop_watch",
         "now_ns",
+        "on_end",
         "on_first_step",
         "on_record",
+        "only_asks",
         "run",
         "runtime",
         "started_ns",
@@ -91,10 +93,14 @@ class RunScope(ABC):
         """Whether the handler has called `configure`."""
         self.checkpointing = runtime.settings.checkpointing
         self.on_record = on_record
+        self.on_end: Callable[[], None] | None = None
+        """Called when a step has ended, where that was."""
         self.on_first_step: Callable[[], None] | None = None
         """Dispatched once, when the body of a first step is about to run."""
         self.claim: Callable[[], Flow[bool]] | None = None
-        """What has to be settled before the first step: whether this run is to answer at all."""
+        """What has to be settled before the next step: whether this run is to answer at all."""
+        self.only_asks = False
+        """Whether `claim` may be left out where it cannot be waited for."""
         self.claimer: Callable[[str], Flow[bool]] | None = None
         """Claims an idempotency key; `None` where that was done before."""
         self.started_ns = self.now_ns() if started_ns is None else started_ns
@@ -254,6 +260,8 @@ class RunScope(ABC):
 
     def recorded(self) -> None:
         """Pass on that a step has ended, and see whether the handler can still progress."""
+        if self.on_end is not None:
+            self.on_end()
         if self.on_record is not None or self.run.suspended:
             self.dispatch(self._after_record)
 
@@ -263,10 +271,19 @@ class RunScope(ABC):
         if max_runtime is not None:
             self.deadline_ns = self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
 
+    def ask(self, question: Callable[[], Flow[bool]]) -> None:
+        """Have something carried out before the next step begins, if the handler can wait there."""
+        if self.claim is None:
+            self.claim, self.only_asks = question, True
+
+    def holds_up_loop(self) -> bool:
+        """Return whether blocking here would stop the event loop on which the SDK works."""
+        return False
+
     def settle_claim(self) -> Flow[bool]:
         """Settle `claim`, once. Returns whether this run continues; if not, the caller waits."""
         if self.claim is None or (yield from self.claim()):
-            self.claim = None
+            self.claim, self.only_asks = None, False
             return True
         self.run.yield_to_another_run()
         return False

@@ -103,6 +103,10 @@ class LoopScope(RunScope):
             )
         return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
 
+    def holds_up_loop(self) -> bool:
+        """Return whether this thread runs the event loop of the handler."""
+        return self._is_here()
+
     async def suspend(self) -> None:
         """Wait where the handler cannot continue, until it is ended. Never returns."""
         future: asyncio.Future[None] = self._loop.create_future()
