@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import flask
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -180,3 +181,41 @@ async def test_a_first_call_stops_and_its_caller_learns_why(
         assert answer.status_code == 303
         result = await world.api.get(answer.headers["location"])
         assert (result.status_code, result.json()["error"]["name"]) == (409, "CancelledError")
+
+async def test_a_branch_that_asks_is_not_at_a_stop() -> None:
+    ran: list[str] = []
+    world: Durable
+
+    def build(provider: Any) -> Any:
+        def work(name: str) -> None:
+            world.clock.advance(2)
+            ran.append(name)
+
+        async def chain() -> None:
+            for name in ("one", "two", "three"):
+                await step.run(name, work, name)
+
+        async def handler() -> str:
+            await step.sleep("nap", NAP)
+            await asyncio.gather(step.sleep("long", 3 * NAP), chain())
+            return "done"
+
+        api = FastAPI()
+        api.get("/")(handler)
+        return provider.asgi(api)
+
+    async with durable(build) as world:
+        send = world.to_engine.handle_async_request
+
+        async def slowly(request: httpx2.Request) -> httpx2.Response:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            return await send(request)
+
+        world.to_engine.handle_async_request = slowly  # type: ignore[method-assign]
+        first = await world.client.get("/")
+        await world.turn()
+        assert ran == ["one", "two", "three"]
+        assert len(world.reentries) == 1
+        assert (await world.follow(first)).json() == "done"
+        assert len(world.reentries) == 2

@@ -234,8 +234,9 @@ class Reentry:
         """Store the finished steps before the next one begins; the run then knows if it is over."""
         self._heard_ns = self.runtime.now_ns()
         self._flush_now()
-        if self._flushing is not None:
-            yield Until(self._flushing.outcome)
+        if self._flushing is not None and self._scope is not None:
+            with self._scope.group():  # the branch that asks has not come to a stop
+                yield Until(self._flushing.outcome)
         return True
 
     def _stop_timer(self) -> None:
