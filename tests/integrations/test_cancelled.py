@@ -182,6 +182,7 @@ async def test_a_first_call_stops_and_its_caller_learns_why(
         result = await world.api.get(answer.headers["location"])
         assert (result.status_code, result.json()["error"]["name"]) == (409, "CancelledError")
 
+
 async def test_a_branch_that_asks_is_not_at_a_stop() -> None:
     ran: list[str] = []
     world: Durable

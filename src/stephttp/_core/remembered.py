@@ -113,6 +113,11 @@ class Remembered:
         """What was raised at a step because of that."""
 
     @property
+    def is_named(self) -> bool:
+        """Whether the server says what steps it remembers."""
+        return self._names is not None
+
+    @property
     def side_by_side(self) -> bool:
         """Whether steps of this run are known to have been at work side by side."""
         return any(known.branch == UNSURE for known in (self._names or {}).values())

@@ -62,6 +62,7 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     with scope.group():
         with scope.lock:
             step = scope.run.resolve(wait.step_id, None, branch, wait.op)
+        scope.note_branch(step, branch)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
             return StepCall(scope, step, CONVERSIONS.of(wait.result), wait.convert)

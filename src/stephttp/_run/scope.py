@@ -22,7 +22,9 @@ from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.waits import Wait
 from stephttp._run.hooks import Hooks, awaiting
+from stephttp._run.shared_ids import SharedIds
 from stephttp._wire.http import Request
+from stephttp._wire.stored_state import NAMES_FEATURE
 from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
@@ -72,6 +74,7 @@ class RunScope(ABC):
         "only_asks",
         "run",
         "runtime",
+        "shared_ids",
         "started_ns",
     )
 
@@ -111,6 +114,10 @@ class RunScope(ABC):
         """Guards `run`: a `def` route runs its steps in a worker thread, beside the event loop."""
         self.final_failures: FinalFailures | None = None
         """What steps have raised in this re-entry that every later call would raise."""
+        self.shared_ids: SharedIds | None = None
+        """Warns of step ids that branches share, in development."""
+        if runtime.warned_ids is not None:
+            self.shared_ids = SharedIds(runtime.warned_ids)
         self._joined: Future[None] | None = None
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
@@ -153,6 +160,7 @@ class RunScope(ABC):
             Whether the current task was cancelled by others than us.
         """
         self.claimer = self.on_first_step = None
+        self.shared_ids = None  # its tasks lead back to this scope
         return False
 
     def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
@@ -186,13 +194,31 @@ class RunScope(ABC):
                 hook, self.on_first_step = self.on_first_step, None
         if hook is not None:
             self.dispatch(hook)
+        if self.shared_ids is not None:
+            self.note_branch(step, branch)
         return step
 
     def wait(self, wait: Wait) -> Step:
         """Come to a step that the server carries out; see `Run.wait`."""
         branch = self.refuse_nested(wait.step_id)
         with self.lock:
-            return self.run.wait(wait, branch)
+            step = self.run.wait(wait, branch)
+        if self.shared_ids is not None:
+            self.note_branch(step, branch)
+        return step
+
+    def note_branch(self, step: Step, branch: str) -> None:
+        """Note who came to a step, in development. A known branch gets its own results, where the
+        server keeps that."""
+        if self.shared_ids is not None and not (branch and self._keeps_branches()):
+            self.shared_ids.note(step.step_id, branch)
+
+    def _keeps_branches(self) -> bool:
+        """Return whether the server keeps the branch of each step, as far as it is known."""
+        remembered, features = self.run.remembered, self.runtime.checkpoints.keys.features
+        if remembered is not None:
+            return remembered.is_named
+        return features is None or NAMES_FEATURE in features
 
     def refuse_nested(self, step_id: str) -> str:
         """Check that a step may begin here.

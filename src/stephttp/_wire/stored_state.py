@@ -36,6 +36,8 @@ METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose requests every proxy expects to have a body (RFC 9110, 9.3)."""
 
 
+NAMES_FEATURE = "step-names"
+"""The name among the extras of what follows."""
 STEPS = "stephttp:steps"
 """The key beside the memos under which the stephttp engine says what steps they are of."""
 UNSURE = "?"

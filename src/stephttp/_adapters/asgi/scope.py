@@ -67,6 +67,8 @@ class LoopScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
+        if self.shared_ids is not None:
+            self.shared_ids.main = self._task
         self._ended_by_us = False
         self._ticks = 0
         self._held: set[asyncio.Future[None]] = set()
