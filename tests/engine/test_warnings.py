@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from stephttp.cli import human_readable
+
 from .support import DONE, RUN, A, Z, answer, sleep, step, world
 
 CHANGED = {"kind": "step_changed", "step_id": Z, "message": "it was a sleep"}
@@ -14,7 +16,9 @@ def nothing(*warnings: Any) -> dict[str, Any]:
     return {"op": "None", "id": "0" * 40, "opts": {"warnings": list(warnings)}}
 
 
-async def test_they_are_kept_once_with_the_first_answer_that_has_them() -> None:
+async def test_they_are_kept_once_with_the_first_answer_that_has_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     async with world() as w:
         await w.post(step(userland={"id": "pay"}), sleep(text="1s"))
         w.script = [answer([sleep("c" * 40, "1s"), nothing(CHANGED)])]
@@ -30,6 +34,12 @@ async def test_they_are_kept_once_with_the_first_answer_that_has_them() -> None:
         assert again == first
         assert (unmet["step"], unmet["message"]) == ("pay", "x" * 2_000)
         assert (await w.run())["status"] == "Completed"
+        human_readable.run((await w.http.get(path)).json()["data"])
+        shown = capsys.readouterr().out.splitlines()
+        assert [line for line in shown if line.startswith("warning")] == [
+            "warning    it was a sleep",
+            f"warning    {'x' * 2_000}",
+        ]
 
 
 async def test_what_is_no_warning_is_left_out() -> None:
