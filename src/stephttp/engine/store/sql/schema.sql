@@ -132,7 +132,7 @@ CREATE TABLE steps (
     seq             INTEGER NOT NULL,             -- order within the run, from 1; 0: the SDK's own
     userland_id     TEXT,
     userland_index  INTEGER NOT NULL,
-    branch          TEXT    NOT NULL,             -- of the handler; '?': one of several; '': not known
+    branch          TEXT    NOT NULL DEFAULT '',  -- of the handler; '?': one of several; '': not known
     name            TEXT,
     op              TEXT    NOT NULL,
     attempts        INTEGER NOT NULL,
