@@ -58,7 +58,8 @@ def pass_step(
 
 def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     """Come to a step that the server carries out, and request it."""
-    branch = scope.refuse_nested(wait.step_id)
+    scope.refuse_nested(wait.step_id)
+    branch = scope.position()
     with scope.group():
         with scope.lock:
             step = scope.run.resolve(wait.step_id, None, branch, wait.op)

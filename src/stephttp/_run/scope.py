@@ -41,6 +41,9 @@ inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step
 
 _branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
+_position: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_position", default=None)
+"""The branch of `parallel` that the current code belongs to: its run's scope, and its position."""
+
 SETTLE_TICKS = 16
 """Turns of the event loop after which code that only passes results on (gather, task groups,
 nested in each other) has come to its next step: each level of nesting takes two or three."""
@@ -184,7 +187,8 @@ class RunScope(ABC):
 
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process; see `Run.begin`."""
-        branch = self.refuse_nested(step_id)
+        self.refuse_nested(step_id)
+        branch = self.position()
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expire()
         hook = None
@@ -200,12 +204,27 @@ class RunScope(ABC):
 
     def wait(self, wait: Wait) -> Step:
         """Come to a step that the server carries out; see `Run.wait`."""
-        branch = self.refuse_nested(wait.step_id)
+        self.refuse_nested(wait.step_id)
+        branch = self.position()
         with self.lock:
             step = self.run.wait(wait, branch)
         if self.shared_ids is not None:
             self.note_branch(step, branch)
         return step
+
+    def position(self) -> str:
+        """Return the position of the current branch in `parallel`; empty outside of one."""
+        found = _position.get()
+        return "" if found is None or found[0] is not self else found[1]
+
+    def enter_branch(self, number: int) -> None:
+        """Make the current context that of a branch of `parallel`.
+
+        Args:
+            number: its place among them.
+        """
+        outer = self.position()
+        _position.set((self, f"{outer}.{number}" if outer else str(number)))
 
     def note_branch(self, step: Step, branch: str) -> None:
         """Note who came to a step, in development. A known branch gets its own results, where the
@@ -220,11 +239,8 @@ class RunScope(ABC):
             return remembered.is_named
         return features is None or NAMES_FEATURE in features
 
-    def refuse_nested(self, step_id: str) -> str:
+    def refuse_nested(self, step_id: str) -> None:
         """Check that a step may begin here.
-
-        Returns:
-            The branch of the handler, where it is known.
 
         Raises:
             NestedStepError: this code belongs to the body of another step.
@@ -238,11 +254,8 @@ class RunScope(ABC):
                 "before or after, or call the plain function"
             )
         branch = _branch.get()
-        if branch is None or branch.scope is not self:
-            return ""
-        if branch.waiting_for:
+        if branch is not None and branch.scope is self and branch.waiting_for:
             raise Suspended(branch.waiting_for)
-        return branch.position
 
     def suspension(self, waiting_for: str) -> Suspended:
         """Return what a blocking tool raises where its handler cannot continue.
@@ -251,7 +264,7 @@ class RunScope(ABC):
             waiting_for: what it says it waits for.
         """
         branch = _branch.get()
-        if branch is not None and branch.scope is self and branch.in_thread:
+        if branch is not None and branch.scope is self:
             # The other branches come as far as they can first; then `group` ends them all.
             branch.waiting_for = waiting_for
         else:
@@ -271,18 +284,9 @@ class RunScope(ABC):
                 self.run.release()
             self.recorded()
 
-    def branch(self, number: int, *, in_thread: bool = False) -> None:
-        """Make the current context that of a branch of `parallel`.
-
-        Args:
-            number: its place among them.
-            in_thread: it is one thread of a `group`.
-        """
-        outer = _branch.get()
-        position = str(number)
-        if outer is not None and outer.scope is self:
-            position = f"{outer.position}.{number}"
-        _branch.set(Branch(self, position, in_thread=in_thread))
+    def branch(self) -> None:
+        """Make the current context that of one thread of a `group`."""
+        _branch.set(Branch(self))
 
     def recorded(self) -> None:
         """Pass on that a step has ended, and see whether the handler can still progress."""
@@ -354,15 +358,12 @@ class RunScope(ABC):
 
 
 class Branch:
-    """One of several branches of `parallel`: its position, and the step at which it came to a stop,
-    if it is a thread."""
+    """One of several threads of a run, and the step at which it came to a stop."""
 
-    __slots__ = ("in_thread", "position", "scope", "waiting_for")
+    __slots__ = ("scope", "waiting_for")
 
-    def __init__(self, scope: RunScope, position: str, *, in_thread: bool) -> None:
+    def __init__(self, scope: RunScope) -> None:
         self.scope = scope
-        self.position = position
-        self.in_thread = in_thread
         self.waiting_for = ""
 
 

@@ -216,7 +216,7 @@ async def settle_claim(scope: RunScope) -> None:
 async def _branch(scope: RunScope | None, number: int, body: Callable[[], Awaitable[Any]]) -> Any:
     """Run a branch of `parallel`, in a task of its own."""
     if scope is not None:
-        scope.branch(number)
+        scope.enter_branch(number)
     return await _call(body)
 
 

@@ -65,7 +65,8 @@ def _in_threads(scope: RunScope | None, branches: list[Callable[[], Any]]) -> li
 
     def branch(number: int, callable_: Callable[[], Any]) -> Any:
         if scope is not None:
-            scope.branch(number, in_thread=True)
+            scope.branch()
+            scope.enter_branch(number)
         return callable_()
 
     with ThreadPoolExecutor(max(1, min(len(branches), MAX_THREADS))) as pool:
