@@ -362,10 +362,9 @@ class Run:
         self._running -= 1
         if self.state is not ENDED:
             name, timing = step.step_id, Timing(started_ns, duration_ns)
-            if self._running or self._stops or step.branch:
-                userland = self._userland(step)
-            else:
-                userland = Userland(name, step.index or None)
+            if self._running or self._stops:
+                step = self._beside_others(step)
+            userland = Userland(name, step.index or None, step.branch)
             if kept is not None:  # before the result, which must never be stored without it
                 self._sync_ops.append(choices_op(step, kept))
             self._sync_ops.append(
@@ -393,21 +392,20 @@ class Run:
             handler as in any Python code.
         """
         self._running -= 1
+        step = self._beside_others(step)
         timing = Timing(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
         failed = self.failures.get(step.hash, self.attempt)
         retry = limit > failed and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
-            self._record(
-                self._step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing)
-            )
+            self._record(_step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
             return self._after()
         # A real server does not read these `opts`; the stephttp engine does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after
         self._step_retries = max(self._step_retries, limit)
-        self._record(self._step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
+        self._record(_step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
         self._wait()
         return SUSPEND
 
@@ -447,7 +445,7 @@ class Run:
                 retries = self.retries if policy.retries is None else policy.retries
                 if retries or self.resumed or self.declared_retries:
                     opts = {**opts, "retries": retries, **wishes(policy)}
-            self._record(self._step_op(step, wait.op, name=wait.name, opts=opts))
+            self._record(_step_op(self._beside_others(step), wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 
@@ -620,11 +618,12 @@ class Run:
             self.over = True  # whatever the handler makes of it
             raise
 
-    def _userland(self, step: Step) -> Userland:
-        """Return whose step it is, with its branch if that is known, or if there are others."""
-        branch = step.branch or (UNSURE if self._running - self._holds or self._stops else "")
-        self.branched = self.branched or branch == UNSURE
-        return Userland(step.step_id, step.index or None, branch)
+    def _beside_others(self, step: Step) -> Step:
+        """Return a step to be reported, marked if others are at work beside it."""
+        if step.branch or not (self._running - self._holds or self._stops):
+            return step
+        self.branched = True
+        return replace(step, branch=UNSURE)
 
     def _known(self, step: Step, kind: MemoKind) -> Step:
         """Return the verdict on a step that the server knows as finished or as waiting."""
@@ -654,33 +653,6 @@ class Run:
             self._async_ops.append(Op(OpCode.DISCOVERY_REQUEST, op_id, step.step_id))
         self._wait()
         return True
-
-    def _step_op(
-        self,
-        step: Step,
-        op: OpCode,
-        *,
-        name: str | None = None,
-        opts: dict[str, Any] | None = None,
-        error: ErrorInfo | None = None,
-        timing: Timing | None = None,
-    ) -> Op:
-        """Return the op that reports `step`, or requests it.
-
-        Args:
-            name: what the server shows of it; `None` for its id.
-        """
-        userland = self._userland(step)
-        return Op(
-            op,
-            step.hash,
-            name or step.step_id,
-            step.step_id,
-            opts,
-            error=error,
-            timing=timing,
-            userland=userland,
-        )
 
     def _wait(self) -> None:
         self._stops += 1
@@ -718,6 +690,32 @@ def _plain_id(step_id: Any) -> str:
     if not isinstance(step_id, str):
         raise TypeError(f"a step id must be a str, not {step_id!r}")
     return str.__str__(step_id)
+
+
+def _step_op(
+    step: Step,
+    op: OpCode,
+    *,
+    name: str | None = None,
+    opts: dict[str, Any] | None = None,
+    error: ErrorInfo | None = None,
+    timing: Timing | None = None,
+) -> Op:
+    """Return the op that reports `step`, or requests it.
+
+    Args:
+        name: what the server shows of it; `None` for its id.
+    """
+    return Op(
+        op,
+        step.hash,
+        name or step.step_id,
+        step.step_id,
+        opts,
+        error=error,
+        timing=timing,
+        userland=Userland(step.step_id, step.index or None, step.branch),
+    )
 
 
 def _final(op: Op) -> Op:
