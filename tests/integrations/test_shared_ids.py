@@ -10,6 +10,8 @@ from typing import Any
 import flask
 import pytest
 from fastapi import FastAPI
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
 
 from stephttp import step
 from stephttp.options import resolve
@@ -21,13 +23,22 @@ NAP = timedelta(minutes=1)
 Handler = Callable[[], Any]
 
 
-def serve(handler: Handler) -> Callable[[Provider], Any]:
+class Passes(BaseHTTPMiddleware):
+    """Calls the handler in a task of its own."""
+
+    async def dispatch(self, request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+
+def serve(handler: Handler, *, inside: bool = False) -> Callable[[Provider], Any]:
     if not asyncio.iscoroutinefunction(handler):
         app = flask.Flask("orders")
         app.add_url_rule("/", view_func=handler)
         return lambda provider: provider.wsgi(app)
     api = FastAPI()
     api.get("/")(handler)
+    if inside:
+        api.add_middleware(Passes)
     return lambda provider: provider.asgi(api)
 
 
@@ -124,15 +135,16 @@ async def in_parallel() -> None:
     [side_by_side, in_a_group, after_its_branches, each_in_a_task_of_its_own, in_parallel],
     ids=lambda work: work.__name__,
 )
+@pytest.mark.parametrize("inside", [False, True])
 async def test_branches_in_their_order_are_not_warned_of(
-    work: Handler, caplog: pytest.LogCaptureFixture
+    work: Handler, inside: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def handler() -> str:
         await work()
         await step.sleep("nap", NAP)
         return "done"
 
-    async with durable(serve(handler)) as world:
+    async with durable(serve(handler, inside=inside)) as world:
         assert (await world.follow(await world.client.get("/"))).json() == "done"
         assert warnings(caplog) == []
 

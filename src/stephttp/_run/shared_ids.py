@@ -41,7 +41,8 @@ class SharedIds:
         self._last: dict[str, object] = {}
         """By id, the branch made last of those that came to it."""
         self.main: object = None
-        """The task in which the handler is called; its branches are others."""
+        """The task in which the handler is called. It was made before all branches, and may wait
+        for them, so it overtakes none and is overtaken by none."""
 
     def note(self, step_id: str, position: str = "") -> None:
         """Note that the current branch has come to a step.
@@ -50,6 +51,8 @@ class SharedIds:
             position: of the branch in `parallel`.
         """
         branch = position or _current_branch()
+        if branch is self.main:
+            return
         if branch not in self._seen:
             self._seen[branch] = len(self._seen)
         last = self._last.setdefault(step_id, branch)
@@ -71,9 +74,10 @@ class SharedIds:
         if isinstance(first, str) and isinstance(second, str):
             return _numbers(second) < _numbers(first)
         if isinstance(first, str | int) or isinstance(second, str | int):
-            return self._seen[second] < self._seen[first]
-        if second is self.main or (first.done() and _is_of_a_library(second)):
-            return False  # it may have waited for the first
+            # The first thread of all is likely that of the handler, which waits for the others.
+            return 0 < self._seen[second] < self._seen[first]
+        if first.done() and _is_of_a_library(second):
+            return False  # it may be the handler's own, and have waited for the first
         numbers = [_NUMBERED.fullmatch(task.get_name()) for task in (first, second)]
         if numbers[0] is None or numbers[1] is None:
             return self._seen[second] < self._seen[first]
