@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from stephttp._wire.ids import hash_step_id, is_reserved
+from stephttp._wire.ids import hash_step_id, is_own
 from stephttp._wire.opcodes import OpCode
 from stephttp._wire.stored_state import UNSURE, KnownStep, MemoKind, read_memo
 from stephttp.errors import DivergenceError
@@ -157,7 +157,7 @@ class Remembered:
         """Return the finished steps to which this call has not come."""
         found: list[Divergence] = []
         for key, known in (self._names or {}).items():
-            if key in self._met or key in self._noted or not known.id or is_reserved(known.id):
+            if key in self._met or key in self._noted or not known.id or is_own(key, known.id):
                 continue
             if key not in self._memos or read_memo(self._memos[key]).kind not in _DONE:
                 continue

@@ -223,7 +223,11 @@ def conclude(
         APIError: finished steps could not be stored, so the server must call again.
     """
     try:
-        return (yield from _conclude(checkpoints, resumed, request, response, error, raised, final))
+        return (
+            yield from _conclude(
+                checkpoints, resumed, request, response, error, raised, final, scope
+            )
+        )
     except APIStatusError as problem:
         if problem.status in RUN_IS_OVER:
             return replies.ops_answer([])
@@ -257,6 +261,7 @@ def _conclude(
     error: str | None,
     raised: BaseException | None,
     final: bool,
+    scope: RunScope | None,
 ) -> Flow[Response]:
     """Do the same, as long as the server accepts what it is sent."""
     run = resumed.run

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire import stored_state
-from stephttp._wire.ids import is_reserved
+from stephttp._wire.ids import is_own
 from stephttp._wire.opcodes import OpCode
 from stephttp._wire.stored_state import PENDING
 from stephttp.engine.model.call import EndpointCall, ResumeState
@@ -84,7 +84,7 @@ def _render(rows: Sequence[_Row], *, pending: bool, names: bool) -> ResumeState:
         named = {
             step_id: (op, userland_id or "", index, branch)
             for step_id, _, _, op, _, _, userland_id, index, branch in rows
-            if not is_reserved(userland_id)
+            if not is_own(step_id, userland_id)
         }
         pairs.append((stored_state.STEPS, msgspec.json.encode(named)))
     memos = b",".join(msgspec.json.encode(step_id) + b":" + memo for step_id, memo in pairs)
