@@ -14,14 +14,14 @@ import logging
 import re
 import sys
 import threading
-from pathlib import Path
+from os.path import dirname
 from typing import Any
 
 logger = logging.getLogger("stephttp")
 
 _NUMBERED = re.compile(r"Task-([0-9]+)")
 """The name that asyncio gives a task, with its number."""
-_PACKAGE = str(Path(__file__).parents[1])
+_PACKAGE = dirname(dirname(__file__))
 _LIBRARIES = ("site-packages", "dist-packages")
 
 
