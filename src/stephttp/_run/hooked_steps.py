@@ -59,9 +59,11 @@ def pass_step(
 def request(scope: RunScope, hooks: Hooks, wait: Wait) -> Hooked[StepCall]:
     """Come to a step that the server carries out, and request it."""
     scope.refuse_nested(wait.step_id)
+    branch = scope.position()
     with scope.group():
         with scope.lock:
-            step = scope.run.resolve(wait.step_id)
+            step = scope.run.resolve(wait.step_id, None, branch, wait.op)
+        scope.note_branch(step, branch)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
             return StepCall(scope, step, CONVERSIONS.of(wait.result), wait.convert)

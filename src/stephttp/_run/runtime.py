@@ -125,6 +125,8 @@ class Runtime:
         self.leases = Leases(self._renew if transport is None else None)
         self.keyed_lock = KeyedLock()
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
+        self.warned_ids: set[str] | None = set() if settings.dev else None
+        """The step ids of which `shared_ids` has warned; `None` outside of development."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
         self.cannot_wait = None if settings.dev or settings.keys else _NO_KEY

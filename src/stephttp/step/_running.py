@@ -129,9 +129,8 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     the order of the branches.
 
     Args:
-        callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches that use
-            the same step id get their numbers in the order in which they reach it; give them ids
-            of their own.
+        callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches may use
+            the same step ids; with the stephttp engine each gets its own results in every call.
 
     Returns:
         The result of each branch, in order.
@@ -141,7 +140,9 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     """
     import asyncio
 
-    results = await asyncio.gather(*map(_call, callables), return_exceptions=True)
+    scope = current_scope()
+    branches = (_branch(scope, number, one) for number, one in enumerate(callables))
+    results = await asyncio.gather(*branches, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
@@ -210,6 +211,13 @@ async def settle_claim(scope: RunScope) -> None:
     """Stop a run that may not answer its request; see `configure(idempotency=)`."""
     if scope.claim is not None and not await scope.drive(scope.settle_claim()):
         await scope.suspend()
+
+
+async def _branch(scope: RunScope | None, number: int, body: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a branch of `parallel`, in a task of its own."""
+    if scope is not None:
+        scope.enter_branch(number)
+    return await _call(body)
 
 
 async def _call(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

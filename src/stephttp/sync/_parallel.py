@@ -41,8 +41,8 @@ def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
     All branches get as far as they can before the handler continues or is ended.
 
     Args:
-        callables: each makes a branch, for example `lambda: step.run("a", a)`. Give steps
-            of different branches different ids.
+        callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches may use
+            the same step ids; with the stephttp engine each gets its own results in every call.
 
     Returns:
         The result of each branch, in order.
@@ -63,10 +63,14 @@ def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
 def _in_threads(scope: RunScope | None, branches: list[Callable[[], Any]]) -> list[Future[Any]]:
     """Run the branches to their ends, each in the context of this thread."""
 
-    def branch(callable_: Callable[[], Any]) -> Any:
+    def branch(number: int, callable_: Callable[[], Any]) -> Any:
         if scope is not None:
             scope.branch()
+            scope.enter_branch(number)
         return callable_()
 
     with ThreadPoolExecutor(max(1, min(len(branches), MAX_THREADS))) as pool:
-        return [pool.submit(copy_context().run, branch, callable_) for callable_ in branches]
+        return [
+            pool.submit(copy_context().run, branch, number, callable_)
+            for number, callable_ in enumerate(branches)
+        ]

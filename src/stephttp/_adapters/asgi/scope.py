@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from stephttp._adapters.asgi.side_tasks import SideTasks
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._run.scope import SETTLE_TICKS, RunScope, echoes_suspension
@@ -47,6 +48,7 @@ class LoopScope(RunScope):
         "_given",
         "_held",
         "_loop",
+        "_side_tasks",
         "_task",
         "_ticks",
         "_turn_ticks",
@@ -65,6 +67,8 @@ class LoopScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
+        if self.shared_ids is not None:
+            self.shared_ids.main = self._task
         self._ended_by_us = False
         self._ticks = 0
         self._held: set[asyncio.Future[None]] = set()
@@ -75,6 +79,7 @@ class LoopScope(RunScope):
         self._turns: dict[asyncio.Future[None], str] = {}
         """Remembered steps whose turn has not come."""
         self._turn_ticks = 0
+        self._side_tasks: SideTasks | None = None
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -99,6 +104,10 @@ class LoopScope(RunScope):
                 "use `from stephttp import step` in `async def` handlers"
             )
         return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
+
+    def holds_up_loop(self) -> bool:
+        """Return whether this thread runs the event loop of the handler."""
+        return self._is_here()
 
     async def suspend(self) -> None:
         """Wait where the handler cannot continue, until it is ended. Never returns."""
@@ -159,6 +168,10 @@ class LoopScope(RunScope):
             self.run.leave_pending()
         return self.run.suspended
 
+    def left_branches(self) -> bool:
+        """Whether branches of the handler may have been left behind that are not at a step."""
+        return self._look_aside().cut_short
+
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress any more."""
         if self.run.suspended and self.run.settled:
@@ -209,6 +222,12 @@ class LoopScope(RunScope):
                 with self.lock:
                     self.run.give_up()
 
+    def _look_aside(self) -> SideTasks:
+        """See which tasks the handler has, beside the one in which this runs."""
+        self._side_tasks = side_tasks = self._side_tasks or SideTasks(self, self._task)
+        side_tasks.look()
+        return side_tasks
+
     def _is_here(self) -> bool:
         """Whether this thread runs the event loop of the handler."""
         try:
@@ -225,7 +244,8 @@ class LoopScope(RunScope):
             if order is None or not waiting:
                 return
             first = min(waiting, key=lambda future: order.position(self._turns[future]))
-            order.pass_over(self._turns[first])
+            if order.pass_over(self._turns[first]):
+                self._look_aside()
             first.set_result(None)
             self._turn_ticks = SETTLE_TICKS
         self._loop.call_soon(self._turn_tick)

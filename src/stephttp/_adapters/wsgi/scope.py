@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stephttp._client.background import off_loop
 from stephttp._core.run import Run
+from stephttp._core.steps import Step
 from stephttp._run.scope import SETTLE_TICKS, RunScope
 from stephttp.errors import Suspended
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class ThreadScope(RunScope):
     """One run in one call of the handler, in one thread, or in several by `step.parallel`."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_in_tasks")
 
     def __init__(
         self,
@@ -33,6 +34,8 @@ class ThreadScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self._held: list[asyncio.Future[None]] = []
         """What the tasks of an async view wait for that have come to a stop."""
+        self._in_tasks = False
+        """Whether an async view has come to remembered steps."""
 
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
@@ -71,6 +74,17 @@ class ThreadScope(RunScope):
         with self.lock:
             self.run.unwind()
         raise Suspended
+
+    def turn(self, step: Step) -> None:
+        """Note that an async view has come to a remembered step, which is given back at once."""
+        self._in_tasks = True
+
+    def left_branches(self) -> bool:
+        """Whether branches of the handler may have been left behind that are not at a step.
+
+        Threads of `parallel` are not. The tasks of an async view have ended with its loop.
+        """
+        return self._in_tasks
 
     def unwind_when_stuck(self) -> None:
         """Let what `suspend` holds see whether any step of this run can progress."""
