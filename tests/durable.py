@@ -56,7 +56,7 @@ class Durable:
         build: makes the wrapped application from a provider.
         wsgi: whether it is one of WSGI; it is then called in worker threads.
         key: signing key of both sides; empty means development.
-        dev: whether the application is in development all the same.
+        dev: whether the application is in development; by default without a key.
         path: the engine's database, where it is not in memory only.
         options: further options of the SDK, as `setup` takes them.
     """
@@ -66,7 +66,7 @@ class Durable:
         build: Callable[[Provider], Any],
         *,
         key: str = "",
-        dev: bool = False,
+        dev: bool | None = None,
         wsgi: bool = False,
         path: Path | None = None,
         **options: Any,
@@ -75,7 +75,7 @@ class Durable:
         self.to_engine, self.to_app = Late(), Late(wsgi=wsgi)
         self._key = key
         self._environ = {"INNGEST_SIGNING_KEY": key} if key else {}
-        self._environ |= {"INNGEST_DEV": "1"} if dev or not key else {}
+        self._environ |= {"INNGEST_DEV": "1"} if (not key if dev is None else dev) else {}
         self._settings = EngineSettings(
             db_path=str(path) if path else ":memory:", signing_keys=(key,) if key else ()
         )

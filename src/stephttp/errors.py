@@ -13,6 +13,7 @@
         │   ├── NestedStepError       a step inside the body of another step
         │   └── CannotWaitError       a step must wait, but the response has started
         ├── StepResultError           a step's result has no JSON form, or does not fit its type
+        ├── DivergenceError           the handler no longer fits what is remembered of its run
         └── APIError                  the engine (or Inngest) could not be reached, or refused
             ├── APIConnectionError    no answer: refused, reset, timed out
             │   └── APITimeoutError   connected, but no answer in time
@@ -37,6 +38,7 @@ __all__ = [
     "APITimeoutError",
     "CannotWaitError",
     "ConfigurationError",
+    "DivergenceError",
     "NestedStepError",
     "NonRetriableError",
     "OutsideRunError",
@@ -234,11 +236,19 @@ class NestedStepError(UsageError):
 
 
 class CannotWaitError(UsageError):
-    """A step must wait, but the response has started, so the caller can no longer be redirected."""
+    """A step must wait, but cannot: the response has started, so the caller can no longer be
+    redirected, or there is no signing key."""
 
 
 class StepResultError(StephttpError):
     """A step's result cannot be stored as JSON, or does not fit the declared return type."""
+
+
+class DivergenceError(StephttpError):
+    """A handler no longer fits what is remembered of its run, and ``on_divergence`` is ``"fail"``.
+
+    The run has failed, whatever the handler makes of this exception: no further step runs.
+    """
 
 
 class APIError(StephttpError):

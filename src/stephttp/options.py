@@ -13,7 +13,7 @@ from msgspec import Struct, field, structs
 from stephttp._core import checks
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.conversion import CONVERSIONS, Converter
-from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect
+from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._wire import capsule
 from stephttp._wire.http import Request
@@ -65,7 +65,7 @@ class SetupOptions(TypedDict, total=False):
     restore_headers: Collection[str] | None
     """Names of the request headers that a re-entry gets back, instead of
     `stephttp.DEFAULT_RESTORE_HEADERS`. Credentials, and headers that are not among the defaults,
-    are encrypted with the signing key (needs `stephttp[crypto]`)."""
+    are encrypted with the signing key."""
 
     result_path: str | None
     """A path such as `/_stephttp/result`, at which this API then serves the results of its runs, so
@@ -124,6 +124,10 @@ class SetupOptions(TypedDict, total=False):
     give_up_on: ExceptionTypes | None
     """These types of exceptions are not worth one."""
 
+    on_divergence: OnDivergence
+    """What becomes of a run whose handler no longer fits what is remembered of it, because it has
+    changed: `"warn"`, the default, or `"fail"`."""
+
     record_inputs: bool | None
     """Send the positional arguments of steps with their results, for people to look at and to edit
     for a rerun: those that have a JSON form, up to 64 KiB a step. Default: in development without
@@ -162,6 +166,7 @@ class Settings(Struct, frozen=True):
     track_all_endpoints: bool = False
     record_inputs: bool = False
     """Send what steps are called with, for people to look at."""
+    on_divergence: OnDivergence = "warn"
     default_async_response: AsyncResponse = DEFAULT_ASYNC_RESPONSE
     checkpointing: Checkpointing = Checkpointing.performant
     idempotency_header: str = ""
@@ -272,6 +277,7 @@ def resolve(
             "default_async_response",
             given.get("default_async_response") or DEFAULT_ASYNC_RESPONSE,
         ),
+        on_divergence=checks.on_divergence(given.get("on_divergence", "warn")),
         checkpointing=given.get("checkpointing", Checkpointing.performant),
         idempotency_header=checks.header_name("idempotency_header", header),
         idempotency=idempotency,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from stephttp._client.background import running_loop
 from stephttp._core.checkpointing import Checkpointing
-from stephttp._core.endpoint_options import AsyncResponse
+from stephttp._core.endpoint_options import AsyncResponse, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._run.endpoint import P, R, checked, decorator
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
@@ -98,6 +98,7 @@ class Provider:
         max_delay: timedelta | None = None,
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
+        on_divergence: OnDivergence | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Set the options of one endpoint, as a decorator of its handler (async or not).
 
@@ -118,6 +119,7 @@ class Provider:
             max_delay: the longest pause.
             retry_on: only these types of exceptions are worth a repetition.
             give_up_on: these types of exceptions are not worth one.
+            on_divergence: `warn` or `fail`.
 
         Returns:
             The decorator.
@@ -125,8 +127,8 @@ class Provider:
         Raises:
             TypeError: a value has another type.
             ValueError: a value is out of range, or two contradict each other.
-            ConfigurationError: `async_response` or `idempotency` is not of its kind, or
-                `max_runtime` is not positive.
+            ConfigurationError: `async_response`, `idempotency` or `on_divergence` is not of its
+                kind, or `max_runtime` is not positive.
         """
         return decorator(
             checked(
@@ -139,6 +141,7 @@ class Provider:
                 max_delay=max_delay,
                 retry_on=retry_on,
                 give_up_on=give_up_on,
+                on_divergence=on_divergence,
             ),
             idempotency,
             max_runtime,

@@ -19,8 +19,8 @@ IMPORTS = {
     "": [
         "stephttp", "stephttp.sync", "stephttp.asgi", "stephttp.wsgi", "stephttp.middleware",
         "stephttp._client.api_client", "stephttp._client.transport",
+        "stephttp._run.sealing", "cryptography.hazmat.primitives.ciphers.aead",
     ],
-    "crypto": ["stephttp._run.sealing", "cryptography.hazmat.primitives.ciphers.aead"],
     "engine": ["stephttp.engine.app", "stephttp.cli.commands"],
     "inngest": ["stephttp.integrations.inngest"],
     "otel": ["stephttp.integrations.otel"],

@@ -35,6 +35,7 @@ NAMES = [
     "ConfigurationError",
     "Converter",
     "DEFAULT_RESTORE_HEADERS",
+    "DivergenceError",
     "ErrorInfo",
     "FnOpts",
     "Middleware",

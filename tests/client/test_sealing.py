@@ -1,8 +1,5 @@
 """Sealed secrets open with the right key, for the right run, and unchanged; else not."""
 
-import logging
-import re
-
 import pytest
 
 from stephttp._run.sealing import Sealer
@@ -53,22 +50,8 @@ def test_the_same_secret_never_looks_the_same() -> None:
     assert b"secret" not in sealed(sealer)
 
 
-@pytest.mark.parametrize(
-    ("sealer", "fix"),
-    [(Sealer([NEW], available=False), r"pip install 'stephttp\[crypto\]'"),
-     (Sealer([]), "INNGEST_SIGNING_KEY")],
-)  # fmt: skip
-def test_where_nothing_can_be_sealed_it_says_so_once(
-    sealer: Sealer, fix: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert sealer.seal(RUN) is None
-    assert sealer.open(RUN) is None
-    with caplog.at_level(logging.WARNING):
-        sealer.warn_secrets_left_out()
-        sealer.warn_secrets_left_out()
-    (record,) = caplog.records
-    assert "without them" in record.getMessage()
-    assert re.search(fix, record.getMessage())
+def test_nothing_is_sealed_without_a_key() -> None:
+    assert (Sealer([]).seal(RUN), Sealer([]).open(RUN)) == (None, None)
 
 
 def test_keys_do_not_show() -> None:

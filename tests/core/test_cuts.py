@@ -47,7 +47,7 @@ def test_a_step_is_recorded_as_cut_off_once_the_handler_comes_to_another() -> No
     assert (entry.id, other.id) == (FIRST_CUT, B)
     assert entry.op is OpCode.STEP_RUN
     assert entry.timing == Timing(20, 30)
-    assert cut_of(entry) == Cut(A, after_ns=40)
+    assert cut_of(entry) == Cut(A, "a", after_ns=40)
     assert step_cut_off(entry) == A
     assert step_cut_off(other) is None
     again = Run("R", remembered([entry, other]))
@@ -135,12 +135,12 @@ def test_a_wait_that_the_server_ended_too_late_stays_cut_off() -> None:
 
 def test_what_begins_again_is_no_longer_cut_off() -> None:
     run = Run("R", {FIRST_CUT: Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")})
-    step = run.renew(run.begin("a"), 70)
+    step = run.renew(run.begin("a"), 70, body=True)
     assert step.verdict is Verdict.EXECUTE
-    run.hold()
+    assert not run.settled
     run.complete(step, b"1", 0, 0)
     void, result = run.take_finished()
-    assert cut_of(void) == Cut(A, void=True)
+    assert cut_of(void) == Cut(A, "a", void=True)
     assert step_cut_off(void) is None
     entry = Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")
     run = Run("R", {FIRST_CUT: entry} | remembered([void, result]))

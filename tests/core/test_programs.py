@@ -24,7 +24,7 @@ from stephttp._core.run import Run
 from stephttp._core.steps import Step, Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
-from stephttp._wire.stored_state import MemoKind
+from stephttp._wire.stored_state import KnownStep, MemoKind
 from tests.examples import examples
 
 NAP = timedelta(minutes=1)
@@ -68,41 +68,59 @@ Path = tuple[int, ...]
 Branch = Generator[None, None, list[Any]]
 
 
-def programs(depth: int, ids: str) -> st.SearchStrategy[Program]:
-    """Programs over `ids`; parallel branches have ids of their own, as users are told."""
+def programs(depth: int, ids: str, *, shared: bool = False) -> st.SearchStrategy[Program]:
+    """Programs over `ids`; parallel branches have ids of their own, unless they are `shared`."""
     leaf: st.SearchStrategy[Node] = st.one_of(
         st.builds(Do, st.sampled_from(ids), st.integers(0, RETRIES + 2)),
         st.builds(Do, st.sampled_from(ids)),
         st.builds(Nap, st.sampled_from(ids)),
-        st.builds(Await, st.sampled_from(ids)),
+        # An event shows under which hash it was waited for, which nobody knows of a shared id.
+        *([] if shared else [st.builds(Await, st.sampled_from(ids))]),
     )
     if depth:
         half = len(ids) // 2
         inner: list[st.SearchStrategy[Node]] = [
-            st.builds(Loop, st.integers(0, 3), programs(depth - 1, ids))
+            st.builds(Loop, st.integers(0, 3), programs(depth - 1, ids, shared=shared))
         ]
-        if half:
+        if shared:
+            inner.append(
+                st.builds(Parallel, st.tuples(*[programs(depth - 1, ids, shared=True)] * 2))
+            )
+        elif half:
             pair = st.tuples(programs(depth - 1, ids[:half]), programs(depth - 1, ids[half:]))
             inner.append(st.builds(Parallel, pair))
         leaf = st.one_of(leaf, *inner)
     return st.lists(leaf, max_size=3).map(tuple)
 
 
-def expected(program: Program, uses: Counter[str]) -> list[Any]:
+def expected(
+    program: Program, uses: Counter[str], *, shared: bool = False, position: str = ""
+) -> list[Any]:
     """What the program gives when nothing ever interrupts it, without any of our code at work."""
     seen: list[Any] = []
     for node in program:
         match node:
             case Loop(times, body):
                 for _ in range(times):
-                    seen.extend(expected(body, uses))
+                    seen.extend(expected(body, uses, shared=shared, position=position))
             case Parallel(branches):
-                seen.append([expected(branch, uses) for branch in branches])
+                seen.append(
+                    [
+                        expected(branch, uses, shared=shared, position=within(position, n))
+                        for n, branch in enumerate(branches)
+                    ]
+                )
             case _:
-                name = hash_step_id(node.step_id, uses[node.step_id])
-                uses[node.step_id] += 1
+                whose = f"{position}/{node.step_id}" if shared else node.step_id
+                name = hash_step_id(whose, uses[whose])
+                uses[whose] += 1
                 seen.append(outcome(node, name))
     return seen
+
+
+def within(position: str, number: int) -> str:
+    """The position of a branch of `parallel`."""
+    return f"{position}.{number}" if position else str(number)
 
 
 def outcome(node: Do | Nap | Await, name: str) -> Any:
@@ -122,9 +140,24 @@ class Handler:
     branches: dict[Path, Branch] = field(default_factory=dict)
     results: dict[Path, list[Any]] = field(default_factory=dict)
     parked: set[Path] = field(default_factory=set)
+    positions: dict[Path, str] = field(default_factory=dict)
+    uses: Counter[str] = field(default_factory=Counter)
 
-    def start(self, path: Path, program: Program) -> None:
+    def start(self, path: Path, program: Program, position: str = "") -> None:
+        self.positions[path] = position
         self.branches[path] = self.play(path, program)
+
+    def name(self, path: Path, step: Step) -> str:
+        """What the result of a step shows: whose it is."""
+        if not self.machine.shared:
+            return step.hash
+        whose = f"{self.positions[path]}/{step.step_id}"
+        self.uses[whose] += 1
+        return hash_step_id(whose, self.uses[whose] - 1)
+
+    def position(self, path: Path) -> str:
+        """The branch, as the state machine gets to know it."""
+        return self.positions[path] if self.machine.shared else ""
 
     def movable(self) -> list[Path]:
         return sorted(set(self.branches) - self.parked)
@@ -145,8 +178,8 @@ class Handler:
                         seen.extend((yield from self.play(path, body)))
                 case Parallel(branches):
                     inner = [(*path, number, len(seen), n) for n in range(len(branches))]
-                    for at, branch in zip(inner, branches, strict=True):
-                        self.start(at, branch)
+                    for n, (at, branch) in enumerate(zip(inner, branches, strict=True)):
+                        self.start(at, branch, within(self.positions[path], n))
                     while not all(at in self.results for at in inner):
                         self.parked.add(path)
                         yield
@@ -158,17 +191,18 @@ class Handler:
         return seen
 
     def do(self, path: Path, node: Do) -> Generator[None, None, Any]:
-        step = self.run.begin(node.step_id)
+        step = self.run.begin(node.step_id, None, self.position(path))
+        name = self.name(path, step)
         if step.verdict is Verdict.EXECUTE:
             yield  # the body takes its time, and others go on meanwhile
-            failed = self.machine.body(node, step)
+            failed = self.machine.body(node, step, name)
             if failed is None:
-                value = msgspec.json.encode(f"value of {step.hash}")
+                value = msgspec.json.encode(f"value of {name}")
                 verdict = self.run.complete(step, value, 0, 0)
-                result = f"value of {step.hash}"
+                result = f"value of {name}"
             else:
                 verdict = self.run.fail(step, failed, 0, 0)
-                result = f"error of {step.hash}"
+                result = f"error of {name}"
             if verdict is Verdict.EXECUTE:
                 yield
                 return result
@@ -180,7 +214,9 @@ class Handler:
             ask = waits.sleep(node.step_id, NAP)
         else:
             ask = waits.wait_for_event(node.step_id, "e", NAP, "event.data.x == 1")
-        return (yield from self.pass_by(path, self.run.wait(ask)))
+        step = self.run.wait(ask, self.position(path))
+        self.name(path, step)
+        return (yield from self.pass_by(path, step))
 
     def pass_by(self, path: Path, step: Step) -> Generator[None, None, Any]:
         while step.verdict is Verdict.SUSPEND:
@@ -197,9 +233,13 @@ class Handler:
 class Programs(RuleBasedStateMachine):
     """A server with one run, whose handler is called until it comes to its end."""
 
+    shared = False
+    """Branches share step ids, and the server says which step is whose."""
+
     @initialize(program=programs(3, "abcdefgh"), pending=st.booleans())
     def begin(self, program: Program, pending: bool) -> None:
         self.program = program
+        self.names: dict[str, KnownStep] = {}
         self.tells_pending = pending
         self.memos: dict[str, Raw] = {}
         self.open: dict[str, Op] = {}
@@ -214,12 +254,12 @@ class Programs(RuleBasedStateMachine):
 
     # --- what the handler's steps do ---
 
-    def body(self, node: Do, step: Step) -> ErrorInfo | None:
+    def body(self, node: Do, step: Step, name: str) -> ErrorInfo | None:
         """The body of a step, whose failures are counted by what the server knows of them."""
         self.tried[step.hash] += 1
         if self.failures[step.hash] < node.failures:
             self.failures[step.hash] += 1
-            return ErrorInfo("E", f"error of {step.hash}")
+            return ErrorInfo("E", f"error of {name}")
         self.succeeded[step.hash] += 1
         return None
 
@@ -232,13 +272,17 @@ class Programs(RuleBasedStateMachine):
             memos = dict(self.memos)
             if self.tells_pending:
                 memos |= {key: Raw(b'{"pending":true}') for key in self.open}
-        self.live = Handler(self, Run("R", memos, RETRIES))
+        names = dict(self.names) if self.shared else None
+        self.live = Handler(self, Run("R", memos, RETRIES, names=names))
         self.live.start((), self.program)
 
     def receive(self, ops: list[Op]) -> None:
         for op in ops:
             if op.id in self.memos:
                 continue  # the first report of a step wins
+            if op.userland is not None:
+                land = op.userland
+                self.names[op.id] = KnownStep(op.op, land.id, land.index or 0, land.branch)
             match op.op:
                 case OpCode.STEP_RUN:
                     assert isinstance(op.data, Raw)
@@ -366,7 +410,7 @@ class Programs(RuleBasedStateMachine):
             if live.movable():
                 live.move(live.movable()[0])
             self.after_a_move()
-        assert self.result == expected(self.program, Counter())
+        assert self.result == expected(self.program, Counter(), shared=self.shared)
         for key, count in self.succeeded.items():
             assert count == 1 + self.lost[key]
 
@@ -375,6 +419,20 @@ TestPrograms = Programs.TestCase
 TestPrograms.settings = settings(
     max_examples=examples(50, 1000), stateful_step_count=60, deadline=None
 )
+
+
+class SharedPrograms(Programs):
+    """The same, where branches of `parallel` use the same step ids."""
+
+    shared = True
+
+    @initialize(program=programs(3, "ab", shared=True), pending=st.booleans())
+    def begin(self, program: Program, pending: bool) -> None:
+        super().begin(program, pending)
+
+
+TestSharedPrograms = SharedPrograms.TestCase
+TestSharedPrograms.settings = TestPrograms.settings
 
 
 def steps_of(program: Program) -> int:
@@ -396,11 +454,23 @@ FIXED: Program = (
 )
 
 
+SHARED: Program = (
+    Do("a"),
+    Parallel(((Do("a", 1), Nap("n"), Do("a")), (Do("a"), Loop(2, (Do("b", 2), Nap("n")))))),
+    Do("a"),
+)
+
+
 @pytest.mark.parametrize("cut", range(40))
-def test_a_program_cut_at_every_possible_point(cut: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "program", "succeed"), [(Programs, FIXED, 4), (SharedPrograms, SHARED, 7)]
+)
+def test_a_program_cut_at_every_possible_point(
+    kind: type[Programs], program: Program, succeed: int, cut: int
+) -> None:
     """Every number of moves after which the second call is cut off, one after the other."""
-    machine = Programs()
-    machine.begin(FIXED, pending=bool(cut % 2))
+    machine = kind()
+    machine.begin(program, pending=bool(cut % 2))
     while machine.called < 2:
         live = machine.live
         if live is None:
@@ -408,7 +478,8 @@ def test_a_program_cut_at_every_possible_point(cut: int) -> None:
                 machine.resolve(key)
             machine.call()
         else:
-            live.move(live.movable()[0])
+            # Branches that share ids come to them in another order than in the next call.
+            live.move(live.movable()[-1 if kind.shared else 0])
             machine.after_a_move()
     for _ in range(cut):
         live = machine.live
@@ -419,5 +490,5 @@ def test_a_program_cut_at_every_possible_point(cut: int) -> None:
         machine.the_call_is_cut_off()
     machine.no_body_succeeds_twice()
     machine.teardown()
-    assert sum(machine.succeeded.values()) - sum(machine.lost.values()) == 4
-    assert steps_of(FIXED) == 11
+    assert sum(machine.succeeded.values()) - sum(machine.lost.values()) == succeed
+    assert (steps_of(FIXED), steps_of(SHARED)) == (11, 10)

@@ -36,6 +36,7 @@ BREAKS = {
     "a run that is async has the time when it became so": "UPDATE runs SET async_ms = NULL",
     "history belongs to a run": "INSERT INTO history VALUES "
     "('nobody', 'call', '', '', 0, 1, 1, 1, NULL)",
+    "warnings belong to a run": "INSERT INTO warnings VALUES ('nobody', 'kind', '', 1, 'text')",
     "links belong to a run": "INSERT INTO links VALUES ('nobody', 'event', 'step', 1)",
     "a span belongs to a run, and its details are JSON": "INSERT INTO spans VALUES "
     "('nobody', x'01', x'02', NULL, '', NULL, 'n', 'internal', 'ok', 1, 2, x'7b7d')",

@@ -19,7 +19,7 @@ from stephttp.engine.work import due
 from .support import DONE, KEY, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world
 
 BODY = b'{"a": 1}'
-ASKS = {"x-stephttp-accept": "pending"}
+ASKS = {"x-stephttp-accept": "pending, step-names"}
 
 
 def brought(call: httpx2.Request) -> tuple[bytes, bytes | None]:
@@ -28,6 +28,22 @@ def brought(call: httpx2.Request) -> tuple[bytes, bytes | None]:
     request = Request(call.method, "/", "", pairs, body=call.content)
     state = stored_state.detach(request)
     return request.body, state
+
+
+def memos(call: httpx2.Request) -> Any:
+    """The memos of the state of a call."""
+    return {key: memo for key, memo in state_of(call).items() if key != stored_state.STEPS}
+
+
+def names(call: httpx2.Request) -> Any:
+    """What the state of a call says of the steps."""
+    return state_of(call)[stored_state.STEPS]
+
+
+def state_of(call: httpx2.Request) -> Any:
+    state = brought(call)[1]
+    assert state is not None
+    return json.loads(state)
 
 
 async def test_the_state_is_what_the_api_would_tell() -> None:
@@ -39,7 +55,10 @@ async def test_the_state_is_what_the_api_would_tell() -> None:
         body, state = brought(call)
         assert body == BODY
         assert state is not None
-        assert json.loads(state) == {A: {"data": 1}, Z: {"pending": True}}
+        assert memos(call) == {A: {"data": 1}, Z: {"pending": True}}
+        assert {key: op for key, (op, *_) in names(call).items()} == {
+            A: "StepRun", B: "StepError", Z: "Sleep"
+        }  # fmt: skip
         assert call.headers[stored_state.FAILURES] == f"{B}=1"
         assert "reentry-state" in call.headers[stored_state.FEATURES]
         told = await w.http.get(f"/v0/runs/{RUN}/actions", headers=ASKS)
@@ -78,9 +97,9 @@ async def test_a_repeated_call_has_nothing_along_and_the_next_one_has() -> None:
 
 async def test_a_large_state_is_left_to_be_asked_for() -> None:
     async with world() as w:
-        fits = "x" * (stored_state.LARGEST - 200)
+        fits = "x" * (stored_state.LARGEST - 300)
         await w.post(step(data=fits), sleep(text="1s"), reads_state=True)
-        w.script = [answer([step(B, "y" * 200), sleep("c" * 40, "1s")]), answer(DONE)]
+        w.script = [answer([step(B, "y" * 300), sleep("c" * 40, "1s")]), answer(DONE)]
         calls = await w.after(1) + await w.after(1)
         assert [brought(call)[1] is None for call in calls] == [False, True]
         assert calls[1].content == BODY
@@ -93,8 +112,8 @@ async def test_many_runs_at_once_get_each_their_own() -> None:
         w.script = [answer(DONE)] * 2
         calls = await w.after(1)
         states = {call.headers["x-run-id"]: brought(call)[1] for call in calls}
-        memos = {run_id: json.loads(state or b"")[A] for run_id, state in states.items()}
-        assert memos == {RUN: {"data": 1}, OTHER: {"data": 2}}
+        found = {run_id: json.loads(state or b"")[A] for run_id, state in states.items()}
+        assert found == {RUN: {"data": 1}, OTHER: {"data": 2}}
 
 
 async def test_calls_for_planned_steps_have_it_too() -> None:
@@ -103,7 +122,7 @@ async def test_calls_for_planned_steps_have_it_too() -> None:
         await w.post(sleep(text="1s"), reads_state=True)
         w.script = [answer(plans), answer([step(A)]), answer([step(B)]), answer(DONE)]
         calls = await w.after(1)
-        states = [json.loads(brought(call)[1] or b"") for call in calls]
+        states = [memos(call) for call in calls]
         assert [call.headers.get("x-inngest-step-id") for call in calls] == [None, A, B, None]
         assert states[1] == states[2] == {Z: None, A: {"pending": True}, B: {"pending": True}}
         assert states[3] == {Z: None, A: {"data": 1}, B: {"data": 1}}
@@ -134,9 +153,8 @@ async def test_a_rerun_reads_as_the_run_did_with_what_was_edited() -> None:
         edit: dict[str, Any] = {"step_id": A, "input": [7]}
         assert (await w.http.post(f"/v1/stephttp/runs/{RUN}/rerun", json=edit)).status_code == 200
         (call,) = (await w.after(0)) or w.calls[seen:]
-        state = brought(call)[1]
-        assert state is not None
-        assert json.loads(state) == {A: {"input": [7]}}
+        assert memos(call) == {A: {"input": [7]}}
+        assert names(call) == {A: ["StepRun", "a", 0, ""]}
 
 
 async def test_a_run_that_is_invoked_reads_as_the_latest_of_its_endpoint() -> None:
@@ -152,7 +170,7 @@ async def test_a_run_that_is_invoked_reads_as_the_latest_of_its_endpoint() -> No
         w.script = [answer([invoke]), answer(DONE), answer(DONE)]
         calls = await w.after(1)
         child = next(call for call in calls if call.headers["x-run-id"] not in (RUN, OTHER))
-        assert json.loads(brought(child)[1] or b"null") == {}
+        assert (memos(child), names(child)) == ({}, {})
 
 
 async def test_what_an_engine_finds_due_at_its_start_may_be_under_way_still(tmp_path: Path) -> None:

@@ -336,50 +336,44 @@ async def test_bodies_can_be_kept_out_of_the_record() -> None:
         assert b"private" not in world.reentries[-1].content
 
 
-async def test_without_encryption_a_body_to_be_hidden_cannot_wait(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("wsgi", [False, True])
+async def test_without_a_key_nothing_waits_outside_development(
+    wsgi: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = FastAPI()
-
-    @app.post("/")
-    async def handler(request: Request) -> None:
-        stephttp.configure(omit_request_body=True)
-        await request.body()
-        await step.sleep("nap", NAP)
-
-    async with durable(lambda p: p.asgi(app), key=KEY) as world:
-        world.provider.runtime.checkpoints.sealer._available = False
-        with caplog.at_level(logging.ERROR):
-            answer = await world.client.post("/", content=b"private")
-        assert answer.status_code == 500
-        assert "stephttp[crypto]" in caplog.text
-        assert "private" not in answer.text
-        assert (await world.client.post("/")).status_code == 303, "there is nothing to hide"
-    assert not any(r.content and b"private" in r.content for r in world.to_engine.requests)
-
-
-async def test_secrets_are_left_out_with_a_warning_without_encryption(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    app = FastAPI()
+    """The call that continues such a run would be refused, and its caller would wait for ever."""
+    app, site = FastAPI(), flask.Flask(__name__)
+    ran: list[str] = []
 
     @app.get("/")
-    async def handler(request: Request) -> list[str | None]:
-        await step.sleep("nap", NAP)
-        return [request.headers.get(name) for name in ("accept-language", "cookie", "x-tenant")]
+    async def handler(nap: bool) -> str:
+        await step.run("before", ran.append, "before")
+        try:
+            await step.sleep("nap", NAP) if nap else None
+        except stephttp.CannotWaitError as error:
+            return str(error)
+        return "done"
 
-    headers = {"accept-language": "de", "cookie": "s=1", "x-tenant": "t"}
-    names = {*stephttp.DEFAULT_RESTORE_HEADERS, "x-tenant"}
-    for available, expected in ((False, ["de", None, None]), (True, ["de", "s=1", "t"])):
-        async with durable(lambda p: p.asgi(app), key=KEY, restore_headers=names) as world:
-            world.provider.runtime.checkpoints.sealer._available = available
-            caplog.clear()
-            for _ in range(2):
-                first = await world.client.get("/", headers=headers)
-                assert (await world.follow(first)).json() == expected
-            told = [r for r in caplog.records if "stephttp[crypto]" in r.getMessage()]
-            assert len(told) == (0 if available else 1)
-            assert "s=1" not in caplog.text
+    @site.get("/")
+    def view() -> str:
+        sync_step.run("before", ran.append, "before")
+        try:
+            sync_step.sleep("nap", NAP) if flask.request.args["nap"] == "true" else None
+        except stephttp.CannotWaitError as error:
+            return str(error)
+        return "done"
+
+    def build(provider: Any) -> Any:
+        return provider.wsgi(site) if wsgi else provider.asgi(app)
+
+    with caplog.at_level(logging.WARNING):
+        async with durable(build, wsgi=wsgi, dev=False) as world:
+            assert "requests that have to wait are refused" in caplog.text
+            assert (await world.client.get("/?nap=false")).text.strip('"') == "done"
+            refused = await world.client.get("/?nap=true", headers={"authorization": "secret"})
+            assert refused.status_code == 200
+            assert "set INNGEST_SIGNING_KEY" in refused.text
+    assert ran == ["before", "before"]
+    assert not any(b"secret" in (one.content or b"") for one in world.to_engine.requests)
 
 
 async def test_all_endpoints_can_be_recorded() -> None:

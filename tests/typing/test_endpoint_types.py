@@ -25,7 +25,7 @@ def now(name: str) -> int:
     return len(name)
 
 
-@provider.endpoint(omit_request_body=True)
+@provider.endpoint(omit_request_body=True, on_divergence="fail")
 async def generic(value: T) -> list[T]:
     return [value]
 
@@ -53,6 +53,13 @@ async def test_a_decorated_handler_keeps_its_type() -> None:
     assert await handler(2) == ["2"]
     with pytest.raises(TypeError):
         await later("x", flags=True)  # type: ignore[call-arg, arg-type]  # pyright: ignore
+
+
+def configured() -> None:
+    """Checked, not run."""
+    stephttp.configure(stephttp.FnOpts(on_divergence="warn"), on_divergence="fail")
+    stephttp.setup("https://api.example.com", on_divergence="fail")
+    stephttp.configure(on_divergence="no")  # type: ignore[arg-type]  # pyright: ignore
 
 
 async def test_steps_take_decorated_and_overloaded_functions() -> None:

@@ -15,7 +15,7 @@ from stephttp._wire.ids import COMPLETE
 from stephttp._wire.json import encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp._wire.stored_state import FAILURES, decode_memos
+from stephttp._wire.stored_state import FAILURES, STEPS, KnownStep, decode_memos, read_steps
 from stephttp.errors import APIStatusError
 
 EVENT_NAME = "inngest/http.request"
@@ -29,6 +29,7 @@ _ROOM = MAX_CHECKPOINT_BYTES - 1024
 SDK = f"stephttp-py:v{__version__}"
 JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
 _ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
+_NAMED_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending, step-names"}
 
 NEW_RUN = "/v1/http/runs"
 
@@ -216,9 +217,14 @@ def get_health() -> Call:
     return Call("GET", "/health", None, JSON_HEADERS)
 
 
-def get_actions(run_id: str) -> Call:
-    """Ask for what the server remembers of a run."""
-    return Call("GET", f"/v0/runs/{run_id}/actions", None, _ACTIONS_HEADERS)
+def get_actions(run_id: str, *, names: bool = False) -> Call:
+    """Ask for what the server remembers of a run.
+
+    Args:
+        names: the stephttp engine is to say what steps that are; see `stored_state.STEPS`.
+    """
+    headers = _NAMED_HEADERS if names else _ACTIONS_HEADERS
+    return Call("GET", f"/v0/runs/{run_id}/actions", None, headers)
 
 
 def output_path(run_id: str, token: str) -> str:
@@ -284,6 +290,19 @@ def read_actions(answer: Answer) -> dict[str, Raw]:
     """
     try:
         return decode_memos(answer.body)
+    except ValueError as error:
+        raise unreadable(answer, "GET /v0/runs/…/actions", error) from error
+
+
+def read_state(answer: Answer) -> tuple[dict[str, Raw], dict[str, KnownStep] | None]:
+    """Read the memoised steps, and what steps they are, if the server says that; by step hash.
+
+    Raises:
+        APIStatusError: it is not what a server answers.
+    """
+    memos = read_actions(answer)
+    try:
+        return memos, read_steps(memos.pop(STEPS, None))
     except ValueError as error:
         raise unreadable(answer, "GET /v0/runs/…/actions", error) from error
 

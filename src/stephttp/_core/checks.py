@@ -16,6 +16,7 @@ from stephttp._core.endpoint_options import (
     AsyncResponseCustom,
     AsyncResponseRedirect,
     AsyncResponseToken,
+    OnDivergence,
 )
 from stephttp._core.retry_policy import RetryPolicy, checked
 from stephttp._wire import capsule
@@ -130,6 +131,14 @@ def async_response(name: str, value: Any) -> AsyncResponse:
             "AsyncResponseCustom(function)"
         )
     return value
+
+
+def on_divergence(value: Any) -> OnDivergence:
+    """Refuse what is not one of the ways to deal with a divergence."""
+    if value not in ("warn", "fail"):
+        raise ConfigurationError(f"on_divergence must be 'warn' or 'fail', not {value!r}")
+    found: OnDivergence = value
+    return found
 
 
 def middleware(given: Sequence[F]) -> tuple[F, ...]:

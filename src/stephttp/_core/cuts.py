@@ -20,7 +20,14 @@ from stephttp._core.steps import CutTimes, Step
 from stephttp._wire.cut_entries import Cut, entry_id, entry_op, read_entry
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import Op, Timing
-from stephttp._wire.stored_state import PENDING, Memo, MemoKind, read_memo
+from stephttp._wire.stored_state import (
+    PENDING,
+    UNSURE,
+    KnownStep,
+    Memo,
+    MemoKind,
+    read_memo,
+)
 
 _PENDING = Raw(PENDING)
 
@@ -56,6 +63,13 @@ class CutSteps:
         """Return the hash of the entry of a step that was cut off in an earlier call."""
         return self._earlier[step_hash][0]
 
+    def uses(self) -> dict[str, KnownStep]:
+        """Return which uses of which ids were cut off in earlier calls, by hash."""
+        return {
+            key: KnownStep("", cut.id, cut.index, cut.branch)
+            for key, (_, cut) in self._earlier.items()
+        }
+
     def placed(self, hashes: Iterable[str]) -> list[str]:
         """Return remembered steps in the order in which they ended, or were cut off.
 
@@ -84,7 +98,9 @@ class CutSteps:
         """Note that a step was cut off. By whom is undecided."""
         after_ns = max(0, times.ended_ns - times.call_ns)
         timing = Timing(times.started_ns, max(0, times.ended_ns - times.started_ns))
-        self._undecided.append((step, Cut(step.hash, after_ns, self._known, raised), timing))
+        branch = "" if step.branch == UNSURE else step.branch
+        cut = Cut(step.hash, step.step_id, step.index, branch, after_ns, self._known, raised)
+        self._undecided.append((step, cut, timing))
 
     @property
     def undecided(self) -> int:
@@ -108,7 +124,9 @@ class CutSteps:
     def begin_again(self, step: Step, now_ns: int) -> Op:
         """Take back that a step was cut off. Returns the op that records it."""
         del self._earlier[step.hash]
-        return self._add(step, Cut(step.hash, void=True), Timing(now_ns, 0))
+        return self._add(
+            step, Cut(step.hash, step.step_id, step.index, void=True), Timing(now_ns, 0)
+        )
 
     def _add(self, step: Step, cut: Cut, timing: Timing) -> Op:
         number = len(self.entries)

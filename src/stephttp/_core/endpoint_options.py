@@ -6,6 +6,7 @@ Plain data: `configure`, the endpoint decorator and `setup` fill it in, `_client
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 from msgspec import Struct
 
@@ -61,6 +62,10 @@ AsyncResponse = AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom
 """How a request that goes async is answered."""
 
 
+OnDivergence = Literal["warn", "fail"]
+"""What becomes of a run whose handler no longer fits what is remembered of it."""
+
+
 class FnOpts(RetryPolicy, frozen=True):
     """Options of one endpoint, for `configure` and `Provider.endpoint`.
 
@@ -75,12 +80,15 @@ class FnOpts(RetryPolicy, frozen=True):
         retries: how often a failed step, and a resumed handler that fails, is tried again.
         delay, max_delay, retry_on, give_up_on: when and after which exceptions, where the step
             itself does not say it; see `configure`. These and `retries` are keywords only.
+        on_divergence: what becomes of a run whose handler no longer fits what is remembered of it:
+            `warn` or `fail`; `None` is the provider's default.
     """
 
     id: str = ""
     omit_request_body: bool = False
     omit_response_body: bool = False
     async_response: AsyncResponse | None = None
+    on_divergence: OnDivergence | None = None
 
 
 DEFAULT_OPTS = FnOpts()

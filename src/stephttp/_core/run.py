@@ -59,6 +59,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.endpoint_options import DEFAULT_OPTS
+from stephttp._core.remembered import Divergence, Remembered, next_index
 from stephttp._core.retry_policy import merged, wishes
 from stephttp._core.steps import (
     CUT,
@@ -84,14 +85,25 @@ from stephttp._wire.opcodes import (
     Userland,
     kept_bytes,
 )
-from stephttp._wire.stored_state import PENDING, CompletionOrder, Memo, MemoKind, read_memo
-from stephttp.errors import CannotWaitError, UsageError
+from stephttp._wire.stored_state import (
+    PENDING,
+    UNSURE,
+    CompletionOrder,
+    KnownStep,
+    Memo,
+    MemoKind,
+    read_memo,
+)
+from stephttp.errors import CannotWaitError, DivergenceError, UsageError
 
 if TYPE_CHECKING:
     from stephttp._core.cuts import CutSteps
 
 _NONE: Mapping[str, Any] = {}
 _PENDING = Raw(PENDING)
+_TOO_LATE = (
+    "so the caller can no longer be redirected; wait before the first byte of the response is sent"
+)
 
 
 class State(Enum):
@@ -112,6 +124,7 @@ class Run:
     Args:
         run_id: ULID.
         memos: what the server remembers, by step hash; `None` for a new run.
+        names: what steps that are, where the server says it.
         retries: how often a failed step is retried; 0 gives its exception to the handler.
         target: hash of the one step that the server asked for.
         attempt: how often this call failed before, where the server counts calls and not steps.
@@ -120,6 +133,7 @@ class Run:
     __slots__ = (
         "_async_ops",
         "_handed_over",
+        "_holds",
         "_memos",
         "_progressed",
         "_running",
@@ -129,8 +143,10 @@ class Run:
         "_unseen",
         "_uses",
         "attempt",
+        "branched",
         "cannot_wait",
         "carried",
+        "cut_short",
         "cuts",
         "expired",
         "failures",
@@ -139,6 +155,7 @@ class Run:
         "over",
         "passed",
         "pending",
+        "remembered",
         "resumed",
         "retries",
         "run_id",
@@ -155,6 +172,7 @@ class Run:
         memos: Mapping[str, Raw] | None = None,
         retries: int = 0,
         *,
+        names: Mapping[str, KnownStep] | None = None,
         target: str | None = None,
         attempt: int = 0,
     ) -> None:
@@ -192,6 +210,14 @@ class Run:
         """True if middleware failed before the handler was called."""
         self._progressed = not self.resumed
         self._handed_over = False
+        self.branched = False
+        """True if steps of this call were at work side by side."""
+        self.cut_short = False
+        """True if the handler gave a branch up that was at a step."""
+        self.remembered: Remembered | None = None
+        """What earlier calls left, for uses of steps to be found in."""
+        if memos is not None:
+            self.remembered = Remembered(memos, names)
         self._memos: Mapping[str, Raw] = memos or _NONE
         # Steps that are remembered and that the handler has not come to.
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
@@ -200,6 +226,8 @@ class Run:
         if memos and FIRST_CUT in memos:
             self.cuts = self._new_cuts()
             self._unseen -= len(self.cuts.entries)
+            if self.remembered is not None:
+                self.remembered.add_cuts(self.cuts.uses())
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
         # Appending is atomic, so taking ops needs no lock against steps that end; only one thread
@@ -207,6 +235,8 @@ class Run:
         self._sync_ops: list[Op] = []
         self._async_ops: list[Op] = []
         self._running = 0
+        self._holds = 0
+        """How many of those that run are something else than step bodies."""
         self._stops = 0
         """How many branches of the handler cannot continue in this call."""
 
@@ -235,6 +265,22 @@ class Run:
         """True if the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self._memos
 
+    def divergences(self, *, ended: bool) -> list[Divergence]:
+        """Return what is remembered and does not fit the handler, as far as it is certain.
+
+        Args:
+            ended: the handler has responded, and so ended the run.
+        """
+        if self.remembered is None or self.target is not None or self.over:
+            return []
+        found = self.remembered.found(ended=ended)
+        if found and (self.branched or self.remembered.side_by_side):
+            self.branched = True
+            # A branch that was given up might have come to what seems to be left over.
+            if not ended or self.cut_short or self.pending:
+                return []
+        return found
+
     @property
     def met_none(self) -> bool:
         """True if the server remembers steps, or failures of steps, and the handler met none."""
@@ -247,7 +293,7 @@ class Run:
     def response_began(self) -> None:
         """Note that the handler has sent the head of its response."""
         if self.cannot_wait is None:
-            self.cannot_wait = "the response has started"
+            self.cannot_wait = f"the response has started, {_TOO_LATE}"
 
     def refuse_waits(self, reason: str) -> None:
         """Refuse to wait for the server; `reason` completes "it has to wait, but ..."."""
@@ -266,6 +312,8 @@ class Run:
         self.opts = replace(self.opts, **given)
         if self.opts.retries is not None:
             self.retries = self.opts.retries
+        if self.remembered is not None and self.opts.on_divergence is not None:
+            self.remembered.fails = self.opts.on_divergence == "fail"
 
     def track(self) -> None:
         """Count this run even if it comes to no step."""
@@ -300,13 +348,14 @@ class Run:
         """Note that the handler is about to be called."""
         self.unreached = False
 
-    def begin(self, step_id: str, retries: int | None = None) -> Step:
+    def begin(self, step_id: str, retries: int | None = None, branch: str = "") -> Step:
         """Meet a step that runs in this process. On EXECUTE, complete, fail or abandon it.
 
         Args:
             retries: its own number of retries; `None` for the run's.
+            branch: of the handler, where it is known.
         """
-        step = self.resolve(step_id, retries)
+        step = self.resolve(step_id, retries, branch)
         if step.verdict is EXECUTE:
             if self.over and self.state is not ENDED:
                 self._wait()
@@ -338,7 +387,9 @@ class Run:
         self._running -= 1
         if self.state is not ENDED:
             name, timing = step.step_id, Timing(started_ns, duration_ns)
-            userland = Userland(name, step.index or None)
+            if self._running or self._stops:
+                step = self._beside_others(step)
+            userland = Userland(name, step.index or None, step.branch)
             if kept is not None:  # before the result, which must never be stored without it
                 self._sync_ops.append(choices_op(step, kept))
             self._sync_ops.append(
@@ -366,6 +417,7 @@ class Run:
             handler as in any Python code.
         """
         self._running -= 1
+        step = self._beside_others(step)
         timing = Timing(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
         failed = self.failures.get(step.hash, self.attempt)
@@ -385,6 +437,7 @@ class Run:
     def abandon(self, step: Step) -> None:
         """Forget a `step` whose body neither returned nor failed, as if it had never started."""
         self._running -= 1
+        self.cut_short = True
 
     def cut_off(self, step: Step, times: CutTimes, *, raised: bool = False) -> None:
         """Note that the body of `step` was cancelled; see `cuts`.
@@ -395,6 +448,7 @@ class Run:
             raised: nothing cancelled it: the body itself raised `CancelledError`.
         """
         self._running -= 1
+        self.cut_short = True
         self._note_cut(step, times, raised)
 
     def decide_cuts(self) -> None:
@@ -409,33 +463,40 @@ class Run:
         if self.cuts is not None:
             self.cuts.forget()
 
-    def renew(self, step: Step, now_ns: int) -> Step:
-        """Take back that a step was cut off in an earlier call: nothing cuts it off any more."""
+    def renew(self, step: Step, now_ns: int, *, body: bool = False) -> Step:
+        """Take back that a step was cut off in an earlier call: nothing cuts it off any more.
+
+        Args:
+            step: the step.
+            now_ns: the present time.
+            body: on EXECUTE its body is run, and then reported as after `begin`.
+        """
         self._progressed = True
         if self.state is _UNWINDING:
             return replace(step, verdict=SUSPEND)
         if self.cuts is not None and self.state is not ENDED:
             self._sync_ops.append(self.cuts.begin_again(step, now_ns))
+        self._running += body
         return replace(step, verdict=EXECUTE)
 
-    def wait(self, wait: Wait) -> Step:
+    def wait(self, wait: Wait, branch: str = "") -> Step:
         """Meet a step that the server carries out; see `request` for what it raises."""
-        step = self.resolve(wait.step_id)
+        step = self.resolve(wait.step_id, None, branch, wait.op)
         return self.request(step, wait) if step.verdict is EXECUTE else step
 
     def request(self, step: Step, wait: Wait) -> Step:
         """Ask the server to carry out a step that was met and is not remembered.
 
         Raises:
-            CannotWaitError: it would have to wait, but the response has started.
+            CannotWaitError: it would have to wait, but cannot.
         """
+        if self.over and self.state is not ENDED:
+            self._wait()
+            return replace(step, verdict=SUSPEND)
         if self.state is ENDED:
-            self.cannot_wait = "the response is complete"
+            self.cannot_wait = f"the response is complete, {_TOO_LATE}"
         if self.cannot_wait is not None:
-            raise CannotWaitError(
-                f"step {step.step_id!r} has to wait, but {self.cannot_wait}, so the caller can no "
-                "longer be redirected; wait before the first byte of the response is sent"
-            )
+            raise CannotWaitError(f"step {step.step_id!r} has to wait, but {self.cannot_wait}")
         if wait.late and not self.resumed:
             self._async_ops.append(discovery_request(step.hash))
         else:
@@ -446,17 +507,19 @@ class Run:
                 retries = self.retries if policy.retries is None else policy.retries
                 if retries or self.resumed or self.declared_retries:
                     opts = {**opts, "retries": retries, **wishes(policy)}
-            self._record(_step_op(step, wait.op, name=wait.name, opts=opts))
+            self._record(_step_op(self._beside_others(step), wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 
     def hold(self) -> None:
         """Keep the run unsettled while work is done for it outside of step bodies."""
         self._running += 1
+        self._holds += 1
 
     def release(self) -> None:
         """End a `hold`."""
         self._running -= 1
+        self._holds -= 1
 
     def yield_to_another_run(self) -> None:
         """End the handler without asking for another call: another run answers this request."""
@@ -471,6 +534,7 @@ class Run:
                 for any more, once the handler continues.
             times: since when it has waited.
         """
+        self.cut_short = True
         if self.state is _WAITING:
             if step is not None and self.target is None:
                 self._note_cut(step, times)
@@ -574,16 +638,31 @@ class Run:
         self._unseen -= 1
         return memo.raw
 
-    def resolve(self, step_id: str, retries: int | None = None) -> Step:
+    def resolve(
+        self,
+        step_id: str,
+        retries: int | None = None,
+        branch: str = "",
+        op: OpCode = _STEP_RUN,
+    ) -> Step:
         """Meet a step, and see whether it is finished. On EXECUTE, `request` it.
 
+        Args:
+            retries: its own number of retries; `None` for the run's.
+            branch: of the handler, where it is known.
+            op: by which it is reported.
+
         Raises:
+            DivergenceError: it is new, its id has a step of another kind, and that fails the run.
             TypeError, ValueError: the id is not a text, or not valid Unicode.
         """
         if type(step_id) is not str:
             step_id = _plain_id(step_id)
         uses = self._uses
-        index = uses.get(step_id, 0)
+        if self.remembered is not None:
+            index = self._place(step_id, op, branch)
+        elif index := uses.get(step_id, 0):
+            index = next_index(step_id, index, uses)
         step_hash = _hash_user_id(step_id, index)
         uses[step_id] = index + 1
         self.used = True
@@ -596,7 +675,7 @@ class Run:
                 return Step(CUT, step_id, index, step_hash, None, retries)
         entry = self._memos.get(step_hash)
         memo = None if entry is None else read_memo(entry)
-        step = Step(EXECUTE, step_id, index, step_hash, memo, retries)
+        step = Step(EXECUTE, step_id, index, step_hash, memo, retries, branch)
         if memo is not None:
             self._unseen -= 1
             if memo.kind is not MemoKind.INPUT:
@@ -608,12 +687,8 @@ class Run:
         return replace(step, verdict=SUSPEND)
 
     def remembers(self, step_id: str) -> bool:
-        """Return whether the next step with this id has ended in an earlier call."""
-        step_hash = hash_step_id(step_id, self._uses.get(step_id, 0))
-        if self.cuts is not None and self.cuts.earlier(step_hash) is not None:
-            return False
-        entry = self._memos.get(step_hash)
-        return entry is not None and read_memo(entry).kind in (MemoKind.VALUE, MemoKind.ERROR)
+        """Return whether a step with this id, to come yet, has ended in an earlier call."""
+        return self.remembered is not None and self.remembered.has_left(step_id)
 
     def meet_race(self, step_id: str) -> Step:
         """Meet a race of branches: a step that is open while they are met. On EXECUTE, `win` it."""
@@ -649,6 +724,23 @@ class Run:
             if self.cuts is None:
                 self.cuts = self._new_cuts()
             self.cuts.note(step, times, raised)
+
+    def _place(self, step_id: str, op: OpCode, branch: str) -> int:
+        """Return which use of its id a step of a run is of which something is remembered."""
+        assert self.remembered is not None, "of a run that is resumed"
+        _hash_user_id(step_id, 0)  # it has to be valid
+        try:
+            return self.remembered.place(step_id, op, branch, self._uses)
+        except DivergenceError:
+            self.over = True  # whatever the handler makes of it
+            raise
+
+    def _beside_others(self, step: Step) -> Step:
+        """Return a step to be reported, marked if others are at work beside it."""
+        if step.branch or not (self._running - self._holds or self._stops):
+            return step
+        self.branched = True
+        return replace(step, branch=UNSURE)
 
     def _known(self, step: Step, kind: MemoKind) -> Step:
         """Return the verdict on a step that the server knows as finished or as waiting."""
@@ -739,7 +831,7 @@ def _step_op(
         opts,
         error=error,
         timing=timing,
-        userland=Userland(step.step_id, step.index or None),
+        userland=Userland(step.step_id, step.index or None, step.branch),
     )
 
 

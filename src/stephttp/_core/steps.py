@@ -33,6 +33,8 @@ class Step(Struct, frozen=True, gc=False):
     memo: Memo | None = None
     retries: int | None = None
     """How often it is retried, where that is not the run's number."""
+    branch: str = ""
+    """The branch of the handler that came to it, where it is known; see `remembered`."""
 
 
 class CutTimes(NamedTuple):

@@ -119,10 +119,6 @@ class Checkpoints(Struct, frozen=True):
             ops: what is reported with it; which steps have failed matters later on.
         """
         seal = self.sealer.seal(run.run_id) if self.sealer.has_keys else None
-        if seal is None and not self.settings.dev:
-            allowed = self.settings.restored_headers
-            if any(name in allowed and capsule.is_secret(name) for name, _ in request.headers):
-                self.sealer.warn_secrets_left_out()
         hides = run.opts.omit_request_body and (self.settings.dev or seal is not None)
         kept = capsule.pack(
             request,

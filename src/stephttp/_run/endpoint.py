@@ -14,7 +14,7 @@ from msgspec import structs
 
 from stephttp._core import checks, retry_policy
 from stephttp._core.checkpointing import Checkpointing, check_duration
-from stephttp._core.endpoint_options import AsyncResponse, FnOpts
+from stephttp._core.endpoint_options import AsyncResponse, FnOpts, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._core.waits import ENDPOINT_ID
 from stephttp._run.current import current_scope
@@ -42,6 +42,7 @@ def configure(
     max_delay: timedelta | None = None,
     retry_on: ExceptionTypes | None = None,
     give_up_on: ExceptionTypes | None = None,
+    on_divergence: OnDivergence | None = None,
 ) -> None:
     """Set options of the current endpoint. Call it once, before the first step.
 
@@ -54,7 +55,7 @@ def configure(
         retries: how often a failed step, and a resumed handler that fails, is tried again (0 to
             20). With 0, the default, a step's exception goes to the handler as in any Python code.
         omit_request_body: keep the request's body out of the server's record of the run. When
-            the run goes async the body travels encrypted (needs `stephttp[crypto]`).
+            the run goes async the body travels encrypted.
         omit_response_body: keep the response's body out of the record of a run that ends without
             waiting; see `update_omit_response_body`.
         async_response: what the caller gets when the request goes async.
@@ -74,11 +75,16 @@ def configure(
         max_delay: the longest pause; default: 24 hours.
         retry_on: only these types of exceptions are worth a repetition.
         give_up_on: these types of exceptions are not worth one.
+        on_divergence: what becomes of a run whose handler no longer fits what is remembered of it,
+            because it has changed: a remembered step is not used any more, or is of another kind.
+            `warn`, the default, writes a warning into the log and into the run's record. `fail`
+            fails the run. Overrides that of `setup`.
 
     Raises:
         TypeError: a value has another type.
         ValueError: a value is out of range, or two contradict each other.
-        ConfigurationError: `async_response` is not one, or `max_runtime` is not positive.
+        ConfigurationError: `async_response` or `on_divergence` is not one, or `max_runtime` is not
+            positive.
     """
     check_duration("max_runtime", max_runtime)
     given = checked(
@@ -91,6 +97,7 @@ def configure(
         max_delay=max_delay,
         retry_on=retry_on,
         give_up_on=give_up_on,
+        on_divergence=on_divergence,
     )
     if opts is not None:
         whole: dict[str, Any] = {**structs.asdict(opts), "id": opts.id or None}
@@ -178,6 +185,7 @@ def checked(
     omit_request_body: bool | None,
     omit_response_body: bool | None,
     async_response: AsyncResponse | None,
+    on_divergence: OnDivergence | None,
     **policy: Any,
 ) -> dict[str, Any]:
     """Return the options that were given, checked.
@@ -189,11 +197,14 @@ def checked(
         raise ValueError("id must not be empty; leave it out for the default")
     if async_response is not None:
         checks.async_response("async_response", async_response)
+    if on_divergence is not None:
+        checks.on_divergence(on_divergence)
     values = {
         "id": id,
         "omit_request_body": omit_request_body,
         "omit_response_body": omit_response_body,
         "async_response": async_response,
+        "on_divergence": on_divergence,
     }
     given = {name: value for name, value in values.items() if value is not None}
     return {**given, **retry_policy.checked(**policy)}

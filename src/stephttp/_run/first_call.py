@@ -82,6 +82,8 @@ class FirstCall(BoundedCall):
         method = self._method()
         if method == "HEAD":
             run.refuse_waits("the answer to HEAD has no body that could carry the result")
+        elif self.runtime.cannot_wait is not None:
+            run.refuse_waits(self.runtime.cannot_wait)
         scope.claimer, scope.on_first_step = self._claim_late, self._first_step
         if method != "GET" and self._may_be_too_large():
             scope.claim = self._check_size

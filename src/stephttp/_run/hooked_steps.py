@@ -63,10 +63,15 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait, cut: Step | None = None) 
         cut: that step, if it was met already and is to begin again.
     """
     scope.refuse_nested(wait.step_id)
+    branch = scope.position()
     with scope.group():
         with scope.lock:
             run = scope.run
-            step = run.renew(cut, scope.now_ns()) if cut else run.resolve(wait.step_id)
+            if cut is not None:
+                step = run.renew(cut, scope.now_ns())
+            else:
+                step = run.resolve(wait.step_id, None, branch, wait.op)
+        scope.note_branch(step, branch)
         if step.verdict is not EXECUTE:
             yield from hooks.execute()
             return StepCall(scope, step, CONVERSIONS.of(wait.result), wait.convert)

@@ -204,7 +204,8 @@ class Journal(Item):
         if not self._closed and not self._run.expired:
             logger.warning(
                 "stephttp: run %s was taken over, because this process was not heard of for too "
-                "long; its caller is redirected to the result at the next step", self._run.run_id,
+                "long, or was cancelled; its caller is redirected to the result at the next step",
+                self._run.run_id,
             )  # fmt: skip
         self._run.expire()
 

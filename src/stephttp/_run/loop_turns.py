@@ -250,8 +250,8 @@ class LoopTurns:
 
     def _pass_over(self, key: str) -> None:
         order = self._scope.run.order
-        if order is not None and key != _NEW:
-            order.pass_over(key)
+        if order is not None and key != _NEW and order.pass_over(key):
+            self._scope.look_aside()
 
     def _too_long(self, turn: _Turn, step: Step) -> None:
         """Let a step begin again that nothing cuts off any more."""

@@ -31,6 +31,9 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024
 FLUSH_AFTER = 0.03
 """Seconds for which a finished step may be unsaved while its handler runs, where the answer can
 carry it. Most calls are over by then, so their steps need no requests of their own."""
+ASK_AFTER = 1.0
+"""Seconds without a word of the engine after which the next step waits until the finished ones are
+stored: the run may have been cancelled meanwhile."""
 HEARD_WITHIN = 10.0
 """Seconds after which the answer to a call may be lost, because something on the way waits no
 longer. Steps that finished just before are then sent by themselves."""
@@ -95,6 +98,7 @@ class Reentry:
         "_changed",
         "_doubt",
         "_flushing",
+        "_heard_ns",
         "_idle",
         "_lock",
         "_locked",
@@ -179,6 +183,9 @@ class Reentry:
     def run_made(self, scope: RunScope) -> None:
         """Take the scope in which the handler is about to be called; see `HandlerCall`."""
         self._scope = scope
+        self._heard_ns = self.started_ns
+        if self.resumed.ours:
+            scope.on_end = self._step_ended
         if self.runtime.settings.middleware:
             resumed = self.resumed
             scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
@@ -216,6 +223,21 @@ class Reentry:
                 self._idle = False
                 flow = self._flush(self.resumed.run)
                 self._flushing = self.runtime.background.start(flow, "stephttp-flush")
+
+    def _step_ended(self) -> None:
+        """See whether the engine should be asked before the next step begins. In any thread."""
+        scope, silent_ns = self._scope, self.runtime.now_ns() - self._heard_ns
+        if scope is not None and silent_ns > ASK_AFTER * 1_000_000_000:
+            scope.ask(self._ask)
+
+    def _ask(self) -> Flow[bool]:
+        """Store the finished steps before the next one begins; the run then knows if it is over."""
+        self._heard_ns = self.runtime.now_ns()
+        self._flush_now()
+        if self._flushing is not None and self._scope is not None:
+            with self._scope.group():  # the branch that asks has not come to a stop
+                yield Until(self._flushing.outcome)
+        return True
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -262,7 +284,7 @@ class Reentry:
                 yield from as_flow(hooks.before_response(response))
         try:
             reply = yield from conclude(
-                checkpoints, self.resumed, self.request, response, text, error, final
+                checkpoints, self.resumed, self.request, response, text, error, final, self._scope
             )
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"

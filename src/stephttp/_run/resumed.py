@@ -12,12 +12,15 @@ from stephttp._client import api_calls
 from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.flow import Answer, Flow, send
 from stephttp._core import replies
-from stephttp._core.failures import next_attempt
+from stephttp._core.failures import describe, next_attempt
 from stephttp._core.locations import ADDRESSES, absolute
+from stephttp._core.remembered import Divergence
 from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
+from stephttp._run import divergences
 from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints, origin_of
+from stephttp._run.scope import RunScope
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, hash_step_id
@@ -36,6 +39,9 @@ RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
 _SERVER_KIND = "x-inngest-server-kind"
 _NO_SUCH_ROUTE = frozenset({404, 405})
+_BAD = 400
+"""From this status on, an answer may be what a framework makes of an exception, which kept the
+handler from its further steps."""
 
 
 class Resumed(Struct):
@@ -51,6 +57,8 @@ class Resumed(Struct):
     started_ns: int
     with_result: bool = False
     """Whether the server takes finished steps with the result (docs/design.md 3.8)."""
+    keeps_warnings: bool = False
+    """Whether the server keeps warnings with a run (docs/design.md 3.8)."""
     heard: bool = True
     """Whether the answer will be read, as far as this side can know."""
     request_id: str = ""
@@ -84,13 +92,13 @@ def resume(
     try:
         if state is None:
             answer = yield from send(
-                api_calls.get_actions(run_id), checkpoints.keys, checkpoints.rng
+                api_calls.get_actions(run_id, names=True), checkpoints.keys, checkpoints.rng
             )
         else:
             answer = Answer(200, _sent_along(request), state)
         if doubt is not None and answer.headers.get(_SERVER_KIND) != "dev":
             return doubt
-        memos = api_calls.read_actions(answer)
+        memos, names = api_calls.read_state(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
             return replies.ops_answer([])
@@ -101,7 +109,7 @@ def resume(
         return unavailable(checkpoints, ours, f"the state of run {run_id} cannot be loaded", error)
     target = request.header(b"x-inngest-step-id")
     features = answer.features
-    run = Run(run_id, memos, target=target if target not in ("", _ROOT) else None)
+    run = Run(run_id, memos, names=names, target=target if target not in ("", _ROOT) else None)
     point = CheckpointRun(
         run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
     )
@@ -115,6 +123,8 @@ def resume(
     point.attempt = _attempt(request, run, kept.failing)
     # Ours counts the failures of each step, and knows its limit.
     attempt = 0 if "step-retries" in features else point.attempt
+    if checkpoints.settings.on_divergence == "fail":
+        run.configure(on_divergence="fail")
     run.resume_at(attempt, api_calls.read_failures(answer))
     if stored is not None:
         capsule.restore(request, kept)
@@ -128,6 +138,7 @@ def resume(
         raw_allowed="raw-response" in features,
         started_ns=checkpoints.now_ns(),
         with_result="steps-with-result" in features,
+        keeps_warnings=divergences.FEATURE in features,
         request_id=request_id,
     )
 
@@ -196,6 +207,7 @@ def conclude(
     error: str | None = None,
     raised: BaseException | None = None,
     final: bool = False,
+    scope: RunScope | None = None,
 ) -> Flow[Response]:
     """Answer a re-entry whose handler has ended.
 
@@ -205,12 +217,17 @@ def conclude(
         error: the exception that ended it, as text.
         raised: that exception itself; it may say whether and when to try again.
         final: another call would meet the same failure.
+        scope: in which the handler was called.
 
     Raises:
         APIError: finished steps could not be stored, so the server must call again.
     """
     try:
-        return (yield from _conclude(checkpoints, resumed, request, response, error, raised, final))
+        return (
+            yield from _conclude(
+                checkpoints, resumed, request, response, error, raised, final, scope
+            )
+        )
     except APIStatusError as problem:
         if problem.status in RUN_IS_OVER:
             return replies.ops_answer([])
@@ -244,12 +261,22 @@ def _conclude(
     error: str | None,
     raised: BaseException | None,
     final: bool,
+    scope: RunScope | None,
 ) -> Flow[Response]:
     """Do the same, as long as the server accepts what it is sent."""
     run = resumed.run
-    if run.suspended:
-        return (yield from _next_steps(checkpoints, resumed))
-    if resumed.ours and response.status in _NO_SUCH_ROUTE and run.met_none:
+    ended = not run.suspended and error is None and response.status < _BAD
+    found, diverged, remembered = run.divergences(ended=ended), None, run.remembered
+    if found and scope is not None and run.branched and scope.left_branches():
+        found = []  # one of them might have come to what seems to be left over
+    if remembered is not None and (found or remembered.failure):
+        diverged = divergences.judge(remembered, run, request, found)
+    if diverged is not None:
+        final, error = True, describe(diverged)
+        response = replies.error_answer(500, str(diverged))
+    elif run.suspended:
+        return (yield from _next_steps(checkpoints, resumed, found))
+    if resumed.ours and diverged is None and response.status in _NO_SUCH_ROUTE and run.met_none:
         logger.warning(
             "stephttp: run %s: the application answered %d and came to none of its steps; the "
             "engine will call again", run.run_id, response.status,
@@ -276,6 +303,8 @@ def _conclude(
             error=error,
             raw_allowed=resumed.raw_allowed,
         )
+        if found and resumed.keeps_warnings and not again:
+            complete.opts = divergences.reported(found)
         return replies.result_answer(complete, steps, again=again, retry_after=later)
 
     if resumed.with_result and resumed.heard:
@@ -297,7 +326,9 @@ def _conclude(
     return reply
 
 
-def _next_steps(checkpoints: Checkpoints, resumed: Resumed) -> Flow[Response]:
+def _next_steps(
+    checkpoints: Checkpoints, resumed: Resumed, found: Sequence[Divergence]
+) -> Flow[Response]:
     run = resumed.run
     if resumed.with_result and not resumed.heard:
         with suppress(
@@ -310,6 +341,8 @@ def _next_steps(checkpoints: Checkpoints, resumed: Resumed) -> Flow[Response]:
     if not finished and not waits and not run.pending:
         # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
         waits = [discovery_request(str(checkpoints.now_ns()))]
+    if found and resumed.keeps_warnings:
+        waits.append(divergences.report(found, str(checkpoints.now_ns())))
     reply = replies.ops_answer([*finished, *waits])
     if len(reply.body) > MAX_CHECKPOINT_BYTES:
         run.requeue(finished)

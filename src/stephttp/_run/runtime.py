@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -30,6 +31,12 @@ from stephttp.options import Settings
 if TYPE_CHECKING:
     import httpx2
 
+logger = logging.getLogger("stephttp")
+
+_NO_KEY = (
+    "there is no signing key, so the call of the server that continues the run could not be "
+    "verified; set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development"
+)
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that a shutting-down application waits for its finished runs to be delivered."""
 
@@ -118,8 +125,14 @@ class Runtime:
         self.leases = Leases(self._renew if transport is None else None)
         self.keyed_lock = KeyedLock()
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
+        self.warned_ids: set[str] | None = set() if settings.dev else None
+        """The step ids of which `shared_ids` has warned; `None` outside of development."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
+        self.cannot_wait = None if settings.dev or settings.keys else _NO_KEY
+        """Why no run can wait for the server; `None` where they can."""
+        if self.cannot_wait is not None:
+            logger.warning("stephttp: requests that have to wait are refused: %s", _NO_KEY)
         self.waited: set[str] = set()
         """Endpoints of which a request has waited in this process."""
         _runtimes.add(self)

@@ -23,7 +23,9 @@ from stephttp._core.steps import EXECUTE, CutTimes, Step
 from stephttp._core.waits import Wait
 from stephttp._run.branches import Branch, ThreadTurns, current_branch
 from stephttp._run.hooks import Hooks, awaiting
+from stephttp._run.shared_ids import SharedIds
 from stephttp._wire.http import Request
+from stephttp._wire.stored_state import NAMES_FEATURE
 from stephttp.errors import NestedStepError, Suspended
 from stephttp.middleware import RunContext
 
@@ -38,6 +40,9 @@ logger = logging.getLogger("stephttp")
 
 inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
 """The step whose body the current code belongs to: its run's scope, and its id."""
+
+_position: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_position", default=None)
+"""The branch of `parallel` that the current code belongs to: its run's scope, and its position."""
 
 SETTLE_TICKS = 16
 """Turns of the event loop after which code that only passes results on (gather, task groups,
@@ -66,10 +71,13 @@ class RunScope(ABC):
         "lock",
         "loop_watch",
         "now_ns",
+        "on_end",
         "on_first_step",
         "on_record",
+        "only_asks",
         "run",
         "runtime",
+        "shared_ids",
         "started_ns",
         "thread_turns",
         "turns",
@@ -93,10 +101,14 @@ class RunScope(ABC):
         """Whether the handler has called `configure`."""
         self.checkpointing = runtime.settings.checkpointing
         self.on_record = on_record
+        self.on_end: Callable[[], None] | None = None
+        """Called when a step has ended, where that was."""
         self.on_first_step: Callable[[], None] | None = None
         """Dispatched once, when the body of a first step is about to run."""
         self.claim: Callable[[], Flow[bool]] | None = None
-        """What has to be settled before the first step: whether this run is to answer at all."""
+        """What has to be settled before the next step: whether this run is to answer at all."""
+        self.only_asks = False
+        """Whether `claim` may be left out where it cannot be waited for."""
         self.claimer: Callable[[str], Flow[bool]] | None = None
         """Claims an idempotency key; `None` where that was done before."""
         self.started_ns = self.now_ns() if started_ns is None else started_ns
@@ -111,6 +123,10 @@ class RunScope(ABC):
         """The turns of remembered steps on an event loop, if any task has come to one."""
         self.thread_turns: ThreadTurns | None = None
         """The turns of remembered steps in threads, if any thread has come to one."""
+        self.shared_ids: SharedIds | None = None
+        """Warns of step ids that branches share, in development."""
+        if runtime.warned_ids is not None:
+            self.shared_ids = SharedIds(runtime.warned_ids)
         self._joined: Future[None] | None = None
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
@@ -146,6 +162,14 @@ class RunScope(ABC):
     async def park(self, step: Step) -> None:
         """Wait where an `async def` handler cut a step off before; see `LoopTurns.park`."""
 
+    def look_aside(self) -> object:
+        """See which tasks the handler has, beside the one in which this runs."""
+        return None
+
+    def left_branches(self) -> bool:
+        """Whether branches of the handler may have been left behind that are not at a step."""
+        return False
+
     @abstractmethod
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress. Called after the end of a step."""
@@ -160,6 +184,7 @@ class RunScope(ABC):
             Whether the current task was cancelled by others than us.
         """
         self.claimer = self.on_first_step = None
+        self.shared_ids = None  # its tasks lead back to this scope
         return False
 
     def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
@@ -184,22 +209,56 @@ class RunScope(ABC):
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process; see `Run.begin`."""
         self.refuse_nested(step_id)
+        branch = self.position()
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expire()
         hook = None
         with self.lock:
-            step = self.run.begin(step_id, retries)
+            step = self.run.begin(step_id, retries, branch)
             if self.on_first_step is not None and step.verdict is EXECUTE:
                 hook, self.on_first_step = self.on_first_step, None
         if hook is not None:
             self.dispatch(hook)
+        if self.shared_ids is not None:
+            self.note_branch(step, branch)
         return step
 
     def wait(self, wait: Wait) -> Step:
         """Come to a step that the server carries out; see `Run.wait`."""
         self.refuse_nested(wait.step_id)
+        branch = self.position()
         with self.lock:
-            return self.run.wait(wait)
+            step = self.run.wait(wait, branch)
+        if self.shared_ids is not None:
+            self.note_branch(step, branch)
+        return step
+
+    def position(self) -> str:
+        """Return the position of the current branch in `parallel`; empty outside of one."""
+        found = _position.get()
+        return "" if found is None or found[0] is not self else found[1]
+
+    def enter_branch(self, number: int) -> None:
+        """Make the current context that of a branch of `parallel`.
+
+        Args:
+            number: its place among them.
+        """
+        outer = self.position()
+        _position.set((self, f"{outer}.{number}" if outer else str(number)))
+
+    def note_branch(self, step: Step, branch: str) -> None:
+        """Note who came to a step, in development. A known branch gets its own results, where the
+        server keeps that."""
+        if self.shared_ids is not None and not (branch and self._keeps_branches()):
+            self.shared_ids.note(step.step_id, branch)
+
+    def _keeps_branches(self) -> bool:
+        """Return whether the server keeps the branch of each step, as far as it is known."""
+        remembered, features = self.run.remembered, self.runtime.checkpoints.keys.features
+        if remembered is not None:
+            return remembered.is_named
+        return features is None or NAMES_FEATURE in features
 
     def again(self, step: Step) -> Step:
         """Take back that a step was cut off in an earlier call: it is not in this one."""
@@ -208,11 +267,8 @@ class RunScope(ABC):
 
     def begin_again(self, step: Step) -> Step:
         """Begin a step that was cut off in an earlier call, and is not in this one."""
-        step = self.again(step)
-        if step.verdict is EXECUTE:
-            with self.lock:
-                self.run.hold()
-        return step
+        with self.lock:
+            return self.run.renew(step, self.now_ns(), body=True)
 
     def wait_again(self, step: Step, wait: Wait) -> Step:
         """Have the server carry out a step that was cut off in an earlier call."""
@@ -324,6 +380,8 @@ class RunScope(ABC):
 
     def recorded(self) -> None:
         """Pass on that a step has ended, and see whether the handler can still progress."""
+        if self.on_end is not None:
+            self.on_end()
         if self.on_record is not None or self.run.suspended:
             self.dispatch(self._after_record)
 
@@ -333,10 +391,19 @@ class RunScope(ABC):
         if max_runtime is not None:
             self.deadline_ns = self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
 
+    def ask(self, question: Callable[[], Flow[bool]]) -> None:
+        """Have something carried out before the next step begins, if the handler can wait there."""
+        if self.claim is None:
+            self.claim, self.only_asks = question, True
+
+    def holds_up_loop(self) -> bool:
+        """Return whether blocking here would stop the event loop on which the SDK works."""
+        return False
+
     def settle_claim(self) -> Flow[bool]:
         """Settle `claim`, once. Returns whether this run continues; if not, the caller waits."""
         if self.claim is None or (yield from self.claim()):
-            self.claim = None
+            self.claim, self.only_asks = None, False
             return True
         self.run.yield_to_another_run()
         return False

@@ -1,4 +1,4 @@
-"""Encrypts the secrets of the request capsule (docs/design.md 3.3), with `cryptography`, an extra.
+"""Encrypts the secrets of the request capsule (docs/design.md 3.3), with `cryptography`.
 
 AES-256-GCM under a key of its own for each run: HKDF-SHA256 of the signing key, salted with the
 run id, which is the associated data as well. So what was sealed for one run opens for no other.
@@ -6,11 +6,9 @@ run id, which is the associated data as well. So what was sealed for one run ope
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from stephttp._wire.capsule import Open, Seal
@@ -18,8 +16,6 @@ from stephttp._wire.signatures import split_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-logger = logging.getLogger("stephttp")
 
 _VERSION = b"\x01"
 _NONCE_BYTES = 12
@@ -31,41 +27,22 @@ class Sealer:
 
     Args:
         keys: signing keys, as configured.
-        available: whether `cryptography` is installed; looked up when not given.
     """
 
-    def __init__(self, keys: Sequence[str], available: bool | None = None) -> None:
+    def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [bytes.fromhex(split_key(key)[1]) for key in keys]
         self.has_keys = bool(keys)
-        """Whether there is anything to seal with, apart from `cryptography`."""
-        self._available = find_spec("cryptography") is not None if available is None else available
-        self._warned = False
 
     def __repr__(self) -> str:
         return f"<Sealer: {len(self._keys)} keys>"
 
     def seal(self, run_id: str) -> Seal | None:
-        """Return what seals for a run; `None` without a key or without `cryptography`."""
-        return partial(self._seal, run_id.encode()) if self._keys and self._available else None
+        """Return what seals for a run; `None` without a key."""
+        return partial(self._seal, run_id.encode()) if self._keys else None
 
     def open(self, run_id: str) -> Open | None:
         """Return what opens what was sealed for a run; `None` as above."""
-        return partial(self._open, run_id.encode()) if self._keys and self._available else None
-
-    def warn_secrets_left_out(self) -> None:
-        """Warn, once, that re-entries lack the secrets, why, and what to do."""
-        if self._warned:
-            return
-        self._warned = True
-        lacking = (
-            "no signing key is configured; set INNGEST_SIGNING_KEY"
-            if not self._keys
-            else "the package 'cryptography' is not installed; pip install 'stephttp[crypto]'"
-        )
-        logger.warning(
-            "stephttp: secrets of requests (Authorization, Cookie, ...) cannot be encrypted, so a "
-            "request that waits continues without them: %s", lacking,
-        )  # fmt: skip
+        return partial(self._open, run_id.encode()) if self._keys else None
 
     def _seal(self, run_id: bytes, secret: bytes) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)

@@ -64,12 +64,6 @@ def suspend(
         # A server appends the path to the origin, which must not become another one by that.
         message = "a request that must wait needs a path"
         raise CannotContinueError(replies.error_answer(400, message), message)
-    if _cannot_hide_body(checkpoints, run, request):
-        raise CannotContinueError(
-            replies.error_answer(500, "the server of this API lacks a setting that it needs"),
-            "omit_request_body keeps the request's body from the engine, so it has to be encrypted "
-            "for the re-entry: set INNGEST_SIGNING_KEY, and pip install 'stephttp[crypto]'",
-        )
     if journal is not None:
         yield from journal.hand_over()
     ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
@@ -164,13 +158,6 @@ def _wait_for_result(
     if result_path.still_running(answer.status, answer.body):
         return None
     return result_path.relayed(answer)
-
-
-def _cannot_hide_body(checkpoints: Checkpoints, run: Run, request: Request) -> bool:
-    """Whether a body that must stay hidden from the server could only travel in the clear."""
-    if checkpoints.settings.dev or not run.opts.omit_request_body or not request.body:
-        return False
-    return checkpoints.sealer.seal(run.run_id) is None
 
 
 def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> Flow[None]:

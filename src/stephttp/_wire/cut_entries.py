@@ -22,6 +22,12 @@ class Cut(Struct, frozen=True, gc=False, omit_defaults=True):
 
     step: str
     """The step's hash."""
+    id: str = ""
+    """The user's id of the step."""
+    index: int = 0
+    """Which use of the id it is."""
+    branch: str = ""
+    """The branch of the handler, where it is known."""
     after_ns: int = 0
     """How long its call had taken by then, in nanoseconds."""
     known: int = 0

@@ -74,10 +74,12 @@ class Timing(Struct, gc=False):
 
 
 class Userland(Struct, omit_defaults=True, gc=False):
-    """The id that the user wrote, and which use of it this is (absent: the first)."""
+    """The id that the user wrote, which use of it this is (absent: the first), and the branch of
+    the handler that came to it (docs/protocol.md 14; only the stephttp engine reads it)."""
 
     id: str
     index: Annotated[int, Meta(ge=0, lt=2**31)] | None = None
+    branch: str = ""
 
 
 class Op(Struct, omit_defaults=True, gc=False, rename={"display_name": "displayName"}):

@@ -17,7 +17,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from stephttp._wire.http import Request
 from stephttp._wire.opcodes import ErrorInfo
@@ -36,6 +36,23 @@ METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose requests every proxy expects to have a body (RFC 9110, 9.3)."""
 
 
+NAMES_FEATURE = "step-names"
+"""The name among the extras of what follows."""
+STEPS = "stephttp:steps"
+"""The key beside the memos under which the stephttp engine says what steps they are of."""
+UNSURE = "?"
+"""The branch of a step beside which another branch of the handler was at a step as well."""
+
+
+class KnownStep(Struct, frozen=True, array_like=True):
+    """A step that was reported: opcode, the user's id, which use of it, and the branch."""
+
+    op: str
+    id: str = ""
+    index: int = 0
+    branch: str = ""
+
+
 class MemoKind(Enum):
     VALUE = "value"
     ERROR = "error"
@@ -45,7 +62,7 @@ class MemoKind(Enum):
     """Known to the server and not resolved yet. Only the stephttp engine says so, when asked."""
 
 
-class Memo(msgspec.Struct, frozen=True):
+class Memo(Struct, frozen=True):
     """One remembered step: its raw JSON value, or its error."""
 
     kind: MemoKind
@@ -56,6 +73,7 @@ class Memo(msgspec.Struct, frozen=True):
 _memos = msgspec.json.Decoder(dict[str, Raw])
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _error = msgspec.json.Decoder(ErrorInfo)
+_steps = msgspec.json.Decoder(dict[str, KnownStep])
 _PENDING = Memo(MemoKind.PENDING)
 
 PENDING = b'{"pending":true}'
@@ -72,6 +90,20 @@ def decode_memos(body: bytes) -> dict[str, Raw]:
         return _memos.decode(body)
     except msgspec.MsgspecError as error:
         raise ValueError(f"the server's memo of the run is not a JSON object: {error}") from error
+
+
+def read_steps(entry: Raw | None) -> dict[str, KnownStep] | None:
+    """Read what the engine says of the steps, by hash; `None` if it says nothing.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if entry is None:
+        return None
+    try:
+        return _steps.decode(entry)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{STEPS}: {error}") from error
 
 
 def read_memo(entry: Raw) -> Memo:
@@ -192,10 +224,13 @@ class CompletionOrder:
             self._positions = {key: at for at, key in enumerate(self._hashes)}
         return self._positions.get(step_hash, -1)
 
-    def pass_over(self, step_hash: str) -> None:
-        """Expect no step any more that finished before this one."""
-        self._next = max(self._next, self.position(step_hash) + 1)
+    def pass_over(self, step_hash: str) -> bool:
+        """Expect no step any more that finished before this one. Returns whether there are any."""
+        position = self.position(step_hash)
+        skips = position > self._next
+        self._next = max(self._next, position + 1)
         self._advance()
+        return skips
 
     def _advance(self) -> None:
         while self._met and self._next < len(self._hashes):

@@ -52,6 +52,8 @@ def run(detail: dict[str, Any]) -> None:
         _line("error", _error(detail["error"]))
     elif detail["last_error"]:
         _line("last error", detail["last_error"])
+    for warning in detail.get("warnings") or ():
+        _line("warning", warning["message"])
     if detail["step_list"]:
         out.print()
         print_table(("STEP", "STATE", "OP", "TRIES", "LASTED", "RESULT"), _steps(detail))

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from stephttp._run.current import current_scope
-from stephttp.step._running import before_step, result_of
+from stephttp.step._running import before_step, run_branch
 
 if TYPE_CHECKING:
     import asyncio
@@ -128,7 +128,10 @@ async def _race(
         if contest.suspended:
             await scope.suspend()
         contest.read(len(branches))
-    tasks = [asyncio.create_task(result_of(branch)) for branch in branches]
+    tasks = [
+        asyncio.create_task(run_branch(scope, number, branch))
+        for number, branch in enumerate(branches)
+    ]
     try:
         if contest is not None and contest.known:
             winner = contest.winner

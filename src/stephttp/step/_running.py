@@ -129,9 +129,8 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     the order of the branches.
 
     Args:
-        callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches that use
-            the same step id get their numbers in the order in which they reach it; give them ids
-            of their own.
+        callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches may use
+            the same step ids; with the stephttp engine each gets its own results in every call.
 
     Returns:
         The result of each branch, in order.
@@ -141,7 +140,9 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     """
     import asyncio
 
-    results = await asyncio.gather(*map(result_of, callables), return_exceptions=True)
+    scope = current_scope()
+    branches = (run_branch(scope, number, one) for number, one in enumerate(callables))
+    results = await asyncio.gather(*branches, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
@@ -161,7 +162,7 @@ async def run_step(
             return await supervise(
                 options, step_id, monotonic_ns, partial(handler, *args, **kwargs)
             )
-        return await result_of(handler, *args, **kwargs)
+        return await _call(handler, *args, **kwargs)
     if scope.claim is not None or scope.turns is not None:
         await before_step(scope)
     call = StepCall.begin(scope, step_id, handler, options)
@@ -234,7 +235,15 @@ async def before_step(scope: RunScope) -> None:
         await scope.suspend()
 
 
-async def result_of(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function, and await what it gives if that can be awaited."""
+async def run_branch(
+    scope: RunScope | None, number: int, body: Callable[[], Awaitable[Any]]
+) -> Any:
+    """Run a branch of `parallel` or of a race, in a task of its own."""
+    if scope is not None:
+        scope.enter_branch(number)
+    return await _call(body)
+
+
+async def _call(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     value = body(*args, **kwargs)
     return await value if isawaitable(value) else value

@@ -89,5 +89,7 @@ def request(tool: str, wait: Wait) -> Any:
 
 def settle_claim(scope: RunScope, step_id: str) -> None:
     """Stop a run that may not answer its request; see `configure(idempotency=)`."""
-    if scope.claim is not None and not scope.block(scope.settle_claim()):
+    if scope.claim is None or (scope.only_asks and scope.holds_up_loop()):
+        return
+    if not scope.block(scope.settle_claim()):
         raise scope.suspension(f"step {step_id!r}")

@@ -35,8 +35,8 @@ def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
     All branches get as far as they can before the handler continues or is ended.
 
     Args:
-        callables: each makes a branch, for example `lambda: step.run("a", a)`. Give steps
-            of different branches different ids.
+        callables: each makes a branch, for example `lambda: step.run("a", a)`. Branches may use
+            the same step ids; with the stephttp engine each gets its own results in every call.
 
     Returns:
         The result of each branch, in order.

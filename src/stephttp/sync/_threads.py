@@ -94,6 +94,7 @@ class Threads:
             return self._callables[number]()
         branch = self.branches[number]
         current_branch.set(branch)
+        branch.scope.enter_branch(number)
         if self._turns is not None:
             self._turns.wake([branch])
         try:

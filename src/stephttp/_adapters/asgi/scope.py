@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from stephttp._adapters.asgi.side_tasks import SideTasks
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._run.limits import warn_of_limits
@@ -41,6 +42,7 @@ class LoopScope(RunScope):
         "_ended_by_us",
         "_held",
         "_loop",
+        "_side_tasks",
         "_task",
         "_ticks",
         "disconnect",
@@ -57,10 +59,13 @@ class LoopScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
+        if self.shared_ids is not None:
+            self.shared_ids.main = self._task
         self._ended_by_us = False
         self._ticks = 0
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
         """What the tasks wait for that have come to a stop: the step, since when, the task."""
+        self._side_tasks: SideTasks | None = None
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -85,6 +90,10 @@ class LoopScope(RunScope):
                 "use `from stephttp import step` in `async def` handlers"
             )
         return asyncio.run_coroutine_threadsafe(self.drive(flow), self._loop).result()
+
+    def holds_up_loop(self) -> bool:
+        """Return whether this thread runs the event loop of the handler."""
+        return self._is_here()
 
     async def suspend(self, step: Step | None = None) -> None:
         """Wait where the handler cannot continue, until it is ended. Never returns."""
@@ -126,6 +135,10 @@ class LoopScope(RunScope):
         with self.lock:
             self.run.leave_pending()
         return self.run.suspended
+
+    def left_branches(self) -> bool:
+        """Whether branches of the handler may have been left behind that are not at a step."""
+        return self.look_aside().cut_short
 
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress any more."""
@@ -184,6 +197,12 @@ class LoopScope(RunScope):
         """Say which waits are inside of a limit that cannot end them."""
         held = [(step.step_id, task) for step, _, task in self._held.values() if step is not None]
         warn_of_limits([*held, *((step_id, self._task) for step_id, _ in held)])
+
+    def look_aside(self) -> SideTasks:
+        """See which tasks the handler has, beside the one in which this runs."""
+        self._side_tasks = side_tasks = self._side_tasks or SideTasks(self, self._task)
+        side_tasks.look()
+        return side_tasks
 
     def _is_here(self) -> bool:
         """Whether this thread runs the event loop of the handler."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ThreadScope(RunScope):
     """One run in one call of the handler, in one thread, or in several by `step.parallel`."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_in_tasks")
 
     def __init__(
         self,
@@ -35,6 +35,8 @@ class ThreadScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self._held: list[asyncio.Future[None]] = []
         """What the tasks of an async view wait for that have come to a stop."""
+        self._in_tasks = False
+        """Whether an async view has come to remembered steps."""
 
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
@@ -72,6 +74,7 @@ class ThreadScope(RunScope):
 
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what an async view waits for before a remembered step is given back."""
+        self._in_tasks = True
         return None if self.run.order is None else self._turns_here().turn(step, function)
 
     async def park(self, step: Step) -> None:
@@ -112,6 +115,13 @@ class ThreadScope(RunScope):
             else:
                 idle = 0
                 await progress
+
+    def left_branches(self) -> bool:
+        """Whether branches of the handler may have been left behind that are not at a step.
+
+        Threads of `parallel` are not. The tasks of an async view have ended with its loop.
+        """
+        return self._in_tasks
 
     def unwind_when_stuck(self) -> None:
         """Let what `suspend` holds see whether any step of this run can progress."""

@@ -41,6 +41,21 @@ class Entry(Value, frozen=True, gc=False):
     error: bytes | None = None
 
 
+class RunWarning(Value, frozen=True, gc=False):
+    """A warning of an SDK about a run, for people.
+
+    Attributes:
+        kind: what it is about, in the SDK's words.
+        step_id: the step that it is about; empty for the run as a whole.
+        at_ms: when it was reported.
+    """
+
+    kind: str
+    step_id: str
+    at_ms: int
+    message: str
+
+
 class Change(Value, frozen=True, gc=False):
     """The decision of a transition. It is stored as a whole, or not at all.
 
@@ -58,6 +73,7 @@ class Change(Value, frozen=True, gc=False):
             can end them.
         others: changes of other runs that followed from this one.
         history: entries for people.
+        warnings: likewise.
         began: the run, if it is new.
     """
 
@@ -73,4 +89,5 @@ class Change(Value, frozen=True, gc=False):
     displaced: tuple[tuple[str, str], ...] = ()
     others: tuple[Change, ...] = ()
     history: tuple[Entry, ...] = ()
+    warnings: tuple[RunWarning, ...] = ()
     began: NewRun | None = None

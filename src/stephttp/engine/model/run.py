@@ -145,6 +145,7 @@ class Step(Value, frozen=True, gc=False):
         seq: its place among the run's steps, from 1; or `HIDDEN`.
         opts: the options that the handler gave, as JSON.
         edited: input as JSON that replaces the handler's.
+        branch: the branch of the handler that came to it, where the SDK says so.
         memo: the exact JSON that `/actions` returns; `None` while the step is not over.
     """
 
@@ -161,6 +162,7 @@ class Step(Value, frozen=True, gc=False):
     error: bytes | None = None
     opts: bytes | None = None
     edited: bytes | None = None
+    branch: str = ""
 
 
 class Snapshot(Value, frozen=True, gc=False):

@@ -51,6 +51,7 @@ from stephttp.engine.reading.run_detail import (
     RunDetail,
     SentEvent,
     SourceRequest,
+    Warned,
     run_detail,
 )
 from stephttp.engine.reading.run_list import list_runs
@@ -85,6 +86,7 @@ __all__ = [
     "SourceRequest",
     "SpanKind",
     "StepDetail",
+    "Warned",
     "WaterfallSpan",
     "event_detail",
     "latest_endpoints",

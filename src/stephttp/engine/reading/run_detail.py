@@ -78,6 +78,21 @@ class SentEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Warned:
+    """A warning of the SDK about a run.
+
+    Attributes:
+        step_id, step: hash and name of the step that it is about; `None`: of the run as a whole.
+    """
+
+    kind: str
+    step_id: str | None
+    step: str | None
+    message: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetail:
     """A run in full.
 
@@ -90,6 +105,7 @@ class RunDetail:
         user_spans: OpenTelemetry spans of the user's code; `step_id` says in which step.
         events: the events that it sent or waited for. `name` is `None` if the event is no longer
             stored.
+        warnings: in the order in which they were reported.
         invoked_by: the run and the step that wait for its result.
         reruns: the runs that repeat it.
     """
@@ -106,6 +122,7 @@ class RunDetail:
     spans: tuple[WaterfallSpan, ...]
     user_spans: tuple[Span, ...]
     events: tuple[SentEvent, ...]
+    warnings: tuple[Warned, ...]
     invoked_by: tuple[str, str] | None
     reruns: tuple[str, ...]
 
@@ -153,6 +170,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
             SentEvent(event_id, name, sender, bool(received))
             for event_id, name, sender, received in events
         ),
+        warnings=tuple(Warned(*row) for row in connection.execute(_WARNINGS, values)),
         invoked_by=(invoker, step_id) if invoker else None,
         reruns=tuple(rerun for (rerun,) in connection.execute(_RERUNS, values)),
     )
@@ -175,6 +193,11 @@ WHERE run_id = ? ORDER BY started_ms"""
 _EVENTS = """
 SELECT links.event_id, events.name, links.step_id, links.received
 FROM links LEFT JOIN events USING (event_id) WHERE run_id = ? ORDER BY event_id"""
+
+_WARNINGS = """
+SELECT kind, nullif(warnings.step_id, ''), coalesce(userland_id, name), message, at_ms
+FROM warnings LEFT JOIN steps USING (run_id, step_id) WHERE run_id = ?
+ORDER BY at_ms, steps.seq, kind"""
 
 _RERUNS = "SELECT run_id FROM runs WHERE rerun_of = ? ORDER BY seq"
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from stephttp._wire.ids import CAPSULE, is_own
 from stephttp._wire.opcodes import Op
-from stephttp.engine.model.change import Change, Entry, Past
+from stephttp.engine.model.change import Change, Entry, Past, RunWarning
 from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
@@ -19,6 +19,8 @@ from stephttp.engine.rules.results import error_json, error_memo
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
 _NOT_EXECUTED = WAITS | {TimerKind.SLEEP}
 """Timers of steps that the application did not execute."""
+_BRANCH = 64
+"""Characters of the name of a branch."""
 _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -61,6 +63,7 @@ class ChangeBuilder:
         self.displaced: list[tuple[str, str]] = []
         self.written: dict[str, Step] = {}
         self.history: list[Entry] = []
+        self.warnings: list[RunWarning] = []
         self.moved: dict[str, Timer] = {}
         self.dropped: list[str] = []
         self.changed = False
@@ -111,6 +114,7 @@ class ChangeBuilder:
             else self.step_count,
             userland_id=userland.id if userland else None,
             userland_index=(userland.index or 0) if userland else 0,
+            branch=userland.branch[:_BRANCH] if userland else "",
             name=op.display_name or op.name,
             op=op.op.value,
             memo=memo,
@@ -208,6 +212,7 @@ class ChangeBuilder:
                 steps=tuple(self.written.values()),
                 ended=True,
                 history=tuple(self.history),
+                warnings=tuple(self.warnings),
             )
         return Change(
             self.run,
@@ -217,6 +222,7 @@ class ChangeBuilder:
             invoked=tuple(self.invoked),
             displaced=tuple(self.displaced),
             history=tuple(self.history),
+            warnings=tuple(self.warnings),
         )
 
     def _after_answer(self) -> None:

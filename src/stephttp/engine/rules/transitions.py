@@ -27,7 +27,8 @@ of it, is still at work and continues. An "answer" is how a re-entry ended.
     Gateway, AIGateway          HTTP request is made      waits for it
     DiscoveryRequest            (checkpoint: re-entry)    like an answer that holds nothing, but
                                                           re-entry in spite of what it waits for
-    None                        nothing                   like an answer that holds nothing
+    None                        nothing, but its          like an answer that holds nothing
+                                warnings are kept
     all others                  refused (`UNSUPPORTED`)
 
 An op that asks the engine for something (`ASKING`) which it does not understand or cannot do fails
@@ -89,6 +90,7 @@ from stephttp.engine.model.run import Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import LEASE, RESUME, SEPARATE, WAITS, Timer, TimerKind
 from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
 from stephttp.engine.rules.change_builder import ChangeBuilder, TooManySteps, new_job_id
+from stephttp.engine.rules.reported_warnings import read_warnings
 from stephttp.engine.rules.results import complete_result, error_json, op_data
 
 
@@ -247,6 +249,7 @@ def _run_complete(builder: ChangeBuilder, op: Op, field: str) -> None:
     result = complete_result(op_data(op), unfold=builder.origin is Origin.CHECKPOINT)
     status = RunStatus.COMPLETED if result.error is None else RunStatus.FAILED
     builder.end(status, result.output, result.error, result.took_ns)
+    _nothing(builder, op, field)
 
 
 def _discovery(builder: ChangeBuilder, op: Op, field: str) -> None:
@@ -257,7 +260,7 @@ def _discovery(builder: ChangeBuilder, op: Op, field: str) -> None:
 
 
 def _nothing(builder: ChangeBuilder, op: Op, field: str) -> None:
-    pass
+    builder.warnings += read_warnings(op, builder.at.now_ms)
 
 
 def _unsupported(builder: ChangeBuilder, op: Op, field: str) -> None:

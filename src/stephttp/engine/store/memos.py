@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire import stored_state
+from stephttp._wire.ids import is_own
 from stephttp._wire.opcodes import OpCode
 from stephttp._wire.stored_state import PENDING
 from stephttp.engine.model.call import EndpointCall, ResumeState
@@ -19,17 +20,21 @@ _HASH = re.compile("[0-9a-f]{40}")
 _MOST_FAILURES = 100
 """Failed steps that a header names."""
 
-_Row = tuple[str, bytes | None, bytes | None, str, int, bool]
-"""Step id, memo, edited input, op, attempts, whether it has a timer."""
+_Row = tuple[str, bytes | None, bytes | None, str, int, bool, str | None, int, str]
+"""Step id, memo, edited input, op, attempts, whether it has a timer; the user's id of it, which use
+of that it is, its branch."""
 
 
-def load(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> ResumeState:
+def load(
+    connection: sqlite3.Connection, run_id: str, *, pending: bool, names: bool = False
+) -> ResumeState:
     """Load the state of a run.
 
     Args:
         pending: name unfinished steps, too, and how often they have failed.
+        names: say what steps they are, under a key of its own.
     """
-    return _render(_rows(connection, [run_id]).get(run_id, []), pending=pending)
+    return _render(_rows(connection, [run_id]).get(run_id, []), pending=pending, names=names)
 
 
 def attach(connection: sqlite3.Connection, calls: Sequence[EndpointCall]) -> list[EndpointCall]:
@@ -42,7 +47,7 @@ def attach(connection: sqlite3.Connection, calls: Sequence[EndpointCall]) -> lis
     values = {"run_ids": _json(run_ids), "most": stored_state.LARGEST}
     run_ids.difference_update(row[0] for row in connection.execute(QUERIES["large_states"], values))
     rows = _rows(connection, run_ids)
-    states = {run_id: _render(rows.get(run_id, []), pending=True) for run_id in run_ids}
+    states = {run_id: _render(rows.get(run_id, []), pending=True, names=True) for run_id in run_ids}
     return [
         replace(call, state=state)
         if call.reads_state
@@ -60,11 +65,11 @@ def _rows(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[str,
     return rows
 
 
-def _render(rows: Sequence[_Row], *, pending: bool) -> ResumeState:
+def _render(rows: Sequence[_Row], *, pending: bool, names: bool) -> ResumeState:
     # Memos are JSON already; joining them costs less than decoding and encoding.
     pairs: list[tuple[str, bytes]] = []
     failures: list[str] = []
-    for step_id, memo, edited, op, attempts, waits in rows:
+    for step_id, memo, edited, op, attempts, waits, *_ in rows:
         if memo is not None:
             pairs.append((step_id, memo))
             continue
@@ -75,6 +80,13 @@ def _render(rows: Sequence[_Row], *, pending: bool) -> ResumeState:
             pairs.append((step_id, b'{"input":' + edited + b"}"))
         elif waits and pending:
             pairs.append((step_id, PENDING))
+    if names:
+        named = {
+            step_id: (op, userland_id or "", index, branch)
+            for step_id, _, _, op, _, _, userland_id, index, branch in rows
+            if not is_own(step_id, userland_id)
+        }
+        pairs.append((stored_state.STEPS, msgspec.json.encode(named)))
     memos = b",".join(msgspec.json.encode(step_id) + b":" + memo for step_id, memo in pairs)
     shown = ", ".join(failures[:_MOST_FAILURES]) if pending else ""
     return ResumeState(b"{" + memos + b"}\n", shown)

@@ -235,9 +235,10 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
 _in_order = itemgetter(*bulk_insert.parameters(QUERIES["insert_run"]))
 _PARTS = {
     name: attrgetter(*bulk_insert.parameters(QUERIES[name])[1:])
-    for name in ("upsert_step", "upsert_timer", "add_history")
+    for name in ("upsert_step", "upsert_timer", "add_history", "add_warning")
 }
-"""The values of a step, timer or entry in the order of its query's parameters, after the run id."""
+"""The values of a step, timer, entry or warning in the order of its query's parameters, after the
+run id."""
 
 
 def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
@@ -246,6 +247,7 @@ def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> No
     _many(connection, "delete_timer", dropped)
     _insert(connection, "upsert_timer", [(change, change.timers) for change in changes])
     _insert(connection, "add_history", [(change, change.history) for change in changes])
+    _insert(connection, "add_warning", [(change, change.warnings) for change in changes])
     _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
 
 

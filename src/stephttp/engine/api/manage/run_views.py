@@ -25,6 +25,7 @@ from stephttp.engine.reading import (
     SourceRequest,
     SpanKind,
     StepDetail,
+    Warned,
     WaterfallSpan,
 )
 from stephttp.engine.web.fields import AnswerBody, Base64, RunId, Time, Uuid, one_of
@@ -125,6 +126,20 @@ class EventLink(AnswerBody):
     received: bool
 
 
+class WarningItem(AnswerBody):
+    """A warning of the SDK about a run. `step_id`: the step that it is about.
+
+    `step_not_met`: the handler no longer uses a step that is remembered. `step_changed`: a step of
+    another kind has its id now.
+    """
+
+    kind: str
+    step_id: str | None
+    step: str | None
+    message: str
+    at: Time
+
+
 class Invoker(AnswerBody):
     """The step that waits for the result of the run."""
 
@@ -147,6 +162,7 @@ class RunInFull(RunItem):
     spans: list[SpanItem]
     user_spans: list[SpanView]
     events: list[EventLink]
+    warnings: list[WarningItem]
     invoked_by: Invoker | None
     reruns: tuple[RunId, ...]
 
@@ -171,6 +187,7 @@ def run_in_full(run: RunDetail) -> RunInFull:
         spans=[_span(span, run.row.began_ms) for span in run.spans],
         user_spans=[span_view(span) for span in run.user_spans],
         events=[_event(event) for event in run.events],
+        warnings=[_warning(warned) for warned in run.warnings],
         invoked_by=Invoker(*run.invoked_by) if run.invoked_by else None,
         reruns=run.reruns,
     )
@@ -252,3 +269,9 @@ def _span(span: WaterfallSpan, began_ms: int) -> SpanItem:
 
 def _event(event: SentEvent) -> EventLink:
     return EventLink(event.event_id, event.name, event.step_id, event.received)
+
+
+def _warning(warned: Warned) -> WarningItem:
+    return WarningItem(
+        warned.kind, warned.step_id, warned.step, warned.message, rfc3339(warned.at_ms)
+    )

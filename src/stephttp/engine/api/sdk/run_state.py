@@ -78,8 +78,10 @@ class JobView(AnswerBody):
 async def actions(request: Request) -> Response:
     """Return the memoised steps of a run that has not ended."""
     run_id = parse_run_id(request.path_params["run"])
-    pending = "pending" in request.headers.get("x-stephttp-accept", "")
-    unit = partial(_actions, run_id=run_id, pending=pending)
+    accepted = request.headers.get("x-stephttp-accept", "")
+    unit = partial(
+        _actions, run_id=run_id, pending="pending" in accepted, names="step-names" in accepted
+    )
     loaded = await engine_of(request).store.read(unit)
     headers = {stored_state.FAILURES: loaded.failures} if loaded.failures else {}
     return Response(loaded.memos, media_type="application/json", headers=headers)
@@ -143,9 +145,11 @@ def _check_open(status: str, run_id: str) -> None:
         raise Refused(f"run_id: run {run_id} has ended, its state is no longer available", 410)
 
 
-def _actions(connection: sqlite3.Connection, run_id: str, *, pending: bool) -> ResumeState:
+def _actions(
+    connection: sqlite3.Connection, run_id: str, *, pending: bool, names: bool
+) -> ResumeState:
     _check_open(_one(connection, "run_state", run_id)[1], run_id)
-    return memos.load(connection, run_id, pending=pending)
+    return memos.load(connection, run_id, pending=pending, names=names)
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> RunTrigger:

@@ -55,6 +55,10 @@ SELECT run_id, status FROM runs WHERE status = 'async' AND async_ms IS NULL
 SELECT run_id || ' ' || event_id, 'no such run' FROM links
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = links.run_id)
 
+-- name: warnings belong to a run
+SELECT run_id || ' ' || kind, 'no such run' FROM warnings
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = warnings.run_id)
+
 -- name: history belongs to a run
 SELECT run_id || ' ' || kind, 'no such run' FROM history
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = history.run_id)

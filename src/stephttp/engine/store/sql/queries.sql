@@ -59,7 +59,7 @@ FROM runs WHERE run_id = ?
 
 -- name: source_steps
 SELECT step_id, seq, userland_id, userland_index, name, op, memo, attempts, started_ns,
-       duration_ns, error, opts
+       duration_ns, error, opts, NULL, branch
 FROM steps WHERE run_id = ? ORDER BY seq
 
 -- name: run_event
@@ -73,12 +73,12 @@ SELECT run_id, created_ms, fn_id, event_id, status, ended_ms, output, slug, atte
 FROM runs WHERE run_id = ?
 
 -- name: upsert_step
-INSERT INTO steps (run_id, step_id, seq, userland_id, userland_index, name, op, attempts,
+INSERT INTO steps (run_id, step_id, seq, userland_id, userland_index, branch, name, op, attempts,
                    started_ns, duration_ns, opts, edited, error, memo)
-VALUES (:run_id, :step_id, :seq, :userland_id, :userland_index, :name, :op, :attempts,
+VALUES (:run_id, :step_id, :seq, :userland_id, :userland_index, :branch, :name, :op, :attempts,
         :started_ns, :duration_ns, :opts, :edited, :error, :memo)
 ON CONFLICT (run_id, step_id) DO UPDATE
-SET op = excluded.op, attempts = excluded.attempts, started_ns = excluded.started_ns,
+SET op = excluded.op, branch = excluded.branch, attempts = excluded.attempts, started_ns = excluded.started_ns,
     duration_ns = excluded.duration_ns, opts = coalesce(excluded.opts, opts),
     error = excluded.error, memo = excluded.memo
 
@@ -117,7 +117,7 @@ HAVING sum(coalesce(length(memo), 0) + coalesce(length(edited), 0)) > :most
 
 -- name: states
 SELECT steps.run_id, steps.step_id, steps.memo, steps.edited, steps.op, steps.attempts,
-       timers.step_id IS NOT NULL
+       timers.step_id IS NOT NULL, steps.userland_id, steps.userland_index, steps.branch
 FROM steps LEFT JOIN timers USING (run_id, step_id)
 WHERE steps.run_id IN (SELECT value FROM json_each(?))
 ORDER BY steps.run_id, steps.started_ns + steps.duration_ns, steps.seq = 0, steps.seq
@@ -135,6 +135,11 @@ INSERT INTO history (run_id, kind, step_id, job_id, attempt, started_ms, ended_m
 VALUES (:run_id, :kind, :step_id, :job_id, :attempt, :started_ms, :ended_ms, 1, :error)
 ON CONFLICT (run_id, kind, step_id, job_id, attempt) DO UPDATE
 SET ended_ms = excluded.ended_ms, tries = tries + 1, error = excluded.error
+
+-- name: add_warning
+INSERT INTO warnings (run_id, kind, step_id, at_ms, message)
+VALUES (:run_id, :kind, :step_id, :at_ms, :message)
+ON CONFLICT (run_id, kind, step_id) DO NOTHING
 
 -- name: timers_of_run
 SELECT step_id, kind, due_ms, key, condition, job_id, attempt, unreached, payload

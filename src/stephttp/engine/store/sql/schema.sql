@@ -55,6 +55,9 @@
 --
 -- A LINK tells which step of a run sent an event, or waited for it.
 --
+-- A WARNING is what an SDK has to say of a run without failing it, such as that its handler has
+-- changed so that it no longer comes to a step. It is kept once, and is only for people.
+--
 -- A COUNT is how often something happened to the runs of an endpoint in a span of time; `tallies`
 -- says what is counted. Counts are all that is left of runs that were deleted, and the reason why
 -- an overview of a million runs costs no more than one of ten.
@@ -129,6 +132,7 @@ CREATE TABLE steps (
     seq             INTEGER NOT NULL,             -- order within the run, from 1; 0: the SDK's own
     userland_id     TEXT,
     userland_index  INTEGER NOT NULL,
+    branch          TEXT    NOT NULL DEFAULT '',  -- of the handler; '?': one of several; '': not known
     name            TEXT,
     op              TEXT    NOT NULL,
     attempts        INTEGER NOT NULL,
@@ -153,6 +157,15 @@ CREATE TABLE history (
     tries           INTEGER NOT NULL,
     error           BLOB,                         -- why it failed
     PRIMARY KEY (run_id, kind, step_id, job_id, attempt)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE warnings (
+    run_id          TEXT    NOT NULL,
+    kind            TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,             -- '' is the run as a whole
+    at_ms           INTEGER NOT NULL,             -- when it was reported first
+    message         TEXT    NOT NULL,
+    PRIMARY KEY (run_id, kind, step_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE spans (

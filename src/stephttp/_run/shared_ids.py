@@ -1,0 +1,115 @@
+"""A warning in development: branches share a step id, and timing decides which result is whose.
+
+The uses of an id are numbered in the order in which the handler comes to them. Branches that the
+SDK does not know (tasks, threads) may come to a shared id in another order in a later call, and
+then each gets what the other one's step returned. Tasks have an order of their own, that of their
+creation: as long as they come to the id in that order, nothing is said, as in a `gather` of steps
+that begin at once. Where the results of two branches are swapped, one of the calls has had another
+order, and that call warns.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+from os.path import dirname
+from typing import Any
+
+logger = logging.getLogger("stephttp")
+
+_NUMBERED = re.compile(r"Task-([0-9]+)")
+"""The name that asyncio gives a task, with its number."""
+_PACKAGE = dirname(dirname(__file__))
+_LIBRARIES = ("site-packages", "dist-packages")
+
+
+class SharedIds:
+    """The branches of one call of a handler, and the ids of the steps that they came to.
+
+    Args:
+        warned: the ids of which was warned; shared with other calls.
+    """
+
+    __slots__ = ("_last", "_seen", "_warned", "main")
+
+    def __init__(self, warned: set[str]) -> None:
+        self._warned = warned
+        self._seen: dict[object, int] = {}
+        """The branches, in the order in which they came to their first steps."""
+        self._last: dict[str, object] = {}
+        """By id, the branch made last of those that came to it."""
+        self.main: object = None
+        """The task in which the handler is called. It was made before all branches, and may wait
+        for them, so it overtakes none and is overtaken by none."""
+
+    def note(self, step_id: str, position: str = "") -> None:
+        """Note that the current branch has come to a step.
+
+        Args:
+            position: of the branch in `parallel`.
+        """
+        branch = position or _current_branch()
+        if branch is self.main:
+            return
+        if branch not in self._seen:
+            self._seen[branch] = len(self._seen)
+        last = self._last.setdefault(step_id, branch)
+        if last == branch:
+            return
+        if not self._overtook(last, branch):
+            self._last[step_id] = branch
+        elif step_id not in self._warned:
+            self._warned.add(step_id)
+            logger.warning(
+                "stephttp: %s: branches of the handler share the step id %r, and came to it in "
+                "another order than that in which they were made. In a later call they may come in "
+                "yet another order, and get each other's results. Give their steps different ids",
+                _place(), step_id,
+            )  # fmt: skip
+
+    def _overtook(self, first: Any, second: Any) -> bool:
+        """Return whether a branch that came first was made after the second, beside it."""
+        if isinstance(first, str) and isinstance(second, str):
+            return _numbers(second) < _numbers(first)
+        if isinstance(first, str | int) or isinstance(second, str | int):
+            # The first thread of all is likely that of the handler, which waits for the others.
+            return 0 < self._seen[second] < self._seen[first]
+        if first.done() and _is_of_a_library(second):
+            return False  # it may be the handler's own, and have waited for the first
+        numbers = [_NUMBERED.fullmatch(task.get_name()) for task in (first, second)]
+        if numbers[0] is None or numbers[1] is None:
+            return self._seen[second] < self._seen[first]
+        return int(numbers[1][1]) < int(numbers[0][1])
+
+
+def _current_branch() -> object:
+    """Return the current task, or the number of the thread."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task: object = asyncio.current_task()
+        except RuntimeError:  # no loop runs in this thread
+            task = None
+        if task is not None:
+            return task
+    return threading.get_ident()
+
+
+def _numbers(position: str) -> list[int]:
+    return [int(part) for part in position.split(".")]
+
+
+def _is_of_a_library(task: Any) -> bool:
+    """Return whether a task runs a framework's code, and not a branch of the user's."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and any(name in code.co_filename for name in _LIBRARIES)
+
+
+def _place() -> str:
+    """Return file and line of the user's code that uses a step tool."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
