@@ -67,8 +67,6 @@ class LoopScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
-        if self.shared_ids is not None:
-            self.shared_ids.main = self._task
         self._ended_by_us = False
         self._ticks = 0
         self._held: set[asyncio.Future[None]] = set()
@@ -159,6 +157,16 @@ class LoopScope(RunScope):
         _given.set(mark)
         # Private, but the only way to know; without it, all tasks count as waited for.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
+
+    def note_branch(self, step: Step, branch: str) -> None:
+        """Note who came to a step, in development, but for the task in which the handler is called:
+        it was made before all branches, so it overtakes none and is overtaken by none."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # in a thread
+            task = None
+        if task is None or task is not self._task:
+            super().note_branch(step, branch)
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
