@@ -53,8 +53,7 @@ def use(run: Run, kind: str, step_id: str = "x", branch: str = "") -> Step:
 
 
 def found(run: Run, *, ended: bool = True) -> list[str]:
-    assert run.remembered is not None
-    return [f"{one.kind} {one.step_id}" for one in run.remembered.found(ended=ended)]
+    return [f"{one.kind} {one.step_id}" for one in run.divergences(ended=ended)]
 
 
 KINDS = {

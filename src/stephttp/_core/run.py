@@ -59,7 +59,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.endpoint_options import DEFAULT_OPTS
-from stephttp._core.remembered import Divergence, Remembered, next_index
+from stephttp._core.remembered import KINDS, Divergence, Remembered, next_index
 from stephttp._core.retry_policy import merged, wishes
 from stephttp._core.steps import (
     CUT,
@@ -134,12 +134,16 @@ class Run:
         "_async_ops",
         "_handed_over",
         "_holds",
+        "_known_ids",
         "_memos",
+        "_names",
         "_progressed",
+        "_remembered",
         "_running",
         "_step_retries",
         "_stops",
         "_sync_ops",
+        "_trail",
         "_unseen",
         "_uses",
         "attempt",
@@ -148,6 +152,7 @@ class Run:
         "carried",
         "cut_short",
         "cuts",
+        "diverged",
         "expired",
         "failures",
         "opts",
@@ -155,7 +160,6 @@ class Run:
         "over",
         "passed",
         "pending",
-        "remembered",
         "resumed",
         "retries",
         "run_id",
@@ -214,10 +218,13 @@ class Run:
         """True if steps of this call were at work side by side."""
         self.cut_short = False
         """True if the handler gave a branch up that was at a step."""
-        self.remembered: Remembered | None = None
-        """What earlier calls left, for uses of steps to be found in."""
-        if memos is not None:
-            self.remembered = Remembered(memos, names)
+        self.diverged: DivergenceError | None = None
+        """What was raised at a step that is of another kind than the remembered one."""
+        self._names = names
+        self._known_ids: set[str] | None = None
+        self._remembered: Remembered | None = None
+        self._trail: list[tuple[str, OpCode, str]] = []
+        """The uses of steps, as long as each was plainly the next of its id."""
         self._memos: Mapping[str, Raw] = memos or _NONE
         # Steps that are remembered and that the handler has not come to.
         self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
@@ -226,8 +233,6 @@ class Run:
         if memos and FIRST_CUT in memos:
             self.cuts = self._new_cuts()
             self._unseen -= len(self.cuts.entries)
-            if self.remembered is not None:
-                self.remembered.add_cuts(self.cuts.uses())
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
         # Appending is atomic, so taking ops needs no lock against steps that end; only one thread
@@ -271,10 +276,13 @@ class Run:
         Args:
             ended: the handler has responded, and so ended the run.
         """
-        if self.remembered is None or self.target is not None or self.over:
+        if not self.resumed or self.target is not None or self.over:
             return []
-        found = self.remembered.found(ended=ended)
-        if found and (self.branched or self.remembered.side_by_side):
+        if self._remembered is None and (self._unseen <= 0 or not ended):
+            return []
+        remembered = self._look_closer()
+        found = remembered.found(ended=ended)
+        if found and (self.branched or remembered.side_by_side):
             self.branched = True
             # A branch that was given up might have come to what seems to be left over.
             if not ended or self.cut_short or self.pending:
@@ -312,8 +320,8 @@ class Run:
         self.opts = replace(self.opts, **given)
         if self.opts.retries is not None:
             self.retries = self.opts.retries
-        if self.remembered is not None and self.opts.on_divergence is not None:
-            self.remembered.fails = self.opts.on_divergence == "fail"
+        if self._remembered is not None:
+            self._remembered.fails = self.opts.on_divergence == "fail"
 
     def track(self) -> None:
         """Count this run even if it comes to no step."""
@@ -659,7 +667,7 @@ class Run:
         if type(step_id) is not str:
             step_id = _plain_id(step_id)
         uses = self._uses
-        if self.remembered is not None:
+        if self.resumed:
             index = self._place(step_id, op, branch)
         elif index := uses.get(step_id, 0):
             index = next_index(step_id, index, uses)
@@ -688,7 +696,7 @@ class Run:
 
     def remembers(self, step_id: str) -> bool:
         """Return whether a step with this id, to come yet, has ended in an earlier call."""
-        return self.remembered is not None and self.remembered.has_left(step_id)
+        return self.resumed and self._look_closer().has_left(step_id)
 
     def meet_race(self, step_id: str) -> Step:
         """Meet a race of branches: a step that is open while they are met. On EXECUTE, `win` it."""
@@ -727,13 +735,47 @@ class Run:
 
     def _place(self, step_id: str, op: OpCode, branch: str) -> int:
         """Return which use of its id a step of a run is of which something is remembered."""
-        assert self.remembered is not None, "of a run that is resumed"
+        if self._remembered is None and self._is_next(step_id, op, branch):
+            self._trail.append((step_id, op, branch))
+            return self._uses.get(step_id, 0)
         _hash_user_id(step_id, 0)  # it has to be valid
         try:
-            return self.remembered.place(step_id, op, branch, self._uses)
-        except DivergenceError:
+            return self._look_closer().place(step_id, op, branch, self._uses)
+        except DivergenceError as error:
             self.over = True  # whatever the handler makes of it
+            self.diverged = error
             raise
+
+    def _is_next(self, step_id: str, op: OpCode, branch: str) -> bool:
+        """Return whether a use is plainly the next of its id, as in all handlers that have not
+        changed and have no branches."""
+        if branch or self._names is None or self.cuts is not None:
+            return False
+        index = self._uses.get(step_id, 0)
+        known = self._names.get(_hash_user_id(step_id, index))
+        if known is not None:
+            same = known.id == step_id and known.index == index and known.branch in ("", UNSURE)
+            return same and KINDS.get(known.op) == KINDS[op]
+        if self._known_ids is None:
+            self._known_ids = {one.id for one in self._names.values()}
+        return not index and step_id not in self._known_ids and ":" not in step_id
+
+    def _look_closer(self) -> Remembered:
+        """Return what earlier calls left, for uses of steps to be found in."""
+        if self._remembered is None:
+            self._remembered = made = Remembered(self._memos, self._names)
+            if self.cuts is not None:
+                made.add_cuts(self.cuts.uses())
+            uses: dict[str, int] = {}
+            for use in self._trail:
+                made.place(*use, uses)
+            made.fails = self.opts.on_divergence == "fail"
+        return self._remembered
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the server says what steps it remembers."""
+        return self._names is not None
 
     def _beside_others(self, step: Step) -> Step:
         """Return a step to be reported, marked if others are at work beside it."""

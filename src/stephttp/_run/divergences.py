@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from stephttp._core.remembered import Divergence, Remembered, failure
+from stephttp._core.remembered import Divergence, failure
 from stephttp._core.run import Run
 from stephttp._wire.http import Request
 from stephttp._wire.ids import RESERVED, hash_step_id
@@ -19,11 +19,11 @@ FEATURE = "warnings"
 """Its name among the extras that the engine announces."""
 
 
-def judge(
-    remembered: Remembered, run: Run, request: Request, found: Sequence[Divergence]
-) -> DivergenceError | None:
+def judge(run: Run, request: Request, found: Sequence[Divergence]) -> DivergenceError | None:
     """Log divergences. Returns the error with which the run fails, if it does."""
-    error = remembered.failure or (failure(found) if found and remembered.fails else None)
+    error = run.diverged
+    if error is None and found and run.opts.on_divergence == "fail":
+        error = failure(found)
     fresh = [one for one in found if one.fresh]
     if error is not None:
         logger.error(

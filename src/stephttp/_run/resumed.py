@@ -266,11 +266,11 @@ def _conclude(
     """Do the same, as long as the server accepts what it is sent."""
     run = resumed.run
     ended = not run.suspended and error is None and response.status < _BAD
-    found, diverged, remembered = run.divergences(ended=ended), None, run.remembered
+    found, diverged = run.divergences(ended=ended), None
     if found and scope is not None and run.branched and scope.left_branches():
         found = []  # one of them might have come to what seems to be left over
-    if remembered is not None and (found or remembered.failure):
-        diverged = divergences.judge(remembered, run, request, found)
+    if found or run.diverged is not None:
+        diverged = divergences.judge(run, request, found)
     if diverged is not None:
         final, error = True, describe(diverged)
         response = replies.error_answer(500, str(diverged))

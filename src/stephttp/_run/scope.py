@@ -258,9 +258,9 @@ class RunScope(ABC):
 
     def _keeps_branches(self) -> bool:
         """Return whether the server keeps the branch of each step, as far as it is known."""
-        remembered, features = self.run.remembered, self.runtime.checkpoints.keys.features
-        if remembered is not None:
-            return remembered.is_named
+        run, features = self.run, self.runtime.checkpoints.keys.features
+        if run.resumed:
+            return run.is_named
         return features is None or NAMES_FEATURE in features
 
     def again(self, step: Step) -> Step:
