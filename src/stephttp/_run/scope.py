@@ -61,6 +61,7 @@ class RunScope(ABC):
 
     __slots__ = (
         "_joined",
+        "_shared_ids",
         "checkpointing",
         "claim",
         "claimer",
@@ -77,10 +78,10 @@ class RunScope(ABC):
         "only_asks",
         "run",
         "runtime",
-        "shared_ids",
         "started_ns",
         "thread_turns",
         "turns",
+        "warned_ids",
     )
 
     def __init__(
@@ -123,10 +124,9 @@ class RunScope(ABC):
         """The turns of remembered steps on an event loop, if any task has come to one."""
         self.thread_turns: ThreadTurns | None = None
         """The turns of remembered steps in threads, if any thread has come to one."""
-        self.shared_ids: SharedIds | None = None
-        """Warns of step ids that branches share, in development."""
-        if runtime.warned_ids is not None:
-            self.shared_ids = SharedIds(runtime.warned_ids)
+        self.warned_ids = runtime.warned_ids
+        """The shared ids of which was warned; `None` outside of development."""
+        self._shared_ids: SharedIds | None = None
         self._joined: Future[None] | None = None
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
@@ -184,7 +184,7 @@ class RunScope(ABC):
             Whether the current task was cancelled by others than us.
         """
         self.claimer = self.on_first_step = None
-        self.shared_ids = None  # its tasks lead back to this scope
+        self.warned_ids = self._shared_ids = None  # its tasks lead back to this scope
         return False
 
     def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
@@ -219,7 +219,7 @@ class RunScope(ABC):
                 hook, self.on_first_step = self.on_first_step, None
         if hook is not None:
             self.dispatch(hook)
-        if self.shared_ids is not None:
+        if self.warned_ids is not None:
             self.note_branch(step, branch)
         return step
 
@@ -229,7 +229,7 @@ class RunScope(ABC):
         branch = self.position()
         with self.lock:
             step = self.run.wait(wait, branch)
-        if self.shared_ids is not None:
+        if self.warned_ids is not None:
             self.note_branch(step, branch)
         return step
 
@@ -250,8 +250,11 @@ class RunScope(ABC):
     def note_branch(self, step: Step, branch: str) -> None:
         """Note who came to a step, in development. A known branch gets its own results, where the
         server keeps that."""
-        if self.shared_ids is not None and not (branch and self._keeps_branches()):
-            self.shared_ids.note(step.step_id, branch)
+        if self.warned_ids is None or (branch and self._keeps_branches()):
+            return
+        if self._shared_ids is None:
+            self._shared_ids = SharedIds(self.warned_ids)
+        self._shared_ids.note(step.step_id, branch)
 
     def _keeps_branches(self) -> bool:
         """Return whether the server keeps the branch of each step, as far as it is known."""

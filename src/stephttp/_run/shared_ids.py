@@ -32,7 +32,7 @@ class SharedIds:
         warned: the ids of which was warned; shared with other calls.
     """
 
-    __slots__ = ("_last", "_seen", "_warned", "main")
+    __slots__ = ("_last", "_seen", "_warned")
 
     def __init__(self, warned: set[str]) -> None:
         self._warned = warned
@@ -40,9 +40,6 @@ class SharedIds:
         """The branches, in the order in which they came to their first steps."""
         self._last: dict[str, object] = {}
         """By id, the branch made last of those that came to it."""
-        self.main: object = None
-        """The task in which the handler is called. It was made before all branches, and may wait
-        for them, so it overtakes none and is overtaken by none."""
 
     def note(self, step_id: str, position: str = "") -> None:
         """Note that the current branch has come to a step.
@@ -51,8 +48,6 @@ class SharedIds:
             position: of the branch in `parallel`.
         """
         branch = position or _current_branch()
-        if branch is self.main:
-            return
         if branch not in self._seen:
             self._seen[branch] = len(self._seen)
         last = self._last.setdefault(step_id, branch)

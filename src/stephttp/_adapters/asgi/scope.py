@@ -59,8 +59,6 @@ class LoopScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
-        if self.shared_ids is not None:
-            self.shared_ids.main = self._task
         self._ended_by_us = False
         self._ticks = 0
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
@@ -127,6 +125,16 @@ class LoopScope(RunScope):
             if self._task is None:
                 self.turns.close()
         return self.turns
+
+    def note_branch(self, step: Step, branch: str) -> None:
+        """Note who came to a step, in development, but for the task in which the handler is called:
+        it was made before all branches, so it overtakes none and is overtaken by none."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # in a thread
+            task = None
+        if task is None or task is not self._task:
+            super().note_branch(step, branch)
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
