@@ -205,6 +205,31 @@ async def test_a_limit_counts_before_a_re_entry_that_is_tried_again() -> None:
         assert did["slow"] == 1
 
 
+async def test_a_use_that_was_cut_off_does_not_get_what_a_later_use_of_its_id_gave() -> None:
+    async def fetch(number: int) -> int:
+        begin(f"fetch {number}")
+        if number % 2 == 0:
+            await asyncio.Event().wait()
+        return number
+
+    async def handler() -> list[int | None]:
+        seen: list[int | None] = []
+        for number in range(4):
+            try:
+                async with asyncio.timeout(SOON):
+                    seen.append(await step.run("fetch", fetch, number))
+            except TimeoutError:
+                seen.append(None)
+        await step.sleep("nap", NAP)
+        await step.sleep("another", NAP)
+        return seen
+
+    async with durable(serve(handler)) as world:
+        final = await world.follow(await world.client.get("/"))
+        assert final.json() == [None, 1, None, 3]
+        assert set(did.values()) == {1}, did
+
+
 async def test_a_rerun_keeps_what_was_cut_off_before_its_step() -> None:
     async def handler() -> list[str]:
         seen: list[str] = []

@@ -85,7 +85,7 @@ def programs(depth: int, limited: bool = False) -> st.SearchStrategy[Program]:
         Do, ids, st.integers(1, 9).map(tenths), st.sampled_from([False, False, False, True])
     )
     if not limited:
-        leaf = st.one_of(leaf, st.builds(Nap, ids))
+        leaf = st.one_of(leaf, st.builds(Nap, st.sampled_from("wxyz")))
     if depth:
         body = programs(depth - 1, limited)
         branches = st.lists(body, min_size=2, max_size=3).map(tuple)
@@ -265,8 +265,13 @@ class Dead(Exception):
 class World(httpx2.AsyncBaseTransport):
     """A model of the engine, with one run, and of the processes that it calls."""
 
-    def __init__(self, program: Program, deaths: Sequence[float], order: Sequence[int]) -> None:
+    def __init__(
+        self, program: Program, deaths: Sequence[float], order: Sequence[int], named: bool = True
+    ) -> None:
         self.program = program
+        self.named = named
+        """Whether the engine says what steps it remembers."""
+        self.names: dict[str, Any] = {}
         self.deaths = list(deaths)
         self.order = itertools.cycle(order)
         self.memos: dict[str, tuple[float, Any]] = {}
@@ -339,6 +344,8 @@ class World(httpx2.AsyncBaseTransport):
             ended = sorted(self.memos.items(), key=lambda item: item[1][0])
             memos = {key: memo for key, (_, memo) in ended}
             memos |= {key: {"pending": True} for key in self.open}
+            if self.named:
+                memos["stephttp:steps"] = {key: self.names[key] for key in memos}
             return httpx2.Response(200, json=memos, headers=FEATURES)
         body = json.loads(await request.aread())
         self.receive(body["steps"])
@@ -354,6 +361,9 @@ class World(httpx2.AsyncBaseTransport):
                 continue
             if key in self.memos:
                 continue  # the first report of a step wins
+            user = op.get("userland", {})
+            named = op["op"], user.get("id", ""), user.get("index", 0), user.get("branch", "")
+            self.names.setdefault(key, named)
             timing = op.get("timing") or {"a": 0, "b": 0}
             ended = timing["a"] + timing["b"]
             if kind == "Sleep":
@@ -363,7 +373,7 @@ class World(httpx2.AsyncBaseTransport):
             else:
                 assert kind == "StepRun", op
                 self.memos[key] = ended, {"data": op.get("data")}
-                if op.get("userland", {}).get("id") == "stephttp:cut":
+                if user.get("id") == "stephttp:cut":
                     self.open.pop(op["data"]["step"], None)
 
     def wake_one(self) -> str:
@@ -433,13 +443,14 @@ class World(httpx2.AsyncBaseTransport):
     program=programs(3),
     deaths=st.lists(st.floats(0.0005, 3), max_size=4),
     order=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    named=st.booleans(),
 )
 @settings(max_examples=examples(40, 2000), deadline=None)
 def test_no_outcome_turns_and_nothing_runs_twice(
-    program: Program, deaths: list[float], order: list[int]
+    program: Program, deaths: list[float], order: list[int], named: bool
 ) -> None:
     note(f"{program!r} {deaths} {order}")
-    virtual_loop.run(World(program, deaths, order).run())
+    virtual_loop.run(World(program, deaths, order, named).run())
 
 
 FIXED = {

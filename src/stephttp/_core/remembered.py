@@ -160,10 +160,11 @@ class Remembered:
         kind = KINDS[op]
         left = self._left_of(step_id)
         self._used.append((step_id, kind))
-        index = self._pick(left, kind, branch)
+        lost = uses.get(step_id, 0)
+        index = lost if self._is_lost(left, lost, branch) else self._pick(left, kind, branch)
         if index is None:
-            index = uses.get(step_id, 0)
-            while self._is_taken(hash_step_id(step_id, index)):
+            index = lost
+            while self._is_taken(hash_step_id(step_id, index), kind):
                 index += 1
             self._note_change(left, kind)
         self._met.add(hash_step_id(step_id, index))
@@ -220,6 +221,14 @@ class Remembered:
             found.append((len(found), key, KnownStep(known.op if known else "", step_id)))
         return found[::-1]
 
+    def _is_lost(self, left: Sequence[_Use], index: int, branch: str) -> bool:
+        """Return whether the next use of an id was at work when a process died, beside later uses
+        of the id, which had ended. It is a new step then, and does not take what is theirs."""
+        if branch or not left:
+            return False
+        first, _, known = left[-1]
+        return known.branch == UNSURE and index < first
+
     def _pick(self, left: list[_Use], kind: str, branch: str) -> int | None:
         """Take the first step that a use gets, and return its index."""
         second: int | None = None
@@ -243,9 +252,12 @@ class Remembered:
             return before == kind
         return key not in self._memos or _may_be(self._memos[key], kind)
 
-    def _is_taken(self, key: str) -> bool:
-        known = (self._memos, self._cuts, self._names or ())
-        return key in self._met or any(key in keys for keys in known)
+    def _is_taken(self, key: str, kind: str) -> bool:
+        if key in self._met:
+            return True
+        if self._names is None:  # `_nameless` finds none behind one that was lost
+            return key in self._memos and not _may_be(self._memos[key], kind)
+        return key in self._memos or key in self._cuts or key in self._names
 
     def _note_change(self, left: list[_Use], kind: str) -> None:
         """Note that a new step has the id of a step of another kind, if it has."""
