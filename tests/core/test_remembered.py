@@ -151,8 +151,7 @@ def test_a_change_is_fresh_in_the_call_in_which_the_new_step_is_new() -> None:
     for steps, fresh in (((old,), True), ((old, new), False)):
         run = resumed(*steps)
         use(run, "run")
-        assert run.remembered is not None
-        (change,) = run.remembered.found(ended=True)
+        (change,) = run.divergences(ended=True)
         assert (change.kind, change.before, change.now) == ("step_changed", "sleep", "run")
         assert change.fresh is fresh
 
