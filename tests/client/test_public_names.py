@@ -65,6 +65,7 @@ NAMES = [
     "WSGIMiddleware",
     "__version__",
     "configure",
+    "idempotency_key",
     "logger",
     "setup",
     "step",
