@@ -93,6 +93,7 @@ NOT_LOADED = [
     "sqlite3",
     "jinja2",
     "inngest",
+    "sqlalchemy",
     "opentelemetry",
     "stephttp.integrations",
     "stephttp.engine",
