@@ -376,7 +376,7 @@ def test_the_migration_makes_what_the_model_says(urls: dict[str, str]) -> None:
 
 
 def test_old_rows_are_deleted(urls: dict[str, str]) -> None:
-    from stephttp.integrations.django.models import Step  # there is none before Django is set up
+    from stephttp.integrations.django.models import Step  # it needs a Django that is set up
 
     now = datetime.now(UTC)
     Kind("default", "wsgi", urls["default"])

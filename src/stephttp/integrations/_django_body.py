@@ -179,7 +179,7 @@ def steps_of(using: str) -> Any:
             f"INSTALLED_APPS: {APP!r} is missing; add it, and run `manage.py migrate` "
             "(docs/databases.md)"
         )
-    from stephttp.integrations.django.models import Step  # there is none before Django is set up
+    from stephttp.integrations.django.models import Step  # it needs a Django that is set up
 
     return Step.objects.using(using)
 
