@@ -23,17 +23,20 @@ _DEADLINE = 60.0
 
 
 @contextmanager
-def postgres() -> Generator[Path]:
-    """Run a PostgreSQL server; the folder of its socket. Its user and its database: `postgres`."""
+def postgres(*, safe: bool = False) -> Generator[Path]:
+    """Run a PostgreSQL server; the folder of its socket. Its user and its database: `postgres`.
+
+    Args:
+        safe: whether a commit is on the disk, as by default.
+    """
     initdb = _postgres_command("initdb")
     with _folder("pg") as (folder, user):
         options = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]
         _run([initdb, "-D", str(folder / "data"), *options, "--locale=C.UTF-8"], user)
         server = [_postgres_command("postgres"), "-D", str(folder / "data"), "-k", str(folder)]
-        settings = {
-            "listen_addresses": "", "fsync": "off", "synchronous_commit": "off",
-            "full_page_writes": "off", "max_connections": "60", "shared_buffers": "32MB",
-        }  # fmt: skip
+        settings = {"listen_addresses": "", "max_connections": "60", "shared_buffers": "32MB"}
+        if not safe:
+            settings |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off")
         for name, value in settings.items():
             server += ["-c", f"{name}={value}"]
         with _running(server, user, folder / ".s.PGSQL.5432", folder):
