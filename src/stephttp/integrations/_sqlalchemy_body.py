@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     event,
     insert,
     inspect,
@@ -65,7 +66,17 @@ steps_table = Table(
 """The table `stephttp_steps`: one row for each step that is a transaction. Alembic sees it if it is
 in your metadata: `steps_table.to_metadata(Base.metadata)`."""
 
-_THIS = tuple(steps_table.c[name] for name in ("run_id", "step_hash"))
+_THIS = (
+    steps_table.c.run_id == bindparam("this_run"),
+    steps_table.c.step_hash == bindparam("this"),
+)
+
+# Made once: building a statement takes longer than executing it.
+_INSERT = insert(steps_table)
+_UPDATE = (
+    update(steps_table).where(*_THIS).values(result=bindparam("_result"), types=bindparam("_types"))
+)
+_SELECT = select(steps_table.c.result, steps_table.c.types).where(*_THIS)
 
 
 class TransactionBody(Body, Generic[T]):
@@ -131,9 +142,8 @@ class TransactionBody(Body, Generic[T]):
             value = yield self._fn(session, *args, **kwargs)
             yield session.flush()
             row = current.row(value)
-            stored = yield session.execute(
-                update(steps_table).where(*_is(current)).values(row._asdict())
-            )
+            values = {**_this(current), "_result": row.result, "_types": row.types}
+            stored = yield session.execute(_UPDATE, values)
             if stored.rowcount != 1:
                 raise current.refuse_end()
         try:
@@ -152,7 +162,7 @@ class TransactionBody(Body, Generic[T]):
         """Insert the row of a step. Returns the one that another call has committed, if any."""
         row = {**current.key, "step_id": current.step_id, "created_at": current.now()}
         try:
-            yield session.execute(insert(steps_table).values(row))
+            yield session.execute(_INSERT, row)
         except IntegrityError:
             yield session.rollback()
             found = yield from self._look(session, current)
@@ -180,8 +190,7 @@ class TransactionBody(Body, Generic[T]):
     def _look(self, session: Any, current: CurrentStep) -> Flow:
         """Return the row that was committed for a step; `None` if there is no such row."""
         yield session.begin()
-        columns = steps_table.c.result, steps_table.c.types
-        found = yield session.execute(select(*columns).where(*_is(current)))
+        found = yield session.execute(_SELECT, _this(current))
         row = found.one_or_none()
         yield session.rollback()
         if row is not None and row.result is None:
@@ -240,8 +249,8 @@ class _Uncommitted:
             raise self._current.refuse_end()
 
 
-def _is(current: CurrentStep) -> Any:
-    return [column == current.key[column.name] for column in _THIS]
+def _this(current: CurrentStep) -> dict[str, str]:
+    return {"this_run": current.key["run_id"], "this": current.key["step_hash"]}
 
 
 def _run_sync(session: Any, look: Callable[[Session], Any]) -> Any:
