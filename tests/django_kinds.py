@@ -67,6 +67,7 @@ def project(folder: Path, postgres: Path, mariadb: Path) -> Generator[dict[str, 
     else:
         django.setup()
     try:
+        _drop_tables(databases)
         for alias in databases:
             with connections[alias].cursor() as cursor:
                 cursor.execute("CREATE TABLE orders (item VARCHAR(64))")
@@ -74,14 +75,19 @@ def project(folder: Path, postgres: Path, mariadb: Path) -> Generator[dict[str, 
             connections[alias].close()
         yield urls
     finally:
-        for alias in databases:
-            with connections[alias].cursor() as cursor:
-                for table in ("orders", "stephttp_steps", "django_migrations"):
-                    cursor.execute(f"DROP TABLE IF EXISTS {table}")
+        _drop_tables(databases)
         connections.close_all()
         if installed:
             apps.unset_installed_apps()
         forget(before)
+
+
+def _drop_tables(databases: dict[str, Any]) -> None:
+    """Other tests use the servers, too."""
+    for alias in databases:
+        with connections[alias].cursor() as cursor:
+            for table in ("orders", "stephttp_steps", "django_migrations"):
+                cursor.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def configure(databases: dict[str, Any]) -> None:

@@ -340,6 +340,23 @@ def test_an_async_function_is_refused() -> None:
         _ = steps.transaction("order", fn)
 
 
+async def test_options_of_the_step(db: Kind) -> None:
+    def fragile(item: str) -> str:
+        db.add(item)
+        if len(db.ran) < 3:
+            raise OSError("broken")
+        return item
+
+    def handler() -> Handler:
+        patient: Any = steps.with_options(db.step.options(retries=2))
+        wanted = patient.atransaction if db.style == "async" else patient.transaction
+        return (yield wanted("order", fragile, "book", using=db.alias))
+
+    async with db.serving(handler) as world:
+        assert (await world.follow(await world.client.get("/"))).json() == "book"
+    assert (len(db.ran), db.orders) == (3, ["book"])
+
+
 # --- the application ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, sessionmaker
 
+import stephttp
 from stephttp import (
     ConfigurationError,
     UsageError,
@@ -27,12 +29,13 @@ from stephttp import (
 )
 from stephttp._core.annotations import decode_arguments
 from stephttp._core.encoding import result_conversion
+from stephttp._wire.ids import hash_step_id
 from stephttp.integrations import _sqlalchemy_body
 from stephttp.integrations import sqlalchemy as steps
 from stephttp.provider import Provider
 from tests.durable import durable
 from tests.sqlalchemy_kinds import Kind, kind
-from tests.styles import fails
+from tests.styles import fails, serving
 
 NAP = timedelta(minutes=1)
 Handler = Generator[Any, Any, Any]
@@ -115,7 +118,9 @@ def test_alembic_finds_the_table_as_it_is(every: Kind) -> None:
     metadata = MetaData()
     steps.steps_table.to_metadata(metadata)
     with every.engine.connect() as connection:
-        options = {"include_name": lambda name, kind, _: kind != "table" or name != "orders"}
+        options = {
+            "include_name": lambda name, kind, _: kind != "table" or name == "stephttp_steps"
+        }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 
@@ -182,6 +187,26 @@ async def test_options_of_the_step(db: Kind) -> None:
     async with db.serving(handler) as world:
         assert (await world.follow(await world.client.get("/"))).json() == "book"
     assert (len(db.ran), db.orders) == (3, ["book"])
+
+
+async def test_a_blocking_transaction_in_a_thread_of_an_async_handler(tmp_path: Path) -> None:
+    """With `thread=True`, and with the key of the step for other services."""
+    db = Kind(f"sqlite:///{tmp_path}/app.sqlite3")
+    threads: list[bool] = []
+
+    def keyed(session: Session) -> str:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return add(session, stephttp.idempotency_key())
+
+    async def on_loop() -> str:
+        apart = steps.with_options(step.options(thread=True, timeout=timedelta(minutes=1)))
+        return await apart.transaction("order", db.sessions, keyed)
+
+    async with serving("async", on_loop, on_loop) as world:
+        response = await world.client.get("/")
+    assert db.orders == [response.json()]
+    assert response.json() == f"{response.headers['x-run-id']}-{hash_step_id('order')}"
+    assert threads == [False]
 
 
 def test_the_body_of_the_step_is_seen_with_the_arguments_of_the_handler(tmp_path: Path) -> None:

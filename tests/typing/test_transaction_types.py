@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from stephttp import idempotency_key, step
 from stephttp.integrations.django import atransaction
 from stephttp.integrations.django import transaction as django_transaction
+from stephttp.integrations.django import with_options as of_django
 from stephttp.integrations.sqlalchemy import transaction, with_options
 from stephttp.sync import step as sync_step
 
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
         assert_type(django_transaction("a", plain, "book", using="other"), int)
         assert_type(await atransaction("a", plain, "book"), int)
         assert_type(await atransaction("a", plain, "book", using="other"), int)
+        assert_type(await of_django(step.options()).atransaction("a", plain, "book"), int)
+        assert_type(of_django(sync_step.options()).transaction("a", plain, "b", using="c"), int)
         assert_type(idempotency_key(), str)
 
         transaction("a", sessions, blocking, 7)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]

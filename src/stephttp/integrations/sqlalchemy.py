@@ -28,9 +28,9 @@ from sqlalchemy.orm import Session
 from stephttp import step
 from stephttp.integrations._sqlalchemy_body import AsyncBody, BlockingBody, new_body, steps_table
 from stephttp.integrations._step_rows import oldest
-from stephttp.step._running import StepRunner
+from stephttp.step._options import StepRunner
 from stephttp.sync import step as sync_step
-from stephttp.sync.step import SyncStepRunner
+from stephttp.sync._options import SyncStepRunner
 
 __all__ = [
     "AsyncTransactions",

@@ -19,9 +19,18 @@ from django.db import DEFAULT_DB_ALIAS
 from stephttp import step
 from stephttp.integrations._django_body import AsyncBody, BlockingBody, steps_of, stored_time
 from stephttp.integrations._step_rows import oldest
+from stephttp.step._options import StepRunner
 from stephttp.sync import step as sync_step
+from stephttp.sync._options import SyncStepRunner
 
-__all__ = ["atransaction", "prune", "transaction"]
+__all__ = [
+    "AsyncTransactions",
+    "Transactions",
+    "atransaction",
+    "prune",
+    "transaction",
+    "with_options",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +114,67 @@ async def atransaction(step_id: str, fn: Callable[..., Any], /, *args: Any, **kw
     """
     using = kwargs.pop("using", DEFAULT_DB_ALIAS)
     return await step.run(step_id, AsyncBody(step_id, fn, using), *args, **kwargs)
+
+
+class Transactions:
+    """`transaction` with options of the step itself; see `with_options`."""
+
+    def __init__(self, steps: SyncStepRunner) -> None:
+        self._steps = steps
+
+    @overload
+    def transaction(
+        self, step_id: str, fn: Callable[..., T], /, *args: Any, using: str, **kwargs: Any
+    ) -> T: ...
+    @overload
+    def transaction(
+        self, step_id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    def transaction(
+        self, step_id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run a function exactly once; see `stephttp.integrations.django.transaction`."""
+        using = kwargs.pop("using", DEFAULT_DB_ALIAS)
+        return self._steps.run(step_id, BlockingBody(step_id, fn, using), *args, **kwargs)
+
+
+class AsyncTransactions:
+    """`atransaction` with options of the step itself; see `with_options`."""
+
+    def __init__(self, steps: StepRunner) -> None:
+        self._steps = steps
+
+    @overload
+    async def atransaction(
+        self, step_id: str, fn: Callable[..., T], /, *args: Any, using: str, **kwargs: Any
+    ) -> T: ...
+    @overload
+    async def atransaction(
+        self, step_id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    async def atransaction(
+        self, step_id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run a function exactly once; see `stephttp.integrations.django.atransaction`."""
+        using = kwargs.pop("using", DEFAULT_DB_ALIAS)
+        return await self._steps.run(step_id, AsyncBody(step_id, fn, using), *args, **kwargs)
+
+
+@overload
+def with_options(steps: StepRunner) -> AsyncTransactions: ...
+@overload
+def with_options(steps: SyncStepRunner) -> Transactions: ...
+def with_options(steps: StepRunner | SyncStepRunner) -> AsyncTransactions | Transactions:
+    """Set options of the step: `with_options(step.options(retries=3)).atransaction(...)`.
+
+    Args:
+        steps: what `stephttp.step.options` or `stephttp.sync.step.options` returned.
+
+    Returns:
+        An object with `atransaction` or `transaction`, for the views that `steps` is for. It can be
+        kept and shared.
+    """
+    return Transactions(steps) if isinstance(steps, SyncStepRunner) else AsyncTransactions(steps)
 
 
 def prune(older_than: timedelta, using: str = DEFAULT_DB_ALIAS, now: datetime | None = None) -> int:
