@@ -34,6 +34,7 @@ from stephttp.integrations import _sqlalchemy_body
 from stephttp.integrations import sqlalchemy as steps
 from stephttp.provider import Provider
 from tests.durable import durable
+from tests.integrations.test_tools import world as world_of_a_server
 from tests.sqlalchemy_kinds import Kind, kind
 from tests.styles import fails, serving
 
@@ -168,6 +169,49 @@ async def test_of_two_calls_at_once_one_writes_and_the_other_gets_its_result(
     assert answer.status_code in (200, 206)
     assert b"first" in answer.content
     assert (bodies, db.orders, db.kept) == (["first"], ["book"], [("order", '"first"')])
+
+
+@pytest.mark.parametrize("features", ["", "pending, raw-response"])
+async def test_a_server_that_never_heard_of_the_result_gets_it_again(
+    features: str, tmp_path: Path
+) -> None:
+    """An Inngest server, or one of this package: nothing of it is on the wire."""
+    db = Kind(f"sqlite:///{tmp_path}/app.sqlite3")
+    app = FastAPI()
+
+    def fn(session: Session) -> int:
+        add(session, "book")
+        return len(db.ran)
+
+    @app.get("/")
+    def handler() -> int:
+        return int(db.transaction("order", fn))
+
+    async with world_of_a_server(app, features) as w:
+        for _ in range(3):  # it has no memo of the step, as if each answer was lost
+            assert b"1" in (await w.again()).content
+    assert (len(db.ran), db.orders, db.kept) == (1, ["book"], [("order", "1")])
+
+
+async def test_a_row_without_a_result_is_no_result(tmp_path: Path) -> None:
+    """The function committed with SQL, and the process died before it had returned."""
+    db = Kind(f"sqlite:///{tmp_path}/app.sqlite3")
+
+    def commits_and_dies(session: Session) -> None:
+        session.execute(text("COMMIT"))
+        raise OSError("the end")
+
+    def handler() -> Handler:
+        stephttp.configure(retries=1)
+        yield db.transaction("order", commits_and_dies)
+
+    async with db.serving(handler) as world:
+        response = await world.client.get("/")
+        answer = await world.follow(response)
+        steps_of_run = await world.steps(response)
+    assert answer.status_code == 500
+    assert steps_of_run["order"]["error"]["name"] == "UsageError"
+    assert len(db.ran) == 1
 
 
 # --- options, arguments ---

@@ -131,7 +131,7 @@ class TransactionBody(Body, Generic[T]):
     def _look(self, current: CurrentStep) -> Row | None:
         """Return the row that was committed for a step; `None` if there is no such row."""
         found = steps_of(self._using).filter(**current.key).values_list("result", "types").first()
-        return None if found is None else Row(*found)
+        return None if found is None else current.found(*found)
 
     def _again(self, error: Error) -> bool:
         """Whether a new transaction may well succeed."""

@@ -38,7 +38,6 @@ from stephttp.integrations._step_rows import (
     Body,
     CurrentStep,
     Flow,
-    Row,
     current_step,
     is_async,
     is_transient,
@@ -193,9 +192,7 @@ class TransactionBody(Body, Generic[T]):
         found = yield session.execute(_SELECT, _this(current))
         row = found.one_or_none()
         yield session.rollback()
-        if row is not None and row.result is None:
-            raise current.refuse_end()
-        return None if row is None else Row(row.result, row.types)
+        return None if row is None else current.found(*row)
 
     @staticmethod
     def _again(error: DBAPIError) -> bool:

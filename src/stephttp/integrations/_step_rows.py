@@ -80,6 +80,17 @@ class CurrentStep:
         kept = None if row.types is None else row.types.encode()
         return decode_result(row.result.encode(), self._call._conversion, self.step_id, kept)
 
+    def found(self, result: str | None, types: str | None) -> Row:
+        """Return a row of the table that was committed.
+
+        Raises:
+            UsageError: it has no result: the function committed it by means that no one could see,
+                such as the SQL statement COMMIT, and then the process died.
+        """
+        if result is None:
+            raise self.refuse_end()
+        return Row(result, types)
+
     def log_committed(self, error: BaseException) -> None:
         """Log what was raised when the transaction was committed, although it was."""
         logger.warning(
