@@ -173,7 +173,7 @@ def serve(kind: str, url: str) -> None:
         os._exit(0)
 
     for number in range(sys.maxsize):
-        is_exact = number % 2 == 1
+        is_exact = number % 2 == 0
         Fate.commits_left = random.randint(2, 12) if is_exact else 0
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         child = os.fork()

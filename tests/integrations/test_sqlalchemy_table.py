@@ -18,8 +18,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from fastapi import FastAPI
 from sqlalchemy import MetaData, text
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import stephttp
 from stephttp import (
@@ -272,6 +272,14 @@ def test_the_body_of_the_step_is_seen_with_the_arguments_of_the_handler(tmp_path
 def test_what_is_no_function_or_factory_is_refused(sessions: Any, fn: Any) -> None:
     with pytest.raises(TypeError, match="a session factory and a function"):
         steps.transaction("order", sessions, fn, "book")
+
+
+def test_a_session_that_others_use_is_refused() -> None:
+    blocking: Any = scoped_session(sessionmaker())
+    on_loop: Any = async_scoped_session(async_sessionmaker(), scopefunc=lambda: 1)
+    for shared in (blocking, on_loop):
+        with pytest.raises(TypeError, match="makes a new session each time"):
+            steps.transaction("order", shared, add, "book")
 
 
 async def test_sessions_of_the_other_kind_are_refused(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from sqlalchemy.exc import (
     ProgrammingError,
     UnboundExecutionError,
 )
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session
 
 from stephttp.errors import ConfigurationError, UsageError
 from stephttp.integrations._step_rows import (
@@ -222,6 +222,12 @@ def new_body(step_id: str, sessions: Any, fn: Any) -> AsyncBody[Any] | BlockingB
         raise TypeError(
             f"step {step_id!r}: transaction takes a session factory and a function, not "
             f"{sessions!r} and {fn!r}; write transaction('add', sessionmaker(engine), add, item)"
+        )
+    if isinstance(sessions, scoped_session | async_scoped_session):
+        raise TypeError(
+            f"step {step_id!r}: its session factory is a {type(sessions).__name__}, whose session "
+            "others use, too; give one that makes a new session each time, such as "
+            "sessionmaker(engine)"
         )
     if isinstance(sessions, async_sessionmaker) or is_async(fn):
         return AsyncBody(step_id, sessions, fn)
