@@ -18,7 +18,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from stephttp._wire.ids import hash_step_id
 from stephttp.integrations.sqlalchemy import create_table
-from tests.acceptance.processes import ROOT, Process
+from tests.acceptance.processes import DEADLINE, ROOT, Process
 from tests.crashing_app import NAMES
 from tests.databases import sockets
 from tests.examples import examples
@@ -79,7 +79,12 @@ async def call_all(urls: list[str], engine: str) -> list[dict[str, Any]]:
     limits = httpx2.Limits(max_keepalive_connections=0)
     async with httpx2.AsyncClient(limits=limits, timeout=300) as client:
         await asyncio.gather(*(call(client, url) for url in urls))
-        return [run async for run in runs_of(engine, client)]
+        # The callers of some runs have gone: their process was killed before it could answer.
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                runs = [run async for run in runs_of(engine, client)]
+                if all(run["status"] != "Running" for run in runs):
+                    return runs
 
 
 async def runs_of(engine: str, client: httpx2.AsyncClient) -> AsyncGenerator[dict[str, Any]]:
