@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import databases
 
 # Nothing is measured in time: a machine may be busy.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,3 +37,17 @@ def measured(_coverage_of_children: str | None, monkeypatch: pytest.MonkeyPatch)
     """Measure the children of this test: only they show what it looks at."""
     if _coverage_of_children is not None:
         monkeypatch.setenv(_MEASURED, _coverage_of_children)
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Generator[Path]:
+    """Run a PostgreSQL server for the tests of this process; see `databases.postgres`."""
+    with databases.postgres() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def mariadb_socket() -> Generator[Path]:
+    """Run a MariaDB server for the tests of this process; see `databases.mariadb`."""
+    with databases.mariadb() as socket:
+        yield socket

@@ -60,14 +60,17 @@ from stephttp.provider import Provider, setup
 
 if TYPE_CHECKING:
     from stephttp._client.api_client import APIClient
+    from stephttp._run.step_key import idempotency_key
     from stephttp.asgi import ASGIMiddleware
     from stephttp.wsgi import WSGIMiddleware
 
-# A program needs one of the two adapters, and only those of asyncio need asyncio.
+# A program needs one of the two adapters, and only those of asyncio need asyncio. Most programs do
+# not need the others.
 _LATER = {
     "APIClient": "stephttp._client.api_client",
     "ASGIMiddleware": "stephttp.asgi",
     "WSGIMiddleware": "stephttp.wsgi",
+    "idempotency_key": "stephttp._run.step_key",
 }
 
 __all__ = [  # noqa: RUF022  (grouped)
@@ -77,6 +80,7 @@ __all__ = [  # noqa: RUF022  (grouped)
     "ASGIMiddleware",
     "WSGIMiddleware",
     "step",
+    "idempotency_key",
     # options
     "configure",
     "update_omit_response_body",

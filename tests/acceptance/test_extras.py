@@ -21,9 +21,11 @@ IMPORTS = {
         "stephttp._client.api_client", "stephttp._client.transport",
         "stephttp._run.sealing", "cryptography.hazmat.primitives.ciphers.aead",
     ],
+    "django": ["stephttp.integrations.django", "stephttp.integrations.django.apps"],
     "engine": ["stephttp.engine.app", "stephttp.cli.commands"],
     "inngest": ["stephttp.integrations.inngest"],
     "otel": ["stephttp.integrations.otel"],
+    "sqlalchemy": ["stephttp.integrations.sqlalchemy"],
 }  # fmt: skip
 """What the documentation imports for an extra, and what is imported only when it is needed."""
 

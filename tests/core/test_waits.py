@@ -93,7 +93,12 @@ EXACT: list[tuple[waits.Wait, str, str, dict[str, Any]]] = [
         waits.fetch("s", "https://x.test/a", "post", {"A": "b"}, ""),
         "Gateway",
         "s",
-        {"url": "https://x.test/a", "method": "POST", "headers": {"A": "b"}, "body": ""},
+        {
+            "url": "https://x.test/a",
+            "method": "POST",
+            "headers": {"A": "b", "Idempotency-Key": f"R-{hash_step_id('s')}"},
+            "body": "",
+        },
     ),
     (
         waits.fetch("s", "https://x.test/a", "GET", None, None),
@@ -241,6 +246,27 @@ def test_an_adapter_shows_no_key_and_changes_no_body() -> None:
     waits.infer("s", ADAPTER, body)
     assert body == {}
     assert "sk" not in repr(ADAPTER).replace("https", "")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "sent"),
+    [
+        ("POST", None, {"Idempotency-Key": f"R-{hash_step_id('s')}"}),
+        ("DELETE", {"a": "b"}, {"a": "b", "Idempotency-Key": f"R-{hash_step_id('s')}"}),
+        ("PUT", {"idempotency-KEY": "mine"}, {"idempotency-KEY": "mine"}),
+        ("GET", {"a": "b"}, {"a": "b"}),
+        ("HEAD", None, None),
+    ],
+)
+def test_a_request_that_is_not_safe_carries_the_key_of_its_step(
+    method: str, headers: dict[str, str] | None, sent: dict[str, str] | None
+) -> None:
+    run, given = Run("R"), dict(headers or {})
+    run.wait(waits.fetch("s", "https://x.test/", method, headers, None))
+    (op,) = run.take_ops()
+    assert op.opts is not None
+    assert op.opts.get("headers") == sent
+    assert (headers or {}) == given
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,15 @@ from stephttp._core.steps import (
     choices_op,
     discovery_request,
 )
-from stephttp._core.waits import Wait
-from stephttp._wire.ids import CAPSULE, FIRST_CUT, RESERVED, hash_step_id, types_id
+from stephttp._core.waits import Wait, keyed
+from stephttp._wire.ids import (
+    CAPSULE,
+    FIRST_CUT,
+    RESERVED,
+    hash_step_id,
+    idempotency_key,
+    types_id,
+)
 from stephttp._wire.opcodes import (
     GATEWAY_OPS,
     SYNC_OPS,
@@ -510,6 +517,7 @@ class Run:
         else:
             opts = wait.opts
             if wait.op in GATEWAY_OPS:
+                opts = keyed(opts, idempotency_key(self.run_id, step.hash))
                 # A real server does not read this either.
                 policy = self.opts if wait.policy is None else merged(wait.policy, self.opts)
                 retries = self.retries if policy.retries is None else policy.retries

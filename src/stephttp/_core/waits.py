@@ -33,7 +33,7 @@ from stephttp._core.inference import AIAdapter
 from stephttp._core.retry_policy import RetryPolicy
 from stephttp._core.tool_types import EndpointResult, FetchResponse, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
-from stephttp._wire.http import TOKEN
+from stephttp._wire.http import SAFE_METHODS, TOKEN
 from stephttp._wire.opcodes import OpCode
 from stephttp.errors import StepError
 
@@ -181,6 +181,23 @@ def fetch(
         opts["body"] = _text(step_id, "body", body, empty=True)
         encode_argument(opts["body"], step_id, "body")
     return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse, policy=policy)
+
+
+def keyed(opts: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the options of a request with an `Idempotency-Key`, where one is of use.
+
+    A server may make the request twice: because it failed, or because it died meanwhile.
+
+    Args:
+        opts: of a step that has an HTTP request made; they may have passed middleware.
+        key: what the header holds, unless the user has set it.
+    """
+    headers = opts.get("headers") or {}
+    if opts.get("method", "GET") in SAFE_METHODS or not isinstance(headers, Mapping):
+        return opts
+    if any(str(name).lower() == "idempotency-key" for name in headers):
+        return opts
+    return {**opts, "headers": {**headers, "Idempotency-Key": key}}
 
 
 def infer(

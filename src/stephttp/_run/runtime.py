@@ -25,7 +25,7 @@ from stephttp._run.journal import Journal
 from stephttp._run.keyed_lock import KeyedLock
 from stephttp._run.sealing import Sealer
 from stephttp._run.supervised import LoopWatch
-from stephttp._wire.http import Request
+from stephttp._wire.http import SAFE_METHODS, Request
 from stephttp.options import Settings
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _NO_KEY = (
 )
 SHUTDOWN_TIMEOUT = 10.0
 """Seconds that a shutting-down application waits for its finished runs to be delivered."""
-
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 class Replaced(TypedDict, total=False):
@@ -160,7 +158,7 @@ class Runtime:
         if settings.idempotency is not None:
             key = settings.idempotency(request)
             return (key, scope_of(settings.domain, "")) if key else None
-        if not settings.idempotency_header or request.method in _SAFE_METHODS:
+        if not settings.idempotency_header or request.method in SAFE_METHODS:
             return None
         key = request.header(settings.idempotency_header.encode())
         whose = request.header(b"authorization")

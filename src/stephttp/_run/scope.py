@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.runtime import Runtime
+    from stephttp._run.step_call import StepCall
     from stephttp._run.supervised import LoopWatch
 
 logger = logging.getLogger("stephttp")
 
-inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
-"""The step whose body the current code belongs to: its run's scope, and its id."""
+inside_step: ContextVar[StepCall | None] = ContextVar("stephttp_step", default=None)
+"""The step whose body the current code belongs to."""
 
 _position: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_position", default=None)
 """The branch of `parallel` that the current code belongs to: its run's scope, and its position."""
@@ -301,10 +302,10 @@ class RunScope(ABC):
         """
         inside = inside_step.get()
         # A step may well make a request of this process to itself: that is another run.
-        if inside is not None and inside[0] is self:
+        if inside is not None and inside.scope is self:
             raise NestedStepError(
-                f"step {step_id!r} was called inside the body of step {inside[1]!r}; call it "
-                "before or after, or call the plain function"
+                f"step {step_id!r} was called inside the body of step {inside.step.step_id!r}; "
+                "call it before or after, or call the plain function"
             )
         branch = current_branch.get()
         if branch is not None and branch.scope is self:

@@ -155,7 +155,7 @@ class StepCall:
         # In a context of its own: what the body sets there is gone after it, since a later call
         # does not run it, and its handler must not see more in this one.
         context = copy_context()
-        context.run(inside_step.set, (self.scope, step.step_id))
+        context.run(inside_step.set, self)
         value = context.run(body, *args, **kwargs)
         return InContext(value, context) if isinstance(value, CoroutineType) else value
 

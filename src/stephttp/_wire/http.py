@@ -20,6 +20,9 @@ TOKEN_CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 TOKEN = re.compile(TOKEN_CHARACTER + "+")
 """Names of headers, methods and preferences (RFC 9110, 5.6.2)."""
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods of requests that may be repeated as they are."""
+
 HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",

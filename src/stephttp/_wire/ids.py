@@ -85,6 +85,11 @@ def _base32(number: int, length: int) -> str:
     return "".join([_ALPHABET[number >> 5 * i & 31] for i in reversed(range(length))])
 
 
+def idempotency_key(run_id: str, step_hash: str) -> str:
+    """Return the text by which other services recognise a request that a step makes again."""
+    return f"{run_id}-{step_hash}"
+
+
 COMPLETE = hash_step_id("complete")
 """Id of the op that ends a run, in every SDK."""
 

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._wire import canonical_json
-from stephttp._wire.http import TOKEN
+from stephttp._wire.http import SAFE_METHODS, TOKEN
+from stephttp._wire.ids import idempotency_key
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.urls import read_url
@@ -36,8 +37,6 @@ _AUTH = {
 
 
 _IDEMPOTENCY_KEY = "idempotency-key"
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods that may be repeated as they are."""
 
 
 class RequestSpec(Struct):
@@ -84,8 +83,8 @@ def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> 
         first=first,
         longest=longest,
     )
-    if spec.method.upper() not in _SAFE:
-        spec.headers.setdefault(_IDEMPOTENCY_KEY, f"{run_id}-{op.id}")
+    if spec.method.upper() not in SAFE_METHODS:
+        spec.headers.setdefault(_IDEMPOTENCY_KEY, idempotency_key(run_id, op.id))
     if ai:
         spec.headers.setdefault("content-type", "application/json")
         _authorize(spec.headers, opts, field)
