@@ -230,6 +230,11 @@ class Run:
         return self._unseen > 0 and not self._progressed
 
     @property
+    def unwinding(self) -> bool:
+        """True if the handler is being ended, or has ended, because the run has to wait."""
+        return self.state is _UNWINDING
+
+    @property
     def settled(self) -> bool:
         """True if no step body of this run is being executed."""
         return self._running == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +41,11 @@ class HandlerCall(Protocol):
     @property
     def identity(self) -> tuple[Any, ...]:
         """What tells the request from others: method, path, query, headers; or the environ."""
+        ...
+
+    @property
+    def surroundings(self) -> Mapping[str, Any]:
+        """The ASGI scope or the environ that the application was called with."""
         ...
 
     def run_made(self, scope: RunScope) -> None:
@@ -115,6 +120,12 @@ class CurrentCall:
         """What tells the request from others, while the handler runs."""
         call = self._call
         return () if call is None else call.identity
+
+    @property
+    def surroundings(self) -> Mapping[str, Any]:
+        """The ASGI scope or the environ of the request, while the handler runs."""
+        call = self._call
+        return {} if call is None else call.surroundings
 
     @property
     def left(self) -> bool:

@@ -68,6 +68,7 @@ class RunScope(ABC):
         "configured",
         "deadline_ns",
         "final_failures",
+        "guarded",
         "hooks",
         "lock",
         "loop_watch",
@@ -121,6 +122,8 @@ class RunScope(ABC):
         self.warned_ids = runtime.warned_ids
         """The shared ids of which was warned; `None` outside of development."""
         self._shared_ids: SharedIds | None = None
+        self.guarded = False
+        """Whether a handler is at work that is decorated with `@provider.endpoint`."""
         self._joined: Future[None] | None = None
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
@@ -165,6 +168,36 @@ class RunScope(ABC):
         self.claimer = self.on_first_step = None
         self.warned_ids = self._shared_ids = None  # its tasks lead back to this scope
         return False
+
+    def guard(self) -> bool:
+        """Note that a decorated handler begins, at which the unwinding ends; `unguard` follows.
+
+        Returns:
+            Whether it ends there; not inside another one, which still has to be ended.
+        """
+        if self.guarded:
+            return False
+        self.guarded = True
+        return True
+
+    def overtaken(self, error: BaseException | None) -> bool:
+        """Say whether a decorated handler was ended only because its run has to wait.
+
+        What else it may have raised meanwhile is logged, and ends here as well.
+
+        Args:
+            error: what it raised.
+        """
+        if not self.run.unwinding:
+            return False
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            return False
+        self._log_unless_echo(error)
+        return True
+
+    def unguard(self) -> None:
+        """Note that a decorated handler has ended."""
+        self.guarded = False
 
     def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
         """Make the middleware of `runtime` for this call, if it has any.
@@ -344,12 +377,16 @@ class RunScope(ABC):
         run.end()
         if not run.suspended:
             return error
+        self._log_unless_echo(error)
+        return None
+
+    def _log_unless_echo(self, error: BaseException | None) -> None:
         if error is not None and not echoes_suspension(error):
             logger.warning(
                 "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, "
-                "and will be raised again if it still applies then", run.run_id, exc_info=error,
+                "and will be raised again if it still applies then",
+                self.run.run_id, exc_info=error,
             )  # fmt: skip
-        return None
 
     def _after_record(self) -> None:
         if self.on_record is not None:

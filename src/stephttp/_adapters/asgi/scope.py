@@ -48,6 +48,8 @@ class LoopScope(RunScope):
         "_given",
         "_held",
         "_loop",
+        "_outer",
+        "_owing",
         "_side_tasks",
         "_task",
         "_ticks",
@@ -68,6 +70,10 @@ class LoopScope(RunScope):
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
         self._ended_by_us = False
+        self._owing: asyncio.Task[Any] | None = None
+        """The task that was cancelled by us, until that is taken back."""
+        self._outer: tuple[asyncio.Task[Any], int] | None = None
+        """What `_task` and `_cancelling` were before a decorated handler began in its own task."""
         self._ticks = 0
         self._held: set[asyncio.Future[None]] = set()
         """What the tasks wait for that have come to a stop."""
@@ -190,17 +196,38 @@ class LoopScope(RunScope):
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
+        self.unguard()
         task, self._task = self._task, None
         for future in self._turns:
             future.cancel(_ENOUGH)
         self.disconnect = _not_listening  # what it was bound to leads back to this scope
         for future in self._held:
             future.cancel(_ENOUGH)
-        if task is None or not self._ended_by_us:
-            return isinstance(error, asyncio.CancelledError) and error.args != (_ENOUGH,)
-        if task.cancelling() > self._cancelling:
-            task.uncancel()
-        return task.cancelling() > self._cancelling
+        return self._cancelled_by_others(task, error)
+
+    def guard(self) -> bool:
+        """Note that a decorated handler begins, and in which task; see `RunScope.guard`."""
+        if not super().guard():
+            return False
+        if self._task is not None and self._is_here():
+            task = asyncio.current_task()
+            if task is not None:
+                self._outer = self._task, self._cancelling
+                self._task, self._cancelling = task, task.cancelling()
+        return True
+
+    def overtaken(self, error: BaseException | None) -> bool:
+        """Take back what ended a decorated handler, so that code behind it may await again."""
+        if self._outer is not None and self._cancelled_by_others(self._task, error):
+            return False
+        return super().overtaken(error)
+
+    def unguard(self) -> None:
+        """Note that a decorated handler has ended."""
+        super().unguard()
+        outer, self._outer = self._outer, None
+        if outer is not None and self._task is not None:
+            self._task, self._cancelling = outer
 
     async def end(self, error: BaseException | None) -> BaseException | None:
         """End the run whose application has returned, or raised `error`.
@@ -221,6 +248,17 @@ class LoopScope(RunScope):
         if self.run.suspended:
             await self.drive(self.join_steps())
         return self.own_error(error)
+
+    def _cancelled_by_others(
+        self, task: asyncio.Task[Any] | None, error: BaseException | None
+    ) -> bool:
+        """Take our cancellation of a task back that has ended, or whose handler has."""
+        if task is None or self._owing is not task:
+            return isinstance(error, asyncio.CancelledError) and error.args != (_ENOUGH,)
+        self._owing = None
+        if task.cancelling() > self._cancelling:
+            task.uncancel()
+        return task.cancelling() > self._cancelling
 
     def _let_go(self, future: asyncio.Future[None]) -> None:
         """Let go of a future of `suspend` that was cancelled, by the handler or by us."""
@@ -269,19 +307,21 @@ class LoopScope(RunScope):
 
         Quart and Django have the handler in a task of its own beside one that listens for the end
         of the connection, and leave both behind when they are cancelled. For them the connection
-        is ended instead, so that they do what they do for that.
+        is ended instead, so that they do what they do for that; but a decorated handler is in the
+        task that is cancelled, and its framework does not notice.
         """
         self._ticks -= 1
         if self._task is None or not self.run.suspended or not self.run.settled:
             self._ticks = 0
         elif self._ticks:
             self._loop.call_soon(self._tick)
-        elif self._held and self.disconnect():
+        elif self._held and self._outer is None and self.disconnect():
             self.run.unwind()
             self.unwind_when_stuck()
         elif self._held and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
             self.run.unwind()
             self._ended_by_us = True
+            self._owing = self._task
             self._task.cancel(_ENOUGH)
             self.unwind_when_stuck()
         else:

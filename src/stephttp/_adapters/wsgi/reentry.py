@@ -73,6 +73,7 @@ def _run_handler(
     restored_environ = restored(environ, reentry.request)
     restored_environ[MARK] = run.run_id
     reentry.identity = identity(restored_environ)
+    reentry.surroundings = restored_environ
     reentry.run_made(run_scope)
     current = CurrentCall(reentry, ThreadScope, None, run_scope)
     token = enter(current)
