@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from stephttp._client.api_calls import SDK
 from stephttp._core.run import Run
@@ -96,6 +97,7 @@ class CurrentCall:
         "_scope",
         "run_id",
         "runtime",
+        "sessions",
         "so_far",
     )
 
@@ -114,6 +116,8 @@ class CurrentCall:
         self.so_far = self._scope = scope
         """The run's scope, if anything has needed it while the handler ran."""
         self._response_began = self._left = False
+        self.sessions: WeakSet[Any] | None = None
+        """Sessions of SQLAlchemy that began to work in this call, if it has a watch for them."""
 
     @property
     def identity(self) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from stephttp._client.flow import T, Until
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.waits import Wait
+from stephttp._run import database_watch
 from stephttp._run.hooks import Hooks, awaiting
 from stephttp._run.shared_ids import SharedIds
 from stephttp._wire.http import Request
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.runtime import Runtime
+    from stephttp._run.step_call import StepCall
     from stephttp._run.supervised import LoopWatch
+    from stephttp._run.transactions import StepWrites
 
 logger = logging.getLogger("stephttp")
 
-inside_step: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_step", default=None)
-"""The step whose body the current code belongs to: its run's scope, and its id."""
+inside_step: ContextVar[StepCall | None] = ContextVar("stephttp_step", default=None)
+"""The step whose body the current code belongs to."""
 
 _branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
@@ -80,7 +83,9 @@ class RunScope(ABC):
         "run",
         "runtime",
         "started_ns",
+        "step_watch",
         "warned_ids",
+        "writes",
     )
 
     def __init__(
@@ -122,6 +127,13 @@ class RunScope(ABC):
         self.warned_ids = runtime.warned_ids
         """The shared ids of which was warned; `None` outside of development."""
         self._shared_ids: SharedIds | None = None
+        self.writes: dict[str, StepWrites] | None = None
+        """What steps of this call have written and not committed, by step hash; see
+        `transactions`."""
+        if database_watch.UNWATCHED:
+            database_watch.watch_loaded()
+        self.step_watch = database_watch.STEP_WATCH
+        """Sees what steps leave in sessions, if the application has any."""
         self.guarded = False
         """Whether a handler is at work that is decorated with `@provider.endpoint`."""
         self._joined: Future[None] | None = None
@@ -284,10 +296,10 @@ class RunScope(ABC):
         """
         inside = inside_step.get()
         # A step may well make a request of this process to itself: that is another run.
-        if inside is not None and inside[0] is self:
+        if inside is not None and inside.scope is self:
             raise NestedStepError(
-                f"step {step_id!r} was called inside the body of step {inside[1]!r}; call it "
-                "before or after, or call the plain function"
+                f"step {step_id!r} was called inside the body of step {inside.step.step_id!r}; "
+                "call it before or after, or call the plain function"
             )
         branch = _branch.get()
         if branch is not None and branch.scope is self and branch.waiting_for:
@@ -372,9 +384,14 @@ class RunScope(ABC):
 
         Returns:
             `error`, if it is the application's own: not the echo of a suspension, however wrapped.
+            Or `UncommittedStepError`, where writes of a step were lost and the run cannot wait.
         """
         run = self.run
         run.end()
+        if self.writes is not None:
+            from stephttp._run.transactions import conclude
+
+            error = conclude(self, error)
         if not run.suspended:
             return error
         self._log_unless_echo(error)
