@@ -112,12 +112,6 @@ def commits_elsewhere(db: Session) -> None:
         other.commit()
 
 
-def has_autocommit(db: Session) -> None:
-    with db.get_bind().engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.execute(text("INSERT INTO orders (item) VALUES ('book')"))
-
-
 def begins_twice(db: Session) -> None:
     """The insert of a row that is there already, and what then is done about it."""
     write(db, "book")
@@ -133,7 +127,7 @@ def forgets_its_commit(db: Session) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [reads, commits_by_itself, commits_elsewhere, has_autocommit, begins_twice, forgets_its_commit],
+    [reads, commits_by_itself, commits_elsewhere, begins_twice, forgets_its_commit],
     ids=lambda body: str(body.__name__),
 )
 async def test_no_false_alarm(body: Callable[[Session], None], shop: Shop) -> None:
@@ -143,6 +137,19 @@ async def test_no_false_alarm(body: Callable[[Session], None], shop: Shop) -> No
 
     async with durable(shop.app(handle, decorated=False)) as world:
         await completes(world)
+
+
+async def test_a_connection_that_commits_each_statement(shop: Shop) -> None:
+    def handle(_: Session) -> Any:
+        with shop.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            insert = text("INSERT INTO orders (item) VALUES ('book')")
+            step.run("a", lambda: connection.execute(insert) and 1)
+            return wait()
+
+    async with durable(shop.app(handle)) as world:
+        await completes(world)
+    assert shop.items == ["book"]
 
 
 async def test_the_handlers_own_changes_are_its_own_affair(shop: Shop) -> None:
