@@ -52,7 +52,7 @@ urlpatterns: list[Any] = []
 
 
 class Order(models.Model):
-    item = models.TextField()
+    item: "models.TextField[str, str]" = models.TextField()
 
     class Meta:
         app_label = "shop"
@@ -136,7 +136,7 @@ def view_of_class(mark: Mark) -> Any:
 
 
 def rest_function(mark: Mark) -> Any:
-    @api_view(["GET"])
+    @api_view(["GET"])  # type: ignore[untyped-decorator]
     @mark
     def view(request: Any) -> RestResponse:
         return RestResponse(orders())
@@ -145,7 +145,7 @@ def rest_function(mark: Mark) -> Any:
 
 
 def rest_class(mark: Mark) -> Any:
-    class Orders(APIView):
+    class Orders(APIView):  # type: ignore[misc]
         @mark
         def get(self, request: Any) -> RestResponse:
             return RestResponse(orders())
@@ -164,7 +164,14 @@ def ninja_def(mark: Mark) -> Any:
     return api.urls
 
 
-AROUND = [view_def, view_class, view_of_class, rest_function, rest_class, ninja_def]
+AROUND: list[Callable[[Mark], Any]] = [
+    view_def,
+    view_class,
+    view_of_class,
+    rest_function,
+    rest_class,
+    ninja_def,
+]
 
 
 # --- views whose own transaction spans the wait ---------------------------------------------------
@@ -200,7 +207,7 @@ def marked_for_rollback(mark: Mark) -> Any:
     return view
 
 
-BODY = [body, savepoint, marked_for_rollback]
+BODY: list[Callable[[Mark], Any]] = [body, savepoint, marked_for_rollback]
 
 
 # --- views whose steps commit by themselves -------------------------------------------------------

@@ -101,6 +101,7 @@ class WSGIFirstCall(FirstCall):
         if chunks is not None:
             error = self.in_context(lambda: close(chunks))
         reply = self.end(error)
+        error = None  # its traceback leads back here, and what it holds belongs to this context
         assert reply is not None, "the run waits, or `end` has raised"
         return self.reply(reply)
 

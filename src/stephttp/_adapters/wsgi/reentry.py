@@ -87,7 +87,8 @@ def _run_handler(
     finally:
         current_call.reset(token)
         current.leave()
-    return run_scope.end(error)
+    ended_by, error = error, None  # its traceback leads back here
+    return run_scope.end(ended_by)
 
 
 def _call_application(reentry: Reentry, run: Run, app: WSGIApp, environ: Environ) -> None:
