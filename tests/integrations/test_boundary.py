@@ -6,11 +6,15 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import flask
+import litestar
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
+from litestar.di import NamedDependency, Provide
+from litestar.dto import DataclassDTO
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
@@ -22,6 +26,11 @@ from tests.durable import durable
 from tests.integrations.shops import NAP
 
 log: list[str] = []
+
+
+@dataclass
+class Parcel:
+    name: str
 
 
 @pytest.fixture(autouse=True)
@@ -325,6 +334,25 @@ async def test_a_framework_that_is_not_known_is_unwound() -> None:
         first = await world.client.get("/")
         assert log == ["CancelledError"]
         assert (await world.follow(first)).text == "done"
+
+
+async def test_a_data_transfer_object_of_litestar_has_no_place_for_a_placeholder() -> None:
+    def build(provider: Provider) -> Any:
+        async def unit() -> AsyncIterator[None]:
+            async with contextlib.asynccontextmanager(session)():
+                yield
+
+        @litestar.get("/", return_dto=DataclassDTO[Parcel], dependencies={"unit": Provide(unit)})
+        @provider.endpoint()
+        async def handler(unit: NamedDependency[None]) -> Parcel:
+            return Parcel(await plain())
+
+        return provider.asgi(litestar.Litestar([handler]))
+
+    async with durable(build) as world:
+        first = await world.client.get("/")
+        assert "CancelledError" in log[0]
+        assert (await world.follow(first)).json() == {"name": "done"}
 
 
 @pytest.mark.parametrize("style", ["async", "def"])

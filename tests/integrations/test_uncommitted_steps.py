@@ -444,6 +444,8 @@ async def test_a_step_is_reported_after_its_commit(commits: bool, shop: Shop) ->
         ("CALL pay()", True),
         ("TRUNCATE a", True),
         ("PRAGMA foreign_keys", False),
+        ("BEGIN IMMEDIATE", False),
+        ("BEGIN UPDATE a SET b = 1; END;", True),
         ("", True),
     ],
 )

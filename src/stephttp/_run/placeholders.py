@@ -1,6 +1,6 @@
 """What a decorated handler returns when its run has to wait: an empty response of its framework.
 
-Nobody gets it, because the adapters drop what a suspended run sends. It is there for the code
+No caller gets it, because the adapters drop what a suspended run sends. It is there for the code
 around the handler: dependencies, sessions, transactions and tracers end as after any answer.
 
 Imported at the first wait. No framework is imported here; the one that calls the handler is loaded.
@@ -50,7 +50,8 @@ def _bare(args: tuple[Any, ...]) -> Any:
         case (*_, {"wsgi.input": _}, start_response) if callable(start_response):
             start_response(f"{STATUS} Accepted", [("content-length", "0")])
             return list[bytes]()
-    return UNKNOWN
+        case _:
+            return UNKNOWN
 
 
 async def _send_empty(send: Callable[[dict[str, Any]], Any]) -> None:
@@ -84,6 +85,8 @@ def _quart(quart: Any, _: list[Any], __: Mapping[str, Any]) -> Any:
 def _litestar(litestar: Any, _: list[Any], surroundings: Mapping[str, Any]) -> Any:
     if not isinstance(surroundings.get("litestar_app"), litestar.Litestar):
         return UNKNOWN
+    if surroundings["route_handler"].resolve_return_dto() is not None:
+        return UNKNOWN  # it takes apart whatever the handler returns, responses included
     return litestar.Response(None, status_code=STATUS)
 
 

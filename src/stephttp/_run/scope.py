@@ -8,6 +8,7 @@ lives, on an event loop or in a thread, is the adapters' business: each has its 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -22,6 +23,7 @@ from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, Step
 from stephttp._core.waits import Wait
 from stephttp._run import database_watch
+from stephttp._run.database_watch import UNWATCHED
 from stephttp._run.hooks import Hooks, awaiting
 from stephttp._run.shared_ids import SharedIds
 from stephttp._wire.http import Request
@@ -130,7 +132,7 @@ class RunScope(ABC):
         self.writes: dict[str, StepWrites] | None = None
         """What steps of this call have written and not committed, by step hash; see
         `transactions`."""
-        if database_watch.UNWATCHED:
+        if not UNWATCHED.keys().isdisjoint(sys.modules.keys()):
             database_watch.watch_loaded()
         self.step_watch = database_watch.STEP_WATCH
         """Sees what steps leave in sessions, if the application has any."""

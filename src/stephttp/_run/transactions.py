@@ -2,7 +2,7 @@
 
 A finished step never runs again, so its writes must last. If code around it holds the transaction,
 they do not last yet when it returns, and the end of a handler that has to wait may roll them back.
-Such a step is held back until its transaction ends. If that was no commit, and the run is to
+Such a step is held back until its transaction ends. If it ends without a commit, and the run is to
 continue, the step is not reported as finished: a run that would wait fails instead.
 
 The watchers of `stephttp.integrations` say what happens on a connection. Only an explicit commit
@@ -20,14 +20,16 @@ from stephttp._run.step_call import StepCall
 from stephttp.errors import UncommittedStepError
 
 _FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
-_CHANGE = re.compile(r"\b(insert|update|delete|merge)\b", re.IGNORECASE)
+_CHANGE = re.compile(r"\b(insert|update|delete|merge|call)\b", re.IGNORECASE)
 _READS = frozenset(
     """
-    abort analyze begin close commit declare desc describe discard end explain fetch listen pragma
-    release reset rollback save savepoint select set show start table unlisten use values
+    abort analyze close commit desc describe discard end fetch listen pragma release
+    reset rollback save savepoint select set show start table unlisten use values
     """.split()  # noqa: SIM905
 )
 """First words of statements that write nothing themselves."""
+_AROUND = frozenset({"begin", "declare", "explain", "with"})
+"""First words of statements that may have others inside."""
 _SAVEPOINT = re.compile(
     r"\s*(?:(?P<begin>SAVEPOINT|SAVE\s+TRAN\w*)|(?P<release>RELEASE(?:\s+SAVEPOINT)?)"
     r"|(?P<undo>ROLLBACK(?:\s+WORK)?\s+TO(?:\s+SAVEPOINT)?|ROLLBACK\s+TRAN\w*))\s+(?P<name>[^\s;]+)",
@@ -43,7 +45,7 @@ def writes(statement: str) -> bool:
     """Whether an SQL statement writes, as far as its text shows it."""
     found = _FIRST_WORD.match(statement)
     word = "" if found is None else found[1].lower()
-    return bool(_CHANGE.search(statement)) if word == "with" else word not in _READS
+    return bool(_CHANGE.search(statement)) if word in _AROUND else word not in _READS
 
 
 class StepWrites:
@@ -160,7 +162,7 @@ class Transaction:
         ended, self.levels = self.levels[at:], self.levels[:at]
         if found["release"]:
             for level in ended:
-                for step in level.steps:
+                for step in [*level.steps]:
                     self.levels[-1].add(step)
                     step.levels.discard(level)
             return
