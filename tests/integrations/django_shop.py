@@ -1,62 +1,95 @@
-"""The same shop in Django, with `ATOMIC_REQUESTS`; one database for all tests of a process."""
+"""The same shop in Django, with `ATOMIC_REQUESTS`; one database for all tests of a process.
+
+The settings of Django are those of a process, and other tests have other ones. So what needs them
+is imported and made inside `project`.
+"""
 
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import django
+from asgiref.local import Local
+from django.apps import apps
 from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
+from django.db import connection, connections, models, transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import clear_url_caches, path
+from django.utils.functional import empty
+from django.views import View
 
-_folder = Path(tempfile.mkdtemp(prefix="stephttp-shop-"))
-atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+from stephttp import Provider, step
+from stephttp.sync import step as blocking
+from tests.integrations.shops import NAP, Mark
 
-settings.configure(
-    SECRET_KEY="not a secret",
-    ALLOWED_HOSTS=["*"],
-    ROOT_URLCONF="tests.integrations.django_shop",
-    DEBUG_PROPAGATE_EXCEPTIONS=True,
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": str(_folder / "shop.sqlite3"),
-            "ATOMIC_REQUESTS": True,
-        }
-    },
-    REST_FRAMEWORK={
-        "DEFAULT_AUTHENTICATION_CLASSES": [],
-        "DEFAULT_PERMISSION_CLASSES": [],
-        "UNAUTHENTICATED_USER": None,
-    },
-)
-django.setup()
 
-from django.core.asgi import get_asgi_application  # noqa: E402
-from django.core.wsgi import get_wsgi_application  # noqa: E402
-from django.db import connection, models, transaction  # noqa: E402
-from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
-from django.urls import path  # noqa: E402
-from django.views import View  # noqa: E402
-from ninja import NinjaAPI  # noqa: E402
-from rest_framework.decorators import api_view  # noqa: E402
-from rest_framework.response import Response as RestResponse  # noqa: E402
-from rest_framework.views import APIView  # noqa: E402
+@contextmanager
+def project(*, atomic_requests: bool = True) -> Iterator[None]:
+    """Let Django have the settings of the shop, and then those that it had before."""
+    before: Any = settings._wrapped
+    _use(empty)
+    settings.configure(
+        SECRET_KEY="not a secret",
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=__name__,
+        DEBUG_PROPAGATE_EXCEPTIONS=True,
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(_folder() / "shop.sqlite3"),
+                "ATOMIC_REQUESTS": atomic_requests,
+            }
+        },
+        REST_FRAMEWORK={
+            "DEFAULT_AUTHENTICATION_CLASSES": [],
+            "DEFAULT_PERMISSION_CLASSES": [],
+            "UNAUTHENTICATED_USER": None,
+        },
+    )
+    if not apps.ready:
+        django.setup()
+    try:
+        yield
+    finally:
+        connections.close_all()
+        _use(before)
 
-from stephttp import Provider, step  # noqa: E402
-from stephttp.sync import step as blocking  # noqa: E402
-from tests.integrations.shops import NAP, Mark  # noqa: E402
+
+@cache
+def _folder() -> Path:
+    made = Path(tempfile.mkdtemp(prefix="stephttp-shop-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def _use(wrapped: Any) -> None:
+    settings._wrapped = wrapped
+    connections._settings = None  # type: ignore[attr-defined]
+    connections.__dict__.pop("settings", None)
+    connections._connections = Local(thread_critical=True)  # type: ignore[attr-defined]
+    clear_url_caches()
+
 
 urlpatterns: list[Any] = []
 
 
-class Order(models.Model):
-    item: "models.TextField[str, str]" = models.TextField()
+@cache
+def order_model() -> Any:
+    class Order(models.Model):
+        item: "models.TextField[str, str]" = models.TextField()
 
-    class Meta:
-        app_label = "shop"
-        db_table = "orders"
+        class Meta:
+            app_label = "shop"
+            db_table = "orders"
+
+    return Order
 
 
 class DjangoShop:
@@ -66,21 +99,21 @@ class DjangoShop:
         with connection.cursor() as cursor:
             cursor.execute("DROP TABLE IF EXISTS orders")
         with connection.schema_editor() as editor:
-            editor.create_model(Order)
+            editor.create_model(order_model())
         connection.close()
 
     def rows(self) -> list[tuple[int, str]]:
-        found = list(Order.objects.order_by("id").values_list("id", "item"))
+        found = list(order_model().objects.order_by("id").values_list("id", "item"))
         connection.close()
         return found
 
 
 def write(item: str) -> int:
-    return int(Order.objects.create(item=item).pk)
+    return int(order_model().objects.create(item=item).pk)
 
 
 async def async_write(item: str) -> int:
-    return int((await Order.objects.acreate(item=item)).pk)
+    return int((await order_model().objects.acreate(item=item)).pk)
 
 
 def orders() -> list[int]:
@@ -136,24 +169,32 @@ def view_of_class(mark: Mark) -> Any:
 
 
 def rest_function(mark: Mark) -> Any:
+    from rest_framework.decorators import api_view
+    from rest_framework.response import Response
+
     @api_view(["GET"])  # type: ignore[untyped-decorator]
     @mark
-    def view(request: Any) -> RestResponse:
-        return RestResponse(orders())
+    def view(request: Any) -> Any:
+        return Response(orders())
 
     return view
 
 
 def rest_class(mark: Mark) -> Any:
+    from rest_framework.response import Response
+    from rest_framework.views import APIView
+
     class Orders(APIView):  # type: ignore[misc]
         @mark
-        def get(self, request: Any) -> RestResponse:
-            return RestResponse(orders())
+        def get(self, request: Any) -> Any:
+            return Response(orders())
 
     return Orders.as_view()
 
 
 def ninja_def(mark: Mark) -> Any:
+    from ninja import NinjaAPI
+
     api = NinjaAPI(urls_namespace=f"def {id(mark)}")
 
     @api.get("")
@@ -240,6 +281,8 @@ def class_async(mark: Mark) -> Any:
 
 
 def ninja_async(mark: Mark) -> Any:
+    from ninja import NinjaAPI
+
     api = NinjaAPI(urls_namespace=f"async {id(mark)}")
 
     @api.get("")

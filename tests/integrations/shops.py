@@ -259,7 +259,7 @@ def litestar_dependency_async(shop: Shop, provider: Provider, mark: Mark) -> Any
     async def handler(db: NamedDependency[Any]) -> list[int]:
         return await async_orders(db)
 
-    return provider.asgi(Litestar([handler]))
+    return provider.asgi(Litestar([handler], logging_config=None))
 
 
 def litestar_dependency_def(shop: Shop, provider: Provider, mark: Mark) -> Any:
@@ -272,7 +272,7 @@ def litestar_dependency_def(shop: Shop, provider: Provider, mark: Mark) -> Any:
     def handler(db: NamedDependency[Any]) -> list[int]:
         return orders(db)
 
-    return provider.asgi(Litestar([handler]))
+    return provider.asgi(Litestar([handler], logging_config=None))
 
 
 def quart_teardown(shop: Shop, provider: Provider, mark: Mark) -> Any:

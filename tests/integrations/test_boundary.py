@@ -347,7 +347,7 @@ async def test_a_data_transfer_object_of_litestar_has_no_place_for_a_placeholder
         async def handler(unit: NamedDependency[None]) -> Parcel:
             return Parcel(await plain())
 
-        return provider.asgi(litestar.Litestar([handler]))
+        return provider.asgi(litestar.Litestar([handler], logging_config=None))
 
     async with durable(build) as world:
         first = await world.client.get("/")

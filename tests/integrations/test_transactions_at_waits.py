@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,14 @@ async def test_frameworks(build: Any, decorated: bool, tmp_path: Path) -> None:
         await shop.close()
 
 
+@pytest.fixture(scope="module")
+def project() -> Iterator[None]:
+    with django_shop.project():
+        yield
+
+
 @DECORATED
+@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("wsgi", [True, False], ids=["wsgi", "asgi"])
 @pytest.mark.parametrize(
     "view", django_shop.AROUND + django_shop.BODY + django_shop.ALONE, ids=name

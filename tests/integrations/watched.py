@@ -28,6 +28,7 @@ from sentry_sdk.transport import Transport
 from stephttp import Provider, step
 from stephttp.sync import step as blocking
 from tests.durable import APP, durable
+from tests.integrations.django_shop import project
 from tests.integrations.shops import NAP, Mark
 
 Build = Callable[[Provider, Mark], Any]
@@ -94,8 +95,6 @@ def django_app(provider: Provider, mark: Mark, wsgi: bool, on_loop: bool = False
     from django.http import HttpResponse
     from django.urls import path
 
-    from tests.integrations import django_shop  # noqa: F401  # it sets Django up
-
     if not DjangoInstrumentor().is_instrumented_by_opentelemetry:
         DjangoInstrumentor().instrument()
 
@@ -108,7 +107,6 @@ def django_app(provider: Provider, mark: Mark, wsgi: bool, on_loop: bool = False
     def plain(request: Any) -> HttpResponse:
         return HttpResponse("plain")
 
-    settings.DATABASES["default"]["ATOMIC_REQUESTS"] = False
     chosen: Any = view_async if on_loop else view
     settings.ROOT_URLCONF = (path("wait", mark(chosen)), path("plain", plain))
     if wsgi:
@@ -191,4 +189,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with project(atomic_requests=False):
+        asyncio.run(main())
