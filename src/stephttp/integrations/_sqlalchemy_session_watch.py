@@ -54,8 +54,11 @@ def _sessions() -> list[Session]:
 
 
 def _changes(session: Session) -> set[int]:
-    changed = {id(one) for one in session.dirty if session.is_modified(one)}
-    return changed | set(map(id, session.new)) | set(map(id, session.deleted))
+    try:
+        changed = {id(one) for one in session.dirty if session.is_modified(one)}
+        return changed | set(map(id, session.new)) | set(map(id, session.deleted))
+    except RuntimeError:  # a branch in another thread is at work with it, and has its own steps
+        return set()
 
 
 def _created(session: Session, transaction: SessionTransaction) -> None:

@@ -270,7 +270,8 @@ class LoopScope(RunScope):
 
     def _look_aside(self) -> SideTasks:
         """See which tasks the handler has, beside the one in which this runs."""
-        self._side_tasks = side_tasks = self._side_tasks or SideTasks(self, self._task)
+        task = self._task if self._outer is None else self._outer[0]
+        self._side_tasks = side_tasks = self._side_tasks or SideTasks(self, task)
         side_tasks.look()
         return side_tasks
 
