@@ -8,7 +8,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
-from django.db import connection, connections, models, transaction
+from django.db import IntegrityError, connection, connections, models, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import clear_url_caches, path
 from django.utils.functional import empty
@@ -138,6 +138,20 @@ def served(view: Any, wsgi: bool, provider: Provider) -> Any:
     if wsgi:
         return provider.wsgi(get_wsgi_application())
     return provider.asgi(get_asgi_application())
+
+
+def with_an_error(mark: Mark, in_savepoint: bool) -> Any:
+    """A view in which a statement fails after the first step."""
+
+    @mark
+    def view(request: HttpRequest) -> HttpResponse:
+        first = blocking.run("first", write, "book")
+        with suppress(IntegrityError), transaction.atomic() if in_savepoint else nullcontext():
+            order_model().objects.create(pk=first, item="the same id")
+        blocking.sleep("nap", NAP)
+        return answer([first, blocking.run("second", write, "pen")])
+
+    return view
 
 
 # --- views: the code around them commits ----------------------------------------------------------

@@ -96,3 +96,24 @@ async def test_django(view: Any, wsgi: bool, decorated: bool) -> None:
         else:
             await fails_without_a_trace(world, shop)
     gc.collect()  # Django leaves the request's body open where a `BaseException` ends a view
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("in_savepoint", [True, False])
+async def test_an_error_after_which_djangos_commit_rolls_back(
+    in_savepoint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in PostgreSQL, whose kind SQLite is taken for here."""
+    monkeypatch.setattr("stephttp.integrations._django_watch.breaks", lambda name: True)
+    shop = await asyncio.to_thread(django_shop.DjangoShop)
+
+    def made(provider: Provider) -> Any:
+        view = django_shop.with_an_error(provider.endpoint(), in_savepoint)
+        return django_shop.served(view, True, provider)
+
+    async with durable(made, wsgi=True) as world:
+        if in_savepoint:
+            await waits_and_commits(world, shop)
+        else:
+            answer = await world.client.get("/")
+            assert (answer.status_code, "UncommittedStepError" in answer.text) == (500, True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import stephttp
 from stephttp import Checkpointing, Provider
-from stephttp._run.transactions import Transaction, writes
+from stephttp._run.transactions import Transaction, breaks, writes
 from stephttp.sync import step
 from tests.durable import Durable, durable
 from tests.integrations.shops import NAP, write
@@ -316,6 +316,31 @@ async def test_a_commit_that_fails_behind_the_handler(shop: Shop) -> None:
         with pytest.raises(stephttp.UncommittedStepError) as raised:
             await world.client.get("/")
         assert isinstance(raised.value.__cause__, IntegrityError)
+
+
+@pytest.mark.parametrize("in_savepoint", [True, False])
+async def test_an_error_after_which_a_commit_rolls_back(
+    in_savepoint: bool, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in PostgreSQL, whose kind SQLite is taken for here."""
+    monkeypatch.setattr("stephttp.integrations._sqlalchemy_watch.breaks", lambda name: True)
+
+    def handle(db: Session) -> Any:
+        step.run("a", write, db, "book")
+        with pytest.raises(IntegrityError), db.begin_nested() if in_savepoint else nullcontext():
+            db.execute(text("INSERT INTO orders VALUES (1, 'the same id')"))
+        return wait()
+
+    async with durable(shop.app(handle)) as world:
+        if in_savepoint:
+            await completes(world)
+        else:
+            await fails(world)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("postgresql", True), ("sqlite", False)])
+def test_databases_that_take_a_commit_for_a_rollback(name: str, expected: bool) -> None:
+    assert breaks(name) is expected
 
 
 # --- calls by the engine --------------------------------------------------------------------------

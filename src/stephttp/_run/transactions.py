@@ -114,7 +114,7 @@ class Transaction:
         owner: the call of a handler in which it began; `None`: outside of any.
     """
 
-    __slots__ = ("committing", "levels", "name", "owner")
+    __slots__ = ("broken", "committing", "levels", "name", "owner")
 
     def __init__(self, name: str, owner: CurrentCall | None) -> None:
         self.name = name
@@ -122,6 +122,8 @@ class Transaction:
         self.levels = [Level(self)]
         self.committing = False
         """Whether its commit has begun; nothing has shown yet that it failed."""
+        self.broken = False
+        """Whether an error has made it one that can only be rolled back, even by a commit."""
 
     def executed(self, statement: str) -> None:
         """Note that a statement was executed."""
@@ -137,9 +139,10 @@ class Transaction:
         self.levels[-1].add(writes_of(call))
 
     def commit(self) -> None:
-        """Note that all of it was committed."""
+        """Note that all of it was committed, unless it is broken."""
+        lost = self.name if self.broken else ""
         for level in self._ended():
-            level.end()
+            level.end(lost=lost)
 
     def roll_back(self) -> None:
         """Note that all of it was rolled back."""
@@ -147,7 +150,8 @@ class Transaction:
             level.end(lost=self.name)
 
     def _ended(self) -> list[Level]:
-        levels, self.levels, self.committing = self.levels, [Level(self)], False
+        levels, self.levels = self.levels, [Level(self)]
+        self.committing = self.broken = False
         return levels
 
     def _moved(self, found: re.Match[str]) -> None:
@@ -166,9 +170,20 @@ class Transaction:
                     self.levels[-1].add(step)
                     step.levels.discard(level)
             return
+        self.broken = False
         self.levels.append(Level(self, name))  # it can be gone back to again
         for level in ended:
             level.end(lost=f"{self.name} (to savepoint {name})")
+
+
+def breaks(database: str) -> bool:
+    """Whether an error of a statement breaks its transaction: PostgreSQL then takes a commit for a
+    rollback, and does not say so.
+
+    Args:
+        database: its kind, as the library calls it.
+    """
+    return database in ("postgresql", "cockroachdb", "redshift")
 
 
 def writes_of(call: StepCall) -> StepWrites:

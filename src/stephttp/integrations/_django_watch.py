@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from stephttp._run.scope import inside_step
-from stephttp._run.transactions import Transaction, began
+from stephttp._run.transactions import Transaction, began, breaks
 
 _open: WeakKeyDictionary[BaseDatabaseWrapper, Transaction] = WeakKeyDictionary()
 
@@ -32,7 +32,12 @@ def _followed(method: Callable[..., Any], after: Callable[..., None]) -> Callabl
 
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        value = method(self, *args, **kwargs)
+        try:
+            value = method(self, *args, **kwargs)
+        except Exception:
+            if isinstance(self, CursorWrapper):
+                _failed(self.db)
+            raise
         after(self, *args, **kwargs)
         return value
 
@@ -76,6 +81,12 @@ def _executed(cursor: CursorWrapper, sql: Any, *_: Any, **__: Any) -> None:
         connection: BaseDatabaseWrapper = cursor.db
         if not connection.autocommit:
             _transaction_of(connection).executed(statement)
+
+
+def _failed(connection: BaseDatabaseWrapper) -> None:
+    found = _open.get(connection)
+    if found is not None and breaks(connection.vendor) and not connection.autocommit:
+        found.broken = True
 
 
 def _called(cursor: CursorWrapper, *_: Any, **__: Any) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import Pool
 
 from stephttp._run.scope import inside_step
-from stephttp._run.transactions import Transaction, began
+from stephttp._run.transactions import Transaction, began, breaks
 
 _KEY = "stephttp.transaction"
 """Where the transaction is kept: in the `info` of the database's connection."""
@@ -68,8 +68,12 @@ def _error(context: Any) -> None:
     if connection is None or connection.closed or connection.invalidated:
         return
     found: Transaction | None = connection.info.get(_KEY)
-    if found is not None and found.committing:
+    if found is None:
+        return
+    if found.committing:
         found.roll_back()
+    elif breaks(connection.dialect.name) and not _autocommits(connection):
+        found.broken = True
 
 
 def _checked_in(_: Any, record: Any) -> None:
