@@ -21,6 +21,7 @@ from stephttp import step
 provider = stephttp.setup("https://api.example.com")
 
 
+@provider.endpoint()
 async def place_order(request: HttpRequest, order_id: int) -> JsonResponse:
     item: str = json.loads(request.body)["item"]
     receipt = await step.run("charge", charge, item)

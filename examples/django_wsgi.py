@@ -21,6 +21,7 @@ from stephttp.sync import step
 provider = stephttp.setup("https://api.example.com")
 
 
+@provider.endpoint()
 def place_order(request: HttpRequest, order_id: int) -> JsonResponse:
     item: str = json.loads(request.body)["item"]
     receipt = step.run("charge", charge, item)

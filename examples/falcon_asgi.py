@@ -18,6 +18,7 @@ provider = stephttp.setup("https://api.example.com")
 
 
 class Orders:
+    @provider.endpoint()
     async def on_post(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, order_id: int
     ) -> None:

@@ -17,6 +17,7 @@ provider = stephttp.setup("https://api.example.com")
 
 
 class Orders:
+    @provider.endpoint()
     def on_post(self, req: falcon.Request, resp: falcon.Response, order_id: int) -> None:
         item: str = req.get_media()["item"]
         receipt = step.run("charge", charge, item)

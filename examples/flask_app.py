@@ -19,6 +19,7 @@ app.wsgi_app = provider.wsgi(app.wsgi_app)  # type: ignore[method-assign]
 
 
 @app.post("/orders/<int:order_id>")
+@provider.endpoint()
 def place_order(order_id: int) -> tuple[dict[str, str], int, dict[str, str]]:
     item: str = request.get_json()["item"]
     receipt = step.run("charge", charge, item)

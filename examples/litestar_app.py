@@ -24,6 +24,7 @@ class Order:
 
 
 @post("/orders/{order_id:int}")
+@provider.endpoint()
 async def place_order(order_id: FromPath[int], data: JSONBody[Order]) -> Response[dict[str, str]]:
     receipt = await step.run("charge", charge, data)
     await step.sleep("pack", timedelta(seconds=1))

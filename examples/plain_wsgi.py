@@ -17,6 +17,7 @@ from stephttp.sync import step
 provider = stephttp.setup("https://api.example.com")
 
 
+@provider.endpoint()
 def orders(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     length = int(environ.get("CONTENT_LENGTH") or 0)
     item: str = json.loads(environ["wsgi.input"].read(length))["item"]

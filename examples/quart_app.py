@@ -19,6 +19,7 @@ app.asgi_app = provider.asgi(app.asgi_app)  # type: ignore[method-assign]
 
 
 @app.post("/orders/<int:order_id>")
+@provider.endpoint()
 async def place_order(order_id: int) -> tuple[dict[str, str], int, dict[str, str]]:
     item: str = (await request.get_json())["item"]
     receipt = await step.run("charge", charge, item)

@@ -20,6 +20,7 @@ from stephttp import step
 provider = stephttp.setup("https://api.example.com")
 
 
+@provider.endpoint()
 async def place_order(request: Request) -> JSONResponse:
     order_id, order = request.path_params["order_id"], await request.json()
     receipt = await step.run("charge", charge, order["item"])

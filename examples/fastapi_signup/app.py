@@ -83,11 +83,10 @@ in_thread = step.options(thread=True)
 
 
 @app.post("/users", status_code=201)
+@provider.endpoint(id="signup", retries=2)
 async def sign_up(
     form: SignUp, response: Response, authorization: Annotated[str, Header()] = ""
 ) -> dict[str, Any]:
-    stephttp.configure(id="signup", retries=2)
-
     caller = await in_thread.run("authenticate", authenticate, authorization, form.email)
     if caller is None:
         raise HTTPException(401, "unknown token", headers={"WWW-Authenticate": "Bearer"})
@@ -124,8 +123,8 @@ def call_shaky_service(key: str) -> str:
 
 
 @app.post("/flaky", status_code=201)
+@provider.endpoint(id="flaky", retries=3)
 async def flaky(order: Order) -> dict[str, str]:
-    stephttp.configure(id="flaky", retries=3)
     receipt = await in_thread.run("call-shaky-service", call_shaky_service, order.key)
     return {"key": order.key, "receipt": receipt}
 

@@ -52,6 +52,7 @@ from stephttp.errors import (
     StepResultError,
     StepTimeoutError,
     Suspended,
+    UncommittedStepError,
     UsageError,
 )
 from stephttp.middleware import Middleware
@@ -112,6 +113,7 @@ __all__ = [  # noqa: RUF022  (grouped)
     "NonRetriableError",
     "RetryAfterError",
     "ConfigurationError",
+    "UncommittedStepError",
     "UsageError",
     "OutsideRunError",
     "NestedStepError",

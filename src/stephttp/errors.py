@@ -12,6 +12,7 @@
         │   ├── OutsideRunError       a waiting tool outside a request behind the middleware
         │   ├── NestedStepError       a step inside the body of another step
         │   └── CannotWaitError       a step must wait, but the response has started
+        ├── UncommittedStepError      a step wrote in a transaction that was rolled back at a wait
         ├── StepResultError           a step's result has no JSON form, or does not fit its type
         ├── DivergenceError           the handler no longer fits what is remembered of its run
         └── APIError                  the engine (or Inngest) could not be reached, or refused
@@ -49,6 +50,7 @@ __all__ = [
     "StepTimeoutError",
     "StephttpError",
     "Suspended",
+    "UncommittedStepError",
     "UsageError",
 ]
 
@@ -238,6 +240,32 @@ class NestedStepError(UsageError):
 class CannotWaitError(UsageError):
     """A step must wait, but cannot: the response has started, so the caller can no longer be
     redirected, or there is no signing key."""
+
+
+class UncommittedStepError(StephttpError):
+    """A step wrote in a database transaction that was not committed when its run came to wait.
+
+    What it wrote is gone, so it is not recorded as finished, and the request fails instead of
+    waiting. Known of SQLAlchemy and of Django's ORM.
+
+    Attributes:
+        step_id: the step.
+        transaction: the library and the database.
+    """
+
+    def __init__(self, step_id: str, transaction: str) -> None:
+        super().__init__(step_id, transaction)
+        self.step_id = step_id
+        self.transaction = transaction
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step_id!r} wrote in {self.transaction}, which was not committed when this "
+            "request had to wait; so its writes are lost, it is not recorded as finished, and the "
+            "request fails. Either commit inside the step; or, if code around the handler commits "
+            "(a dependency, a middleware, ATOMIC_REQUESTS), decorate the handler with "
+            "@provider.endpoint(), so that this code sees a request that was answered"
+        )
 
 
 class StepResultError(StephttpError):

@@ -102,6 +102,10 @@ class Provider:
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Set the options of one endpoint, as a decorator of its handler (async or not).
 
+        A handler that may wait should have it, also without options: what ends the handler then
+        ends here, and the code around it (dependencies, sessions, transactions, tracers) sees a
+        request that was answered.
+
         It goes under the framework's own decorator, and leaves the handler's signature as it is.
         `configure` inside the handler can still refine them.
 

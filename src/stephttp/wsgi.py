@@ -11,6 +11,7 @@ import atexit
 import logging
 import weakref
 from collections.abc import Iterable
+from contextvars import copy_context
 from typing import Any
 
 from stephttp._adapters.wsgi.first_call import WSGIFirstCall
@@ -54,9 +55,9 @@ class WSGIMiddleware:
         if path_of(environ) == self._result_path:
             return serve_result(runtime, neutral(environ, b""), start_response)
         if claims_reentry(environ):
-            return reenter(self.app, runtime, environ, start_response)
+            return copy_context().run(reenter, self.app, runtime, environ, start_response)
         call = WSGIFirstCall(self.app, runtime, environ, start_response)
-        return call.respond(self._run_at_once)
+        return call.context.run(call.respond, self._run_at_once)
 
 
 def _drain(reference: weakref.ref[Runtime]) -> None:

@@ -60,6 +60,7 @@ NAMES = [
     "StephttpError",
     "Suspended",
     "Timing",
+    "UncommittedStepError",
     "UsageError",
     "Userland",
     "WSGIMiddleware",

@@ -173,6 +173,7 @@ class Run:
         "state",
         "suspended",
         "target",
+        "uncommitted",
         "unreached",
         "used",
     )
@@ -219,6 +220,8 @@ class Run:
         """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
         """True if middleware failed before the handler was called."""
+        self.uncommitted: set[str] | None = None
+        """Hashes of steps that are held back, because what they wrote may be rolled back."""
         self._progressed = not self.resumed
         self._handed_over = False
         self.branched = False
@@ -256,6 +259,11 @@ class Run:
     def replaying(self) -> bool:
         """True if the handler still passes over finished steps, so that nothing it does is new."""
         return self._unseen > 0 and not self._progressed
+
+    @property
+    def unwinding(self) -> bool:
+        """True if the handler is being ended, or has ended, because the run has to wait."""
+        return self.state is _UNWINDING
 
     @property
     def settled(self) -> bool:
@@ -577,7 +585,9 @@ class Run:
     @property
     def finished_count(self) -> int:
         """The number of finished steps that are not taken yet, or soon will be."""
-        return len(self._sync_ops) + (0 if self.cuts is None else self.cuts.undecided)
+        held = sum(map(self._is_held, tuple(self._sync_ops))) if self.uncommitted else 0
+        undecided = 0 if self.cuts is None else self.cuts.undecided
+        return len(self._sync_ops) - held + undecided
 
     @property
     def finished_bytes(self) -> int:
@@ -601,8 +611,15 @@ class Run:
             self._async_ops.clear()  # given up
 
     def take_finished(self) -> list[Op]:
-        """Take the finished steps, but for one that belongs into the answer."""
-        return [] if self.target is not None else _drain(self._sync_ops)
+        """Take the finished steps, but for one that belongs into the answer, and those that are
+        held back."""
+        if self.target is not None:
+            return []
+        taken = _drain(self._sync_ops)
+        if self.uncommitted:
+            self._sync_ops[:0] = [op for op in taken if self._is_held(op)]
+            taken = [op for op in taken if not self._is_held(op)]
+        return taken
 
     def requeue(self, ops: Sequence[Op]) -> None:
         """Put back finished steps that were taken and could not be stored."""
@@ -623,6 +640,35 @@ class Run:
         waits = [op for op in (*ops, *_drain(self._async_ops)) if op.op not in SYNC_OPS]
         self._sync_ops[:0] = [op for op in ops if op.op in SYNC_OPS]
         self._sync_ops += [_final(op) for op in waits if op.op is OpCode.STEP_ERROR]
+
+    def hold_back(self, step_hash: str) -> None:
+        """Report a step that runs now only after `settle`, even if it has finished before."""
+        self.uncommitted = self.uncommitted or set()
+        self.uncommitted |= {step_hash, types_id(step_hash)}
+
+    def settle(self, step_hash: str) -> None:
+        """Note that what a step wrote lasts."""
+        if self.uncommitted:
+            self.uncommitted -= {step_hash, types_id(step_hash)}
+
+    def holds_back(self, step_hash: str) -> bool:
+        """Whether a step has finished, and is held back."""
+        return any(op.id == step_hash and self._is_held(op) for op in self._sync_ops)
+
+    def report_all(self) -> None:
+        """Hold back no step any more."""
+        self.uncommitted = None
+
+    def fail_instead(self) -> None:
+        """End a run that would have to wait: steps that it relies on are not to be reported."""
+        self._sync_ops[:] = [op for op in self._sync_ops if not self._is_held(op)]
+        self.give_up_waits()
+        self.uncommitted = None
+        self.suspended = False
+        self.state = ENDED
+
+    def _is_held(self, op: Op) -> bool:
+        return op.op is _STEP_RUN and self.uncommitted is not None and op.id in self.uncommitted
 
     def take_ops(self) -> list[Op]:
         """Take all that was recorded; what makes the server act comes last."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from stephttp._client.api_calls import SDK
 from stephttp._core.run import Run
@@ -41,6 +42,11 @@ class HandlerCall(Protocol):
     @property
     def identity(self) -> tuple[Any, ...]:
         """What tells the request from others: method, path, query, headers; or the environ."""
+        ...
+
+    @property
+    def surroundings(self) -> Mapping[str, Any]:
+        """The ASGI scope or the environ that the application was called with."""
         ...
 
     def run_made(self, scope: RunScope) -> None:
@@ -91,6 +97,7 @@ class CurrentCall:
         "_scope",
         "run_id",
         "runtime",
+        "sessions",
         "so_far",
     )
 
@@ -109,12 +116,20 @@ class CurrentCall:
         self.so_far = self._scope = scope
         """The run's scope, if anything has needed it while the handler ran."""
         self._response_began = self._left = False
+        self.sessions: WeakSet[Any] | None = None
+        """Sessions of SQLAlchemy that began to work in this call, if it has a watch for them."""
 
     @property
     def identity(self) -> tuple[Any, ...]:
         """What tells the request from others, while the handler runs."""
         call = self._call
         return () if call is None else call.identity
+
+    @property
+    def surroundings(self) -> Mapping[str, Any]:
+        """The ASGI scope or the environ of the request, while the handler runs."""
+        call = self._call
+        return {} if call is None else call.surroundings
 
     @property
     def left(self) -> bool:

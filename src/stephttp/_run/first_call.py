@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
@@ -92,6 +93,11 @@ class FirstCall(BoundedCall):
     @abstractmethod
     def identity(self) -> tuple[Any, ...]:
         """What tells the request from others; see `HandlerCall`."""
+
+    @property
+    @abstractmethod
+    def surroundings(self) -> Mapping[str, Any]:
+        """The ASGI scope or the environ; see `HandlerCall`."""
 
     def _first_step(self) -> None:
         """Begin to save, as configured: a step is about to run, whose result could get lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -114,6 +115,7 @@ class Reentry:
         "response",
         "resumed",
         "runtime",
+        "surroundings",
     )
 
     def __init__(self, runtime: Runtime, request: Request, received: Body) -> None:
@@ -135,6 +137,8 @@ class Reentry:
         self.request = request
         self.identity: tuple[Any, ...] = ()
         """What tells the original request from others, once it is restored; see `HandlerCall`."""
+        self.surroundings: Mapping[str, Any] = {}
+        """The ASGI scope or the environ that the application is called with; see `HandlerCall`."""
         self.resumed: Resumed
         self.response = Response(500, list(PLAIN_TEXT))
         """What the handler answers, but for its body."""

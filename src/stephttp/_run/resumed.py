@@ -287,6 +287,8 @@ def _conclude(
     if raised is not None:
         final = final or isinstance(raised, NonRetriableError) or gives_up(run.opts, raised)
     again = again and response.status >= 500 and not final
+    if not again:  # nothing relies on steps whose writes were rolled back
+        run.report_all()
     jitter, now_ns = checkpoints.rng.random, checkpoints.now_ns()
     later = next_attempt(raised, run.opts, resumed.attempt, now_ns, jitter) if again else None
     if any(name.lower() in ADDRESSES for name, _ in response.headers):

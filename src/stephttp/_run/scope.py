@@ -8,6 +8,7 @@ lives, on an event loop or in a thread, is the adapters' business: each has its 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -21,7 +22,9 @@ from stephttp._client.flow import T, Until
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, CutTimes, Step
 from stephttp._core.waits import Wait
+from stephttp._run import database_watch
 from stephttp._run.branches import Branch, ThreadTurns, current_branch
+from stephttp._run.database_watch import UNWATCHED
 from stephttp._run.hooks import Hooks, awaiting
 from stephttp._run.shared_ids import SharedIds
 from stephttp._wire.http import Request
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from stephttp._run.runtime import Runtime
     from stephttp._run.step_call import StepCall
     from stephttp._run.supervised import LoopWatch
+    from stephttp._run.transactions import StepWrites
 
 logger = logging.getLogger("stephttp")
 
@@ -69,6 +73,7 @@ class RunScope(ABC):
         "configured",
         "deadline_ns",
         "final_failures",
+        "guarded",
         "hooks",
         "lock",
         "loop_watch",
@@ -80,9 +85,11 @@ class RunScope(ABC):
         "run",
         "runtime",
         "started_ns",
+        "step_watch",
         "thread_turns",
         "turns",
         "warned_ids",
+        "writes",
     )
 
     def __init__(
@@ -128,6 +135,15 @@ class RunScope(ABC):
         self.warned_ids = runtime.warned_ids
         """The shared ids of which was warned; `None` outside of development."""
         self._shared_ids: SharedIds | None = None
+        self.writes: dict[str, StepWrites] | None = None
+        """What steps of this call have written and not committed, by step hash; see
+        `transactions`."""
+        if not UNWATCHED.keys().isdisjoint(sys.modules.keys()):
+            database_watch.watch_loaded()
+        self.step_watch = database_watch.STEP_WATCH
+        """Sees what steps leave in sessions, if the application has any."""
+        self.guarded = False
+        """Whether a handler is at work that is decorated with `@provider.endpoint`."""
         self._joined: Future[None] | None = None
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
@@ -187,6 +203,36 @@ class RunScope(ABC):
         self.claimer = self.on_first_step = None
         self.warned_ids = self._shared_ids = None  # its tasks lead back to this scope
         return False
+
+    def guard(self) -> bool:
+        """Note that a decorated handler begins, at which the unwinding ends; `unguard` follows.
+
+        Returns:
+            Whether it ends there; not inside another one, which still has to be ended.
+        """
+        if self.guarded:
+            return False
+        self.guarded = True
+        return True
+
+    def overtaken(self, error: BaseException | None) -> bool:
+        """Say whether a decorated handler was ended only because its run has to wait.
+
+        What else it may have raised meanwhile is logged, and ends here as well.
+
+        Args:
+            error: what it raised.
+        """
+        if not self.run.unwinding:
+            return False
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            return False
+        self._log_unless_echo(error)
+        return True
+
+    def unguard(self) -> None:
+        """Note that a decorated handler has ended."""
+        self.guarded = False
 
     def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
         """Make the middleware of `runtime` for this call, if it has any.
@@ -430,17 +476,26 @@ class RunScope(ABC):
 
         Returns:
             `error`, if it is the application's own: not the echo of a suspension, however wrapped.
+            Or `UncommittedStepError`, where writes of a step were lost and the run cannot wait.
         """
         run = self.run
         run.end()
+        if self.writes is not None:
+            from stephttp._run.transactions import conclude
+
+            error = conclude(self, error)
         if not run.suspended:
             return error
+        self._log_unless_echo(error)
+        return None
+
+    def _log_unless_echo(self, error: BaseException | None) -> None:
         if error is not None and not echoes_suspension(error):
             logger.warning(
                 "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, "
-                "and will be raised again if it still applies then", run.run_id, exc_info=error,
+                "and will be raised again if it still applies then",
+                self.run.run_id, exc_info=error,
             )  # fmt: skip
-        return None
 
     def _after_record(self) -> None:
         if self.on_record is not None:

@@ -51,6 +51,7 @@ class StepCall:
         "_opts",
         "_raw",
         "_value",
+        "before",
         "executes",
         "scope",
         "started_ns",
@@ -100,6 +101,8 @@ class StepCall:
         self._opts: dict[str, Any] | None = None
         self._raw: bytes | None = None
         self._kept: bytes | None = None
+        self.before: Any
+        """What `RunScope.step_watch` saw before the body ran."""
         self.executes = step.verdict is EXECUTE
         """Whether the step's body has to run now."""
         self.suspended = step.verdict is SUSPEND
@@ -203,6 +206,8 @@ class StepCall:
             scope.final_failures.note(error)
 
     def __enter__(self) -> None:
+        if self.scope.step_watch is not None:
+            self.before = self.scope.step_watch.began()
         self.started_ns = self.scope.now_ns()
 
     def __exit__(
@@ -214,6 +219,8 @@ class StepCall:
         scope, run, step = self.scope, self.scope.run, self.step
         duration = max(0, scope.now_ns() - self.started_ns)
         if self._raw is not None:
+            if scope.step_watch is not None:
+                scope.step_watch.ended(self, self.before)
             with scope.lock:
                 verdict = run.complete(
                     step, self._raw, self.started_ns, duration, self._opts, self._kept

@@ -130,6 +130,11 @@ class ASGIFirstCall(FirstCall):
         """What tells the request from others; see `HandlerCall`."""
         return identity(self._scope)
 
+    @property
+    def surroundings(self) -> Scope:
+        """The scope; see `HandlerCall`."""
+        return self._scope
+
     def _method(self) -> str:
         method: str = self._scope["method"]
         return method
@@ -191,6 +196,9 @@ class ASGIFirstCall(FirstCall):
             message = {**message, "status": self._status, "headers": headers}
         elif (scope := self.current.so_far) is not None:
             if scope.run.suspended:
+                if not message.get("more_body", False):
+                    # Nothing more happens on this connection, for which Quart waits.
+                    self._reading().hang_up()
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))

@@ -56,6 +56,11 @@ class InterruptibleReceive:
         self._ended = True
         return self._listener.cancel()
 
+    def end(self) -> None:
+        """Let the application know, now or when it listens again, that the connection has ended."""
+        if not self.disconnect():
+            self._ended = True
+
     def _takes_back(self, task: asyncio.Task[Any], others: int) -> bool:
         """Whether only the SDK wanted a cancellation, and nothing else at the same time."""
         return self._ended and task.uncancel() <= others
@@ -95,6 +100,12 @@ class Input:
             Whether it was listening.
         """
         return self._interruptible is not None and self._interruptible.disconnect()
+
+    def hang_up(self) -> None:
+        """Let the application know that the connection has ended, also if it listens later."""
+        if self._interruptible is None:
+            self._interruptible = InterruptibleReceive(self._next)
+        self._interruptible.end()
 
     def release(self) -> None:
         """Let go of what the application listened with, which leads back to here."""

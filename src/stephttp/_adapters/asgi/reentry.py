@@ -65,6 +65,7 @@ async def _run_handler(
     restored_scope = restored(scope, reentry.request)
     restored_scope[MARK] = run.run_id
     reentry.identity = identity(restored_scope)
+    reentry.surroundings = restored_scope
     reentry.run_made(run_scope)
     receive_for_app = InterruptibleReceive(Replay(reentry.request.body, receive, reentry.body))
     run_scope.disconnect = receive_for_app.disconnect
@@ -72,6 +73,8 @@ async def _run_handler(
     async def send_for_app(message: Message) -> None:
         start = message["type"] == "http.response.start"
         if run.suspended and not (start and not run_scope.still_waits()):
+            if not start and not message.get("more_body", False):
+                receive_for_app.end()
             return
         if start:
             run.response_began()

@@ -42,6 +42,8 @@ class LoopScope(RunScope):
         "_ended_by_us",
         "_held",
         "_loop",
+        "_outer",
+        "_owing",
         "_side_tasks",
         "_task",
         "_ticks",
@@ -60,6 +62,10 @@ class LoopScope(RunScope):
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
         self._ended_by_us = False
+        self._owing: asyncio.Task[Any] | None = None
+        """The task that was cancelled by us, until that is taken back."""
+        self._outer: tuple[asyncio.Task[Any], int] | None = None
+        """What `_task` and `_cancelling` were before a decorated handler began in its own task."""
         self._ticks = 0
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
         """What the tasks wait for that have come to a stop: the step, since when, the task."""
@@ -158,17 +164,38 @@ class LoopScope(RunScope):
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
+        self.unguard()
         task, self._task = self._task, None
         if self.turns is not None:
             self.turns.close()
         self.disconnect = _not_listening  # what it was bound to leads back to this scope
         for future in self._held:
             future.cancel(ENOUGH)
-        if task is None or not self._ended_by_us:
-            return isinstance(error, asyncio.CancelledError) and error.args != (ENOUGH,)
-        if task.cancelling() > self._cancelling:
-            task.uncancel()
-        return task.cancelling() > self._cancelling
+        return self._cancelled_by_others(task, error)
+
+    def guard(self) -> bool:
+        """Note that a decorated handler begins, and in which task; see `RunScope.guard`."""
+        if not super().guard():
+            return False
+        if self._task is not None and self._is_here():
+            task = asyncio.current_task()
+            if task is not None:
+                self._outer = self._task, self._cancelling
+                self._task, self._cancelling = task, task.cancelling()
+        return True
+
+    def overtaken(self, error: BaseException | None) -> bool:
+        """Take back what ended a decorated handler, so that code behind it may await again."""
+        if self._outer is not None and self._cancelled_by_others(self._task, error):
+            return False
+        return super().overtaken(error)
+
+    def unguard(self) -> None:
+        """Note that a decorated handler has ended."""
+        super().unguard()
+        outer, self._outer = self._outer, None
+        if outer is not None and self._task is not None:
+            self._task, self._cancelling = outer
 
     async def end(self, error: BaseException | None) -> BaseException | None:
         """End the run whose application has returned, or raised `error`.
@@ -193,6 +220,17 @@ class LoopScope(RunScope):
             await self.drive(self.join_steps())
         return self.own_error(error)
 
+    def _cancelled_by_others(
+        self, task: asyncio.Task[Any] | None, error: BaseException | None
+    ) -> bool:
+        """Take our cancellation of a task back that has ended, or whose handler has."""
+        if task is None or self._owing is not task:
+            return isinstance(error, asyncio.CancelledError) and error.args != (ENOUGH,)
+        self._owing = None
+        if task.cancelling() > self._cancelling:
+            task.uncancel()
+        return task.cancelling() > self._cancelling
+
     def _let_go(self, future: asyncio.Future[None]) -> None:
         """Let go of a future of `suspend` that was cancelled, by the handler or by us."""
         held = self._held.pop(future, None)
@@ -208,7 +246,8 @@ class LoopScope(RunScope):
 
     def look_aside(self) -> SideTasks:
         """See which tasks the handler has, beside the one in which this runs."""
-        self._side_tasks = side_tasks = self._side_tasks or SideTasks(self, self._task)
+        task = self._task if self._outer is None else self._outer[0]
+        self._side_tasks = side_tasks = self._side_tasks or SideTasks(self, task)
         side_tasks.look()
         return side_tasks
 
@@ -230,7 +269,8 @@ class LoopScope(RunScope):
 
         Quart and Django have the handler in a task of its own beside one that listens for the end
         of the connection, and leave both behind when they are cancelled. For them the connection
-        is ended instead, so that they do what they do for that.
+        is ended instead, so that they do what they do for that; but a decorated handler is in the
+        task that is cancelled, and its framework does not notice.
         """
         self._ticks -= 1
         if self._task is None or not self.run.suspended or not self.run.settled:
@@ -239,12 +279,13 @@ class LoopScope(RunScope):
             self._loop.call_soon(self._tick)
             if self._ticks == 1 and self.runtime.settings.dev:
                 self._warn_of_limits()
-        elif self._held and self.disconnect():
+        elif self._held and self._outer is None and self.disconnect():
             self.run.unwind()
             self.unwind_when_stuck()
         elif self._held and not self._ended_by_us and self._task.cancelling() <= self._cancelling:
             self.run.unwind()
             self._ended_by_us = True
+            self._owing = self._task
             self._task.cancel(ENOUGH)
             self.unwind_when_stuck()
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from typing import Protocol
 
 from stephttp._adapters.wsgi.messages import close
@@ -13,6 +14,7 @@ from stephttp._wire.http import Response
 class StreamingCall(Protocol):
     """The call of the application whose body this is; see `WSGIFirstCall`."""
 
+    context: Context
     current: CurrentCall
 
     def next_of(self, iterator: Iterator[bytes]) -> bytes: ...
@@ -49,6 +51,14 @@ class Chunks:
     def __next__(self) -> bytes:
         if self._reply is not None:
             return next(self._reply)
+        return self._call.context.run(self._next)
+
+    def close(self) -> None:
+        """End the call: the server has the whole response, or gives it up."""
+        if not self._ended or not self._closed:
+            self._call.context.run(self._close)
+
+    def _next(self) -> bytes:
         call = self._call
         if self._iterator is None:
             self._iterator = iter(self._chunks)
@@ -69,10 +79,7 @@ class Chunks:
         call.keep(chunk, True)
         return chunk
 
-    def close(self) -> None:
-        """End the call: the server has the whole response, or gives it up."""
-        if self._ended and self._closed:
-            return
+    def _close(self) -> None:
         raised = self._close_inner()
         if raised is not None and self._ended:
             raise raised

@@ -3,13 +3,15 @@
 A WSGI body is made after the call of the application has returned, piece by piece, while the
 server iterates over it; an application that is a generator even begins then. So the call is the
 current one while the application is called, during each step of the iteration, and while the body
-is closed; see `chunks`.
+is closed; see `chunks`. All of that is done in a context of its own: what an instrumentation, or an
+application that a wait has ended, leaves behind there does not reach the thread's next request.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 from stephttp._adapters.wsgi.chunks import Chunks, SizedChunks
@@ -51,7 +53,7 @@ logger = logging.getLogger("stephttp")
 class WSGIFirstCall(FirstCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_environ", "_input", "_start", "_start_response")
+    __slots__ = ("_app", "_environ", "_input", "_start", "_start_response", "context")
 
     def __init__(
         self, app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
@@ -60,6 +62,8 @@ class WSGIFirstCall(FirstCall):
         self._app = app
         self._environ = environ
         self._start_response = start_response
+        self.context = copy_context()
+        """The context in which all of this call happens."""
         self._start: tuple[str, list[tuple[str, str]]] | None = None
         """What the application started its response with."""
         self._input = Input(environ, Body(runtime.settings.max_body_bytes))
@@ -97,6 +101,7 @@ class WSGIFirstCall(FirstCall):
         if chunks is not None:
             error = self.in_context(lambda: close(chunks))
         reply = self.end(error)
+        error = None  # its traceback leads back here, and what it holds belongs to this context
         assert reply is not None, "the run waits, or `end` has raised"
         return self.reply(reply)
 
@@ -189,6 +194,11 @@ class WSGIFirstCall(FirstCall):
     def identity(self) -> tuple[Any, ...]:
         """What tells the request from others; see `HandlerCall`."""
         return identity(self._environ)
+
+    @property
+    def surroundings(self) -> Environ:
+        """The environ; see `HandlerCall`."""
+        return self._environ
 
     def _method(self) -> str:
         method: str = self._environ["REQUEST_METHOD"]

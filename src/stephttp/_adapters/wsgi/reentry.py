@@ -73,6 +73,7 @@ def _run_handler(
     restored_environ = restored(environ, reentry.request)
     restored_environ[MARK] = run.run_id
     reentry.identity = identity(restored_environ)
+    reentry.surroundings = restored_environ
     reentry.run_made(run_scope)
     current = CurrentCall(reentry, ThreadScope, None, run_scope)
     token = enter(current)
@@ -86,7 +87,8 @@ def _run_handler(
     finally:
         current_call.reset(token)
         current.leave()
-    return run_scope.end(error)
+    ended_by, error = error, None  # its traceback leads back here
+    return run_scope.end(ended_by)
 
 
 def _call_application(reentry: Reentry, scope: ThreadScope, app: WSGIApp, environ: Environ) -> None:
