@@ -92,6 +92,7 @@ def test_causes_of_other_sdks(raw: bytes, message: str | None) -> None:
     assert (cause.message if cause else None) == message
 
 
+WEST, EAST = timezone(timedelta(hours=-5)), timezone(timedelta(hours=5))
 NOW_NS = 1_767_225_600_000_000_000  # 2026-01-01
 
 
@@ -110,6 +111,53 @@ def test_when_to_try_again(wish: Any, text: str) -> None:
     assert retry_after(error, NOW_NS) == text
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), retry_after(again, NOW_NS)) == ("busy", text)
+
+
+class Unset(RetryAfterError):
+    def __init__(self, *when: Any) -> None:
+        if when:
+            (self.retry_after,) = when
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Unset(), None),
+        (Unset("soon"), None),
+        (Unset(float("nan")), None),
+        (Unset(datetime(2026, 3, 1)), None),  # noqa: DTZ001
+        (Unset(90), "2026-01-01T00:01:30.000Z"),
+        (RetryAfterError("x", datetime.max.replace(tzinfo=WEST)), "2027-01-02T00:00:00.000Z"),
+        (RetryAfterError("x", datetime.min.replace(tzinfo=EAST)), "2026-01-01T00:00:00.000Z"),
+    ],
+)
+def test_a_time_that_makes_no_sense_leaves_it_to_the_server(
+    error: Exception, text: str | None
+) -> None:
+    assert retry_after(error, NOW_NS) == text
+
+
+class Empty(StepError):
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "message"),
+    [
+        (Empty(4), "Empty", "4"),
+        (StepError({"a": 1}), "Error", "{'a': 1}"),  # type: ignore[arg-type]
+        (StepError("m", None), "StepError", "m"),  # type: ignore[arg-type]
+        (StepError("m", "N", stack=5), "N", "m"),  # type: ignore[arg-type]
+        (ExceptionGroup("g", [Empty(4), Unset()]), "ExceptionGroup", "g (2 sub-exceptions)"),
+    ],
+)
+def test_errors_that_were_made_in_unusual_ways_are_recorded(
+    error: Exception, name: str, message: str
+) -> None:
+    """A step whose failure could not be recorded would be waited for in vain."""
+    remembered = step_error(error_info(error))
+    assert (remembered.name, str(remembered)) == (name, f"{name}: {message}")
 
 
 def test_when_to_try_again_needs_a_time_zone() -> None:

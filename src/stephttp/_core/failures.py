@@ -90,13 +90,28 @@ def is_final(error: BaseException) -> bool:
 def _error_info(error: BaseException, depth: int) -> ErrorInfo:
     info = ErrorInfo(type(error).__name__, _message(error))
     if isinstance(error, StepError):
-        info = ErrorInfo(_writable(error.name), _writable(error.message), error.stack)
-        if error.data is not None:
-            info.data = _error_data(error.data)
+        info = _step_error_info(error, info)
     if isinstance(error, ExceptionGroup):
         info.data = group_data(error, info.data, lambda part: _error_info(part, _MAX_CAUSES - 1))
     if error.__cause__ is not None and depth < _MAX_CAUSES:
         info.cause = msgspec.Raw(encode_struct(_error_info(error.__cause__, depth + 1)))
+    return info
+
+
+def _step_error_info(error: StepError, info: ErrorInfo) -> ErrorInfo:
+    """Return what a step error says itself; a user's class may set nothing, or other things."""
+    name, message, stack, data = (
+        getattr(error, field, None) for field in ("name", "message", "stack", "data")
+    )
+    if message is None:
+        message = error.args[0] if len(error.args) == 1 else error.args
+    info.message = _message(message)
+    if name and isinstance(name, str):
+        info.name = _writable(name)
+    if isinstance(stack, str):
+        info.stack = stack
+    if data is not None:
+        info.data = _error_data(data)
     return info
 
 
@@ -122,19 +137,26 @@ def retry_after(error: BaseException | None, now_ns: int) -> str | None:
     Of several exceptions in a group the latest time counts.
     """
     found = () if error is None else retry_policy.parts(error)
-    asked = [
-        _later(part.retry_after, now_ns) for part in found if isinstance(part, RetryAfterError)
-    ]
-    return max(asked, default=None)
+    asked = [_asked(part, now_ns) for part in found if isinstance(part, RetryAfterError)]
+    return max(filter(None, asked), default=None)
+
+
+def _asked(error: RetryAfterError, now_ns: int) -> str | None:
+    # A class of the user's may set it without our `__init__`, or not at all.
+    when: Any = getattr(error, "retry_after", None)
+    try:
+        return _later(timedelta(seconds=when) if isinstance(when, int | float) else when, now_ns)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _later(when: timedelta | datetime, now_ns: int) -> str:
     """Return a time that may be relative to the present, in RFC 3339."""
-    if isinstance(when, timedelta):
-        now = datetime.fromtimestamp(now_ns / 1_000_000_000, UTC)
-        when = now + max(timedelta(0), min(when, MAX_WAIT))
-    text = when.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+    now = datetime.fromtimestamp(now_ns / 1_000_000_000, UTC)
+    if isinstance(when, datetime):  # one of the first or last day of the calendar has no UTC
+        when = when - now
+    when = now + max(timedelta(0), min(when, MAX_WAIT))
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def describe(error: BaseException) -> str:
