@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Any, TypedDict
+from typing import Any, LiteralString, NoReturn, Self, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -139,6 +139,43 @@ def coroutine() -> Coroutine[Any, Any, Decimal]:
 )
 def test_annotations_in_unusual_places(handler: Any, annotation: Any) -> None:
     assert return_annotation(handler) == annotation
+
+
+class Base:
+    def itself(self) -> Self:
+        return self
+
+    @classmethod
+    def made(cls) -> "Self":
+        return cls()
+
+
+@dataclass
+class One(Base):
+    x: int = 0
+
+
+@dataclass
+class Two(Base):
+    y: int = 0
+
+
+def fails() -> NoReturn:
+    raise NotImplementedError
+
+
+def words() -> LiteralString:
+    return "a"
+
+
+def test_annotations_for_type_checkers_alone() -> None:
+    for _ in range(2):
+        for cls in (One, Two):
+            assert return_annotation(cls().itself) is cls
+            assert return_annotation(partial(cls.made)) is cls
+        assert return_annotation(fails) is Any
+        assert not result_conversion(fails).refusal
+        assert return_annotation(words) is str
 
 
 def test_functions_made_at_one_place_may_say_different_things() -> None:

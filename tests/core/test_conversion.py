@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, make_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, make_dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
 import msgspec
 import pytest
+from django.utils.safestring import SafeString
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     HttpUrl,
@@ -153,6 +157,58 @@ class Row(NamedTuple):
     day: date
 
 
+class Slug(str):
+    __slots__ = ()
+
+
+class Settings(dict[str, int]):
+    pass
+
+
+@dataclass
+class Slugged:
+    slug: Slug
+    paid: Paid
+
+
+class KeyModel(BaseModel):
+    days: dict[date | str, int]
+
+
+class Planet(enum.Enum):
+    EARTH = (5.9, 6.3)
+    MARS = (0.6, 3.3)
+
+
+def _planet(value: Any) -> Any:
+    return Planet(tuple(value)) if isinstance(value, list) else value
+
+
+class Orbit(BaseModel):
+    planet: Annotated[Planet, BeforeValidator(_planet)]
+
+
+class Shape:
+    """Known neither to msgspec nor to pydantic."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shape) and other.name == self.name
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _shape(value: Any) -> Any:
+    return Shape(value) if isinstance(value, str) else value
+
+
+class Drawn(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    shape: Annotated[Shape, PlainSerializer(lambda one: one.name), BeforeValidator(_shape)]
+
+
 CASES: list[tuple[Any, Any]] = [
     (Aliased, Aliased.model_validate({"paymentId": "p", "x": "n"})),
     (list[Aliased], [Aliased.model_validate({"paymentId": "p", "y": "n"})]),
@@ -197,6 +253,20 @@ CASES: list[tuple[Any, Any]] = [
     (Iterable[Paid], [Paid(cents=1)]),
     (dict[str, Iterable[date]], {"holidays": [date(2030, 5, 6)]}),
     (int | float, 1.0),
+    (Slug, Slug("a")),
+    (Slug | None, Slug("a")),
+    (Slug | Paid, Slug("a")),
+    (Slugged, Slugged(Slug("a"), Paid(cents=1))),
+    (Markup, Markup("<b>")),
+    (SafeString, SafeString("<b>")),
+    (Settings, Settings(a=1)),
+    (dict[bool, int], {True: 1}),
+    (dict[int | str, int], {1: 1, "2": 2}),
+    (dict[date | str, list[dict[UUID | str, int]]], {"2030-05-06": [{UUID(int=1): 1, "x": 2}]}),
+    (KeyModel, KeyModel(days={date(2030, 5, 6): 1, "2030-05-07": 2})),
+    (deque[date | str], deque(["2030-05-06", date(2030, 5, 6)])),
+    (Orbit, Orbit(planet=Planet.MARS)),
+    (Drawn, Drawn(shape=Shape("round"))),
 ]
 
 
@@ -334,6 +404,80 @@ def test_subclasses_of_what_json_has_are_plain_without_an_annotation(value: Any)
     assert (type(decoded), decoded) == (kind, value)
 
 
+@dataclass
+class Mixed:
+    ok: bool
+    count: int
+    by_id: dict[int, int]
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "wanted"),
+    [
+        (int, True, 1),
+        (dict[str, list[int | None]], {"a": [True, None, 2]}, {"a": [1, None, 2]}),
+        (
+            Mixed,
+            Mixed(ok=True, count=True, by_id={1: False}),
+            Mixed(ok=True, count=1, by_id={1: 0}),
+        ),
+        (Iterable[int], range(3), [0, 1, 2]),
+        (Sequence[str], {"a": 1}.keys(), ["a"]),
+        (Mapping[str, int], MappingProxyType({"a": 1}), {"a": 1}),
+    ],
+)
+def test_what_type_checkers_accept_comes_back_as_the_annotation_says(
+    type_: Any, value: Any, wanted: Any
+) -> None:
+    for got in stored(value, type_):
+        assert repr(got) == repr(wanted)
+
+
+def test_a_truth_value_is_no_text() -> None:
+    with pytest.raises(StepResultError, match="Expected `str`, got `bool`"):
+        stored(True, str)
+
+
+class Kind(enum.Enum):
+    A = "a"
+
+
+class Tagged(BaseModel):
+    kind: Literal[Kind.A]
+
+
+class Arbitrary(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    number: int | None
+    shapes: list[Shape]
+
+
+@dataclass
+class Salted:
+    salt: InitVar[str]
+
+
+@pytest.mark.parametrize(
+    ("type_", "text"),
+    [
+        (Planet | None, "Planet has values that JSON does not have; return its name"),
+        (make_dataclass("Holder", [("planet", Planet)]), "Planet has values"),
+        (Literal[Kind.A], "make Kind a StrEnum"),
+        (list[Tagged], "make Kind a StrEnum"),
+        (dict[tuple[int, int], str], "a key in JSON is a text, and not a tuple"),
+        (dict[str, Mapping[Row, str]], "a key in JSON is a text, and not a Row"),
+        (dict[Frozen, str], "a key in JSON is a text, and not a Frozen"),
+        (dict[None, str], "a key in JSON is a text, and not a None"),
+        (Arbitrary, "pydantic does not know Shape"),
+        (Salted, "Salted.salt is an InitVar without a default"),
+    ],
+)
+def test_what_could_be_written_but_not_read_is_refused_before_its_step_runs(
+    type_: Any, text: str
+) -> None:
+    assert text in CONVERSIONS.of(type_).refusal
+
+
 class Token(BaseModel):
     key: SecretStr
 
@@ -359,12 +503,24 @@ def _money(data: Any) -> Money:
     return Money(data["cents"])
 
 
+@dataclass
+class Bill:
+    total: Money | str
+    paid: Paid
+
+
 MONEY = Converter(Money, lambda money: {"cents": money.cents}, _money)
 
 
 @pytest.mark.parametrize(
     ("type_", "value"),
-    [(Money, Money(1)), (list[Money | str], [Money(1), "x"]), (dict[str, Money], {"a": Money(2)})],
+    [
+        (Money, Money(1)),
+        (list[Money | str], [Money(1), "x"]),
+        (dict[str, Money], {"a": Money(2)}),
+        (Bill, Bill(Money(1), Paid(cents=1))),
+        (Bill, Bill("x", Paid(cents=1))),
+    ],
 )
 def test_a_converter_makes_a_type_of_ones_own_known(type_: Any, value: Any) -> None:
     assert Conversions().of(type_).refusal

@@ -7,7 +7,16 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    LiteralString,
+    Never,
+    NoReturn,
+    Self,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -17,6 +26,9 @@ from stephttp.errors import StepResultError
 logger = logging.getLogger("stephttp")
 
 _MOST_WARNED = 4096
+
+_MEANINGS = ((NoReturn, Any), (Never, Any), (LiteralString, str))
+"""Annotations that are for type checkers alone, and what they say about a value."""
 
 
 def conversion_of(annotation: Any, what: str) -> Conversion:
@@ -32,13 +44,22 @@ def conversion_of(annotation: Any, what: str) -> Conversion:
     return conversion
 
 
-def annotated_conversion(function: Any, annotation: Any) -> Conversion:
-    """Return the conversion into what a function is annotated to return."""
+def annotated_conversion(function: Any, annotation: Any, owner: Any) -> Conversion:
+    """Return the conversion into what a function is annotated to return.
+
+    Args:
+        owner: the class that `Self` stands for.
+    """
     if isinstance(annotation, str):
         annotation = _evaluated(function, "return")
     origin = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Awaitable):
         annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
+    if annotation is Self and owner is not None:
+        annotation = owner
+    for special, meaning in _MEANINGS:
+        if annotation is special:
+            annotation = meaning
     return conversion_of(annotation, function.__qualname__)
 
 
@@ -120,6 +141,14 @@ def annotations_of(function: Any) -> dict[str, Any]:
             function, format=annotationlib.Format.STRING
         )
         return strings
+
+
+def owner_of(handler: Any) -> Any:
+    """Return the class of the object, or the class, whose method `handler` is."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    bound = getattr(handler, "__self__", None)
+    return bound if isinstance(bound, type) or bound is None else type(bound)
 
 
 def function_of(handler: Any) -> Any:

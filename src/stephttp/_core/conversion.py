@@ -18,7 +18,7 @@ from msgspec import Struct
 from stephttp._core import pydantic_types
 from stephttp._core.plain import is_text, plain_form
 from stephttp._core.pydantic_types import Unconvertible
-from stephttp._core.reach import Reach, reach
+from stephttp._core.reach import Reach, is_made_of_plain, reach
 from stephttp._core.unions import Choice, choices, chosen
 from stephttp.errors import ConfigurationError
 
@@ -83,8 +83,12 @@ class Conversion:
         def convert(name: str, part: Any) -> Any:
             return all_.of(self._types[name]).decode(msgspec.json.encode(part))
 
+        def convert_key(name: str, key: str) -> Any:
+            type_ = dict[self._types[name], None]  # type: ignore[name-defined]
+            return next(iter(all_.of(type_).decode(msgspec.json.encode({key: None}))))
+
         usable = [choice for choice in stored if choice.type in self._types]
-        return chosen(decoded, plain, usable, convert)
+        return chosen(decoded, plain, usable, convert, convert_key)
 
 
 _NO_DATA = frozenset(
@@ -167,6 +171,8 @@ class Conversions:
             )
         if no_data := _NO_DATA.intersection(found.types):
             raise Unconvertible(f"{', '.join(no_data)} cannot be stored: it is not data")
+        if found.unreadable and not self._converter(found.types):
+            raise Unconvertible(found.unreadable)
         refusal = ""
         if found.excluded and not self._converter(found.types):
             refusal = (
@@ -175,9 +181,11 @@ class Conversions:
             )
         decode = self._by_msgspec(annotation)
         if decode is not None:
-            found.union = False  # msgspec knows only unions whose members JSON tells apart
+            # msgspec knows only unions whose members JSON tells apart, unless they are keys.
+            found.union = found.union and found.union_key
         else:
-            decode = pydantic_types.decoder(annotation, self._converters)
+            decode = pydantic_types.decoder(annotation, self._converters, found.types)
+            pydantic_types.refuse_arbitrary(found.arbitrary)
             found.union = found.union or "builtins.bytes" in found.types
         return Conversion(annotation, decode, found, refusal)
 
@@ -191,6 +199,13 @@ class Conversions:
         except Exception:  # a TypeError for what it does not know, or whatever a class raises
             return None
         return decoder.decode if known else None
+
+    def read_truth_as_number(self, raw: Any, annotation: Any) -> Any:
+        """Decode into `annotation`, where Python takes `True` for an `int`, and JSON does not."""
+        plain = _numbers(_plain_decoder.decode(raw))
+        return msgspec.convert(
+            plain, annotation, strict=False, str_keys=True, dec_hook=self._decode_other
+        )
 
     def _converter(self, types: dict[str, Any]) -> bool:
         return any(cls in self._converters for cls in types.values())
@@ -206,6 +221,14 @@ class Conversions:
         return type_(value) if converter is None else converter.decode(value)
 
 
+def _numbers(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {key: _numbers(part) for key, part in plain.items()}
+    if isinstance(plain, list):
+        return [_numbers(part) for part in plain]
+    return int(plain) if isinstance(plain, bool) else plain
+
+
 def _is_known(info: Any, converters: dict[Any, Any], seen: set[int] | None = None) -> bool:
     """Whether msgspec needs no help with a type, or only that of `converters`."""
     seen = set() if seen is None else seen
@@ -213,7 +236,11 @@ def _is_known(info: Any, converters: dict[Any, Any], seen: set[int] | None = Non
         return True
     seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
-        return info.cls in converters or is_text(info.cls)
+        return info.cls in converters or is_text(info.cls) or is_made_of_plain(info.cls)
+    if isinstance(info, msgspec.inspect.DictType) and isinstance(
+        info.key_type, msgspec.inspect.BoolType
+    ):
+        return False
     if isinstance(info, tuple):
         return all(_is_known(one, converters, seen) for one in info)
     if isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):

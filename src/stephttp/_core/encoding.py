@@ -19,6 +19,7 @@ from stephttp._core.annotations import (
     annotations_of,
     conversion_of,
     function_of,
+    owner_of,
 )
 from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
 from stephttp._core.unions import Choice
@@ -156,7 +157,15 @@ def decode_result(
         StepResultError: the stored value does not fit the annotation.
     """
     try:
-        decoded = conversion.decode(raw)
+        try:
+            decoded = conversion.decode(raw)
+        except msgspec.ValidationError as error:
+            if "got `bool`" not in str(error):
+                raise
+            try:
+                decoded = CONVERSIONS.read_truth_as_number(raw, conversion.annotation)
+            except msgspec.ValidationError:
+                raise error from None
     except Exception as error:  # a model's own validation may raise anything
         raise StepResultError(
             f"the result of step {step_id!r} does not fit its declared type "
@@ -191,8 +200,12 @@ def result_conversion(handler: Callable[..., Any]) -> Conversion:
     annotations = annotations_of(function)
     if "return" not in annotations:
         return PLAIN
-    conversion = annotated_conversion(function, annotations["return"])
-    if code is not None:  # a closure may have another annotation than the one made before it
+    owner = owner_of(handler)
+    conversion = annotated_conversion(function, annotations["return"], owner)
+    # What `Self` is depends on more than the code.
+    if code is not None and (
+        owner is None or conversion.annotation is not owner
+    ):  # a closure may have another annotation than the one made before it
         if len(_seen) >= _MOST_SEEN:
             _seen.clear()
         _seen[code] = annotations["return"], conversion

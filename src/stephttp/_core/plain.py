@@ -6,7 +6,7 @@ Types are recognised by name, so that their modules need not be imported.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 from stephttp._core import pydantic_types
@@ -61,4 +61,8 @@ def plain_form(value: Any) -> Any:
         return float(value)
     if cls.__module__ == "numpy" and cls.__name__ in ("bool", "bool_"):
         return bool(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence | Set | ValuesView):  # `range`, the keys of a dict
+        return list(value)
     raise TypeError(f"{cls.__module__}.{cls.__qualname__}")

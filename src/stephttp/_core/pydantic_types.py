@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
+from threading import RLock
 from typing import Annotated, Any, Union, get_args, get_origin, is_typeddict
 
-from stephttp._core.reach import Reach, fields_of, own_serializer, reach
+from stephttp._core.reach import Reach, fields_of, is_made_of_plain, own_serializer, reach
 
 
 class Unconvertible(Exception):
     """A type cannot be converted; the text says which, and why."""
 
 
-def decoder(annotation: Any, converters: Mapping[Any, Any]) -> Callable[[Any], Any]:
+def decoder(
+    annotation: Any, converters: Mapping[Any, Any], classes: Mapping[str, Any]
+) -> Callable[[Any], Any]:
     """The way from JSON into `annotation`, by the names of fields and not by aliases.
+
+    Args:
+        classes: all that it leads to.
 
     Raises:
         Unconvertible: pydantic is not installed, or does not know it either.
@@ -29,7 +36,8 @@ def decoder(annotation: Any, converters: Mapping[Any, Any]) -> Callable[[Any], A
             "stephttp.setup a Converter for it"
         ) from None
     try:
-        adapter = TypeAdapter(_translated(annotation, converters))
+        with _made_known(classes.values(), converters):
+            adapter = TypeAdapter(_translated(annotation, converters))
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise Unconvertible(
@@ -41,6 +49,31 @@ def decoder(annotation: Any, converters: Mapping[Any, Any]) -> Callable[[Any], A
         return adapter.validate_json(bytes(raw), by_alias=False, by_name=True)
 
     return decode
+
+
+def refuse_arbitrary(classes: Iterable[type]) -> None:
+    """Refuse classes that pydantic can check, but not make of JSON.
+
+    Raises:
+        Unconvertible: one is.
+    """
+    for cls in classes:
+        if not _is_known(cls):
+            raise Unconvertible(
+                f"pydantic does not know {cls.__qualname__}, and cannot make one of JSON; give the "
+                "field a PlainSerializer and a BeforeValidator, or use another type"
+            )
+
+
+@lru_cache(maxsize=1024)
+def _is_known(kind: Any) -> bool:
+    from pydantic import TypeAdapter
+
+    try:
+        TypeAdapter(kind)
+    except Exception:  # whatever a class raises
+        return False
+    return True
 
 
 def dump(value: Any) -> Any:
@@ -72,6 +105,9 @@ def _known(cls: type) -> Reach:
     return reach(cls)
 
 
+_OWN = "its own"
+
+
 def _fields(model: Any) -> Any:
     """The fields of a model that says itself how they are written: that is for people or another
     program, and the model may not be able to read it."""
@@ -79,7 +115,9 @@ def _fields(model: Any) -> Any:
     written = {}
     for name, adapter in _writers(cls).items():
         part = getattr(model, name)
-        written[name] = part if adapter is None else _write(adapter, part)
+        if adapter is _OWN:
+            part = model.model_dump(mode="json", include={name}, by_alias=False)[name]
+        written[name] = part if adapter in (None, _OWN) else _write(adapter, part)
     if getattr(cls, "__pydantic_root_model__", False):
         return written["root"]
     return written | (getattr(model, "__pydantic_extra__", None) or {})
@@ -87,7 +125,10 @@ def _fields(model: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def _writers(cls: Any) -> dict[str, Any]:
-    """What writes each field; `None`: the field as it is, of which msgspec finds the parts."""
+    """What writes each field; `None`: the field as it is, of which msgspec finds the parts.
+
+    Of what pydantic knows only by the field's own serializer, that one: `_OWN`.
+    """
     from pydantic import TypeAdapter
 
     writers: dict[str, Any] = {}
@@ -95,7 +136,9 @@ def _writers(cls: Any) -> dict[str, Any]:
         if field.exclude:
             continue
         kind: Any = field.annotation
-        if own_serializer(cls, name) or reach(kind).serializer:
+        if own_serializer(cls, name) and not _is_known(kind):
+            writers[name] = _OWN
+        elif own_serializer(cls, name) or reach(kind).serializer:
             writers[name] = None
         else:
             if field.metadata:
@@ -114,16 +157,10 @@ def _adapter(cls: type) -> Any:
 def _translated(annotation: Any, converters: Mapping[Any, Any]) -> Any:
     """`annotation` as pydantic takes it: with the user's converters, and with the TypedDict of
     typing_extensions before Python 3.12."""
-    if (converter := _converter(annotation, converters)) is not None:
+    if (decode := _own_decoder(annotation, converters)) is not None:
         from pydantic import PlainValidator
 
-        def validate(value: Any) -> Any:
-            try:
-                return converter.decode(value)
-            except Exception as error:  # it is the value of another member of a union
-                raise ValueError(str(error)) from error
-
-        return Annotated[annotation, PlainValidator(validate)]
+        return Annotated[annotation, PlainValidator(decode)]
     if is_typeddict(annotation) and sys.version_info < (3, 12):
         return _typed_dict(annotation, converters)
     origin, args = get_origin(annotation), get_args(annotation)
@@ -146,11 +183,64 @@ def _is_type(one: Any) -> bool:
     return isinstance(one, type) or get_origin(one) is not None
 
 
-def _converter(annotation: Any, converters: Mapping[Any, Any]) -> Any:
+def _own_decoder(annotation: Any, converters: Mapping[Any, Any]) -> Callable[[Any], Any] | None:
+    """What makes a value of a class that pydantic does not know."""
     try:
-        return converters.get(annotation)
+        converter = converters.get(annotation)
     except TypeError:  # it cannot be hashed
         return None
+    if converter is not None:
+        decode: Callable[[Any], Any] = converter.decode
+    elif type(annotation) is type and is_made_of_plain(annotation):
+        decode = annotation
+    else:
+        return None
+
+    def validate(value: Any) -> Any:
+        try:
+            return decode(value)
+        except Exception as error:  # it is the value of another member of a union
+            raise ValueError(str(error)) from error
+
+    return validate
+
+
+_HOOK = "__get_pydantic_core_schema__"
+_hooking = RLock()
+
+
+def _answer(schema: Any) -> Any:
+    def answer(*_: Any) -> Any:
+        return schema
+
+    return staticmethod(answer)
+
+
+@contextmanager
+def _made_known(classes: Iterable[Any], converters: Mapping[Any, Any]) -> Generator[None]:
+    """Let pydantic find our decoders of classes that are in the fields of others, too.
+
+    It asks the classes themselves, and only while it prepares a type.
+    """
+    from pydantic_core import core_schema
+
+    with _hooking:
+        hooked: list[Any] = []
+        for cls in classes:
+            decode = _own_decoder(cls, converters)
+            if decode is None or hasattr(cls, _HOOK):
+                continue
+            schema: Any = core_schema.no_info_plain_validator_function(decode)
+            try:
+                setattr(cls, _HOOK, _answer(schema))
+            except TypeError:  # it is not written in Python
+                continue
+            hooked.append(cls)
+        try:
+            yield
+        finally:
+            for cls in hooked:
+                delattr(cls, _HOOK)
 
 
 def _typed_dict(cls: Any, converters: Mapping[Any, Any]) -> Any:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import (
     Annotated,
     Any,
     Literal,
+    NamedTuple,
     NewType,
     TypeVar,
     Union,
@@ -25,6 +27,7 @@ from typing import (
 
 from msgspec import Struct
 
+_INIT_VAR = vars(dataclasses)["_FIELD_INITVAR"]
 _UNIONS = (Union, types.UnionType)
 
 
@@ -34,16 +37,22 @@ class Reach(Struct):
     Attributes:
         types: the annotations of all classes on the way, by the name of the class.
         union: whether one of them is a union of more than one type and `None`.
+        union_key: whether one of those is the type of a key.
         secret: where a type of pydantic's that hides its value was found.
         excluded: a field that pydantic leaves out where it writes a model.
+        arbitrary: classes in models that take values of classes which pydantic does not know.
+        unreadable: what JSON cannot give back, and what to do instead.
         serializer: whether a model says itself how it, or a field of it, is written.
         unresolved: the name that does not exist at run time, and where it was found.
     """
 
     types: dict[str, Any] = {}
     union: bool = False
+    union_key: bool = False
     secret: str = ""
     excluded: str = ""
+    unreadable: str = ""
+    arbitrary: list[type] = []
     serializer: bool = False
     unresolved: str = ""
 
@@ -51,33 +60,58 @@ class Reach(Struct):
 def reach(annotation: Any) -> Reach:
     """Follow `annotation` to all types that it leads to. Types may be recursive."""
     found = Reach()
-    seen: set[tuple[int, bool]] = set()
+    seen: set[tuple[int, bool, bool, bool]] = set()
     kept: list[Any] = []  # what `seen` has the identity of must stay alive
-    # With each, where it was found, and whether pydantic writes it, as a part of a model.
-    todo: list[tuple[Any, str, bool]] = [(annotation, "", False)]
+    todo: list[tuple[Any, _Place]] = [(annotation, _Place())]
     while todo:
-        one, where, written = todo.pop()
-        if (id(one), written) in seen:
+        one, place = todo.pop()
+        key = (id(one), place.written, place.helped, place.arbitrary)
+        if key in seen:
             continue
-        seen.add((id(one), written))
+        seen.add(key)
         kept.append(one)
-        todo.extend((inner, where, written) for inner in _visit(one, found, where))
+        todo.extend((inner, place) for inner in _visit(one, found, place))
         cls = get_origin(one) or one
-        if isinstance(cls, type):
-            inside = written or _is_model(cls)
+        if isinstance(cls, type) and cls is not types.UnionType:
+            model = _is_model(cls)
             found.serializer = found.serializer or _has_serializer(cls)
+            if not place.helped:
+                found.unreadable = found.unreadable or _unreadable(cls)
+                if place.arbitrary:
+                    found.arbitrary.append(cls)
             try:
                 for name, kind in fields_of(cls):
-                    field = f"{cls.__name__}.{name}"
-                    todo.append((kind, field, inside))
-                    if inside and _is_excluded(cls, name, kind):
-                        found.excluded = found.excluded or field
+                    field = _Place(
+                        f"{cls.__name__}.{name}",
+                        place.written or model,
+                        model and _is_validated(cls, name),
+                        model and _takes_anything(cls),
+                    )
+                    todo.append((kind, field))
+                    if field.written and _is_excluded(cls, name, kind):
+                        found.excluded = found.excluded or field.name
             except NameError as error:
                 found.unresolved = found.unresolved or f"{error.name!r} in {cls.__qualname__}"
     return found
 
 
-def _visit(one: Any, found: Reach, where: str) -> Iterator[Any]:
+class _Place(NamedTuple):
+    """Where an annotation was found.
+
+    Attributes:
+        name: class and field.
+        written: whether pydantic writes it, as a part of a model.
+        helped: whether its model has a validator for it, which may read what nothing else can.
+        arbitrary: whether its model takes values of classes that pydantic does not know.
+    """
+
+    name: str = ""
+    written: bool = False
+    helped: bool = False
+    arbitrary: bool = False
+
+
+def _visit(one: Any, found: Reach, place: _Place) -> Iterator[Any]:
     """Note what `one` itself is; yield the annotations that it is made of."""
     origin = get_origin(one)
     if origin is Annotated:
@@ -87,6 +121,8 @@ def _visit(one: Any, found: Reach, where: str) -> Iterator[Any]:
         found.union = found.union or len([m for m in members if m is not types.NoneType]) > 1
         yield from members
     elif origin is Literal:
+        if not place.helped:
+            found.unreadable = found.unreadable or _unreadable_literal(one)
         yield from {type(value) for value in get_args(one)}
     elif isinstance(one, NewType):
         yield one.__supertype__
@@ -97,14 +133,71 @@ def _visit(one: Any, found: Reach, where: str) -> Iterator[Any]:
     elif isinstance(one, str):
         found.unresolved = found.unresolved or repr(one)
     else:
-        cls = origin or one
+        cls, arguments = origin or one, get_args(one)
         if isinstance(cls, type):
             found.types.setdefault(name_of(cls), one)
             if is_secret(cls):
                 found.secret = found.secret or (
-                    f"{cls.__name__} in {where}" if where else cls.__name__
+                    f"{cls.__name__} in {place.name}" if place.name else cls.__name__
                 )
-        yield from get_args(one)
+            if issubclass(cls, Mapping) and len(arguments) == 2:
+                found.union_key = found.union_key or get_origin(arguments[0]) in _UNIONS
+                if not place.helped:
+                    found.unreadable = found.unreadable or _unreadable_key(arguments[0])
+        yield from arguments
+
+
+def _unreadable_literal(literal: Any) -> str:
+    for value in get_args(literal):
+        if isinstance(value, Enum) and not isinstance(value, str | int):
+            return (
+                f"{literal} cannot be read from JSON, since its class is neither a text nor a "
+                f"number; make {type(value).__name__} a StrEnum"
+            )
+    return ""
+
+
+def _unreadable(cls: type) -> str:
+    """Say why JSON cannot give back a value of a class itself; empty if it can."""
+    if issubclass(cls, Enum):
+        if "_missing_" not in vars(cls) and not all(
+            isinstance(one.value, str | int | float | types.NoneType) for one in cls
+        ):
+            return (
+                f"{cls.__name__} has values that JSON does not have; return its name, and make "
+                f"a member of that again with {cls.__name__}[name]"
+            )
+    elif hasattr(cls, "__attrs_attrs__"):
+        for attribute in cls.__attrs_attrs__:
+            if attribute.name.startswith("_"):
+                return (
+                    f"{cls.__name__}.{attribute.name}: msgspec leaves out attributes of attrs "
+                    "classes that begin with an underscore; rename it"
+                )
+    elif dataclasses.is_dataclass(cls):
+        for field in vars(cls).get("__dataclass_fields__", {}).values():
+            if (
+                field._field_type is _INIT_VAR
+                and field.default is field.default_factory is dataclasses.MISSING
+            ):
+                return (
+                    f"{cls.__name__}.{field.name} is an InitVar without a default: no value keeps "
+                    "it, so none could be made again; give it a default"
+                )
+    return ""
+
+
+def _unreadable_key(key: Any) -> str:
+    """Say why a key of this type cannot be one in JSON."""
+    cls = types.NoneType if key is None else get_origin(key) or key
+    if isinstance(cls, type) and (
+        issubclass(cls, tuple | list | set | frozenset | dict | types.NoneType | Struct)
+        or dataclasses.is_dataclass(cls)
+        or _is_model(cls)
+    ):
+        name = "None" if cls is types.NoneType else cls.__name__
+        return f"a key in JSON is a text, and not a {name}; return a list of pairs"
+    return ""
 
 
 def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
@@ -141,6 +234,10 @@ def _is_model(cls: type) -> bool:
     )
 
 
+def _takes_anything(cls: Any) -> bool:
+    return bool(cls.model_config.get("arbitrary_types_allowed"))
+
+
 def _has_serializer(cls: type) -> bool:
     fields = getattr(cls, "__pydantic_fields__", None)
     return isinstance(fields, dict) and any(own_serializer(cls, name) for name in fields)
@@ -156,6 +253,18 @@ def own_serializer(cls: Any, name: str) -> bool:
             return True
     kinds = {type(one).__name__ for one in cls.__pydantic_fields__[name].metadata}
     return not kinds.isdisjoint({"PlainSerializer", "WrapSerializer"})
+
+
+def _is_validated(cls: Any, name: str) -> bool:
+    """Whether a model says itself how one of its fields is read."""
+    decorators = cls.__pydantic_decorators__
+    if decorators.model_validators:
+        return True
+    for one in (*decorators.field_validators.values(), *decorators.validators.values()):
+        if name in one.info.fields or "*" in one.info.fields:
+            return True
+    kinds = {type(one).__name__ for one in cls.__pydantic_fields__[name].metadata}
+    return not kinds.isdisjoint({"BeforeValidator", "PlainValidator", "WrapValidator"})
 
 
 def _is_excluded(cls: type, name: str, kind: Any) -> bool:
@@ -178,6 +287,19 @@ def is_secret(cls: type) -> bool:
         base.__module__ == "pydantic.types" and base.__name__.lstrip("_").startswith("Secret")
         for base in cls.__mro__
     )
+
+
+def is_made_of_plain(cls: type) -> bool:
+    """Whether values of a class are made again of the plain value that is written for them:
+    `SafeString`, `Markup`, classes of one's own that are a `dict`, NumPy's numbers."""
+    if cls.__module__ in ("builtins", "collections") or hasattr(
+        cls, "__get_pydantic_core_schema__"
+    ):
+        return False
+    if issubclass(cls, str | int | float | list | dict | set | frozenset):
+        return True
+    numpy = {base.__name__ for base in cls.__mro__ if base.__module__ == "numpy"}
+    return not numpy.isdisjoint({"number", "bool", "bool_"})
 
 
 def name_of(cls: type) -> str:

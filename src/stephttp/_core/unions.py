@@ -8,7 +8,9 @@ stays plain JSON for other SDKs and for people who edit it.
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,10 +22,11 @@ Key = str | int
 
 
 class Choice(Struct, frozen=True, array_like=True):
-    """At `path`, in the JSON, was a value of `type`."""
+    """At `path`, in the JSON, was a value of `type`, or the last of `path` was a key of it."""
 
     path: tuple[Key, ...]
     type: str
+    is_key: bool = False
 
 
 def choices(value: Any, decoded: Any, types: Mapping[str, Any]) -> list[Choice]:
@@ -43,13 +46,19 @@ def _differences(
         if value != decoded and name_of(bytes) in types:
             yield Choice(path, name_of(bytes))
         return
-    for (key, _, ours), (_, _, theirs) in zip(_parts(value), _parts(decoded), strict=False):
+    for (key, at, ours), (_, place, theirs) in zip(_parts(value), _parts(decoded), strict=False):
         inner = path if key is None else (*path, key)
+        if type(at) is not type(place) and (name := name_of(type(at))) in types:
+            yield Choice(inner, name, is_key=True)
         yield from _differences(ours, theirs, types, inner)
 
 
 def chosen(
-    decoded: Any, plain: Any, stored: Sequence[Choice], convert: Callable[[str, Any], Any]
+    decoded: Any,
+    plain: Any,
+    stored: Sequence[Choice],
+    convert: Callable[[str, Any], Any],
+    convert_key: Callable[[str, str], Any],
 ) -> Any:
     """`decoded`, with the parts that `stored` names converted into their types.
 
@@ -57,7 +66,10 @@ def chosen(
     """
     for choice in stored:
         try:
-            decoded = _put(decoded, plain, choice.path, choice.type, convert)
+            if choice.is_key:
+                _put_key(decoded, choice.path, partial(convert_key, choice.type))
+            else:
+                decoded = _put(decoded, plain, choice.path, choice.type, convert)
         except Exception:  # whatever a class raises about a value that is not its own
             continue
     return decoded
@@ -76,14 +88,29 @@ def _put(
     raise KeyError(path[0])
 
 
+def _put_key(node: Any, path: Sequence[Key], convert: Callable[[str], Any]) -> None:
+    for key, at, part in _parts(node):
+        if key is None:
+            return _put_key(part, path, convert)
+        if key == path[0] and len(path) > 1:
+            return _put_key(part, path[1:], convert)
+        if key == path[0] and isinstance(node, dict) and isinstance(key, str):
+            made = convert(key)
+            items = [(made if one == at else one, inner) for one, inner in node.items()]
+            node.clear()
+            node.update(items)  # in the same order
+            return None
+    raise KeyError(path[0])
+
+
 def _parts(node: Any) -> Iterator[tuple[Key | None, Any, Any]]:
     """What a value is made of: key in the JSON, place, part. A value that is written as its one
     part has no key."""
     cls = type(node)
     if isinstance(node, dict):
         for key, part in node.items():
-            yield key if isinstance(key, str) else str(msgspec.to_builtins(key)), key, part
-    elif isinstance(node, tuple | list):
+            yield key if isinstance(key, str) else _text(key), key, part
+    elif isinstance(node, tuple | list | deque):
         for index, part in enumerate(node):
             yield index, index, part
     elif isinstance(node, Struct):
@@ -105,9 +132,13 @@ def _parts(node: Any) -> Iterator[tuple[Key | None, Any, Any]]:
             yield attribute.name, attribute.name, getattr(node, attribute.name)
 
 
+def _text(key: Any) -> str:
+    return str(msgspec.to_builtins(key, enc_hook=str))
+
+
 def _replaced(node: Any, at: Any, part: Any) -> Any:
     """`node` with `part` at a place: itself where it can be changed. It is ours alone."""
-    if isinstance(node, dict | list):
+    if isinstance(node, dict | list | deque):
         node[at] = part
     elif isinstance(node, tuple):
         parts = (*node[:at], part, *node[at + 1 :])
