@@ -18,6 +18,10 @@ from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from fastapi import FastAPI, HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from werkzeug.exceptions import Conflict, ServiceUnavailable
 
 import stephttp
@@ -70,7 +74,10 @@ def test_which_exceptions_come_of_a_final_failure(error: Exception, final: bool)
 def test_without_an_exception_the_last_step_counts() -> None:
     failures = FinalFailures()
     assert not failures.explain(None)
-    failures.note(FAILURE)
+    try:
+        raise StepError("closed")
+    except StepError as error:
+        failures.note(error)
     assert failures.explain(None)
     failures.last = False
     assert not failures.explain(None)
@@ -324,6 +331,29 @@ class Frameworks:
         app.get("/")(self.on_loop)
         return provider.asgi(app)
 
+    def starlette(self, provider: Provider) -> Any:
+        """The application makes an answer itself, of the exception by its type."""
+
+        def answer(request: Request, error: Exception) -> Response:
+            return PlainTextResponse("sorry", 500)
+
+        app = FastAPI(exception_handlers={StepError: answer})
+        app.get("/")(self.on_loop)
+        return provider.asgi(app)
+
+    def middleware(self, provider: Provider) -> Any:
+        """A middleware of the user's makes it."""
+
+        async def dispatch(request: Request, call_next: RequestResponseEndpoint) -> Response:
+            try:
+                return await call_next(request)
+            except StepError:
+                return PlainTextResponse("sorry", 500)
+
+        app = FastAPI(middleware=[Middleware(BaseHTTPMiddleware, dispatch=dispatch)])
+        app.get("/")(self.on_loop)
+        return provider.asgi(app)
+
     def litestar(self, provider: Provider) -> Any:
         on_loop = self.on_loop
 
@@ -353,7 +383,13 @@ class Frameworks:
 
 # Django leaves the file of the request's body to the garbage collector, if its view was ended.
 @pytest.mark.filterwarnings("ignore:.*SpooledTemporaryFile")
-@pytest.mark.parametrize("name", ["flask", "falcon", "django", "django_asgi", "quart", "litestar"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("flask", "falcon", "django", "django_asgi", "quart", "litestar"),
+        *("starlette", "middleware"),
+    ],
+)
 async def test_it_does_so_in_frameworks_that_hide_exceptions(name: str) -> None:
     frameworks = Frameworks()
     async with durable(getattr(frameworks, name), wsgi=name in WSGI) as world:

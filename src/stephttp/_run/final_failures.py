@@ -8,6 +8,11 @@ _FRAMEWORKS = frozenset(
     {"django", "falcon", "fastapi", "flask", "litestar", "quart", "starlette", "werkzeug"}
 )
 """Packages that make an answer of an exception that leaves a handler."""
+_ROUTERS = (
+    "django.core.handlers.", "falcon.app", "falcon.asgi.app", "fastapi.routing", "flask.app",
+    "litestar.routes.", "quart.app", "starlette.routing",
+)  # fmt: skip
+"""Modules that call handlers, and that no handler calls."""
 _ENDPOINT = "stephttp._run.endpoint"
 """The module of the decorator that is around a handler."""
 _MOST_CAUSES = 32
@@ -60,15 +65,20 @@ class FinalFailures:
 def _left_the_handler(error: BaseException) -> bool:
     """Return whether an exception was passed on by the handler.
 
-    Its traceback starts where it was caught last. Nothing else separates a handler that uses steps
-    in a `finally` block from one that has handled the failure.
+    Its traceback starts where it was caught last: in a framework, or in a middleware of the user's
+    behind which it has passed a router. Nothing else separates a handler that uses steps in a
+    `finally` block from one that has handled the failure.
     """
     modules = []
     traceback = error.__traceback__
     while traceback is not None:
         modules.append(traceback.tb_frame.f_globals.get("__name__") or "")
         traceback = traceback.tb_next
+    if not modules:  # Starlette takes the traceback away once it has made an answer
+        return True
+    if _ENDPOINT in modules or any(module.startswith(_ROUTERS) for module in modules):
+        return True
     packages = (module.partition(".")[0] for module in modules)
     # asgiref raises it once more in each thread to which it is taken while it is handled.
     caught_by = next((package for package in packages if package != "asgiref"), "")
-    return caught_by in _FRAMEWORKS or _ENDPOINT in modules
+    return caught_by in _FRAMEWORKS
