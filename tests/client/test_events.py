@@ -65,6 +65,7 @@ def test_an_error_does_not_show_the_key(answer: Answer) -> None:
         ([Event(name="a"), Event(name="")], ValueError, r"events\[1\].name must not be empty"),
         (Event(name="inngest/x"), ValueError, "for the server's own"),
         (Event(name="x", data={"a": object()}), ValueError, r"events\[0\].data cannot be"),
+        (Event(name="x", data={"a": [float("nan")]}), ValueError, "nan is not JSON"),
     ],
 )
 def test_bad_events(events: Any, error: type[Exception], message: str) -> None:

@@ -15,7 +15,7 @@ from stephttp._core.steps import Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
-from stephttp.errors import CannotWaitError, UsageError
+from stephttp.errors import CannotWaitError
 
 SECOND = timedelta(seconds=1)
 
@@ -173,7 +173,7 @@ def test_sleeps_that_no_server_takes() -> None:
         run.wait(waits.sleep("a", timedelta(days=367)))
     with pytest.raises(ValueError, match="time zone"):
         run.wait(waits.sleep_until("a", datetime(2026, 1, 1)))  # noqa: DTZ001
-    with pytest.raises(UsageError, match="empty"):
+    with pytest.raises(ValueError, match="empty"):
         run.wait(waits.sleep("", SECOND))
     assert not run.suspended
 
@@ -191,7 +191,7 @@ class Text(str):
         (b"a", TypeError, "a step id must be a str"),
         (["a"], TypeError, "a step id must be a str"),
         ("a\ud800b", ValueError, "a step id must be valid Unicode"),
-        ("", UsageError, "empty"),
+        ("", ValueError, "empty"),
     ],
 )
 def test_what_is_no_step_id(meet: Any, step_id: Any, error: type[Exception], message: str) -> None:

@@ -86,6 +86,8 @@ def encode_argument(
     """
     try:
         raw = CONVERSIONS.encode(value)
+        if b"null" in raw:
+            _refuse_non_finite(CONVERSIONS.builtins(value))
     except Exception as error:
         raise ValueError(
             f"step {step_id!r}: {argument} cannot be sent as JSON ({error}); use plain data, "

@@ -101,7 +101,7 @@ from stephttp._wire.stored_state import (
     MemoKind,
     read_memo,
 )
-from stephttp.errors import CannotWaitError, DivergenceError, UsageError
+from stephttp.errors import CannotWaitError, DivergenceError
 
 if TYPE_CHECKING:
     from stephttp._core.cuts import CutSteps
@@ -883,11 +883,10 @@ def _hash_user_id(step_id: str, index: int) -> str:
     """Return the hash of an id that the user chose.
 
     Raises:
-        UsageError: it cannot be one.
-        ValueError: it is not valid Unicode.
+        ValueError: it cannot be one.
     """
     if not step_id or step_id.startswith(RESERVED):
-        raise UsageError(f"a step id must not be empty or start with {RESERVED!r}: {step_id!r}")
+        raise ValueError(f"a step id must not be empty or start with {RESERVED!r}: {step_id!r}")
     try:
         return hash_step_id(step_id, index)
     except UnicodeEncodeError:
