@@ -334,7 +334,7 @@ class Frameworks:
     def starlette(self, provider: Provider) -> Any:
         """The application makes an answer itself, of the exception by its type."""
 
-        def answer(request: Request, error: Exception) -> Response:
+        async def answer(request: Request, error: Exception) -> Response:
             return PlainTextResponse("sorry", 500)
 
         app = FastAPI(exception_handlers={StepError: answer})
