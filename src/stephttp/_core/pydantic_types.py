@@ -70,7 +70,8 @@ def _is_known(kind: Any) -> bool:
     from pydantic import TypeAdapter
 
     try:
-        TypeAdapter(kind)
+        with _hooking:  # not while we answer for a class
+            TypeAdapter(kind)
     except Exception:  # whatever a class raises
         return False
     return True
