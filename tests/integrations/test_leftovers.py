@@ -401,7 +401,7 @@ async def test_reserved_ids_are_refused() -> None:
     async def handler() -> str:
         try:
             await step.run("stephttp:request", lambda: 1)
-        except stephttp.UsageError as error:
+        except ValueError as error:
             return str(error)
         return ""
 
