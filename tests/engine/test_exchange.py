@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gzip
+import os
 import ssl
+import subprocess
+import sys
 import zlib
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -318,10 +320,8 @@ async def test_tls_is_verified_for_the_name_that_was_asked_for(
         # Nobody whom this system trusts has signed it.
         with pytest.raises(ConnectError, match="self-signed"):
             await asker.ask()
-        monkeypatch.setenv("SSL_CERT_FILE", str(path))
-        # Read once a process.
-        made = functools.cache(client_module._ssl_context.__wrapped__)
-        monkeypatch.setattr(client_module, "_ssl_context", made)
+        trusting = ssl.create_default_context(cafile=path)
+        monkeypatch.setattr(client_module, "_ssl_context", lambda: trusting)
         for _ in range(2):
             assert (await asker.ask()).body == b"ok"
         assert len(peer.connections) == 1
@@ -329,3 +329,20 @@ async def test_tls_is_verified_for_the_name_that_was_asked_for(
         asker.origin = asker.origin.replace("localhost", "127.0.0.1")
         with pytest.raises(ConnectError, match=r"not valid for '127.0.0.1'"):
             await asker.ask()
+
+
+def test_the_environment_says_whom_to_trust(tmp_path: Path) -> None:
+    """In a process of its own: it is read once a process."""
+    program = (
+        "from stephttp.engine.outbound.client import _ssl_context as context;"
+        "print(context().cert_store_stats()['x509'])"
+    )
+    found = {}
+    for name in ("SSL_CERT_FILE", ""):
+        environ = {key: value for key, value in os.environ.items() if key != "SSL_CERT_FILE"}
+        environ |= {name: str(certificate(tmp_path))} if name else {}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+        found[name] = int(done.stdout)
+    assert found["SSL_CERT_FILE"] == 1
+    assert found[""] != 1
