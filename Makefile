@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?=
 PYTEST_ARGS ?=
+# Half of the time tests wait for processes that they have started.
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))' 2>/dev/null || echo auto)
 BENCH ?=
 
 .PHONY: help demo test coverage check check-long static docs bench screenshots format clean
@@ -30,7 +32,7 @@ demo: $(READY)
 
 test: $(READY)
 	@echo '==> pytest'
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Apart from `test`, which it makes half as slow again.
 coverage:
