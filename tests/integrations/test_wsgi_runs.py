@@ -207,6 +207,7 @@ async def test_after_max_runtime_the_next_step_is_left_to_the_server() -> None:
 
         @app.get("/")
         def long() -> list[str]:
+            ran.append("call")
             stephttp.configure(max_runtime=timedelta(seconds=10))
             return [step.run(name, tick, name) for name in "abcdefgh"]
 
@@ -214,9 +215,8 @@ async def test_after_max_runtime_the_next_step_is_left_to_the_server() -> None:
 
     async with durable(build, wsgi=True) as world:
         answer = await world.client.get("/")
-        assert ran == ["a", "b", "c"]
         assert (await world.follow(answer)).json() == list("abcdefgh")
-        assert ran == list("abcdefgh")
+        assert "".join(ran).split("call") == ["", "abc", "def", "gh"]
         assert len(world.reentries) == 2
 
 
