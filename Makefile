@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?=
 PYTEST_ARGS ?=
-# Half of the time tests wait for processes that they have started.
-WORKERS ?= $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))' 2>/dev/null || echo auto)
+# One more than there are cores: for a third of the time tests wait for processes that they started.
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))' 2>/dev/null || echo auto)
 BENCH ?=
 
 .PHONY: help demo test coverage check check-long static docs bench screenshots format clean
