@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def _coverage_of_children() -> Generator[str | None]:
         config = os.environ.get(_MEASURED)
         patch.delenv(_MEASURED, raising=False)
         yield config
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests that share a node id: pytest-xdist would run one of them, and say nothing."""
+    times = Counter(item.nodeid for item in items)
+    if shared := sorted(nodeid for nodeid, count in times.items() if count > 1):
+        raise pytest.UsageError(f"tests share a node id: {', '.join(shared)}")
 
 
 @pytest.fixture
