@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import django
-from asgiref.local import Local
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
 from django.db import connections
 from django.http import HttpRequest, JsonResponse
 from django.urls import clear_url_caches, path
-from django.utils.functional import empty
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -31,6 +28,7 @@ from stephttp.integrations._step_rows import run_async, run_blocking
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
 from tests.databases import sockets
+from tests.django_settings import configured
 from tests.durable import Durable, durable
 
 APP = "stephttp.integrations.django"
@@ -59,27 +57,31 @@ def project(folder: Path, postgres: Path, mariadb: Path) -> Generator[dict[str, 
         "postgres": sockets(postgres, "psycopg"),
         "mariadb": f"mysql+pymysql://root@/test?unix_socket={mariadb}",
     }
-    before: Any = settings._wrapped  # type: ignore[misc,has-type,unused-ignore]
-    configure(databases)
-    installed = apps.ready
-    if installed:
-        apps.set_installed_apps([APP])
-    else:
-        django.setup()
-    try:
-        _drop_tables(databases)
-        for alias in databases:
-            with connections[alias].cursor() as cursor:
-                cursor.execute("CREATE TABLE orders (item VARCHAR(64))")
-            call_command("migrate", database=alias, verbosity=0)
-            connections[alias].close()
-        yield urls
-    finally:
-        _drop_tables(databases)
-        connections.close_all()
+    with configured(
+        ALLOWED_HOSTS=["*"],
+        SECRET_KEY="none",
+        ROOT_URLCONF=__name__,
+        INSTALLED_APPS=[APP],
+        DATABASES=databases,
+        DEBUG_PROPAGATE_EXCEPTIONS=True,
+    ):
+        installed = apps.ready
         if installed:
-            apps.unset_installed_apps()
-        forget(before)
+            apps.set_installed_apps([APP])
+        else:
+            django.setup()
+        try:
+            _drop_tables(databases)
+            for alias in databases:
+                with connections[alias].cursor() as cursor:
+                    cursor.execute("CREATE TABLE orders (item VARCHAR(64))")
+                call_command("migrate", database=alias, verbosity=0)
+                connections[alias].close()
+            yield urls
+        finally:
+            _drop_tables(databases)
+            if installed:
+                apps.unset_installed_apps()
 
 
 def _drop_tables(databases: dict[str, Any]) -> None:
@@ -88,27 +90,6 @@ def _drop_tables(databases: dict[str, Any]) -> None:
         with connections[alias].cursor() as cursor:
             for table in ("orders", "stephttp_steps", "django_migrations"):
                 cursor.execute(f"DROP TABLE IF EXISTS {table}")
-
-
-def configure(databases: dict[str, Any]) -> None:
-    forget(empty)
-    settings.configure(
-        ALLOWED_HOSTS=["*"],
-        SECRET_KEY="none",
-        ROOT_URLCONF=__name__,
-        INSTALLED_APPS=[APP],
-        DATABASES=databases,
-        DEBUG_PROPAGATE_EXCEPTIONS=True,
-    )
-
-
-def forget(wrapped: Any) -> None:
-    """Let Django have other settings from now on."""
-    settings._wrapped = wrapped
-    connections._settings = None  # type: ignore[attr-defined]
-    connections.__dict__.pop("settings", None)
-    connections._connections = Local(thread_critical=True)  # type: ignore[attr-defined]
-    clear_url_caches()
 
 
 class Kind:

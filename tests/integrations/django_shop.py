@@ -14,52 +14,47 @@ from pathlib import Path
 from typing import Any
 
 import django
-from asgiref.local import Local
 from django.apps import apps
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
-from django.db import IntegrityError, connection, connections, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.urls import clear_url_caches, path
-from django.utils.functional import empty
+from django.urls import path
 from django.views import View
 
 from stephttp import Provider, step
 from stephttp.sync import step as blocking
+from tests.django_settings import configured
 from tests.integrations.shops import NAP, Mark
 
 
 @contextmanager
-def project(*, atomic_requests: bool = True) -> Iterator[None]:
-    """Let Django have the settings of the shop, and then those that it had before."""
-    before: Any = settings._wrapped
-    _use(empty)
-    settings.configure(
+def project(*, atomic_requests: bool = True, postgres: Path | None = None) -> Iterator[None]:
+    """Let Django have the settings of the shop, and then those that it had before.
+
+    Args:
+        postgres: the folder of the server (`tests.databases`) that has the shop; `None`: a file.
+    """
+    place = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(_folder() / "shop.sqlite3")}
+    if postgres is not None:
+        place = {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres"}
+        place |= {"USER": "postgres", "HOST": str(postgres)}
+    with configured(
         SECRET_KEY="not a secret",
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         DEBUG_PROPAGATE_EXCEPTIONS=True,
-        DATABASES={
-            "default": {
-                "ENGINE": "django.db.backends.sqlite3",
-                "NAME": str(_folder() / "shop.sqlite3"),
-                "ATOMIC_REQUESTS": atomic_requests,
-            }
-        },
+        DATABASES={"default": {**place, "ATOMIC_REQUESTS": atomic_requests}},
         REST_FRAMEWORK={
             "DEFAULT_AUTHENTICATION_CLASSES": [],
             "DEFAULT_PERMISSION_CLASSES": [],
             "UNAUTHENTICATED_USER": None,
         },
-    )
-    if not apps.ready:
-        django.setup()
-    try:
+    ):
+        if not apps.ready:
+            django.setup()
         yield
-    finally:
-        connections.close_all()
-        _use(before)
 
 
 @cache
@@ -67,14 +62,6 @@ def _folder() -> Path:
     made = Path(tempfile.mkdtemp(prefix="stephttp-shop-"))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made
-
-
-def _use(wrapped: Any) -> None:
-    settings._wrapped = wrapped
-    connections._settings = None  # type: ignore[attr-defined]
-    connections.__dict__.pop("settings", None)
-    connections._connections = Local(thread_critical=True)  # type: ignore[attr-defined]
-    clear_url_caches()
 
 
 urlpatterns: list[Any] = []

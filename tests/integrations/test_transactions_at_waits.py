@@ -98,13 +98,16 @@ async def test_django(view: Any, wsgi: bool, decorated: bool) -> None:
     gc.collect()  # Django leaves the request's body open where a `BaseException` ends a view
 
 
-@pytest.mark.usefixtures("project")
+@pytest.fixture
+def project_in_postgres(postgres_folder: Path) -> Iterator[None]:
+    with django_shop.project(postgres=postgres_folder):
+        yield
+
+
+@pytest.mark.usefixtures("project_in_postgres")
 @pytest.mark.parametrize("in_savepoint", [True, False])
-async def test_an_error_after_which_djangos_commit_rolls_back(
-    in_savepoint: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in PostgreSQL, whose kind SQLite is taken for here."""
-    monkeypatch.setattr("stephttp.integrations._django_watch.breaks", lambda name: True)
+async def test_an_error_after_which_djangos_commit_rolls_back(in_savepoint: bool) -> None:
+    """PostgreSQL takes the commit for a rollback, and does not say so."""
     shop = await asyncio.to_thread(django_shop.DjangoShop)
 
     def made(provider: Provider) -> Any:

@@ -16,6 +16,7 @@ import stephttp
 from stephttp import Checkpointing, Provider
 from stephttp._run.transactions import Transaction, breaks, writes
 from stephttp.sync import step
+from tests.databases import sockets
 from tests.durable import Durable, durable
 from tests.integrations.shops import NAP, write
 
@@ -33,8 +34,8 @@ class Order(Base):
 class Shop:
     """A database, and an application with one endpoint, whose dependency commits at its end."""
 
-    def __init__(self, path: Path) -> None:
-        self.engine = create_engine(f"sqlite:///{path}")
+    def __init__(self, url: str) -> None:
+        self.engine = create_engine(url)
         Base.metadata.create_all(self.engine)
 
     def session(self) -> Iterator[Session]:
@@ -69,7 +70,7 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    made = Shop(tmp_path / "shop.sqlite3")
+    made = Shop(f"sqlite:///{tmp_path}/shop.sqlite3")
     yield made
     made.engine.dispose()
 
@@ -318,15 +319,23 @@ async def test_a_commit_that_fails_behind_the_handler(shop: Shop) -> None:
         assert isinstance(raised.value.__cause__, IntegrityError)
 
 
+@pytest.fixture
+def shop_in_postgres(postgres_folder: Path) -> Iterator[Shop]:
+    made = Shop(sockets(postgres_folder, "psycopg"))
+    yield made
+    Base.metadata.drop_all(made.engine)
+    made.engine.dispose()
+
+
 @pytest.mark.parametrize("in_savepoint", [True, False])
 async def test_an_error_after_which_a_commit_rolls_back(
-    in_savepoint: bool, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    in_savepoint: bool, shop_in_postgres: Shop
 ) -> None:
-    """As in PostgreSQL, whose kind SQLite is taken for here."""
-    monkeypatch.setattr("stephttp.integrations._sqlalchemy_watch.breaks", lambda name: True)
+    """PostgreSQL takes the commit for a rollback, and does not say so."""
+    shop = shop_in_postgres
 
     def handle(db: Session) -> Any:
-        step.run("a", write, db, "book")
+        step.run("a", execute, db, text("INSERT INTO orders VALUES (1, 'book')"))
         with pytest.raises(IntegrityError), db.begin_nested() if in_savepoint else nullcontext():
             db.execute(text("INSERT INTO orders VALUES (1, 'the same id')"))
         return wait()
