@@ -69,11 +69,6 @@ class Checkpointing:
         """The lease in milliseconds."""
         return self.lease // timedelta(milliseconds=1)
 
-    @property
-    def at_end_only(self) -> bool:
-        """True if nothing is sent before the handler has ended."""
-        return self.buffered_steps is None and self.max_interval is None
-
 
 def check_duration(name: str, value: timedelta | None) -> None:
     """Refuse a duration that is not positive.
