@@ -14,8 +14,12 @@ import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from tests import needs
 
@@ -65,13 +69,31 @@ def mariadb() -> Generator[Path]:
             yield socket
 
 
-def sockets(folder: Path, driver: str) -> str:
-    """Return the address of `postgres` for SQLAlchemy.
+def sockets(folder: Path, driver: str, database: str = "postgres") -> str:
+    """Return the address of a database of `postgres` for SQLAlchemy.
 
     Args:
         driver: `psycopg` (blocking and async) or `asyncpg`.
+        database: `postgres`, or one that was made by `own_database`.
     """
-    return f"postgresql+{driver}://postgres@/postgres?host={folder}"
+    return f"postgresql+{driver}://postgres@/{database}?host={folder}"
+
+
+@cache
+def own_database(server: Path, name: str) -> str:
+    """Make a database at the first call, for one module of tests; its name.
+
+    Modules share the servers of a process, and run in any order. In one database, the table of one
+    module would be taken for that of another.
+
+    Args:
+        server: what `postgres` or `mariadb` gave.
+    """
+    mariadb = f"mysql+pymysql://root@/test?unix_socket={server}"
+    url = mariadb if server.is_socket() else sockets(server, "psycopg")
+    with create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect() as made:
+        made.execute(text(f"CREATE DATABASE {name}"))
+    return name
 
 
 def _postgres_command(name: str) -> str:

@@ -27,7 +27,7 @@ from stephttp.integrations import django as steps
 from stephttp.integrations._step_rows import run_async, run_blocking
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
-from tests.databases import sockets
+from tests.databases import own_database, sockets
 from tests.django_settings import configured
 from tests.durable import Durable, durable
 
@@ -41,21 +41,22 @@ def project(folder: Path, postgres: Path, mariadb: Path) -> Generator[dict[str, 
     They have the table of the migration, and one of the application.
     """
     importlib.import_module("pymysql").install_as_MySQLdb()
+    own = {server: own_database(server, "django_kinds") for server in (postgres, mariadb)}
     databases: dict[str, Any] = {
         "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "app.sqlite3")},
         "postgres": {
-            "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "postgres",
+            "ENGINE": "django.db.backends.postgresql", "NAME": own[postgres], "USER": "postgres",
             "HOST": str(postgres),
         },
         "mariadb": {
-            "ENGINE": "django.db.backends.mysql", "NAME": "test", "USER": "root",
+            "ENGINE": "django.db.backends.mysql", "NAME": own[mariadb], "USER": "root",
             "HOST": str(mariadb),
         },
     }  # fmt: skip
     urls = {
         "default": f"sqlite:///{folder / 'app.sqlite3'}",
-        "postgres": sockets(postgres, "psycopg"),
-        "mariadb": f"mysql+pymysql://root@/test?unix_socket={mariadb}",
+        "postgres": sockets(postgres, "psycopg", own[postgres]),
+        "mariadb": f"mysql+pymysql://root@/{own[mariadb]}?unix_socket={mariadb}",
     }
     with configured(
         ALLOWED_HOSTS=["*"],
@@ -85,7 +86,7 @@ def project(folder: Path, postgres: Path, mariadb: Path) -> Generator[dict[str, 
 
 
 def _drop_tables(databases: dict[str, Any]) -> None:
-    """Other tests use the servers, too."""
+    """An earlier project of this process had them, too."""
     for alias in databases:
         with connections[alias].cursor() as cursor:
             for table in ("orders", "stephttp_steps", "django_migrations"):

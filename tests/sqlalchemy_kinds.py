@@ -19,7 +19,7 @@ from stephttp import step
 from stephttp.integrations import sqlalchemy as steps
 from stephttp.integrations._step_rows import run_async, run_blocking
 from stephttp.sync import step as sync_step
-from tests.databases import sockets
+from tests.databases import own_database, sockets
 from tests.durable import Durable
 from tests.styles import serving
 
@@ -130,7 +130,9 @@ def kind(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
         return Kind(url, f"sqlite+aiosqlite:///{file}" if "async" in name else "")
     if name == "mariadb":
         socket = request.getfixturevalue("mariadb_socket")
-        return Kind(f"mysql+pymysql://root@/test?unix_socket={socket}")
+        database = own_database(socket, "sqlalchemy_kinds")
+        return Kind(f"mysql+pymysql://root@/{database}?unix_socket={socket}")
     folder = request.getfixturevalue("postgres_folder")
-    url = sockets(folder, "psycopg")
-    return Kind(url, {"postgres": "", "asyncpg": sockets(folder, "asyncpg")}.get(name, url))
+    database = own_database(folder, "sqlalchemy_kinds")
+    url, asyncpg = (sockets(folder, driver, database) for driver in ("psycopg", "asyncpg"))
+    return Kind(url, {"postgres": "", "asyncpg": asyncpg}.get(name, url))

@@ -25,6 +25,7 @@ from django.views import View
 
 from stephttp import Provider, step
 from stephttp.sync import step as blocking
+from tests.databases import own_database
 from tests.django_settings import configured
 from tests.integrations.shops import NAP, Mark
 
@@ -38,8 +39,8 @@ def project(*, atomic_requests: bool = True, postgres: Path | None = None) -> It
     """
     place = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(_folder() / "shop.sqlite3")}
     if postgres is not None:
-        place = {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres"}
-        place |= {"USER": "postgres", "HOST": str(postgres)}
+        place = {"ENGINE": "django.db.backends.postgresql", "USER": "postgres"}
+        place |= {"HOST": str(postgres), "NAME": own_database(postgres, "django_shop")}
     with configured(
         SECRET_KEY="not a secret",
         ALLOWED_HOSTS=["*"],

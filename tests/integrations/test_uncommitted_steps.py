@@ -16,7 +16,7 @@ import stephttp
 from stephttp import Checkpointing, Provider
 from stephttp._run.transactions import Transaction, breaks, writes
 from stephttp.sync import step
-from tests.databases import sockets
+from tests.databases import own_database, sockets
 from tests.durable import Durable, durable
 from tests.integrations.shops import NAP, write
 
@@ -321,7 +321,7 @@ async def test_a_commit_that_fails_behind_the_handler(shop: Shop) -> None:
 
 @pytest.fixture
 def shop_in_postgres(postgres_folder: Path) -> Iterator[Shop]:
-    made = Shop(sockets(postgres_folder, "psycopg"))
+    made = Shop(sockets(postgres_folder, "psycopg", own_database(postgres_folder, "shop")))
     yield made
     Base.metadata.drop_all(made.engine)
     made.engine.dispose()
