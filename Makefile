@@ -97,5 +97,7 @@ $(READY): pyproject.toml src/stephttp/_version.py
 			exit 1; }; \
 	fi; \
 	echo '==> installing stephttp and what its tests and checks need (pip install -e .[dev])'; \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'; \
+	: The pip that comes with Python may be years old, and take three times as long.; \
+	$(BIN)/python -m pip install -qq --upgrade pip; \
+	$(BIN)/python -m pip install -qq --no-compile -e '.[dev]'; \
 	touch $(READY)
