@@ -198,7 +198,7 @@ def test_a_wrong_key_of_the_engine(world: World) -> None:
                 "SignatureError: the endpoint answered 401, it refused the signature"
                 in run["last_error"]
             )
-            assert "x-inngest-signature: missing, wrong or too old" in run["last_error"]
+            assert "x-stephttp-signature: wrong or too old" in run["last_error"]
         assert world.executions() == ["first"]
         # The run waits until somebody has put it right.
         with world.engine(OLD, NEW):

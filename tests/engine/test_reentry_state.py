@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._wire import stored_state
+from stephttp._wire import call_signatures, stored_state
+from stephttp._wire.call_signatures import verify_call
 from stephttp._wire.http import Request
 from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
@@ -128,7 +129,7 @@ async def test_calls_for_planned_steps_have_it_too() -> None:
         assert states[3] == {Z: None, A: {"data": 1}, B: {"data": 1}}
 
 
-async def test_both_parts_are_signed_each_by_itself() -> None:
+async def test_the_body_is_signed_by_itself_and_the_call_as_a_whole() -> None:
     async with world(signing_keys=(KEY,)) as w:
         w.http.headers["authorization"] = f"Bearer {KEY}"
         await w.post(sleep(text="1s"), reads_state=True)
@@ -138,9 +139,10 @@ async def test_both_parts_are_signed_each_by_itself() -> None:
         assert state is not None
         now = w.clock.now()
         assert verify(call.headers["x-inngest-signature"], body, [KEY], now)
+        signature = call.headers[call_signatures.SIGNATURE]
         pairs = [(name.lower(), value) for name, value in call.headers.raw]
-        signed = Request("POST", "/", "", pairs)
-        assert stored_state.is_signed(signed, RUN, state, [KEY], now)
+        target = call.url.raw_path.decode()
+        assert verify_call(signature, [KEY], now, "POST", target, pairs, body + state)
 
 
 async def test_a_rerun_reads_as_the_run_did_with_what_was_edited() -> None:

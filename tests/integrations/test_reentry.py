@@ -97,8 +97,10 @@ async def test_a_signature_that_does_not_hold_is_a_401(forge: Any) -> None:
 
 
 async def test_the_right_signature_goes_on() -> None:
+    """Of a server that signs nothing but bodies."""
     app = App()
     async with durable(app.build, key=KEY) as world:
+        world.lacks("signed-calls")
         first = await until_due(world)
         now = int(world.clock.now())
         answer = await call(world, first.headers["x-run-id"], sign(KEY, b"body", now))
@@ -133,6 +135,7 @@ async def test_development_beside_a_key_asks_the_server_what_it_is(wsgi: bool) -
     made = App()
     made.bodies = seen
     async with durable(build, wsgi=wsgi, key=KEY, dev=True) as world:
+        world.lacks("signed-calls")
         first = await until_due(world)
         refused = await call(world, first.headers["x-run-id"], "t=1&s=" + "0" * 64)
         assert (refused.status_code, seen[2:]) == (401, ["before"])

@@ -14,14 +14,13 @@ from stephttp._core import replies
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe
 from stephttp._core.run import Run
-from stephttp._run.checkpoints import Checkpoints
+from stephttp._run.call_check import CallCheck
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, flush, resume, unavailable
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._wire import signatures, stored_state
+from stephttp._wire import call_signatures, stored_state
 from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
-from stephttp._wire.ids import ulid_number
 from stephttp.errors import APIError, APIStatusError
 from stephttp.middleware import CallEnd
 
@@ -47,6 +46,7 @@ SERVER_HEADERS = frozenset(
         b"x-inngest-req-version",
         b"x-inngest-generation-id",
         b"x-inngest-job-id",
+        call_signatures.SIGNATURE.encode(),
     }
 )
 """A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
@@ -55,35 +55,6 @@ SERVER_HEADERS = frozenset(
 def body_of(runtime: Runtime, request: Request) -> Body:
     """Return what takes the body of a re-entry, with the state that may come behind it."""
     return Body(runtime.settings.max_body_bytes + stored_state.announced(request))
-
-
-def verify(checkpoints: Checkpoints, request: Request, state: bytes | None) -> Response | None:
-    """Check that a re-entry, with what came along, comes from the server.
-
-    Returns:
-        What refuses it, if it does not.
-    """
-    run_id = request.header(b"x-run-id")
-    try:
-        ulid_number(run_id)
-    except ValueError:
-        return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
-    if checkpoints.settings.dev and checkpoints.keys.bearer is None:
-        return None
-    if not checkpoints.settings.keys:
-        return replies.refused(
-            401, "no signing key is configured, so this call cannot be verified; "
-            "set INNGEST_SIGNING_KEY, or INNGEST_DEV=1 for development",
-        )  # fmt: skip
-    header = request.header(b"x-inngest-signature")
-    now = checkpoints.now_ns() / 1_000_000_000
-    if not signatures.verify(header, request.body, checkpoints.settings.keys, now):
-        return replies.refused(401, "x-inngest-signature: missing, wrong or too old")
-    if state is not None and not stored_state.is_signed(
-        request, run_id, state, checkpoints.settings.keys, now
-    ):
-        return replies.refused(401, f"{stored_state.SIGNATURE}: missing, wrong or too old")
-    return None
 
 
 class Reentry:
@@ -97,17 +68,17 @@ class Reentry:
 
     __slots__ = (
         "_changed",
-        "_doubt",
+        "_check",
         "_flushing",
         "_heard_ns",
         "_idle",
         "_lock",
         "_locked",
         "_over",
-        "_refusal",
         "_scope",
         "_state",
         "_timer",
+        "_too_large",
         "body",
         "hooks",
         "identity",
@@ -143,17 +114,13 @@ class Reentry:
         self.response = Response(500, list(PLAIN_TEXT))
         """What the handler answers, but for its body."""
         self.body = Body(MAX_RESULT_BYTES)
-        request.body = received.join()
+        whole = request.body = received.join()
         self._state = stored_state.detach(request)
+        self._check: CallCheck | None = None
         if received.overflown or len(request.body) > runtime.settings.max_body_bytes:
-            message = f"the body has {received.size} bytes, which is too many"
-            self._refusal: Response | None = replies.refused(413, message)
+            self._too_large = f"the body has {received.size} bytes, which is too many"
         else:
-            self._refusal = verify(runtime.checkpoints, request, self._state)
-        self._doubt: Response | None = None
-        if self._refusal is not None and self._refusal.status == 401 and runtime.settings.dev:
-            # Of a server for development, perhaps, which signs nothing: it will be asked.
-            self._doubt, self._refusal, self._state = self._refusal, None, None
+            self._check = CallCheck(runtime.checkpoints, request, whole)
 
     def open(self) -> Flow[Run | Response]:
         """Wait until no other re-entry of the run is at work, and load it.
@@ -161,14 +128,18 @@ class Reentry:
         Returns:
             The run, or what refuses this re-entry.
         """
-        if self._refusal is not None:
-            return self._refusal
+        check = self._check
+        if check is None:
+            return replies.refused(413, self._too_large)
+        refusal = yield from check.verify()
+        if refusal is not None:
+            return refusal
         run_id = self.request.header(b"x-run-id")
         waited = yield from self.runtime.keyed_lock.acquire(run_id)
         self._locked = run_id
         # The state that came along is older than what the call before this one has stored.
-        state = None if waited else self._state
-        resumed = yield from resume(self.runtime.checkpoints, self.request, state, self._doubt)
+        state = self._state if check.covers_state and not waited else None
+        resumed = yield from resume(self.runtime.checkpoints, self.request, state, check.doubt)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from msgspec import Struct
@@ -37,7 +37,6 @@ _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
-_SERVER_KIND = "x-inngest-server-kind"
 _NO_SUCH_ROUTE = frozenset({404, 405})
 _BAD = 400
 """From this status on, an answer may be what a framework makes of an exception, which kept the
@@ -76,15 +75,14 @@ def resume(
     checkpoints: Checkpoints,
     request: Request,
     state: bytes | None = None,
-    doubt: Response | None = None,
+    doubt: Callable[[Answer], Response | None] = lambda _: None,
 ) -> Flow[Resumed | Response]:
     """Load the run of a re-entry; a `Response` refuses it.
 
     Args:
         request: is changed into what the original caller sent.
         state: what came along, if it can be relied on.
-        doubt: what refuses the re-entry if the server is not one for development, which does not
-            sign (docs/protocol.md 2.4).
+        doubt: returns what refuses the re-entry, from an answer of the server; see `CallCheck`.
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
@@ -96,8 +94,9 @@ def resume(
             )
         else:
             answer = Answer(200, _sent_along(request), state)
-        if doubt is not None and answer.headers.get(_SERVER_KIND) != "dev":
-            return doubt
+        refusal = doubt(answer)
+        if refusal is not None:
+            return refusal
         memos, names = api_calls.read_state(answer)
     except APIStatusError as error:
         if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)

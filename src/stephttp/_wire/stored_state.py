@@ -5,28 +5,23 @@ sends it along with a re-entry.
 
 The body of such a call is the original request's, followed by that state. `X-Inngest-Signature`
 covers the original body only, so that an SDK that does not know of this refuses the call, and gets
-another one without the state. The state has a signature of its own, which names the run and is
-made with a key that signs nothing else (docs/design.md 3.8).
+another one without the state. The engine's own signature covers both (`call_signatures`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from functools import lru_cache
-from hashlib import sha256
 
 import msgspec
 from msgspec import Raw, Struct
 
 from stephttp._wire.http import Request
 from stephttp._wire.opcodes import ErrorInfo
-from stephttp._wire.signatures import sign, split_key, verify
 
 FEATURE = "reentry-state"
 """Its name among the extras that the engine announces."""
 SIZE = "x-stephttp-state"
-SIGNATURE = "x-stephttp-state-signature"
 FAILURES = "x-stephttp-failures"
 FEATURES = "x-stephttp-features"
 LARGEST = 64 * 1024
@@ -129,19 +124,6 @@ def read_memo(entry: Raw) -> Memo:
     return Memo(MemoKind.VALUE, entry)
 
 
-def attached(run_id: str, state: bytes, key: str | None, now: int) -> dict[str, str]:
-    """Return the headers that announce a state behind the body.
-
-    Args:
-        key: the signing key, if there is one.
-        now: seconds since the epoch.
-    """
-    headers = {SIZE: str(len(state))}
-    if key is not None:
-        headers[SIGNATURE] = sign(_state_key(key), _signed(run_id, state), now)
-    return headers
-
-
 def announced(request: Request) -> int:
     """Return how many bytes of state a request announces behind its body."""
     text = request.header(SIZE.encode())
@@ -164,21 +146,6 @@ def detach(request: Request) -> bytes | None:
         (name, length if name == b"content-length" else value) for name, value in request.headers
     ]
     return state
-
-
-def is_signed(request: Request, run_id: str, state: bytes, keys: Iterable[str], now: float) -> bool:
-    """Return whether a state was signed with one of `keys`, for this run."""
-    header = request.header(SIGNATURE.encode())
-    return verify(header, _signed(run_id, state), map(_state_key, keys), now)
-
-
-def _signed(run_id: str, state: bytes) -> bytes:
-    return run_id.encode() + b"\n" + state
-
-
-@lru_cache(maxsize=16)
-def _state_key(key: str) -> str:
-    return sha256(b"stephttp:state:" + split_key(key)[1].encode()).hexdigest()
 
 
 class CompletionOrder:

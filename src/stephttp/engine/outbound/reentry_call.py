@@ -7,11 +7,11 @@ import re
 from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import msgspec
 
-from stephttp._wire import stored_state
+from stephttp._wire import call_signatures, stored_state
+from stephttp._wire.call_signatures import request_target
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
 from stephttp.engine.model.call import EndpointCall
@@ -36,8 +36,6 @@ from stephttp.engine.rules.answers import HTTPResponse
 if TYPE_CHECKING:
     import httpx2
 
-_PATH_SAFE = "/%:@!$&'()*+,;=-._~"
-_QUERY_SAFE = _PATH_SAFE + "?[]|"
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
 _KEEP_ALIVE = 1.0
 """Seconds. Shorter than what servers keep idle connections for, so that a re-entry does not meet
@@ -85,11 +83,10 @@ class Caller:
             bare: without the headers that make it a re-entry.
         """
         limit = self._settings.max_response
-        headers = {"user-agent": "Inngest"} if bare else self._headers(call)
-        content = _content(call)
-        request = HTTPRequest(
-            call.method, call.domain, _target(call), headers, content, call.resend
-        )
+        # Unchanged: the endpoint must see the same request as the first time.
+        target, content = request_target(call.path, call.query), _content(call)
+        headers = {"user-agent": "Inngest"} if bare else self._headers(call, target, content)
+        request = HTTPRequest(call.method, call.domain, target, headers, content, call.resend)
         try:
             async with asyncio.timeout(self._settings.call_timeout):
                 answer = await self._sender.send(request, limit)
@@ -112,9 +109,10 @@ class Caller:
         except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)
 
-    def _headers(self, call: EndpointCall) -> dict[str, str]:
+    def _headers(self, call: EndpointCall, target: str, content: bytes) -> dict[str, str]:
         content_type = call.content_type.strip()
-        return {
+        keys, now = self._settings.signing_keys, int(self._clock.now())
+        headers = {
             "user-agent": "Inngest",
             "accept-encoding": "gzip",
             "content-type": content_type
@@ -122,7 +120,7 @@ class Caller:
             else "application/json",
             "x-run-id": call.run_id,
             "x-request-id": new_ulid(self._clock.now_ms(), self._rng),
-            "x-inngest-signature": self._signature(call),
+            "x-inngest-signature": sign(keys[0], signed_bytes(call), now) if keys else "",
             "x-inngest-generation-id": str(call.attempt + 1),
             "x-stephttp-attempt": str(call.attempt),
             "x-inngest-job-id": call.job_id,
@@ -130,25 +128,24 @@ class Caller:
             "traceparent": traceparent(call),
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
             **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
-            **self._state_headers(call),
+            **_state_headers(call),
         }
-
-    def _state_headers(self, call: EndpointCall) -> dict[str, str]:
-        """Return the headers that go with the state of a run."""
-        if call.state is None:
-            return {}
-        key, now = next(iter(self._settings.signing_keys), None), int(self._clock.now())
-        headers = stored_state.attached(call.run_id, call.state.memos, key, now)
-        headers[stored_state.FEATURES] = FEATURES
-        if call.state.failures:
-            headers[stored_state.FAILURES] = call.state.failures
+        if keys:
+            pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+            headers[call_signatures.SIGNATURE] = call_signatures.sign_call(
+                keys[0], now, call.method, target, pairs, content
+            )
         return headers
 
-    def _signature(self, call: EndpointCall) -> str:
-        if not self._settings.signing_keys:
-            return ""
-        key, now = self._settings.signing_keys[0], int(self._clock.now())
-        return sign(key, signed_bytes(call), now)
+
+def _state_headers(call: EndpointCall) -> dict[str, str]:
+    """Return the headers that go with the state of a run."""
+    if call.state is None:
+        return {}
+    headers = {stored_state.SIZE: str(len(call.state.memos)), stored_state.FEATURES: FEATURES}
+    if call.state.failures:
+        headers[stored_state.FAILURES] = call.state.failures
+    return headers
 
 
 def traceparent(call: EndpointCall) -> str:
@@ -160,16 +157,6 @@ def traceparent(call: EndpointCall) -> str:
 
 def _content(call: EndpointCall) -> bytes:
     return call.body if call.state is None else call.body + call.state.memos
-
-
-def _target(call: EndpointCall) -> str:
-    # Unchanged: the endpoint must see the same request as the first time.
-    target = quote(call.path or "/", safe=_PATH_SAFE)
-    if not target.startswith("/"):
-        target = "/" + target
-    if call.query:
-        target += "?" + quote(call.query, safe=_QUERY_SAFE)
-    return target
 
 
 def _failure(kind: FailureKind, call: EndpointCall, error: Exception) -> CallFailure:
