@@ -9,10 +9,12 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stephttp.engine.store import database, sql
+from stephttp.engine.store.check import check_file
 from stephttp.engine.store.lock import FileLock
 from stephttp.engine.store.store import Store
 from stephttp.errors import ConfigurationError
@@ -124,6 +126,62 @@ def test_a_database_of_others_is_not_changed(
     assert os.listdir(tmp_path) == ["db"]
 
 
+@pytest.mark.parametrize("content", [b"root:x:0:0\n" * 100, b"SQLite format 3\0" + b"x" * 500])
+async def test_a_file_that_is_no_database_is_not_touched(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "passwd"
+    path.write_bytes(content)
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="cannot open the database"):
+        await Store(str(path)).open()
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (content, 0o644)
+    assert os.listdir(tmp_path) == ["passwd"]
+
+
+@pytest.mark.parametrize("newer", [False, True])
+async def test_the_mode_of_a_database_of_others_is_not_touched(tmp_path: Path, newer: bool) -> None:
+    path = tmp_path / "db"
+    if newer:
+        make(path, *sql.MIGRATIONS, ADD_COLUMN)
+    else:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE contacts (name)")
+    path.chmod(0o664)
+    with pytest.raises(ConfigurationError, match="newer version" if newer else "not one of"):
+        await Store(str(path)).open()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+    assert "db-lock" not in os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (b"0", "does not tell"),
+        (b"-1", "does not tell"),
+        (b"", "does not tell"),
+        (None, "does not tell"),
+        (2.5, "does not tell"),
+        (b"1_0", "does not tell"),
+        (b"9" * 5000, "does not tell"),
+        (b"999999999", "newer version"),
+        ("999", "newer version"),
+    ],
+)
+def test_a_version_out_of_range_is_a_sentence(tmp_path: Path, value: Any, complaint: str) -> None:
+    path = tmp_path / "db"
+    make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("DROP TABLE meta")
+        connection.execute("CREATE TABLE meta (key, value)")
+        connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (value,))
+        connection.commit()
+    before = path.read_bytes()
+    for check in (lambda: make(path), lambda: check_file(str(path))):
+        with pytest.raises(ConfigurationError, match=complaint):
+            check()
+    assert path.read_bytes() == before
+
+
 async def test_a_lost_secret_is_told(tmp_path: Path) -> None:
     path = tmp_path / "db"
     make(path)
@@ -205,6 +263,37 @@ async def test_one_engine_for_each_file(tmp_path: Path) -> None:
     again = Store(str(path))
     await again.open()
     await again.close()
+
+
+async def test_a_database_with_two_names_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "db", tmp_path / "other"
+    make(path)
+    other.hardlink_to(path)
+    for name in (path, other):
+        with pytest.raises(ConfigurationError, match=r"has 2 names \(hard links\)"):
+            await Store(str(name)).open()
+    other.unlink()
+    store = Store(str(path))
+    await store.open()
+    await store.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks of files are apart from SQLite's there")
+def test_a_lock_file_that_was_removed_opens_the_database_to_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    make(path)
+    first = FileLock(str(path))
+    first.acquire()
+    (tmp_path / "db-lock").unlink()
+    with pytest.raises(ConfigurationError, match="another engine"):
+        FileLock(str(path)).acquire()
+    with closing(sqlite3.connect(path)) as connection:  # SQLite's own locks are others
+        connection.execute("DELETE FROM timers")
+        connection.commit()
+    first.release()
+    second = FileLock(str(path))
+    second.acquire()
+    second.release()
 
 
 async def test_a_store_that_cannot_open_gives_the_lock_back(tmp_path: Path) -> None:

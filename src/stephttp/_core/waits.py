@@ -39,6 +39,7 @@ from stephttp.errors import StepError
 
 _NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")
 _CONFLICTS = ("fail", "replace")
+_CREDENTIALS = re.compile(r"^([^/?#]*//)[^/?#]*@")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESPONSE_FIELDS = {"status", "headers", "body"}
 """A result that has exactly these is the response of an endpoint (docs/protocol.md 7.2)."""
@@ -299,7 +300,8 @@ def _url(step_id: str, argument: str, value: Any) -> str:
     except ValueError:  # a port that is not a number, or brackets that do not match
         known = False
     if not known or _CONTROL.search(url):
-        raise ValueError(f"step {step_id!r}: {argument}: {url!r} is not an http(s) address")
+        shown = _CREDENTIALS.sub(r"\1", url, count=1)
+        raise ValueError(f"step {step_id!r}: {argument}: {shown!r} is not an http(s) address")
     return url
 
 

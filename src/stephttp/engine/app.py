@@ -57,6 +57,8 @@ def create_app(
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    # A slash too many is another path. A redirect would lead to the host that the request names.
+    app.router.redirect_slashes = False
     app.state.engine = engine
     app.state.dashboard = dashboard(engine)
     return app

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MAX_LENGTH = 4096
 """Characters of an expression."""
 
+_LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*["]""", re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 TRIGGER = "event"
@@ -67,13 +68,17 @@ def matches(text: str, values: dict[str, Any]) -> bool:
         `False`, too, if it has no value for these variables (a key is missing, say).
     """
     try:
-        value = _compile(text, frozenset(values)).eval(data=values).plain_value()
+        result = _compile(text, frozenset(values)).eval(data=values)
+        value, kind = result.plain_value(), result.type().name()
     except Exception as error:
-        value = str(error)
+        value, kind = str(error), "ERROR"
     if isinstance(value, bool):
         return value
-    # The value of an expression that fails is the reason.
-    log.info("no match: the expression %r has no truth value: %.300s", text, value)
+    if kind == "ERROR":  # its value begins with a code, such as NOT_FOUND
+        kind = str(value).partition(":")[0]
+    # No values: they are data of events, and so is what the reason of a failure may quote.
+    shown = _LITERAL.sub("'…'", text)
+    log.info("no match: the expression %r has no truth value: %.40s", shown, kind)
     return False
 
 

@@ -14,6 +14,7 @@ from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
+from stephttp.engine.model.urls import without_credentials
 from stephttp.engine.rules.results import error_json, error_memo
 
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
@@ -299,6 +300,8 @@ def _kept_opts(op: Op) -> bytes | None:
     if not op.opts:
         return None
     kept = {name: value for name, value in op.opts.items() if name not in _SECRET_OPTS}
+    if isinstance(kept.get("url"), str):
+        kept["url"] = without_credentials(kept["url"])
     return msgspec.json.encode(kept)
 
 

@@ -7,6 +7,7 @@ that, and `outbound.gateway` sends it.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from stephttp._wire.http import SAFE_METHODS, TOKEN
 from stephttp._wire.ids import idempotency_key
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.urls import read_url
+from stephttp.engine.model.urls import read_url, without_credentials
 from stephttp.engine.rules.due_times import pause_wishes, retry_wishes
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -73,9 +74,10 @@ def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> 
     limit, _ = retry_wishes(op, field, retries, now_ms)
     first, longest = pause_wishes(op, field)
     ai, opts, field = op.op is OpCode.AI_GATEWAY, op.opts or {}, f"{field}.opts"
+    url, credentials = _url(opts.get("url"), f"{field}.url")
     spec = RequestSpec(
         ai=ai,
-        url=_url(opts.get("url"), f"{field}.url"),
+        url=url,
         method=_method(opts.get("method"), f"{field}.method"),
         headers=_headers(opts.get("headers"), f"{field}.headers"),
         body=_ai_body(opts, field) if ai else _text_body(opts.get("body"), f"{field}.body"),
@@ -83,6 +85,8 @@ def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> 
         first=first,
         longest=longest,
     )
+    if credentials:
+        spec.headers["authorization"] = credentials
     if spec.method.upper() not in SAFE_METHODS:
         spec.headers.setdefault(_IDEMPOTENCY_KEY, idempotency_key(run_id, op.id))
     if ai:
@@ -91,14 +95,19 @@ def read_gateway(op: Op, field: str, run_id: str, retries: int, now_ms: int) -> 
     return msgspec.json.encode(spec)
 
 
-def _url(value: Any, field: str) -> str:
+def _url(value: Any, field: str) -> tuple[str, str]:
+    """Return the address without credentials, which answers repeat, and these as a header."""
     try:
         url = read_url(value)
     except (TypeError, ValueError) as error:
         raise Refused(f"{field}: not a URL: {error}") from None
+    plain = without_credentials(str(value))
     if url.scheme not in ("http", "https") or not url.host:
-        raise Refused(f"{field}: {value[:200]!r} is not an http or https URL")
-    return str(value)
+        raise Refused(f"{field}: {plain[:200]!r} is not an http or https URL")
+    if not url.userinfo:
+        return str(value), ""
+    pair = f"{url.username}:{url.password}".encode()
+    return plain, f"Basic {b64encode(pair).decode()}"
 
 
 def _method(value: Any, field: str) -> str:

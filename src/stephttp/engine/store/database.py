@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sqlite3
 import stat
@@ -15,6 +16,7 @@ from stephttp.engine.store import sql
 from stephttp.errors import ConfigurationError
 
 MEMORY = ":memory:"
+_VERSION = re.compile(rb"[1-9][0-9]{0,8}")
 _WAL_LIMIT = 64 * 1024 * 1024
 """Bytes that the write-ahead log keeps after a checkpoint; a burst may make it larger."""
 
@@ -100,6 +102,26 @@ def open_for_writing(path: str, migrations: Sequence[str] = sql.MIGRATIONS) -> s
     return connection
 
 
+def refuse_foreign(path: str) -> None:
+    """Refuse a file that is there and is not an engine's, without changing anything about it.
+
+    Raises:
+        ConfigurationError: it is not a database of an engine, or its version is not known.
+    """
+    try:
+        if os.stat(path).st_size == 0:
+            return
+        connection = connect_read_only(path)
+        try:
+            check_version(version(connection, path), path, newest_version())
+        finally:
+            connection.close()
+    except (OSError, sqlite3.OperationalError):
+        return  # it is not there, or cannot be read yet; opening it for writing says what is wrong
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(f"cannot open the database {path!r}: {error}") from error
+
+
 def version(connection: sqlite3.Connection, path: str) -> int:
     """The version of a database's schema; 0 if there are no tables yet.
 
@@ -113,10 +135,11 @@ def version(connection: sqlite3.Connection, path: str) -> int:
     if not {"meta", "runs"} <= tables:
         raise ConfigurationError(f"{path!r} is a database, but not one of stephttp")
     row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    try:
-        return int(row[0])
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{path!r} does not tell the version of its schema") from None
+    text = row[0] if row else b""
+    digits = text.encode() if isinstance(text, str) else text
+    if not isinstance(digits, bytes) or not _VERSION.fullmatch(digits):
+        raise ConfigurationError(f"{path!r} does not tell the version of its schema")
+    return int(digits)
 
 
 def check_version(found: int, path: str, newest: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from stephttp.errors import ConfigurationError
@@ -12,10 +14,12 @@ SUFFIX = "-lock"
 
 
 class FileLock:
-    """Holds `<database>-lock`, which also says who holds it.
+    """Holds `<database>-lock`, which also says who holds it, and under Linux the database itself.
 
     A file of its own, because closing any descriptor of the database would release the locks
-    that SQLite has on it. It is never deleted: another process may just be opening it.
+    that SQLite has on it. It is never deleted: another process may just be opening it. If people
+    delete it, the lock on the database still stands: Linux has it apart from those of SQLite.
+    Elsewhere it could be in their way.
 
     Args:
         path: the database's; links are followed, so that two names of a file share its lock.
@@ -24,26 +28,56 @@ class FileLock:
     def __init__(self, path: str) -> None:
         self._database = path
         self._path = Path(os.path.realpath(path) + SUFFIX)
-        self._handle: int | None = None
+        self._handles: list[int] = []
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
-            ConfigurationError: another engine has it, or the file cannot be made.
+            ConfigurationError: another engine has it, the file cannot be made, or the database has
+                several names.
         """
+        self._refuse_links()
         try:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take(self._path, note=True)
+            if sys.platform == "linux":
+                self._take(Path(self._database), note=False)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock back, once SQLite has closed the file; without effect if it is not held."""
+        for handle in self._handles:
+            os.close(handle)
+        self._handles.clear()
+
+    def _refuse_links(self) -> None:
+        """Refuse a database whose names share a file: SQLite keeps one log for each name, and each
+        would lack what is in the other."""
+        with suppress(FileNotFoundError):
+            names = os.stat(self._database).st_nlink
+            if names > 1:
+                raise ConfigurationError(
+                    f"the database {self._database!r} has {names} names (hard links), which SQLite "
+                    "would take for different databases; copy it, or remove the other names"
+                )
+
+    def _take(self, path: Path, *, note: bool) -> None:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot open the database {self._database!r}: {error}"
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            if note:
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            read = os.pread(handle, 32, 0) if note else b""
+            holder = read.decode(errors="replace").strip() or "unknown"
             os.close(handle)
             raise ConfigurationError(
                 f"another engine (process {holder}) works with the database {self._database!r}; "
@@ -56,10 +90,4 @@ class FileLock:
             raise ConfigurationError(
                 f"cannot lock the database {self._database!r}: {error}"
             ) from error
-        self._handle = handle
-
-    def release(self) -> None:
-        """Give the lock back; without effect if it is not held."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        self._handles.append(handle)

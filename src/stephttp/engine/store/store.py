@@ -97,6 +97,7 @@ class Store:
     def _open(self) -> list[sqlite3.Connection]:
         in_memory = self.path == database.MEMORY
         if not in_memory:
+            database.refuse_foreign(self.path)
             self._lock.acquire()
         try:
             writing = database.open_for_writing(self.path)

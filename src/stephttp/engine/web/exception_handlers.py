@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from stephttp.engine.model.refused import Refused
@@ -26,6 +26,13 @@ def _http(request: Request, error: HTTPException) -> Response:
     return refuse(request, error.detail, error.status_code, dict(error.headers or {}))
 
 
+def _left(request: Request, error: ClientDisconnect) -> Response:
+    """Note that a client left before its request was complete, of which nothing was done."""
+    return refuse(
+        request, "the client left before its request was complete", 400, level=logging.DEBUG
+    )
+
+
 def _storage(request: Request, error: Exception) -> Response:
     """Answer a request of which nothing was stored, because nothing can be now."""
     message = f"the engine cannot store anything: {error}"
@@ -41,6 +48,7 @@ def _unexpected(request: Request, error: Exception) -> Response:
 EXCEPTION_HANDLERS: Mapping[Any, Callable[..., Any]] = {
     Refused: _refused,
     HTTPException: _http,
+    ClientDisconnect: _left,
     sqlite3.Error: _storage,
     StoreClosedError: _storage,
     Exception: _unexpected,

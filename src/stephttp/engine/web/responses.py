@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.reading.list_filter import Page
 from stephttp.engine.web.fields import AnswerBody, Time
+from stephttp.engine.web.shown_path import is_id, shown_path
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,6 @@ CORS = {
     "vary": "Origin",
 }
 """For what pages of any origin may read: outputs, whose token is the permission."""
-
-_EVENT_PATH = re.compile(r"/e/[^/]+")
-_LOGGED_PATH = 200
 
 
 class Metadata(AnswerBody):
@@ -101,15 +98,16 @@ def refuse(
 
 def log_refusal(request: Request, status: int, reason: str, level: int) -> None:
     """Log that a request was refused. Neither its query nor an event key gets into the log."""
+    run_id = request.path_params.get("run", "")
     log_event(
         log,
         level,
         "request.refused",
         "request refused",
-        run_id=request.path_params.get("run"),
+        run_id=run_id if is_id(run_id) else None,
         status=status,
         reason=reason,
         method=request.method,
-        path=_EVENT_PATH.sub("/e/…", request.url.path[:_LOGGED_PATH]),
+        path=shown_path(request),
         client=request.client.host if request.client else None,
     )
