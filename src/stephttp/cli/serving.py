@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from stephttp.cli.write_coalescing import CoalescingProtocol
+from stephttp.cli.bounded_requests import BoundedProtocol, detect_dead_peers
 
 
 def run(main: Coroutine[Any, Any, int], *, beside_app: bool = False) -> int:
@@ -79,13 +79,14 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=grace,
                 forwarded_allow_ips=list(proxies),
                 server_header=False,
-                http=CoalescingProtocol,
+                http=BoundedProtocol,
                 ws="websockets-sansio",
                 # Clients only say which topics they want.
                 ws_max_size=64 * 1024,
             )
         )
         self._listener = listener
+        detect_dead_peers(listener)
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
