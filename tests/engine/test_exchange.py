@@ -321,7 +321,7 @@ async def test_tls_is_verified_for_the_name_that_was_asked_for(
         with pytest.raises(ConnectError, match="self-signed"):
             await asker.ask()
         trusting = ssl.create_default_context(cafile=path)
-        monkeypatch.setattr(client_module, "_ssl_context", lambda: trusting)
+        monkeypatch.setattr(client_module, "_ssl_context", lambda ca_file: trusting)
         for _ in range(2):
             assert (await asker.ask()).body == b"ok"
         assert len(peer.connections) == 1
@@ -334,15 +334,17 @@ async def test_tls_is_verified_for_the_name_that_was_asked_for(
 def test_the_environment_says_whom_to_trust(tmp_path: Path) -> None:
     """In a process of its own: it is read once a process."""
     program = (
-        "from stephttp.engine.outbound.client import _ssl_context as context;"
-        "print(context().cert_store_stats()['x509'])"
+        "import sys; from stephttp.engine.outbound.client import _ssl_context as context;"
+        "print(context(sys.argv[1]).cert_store_stats()['x509'])"
     )
     found = {}
-    for name in ("SSL_CERT_FILE", ""):
+    for name in ("SSL_CERT_FILE", "--ca-file", ""):
         environ = {key: value for key, value in os.environ.items() if key != "SSL_CERT_FILE"}
-        environ |= {name: str(certificate(tmp_path))} if name else {}
-        command = [sys.executable, "-c", program]
+        path = str(certificate(tmp_path))
+        environ |= {name: path} if name == "SSL_CERT_FILE" else {}
+        command = [sys.executable, "-c", program, path if name == "--ca-file" else ""]
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
         found[name] = int(done.stdout)
     assert found["SSL_CERT_FILE"] == 1
     assert found[""] != 1
+    assert found["--ca-file"] == found[""] + 1

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from stephttp.cli.app_process import AppProcess, call_in_loop
+from stephttp.cli.ca_file import checked
 from stephttp.cli.engine_options import DevOptions
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
@@ -51,6 +52,7 @@ async def run_dev(options: DevOptions) -> int:
         port: int = listener.getsockname()[1]
         try:
             password = dashboard_password(options.dashboard_password_file, os.environ)
+            ca_file = checked(options.ca_file)
         except ConfigurationError as error:
             complain(f"cannot start: {error}")
             return 1
@@ -65,6 +67,7 @@ async def run_dev(options: DevOptions) -> int:
             event_lookback=options.event_lookback,
             trusted_hosts=tuple(options.trust_host or ()),
             dashboard_password=password,
+            ca_file=ca_file,
         )
         app = create_app(settings)
         engine: Engine = app.state.engine

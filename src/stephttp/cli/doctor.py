@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from stephttp.cli import printing
+from stephttp.cli.ca_file import CaFile
 from stephttp.cli.doctor_checks import ERROR, Check, check_all
 from stephttp.cli.remote import Exit
 from stephttp.cli.shared_options import (
@@ -40,6 +41,7 @@ def doctor(
     signing_key_file: SigningKeyFile = None,
     event_key: EventKey = None,
     event_key_file: EventKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Find what is wrong between here, the engine and applications.
 
@@ -48,7 +50,9 @@ def doctor(
     else 1.
     """
     checks: list[Check] = []
-    with remote(url, signing_key, signing_key_file, event_key, event_key_file) as engine:
+    with remote(
+        url, signing_key, signing_key_file, event_key, event_key_file, ca_file=ca_file
+    ) as engine:
         for check in check_all(engine, app or []):
             checks.append(check)
             if not as_json:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx2
 
 from stephttp._version import __version__
-from stephttp.cli.remote import Exit, Remote, RemoteError, direct_client
+from stephttp.cli.remote import TRUST, Exit, Remote, RemoteError, direct_client, is_of_tls
 
 OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"
 
@@ -23,6 +23,7 @@ _SKEW_WARNING, _SKEW_ERROR = 30, 300
 """Seconds. Signatures older than the second are refused (docs/protocol.md 2.3); the `Date` header
 has whole seconds."""
 
+_TLS_FIX = f"check the address and the certificate there; {TRUST}"
 _MOST_APPS = 10
 _APP_SECONDS = 10.0
 
@@ -60,6 +61,11 @@ _VERDICTS: dict[str, tuple[str, str, str | None]] = {
         "the engine cannot reach it",
         "check that it runs, and that the engine's machine reaches its `domain` or `serve_origin`",
     ),
+    "tls": (
+        ERROR,
+        "the engine gets no secure connection (TLS) to it",
+        f"check its certificate and its `domain` or `serve_origin`; for the engine, {TRUST}",
+    ),
     "forbidden": (
         ERROR,
         "the engine may not call it",
@@ -81,6 +87,15 @@ def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
         health = engine.http.get("/health")
         ended = time.time()
     except httpx2.HTTPError as error:
+        if is_of_tls(error):
+            yield Check(
+                "engine",
+                ERROR,
+                f"no secure connection (TLS) to {target.url} ({target.source}): {_reason(error)}",
+                _TLS_FIX,
+            )
+            yield from _apps_from_here(apps, target.ca_file)
+            return
         yield Check(
             "engine",
             ERROR,
@@ -88,7 +103,7 @@ def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
             "start the engine (`stephttp dev`, `stephttp start`), or name its address: --url, "
             "INNGEST_BASE_URL",
         )
-        yield from _apps_from_here(apps)
+        yield from _apps_from_here(apps, target.ca_file)
         return
     version = health.headers.get("x-stephttp-engine")
     kind = health.headers.get("x-inngest-server-kind")
@@ -106,7 +121,7 @@ def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
         yield Check("applications", SKIPPED, "the engine lists none without its signing key")
     else:
         yield from _apps_from_engine(engine, apps)
-    yield from _apps_from_here(apps)
+    yield from _apps_from_here(apps, target.ca_file)
 
 
 def _engine(url: str, health: httpx2.Response, version: str | None, kind: str | None) -> Check:
@@ -200,7 +215,7 @@ def _signing_keys(engine: Remote, kind: str | None) -> Iterator[Check]:
 
 
 def _accepts(engine: Remote, key: str) -> bool:
-    with Remote(type(engine.target)(engine.target.url, engine.target.source, (key,))) as one:
+    with Remote(replace(engine.target, signing_keys=(key,), event_keys=())) as one:
         try:
             one.send("GET", "/v1/runs", params={"limit": 1})
         except RemoteError as error:
@@ -254,14 +269,18 @@ def _apps_from_engine(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
         yield Check(f"engine to {origin}", status, f"{detail}{sdk}{more}", fix)
 
 
-def _apps_from_here(apps: Sequence[str]) -> Iterator[Check]:
+def _apps_from_here(apps: Sequence[str], ca_file: str) -> Iterator[Check]:
     for app in apps:
         name = f"here to {app}"
         try:
-            with direct_client(timeout=_APP_SECONDS) as client:
+            with direct_client(ca_file, timeout=_APP_SECONDS) as client:
                 response = client.get(app)
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-            yield Check(name, ERROR, f"no answer: {_reason(error)}", "start the application")
+            if is_of_tls(error):
+                detail = f"no secure connection (TLS): {_reason(error)}"
+                yield Check(name, ERROR, detail, _TLS_FIX)
+            else:
+                yield Check(name, ERROR, f"no answer: {_reason(error)}", "start the application")
         else:
             yield Check(name, OK, f"it answers ({response.status_code})")
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from stephttp.cli.ca_file import CaFile
 from stephttp.cli.log_format import LogFormat
 from stephttp.cli.ports import DEFAULT_PORT
 
@@ -72,6 +73,7 @@ class DevOptions:
             show_default=False,
         ),
     ] = None
+    ca_file: CaFile = None
     dashboard_password_file: Annotated[
         Path | None,
         typer.Option(
@@ -136,6 +138,7 @@ class StartOptions:
             show_default=False,
         ),
     ] = None
+    ca_file: CaFile = None
     max_body: Annotated[
         int, typer.Option(min=1024, metavar="BYTES", help="Largest body of a request.")
     ] = 16 * 1024 * 1024

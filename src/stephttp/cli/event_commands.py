@@ -8,6 +8,7 @@ from urllib.parse import quote
 import typer
 
 from stephttp.cli import human_readable, printing
+from stephttp.cli.ca_file import CaFile
 from stephttp.cli.remote import Exit, Remote, RemoteError, explain
 from stephttp.cli.shared_options import (
     After,
@@ -47,12 +48,15 @@ def send_event(
     event_key_file: EventKeyFile = None,
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Send an event; runs that wait for it continue.
 
     This needs an event key, or else a signing key.
     """
-    with remote(url, signing_key, signing_key_file, event_key, event_key_file) as engine:
+    with remote(
+        url, signing_key, signing_key_file, event_key, event_key_file, ca_file=ca_file
+    ) as engine:
         if not name:
             raise RemoteError("NAME: must not be empty", Exit.USAGE)
         value = read_json(data, "--data")
@@ -76,9 +80,10 @@ def list_events(
     url: Url = None,
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """List events, newest first."""
-    with remote(url, signing_key, signing_key_file) as engine:
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
         params = {
             "name": name,
             "received_after": parse_time(after, "--after"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from stephttp._core import checks
 from stephttp._version import __version__
 from stephttp._wire.signatures import hash_key
 from stephttp.cli import key_sources
+from stephttp.cli.ca_file import checked
 from stephttp.cli.key_sources import read_keys
 from stephttp.cli.printing import clean
 from stephttp.errors import ConfigurationError, StephttpError
@@ -57,6 +59,7 @@ class Target:
     source: str
     signing_keys: tuple[str, ...] = field(default=(), repr=False)
     event_keys: tuple[str, ...] = field(default=(), repr=False)
+    ca_file: str = ""
 
     @classmethod
     def find(
@@ -66,6 +69,7 @@ class Target:
         signing_key_file: Path | None = None,
         event_key: str | None = None,
         event_key_file: Path | None = None,
+        ca_file: Path | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Self:
         """Return the target that options, files and variables name.
@@ -94,9 +98,10 @@ class Target:
             )
             for key in signing:
                 hash_key(key)
+            trusted = checked(ca_file)
         except (ConfigurationError, ValueError) as error:
             raise RemoteError(str(error), Exit.USAGE) from None
-        return cls(found.rstrip("/"), source, signing, events)
+        return cls(found.rstrip("/"), source, signing, events, trusted)
 
 
 def _find_url(given: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -119,7 +124,9 @@ class Remote:
         self.target = target
         self._keys = list(target.signing_keys)
         headers = {"user-agent": f"stephttp-cli/{__version__}"}
-        self.http = direct_client(base_url=target.url, headers=headers, timeout=_SECONDS)
+        self.http = direct_client(
+            target.ca_file, base_url=target.url, headers=headers, timeout=_SECONDS
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -252,14 +259,35 @@ class Remote:
             yield
         except httpx2.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise RemoteError(
-                f"no engine at {self.target.url} ({self.target.source}): {reason}", Exit.UNREACHABLE
-            ) from None
+            where = f"{self.target.url} ({self.target.source})"
+            message = f"no engine at {where}: {reason}"
+            if is_of_tls(error):
+                message = f"no secure connection (TLS) to {where}: {reason}; {TRUST}"
+            raise RemoteError(message, Exit.UNREACHABLE) from None
 
 
-def direct_client(**options: Any) -> httpx2.Client:
-    """Make a client that uses no proxy, but trusts the certificates that the environment names."""
-    return httpx2.Client(trust_env=False, verify=httpx2.create_ssl_context(), **options)
+TRUST = "--ca-file, SSL_CERT_FILE or SSL_CERT_DIR names the certificates to trust"
+
+
+def is_of_tls(error: BaseException | None) -> bool:
+    """Return whether a connection failed because of TLS: a certificate, a name, a version."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def direct_client(ca_file: str, **options: Any) -> httpx2.Client:
+    """Make a client that uses no proxy, but trusts the certificates that the environment names.
+
+    Args:
+        ca_file: certificates to trust as well; empty: no file.
+    """
+    context = httpx2.create_ssl_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    return httpx2.Client(trust_env=False, verify=context, **options)
 
 
 def explain(response: httpx2.Response) -> str:

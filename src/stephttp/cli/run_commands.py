@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stephttp.cli import human_readable, printing, watching
+from stephttp.cli.ca_file import CaFile
 from stephttp.cli.remote import Exit, Remote, RemoteError
 from stephttp.cli.shared_options import (
     After,
@@ -56,9 +57,10 @@ def list_runs(
     url: Url = None,
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """List runs, newest first."""
-    with remote(url, signing_key, signing_key_file) as engine:
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
         params = {
             "endpoint": endpoint or [],
             "status": status or [],
@@ -80,9 +82,10 @@ def show(
     url: Url = None,
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Show one run: its request, its steps, what it waits for, and its response."""
-    with remote(url, signing_key, signing_key_file) as engine:
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
         detail = engine.data("GET", f"{_OURS}/{_id(run)}")
     if as_json:
         printing.print_json(detail)
@@ -97,11 +100,12 @@ def cancel(
     url: Url = None,
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Cancel runs. Runs that have ended stay as they are."""
     done: list[dict[str, Any]] = []
     code = Exit.OK
-    with remote(url, signing_key, signing_key_file) as engine:
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
         for one in map(_id, run):
             try:
                 engine.json("DELETE", f"/v1/runs/{one}")
@@ -146,9 +150,10 @@ def rerun(
     url: Url = None,
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Send the request of a run again, as a new run."""
-    with remote(url, signing_key, signing_key_file) as engine:
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
         body: dict[str, Any] = {}
         if step_input is not None:
             if from_step is None:
@@ -177,13 +182,14 @@ def watch(
     url: Url = None,
     signing_key: SigningKey = None,
     signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Follow a run to its end, or all runs until Ctrl-C.
 
     Exit code 0 if the run completed, 1 if it failed or was cancelled. --json prints a line for each
     change.
     """
-    with remote(url, signing_key, signing_key_file) as engine:
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
         if run is None:
             watching.follow_all(engine, as_json=as_json)
         else:

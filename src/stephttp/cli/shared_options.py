@@ -120,10 +120,12 @@ def remote(
     signing_key_file: Path | None,
     event_key: str | None = None,
     event_key_file: Path | None = None,
+    *,
+    ca_file: Path | None,
 ) -> Generator[Remote]:
     """Open the API of the engine that the options name; errors end the command."""
     with exit_on_error():
-        target = Target.find(url, signing_key, signing_key_file, event_key, event_key_file)
+        target = Target.find(url, signing_key, signing_key_file, event_key, event_key_file, ca_file)
         with Remote(target) as one:
             yield one
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from stephttp._wire.durations import parse_duration
 from stephttp._wire.signatures import split_key
 from stephttp.cli import key_sources
+from stephttp.cli.ca_file import checked
 from stephttp.cli.engine_options import StartOptions
 from stephttp.cli.key_sources import read_keys
 from stephttp.cli.log_format import set_up
@@ -107,6 +108,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         event_lookback=options.event_lookback,
         metrics_token=scrape[0] if scrape else None,
         open_metrics=options.open_metrics,
+        ca_file=checked(options.ca_file),
         allow_hosts=allow_hosts,
         private_hosts=False,
         rate_limit=options.rate_limit,

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.outbound.connection import TLSError
 from stephttp.engine.rules.answers import HTTPResponse
 from stephttp.engine.store.sql import QUERIES
 
@@ -43,7 +44,8 @@ class ProbeVerdict(StrEnum):
     found out about an application that has no runs here, or another SDK. `WRONG_KEY`: it does not
     know the key that this engine signs with. `NO_WAY_BACK`: it cannot ask this engine for runs, or
     is refused. `NOT_OURS`: the answer does not come from an application with stephttp (any more).
-    `UNREACHABLE`: there is no answer. `FORBIDDEN`: this engine may not call it.
+    `UNREACHABLE`: there is no answer. `TLS`: there is no secure connection. `FORBIDDEN`: this
+    engine may not call it.
     """
 
     OK = "ok"
@@ -52,6 +54,7 @@ class ProbeVerdict(StrEnum):
     NO_WAY_BACK = "no_way_back"
     NOT_OURS = "not_ours"
     UNREACHABLE = "unreachable"
+    TLS = "tls"
     FORBIDDEN = "forbidden"
 
 
@@ -97,7 +100,8 @@ async def probe(
         return Finding(ProbeVerdict.UNREACHABLE, None, round(SECONDS * 1000), "it takes too long")
     took_ms = clock.now_ms() - begun_ms
     if not isinstance(answer, HTTPResponse):
-        return Finding(ProbeVerdict.UNREACHABLE, None, took_ms, answer.message)
+        verdict = ProbeVerdict.TLS if answer.name == TLSError.__name__ else ProbeVerdict.UNREACHABLE
+        return Finding(verdict, None, took_ms, answer.message)
     verdict = ProbeVerdict.ANSWERS
     if is_ours:
         marked = any(name == "x-inngest-sdk" for name, _ in answer.headers)

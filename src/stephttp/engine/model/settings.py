@@ -89,6 +89,7 @@ class Settings:
         trusted_hosts: host names in requests that an engine of kind `dev` accepts in addition to
             `host`, `localhost` and addresses; `*`: any. It guards against web pages whose own name
             is made to lead here (DNS rebinding).
+        ca_file: a file of certificates (PEM) to trust beside those of the system; empty: no file.
         allow_hosts: where calls of endpoints and requests of steps may go, see
             `egress.parse_rule`. None: anywhere.
         private_hosts: whether they may go to private, loopback and other addresses that are not
@@ -139,6 +140,7 @@ class Settings:
     retain: float | None = None
     sweep_interval: float = 60.0
     trusted_hosts: tuple[str, ...] = ("*",)
+    ca_file: str = ""
     allow_hosts: tuple[str, ...] = ()
     private_hosts: bool = True
     rate_limit: float = 0.0

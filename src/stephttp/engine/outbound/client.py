@@ -27,6 +27,7 @@ from stephttp.engine.outbound.connection import (
     ExchangeError,
     HTTPConnection,
     HTTPRequest,
+    TLSError,
     Unanswered,
 )
 from stephttp.engine.outbound.egress import Egress, EgressError, UnknownHostError
@@ -90,6 +91,7 @@ class Client:
         connect_timeout: seconds that connecting may take.
         most_idle: how many are kept for further requests.
         keep_alive: seconds for which they are.
+        ca_file: certificates to trust beside those of the system.
     """
 
     def __init__(
@@ -98,7 +100,9 @@ class Client:
         connect_timeout: float,
         most_idle: int = 0,
         keep_alive: float = 0.0,
+        ca_file: str = "",
     ) -> None:
+        self._ca_file = ca_file
         self._egress = egress
         self._connect_timeout = connect_timeout
         self._most_idle = most_idle
@@ -203,11 +207,13 @@ class Client:
                         lambda: HTTPConnection(self._forget),
                         address,
                         place.port,
-                        ssl=_ssl_context() if place.tls else None,
+                        ssl=_ssl_context(self._ca_file) if place.tls else None,
                         server_hostname=place.host if place.tls else None,
                     )
             except TimeoutError:
                 failure = ConnectTimeout(f"connecting to {address} took too long")
+            except ssl.SSLError as error:
+                failure = TLSError(f"no secure connection (TLS): {error}")
             except OSError as error:
                 failure = ConnectError(str(error) or type(error).__name__)
             else:
@@ -217,12 +223,14 @@ class Client:
 
 
 @cache
-def _ssl_context() -> ssl.SSLContext:
+def _ssl_context(ca_file: str) -> ssl.SSLContext:
     """Make one context for all, at first use, since reading the trusted certificates takes longer
     than starting the rest of the engine."""
     import httpx2  # slow to import; it knows where this system keeps its certificates
 
     context = httpx2.create_ssl_context()  # reads SSL_CERT_FILE and SSL_CERT_DIR
+    if ca_file:
+        context.load_verify_locations(ca_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -39,6 +39,10 @@ class ConnectError(ExchangeError):
     """The endpoint cannot be connected to."""
 
 
+class TLSError(ConnectError):
+    """There is no secure connection: a certificate, a name or a version of TLS does not fit."""
+
+
 class ConnectTimeout(ExchangeError):
     """Connecting took too long."""
 

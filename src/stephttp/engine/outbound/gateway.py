@@ -48,7 +48,9 @@ class Gateway:
         self._settings = settings
         self._sender: Sender
         if transport is None:
-            self._sender = Client(Egress.of(settings), settings.connect_timeout)
+            self._sender = Client(
+                Egress.of(settings), settings.connect_timeout, ca_file=settings.ca_file
+            )
         else:
             from stephttp.engine.outbound.in_process import InProcess  # httpx2 is slow to import
 

@@ -66,7 +66,9 @@ class Caller:
         self._sender: Sender
         if transport is None:
             egress, timeout = Egress.of(settings), settings.connect_timeout
-            self._sender = Client(egress, timeout, settings.concurrency, _KEEP_ALIVE)
+            self._sender = Client(
+                egress, timeout, settings.concurrency, _KEEP_ALIVE, settings.ca_file
+            )
         else:
             from stephttp.engine.outbound.in_process import InProcess  # httpx2 is slow to import
 
