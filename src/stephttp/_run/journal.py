@@ -168,7 +168,7 @@ class Journal(Item):
     def size(self) -> int:
         size = sum(map(kept_bytes, [*self._sending, *([self._final] if self._final else [])]))
         request = None if self.opened else self._request()
-        return 512 + size + self._run.finished_bytes + (len(request.body) if request else 0)
+        return 512 + size + self._run.unreported.kept_bytes + (len(request.body) if request else 0)
 
     def take(self) -> Parcel | None:
         with self._lock:

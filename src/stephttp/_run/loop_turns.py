@@ -97,7 +97,7 @@ class LoopTurns:
             step: the step.
             function: of a step that runs in this process.
         """
-        order = self._scope.run.order
+        order = self._scope.run.earlier.order
         if order is None:
             return None
         if order.meet(step.hash) and not self._waiting and self._follows():
@@ -124,7 +124,7 @@ class LoopTurns:
             return
         if self._closed:
             raise asyncio.CancelledError(ENOUGH)
-        key, order = run.cuts.entry_of(step.hash), run.order
+        key, order = run.cuts.entry_of(step.hash), run.earlier.order
         is_next = order is not None and order.meet(key)
         turn = self._enter(key, parked=True)
         limit = self.loop.call_later(cut.after_ns / 1e9 + PATIENCE, self._too_long, turn, step)
@@ -245,11 +245,11 @@ class LoopTurns:
         self.loop.call_soon(self._tick)
 
     def _position(self, turn: _Turn) -> float:
-        order = self._scope.run.order
+        order = self._scope.run.earlier.order
         return inf if order is None or turn.key == _NEW else order.position(turn.key)
 
     def _pass_over(self, key: str) -> None:
-        order = self._scope.run.order
+        order = self._scope.run.earlier.order
         if order is not None and key != _NEW and order.pass_over(key):
             self._scope.look_aside()
 

@@ -85,8 +85,8 @@ class Race:
         """Note which branch has won; `None`: all of them failed."""
         scope = self._scope
         if self.known:
-            if scope.run.order is not None:
-                scope.run.order.meet(self._step.hash)
+            if scope.run.earlier.order is not None:
+                scope.run.earlier.order.meet(self._step.hash)
             return
         duration = max(0, scope.now_ns() - self._started_ns)
         with scope.lock:

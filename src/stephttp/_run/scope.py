@@ -307,7 +307,7 @@ class RunScope(ABC):
         """Return whether the server keeps the branch of each step, as far as it is known."""
         run, features = self.run, self.runtime.checkpoints.keys.features
         if run.resumed:
-            return run.is_named
+            return run.earlier.is_named
         return features is None or NAMES_FEATURE in features
 
     def again(self, step: Step) -> Step:
@@ -393,7 +393,7 @@ class RunScope(ABC):
 
     def take_turn(self, step: Step) -> None:
         """Wait in a blocking tool until a remembered step may be given back."""
-        if self.run.order is None:
+        if self.run.earlier.order is None:
             return
         turns, branch = self.turns_of_threads(), self.branch()
         if turns is None:
@@ -405,10 +405,10 @@ class RunScope(ABC):
 
     def turns_of_threads(self) -> ThreadTurns | None:
         """Return the turns of remembered steps in threads, where the server keeps their order."""
-        if self.thread_turns is None and self.run.order is not None:
+        if self.thread_turns is None and self.run.earlier.order is not None:
             with self.lock:
                 if self.thread_turns is None:
-                    self.thread_turns = ThreadTurns(self.run.order)
+                    self.thread_turns = ThreadTurns(self.run.earlier.order)
         return self.thread_turns
 
     def branch(self) -> Branch | None:

@@ -174,7 +174,11 @@ class StepCall:
         try:
             if memo.error is not None:
                 raise step_error(memo.error)
-            kept = self.scope.run.choices_of(self.step) if self._conversion.keeps_choices else None
+            kept = (
+                self.scope.run.earlier.choices_of(self.step.hash)
+                if self._conversion.keeps_choices
+                else None
+            )
             value = decode_result(memo.raw, self._conversion, self.step.step_id, kept)
             return value if self._convert is None else self._convert(value)
         except StepError as error:

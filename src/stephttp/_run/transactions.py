@@ -80,7 +80,7 @@ class StepWrites:
         """Let the step be reported, once all that it wrote lasts."""
         if not self.levels and not self.lost:
             with self.scope.lock:
-                self.scope.run.settle(self.step.hash)
+                self.scope.run.unreported.settle(self.step.hash)
             self.scope.recorded()
 
 
@@ -195,7 +195,7 @@ def writes_of(call: StepCall) -> StepWrites:
         found = scope.writes.get(call.step.hash)
         if found is None or found.step is not call.step:
             found = scope.writes[call.step.hash] = StepWrites(call)
-        scope.run.hold_back(call.step.hash)
+        scope.run.unreported.hold_back(call.step.hash)
     return found
 
 
@@ -225,10 +225,12 @@ def conclude(scope: RunScope, error: BaseException | None) -> BaseException | No
             else:
                 step.open = transaction.name
         step.settle_if_safe()
-    lost = [step for step in (scope.writes or {}).values() if run.holds_back(step.step.hash)]
+    lost = [
+        step for step in (scope.writes or {}).values() if run.unreported.holds_back(step.step.hash)
+    ]
     _let_go(scope)
     if not lost:
-        run.report_all()
+        run.unreported.release_held()
     elif run.suspended:
         first = lost[0]
         run.fail_instead()
@@ -237,7 +239,7 @@ def conclude(scope: RunScope, error: BaseException | None) -> BaseException | No
             failure.__cause__ = error
         return failure
     elif not run.resumed:
-        run.report_all()  # it has ended, and nothing relies on its steps
+        run.unreported.release_held()  # it has ended, and nothing relies on its steps
     return error
 
 

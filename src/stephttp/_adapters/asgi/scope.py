@@ -117,7 +117,7 @@ class LoopScope(RunScope):
 
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing."""
-        if self.run.order is None or self._task is None:
+        if self.run.earlier.order is None or self._task is None:
             return None
         return self._turns_here().turn(step, function)
 

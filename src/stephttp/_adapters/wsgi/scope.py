@@ -75,7 +75,7 @@ class ThreadScope(RunScope):
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what an async view waits for before a remembered step is given back."""
         self._in_tasks = True
-        return None if self.run.order is None else self._turns_here().turn(step, function)
+        return None if self.run.earlier.order is None else self._turns_here().turn(step, function)
 
     async def park(self, step: Step) -> None:
         """Wait where an async view cut a step off before; see `LoopTurns.park`."""
