@@ -14,7 +14,8 @@ from typing import Any
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
 from stephttp._client.flow import Flow, Invoke
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import Item
+from stephttp._client.outbox_batch import Parcel
 from stephttp._core import replies
 from stephttp._core.failures import describe
 from stephttp._run.bounded_call import BoundedCall

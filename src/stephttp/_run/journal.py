@@ -20,8 +20,8 @@ from stephttp._client import api_calls
 from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, Until
 from stephttp._client.leases import Leases
-from stephttp._client.outbox import Outbox
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import Item, Outbox
+from stephttp._client.outbox_batch import Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints, shorten
