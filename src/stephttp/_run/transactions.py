@@ -15,7 +15,9 @@ from __future__ import annotations
 import re
 
 from stephttp._run.current import CurrentCall, current_call
-from stephttp._run.scope import RunScope, echoes_suspension, inside_step
+from stephttp._run.echoes import echoes_suspension
+from stephttp._run.places import enclosing_step
+from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
 from stephttp.errors import UncommittedStepError
 
@@ -70,7 +72,7 @@ class StepWrites:
     def left(self, level: Level, *, lost: str = "") -> None:
         """Note that a level with writes of this step has ended."""
         self.levels.discard(level)
-        current = inside_step.get()
+        current = enclosing_step()
         # What a step rolls back itself is its own affair.
         if lost and (current is None or current.step is not self.step):
             self.lost = lost
@@ -130,7 +132,7 @@ class Transaction:
         if (found := _SAVEPOINT.match(statement)) is not None:
             self._moved(found)
             return
-        call = inside_step.get()
+        call = enclosing_step()
         if call is not None and call not in FLUSHED_FOR_OTHERS and writes(statement):
             self.wrote(call)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stephttp._adapters.asgi.side_tasks import SideTasks
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
+from stephttp._run.echoes import echoes_suspension
 from stephttp._run.limits import warn_of_limits
 from stephttp._run.loop_turns import ENOUGH, LoopTurns
-from stephttp._run.scope import SETTLE_TICKS, RunScope, echoes_suspension
-from stephttp.errors import UsageError
+from stephttp._run.scope import SETTLE_TICKS, RunScope
+from stephttp.errors import Suspended, UsageError
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow, T
@@ -49,6 +50,8 @@ class LoopScope(RunScope):
         "_ticks",
         "disconnect",
     )
+
+    ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended, asyncio.CancelledError)
 
     def __init__(
         self,
@@ -214,7 +217,9 @@ class LoopScope(RunScope):
         if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
             self.run.end()
             raise error or asyncio.CancelledError
-        if self.run.cannot_wait is None and (error is None or echoes_suspension(error)):
+        if self.run.cannot_wait is None and (
+            error is None or isinstance(error, self.ENDINGS) or echoes_suspension(error)
+        ):
             self.run.wait_after_all()
         if self.run.suspended:
             await self.drive(self.join_steps())
