@@ -12,7 +12,7 @@ from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result
-from stephttp._core.gateway_requests import fetch, infer
+from stephttp._core.http_steps import fetch, infer
 from stephttp._core.run import Run
 from stephttp._core.steps import Verdict
 from stephttp._core.tool_types import EndpointResult

@@ -59,7 +59,7 @@ from msgspec.structs import replace
 
 from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls, cut_steps
 from stephttp._core.endpoint_options import DEFAULT_OPTS
-from stephttp._core.gateway_requests import gateway_opts
+from stephttp._core.http_steps import gateway_opts
 from stephttp._core.remembered import Divergence, next_index
 from stephttp._core.steps import (
     CUT,

@@ -9,7 +9,7 @@
     fetch             Gateway          step id    url, method, headers?, body?            data or error
     ai.infer          AIGateway        step id    type, url, headers, auth_key, format, body  data or error
 
-The last two are in `gateway_requests`. docs/protocol.md 5.2 has them as the other SDKs send them, 5.3 what is remembered, 5.4 the rules for
+The last two are in `http_steps`. docs/protocol.md 5.2 has them as the other SDKs send them, 5.3 what is remembered, 5.4 the rules for
 arguments. Bad arguments are a `TypeError` or `ValueError` that names step and argument, before
 anything is recorded.
 """  # noqa: E501

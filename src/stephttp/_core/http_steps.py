@@ -1,4 +1,4 @@
-"""HTTP requests that the server makes for a step: `fetch` and `ai.infer`. Pure, as `waits` is.
+"""Steps that are HTTP requests of the server: `fetch` and `ai.infer`. Pure, as `waits` is.
 
 A server may make such a request twice: because it failed, or because it died meanwhile. So it gets
 an idempotency key, and says how often it is retried.
