@@ -41,7 +41,7 @@ _BEGIN_TICKS = 3
 PATIENCE = 5.0
 """Seconds that the handler may take longer than it did, until it cuts a step off again."""
 
-_given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
+given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
 """Stands for the last remembered step that the current code follows from; see `turn`."""
 
 
@@ -65,6 +65,7 @@ class LoopTurns:
         scope: of the run.
         loop: the event loop.
         task: the one in which the handler is called.
+        last: stands for the last remembered step that this task got before others came to one.
     """
 
     __slots__ = ("_closed", "_fresh", "_given", "_scope", "_task", "_ticks", "_waiting", "loop")
@@ -74,13 +75,14 @@ class LoopTurns:
         scope: RunScope,
         loop: asyncio.AbstractEventLoop,
         task: asyncio.Task[Any] | None,
+        last: object | None = None,
     ) -> None:
         self._task = task
         self._fresh: object | None = None
         """Stands for a remembered step that was given back before other tasks could begin."""
         self.loop = loop
         self._scope = scope
-        self._given: object | None = None
+        self._given = last
         """Stands for the last remembered step that was given back; `None` if nothing waited for
         the task that got it."""
         self._waiting: list[_Turn] = []
@@ -105,7 +107,7 @@ class LoopTurns:
             # At the time other tasks could begin, unless a plain function kept the loop.
             in_a_task = asyncio.current_task() is not self._task
             if in_a_task and (function is None or is_async(function)):
-                self._fresh = _given.get()
+                self._fresh = given.get()
             return None
         return self._await_turn(step.hash)
 
@@ -152,7 +154,7 @@ class LoopTurns:
         At the time it took a while, in which other tasks began. Two that use the same step id get
         its numbers in the order in which they come to it.
         """
-        if self._fresh is not None and self._fresh is _given.get():
+        if self._fresh is not None and self._fresh is given.get():
             for _ in range(_BEGIN_TICKS):
                 await asyncio.sleep(0)
             self._fresh = None
@@ -211,12 +213,12 @@ class LoopTurns:
 
     def _follows(self) -> bool:
         """Say whether the current code follows from the last step that was given back."""
-        return self._given in (None, _given.get())
+        return self._given in (None, given.get())
 
     def _give(self) -> None:
         """Note that the current task, and those that it starts, know of all that was given."""
         mark = object()
-        _given.set(mark)
+        given.set(mark)
         # Private. Without it all tasks count as waited for: then code that only looks whether its
         # tasks are done, a few turns of the loop later, sees a remembered step a bit late.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None

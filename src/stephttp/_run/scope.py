@@ -32,6 +32,7 @@ from stephttp.errors import Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
+    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow
     from stephttp._run.branches import ThreadTurns
     from stephttp._run.final_failures import FinalFailures
@@ -145,6 +146,10 @@ class RunScope(ABC):
     @abstractmethod
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` where this run does its book-keeping, now or soon."""
+
+    @abstractmethod
+    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
+        """Call something after so many seconds, from where this run does its book-keeping."""
 
     @abstractmethod
     async def drive(self, flow: Flow[T]) -> T:
