@@ -20,7 +20,8 @@ from benchmarks import harness
 from benchmarks.harness import Row
 from stephttp._client import outbox as outboxes
 from stephttp._client.api_calls import NEW_RUN
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import Item
+from stephttp._client.outbox_batch import Parcel
 from stephttp._core.run import Run
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import random_ulid

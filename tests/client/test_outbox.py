@@ -10,8 +10,8 @@ import pytest
 from stephttp._client.background import Background, Job
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.flow import Flow, Invoke
-from stephttp._client.outbox import AWAY_PAUSE, BATCH_BYTES, BATCH_ITEMS, LINGER, WORKERS, Outbox
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import AWAY_PAUSE, LINGER, WORKERS, Item, Outbox
+from stephttp._client.outbox_batch import BATCH_BYTES, BATCH_ITEMS, Parcel
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 

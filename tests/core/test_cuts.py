@@ -125,7 +125,7 @@ def test_a_wait_that_was_cut_off_is_not_asked_for(how: str) -> None:
 def test_a_wait_that_the_server_ended_too_late_stays_cut_off() -> None:
     entry = Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")
     run = Run("R", {FIRST_CUT: entry, A: Raw(b"null")})
-    run.keep_order()
+    run.earlier.keep_order()
     replayed = [run.replaying]
     assert run.wait(waits.sleep("a", SECOND)).verdict is Verdict.CUT
     replayed.append(run.replaying)
@@ -173,4 +173,4 @@ def test_a_cut_comes_after_all_that_its_call_began_with_whatever_the_clocks_say(
 def test_an_entry_that_makes_no_sense_is_passed_over(data: bytes) -> None:
     run = Run("R", {FIRST_CUT: Raw(data)})
     assert run.begin("a").verdict is Verdict.EXECUTE
-    assert not run.memos()
+    assert not run.earlier.finished()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from stephttp._core import waits
+from stephttp._core import http_steps, waits
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, MEMOIZED, SUSPEND, Step
 from stephttp._wire.ids import hash_step_id
@@ -47,7 +47,7 @@ def use(run: Run, kind: str, step_id: str = "x", branch: str = "") -> Step:
         "wait_for_event": lambda: waits.wait_for_event(step_id, "go", NAP, None),
         "wait_for_signal": lambda: waits.wait_for_signal(step_id, "go", NAP, "fail"),
         "invoke": lambda: waits.invoke(step_id, "f", None, None, None),
-        "fetch": lambda: waits.fetch(step_id, "http://x.test", "GET", None, None),
+        "fetch": lambda: http_steps.fetch(step_id, "http://x.test", "GET", None, None),
     }[kind]()
     return run.wait(wait, branch)
 

@@ -358,6 +358,6 @@ def test_finished_steps_weigh_what_they_gave_and_what_they_were_called_with() ->
     run.complete(run.begin("a"), b"[1]", 0, 0, {"input": Raw(b'["in"]')})
     run.fail(run.begin("b"), ErrorInfo("E", "no"), 0, 0, opts={"input": Raw(b"[2]")})
     run.complete(run.begin("c"), b"null", 0, 0)
-    assert (run.finished_count, run.finished_bytes) == (3, 3 + 6 + 3 + 4)
+    assert (run.finished_count, run.unreported.kept_bytes) == (3, 3 + 6 + 3 + 4)
     run.take_finished()
-    assert run.finished_bytes == 0
+    assert run.unreported.kept_bytes == 0

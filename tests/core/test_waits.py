@@ -12,6 +12,7 @@ from stephttp import ModelAdapter, StepError
 from stephttp._core import waits
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result
+from stephttp._core.http_steps import fetch, infer
 from stephttp._core.run import Run
 from stephttp._core.steps import Verdict
 from stephttp._core.tool_types import EndpointResult
@@ -90,7 +91,7 @@ EXACT: list[tuple[waits.Wait, str, str, dict[str, Any]]] = [
         {"function_id": "app-fn", "payload": {"data": {}}},
     ),
     (
-        waits.fetch("s", "https://x.test/a", "post", {"A": "b"}, ""),
+        fetch("s", "https://x.test/a", "post", {"A": "b"}, ""),
         "Gateway",
         "s",
         {
@@ -101,13 +102,13 @@ EXACT: list[tuple[waits.Wait, str, str, dict[str, Any]]] = [
         },
     ),
     (
-        waits.fetch("s", "https://x.test/a", "GET", None, None),
+        fetch("s", "https://x.test/a", "GET", None, None),
         "Gateway",
         "s",
         {"url": "https://x.test/a", "method": "GET"},
     ),
     (
-        waits.infer("s", ADAPTER, {"messages": []}),
+        infer("s", ADAPTER, {"messages": []}),
         "AIGateway",
         "s",
         {
@@ -155,9 +156,9 @@ def test_the_opcode_is_exactly_this(
         (lambda: waits.invoke("s", lambda: 1, None, None, None), TypeError, "function must be"),
         (lambda: waits.invoke("s", "f", {"x": object()}, None, None), ValueError, "data cannot be"),
         (lambda: waits.function_slug("s", "", "f"), ValueError, "app_id must not be empty"),
-        (lambda: waits.fetch("s", "/relative", "GET", None, None), ValueError, "url: '/relative'"),
-        (lambda: waits.fetch("s", "http://x", "GET", None, b"x"), TypeError, "body must be text"),  # type: ignore[arg-type]
-        (lambda: waits.infer("s", ADAPTER, {"x": object()}), ValueError, "body cannot be"),
+        (lambda: fetch("s", "/relative", "GET", None, None), ValueError, "url: '/relative'"),
+        (lambda: fetch("s", "http://x", "GET", None, b"x"), TypeError, "body must be text"),  # type: ignore[arg-type]
+        (lambda: infer("s", ADAPTER, {"x": object()}), ValueError, "body cannot be"),
     ],
 )
 def test_bad_arguments_name_step_and_argument(
@@ -243,7 +244,7 @@ def test_the_result_under_an_id_is_that_of_an_endpoint_or_of_another_function() 
 
 def test_an_adapter_shows_no_key_and_changes_no_body() -> None:
     body: dict[str, Any] = {}
-    waits.infer("s", ADAPTER, body)
+    infer("s", ADAPTER, body)
     assert body == {}
     assert "sk" not in repr(ADAPTER).replace("https", "")
 
@@ -262,7 +263,7 @@ def test_a_request_that_is_not_safe_carries_the_key_of_its_step(
     method: str, headers: dict[str, str] | None, sent: dict[str, str] | None
 ) -> None:
     run, given = Run("R"), dict(headers or {})
-    run.wait(waits.fetch("s", "https://x.test/", method, headers, None))
+    run.wait(fetch("s", "https://x.test/", method, headers, None))
     (op,) = run.take_ops()
     assert op.opts is not None
     assert op.opts.get("headers") == sent
@@ -276,7 +277,7 @@ def test_a_request_says_how_often_it_may_be_repeated(
     retries: int, memos: dict[str, Raw] | None, expected: int | None
 ) -> None:
     run = Run("R", memos, retries)
-    run.wait(waits.fetch("s", "https://x.test/", "GET", None, None))
+    run.wait(fetch("s", "https://x.test/", "GET", None, None))
     (op,) = run.take_ops()
     assert op.opts is not None
     assert op.opts.get("retries") == expected

@@ -243,7 +243,7 @@ async def test_an_answer_that_comes_during_a_re_entry_leads_to_another_one() -> 
         w.clock.advance(1)
         await entered.wait()
         outside.go_on.set()
-        await until(lambda: not w.engine.executor._gateway_requests)
+        await until(lambda: not w.engine.executor._http_steps)
         reply.set()
         await w.engine.idle()
         assert (await w.run())["status"] == "Completed"

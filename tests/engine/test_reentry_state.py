@@ -188,7 +188,7 @@ async def test_what_an_engine_finds_due_at_its_start_may_be_under_way_still(tmp_
             at=w.engine.executor.moment(),
             busy=(),
             slots=9,
-            gateway_requests=0,
+            http_steps=0,
             since_ms=0,
         )
         claimed = await w.engine.store.write(unit)

@@ -275,7 +275,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
             key = idempotency.Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
-            units = [partial(claim, at=at, busy=(), slots=2, gateway_requests=2, since_ms=0)]
+            units = [partial(claim, at=at, busy=(), slots=2, http_steps=2, since_ms=0)]
         case Settle(run_id, steps, fails):
             failure = CallFailure(FailureKind.COUNTED, "E", "m", output=b"{}", steps=steps)
             outcome = failure if fails else OpsAnswer(steps, Hints())

@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 
 import stephttp
 from stephttp import step
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import Item
+from stephttp._client.outbox_batch import Parcel
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.durable import durable

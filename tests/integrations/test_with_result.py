@@ -13,6 +13,8 @@ from fastapi import FastAPI
 
 import stephttp
 from stephttp import Checkpointing, step
+from stephttp._adapters.asgi.scope import LoopScope
+from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._run.reentry import FLUSH_AFTER, HEARD_WITHIN
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
@@ -79,11 +81,10 @@ def kind(request: pytest.FixtureRequest) -> Callable[..., App]:
 
 
 class Timers:
-    """Stands for the timers of a provider: `fire` lets the time of all that are set be over."""
+    """Stands for the timers of runs: `fire` lets the time of all that are set be over."""
 
-    def __init__(self, world: Durable) -> None:
+    def __init__(self) -> None:
         self.set: list[tuple[float, Timers.One]] = []
-        world.provider.runtime.background.later = self.later  # type: ignore[method-assign]
 
     class One:
         def __init__(self, call: Callable[[], None]) -> None:
@@ -103,6 +104,14 @@ class Timers:
                 one.call()
 
 
+@pytest.fixture(autouse=True)
+def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
+    made = Timers()
+    for kind in (LoopScope, ThreadScope):
+        monkeypatch.setattr(kind, "later", lambda _, seconds, call: made.later(seconds, call))
+    return made
+
+
 async def begun(world: Durable) -> Any:
     """A run that sleeps, in an application that knows its engine."""
     await world.provider.runtime.drive(world.provider.runtime.checkpoints.renew([], 1000))
@@ -119,11 +128,10 @@ def posted(world: Durable) -> list[list[str]]:
 
 @pytest.mark.parametrize("mode", [Checkpointing.performant, Checkpointing(max_interval=NAP)])
 async def test_a_wake_up_makes_no_request_of_its_own(
-    kind: Callable[..., App], mode: Checkpointing
+    timers: Timers, kind: Callable[..., App], mode: Checkpointing
 ) -> None:
     app = kind(mode)
     async with durable(app.build, wsgi=app.wsgi) as world:
-        timers = Timers(world)
         first = await begun(world)
         assert (await world.follow(first)).json() == {"ran": 4}
         assert world.to_engine.requests == []
@@ -133,10 +141,11 @@ async def test_a_wake_up_makes_no_request_of_its_own(
         assert app.ran == list(STEPS)
 
 
-async def test_what_would_be_unsaved_for_long_is_sent_before(kind: Callable[..., App]) -> None:
+async def test_what_would_be_unsaved_for_long_is_sent_before(
+    timers: Timers, kind: Callable[..., App]
+) -> None:
     app = kind()
     async with durable(app.build, wsgi=app.wsgi) as world:
-        timers = Timers(world)
         first = await begun(world)
         app.between = lambda name: timers.fire() if name == "two" else None
         assert (await world.follow(first)).json() == {"ran": 4}
@@ -147,10 +156,9 @@ async def test_what_would_be_unsaved_for_long_is_sent_before(kind: Callable[...,
         assert app.ran == list(STEPS)
 
 
-async def test_safe_sends_each_step_when_it_ends(kind: Callable[..., App]) -> None:
+async def test_safe_sends_each_step_when_it_ends(timers: Timers, kind: Callable[..., App]) -> None:
     app = kind(Checkpointing.safe)
     async with durable(app.build, wsgi=app.wsgi) as world:
-        timers = Timers(world)
         first = await begun(world)
         assert (await world.follow(first)).json() == {"ran": 4}
         assert timers.set == []
@@ -160,7 +168,6 @@ async def test_safe_sends_each_step_when_it_ends(kind: Callable[..., App]) -> No
 async def test_blended_sends_its_portions(kind: Callable[..., App]) -> None:
     app = kind(Checkpointing.blended)
     async with durable(app.build, wsgi=app.wsgi) as world:
-        Timers(world)
         first = await begun(world)
         assert (await world.follow(first)).json() == {"ran": 4}
         assert posted(world)[0][:3] == ["one", "two", "three"]
@@ -169,7 +176,6 @@ async def test_blended_sends_its_portions(kind: Callable[..., App]) -> None:
 async def test_steps_of_a_handler_that_fails_are_not_run_again(kind: Callable[..., App]) -> None:
     app = kind()
     async with durable(app.build, wsgi=app.wsgi) as world:
-        Timers(world)
         first = await begun(world)
         app.fails = 1
         assert (await world.follow(first)).json() == {"ran": 4}
@@ -182,7 +188,6 @@ async def test_after_a_long_call_nothing_is_left_to_an_answer_that_may_find_nobo
 ) -> None:
     app = kind()
     async with durable(app.build, wsgi=app.wsgi) as world:
-        Timers(world)
         first = await begun(world)
         app.between = lambda name: world.clock.advance(HEARD_WITHIN) if name == "four" else None
         assert (await world.follow(first)).json() == {"ran": 4}
@@ -205,7 +210,6 @@ async def test_more_than_an_answer_should_have_is_sent_before_it() -> None:
         return provider.asgi(app)
 
     async with durable(build) as world:
-        Timers(world)
         first = await begun(world)
         assert (await world.follow(first)).json() == 4 * len(large())
         assert [name for names in posted(world) for name in names] == list(STEPS)

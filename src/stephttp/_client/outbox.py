@@ -22,8 +22,7 @@ from concurrent.futures import wait as wait_for_futures
 from stephttp._client.background import Job
 from stephttp._client.event_loop import settled
 from stephttp._client.flow import Flow, Pause
-from stephttp._client.outbox_item import Item, Parcel
-from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
+from stephttp._client.outbox_batch import BATCH_ITEMS, Parcel, pack, refused_for_good
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
@@ -32,12 +31,44 @@ MAX_ITEMS = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 WORKERS = 4
 """Workers for a server that accepts no batches."""
-BATCH_ITEMS = 500
-BATCH_BYTES = MAX_CHECKPOINT_BYTES
 LINGER = 0.02
 """Seconds that a batch waits for company; benchmarks/bench_batches.py shows what it brings."""
 AWAY_PAUSE = 5.0
 """Seconds between attempts while the server is away, on top of a call's own retries."""
+
+
+class Item:
+    """Something to be delivered: here a run that has ended, encoded.
+
+    The outbox calls its methods in any thread, and none of them while it holds its own lock.
+    """
+
+    __slots__ = ("_parcel", "accounted", "changed", "held")
+
+    def __init__(self, parcel: Parcel | None = None) -> None:
+        self._parcel = parcel
+        self.held = False
+        """True if the outbox has it, in its queue or under way."""
+        self.accounted = 0
+        self.changed = False
+        """True if it was put again since it was last asked what is to be sent."""
+
+    def size(self) -> int:
+        """Return how many bytes it keeps, roughly."""
+        return 0 if self._parcel is None else len(self._parcel.body)
+
+    def take(self) -> Parcel | None:
+        """Return what is to be sent, the same until `delivered` is called; `None`: nothing."""
+        return self._parcel
+
+    def answered(self, body: bytes) -> None:
+        """Note the answer to an item that was sent alone."""
+
+    def delivered(self, error: APIError | None) -> bool:
+        """Note that it was accepted, or refused for good; return whether there is more."""
+        if error is not None:
+            logger.error("stephttp: the server refused a finished run: %s", error)
+        return False
 
 
 Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Flow[Sequence[APIError | None]]]
@@ -207,25 +238,10 @@ class Outbox:
             items = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
             for item in items:
                 item.changed = False
-        batch: list[tuple[Item, Parcel]] = []
-        silent: list[Item] = []
-        size = 2  # the brackets; each item adds a comma
-        for number, item in enumerate(items):
-            try:
-                parcel = item.take()
-            except Exception as error:
-                logger.exception("stephttp: a finished run cannot be encoded and is dropped")
-                item.delivered(APIStatusError(f"not sent: {error}", 400))
-                parcel = None
-            if parcel is None:
-                silent.append(item)
-                continue
-            size += len(parcel.body) + 1
-            if batch and size > BATCH_BYTES:
-                with self._lock:
-                    self._queue.extendleft(reversed(items[number:]))
-                break
-            batch.append((item, parcel))
+        batch, silent, left = pack(items)
+        if left:
+            with self._lock:
+                self._queue.extendleft(reversed(left))
         self._remove([(item, False) for item in silent])
         return batch
 
@@ -233,7 +249,7 @@ class Outbox:
         self, batch: Sequence[tuple[Item, Parcel]], error: APIError
     ) -> Sequence[APIError | None]:
         """Return what became of each item of a batch that was not delivered."""
-        if _refused_for_good(error) and len(batch) > 1:
+        if refused_for_good(error) and len(batch) > 1:
             self._alone = len(batch)  # to find out which of them it is
             error = APIError("to be sent alone")
         return [error] * len(batch)
@@ -245,7 +261,7 @@ class Outbox:
         again: list[Item] = []
         done: list[tuple[Item, bool]] = []
         for (item, _), error in zip(batch, results, strict=True):
-            if error is not None and not _refused_for_good(error):
+            if error is not None and not refused_for_good(error):
                 again.append(item)
             else:
                 done.append((item, item.delivered(error)))
@@ -278,8 +294,3 @@ class Outbox:
                 emptied, self._drained = self._drained, None
         if emptied is not None:
             emptied.set_result(None)
-
-
-def _refused_for_good(error: APIError) -> bool:
-    """Return whether the same would be refused again."""
-    return isinstance(error, APIStatusError) and error.status in (400, 404, 405, 409, 410, 413, 422)

@@ -52,15 +52,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 from msgspec.structs import replace
 
+from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls, cut_steps
 from stephttp._core.endpoint_options import DEFAULT_OPTS
-from stephttp._core.remembered import KINDS, Divergence, Remembered, next_index
-from stephttp._core.retry_policy import merged, wishes
+from stephttp._core.http_steps import gateway_opts
+from stephttp._core.remembered import Divergence, next_index
 from stephttp._core.steps import (
     CUT,
     EXECUTE,
@@ -72,42 +72,20 @@ from stephttp._core.steps import (
     Verdict,
     choices_op,
     discovery_request,
+    plain_id,
+    user_hash,
 )
-from stephttp._core.waits import Wait, keyed
-from stephttp._wire.ids import (
-    CAPSULE,
-    FIRST_CUT,
-    RESERVED,
-    hash_step_id,
-    idempotency_key,
-    types_id,
-)
-from stephttp._wire.opcodes import (
-    GATEWAY_OPS,
-    SYNC_OPS,
-    ErrorInfo,
-    Op,
-    OpCode,
-    Timing,
-    Userland,
-    kept_bytes,
-)
-from stephttp._wire.stored_state import (
-    PENDING,
-    UNSURE,
-    CompletionOrder,
-    KnownStep,
-    Memo,
-    MemoKind,
-    read_memo,
-)
+from stephttp._core.unreported import Unreported, step_op
+from stephttp._core.waits import Wait
+from stephttp._wire.ids import hash_step_id, idempotency_key
+from stephttp._wire.opcodes import GATEWAY_OPS, ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._wire.stored_state import UNSURE, KnownStep, MemoKind, read_memo
 from stephttp.errors import CannotWaitError, DivergenceError
 
 if TYPE_CHECKING:
     from stephttp._core.cuts import CutSteps
 
 _NONE: Mapping[str, Any] = {}
-_PENDING = Raw(PENDING)
 _TOO_LATE = (
     "so the caller can no longer be redirected; wait before the first byte of the response is sent"
 )
@@ -138,20 +116,12 @@ class Run:
     """
 
     __slots__ = (
-        "_async_ops",
         "_handed_over",
         "_holds",
-        "_known_ids",
-        "_memos",
-        "_names",
         "_progressed",
-        "_remembered",
         "_running",
         "_step_retries",
         "_stops",
-        "_sync_ops",
-        "_trail",
-        "_unseen",
         "_uses",
         "attempt",
         "branched",
@@ -160,10 +130,10 @@ class Run:
         "cut_short",
         "cuts",
         "diverged",
+        "earlier",
         "expired",
         "failures",
         "opts",
-        "order",
         "over",
         "passed",
         "pending",
@@ -173,8 +143,8 @@ class Run:
         "state",
         "suspended",
         "target",
-        "uncommitted",
         "unreached",
+        "unreported",
         "used",
     )
 
@@ -190,6 +160,12 @@ class Run:
     ) -> None:
         self.run_id = run_id
         self.resumed = memos is not None
+        self.earlier = NO_CALLS if memos is None else EarlierCalls(memos, names)
+        """What earlier calls left."""
+        self.cuts: CutSteps | None = self.earlier.cuts
+        """Steps that were cut off, if there are any."""
+        self.unreported = Unreported()
+        """What this call has recorded, as far as the server has not been given it."""
         self.retries = retries
         self.target = target
         self.attempt = attempt
@@ -214,14 +190,10 @@ class Run:
         """True if the server says that this run has ended: no further step may begin."""
         self.carried: dict[str, str] | None = None
         """Texts that middleware keeps for later calls."""
-        self.order: CompletionOrder | None = None
-        """The order of the remembered steps, where the server keeps it."""
         self.failures: Mapping[str, int] = _NONE
         """How often steps have failed before, by hash, where the server counts steps."""
         self.unreached = False
         """True if middleware failed before the handler was called."""
-        self.uncommitted: set[str] | None = None
-        """Hashes of steps that are held back, because what they wrote may be rolled back."""
         self._progressed = not self.resumed
         self._handed_over = False
         self.branched = False
@@ -230,25 +202,8 @@ class Run:
         """True if the handler gave a branch up that was at a step."""
         self.diverged: DivergenceError | None = None
         """What was raised at a step that is of another kind than the remembered one."""
-        self._names = names
-        self._known_ids: set[str] | None = None
-        self._remembered: Remembered | None = None
-        self._trail: list[tuple[str, OpCode, str]] = []
-        """The uses of steps, as long as each was plainly the next of its id."""
-        self._memos: Mapping[str, Raw] = memos or _NONE
-        # Steps that are remembered and that the handler has not come to.
-        self._unseen = len(self._memos) - (CAPSULE in self._memos) if memos else 0
-        self.cuts: CutSteps | None = None
-        """Steps that were cut off, if there are any."""
-        if memos and FIRST_CUT in memos:
-            self.cuts = self._new_cuts()
-            self._unseen -= len(self.cuts.entries)
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
-        # Appending is atomic, so taking ops needs no lock against steps that end; only one thread
-        # may take at a time.
-        self._sync_ops: list[Op] = []
-        self._async_ops: list[Op] = []
         self._running = 0
         self._holds = 0
         """How many of those that run are something else than step bodies."""
@@ -258,7 +213,7 @@ class Run:
     @property
     def replaying(self) -> bool:
         """True if the handler still passes over finished steps, so that nothing it does is new."""
-        return self._unseen > 0 and not self._progressed
+        return self.earlier.unseen > 0 and not self._progressed
 
     @property
     def unwinding(self) -> bool:
@@ -283,7 +238,7 @@ class Run:
     @property
     def targets_unknown(self) -> bool:
         """True if the server asked for a step that this handler did not come to."""
-        return self.target is not None and self.target not in self._memos
+        return self.target is not None and self.target not in self.earlier.memos
 
     def divergences(self, *, ended: bool) -> list[Divergence]:
         """Return what is remembered and does not fit the handler, as far as it is certain.
@@ -293,11 +248,8 @@ class Run:
         """
         if not self.resumed or self.target is not None or self.over:
             return []
-        if self._remembered is None and (self._unseen <= 0 or not ended):
-            return []
-        remembered = self._look_closer()
-        found = remembered.found(ended=ended)
-        if found and (self.branched or remembered.side_by_side):
+        found = self.earlier.divergences(ended=ended)
+        if found and (self.branched or self.earlier.side_by_side):
             self.branched = True
             # A branch that was given up might have come to what seems to be left over.
             if not ended or self.cut_short or self.pending:
@@ -309,9 +261,7 @@ class Run:
         """True if the server remembers steps, or failures of steps, and the handler met none."""
         if not self.resumed or self._uses:
             return False
-        kinds = (read_memo(raw).kind for key, raw in self._memos.items() if key != CAPSULE)
-        known = any(kind is not MemoKind.INPUT for kind in kinds)
-        return known or bool(self.failures) or self.target is not None
+        return self.earlier.has_steps or bool(self.failures) or self.target is not None
 
     def response_began(self) -> None:
         """Note that the handler has sent the head of its response."""
@@ -335,8 +285,8 @@ class Run:
         self.opts = replace(self.opts, **given)
         if self.opts.retries is not None:
             self.retries = self.opts.retries
-        if self._remembered is not None:
-            self._remembered.fails = self.opts.on_divergence == "fail"
+        if self.resumed:
+            self.earlier.fail_on_divergence(self.opts.on_divergence == "fail")
 
     def track(self) -> None:
         """Count this run even if it comes to no step."""
@@ -355,13 +305,6 @@ class Run:
     def carry(self, texts: dict[str, str] | None) -> None:
         """Restore what middleware kept in earlier calls."""
         self.carried = texts
-
-    def keep_order(self) -> None:
-        """Give remembered steps back in the order in which the server names them."""
-        if len(self._memos) > 1:
-            done = (key for key, raw in self._memos.items() if key != CAPSULE and raw != _PENDING)
-            hashes = done if self.cuts is None else self.cuts.placed(done)
-            self.order = CompletionOrder(hashes, types_id)
 
     def middleware_began(self) -> None:
         """Note that middleware runs before the handler is called."""
@@ -414,8 +357,8 @@ class Run:
                 step = self._beside_others(step)
             userland = Userland(name, step.index or None, step.branch)
             if kept is not None:  # before the result, which must never be stored without it
-                self._sync_ops.append(choices_op(step, kept))
-            self._sync_ops.append(
+                self.unreported.finished.append(choices_op(step, kept))
+            self.unreported.finished.append(
                 Op(_STEP_RUN, step.hash, name, name, opts, Raw(data), None, timing, userland)
             )
         return self._after()
@@ -446,14 +389,14 @@ class Run:
         failed = self.failures.get(step.hash, self.attempt)
         retry = limit > failed and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
-            self._record(_step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
+            self._record(step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
             return self._after()
         # A real server does not read these `opts`; the stephttp engine does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
             opts["retry_after"] = retry_after
         self._step_retries = max(self._step_retries, limit)
-        self._record(_step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
+        self._record(step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
         self._wait()
         return SUSPEND
 
@@ -478,8 +421,8 @@ class Run:
         """Note that the handler continues: what was cut off, it has cut off itself."""
         if self.cuts is not None and self.cuts.undecided and self.state is not ENDED:
             ops, hashes = self.cuts.decide()
-            self._sync_ops.extend(ops)
-            self._async_ops[:] = [op for op in self._async_ops if op.id not in hashes]
+            self.unreported.finished.extend(ops)
+            self.unreported.withdraw(hashes)
 
     def forget_cuts(self) -> None:
         """Note that others have cancelled the request: what was cut off is to run later."""
@@ -498,7 +441,7 @@ class Run:
         if self.state is _UNWINDING:
             return replace(step, verdict=SUSPEND)
         if self.cuts is not None and self.state is not ENDED:
-            self._sync_ops.append(self.cuts.begin_again(step, now_ns))
+            self.unreported.finished.append(self.cuts.begin_again(step, now_ns))
         self._running += body
         return replace(step, verdict=EXECUTE)
 
@@ -521,17 +464,14 @@ class Run:
         if self.cannot_wait is not None:
             raise CannotWaitError(f"step {step.step_id!r} has to wait, but {self.cannot_wait}")
         if wait.late and not self.resumed:
-            self._async_ops.append(discovery_request(step.hash))
+            self.unreported.requests.append(discovery_request(step.hash))
         else:
             opts = wait.opts
             if wait.op in GATEWAY_OPS:
-                opts = keyed(opts, idempotency_key(self.run_id, step.hash))
-                # A real server does not read this either.
-                policy = self.opts if wait.policy is None else merged(wait.policy, self.opts)
-                retries = self.retries if policy.retries is None else policy.retries
-                if retries or self.resumed or self.declared_retries:
-                    opts = {**opts, "retries": retries, **wishes(policy)}
-            self._record(_step_op(self._beside_others(step), wait.op, name=wait.name, opts=opts))
+                key = idempotency_key(self.run_id, step.hash)
+                tells = self.resumed or self.declared_retries > 0
+                opts = gateway_opts(wait, key, self.opts, self.retries, tells_retries=tells)
+            self._record(step_op(self._beside_others(step), wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
 
@@ -573,26 +513,19 @@ class Run:
         What it has left behind is given up, if this call has asked the server for nothing: all
         that it waits for was asked for before, and something else was faster.
         """
-        if self.state is _WAITING and self.pending and not self._async_ops:
+        if self.state is _WAITING and self.pending and not self.unreported.requests:
             self._stops = 1
             self.give_up()
 
     def wait_after_all(self) -> None:
         """Wait for what was given up: the handler ended without a response."""
-        if self._async_ops or self.pending:
+        if self.unreported.requests or self.pending:
             self._wait()
 
     @property
     def finished_count(self) -> int:
         """The number of finished steps that are not taken yet, or soon will be."""
-        held = sum(map(self._is_held, tuple(self._sync_ops))) if self.uncommitted else 0
-        undecided = 0 if self.cuts is None else self.cuts.undecided
-        return len(self._sync_ops) - held + undecided
-
-    @property
-    def finished_bytes(self) -> int:
-        """The bytes of JSON that they hold."""
-        return sum(map(kept_bytes, tuple(self._sync_ops)))
+        return self.unreported.count + (0 if self.cuts is None else self.cuts.undecided)
 
     def unwind(self) -> None:
         """Start to end the handler: nothing of this run can progress."""
@@ -605,100 +538,33 @@ class Run:
         if self.cuts is not None and not self.suspended:
             self.decide_cuts()
             if not self.resumed:  # no later call has to know
-                self._sync_ops[:] = [op for op in self._sync_ops if op.id not in self.cuts.entries]
+                finished, entries = self.unreported.finished, self.cuts.entries
+                finished[:] = [op for op in finished if op.id not in entries]
         self.state = _UNWINDING if self.suspended else ENDED
         if self.state is ENDED:
-            self._async_ops.clear()  # given up
+            self.unreported.requests.clear()  # given up
 
     def take_finished(self) -> list[Op]:
         """Take the finished steps, but for one that belongs into the answer, and those that are
         held back."""
         if self.target is not None:
             return []
-        taken = _drain(self._sync_ops)
-        if self.uncommitted:
-            self._sync_ops[:0] = [op for op in taken if self._is_held(op)]
-            taken = [op for op in taken if not self._is_held(op)]
-        return taken
+        return self.unreported.take_finished()
 
     def requeue(self, ops: Sequence[Op]) -> None:
         """Put back finished steps that were taken and could not be stored."""
-        self._sync_ops[:0] = ops
-
-    @property
-    def waiting_for(self) -> str:
-        """The step for which this call asks the server first; empty without one."""
-        return next((op.display_name or op.name or "" for op in tuple(self._async_ops)), "")
-
-    def give_up_waits(self, ops: Sequence[Op] = ()) -> None:
-        """Ask the server for nothing: the run has to wait, and cannot. A failed step that was to be
-        retried has failed for good.
-
-        Args:
-            ops: what was taken, and has to be reported in another way.
-        """
-        waits = [op for op in (*ops, *_drain(self._async_ops)) if op.op not in SYNC_OPS]
-        self._sync_ops[:0] = [op for op in ops if op.op in SYNC_OPS]
-        self._sync_ops += [_final(op) for op in waits if op.op is OpCode.STEP_ERROR]
-
-    def hold_back(self, step_hash: str) -> None:
-        """Report a step that runs now only after `settle`, even if it has finished before."""
-        self.uncommitted = self.uncommitted or set()
-        self.uncommitted |= {step_hash, types_id(step_hash)}
-
-    def settle(self, step_hash: str) -> None:
-        """Note that what a step wrote lasts."""
-        if self.uncommitted:
-            self.uncommitted -= {step_hash, types_id(step_hash)}
-
-    def holds_back(self, step_hash: str) -> bool:
-        """Whether a step has finished, and is held back."""
-        return any(op.id == step_hash and self._is_held(op) for op in self._sync_ops)
-
-    def report_all(self) -> None:
-        """Hold back no step any more."""
-        self.uncommitted = None
+        self.unreported.requeue(ops)
 
     def fail_instead(self) -> None:
         """End a run that would have to wait: steps that it relies on are not to be reported."""
-        self._sync_ops[:] = [op for op in self._sync_ops if not self._is_held(op)]
-        self.give_up_waits()
-        self.uncommitted = None
+        self.unreported.drop_held()
+        self.unreported.give_up_waits()
         self.suspended = False
         self.state = ENDED
 
-    def _is_held(self, op: Op) -> bool:
-        return op.op is _STEP_RUN and self.uncommitted is not None and op.id in self.uncommitted
-
     def take_ops(self) -> list[Op]:
         """Take all that was recorded; what makes the server act comes last."""
-        return _drain(self._sync_ops) + _drain(self._async_ops)
-
-    def memos(self) -> dict[str, Memo]:
-        """Return the finished steps that the server remembers, by hash."""
-        own = {CAPSULE, *map(types_id, self._memos)}
-        if self.cuts is not None:
-            own |= self.cuts.entries
-        found = {key: read_memo(raw) for key, raw in self._memos.items() if key not in own}
-        done = (MemoKind.VALUE, MemoKind.ERROR)
-        return {key: memo for key, memo in found.items() if memo.kind in done}
-
-    def remember(self, memos: Mapping[str, Raw]) -> None:
-        """Replace what the server remembers of some steps."""
-        self._memos = {**self._memos, **memos}
-
-    def memo_of(self, step_hash: str) -> Memo | None:
-        """Return what the server remembers under a (reserved) step hash."""
-        entry = self._memos.get(step_hash)
-        return None if entry is None else read_memo(entry)
-
-    def choices_of(self, step: Step) -> Raw | None:
-        """Return which members of unions a remembered step returned, if its result does not say."""
-        memo = self.memo_of(types_id(step.hash))
-        if memo is None or memo.kind is not MemoKind.VALUE:
-            return None
-        self._unseen -= 1
-        return memo.raw
+        return self.unreported.take_all()
 
     def resolve(
         self,
@@ -719,13 +585,13 @@ class Run:
             TypeError, ValueError: the id is not a text, or not valid Unicode.
         """
         if type(step_id) is not str:
-            step_id = _plain_id(step_id)
+            step_id = plain_id(step_id)
         uses = self._uses
         if self.resumed:
             index = self._place(step_id, op, branch)
         elif index := uses.get(step_id, 0):
             index = next_index(step_id, index, uses)
-        step_hash = _hash_user_id(step_id, index)
+        step_hash = user_hash(step_id, index)
         uses[step_id] = index + 1
         self.used = True
         if self.state is _UNWINDING:
@@ -733,13 +599,15 @@ class Run:
         if self.cuts is not None:
             self.decide_cuts()
             if self.cuts.earlier(step_hash) is not None:
-                self._unseen -= step_hash in self._memos  # it ended all the same, too late
+                self.earlier.unseen -= (
+                    step_hash in self.earlier.memos
+                )  # it ended all the same, too late
                 return Step(CUT, step_id, index, step_hash, None, retries)
-        entry = self._memos.get(step_hash)
+        entry = self.earlier.memos.get(step_hash)
         memo = None if entry is None else read_memo(entry)
         step = Step(EXECUTE, step_id, index, step_hash, memo, retries, branch)
         if memo is not None:
-            self._unseen -= 1
+            self.earlier.unseen -= 1
             if memo.kind is not MemoKind.INPUT:
                 return self._known(step, memo.kind)
         if self.target is None or self.target == step_hash:
@@ -750,7 +618,13 @@ class Run:
 
     def remembers(self, step_id: str) -> bool:
         """Return whether a step with this id, to come yet, has ended in an earlier call."""
-        return self.resumed and self._look_closer().has_left(step_id)
+        return self.resumed and self.earlier.has_left(step_id)
+
+    def remember(self, memos: Mapping[str, Raw]) -> None:
+        """Replace what the server remembers of some steps."""
+        if not self.resumed:
+            self.earlier = EarlierCalls({})
+        self.earlier.replace(memos)
 
     def meet_race(self, step_id: str) -> Step:
         """Meet a race of branches: a step that is open while they are met. On EXECUTE, `win` it."""
@@ -773,63 +647,26 @@ class Run:
         if self.state is not ENDED:
             self.decide_cuts()
             timing = Timing(started_ns, duration_ns)
-            self._sync_ops.append(replace(_step_op(step, _STEP_RUN, timing=timing), data=Raw(data)))
+            won = step_op(step, _STEP_RUN, timing=timing)
+            self.unreported.finished.append(replace(won, data=Raw(data)))
         return EXECUTE
-
-    def _new_cuts(self) -> CutSteps:
-        from stephttp._core.cuts import CutSteps  # few runs have any
-
-        return CutSteps(self._memos)
 
     def _note_cut(self, step: Step, times: CutTimes, raised: bool = False) -> None:
         if self.state in (_RUNNING, _WAITING):
             if self.cuts is None:
-                self.cuts = self._new_cuts()
+                self.cuts = cut_steps(self.earlier.memos)
+                if self.resumed:
+                    self.earlier.cuts = self.cuts
             self.cuts.note(step, times, raised)
 
     def _place(self, step_id: str, op: OpCode, branch: str) -> int:
         """Return which use of its id a step of a run is of which something is remembered."""
-        if self._remembered is None and self._is_next(step_id, op, branch):
-            self._trail.append((step_id, op, branch))
-            return self._uses.get(step_id, 0)
-        _hash_user_id(step_id, 0)  # it has to be valid
         try:
-            return self._look_closer().place(step_id, op, branch, self._uses)
+            return self.earlier.place(step_id, op, branch, self._uses)
         except DivergenceError as error:
             self.over = True  # whatever the handler makes of it
             self.diverged = error
             raise
-
-    def _is_next(self, step_id: str, op: OpCode, branch: str) -> bool:
-        """Return whether a use is plainly the next of its id, as in all handlers that have not
-        changed and have no branches."""
-        if branch or self._names is None or self.cuts is not None:
-            return False
-        index = self._uses.get(step_id, 0)
-        known = self._names.get(_hash_user_id(step_id, index))
-        if known is not None:
-            same = known.id == step_id and known.index == index and known.branch in ("", UNSURE)
-            return same and KINDS.get(known.op) == KINDS[op]
-        if self._known_ids is None:
-            self._known_ids = {one.id for one in self._names.values()}
-        return not index and step_id not in self._known_ids and ":" not in step_id
-
-    def _look_closer(self) -> Remembered:
-        """Return what earlier calls left, for uses of steps to be found in."""
-        if self._remembered is None:
-            self._remembered = made = Remembered(self._memos, self._names)
-            if self.cuts is not None:
-                made.add_cuts(self.cuts.uses())
-            uses: dict[str, int] = {}
-            for use in self._trail:
-                made.place(*use, uses)
-            made.fails = self.opts.on_divergence == "fail"
-        return self._remembered
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the server says what steps it remembers."""
-        return self._names is not None
 
     def _beside_others(self, step: Step) -> Step:
         """Return a step to be reported, marked if others are at work beside it."""
@@ -862,8 +699,8 @@ class Run:
         if not self._handed_over:
             self._handed_over = True
             # A server takes the same id twice for the same wish.
-            op_id = hash_step_id(f"stephttp:again:{step.hash}:{len(self._memos)}")
-            self._async_ops.append(Op(OpCode.DISCOVERY_REQUEST, op_id, step.step_id))
+            op_id = hash_step_id(f"stephttp:again:{step.hash}:{len(self.earlier.memos)}")
+            self.unreported.requests.append(Op(OpCode.DISCOVERY_REQUEST, op_id, step.step_id))
         self._wait()
         return True
 
@@ -875,69 +712,4 @@ class Run:
 
     def _record(self, op: Op) -> None:
         if self.state is not ENDED:
-            (self._sync_ops if op.op in SYNC_OPS else self._async_ops).append(op)
-
-
-@lru_cache(maxsize=4096)  # the same as for `hash_step_id`
-def _hash_user_id(step_id: str, index: int) -> str:
-    """Return the hash of an id that the user chose.
-
-    Raises:
-        ValueError: it cannot be one.
-    """
-    if not step_id or step_id.startswith(RESERVED):
-        raise ValueError(f"a step id must not be empty or start with {RESERVED!r}: {step_id!r}")
-    try:
-        return hash_step_id(step_id, index)
-    except UnicodeEncodeError:
-        raise ValueError(f"a step id must be valid Unicode: {step_id!r}") from None
-
-
-def _plain_id(step_id: Any) -> str:
-    """Return the text of an id of a subclass of `str`.
-
-    Raises:
-        TypeError: it is not a text.
-    """
-    if not isinstance(step_id, str):
-        raise TypeError(f"a step id must be a str, not {step_id!r}")
-    return str.__str__(step_id)
-
-
-def _step_op(
-    step: Step,
-    op: OpCode,
-    *,
-    name: str | None = None,
-    opts: dict[str, Any] | None = None,
-    error: ErrorInfo | None = None,
-    timing: Timing | None = None,
-) -> Op:
-    """Return the op that reports `step`, or requests it.
-
-    Args:
-        name: what the server shows of it; `None` for its id.
-    """
-    return Op(
-        op,
-        step.hash,
-        name or step.step_id,
-        step.step_id,
-        opts,
-        error=error,
-        timing=timing,
-        userland=Userland(step.step_id, step.index or None, step.branch),
-    )
-
-
-def _final(op: Op) -> Op:
-    """Return the report of a step that fails, and is to be retried, as one of its last failure."""
-    wishes = ("retries", "retry_after")
-    opts = {name: value for name, value in (op.opts or {}).items() if name not in wishes}
-    return replace(op, op=OpCode.STEP_FAILED, opts=opts or None)
-
-
-def _drain(ops: list[Op]) -> list[Op]:
-    taken = ops[:]
-    del ops[: len(taken)]  # what was added meanwhile stays
-    return taken
+            self.unreported.add(op)

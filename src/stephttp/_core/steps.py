@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from msgspec import Raw, Struct
 
@@ -48,6 +49,32 @@ class CutTimes(NamedTuple):
 
 
 NEVER = CutTimes(0, 0, 0)
+
+
+@lru_cache(maxsize=4096)  # the same as for `hash_step_id`
+def user_hash(step_id: str, index: int) -> str:
+    """Return the hash of an id that the user chose.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not step_id or step_id.startswith(RESERVED):
+        raise ValueError(f"a step id must not be empty or start with {RESERVED!r}: {step_id!r}")
+    try:
+        return hash_step_id(step_id, index)
+    except UnicodeEncodeError:
+        raise ValueError(f"a step id must be valid Unicode: {step_id!r}") from None
+
+
+def plain_id(step_id: Any) -> str:
+    """Return the text of an id of a subclass of `str`.
+
+    Raises:
+        TypeError: it is not a text.
+    """
+    if not isinstance(step_id, str):
+        raise TypeError(f"a step id must be a str, not {step_id!r}")
+    return str.__str__(step_id)
 
 
 def choices_op(step: Step, kept: bytes) -> Op:

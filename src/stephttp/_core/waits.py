@@ -9,7 +9,7 @@
     fetch             Gateway          step id    url, method, headers?, body?            data or error
     ai.infer          AIGateway        step id    type, url, headers, auth_key, format, body  data or error
 
-docs/protocol.md 5.2 has them as the other SDKs send them, 5.3 what is remembered, 5.4 the rules for
+The last two are in `http_steps`. docs/protocol.md 5.2 has them as the other SDKs send them, 5.3 what is remembered, 5.4 the rules for
 arguments. Bad arguments are a `TypeError` or `ValueError` that names step and argument, before
 anything is recorded.
 """  # noqa: E501
@@ -22,25 +22,20 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Raw, Struct, ValidationError
 
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result, encode_argument, result_conversion
-from stephttp._core.inference import AIAdapter
 from stephttp._core.retry_policy import RetryPolicy
-from stephttp._core.tool_types import EndpointResult, FetchResponse, ReceivedEvent, Signal
+from stephttp._core.tool_types import EndpointResult, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
-from stephttp._wire.http import SAFE_METHODS, TOKEN
 from stephttp._wire.opcodes import OpCode
 from stephttp.errors import StepError
 
 _NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")
 _CONFLICTS = ("fail", "replace")
-_CREDENTIALS = re.compile(r"^([^/?#]*//)[^/?#]*@")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESPONSE_FIELDS = {"status", "headers", "body"}
 """A result that has exactly these is the response of an endpoint (docs/protocol.md 7.2)."""
 _endpoint_result = msgspec.json.Decoder(EndpointResult)
@@ -94,11 +89,11 @@ def sleep_until(step_id: str, until: datetime, now_ns: int | None = None) -> Wai
 def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | None) -> Wait:
     """Wait for an event; `None` at the timeout."""
     opts = {
-        "event": _text(step_id, "event", event),
+        "event": check_text(step_id, "event", event),
         "timeout": _duration(step_id, "timeout", timeout),
     }
     if if_exp is not None:
-        opts["if"] = _text(step_id, "if_exp", if_exp)
+        opts["if"] = check_text(step_id, "if_exp", if_exp)
     return Wait(
         step_id,
         OpCode.WAIT_FOR_EVENT,
@@ -118,7 +113,7 @@ def wait_for_signal(step_id: str, signal: str, timeout: timedelta, on_conflict: 
             f"step {step_id!r}: on_conflict must be 'fail' or 'replace', not {on_conflict!r}"
         )
     opts = {
-        "signal": _text(step_id, "signal", signal),
+        "signal": check_text(step_id, "signal", signal),
         "timeout": _duration(step_id, "timeout", timeout),
         "conflict": on_conflict,
     }
@@ -157,69 +152,10 @@ def invoke(
 
 def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
     """Return the id under which the server knows a function of an app."""
-    function_id = _text(step_id, "function_id", function_id)
-    return function_id if app_id is None else f"{_text(step_id, 'app_id', app_id)}-{function_id}"
-
-
-def fetch(
-    step_id: str,
-    url: str,
-    method: str,
-    headers: Mapping[str, str] | None,
-    body: str | None,
-    policy: RetryPolicy | None = None,
-) -> Wait:
-    """Have the server make an HTTP request."""
-    opts: dict[str, Any] = {
-        "url": _url(step_id, "url", url),
-        "method": _text(step_id, "method", method).upper(),
-    }
-    if not TOKEN.fullmatch(opts["method"]):
-        raise ValueError(f"step {step_id!r}: method: {method!r} is not an HTTP method")
-    if headers:
-        opts["headers"] = _headers(step_id, "headers", headers)
-    if body is not None:
-        opts["body"] = _text(step_id, "body", body, empty=True)
-        encode_argument(opts["body"], step_id, "body")
-    return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse, policy=policy)
-
-
-def keyed(opts: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return the options of a request with an `Idempotency-Key`, where one is of use.
-
-    A server may make the request twice: because it failed, or because it died meanwhile.
-
-    Args:
-        opts: of a step that has an HTTP request made; they may have passed middleware.
-        key: what the header holds, unless the user has set it.
-    """
-    headers = opts.get("headers") or {}
-    if opts.get("method", "GET") in SAFE_METHODS or not isinstance(headers, Mapping):
-        return opts
-    if any(str(name).lower() == "idempotency-key" for name in headers):
-        return opts
-    return {**opts, "headers": {**headers, "Idempotency-Key": key}}
-
-
-def infer(
-    step_id: str,
-    adapter: AIAdapter,
-    body: Mapping[str, Any],
-    output_type: Any = Any,
-    policy: RetryPolicy | None = None,
-) -> Wait:
-    """Have the server call a model."""
-    request = dict(body)
-    adapter.on_call(request)
-    opts = {
-        "type": "step.ai.infer",
-        "url": _url(step_id, "adapter.url_infer()", adapter.url_infer()),
-        "headers": _headers(step_id, "adapter.headers()", adapter.headers()),
-        "auth_key": _header(step_id, "adapter.auth_key()", adapter.auth_key()),
-        "format": adapter.format(),
-        "body": Raw(encode_argument(request, step_id, "body")),
-    }
-    return Wait(step_id, OpCode.AI_GATEWAY, step_id, opts, output_type, policy=policy)
+    function_id = check_text(step_id, "function_id", function_id)
+    return (
+        function_id if app_id is None else f"{check_text(step_id, 'app_id', app_id)}-{function_id}"
+    )
 
 
 ENDPOINT_ID = "__stephttp_id__"
@@ -234,7 +170,7 @@ def endpoint_id(function: Any) -> str | None:
 
 def _function_id(step_id: str, function: Any) -> str:
     if isinstance(function, str):
-        return _text(step_id, "function_id", function)
+        return check_text(step_id, "function_id", function)
     found = endpoint_id(function) or getattr(function, "id", None)
     if not isinstance(found, str) or not found:
         raise _type_error(
@@ -280,7 +216,12 @@ def _duration(step_id: str, argument: str, value: Any) -> str:
     return format_duration(value)
 
 
-def _text(step_id: str, argument: str, value: Any, *, empty: bool = False) -> str:
+def check_text(step_id: str, argument: str, value: Any, *, empty: bool = False) -> str:
+    """Return an argument that is a text.
+
+    Raises:
+        TypeError, ValueError: it is not one, empty, or not valid Unicode.
+    """
     if not isinstance(value, str):
         raise _type_error(step_id, argument, value, "text")
     if not value and not empty:
@@ -289,42 +230,6 @@ def _text(step_id: str, argument: str, value: Any, *, empty: bool = False) -> st
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"step {step_id!r}: {argument} must be valid Unicode") from None
-    return value
-
-
-def _url(step_id: str, argument: str, value: Any) -> str:
-    url = _text(step_id, argument, value)
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != -1
-    except ValueError:  # a port that is not a number, or brackets that do not match
-        known = False
-    if not known or _CONTROL.search(url):
-        shown = _CREDENTIALS.sub(r"\1", url, count=1)
-        raise ValueError(f"step {step_id!r}: {argument}: {shown!r} is not an http(s) address")
-    return url
-
-
-def _headers(step_id: str, argument: str, given: Mapping[Any, Any]) -> dict[str, str]:
-    headers = {}
-    for name, value in dict(given).items():
-        where = f"{argument}[{name!r}]"
-        if not isinstance(name, str) or not TOKEN.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"step {step_id!r}: {where}: not the name of a header")
-        headers[name] = _header(step_id, where, value)
-    return headers
-
-
-def _header(step_id: str, argument: str, value: Any) -> str:
-    """Return a text that can be sent in a header. It may be a secret, so errors do not show it."""
-    if not isinstance(value, str):
-        raise TypeError(f"step {step_id!r}: {argument} must be text, not {type(value).__name__}")
-    try:
-        value.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(f"step {step_id!r}: {argument} must be Latin-1") from None
-    if _CONTROL.search(value):
-        raise ValueError(f"step {step_id!r}: {argument} must not hold control characters")
     return value
 
 

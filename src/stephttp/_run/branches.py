@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from stephttp._core.steps import CutTimes, Step
+from stephttp._run.places import Place, here
 from stephttp._wire.stored_state import CompletionOrder
+from stephttp.errors import Suspended
 
 if TYPE_CHECKING:
     from stephttp._run.scope import RunScope
 
 PATIENCE = 0.1
 """Seconds that a thread may work between two steps before another one gets its step."""
-
-current_branch: ContextVar[Branch | None] = ContextVar("stephttp_branch", default=None)
 
 
 class Branch:
@@ -50,6 +49,24 @@ class Branch:
     def lose(self) -> None:
         """Note that another branch has won. It begins no further step."""
         self._lost = True
+
+    def enter_step(self, step_id: str) -> None:
+        """Note that it has come to a step.
+
+        Raises:
+            Suspended: it has come to a stop before.
+        """
+        scope = self.scope
+        if scope.thread_turns is not None:
+            scope.thread_turns.rest(self)
+        if self.waiting_for:
+            raise Suspended(self.waiting_for)
+        if self.lost:
+            with scope.lock:
+                remembered = scope.run.remembers(step_id)
+            if not remembered:
+                self.waiting_for = "nothing: another branch has won the race"
+                raise Suspended(self.waiting_for)
 
     def stop(self, step: Step | None, times: CutTimes) -> None:
         """Note that it, or a branch in it, cannot continue in this call."""
@@ -112,3 +129,55 @@ class ThreadTurns:
     def _first(self) -> Branch:
         """Return the waiting branch whose step ended first."""
         return min(self._waiting, key=lambda branch: self._order.position(self._waiting[branch]))
+
+
+def current_branch(scope: RunScope) -> Branch | None:
+    """Return the branch of a run that the current thread works on."""
+    place = here.get()
+    return place.thread if isinstance(place, Place) and place.scope is scope else None
+
+
+def turns_of(scope: RunScope) -> ThreadTurns | None:
+    """Return the turns of remembered steps in threads, where the server keeps their order."""
+    order = scope.run.earlier.order
+    if scope.thread_turns is None and order is not None:
+        with scope.lock:
+            if scope.thread_turns is None:
+                scope.thread_turns = ThreadTurns(order)
+    return scope.thread_turns
+
+
+def take_turn(scope: RunScope, step: Step) -> None:
+    """Wait in a blocking tool until a remembered step may be given back."""
+    if scope.run.earlier.order is None:
+        return
+    turns, branch = turns_of(scope), current_branch(scope)
+    if turns is None:
+        return
+    if branch is None:
+        turns.pass_step(step.hash)
+    else:
+        turns.take(branch, step.hash)
+
+
+def suspension(scope: RunScope, waiting_for: str, step: Step | None = None) -> Suspended:
+    """Return what a blocking tool raises where its handler cannot continue.
+
+    Args:
+        scope: of the run.
+        waiting_for: what it says it waits for.
+        step: the step, if it is one.
+    """
+    branch = current_branch(scope)
+    with scope.lock:
+        if branch is None:
+            scope.run.unwind()
+        else:
+            # The other branches come as far as they can first; then all are ended.
+            branch.waiting_for = waiting_for
+            times = scope.times(scope.now_ns())
+            if step is not None and branch.lost:
+                scope.run.give_up(step, times)
+            elif step is not None:
+                branch.stop(step, times)
+    return Suspended(waiting_for)

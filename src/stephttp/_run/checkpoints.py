@@ -24,7 +24,8 @@ from stephttp._client.api_calls import (
     RunEvent,
 )
 from stephttp._client.flow import Flow, Keys, send
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import Item
+from stephttp._client.outbox_batch import Parcel
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._core.steps import Step

@@ -14,7 +14,8 @@ from typing import Any
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
 from stephttp._client.flow import Flow, Invoke
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import Item
+from stephttp._client.outbox_batch import Parcel
 from stephttp._core import replies
 from stephttp._core.failures import describe
 from stephttp._run.bounded_call import BoundedCall
@@ -269,7 +270,7 @@ class FirstCall(BoundedCall):
         if len(self.runtime.waited) >= _MOST_WAITED:
             self.runtime.waited.clear()
         self.runtime.waited.add(self._place())
-        waiting_for = self._run.waiting_for
+        waiting_for = self._run.unreported.waiting_for
         if self._is_too_large():
             size = self._request_body.size
             reason = f"{self._in_words(size)} (max_body_bytes)"
@@ -289,7 +290,7 @@ class FirstCall(BoundedCall):
         run, answer = self._run, problem.answer
         self._refused = answer
         reason = f"step {waiting_for!r} has to wait, but {problem}"
-        run.give_up_waits(problem.ops)
+        run.unreported.give_up_waits(problem.ops)
         level = logging.WARNING if answer.status == 413 else logging.ERROR
         logger.log(level, "stephttp: run %s fails: %s", run.run_id, reason)
         self._status, self._headers = answer.status, answer.headers

@@ -62,8 +62,7 @@ def request(scope: RunScope, hooks: Hooks, wait: Wait, cut: Step | None = None) 
     Args:
         cut: that step, if it was met already and is to begin again.
     """
-    scope.refuse_nested(wait.step_id)
-    branch = scope.position()
+    branch = scope.come_to(wait.step_id)
     with scope.group():
         with scope.lock:
             run = scope.run

@@ -221,7 +221,7 @@ class Hooks:
             key: StepMemo(error=step_error(memo.error))
             if memo.error is not None
             else StepMemo(decode_plain(memo.raw))
-            for key, memo in self._run.memos().items()
+            for key, memo in self._run.earlier.finished().items()
         }
         yield from self._call(self._all, "transform_input", memos)
         changed = {

@@ -20,8 +20,8 @@ from stephttp._client import api_calls
 from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, Until
 from stephttp._client.leases import Leases
-from stephttp._client.outbox import Outbox
-from stephttp._client.outbox_item import Item, Parcel
+from stephttp._client.outbox import Item, Outbox
+from stephttp._client.outbox_batch import Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints, shorten
@@ -168,7 +168,7 @@ class Journal(Item):
     def size(self) -> int:
         size = sum(map(kept_bytes, [*self._sending, *([self._final] if self._final else [])]))
         request = None if self.opened else self._request()
-        return 512 + size + self._run.finished_bytes + (len(request.body) if request else 0)
+        return 512 + size + self._run.unreported.kept_bytes + (len(request.body) if request else 0)
 
     def take(self) -> Parcel | None:
         with self._lock:

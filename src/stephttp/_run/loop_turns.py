@@ -41,7 +41,7 @@ _BEGIN_TICKS = 3
 PATIENCE = 5.0
 """Seconds that the handler may take longer than it did, until it cuts a step off again."""
 
-_given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
+given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
 """Stands for the last remembered step that the current code follows from; see `turn`."""
 
 
@@ -65,6 +65,7 @@ class LoopTurns:
         scope: of the run.
         loop: the event loop.
         task: the one in which the handler is called.
+        last: stands for the last remembered step that this task got before others came to one.
     """
 
     __slots__ = ("_closed", "_fresh", "_given", "_scope", "_task", "_ticks", "_waiting", "loop")
@@ -74,13 +75,14 @@ class LoopTurns:
         scope: RunScope,
         loop: asyncio.AbstractEventLoop,
         task: asyncio.Task[Any] | None,
+        last: object | None = None,
     ) -> None:
         self._task = task
         self._fresh: object | None = None
         """Stands for a remembered step that was given back before other tasks could begin."""
         self.loop = loop
         self._scope = scope
-        self._given: object | None = None
+        self._given = last
         """Stands for the last remembered step that was given back; `None` if nothing waited for
         the task that got it."""
         self._waiting: list[_Turn] = []
@@ -97,7 +99,7 @@ class LoopTurns:
             step: the step.
             function: of a step that runs in this process.
         """
-        order = self._scope.run.order
+        order = self._scope.run.earlier.order
         if order is None:
             return None
         if order.meet(step.hash) and not self._waiting and self._follows():
@@ -105,7 +107,7 @@ class LoopTurns:
             # At the time other tasks could begin, unless a plain function kept the loop.
             in_a_task = asyncio.current_task() is not self._task
             if in_a_task and (function is None or is_async(function)):
-                self._fresh = _given.get()
+                self._fresh = given.get()
             return None
         return self._await_turn(step.hash)
 
@@ -124,7 +126,7 @@ class LoopTurns:
             return
         if self._closed:
             raise asyncio.CancelledError(ENOUGH)
-        key, order = run.cuts.entry_of(step.hash), run.order
+        key, order = run.cuts.entry_of(step.hash), run.earlier.order
         is_next = order is not None and order.meet(key)
         turn = self._enter(key, parked=True)
         limit = self.loop.call_later(cut.after_ns / 1e9 + PATIENCE, self._too_long, turn, step)
@@ -152,7 +154,7 @@ class LoopTurns:
         At the time it took a while, in which other tasks began. Two that use the same step id get
         its numbers in the order in which they come to it.
         """
-        if self._fresh is not None and self._fresh is _given.get():
+        if self._fresh is not None and self._fresh is given.get():
             for _ in range(_BEGIN_TICKS):
                 await asyncio.sleep(0)
             self._fresh = None
@@ -211,12 +213,12 @@ class LoopTurns:
 
     def _follows(self) -> bool:
         """Say whether the current code follows from the last step that was given back."""
-        return self._given in (None, _given.get())
+        return self._given in (None, given.get())
 
     def _give(self) -> None:
         """Note that the current task, and those that it starts, know of all that was given."""
         mark = object()
-        _given.set(mark)
+        given.set(mark)
         # Private. Without it all tasks count as waited for: then code that only looks whether its
         # tasks are done, a few turns of the loop later, sees a remembered step a bit late.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
@@ -245,11 +247,11 @@ class LoopTurns:
         self.loop.call_soon(self._tick)
 
     def _position(self, turn: _Turn) -> float:
-        order = self._scope.run.order
+        order = self._scope.run.earlier.order
         return inf if order is None or turn.key == _NEW else order.position(turn.key)
 
     def _pass_over(self, key: str) -> None:
-        order = self._scope.run.order
+        order = self._scope.run.earlier.order
         if order is not None and key != _NEW and order.pass_over(key):
             self._scope.look_aside()
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._core.steps import CUT, SUSPEND, Step
+from stephttp._run.branches import suspension
 from stephttp._wire.json import encode_struct
 from stephttp.errors import Suspended
 
@@ -41,7 +42,7 @@ class Race:
     @classmethod
     def begin(cls, scope: RunScope, step_id: str) -> Race:
         """Come to a race."""
-        scope.refuse_nested(step_id)
+        scope.come_to(step_id)
         with scope.lock:
             step = scope.run.meet_race(step_id)
         return cls(scope, step)
@@ -85,8 +86,8 @@ class Race:
         """Note which branch has won; `None`: all of them failed."""
         scope = self._scope
         if self.known:
-            if scope.run.order is not None:
-                scope.run.order.meet(self._step.hash)
+            if scope.run.earlier.order is not None:
+                scope.run.earlier.order.meet(self._step.hash)
             return
         duration = max(0, scope.now_ns() - self._started_ns)
         with scope.lock:
@@ -98,7 +99,7 @@ class Race:
 
     def suspension(self) -> Suspended:
         """Return what a blocking tool raises where the handler cannot pass the race."""
-        return self._scope.suspension(f"step {self._step.step_id!r}")
+        return suspension(self._scope, f"step {self._step.step_id!r}")
 
 
 def nobody_won(step_id: str, errors: Sequence[BaseException]) -> BaseException:

@@ -172,12 +172,12 @@ class Reentry:
         if not run.finished_count or run.target is not None:
             return
         seconds = 0.0 if scope is None else self._patience(scope.checkpointing)
-        if not seconds:
+        if scope is None or not seconds:
             self._flush_now()
             return
         with self._lock:
             if self._timer is None and not self._over:
-                self._timer = self.runtime.background.later(seconds, self._flush_now)
+                self._timer = scope.later(seconds, self._flush_now)
 
     def _patience(self, mode: Checkpointing) -> float:
         """Return for how many seconds finished steps may wait for the answer to carry them."""

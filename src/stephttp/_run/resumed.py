@@ -112,7 +112,7 @@ def resume(
     point = CheckpointRun(
         run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
     )
-    stored = run.memo_of(CAPSULE)
+    stored = run.earlier.memo_of(CAPSULE)
     kept = capsule.Capsule()
     if stored is not None and stored.kind is MemoKind.VALUE:
         try:
@@ -129,7 +129,7 @@ def resume(
         capsule.restore(request, kept)
         run.carry(kept.carried)
     if ours:
-        run.keep_order()
+        run.earlier.keep_order()
     return Resumed(
         run,
         point,
@@ -177,7 +177,7 @@ def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
         return int(exact)
     text = request.header(b"x-inngest-generation-id")
     generation = max(1, int(text)) if text.isdecimal() else 1
-    unsure = generation > 1 or any(run.memo_of(step) is None for step in failing)
+    unsure = generation > 1 or any(run.earlier.memo_of(step) is None for step in failing)
     return generation if failing and unsure else generation - 1
 
 
@@ -287,7 +287,7 @@ def _conclude(
         final = final or isinstance(raised, NonRetriableError) or gives_up(run.opts, raised)
     again = again and response.status >= 500 and not final
     if not again:  # nothing relies on steps whose writes were rolled back
-        run.report_all()
+        run.unreported.release_held()
     jitter, now_ns = checkpoints.rng.random, checkpoints.now_ns()
     later = next_attempt(raised, run.opts, resumed.attempt, now_ns, jitter) if again else None
     if any(name.lower() in ADDRESSES for name, _ in response.headers):

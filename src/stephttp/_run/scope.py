@@ -7,47 +7,39 @@ lives, on an event loop or in a thread, is the adapters' business: each has its 
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stephttp._client.flow import T, Until
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, CutTimes, Step
 from stephttp._core.waits import Wait
 from stephttp._run import database_watch
-from stephttp._run.branches import Branch, ThreadTurns, current_branch
 from stephttp._run.database_watch import UNWATCHED
+from stephttp._run.echoes import is_being_cancelled, is_cancellation, log_unless_echo
 from stephttp._run.hooks import Hooks, awaiting
+from stephttp._run.places import come_to_step, here
 from stephttp._run.shared_ids import SharedIds
 from stephttp._wire.http import Request
 from stephttp._wire.stored_state import NAMES_FEATURE
-from stephttp.errors import NestedStepError, Suspended
+from stephttp.errors import Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
+    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow
+    from stephttp._run.branches import ThreadTurns
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.runtime import Runtime
-    from stephttp._run.step_call import StepCall
     from stephttp._run.supervised import LoopWatch
     from stephttp._run.transactions import StepWrites
-
-logger = logging.getLogger("stephttp")
-
-inside_step: ContextVar[StepCall | None] = ContextVar("stephttp_step", default=None)
-"""The step whose body the current code belongs to."""
-
-_position: ContextVar[tuple[RunScope, str] | None] = ContextVar("stephttp_position", default=None)
-"""The branch of `parallel` that the current code belongs to: its run's scope, and its position."""
 
 SETTLE_TICKS = 16
 """Turns of the event loop after which code that only passes results on (gather, task groups,
@@ -91,6 +83,9 @@ class RunScope(ABC):
         "warned_ids",
         "writes",
     )
+
+    ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended,)
+    """What a handler raises that was ended because its run has to wait."""
 
     def __init__(
         self,
@@ -151,6 +146,10 @@ class RunScope(ABC):
     @abstractmethod
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` where this run does its book-keeping, now or soon."""
+
+    @abstractmethod
+    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
+        """Call something after so many seconds, from where this run does its book-keeping."""
 
     @abstractmethod
     async def drive(self, flow: Flow[T]) -> T:
@@ -227,7 +226,7 @@ class RunScope(ABC):
             return False
         if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
             return False
-        self._log_unless_echo(error)
+        self._log_unless_ended(error)
         return True
 
     def unguard(self) -> None:
@@ -255,8 +254,8 @@ class RunScope(ABC):
 
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process; see `Run.begin`."""
-        self.refuse_nested(step_id)
-        branch = self.position()
+        place = here.get()
+        branch = "" if place is None else come_to_step(self, place, step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expire()
         hook = None
@@ -272,27 +271,17 @@ class RunScope(ABC):
 
     def wait(self, wait: Wait) -> Step:
         """Come to a step that the server carries out; see `Run.wait`."""
-        self.refuse_nested(wait.step_id)
-        branch = self.position()
+        branch = self.come_to(wait.step_id)
         with self.lock:
             step = self.run.wait(wait, branch)
         if self.warned_ids is not None:
             self.note_branch(step, branch)
         return step
 
-    def position(self) -> str:
-        """Return the position of the current branch in `parallel`; empty outside of one."""
-        found = _position.get()
-        return "" if found is None or found[0] is not self else found[1]
-
-    def enter_branch(self, number: int) -> None:
-        """Make the current context that of a branch of `parallel`.
-
-        Args:
-            number: its place among them.
-        """
-        outer = self.position()
-        _position.set((self, f"{outer}.{number}" if outer else str(number)))
+    def come_to(self, step_id: str) -> str:
+        """Check that a step may begin here; see `come_to_step`."""
+        place = here.get()
+        return "" if place is None else come_to_step(self, place, step_id)
 
     def note_branch(self, step: Step, branch: str) -> None:
         """Note who came to a step, in development. A known branch gets its own results, where the
@@ -307,7 +296,7 @@ class RunScope(ABC):
         """Return whether the server keeps the branch of each step, as far as it is known."""
         run, features = self.run, self.runtime.checkpoints.keys.features
         if run.resumed:
-            return run.is_named
+            return run.earlier.is_named
         return features is None or NAMES_FEATURE in features
 
     def again(self, step: Step) -> Step:
@@ -330,91 +319,14 @@ class RunScope(ABC):
         """Note that the body of a step neither returned nor failed; see `cuts`."""
         times = self.times(started_ns)
         with self.lock:
-            if error is None or not _is_cancellation(error):
+            if error is None or not is_cancellation(error):
                 self.run.abandon(step)
             else:
-                self.run.cut_off(step, times, raised=not _is_being_cancelled())
+                self.run.cut_off(step, times, raised=not is_being_cancelled())
 
     def times(self, started_ns: int) -> CutTimes:
         """Return when a step that began then is cut off, if it is now."""
         return CutTimes(started_ns, self.now_ns(), self.started_ns)
-
-    def refuse_nested(self, step_id: str) -> None:
-        """Check that a step may begin here.
-
-        Raises:
-            NestedStepError: this code belongs to the body of another step.
-            Suspended: this branch has come to a stop before.
-        """
-        inside = inside_step.get()
-        # A step may well make a request of this process to itself: that is another run.
-        if inside is not None and inside.scope is self:
-            raise NestedStepError(
-                f"step {step_id!r} was called inside the body of step {inside.step.step_id!r}; "
-                "call it before or after, or call the plain function"
-            )
-        branch = current_branch.get()
-        if branch is not None and branch.scope is self:
-            self._enter_step(branch, step_id)
-
-    def _enter_step(self, branch: Branch, step_id: str) -> None:
-        """Check that a step may begin in a branch, which is a thread of its own."""
-        if self.thread_turns is not None:
-            self.thread_turns.rest(branch)
-        if branch.waiting_for:
-            raise Suspended(branch.waiting_for)
-        if branch.lost:
-            with self.lock:
-                remembered = self.run.remembers(step_id)
-            if not remembered:
-                branch.waiting_for = "nothing: another branch has won the race"
-                raise Suspended(branch.waiting_for)
-
-    def suspension(self, waiting_for: str, step: Step | None = None) -> Suspended:
-        """Return what a blocking tool raises where its handler cannot continue.
-
-        Args:
-            waiting_for: what it says it waits for.
-            step: the step, if it is one.
-        """
-        branch = self.branch()
-        with self.lock:
-            if branch is None:
-                self.run.unwind()
-            else:
-                # The other branches come as far as they can first; then all are ended.
-                branch.waiting_for = waiting_for
-                times = self.times(self.now_ns())
-                if step is not None and branch.lost:
-                    self.run.give_up(step, times)
-                elif step is not None:
-                    branch.stop(step, times)
-        return Suspended(waiting_for)
-
-    def take_turn(self, step: Step) -> None:
-        """Wait in a blocking tool until a remembered step may be given back."""
-        if self.run.order is None:
-            return
-        turns, branch = self.turns_of_threads(), self.branch()
-        if turns is None:
-            return
-        if branch is None:
-            turns.pass_step(step.hash)
-        else:
-            turns.take(branch, step.hash)
-
-    def turns_of_threads(self) -> ThreadTurns | None:
-        """Return the turns of remembered steps in threads, where the server keeps their order."""
-        if self.thread_turns is None and self.run.order is not None:
-            with self.lock:
-                if self.thread_turns is None:
-                    self.thread_turns = ThreadTurns(self.run.order)
-        return self.thread_turns
-
-    def branch(self) -> Branch | None:
-        """Return the branch of this run that the current thread works on."""
-        branch = current_branch.get()
-        return branch if branch is not None and branch.scope is self else None
 
     @contextmanager
     def group(self) -> Generator[None]:
@@ -486,16 +398,12 @@ class RunScope(ABC):
             error = conclude(self, error)
         if not run.suspended:
             return error
-        self._log_unless_echo(error)
+        self._log_unless_ended(error)
         return None
 
-    def _log_unless_echo(self, error: BaseException | None) -> None:
-        if error is not None and not echoes_suspension(error):
-            logger.warning(
-                "stephttp: run %s waits for a step; what its handler raised meanwhile is dropped, "
-                "and will be raised again if it still applies then",
-                self.run.run_id, exc_info=error,
-            )  # fmt: skip
+    def _log_unless_ended(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, self.ENDINGS):
+            log_unless_echo(self.run, error)
 
     def _after_record(self) -> None:
         if self.on_record is not None:
@@ -504,27 +412,3 @@ class RunScope(ABC):
             if self._joined is not None and self.run.settled and not self._joined.done():
                 self._joined.set_result(None)
         self.unwind_when_stuck()
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    from asyncio import CancelledError  # absent where no loop is
-
-    return isinstance(error, CancelledError)
-
-
-def _is_being_cancelled() -> bool:
-    """Whether a cancellation of the current task is under way."""
-    from asyncio import current_task
-
-    try:
-        task = current_task()
-    except RuntimeError:  # a thread
-        return False
-    return task is not None and task.cancelling() > 0
-
-
-def echoes_suspension(error: BaseException) -> bool:
-    """Whether `error` comes of our ending the handler; task groups wrap it beside other errors."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(echoes_suspension(inner) for inner in error.exceptions)
-    return isinstance(error, Suspended) or _is_cancellation(error)

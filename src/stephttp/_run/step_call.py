@@ -23,8 +23,10 @@ from stephttp._core.step_options import StepOptions
 from stephttp._core.steps import CUT, EXECUTE, SUSPEND, Step
 from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
+from stephttp._run.branches import suspension
 from stephttp._run.final_failures import FinalFailures
-from stephttp._run.scope import RunScope, inside_step
+from stephttp._run.places import here
+from stephttp._run.scope import RunScope
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import StepError, Suspended
 
@@ -158,7 +160,7 @@ class StepCall:
         # In a context of its own: what the body sets there is gone after it, since a later call
         # does not run it, and its handler must not see more in this one.
         context = copy_context()
-        context.run(inside_step.set, self)
+        context.run(here.set, self)
         value = context.run(body, *args, **kwargs)
         return InContext(value, context) if isinstance(value, CoroutineType) else value
 
@@ -174,7 +176,11 @@ class StepCall:
         try:
             if memo.error is not None:
                 raise step_error(memo.error)
-            kept = self.scope.run.choices_of(self.step) if self._conversion.keeps_choices else None
+            kept = (
+                self.scope.run.earlier.choices_of(self.step.hash)
+                if self._conversion.keeps_choices
+                else None
+            )
             value = decode_result(memo.raw, self._conversion, self.step.step_id, kept)
             return value if self._convert is None else self._convert(value)
         except StepError as error:
@@ -188,7 +194,7 @@ class StepCall:
 
     def suspension(self) -> Suspended:
         """Return what a blocking tool raises when the handler cannot pass this step now."""
-        return self.scope.suspension(f"step {self.step.step_id!r}", self.step)
+        return suspension(self.scope, f"step {self.step.step_id!r}", self.step)
 
     def _failure(self, error: Exception) -> tuple[ErrorInfo, str | None]:
         """Return a failure as data, and when the step wants its next attempt."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stephttp._run.current import current_call
-from stephttp._run.scope import inside_step
+from stephttp._run.places import enclosing_step
 from stephttp._wire import ids
 from stephttp.errors import OutsideRunError, UsageError
 
@@ -27,7 +27,7 @@ def idempotency_key() -> str:
             thread that did not get the context of the step (`loop.run_in_executor`).
         UsageError: called in a handler, but not inside a step.
     """
-    call = inside_step.get()
+    call = enclosing_step()
     if call is not None:
         return ids.idempotency_key(call.scope.run.run_id, call.step.hash)
     if current_call.get() is None:

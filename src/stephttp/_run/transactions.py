@@ -15,7 +15,9 @@ from __future__ import annotations
 import re
 
 from stephttp._run.current import CurrentCall, current_call
-from stephttp._run.scope import RunScope, echoes_suspension, inside_step
+from stephttp._run.echoes import echoes_suspension
+from stephttp._run.places import enclosing_step
+from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
 from stephttp.errors import UncommittedStepError
 
@@ -70,7 +72,7 @@ class StepWrites:
     def left(self, level: Level, *, lost: str = "") -> None:
         """Note that a level with writes of this step has ended."""
         self.levels.discard(level)
-        current = inside_step.get()
+        current = enclosing_step()
         # What a step rolls back itself is its own affair.
         if lost and (current is None or current.step is not self.step):
             self.lost = lost
@@ -80,7 +82,7 @@ class StepWrites:
         """Let the step be reported, once all that it wrote lasts."""
         if not self.levels and not self.lost:
             with self.scope.lock:
-                self.scope.run.settle(self.step.hash)
+                self.scope.run.unreported.settle(self.step.hash)
             self.scope.recorded()
 
 
@@ -130,7 +132,7 @@ class Transaction:
         if (found := _SAVEPOINT.match(statement)) is not None:
             self._moved(found)
             return
-        call = inside_step.get()
+        call = enclosing_step()
         if call is not None and call not in FLUSHED_FOR_OTHERS and writes(statement):
             self.wrote(call)
 
@@ -195,7 +197,7 @@ def writes_of(call: StepCall) -> StepWrites:
         found = scope.writes.get(call.step.hash)
         if found is None or found.step is not call.step:
             found = scope.writes[call.step.hash] = StepWrites(call)
-        scope.run.hold_back(call.step.hash)
+        scope.run.unreported.hold_back(call.step.hash)
     return found
 
 
@@ -225,10 +227,12 @@ def conclude(scope: RunScope, error: BaseException | None) -> BaseException | No
             else:
                 step.open = transaction.name
         step.settle_if_safe()
-    lost = [step for step in (scope.writes or {}).values() if run.holds_back(step.step.hash)]
+    lost = [
+        step for step in (scope.writes or {}).values() if run.unreported.holds_back(step.step.hash)
+    ]
     _let_go(scope)
     if not lost:
-        run.report_all()
+        run.unreported.release_held()
     elif run.suspended:
         first = lost[0]
         run.fail_instead()
@@ -237,7 +241,7 @@ def conclude(scope: RunScope, error: BaseException | None) -> BaseException | No
             failure.__cause__ = error
         return failure
     elif not run.resumed:
-        run.report_all()  # it has ended, and nothing relies on its steps
+        run.unreported.release_held()  # it has ended, and nothing relies on its steps
     return error
 
 

@@ -72,7 +72,7 @@ class Executor:
         self._metrics = metrics
         self._alarm = Alarm(clock)
         self._calls: _Tasks = {}
-        self._gateway_requests: _Tasks = {}
+        self._http_steps: _Tasks = {}
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
@@ -98,7 +98,7 @@ class Executor:
     async def stop(self) -> None:
         """Stop, and give up the calls that are under way; they are repeated at the next start."""
         loop, self._loop = self._loop, None
-        tasks = [*self._calls.values(), *self._gateway_requests.values(), *([loop] if loop else [])]
+        tasks = [*self._calls.values(), *self._http_steps.values(), *([loop] if loop else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -148,12 +148,12 @@ class Executor:
     @property
     def busy(self) -> frozenset[due.TaskKey]:
         """Return the tasks that are under way."""
-        return frozenset((*self._calls, *self._gateway_requests))
+        return frozenset((*self._calls, *self._http_steps))
 
     @property
     def under_way(self) -> dict[str, int]:
         """Count the calls of endpoints, and HTTP requests for steps, that are under way."""
-        return {"reentry": len(self._calls), "gateway": len(self._gateway_requests)}
+        return {"reentry": len(self._calls), "gateway": len(self._http_steps)}
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
@@ -191,7 +191,7 @@ class Executor:
             at=self.moment(),
             busy=self.busy,
             slots=self._settings.concurrency - len(self._calls),
-            gateway_requests=self._settings.gateway_concurrency - len(self._gateway_requests),
+            http_steps=self._settings.gateway_concurrency - len(self._http_steps),
             since_ms=self._since_ms,
         )
         claim = await self._store.write(unit, self._follow_claim)
@@ -200,10 +200,10 @@ class Executor:
             work = self._work(self._calls, key, partial(self._call, call))
             self._calls[key] = asyncio.create_task(work, name=name)
         self._changes.publish([call.run_id for call in claim.calls])
-        for request in claim.gateway_requests:
+        for request in claim.http_steps:
             name, key = f"stephttp-gateway-{request.run_id}", (request.run_id, request.step_id)
-            work = self._work(self._gateway_requests, key, partial(self._fetch, request))
-            self._gateway_requests[key] = asyncio.create_task(work, name=name)
+            work = self._work(self._http_steps, key, partial(self._fetch, request))
+            self._http_steps[key] = asyncio.create_task(work, name=name)
         if claim.next_due_ms is not None:
             self._alarm.set(claim.next_due_ms)
 

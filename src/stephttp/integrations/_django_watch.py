@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
-from stephttp._run.scope import inside_step
+from stephttp._run.places import enclosing_step
 from stephttp._run.transactions import Transaction, began, breaks
 
 _open: WeakKeyDictionary[BaseDatabaseWrapper, Transaction] = WeakKeyDictionary()
@@ -75,7 +75,7 @@ def _rolled_back(connection: BaseDatabaseWrapper) -> None:
 
 def _executed(cursor: CursorWrapper, sql: Any, *_: Any, **__: Any) -> None:
     statement = sql if isinstance(sql, str) else _text(sql, cursor)
-    inside = inside_step.get() is not None
+    inside = enclosing_step() is not None
     # Most statements of an application are outside of steps. Only savepoints matter of them.
     if inside or statement[:2].upper() in ("SA", "RE", "RO"):
         connection: BaseDatabaseWrapper = cursor.db
@@ -90,7 +90,7 @@ def _failed(connection: BaseDatabaseWrapper) -> None:
 
 
 def _called(cursor: CursorWrapper, *_: Any, **__: Any) -> None:
-    call = inside_step.get()
+    call = enclosing_step()
     connection: BaseDatabaseWrapper = cursor.db
     if call is not None and not connection.autocommit:
         _transaction_of(connection).wrote(call)

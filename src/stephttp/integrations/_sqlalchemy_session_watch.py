@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from stephttp._run import database_watch
 from stephttp._run.current import current_call
-from stephttp._run.scope import inside_step
+from stephttp._run.places import enclosing_step
 from stephttp._run.step_call import StepCall
 from stephttp._run.transactions import FLUSHED_FOR_OTHERS, Transaction, began
 
@@ -88,7 +88,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _flushing(session: Session, *_: Any) -> None:
-    call = inside_step.get()
+    call = enclosing_step()
     if call is not None and not _changes(session) - getattr(call, "before", {}).get(
         id(session), set()
     ):
@@ -97,7 +97,7 @@ def _flushing(session: Session, *_: Any) -> None:
 
 
 def _flushed(*_: Any) -> None:
-    call = inside_step.get()
+    call = enclosing_step()
     if call is not None:
         FLUSHED_FOR_OTHERS.discard(call)
 

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import Pool
 
-from stephttp._run.scope import inside_step
+from stephttp._run.places import enclosing_step
 from stephttp._run.transactions import Transaction, began, breaks
 
 _KEY = "stephttp.transaction"
@@ -41,7 +41,7 @@ def _begin(connection: Connection, *_: Any) -> None:
 
 
 def _executed(connection: Connection, _: Any, statement: str, *__: Any) -> None:
-    if inside_step.get() is None:
+    if enclosing_step() is None:
         # Most statements of an application. Only savepoints matter of them.
         if statement[:2].upper() in ("SA", "RE", "RO"):
             transaction_of(connection).executed(statement)

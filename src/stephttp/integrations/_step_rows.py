@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from stephttp._core.annotations import function_of
 from stephttp._core.encoding import choose_types, decode_result, encode_result
-from stephttp._run.scope import inside_step
+from stephttp._run.places import enclosing_step
 from stephttp._run.step_call import StepCall
 from stephttp._wire.ids import ulid
 from stephttp.errors import UsageError
@@ -110,7 +110,7 @@ class CurrentStep:
 
 def current_step() -> CurrentStep | None:
     """Return the step whose body the current code is; `None` outside a run."""
-    call = inside_step.get()
+    call = enclosing_step()
     return None if call is None else CurrentStep(call)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from stephttp._core import waits
+from stephttp._core import http_steps, waits
 from stephttp._core.inference import AIAdapter
 from stephttp._core.step_options import StepOptions, policy_of_request
 from stephttp._core.tool_types import FetchResponse
@@ -150,7 +150,7 @@ async def fetch(
         ValueError: `url` is not an address, or method, headers or body cannot be sent.
     """
     response: FetchResponse = await request(
-        "fetch", waits.fetch(step_id, url, method, headers, body)
+        "fetch", http_steps.fetch(step_id, url, method, headers, body)
     )
     return response
 
@@ -189,7 +189,9 @@ class AI:
         """
         options = self._options
         policy = None if options is None else policy_of_request(options, step_id, "ai.infer")
-        return await request("ai.infer", waits.infer(step_id, adapter, body, output_type, policy))
+        return await request(
+            "ai.infer", http_steps.infer(step_id, adapter, body, output_type, policy)
+        )
 
 
 ai = AI()

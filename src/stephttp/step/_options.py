@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
-from stephttp._core import waits
+from stephttp._core import http_steps
 from stephttp._core.step_options import (
     StepOptions,
     StepSettings,
@@ -50,7 +50,7 @@ class StepRunner:
     ) -> FetchResponse:
         """Let the server make an HTTP request, retried so; see `stephttp.step.fetch`."""
         policy = policy_of_request(self._options, step_id, "fetch")
-        wait = waits.fetch(step_id, url, method, headers, body, policy)
+        wait = http_steps.fetch(step_id, url, method, headers, body, policy)
         response: FetchResponse = await request("fetch", wait)
         return response
 

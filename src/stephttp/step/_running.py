@@ -14,6 +14,7 @@ from stephttp._core.tool_types import Event, EventLike
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive
+from stephttp._run.places import enter_branch
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import InContext, StepCall
 from stephttp._run.supervised import refuse_thread, supervise
@@ -240,7 +241,7 @@ async def run_branch(
 ) -> Any:
     """Run a branch of `parallel` or of a race, in a task of its own."""
     if scope is not None:
-        scope.enter_branch(number)
+        enter_branch(scope, number)
     return await _call(body)
 
 

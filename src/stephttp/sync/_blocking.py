@@ -11,6 +11,7 @@ from stephttp._core.step_options import StepOptions
 from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run import hooked_steps as hooked
+from stephttp._run.branches import suspension, take_turn
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive_blocking
 from stephttp._run.scope import RunScope
@@ -63,7 +64,7 @@ def finish(
         if call.cut:
             call.begin_again()
             return finish(call, body, args, events)
-        scope.take_turn(call.step)
+        take_turn(scope, call.step)
     return call.result()
 
 
@@ -83,7 +84,7 @@ def request(tool: str, wait: Wait) -> Any:
             call = drive_blocking(again, scope.wait_for)
     if call.suspended:
         raise call.suspension()
-    scope.take_turn(call.step)
+    take_turn(scope, call.step)
     return call.result()
 
 
@@ -92,4 +93,4 @@ def settle_claim(scope: RunScope, step_id: str) -> None:
     if scope.claim is None or (scope.only_asks and scope.holds_up_loop()):
         return
     if not scope.block(scope.settle_claim()):
-        raise scope.suspension(f"step {step_id!r}")
+        raise suspension(scope, f"step {step_id!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
-from stephttp._core import waits
+from stephttp._core import http_steps
 from stephttp._core.inference import AIAdapter
 from stephttp._core.step_options import (
     BlockingStepSettings,
@@ -37,7 +37,7 @@ class SyncAI:
         """Let the server call a model; see `stephttp.step.ai`. Raises `Suspended`."""
         options = self._options
         policy = None if options is None else policy_of_request(options, step_id, "ai.infer")
-        return request("ai.infer", waits.infer(step_id, adapter, body, output_type, policy))
+        return request("ai.infer", http_steps.infer(step_id, adapter, body, output_type, policy))
 
 
 class SyncStepRunner:
@@ -62,7 +62,7 @@ class SyncStepRunner:
     ) -> FetchResponse:
         """Let the server make an HTTP request, retried so; see `stephttp.step.fetch`."""
         policy = policy_of_request(self._options, step_id, "fetch")
-        wait = waits.fetch(step_id, url, method, headers, body, policy)
+        wait = http_steps.fetch(step_id, url, method, headers, body, policy)
         response: FetchResponse = request("fetch", wait)
         return response
 

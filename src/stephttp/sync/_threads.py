@@ -10,7 +10,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from stephttp._run.branches import Branch, current_branch
+from stephttp._run.branches import Branch, current_branch, suspension, turns_of
+from stephttp._run.places import enter_branch
 from stephttp._run.scope import RunScope
 from stephttp.errors import Suspended
 
@@ -29,8 +30,8 @@ class Threads:
     def __init__(self, scope: RunScope | None, callables: Iterable[Callable[[], Any]]) -> None:
         self._scope = scope
         self._callables = list(callables)
-        self._outer = None if scope is None else scope.branch()
-        self._turns = None if scope is None else scope.turns_of_threads()
+        self._outer = None if scope is None else current_branch(scope)
+        self._turns = None if scope is None else turns_of(scope)
         self._over: SimpleQueue[int] = SimpleQueue()
         self.branches: list[Branch] = []
         """Their places in the run; empty outside one."""
@@ -66,7 +67,7 @@ class Threads:
     def suspension(self, waiting_for: str) -> Suspended:
         """Return what the tool raises because a branch cannot continue in this call."""
         assert self._scope is not None, "outside a run nothing waits"
-        return self._scope.suspension(waiting_for)
+        return suspension(self._scope, waiting_for)
 
     def _start(self) -> Generator[None]:
         threads = max(1, min(self.size, MAX_THREADS))
@@ -93,8 +94,7 @@ class Threads:
         if not self.branches:
             return self._callables[number]()
         branch = self.branches[number]
-        current_branch.set(branch)
-        branch.scope.enter_branch(number)
+        enter_branch(branch.scope, number, branch)
         if self._turns is not None:
             self._turns.wake([branch])
         try:

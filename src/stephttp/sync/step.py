@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from stephttp._client.outgoing_events import check
-from stephttp._core import waits
+from stephttp._core import http_steps, waits
 from stephttp._core.step_options import StepOptions
 from stephttp._core.tool_types import Event, EventLike, FetchResponse, Signal
 from stephttp._run.current import present_ns, run_scope
@@ -179,5 +179,7 @@ def fetch(
     body: str | None = None,
 ) -> FetchResponse:
     """Let the server make an HTTP request; see `stephttp.step.fetch`. Raises `Suspended`."""
-    response: FetchResponse = request("fetch", waits.fetch(step_id, url, method, headers, body))
+    response: FetchResponse = request(
+        "fetch", http_steps.fetch(step_id, url, method, headers, body)
+    )
     return response

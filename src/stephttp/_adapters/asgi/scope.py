@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stephttp._adapters.asgi.side_tasks import SideTasks
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
+from stephttp._run.echoes import echoes_suspension
 from stephttp._run.limits import warn_of_limits
-from stephttp._run.loop_turns import ENOUGH, LoopTurns
-from stephttp._run.scope import SETTLE_TICKS, RunScope, echoes_suspension
-from stephttp.errors import UsageError
+from stephttp._run.loop_turns import ENOUGH, LoopTurns, given
+from stephttp._run.scope import SETTLE_TICKS, RunScope
+from stephttp.errors import Suspended, UsageError
 
 if TYPE_CHECKING:
+    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
@@ -40,6 +42,7 @@ class LoopScope(RunScope):
     __slots__ = (
         "_cancelling",
         "_ended_by_us",
+        "_given",
         "_held",
         "_loop",
         "_outer",
@@ -49,6 +52,8 @@ class LoopScope(RunScope):
         "_ticks",
         "disconnect",
     )
+
+    ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended, asyncio.CancelledError)
 
     def __init__(
         self,
@@ -67,6 +72,8 @@ class LoopScope(RunScope):
         self._outer: tuple[asyncio.Task[Any], int] | None = None
         """What `_task` and `_cancelling` were before a decorated handler began in its own task."""
         self._ticks = 0
+        self._given: object | None = None
+        """What `LoopTurns` begins with."""
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
         """What the tasks wait for that have come to a stop: the step, since when, the task."""
         self._side_tasks: SideTasks | None = None
@@ -79,6 +86,10 @@ class LoopScope(RunScope):
             callback()
         else:
             self._loop.call_soon_threadsafe(callback)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
+        """Call something after so many seconds. Only on the event loop."""
+        return self._loop.call_later(seconds, call)
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""
@@ -117,7 +128,13 @@ class LoopScope(RunScope):
 
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing."""
-        if self.run.order is None or self._task is None:
+        order, task = self.run.earlier.order, self._task
+        if order is None or task is None:
+            return None
+        if self.turns is None and asyncio.current_task() is task and order.meet(step.hash):
+            mark = object()  # the handler's own task is the only one so far; see `LoopTurns`
+            given.set(mark)
+            self._given = mark if getattr(task, "_callbacks", True) else None
             return None
         return self._turns_here().turn(step, function)
 
@@ -127,7 +144,7 @@ class LoopScope(RunScope):
 
     def _turns_here(self) -> LoopTurns:
         if self.turns is None:
-            self.turns = LoopTurns(self, self._loop, self._task)
+            self.turns = LoopTurns(self, self._loop, self._task, self._given)
             if self._task is None:
                 self.turns.close()
         return self.turns
@@ -214,7 +231,9 @@ class LoopScope(RunScope):
         if cancelled or (error is not None and isinstance(error, KeyboardInterrupt | SystemExit)):
             self.run.end()
             raise error or asyncio.CancelledError
-        if self.run.cannot_wait is None and (error is None or echoes_suspension(error)):
+        if self.run.cannot_wait is None and (
+            error is None or isinstance(error, self.ENDINGS) or echoes_suspension(error)
+        ):
             self.run.wait_after_all()
         if self.run.suspended:
             await self.drive(self.join_steps())
@@ -242,7 +261,9 @@ class LoopScope(RunScope):
     def _warn_of_limits(self) -> None:
         """Say which waits are inside of a limit that cannot end them."""
         held = [(step.step_id, task) for step, _, task in self._held.values() if step is not None]
-        warn_of_limits([*held, *((step_id, self._task) for step_id, _ in held)])
+        waits = [*held, *((step_id, self._task) for step_id, _ in held)]
+        if new := [wait for wait in waits if _is_new(*wait)]:
+            warn_of_limits(new)
 
     def look_aside(self) -> SideTasks:
         """See which tasks the handler has, beside the one in which this runs."""
@@ -292,6 +313,22 @@ class LoopScope(RunScope):
             self.run.unwind()
             for future in self._held:
                 future.cancel(ENOUGH)
+
+
+_looked_at: set[tuple[Any, ...]] = set()
+
+
+def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:
+    """Return whether nobody has looked yet what is around a wait, by step and code."""
+    coroutine = None if task is None else task.get_coro()
+    place: list[Any] = [step_id]
+    while (code := getattr(coroutine, "cr_code", None)) is not None:
+        place.append(code)
+        coroutine = getattr(coroutine, "cr_await", None)
+    if (key := tuple(place)) in _looked_at:
+        return False
+    _looked_at.add(key)
+    return True
 
 
 def _not_listening() -> bool:

@@ -14,6 +14,7 @@ from stephttp.errors import Suspended
 if TYPE_CHECKING:
     import asyncio
 
+    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow, T
     from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.runtime import Runtime
@@ -41,6 +42,10 @@ class ThreadScope(RunScope):
     def dispatch(self, callback: Callable[[], None]) -> None:
         """Call `callback` in this thread: any thread in which a step ends does the book-keeping."""
         off_loop(callback)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
+        """Call something after so many seconds, in a thread."""
+        return self.runtime.background.later(seconds, call)
 
     async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API in a thread: the loop of an async view ends with it."""
@@ -75,7 +80,7 @@ class ThreadScope(RunScope):
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what an async view waits for before a remembered step is given back."""
         self._in_tasks = True
-        return None if self.run.order is None else self._turns_here().turn(step, function)
+        return None if self.run.earlier.order is None else self._turns_here().turn(step, function)
 
     async def park(self, step: Step) -> None:
         """Wait where an async view cut a step off before; see `LoopTurns.park`."""

@@ -39,7 +39,7 @@ class DueWork:
     """
 
     calls: list[EndpointCall]
-    gateway_requests: list[GatewayRequest]
+    http_steps: list[GatewayRequest]
     ended: list[Change]
     next_due_ms: int | None
     late: list[tuple[str, int]] = field(default_factory=list)
@@ -55,7 +55,7 @@ def claim(
     at: Moment,
     busy: Collection[TaskKey],
     slots: int,
-    gateway_requests: int,
+    http_steps: int,
     since_ms: int,
 ) -> DueWork:
     """Take up due work, the longest overdue first, and end runs whose deadline has passed.
@@ -63,7 +63,7 @@ def claim(
     Args:
         busy: what is being worked on already; it is left out.
         slots: how many calls may be taken up. More may be due: claim again when one is over.
-        gateway_requests: how many HTTP requests may be taken up.
+        http_steps: how many HTTP requests may be taken up.
         since_ms: when this engine started to call; a call that was due before may still be under
             way from the last life of the engine, so it does not carry state.
     """
@@ -84,8 +84,8 @@ def claim(
         if call is not None:
             calls.append(replace(call, reads_state=False) if again else call)
     calls = memos.attach(connection, calls)
-    rows = connection.execute(QUERIES["due_gateway_requests"], (at.now_ms,))
-    free = list(islice((row for row in rows if row[:2] not in busy), gateway_requests))
+    rows = connection.execute(QUERIES["due_http_steps"], (at.now_ms,))
+    free = list(islice((row for row in rows if row[:2] not in busy), http_steps))
     rows.close()
     fetches = [
         runs.load_gateway_request(connection, run_id, step_id) for run_id, step_id, _ in free

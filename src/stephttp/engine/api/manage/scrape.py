@@ -178,7 +178,7 @@ def _waiting(
     for run_id, step_id, kind, due_ms in connection.execute(QUERIES["due_calls"], (now_ms,)):
         if key_of(run_id, step_id, kind) not in busy:
             yield kind, due_ms
-    for run_id, step_id, due_ms in connection.execute(QUERIES["due_gateway_requests"], (now_ms,)):
+    for run_id, step_id, due_ms in connection.execute(QUERIES["due_http_steps"], (now_ms,)):
         if (run_id, step_id) not in busy:
             yield TimerKind.GATEWAY.value, due_ms
 

@@ -165,7 +165,7 @@ DELETE FROM timers WHERE run_id = ?
 SELECT run_id, step_id, kind, due_ms FROM timers WHERE kind != 'gateway' AND due_ms <= ?
 ORDER BY due_ms
 
--- name: due_gateway_requests
+-- name: due_http_steps
 SELECT run_id, step_id, due_ms FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
 
 -- name: next_due
