@@ -319,7 +319,7 @@ _looked_at: set[tuple[Any, ...]] = set()
 
 
 def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:
-    """Return whether nobody has looked yet what is around a wait, by step and code."""
+    """Return whether it is still unknown what is around a wait, by step and code."""
     coroutine = None if task is None else task.get_coro()
     place: list[Any] = [step_id]
     while (code := getattr(coroutine, "cr_code", None)) is not None:
