@@ -389,7 +389,12 @@ class RealServer(httpx2.AsyncBaseTransport):
         self.now += seconds
 
     def _text(self, status: int, text: str, request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(status, content=text.encode(), request=request)
+        return httpx2.Response(
+            status,
+            headers={"x-inngest-server-kind": "cloud"},
+            content=text.encode(),
+            request=request,
+        )
 
     def _json(self, value: Any, request: httpx2.Request) -> httpx2.Response:
         return self._text(200, json.dumps(value) + "\n", request)

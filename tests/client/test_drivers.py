@@ -62,7 +62,7 @@ def test_retries_fallback_key_and_headers(drive: Drive) -> None:
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         seen.append(request)
-        return httpx2.Response(next(answers), headers=[("a", "1"), ("a", "2")], text="body")
+        return httpx2.Response(next(answers), headers=[("a", "1"), ("a", "2")], content=b"body")
 
     answer = drive(handler, send(Call("POST", "/p", b"x", {"h": "1"}), keys, random.Random(1)))
     assert (answer.status, answer.body) == (200, b"body")
@@ -156,7 +156,7 @@ def test_what_the_client_logs_has_no_keys(drive: Drive, caplog: pytest.LogCaptur
         assert request.url.path == "/e/event-key"
         return httpx2.Response(200, json={"ids": ["1"], "status": 200})
 
-    assert drive(handler, post(event, "", "event-key", random.Random(1))) == ["1"]
+    assert drive(handler, post(event, "", "event-key", Keys(), random.Random(1))) == ["1"]
     result = Call("GET", "/output?token=secret")
     drive(lambda request: httpx2.Response(200), send(result, Keys(), random.Random(1)))
     assert "HTTP Request: POST /e/… " in caplog.text

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stephttp import APIStatusError, Event
-from stephttp._client.flow import Answer, Call
+from stephttp._client.flow import Answer, Call, Keys
 from stephttp._client.outgoing_events import check, post, prepare
 
 RUN, STEP = "01M81NT13NCCP5V7EQ9MPKSWMT", "ab" * 20
@@ -36,7 +36,9 @@ def test_events_get_ids_that_depend_on_run_and_step_alone() -> None:
     ],
 )
 def test_the_request(origin: str, key: str, path: str, label: str) -> None:
-    flow = post(prepare("s", [Event(name="n")], RUN, STEP, 1), origin, key, random.Random(1))
+    flow = post(
+        prepare("s", [Event(name="n")], RUN, STEP, 1), origin, key, Keys(), random.Random(1)
+    )
     call = next(flow)
     assert isinstance(call, Call)
     assert (call.method, call.path, str(call)) == ("POST", path, f"POST {label}")
@@ -49,7 +51,9 @@ def test_the_request(origin: str, key: str, path: str, label: str) -> None:
 
 @pytest.mark.parametrize("answer", [Answer(401, {}, b"no"), Answer(200, {}, b"<html>")])
 def test_an_error_does_not_show_the_key(answer: Answer) -> None:
-    flow = post(prepare("s", [Event(name="n")], RUN, STEP, 1), "", "secret", random.Random(1))
+    flow = post(
+        prepare("s", [Event(name="n")], RUN, STEP, 1), "", "secret", Keys(), random.Random(1)
+    )
     next(flow)
     with pytest.raises(APIStatusError) as error:
         flow.send(answer)

@@ -86,6 +86,48 @@ def test_a_refused_key_gives_way_to_the_fallback_until_that_is_refused() -> None
     assert isinstance(outcome, APIStatusError)
 
 
+OURS = Answer(200, {"x-stephttp-features": "batch, leases"}, b"{}")
+INNGEST = Answer(200, {"x-inngest-server-kind": "cloud"}, b"{}")
+HTML, JSON = {"content-type": "text/html"}, {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 401, 403, 404, 409, 410, 413, 429, 502, 503])
+@pytest.mark.parametrize("headers", [HTML, JSON, {}, {"x-inngest-server-kind": "cloud"}])
+def test_a_page_is_no_answer_of_an_engine_that_is_known(
+    status: int, headers: dict[str, str]
+) -> None:
+    keys = Keys(PRIMARY, FALLBACK)
+    play(keys, OURS)
+    known, bearer = keys.features, keys.bearer
+    page = Answer(status, headers, b"<h1>sorry</h1>")
+    calls, pauses, outcome = play(keys, *[page] * ATTEMPTS)
+    assert (len(calls), len(pauses)) == (ATTEMPTS, ATTEMPTS - 1)
+    assert isinstance(outcome, APIConnectionError)
+    assert f"answered {status}: <h1>sorry</h1>" in str(outcome)
+    assert (keys.features, keys.bearer) == (known, bearer), "nothing is learned from it"
+    _, _, outcome = play(keys, page, OURS)
+    assert outcome == OURS
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 410])
+def test_nor_of_a_server_that_is_not_known_yet(status: int) -> None:
+    keys = Keys()
+    _, _, outcome = play(keys, *[Answer(status, HTML, b"<h1>sorry</h1>")] * ATTEMPTS)
+    assert isinstance(outcome, APIConnectionError)
+    play(keys, Answer(200, JSON, b"{}"))
+    assert keys.features is None, "it did not say who it is"
+
+
+def test_an_inngest_server_is_known_by_its_kind() -> None:
+    keys = Keys()
+    assert play(keys, INNGEST)[2] == INNGEST
+    assert keys.features == frozenset()
+    refused = Answer(404, {"x-inngest-server-kind": "cloud", "content-type": "text/plain"}, b"no")
+    assert isinstance(play(keys, refused)[2], APIStatusError)
+    assert play(keys, OURS)[2] == OURS
+    assert keys.supports("leases")
+
+
 def test_without_a_key_there_is_no_authorization() -> None:
     calls, _, _ = play(Keys(), answer(200))
     assert calls[0].headers == {}

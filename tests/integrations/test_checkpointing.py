@@ -411,10 +411,11 @@ class Plain:
         self.calls.append((request.url.path, body))
         if self.held is not None:
             await self.held.wait()
+        marks = {"x-inngest-server-kind": "cloud"}
         if request.url.path != "/v1/http/runs":
-            return httpx2.Response(200)
+            return httpx2.Response(200, headers=marks)
         data = {"fn_id": "f", "app_id": "a", "run_id": body["run_id"], "token": "tok"}
-        return httpx2.Response(200, json={"data": data})
+        return httpx2.Response(200, headers=marks, json={"data": data})
 
 
 async def plainly(plain: Plain, work: Work) -> tuple[Provider, httpx2.AsyncClient]:

@@ -289,7 +289,8 @@ async def test_an_inngest_server_takes_less_and_is_not_asked(known: bool) -> Non
     async def server(request: httpx2.Request) -> httpx2.Response:
         asked.append((request.url.path, len(request.content)))
         data = {"fn_id": "f", "app_id": "a", "run_id": "r", "token": "t"}
-        return httpx2.Response(200, json={"data": data})
+        marks = {"x-inngest-server-kind": "cloud"}
+        return httpx2.Response(200, headers=marks, json={"data": data})
 
     app = FastAPI()
 

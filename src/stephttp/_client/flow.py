@@ -13,7 +13,7 @@ the error thrown in. So one text serves the event loop and threads (`drivers`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from stephttp._client.server_marks import describe, is_foreign, is_marked
 from stephttp._wire.signatures import hash_key
 from stephttp._wire.stored_state import FEATURES
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
@@ -110,7 +111,8 @@ _shared: WeakValueDictionary[tuple[str, ...], _Bearers] = WeakValueDictionary()
 class Keys:
     """What a process knows of its server: which signing keys it accepts, and its extras.
 
-    The key that worked last stays in use until a 401. Every answer announces the extras.
+    The key that worked last stays in use until a 401. Every answer of the server announces the
+    extras; one that does not is a page of something between, from which nothing is learned.
     """
 
     @classmethod
@@ -144,6 +146,10 @@ class Keys:
         """Note the extras that the server announced."""
         self.features = features
 
+    def is_foreign(self, status: int, headers: Mapping[str, str], *, empty: bool) -> bool:
+        """Return whether an answer is not the server's; see `server_marks`."""
+        return is_foreign(status, headers, empty=empty, known=bool(self.features))
+
     def reject(self, bearer: str | None) -> bool:
         """Note that `bearer` was refused; return whether another one is worth trying."""
         if bearer == self.bearer:
@@ -163,7 +169,7 @@ def send(
     """Make `call`, five times at the most.
 
     Raises:
-        APIConnectionError: no attempt was answered.
+        APIConnectionError: the server answered none of the attempts; a page of a proxy does not count.
         APIStatusError: refused (4xx, at once), or the last attempt failed (5xx, 408, 425, 429).
     """
     error: APIError = APIConnectionError("not attempted")
@@ -173,14 +179,17 @@ def send(
         try:
             bearer = keys.bearer
             answer = yield _with_bearer(call, bearer)
-            if answer is not None and answer.status == 401 and keys.reject(bearer):
+            refused = answer is not None and answer.status == 401 and not _foreign(answer, keys)
+            if refused and keys.reject(bearer):
                 answer = yield _with_bearer(call, keys.bearer)
         except APIConnectionError as problem:
             error = problem
             continue
         assert answer is not None, "a Call is answered by an Answer"
-        # A proxy's own error page says nothing about the server behind it.
-        if FEATURES in answer.headers or answer.status < 500:
+        if _foreign(answer, keys):
+            error = APIConnectionError(f"{call}: {describe(answer.status, answer.body)}")
+            continue
+        if is_marked(answer.headers):
             keys.learn(answer.features)
         if 200 <= answer.status < 300:
             return answer
@@ -193,6 +202,10 @@ def send(
         if answer.status < 500 and answer.status not in RETRIED_STATUSES:
             break
     raise error
+
+
+def _foreign(answer: Answer, keys: Keys) -> bool:
+    return keys.is_foreign(answer.status, answer.headers, empty=not answer.body)
 
 
 def _with_bearer(call: Call, bearer: str | None) -> Call:

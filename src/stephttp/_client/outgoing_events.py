@@ -90,12 +90,15 @@ def prepare(
     return Outgoing(named, encode_argument(named, step_id, "events", None), seed)
 
 
-def post(outgoing: Outgoing, origin: str, key: str, rng: random.Random) -> Flow[list[str]]:
+def post(
+    outgoing: Outgoing, origin: str, key: str, keys: Keys, rng: random.Random
+) -> Flow[list[str]]:
     """Send events.
 
     Args:
         origin: where they go; empty for the API's own.
         key: the event key.
+        keys: what is known of who takes them; without a signing key.
 
     Returns:
         The internal id of each, in order.
@@ -107,8 +110,7 @@ def post(outgoing: Outgoing, origin: str, key: str, rng: random.Random) -> Flow[
     call = Call(
         "POST", f"{origin}/e/{quote(key, safe='')}", outgoing.body, headers, label=f"{origin}/e/…"
     )
-    # Events are not sent with the signing key, but with their own.
-    answer = yield from send(call, Keys(), rng)
+    answer = yield from send(call, keys, rng)
     return _read(answer, call)
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stephttp._client.flow import Answer, Flow, Until
+from stephttp._client.server_marks import SERVER_KIND
 from stephttp._core import replies
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._wire import call_signatures, signatures
@@ -16,7 +17,6 @@ from stephttp._wire.ids import ulid_number
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-_SERVER_KIND = "x-inngest-server-kind"
 _WRONG = (
     f"{call_signatures.SIGNATURE}: wrong or too old; the signing keys differ, or what is between "
     "engine and application changes method, path, query, body or x-stephttp- headers of a request"
@@ -85,7 +85,7 @@ class CallCheck:
     def doubt(self, answer: Answer) -> Response | None:
         """Return what refuses the call, now that the server has answered."""
         if self._refusal is not None:
-            return None if answer.headers.get(_SERVER_KIND) == "dev" else self._refusal
+            return None if answer.headers.get(SERVER_KIND) == "dev" else self._refusal
         if self.covers_state or not self._checkpoints.keys.supports(call_signatures.FEATURE):
             return None
         return replies.refused(401, _MISSING)

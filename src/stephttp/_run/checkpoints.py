@@ -234,7 +234,10 @@ class Checkpoints(Struct, frozen=True):
         now_ms = self.now_ns() // 1_000_000
         outgoing = outgoing_events.prepare(step.step_id, events, run_id, step.hash, now_ms)
         origin = self.settings.event_origin
-        return (yield from outgoing_events.post(outgoing, origin, key, self.rng))
+        keys = Keys()  # not the signing key: events have their own
+        if not origin:
+            keys.features = self.keys.features
+        return (yield from outgoing_events.post(outgoing, origin, key, keys, self.rng))
 
 
 def shorten(request: Request) -> None:

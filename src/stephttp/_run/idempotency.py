@@ -19,7 +19,7 @@ from stephttp._core.run import Run
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import result_url
 from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
-from stephttp.errors import APIError, APIStatusError
+from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
 
@@ -68,6 +68,8 @@ def claim(
     try:
         if keys.features is None:
             yield from send(api_calls.get_health(), keys, rng)
+        if keys.features is None:
+            raise APIConnectionError("what answers does not say which server it is")
         if not keys.supports("idempotency"):
             _warn_once(checkpoints)
             return Claimed(False)

@@ -10,7 +10,8 @@ import re
 from urllib.parse import parse_qs
 
 from stephttp._client.api_calls import SDK, output_path
-from stephttp._client.flow import Answer, Call
+from stephttp._client.drivers import Streamed
+from stephttp._client.flow import Answer, Call, Keys
 from stephttp._core import replies
 from stephttp._core.replies import read_prefer
 from stephttp._wire.http import HOP_BY_HOP, Headers, Request, Response
@@ -82,6 +83,18 @@ def cors(request: Request) -> Headers:
 def still_running(status: int, body: bytes) -> bool:
     """Whether this is what a server says after five minutes, and not the result."""
     return status == 200 and _STILL_RUNNING.match(body) is not None
+
+
+def of_the_server(keys: Keys, streamed: Streamed, first: bytes) -> bool:
+    """Whether this is what the server answers, and not the page of something between.
+
+    Args:
+        keys: what is known of the server.
+        first: the beginning of the body.
+    """
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in streamed.headers}
+    # The handler's answer may be of any type, so only a known engine tells its own from a page.
+    return not keys.features or not keys.is_foreign(streamed.status, headers, empty=not first)
 
 
 def not_yet(request: Request, path: str) -> Response:

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from stephttp._client import api_calls
-from stephttp._client.flow import Call, Flow, Invoke, send
+from stephttp._client.flow import RETRIED_STATUSES, Call, Flow, Invoke, send
 from stephttp._core import replies
 from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
 from stephttp._core.replies import read_prefer
@@ -155,6 +155,9 @@ def _wait_for_result(
         answer = yield Call("GET", api_calls.output_path(run_id, token), timeout=left)
     except APIConnectionError:
         return None
+    keys = checkpoints.keys
+    if keys.features and keys.is_foreign(answer.status, answer.headers, empty=not answer.body):
+        return None
     if result_path.still_running(answer.status, answer.body):
         return None
     return result_path.relayed(answer)
@@ -186,8 +189,9 @@ def _reason_of(error: APIStatusError) -> str:
 
 
 def _not_taken(error: APIError) -> Response:
-    if isinstance(error, APIStatusError) and 400 <= error.status < 500:
+    status = error.status if isinstance(error, APIStatusError) else 503
+    if 400 <= status < 500 and status not in RETRIED_STATUSES:
         message = "this request cannot continue in the background: the engine answered "
-        return replies.error_answer(500, f"{message}{error.status}")
+        return replies.error_answer(500, f"{message}{status}")
     message = "this request has to continue in the background, which is not possible now"
     return replies.error_answer(503, message, headers=RETRY_SOON)

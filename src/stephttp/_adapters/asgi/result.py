@@ -42,6 +42,9 @@ async def _pass_on(runtime: Runtime, request: Request, call: Call, send: Send) -
             if result_path.still_running(streamed.status, first):
                 await _whole(send, result_path.not_yet(request, path), request)
                 return
+            if not result_path.of_the_server(runtime.checkpoints.keys, streamed, first):
+                await _whole(send, result_path.unreachable(request), request)
+                return
             begun = True
             headers = result_path.head(streamed.headers, request)
             await send(

@@ -34,6 +34,9 @@ def _pass_on(
             if result_path.still_running(streamed.status, first):
                 yield from _whole(start_response, result_path.not_yet(request, path), request)
                 return
+            if not result_path.of_the_server(runtime.checkpoints.keys, streamed, first):
+                yield from _whole(start_response, result_path.unreachable(request), request)
+                return
             begun = True
             headers = result_path.head(streamed.headers, request)
             start_response(status_line(streamed.status), text_headers(headers))
