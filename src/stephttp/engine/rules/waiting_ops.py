@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.model import expressions
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Endpoint, NewRun, Run, RunStatus

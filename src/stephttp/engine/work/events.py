@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import asdict
 
-from stephttp.engine.model import expressions
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.model import expressions
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused

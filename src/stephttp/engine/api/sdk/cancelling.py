@@ -11,7 +11,8 @@ from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.model import expressions, tokens
+from stephttp.engine.model import tokens
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.inputs import Cancellation
 from stephttp.engine.model.refused import Refused, decode
