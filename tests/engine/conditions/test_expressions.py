@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions.expressions import (
     CANCEL_NAMES,
     MAX_LENGTH,
@@ -16,7 +17,6 @@ from stephttp.engine.rules.conditions.expressions import (
     matches,
     read_event,
 )
-from stephttp.engine.model.refused import Refused
 
 EVENT = {"data": {"id": "o1", "n": 2, "none": None, "list": [1, 2, 3], "big": 2**53 + 1}}
 VALUES: dict[str, Any] = {"event": {"data": {"id": "o1"}, "name": "x"}, "async": EVENT}
@@ -94,7 +94,7 @@ def test_no_truth_value_is_no_match_and_is_logged_without_texts(
     with caplog.at_level(logging.INFO, "stephttp.engine.rules.conditions.expressions"):
         assert matches(text, {**VALUES, "async": incoming}) is False
     (record,) = caplog.records
-    assert text.split("'")[0] in record.getMessage()
+    assert text.split("'", maxsplit=1)[0] in record.getMessage()
     assert reason in record.getMessage()
     assert "secret" not in record.getMessage()
 

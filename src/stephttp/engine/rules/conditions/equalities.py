@@ -1,8 +1,9 @@
 """Finds the part of a condition by which a wait can be looked up. Pure.
 
-Most waits are for one of many: `async.data.id == 'o1'`. The engine stores the keys and the values that such a
-condition wants beside the wait, so that an event asks only those waits that its own values can fulfil, and not
-all of its name. What is found is necessary, not sufficient: whatever else the condition says is evaluated then.
+Most waits are for one event of many: `async.data.id == 'o1'`. The engine stores beside the wait
+which values such a condition wants at which keys, so that an event asks only the waits that its own
+values may fulfil, and not all of its name. The values are necessary, not sufficient: the whole
+condition is evaluated afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Wanted(Value, frozen=True):
 
 
 def find(root: Node, variable: str) -> Wanted | None:
-    """Return what a condition wants of `variable`; `None` if it compares nothing with a constant."""
+    """Return the values that a condition wants of `variable`; `None` if it names no constant."""
     found: dict[tuple[str, ...], Any] = {}
     parts = [root]
     while parts:

@@ -24,7 +24,7 @@ from stephttp.engine.rules.conditions.syntax import (
 )
 
 MOST_WORK = 10_000
-"""Turns of loops, and thousands of characters or items that functions work on, in one evaluation."""
+"""The work of one evaluation: turns of loops, and thousands of characters or items at a time."""
 _THOUSAND = 1000
 
 

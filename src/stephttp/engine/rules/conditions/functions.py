@@ -1,7 +1,7 @@
 """The functions of conditions: those that Inngest has added to CEL, and CEL's own.
 
-CEL's own, but the simplest, are left to the CEL library: it computes `a.matches(b)` in linear time, and knows
-how numbers are written and what an hour is in which time zone.
+The CEL library computes CEL's own, but for the simplest: it matches regular expressions in linear
+time, and knows how numbers are written and which hour it is in a time zone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stephttp.engine.rules.conditions.operators import NO_VALUE, TypeName
 TYPES = frozenset(
     {"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"}
 )
-"""Names of types, which are values of their own. (`timestamp` and `duration` are functions only.)"""
+"""Names of types, which are values too. (`timestamp` and `duration` are functions only.)"""
 _TYPE_NAMES: dict[type, str] = {
     bool: "bool", int: "int", float: "double", str: "string", bytes: "bytes", list: "list",
     dict: "map", type(None): "null_type", TypeName: "type",
