@@ -25,7 +25,7 @@ from benchmarks.harness import Row
 
 QUESTIONS = [
     "steps", "plain", "latency", "flask", "ingest", "wakeup", "end_to_end", "due", "sleeping",
-    "stored", "reading", "core", "import", "peers", "outage", "batches", "growth", "client",
+    "events", "stored", "reading", "core", "import", "peers", "outage", "batches", "growth", "client",
     "transaction",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The values by which waits are looked up: which conditions have some, and that none is overlooked."""
+"""The values by which waits are looked up: which conditions have some; none is overlooked."""
 
 from __future__ import annotations
 
