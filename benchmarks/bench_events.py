@@ -1,7 +1,7 @@
 """What does an event cost the engine that 10,000 runs wait for, each with a condition of its own?
 
-Once with a condition that names a value (`async.data.id == 'o7'`), which is looked up, and once with
-one that is evaluated for each run (`async.data.n > 1000007`). The events end no wait.
+Once with a condition that names a value (`async.data.id == 'o7'`), which is looked up, and once
+with one that is evaluated for each run (`async.data.n > 1000007`). The events end no wait.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def measure(folder: Path) -> list[Row]:
             used[name] = (engine.cpu() - before) / EVENTS * 1000
             open_waits = harness.count(db, "SELECT count(*) FROM timers WHERE kind = 'event'")
             assert open_waits == WAITS
-    note = f"a condition that is no equality, evaluated {WAITS} times: {used['comparison']:.0f} ms"
+    note = f"another condition, evaluated {WAITS} times: {used['comparison']:.0f} ms"
     return [
         Row("CPU of an event that 10,000 runs wait for, by value", used["value"], "ms", "<= 50",
             peers={"evaluated": used["comparison"]}, note=note),

@@ -27,7 +27,7 @@ MAX_LENGTH = 4096
 """Characters of an expression."""
 _MOST_KEPT = 2_000_000
 """Characters of all expressions that are kept compiled: some 100 MB of memory at worst."""
-_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*["]""", re.DOTALL)
 
 TRIGGER = "event"
 INCOMING = "async"
@@ -106,8 +106,8 @@ def read_event(body: bytes) -> Any:
 
 
 def _log_no_value(text: str, reason: str) -> None:
-    # Texts may be anybody's names and addresses.
-    shown = _QUOTED.sub("'...'", text)
+    # Without texts: they may be names and addresses of people.
+    shown = _QUOTED.sub("'…'", text)
     log.info("no match: the expression %r has no truth value %s", shown, reason)
 
 

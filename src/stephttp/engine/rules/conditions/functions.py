@@ -12,7 +12,7 @@ from binascii import Error as NotBase64
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs]  (it has some)
@@ -30,7 +30,7 @@ _TYPE_NAMES: dict[type, str] = {
     dict: "map", type(None): "null_type", TypeName: "type",
     datetime: "google.protobuf.Timestamp", timedelta: "google.protobuf.Duration",
 }  # fmt: skip
-_EARLIEST_S = 946_684_800  # the year 2000: smaller numbers are no dates
+_EARLIEST_S = 946_684_800  # the year 2000; smaller numbers are not dates
 _LATEST_S, _LATEST_MS = 9_999_999_999, 9_999_999_999_999
 
 
@@ -137,15 +137,33 @@ def _date_of_text(text: str) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def _now(now_ms: int, text: str = "0s", sign: int = 1) -> Any:
+def _now(now_ms: int, text: object = "0s", sign: int = 1) -> Any:
+    if not isinstance(text, str):
+        return NO_VALUE
     try:
         return datetime.fromtimestamp(now_ms / 1000, UTC) + sign * parse_duration(text)
     except (ValueError, OverflowError):
         return NO_VALUE
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
+def _type_name(value: Any) -> TypeName:
+    return TypeName(_TYPE_NAMES.get(type(value), "dyn"))
+
+
+def _no_text(value: object) -> str:
+    return ""
+
+
+def _no_map(value: object) -> dict[str, Any]:
+    return {}
+
+
 _NATIVE: dict[tuple[object, ...], Callable[..., Any]] = {
-    ("contains", str, str): lambda text, part: part in text,
+    ("contains", str, str): str.__contains__,
     ("startsWith", str, str): str.startswith,
     ("endsWith", str, str): str.endswith,
     ("lowercase", str): str.lower,
@@ -157,14 +175,14 @@ _NATIVE: dict[tuple[object, ...], Callable[..., Any]] = {
 
 _TIMED: dict[str, Callable[..., Any]] = {
     "now": _now,
-    "now_plus": lambda now_ms, text: _now(now_ms, text) if isinstance(text, str) else NO_VALUE,
-    "now_minus": lambda now_ms, text: _now(now_ms, text, -1) if isinstance(text, str) else NO_VALUE,
+    "now_plus": _now,
+    "now_minus": partial(_now, sign=-1),
 }
 _FREE: dict[str, Callable[..., Any]] = {
     "date": _date,
-    "dyn": lambda value: value,
-    "type": lambda value: TypeName(_TYPE_NAMES.get(type(value), "dyn")),
-    # The library does not take these types from outside; their text does not differ.
-    **dict.fromkeys(("lowercase", "uppercase", "b64decode"), lambda value: ""),
-    "json_parse": lambda value: {},
+    "dyn": _same,
+    "type": _type_name,
+    # Of what is no text, as the server has it.
+    **dict.fromkeys(("lowercase", "uppercase", "b64decode"), _no_text),
+    "json_parse": _no_map,
 }

@@ -7,6 +7,7 @@ protobuf message, `cel.expr.CheckedExpr`; the table below is the part of it that
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -138,6 +139,14 @@ def _constant(expr: Any) -> Node:
     return Literal(None if kind == "null_value" else getattr(expr.const_expr, kind))
 
 
+def _name(expr: Any) -> Node:
+    return Name(expr.ident_expr.name)
+
+
+def _list(expr: Any) -> Node:
+    return ListOf(tuple(map(_node, expr.list_expr.elements)))
+
+
 def _field(expr: Any) -> Node:
     part = expr.select_expr
     return Field(_node(part.operand), part.field, part.test_only)
@@ -161,12 +170,12 @@ def _fold(expr: Any) -> Node:
     return Fold(part.iter_var, _node(part.iter_range), part.accu_var, *map(_node, parts))
 
 
-_NODES = {
+_NODES: dict[str, Callable[[Any], Node]] = {
     "const_expr": _constant,
-    "ident_expr": lambda expr: Name(expr.ident_expr.name),
+    "ident_expr": _name,
     "select_expr": _field,
     "call_expr": _call,
-    "list_expr": lambda expr: ListOf(tuple(map(_node, expr.list_expr.elements))),
+    "list_expr": _list,
     "struct_expr": _map,
     "comprehension_expr": _fold,
 }
