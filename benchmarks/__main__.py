@@ -25,8 +25,8 @@ from benchmarks.harness import Row
 
 QUESTIONS = [
     "steps", "plain", "latency", "flask", "ingest", "wakeup", "end_to_end", "due", "sleeping",
-    "stored", "reading", "core", "import", "peers", "outage", "batches", "growth", "client",
-    "transaction",
+    "events", "stored", "reading", "core", "import", "peers", "outage", "batches", "growth",
+    "client", "transaction",
 ]  # fmt: skip
 
 

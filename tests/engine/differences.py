@@ -205,6 +205,34 @@ UNSEEN = [
         "While a key is being changed, runs must not fail because one side has it first.",
     ),
     Difference(
+        "Conditions: arithmetic of a number of the event with a whole number fails, so "
+        "`async.data.n * 2 == 200` never holds, and `+` joins them as text.",
+        "Numbers are computed, whole or not; the result of `/` is whole only if both operands are "
+        "whole numbers of the expression.",
+        "JSON knows one kind of number.",
+    ),
+    Difference(
+        "Conditions: whole numbers of an event beyond 2^53 are rounded, so that neighbours are "
+        "equal.",
+        "They are compared exactly.",
+        "Such numbers are ids.",
+    ),
+    Difference(
+        "Conditions: operands whose types cannot fit, such as `1 + 'a'` or `'a' > 1`, are accepted, "
+        "and never hold, or join as text.",
+        "The step fails with a `ConditionError` if the expression alone shows that; numbers of two "
+        "kinds fit.",
+        "A mistake should show when the wait starts.",
+    ),
+    Difference(
+        "Conditions: `date` reads some more formats of Go (`Jan _2 15:04:05`); null joined to text "
+        "is `NULL_VALUE`; an evaluation takes as long as it takes.",
+        "`date` reads RFC 3339, ISO 8601, RFC 1123 and RFC 822 dates, and numbers as the server does; "
+        "null joined to text is nothing; an evaluation with more than 10,000 turns of loops does "
+        "not match.",
+        "These are accidents of Go, and no event may stop the engine.",
+    ),
+    Difference(
         "The stream of a run that fails has no end.",
         "The engine ends it with an `inngest.response` that holds the error.",
         "A client that follows it would wait for its own timeout.",

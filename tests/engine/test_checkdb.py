@@ -45,6 +45,9 @@ BREAKS = {
     "memos and errors of steps are JSON": f"UPDATE steps SET memo = x'7b' WHERE step_id = '{A}'",
     "errors and heads of runs are JSON": "UPDATE runs SET head = x'ff'",
     "a run of another status than failed has no error": "UPDATE runs SET error = x'7b7d'",
+    "a delivery is one of a stored event": "INSERT INTO deliveries VALUES (7, 'go')",
+    "a wait for an event knows which events were there before": ""
+    f"UPDATE timers SET kind = 'event', key = 'go' WHERE step_id = '{Z}'",
     "there is a secret of 32 bytes": "UPDATE meta SET value = x'00' WHERE key = 'secret'",
 }
 

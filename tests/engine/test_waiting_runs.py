@@ -142,8 +142,10 @@ async def test_a_repeated_id_ends_no_second_wait() -> None:
 async def test_an_event_that_was_sent_by_the_same_batch_is_seen() -> None:
     async with world() as w:
         older = await send(w, {"name": "go", "data": {"n": 0}})
+        await w.after(1)
         ids = await send(w, {"name": "else"}, {"name": "go", "data": {"n": 1}}, {"name": "go"})
         w.script = [answer([sleep(text="1h")])]
+        await w.after(1)
         await w.post(sent(*ids), event())
         assert len(await w.after(0)) == 1
         assert (await w.memos())[A]["data"] == {"n": 1}
@@ -181,6 +183,7 @@ async def test_looking_back() -> None:
         assert len(await w.after(0)) == 2
     async with world() as w:
         await send(w, {"name": "go"})
+        await w.after(1)
         await w.post(event())
         assert await w.after(0) == []
 

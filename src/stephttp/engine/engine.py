@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkActions
+from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
 from stephttp.engine.live.changes import Changes, Waiters
 from stephttp.engine.live.channels import Channels
@@ -86,6 +87,10 @@ class Engine:
             self.waiters, self.channels, self.changes,
             self.clock, self.rng, settings,
         )  # fmt: skip
+        self._deliverer = Deliverer(
+            self.store, self.clock, self.executor.moment, self.executor.follow_all
+        )
+        self.executor.looks_back = self._deliverer.wake
         self.reader = Reader(self.store, self.clock)
         self._bulk = BulkActions(self.store, self.executor.moment, self.executor.follow_all)
         self._spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
@@ -105,12 +110,14 @@ class Engine:
         due_ms = self.clock.now_ms() + LONGEST_LEASE
         await self.store.write(partial(leases.extend_all, due_ms=due_ms))
         self.executor.start()
+        self._deliverer.start()
         self._retention.start()
 
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
         await self._retention.stop()
+        await self._deliverer.stop()
         await self.executor.stop()
         await self._spans.stop()
         await self.caller.close()
@@ -130,7 +137,9 @@ class Engine:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
+        await self._deliverer.idle()
         await self.executor.idle()
+        await self._deliverer.idle()
 
     async def start_run(self, opening: Opening) -> None:
         """Store a first checkpoint, together with others that come at the same time.
@@ -283,6 +292,8 @@ class Engine:
         self.metrics.received(stored.count)
         self.changes.publish(events=True)
         self.executor.follow_all(stored.changes)
+        if stored.left:
+            self._deliverer.wake()
 
     async def _change(self, unit: Callable[..., Change]) -> Change:
         """Run a unit of work that changes one run, as of now, and follow the change."""

@@ -80,6 +80,7 @@ class Executor:
         self._moved = asyncio.Event()
         self._expected: Collection[str] = ()
         self._run_began: Callable[[str], None] = lambda run_id: None
+        self.looks_back: Callable[[], None] = lambda: None
 
     def expect(self, run_ids: Collection[str], began: Callable[[str], None]) -> None:
         """Call `began` with the id of each new run that is in `run_ids` (a view) as it starts."""
@@ -138,6 +139,8 @@ class Executor:
             self._waiters.wake(FIRST_PHASE + change.run.run_id)
         for timer in change.timers:
             self._alarm.set(timer.due_ms)
+        if change.looks_back:
+            self.looks_back()
         self.follow_all(change.others)
 
     def follow_all(self, changes: Iterable[Change]) -> None:

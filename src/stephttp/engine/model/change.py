@@ -75,6 +75,7 @@ class Change(Value, frozen=True, gc=False):
         history: entries for people.
         warnings: likewise.
         began: the run, if it is new.
+        looks_back: a wait has more events before it than could be looked at at once.
     """
 
     run: Run
@@ -91,3 +92,4 @@ class Change(Value, frozen=True, gc=False):
     history: tuple[Entry, ...] = ()
     warnings: tuple[RunWarning, ...] = ()
     began: NewRun | None = None
+    looks_back: bool = False

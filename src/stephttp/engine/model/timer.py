@@ -60,6 +60,8 @@ class Timer(Value, frozen=True, gc=False):
         key: what ends the wait before it is due: the name of an event or of a signal, or the id
             of the invoked run; `None` if nothing does.
         condition: CEL that an event must fulfil in addition.
+        match_keys, match_values: the part of the condition by which an event finds the wait; see
+            `rules.conditions.equalities`.
         job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call;
             `attempt` also of a `GATEWAY` timer: requests that failed.
         payload: of a `GATEWAY` timer, the request to make, as JSON; of a timer for a call of the
@@ -71,6 +73,8 @@ class Timer(Value, frozen=True, gc=False):
     due_ms: int
     key: str | None = None
     condition: str | None = None
+    match_keys: str | None = None
+    match_values: str | None = None
     job_id: str = ""
     attempt: int = 0
     unreached: int = 0

@@ -15,15 +15,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
+from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op
-from stephttp.engine.model import expressions
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Endpoint, NewRun, Run, RunStatus
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.due_times import timeout_ms
 from stephttp.engine.rules.results import Rendered, http_result
 
@@ -49,15 +50,23 @@ def wait_for_event(builder: ChangeBuilder, op: Op, field: str) -> None:
     if not name:
         raise Refused(f"{field}.opts.event: a {op.op.value} needs the name of an event")
     condition = _option(op, "if", field) or None
-    due_ms = timeout_ms(op, field, builder.at.now_ms, 0)
+    timer = Timer(
+        op.id,
+        TimerKind.EVENT,
+        timeout_ms(op, field, builder.at.now_ms, 0),
+        key=name,
+        condition=condition,
+    )
     if condition is not None:
         try:
             where = f"step {_shown(op)!r}: if"
-            expressions.check(condition, where, expressions.WAIT_NAMES)
+            wanted = expressions.check(condition, where, expressions.WAIT_NAMES).wanted
         except Refused as error:
             _fail(builder, op, field, error_result("ConditionError", str(error)))
             return
-    builder.wait(op, field, Timer(op.id, TimerKind.EVENT, due_ms, key=name, condition=condition))
+        if wanted is not None:
+            timer = replace(timer, match_keys=wanted.keys, match_values=wanted.values)
+    builder.wait(op, field, timer)
 
 
 def wait_for_signal(builder: ChangeBuilder, op: Op, field: str) -> None:

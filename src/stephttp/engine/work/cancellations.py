@@ -29,7 +29,7 @@ def create(connection: sqlite3.Connection, cancellation: Cancellation, at: Momen
     return [
         cancel(connection, run_id, at)
         for (run_id,) in rows
-        if started_by(connection, run_id, cancellation.condition)
+        if started_by(connection, run_id, cancellation.condition, at.now_ms)
     ]
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.run import RunStatus, Snapshot
 from stephttp.engine.model.timer import RESUME, SEPARATE, TARGETED, TimerKind
 from stephttp.engine.rules.endings import overdue
 from stephttp.engine.rules.transitions import fell_due
@@ -24,6 +24,8 @@ TaskKey = tuple[str, str]
 """Run id and step id of the timer that a task of the executor works on."""
 
 _CALLS = TARGETED | {TimerKind.RESUME}
+_PAUSE_MS = 50
+"""Milliseconds after which a wait is looked at again that could not time out yet."""
 _MOST_OVERDUE = 100
 """How many runs one unit of work ends."""
 
@@ -103,6 +105,7 @@ def _take(
         snapshot = runs.load(connection, run_id)
         if snapshot.run.status is RunStatus.SYNC:  # its only timer is its lease
             snapshot = replace(snapshot, timers=runs.load_timers(connection, run_id))
+        snapshot = _postpone_waits(connection, snapshot, at)
         change = fell_due(snapshot, at)
         runs.save(connection, change, snapshot.run, at.now_ms)
         if not change.call:
@@ -110,6 +113,17 @@ def _take(
         timers = {key: one for key, one in snapshot.timers.items() if key not in change.dropped}
         timers |= {timer.step_id: timer for timer in change.timers}
     return runs.load_call(connection, run_id, step_id, timers)
+
+
+def _postpone_waits(connection: sqlite3.Connection, snapshot: Snapshot, at: Moment) -> Snapshot:
+    """Let waits not time out for which an event may have come, but is not matched with them yet."""
+    waits = (one for one in snapshot.timers.values() if one.kind is TimerKind.EVENT)
+    if not any(timer.due_ms <= at.now_ms for timer in waits):
+        return snapshot
+    values = {"run_id": snapshot.run.run_id, "now_ms": at.now_ms, "pause_ms": _PAUSE_MS}
+    if connection.execute(QUERIES["postpone_waits"], values).rowcount == 0:
+        return snapshot
+    return replace(snapshot, timers=runs.load_timers(connection, snapshot.run.run_id))
 
 
 def _end_overdue(connection: sqlite3.Connection, at: Moment) -> list[Change]:

@@ -1,30 +1,42 @@
-"""Events and signals: stored, and the waits that they end, in one transaction each."""
+"""Events and signals: stored, and the waits that they end.
+
+A signal, and an event with few waits, ends them in the transaction that stores it.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from msgspec.structs import asdict
 
-from stephttp.engine.model import expressions
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.timer import TimerKind
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work.save import TriggerEvent, deliver, link
+from stephttp.engine.work import matching
+from stephttp.engine.work.matching import StoredEvent, TriggerEvent, WaitKey
+from stephttp.engine.work.save import deliver, link
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvents:
-    """The outcome of receiving events: how many were new, and the changes of runs."""
+    """The outcome of receiving events.
+
+    Attributes:
+        count: how many were new.
+        changes: of runs.
+        left: whether waits are left that are to be asked later; see `deliveries`.
+    """
 
     count: int
     changes: list[Change]
+    left: bool = False
 
 
 def receive(
@@ -36,14 +48,43 @@ def receive(
     another, ends no wait.
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
-    count, changes = 0, []
+    count, changes, room, left = 0, [], matching.MOST_AT_ONCE, False
     for event in received:
         values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms}
         row = connection.execute(QUERIES["insert_event"], values).fetchone()
-        count += row is not None
-        if row is not None and not row[0]:
-            changes += _end_waits(connection, event, at)
-    return StoredEvents(count, changes)
+        if row is None:
+            continue
+        count += 1
+        repeated, seq = row
+        if repeated:
+            continue
+        stored = StoredEvent(seq, event.event_id, event.name, event.received_ms, event.body)
+        incoming = expressions.read_event(event.body)
+        waits = matching.few_waits(connection, stored, incoming, room)
+        if waits is None:
+            connection.execute(QUERIES["add_delivery"], (seq, event.name))
+            left = True
+        elif waits:
+            room -= len(waits)
+            trigger = TriggerEvent(connection)
+            ended = [
+                (run_id, step_id)
+                for run_id, step_id, condition in waits
+                if trigger.fits(run_id, condition, incoming, event.received_ms)
+            ]
+            changes += end_waits(connection, stored, ended, at)
+    return StoredEvents(count, changes, left)
+
+
+def end_waits(
+    connection: sqlite3.Connection, event: StoredEvent, ended: Iterable[WaitKey], at: Moment
+) -> list[Change]:
+    """End waits with an event that matches them."""
+    memos: dict[str, dict[str, bytes]] = defaultdict(dict)
+    for run_id, step_id in ended:
+        memos[run_id][step_id] = event.body
+        link(connection, run_id, event.event_id, step_id, received=True)
+    return [deliver(connection, run_id, steps, at) for run_id, steps in memos.items()]
 
 
 def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -> Change:
@@ -62,19 +103,3 @@ def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -
     run_id, step_id, _ = row
     memo = b'{"data":{"signal":' + msgspec.json.encode(name) + b',"data":' + data + b"}}"
     return deliver(connection, run_id, {step_id: memo}, at)
-
-
-def _end_waits(connection: sqlite3.Connection, event: EventArrival, at: Moment) -> list[Change]:
-    rows = connection.execute(
-        QUERIES["waits_for"], (TimerKind.EVENT, event.name, at.now_ms)
-    ).fetchall()
-    if not rows:
-        return []
-    incoming = expressions.read_event(event.body)
-    trigger = TriggerEvent(connection)
-    memos: dict[str, dict[str, bytes]] = defaultdict(dict)
-    for run_id, step_id, condition in rows:
-        if trigger.fits(run_id, condition, incoming):
-            memos[run_id][step_id] = event.body
-            link(connection, run_id, event.event_id, step_id, received=True)
-    return [deliver(connection, run_id, steps, at) for run_id, steps in memos.items()]

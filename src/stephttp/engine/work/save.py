@@ -9,27 +9,26 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.model import expressions
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run
 from stephttp.engine.model.timer import Timer, TimerKind
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import cancelled
 from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result
 from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work import matching
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
-_NEVER_MS = 2**63 - 1
 
 
 def save(
@@ -45,14 +44,14 @@ def save(
         The change, with those of other runs in `others`.
     """
     runs.save(connection, change, before, at.now_ms)
-    return _follow(connection, change, ops, at)
+    return _follow(connection, change, ops, at, change.run.began_ms)
 
 
 def begun(
     connection: sqlite3.Connection, new: NewRun, change: Change, ops: Sequence[Op], at: Moment
 ) -> Change:
     """Do what follows from a new run that was stored with its first change."""
-    change = replace(_follow(connection, change, ops, at), began=new)
+    change = replace(_follow(connection, change, ops, at, new.began_ms), began=new)
     if not change.ended and _is_cancelled(connection, new, change.run, at):
         return replace(change, others=(*change.others, cancel(connection, new.run_id, at)))
     return change
@@ -83,28 +82,8 @@ def link(
     connection.execute(QUERIES["add_link"], (run_id, event_id, step_id, received))
 
 
-class TriggerEvent:
-    """The event that started a run, loaded when an expression first asks for it."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._known: dict[str, dict[str, Any]] = {}
-
-    def fits(self, run_id: str, condition: str | None, incoming: Any) -> bool:
-        """Say whether an incoming event fulfils the condition of a wait."""
-        if condition is None:
-            return True
-        trigger: dict[str, Any] = {}
-        if expressions.TRIGGER in condition:
-            if run_id not in self._known:
-                _, self._known[run_id] = runs.load_trigger(self._connection, run_id)
-            trigger = self._known[run_id]
-        values = {expressions.TRIGGER: trigger, expressions.INCOMING: incoming}
-        return expressions.matches(condition, values)
-
-
 def _follow(
-    connection: sqlite3.Connection, change: Change, ops: Sequence[Op], at: Moment
+    connection: sqlite3.Connection, change: Change, ops: Sequence[Op], at: Moment, began_ms: int
 ) -> Change:
     others = list(change.others)
     sent = {op.id: ids for op in ops if (ids := _sent(op))}
@@ -123,31 +102,45 @@ def _follow(
     for timer in change.timers:
         if timer.kind is TimerKind.EVENT:
             sent_ids = [event_id for ids in sent.values() for event_id in ids]
-            others += _look_back(connection, change.run, timer, sent_ids, at)
+            since_ms = matching.since_ms(began_ms, at)
+            found = _look_back(connection, change.run, timer, sent_ids, since_ms, at)
+            if found is None:
+                change = replace(change, looks_back=True)
+            else:
+                others += found
     return replace(change, others=tuple(others)) if others else change
 
 
 def _look_back(
-    connection: sqlite3.Connection, run: Run, timer: Timer, sent: Sequence[str], at: Moment
-) -> list[Change]:
-    """End a wait that was just opened by an event that came shortly before it, or that a step of
-    the same batch sent: the SDK sends before it reports."""
-    lookback_ms = round(at.settings.event_lookback * 1000)
-    if not lookback_ms and not sent:
+    connection: sqlite3.Connection,
+    run: Run,
+    timer: Timer,
+    sent: Sequence[str],
+    since_ms: int,
+    at: Moment,
+) -> list[Change] | None:
+    """End a wait that was just opened by an event that came before it.
+
+    That may be one that a step of the same batch sent: the SDK sends before it reports.
+
+    Returns:
+        Changes of the run; `None` if there are too many events to look at all of them now.
+    """
+    if not matching.open_wait(connection, run.run_id, timer):
         return []
-    rows = connection.execute(
-        QUERIES["events_before"],
-        {
-            "name": timer.key,
-            "since_ms": at.now_ms - lookback_ms if lookback_ms else _NEVER_MS,
-            "ids": msgspec.json.encode(sent).decode(),
-        },
-    ).fetchall()
-    trigger = TriggerEvent(connection)
-    for _, event_id, body in rows:
-        if trigger.fits(run.run_id, timer.condition, expressions.read_event(body)):
-            link(connection, run.run_id, event_id, timer.step_id, received=True)
-            return [deliver(connection, run.run_id, {timer.step_id: body}, at)]
+    assert timer.key is not None
+    events = matching.earlier_events(
+        connection, run.run_id, timer.key, since_ms, sent=sent, limit=matching.MOST_AT_ONCE + 1
+    )
+    found = matching.first_match(
+        connection, run.run_id, timer.condition, events[: matching.MOST_AT_ONCE]
+    )
+    if found is not None:
+        link(connection, run.run_id, found.event_id, timer.step_id, received=True)
+        return [deliver(connection, run.run_id, {timer.step_id: found.body}, at)]
+    if len(events) > matching.MOST_AT_ONCE:
+        connection.execute(QUERIES["add_catch_up"], (run.run_id, timer.step_id, since_ms))
+        return None
     return []
 
 
@@ -164,12 +157,16 @@ def _sent(op: Op) -> list[str]:
 def _is_cancelled(connection: sqlite3.Connection, new: NewRun, run: Run, at: Moment) -> bool:
     values = {"fn_id": run.fn_id, "now_ms": new.created_ms}
     conditions = connection.execute(QUERIES["cancellations_for"], values).fetchall()
-    return any(started_by(connection, new.run_id, condition) for (condition,) in conditions)
+    return any(
+        started_by(connection, new.run_id, condition, at.now_ms) for (condition,) in conditions
+    )
 
 
-def started_by(connection: sqlite3.Connection, run_id: str, condition: str | None) -> bool:
+def started_by(
+    connection: sqlite3.Connection, run_id: str, condition: str | None, now_ms: int
+) -> bool:
     """Say whether the event that started a run fulfils the condition of a cancellation."""
     if condition is None:
         return True
     _, event = runs.load_trigger(connection, run_id)
-    return expressions.matches(condition, {expressions.TRIGGER: event})
+    return expressions.matches(condition, {expressions.TRIGGER: event}, now_ms)

@@ -141,6 +141,7 @@ def _stored(
         due[kind] += 1
         oldest_ms = min(oldest_ms, due_ms)
     waits: list[tuple[str, int]] = connection.execute(QUERIES["wait_counts"]).fetchall()
+    undelivered, catching_up = connection.execute(QUERIES["undelivered"]).fetchone()
     page_size = number("page_size")
     return [
         _gauge(
@@ -160,6 +161,14 @@ def _stored(
         _gauge(
             "waits", "Steps that wait for an event, a signal or another run.", ("kind",),
             _by_kind(waits, (TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE)),
+        ),
+        _gauge(
+            "undelivered_events", "Events for which many waits are being asked, or will be.", (),
+            [((), undelivered)],
+        ),
+        _gauge(
+            "waits_looking_back", "Waits that look through many earlier events, or will.", (),
+            [((), catching_up)],
         ),
         _gauge(
             "database_size_bytes", "Size of the database, with what is not in its file yet.", (),

@@ -11,10 +11,11 @@ from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.model import expressions, tokens
+from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.inputs import Cancellation
 from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Time, Uuid
 from stephttp.engine.web.requests import (

@@ -51,6 +51,14 @@ WHERE (first_ns IS NULL) <> (status = 'sync')
 -- name: a run that is async has the time when it became so
 SELECT run_id, status FROM runs WHERE status = 'async' AND async_ms IS NULL
 
+-- name: a delivery is one of a stored event
+SELECT deliveries.seq, deliveries.name FROM deliveries
+WHERE NOT EXISTS (SELECT 1 FROM events
+                  WHERE events.seq = deliveries.seq AND events.name = deliveries.name)
+
+-- name: a wait for an event knows which events were there before
+SELECT run_id || ' ' || step_id, key FROM timers WHERE kind = 'event' AND after_event IS NULL
+
 -- name: links belong to a run
 SELECT run_id || ' ' || event_id, 'no such run' FROM links
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = links.run_id)

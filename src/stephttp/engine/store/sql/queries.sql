@@ -142,17 +142,19 @@ VALUES (:run_id, :kind, :step_id, :at_ms, :message)
 ON CONFLICT (run_id, kind, step_id) DO NOTHING
 
 -- name: timers_of_run
-SELECT step_id, kind, due_ms, key, condition, job_id, attempt, unreached, payload
+SELECT step_id, kind, due_ms, key, condition, match_keys, match_values, job_id, attempt, unreached,
+       payload
 FROM timers WHERE run_id = ?
 
 -- name: upsert_timer
-INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition, job_id, attempt, unreached,
-                    payload)
-VALUES (:run_id, :step_id, :kind, :due_ms, :key, :condition, :job_id, :attempt, :unreached,
-        :payload)
+INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition, match_keys, match_values, job_id,
+                    attempt, unreached, payload)
+VALUES (:run_id, :step_id, :kind, :due_ms, :key, :condition, :match_keys, :match_values, :job_id,
+        :attempt, :unreached, :payload)
 ON CONFLICT (run_id, step_id) DO UPDATE
 SET kind = excluded.kind, due_ms = excluded.due_ms, key = excluded.key,
-    condition = excluded.condition, job_id = excluded.job_id, attempt = excluded.attempt,
+    condition = excluded.condition, match_keys = excluded.match_keys,
+    match_values = excluded.match_values, job_id = excluded.job_id, attempt = excluded.attempt,
     unreached = excluded.unreached, payload = excluded.payload
 
 -- name: delete_timer
@@ -204,7 +206,9 @@ WHERE width_s = 0 AND start_s = 0 AND fn_id = :fn_id
 DELETE FROM events WHERE seq IN (
     -- Only the oldest are looked at, whatever their time is.
     SELECT seq FROM (SELECT seq, received_ms FROM events ORDER BY seq LIMIT :limit)
-    WHERE received_ms < :before_ms)
+    WHERE received_ms < :before_ms
+          -- The last one stays, so that no number is given twice: waits refer to numbers.
+          AND seq < (SELECT max(seq) FROM events) AND seq NOT IN (SELECT seq FROM deliveries))
 
 -- name: purge_cancellations
 DELETE FROM cancellations WHERE started_before_ms < ?
@@ -246,6 +250,75 @@ UPDATE timers SET key = NULL WHERE run_id = ? AND step_id = ?
 -- name: waits_for
 SELECT run_id, step_id, condition FROM timers
 WHERE kind = ? AND key = ? AND due_ms > ?
+
+-- name: open_wait
+UPDATE timers SET after_event = (SELECT coalesce(max(seq), 0) FROM events)
+WHERE run_id = ? AND step_id = ? AND after_event IS NULL
+
+-- name: match_keys
+-- Steps from one to the next by the index, however many waits share them.
+WITH RECURSIVE found (keys) AS (
+    SELECT min(match_keys) FROM timers WHERE key = :name AND kind = 'event'
+    UNION ALL
+    SELECT (SELECT min(match_keys) FROM timers
+            WHERE key = :name AND kind = 'event' AND match_keys > found.keys)
+    FROM found WHERE found.keys IS NOT NULL
+)
+SELECT keys FROM found WHERE keys IS NOT NULL LIMIT :limit
+
+-- name: event_waits
+SELECT run_id, step_id, condition FROM timers
+WHERE key = :name AND kind = 'event' AND match_keys IS :keys AND match_values IS :values
+      AND (run_id, step_id) > (:run_id, :step_id) AND due_ms > :received_ms
+      AND (after_event < :seq OR after_event IS NULL)
+ORDER BY run_id, step_id LIMIT :limit
+
+-- name: event_wait
+SELECT condition FROM timers
+WHERE run_id = :run_id AND step_id = :step_id AND kind = 'event' AND key = :name
+      AND due_ms > :received_ms AND after_event < :seq
+
+-- name: add_delivery
+INSERT INTO deliveries (seq, name) VALUES (?, ?)
+
+-- name: end_delivery
+DELETE FROM deliveries WHERE seq = ?
+
+-- name: is_delivering
+SELECT EXISTS (SELECT 1 FROM deliveries WHERE name = ?)
+
+-- name: next_delivery
+SELECT seq, event_id, name, received_ms, body FROM events
+WHERE seq = (SELECT min(seq) FROM deliveries)
+
+-- name: add_catch_up
+INSERT INTO catch_ups (run_id, step_id, since_ms) VALUES (?, ?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: end_catch_up
+DELETE FROM catch_ups WHERE run_id = ? AND step_id = ?
+
+-- name: next_catch_up
+SELECT catch_ups.run_id, catch_ups.step_id, since_ms, key, condition, coalesce(after_event, 0)
+FROM catch_ups LEFT JOIN timers ON timers.run_id = catch_ups.run_id
+     AND timers.step_id = catch_ups.step_id AND kind = 'event'
+LIMIT 1
+
+-- name: is_open_wait
+SELECT EXISTS (SELECT 1 FROM timers
+               WHERE run_id = ? AND step_id = ? AND kind = 'event' AND key = ?)
+
+-- name: postpone_waits
+UPDATE timers SET due_ms = :now_ms + :pause_ms
+WHERE run_id = :run_id AND kind = 'event' AND due_ms <= :now_ms AND (
+    EXISTS (SELECT 1 FROM catch_ups
+            WHERE catch_ups.run_id = timers.run_id AND catch_ups.step_id = timers.step_id)
+    OR EXISTS (SELECT 1 FROM deliveries JOIN events USING (seq)
+               WHERE deliveries.name = timers.key AND seq > timers.after_event
+                     AND received_ms < timers.due_ms))
+
+-- name: undelivered
+SELECT (SELECT count(*) FROM deliveries), (SELECT count(*) FROM catch_ups)
 
 -- name: upsert_endpoint
 INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
@@ -290,13 +363,24 @@ VALUES (:event_id, :name, :dedupe,
                                         AND received_ms > :dedupe_from_ms AND NOT repeated),
         :received_ms, :ts, :body)
 ON CONFLICT (event_id) DO NOTHING
-RETURNING repeated
+RETURNING repeated, seq
 
 -- name: events_before
-SELECT seq, event_id, body FROM events
-WHERE name = :name AND received_ms >= :since_ms AND NOT repeated
-UNION
-SELECT seq, event_id, body FROM events
+-- Without those that have ended a wait of this run, unless the call that opens the wait does not
+-- know that yet: a handler that waits twice, one after the other, wants two events.
+SELECT seq, event_id, received_ms, body FROM events
+WHERE name = :name AND received_ms >= :since_ms AND NOT repeated AND seq <= :until_seq
+      AND (received_ms, seq) > (:after_ms, :after_seq)
+      AND NOT EXISTS (SELECT 1 FROM links
+                      WHERE links.run_id = :run_id AND links.event_id = events.event_id AND received
+                            AND NOT EXISTS (SELECT 1 FROM timers
+                                            WHERE timers.run_id = links.run_id
+                                                  AND timers.step_id = links.step_id
+                                                  AND kind = 'wake'))
+ORDER BY received_ms, seq LIMIT :limit
+
+-- name: events_sent
+SELECT seq, event_id, received_ms, body FROM events
 WHERE event_id IN (SELECT value FROM json_each(:ids)) AND name = :name AND NOT repeated
 ORDER BY seq
 

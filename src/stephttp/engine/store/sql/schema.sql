@@ -35,9 +35,20 @@
 -- memo. If there is a 'resume' row already, the answer of that call may not know of the memo;
 -- so the timer stays, as 'wake', and has the endpoint called again afterwards.
 --
+-- A wait for an event whose condition compares parts of the event with constants has those parts
+-- in `match_keys` and the constants in `match_values`, so that an event looks up the few waits
+-- that it may end (`rules.conditions.equalities`). `after_event` is the last event that was there
+-- when the wait opened: later events are for the wait, earlier ones only if it looks back.
+--
 -- An EVENT is kept as it came. It never waits for anybody: what is to see it must wait for it
 -- (see Settings.event_lookback). One that repeats the sender's id of another is kept, too, but
 -- is `repeated` and ends no wait.
+--
+-- A DELIVERY is an event for which many waits have to be asked. That is done in portions after the
+-- event was stored, in the order of the events of a name, and the row goes when all are asked. A
+-- CATCH-UP is the reverse, a new wait for which many earlier events have to be looked at. Until then a
+-- wait that is concerned does not time out. Both are begun anew after a crash: a wait that has
+-- ended cannot end again.
 --
 -- An ENDPOINT is the last that was seen of a function: what is needed to begin a run of it
 -- when another run invokes it. Retention forgets one that has no id of its own (`fn`) with its last
@@ -194,6 +205,9 @@ CREATE TABLE timers (
     due_ms          INTEGER NOT NULL,
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
+    match_keys      TEXT,                         -- JSON: what it compares with constants
+    match_values    TEXT,                         -- JSON: the constants
+    after_event     INTEGER,                      -- events.seq
     job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
     attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job, or of requests
     unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
@@ -203,7 +217,7 @@ CREATE TABLE timers (
 
 CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway';
 CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway';
-CREATE INDEX timers_by_key ON timers (key, kind) WHERE key IS NOT NULL;
+CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
 
 CREATE TABLE events (
     seq             INTEGER PRIMARY KEY,          -- order of arrival
@@ -215,6 +229,20 @@ CREATE TABLE events (
     ts              INTEGER NOT NULL,             -- the sender's time
     body            BLOB    NOT NULL              -- as runs get it
 ) STRICT;
+
+CREATE TABLE deliveries (
+    seq             INTEGER PRIMARY KEY,          -- of the event
+    name            TEXT    NOT NULL              -- of the event
+) STRICT;
+
+CREATE INDEX deliveries_by_name ON deliveries (name);
+
+CREATE TABLE catch_ups (
+    run_id          TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,
+    since_ms        INTEGER NOT NULL,             -- the events that it looks at arrived since then
+    PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE links (
     run_id          TEXT    NOT NULL,

@@ -1,0 +1,102 @@
+"""Finds the part of a condition by which a wait can be looked up. Pure.
+
+Most waits are for one event of many: `async.data.id == 'o1'`. The engine stores beside the wait
+which values such a condition wants at which keys, so that an event asks only the waits that its own
+values may fulfil, and not all of its name. The values are necessary, not sufficient: the whole
+condition is evaluated afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from stephttp.engine.model.values import Value
+from stephttp.engine.rules.conditions.operators import NO_VALUE, item
+from stephttp.engine.rules.conditions.syntax import Call, Field, Literal, Name, Node
+
+_SCALARS = (bool, int, float, str, type(None))
+_LONGEST = 4096
+"""Characters of a text that can be looked up; a condition has no longer ones."""
+_LARGEST = 10**400
+
+
+class Wanted(Value, frozen=True):
+    """The values that an event must have, both as JSON.
+
+    Attributes:
+        keys: the paths into the event, as `[["data","id"]]`.
+        values: the values there, in the same order.
+    """
+
+    keys: str
+    values: str
+
+
+def find(root: Node, variable: str) -> Wanted | None:
+    """Return the values that a condition wants of `variable`; `None` if it names no constant."""
+    found: dict[tuple[str, ...], Any] = {}
+    parts = [root]
+    while parts:
+        node = parts.pop()
+        if isinstance(node, Call) and node.function == "_&&_":
+            parts += reversed(node.args)
+        elif isinstance(node, Call) and node.function == "_==_":
+            for path, value in (node.args, node.args[::-1]):
+                keys = _path(path, variable)
+                if keys and isinstance(value, Literal) and isinstance(value.value, _SCALARS):
+                    found.setdefault(keys, value.value)
+    paths = sorted(found)
+    if not paths:
+        return None
+    return Wanted(msgspec.json.encode(paths).decode(), _written([found[path] for path in paths]))
+
+
+def values_at(keys: str, event: Any) -> str | None:
+    """Return the values that an event has for `Wanted.keys`, to be compared with `Wanted.values`.
+
+    Returns:
+        `None` if no condition can want them.
+    """
+    values = []
+    for path in msgspec.json.decode(keys):
+        value = event
+        for key in path:
+            value = item(value, key)
+        # A key that is missing equals null.
+        value = None if value is NO_VALUE else value
+        if not isinstance(value, _SCALARS) or (isinstance(value, str) and len(value) > _LONGEST):
+            return None
+        values.append(value)
+    return _written(values)
+
+
+def _path(node: Node, variable: str) -> tuple[str, ...]:
+    """Return the keys that lead from a variable to a node; empty if it is anything else."""
+    keys: list[str] = []
+    while True:
+        match node:
+            case Field(operand, key, False):
+                node = operand
+            case Call("_[_]", (operand, Literal(str() as key))):
+                node = operand
+            case Name(name) if name == variable:
+                return tuple(reversed(keys))
+            case _:
+                return ()
+        keys.append(key)
+
+
+def _written(values: list[Any]) -> str:
+    """Write values so that those which are equal for a condition are written alike."""
+    return json.dumps([_plain(value) for value in values], separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    if type(value) is float and value == value // 1:
+        return int(value)
+    if type(value) is int and abs(value) > _LARGEST:
+        return None  # no number of a condition is that large
+    return value
