@@ -169,7 +169,7 @@ def send(
     """Make `call`, five times at the most.
 
     Raises:
-        APIConnectionError: the server answered none of the attempts; a page of a proxy does not count.
+        APIConnectionError: no attempt was answered by the server; a proxy's page does not count.
         APIStatusError: refused (4xx, at once), or the last attempt failed (5xx, 408, 425, 429).
     """
     error: APIError = APIConnectionError("not attempted")

@@ -182,7 +182,7 @@ _FREE: dict[str, Callable[..., Any]] = {
     "date": _date,
     "dyn": _same,
     "type": _type_name,
-    # Of what is no text, as the server has it.
+    # As the server says it of a value that is not a text.
     **dict.fromkeys(("lowercase", "uppercase", "b64decode"), _no_text),
     "json_parse": _no_map,
 }
