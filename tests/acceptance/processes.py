@@ -18,6 +18,8 @@ from queue import Empty, Queue
 from types import TracebackType
 from typing import IO, Self, TypeVar
 
+from tests.acceptance import warm
+
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent.parent
 STEPHTTP = (sys.executable, "-m", "stephttp")
@@ -43,15 +45,20 @@ class Process:
         self.err: list[str] = []
         self._news: Queue[None] = Queue()
         self._silent = 0
-        self.process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**inherited(), **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
+        environment = {**inherited(), **(env or {})}
+        self.process = (
+            warm.Fork(command, cwd, environment)
+            if warm.fits(command, environment)
+            else subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                process_group=0,
+            )
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
