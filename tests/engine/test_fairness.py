@@ -113,7 +113,8 @@ async def aside(w: World) -> dict[str, int]:
         found: dict[str, int] = dict(connection.execute(query).fetchall())
         return found
 
-    return await w.engine.store.read(read)
+    rows: dict[str, int] = await w.engine.store.read(read)
+    return rows
 
 
 async def test_a_hanging_application_does_not_stop_another() -> None:
