@@ -357,7 +357,7 @@ async def test_what_falls_due_during_a_call_waits_for_its_end() -> None:
 
 
 async def test_concurrency_is_bounded_and_everything_is_called_once() -> None:
-    async with world(concurrency=3) as w:
+    async with world(concurrency=6) as w:
         running = most = 0
 
         async def endpoint(request: httpx2.Request) -> httpx2.Response:

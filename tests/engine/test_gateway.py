@@ -209,7 +209,7 @@ async def test_a_run_goes_on_with_the_answer() -> None:
 
 
 async def test_requests_do_not_hold_up_calls_and_are_bounded() -> None:
-    async with world(concurrency=1, gateway_concurrency=2) as w:
+    async with world(concurrency=1, gateway_concurrency=4) as w:
         outside = Outside(w)
         await w.post(*(gateway(str(n)) for n in range(5)), sleep(Z, "1s"))
         await until(lambda: len(outside.seen) == 2)

@@ -235,7 +235,7 @@ async def test_what_waits_and_what_is_under_way() -> None:
         await entered.wait()
         found = await scrape(w)
         assert summed(found["stephttp_calls_in_progress"], "kind") == {("reentry",): 1}
-        assert summed(found["stephttp_call_slots"], "kind") == {("reentry",): 1, ("gateway",): 16}
+        assert summed(found["stephttp_call_slots"], "kind") == {("reentry",): 1, ("gateway",): 32}
         assert summed(found["stephttp_due_timers"], "kind") == {("sleep",): 1}
         assert one(found["stephttp_oldest_due_timer_seconds"]) == 4.0
         leave.set()

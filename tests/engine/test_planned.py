@@ -227,7 +227,7 @@ async def test_an_endpoint_that_ignores_the_target_can_still_end_the_run() -> No
 
 
 async def test_planned_calls_count_against_the_concurrency() -> None:
-    async with world(concurrency=2) as w:
+    async with world(concurrency=4) as w:
         gates = Gates(w)
         await w.post(planned(A), planned(B), planned(Z))
         await until(lambda: len(gates.open) == 2)

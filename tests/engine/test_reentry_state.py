@@ -15,6 +15,7 @@ from stephttp._wire.call_signatures import verify_call
 from stephttp._wire.http import Request
 from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
+from stephttp.engine.rules.shares import Shares
 from stephttp.engine.work import due
 
 from .support import DONE, KEY, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world
@@ -187,8 +188,8 @@ async def test_what_an_engine_finds_due_at_its_start_may_be_under_way_still(tmp_
             due.claim,
             at=w.engine.executor.moment(),
             busy=(),
-            slots=9,
-            http_steps=0,
+            slots=Shares(9, {}),
+            gateway_slots=Shares(0, {}),
             since_ms=0,
         )
         claimed = await w.engine.store.write(unit)

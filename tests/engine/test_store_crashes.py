@@ -36,6 +36,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import OpsAnswer
+from stephttp.engine.rules.shares import Shares
 from stephttp.engine.store import check
 from stephttp.engine.store.runs import load_call
 from stephttp.engine.store.store import Store
@@ -275,7 +276,16 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
             key = idempotency.Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
-            units = [partial(claim, at=at, busy=(), slots=2, http_steps=2, since_ms=0)]
+            units = [
+                partial(
+                    claim,
+                    at=at,
+                    busy=(),
+                    slots=Shares(9, {}),
+                    gateway_slots=Shares(9, {}),
+                    since_ms=0,
+                )
+            ]
         case Settle(run_id, steps, fails):
             failure = CallFailure(FailureKind.COUNTED, "E", "m", output=b"{}", steps=steps)
             outcome = failure if fails else OpsAnswer(steps, Hints())

@@ -195,8 +195,14 @@ class StartOptions:
         str, typer.Option(metavar="DURATION", help="Longest delay between attempts.")
     ] = "1m"
     concurrency: Annotated[
-        int, typer.Option(min=1, metavar="NUMBER", help="How many endpoints are called at once.")
-    ] = 64
+        int,
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="How many endpoints are called at once; an application may have as many calls as "
+            "it leaves free.",
+        ),
+    ] = 128
     grace: Annotated[
         str,
         typer.Option(

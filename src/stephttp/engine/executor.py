@@ -3,7 +3,7 @@
 At most one call of a run is under way at a time, and beside it one for each of its planned steps;
 at most `Settings.concurrency` of all. Timers that fall due while the endpoint of their run is being
 called wait in the table until the call is over. HTTP requests for steps are made beside all that,
-at most `Settings.gateway_concurrency` at a time.
+at most `Settings.gateway_concurrency` at a time. Origins share both numbers (`rules.shares`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from random import Random
 
 from stephttp.engine.live.changes import FIRST_PHASE, Changes, Waiters
 from stephttp.engine.live.channels import Channels, failed_event
+from stephttp.engine.live.origins import Origins
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Alarm, Clock
-from stephttp.engine.model.inputs import CallFailure, FailureKind, Moment
+from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
+from stephttp.engine.rules.shares import Shares
 from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.work import due
 from stephttp.engine.work.settle import Outcome, settle, settle_request
@@ -73,6 +75,8 @@ class Executor:
         self._alarm = Alarm(clock)
         self._calls: _Tasks = {}
         self._http_steps: _Tasks = {}
+        self.origins = Origins()
+        self._gateway_origins = Origins()
         self._loop: asyncio.Task[None] | None = None
         self._looking = False
         self._draining = False
@@ -193,19 +197,23 @@ class Executor:
             due.claim,
             at=self.moment(),
             busy=self.busy,
-            slots=self._settings.concurrency - len(self._calls),
-            http_steps=self._settings.gateway_concurrency - len(self._http_steps),
+            slots=Shares(self._settings.concurrency, self.origins.used, self.origins.trying),
+            gateway_slots=Shares(self._settings.gateway_concurrency, self._gateway_origins.used),
             since_ms=self._since_ms,
         )
         claim = await self._store.write(unit, self._follow_claim)
         for call in claim.calls:
             name, key = f"stephttp-call-{call.run_id}", (call.run_id, call.step_id)
-            work = self._work(self._calls, key, partial(self._call, call))
+            self.origins.begin(call.domain)
+            over = partial(self.origins.end, call.domain)
+            work = self._work(self._calls, key, partial(self._call, call), over)
             self._calls[key] = asyncio.create_task(work, name=name)
         self._changes.publish([call.run_id for call in claim.calls])
         for request in claim.http_steps:
             name, key = f"stephttp-gateway-{request.run_id}", (request.run_id, request.step_id)
-            work = self._work(self._http_steps, key, partial(self._fetch, request))
+            self._gateway_origins.begin(request.origin)
+            over = partial(self._gateway_origins.end, request.origin)
+            work = self._work(self._http_steps, key, partial(self._fetch, request), over)
             self._http_steps[key] = asyncio.create_task(work, name=name)
         if claim.next_due_ms is not None:
             self._alarm.set(claim.next_due_ms)
@@ -214,7 +222,9 @@ class Executor:
         self._metrics.claimed(claim)
         self.follow_all(claim.ended)
 
-    async def _work(self, tasks: _Tasks, key: due.TaskKey, work: _Work) -> None:
+    async def _work(
+        self, tasks: _Tasks, key: due.TaskKey, work: _Work, over: Callable[[], None]
+    ) -> None:
         """Do the work of a task, then free its slot and look for what fell due meanwhile."""
         try:
             await work()
@@ -226,6 +236,7 @@ class Executor:
             await self._clock.wait_for(_PAUSE)
         finally:
             del tasks[key]
+            over()
             self._alarm.set(self._clock.now_ms())
             self._moved.set()
 
@@ -235,6 +246,9 @@ class Executor:
         now_ms = self._clock.now_ms()
         outcome = read_answer(answer, now_ms) if isinstance(answer, HTTPResponse) else answer
         failure = outcome if isinstance(outcome, CallFailure) else None
+        silent = failure is not None and failure.kind in UNANSWERED
+        answered = isinstance(answer, HTTPResponse) and not silent
+        self.origins.heard(call.domain, answered=answered)
         self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
         _log_call(call, answer, failure, now_ms - begun_ms)
         try:

@@ -51,8 +51,14 @@ class EndpointCall(Value, frozen=True, gc=False):
 
 
 class GatewayRequest(Value, frozen=True, gc=False):
-    """An HTTP request to make for a step; `spec` is a stored `gateway_request.RequestSpec`."""
+    """An HTTP request to make for a step.
+
+    Attributes:
+        spec: a stored `gateway_request.RequestSpec`.
+        origin: of the run's endpoint.
+    """
 
     run_id: str
     step_id: str
     spec: bytes
+    origin: str

@@ -57,10 +57,12 @@ class Settings:
             engine is of kind `dev` and checks nothing.
         host: where a server of this engine listens; informative, another library runs it.
         port: see `host`.
-        concurrency: how many endpoints are called at once.
+        concurrency: how many endpoints are called at once; an origin may have as many calls as it
+            leaves free, so half of them if it is the only one.
         retry: delays between attempts of a failed step or handler.
         unreachable: delays between tries to reach an endpoint that does not answer.
-        gateway_concurrency: how many HTTP requests are made at once for steps that ask for them.
+        gateway_concurrency: how many HTTP requests are made at once for steps that ask for them;
+            the runs of an origin share them with others in the same way.
         gateway_timeout: seconds that one of those may take.
         call_timeout: seconds that one call of an endpoint may take.
         foreign_answer_timeout: seconds for which calls of an endpoint that something else answers,
@@ -114,10 +116,10 @@ class Settings:
     signing_keys: tuple[str, ...] = field(default=(), repr=False)
     host: str = "127.0.0.1"
     port: int = 8288
-    concurrency: int = 64
+    concurrency: int = 128
     retry: Backoff = Backoff()
     unreachable: Backoff = Backoff(longest=30.0)
-    gateway_concurrency: int = 16
+    gateway_concurrency: int = 32
     gateway_timeout: float = 300.0
     call_timeout: float = 7200.0
     foreign_answer_timeout: float = 86_400.0

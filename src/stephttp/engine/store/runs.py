@@ -99,9 +99,9 @@ def load_gateway_request(
     connection: sqlite3.Connection, run_id: str, step_id: str
 ) -> GatewayRequest:
     """Load the HTTP request that the engine has to make for a step."""
-    return GatewayRequest(
-        run_id, step_id, load_timers(connection, run_id)[step_id].payload or b"null"
-    )
+    (origin,) = connection.execute(QUERIES["run_origin"], (run_id,)).fetchone()
+    spec = load_timers(connection, run_id)[step_id].payload or b"null"
+    return GatewayRequest(run_id, step_id, spec, origin)
 
 
 def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import islice
 
 from msgspec.structs import replace
 
@@ -15,6 +14,7 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import RunStatus, Snapshot
 from stephttp.engine.model.timer import RESUME, SEPARATE, TARGETED, TimerKind
 from stephttp.engine.rules.endings import overdue
+from stephttp.engine.rules.shares import Shares
 from stephttp.engine.rules.transitions import fell_due
 from stephttp.engine.store import memos, runs
 from stephttp.engine.store.sql import QUERIES
@@ -23,9 +23,14 @@ from stephttp.engine.work import save
 TaskKey = tuple[str, str]
 """Run id and step id of the timer that a task of the executor works on."""
 
+_Due = tuple[TaskKey, str, int]
+"""What is due: its key, the kind of the timer, and since when."""
+
 _CALLS = TARGETED | {TimerKind.RESUME}
 _PAUSE_MS = 50
 """Milliseconds after which a wait is looked at again that could not time out yet."""
+_MOST_ASIDE = 500
+"""Timers that one unit of work sets aside."""
 _MOST_OVERDUE = 100
 """How many runs one unit of work ends."""
 
@@ -56,44 +61,78 @@ def claim(
     connection: sqlite3.Connection,
     at: Moment,
     busy: Collection[TaskKey],
-    slots: int,
-    http_steps: int,
+    slots: Shares,
+    gateway_slots: Shares,
     since_ms: int,
 ) -> DueWork:
     """Take up due work, the longest overdue first, and end runs whose deadline has passed.
 
     Args:
         busy: what is being worked on already; it is left out.
-        slots: how many calls may be taken up. More may be due: claim again when one is over.
-        http_steps: how many HTTP requests may be taken up.
+        slots: those for calls. More may be due: claim again when a call is over.
+        gateway_slots: those for HTTP requests of steps, which count for the origin of their run.
         since_ms: when this engine started to call; a call that was due before may still be under
             way from the last life of the engine, so it does not carry state.
     """
     ended = _end_overdue(connection, at)
-    chosen: dict[TaskKey, bool] = {}
-    late: list[tuple[str, int]] = []
-    rows = connection.execute(QUERIES["due_calls"], (at.now_ms,))
-    while len(chosen) < slots and (row := rows.fetchone()) is not None:
-        run_id, step_id, kind, due_ms = row
-        key = key_of(run_id, step_id, kind)
-        if key not in busy and key not in chosen:
-            chosen[key] = kind in _CALLS and due_ms < since_ms
-            late.append((kind, at.now_ms - due_ms))
-    rows.close()
+    due_calls, more_calls = _pick(connection, "calls", at.now_ms, busy, slots)
     calls = []
-    for key, again in chosen.items():
-        call = _take(connection, *key, at)
+    for (run_id, step_id), kind, due_ms in due_calls:
+        call = _take(connection, run_id, step_id, at)
         if call is not None:
+            again = kind in _CALLS and due_ms < since_ms
             calls.append(replace(call, reads_state=False) if again else call)
     calls = memos.attach(connection, calls)
-    rows = connection.execute(QUERIES["due_http_steps"], (at.now_ms,))
-    free = list(islice((row for row in rows if row[:2] not in busy), http_steps))
+    due_requests, more_requests = _pick(
+        connection, "http_steps", at.now_ms, busy, gateway_slots
+    )
+    fetches = [runs.load_gateway_request(connection, *key) for key, _, _ in due_requests]
+    late = [(kind, at.now_ms - due_ms) for _, kind, due_ms in (*due_calls, *due_requests)]
+    next_due_ms = at.now_ms if more_calls or more_requests else _next_due_ms(connection, at)
+    return DueWork(calls, fetches, ended, next_due_ms, late)
+
+
+def _pick(
+    connection: sqlite3.Connection,
+    what: str,
+    now_ms: int,
+    busy: Collection[TaskKey],
+    slots: Shares,
+) -> tuple[list[_Due], bool]:
+    """Give the free slots to what is due.
+
+    Timers whose origin has no room are set aside in a lane of that origin, so that they are not
+    looked at again and again, and lanes come first as soon as there is room.
+
+    Returns:
+        What was picked, and whether there is more to be looked at now.
+    """
+    picked: dict[TaskKey, _Due] = {}
+
+    def pick(origin: str, run_id: str, step_id: str, kind: str, due_ms: int) -> None:
+        key = key_of(run_id, step_id, kind)
+        if key not in busy and key not in picked:
+            picked[key] = (key, kind, due_ms)
+            slots.take(origin)
+
+    lanes = connection.execute(QUERIES[f"lanes_of_{what}"]).fetchall() if slots.free else []
+    for origin in slots.fewest_first([origin for (origin,) in lanes]):
+        if slots.has_room(origin):
+            rows = connection.execute(QUERIES[f"lane_of_{what}"], (origin, now_ms))
+            while slots.has_room(origin) and (row := rows.fetchone()) is not None:
+                pick(origin, *row)
+            rows.close()
+    aside: list[tuple[str, str, str]] = []
+    rows = connection.execute(QUERIES[f"due_{what}"], (now_ms,))
+    while slots.free and len(aside) < _MOST_ASIDE and (row := rows.fetchone()) is not None:
+        run_id, step_id, kind, due_ms, origin = row
+        if slots.has_room(origin):
+            pick(origin, run_id, step_id, kind, due_ms)
+        elif (key := key_of(run_id, step_id, kind)) not in busy and key not in picked:
+            aside.append((origin, run_id, step_id))
     rows.close()
-    fetches = [
-        runs.load_gateway_request(connection, run_id, step_id) for run_id, step_id, _ in free
-    ]
-    late += [(TimerKind.GATEWAY.value, at.now_ms - due_ms) for _, _, due_ms in free]
-    return DueWork(calls, fetches, ended, _next_due_ms(connection, at), late)
+    connection.executemany(QUERIES["set_aside"], aside)
+    return list(picked.values()), len(aside) == _MOST_ASIDE
 
 
 def _take(

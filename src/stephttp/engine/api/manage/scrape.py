@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.metrics import Metrics
+from stephttp.engine.metrics import MOST_ENDPOINTS, OTHER, Metrics
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.store.sql import QUERIES
@@ -159,6 +159,10 @@ def _stored(
             [((), (now_ms - oldest_ms) / 1000)],
         ),
         _gauge(
+            "timers_aside", "Due timers whose origin has as many calls as it may have.",
+            ("origin",), _aside(connection, busy).items(),
+        ),
+        _gauge(
             "waits", "Steps that wait for an event, a signal or another run.", ("kind",),
             _by_kind(waits, (TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE)),
         ),
@@ -184,12 +188,23 @@ def _stored(
 def _waiting(
     connection: sqlite3.Connection, now_ms: int, busy: Collection[TaskKey]
 ) -> Iterator[tuple[str, int]]:
-    for run_id, step_id, kind, due_ms in connection.execute(QUERIES["due_calls"], (now_ms,)):
+    rows = connection.execute(QUERIES["due_timers"], {"now_ms": now_ms})
+    for run_id, step_id, kind, due_ms in rows:
         if key_of(run_id, step_id, kind) not in busy:
             yield kind, due_ms
-    for run_id, step_id, due_ms in connection.execute(QUERIES["due_http_steps"], (now_ms,)):
-        if (run_id, step_id) not in busy:
-            yield TimerKind.GATEWAY.value, due_ms
+
+
+def _aside(
+    connection: sqlite3.Connection, busy: Collection[TaskKey]
+) -> Mapping[tuple[str, ...], float]:
+    """Count the timers that are set aside, by origin; those of all but some origins together."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for run_id, step_id, kind, origin in connection.execute(QUERIES["timers_aside"]):
+        if key_of(run_id, step_id, kind) not in busy:
+            counts[(origin,)] += 1
+    most = counts.most_common(MOST_ENDPOINTS)
+    others = counts.total() - sum(count for _, count in most)
+    return dict(most) | ({(OTHER[0],): others} if others else {})
 
 
 def _by_kind(counts: Iterable[tuple[str, int]], kinds: Iterable[Any]) -> _Samples:

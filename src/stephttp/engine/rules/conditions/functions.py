@@ -182,7 +182,7 @@ _FREE: dict[str, Callable[..., Any]] = {
     "date": _date,
     "dyn": _same,
     "type": _type_name,
-    # As the server says it of a value that is not a text.
+    # Of what is not text, as the server has it.
     **dict.fromkeys(("lowercase", "uppercase", "b64decode"), _no_text),
     "json_parse": _no_map,
 }

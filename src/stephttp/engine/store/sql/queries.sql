@@ -62,6 +62,9 @@ SELECT step_id, seq, userland_id, userland_index, name, op, memo, attempts, star
        duration_ns, error, opts, NULL, branch
 FROM steps WHERE run_id = ? ORDER BY seq
 
+-- name: run_origin
+SELECT domain FROM runs WHERE run_id = ?
+
 -- name: run_event
 SELECT status, event_id, event_name, event_ts, domain, method, path, query, content_type, ip, fn,
        body
@@ -155,7 +158,8 @@ ON CONFLICT (run_id, step_id) DO UPDATE
 SET kind = excluded.kind, due_ms = excluded.due_ms, key = excluded.key,
     condition = excluded.condition, match_keys = excluded.match_keys,
     match_values = excluded.match_values, job_id = excluded.job_id, attempt = excluded.attempt,
-    unreached = excluded.unreached, payload = excluded.payload
+    unreached = excluded.unreached, aside = NULL,
+    payload = excluded.payload
 
 -- name: delete_timer
 DELETE FROM timers WHERE run_id = ? AND step_id = ?
@@ -164,16 +168,63 @@ DELETE FROM timers WHERE run_id = ? AND step_id = ?
 DELETE FROM timers WHERE run_id = ?
 
 -- name: due_calls
-SELECT run_id, step_id, kind, due_ms FROM timers WHERE kind != 'gateway' AND due_ms <= ?
-ORDER BY due_ms
+SELECT run_id, step_id, kind, due_ms, domain FROM timers JOIN runs USING (run_id)
+WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= ? ORDER BY due_ms
 
 -- name: due_http_steps
-SELECT run_id, step_id, due_ms FROM timers WHERE kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
+SELECT run_id, step_id, kind, due_ms, domain FROM timers JOIN runs USING (run_id)
+WHERE kind = 'gateway' AND aside IS NULL AND due_ms <= ? ORDER BY due_ms
+
+-- name: set_aside
+UPDATE timers SET aside = ? WHERE run_id = ? AND step_id = ?
+
+-- name: lanes_of_calls
+WITH RECURSIVE lanes (origin) AS (
+    SELECT min(aside) FROM timers WHERE aside IS NOT NULL AND kind != 'gateway'
+    UNION ALL
+    SELECT (SELECT min(aside) FROM timers WHERE kind != 'gateway' AND aside > lanes.origin)
+    FROM lanes WHERE lanes.origin IS NOT NULL
+)
+SELECT origin FROM lanes WHERE origin IS NOT NULL
+
+-- name: lanes_of_http_steps
+WITH RECURSIVE lanes (origin) AS (
+    SELECT min(aside) FROM timers WHERE aside IS NOT NULL AND kind = 'gateway'
+    UNION ALL
+    SELECT (SELECT min(aside) FROM timers WHERE kind = 'gateway' AND aside > lanes.origin)
+    FROM lanes WHERE lanes.origin IS NOT NULL
+)
+SELECT origin FROM lanes WHERE origin IS NOT NULL
+
+-- name: lane_of_calls
+SELECT run_id, step_id, kind, due_ms FROM timers
+WHERE aside = ? AND kind != 'gateway' AND due_ms <= ? ORDER BY due_ms
+
+-- name: lane_of_http_steps
+SELECT run_id, step_id, kind, due_ms FROM timers
+WHERE aside = ? AND kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
+
+-- name: timers_aside
+SELECT run_id, step_id, kind, aside FROM timers WHERE kind != 'gateway' AND aside IS NOT NULL
+UNION ALL
+SELECT run_id, step_id, kind, aside FROM timers WHERE kind = 'gateway' AND aside IS NOT NULL
+
+-- name: due_timers
+SELECT run_id, step_id, kind, due_ms FROM timers
+WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= :now_ms
+UNION ALL SELECT run_id, step_id, kind, due_ms FROM timers
+WHERE kind = 'gateway' AND aside IS NULL AND due_ms <= :now_ms
+UNION ALL SELECT run_id, step_id, kind, due_ms FROM timers
+WHERE kind != 'gateway' AND aside IS NOT NULL
+UNION ALL SELECT run_id, step_id, kind, due_ms FROM timers
+WHERE kind = 'gateway' AND aside IS NOT NULL
 
 -- name: next_due
 SELECT min(due_ms) FROM (
-    SELECT min(due_ms) AS due_ms FROM timers WHERE kind != 'gateway' AND due_ms > ?1
-    UNION ALL SELECT min(due_ms) FROM timers WHERE kind = 'gateway' AND due_ms > ?1
+    SELECT min(due_ms) AS due_ms FROM timers
+    WHERE kind != 'gateway' AND aside IS NULL AND due_ms > ?1
+    UNION ALL SELECT min(due_ms) FROM timers
+    WHERE kind = 'gateway' AND aside IS NULL AND due_ms > ?1
 )
 
 -- name: overdue_runs
@@ -224,12 +275,13 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value
 DELETE FROM timers WHERE run_id = ? AND step_id = '@lease'
 
 -- name: renew_leases
-UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms)
+UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms), aside = NULL
 WHERE step_id = '@lease' AND run_id IN (SELECT value FROM json_each(:run_ids))
 RETURNING run_id
 
 -- name: extend_all_leases
-UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms) WHERE step_id = '@lease'
+UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms), aside = NULL
+WHERE step_id = '@lease'
 
 -- name: digests
 SELECT run_id, digest FROM runs WHERE run_id IN (SELECT value FROM json_each(?))
@@ -309,7 +361,7 @@ SELECT EXISTS (SELECT 1 FROM timers
                WHERE run_id = ? AND step_id = ? AND kind = 'event' AND key = ?)
 
 -- name: postpone_waits
-UPDATE timers SET due_ms = :now_ms + :pause_ms
+UPDATE timers SET due_ms = :now_ms + :pause_ms, aside = NULL
 WHERE run_id = :run_id AND kind = 'event' AND due_ms <= :now_ms AND (
     EXISTS (SELECT 1 FROM catch_ups
             WHERE catch_ups.run_id = timers.run_id AND catch_ups.step_id = timers.step_id)

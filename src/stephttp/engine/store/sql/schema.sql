@@ -20,7 +20,8 @@
 -- beside each other: 'planned' and 'racing' (the endpoint is called for this one step) and
 -- 'gateway' (the HTTP request in the payload is made). A row that is being worked on stays, and
 -- goes in the transaction that stores the outcome. So a killed process needs no clean-up: at the
--- next start what is past due is simply due.
+-- next start what is past due is simply due. A timer that is due, but whose origin has as many calls
+-- as it may have, is put `aside`, under that origin, so that others are found without looking at it.
 --
 -- A LEASE is how a sync-phase run survives its process: a row with step_id '@lease', which the
 -- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
@@ -211,12 +212,16 @@ CREATE TABLE timers (
     job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
     attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job, or of requests
     unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
+    aside           TEXT,                         -- an origin
     payload         BLOB,                         -- JSON: a request to make; of a call, what was in vain
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway';
-CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway';
+CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway' AND aside IS NULL;
+CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway' AND aside IS NULL;
+CREATE INDEX timers_aside ON timers (aside, due_ms) WHERE aside IS NOT NULL AND kind != 'gateway';
+CREATE INDEX gateway_timers_aside ON timers (aside, due_ms)
+WHERE aside IS NOT NULL AND kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
 
 CREATE TABLE events (

@@ -1,0 +1,8 @@
+"""All targets of the fuzzer, by name."""
+
+from __future__ import annotations
+
+from tests.fuzzing import engine_requests
+from tests.fuzzing.cases import Target
+
+TARGETS: dict[str, Target] = {target.name: target for target in (*engine_requests.TARGETS,)}
