@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
+import flask
 import httpx2
 import pytest
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.background import BackgroundTask
 
 import stephttp
 from stephttp import step
@@ -349,3 +353,178 @@ async def test_a_run_whose_handler_gave_the_key_may_wait() -> None:
         assert (await world.follow(await world.client.post("/"))).json() == 1
         assert (await world.client.post("/")).json() == 1
     assert shop.charged == ["nap"]
+
+
+# --- stored before sent ---
+
+
+def orders(shop: Shop, *, wsgi: bool, size: int = 3) -> Callable[[Provider], Any]:
+    """An application whose answers come in pieces."""
+    pieces = [b"x" * size, b"y" * size]
+
+    def on_loop(provider: Provider) -> Any:
+        app = FastAPI()
+
+        async def body(breaks: bool) -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+                if breaks:
+                    raise ValueError("amid the answer")
+
+        @app.post("/")
+        async def order(breaks: bool = False, background: bool = False) -> Response:
+            number = await step.run("charge", shop.charge, "order")
+            answer = StreamingResponse(body(breaks), 201, {"x-number": str(number)})
+            if background:
+                answer.background = BackgroundTask(shop.gate)
+            return answer
+
+        return provider.asgi(app)
+
+    def in_threads(provider: Provider) -> Any:
+        app = flask.Flask("shop")
+
+        def body(breaks: bool) -> Iterator[bytes]:
+            for piece in pieces:
+                yield piece
+                if breaks:
+                    raise ValueError("amid the answer")
+
+        @app.post("/")
+        def order() -> flask.Response:
+            number = blocking.run("charge", shop.charge, "order")
+            breaks = bool(flask.request.args.get("breaks"))
+            return flask.Response(body(breaks), 201, {"x-number": str(number)})
+
+        return provider.wsgi(app)
+
+    return in_threads if wsgi else on_loop
+
+
+def alike(one: httpx2.Response, other: httpx2.Response) -> bool:
+    """Whether two answers are the same but for their framing."""
+    left, right = (
+        (answer.status_code, answer.content, answer.headers.get("x-number"))
+        for answer in (one, other)
+    )
+    return left == right
+
+
+KINDS = pytest.mark.parametrize("wsgi", [False, True])
+
+
+def keyed(
+    shop: Shop, wsgi: bool, size: int = 3, **options: Any
+) -> AbstractAsyncContextManager[Durable]:
+    return durable(
+        orders(shop, wsgi=wsgi, size=size),
+        wsgi=wsgi,
+        idempotency_header="Idempotency-Key",
+        **options,
+    )
+
+
+@KINDS
+async def test_nothing_of_an_answer_is_sent_before_it_is_stored(wsgi: bool) -> None:
+    shop = Shop()
+    async with keyed(shop, wsgi) as world:
+        stored: list[Any] = []
+        send = world.to_engine.handle_async_request
+
+        async def see(request: httpx2.Request) -> httpx2.Response:
+            response: httpx2.Response = await send(request)
+            if b"RunComplete" in request.content:
+                stored.append(request)
+            return response
+
+        world.to_engine.handle_async_request = see  # type: ignore[method-assign]
+        answer = await post(world, "/")
+        assert (answer.status_code, answer.content, len(stored)) == (201, b"xxxyyy", 1)
+        assert alike(answer, await post(world, "/"))
+    assert shop.charged == ["order"]
+
+
+@KINDS
+async def test_an_answer_that_cannot_be_stored_is_not_sent(
+    wsgi: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stephttp._run.journal.STORE_TIMEOUT", 0.01)
+    shop = Shop()
+    async with keyed(shop, wsgi) as world:
+        send = world.to_engine.handle_async_request
+
+        async def cut(request: httpx2.Request) -> httpx2.Response:
+            if b"RunComplete" in request.content:
+                raise httpx2.ConnectError("partition", request=request)
+            return await send(request)
+
+        world.to_engine.handle_async_request = cut  # type: ignore[method-assign]
+        first = await post(world, "/")
+        assert (first.status_code, first.headers["retry-after"]) == (503, "5")
+        assert "same key again" in first.json()["error"]
+        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
+        again = await post(world, "/")
+        assert (again.status_code, again.content) == (201, b"xxxyyy")
+    assert shop.charged == ["order"], "one execution"
+
+
+@KINDS
+async def test_the_lease_runs_out_while_the_answer_waits_to_be_stored(
+    wsgi: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine takes the run over, and its call waits for what this process has to say."""
+    monkeypatch.setattr("stephttp._run.journal.STORE_TIMEOUT", 0.01)
+    shop = Shop()
+    async with keyed(shop, wsgi) as world:
+        send, healed = world.to_engine.handle_async_request, asyncio.Event()
+
+        async def cut(request: httpx2.Request) -> httpx2.Response:
+            if b"RunComplete" in request.content and not healed.is_set():
+                raise httpx2.ConnectError("partition", request=request)
+            return await send(request)
+
+        world.to_engine.handle_async_request = cut  # type: ignore[method-assign]
+        assert (await post(world, "/")).status_code == 503
+        while not world.reentries:  # until the engine has called
+            world.clock.advance(1)
+            await asyncio.sleep(0)
+        healed.set()
+        again = await post(world, "/")
+        if again.status_code == 303:
+            again = await world.follow(again)
+        assert (again.status_code, again.content) == (201, b"xxxyyy")
+        await world.engine.idle()
+    assert shop.charged == ["order"], "one execution"
+
+
+@KINDS
+async def test_an_answer_that_breaks_off_is_the_same_for_all(wsgi: bool) -> None:
+    shop = Shop()
+    async with keyed(shop, wsgi) as world:
+        answers = [await post(world, "/?breaks=1") for _ in range(2)]
+        assert alike(*answers)
+        assert answers[0].status_code == 500
+        assert "did not come to its end" in answers[0].text
+    assert shop.charged == ["order"]
+
+
+@KINDS
+async def test_an_answer_that_is_too_large_is_sent_as_it_comes(wsgi: bool) -> None:
+    shop = Shop()
+    async with keyed(shop, wsgi, 60, max_body_bytes=100) as world:
+        first = await post(world, "/")
+        assert (first.status_code, first.content) == (201, b"x" * 60 + b"y" * 60)
+        assert (await post(world, "/")).status_code == 500
+    assert shop.charged == ["order"]
+
+
+async def test_what_follows_an_answer_does_not_hold_it_up() -> None:
+    shop = Shop()
+    shop.gate.open.clear()
+    async with keyed(shop, wsgi=False) as world:
+        call = asyncio.ensure_future(post(world, "/?background=1"))
+        await shop.gate.reached.wait()
+        again = await post(world, "/?background=1")
+        assert again.content == b"xxxyyy"
+        shop.gate.open.set()
+        assert alike(again, await call)

@@ -43,13 +43,15 @@ class Item:
     The outbox calls its methods in any thread, and none of them while it holds its own lock.
     """
 
-    __slots__ = ("_parcel", "accounted", "changed", "held")
+    __slots__ = ("_parcel", "accounted", "awaited", "changed", "held")
 
     def __init__(self, parcel: Parcel | None = None) -> None:
         self._parcel = parcel
         self.held = False
         """True if the outbox has it, in its queue or under way."""
         self.accounted = 0
+        self.awaited = False
+        """True if a caller waits for its delivery."""
         self.changed = False
         """True if it was put again since it was last asked what is to be sent."""
 
@@ -204,7 +206,8 @@ class Outbox:
 
     def _work(self, name: object) -> Flow[None]:
         while self._has_work(name):
-            if self._batches() and not self._alone and len(self._queue) < BATCH_ITEMS:
+            few = len(self._queue) < BATCH_ITEMS
+            if self._batches() and not self._alone and few and not self._is_awaited():
                 yield Pause(LINGER)
             batch = self._next()
             if not batch:
@@ -222,6 +225,11 @@ class Outbox:
                 raise
             if not self._settle(batch, results):
                 yield Pause(AWAY_PAUSE)
+
+    def _is_awaited(self) -> bool:
+        """Return whether a caller waits until an item of the queue is delivered."""
+        with self._lock:
+            return any(item.awaited for item in self._queue)
 
     def _has_work(self, name: object) -> bool:
         """Return whether there is work. If not, this worker has ended; the next item starts one."""

@@ -10,6 +10,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
@@ -21,7 +22,7 @@ from stephttp._core.failures import describe
 from stephttp._run.bounded_call import BoundedCall
 from stephttp._run.current import CurrentCall
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.idempotency import Claimed, claim, repeatable, scope_of
+from stephttp._run.idempotency import Claimed, claim, not_stored, repeatable, scope_of
 from stephttp._run.journal import Journal
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
@@ -53,6 +54,7 @@ class FirstCall(BoundedCall):
         "_journal",
         "_keyed",
         "_status",
+        "_stored",
         "current",
         "run_id",
         "started_ns",
@@ -75,6 +77,8 @@ class FirstCall(BoundedCall):
         self._claimed: Claimed | None = None
         self._keyed = False
         """Whether this run holds an idempotency key."""
+        self._stored = False
+        """Whether the answer to that key was handed to the server."""
         self._ended = False
         """Whether the handler has ended."""
         self._refused = None
@@ -205,6 +209,10 @@ class FirstCall(BoundedCall):
             self._keyed = True
             self._journal = self._new_journal()
             self._journal.claimed()
+            # Should the engine lose sight of this process, its call of the run waits here.
+            lock, run_id = runtime.keyed_lock, self._run.run_id
+            yield from lock.acquire(run_id)
+            self._journal.let_go = partial(lock.release, run_id)
         return claimed
 
     def _keep_answer(self) -> None:
@@ -226,6 +234,8 @@ class FirstCall(BoundedCall):
             return self._conclude_with_hooks(scope.hooks, error)
         if self._run.suspended:
             return self._suspend()
+        if self._keyed:
+            return self._store(error)
         if self._run.used or self._journal is not None:
             self._record(error)
         return None
@@ -240,6 +250,8 @@ class FirstCall(BoundedCall):
         try:
             if run.suspended:
                 reply = yield from self._suspend()
+            elif self._keyed:
+                reply = yield from self._store(error)
             elif run.used or self._journal is not None:
                 self._record(error)
         except Exception as raised:
@@ -299,14 +311,51 @@ class FirstCall(BoundedCall):
         self._record(CannotWaitError(reason), known=problem.known)
         return answer
 
+    def _store(self, error: BaseException | None) -> Flow[Response | None]:
+        """Store the answer of a run that holds an idempotency key, before its caller gets it.
+
+        Returns:
+            What its caller gets; `None`: the handler's own answer.
+        """
+        if self._stored or self._journal is None:
+            return None
+        self._stored = True
+        answer, raised = self._answer, not self._status
+        response = self._response()
+        kept = repeatable(response, answer, raised=raised)
+        complete = self.runtime.checkpoints.completed(
+            kept,
+            duration_ns=max(0, self.runtime.now_ns() - self.started_ns),
+            error=None if error is None else describe(error),
+            exact=True,
+        )
+        if answer is not None and answer.overflown:  # it has begun to go out
+            self._journal.finish(complete)
+            return None
+        if not (yield from self._journal.store(complete)):
+            logger.error(
+                "stephttp: run %s: the answer to its idempotency key is not stored yet; its caller "
+                "gets a 503, and the answer with the same key later", self._run.run_id,
+            )  # fmt: skip
+            return not_stored()
+        return None if raised or kept is response else kept
+
+    def log_hidden(self, error: BaseException) -> None:
+        """Log what the application raised, where its caller gets an answer of the SDK."""
+        logger.error("stephttp: run %s: its handler failed", self._run.run_id, exc_info=error)
+
+    def _response(self) -> Response:
+        """Return what the handler answered."""
+        body = self._answer.join() if self._answer else b""
+        return Response(self._status or 500, self._headers, body)
+
     def _record(self, error: BaseException | None, *, known: bool = False) -> None:
         """Report how the run has ended.
 
         Args:
             known: the server has it from a call in the foreground.
         """
-        runtime, answer = self.runtime, self._answer
-        response = Response(self._status or 500, self._headers, answer.join() if answer else b"")
+        runtime, answer, response = self.runtime, self._answer, self._response()
         duration_ns = max(0, runtime.now_ns() - self.started_ns)
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:

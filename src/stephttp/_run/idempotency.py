@@ -109,6 +109,13 @@ def repeatable(response: Response, answer: Body | None, *, raised: bool) -> Resp
     return response
 
 
+def not_stored() -> Response:
+    """Return what a caller gets whose answer could not be stored: nothing that a repetition of the
+    request might contradict."""
+    message = "the answer to this idempotency key cannot be stored now; use the same key again"
+    return replies.error_answer(503, message, headers=RETRY_SOON)
+
+
 def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
     """Wait for what the first request with the key is answered, and return it."""
     for _ in range(POLLS):

@@ -34,6 +34,9 @@ logger = logging.getLogger("stephttp")
 HAND_OVER_TIMEOUT = 10.0
 """Seconds that a run which goes async waits for a plain server to take its opening."""
 
+STORE_TIMEOUT = 20.0
+"""Seconds that a caller waits until the answer to its idempotency key is stored."""
+
 
 class Journal(Item):
     """The checkpoints of one run. Thread-safe: handler and outbox may be in different threads.
@@ -60,7 +63,9 @@ class Journal(Item):
         "_run",
         "_sending",
         "_settled",
+        "_stored",
         "_timer",
+        "let_go",
         "mode",
         "opened",
         "token",
@@ -93,6 +98,10 @@ class Journal(Item):
         self._closed = False
         self._abandoned = False
         self._settled: Future[None] | None = None
+        self._stored: Future[bool] | None = None
+        """Whether the end is stored, where a caller waits for that."""
+        self.let_go: Callable[[], None] | None = None
+        """Called once, when the run is not in the hands of this call any more."""
         self.opened = False
         """Whether the server has the run."""
         self.token = ""
@@ -144,11 +153,25 @@ class Journal(Item):
             if not self.held:  # no room in the outbox
                 self.abandon()
 
+    def store(self, complete: Op) -> Flow[bool]:
+        """Do what `finish` does, and wait until it is stored; the lease is kept until then.
+
+        Returns:
+            Whether it is stored. If not yet, further attempts follow in the background.
+        """
+        stored: Future[bool] = Future()
+        with self._lock:
+            self._stored = stored
+            self.awaited = True
+        self.finish(complete)
+        yield Until(stored, STORE_TIMEOUT)
+        return stored.done() and stored.result()
+
     def abandon(self) -> None:
         """Send what there is, and let the lease run out: the run is not continued here."""
         with self._lock:
             self._abandoned = True
-            self._leases.release(self._run.run_id)
+            self._release()
             if self._final is None and self.opened and self._run.finished_count:
                 self._post()
             self._stop_timer()
@@ -158,7 +181,7 @@ class Journal(Item):
         with self._lock:
             self._closed = True
             self._stop_timer()
-            self._leases.release(self._run.run_id)
+            self._release()
             # A plain server takes an opening once only, so its fate has to be known.
             if self._parcel is not None and self.held and self.lease_ms is None:
                 self._settled = Future()
@@ -193,7 +216,7 @@ class Journal(Item):
             if self._settled is not None and not self._settled.done():
                 self._settled.set_result(None)
             if self._closed:
-                self._leases.release(self._run.run_id)
+                self._release(stored=error is None)
                 return False
             if self._final is None and self._leased and not self._abandoned:
                 self._hold()
@@ -229,7 +252,8 @@ class Journal(Item):
             return None  # all was said already
         if final is not None:
             self._closed = True
-            self._leases.release(run.run_id)
+            if self._stored is None:
+                self._leases.release(run.run_id)
         if request is None:
             body = self._checkpoints.further_checkpoint(run, ops, lease)
             self._leased = lease is not None
@@ -259,6 +283,15 @@ class Journal(Item):
     def _hold(self) -> None:
         self._leased = True
         self._leases.hold(self._run.run_id, self.mode.lease_ms, self.lost)
+
+    def _release(self, *, stored: bool = False) -> None:
+        """Drop the lease, and tell those who wait for the end of this call."""
+        self._leases.release(self._run.run_id)
+        if self._stored is not None and not self._stored.done():
+            self._stored.set_result(stored)
+        let_go, self.let_go = self.let_go, None
+        if let_go is not None:
+            let_go()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

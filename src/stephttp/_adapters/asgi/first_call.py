@@ -28,12 +28,14 @@ from stephttp.middleware import CallEnd
 logger = logging.getLogger("stephttp")
 
 _NOTHING_READ = Body(0)
+_HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
+"""Messages that can be kept, for others to get them as well."""
 
 
 class ASGIFirstCall(FirstCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_input", "_receive", "_scope", "_send")
+    __slots__ = ("_app", "_held", "_input", "_receive", "_scope", "_send")
 
     def __init__(
         self, app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
@@ -44,6 +46,8 @@ class ASGIFirstCall(FirstCall):
         self._receive = receive
         self._send = send
         self._input: Input | None = None
+        self._held: list[Message] | None = None
+        """What the application has sent, as long as that is held back."""
         self.current = CurrentCall(self, LoopScope, task_context())
 
     async def respond(self, run_at_once: bool) -> None:
@@ -112,13 +116,44 @@ class ASGIFirstCall(FirstCall):
             await self._give_up(scope, raised)
             raise
         if scope.run.suspended and self._stored_answer is None and not await self._drain():
+            if self._journal is not None:
+                self._journal.abandon()
             await self._give_up(scope, None)
             return None
         flow = self._conclude(scope, error)
         reply = None if flow is None else await self.runtime.drive(flow)
-        if reply is not None:
-            await reply_with(self._send, reply, run_headers(self._answered_run))
-        return error
+        if reply is None:
+            await self._let_out()
+            return error
+        self._held = None
+        if error is not None:
+            self.log_hidden(error)
+        await reply_with(self._send, reply, run_headers(self._answered_run))
+        return None
+
+    async def _let_out(self) -> None:
+        """Send what was held back."""
+        held, self._held = self._held, None
+        for message in held or ():
+            await self._send(message)
+
+    async def _hold(self, message: Message) -> None:
+        """Hold back a part of an answer that has to be stored before it is sent."""
+        assert self._held is not None
+        self._held.append(message)
+        answer, kind = self._answer, message["type"]
+        if kind not in _HELD_TYPES or (answer is not None and answer.overflown):
+            if answer is not None:
+                answer.refuse(answer.size)
+            await self._let_out()
+        # What failed is reported with the error, which the application may raise yet.
+        elif answer is not None and answer.complete and self._status < 500:
+            reply = await self.runtime.drive(self._store(None))
+            if reply is None:
+                await self._let_out()
+            else:
+                self._held = []
+                await reply_with(self._send, reply, run_headers(self.run_id))
 
     async def _give_up(self, scope: RunScope, error: BaseException | None) -> None:
         """Tell the middleware that this call is over without a result."""
@@ -202,7 +237,10 @@ class ASGIFirstCall(FirstCall):
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
-        await self._send(message)
+        if self._held is None:
+            await self._send(message)
+        else:
+            await self._hold(message)
 
     async def _begin_response(self, message: Message, scope: RunScope) -> bool:
         """Let the response of a run begin. Returns whether it is to be sent."""
@@ -218,4 +256,6 @@ class ASGIFirstCall(FirstCall):
             await drive(scope.hooks.before_response(head))
         self._status, self._headers = head.status, head.headers
         self._keep_answer()
+        if self._keyed:
+            self._held = []
         return True

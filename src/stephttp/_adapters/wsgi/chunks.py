@@ -107,6 +107,33 @@ class Chunks:
         return self._call.in_context(lambda: close(self._chunks))
 
 
+class Rest:
+    """A body of which the beginning was read.
+
+    Args:
+        first: the beginning.
+        iterator: gives the others.
+        chunks: what the application returned.
+    """
+
+    __slots__ = ("_chunks", "_first", "_iterator")
+
+    def __init__(
+        self, first: Iterable[bytes], iterator: Iterator[bytes], chunks: Iterable[bytes]
+    ) -> None:
+        self._first = first
+        self._iterator = iterator
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._first
+        yield from self._iterator
+
+    def close(self) -> None:
+        """Close what the application returned."""
+        close(self._chunks)
+
+
 class SizedChunks(Chunks):
     """Chunks that are there as a whole: servers ask for their number to know the length."""
 

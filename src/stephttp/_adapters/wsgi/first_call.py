@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from typing import Any
 
-from stephttp._adapters.wsgi.chunks import Chunks, SizedChunks
+from stephttp._adapters.wsgi.chunks import Chunks, Rest, SizedChunks
 from stephttp._adapters.wsgi.messages import (
     GONE,
     Environ,
@@ -53,7 +53,16 @@ logger = logging.getLogger("stephttp")
 class WSGIFirstCall(FirstCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_environ", "_input", "_start", "_start_response", "context")
+    __slots__ = (
+        "_app",
+        "_collects",
+        "_environ",
+        "_input",
+        "_start",
+        "_start_response",
+        "_written",
+        "context",
+    )
 
     def __init__(
         self, app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
@@ -66,6 +75,10 @@ class WSGIFirstCall(FirstCall):
         """The context in which all of this call happens."""
         self._start: tuple[str, list[tuple[str, str]]] | None = None
         """What the application started its response with."""
+        self._written: list[bytes] = []
+        """What the application has sent, as long as that is held back."""
+        self._collects = True
+        """Whether the answer of a run with an idempotency key can still be held back."""
         self._input = Input(environ, Body(runtime.settings.max_body_bytes))
         self.current = CurrentCall(self, ThreadScope, None)
 
@@ -177,13 +190,19 @@ class WSGIFirstCall(FirstCall):
             self._give_up(scope, raised)
             raise
         if scope.run.suspended and self._stored_answer is None and not self._drain():
+            if self._journal is not None:
+                self._journal.abandon()
             self._give_up(scope, None)
             return None, GONE
         if self._start is not None and (scope.run.used or self._journal or scope.hooks):
             response = response_of(*self._start)
             self._status, self._headers = response.status, response.headers
         flow = self._conclude(scope, error)
-        return error, None if flow is None else self.runtime.drive_sync(flow)
+        reply = None if flow is None else self.runtime.drive_sync(flow)
+        if reply is not None and error is not None:
+            self.log_hidden(error)
+            error = None
+        return error, reply
 
     def _give_up(self, scope: RunScope, error: BaseException | None) -> None:
         """Tell the middleware that this call is over without a result."""
@@ -253,7 +272,10 @@ class WSGIFirstCall(FirstCall):
                 status = status if head.status == int(status[:3]) else status_line(head.status)
                 headers = text_headers(head.headers)
         own = [*headers, *text_run_headers(self.run_id)]
-        if exc_info is None:
+        if scope is not None and self._keyed and self._collects:
+            self._written = []
+            write: Write = self._written.append
+        elif exc_info is None:
             write = self._start_response(status, own)
         else:
             write = self._start_response(status, own, exc_info)
@@ -271,6 +293,9 @@ class WSGIFirstCall(FirstCall):
 
     def _passed_on(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body for the server: as it is, where no step can come of it any more."""
+        if self._keyed_so_far:
+            return self._collected(chunks)
+        self._collects = False
         whole = type(chunks) in (list, tuple)
         scope = self.current.so_far
         recorded = scope is not None and (scope.run.used or self._journal is not None)
@@ -280,3 +305,37 @@ class WSGIFirstCall(FirstCall):
                 self.end(None)
                 return chunks
         return SizedChunks(self, chunks) if whole else Chunks(self, chunks)
+
+    @property
+    def _keyed_so_far(self) -> bool:
+        return self.current.so_far is not None and self._keyed
+
+    def _collected(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Return the body of an answer that has to be stored before it is sent."""
+        iterator, error = iter(chunks), None
+        while True:
+            try:
+                chunk = self.next_of(iterator)
+            except StopIteration:
+                self.keep(b"", False)
+                break
+            except BaseException as raised:
+                error = raised
+                break
+            if self.current.suspended:
+                break
+            self.keep(chunk, True)
+            self._written.append(chunk)
+            if self._answer is not None and self._answer.overflown:
+                return Chunks(self, Rest(self._begin_held(), iterator, chunks))
+        error = self.in_context(lambda: close(chunks)) or error
+        reply = self.end(error)
+        return self._begin_held() if reply is None else self.reply(reply)
+
+    def _begin_held(self) -> list[bytes]:
+        """Begin the response that was held back. Returns what there is of its body."""
+        self._collects = False
+        if self._start is not None:
+            status, headers = self._start
+            self._start_response(status, [*headers, *text_run_headers(self.run_id)])
+        return self._written
