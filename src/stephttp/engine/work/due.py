@@ -83,9 +83,7 @@ def claim(
             again = kind in _CALLS and due_ms < since_ms
             calls.append(replace(call, reads_state=False) if again else call)
     calls = memos.attach(connection, calls)
-    due_requests, more_requests = _pick(
-        connection, "http_steps", at.now_ms, busy, gateway_slots
-    )
+    due_requests, more_requests = _pick(connection, "http_steps", at.now_ms, busy, gateway_slots)
     fetches = [runs.load_gateway_request(connection, *key) for key, _, _ in due_requests]
     late = [(kind, at.now_ms - due_ms) for _, kind, due_ms in (*due_calls, *due_requests)]
     next_due_ms = at.now_ms if more_calls or more_requests else _next_due_ms(connection, at)
