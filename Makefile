@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 WORKERS ?= $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))' 2>/dev/null || echo auto)
 BENCH ?=
 
-.PHONY: help demo test coverage check check-long static docs bench screenshots format clean
+.PHONY: help demo test coverage check check-long static docs mutation bench screenshots format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
 	@echo 'make check-long  the same, with many more made-up examples: before a release'
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
+	@echo 'make mutation changes the rules of the engine in small ways, and counts what no test notices'
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
 	@echo 'make screenshots  pictures of every page of the dashboard, into screenshots/'
 	@echo 'make format   ruff formats the code and sorts imports'
@@ -64,6 +65,11 @@ docs: $(READY)
 	@set -o pipefail; $(BIN)/zensical build --strict --clean --config-file mkdocs.yml 2>&1 | \
 		tee $(VENV)/docs.log
 	@! grep -q '^griffe: ' $(VENV)/docs.log
+
+# Minutes; MUTANTS="stephttp.engine.rules.conditions*" narrows them. Survivors: mutmut results, mutmut show NAME
+mutation: $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[mutation]'
+	@nice -n 10 $(BIN)/mutmut run --max-children 1 $(MUTANTS); $(BIN)/mutmut results
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)

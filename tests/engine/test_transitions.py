@@ -278,6 +278,49 @@ def test_a_run_with_too_many_steps_fails_with_those_that_fit() -> None:
     assert answered.run.status is RunStatus.COMPLETED
 
 
+def test_the_step_that_exceeds_the_state_fails_and_with_it_the_run() -> None:
+    tight = Moment(NOW, Random(1), Settings(max_state=40))
+    named = {"userland": {"id": "load"}}
+    filled = apply_ops(SYNC, ops(step(A, "x" * 9)), CHECKPOINT, tight)
+    assert filled.run.state_size == len(b'{"data":"xxxxxxxxx"}') == 20
+    snapshot = Snapshot(filled.run, {A: Known(1, True)})
+    fits = apply_ops(snapshot, ops(step(B, "y" * 9)), CHECKPOINT, tight)
+    assert (fits.run.status, fits.run.state_size) == (RunStatus.SYNC, 40)
+    again = apply_ops(snapshot, ops(step(A, "z" * 99)), CHECKPOINT, tight)
+    assert (again.run.status, again.steps) == (RunStatus.SYNC, ())
+    for last in ([], [sleep()], [step_error(Z)]):
+        change = apply_ops(snapshot, ops(step(B, "y" * 10, **named), *last), CHECKPOINT, tight)
+        assert change.run.status is RunStatus.FAILED
+        assert [one.step_id for one in change.steps][:1] == [B]
+        error = msgspec.json.decode(change.run.error or b"")
+        assert error["name"] == "StateTooLargeError"
+        for part in ("'load'", "21 bytes", "have 41", "keeps 40", "Keep large data elsewhere"):
+            assert part in error["message"]
+        memo = msgspec.json.decode(change.steps[0].memo or b"")
+        assert memo["error"] == {**error, "data": None}
+    answered = apply_ops(snapshot, ops(step(B, "y" * 10), complete(1)), CHECKPOINT, tight)
+    assert answered.run.status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+def test_what_arrives_and_exceeds_the_state_fails_its_step(resuming: bool) -> None:
+    tight = Moment(NOW, Random(1), Settings(max_state=40))
+    run = Run("r", RunStatus.ASYNC, state_size=20)
+    timers = {id_: Timer(id_, TimerKind.EVENT, NOW + 1, key="go") for id_ in (A, B)}
+    if resuming:
+        timers[RESUME] = Timer(RESUME, TimerKind.RESUME, NOW)
+    snapshot = Snapshot(run, {A: Known(1, False), B: Known(1, False)}, timers)
+    change = arrived(snapshot, {A: b"x" * 20, B: b"y"}, tight)
+    assert change.run.state_size == 40
+    assert dict(change.resolved)[A] == b"x" * 20
+    failed = msgspec.json.decode(dict(change.resolved)[B])["error"]
+    assert (failed["name"], failed["data"]) == ("StateTooLargeError", None)
+    assert change.run.status is RunStatus.ASYNC
+    assert {timer.kind for timer in change.timers} == {
+        TimerKind.WAKE if resuming else TimerKind.RESUME
+    }
+
+
 def test_limits() -> None:
     tight = Moment(NOW, Random(1), Settings(max_step_output=20))
     with pytest.raises(Refused, match=r"steps\[0\].data: more than 20 bytes"):

@@ -32,20 +32,22 @@ def note(text: str) -> str:
     return text
 
 
-def serve(handler: Handler, method: str = "GET", *, wsgi: bool = False) -> Callable[[Any], Any]:
+def serve(
+    handler: Handler, method: str = "GET", *, wsgi: bool = False, path: str = "/orders"
+) -> Callable[[Any], Any]:
     """A FastAPI application, or one of Flask for a handler that is not async."""
     if asyncio.iscoroutinefunction(handler) and not wsgi:
         api = FastAPI()
-        api.api_route("/orders", methods=[method])(handler)
+        api.api_route(path, methods=[method])(handler)
         return lambda provider: provider.asgi(api)
     app = flask.Flask("orders")
-    app.add_url_rule("/orders", view_func=handler, methods=[method])
+    app.add_url_rule(path, view_func=handler, methods=[method])
     return lambda provider: provider.wsgi(app)
 
 
-def deploy(world: Durable, handler: Handler, method: str = "GET") -> None:
+def deploy(world: Durable, handler: Handler, method: str = "GET", path: str = "/orders") -> None:
     """Another version of the application takes over."""
-    world.to_app.app = serve(handler, method)(world.provider)
+    world.to_app.app = serve(handler, method, path=path)(world.provider)
 
 
 async def record(world: Durable, first: httpx2.Response) -> Any:

@@ -142,6 +142,12 @@ class StartOptions:
     max_body: Annotated[
         int, typer.Option(min=1024, metavar="BYTES", help="Largest body of a request.")
     ] = 16 * 1024 * 1024
+    max_state: Annotated[
+        int,
+        typer.Option(
+            min=1024 * 1024, metavar="BYTES", help="Largest sum of the results of a run's steps."
+        ),
+    ] = 64 * 1024 * 1024
     rate_limit: Annotated[
         float,
         typer.Option(

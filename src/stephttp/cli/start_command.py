@@ -105,6 +105,7 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         ),
         concurrency=options.concurrency,
         max_body=options.max_body,
+        max_state=options.max_state,
         event_lookback=options.event_lookback,
         metrics_token=scrape[0] if scrape else None,
         open_metrics=options.open_metrics,

@@ -45,6 +45,7 @@ class Run(Value, frozen=True, gc=False):
         unreached: uncounted failures of the present resume.
         idle: answers in a row that brought the run no further.
         step_count: how many steps are known, without the SDK's own.
+        state_size: bytes of all memos.
         output: the result as it arrived: the data of `RunComplete`, or a body (then `head` is set).
             Not loaded with a snapshot.
         took_ns: how long the handler says it took; only if that ends the run in its first phase.
@@ -65,6 +66,7 @@ class Run(Value, frozen=True, gc=False):
     unreached: int = 0
     idle: int = 0
     step_count: int = 0
+    state_size: int = 0
     last_error: str | None = None
     ended_ms: int | None = None
     took_ns: int | None = None

@@ -79,6 +79,8 @@ class Settings:
         max_response: bytes of an endpoint's answer.
         max_step_output: bytes of one step's result.
         max_steps: steps of one run.
+        max_state: bytes of the results of all steps of one run, with the request that travels with
+            it.
         max_run_spans: OpenTelemetry spans of one run.
         max_run_spans_bytes: bytes of their details, beside their names and times.
         max_idle_answers: how many answers in a row may bring a run no further.
@@ -134,6 +136,7 @@ class Settings:
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024
     max_steps: int = 10_000
+    max_state: int = 64 * 1024 * 1024
     max_run_spans: int = 1_000
     max_run_spans_bytes: int = 4 * 1024 * 1024
     max_idle_answers: int = 10

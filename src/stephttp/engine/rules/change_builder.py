@@ -15,7 +15,8 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
 from stephttp.engine.model.urls import without_credentials
-from stephttp.engine.rules.results import error_json, error_memo
+from stephttp.engine.rules.results import error_json, error_memo, error_result
+from stephttp.engine.rules.run_limits import RunFull, state_full
 
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
 _NOT_EXECUTED = WAITS | {TimerKind.SLEEP}
@@ -28,10 +29,6 @@ _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 def new_job_id(rng: Random) -> str:
     """Make an id for a call of the endpoint and its repetitions."""
     return "".join(rng.choices(_JOB_ALPHABET, k=13))
-
-
-class TooManySteps(Refused):
-    """A run has as many steps as it may have."""
 
 
 class ChangeBuilder:
@@ -84,7 +81,13 @@ class ChangeBuilder:
         # What the SDK keeps for itself holds the request's body where that is hidden.
         if len(memo) > self.at.settings.max_step_output and op.id != CAPSULE:
             raise Refused(f"{field}.data: more than {self.at.settings.max_step_output} bytes", 413)
-        self.write(op, field, self.attempts_of(op.id) + 1, memo)
+        full = state_full(self.run, op.userland.id if op.userland else op.id, memo, self.at)
+        attempts = self.attempts_of(op.id) + 1
+        if full is not None:
+            self.write(op, field, attempts, error_result("StateTooLargeError", full))
+            raise RunFull("StateTooLargeError", full)
+        self.write(op, field, attempts, memo)
+        self.run = replace(self.run, state_size=self.run.state_size + len(memo))
         self.drop(op.id)
 
     def attempts_of(self, step_id: str) -> int:
@@ -103,7 +106,8 @@ class ChangeBuilder:
         hidden = is_own(op.id, userland.id if userland else None)
         if op.id not in self.known and not hidden:
             if self.step_count >= self.at.settings.max_steps:
-                raise TooManySteps(f"the run has {self.step_count} steps, no more fit")
+                message = f"the run has {self.step_count} steps, no more fit"
+                raise RunFull("TooManyStepsError", message)
             self.step_count += 1
         self.written[op.id] = Step(
             step_id=op.id,

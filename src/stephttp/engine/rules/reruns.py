@@ -87,6 +87,7 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
         request_version=source.request_version,
         job_id=new_job_id(at.rng),
         step_count=len(numbered),
+        state_size=sum(len(step.memo or b"") for step in steps),
     )
     new = replace(
         old,

@@ -54,6 +54,11 @@ def error_json(name: str, message: str) -> bytes:
     return msgspec.json.encode({"name": name, "message": message})
 
 
+def error_result(name: str, message: str, data: Any = None) -> bytes:
+    """Write the memo of a step that failed in the engine. Go needs `data`, even if it is null."""
+    return msgspec.json.encode({"error": {"name": name, "message": message, "data": data}})
+
+
 def error_memo(error: ErrorInfo) -> bytes:
     """Write the error of a step, as SDKs get it back."""
     fields: dict[str, Any] = {"name": error.name, "message": error.message}

@@ -33,8 +33,9 @@ of it, is still at work and continues. An "answer" is how a re-entry ended.
 
 An op that asks the engine for something (`ASKING`) which it does not understand or cannot do fails
 its step: error memo, and a re-entry at once (checkpoint too). A request that is refused would take
-the finished steps that came with it along. With more steps than a run may have, the run fails,
-unless the same request completes it; the steps that fit are kept.
+the finished steps that came with it along. With more steps, or a larger state, than a run may have,
+the run fails, unless the same request completes it; the steps that fit are kept. Where the state is
+full, what a step waited for makes that step fail, and the run continues.
 
 Planned steps are called for side by side, each with attempts of its own. The answer to such a
 call is followed by a re-entry when it was the last planned step that was open, or when the step
@@ -89,9 +90,10 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import LEASE, RESUME, SEPARATE, WAITS, Timer, TimerKind
 from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
-from stephttp.engine.rules.change_builder import ChangeBuilder, TooManySteps, new_job_id
+from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
 from stephttp.engine.rules.reported_warnings import read_warnings
-from stephttp.engine.rules.results import complete_result, error_json, op_data
+from stephttp.engine.rules.results import complete_result, error_json, error_result, op_data
+from stephttp.engine.rules.run_limits import RunFull, state_full
 
 
 def apply_ops(
@@ -110,7 +112,7 @@ def apply_ops(
     if snapshot.run.status.ended:
         return Change(snapshot.run)
     builder = ChangeBuilder(snapshot, at, origin, hints or Hints(), target)
-    too_many: TooManySteps | None = None
+    full: RunFull | None = None
     root = "steps" if origin is Origin.CHECKPOINT else "answer"
     for index, op in sorted(enumerate(ops), key=lambda pair: pair[1].op not in _FIRST):
         field = f"{root}[{index}]"
@@ -125,14 +127,14 @@ def apply_ops(
         else:
             try:
                 OPS[op.op](builder, op, field)
-            except TooManySteps as error:
-                too_many = error
+            except RunFull as error:
+                full = error
             except Refused as error:
                 if op.op not in ASKING:
                     raise
                 waiting_ops.refuse(builder, op, field, error)
-    if too_many is not None:
-        builder.end(RunStatus.FAILED, None, error_json("TooManyStepsError", str(too_many)))
+    if full is not None:
+        builder.end(RunStatus.FAILED, None, error_json(full.name, str(full)))
     return builder.settle()
 
 
@@ -187,12 +189,18 @@ def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Chang
     ended = {
         id_: memo for id_, memo in memos.items() if id_ in timers and timers[id_].kind in WAITS
     }
-    if snapshot.run.status.ended or not ended:
-        return Change(snapshot.run)
+    run = snapshot.run
+    if run.status.ended or not ended:
+        return Change(run)
+    for step_id, memo in ended.items():
+        if (full := state_full(run, step_id, memo, at)) is not None:
+            ended[step_id] = error_result("StateTooLargeError", full)
+        else:
+            run = replace(run, state_size=run.state_size + len(memo))
     if RESUME in timers:
         wakes = tuple(Timer(step_id, TimerKind.WAKE, at.now_ms) for step_id in ended)
-        return Change(snapshot.run, resolved=tuple(ended.items()), timers=wakes)
-    run, resume = _resumed(snapshot.run, at)
+        return Change(run, resolved=tuple(ended.items()), timers=wakes)
+    run, resume = _resumed(run, at)
     return Change(run, resolved=tuple(ended.items()), timers=(resume,), dropped=tuple(ended))
 
 

@@ -26,17 +26,12 @@ from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.due_times import timeout_ms
-from stephttp.engine.rules.results import Rendered, http_result
+from stephttp.engine.rules.results import Rendered, error_result, http_result
 
 _YEAR_MS = 365 * 86_400_000
 _BODILESS = frozenset({"GET", "HEAD"})
 _CONFLICTS = ("", "fail", "replace")
 _TRIGGER = "inngest/http.request"
-
-
-def error_result(name: str, message: str, data: Any = None) -> bytes:
-    """Write the memo of a step that failed in the engine. Go needs `data`, even if it is null."""
-    return msgspec.json.encode({"error": {"name": name, "message": message, "data": data}})
 
 
 INVOKE_TIMED_OUT = error_result(

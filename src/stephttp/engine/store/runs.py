@@ -48,6 +48,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
         invoked_by=row[11],
         fn_id=row[12],
         began_ms=row[13],
+        state_size=row[14],
     )
     # Only the engine's own work opens timers, and that starts when a run leaves `SYNC`.
     timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}

@@ -2,12 +2,12 @@
 
 -- name: insert_run
 INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
-                  step_count, last_error, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id, fn_id,
+                  step_count, state_size, last_error, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id, fn_id,
                   slug, digest, event_id, event_name, event_ts, fn, domain, method, path, query,
                   content_type, ip, sdk, reads_state, error, head, body, output, invoked_by,
                   rerun_of)
 VALUES (:run_id, :status, :retries, :request_version, :job_id, :attempt, :unreached, :idle,
-        :step_count, :last_error, :created_ms, :began_ms, :first_ns, :async_ms, :ended_ms, :app_id, :fn_id,
+        :step_count, :state_size, :last_error, :created_ms, :began_ms, :first_ns, :async_ms, :ended_ms, :app_id, :fn_id,
         :slug, :digest, :event_id, :event_name, :event_ts, :fn, :domain, :method, :path, :query,
         :content_type, :ip, :sdk, :reads_state, :error, :head, :body, :output, :invoked_by,
         :rerun_of)
@@ -16,13 +16,15 @@ ON CONFLICT (run_id) DO NOTHING
 -- name: update_run
 UPDATE runs
 SET status = :status, request_version = :request_version, job_id = :job_id, attempt = :attempt,
-    unreached = :unreached, idle = :idle, step_count = :step_count, last_error = :last_error
+    unreached = :unreached, idle = :idle, step_count = :step_count, state_size = :state_size,
+    last_error = :last_error
 WHERE run_id = :run_id
 
 -- name: end_run
 UPDATE runs
 SET status = :status, request_version = :request_version, job_id = :job_id, attempt = :attempt,
-    unreached = :unreached, idle = :idle, step_count = :step_count, last_error = :last_error,
+    unreached = :unreached, idle = :idle, step_count = :step_count, state_size = :state_size,
+    last_error = :last_error,
     ended_ms = :ended_ms, error = :error, head = :head, output = :output
 WHERE run_id = :run_id
 
@@ -37,7 +39,7 @@ SELECT first_ns FROM runs WHERE run_id = ?
 
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
-       last_error, ended_ms, invoked_by, fn_id, began_ms
+       last_error, ended_ms, invoked_by, fn_id, began_ms, state_size
 FROM runs WHERE run_id = ?
 
 -- name: run_digest

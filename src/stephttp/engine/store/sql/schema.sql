@@ -100,6 +100,7 @@ CREATE TABLE runs (
     unreached       INTEGER NOT NULL,             -- uncounted failures of the present resume
     idle            INTEGER NOT NULL,             -- fruitless answers in a row
     step_count      INTEGER NOT NULL,
+    state_size      INTEGER NOT NULL,             -- bytes of all its memos; see Settings.max_state
     last_error      TEXT,
     created_ms      INTEGER NOT NULL,             -- when it was first reported
     began_ms        INTEGER NOT NULL,             -- when its request came in
