@@ -85,7 +85,7 @@ def programs(depth: int, limited: bool = False) -> st.SearchStrategy[Program]:
         Do, ids, st.integers(1, 9).map(tenths), st.sampled_from([False, False, False, True])
     )
     if not limited:
-        leaf = st.one_of(leaf, st.builds(Nap, st.sampled_from("wxyz")))
+        leaf = st.one_of(leaf, st.builds(Nap, st.sampled_from("abyz")))
     if depth:
         body = programs(depth - 1, limited)
         branches = st.lists(body, min_size=2, max_size=3).map(tuple)
