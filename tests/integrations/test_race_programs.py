@@ -258,7 +258,7 @@ SIDES: dict[str, Callable[[str, Calls], Awaitable[str]]] = {
 }
 
 
-class Dead(Exception):
+class Dead(BaseException):
     """The process that was called has died."""
 
 
@@ -279,6 +279,8 @@ class World(httpx2.AsyncBaseTransport):
         self.arrived: list[str] = []
         """Steps whose waits have ended during the present call."""
         self.ended = False
+        self.dead = False
+        """Whether a process has died whose tasks are still to be got rid of."""
         self.begun: list[str] = []
         self.over: set[str] = set()
         """Bodies that began in calls which reported all that happened in them."""
@@ -289,6 +291,8 @@ class World(httpx2.AsyncBaseTransport):
     # --- in the application ---
 
     def begins(self, label: str) -> None:
+        if self.dead:
+            raise Dead
         assert label not in self.over, f"{label} runs again"
         assert not any(memo == {"data": label} for _, memo in self.memos.values())
         self.begun.append(label)
@@ -330,16 +334,20 @@ class World(httpx2.AsyncBaseTransport):
         await asyncio.wait([task], timeout=self.deaths.pop() if self.deaths else None)
         if task.done():
             return task.result()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for other in others:
-            other.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        self.dead = True  # nothing of what it does now comes out of it
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for other in others:
+                other.cancel()
+            await asyncio.wait(others, timeout=0.01)
+        self.dead = False
         return None
 
     # --- in the engine ---
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         await asyncio.sleep(0.0001)
+        if self.dead:
+            raise Dead
         if request.method == "GET":
             ended = sorted(self.memos.items(), key=lambda item: item[1][0])
             memos = {key: memo for key, (_, memo) in ended}
