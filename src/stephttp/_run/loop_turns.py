@@ -237,7 +237,8 @@ class LoopTurns:
         """Wait for the turn of a step that was cancelled, however often that is."""
         while not turn.given:
             turn.future = self.loop.create_future()
-            self._start()
+            if not self._ticks:  # a cancel scope of anyio cancels in each turn of the loop
+                self._start()
             try:
                 await turn.future
             except asyncio.CancelledError:
@@ -287,9 +288,9 @@ class LoopTurns:
             first = min(waiting, key=self._position)
             if first.parked:
                 return  # the others wait until it is cut off
-            if not first.future.done():  # else it was cancelled just now, and will wait again
-                self._pass_over(first.key)
-                first.given = True
+            self._pass_over(first.key)
+            first.given = True
+            if not first.future.done():  # else it was cancelled just now, and sees `given`
                 first.future.set_result(None)
             self._ticks = SETTLE_TICKS
         self.loop.call_soon(self._tick)
