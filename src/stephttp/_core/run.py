@@ -662,7 +662,7 @@ class Run:
                 self.cuts = cut_steps(self.earlier.memos)
                 if self.resumed:
                     self.earlier.cuts = self.cuts
-            self.cuts.note(step, times, raised)
+            self.cuts.note(self._beside_others(step), times, raised)
 
     def _place(self, step_id: str, op: OpCode, branch: str) -> int:
         """Return which use of its id a step of a run is of which something is remembered."""
