@@ -72,6 +72,7 @@ class LoopTurns:
         "_closed",
         "_fresh",
         "_given",
+        "_last",
         "_owed",
         "_scope",
         "_task",
@@ -95,6 +96,8 @@ class LoopTurns:
         self._given = last
         """Stands for the last remembered step that was given back; `None` if nothing waited for
         the task that got it."""
+        self._last: asyncio.Task[Any] | None = None
+        """The task that got it."""
         self._owed: dict[asyncio.Task[Any], int] = {}
         """The tasks whose cancellations were kept, and their numbers of cancellations then."""
         self._waiting: list[_Turn] = []
@@ -104,8 +107,9 @@ class LoopTurns:
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing.
 
-        Code that follows from the last one which was given back need not wait. Other tasks do:
-        each has to come as far as it came at the time, before the next one gets its step.
+        The task that got the last one, and the handler's own where it follows from that, need not
+        wait. Other tasks do: each has to come as far as it came at the time, before the next one
+        gets its step.
 
         Args:
             step: the step.
@@ -114,10 +118,12 @@ class LoopTurns:
         order = self._scope.run.earlier.order
         if order is None:
             return None
-        if order.meet(step.hash) and not self._waiting and self._follows():
+        task = asyncio.current_task()
+        in_a_task = task is not self._task
+        goes_on = not in_a_task or task is self._last
+        if order.meet(step.hash) and goes_on and not self._waiting and self._follows():
             self._give()
             # At the time other tasks could begin, unless a plain function kept the loop.
-            in_a_task = asyncio.current_task() is not self._task
             if in_a_task and (function is None or is_async(function)):
                 self._fresh = given.get()
             return None
@@ -268,6 +274,7 @@ class LoopTurns:
         """Note that the current task, and those that it starts, know of all that was given."""
         mark = object()
         given.set(mark)
+        self._last = asyncio.current_task()
         # Private. Without it all tasks count as waited for: then code that only looks whether its
         # tasks are done, a few turns of the loop later, sees a remembered step a bit late.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
