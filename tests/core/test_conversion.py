@@ -12,7 +12,17 @@ from fractions import Fraction
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, Required, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+)
 from uuid import UUID
 
 import msgspec
@@ -417,13 +427,17 @@ def _array(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
     return made, made(value)
 
 
+_make_typed_dict: Any = TypedDict
+_make_named_tuple: Any = NamedTuple
+
+
 def _typed_dict(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
-    fields = {"one": Required[inner], "two": NotRequired[other]}
-    return TypedDict("Made", fields, total=False), {"one": value}  # type: ignore[operator]
+    fields = {"one": _of(Required, inner), "two": _of(NotRequired, other)}
+    return _make_typed_dict("Made", fields, total=False), {"one": value}
 
 
 def _named_tuple(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
-    made: Any = NamedTuple("Made", [("one", inner), ("two", other | None)])  # type: ignore[misc]
+    made = _make_named_tuple("Made", [("one", inner), ("two", other | None)])
     return made, made(value, None)
 
 
@@ -446,13 +460,9 @@ ALIASES: list[tuple[ConfigDict, dict[str, Any]]] = [
 
 def _model(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
     config, alias = ALIASES[len(repr(value)) % len(ALIASES)]
+    fields: Any = {"one_field": (inner, Field(**alias)), "two": (other | None, None)}
     try:
-        made = create_model(
-            "Made",
-            __config__=config,
-            one_field=(inner, Field(**alias)),
-            two=(other | None, None),
-        )
+        made = create_model("Made", __config__=config, **fields)
     except PydanticSchemaGenerationError:  # pydantic knows no Struct
         return inner, value
     return made, made.model_construct(one_field=value, two=None)
@@ -462,7 +472,8 @@ def _child(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
     made, one = _model(inner, other, value)
     if not isinstance(one, BaseModel):
         return made, one
-    child = create_model("Child", __base__=made, more=(int, 0))
+    fields: Any = {"more": (int, 0)}
+    child = create_model("Child", __base__=made, **fields)
     return child, child.model_construct(**vars(one), more=1)
 
 
@@ -472,7 +483,7 @@ def _union(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
 
 def _of(generic: Any, *arguments: Any) -> Any:
     """A generic type with arguments that are only known here."""
-    return generic[arguments if len(arguments) > 1 else arguments[0]]
+    return generic[arguments[0] if len(arguments) == 1 else arguments]
 
 
 WRAPS: list[Callable[[Any, Any, Any], tuple[Any, Any]]] = [
@@ -530,7 +541,7 @@ def test_a_set_whose_members_json_does_not_tell_apart_is_an_error() -> None:
     value = {("2030-05-06", 1)}
     raw = encode_result(value, "s")
     decoded = decode_result(raw, conversion, "s", None, value)
-    with pytest.raises(StepResultError, match="step 's' returned .*set.*return a list"):
+    with pytest.raises(StepResultError, match=r"step 's' returned .*set.*return a list"):
         choose_types(value, decoded, raw, conversion, "s")
 
 
