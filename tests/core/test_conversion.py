@@ -12,7 +12,17 @@ from fractions import Fraction
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+)
 from uuid import UUID
 
 import msgspec
@@ -85,12 +95,39 @@ class Price(BaseModel):
         return self.net * 2
 
 
+class PriceOfMore(Price):
+    more: int
+
+
+class Coin:
+    """A key that only a converter knows."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Coin) and other.cents == self.cents
+
+    def __hash__(self) -> int:
+        return hash(self.cents)
+
+
+def _coin(text: str) -> Coin:
+    return Coin(int(text.removeprefix("EUR ")))
+
+
 class Hook(BaseModel):
     payload: Json[dict[str, int]]
 
 
 class Box(BaseModel, Generic[G]):
     item: G
+
+
+@dataclass
+class Pair(Generic[G]):
+    one: G
+    two: G | None
 
 
 class Roots(RootModel[list[datetime | str]]):
@@ -146,6 +183,19 @@ class End(TypedDict):
 
 class Colour(enum.Enum):
     RED = "red"
+
+
+class Rank(enum.IntEnum):
+    LOW = 1
+
+
+class Size(enum.StrEnum):
+    BIG = "big"
+
+
+class Part(TypedDict, total=False):
+    at: Required[datetime]
+    day: date | str
 
 
 class Camel(msgspec.Struct, rename="camel"):
@@ -267,6 +317,13 @@ CASES: list[tuple[Any, Any]] = [
     (deque[date | str], deque(["2030-05-06", date(2030, 5, 6)])),
     (Orbit, Orbit(planet=Planet.MARS)),
     (Drawn, Drawn(shape=Shape("round"))),
+    (set[date | str], {date(2030, 5, 6), "2030-05-06", "2030-05-07", "x"}),
+    (dict[str, frozenset[date | str]], {"days": frozenset({"2030-05-06"})}),
+    (dict[Rank | str, int], {Rank.LOW: 1, "2": 2}),
+    (dict[Size, int], {Size.BIG: 1}),
+    (dict[Size | str, int], {Size.BIG: 1}),
+    (Part, {"at": NOON}),
+    (Part, {"at": NOON, "day": "2030-05-06"}),
 ]
 
 
@@ -277,7 +334,7 @@ def stored(value: Any, type_: Any) -> tuple[Any, Any]:
     raw = encode_result(value, "s")
     now, kept = decode_result(raw, conversion, "s"), None
     if conversion.keeps_choices:
-        now, kept = choose_types(value, now, raw, conversion)
+        now, kept = choose_types(value, now, raw, conversion, "s")
     return now, decode_result(raw, conversion, "s", kept)
 
 
@@ -305,7 +362,19 @@ SCALARS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (bytes, st.binary(max_size=5)),
     (type(None), st.none()),
     (Colour, st.just(Colour.RED)),
+    (Rank, st.just(Rank.LOW)),
+    (Size, st.just(Size.BIG)),
+    (Literal["big", 7], st.sampled_from(["big", 7])),
+    (timedelta, st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=9))),
+    (Path, st.just(Path("/tmp/x"))),
 ]
+
+KEYS = [
+    (type_, values)
+    for type_, values in SCALARS
+    if type_ not in (bytes, type(None), Literal["big", 7])
+]
+"""What can be a key, or a member of a set."""
 
 
 @st.composite
@@ -314,11 +383,28 @@ def typed_values(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Any]:
     if not depth or draw(st.booleans()):
         type_, values = draw(st.sampled_from(SCALARS))
         return type_, draw(values)
+    if draw(st.sampled_from([False, False, True])):
+        return draw(keyed_values())
     inner, value = draw(typed_values(depth=depth - 1))
     other, _ = draw(typed_values(depth=0))
     wrap = draw(st.sampled_from(WRAPS))
     made: tuple[Any, Any] = wrap(inner, other, value)
     return made
+
+
+@st.composite
+def keyed_values(draw: st.DrawFn) -> tuple[Any, Any]:
+    """A mapping or a set whose keys or members are of one type, or of a union of two."""
+    key_type, keys = draw(st.sampled_from(KEYS))
+    if draw(st.booleans()):
+        other, others = draw(st.sampled_from(KEYS))
+        key_type, keys = key_type | other, keys | others
+    members = draw(st.lists(keys, max_size=3))
+    if draw(st.booleans()):
+        kind = draw(st.sampled_from([set, frozenset]))
+        return _of(kind, key_type), kind(members)
+    texts = {str(CONVERSIONS.key_text(one)): one for one in members}  # a text is one key in JSON
+    return _of(dict, key_type, int), dict.fromkeys(texts.values(), 1)
 
 
 def _dataclass(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
@@ -331,15 +417,64 @@ def _struct(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
     return made, made(value)
 
 
-def _model(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
-    config = ConfigDict(alias_generator=to_camel)
+def _frozen_dataclass(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    made: Any = make_dataclass("Made", [("one", inner)], frozen=True, slots=True)
+    return made, made(value)
+
+
+def _array(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    made = msgspec.defstruct("Made", [("one", inner), ("two", other | None, None)], array_like=True)
+    return made, made(value)
+
+
+_make_typed_dict: Any = TypedDict
+_make_named_tuple: Any = NamedTuple
+
+
+def _typed_dict(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    fields = {"one": _of(Required, inner), "two": _of(NotRequired, other)}
+    return _make_typed_dict("Made", fields, total=False), {"one": value}
+
+
+def _named_tuple(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    made = _make_named_tuple("Made", [("one", inner), ("two", other | None)])
+    return made, made(value, None)
+
+
+def _root(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
     try:
-        made = create_model(
-            "Made", __config__=config, one_field=(inner, ...), two=(other | None, None)
-        )
+        made = _of(RootModel, inner)
+    except PydanticSchemaGenerationError:
+        return inner, value
+    return made, made.model_construct(root=value)
+
+
+ALIASES: list[tuple[ConfigDict, dict[str, Any]]] = [
+    (ConfigDict(alias_generator=to_camel), {}),
+    (ConfigDict(populate_by_name=True, serialize_by_alias=True), {"alias": "uno"}),
+    (ConfigDict(extra="forbid"), {"validation_alias": AliasChoices("uno", "un")}),
+    (ConfigDict(strict=True), {"serialization_alias": "uno"}),
+    (ConfigDict(frozen=True), {"alias": "uno", "serialization_alias": "un"}),
+]
+
+
+def _model(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    config, alias = ALIASES[len(repr(value)) % len(ALIASES)]
+    fields: Any = {"one_field": (inner, Field(**alias)), "two": (other | None, None)}
+    try:
+        made = create_model("Made", __config__=config, **fields)
     except PydanticSchemaGenerationError:  # pydantic knows no Struct
         return inner, value
     return made, made.model_construct(one_field=value, two=None)
+
+
+def _child(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    made, one = _model(inner, other, value)
+    if not isinstance(one, BaseModel):
+        return made, one
+    fields: Any = {"more": (int, 0)}
+    child = create_model("Child", __base__=made, **fields)
+    return child, child.model_construct(**vars(one), more=1)
 
 
 def _union(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
@@ -348,7 +483,7 @@ def _union(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
 
 def _of(generic: Any, *arguments: Any) -> Any:
     """A generic type with arguments that are only known here."""
-    return generic[arguments if len(arguments) > 1 else arguments[0]]
+    return generic[arguments[0] if len(arguments) == 1 else arguments]
 
 
 WRAPS: list[Callable[[Any, Any, Any], tuple[Any, Any]]] = [
@@ -356,10 +491,19 @@ WRAPS: list[Callable[[Any, Any, Any], tuple[Any, Any]]] = [
     lambda inner, other, value: (_of(dict, str, inner), {"k": value}),
     lambda inner, other, value: (_of(tuple, inner, ...), (value,)),
     lambda inner, other, value: (inner | None, value),
+    lambda inner, other, value: (_of(deque, inner), deque([value])),
+    lambda inner, other, value: (_of(Box, inner), _of(Box, inner).model_construct(item=value)),
+    lambda inner, other, value: (_of(Pair, inner), Pair(value, None)),
     _dataclass,
+    _frozen_dataclass,
     _struct,
+    _array,
     _model,
+    _child,
     _union,
+    _typed_dict,
+    _named_tuple,
+    _root,
 ]
 
 
@@ -373,10 +517,46 @@ def test_any_value_of_its_type_comes_back(pair: tuple[Any, Any]) -> None:
         assert got == value
 
 
+@pytest.mark.parametrize(
+    ("type_", "value", "words"),
+    [
+        (Price, PriceOfMore(net=1, more=2), "PriceOfMore, which does not fit .*Price"),
+        (list[Price], [PriceOfMore(net=1, more=2)], "which does not fit .*more"),
+        (date, NOON, "datetime.datetime, which does not fit .*date"),
+        (list[date] | Paid, [NOON], "which does not fit"),
+        (int, 1.5, "builtins.float, which does not fit .*int"),
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_step_type_and_fix(
+    type_: Any, value: Any, words: str
+) -> None:
+    conversion = CONVERSIONS.of(type_)
+    raw = encode_result(value, "s")
+    with pytest.raises(StepResultError, match=f"(?s)step 's' returned .*{words}.*annotate"):
+        decode_result(raw, conversion, "s", None, value)
+
+
+def test_a_set_whose_members_json_does_not_tell_apart_is_an_error() -> None:
+    conversion = CONVERSIONS.of(set[tuple[date | str, int]])
+    value = {("2030-05-06", 1)}
+    raw = encode_result(value, "s")
+    decoded = decode_result(raw, conversion, "s", None, value)
+    with pytest.raises(StepResultError, match=r"step 's' returned .*set.*return a list"):
+        choose_types(value, decoded, raw, conversion, "s")
+
+
+def test_a_key_that_reads_like_that_of_a_converter_stays_a_text() -> None:
+    CONVERSIONS.register([Converter(Coin, lambda coin: f"EUR {coin.cents}", _coin)])
+    for value in ({"EUR 1": 1}, {Coin(1): 1, "EUR 2": 2}, {Coin(1): 1, "x": 2}):
+        for got in stored(value, dict[Coin | str, int]):
+            assert got == value
+            assert list(map(type, got)) == list(map(type, value))
+
+
 def test_an_edited_result_that_fits_another_member_is_taken_as_it_is() -> None:
     conversion = Conversions().of(datetime | str)
     raw = encode_result(NOON_TEXT, "s")
-    _, kept = choose_types(NOON_TEXT, decode_result(raw, conversion, "s"), raw, conversion)
+    _, kept = choose_types(NOON_TEXT, decode_result(raw, conversion, "s"), raw, conversion, "s")
     assert decode_result(b'"some day"', conversion, "s", kept) == "some day"
     assert decode_result(b'"2031-01-01T00:00:00Z"', conversion, "s", b'[[["gone"],"x"]]') == (
         datetime(2031, 1, 1, tzinfo=UTC)
@@ -673,6 +853,6 @@ def test_a_model_that_writes_itself_for_others_comes_back_all_the_same(value: An
         raw = encode_result(one, "s")
         decoded, kept = decode_result(raw, conversion, "s"), None
         if conversion.keeps_choices:
-            decoded, kept = choose_types(one, decoded, raw, conversion)
+            decoded, kept = choose_types(one, decoded, raw, conversion, "s")
         assert decoded == one
         assert decode_result(raw, conversion, "s", kept) == one

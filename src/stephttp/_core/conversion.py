@@ -69,9 +69,9 @@ class Conversion:
         self.keeps_choices = found is not None and found.union
         self.unresolved = "" if found is None else found.unresolved
 
-    def choices(self, value: Any, decoded: Any) -> list[Choice]:
+    def choices(self, value: Any, decoded: Any, all_: Conversions) -> list[Choice]:
         """Which members of unions `value` was made of, where `decoded` has others."""
-        return choices(value, decoded, self._types)
+        return choices(value, decoded, self._types, all_.key_text)
 
     def apply(self, decoded: Any, plain: Any, stored: Sequence[Choice], all_: Conversions) -> Any:
         """`decoded`, but with the members of unions that were stored.
@@ -87,8 +87,9 @@ class Conversion:
             type_ = dict[self._types[name], None]  # type: ignore[name-defined]
             return next(iter(all_.of(type_).decode(msgspec.json.encode({key: None}))))
 
-        usable = [choice for choice in stored if choice.type in self._types]
-        return chosen(decoded, plain, usable, convert, convert_key)
+        types = self._types.keys()
+        usable = [one for one in stored if types >= {one.type, *one.members}]
+        return chosen(decoded, plain, usable, convert, convert_key, all_.key_text)
 
 
 _NO_DATA = frozenset(
@@ -139,6 +140,11 @@ class Conversions:
     def builtins(self, value: Any) -> Any:
         """Any value as plain data."""
         return msgspec.to_builtins(value, enc_hook=self._encode_other)
+
+    def key_text(self, key: Any) -> str:
+        """A key as it is written in JSON."""
+        (text,) = _plain_decoder.decode(self.encode({key: None}))
+        return str(text)
 
     def of(self, annotation: Any) -> Conversion:
         """The conversion into `annotation`, or one with a `refusal`."""
@@ -237,10 +243,10 @@ def _is_known(info: Any, converters: dict[Any, Any], seen: set[int] | None = Non
     seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
         return info.cls in converters or is_text(info.cls) or is_made_of_plain(info.cls)
-    if isinstance(info, msgspec.inspect.DictType) and isinstance(
-        info.key_type, msgspec.inspect.BoolType
-    ):
-        return False
+    if isinstance(info, msgspec.inspect.DictType):
+        keys = getattr(info.key_type, "types", (info.key_type,))
+        if any(isinstance(key, msgspec.inspect.BoolType) for key in keys):
+            return False
     if isinstance(info, tuple):
         return all(_is_known(one, converters, seen) for one in info)
     if isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):

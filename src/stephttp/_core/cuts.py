@@ -22,7 +22,6 @@ from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import Op, Timing
 from stephttp._wire.stored_state import (
     PENDING,
-    UNSURE,
     KnownStep,
     Memo,
     MemoKind,
@@ -98,8 +97,7 @@ class CutSteps:
         """Note that a step was cut off. By whom is undecided."""
         after_ns = max(0, times.ended_ns - times.call_ns)
         timing = Timing(times.started_ns, max(0, times.ended_ns - times.started_ns))
-        branch = "" if step.branch == UNSURE else step.branch
-        cut = Cut(step.hash, step.step_id, step.index, branch, after_ns, self._known, raised)
+        cut = Cut(step.hash, step.step_id, step.index, step.branch, after_ns, self._known, raised)
         self._undecided.append((step, cut, timing))
 
     @property

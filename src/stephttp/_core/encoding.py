@@ -134,26 +134,45 @@ def refuse_result(conversion: Conversion, step_id: str) -> NoReturn:
 
 
 def choose_types(
-    value: Any, decoded: Any, raw: bytes, conversion: Conversion
+    value: Any, decoded: Any, raw: bytes, conversion: Conversion, step_id: str
 ) -> tuple[Any, bytes | None]:
     """Give `decoded` the types that a step returned, where its JSON leaves them open.
 
     Returns:
         What the handler gets, and what is kept beside the JSON; see `unions`.
+
+    Raises:
+        StepResultError: JSON does not tell what was in a set.
     """
-    kept = conversion.choices(value, decoded)
+    kept = conversion.choices(value, decoded, CONVERSIONS)
     if not kept:
         return decoded, None
-    return conversion.apply(decoded, decode_plain(raw), kept, CONVERSIONS), encode_struct(kept)
+    decoded = conversion.apply(decoded, decode_plain(raw), kept, CONVERSIONS)
+    if any(one.members for one in kept) and value != decoded:
+        left = conversion.choices(value, decoded, CONVERSIONS)
+        if any(one.members for one in left):
+            raise StepResultError(
+                f"step {step_id!r} returned {_type_name(value)} with a set, of whose members JSON "
+                f"does not tell which types of {conversion.annotation!r} they are; return a list"
+            )
+    return decoded, encode_struct(kept)
+
+
+_NOT_GIVEN: Any = object()
 
 
 def decode_result(
-    raw: bytes | msgspec.Raw, conversion: Conversion, step_id: str, kept: Any = None
+    raw: bytes | msgspec.Raw,
+    conversion: Conversion,
+    step_id: str,
+    kept: Any = None,
+    returned: Any = _NOT_GIVEN,
 ) -> Any:
     """Decode a stored result.
 
     Args:
         kept: what is kept beside it.
+        returned: what the step has just returned, for an error to name it.
 
     Raises:
         StepResultError: the stored value does not fit the annotation.
@@ -169,9 +188,13 @@ def decode_result(
             except msgspec.ValidationError:
                 raise error from None
     except Exception as error:  # a model's own validation may raise anything
+        if returned is _NOT_GIVEN:
+            what, fix = f"the result of step {step_id!r} does not fit", ""
+        else:
+            what = f"step {step_id!r} returned {_type_name(returned)}, which does not fit"
+            fix = "; return a value of that type, or annotate the function with what it returns"
         raise StepResultError(
-            f"the result of step {step_id!r} does not fit its declared type "
-            f"{conversion.annotation!r}: {error}"
+            f"{what} its declared type {conversion.annotation!r}: {error}{fix}"
         ) from error
     if kept is None:
         return decoded

@@ -124,6 +124,7 @@ class Run:
         "_stops",
         "_uses",
         "attempt",
+        "beside",
         "branched",
         "cannot_wait",
         "carried",
@@ -196,6 +197,8 @@ class Run:
         """True if middleware failed before the handler was called."""
         self._progressed = not self.resumed
         self._handed_over = False
+        self.beside = False
+        """True if others were at work when the last step ended."""
         self.branched = False
         """True if steps of this call were at work side by side."""
         self.cut_short = False
@@ -353,7 +356,9 @@ class Run:
         self._running -= 1
         if self.state is not ENDED:
             name, timing = step.step_id, Timing(started_ns, duration_ns)
+            self.beside = False
             if self._running or self._stops:
+                self.beside = True
                 step = self._beside_others(step)
             userland = Userland(name, step.index or None, step.branch)
             if kept is not None:  # before the result, which must never be stored without it
@@ -657,7 +662,7 @@ class Run:
                 self.cuts = cut_steps(self.earlier.memos)
                 if self.resumed:
                     self.earlier.cuts = self.cuts
-            self.cuts.note(step, times, raised)
+            self.cuts.note(self._beside_others(step), times, raised)
 
     def _place(self, step_id: str, op: OpCode, branch: str) -> int:
         """Return which use of its id a step of a run is of which something is remembered."""

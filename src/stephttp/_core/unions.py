@@ -2,7 +2,8 @@
 
 `"2030-05-06"` may have been a `date` or a `str`. What the step returned is compared with what its
 JSON decodes to; where the types differ, the place and the type are kept beside the result, which
-stays plain JSON for other SDKs and for people who edit it.
+stays plain JSON for other SDKs and for people who edit it. The members of a set have no places in
+it, but they have in its JSON, so the types of all of them are kept, in that order.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from stephttp._core.reach import name_of
 
@@ -27,18 +28,30 @@ class Choice(Struct, frozen=True, array_like=True):
     path: tuple[Key, ...]
     type: str
     is_key: bool = False
+    members: tuple[str, ...] = ()
+    """The types of the members of a set."""
 
 
-def choices(value: Any, decoded: Any, types: Mapping[str, Any]) -> list[Choice]:
-    """The places where `decoded` is of another type than `value`, if that is among `types`."""
-    return list(_differences(value, decoded, types, ()))
+def choices(
+    value: Any, decoded: Any, types: Mapping[str, Any], text: Callable[[Any], str]
+) -> list[Choice]:
+    """The places where `decoded` is of another type than `value`, if that is among `types`.
+
+    Args:
+        text: how a key is written.
+    """
+    return list(_differences(value, decoded, types, (), text))
 
 
 def _differences(
-    value: Any, decoded: Any, types: Mapping[str, Any], path: tuple[Key, ...]
+    value: Any,
+    decoded: Any,
+    types: Mapping[str, Any],
+    path: tuple[Key, ...],
+    text: Callable[[Any], str],
 ) -> Iterator[Choice]:
     if type(value) is not type(decoded):
-        if (name := name_of(type(value))) in types:
+        if name := _member(value, decoded, types):
             yield Choice(path, name)
         return
     if isinstance(value, bytes):
@@ -46,11 +59,27 @@ def _differences(
         if value != decoded and name_of(bytes) in types:
             yield Choice(path, name_of(bytes))
         return
-    for (key, at, ours), (_, place, theirs) in zip(_parts(value), _parts(decoded), strict=False):
+    if isinstance(value, set | frozenset):
+        if {(type(one), one) for one in value} != {(type(one), one) for one in decoded}:
+            members = tuple(_member(one, None, types) or name_of(type(one)) for one in value)
+            yield Choice(path, name_of(type(value)), members=members)
+        return
+    pairs = zip(_parts(value, text), _parts(decoded, text), strict=False)
+    for (key, at, ours), (_, place, theirs) in pairs:
         inner = path if key is None else (*path, key)
-        if type(at) is not type(place) and (name := name_of(type(at))) in types:
+        if type(at) is not type(place) and (name := _member(at, place, types)):
             yield Choice(inner, name, is_key=True)
-        yield from _differences(ours, theirs, types, inner)
+        yield from _differences(ours, theirs, types, inner, text)
+
+
+def _member(value: Any, decoded: Any, types: Mapping[str, Any]) -> str:
+    """The class among `types` of which `value` is, unless `decoded` is of it; empty without one.
+
+    It may be of a subclass, as the paths of each system are.
+    """
+    names = (name_of(cls) for cls in type(value).__mro__)
+    name = next((name for name in names if name in types), "")
+    return "" if name == name_of(type(decoded)) else name
 
 
 def chosen(
@@ -59,41 +88,64 @@ def chosen(
     stored: Sequence[Choice],
     convert: Callable[[str, Any], Any],
     convert_key: Callable[[str, str], Any],
+    text: Callable[[Any], str],
 ) -> Any:
     """`decoded`, with the parts that `stored` names converted into their types.
 
+    Args:
+        text: how a key is written.
+
     `plain` may have been edited since: what does not fit any more stays as it was decoded.
     """
+
+    def put(choice: Choice, plain: Any) -> Any:
+        if not choice.members:
+            return convert(choice.type, plain)
+        pairs = zip(choice.members, plain, strict=True)
+        made = [convert(member, part) for member, part in pairs]
+        return frozenset(made) if choice.type == name_of(frozenset) else set(made)
+
     for choice in stored:
         try:
             if choice.is_key:
-                _put_key(decoded, choice.path, partial(convert_key, choice.type))
+                make = partial(convert_key, choice.type)
+                _put_key(decoded, plain, choice.path, make, text)
             else:
-                decoded = _put(decoded, plain, choice.path, choice.type, convert)
+                decoded = _put(decoded, plain, choice.path, partial(put, choice), text)
         except Exception:  # whatever a class raises about a value that is not its own
             continue
     return decoded
 
 
 def _put(
-    node: Any, plain: Any, path: Sequence[Key], type_: str, convert: Callable[[str, Any], Any]
+    node: Any,
+    plain: Any,
+    path: Sequence[Key],
+    make: Callable[[Any], Any],
+    text: Callable[[Any], str],
 ) -> Any:
     if not path:
-        return convert(type_, plain)
-    for key, at, part in _parts(node):
+        return make(plain)
+    for key, at, part in _parts(node, text, plain):
         if key is None or key == path[0]:
             rest = path if key is None else path[1:]
             inner = plain if key is None else plain[key]
-            return _replaced(node, at, _put(part, inner, rest, type_, convert))
+            return _replaced(node, at, _put(part, inner, rest, make, text))
     raise KeyError(path[0])
 
 
-def _put_key(node: Any, path: Sequence[Key], convert: Callable[[str], Any]) -> None:
-    for key, at, part in _parts(node):
+def _put_key(
+    node: Any,
+    plain: Any,
+    path: Sequence[Key],
+    convert: Callable[[str], Any],
+    text: Callable[[Any], str],
+) -> None:
+    for key, at, part in _parts(node, text, plain):
         if key is None:
-            return _put_key(part, path, convert)
+            return _put_key(part, plain, path, convert, text)
         if key == path[0] and len(path) > 1:
-            return _put_key(part, path[1:], convert)
+            return _put_key(part, plain[key], path[1:], convert, text)
         if key == path[0] and isinstance(node, dict) and isinstance(key, str):
             made = convert(key)
             items = [(made if one == at else one, inner) for one, inner in node.items()]
@@ -103,13 +155,23 @@ def _put_key(node: Any, path: Sequence[Key], convert: Callable[[str], Any]) -> N
     raise KeyError(path[0])
 
 
-def _parts(node: Any) -> Iterator[tuple[Key | None, Any, Any]]:
+def _parts(
+    node: Any, text: Callable[[Any], str], plain: Any = None
+) -> Iterator[tuple[Key | None, Any, Any]]:
     """What a value is made of: key in the JSON, place, part. A value that is written as its one
-    part has no key."""
+    part has no key.
+
+    Args:
+        plain: what it was decoded from, if it was: keys may read otherwise now.
+    """
     cls = type(node)
     if isinstance(node, dict):
-        for key, part in node.items():
-            yield key if isinstance(key, str) else _text(key), key, part
+        if isinstance(plain, dict) and len(plain) == len(node):
+            for key, (at, part) in zip([*plain], [*node.items()], strict=True):
+                yield key, at, part
+            return
+        for at, part in node.items():
+            yield at if type(at) is str else text(at), at, part
     elif isinstance(node, tuple | list | deque):
         for index, part in enumerate(node):
             yield index, index, part
@@ -132,10 +194,6 @@ def _parts(node: Any) -> Iterator[tuple[Key | None, Any, Any]]:
             yield attribute.name, attribute.name, getattr(node, attribute.name)
 
 
-def _text(key: Any) -> str:
-    return str(msgspec.to_builtins(key, enc_hook=str))
-
-
 def _replaced(node: Any, at: Any, part: Any) -> Any:
     """`node` with `part` at a place: itself where it can be changed. It is ours alone."""
     if isinstance(node, dict | list | deque):
@@ -144,7 +202,7 @@ def _replaced(node: Any, at: Any, part: Any) -> Any:
         parts = (*node[:at], part, *node[at + 1 :])
         return type(node)(*parts) if hasattr(node, "_fields") else parts
     elif isinstance(node, Struct):
-        msgspec.structs.force_setattr(node, at, part)
+        force_setattr(node, at, part)
     else:
         # Past frozen classes and validation: the value was of this type when it was returned.
         object.__setattr__(node, at, part)

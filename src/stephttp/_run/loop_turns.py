@@ -68,7 +68,18 @@ class LoopTurns:
         last: stands for the last remembered step that this task got before others came to one.
     """
 
-    __slots__ = ("_closed", "_fresh", "_given", "_scope", "_task", "_ticks", "_waiting", "loop")
+    __slots__ = (
+        "_closed",
+        "_fresh",
+        "_given",
+        "_last",
+        "_owed",
+        "_scope",
+        "_task",
+        "_ticks",
+        "_waiting",
+        "loop",
+    )
 
     def __init__(
         self,
@@ -85,6 +96,10 @@ class LoopTurns:
         self._given = last
         """Stands for the last remembered step that was given back; `None` if nothing waited for
         the task that got it."""
+        self._last: asyncio.Task[Any] | None = None
+        """The task that got it."""
+        self._owed: dict[asyncio.Task[Any], int] = {}
+        """The tasks whose cancellations were kept, and their numbers of cancellations then."""
         self._waiting: list[_Turn] = []
         self._ticks = 0
         self._closed = False
@@ -92,8 +107,9 @@ class LoopTurns:
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing.
 
-        Code that follows from the last one which was given back need not wait. Other tasks do:
-        each has to come as far as it came at the time, before the next one gets its step.
+        The task that got the last one, and the handler's own where it follows from that, need not
+        wait. Other tasks do: each has to come as far as it came at the time, before the next one
+        gets its step.
 
         Args:
             step: the step.
@@ -102,10 +118,12 @@ class LoopTurns:
         order = self._scope.run.earlier.order
         if order is None:
             return None
-        if order.meet(step.hash) and not self._waiting and self._follows():
+        task = asyncio.current_task()
+        in_a_task = task is not self._task
+        goes_on = not in_a_task or task is self._last
+        if order.meet(step.hash) and goes_on and not self._waiting and self._follows():
             self._give()
             # At the time other tasks could begin, unless a plain function kept the loop.
-            in_a_task = asyncio.current_task() is not self._task
             if in_a_task and (function is None or is_async(function)):
                 self._fresh = given.get()
             return None
@@ -132,6 +150,7 @@ class LoopTurns:
         limit = self.loop.call_later(cut.after_ns / 1e9 + PATIENCE, self._too_long, turn, step)
         try:
             if not cut.raised:
+                self.cancel_late()
                 await turn.future
                 return
             raise asyncio.CancelledError
@@ -156,18 +175,46 @@ class LoopTurns:
         """
         if self._fresh is not None and self._fresh is given.get():
             for _ in range(_BEGIN_TICKS):
-                await asyncio.sleep(0)
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    if self._closed:
+                        raise
+                    self._keep_cancellation()
             self._fresh = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether remembered steps wait for their turns."""
-        return bool(self._waiting)
+    def cancel_late(self) -> None:
+        """Cancel the current task, which comes to something new, if its cancellation was kept.
 
-    async def new(self) -> None:
-        """Let what is new come after all that is remembered and was met."""
-        if not self._closed:
-            await self._await_turn(_NEW)
+        It was not meant for the steps that had ended before. It lapses where what had cancelled the
+        task has taken it back, as a limit does whose block has ended.
+        """
+        task = asyncio.current_task()
+        count = self._owed.pop(task, 0) if task is not None else 0
+        if task is not None and 0 < count <= task.cancelling():
+            task.cancel()
+            task.uncancel()  # it was counted before
+
+    def _keep_cancellation(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._owed[task] = task.cancelling()
+
+    async def come_after(self, *, ended: bool) -> None:
+        """Let what is new come after all that is remembered and was met, and after what other tasks
+        still make of the last end: in later calls they have that time, too.
+
+        Args:
+            ended: a step has ended, and gives what it gave to its task, even if that is cancelled.
+        """
+        if self._closed:
+            return
+        alone = not self._waiting and not self._scope.run.running
+        if self._waiting or (self._ticks and not (alone and self._follows())):
+            await self._await_turn(_NEW, ended)
+        elif not alone:
+            self._give()
+            self._start()
 
     def close(self) -> None:
         """End all waiting: the handler has ended."""
@@ -175,26 +222,34 @@ class LoopTurns:
         for turn in self._waiting:
             turn.future.cancel(ENOUGH)
 
-    async def _await_turn(self, key: str) -> None:
+    async def _await_turn(self, key: str, ended: bool = True) -> None:
         turn = self._enter(key, parked=False)
         self._start()
         try:
             try:
                 await turn.future
             except asyncio.CancelledError:
-                if self._closed or key == _NEW:
+                if self._closed:
                     raise
                 # Whatever cancels it comes too early: at the time, the step had ended before.
                 await self._again(turn)
+                if ended:
+                    self._keep_cancellation()
             self._give()
         finally:
             self._leave(turn)
 
     async def _again(self, turn: _Turn) -> None:
-        """Wait for the turn of a step that was cancelled. A second cancellation ends it."""
-        turn.future = self.loop.create_future()
-        self._start()
-        await turn.future
+        """Wait for the turn of a step that was cancelled, however often that is."""
+        while not turn.given:
+            turn.future = self.loop.create_future()
+            if not self._ticks:  # a cancel scope of anyio cancels in each turn of the loop
+                self._start()
+            try:
+                await turn.future
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise
 
     def _enter(self, key: str, parked: bool) -> _Turn:
         turn = _Turn(key, self.loop.create_future(), parked)
@@ -219,6 +274,7 @@ class LoopTurns:
         """Note that the current task, and those that it starts, know of all that was given."""
         mark = object()
         given.set(mark)
+        self._last = asyncio.current_task()
         # Private. Without it all tasks count as waited for: then code that only looks whether its
         # tasks are done, a few turns of the loop later, sees a remembered step a bit late.
         self._given = mark if getattr(asyncio.current_task(), "_callbacks", True) else None
@@ -239,9 +295,9 @@ class LoopTurns:
             first = min(waiting, key=self._position)
             if first.parked:
                 return  # the others wait until it is cut off
-            if not first.future.done():  # else it was cancelled just now, and will wait again
-                self._pass_over(first.key)
-                first.given = True
+            self._pass_over(first.key)
+            first.given = True
+            if not first.future.done():  # else it was cancelled just now, and sees `given`
                 first.future.set_result(None)
             self._ticks = SETTLE_TICKS
         self.loop.call_soon(self._tick)

@@ -175,6 +175,10 @@ class RunScope(ABC):
         """
 
     @abstractmethod
+    async def come_after(self, *, ended: bool) -> None:
+        """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
+
+    @abstractmethod
     async def park(self, step: Step) -> None:
         """Wait where an `async def` handler cut a step off before; see `LoopTurns.park`."""
 

@@ -139,9 +139,9 @@ class StepCall:
         """
         conversion, step_id = self._conversion, self.step.step_id
         raw = encode_result(value, step_id)
-        self._value = decode_result(raw, conversion, step_id)
+        self._value = decode_result(raw, conversion, step_id, None, value)
         if conversion.keeps_choices:
-            self._value, self._kept = choose_types(value, self._value, raw, conversion)
+            self._value, self._kept = choose_types(value, self._value, raw, conversion, step_id)
         self._raw = raw if sent is None else sent
 
     def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -71,8 +71,8 @@ class CurrentStep:
         conversion = self._call._conversion
         raw, kept = encode_result(value, self.step_id), None
         if conversion.keeps_choices:
-            decoded = decode_result(raw, conversion, self.step_id)
-            _, kept = choose_types(value, decoded, raw, conversion)
+            decoded = decode_result(raw, conversion, self.step_id, None, value)
+            _, kept = choose_types(value, decoded, raw, conversion, self.step_id)
         return Row(raw.decode(), None if kept is None else kept.decode())
 
     def value(self, row: Row) -> Any:

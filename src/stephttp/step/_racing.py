@@ -135,7 +135,7 @@ async def _race(
     try:
         if contest is not None and contest.known:
             winner = contest.winner
-            await asyncio.wait(tasks if winner is None else [tasks[winner]])
+            await _known_end(tasks, winner)
         else:
             winner = await _winner(tasks, needs_success)
         if contest is not None:
@@ -160,6 +160,18 @@ async def _winner(tasks: list[asyncio.Task[Any]], needs_success: bool) -> int | 
             if task in ended and not (needs_success and _failed(task)):
                 return number
     return None
+
+
+async def _known_end(tasks: list[asyncio.Task[Any]], winner: int | None) -> None:
+    """Wait for the task that has won in an earlier call; `None`: for all of them.
+
+    All tasks are waited for, as in that call: remembered steps take turns among such tasks only.
+    """
+    import asyncio
+
+    left = set(tasks)
+    while left and (winner is None or tasks[winner] in left):
+        _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _failed(task: asyncio.Task[Any]) -> bool:

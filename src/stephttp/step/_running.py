@@ -191,6 +191,8 @@ async def _finish(
     events: list[Event] | None = None,
 ) -> Any:
     scope = call.scope
+    if scope.turns is not None and call.executes:
+        scope.turns.cancel_late()
     try:
         if scope.hooks is not None:
             await drive(hooked.pass_step(call, scope.hooks, partial(body, *args), events))
@@ -203,11 +205,11 @@ async def _finish(
                     scope.loop_watch.note(call.step.step_id, args[0], call.started_ns)
                 call.complete(value)
     except BaseException as error:
-        if scope.turns is not None and not isinstance(error, GeneratorExit):
-            await _after_remembered(call)
+        if call.executes and not isinstance(error, GeneratorExit):
+            await _come_after(call, ended=isinstance(error, Exception))
         raise
-    if scope.turns is not None:
-        await _after_remembered(call)
+    if call.executes and (scope.turns is not None or scope.run.beside):
+        await scope.come_after(ended=True)
     if call.suspended:
         await scope.suspend(call.step)
     elif not call.executes:
@@ -220,11 +222,11 @@ async def _finish(
     return call.result()
 
 
-async def _after_remembered(call: StepCall) -> None:
-    """Let a step that was executed come after those that are remembered."""
-    turns = call.scope.turns
-    if call.executes and turns is not None and turns.busy:
-        await turns.new()
+async def _come_after(call: StepCall, *, ended: bool) -> None:
+    """Let the end of a step that failed or was cut off come after those beside it."""
+    scope = call.scope
+    if scope.turns is not None or scope.run.running:
+        await scope.come_after(ended=ended)
 
 
 async def before_step(scope: RunScope) -> None:

@@ -118,10 +118,12 @@ class LoopScope(RunScope):
         try:
             if self._task is None:
                 future.cancel()
+            elif self.turns is not None:
+                self.turns.cancel_late()
             await future
         except asyncio.CancelledError:
-            if self.turns is not None and self.turns.busy and not self._ended_by_us:
-                await self.turns.new()
+            if self.turns is not None and not self._ended_by_us:
+                await self.turns.come_after(ended=False)
             raise
         finally:
             self._let_go(future)
@@ -137,6 +139,10 @@ class LoopScope(RunScope):
             self._given = mark if getattr(task, "_callbacks", True) else None
             return None
         return self._turns_here().turn(step, function)
+
+    async def come_after(self, *, ended: bool) -> None:
+        """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
+        await self._turns_here().come_after(ended=ended)
 
     async def park(self, step: Step) -> None:
         """Wait where the handler cut a step off before; see `LoopTurns.park`."""

@@ -66,10 +66,12 @@ class ThreadScope(RunScope):
 
         since_ns = self.now_ns()
         try:
+            if self.turns is not None:
+                self.turns.cancel_late()
             await self._until_stuck()
         except asyncio.CancelledError:
-            if self.turns is not None and self.turns.busy:
-                await self.turns.new()
+            if self.turns is not None:
+                await self.turns.come_after(ended=False)
             with self.lock:
                 self.run.give_up(step, self.times(since_ns))
             raise
@@ -81,6 +83,10 @@ class ThreadScope(RunScope):
         """Return what an async view waits for before a remembered step is given back."""
         self._in_tasks = True
         return None if self.run.earlier.order is None else self._turns_here().turn(step, function)
+
+    async def come_after(self, *, ended: bool) -> None:
+        """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
+        await self._turns_here().come_after(ended=ended)
 
     async def park(self, step: Step) -> None:
         """Wait where an async view cut a step off before; see `LoopTurns.park`."""
