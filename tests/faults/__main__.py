@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,10 @@ _PORTION = 20
 
 async def run(seeds: list[int], requests: int, keep: bool) -> Verdict:
     """Carry out the schedules of some seeds, one after the other, and print what came of each."""
+    task = asyncio.current_task()
+    assert task is not None
+    # So that the world's processes end with this one.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     total = Verdict()
     for start in range(0, len(seeds), _PORTION):
         directory = Path(tempfile.mkdtemp(prefix="stephttp-faults-"))

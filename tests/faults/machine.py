@@ -25,19 +25,8 @@ class Machine:
     def __init__(self, directory: Path, disk: str = "runs.db") -> None:
         library, control = directory / "machine.so", directory / "machine"
         source = Path(__file__).with_name("machine.c")
-        command = [
-            "cc",
-            "-O1",
-            "-shared",
-            "-fPIC",
-            "-Wall",
-            "-Werror",
-            "-o",
-            library,
-            source,
-            "-ldl",
-        ]
-        subprocess.run(command, check=True)
+        command = ["cc", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-o"]
+        subprocess.run([*command, str(library), str(source), "-ldl"], check=True)
         control.write_bytes(b"-".ljust(16, b"\0"))
         file = os.open(control, os.O_RDWR)
         self._control = mmap.mmap(file, 16)

@@ -12,7 +12,7 @@ from typing import Any
 
 import stephttp
 from stephttp import Checkpointing
-from stephttp._run.current import current_scope
+from stephttp._run.current import run_scope
 from tests.faults.ledger import Ledger
 
 MODES = {
@@ -34,7 +34,7 @@ class Body:
     def __init__(self, ledger: Ledger, program: dict[str, Any]) -> None:
         self.ledger = ledger
         self.label: str = program["label"]
-        self.run_id: str = current_scope().run.run_id
+        self.run_id = run_scope("step.run").run.run_id
         ledger.write("call", label=self.label, run=self.run_id)
 
     def once(self, name: str, milliseconds: float = 0, fails: float = 0) -> str:

@@ -152,7 +152,12 @@ class Caller:
         url = f"http://127.0.0.1:{self._world.engine.port}/v1/runs?status=running&status=waiting"
         headers = {"authorization": f"Bearer {SIGNING_KEY}"}
         while True:
-            answer = await self.client.get(url, headers=headers)
+            try:
+                answer = await self.client.get(url, headers=headers)
+            except httpx2.TransportError as error:
+                assert time.monotonic() < self.deadline, f"the engine is away: {error}"
+                await self._world.alive()
+                continue
             runs: list[dict[str, Any]] = answer.json()["data"]
             if not runs or time.monotonic() > self.deadline:
                 return [f"{run['run_id']} ({run['status']})" for run in runs]

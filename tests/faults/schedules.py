@@ -87,7 +87,10 @@ def schedule(seed: int, requests: int = 17, span: float = 4.0, blows: int = 4) -
 def _request(rng: Random, seed: int, number: int, span: float) -> Request:
     label = f"s{seed}-{number}"
     parts = [_part(rng) for _ in range(rng.randint(1, 6))]
-    waits = any(part["kind"] == "event" for part in parts)
+    events = [part for part in parts if part["kind"] == "event"]
+    for part in events[1:]:  # one event ends one wait
+        parts.remove(part)
+    waits = bool(events)
     program = {
         "label": label,
         "mode": rng.choice(("performant", "blended", "safe")),
