@@ -13,8 +13,10 @@ PYTEST_ARGS ?=
 # One more than there are cores: for a third of the time tests wait for processes that they started.
 WORKERS ?= $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))' 2>/dev/null || echo auto)
 BENCH ?=
+SCHEDULES ?= 300
+MINUTES ?= 30
 
-.PHONY: help demo test coverage check check-long static docs bench screenshots format clean
+.PHONY: help demo test coverage check check-long static docs bench faults soak screenshots format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
@@ -24,6 +26,8 @@ help:
 	@echo 'make check-long  the same, with many more made-up examples: before a release'
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
+	@echo 'make faults   random schedules of faults (SCHEDULES=300; SEED=n for the first)'
+	@echo 'make soak     load with a kill a minute, and what grows (MINUTES=30)'
 	@echo 'make screenshots  pictures of every page of the dashboard, into screenshots/'
 	@echo 'make format   ruff formats the code and sorts imports'
 
@@ -67,6 +71,12 @@ docs: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+faults: $(READY)
+	@$(BIN)/python -m tests.faults --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED))
+
+soak: $(READY)
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 screenshots: $(READY)
 	@$(BIN)/python -m tests.browser.screenshots screenshots

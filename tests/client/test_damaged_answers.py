@@ -37,7 +37,5 @@ def test_a_damaged_answer_is_an_error_of_the_api_wherever_the_damage_is(name: st
 
 def test_a_damaged_answer_has_no_token() -> None:
     assert api_calls.read_token(RUN) == "abc"
-    assert {api_calls.read_token(RUN[:at] + b"\xff" + RUN[at + 1 :]) for at in range(9, 50)} == {
-        "",
-        "abc",
-    }
+    damaged = [RUN[:at] + b"\xff" + RUN[at + 1 :] for at in range(len(RUN))]
+    assert {api_calls.read_token(body) for body in damaged} == {""}

@@ -66,12 +66,7 @@ def main() -> int:
     seeds = list(range(first, first + given.schedules))
     print(f"seeds {seeds[0]} to {seeds[-1]}", flush=True)
     total = asyncio.run(run(seeds, given.requests, given.keep))
-    print(
-        f"{len(seeds)} schedules, {total.requests} requests, {total.accepted} accepted, "
-        f"{total.executions} executions of steps, {total.acknowledged} steps acknowledged: "
-        f"{len(total.lost)} lost, {len(total.repeated)} acknowledged steps repeated, "
-        f"{len(total.wrong)} wrong answers, {len(total.twice)} keys with two executions"
-    )
+    print(f"{len(seeds)} schedules, {total.figures()}")
     return 1 if total.broken else 0
 
 

@@ -29,6 +29,15 @@ class Verdict:
             for one in getattr(self, name)
         ]
 
+    def figures(self) -> str:
+        """Return all of it as one line of numbers."""
+        return (
+            f"{self.requests} requests, {self.accepted} accepted, {self.executions} executions of "
+            f"steps, {self.acknowledged} steps acknowledged: {len(self.lost)} lost, "
+            f"{len(self.repeated)} acknowledged steps repeated, {len(self.wrong)} wrong answers, "
+            f"{len(self.twice)} keys with two executions"
+        )
+
     def add(self, other: Verdict) -> None:
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
