@@ -13,8 +13,11 @@ PYTEST_ARGS ?=
 # One more than there are cores: for a third of the time tests wait for processes that they started.
 WORKERS ?= $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))' 2>/dev/null || echo auto)
 BENCH ?=
+SCHEDULES ?= 300
+MINUTES ?= 30
 
-.PHONY: help demo test coverage check check-long static docs mutation bench screenshots format clean
+.PHONY: help demo test coverage check check-long static docs mutation bench faults soak screenshots \
+	format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
@@ -25,6 +28,8 @@ help:
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
 	@echo 'make mutation changes the rules of the engine in small ways, and counts what no test notices'
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
+	@echo 'make faults   random schedules of faults (SCHEDULES=300; SEED=n for the first)'
+	@echo 'make soak     load with a kill a minute, and what grows (MINUTES=30)'
 	@echo 'make screenshots  pictures of every page of the dashboard, into screenshots/'
 	@echo 'make format   ruff formats the code and sorts imports'
 
@@ -73,6 +78,12 @@ mutation: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+faults: $(READY)
+	@$(BIN)/python -m tests.faults --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED))
+
+soak: $(READY)
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 screenshots: $(READY)
 	@$(BIN)/python -m tests.browser.screenshots screenshots

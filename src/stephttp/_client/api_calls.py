@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from stephttp._client.flow import Answer, Call
+from stephttp._client.flow import Answer, Call, T
 from stephttp._core.replies import ResultData
 from stephttp._version import __version__
 from stephttp._wire.ids import COMPLETE
-from stephttp._wire.json import encode_struct
+from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp._wire.stored_state import FAILURES, STEPS, KnownStep, decode_memos, read_steps
@@ -256,17 +256,14 @@ def read_new_run(answer: Answer) -> CheckpointRun:
     Raises:
         APIStatusError: it is not what a server answers.
     """
-    try:
-        return _new_run_answer.decode(answer.body).data
-    except msgspec.MsgspecError as error:
-        raise unreadable(answer, "POST /v1/http/runs", error) from error
+    return read(_new_run_answer, answer, "POST /v1/http/runs").data
 
 
 def read_token(body: bytes) -> str:
     """Return the output token in the answer to a first checkpoint; empty without one."""
     try:
         return _new_run_answer.decode(body).data.token
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ""
 
 
@@ -276,10 +273,7 @@ def read_outcome(answer: Answer) -> Outcome:
     Raises:
         APIStatusError: it is not what the stephttp engine answers.
     """
-    try:
-        return _outcome_answer.decode(answer.body).data
-    except msgspec.MsgspecError as error:
-        raise unreadable(answer, "GET /v1/runs/…/outcome", error) from error
+    return read(_outcome_answer, answer, "GET /v1/runs/…/outcome").data
 
 
 def read_actions(answer: Answer) -> dict[str, Raw]:
@@ -289,6 +283,7 @@ def read_actions(answer: Answer) -> dict[str, Raw]:
         APIStatusError: it is not what a server answers.
     """
     try:
+        answer.body.decode()  # as in `read`
         return decode_memos(answer.body)
     except ValueError as error:
         raise unreadable(answer, "GET /v0/runs/…/actions", error) from error
@@ -311,6 +306,19 @@ def read_failures(answer: Answer) -> dict[str, int]:
     """Return how often unfinished steps have failed, by step hash (stephttp engine only)."""
     pairs = (pair.strip().partition("=") for pair in answer.headers.get(FAILURES, "").split(","))
     return {step: int(count) for step, _, count in pairs if count.isdecimal()}
+
+
+def read(decoder: msgspec.json.Decoder[T], answer: Answer, what: str) -> T:
+    """Read an answer as the type of the decoder.
+
+    Raises:
+        APIStatusError: it is not that, or is damaged.
+    """
+    try:
+        answer.body.decode()  # the decoder does not look into what it leaves raw or does not know
+        return decoder.decode(answer.body)
+    except UNREADABLE as error:
+        raise unreadable(answer, what, error) from error
 
 
 def unreadable(answer: Answer, what: str, error: Any) -> APIStatusError:

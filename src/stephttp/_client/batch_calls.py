@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from stephttp._client.api_calls import JSON_HEADERS, unreadable
+from stephttp._client.api_calls import JSON_HEADERS, read, unreadable
 from stephttp._client.flow import Answer, Call
 from stephttp._wire.json import encode_struct
 from stephttp.errors import APIStatusError
@@ -58,10 +58,7 @@ def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:
     Raises:
         APIStatusError: it is not what the stephttp engine answers.
     """
-    try:
-        items = _batch_answer.decode(answer.body).data.items
-    except msgspec.MsgspecError as error:
-        raise unreadable(answer, "POST /v1/checkpoint/batch", error) from error
+    items = read(_batch_answer, answer, "POST /v1/checkpoint/batch").data.items
     if len(items) != count:
         raise unreadable(answer, "POST /v1/checkpoint/batch", f"{len(items)} outcomes of {count}")
     return [
@@ -75,7 +72,4 @@ def read_renewal(answer: Answer) -> list[str]:
     Raises:
         APIStatusError: it is not what the stephttp engine answers.
     """
-    try:
-        return _renew_answer.decode(answer.body).data.lost
-    except msgspec.MsgspecError as error:
-        raise unreadable(answer, "POST /v1/leases/renew", error) from error
+    return read(_renew_answer, answer, "POST /v1/leases/renew").data.lost

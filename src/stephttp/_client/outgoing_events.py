@@ -16,6 +16,7 @@ from stephttp._client.api_calls import JSON_HEADERS
 from stephttp._client.flow import Answer, Call, Flow, Keys, send
 from stephttp._core.encoding import encode_argument
 from stephttp._core.tool_types import Event, EventLike
+from stephttp._wire.json import UNREADABLE
 from stephttp.errors import APIStatusError
 
 _MAX_EVENTS = 5000
@@ -117,7 +118,7 @@ def post(
 def _read(answer: Answer, call: Call) -> list[str]:
     try:
         return _ids.decode(answer.body).ids
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise APIStatusError(
             f"{call}: cannot read the answer: {error}", answer.status, answer.body
         ) from error

@@ -19,6 +19,7 @@ from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import ulid_ms
+from stephttp._wire.json import UNREADABLE
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
@@ -184,7 +185,7 @@ def _reason_of(error: APIStatusError) -> str:
     """Return what a server says about a request that it refuses."""
     try:
         return str(_error_body.decode(error.body).error)
-    except msgspec.MsgspecError:  # a proxy's page
+    except UNREADABLE:  # a proxy's page
         return f"status {error.status}"
 
 

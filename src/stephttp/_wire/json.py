@@ -6,3 +6,6 @@ import msgspec
 
 encode_struct = msgspec.json.Encoder().encode
 """Encode structs of the protocol, which hold nothing but JSON."""
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What reading JSON raises: the second where a text of a typed field is not UTF-8."""

@@ -1,0 +1,116 @@
+"""Judges what the ledger says of a schedule: the promises of docs/guarantees.md, one by one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Verdict:
+    """What was broken, a sentence each, by promise; and how much was looked at."""
+
+    lost: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    requests: int = 0
+    accepted: int = 0
+    executions: int = 0
+    acknowledged: int = 0
+
+    @property
+    def broken(self) -> list[str]:
+        return [
+            f"{name}: {one}"
+            for name in ("lost", "repeated", "wrong", "twice")
+            for one in getattr(self, name)
+        ]
+
+    def figures(self) -> str:
+        """Return all of it as one line of numbers."""
+        return (
+            f"{self.requests} requests, {self.accepted} accepted, {self.executions} executions of "
+            f"steps, {self.acknowledged} steps acknowledged: {len(self.lost)} lost, "
+            f"{len(self.repeated)} acknowledged steps repeated, {len(self.wrong)} wrong answers, "
+            f"{len(self.twice)} keys with two executions"
+        )
+
+    def add(self, other: Verdict) -> None:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def judge(entries: Iterable[dict[str, Any]], keyed: Collection[str] = ()) -> Verdict:
+    """Judge the entries of a ledger; see `Ledger` for what they hold.
+
+    - lost: a request was accepted (answered, or redirected to its result), and has no answer.
+    - repeated: the body of a step began after an acknowledgement of that step had arrived.
+    - wrong: a caller's answer is not what the handler returned for it, lacks what was acknowledged,
+      or differs from an earlier answer to the same request.
+    - twice: the steps of a request with a key ran in more than one run.
+
+    Args:
+        entries: in any order.
+        keyed: labels of the requests that have an idempotency key.
+    """
+    verdict = Verdict()
+    ordered = sorted(entries, key=lambda entry: int(entry["t"]))
+    steps: dict[str, dict[str, Any]] = {}  # by nonce
+    answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    got: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    runs: dict[str, set[str]] = defaultdict(set)
+    accepted: dict[str, str] = {}
+    acknowledged: dict[tuple[str, str, str], str] = {}  # nonce, by label, run and step
+    for entry in ordered:
+        match entry["kind"]:
+            case "request":
+                verdict.requests += 1
+            case "accepted":
+                accepted.setdefault(entry["label"], entry["run"])
+            case "step":
+                steps[entry["nonce"]] = entry
+                runs[entry["label"]].add(entry["run"])
+                verdict.executions += 1
+                key = (entry["label"], entry["run"], entry["step"])
+                if key in acknowledged:
+                    verdict.repeated.append(f"step {key[2]} of {key[0]}, run {key[1]}")
+            case "ack":
+                for nonce in entry["nonces"]:
+                    if (step := steps.get(nonce)) is not None:
+                        key = (step["label"], step["run"], step["step"])
+                        acknowledged.setdefault(key, nonce)
+            case "answer":
+                answers[entry["label"]].append(entry)
+            case "got":
+                got[entry["label"]].append(entry)
+    verdict.accepted, verdict.acknowledged = len(accepted), len(acknowledged)
+    verdict.lost = [f"{label}, run {run}" for label, run in accepted.items() if label not in got]
+    for label, received in got.items():
+        verdict.wrong += _wrong(label, received, answers[label], acknowledged)
+    verdict.twice = [
+        f"{label}: {sorted(runs[label])}" for label in sorted(keyed) if len(runs[label]) > 1
+    ]
+    return verdict
+
+
+def _wrong(
+    label: str,
+    received: list[dict[str, Any]],
+    returned: list[dict[str, Any]],
+    acknowledged: dict[tuple[str, str, str], str],
+) -> list[str]:
+    first = received[0]
+    if any(other["values"] != first["values"] for other in received):
+        return [f"{label}: two answers differ: {[other['values'] for other in received]}"]
+    given = [answer for answer in returned if answer["values"] == first["values"]]
+    if not given:
+        return [f"{label}: no handler returned {first['status']} {first['values']}"]
+    run = given[0]["run"]
+    return [
+        f"{label}: step {step} was acknowledged as {nonce}, answered as {first['values'].get(step)}"
+        for (of, within, step), nonce in acknowledged.items()
+        if of == label and within == run and first["values"].get(step) != nonce
+    ]

@@ -1,0 +1,60 @@
+"""What requests ask of the applications: small programs of steps, as JSON, and how to read them."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import stephttp
+from stephttp import Checkpointing
+from stephttp._run.current import run_scope
+from tests.faults.ledger import Ledger
+
+MODES = {
+    "performant": Checkpointing.performant,
+    "blended": Checkpointing.blended,
+    "safe": replace(Checkpointing.safe, lease=timedelta(seconds=3)),
+}
+RETRIES = 20
+"""More than any schedule uses up: no run of theirs is allowed to fail."""
+
+
+class FlakyError(Exception):
+    """The failure of a step that is meant to be tried again."""
+
+
+class Body:
+    """The bodies of the steps of one call of a handler, with the ledger that they write to."""
+
+    def __init__(self, ledger: Ledger, program: dict[str, Any]) -> None:
+        self.ledger = ledger
+        self.label: str = program["label"]
+        self.run_id = run_scope("step.run").run.run_id
+        ledger.write("call", label=self.label, run=self.run_id)
+
+    def once(self, name: str, milliseconds: float = 0, fails: float = 0) -> str:
+        """Run as a step: note that, then return a nonce that no other execution returns."""
+        nonce = f"N{uuid.uuid4().hex}"
+        self.ledger.write("step", label=self.label, run=self.run_id, step=name, nonce=nonce)
+        time.sleep(milliseconds / 1000)
+        if random.random() < fails:
+            raise FlakyError(name)
+        return nonce
+
+    def end(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Note the answer, and return it."""
+        self.ledger.write("answer", label=self.label, run=self.run_id, values=values)
+        return {"label": self.label, "values": values}
+
+
+def provider(directory: Path) -> stephttp.Provider:
+    """Make the provider of an application in a world; the environment has the rest."""
+    origin = (directory / "origin").read_text()
+    return stephttp.setup(
+        origin, idempotency_header="Idempotency-Key", checkpointing=MODES["blended"]
+    )

@@ -1,0 +1,116 @@
+"""Schedules: what is asked of a world and what is done to it, made of a seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+APPS = ("uvicorn-1", "uvicorn-2", "gunicorn")
+
+EXCHANGE_FAULTS = (
+    "delay", "drop", "lost", "reset", "truncate", "truncate-request", "corrupt", "corrupt-request",
+    "duplicate", "duplicate-later", "page", "page-after",
+)  # fmt: skip
+"""What the proxy does to one exchange; see `proxy.Proxy`."""
+
+PROCESS_FAULTS = (
+    "kill engine", "terminate engine", "stop engine",
+    "kill app", "kill worker", "terminate app", "terminate worker", "stop worker",
+    "disk full", "disk read-only", "disk slow", "clock ahead",
+)  # fmt: skip
+"""What is done to a world; see `world.World.suffer`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request of a caller: its program, when it is sent, and how."""
+
+    at: float
+    program: dict[str, Any]
+    key: str | None
+    authorization: str | None
+    event_at: float | None
+
+    @property
+    def label(self) -> str:
+        label: str = self.program["label"]
+        return label
+
+
+@dataclass(frozen=True)
+class Blow:
+    """A fault of a process, or of what is below it; it lasts `seconds`."""
+
+    at: float
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All of one schedule. `rates` says how many exchanges have a fault, by direction."""
+
+    seed: int
+    app: str
+    rates: dict[str, float]
+    faults: tuple[str, ...]
+    requests: tuple[Request, ...]
+    blows: tuple[Blow, ...]
+
+
+def schedule(seed: int, requests: int = 17, span: float = 4.0, blows: int = 4) -> Schedule:
+    """Make the schedule of a seed.
+
+    Args:
+        seed: any number.
+        requests: how many requests.
+        span: seconds within which they are sent.
+        blows: how many faults of processes there are at most.
+    """
+    rng = Random(f"schedule {seed}")  # of text: those of small numbers begin alike
+    app = rng.choice(APPS)
+    faults = tuple(rng.sample(EXCHANGE_FAULTS, rng.randint(3, len(EXCHANGE_FAULTS))))
+    return Schedule(
+        seed=seed,
+        app=app,
+        rates={name: rng.choice((0.0, 0.05, 0.1, 0.25)) for name in ("api", "calls", "callers")},
+        faults=faults,
+        requests=tuple(_request(rng, seed, number, span) for number in range(requests)),
+        blows=tuple(
+            Blow(rng.uniform(0.2, span), rng.choice(PROCESS_FAULTS), rng.uniform(0.1, 2.0))
+            for _ in range(rng.randint(0, blows))
+        ),
+    )
+
+
+def _request(rng: Random, seed: int, number: int, span: float) -> Request:
+    label = f"s{seed}-{number}"
+    parts = [_part(rng) for _ in range(rng.randint(1, 6))]
+    events = [part for part in parts if part["kind"] == "event"]
+    for part in events[1:]:  # one event ends one wait
+        parts.remove(part)
+    waits = bool(events)
+    program = {
+        "label": label,
+        "mode": rng.choice(("performant", "blended", "safe")),
+        "parts": parts,
+    }
+    return Request(
+        at=rng.uniform(0, span),
+        program=program,
+        key=f"key-{label}" if rng.random() < 0.5 else None,
+        authorization=f"Bearer secret-{label}" if rng.random() < 0.5 else None,
+        event_at=rng.uniform(0, span) if waits else None,
+    )
+
+
+def _part(rng: Random) -> dict[str, Any]:
+    kind = rng.choices(("run", "sleep", "side", "event"), (6, 3, 2, 1))[0]
+    ms = rng.choice((0, 0, 5, 60))
+    fails = rng.choice((0.0, 0.0, 0.0, 0.3))
+    if kind == "sleep":
+        return {"kind": kind, "ms": rng.randint(1, 500)}
+    if kind == "event":
+        return {"kind": kind}
+    return {"kind": kind, "ms": ms, "fails": fails, "branches": rng.randint(2, 3)}
