@@ -62,7 +62,8 @@ def new_run(*steps: dict[str, Any], run_id: str = RUN, **more: Any) -> dict[str,
         "body": "eyJhIjogMX0=",
     }
     event = {"name": "inngest/http.request", "data": {**data, **more.pop("data", {})}}
-    return {"run_id": run_id, "event": event, "steps": list(steps), **more}
+    process = {"process": "theOneProcess"} if more.get("reads_state") else {}
+    return {"run_id": run_id, "event": event, "steps": list(steps), **process, **more}
 
 
 class World:
@@ -77,7 +78,8 @@ class World:
         )
         self.engine = self.app.state.engine
         self.http = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=self.app), base_url="http://engine.test"
+            transport=httpx2.ASGITransport(app=self.app),
+            base_url="http://engine.test",
         )
 
     def _endpoint(self, request: httpx2.Request) -> httpx2.Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -161,6 +162,18 @@ async def test_one_that_closed_just_as_it_was_asked_is_replaced() -> None:
         peer.answer, peer.close = OK, False
         assert (await call).body == b"ok"
         assert (len(peer.seen), len(peer.connections)) == (3, 2)
+
+
+async def test_what_is_sent_a_second_time_can_be_another_request() -> None:
+    async with peers() as (peer, asker):
+        await asker.ask()
+        peer.answer, peer.close = b"", True
+        again = partial(HTTPRequest, "GET", asker.origin, "/again", {})
+        call = asyncio.create_task(asker.ask("GET", "/first", again=again))
+        await until(lambda: len(peer.seen) == 2)
+        peer.answer, peer.close = OK, False
+        assert (await call).body == b"ok"
+        assert [head.split()[1] for head in peer.seen[1:]] == [b"/first", b"/again"]
 
 
 async def test_it_is_tried_once_more_only() -> None:

@@ -15,7 +15,15 @@ from stephttp._wire.ids import COMPLETE
 from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp._wire.stored_state import FAILURES, STEPS, KnownStep, decode_memos, read_steps
+from stephttp._wire.stored_state import (
+    CALL_HEADERS,
+    FAILURES,
+    STEPS,
+    CallId,
+    KnownStep,
+    decode_memos,
+    read_steps,
+)
 from stephttp.errors import APIStatusError
 
 EVENT_NAME = "inngest/http.request"
@@ -81,6 +89,8 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     claim: IdempotencyClaim | None = None
     reads_state: bool = False
     """True if re-entries may contain the run's state; for the stephttp engine only."""
+    process: str = ""
+    """The name of the process that may take it; for the stephttp engine only."""
 
 
 class APIResult(Struct):
@@ -131,6 +141,7 @@ class _Steps(Struct, omit_defaults=True):
     fn_id: str = ""
     app_id: str = ""
     lease: int | None = None
+    call: CallId | None = None
 
 
 class CheckpointRun(Struct, omit_defaults=True):
@@ -185,10 +196,16 @@ def post_new_run(body: bytes) -> Call:
 
 
 def post_steps(
-    run_id: str, ops: list[Op], now_ms: int, *, fn_id: str = "", app_id: str = ""
+    run_id: str,
+    ops: list[Op],
+    now_ms: int,
+    *,
+    fn_id: str = "",
+    app_id: str = "",
+    call: CallId | None = None,
 ) -> Call:
-    """Send further ops of a run."""
-    body = encode_struct(_Steps(run_id, ops, now_ms, fn_id, app_id))
+    """Send further ops of a run, from a call of the stephttp engine where that is given."""
+    body = encode_struct(_Steps(run_id, ops, now_ms, fn_id, app_id, call=call))
     return post(steps_path(run_id), body)
 
 
@@ -217,13 +234,17 @@ def get_health() -> Call:
     return Call("GET", "/health", None, JSON_HEADERS)
 
 
-def get_actions(run_id: str, *, names: bool = False) -> Call:
+def get_actions(run_id: str, *, names: bool = False, call: CallId | None = None) -> Call:
     """Ask for what the server remembers of a run.
 
     Args:
         names: the stephttp engine is to say what steps that are; see `stored_state.STEPS`.
+        call: the call of the engine in which it is asked; one that was superseded gets a 409.
     """
     headers = _NAMED_HEADERS if names else _ACTIONS_HEADERS
+    if call is not None:
+        parts = zip(CALL_HEADERS, (call.job, str(call.attempt), call.step), strict=True)
+        headers = headers | {name: value for name, value in parts if value}
     return Call("GET", f"/v0/runs/{run_id}/actions", None, headers)
 
 

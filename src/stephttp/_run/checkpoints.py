@@ -37,6 +37,7 @@ from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES
 from stephttp._wire.opcodes import Op, OpCode, Userland
+from stephttp._wire.stored_state import CallId
 from stephttp.errors import APIStatusError, ConfigurationError
 from stephttp.options import DEV_EVENT_KEY, Settings
 
@@ -62,6 +63,8 @@ class Checkpoints(Struct, frozen=True):
     now_ns: Callable[[], int]
     rng: random.Random
     sealer: Sealer = field(default_factory=lambda: Sealer(()))
+    process: Callable[[], str] = str
+    """The name of this process; see `call_check.Deliveries`."""
 
     def largest_body(self, run: Run) -> int:
         """Return how many bytes the request of a run that is to wait may have in its body."""
@@ -83,6 +86,7 @@ class Checkpoints(Struct, frozen=True):
     ) -> bytes:
         """Encode the checkpoint by which the server gets to know a run."""
         body = None if run.opts.omit_request_body else request.body or None
+        reads = self.keys.supports(stored_state.FEATURE)
         event = RunEvent(
             NewAPIRunData(
                 domain=origin_of(request, self.settings),
@@ -105,7 +109,8 @@ class Checkpoints(Struct, frozen=True):
                 api_calls.REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
-                reads_state=stored_state.FEATURE in (self.keys.features or ()),
+                reads_state=reads,
+                process=self.process() if reads else "",
             )
         )
 
@@ -209,13 +214,16 @@ class Checkpoints(Struct, frozen=True):
         answer = yield from send(batch_calls.post_renewal(run_ids, lease), self.keys, self.rng)
         return batch_calls.read_renewal(answer)
 
-    def post_steps(self, run: Run, ops: list[Op]) -> Flow[None]:
+    def post_steps(self, run: Run, ops: list[Op], call_id: CallId | None = None) -> Flow[None]:
         """Send ops of a run that the server knows.
+
+        Args:
+            call_id: the call of the engine that they are of, where it fences those.
 
         Raises:
             APIError: they could not be stored.
         """
-        call = api_calls.post_steps(run.run_id, ops, self.now_ns() // 1_000_000)
+        call = api_calls.post_steps(run.run_id, ops, self.now_ns() // 1_000_000, call=call_id)
         yield from send(call, self.keys, self.rng)
 
     def send_events(self, run_id: str, step: Step, events: list[Event]) -> Flow[list[str]]:

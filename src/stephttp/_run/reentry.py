@@ -15,12 +15,13 @@ from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.call_check import CallCheck
+from stephttp._run.current import run_headers
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, flush, resume, unavailable
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire import call_signatures, stored_state
-from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
+from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response
 from stephttp.errors import APIError, APIStatusError
 from stephttp.middleware import CallEnd
 
@@ -50,6 +51,14 @@ SERVER_HEADERS = frozenset(
     }
 )
 """A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
+
+
+def own_headers(runtime: Runtime, request: Request) -> Headers:
+    """Return what each answer to a re-entry says of this SDK, and to our engine of this process."""
+    own = [*run_headers(request.header(b"x-run-id")), VERSION_HEADER]
+    if request.header(b"x-stephttp-attempt"):
+        own.append((stored_state.PROCESS.encode(), runtime.deliveries.process.encode()))
+    return own
 
 
 def body_of(runtime: Runtime, request: Request) -> Body:
@@ -139,6 +148,9 @@ class Reentry:
         self._locked = run_id
         # The state that came along is older than what the call before this one has stored.
         state = self._state if check.covers_state and not waited else None
+        now_ms = self.runtime.now_ns() // 1_000_000
+        if state is not None and not self.runtime.deliveries.take(self.request, now_ms):
+            state = None
         resumed = yield from resume(self.runtime.checkpoints, self.request, state, check.doubt)
         if isinstance(resumed, Response):
             return resumed
@@ -230,7 +242,7 @@ class Reentry:
                     return
                 self._changed = False
             try:
-                yield from flush(self.runtime.checkpoints, run)
+                yield from flush(self.runtime.checkpoints, run, self.resumed.call_id)
             except APIStatusError as problem:
                 if problem.status in RUN_IS_OVER:
                     run.stop()

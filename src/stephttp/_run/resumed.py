@@ -26,7 +26,7 @@ from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, hash_step_id
 from stephttp._wire.limits import MAX_ANSWER_BYTES, MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
-from stephttp._wire.stored_state import MemoKind
+from stephttp._wire.stored_state import CALL_HEADERS, CALLS_FEATURE, CallId, MemoKind
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
 
 logger = logging.getLogger("stephttp")
@@ -37,6 +37,9 @@ _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
+_NOTHING_TO_DO = frozenset({409, 410})
+"""Statuses by which a server says that this call was superseded, or that the run has ended
+(docs/protocol.md 12.1)."""
 _NO_SUCH_ROUTE = frozenset({404, 405})
 _BAD = 400
 """From this status on, an answer may be what a framework makes of an exception, which kept the
@@ -64,6 +67,8 @@ class Resumed(Struct):
     """The server's id of this call."""
     ended: bool = False
     """Whether the answer ends the run."""
+    call_id: CallId | None = None
+    """The call, where the engine refuses what one reports that was superseded."""
 
     @property
     def attempt(self) -> int:
@@ -87,10 +92,13 @@ def resume(
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
     ours = bool(request.header(_ATTEMPT))
+    call_id = _call_id(request) if ours else None
     try:
         if state is None:
             answer = yield from send(
-                api_calls.get_actions(run_id, names=True), checkpoints.keys, checkpoints.rng
+                api_calls.get_actions(run_id, names=True, call=call_id),
+                checkpoints.keys,
+                checkpoints.rng,
             )
         else:
             answer = Answer(200, _sent_along(request), state)
@@ -99,7 +107,10 @@ def resume(
             return refusal
         memos, names = api_calls.read_state(answer)
     except APIStatusError as error:
-        if error.status == 410:  # ended meanwhile; nothing is to be done (docs/protocol.md 12.1)
+        refusal = doubt(Answer(error.status, {}, error.body))
+        if refusal is not None:
+            return refusal
+        if error.status in _NOTHING_TO_DO:
             return replies.ops_answer([])
         if error.status == 404:
             return replies.refused(404, f"run {run_id} is not known to the server")
@@ -139,7 +150,13 @@ def resume(
         with_result="steps-with-result" in features,
         keeps_warnings=divergences.FEATURE in features,
         request_id=request_id,
+        call_id=call_id if CALLS_FEATURE in features else None,
     )
+
+
+def _call_id(request: Request) -> CallId | None:
+    job, attempt, step = (request.header(name.encode()) for name in CALL_HEADERS)
+    return CallId(job, int(attempt), step) if job and attempt.isdecimal() else None
 
 
 def _sent_along(request: Request) -> dict[str, str]:
@@ -181,7 +198,7 @@ def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
     return generation if failing and unsure else generation - 1
 
 
-def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
+def flush(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[None]:
     """Send the finished steps of a resumed run while its handler runs.
 
     However it ends, steps that are not known to be stored are back with the run.
@@ -192,7 +209,7 @@ def flush(checkpoints: Checkpoints, run: Run) -> Flow[None]:
     while ops := run.take_finished():
         for portion in api_calls.portions(ops):
             try:
-                yield from checkpoints.post_steps(run, portion)
+                yield from checkpoints.post_steps(run, portion, call_id)
             except BaseException:
                 run.requeue(ops[ops.index(portion[0]) :])
                 raise
@@ -234,7 +251,7 @@ def conclude(
             raise
         run = resumed.run
         logger.error("stephttp: run %s fails: %s", run.run_id, problem)
-        yield from _save_the_others(checkpoints, run)
+        yield from _save_the_others(checkpoints, run, resumed.call_id)
         message = f"a step was refused: {problem}"
         complete = replies.run_complete(
             replies.error_answer(500, message),
@@ -245,11 +262,11 @@ def conclude(
         return replies.result_answer(complete)
 
 
-def _save_the_others(checkpoints: Checkpoints, run: Run) -> Flow[None]:
+def _save_the_others(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[None]:
     """Send finished steps one by one, since the server refuses one of those that came together."""
     for op in run.take_finished():
         with suppress(APIStatusError):
-            yield from checkpoints.post_steps(run, [op])
+            yield from checkpoints.post_steps(run, [op], call_id)
 
 
 def _conclude(
@@ -315,7 +332,7 @@ def _conclude(
             resumed.ended = not again
             return reply
         run.requeue(steps)
-    yield from flush(checkpoints, run)
+    yield from flush(checkpoints, run, resumed.call_id)
     reply = result(response)
     if len(reply.body) > MAX_ANSWER_BYTES:
         message = (
@@ -335,7 +352,7 @@ def _next_steps(
         with suppress(
             APIError
         ):  # what could not be sent goes into the answer, which may still be read
-            yield from flush(checkpoints, run)
+            yield from flush(checkpoints, run, resumed.call_id)
     finished, waits = run.take_finished(), run.take_ops()
     if not finished and not waits and run.targets_unknown:
         return replies.unknown_step(run, again=resumed.attempt < run.retries)
@@ -347,7 +364,7 @@ def _next_steps(
     reply = replies.ops_answer([*finished, *waits])
     if len(reply.body) > MAX_CHECKPOINT_BYTES:
         run.requeue(finished)
-        yield from flush(checkpoints, run)
+        yield from flush(checkpoints, run, resumed.call_id)
         reply = replies.ops_answer(waits)
     return reply
 

@@ -19,6 +19,7 @@ from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
+from stephttp._run.call_check import Deliveries
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.idempotency import scope_of
 from stephttp._run.journal import Journal
@@ -92,12 +93,15 @@ class Runtime:
         self.monotonic_ns = monotonic_ns
         self.loop_watch = LoopWatch(now_ns) if settings.dev else None
         """Names, in development, the steps that block the event loop."""
+        self.deliveries = Deliveries()
+        """The states of runs that came along with re-entries."""
         self.checkpoints = Checkpoints(
             settings,
             Keys.shared(*settings.keys),
             now_ns,
             rng or random.Random(),
             Sealer(settings.keys),
+            lambda: self.deliveries.process,
         )
         headers = settings.api_headers
         self._driver = AsyncDriver(
@@ -214,6 +218,7 @@ class Runtime:
         self.outbox.reset_after_fork()
         self.leases.reset_after_fork()
         self.keyed_lock.reset_after_fork()
+        self.deliveries = Deliveries()
         self.opening = threading.Lock()
         self._sync_driver.reset_after_fork()
 

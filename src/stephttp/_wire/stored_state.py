@@ -24,9 +24,19 @@ FEATURE = "reentry-state"
 SIZE = "x-stephttp-state"
 FAILURES = "x-stephttp-failures"
 FEATURES = "x-stephttp-features"
+PROCESS = "x-stephttp-process"
+"""The name that a process of an application gives itself, in what it sends to the engine."""
+RECEIVER = "x-stephttp-receiver"
+"""The only process that may take the state that comes along, and only once."""
+SENT = "x-stephttp-sent"
+"""When the engine sent the state, in milliseconds since the epoch."""
 LARGEST = 64 * 1024
 """The most bytes of state in one re-entry. Fetching more costs a request, which is little beside
 its transport, and the engine holds calls in flight in memory."""
+CALL_HEADERS = ("x-inngest-job-id", "x-stephttp-attempt", "x-inngest-step-id")
+"""The parts of a `CallId` in the head of a re-entry, and of a question for the state in it."""
+CALLS_FEATURE = "fenced-calls"
+"""The name among the extras of `CallId`."""
 METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose requests every proxy expects to have a body (RFC 9110, 9.3)."""
 
@@ -46,6 +56,17 @@ class KnownStep(Struct, frozen=True, array_like=True):
     id: str = ""
     index: int = 0
     branch: str = ""
+
+
+class CallId(Struct, frozen=True):
+    """A call of the engine, as reports from it name it: job, attempt, and its step, if it has one.
+
+    What a call reports that was superseded is kept where it is new, and answered with 409.
+    """
+
+    job: str
+    attempt: int
+    step: str = ""
 
 
 class MemoKind(Enum):

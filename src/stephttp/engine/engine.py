@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 from stephttp._wire.opcodes import Op
+from stephttp._wire.stored_state import CallId
 from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkActions
 from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
@@ -36,7 +37,7 @@ from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
 from stephttp.engine.work import cancellations, events, idempotency, interventions, leases, save
 from stephttp.engine.work.checkpoints import Item, Taken, take
-from stephttp.engine.work.report import report
+from stephttp.engine.work.report import report, report_from
 from stephttp.engine.work.start import Opening
 
 if TYPE_CHECKING:
@@ -155,14 +156,30 @@ class Engine:
             log_event(log, logging.INFO, "run.start", "run stored", run_id=new.run_id, fn=new.slug)
 
     async def report(
-        self, run_id: str, ops: list[Op], dispatch: tuple[str, int] | None = None
-    ) -> None:
-        """Store a further checkpoint, sent from the call `dispatch` (job id, generation).
+        self,
+        run_id: str,
+        ops: list[Op],
+        dispatch: tuple[str, int] | None = None,
+        call: CallId | None = None,
+    ) -> bool:
+        """Store a further checkpoint.
+
+        Args:
+            dispatch: the call that it was sent from (job id, generation).
+            call: the same, of an SDK that names it so.
+
+        Returns:
+            Whether that `call` was superseded.
 
         Raises:
             Refused: it is not acceptable.
         """
-        await self._change(partial(report, run_id=run_id, ops=ops, dispatch=dispatch))
+        if call is None:
+            await self._change(partial(report, run_id=run_id, ops=ops, dispatch=dispatch))
+            return False
+        unit = partial(report_from, run_id=run_id, ops=ops, call=call)
+        _, superseded = await self._apply(unit, lambda reported: [reported[0]])
+        return superseded
 
     async def take(self, items: Sequence[Item]) -> list[Taken | Refused]:
         """Store many checkpoints in one transaction; see `checkpoints.take`."""

@@ -17,6 +17,9 @@ T = TypeVar("T")
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 
 
+SUPERSEDED = "call: it was given up, and another one has taken its place"
+
+
 class Refused(StephttpError):
     """A request cannot be fulfilled; the text names the field.
 

@@ -12,7 +12,7 @@ from stephttp.errors import ConfigurationError
 
 FEATURES = (
     "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
-    "steps-with-result, step-names, warnings, signed-calls"
+    "steps-with-result, step-names, fenced-calls, warnings, signed-calls"
 )
 """Abilities beyond Inngest's protocol, as announced in `X-Stephttp-Features`."""
 

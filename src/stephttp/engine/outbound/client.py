@@ -129,6 +129,8 @@ class Client:
                 if now() - began > _RACE:
                     raise
                 again = True
+                if request.again is not None:  # the first one may have been received
+                    message = _message(request.again(), place)
         try:
             connection = await self._connect(place)
             return await self._exchange(connection, place, message, request.method, limit)

@@ -87,6 +87,7 @@ class HTTPRequest:
         origin: such as `https://app.example.com:8443`.
         headers: without those of the connection: `Host`, `Content-Length`.
         resend: whether it may be sent once more if a kept connection turns out to be closed.
+        again: makes what is sent then; `None`: the same.
     """
 
     method: str
@@ -95,6 +96,7 @@ class HTTPRequest:
     headers: dict[str, str]
     body: bytes = field(default=b"", repr=False)
     resend: bool = True
+    again: Callable[[], HTTPRequest] | None = None
 
 
 class HTTPConnection(asyncio.Protocol):

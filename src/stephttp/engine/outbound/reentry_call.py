@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import httpx2
 
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
+_PROCESS_LENGTH, _MOST_ORIGINS = 64, 4096
 _KEEP_ALIVE = 1.0
 """Seconds. Shorter than what servers keep idle connections for, so that a re-entry does not meet
 one that is just being closed."""
@@ -44,6 +46,9 @@ one that is just being closed."""
 
 class Caller:
     """Sends re-entries. One for the life of an engine.
+
+    The state of a run goes along for one delivery only: to the process of the application that was
+    heard of last, which takes it once. Another one, and a second delivery, ask for it.
 
     Args:
         settings: limits, timeouts and keys.
@@ -63,6 +68,8 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
+        self._processes: dict[str, str] = {}
+        """By origin, in the order in which they were heard of."""
         self._sender: Sender
         if transport is None:
             egress, timeout = Egress.of(settings), settings.connect_timeout
@@ -78,6 +85,14 @@ class Caller:
         """Close the connections."""
         await self._sender.close()
 
+    def note_process(self, origin: str, process: str) -> None:
+        """Note the process by which an application was heard of."""
+        if process.isascii() and process.isalnum():  # it becomes a header
+            self._processes.pop(origin, None)
+            self._processes[origin] = process[:_PROCESS_LENGTH]
+            if len(self._processes) > _MOST_ORIGINS:
+                del self._processes[next(iter(self._processes))]
+
     async def call(self, call: EndpointCall, *, bare: bool = False) -> HTTPResponse | CallFailure:
         """Call the endpoint, and return its answer, or a `CallFailure` if it cannot be read.
 
@@ -85,13 +100,19 @@ class Caller:
             bare: without the headers that make it a re-entry.
         """
         limit = self._settings.max_response
+        if call.state is not None and call.domain not in self._processes:
+            call = msgspec.structs.replace(call, state=None)
         # Unchanged: the endpoint must see the same request as the first time.
         target, content = request_target(call.path, call.query), _content(call)
         headers = {"user-agent": "Inngest"} if bare else self._headers(call, target, content)
-        request = HTTPRequest(call.method, call.domain, target, headers, content, call.resend)
+        again = None if call.state is None else partial(self._without_state, call)
+        request = HTTPRequest(
+            call.method, call.domain, target, headers, content, call.resend, again
+        )
         try:
             async with asyncio.timeout(self._settings.call_timeout):
                 answer = await self._sender.send(request, limit)
+            self.note_process(call.domain, answer.header(stored_state.PROCESS))
             return decoded(answer, limit) if answer.header("content-encoding") else answer
         except (DecodingError, TimeoutError) as error:
             # The endpoint was reached, and may take as long each time it is called.
@@ -110,6 +131,13 @@ class Caller:
             return _failure(FailureKind.TRANSIENT, call, error)
         except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)
+
+    def _without_state(self, call: EndpointCall) -> HTTPRequest:
+        """Return the request that is sent where the first may have been received and lost."""
+        call = msgspec.structs.replace(call, state=None)
+        target, content = request_target(call.path, call.query), _content(call)
+        headers = self._headers(call, target, content)
+        return HTTPRequest(call.method, call.domain, target, headers, content)
 
     def _headers(self, call: EndpointCall, target: str, content: bytes) -> dict[str, str]:
         content_type = call.content_type.strip()
@@ -130,7 +158,7 @@ class Caller:
             "traceparent": traceparent(call),
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
             **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
-            **_state_headers(call),
+            **self._state_headers(call),
         }
         if keys:
             pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -139,15 +167,19 @@ class Caller:
             )
         return headers
 
-
-def _state_headers(call: EndpointCall) -> dict[str, str]:
-    """Return the headers that go with the state of a run."""
-    if call.state is None:
-        return {}
-    headers = {stored_state.SIZE: str(len(call.state.memos)), stored_state.FEATURES: FEATURES}
-    if call.state.failures:
-        headers[stored_state.FAILURES] = call.state.failures
-    return headers
+    def _state_headers(self, call: EndpointCall) -> dict[str, str]:
+        """Return the headers that go with the state of a run."""
+        if call.state is None:
+            return {}
+        headers = {
+            stored_state.SIZE: str(len(call.state.memos)),
+            stored_state.FEATURES: FEATURES,
+            stored_state.RECEIVER: self._processes[call.domain],
+            stored_state.SENT: str(self._clock.now_ms()),
+        }
+        if call.state.failures:
+            headers[stored_state.FAILURES] = call.state.failures
+        return headers
 
 
 def traceparent(call: EndpointCall) -> str:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
+from stephttp._wire.stored_state import CallId
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
 from stephttp.engine.model.refused import Refused
@@ -19,11 +20,13 @@ from stephttp.engine.work import save
 
 
 class FurtherSteps(Value, frozen=True, gc=False):
-    """A further checkpoint; `lease_ms` if it comes from the process that holds the run's lease."""
+    """A further checkpoint; `lease_ms` if it comes from the process that holds the run's lease,
+    `call` if from a call of the engine."""
 
     run_id: str
     ops: Sequence[Op]
     lease_ms: int | None = None
+    call: CallId | None = None
 
 
 def report(
@@ -56,6 +59,23 @@ def report(
     snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
     return save.save(connection, change, snapshot.run, ops, at)
+
+
+def report_from(
+    connection: sqlite3.Connection, run_id: str, ops: Sequence[Op], call: CallId, at: Moment
+) -> tuple[Change, bool]:
+    """Apply steps from a call of the engine.
+
+    Returns:
+        The change, and whether the call was superseded. Its steps count where they are the first
+        output: they were executed, and must not be again.
+
+    Raises:
+        Refused: see `report`.
+    """
+    snapshot = runs.load(connection, run_id)
+    current = snapshot.is_current(call.step, call.job, call.attempt)
+    return report(connection, run_id, ops, at), not current
 
 
 def is_repeat(connection: sqlite3.Connection, snapshot: Snapshot, ops: Sequence[Op]) -> bool:

@@ -32,7 +32,7 @@ from stephttp.engine.api.sdk.checkpoint_messages import (
 )
 from stephttp.engine.live.channels import STREAM
 from stephttp.engine.model import tokens
-from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.refused import SUPERSEDED, Refused, decode
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
 from stephttp.engine.web.responses import wrapped
@@ -99,6 +99,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, ClaimR
         Refused: it is not acceptable; the text names the field.
     """
     message = decode(_NEW_RUN, body)
+    engine.caller.note_process(message.event.data.domain, message.process)
     run_id = parse_run_id(message.run_id)
     event, data = message.event, message.event.data
     _check_endpoint(data)
@@ -150,7 +151,8 @@ async def steps(request: Request) -> Response:
     if report.run_id != run_id:
         raise Refused("run_id: the path names another run than the body")
     if report.lease_ms is None:
-        await engine.report(run_id, list(report.ops))
+        if await engine.report(run_id, list(report.ops), call=report.call):
+            raise Refused(SUPERSEDED, 409)
         return Response()
     (taken,) = await engine.take([report])
     if isinstance(taken, Refused):
@@ -169,7 +171,8 @@ def read_report(body: bytes, run_id: str | None = None) -> FurtherSteps:
     message = decode(_STEPS, body)
     for field in ("fn_id", "app_id"):
         _check_uuid(field, getattr(message, field))
-    return FurtherSteps(parse_run_id(message.run_id or run_id or ""), message.steps, message.lease)
+    run_id = parse_run_id(message.run_id or run_id or "")
+    return FurtherSteps(run_id, message.steps, message.lease, message.call)
 
 
 async def async_steps(request: Request) -> Response:

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from stephttp._wire.http import TOKEN_CHARACTER
 from stephttp._wire.opcodes import Op
+from stephttp._wire.stored_state import CallId
 from stephttp.engine.model.settings import LONGEST_LEASE, SHORTEST_LEASE
 from stephttp.engine.web.fields import AnswerBody, GivenOrigin, GivenRunId, Int32, RunId, Uuid
 
@@ -60,6 +61,7 @@ class NewRunRequest(Struct):
     lease: _Lease | None = None
     claim: ClaimRequest | None = None
     reads_state: bool = False
+    process: str = ""
 
 
 class NewRunAnswer(AnswerBody):
@@ -83,6 +85,7 @@ class StepsRequest(Struct):
     fn_id: Uuid | None = None
     app_id: Uuid | None = None
     lease: _Lease | None = None
+    call: CallId | None = None
 
 
 class AsyncStepsRequest(Struct):

@@ -12,20 +12,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire import stored_state
+from stephttp._wire.stored_state import CallId
 from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, stored, wait_item
 from stephttp.engine.model import tokens
 from stephttp.engine.model.call import ResumeState
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.refused import SUPERSEDED, Refused
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.reading.run_rows import load_waits
-from stephttp.engine.store import memos
+from stephttp.engine.store import memos, runs
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, Time, one_of
 from stephttp.engine.web.requests import engine_of, parse_run_id
 from stephttp.engine.web.responses import json_response, wrapped
+
+_ATTEMPT_LENGTH = 9
 
 
 class RunTrigger(AnswerBody):
@@ -80,7 +83,11 @@ async def actions(request: Request) -> Response:
     run_id = parse_run_id(request.path_params["run"])
     accepted = request.headers.get("x-stephttp-accept", "")
     unit = partial(
-        _actions, run_id=run_id, pending="pending" in accepted, names="step-names" in accepted
+        _actions,
+        run_id=run_id,
+        pending="pending" in accepted,
+        names="step-names" in accepted,
+        call=_call_of(request),
     )
     loaded = await engine_of(request).store.read(unit)
     headers = {stored_state.FAILURES: loaded.failures} if loaded.failures else {}
@@ -146,10 +153,22 @@ def _check_open(status: str, run_id: str) -> None:
 
 
 def _actions(
-    connection: sqlite3.Connection, run_id: str, *, pending: bool, names: bool
+    connection: sqlite3.Connection, run_id: str, *, pending: bool, names: bool, call: CallId | None
 ) -> ResumeState:
     _check_open(_one(connection, "run_state", run_id)[1], run_id)
+    if call is not None:
+        current = runs.load(connection, run_id).is_current(call.step, call.job, call.attempt)
+        if not current:
+            raise Refused(SUPERSEDED, 409)
     return memos.load(connection, run_id, pending=pending, names=names)
+
+
+def _call_of(request: Request) -> CallId | None:
+    """Return the call in which an SDK of stephttp asks."""
+    job, attempt = (request.headers.get(name, "") for name in stored_state.CALL_HEADERS[:2])
+    if not job or not attempt.isdecimal() or len(attempt) > _ATTEMPT_LENGTH:
+        return None
+    return CallId(job, int(attempt), request.headers.get(stored_state.CALL_HEADERS[2], ""))
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> RunTrigger:

@@ -1,0 +1,186 @@
+"""A re-entry that is delivered twice: what was acknowledged does not run again."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import flask
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from stephttp import Checkpointing, step
+from stephttp._run.call_check import Deliveries
+from stephttp._wire import stored_state
+from stephttp._wire.http import Request
+from stephttp.provider import Provider
+from stephttp.sync import step as blocking
+from tests.durable import KEY, Durable, durable
+
+NAP = timedelta(minutes=1)
+KINDS = pytest.mark.parametrize("wsgi", [False, True])
+
+
+class Shop:
+    """Charges after a wait, then naps again."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def on_loop(self, provider: Provider) -> Any:
+        app = FastAPI()
+
+        @app.post("/")
+        async def order() -> str:
+            await step.sleep("nap", NAP)
+            await step.run("charge", self.ran.append, "charge")
+            await step.run("mail", self.ran.append, "mail")
+            await step.sleep("long", 60 * NAP)
+            return "done"
+
+        return provider.asgi(app)
+
+    def in_threads(self, provider: Provider) -> Any:
+        app = flask.Flask("shop")
+
+        @app.post("/")
+        def order() -> str:
+            blocking.sleep("nap", NAP)
+            blocking.run("charge", self.ran.append, "charge")
+            blocking.run("mail", self.ran.append, "mail")
+            blocking.sleep("long", 60 * NAP)
+            return "done"
+
+        return provider.wsgi(app)
+
+    def build(self, provider: Provider) -> Any:
+        return (self.in_threads if self.wsgi else self.on_loop)(provider)
+
+    wsgi = False
+
+
+def selling(wsgi: bool, **options: Any) -> tuple[Shop, Any]:
+    shop = Shop()
+    shop.wsgi = wsgi
+    return shop, durable(shop.build, wsgi=wsgi, **options)
+
+
+async def deliver_again(world: Durable, call: httpx2.Request, app: Any = None) -> httpx2.Response:
+    """What a balancer does that repeats a call: the same bytes once more."""
+    late = world.to_app
+    late.app, before = app or late.app, late.app
+    try:
+        copy = httpx2.Request(call.method, call.url, headers=call.headers, content=call.content)
+        return await late.inner().handle_async_request(copy)
+    finally:
+        late.app = before
+
+
+@KINDS
+@pytest.mark.parametrize("key", ["", KEY], ids=["development", "key"])
+@pytest.mark.parametrize("process", ["the same", "another"])
+async def test_a_second_delivery_does_what_was_acknowledged_not_again(
+    wsgi: bool, key: str, process: str
+) -> None:
+    shop, world_of = selling(wsgi, key=key)
+    async with world_of as world:
+        await world.provider.runtime.drive(world.provider.runtime.checkpoints.renew([], 1000))
+        first = await world.client.post("/")
+        await world.turn()
+        assert shop.ran == ["charge", "mail"]
+        (call,) = world.reentries
+        assert stored_state.SIZE in call.headers, "the state came along"
+        other = world.provide()
+        again = await deliver_again(
+            world, call, shop.build(other) if process == "another" else None
+        )
+        assert (again.status_code, shop.ran) == (206, ["charge", "mail"])
+        assert await other.aclose()
+        assert (await world.follow(first)).status_code == 200
+    assert shop.ran == ["charge", "mail"]
+
+
+@KINDS
+async def test_a_worker_dies_after_its_report_and_the_same_call_reaches_another(wsgi: bool) -> None:
+    """The engine still waits for the answer; a balancer has sent the call to a second worker."""
+    shop, world_of = selling(wsgi, checkpointing=Checkpointing.safe)
+    async with world_of as world:
+        other = world.provide(checkpointing=Checkpointing.safe)
+        one, two = world.to_app.app, shop.build(other)
+        deliver = world.to_app.handle_async_request
+
+        async def twice(request: httpx2.Request) -> httpx2.Response:
+            await request.aread()
+            world.to_app.handle_async_request = deliver
+            await deliver_again(world, request, one)  # this answer is lost with its worker
+            return await deliver_again(world, request, two)
+
+        await world.provider.runtime.drive(world.provider.runtime.checkpoints.renew([], 1000))
+        first = await world.client.post("/")
+        world.to_app.handle_async_request = twice
+        await world.turn()
+        assert await other.aclose()
+        assert (await world.follow(first)).status_code == 200
+    assert shop.ran.count("charge") == 1
+
+
+async def test_a_superseded_call_starts_no_further_step() -> None:
+    began, go_on, ran = asyncio.Event(), asyncio.Event(), list[str]()
+    app = FastAPI()
+
+    async def slow() -> None:
+        ran.append("slow")
+        began.set()
+        await go_on.wait()
+
+    @app.post("/")
+    async def order() -> str:
+        await step.sleep("nap", NAP)
+        await step.run("slow", slow)
+        await step.run("after", ran.append, "after")
+        return "done"
+
+    async with durable(
+        lambda provider: provider.asgi(app), checkpointing=Checkpointing.safe
+    ) as world:
+        first = await world.client.post("/")
+        world.clock.advance(60)
+        await began.wait()
+        await world.engine.store.write(
+            lambda connection: connection.execute("UPDATE runs SET attempt = attempt + 1")
+        )
+        world.clock.advance(2)  # so long without a word that the next step asks first
+        go_on.set()
+        await world.engine.idle()
+        assert (await world.follow(first)).json() == "done"
+        statuses = [r.url.path for r in world.to_engine.requests if r.url.path.endswith("/steps")]
+        assert statuses
+    assert ran == ["slow", "after"], "what the superseded call had run counts, and runs once"
+
+
+def request_to(process: str, sent: int, job: str = "j") -> Request:
+    headers = [
+        (b"x-run-id", b"run"),
+        (b"x-inngest-job-id", job.encode()),
+        (b"x-stephttp-attempt", b"0"),
+        (stored_state.RECEIVER.encode(), process.encode()),
+        (stored_state.SENT.encode(), str(sent).encode()),
+    ]
+    return Request("POST", "/", "", headers)
+
+
+def test_a_state_is_taken_once_by_the_process_that_it_is_for_and_while_it_is_fresh() -> None:
+    now, deliveries = 1_000_000, Deliveries()
+    mine = deliveries.process
+    assert not deliveries.take(request_to("another", now), now)
+    assert not deliveries.take(request_to(mine, now - 5_001), now)
+    assert not deliveries.take(request_to(mine, now + 5_001), now)
+    assert deliveries.take(request_to(mine, now), now)
+    assert not deliveries.take(request_to(mine, now), now)
+    assert deliveries.take(request_to(mine, now, "other"), now)
+    late = now + 60_000
+    assert deliveries.take(request_to(mine, late, "third"), late), "the first ones are forgotten"
+    assert not deliveries.take(request_to(mine, now), now), "the clock went back"
+    assert not deliveries.take(Request("POST", "/", "", []), now)
