@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from flask import Flask
 
-from stephttp import step
+from stephttp import Checkpointing, step
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import Durable, durable
@@ -143,3 +143,28 @@ async def test_a_page_is_not_passed_on_as_the_result(wsgi: bool) -> None:
         await world.turn()
         result = await world.client.get(first.headers["location"])
         assert (result.status_code, result.json()) == (200, "nap")
+
+
+async def test_a_run_whose_caller_was_refused_is_not_left_running() -> None:
+    shop = Shop()
+    async with durable(shop.on_loop, checkpointing=Checkpointing.safe) as world:
+        between = Between(world)
+        await world.provider.runtime.drive(world.provider.runtime.checkpoints.renew([], 1000))
+        opened, send = asyncio.Event(), world.to_engine.handle_async_request
+
+        async def until_opened(request: httpx2.Request) -> httpx2.Response:
+            if b'"Sleep"' in request.content:
+                await opened.wait()
+                between.status = 502
+            response = await send(request)
+            opened.set()
+            return response
+
+        world.to_engine.handle_async_request = until_opened  # type: ignore[method-assign]
+        refused = await world.client.post("/nap")
+        assert refused.status_code == 503
+        between.status = None
+        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
+        assert await world.provider.wait()
+        assert await world.status(refused) == "Failed"
+        assert shop.charged == ["nap"]

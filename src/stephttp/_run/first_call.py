@@ -291,6 +291,9 @@ class FirstCall(BoundedCall):
         try:
             return (yield from suspend(self.runtime.checkpoints, self._run, request, self._journal))
         except CannotContinueError as problem:
+            # The engine continues a run that holds a key: its caller comes again with that.
+            if problem.temporary and (self._keyed or not problem.known):
+                return problem.answer
             return self._fail(waiting_for, problem)
 
     def _fail(self, waiting_for: str, problem: CannotContinueError) -> Response:

@@ -36,21 +36,29 @@ _error_body = msgspec.json.Decoder(_ErrorBody)
 
 
 class CannotContinueError(Exception):
-    """A run has to wait, and the server would never take it.
+    """A run has to wait, and the server does not take it.
 
     Attributes:
         answer: what its caller gets.
         ops: reports that have not reached the server.
         known: whether the server has the run.
+        temporary: whether the server may take it later.
     """
 
     def __init__(
-        self, answer: Response, reason: str, ops: Sequence[Op] = (), known: bool = False
+        self,
+        answer: Response,
+        reason: str,
+        ops: Sequence[Op] = (),
+        known: bool = False,
+        *,
+        temporary: bool = False,
     ) -> None:
         super().__init__(reason)
         self.answer = answer
         self.ops = ops
         self.known = known
+        self.temporary = temporary
 
 
 def suspend(
@@ -59,7 +67,7 @@ def suspend(
     """Hand a run that must wait to the server. Returns what its caller gets.
 
     Raises:
-        CannotContinueError: the server does not take it, and never will.
+        CannotContinueError: the server does not take it.
     """
     if not request.path.startswith("/"):
         # A server appends the path to the origin, which must not become another one by that.
@@ -101,7 +109,8 @@ def suspend(
             raise CannotContinueError(
                 replies.error_answer(status, reason), reason, ops, known
             ) from error
-        return _not_taken(error)
+        reason = f"the engine did not take the run: {error}"
+        raise CannotContinueError(_not_taken(error), reason, ops, known, temporary=True) from error
     return (yield from _answer_caller(checkpoints, run, request, token))
 
 
