@@ -274,7 +274,9 @@ async def refuse_steps(world: Durable, status: int) -> None:
 
     async def refusing(request: httpx2.Request) -> httpx2.Response:
         if request.url.path.endswith("/steps"):
-            return httpx2.Response(status, json={"error": "no"})
+            return httpx2.Response(
+                status, headers={"x-stephttp-features": "leases"}, json={"error": "no"}
+            )
         return await send(request)
 
     world.to_engine.handle_async_request = refusing  # type: ignore[method-assign]
