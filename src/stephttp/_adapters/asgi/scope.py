@@ -123,6 +123,7 @@ class LoopScope(RunScope):
             await future
         except asyncio.CancelledError:
             if self.turns is not None and not self._ended_by_us:
+                self._let_go(future)  # what is cut off now comes before what is while it waits
                 await self.turns.come_after(ended=False)
             raise
         finally:

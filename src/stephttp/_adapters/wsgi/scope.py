@@ -70,10 +70,10 @@ class ThreadScope(RunScope):
                 self.turns.cancel_late()
             await self._until_stuck()
         except asyncio.CancelledError:
-            if self.turns is not None:
-                await self.turns.come_after(ended=False)
             with self.lock:
                 self.run.give_up(step, self.times(since_ns))
+            if self.turns is not None:
+                await self.turns.come_after(ended=False)
             raise
         with self.lock:
             self.run.unwind()
