@@ -1,6 +1,7 @@
 """A handler that has changed while its run waited: warned of, in log and record, or failed."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
 from datetime import timedelta
@@ -36,7 +37,7 @@ def serve(
     handler: Handler, method: str = "GET", *, wsgi: bool = False, path: str = "/orders"
 ) -> Callable[[Any], Any]:
     """A FastAPI application, or one of Flask for a handler that is not async."""
-    if asyncio.iscoroutinefunction(handler) and not wsgi:
+    if inspect.iscoroutinefunction(handler) and not wsgi:
         api = FastAPI()
         api.api_route(path, methods=[method])(handler)
         return lambda provider: provider.asgi(api)
@@ -360,7 +361,7 @@ def first_call() -> None:
 async def test_a_handler_that_has_not_changed_raises_no_alarm(
     handler: Handler, wsgi: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wsgi = wsgi or not asyncio.iscoroutinefunction(handler)
+    wsgi = wsgi or not inspect.iscoroutinefunction(handler)
     async with durable(serve(handler, wsgi=wsgi), wsgi=wsgi) as world:
         first = await world.client.get("/orders")
         assert first.status_code == 303

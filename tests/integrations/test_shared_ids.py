@@ -1,6 +1,7 @@
 """Branches that use the same step id: their own results, or a warning."""
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Passes(BaseHTTPMiddleware):
 
 
 def serve(handler: Handler, *, inside: bool = False) -> Callable[[Provider], Any]:
-    if not asyncio.iscoroutinefunction(handler):
+    if not inspect.iscoroutinefunction(handler):
         app = flask.Flask("orders")
         app.add_url_rule("/", view_func=handler)
         return lambda provider: provider.wsgi(app)
