@@ -57,6 +57,13 @@ def body_of(runtime: Runtime, request: Request) -> Body:
     return Body(runtime.settings.max_body_bytes + stored_state.announced(request))
 
 
+def named_run(request: Request) -> str:
+    """Return the run that a call names, for the headers of the answer; empty if it cannot be one.
+    The caller may be anyone."""
+    run_id = request.header(b"x-run-id")
+    return run_id if run_id.isascii() else ""
+
+
 class Reentry:
     """One re-entry. `open`, call the application if that returns a run, `conclude`; then `close`.
 

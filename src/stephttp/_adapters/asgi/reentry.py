@@ -17,7 +17,7 @@ from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._core.run import Run
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.hooks import drive
-from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of
+from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of, named_run
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Response
 from stephttp.middleware import CallEnd
@@ -34,7 +34,7 @@ async def reenter(
         if message["type"] == "http.disconnect":
             return
         body.add(message.get("body", b""), message.get("more_body", False))
-    own = [*run_headers(request.header(b"x-run-id")), VERSION_HEADER]
+    own = [*run_headers(named_run(request)), VERSION_HEADER]
     reentry = Reentry(runtime, request, body)
     error: BaseException | None = None
     try:

@@ -24,7 +24,7 @@ from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._core.run import Run
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.hooks import as_flow, drive_blocking
-from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of
+from stephttp._run.reentry import VERSION_HEADER, Reentry, body_of, named_run
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Response
 from stephttp.middleware import CallEnd
@@ -40,7 +40,7 @@ def reenter(
     body = body_of(runtime, request)
     if Input(environ, body).drain() is None:
         return reply_with(start_response, GONE, [])
-    own = [*run_headers(request.header(b"x-run-id")), VERSION_HEADER]
+    own = [*run_headers(named_run(request)), VERSION_HEADER]
     reentry = Reentry(runtime, request, body)
     try:
         opened = runtime.drive_sync(reentry.open())
