@@ -15,8 +15,9 @@ WORKERS ?= $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))
 BENCH ?=
 SCHEDULES ?= 300
 MINUTES ?= 30
+CASES ?= 5000
 
-.PHONY: help demo test coverage check check-long static docs mutation bench faults soak screenshots \
+.PHONY: help demo test coverage check check-long fuzz static docs mutation bench faults soak screenshots \
 	format clean
 
 help:
@@ -25,6 +26,7 @@ help:
 	@echo 'make coverage the tests, and which lines of the code they did not run'
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
 	@echo 'make check-long  the same, with many more made-up examples: before a release'
+	@echo 'make fuzz     changed requests, answers, states and tokens (CASES=5000 of each kind, SEED=1)'
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
 	@echo 'make mutation changes the rules of the engine in small ways, and counts what no test notices'
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
@@ -50,6 +52,9 @@ check: static
 check-long:
 	@$(MAKE) --no-print-directory check \
 		PYTEST_ARGS='--hypothesis-profile=long --timeout=1800 $(PYTEST_ARGS)'
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzzing --cases $(CASES) --seed $(or $(SEED),1)
 
 static: $(READY)
 	@echo '==> ruff format --check'

@@ -29,3 +29,19 @@ def test_preferences_are_read(values: list[str], expected: Prefer) -> None:
 def test_what_was_applied_is_told() -> None:
     assert Prefer(True, 3).applied == b"respond-async, wait=3"
     assert Prefer(True).applied == b"respond-async"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"a ;" + b" " * 60_000 + b'"',
+        b"a" + b" " * 60_000 + b'"',
+        b"a =" + b" " * 60_000 + b"\\",
+        b'a="' + b"\\" * 60_001,
+        b'a;"' + b'""' * 30_000,
+    ],
+    ids=lambda value: value[:6].decode(),
+)
+def test_a_long_header_takes_no_longer_than_its_length(value: bytes) -> None:
+    """By the square of it, each of these took a minute or more, which the test's timeout ends."""
+    assert read_prefer([(b"prefer", value)]) == Prefer()

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzzing [TARGET] --seed N --cases N --first N`: runs many cases, or one again."""
+"""`python -m tests.fuzzing [TARGET] --seed N --cases N --first N`: runs cases."""
 
 from __future__ import annotations
 

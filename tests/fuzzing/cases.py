@@ -78,7 +78,7 @@ async def run(target: Target, seed: int, cases: int, first: int = 0) -> Figures:
     number = first - first % target.block
     while number < first + cases:
         async with _errors() as errors, target.open() as case:
-            for number in range(number, min(number + target.block, first + cases)):
+            for _ in range(min(target.block, first + cases - number)):
                 name = f"{target.name} --seed {seed} --first {number} --cases 1"
                 began = time.perf_counter()
                 try:
@@ -90,7 +90,7 @@ async def run(target: Target, seed: int, cases: int, first: int = 0) -> Figures:
                     raise Found(f"python -m tests.fuzzing {name}: {what}") from error
                 took = time.perf_counter() - began
                 figures.outcomes[outcome] += 1
+                number += 1
                 if took > figures.slowest:
                     figures.slowest, figures.slowest_case = took, name
-        number += 1
     return figures

@@ -30,33 +30,76 @@ from tests.engine.support import (
     world,
 )
 from tests.fuzzing.cases import Case, Target
-from tests.fuzzing.mutations import NASTY, body_of, change_bytes, change_header, change_text, encode
+from tests.fuzzing.mutations import NASTY, body_of, change_bytes, change_header, change_text
 
 WAITS: list[dict[str, Any]] = [
-    {"op": "WaitForEvent", "id": A, "name": "e", "opts": {"event": "e", "timeout": "1d",
-     "if": "async.data.a == event.data.a"}},
+    {
+        "op": "WaitForEvent",
+        "id": A,
+        "name": "e",
+        "opts": {"event": "e", "timeout": "1d", "if": "async.data.a == event.data.a"},
+    },
     {"op": "WaitForSignal", "id": B, "name": "s", "opts": {"signal": "s", "timeout": "1d"}},
     {"op": "InvokeFunction", "id": B, "opts": {"function_id": "f", "payload": {"data": {}}}},
-    {"op": "Gateway", "id": Z, "opts": {"url": "http://127.0.0.1:1/x", "method": "PUT", "body": ""}},
-    {"op": "AIGateway", "id": Z, "opts": {"url": "http://127.0.0.1:1/", "format": "openai-chat",
-     "auth_key": "k", "body": {"a": 1}}},
+    {
+        "op": "Gateway",
+        "id": Z,
+        "opts": {"url": "http://127.0.0.1:1/x", "method": "PUT", "body": ""},
+    },
+    {
+        "op": "AIGateway",
+        "id": Z,
+        "opts": {
+            "url": "http://127.0.0.1:1/",
+            "format": "openai-chat",
+            "auth_key": "k",
+            "body": {"a": 1},
+        },
+    },
     {"op": "StepPlanned", "id": A, "opts": {"parallelMode": "race"}},
     {"op": "SyncRunComplete", "id": Z, "data": {"status": 200}},
     {"op": "None", "id": A, "opts": {"warnings": [{"kind": "step_not_met", "message": "m"}]}},
-    {"op": "DiscoveryRequest", "id": A}, {"op": "Step", "id": A, "data": 1},
+    {"op": "DiscoveryRequest", "id": A},
+    {"op": "Step", "id": A, "data": 1},
     {"op": "StepFailed", "id": B, "error": {"name": "E", "message": "m", "cause": {}}},
-]  # fmt: skip
-DONE = complete({"status": 200, "headers": {"a": "b"}, "body": "hi", "raw": {"headers": [["a", "b"]],
-                 "body": "aGk="}})  # fmt: skip
+]
+DONE = complete(
+    {
+        "status": 200,
+        "headers": {"a": "b"},
+        "body": "hi",
+        "raw": {"headers": [["a", "b"]], "body": "aGk="},
+    }
+)
 OPS = [step(), sleep(), step_error(B, stack="s"), *WAITS, DONE]
-_SPANS = {"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"spans": [{
-    "traceId": "01" * 16, "spanId": "02" * 8, "name": "n", "startTimeUnixNano": "1",
-    "endTimeUnixNano": "2", "attributes": [{"key": "sdk.run.id", "value": {"stringValue": RUN}}],
-}]}]}]}  # fmt: skip
+_SPANS = {
+    "resourceSpans": [
+        {
+            "resource": {"attributes": []},
+            "scopeSpans": [
+                {
+                    "spans": [
+                        {
+                            "traceId": "01" * 16,
+                            "spanId": "02" * 8,
+                            "name": "n",
+                            "startTimeUnixNano": "1",
+                            "endTimeUnixNano": "2",
+                            "attributes": [{"key": "sdk.run.id", "value": {"stringValue": RUN}}],
+                        }
+                    ]
+                }
+            ],
+        }
+    ]
+}
 
 BODIES: dict[str, list[Any]] = {
-    "/v1/checkpoint": [new_run(step(), run_id=OTHER), new_run(*OPS[:3], retries=3, reads_state=True),
-                       new_run(step(), lease=5000, claim={"scope": "s", "key": "k", "request": "r"})],
+    "/v1/checkpoint": [
+        new_run(step(), run_id=OTHER),
+        new_run(*OPS[:3], retries=3, reads_state=True),
+        new_run(step(), lease=5000, claim={"scope": "s", "key": "k", "request": "r"}),
+    ],
     "/v1/checkpoint/batch": [[new_run(step(), DONE), {"run_id": RUN, "steps": [step(B)]}]],
     "steps": [{"run_id": RUN, "steps": OPS, "ts": 1}, {"steps": [sleep()]}],
     "async": [{"run_id": RUN, "steps": OPS, "ts": 1, "qi_id": "a", "request_id": "b"}],
@@ -64,10 +107,19 @@ BODIES: dict[str, list[Any]] = {
     "renew": [{"runs": [RUN, OTHER], "lease": 5000}],
     "token": [[{"channel": RUN, "name": "$stream", "kind": "run"}]],
     "publish": [{"a": 1}, "text"],
-    "/e/{key}": [{"name": "e", "data": {"a": 1}, "id": "i", "ts": 1, "v": "1"}, [{"name": "e"}] * 3],
+    "/e/{key}": [
+        {"name": "e", "data": {"a": 1}, "id": "i", "ts": 1, "v": "1"},
+        [{"name": "e"}] * 3,
+    ],
     "signals": [{"signal": "s", "data": {"a": 1}}],
-    "cancellations": [{"app_id": RUN, "function_id": RUN, "started_before": "2030-01-01T00:00:00Z",
-                       "if": "event.data.a == 1"}],
+    "cancellations": [
+        {
+            "app_id": RUN,
+            "function_id": RUN,
+            "started_before": "2030-01-01T00:00:00Z",
+            "if": "event.data.a == 1",
+        }
+    ],
     "register": [{"url": "http://a", "functions": [{"id": "f"}], "sdk": "js:v1", "appName": "a"}],
     "rerun": [{"body": "YQ=="}, {"step_id": A, "input": [1]}, {"step_id": A, "output": {"a": 1}}],
     "resume": [{"step_id": A, "data": 1}, {}],
@@ -75,24 +127,51 @@ BODIES: dict[str, list[Any]] = {
     "probe": [{"origin": "http://127.0.0.1:1"}],
     "events": [{"name": "e", "data": {}}],
     "userland": [_SPANS],
-}  # fmt: skip
+}
 _QUERIES = [
-    "limit=5", "cursor=MDFN", "status=Running&status=waiting", "after=2026-01-01T00:00:00Z",
-    "before=2026-01-01T00:00:00%2B02:00", "text=a", "endpoint=POST%20/orders", "wait=0", "name=e",
-    f"channel={RUN}&topic=a&topic=b", "received_after=1999-01-01", "hours=24", "since=0", "next=//x",
-    "metadata=%7B%22a%22%3A1%7D&run_id=x", "sort=started", "page=2", "step=" + A, "q=a&state=failed",
-]  # fmt: skip
+    "limit=5",
+    "cursor=MDFN",
+    "status=Running&status=waiting",
+    "after=2026-01-01T00:00:00Z",
+    "before=2026-01-01T00:00:00%2B02:00",
+    "text=a",
+    "endpoint=POST%20/orders",
+    "wait=0",
+    "name=e",
+    f"channel={RUN}&topic=a&topic=b",
+    "received_after=1999-01-01",
+    "hours=24",
+    "since=0",
+    "next=//x",
+    "metadata=%7B%22a%22%3A1%7D&run_id=x",
+    "sort=started",
+    "page=2",
+    "step=" + A,
+    "q=a&state=failed",
+]
 _HEADERS: list[tuple[bytes, bytes]] = [
-    (b"content-type", b"application/json"), (b"content-type", b"application/x-protobuf"),
-    (b"content-type", b"application/x-www-form-urlencoded"), (b"content-type", b"text/stream"),
-    (b"x-inngest-sdk", b"inngest-js:v4"), (b"x-stephttp-accept", b"pending, step-names"),
-    (b"x-inngest-event-id-seed", b"1795352757000,AAAAAAAAAAAAAA=="), (b"content-encoding", b"gzip"),
-    (b"origin", b"http://evil.test"), (b"host", b"evil.test"), (b"cookie", b"stephttp_session=a.b.c"),
-    (b"accept", b"application/openmetrics-text; version=1.0.0"), (b"if-none-match", b'"a"'),
-    (b"x-forwarded-for", b"1.2.3.4"), (b"hx-request", b"true"), (b"accept-encoding", b"gzip"),
-    (b"content-length", b"99999999999"), (b"last-event-id", b"5"), (b"x-inngest-env", b"branch"),
-    (b"sec-fetch-site", b"cross-site"), (b"range", b"bytes=0-1"),
-]  # fmt: skip
+    (b"content-type", b"application/json"),
+    (b"content-type", b"application/x-protobuf"),
+    (b"content-type", b"application/x-www-form-urlencoded"),
+    (b"content-type", b"text/stream"),
+    (b"x-inngest-sdk", b"inngest-js:v4"),
+    (b"x-stephttp-accept", b"pending, step-names"),
+    (b"x-inngest-event-id-seed", b"1795352757000,AAAAAAAAAAAAAA=="),
+    (b"content-encoding", b"gzip"),
+    (b"origin", b"http://evil.test"),
+    (b"host", b"evil.test"),
+    (b"cookie", b"stephttp_session=a.b.c"),
+    (b"accept", b"application/openmetrics-text; version=1.0.0"),
+    (b"if-none-match", b'"a"'),
+    (b"x-forwarded-for", b"1.2.3.4"),
+    (b"hx-request", b"true"),
+    (b"accept-encoding", b"gzip"),
+    (b"content-length", b"99999999999"),
+    (b"last-event-id", b"5"),
+    (b"x-inngest-env", b"branch"),
+    (b"sec-fetch-site", b"cross-site"),
+    (b"range", b"bytes=0-1"),
+]
 _PARAMETER = re.compile(r"\{([a-z]+)(?::path)?\}")
 
 
@@ -127,9 +206,23 @@ def _body(rng: Random, path: str, fields: dict[str, str]) -> bytes:
     return body_of(rng, rng.choice([{}, {"a": 1}, [], OPS]))
 
 
-_FIELDS = {"csrf": "", "password": "x", "run": RUN, "runs": RUN, "name": "e", "data": "{}", "signal":
-           "s", "step": A, "input": "[1]", "body": "a", "id": "i", "next": "/runs", "action": "cancel",
-           "match": "on", "status": "running"}  # fmt: skip
+_FIELDS = {
+    "csrf": "",
+    "password": "x",
+    "run": RUN,
+    "runs": RUN,
+    "name": "e",
+    "data": "{}",
+    "signal": "s",
+    "step": A,
+    "input": "[1]",
+    "body": "a",
+    "id": "i",
+    "next": "/runs",
+    "action": "cancel",
+    "match": "on",
+    "status": "running",
+}
 
 
 class Fuzzed:
@@ -139,9 +232,9 @@ class Fuzzed:
         self.w = w
         self.keyed = keyed
         self.rows = [
-            (method, route.path)
+            (method, str(getattr(route, "path", "")))
             for route in w.app.routes
-            for method in (getattr(route, "methods", None) or {"GET"})
+            for method in sorted(getattr(route, "methods", None) or {"GET"})
         ]
         dashboard: Any = w.app.state.dashboard
         self.csrf = dashboard.sessions.csrf_token(OPEN)
@@ -171,10 +264,18 @@ class Fuzzed:
         ]
         body = b"" if method in ("GET", "HEAD") else _body(rng, template, _FIELDS if form else {})
         scope = {
-            "type": "http", "method": method, "path": unquote(path), "raw_path": path.encode(),
-            "root_path": "", "query_string": query.encode(), "headers": headers, "scheme": "http",
-            "client": ("127.0.0.1", 50_000), "server": ("127.0.0.1", 8288), "http_version": "1.1",
-        }  # fmt: skip
+            "type": "http",
+            "method": method,
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": query.encode(),
+            "headers": headers,
+            "scheme": "http",
+            "client": ("127.0.0.1", 50_000),
+            "server": ("127.0.0.1", 8288),
+            "http_version": "1.1",
+        }
         status, answer = await exchange(self.w.app, scope, _pieces(rng, body))
         assert b"Traceback" not in answer, answer[:1000]
         is_output = template.endswith("/output")  # a handler's answer, whatever it is
@@ -235,4 +336,3 @@ TARGETS = [
     Target("engine-dev", lambda: _open(keyed=False)),
     Target("engine-start", lambda: _open(keyed=True)),
 ]
-__all__ = ["OPS", "TARGETS", "encode", "exchange"]

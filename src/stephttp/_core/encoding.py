@@ -23,7 +23,7 @@ from stephttp._core.annotations import (
 )
 from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
 from stephttp._core.unions import Choice
-from stephttp._wire.json import encode_struct
+from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp.errors import StepResultError
 
 MAX_INPUT_BYTES = 64 * 1024
@@ -200,7 +200,7 @@ def decode_result(
         return decoded
     try:
         stored = _choices_decoder.decode(kept)
-    except msgspec.MsgspecError:  # another version's
+    except UNREADABLE:  # another version's
         return decoded
     return conversion.apply(decoded, decode_plain(raw), stored, CONVERSIONS)
 

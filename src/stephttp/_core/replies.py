@@ -23,11 +23,12 @@ JSON = (b"content-type", b"application/json")
 RETRY_AFTER = b"2"
 """Seconds; a real server looks after runs as often (docs/protocol.md 7)."""
 
-_QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*)"'
-_VALUE = rf'\s*=\s*(?:{_QUOTED}|(?P<bare>[^\s",;]*))'
-_PARAMETERS = r'\s*;[^,"]*(?:"(?:[^"\\]|\\.)*"[^,"]*)*'
+# What was once matched is never given back (`*+`): any caller sends this, and it may be long.
+_QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*+)"'
+_VALUE = rf'\s*+=\s*+(?:{_QUOTED}|(?P<bare>[^\s",;]*+))'
+_PARAMETERS = r'\s*+;[^,"]*+(?:"(?:[^"\\]|\\.)*+"[^,"]*+)*+'
 _PREFERENCE = re.compile(
-    rf"[,\s]*(?P<name>{TOKEN_CHARACTER}+)(?:{_VALUE})?(?:{_PARAMETERS})?\s*(?:,|$)"
+    rf"[,\s]*+(?P<name>{TOKEN_CHARACTER}++)(?:{_VALUE})?(?:{_PARAMETERS})?\s*+(?:,|$)"
 )
 
 MAX_WAIT = 300

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from stephttp._core.steps import CUT, SUSPEND, Step
 from stephttp._run.branches import suspension
-from stephttp._wire.json import encode_struct
+from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp.errors import Suspended
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Race:
             return
         try:
             winner = _won.decode(memo.raw).winner
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             winner = size
         self.known = winner is None or 0 <= winner < size
         if self.known:

@@ -55,7 +55,7 @@ SERVER_HEADERS = frozenset(
 
 def own_headers(runtime: Runtime, request: Request) -> Headers:
     """Return what each answer to a re-entry says of this SDK, and to our engine of this process."""
-    own = [*run_headers(request.header(b"x-run-id")), VERSION_HEADER]
+    own = [*run_headers(_named_run(request)), VERSION_HEADER]
     if request.header(b"x-stephttp-attempt"):
         own.append((stored_state.PROCESS.encode(), runtime.deliveries.process.encode()))
     return own
@@ -64,6 +64,13 @@ def own_headers(runtime: Runtime, request: Request) -> Headers:
 def body_of(runtime: Runtime, request: Request) -> Body:
     """Return what takes the body of a re-entry, with the state that may come behind it."""
     return Body(runtime.settings.max_body_bytes + stored_state.announced(request))
+
+
+def _named_run(request: Request) -> str:
+    """Return the run that a call names, for the headers of the answer; empty if it cannot be one.
+    The caller may be anyone."""
+    run_id = request.header(b"x-run-id")
+    return run_id if run_id.isascii() else ""
 
 
 class Reentry:

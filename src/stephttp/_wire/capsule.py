@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from stephttp._wire.http import Headers, Request
+from stephttp._wire.json import UNREADABLE
 from stephttp.errors import UsageError
 
 DEFAULT_HEADERS = frozenset(
@@ -158,7 +159,7 @@ def read(raw: bytes | msgspec.Raw) -> Capsule:
     """
     try:
         return _decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ValueError(f"the stored request cannot be read: {error}") from error
 
 

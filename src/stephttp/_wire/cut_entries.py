@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from stephttp._wire.ids import CUT_NAME, hash_step_id
-from stephttp._wire.json import encode_struct
+from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.opcodes import Op, OpCode, Timing, Userland
 
 
@@ -51,7 +51,7 @@ def read_entry(data: bytes | Raw) -> Cut | None:
     """Read the data of an entry; `None` if a later version has made it."""
     try:
         return _entry.decode(data)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

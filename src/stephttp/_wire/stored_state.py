@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from stephttp._wire.http import Request
+from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import ErrorInfo
 
 FEATURE = "reentry-state"
@@ -104,7 +105,7 @@ def decode_memos(body: bytes) -> dict[str, Raw]:
     """
     try:
         return _memos.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ValueError(f"the server's memo of the run is not a JSON object: {error}") from error
 
 
@@ -118,7 +119,7 @@ def read_steps(entry: Raw | None) -> dict[str, KnownStep] | None:
         return None
     try:
         return _steps.decode(entry)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ValueError(f"{STEPS}: {error}") from error
 
 
@@ -127,7 +128,7 @@ def read_memo(entry: Raw) -> Memo:
     with `input` a list of arguments; anything else is itself the value."""
     try:
         fields = _fields.decode(entry)
-    except msgspec.ValidationError:
+    except UNREADABLE:
         return Memo(MemoKind.VALUE, entry)  # null, a number, a list: the value itself
     keys = fields.keys()
     if keys == {"data"}:
@@ -135,8 +136,8 @@ def read_memo(entry: Raw) -> Memo:
     if keys == {"error"}:
         try:
             return Memo(MemoKind.ERROR, error=_error.decode(fields["error"]))
-        except msgspec.ValidationError:  # an error that is only a text
-            text = bytes(fields["error"]).decode()
+        except UNREADABLE:  # an error that is only a text
+            text = bytes(fields["error"]).decode(errors="replace")
             return Memo(MemoKind.ERROR, error=ErrorInfo(name="Error", message=text))
     if keys == {"input"} and bytes(fields["input"]).startswith(b"["):
         return Memo(MemoKind.INPUT, fields["input"])

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from markupsafe import Markup, escape
 
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.reading import SourceRequest
 
@@ -87,7 +88,7 @@ def as_text(raw: bytes | str | None) -> str:
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
         data = msgspec.json.format(data, indent=2)
-    except (msgspec.MsgspecError, RecursionError):
+    except (*UNREADABLE, RecursionError):
         pass
     return data.decode("utf-8", "replace")
 
@@ -122,7 +123,7 @@ def error_of(raw: bytes | None) -> dict[str, Any]:
     """Return name, message and stack of a stored error."""
     try:
         value = msgspec.json.decode(raw or b"null")
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         value = None
     if not isinstance(value, dict):
         text = as_text(raw)
@@ -158,7 +159,7 @@ def event_data(raw: bytes) -> str:
     try:
         event = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         return msgspec.json.format(event.get("data", msgspec.Raw(b"null")), indent=-1).decode()
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return as_text(raw)
 
 
@@ -167,5 +168,5 @@ def step_input(raw: bytes | None) -> bytes:
     try:
         opts = msgspec.json.decode(raw or b"null", type=dict[str, msgspec.Raw] | None) or {}
         return bytes(opts.get("input", b""))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return b""

@@ -86,7 +86,7 @@ def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
             algorithms=[_ALGORITHM],
             options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )
-    except jwt.InvalidTokenError:
+    except (jwt.InvalidTokenError, ValueError):  # the second: half of a surrogate pair
         return None
 
 

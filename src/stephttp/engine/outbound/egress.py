@@ -30,9 +30,12 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _RULE = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*|[^\]]*:[^\]]*:[^\]]*)(?::(?P<port>\d{1,5}))?")
-_NAME = re.compile(r"\*|(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?)+")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"\*|(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _LARGEST_PORT = 65535
+_LONGEST_RULE = 300
+"""Characters; names have up to 253."""
 
 
 class EgressError(Exception):
@@ -80,7 +83,7 @@ def parse_rule(text: str) -> Rule:
         f"allow-host: {text!r} is not a host such as app.example.com, *.example.com, *, 10.0.0.7, "
         "10.0.0.0/8 or [::1], with or without :port"
     )
-    match = _RULE.fullmatch(text.strip().lower())
+    match = _RULE.fullmatch(text.strip().lower()) if len(text) <= _LONGEST_RULE else None
     if match is None:
         raise wrong
     host, port = match["host"], int(match["port"]) if match["port"] else None

@@ -163,7 +163,7 @@ def _error(answer: HTTPResponse) -> tuple[str, str]:
     """Return name and message of the error in a failed answer."""
     try:
         body = msgspec.json.decode(answer.body, type=_ErrorBody)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         body = _ErrorBody()
     if isinstance(body.error, dict):
         body = _ErrorBody(_text(body.error.get("name")), _text(body.error.get("message")))

@@ -156,14 +156,14 @@ def _signed_duration(text: str) -> timedelta:
 def _date_ms(text: str) -> int | None:
     try:
         return _epoch_ms(datetime.fromisoformat(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
 def _mail_date_ms(text: str) -> int | None:
     try:
         return _epoch_ms(parsedate_to_datetime(text))
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
 
 
