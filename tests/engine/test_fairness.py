@@ -132,6 +132,8 @@ async def test_a_hanging_application_does_not_stop_another() -> None:
         metrics = (await w.http.get("/metrics")).text
         assert f'stephttp_timers_aside{{origin="{SICK}"}} 26.0' in metrics
         assert 'stephttp_due_timers{kind="sleep"} 26.0' in metrics
+        page = (await w.http.get("/apps")).text
+        assert "26 due runs held back: it has its share" in page.replace("&#39;", "'")
         # It recovers: those that were set aside come in their order.
         apps.go_on.set()
         await w.engine.idle()
@@ -193,6 +195,8 @@ async def test_an_unreachable_origin_gets_one_call_at_a_time_until_it_answers() 
         for _ in range(50):
             await asyncio.sleep(0)
         assert apps.open[SICK] == 1
+        page = (await w.http.get("/apps")).text
+        assert "held back: it gives no answers, and gets one call at a time" in page
         apps.broken.clear()
         apps.hang.clear()
         apps.go_on.set()

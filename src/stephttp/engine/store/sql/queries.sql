@@ -211,6 +211,9 @@ SELECT run_id, step_id, kind, aside FROM timers WHERE kind != 'gateway' AND asid
 UNION ALL
 SELECT run_id, step_id, kind, aside FROM timers WHERE kind = 'gateway' AND aside IS NOT NULL
 
+-- name: count_aside
+SELECT aside, count(*) FROM timers WHERE kind != 'gateway' AND aside IS NOT NULL GROUP BY aside
+
 -- name: due_timers
 SELECT run_id, step_id, kind, due_ms FROM timers
 WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= :now_ms
