@@ -315,7 +315,8 @@ WHERE run_id = ? AND step_id = ? AND after_event IS NULL
 -- name: match_keys
 -- Steps from one to the next by the index, however many waits share them.
 WITH RECURSIVE found (keys) AS (
-    SELECT min(match_keys) FROM timers WHERE key = :name AND kind = 'event'
+    SELECT min(match_keys) FROM timers
+    WHERE key = :name AND kind = 'event' AND match_keys > ''
     UNION ALL
     SELECT (SELECT min(match_keys) FROM timers
             WHERE key = :name AND kind = 'event' AND match_keys > found.keys)
