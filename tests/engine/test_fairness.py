@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections import Counter, defaultdict
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from stephttp.engine.live.origins import MOST_IN_VAIN, Origins
 from stephttp.engine.rules.shares import Shares
+from stephttp.engine.store import database
+from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import due
 from tests.engine.support import DONE, World, answer, sleep, until, world
 
@@ -132,6 +135,8 @@ async def test_a_hanging_application_does_not_stop_another() -> None:
         metrics = (await w.http.get("/metrics")).text
         assert f'stephttp_timers_aside{{origin="{SICK}"}} 26.0' in metrics
         assert 'stephttp_due_timers{kind="sleep"} 26.0' in metrics
+        page = (await w.http.get("/apps")).text
+        assert "26 due runs held back: it has its share" in page.replace("&#39;", "'")
         # It recovers: those that were set aside come in their order.
         apps.go_on.set()
         await w.engine.idle()
@@ -193,6 +198,8 @@ async def test_an_unreachable_origin_gets_one_call_at_a_time_until_it_answers() 
         for _ in range(50):
             await asyncio.sleep(0)
         assert apps.open[SICK] == 1
+        page = (await w.http.get("/apps")).text
+        assert "held back: it gives no answers, and gets one call at a time" in page
         apps.broken.clear()
         apps.hang.clear()
         apps.go_on.set()
@@ -201,3 +208,32 @@ async def test_an_unreachable_origin_gets_one_call_at_a_time_until_it_answers() 
         assert apps.open.total() == 0
         ended = [(await w.run(run_id(number)))["status"] for number in range(12)]
         assert ended == ["Completed"] * 12
+
+
+PLANS = {
+    "due_calls": ["timers_by_due", "sqlite_autoindex_runs_1"],
+    "due_http_steps": ["gateway_timers", "sqlite_autoindex_runs_1"],
+    "lanes_of_calls": ["timers_aside"],
+    "lanes_of_http_steps": ["gateway_timers_aside"],
+    "lane_of_calls": ["timers_aside"],
+    "lane_of_http_steps": ["gateway_timers_aside"],
+    "count_aside": ["timers_aside"],
+    "event_waits": ["timers_by_key"],
+    "match_keys": ["timers_by_key"],
+    "events_before": ["events_by_name", "links_by_event"],
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_no_query_looks_at_what_it_does_not_need(name: str) -> None:
+    connection = database.open_for_writing(":memory:")
+    names = re.findall(r":(\w+)", QUERIES[name])
+    values = dict.fromkeys(names, 1) if names else (1,) * QUERIES[name].count("?")
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {QUERIES[name]}", values).fetchall()
+    connection.close()
+    steps = [detail for *_, detail in plan]
+    for index in PLANS[name]:
+        assert any(f"INDEX {index} " in step for step in steps), steps
+    assert not [
+        step for step in steps if step.startswith(("SCAN timers", "SCAN events", "USE TEMP"))
+    ]

@@ -187,8 +187,10 @@ async def apps(request: PageRequest) -> Response:
         origins.setdefault(one.origin, []).append(one)
     hidden = len(endpoints) - len(shown)
     return request.render(
-        "apps.html", origins=origins, hidden=hidden, engine_url=engine_url(request)
-    )
+        "apps.html", origins=origins, hidden=hidden, engine_url=engine_url(request),
+        held_back=await request.engine.reader.held_back(),
+        trying=request.engine.executor.origins.trying,
+    )  # fmt: skip
 
 
 def _latest(endpoints: Sequence[EndpointRow]) -> list[EndpointRow]:

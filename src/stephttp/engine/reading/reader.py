@@ -6,7 +6,12 @@ import time
 from functools import partial
 
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
+from stephttp.engine.reading.endpoints import (
+    EndpointRow,
+    held_back,
+    latest_endpoints,
+    list_endpoints,
+)
 from stephttp.engine.reading.event_list import (
     EventDetail,
     EventFilter,
@@ -84,6 +89,10 @@ class Reader:
     async def endpoints(self) -> tuple[EndpointRow, ...]:
         """Return all endpoints."""
         return await self._store.browse(list_endpoints)
+
+    async def held_back(self) -> dict[str, int]:
+        """Count the due runs that wait because their application has no room, by its origin."""
+        return await self._store.browse(held_back)
 
     async def slugs(self, limit: int) -> set[str]:
         """Return the slugs of the endpoints seen last, without counts, which may take a while."""

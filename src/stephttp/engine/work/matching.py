@@ -152,7 +152,7 @@ def earlier_events(
     values = {
         "run_id": run_id,
         "name": name,
-        "since_ms": since_ms,
+        "since_ms": max(since_ms, after.received_ms) if after else since_ms,
         "until_seq": until_seq,
         "after_ms": after.received_ms if after else -1,
         "after_seq": after.seq if after else -1,

@@ -23,6 +23,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 _EXACT = 2**53
+_EXPONENT = 1e21
+"""From this number on Go writes an exponent."""
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -91,31 +93,24 @@ def unequal(a: Any, b: Any) -> bool:
     return not equal(a, b)
 
 
-def _comparison(
-    compare: Callable[[Any, Any], bool], *, missing_first: bool
-) -> Callable[[Any, Any], Any]:
-    def compared(a: Any, b: Any) -> Any:
-        if a is NO_VALUE:
-            return missing_first
-        if b is NO_VALUE:
-            return not missing_first
-        if a is None:
-            a = _ZEROS.get(type(b))
-        elif b is None:
-            b = _ZEROS.get(type(a))
-        if type(a) in (int, float) and type(b) in (int, float):
-            return compare(a, b)
-        if type(a) is type(b) and isinstance(a, _ORDERED):
-            return compare(a, b)
-        return NO_VALUE
-
-    return compared
+def less(a: Any, b: Any) -> Any:
+    """`a < b`"""
+    return _compared(operator.lt, a, b, missing_first=True)
 
 
-less = _comparison(operator.lt, missing_first=True)
-less_or_equal = _comparison(operator.le, missing_first=True)
-greater = _comparison(operator.gt, missing_first=False)
-greater_or_equal = _comparison(operator.ge, missing_first=False)
+def less_or_equal(a: Any, b: Any) -> Any:
+    """`a <= b`"""
+    return _compared(operator.le, a, b, missing_first=True)
+
+
+def greater(a: Any, b: Any) -> Any:
+    """`a > b`"""
+    return _compared(operator.gt, a, b, missing_first=False)
+
+
+def greater_or_equal(a: Any, b: Any) -> Any:
+    """`a >= b`"""
+    return _compared(operator.ge, a, b, missing_first=False)
 
 
 def add(a: Any, b: Any) -> Any:
@@ -199,7 +194,7 @@ def as_text(value: Any) -> str | None:
     match value:
         case bool():
             return "true" if value else "false"
-        case float() if value == value // 1 and abs(value) < _EXACT:
+        case float() if value == value // 1 and abs(value) < _EXPONENT:
             return str(int(value))
         case int() | float() | str():
             return str(value)
@@ -207,6 +202,26 @@ def as_text(value: Any) -> str | None:
             return ""
         case _:
             return None
+
+
+def _compared(compare: Callable[[Any, Any], bool], a: Any, b: Any, *, missing_first: bool) -> Any:
+    """Compare two values.
+
+    Args:
+        missing_first: the answer if the first has no value; the opposite if the second has none.
+    """
+    if a is NO_VALUE:
+        return missing_first
+    if b is NO_VALUE:
+        return not missing_first
+    if a is None:
+        a = _ZEROS.get(type(b))
+    elif b is None:
+        b = _ZEROS.get(type(a))
+    numbers = type(a) in (int, float) and type(b) in (int, float)
+    if numbers or (type(a) is type(b) and isinstance(a, _ORDERED)):
+        return compare(a, b)
+    return NO_VALUE
 
 
 def _arithmetic(operation: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:

@@ -211,6 +211,9 @@ SELECT run_id, step_id, kind, aside FROM timers WHERE kind != 'gateway' AND asid
 UNION ALL
 SELECT run_id, step_id, kind, aside FROM timers WHERE kind = 'gateway' AND aside IS NOT NULL
 
+-- name: count_aside
+SELECT aside, count(*) FROM timers WHERE kind != 'gateway' AND aside IS NOT NULL GROUP BY aside
+
 -- name: due_timers
 SELECT run_id, step_id, kind, due_ms FROM timers
 WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= :now_ms
@@ -312,7 +315,8 @@ WHERE run_id = ? AND step_id = ? AND after_event IS NULL
 -- name: match_keys
 -- Steps from one to the next by the index, however many waits share them.
 WITH RECURSIVE found (keys) AS (
-    SELECT min(match_keys) FROM timers WHERE key = :name AND kind = 'event'
+    SELECT min(match_keys) FROM timers
+    WHERE key = :name AND kind = 'event' AND match_keys > ''
     UNION ALL
     SELECT (SELECT min(match_keys) FROM timers
             WHERE key = :name AND kind = 'event' AND match_keys > found.keys)
