@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 
 from stephttp._wire.ids import hash_step_id, ulid
-from stephttp.engine.api.sdk.checkpoint import ids
+from stephttp.engine.model.function_ids import ids
 from stephttp.engine.store import counts, database
 
 ORIGIN = "https://shop.example.com"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from stephttp import step
 from stephttp._client.api_calls import (
-    APIResult,
     CheckpointNewRunRequest,
     CheckpointRun,
     NewAPIRunData,
     RunEvent,
 )
+from stephttp._client.api_result import APIResult
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.conversion import Converter
 from stephttp._core.endpoint_options import (

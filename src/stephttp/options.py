@@ -34,8 +34,6 @@ DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HE
 
 DEFAULT_ASYNC_RESPONSE = AsyncResponseRedirect()
 
-_SECRETS = frozenset({"signing_key", "signing_key_fallback", "event_key"})
-
 
 class SetupOptions(TypedDict, total=False):
     """The options of `setup`. Each may be left out."""
@@ -177,7 +175,7 @@ class Settings(Struct, frozen=True):
     """How failures are retried, as options of every endpoint."""
 
     def __repr__(self) -> str:
-        return _without_secrets(self)
+        return checks.without_secrets(self)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -206,7 +204,7 @@ class OptionalSetupOpts(Struct, frozen=True):
     middleware: Sequence[MiddlewareFactory] = ()
 
     def __repr__(self) -> str:
-        return _without_secrets(self)
+        return checks.without_secrets(self)
 
 
 class SetupOpts(Struct, frozen=True):
@@ -293,12 +291,6 @@ def _merged(optional: OptionalSetupOpts, given: SetupOptions) -> SetupOptions:
     """Return all options; those that were given beside `SetupOpts` win (`None`: not given)."""
     beside = {name: value for name, value in given.items() if value is not None}
     return cast(SetupOptions, {**structs.asdict(optional), **beside})
-
-
-def _without_secrets(options: Struct) -> str:
-    shown = [name for name in options.__struct_fields__ if name not in _SECRETS]
-    values = ", ".join(f"{name}={getattr(options, name)!r}" for name in shown)
-    return f"{type(options).__name__}({values})"
 
 
 def _or_env(value: str | None, environ: Mapping[str, str], name: str) -> str:

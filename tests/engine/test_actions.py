@@ -266,7 +266,7 @@ async def test_runs_that_end_or_go_while_others_are_looked_for_are_passed_over(
             return found
 
         monkeypatch.setattr(w.engine.store, "browse", meanwhile)
-        assert await w.engine.cancel_matching(RunFilter()) == Bulk(1, more=False)
+        assert await w.engine.bulk.cancel(RunFilter()) == Bulk(1, more=False)
 
         async def gone(unit: Any) -> Any:
             found = await look(unit)
@@ -275,7 +275,7 @@ async def test_runs_that_end_or_go_while_others_are_looked_for_are_passed_over(
             return found
 
         monkeypatch.setattr(w.engine.store, "browse", gone)
-        assert await w.engine.rerun_matching(RunFilter()) == Bulk(1, more=False)
+        assert await w.engine.bulk.rerun(RunFilter()) == Bulk(1, more=False)
         w.script = [answer([DONE])]
         await w.after(1)
 
@@ -297,7 +297,7 @@ async def test_orders_look_for_runs_where_they_keep_no_work_waiting(
             return matching(*values, **named)
 
         monkeypatch.setattr("stephttp.engine.bulk.matching", watched)
-        assert await w.engine.cancel_matching(RunFilter(text="orders")) == Bulk(1, False)
+        assert await w.engine.bulk.cancel(RunFilter(text="orders")) == Bulk(1, False)
         assert threads == {"stephttp-browser"}
 
 

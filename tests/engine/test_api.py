@@ -14,7 +14,7 @@ import pytest
 
 from stephttp._wire.signatures import hash_key
 from stephttp.engine import Settings
-from stephttp.engine.api.sdk.checkpoint import ids
+from stephttp.engine.model.function_ids import ids
 from stephttp.errors import ConfigurationError
 
 from .support import (

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME, ulid
-from stephttp.engine.api.sdk.checkpoint import ids
 from stephttp.engine.model.change import Change
+from stephttp.engine.model.function_ids import ids
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.reading import (

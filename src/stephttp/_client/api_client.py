@@ -11,12 +11,12 @@ import msgspec
 
 from stephttp._client import api_calls
 from stephttp._client.api_calls import (
-    APIResult,
     CheckpointNewRunRequest,
     CheckpointRun,
     NewAPIRunData,
     RunEvent,
 )
+from stephttp._client.api_result import APIResult
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
 from stephttp._client.flow import Flow, Keys, send

@@ -1,4 +1,6 @@
-"""What flows ask their driver for, and `send`: one call of the API with its keys and retries.
+"""What flows ask their driver for, `send`, and a lock that flows wait for.
+
+`send` is one call of the API with its keys and retries.
 
 A flow is a generator that does no I/O. It yields what it needs, and is sent what came of it, or has
 the error thrown in. So one text serves the event loop and threads (`drivers`).
@@ -13,6 +15,8 @@ the error thrown in. So one text serves the event loop and threads (`drivers`).
 from __future__ import annotations
 
 import random
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -186,10 +190,11 @@ def send(
             error = problem
             continue
         assert answer is not None, "a Call is answered by an Answer"
-        if _foreign(answer, keys):
+        ours = FEATURES in answer.headers
+        if not ours and _foreign(answer, keys):
             error = APIConnectionError(f"{call}: {describe(answer.status, answer.body)}")
             continue
-        if is_marked(answer.headers):
+        if ours or is_marked(answer.headers):
             keys.learn(answer.features)
         if 200 <= answer.status < 300:
             return answer
@@ -212,3 +217,56 @@ def _with_bearer(call: Call, bearer: str | None) -> Call:
     if bearer is None:
         return call
     return replace(call, headers={**call.headers, "authorization": f"Bearer {bearer}"})
+
+
+class KeyedLock:
+    """Gives each name to one holder at a time, in the order in which they asked. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Start afresh, in a process that was forked."""
+        self._lock = threading.Lock()
+        self._queues: dict[str, deque[Future[None]]] = {}
+
+    def acquire(self, name: str) -> Flow[bool]:
+        """Wait until `name` is free, and take it. Call `release` afterwards.
+
+        Returns:
+            Whether another holder had it first.
+        """
+        mine: Future[None] = Future()
+        with self._lock:
+            queue = self._queues.setdefault(name, deque())
+            queue.append(mine)
+            if queue[0] is mine:
+                return False
+        try:
+            yield Until(mine)
+        except BaseException:
+            self._give_up(name, mine)
+            raise
+        return True
+
+    def contended(self, name: str) -> bool:
+        """Whether others wait for `name` while it is held."""
+        return len(self._queues.get(name, ())) > 1
+
+    def release(self, name: str) -> None:
+        """Give `name` to the next one that waits for it."""
+        with self._lock:
+            queue = self._queues[name]
+            queue.popleft()
+            if queue:
+                queue[0].set_result(None)
+            else:
+                del self._queues[name]
+
+    def _give_up(self, name: str, mine: Future[None]) -> None:
+        with self._lock:
+            waits = not mine.done()
+            if waits:
+                self._queues[name].remove(mine)
+        if not waits:
+            self.release(name)

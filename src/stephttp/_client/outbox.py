@@ -128,7 +128,8 @@ class Outbox:
             Whether there was room for it.
         """
         size = item.size()
-        with self._lock:
+        self._lock.acquire()  # a `with` takes twice the instructions
+        try:
             if item.held:
                 self._bytes += size - item.accounted
                 item.accounted, item.changed = size, True
@@ -142,6 +143,8 @@ class Outbox:
                 item.held, item.accounted = True, size
                 self._queue.append(item)
                 refused = count = held = 0
+        finally:
+            self._lock.release()
         if not refused:
             self._start_worker()
         elif refused.bit_count() == 1:  # 1, 2, 4, 8, …: a flood of losses is few lines

@@ -11,6 +11,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from stephttp._core.endpoint_options import (
     AsyncResponse,
     AsyncResponseCustom,
@@ -176,3 +178,13 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         raise ConfigurationError(
             f"trusted_proxies: {text!r} is not an address or network such as '10.0.0.0/8': {error}"
         ) from None
+
+
+_SECRETS = frozenset({"signing_key", "signing_key_fallback", "event_key"})
+
+
+def without_secrets(options: Struct) -> str:
+    """Return what options show of themselves."""
+    shown = [name for name in options.__struct_fields__ if name not in _SECRETS]
+    values = ", ".join(f"{name}={getattr(options, name)!r}" for name in shown)
+    return f"{type(options).__name__}({values})"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
-from stephttp._core.remembered import KINDS, Divergence, Remembered
+from stephttp._core.remembered import Divergence, Remembered
+from stephttp._core.step_kinds import KINDS
 from stephttp._core.steps import user_hash
 from stephttp._wire.ids import CAPSULE, FIRST_CUT, types_id
 from stephttp._wire.opcodes import OpCode

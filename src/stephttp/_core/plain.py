@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 from stephttp._core import pydantic_types
-from stephttp._core.reach import is_secret
+from stephttp._core.pydantic_classes import is_secret
 
 _AS_TEXT = frozenset(
     {

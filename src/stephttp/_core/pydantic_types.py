@@ -10,7 +10,8 @@ from functools import lru_cache
 from threading import RLock
 from typing import Annotated, Any, Union, get_args, get_origin, is_typeddict
 
-from stephttp._core.reach import Reach, fields_of, is_made_of_plain, own_serializer, reach
+from stephttp._core.pydantic_classes import own_serializer
+from stephttp._core.reach import Reach, fields_of, is_made_of_plain, reach
 
 
 class Unconvertible(Exception):

@@ -27,6 +27,15 @@ from typing import (
 
 from msgspec import Struct
 
+from stephttp._core.pydantic_classes import (
+    has_serializer,
+    is_excluded,
+    is_model,
+    is_secret,
+    is_validated,
+    takes_anything,
+)
+
 _INIT_VAR = vars(dataclasses)["_FIELD_INITVAR"]
 _UNIONS = (Union, types.UnionType)
 
@@ -73,8 +82,8 @@ def reach(annotation: Any) -> Reach:
         todo.extend((inner, place) for inner in _visit(one, found, place))
         cls = get_origin(one) or one
         if isinstance(cls, type) and cls is not types.UnionType:
-            model = _is_model(cls)
-            found.serializer = found.serializer or _has_serializer(cls)
+            model = is_model(cls)
+            found.serializer = found.serializer or has_serializer(cls)
             if not place.helped:
                 found.unreadable = found.unreadable or _unreadable(cls)
                 if place.arbitrary:
@@ -84,11 +93,11 @@ def reach(annotation: Any) -> Reach:
                     field = _Place(
                         f"{cls.__name__}.{name}",
                         place.written or model,
-                        model and _is_validated(cls, name),
-                        model and _takes_anything(cls),
+                        model and is_validated(cls, name),
+                        model and takes_anything(cls),
                     )
                     todo.append((kind, field))
-                    if field.written and _is_excluded(cls, name, kind):
+                    if field.written and is_excluded(cls, name, kind):
                         found.excluded = found.excluded or field.name
             except NameError as error:
                 found.unresolved = found.unresolved or f"{error.name!r} in {cls.__qualname__}"
@@ -193,7 +202,7 @@ def _unreadable_key(key: Any) -> str:
     if isinstance(cls, type) and (
         issubclass(cls, tuple | list | set | frozenset | dict | types.NoneType | Struct)
         or dataclasses.is_dataclass(cls)
-        or _is_model(cls)
+        or is_model(cls)
     ):
         name = "None" if cls is types.NoneType else cls.__name__
         return f"a key in JSON is a text, and not a {name}; return a list of pairs"
@@ -225,68 +234,6 @@ def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
 def _is_typed_dict(cls: type) -> bool:
     # That of typing_extensions is another class before Python 3.12.
     return is_typeddict(cls) or (issubclass(cls, dict) and hasattr(cls, "__required_keys__"))
-
-
-def _is_model(cls: type) -> bool:
-    """Whether pydantic writes values of a class. It is not asked about its dataclasses."""
-    return any(
-        base.__name__ == "BaseModel" and base.__module__ == "pydantic.main" for base in cls.__mro__
-    )
-
-
-def _takes_anything(cls: Any) -> bool:
-    return bool(cls.model_config.get("arbitrary_types_allowed"))
-
-
-def _has_serializer(cls: type) -> bool:
-    fields = getattr(cls, "__pydantic_fields__", None)
-    return isinstance(fields, dict) and any(own_serializer(cls, name) for name in fields)
-
-
-def own_serializer(cls: Any, name: str) -> bool:
-    """Whether a class of pydantic's says itself how one of its fields is written."""
-    decorators = cls.__pydantic_decorators__
-    if decorators.model_serializers:
-        return True
-    for one in decorators.field_serializers.values():
-        if name in one.info.fields or "*" in one.info.fields:
-            return True
-    kinds = {type(one).__name__ for one in cls.__pydantic_fields__[name].metadata}
-    return not kinds.isdisjoint({"PlainSerializer", "WrapSerializer"})
-
-
-def _is_validated(cls: Any, name: str) -> bool:
-    """Whether a model says itself how one of its fields is read."""
-    decorators = cls.__pydantic_decorators__
-    if decorators.model_validators:
-        return True
-    for one in (*decorators.field_validators.values(), *decorators.validators.values()):
-        if name in one.info.fields or "*" in one.info.fields:
-            return True
-    kinds = {type(one).__name__ for one in cls.__pydantic_fields__[name].metadata}
-    return not kinds.isdisjoint({"BeforeValidator", "PlainValidator", "WrapValidator"})
-
-
-def _is_excluded(cls: type, name: str, kind: Any) -> bool:
-    """Whether pydantic leaves a field out, always or for some values, where it writes a class."""
-    fields = getattr(cls, "__pydantic_fields__", None)
-    if isinstance(fields, dict):
-        said = [fields[name]]
-    else:
-        extras = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
-        said = [one for one in extras if type(one).__module__ == "pydantic.fields"]
-    return any(
-        getattr(one, "exclude", None) or getattr(one, "exclude_if", None) is not None
-        for one in said
-    )
-
-
-def is_secret(cls: type) -> bool:
-    """Whether a class is one of pydantic's that write themselves as stars."""
-    return any(
-        base.__module__ == "pydantic.types" and base.__name__.lstrip("_").startswith("Secret")
-        for base in cls.__mro__
-    )
 
 
 def is_made_of_plain(cls: type) -> bool:

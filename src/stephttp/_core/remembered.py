@@ -22,34 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
 from msgspec import Raw, Struct
 
+from stephttp._core.step_kinds import KINDS, may_be
 from stephttp._wire.ids import hash_step_id, is_own
 from stephttp._wire.opcodes import OpCode
 from stephttp._wire.stored_state import UNSURE, KnownStep, MemoKind, read_memo
 from stephttp.errors import DivergenceError
 
-KINDS: Mapping[str, str] = {
-    OpCode.STEP_RUN: "run",
-    OpCode.STEP_ERROR: "run",
-    OpCode.STEP_FAILED: "run",
-    OpCode.SLEEP: "sleep",
-    OpCode.WAIT_FOR_EVENT: "wait_for_event",
-    OpCode.WAIT_FOR_SIGNAL: "wait_for_signal",
-    OpCode.INVOKE_FUNCTION: "invoke",
-    OpCode.GATEWAY: "fetch",
-    OpCode.AI_GATEWAY: "ai.infer",
-}
-"""The tools by the ops that report them. Others, such as `StepPlanned`, may be of any kind."""
-
-_WITHOUT_RESULT = frozenset({"sleep", "wait_for_event", "wait_for_signal"})
-"""Kinds whose memo is `null`, or may be."""
-_BARE = frozenset({"sleep", "wait_for_event"})
-"""Kinds whose memo is not in an object of its own, as far as it is not `null`."""
-_EVENT = frozenset({"data", "id", "name", "ts"})
 _DONE = frozenset({MemoKind.VALUE, MemoKind.ERROR})
-_fields = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Divergence(Struct, frozen=True):
@@ -250,13 +231,13 @@ class Remembered:
         before = KINDS.get(known.op)
         if before is not None:
             return before == kind
-        return key not in self._memos or _may_be(self._memos[key], kind)
+        return key not in self._memos or may_be(self._memos[key], kind)
 
     def _is_taken(self, key: str, kind: str) -> bool:
         if key in self._met:
             return True
         if self._names is None:  # `_nameless` finds none behind one that was lost
-            return key in self._memos and not _may_be(self._memos[key], kind)
+            return key in self._memos and not may_be(self._memos[key], kind)
         return key in self._memos or key in self._cuts or key in self._names
 
     def _note_change(self, left: list[_Use], kind: str) -> None:
@@ -292,22 +273,3 @@ def next_index(step_id: str, index: int, uses: dict[str, int]) -> int:
 
 def _shown(step_id: str, index: int) -> str:
     return f"{step_id}:{index}" if index else step_id
-
-
-def _may_be(entry: Raw, kind: str) -> bool:
-    """Return whether a memo may be of a kind, as far as its form says (docs/protocol.md 5.3)."""
-    memo = read_memo(entry)
-    if memo.kind is not MemoKind.VALUE:
-        return memo.kind is not MemoKind.ERROR or kind != "sleep"
-    if memo.raw is not entry:  # in an object of its own
-        return kind not in _BARE or bytes(memo.raw) == b"null"
-    if bytes(entry) == b"null":
-        return kind in _WITHOUT_RESULT
-    return kind == "wait_for_event" or not _is_event(entry)
-
-
-def _is_event(entry: Raw) -> bool:
-    try:
-        return _fields.decode(entry).keys() >= _EVENT
-    except msgspec.ValidationError:
-        return False

@@ -116,27 +116,19 @@ class Run:
     """
 
     __slots__ = (
-        "_handed_over",
+        "__dict__",
         "_holds",
         "_progressed",
         "_running",
-        "_step_retries",
         "_stops",
         "_uses",
-        "attempt",
         "beside",
-        "branched",
         "cannot_wait",
-        "carried",
-        "cut_short",
         "cuts",
-        "diverged",
         "earlier",
         "expired",
-        "failures",
         "opts",
         "over",
-        "passed",
         "pending",
         "resumed",
         "retries",
@@ -144,10 +136,29 @@ class Run:
         "state",
         "suspended",
         "target",
-        "unreached",
         "unreported",
         "used",
     )
+
+    # Few runs come to these, so they are not set in each one.
+    attempt: int = 0
+    """How often this call failed before, where the server counts calls and not steps."""
+    failures: Mapping[str, int] = _NONE
+    """How often steps have failed before, by hash, where the server counts steps."""
+    carried: dict[str, str] | None = None
+    """Texts that middleware keeps for later calls."""
+    passed: Sequence[Step] = ()
+    """Steps that were met and not executed, because the server asked for another."""
+    unreached: bool = False
+    """True if middleware failed before the handler was called."""
+    branched: bool = False
+    """True if steps of this call were at work side by side."""
+    cut_short: bool = False
+    """True if the handler gave a branch up that was at a step."""
+    diverged: DivergenceError | None = None
+    """What was raised at a step that is of another kind than the remembered one."""
+    _handed_over: bool = False
+    _step_retries: int = 0
 
     def __init__(
         self,
@@ -160,21 +171,19 @@ class Run:
         attempt: int = 0,
     ) -> None:
         self.run_id = run_id
-        self.resumed = memos is not None
-        self.earlier = NO_CALLS if memos is None else EarlierCalls(memos, names)
+        self.resumed = resumed = memos is not None
+        self.earlier = earlier = NO_CALLS if memos is None else EarlierCalls(memos, names)
         """What earlier calls left."""
-        self.cuts: CutSteps | None = self.earlier.cuts
+        self.cuts: CutSteps | None = earlier.cuts
         """Steps that were cut off, if there are any."""
         self.unreported = Unreported()
         """What this call has recorded, as far as the server has not been given it."""
         self.retries = retries
         self.target = target
-        self.attempt = attempt
-        self.passed: list[Step] = []
-        """Steps that were met and not executed, because the server asked for another."""
+        if attempt:
+            self.attempt = attempt
         self.pending = False
         """True if the handler met a step that waits already, as the server says."""
-        self._step_retries = 0
         self.opts = DEFAULT_OPTS
         """The options that the endpoint was configured with."""
         self.state = _RUNNING
@@ -182,29 +191,16 @@ class Run:
         """True if a wait has overtaken this call of the handler."""
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
-        self.used = self.resumed
+        self.used = resumed
         """True if any step was met: a run without steps is not reported."""
         self.expired = False
         """True if another call is to continue this run from the next step on: its time is over
         (`max_runtime`), or another process has taken it over."""
         self.over = False
         """True if the server says that this run has ended: no further step may begin."""
-        self.carried: dict[str, str] | None = None
-        """Texts that middleware keeps for later calls."""
-        self.failures: Mapping[str, int] = _NONE
-        """How often steps have failed before, by hash, where the server counts steps."""
-        self.unreached = False
-        """True if middleware failed before the handler was called."""
-        self._progressed = not self.resumed
-        self._handed_over = False
+        self._progressed = not resumed
         self.beside = False
         """True if others were at work when the last step ended."""
-        self.branched = False
-        """True if steps of this call were at work side by side."""
-        self.cut_short = False
-        """True if the handler gave a branch up that was at a step."""
-        self.diverged: DivergenceError | None = None
-        """What was raised at a step that is of another kind than the remembered one."""
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
         self._running = 0
@@ -366,7 +362,7 @@ class Run:
             self.unreported.finished.append(
                 Op(_STEP_RUN, step.hash, name, name, opts, Raw(data), None, timing, userland)
             )
-        return self._after()
+        return EXECUTE if self.target is None else self._after()
 
     def fail(
         self,
@@ -608,8 +604,8 @@ class Run:
                     step_hash in self.earlier.memos
                 )  # it ended all the same, too late
                 return Step(CUT, step_id, index, step_hash, None, retries)
-        entry = self.earlier.memos.get(step_hash)
-        memo = None if entry is None else read_memo(entry)
+        memos = self.earlier.memos
+        memo = read_memo(memos[step_hash]) if memos and step_hash in memos else None
         step = Step(EXECUTE, step_id, index, step_hash, memo, retries, branch)
         if memo is not None:
             self.earlier.unseen -= 1
@@ -617,7 +613,7 @@ class Run:
                 return self._known(step, memo.kind)
         if self.target is None or self.target == step_hash:
             return step
-        self.passed.append(step)
+        self.passed = [*self.passed, step]
         self._wait()
         return replace(step, verdict=SUSPEND)
 
@@ -646,7 +642,7 @@ class Run:
             EXECUTE: continue. SUSPEND: the server asked for one step only.
         """
         if self.target is not None and self.state is not ENDED:
-            self.passed.append(step)
+            self.passed = [*self.passed, step]
             self._wait()
             return SUSPEND
         if self.state is not ENDED:

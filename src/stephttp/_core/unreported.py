@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from stephttp._core.steps import Step
@@ -27,20 +28,17 @@ from stephttp._wire.opcodes import (
 _STEP_RUN = OpCode.STEP_RUN
 
 
-class Unreported:
+class Unreported(Struct, eq=False):
     """The ops of one run that are still to be reported."""
 
-    __slots__ = ("_uncommitted", "finished", "requests")
-
-    def __init__(self) -> None:
-        # Appending is atomic, so taking ops needs no lock against steps that end; only one thread
-        # may take at a time.
-        self.finished: list[Op] = []
-        """Finished steps."""
-        self.requests: list[Op] = []
-        """What makes the server act."""
-        self._uncommitted: set[str] | None = None
-        """Hashes of steps that are held back, because what they wrote may be rolled back."""
+    # Appending is atomic, so taking ops needs no lock against steps that end; only one thread may
+    # take at a time.
+    finished: list[Op] = []
+    """Finished steps."""
+    requests: list[Op] = []
+    """What makes the server act."""
+    _uncommitted: set[str] | None = None
+    """Hashes of steps that are held back, because what they wrote may be rolled back."""
 
     def add(self, op: Op) -> None:
         """Record an op."""

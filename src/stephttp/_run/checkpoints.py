@@ -16,7 +16,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 import msgspec
 from msgspec import Struct, field
 
-from stephttp._client import api_calls, batch_calls, outgoing_events
+from stephttp._client import api_calls, batch_calls
 from stephttp._client.api_calls import (
     CheckpointNewRunRequest,
     IdempotencyClaim,
@@ -28,8 +28,6 @@ from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core import replies
 from stephttp._core.run import Run
-from stephttp._core.steps import Step
-from stephttp._core.tool_types import Event
 from stephttp._run.sealing import Sealer
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
@@ -38,8 +36,8 @@ from stephttp._wire.json import encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES
 from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp._wire.stored_state import CallId
-from stephttp.errors import APIStatusError, ConfigurationError
-from stephttp.options import DEV_EVENT_KEY, Settings
+from stephttp.errors import APIStatusError
+from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
 
@@ -225,27 +223,6 @@ class Checkpoints(Struct, frozen=True):
         """
         call = api_calls.post_steps(run.run_id, ops, self.now_ns() // 1_000_000, call=call_id)
         yield from send(call, self.keys, self.rng)
-
-    def send_events(self, run_id: str, step: Step, events: list[Event]) -> Flow[list[str]]:
-        """Send the events of a step; returns the internal id of each.
-
-        Raises:
-            ConfigurationError: there is no event key.
-            APIError: they could not be sent.
-        """
-        key = self.settings.event_key or (DEV_EVENT_KEY if self.settings.dev else "")
-        if not key:
-            raise ConfigurationError(
-                "event_key: none is configured, so no events can be sent; set INNGEST_EVENT_KEY, "
-                "or INNGEST_DEV=1 for development"
-            )
-        now_ms = self.now_ns() // 1_000_000
-        outgoing = outgoing_events.prepare(step.step_id, events, run_id, step.hash, now_ms)
-        origin = self.settings.event_origin
-        keys = Keys()  # not the signing key: events have their own
-        if not origin:
-            keys.features = self.keys.features
-        return (yield from outgoing_events.post(outgoing, origin, key, keys, self.rng))
 
 
 def shorten(request: Request) -> None:

@@ -82,7 +82,7 @@ class CurrentCall:
     #
     # So at least one side sees the other. Either the loop finds the scope and acts on its run, or
     # the thread finds the flag and does the same in its place. Both may do it, for doing it twice
-    # changes nothing. Only then is the scope put into `_scope`, where other threads take it from
+    # changes nothing. Only then is the scope put into `made`, where other threads take it from
     # without a lock: none of them comes to a step before the run knows what has happened.
     # `Runtime.opening` is for the threads among themselves, so that they make one run.
     #
@@ -94,7 +94,7 @@ class CurrentCall:
         "_left",
         "_new_scope",
         "_response_began",
-        "_scope",
+        "made",
         "run_id",
         "runtime",
         "sessions",
@@ -113,7 +113,7 @@ class CurrentCall:
         self._call: HandlerCall | None = call
         self._new_scope = new_scope
         self._context = context
-        self.so_far = self._scope = scope
+        self.so_far = self.made = scope
         """The run's scope, if anything has needed it while the handler ran."""
         self._response_began = self._left = False
         self.sessions: WeakSet[Any] | None = None
@@ -139,11 +139,11 @@ class CurrentCall:
     @property
     def replaying(self) -> bool:
         """Whether the handler still passes over what it did in earlier calls."""
-        return self._scope is not None and self._scope.run.replaying
+        return self.made is not None and self.made.run.replaying
 
     def scope(self) -> RunScope:
         """Return the run's scope, made at the first need. May be called in any thread."""
-        return self._scope or self._make_scope()
+        return self.made or self._make_scope()
 
     def begin_response(self) -> RunScope | None:
         """Note that the response begins.
@@ -172,8 +172,10 @@ class CurrentCall:
         return self.so_far is not None and self.so_far.run.suspended
 
     def _make_scope(self) -> RunScope:
-        with self.runtime.opening:
-            if self._scope is None:
+        opening = self.runtime.opening
+        opening.acquire()  # a `with` takes twice the instructions
+        try:
+            if self.made is None:
                 call = self._call
                 started_ns = None if call is None else call.started_ns
                 scope = self._new_scope(self.runtime, Run(self.run_id), self._context, started_ns)
@@ -185,8 +187,10 @@ class CurrentCall:
                 if self._left:
                     scope.run.end()
                     scope.close(None)
-                self._scope = scope
-            return self._scope
+                self.made = scope
+            return self.made
+        finally:
+            opening.release()
 
 
 current_call: ContextVar[CurrentCall | None] = ContextVar("stephttp_call", default=None)
@@ -195,7 +199,7 @@ current_call: ContextVar[CurrentCall | None] = ContextVar("stephttp_call", defau
 def current_scope() -> RunScope | None:
     """Return the scope of the current run; `None` outside a request."""
     call = current_call.get()
-    return None if call is None else call.scope()
+    return None if call is None else call.made or call.scope()
 
 
 def present_ns() -> int | None:

@@ -34,6 +34,10 @@ STEP_WATCH: StepWatch | None = None
 """Set once sessions are watched."""
 
 
+LOADED = 0
+"""How many modules were loaded when `watch_loaded` was called last."""
+
+
 def watch_loaded() -> None:
     """Begin to watch the libraries that are loaded by now."""
     for library in [name for name in UNWATCHED if name in sys.modules]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from inspect import iscoroutine
@@ -20,16 +20,14 @@ from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.endpoint_options import AsyncResponse, FnOpts, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._core.waits import ENDPOINT_ID
-from stephttp._run.current import current_call, current_scope
+from stephttp._run.boundary import called, to_its_end
+from stephttp._run.current import current_scope
 from stephttp._run.scope import RunScope
 from stephttp.errors import ConfigurationError, UsageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F")
-
-UNKNOWN = object()
-"""Stands for the placeholder of a framework that is not known."""
 
 
 def configure(
@@ -157,7 +155,7 @@ def decorator(
         scope = current_scope()
         if scope is not None:
             _apply(scope, given, checkpointing, max_runtime)
-            if idempotency is not None and scope.claimer is not None:
+            if idempotency is not None and _takes_keys(scope):
                 _claim(scope, idempotency(*args, **kwargs))
         return scope
 
@@ -174,7 +172,7 @@ def decorator(
                 scope = apply(*args, **kwargs)
                 if scope is None:
                     return await handler(*args, **kwargs)
-                return await _to_its_end(scope, handler(*args, **kwargs), args, kwargs)
+                return await to_its_end(scope, handler(*args, **kwargs), args, kwargs)
 
             return named(wrapper)  # type: ignore[return-value]
 
@@ -183,72 +181,13 @@ def decorator(
             scope = apply(*args, **kwargs)
             if scope is None:
                 return handler(*args, **kwargs)
-            value = _called(scope, handler, args, kwargs)
+            value = called(scope, handler, args, kwargs)
             # Such as that of a class-based view of Django, whose method is async.
-            return _to_its_end(scope, value, args, kwargs) if iscoroutine(value) else value
+            return to_its_end(scope, value, args, kwargs) if iscoroutine(value) else value
 
         return named(plain_wrapper)
 
     return decorate
-
-
-async def _to_its_end(scope: RunScope, handler: Awaitable[Any], args: Any, kwargs: Any) -> Any:
-    """Await a handler; if its run has to wait, return a placeholder instead of being ended."""
-    if not scope.guard():
-        return await handler
-    stand_in: Any = UNKNOWN
-    try:
-        value = await handler
-        stand_in = _stand_in(scope, None, args, kwargs)
-        if stand_in is UNKNOWN:
-            return value
-    except BaseException as error:
-        stand_in = _stand_in(scope, error, args, kwargs)
-        if stand_in is UNKNOWN:
-            raise
-    finally:
-        scope.unguard()
-    return await stand_in if iscoroutine(stand_in) else stand_in
-
-
-def _called(scope: RunScope, handler: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Call a handler; the same for one that blocks."""
-    if not scope.guard():
-        return handler(*args, **kwargs)
-    try:
-        value = handler(*args, **kwargs)
-        stand_in = _stand_in(scope, None, args, kwargs)
-        return value if stand_in is UNKNOWN else stand_in
-    except BaseException as error:
-        stand_in = _stand_in(scope, error, args, kwargs)
-        if stand_in is UNKNOWN:
-            raise
-        return stand_in
-    finally:
-        scope.unguard()
-
-
-def _stand_in(scope: RunScope, error: BaseException | None, args: Any, kwargs: Any) -> Any:
-    """Return what stands for the answer of a handler that was ended to wait.
-
-    Args:
-        error: what it raised. It may also have caught what ended it, and returned.
-
-    Returns:
-        `UNKNOWN` where the handler's own end has to stand.
-    """
-    if not scope.run.unwinding:
-        return UNKNOWN
-    from stephttp._run.placeholders import placeholder
-
-    call = current_call.get()
-    surroundings: Mapping[str, Any] = {} if call is None else call.surroundings
-    found = placeholder(args, kwargs, surroundings)
-    if found is UNKNOWN or scope.overtaken(error):
-        return found
-    if iscoroutine(found):
-        found.close()
-    return UNKNOWN
 
 
 def checked(
@@ -301,5 +240,10 @@ def _claim(scope: RunScope, key: Any) -> None:
     """Have an idempotency key claimed before the first step, if there is one to claim."""
     if key is not None and not isinstance(key, str):
         raise UsageError(f"an idempotency key must be a text, not {key!r}")
-    if key and scope.claimer is not None:
-        scope.claim = partial(scope.claimer, key)
+    if key and scope.first_call is not None and _takes_keys(scope):
+        scope.claim = partial(scope.first_call.claim_late, key)
+
+
+def _takes_keys(scope: RunScope) -> bool:
+    """Return whether a handler may still give its idempotency key."""
+    return scope.first_call is not None and not scope.key_claimed

@@ -90,7 +90,7 @@ class FirstCall(BoundedCall):
             run.refuse_waits("the answer to HEAD has no body that could carry the result")
         elif self.runtime.cannot_wait is not None:
             run.refuse_waits(self.runtime.cannot_wait)
-        scope.claimer, scope.on_first_step = self._claim_late, self._first_step
+        scope.first_call = self
         if method != "GET" and self._may_be_too_large():
             scope.claim = self._check_size
 
@@ -104,11 +104,11 @@ class FirstCall(BoundedCall):
     def surroundings(self) -> Mapping[str, Any]:
         """The ASGI scope or the environ; see `HandlerCall`."""
 
-    def _first_step(self) -> None:
+    def first_step(self) -> None:
         """Begin to save, as configured: a step is about to run, whose result could get lost."""
         scope = self.current.scope()
         mode = scope.checkpointing
-        if self._ended or (mode.buffered_steps is None and mode.max_interval is None):
+        if self._ended:
             return
         if self._journal is None:
             self._journal = self._new_journal()
@@ -162,7 +162,7 @@ class FirstCall(BoundedCall):
         if key is None:
             return True
         scope, continues = self.current.scope(), False
-        scope.claimer = None
+        scope.key_claimed = True
         try:
             if (yield Invoke(self._read_ahead, None)):
                 self._claimed = yield from self._claim(*key)
@@ -173,7 +173,7 @@ class FirstCall(BoundedCall):
                 self.current.leave()
         return continues
 
-    def _claim_late(self, key: str) -> Flow[bool]:
+    def claim_late(self, key: str) -> Flow[bool]:
         """Claim a key that the handler gave. Returns whether its steps are to run."""
         runtime, run = self.runtime, self._run
         lock = f"key of {run.run_id}"

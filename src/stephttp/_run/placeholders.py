@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from stephttp._run.endpoint import UNKNOWN
+from stephttp._run.boundary import UNKNOWN
 
 STATUS = 202
 

@@ -16,12 +16,15 @@ from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.call_check import CallCheck
 from stephttp._run.current import run_headers
+from stephttp._run.flushing import flush
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, flush, resume, unavailable
+from stephttp._run.reentry_failures import unavailable
+from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, resume
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._wire import call_signatures, stored_state
+from stephttp._wire import stored_state
 from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response
+from stephttp._wire.ids import ulid_number
 from stephttp.errors import APIError, APIStatusError
 from stephttp.middleware import CallEnd
 
@@ -40,17 +43,6 @@ HEARD_WITHIN = 10.0
 longer. Steps that finished just before are then sent by themselves."""
 
 VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
-
-SERVER_HEADERS = frozenset(
-    {
-        b"x-inngest-signature",
-        b"x-inngest-req-version",
-        b"x-inngest-generation-id",
-        b"x-inngest-job-id",
-        call_signatures.SIGNATURE.encode(),
-    }
-)
-"""A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
 
 
 def own_headers(runtime: Runtime, request: Request) -> Headers:
@@ -132,10 +124,12 @@ class Reentry:
         self.body = Body(MAX_RESULT_BYTES)
         whole = request.body = received.join()
         self._state = stored_state.detach(request)
-        self._check: CallCheck | None = None
+        self._too_large = ""
         if received.overflown or len(request.body) > runtime.settings.max_body_bytes:
             self._too_large = f"the body has {received.size} bytes, which is too many"
-        else:
+        self._check: CallCheck | None = None
+        """`None` in development without keys, where nothing is signed."""
+        if not runtime.settings.dev or runtime.checkpoints.keys.bearer is not None:
             self._check = CallCheck(runtime.checkpoints, request, whole)
 
     def open(self) -> Flow[Run | Response]:
@@ -144,21 +138,27 @@ class Reentry:
         Returns:
             The run, or what refuses this re-entry.
         """
-        check = self._check
-        if check is None:
+        if self._too_large:
             return replies.refused(413, self._too_large)
-        refusal = yield from check.verify()
-        if refusal is not None:
-            return refusal
         run_id = self.request.header(b"x-run-id")
+        try:
+            ulid_number(run_id)
+        except ValueError:
+            return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
+        check, covers_state, doubt = self._check, True, None
+        if check is not None:
+            refusal = yield from check.verify()
+            if refusal is not None:
+                return refusal
+            covers_state, doubt = check.covers_state, check.doubt
         waited = yield from self.runtime.keyed_lock.acquire(run_id)
         self._locked = run_id
         # The state that came along is older than what the call before this one has stored.
-        state = self._state if check.covers_state and not waited else None
+        state = self._state if covers_state and not waited else None
         now_ms = self.runtime.now_ns() // 1_000_000
         if state is not None and not self.runtime.deliveries.take(self.request, now_ms):
             state = None
-        resumed = yield from resume(self.runtime.checkpoints, self.request, state, check.doubt)
+        resumed = yield from resume(self.runtime.checkpoints, self.request, state, doubt)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
@@ -182,7 +182,7 @@ class Reentry:
             scope.on_end = self._step_ended
         if self.runtime.settings.middleware:
             resumed = self.resumed
-            scope.use_middleware(self.request, resumed.request_id, resumed.attempt)
+            scope.use_middleware(self.request, resumed.request_id, resumed.point.attempt)
             self.hooks = scope.hooks
 
     def flush_soon(self) -> None:

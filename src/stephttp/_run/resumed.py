@@ -19,11 +19,19 @@ from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
 from stephttp._run import divergences
-from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints, origin_of
+from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints, origin_of
+from stephttp._run.flushing import flush
+from stephttp._run.reentry_failures import (
+    answer_too_large,
+    fail_refused,
+    misdirected,
+    unavailable,
+    warn_of_lost_cookies,
+)
 from stephttp._run.scope import RunScope
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
-from stephttp._wire.ids import CAPSULE, hash_step_id
+from stephttp._wire.ids import CAPSULE
 from stephttp._wire.limits import MAX_ANSWER_BYTES, MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import CALL_HEADERS, CALLS_FEATURE, CallId, MemoKind
@@ -70,17 +78,12 @@ class Resumed(Struct):
     call_id: CallId | None = None
     """The call, where the engine refuses what one reports that was superseded."""
 
-    @property
-    def attempt(self) -> int:
-        """How many calls for the same purpose failed before; where unsure, one too many."""
-        return self.point.attempt
-
 
 def resume(
     checkpoints: Checkpoints,
     request: Request,
     state: bytes | None = None,
-    doubt: Callable[[Answer], Response | None] = lambda _: None,
+    doubt: Callable[[Answer], Response | None] | None = None,
 ) -> Flow[Resumed | Response]:
     """Load the run of a re-entry; a `Response` refuses it.
 
@@ -102,12 +105,12 @@ def resume(
             )
         else:
             answer = Answer(200, _sent_along(request), state)
-        refusal = doubt(answer)
+        refusal = None if doubt is None else doubt(answer)
         if refusal is not None:
             return refusal
         memos, names = api_calls.read_state(answer)
     except APIStatusError as error:
-        refusal = doubt(Answer(error.status, {}, error.body))
+        refusal = None if doubt is None else doubt(Answer(error.status, {}, error.body))
         if refusal is not None:
             return refusal
         if error.status in _NOTHING_TO_DO:
@@ -167,19 +170,6 @@ def _sent_along(request: Request) -> dict[str, str]:
     }
 
 
-def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError) -> Response:
-    """The answer to a re-entry that cannot continue, because the server's API does not work.
-
-    Our engine takes a 503 for what it is. A real server would count it as an attempt, and
-    after the last one leave the run hanging, so it is asked to come again.
-    """
-    logger.error("stephttp: %s: %s", what, error)
-    if ours:
-        return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
-    op_id = hash_step_id(f"stephttp:again:{checkpoints.now_ns()}")
-    return replies.call_again(503, what, RETRY_SOON, op_id)
-
-
 def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
     """Return how many calls for the same purpose failed before this one.
 
@@ -196,23 +186,6 @@ def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
     generation = max(1, int(text)) if text.isdecimal() else 1
     unsure = generation > 1 or any(run.earlier.memo_of(step) is None for step in failing)
     return generation if failing and unsure else generation - 1
-
-
-def flush(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[None]:
-    """Send the finished steps of a resumed run while its handler runs.
-
-    However it ends, steps that are not known to be stored are back with the run.
-
-    Raises:
-        APIError: not all could be stored.
-    """
-    while ops := run.take_finished():
-        for portion in api_calls.portions(ops):
-            try:
-                yield from checkpoints.post_steps(run, portion, call_id)
-            except BaseException:
-                run.requeue(ops[ops.index(portion[0]) :])
-                raise
 
 
 def conclude(
@@ -249,24 +222,7 @@ def conclude(
             return replies.ops_answer([])
         if problem.status not in NEVER_ACCEPTED:
             raise
-        run = resumed.run
-        logger.error("stephttp: run %s fails: %s", run.run_id, problem)
-        yield from _save_the_others(checkpoints, run, resumed.call_id)
-        message = f"a step was refused: {problem}"
-        complete = replies.run_complete(
-            replies.error_answer(500, message),
-            duration_ns=max(0, checkpoints.now_ns() - resumed.started_ns),
-            error=message,
-        )
-        resumed.ended = True
-        return replies.result_answer(complete)
-
-
-def _save_the_others(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[None]:
-    """Send finished steps one by one, since the server refuses one of those that came together."""
-    for op in run.take_finished():
-        with suppress(APIStatusError):
-            yield from checkpoints.post_steps(run, [op], call_id)
+        return (yield from fail_refused(checkpoints, resumed, problem))
 
 
 def _conclude(
@@ -293,26 +249,22 @@ def _conclude(
     elif run.suspended:
         return (yield from _next_steps(checkpoints, resumed, found))
     if resumed.ours and diverged is None and response.status in _NO_SUCH_ROUTE and run.met_none:
-        logger.warning(
-            "stephttp: run %s: the application answered %d and came to none of its steps; the "
-            "engine will call again", run.run_id, response.status,
-        )  # fmt: skip
-        return replies.misdirected(response)
+        return misdirected(run, response)
     # Only the handler says how many retries there are; our engine knows it from the first call.
-    again = resumed.attempt < run.retries or (run.unreached and resumed.ours)
+    again = resumed.point.attempt < run.retries or (run.unreached and resumed.ours)
     if raised is not None:
         final = final or isinstance(raised, NonRetriableError) or gives_up(run.opts, raised)
     again = again and response.status >= 500 and not final
     if not again:  # nothing relies on steps whose writes were rolled back
         run.unreported.release_held()
     jitter, now_ns = checkpoints.rng.random, checkpoints.now_ns()
-    later = next_attempt(raised, run.opts, resumed.attempt, now_ns, jitter) if again else None
+    later = next_attempt(raised, run.opts, resumed.point.attempt, now_ns, jitter) if again else None
     if any(name.lower() in ADDRESSES for name, _ in response.headers):
         origin = origin_of(request, checkpoints.settings)
         headers = absolute(response.headers, origin, request.path, request.query)
         response = Response(response.status, headers, response.body)
     if not resumed.raw_allowed:
-        _warn_of_lost_cookies(run, response)
+        warn_of_lost_cookies(run, response)
 
     def result(response: Response, steps: Sequence[Op] = ()) -> Response:
         complete = replies.run_complete(
@@ -335,11 +287,7 @@ def _conclude(
     yield from flush(checkpoints, run, resumed.call_id)
     reply = result(response)
     if len(reply.body) > MAX_ANSWER_BYTES:
-        message = (
-            f"the response of a resumed handler has {len(reply.body)} bytes as JSON; "
-            f"at most {MAX_ANSWER_BYTES} can be delivered"
-        )
-        reply = result(replies.error_answer(500, message))
+        reply = result(answer_too_large(len(reply.body)))
     resumed.ended = not again
     return reply
 
@@ -355,7 +303,7 @@ def _next_steps(
             yield from flush(checkpoints, run, resumed.call_id)
     finished, waits = run.take_finished(), run.take_ops()
     if not finished and not waits and run.targets_unknown:
-        return replies.unknown_step(run, again=resumed.attempt < run.retries)
+        return replies.unknown_step(run, again=resumed.point.attempt < run.retries)
     if not finished and not waits and not run.pending:
         # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
         waits = [discovery_request(str(checkpoints.now_ns()))]
@@ -367,12 +315,3 @@ def _next_steps(
         yield from flush(checkpoints, run, resumed.call_id)
         reply = replies.ops_answer(waits)
     return reply
-
-
-def _warn_of_lost_cookies(run: Run, response: Response) -> None:
-    cookies = sum(name == b"set-cookie" for name, _ in response.headers)
-    if cookies > 1:
-        logger.warning(
-            "stephttp: run %s sets %d cookies, of which this server can carry one",
-            run.run_id, cookies,
-        )  # fmt: skip

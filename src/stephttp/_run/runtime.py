@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import Keys
+from stephttp._client.flow import KeyedLock, Keys
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
@@ -23,7 +23,6 @@ from stephttp._run.call_check import Deliveries
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.idempotency import scope_of
 from stephttp._run.journal import Journal
-from stephttp._run.keyed_lock import KeyedLock
 from stephttp._run.sealing import Sealer
 from stephttp._run.supervised import LoopWatch
 from stephttp._wire.http import SAFE_METHODS, Request

@@ -14,14 +14,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from stephttp._client.flow import T, Until
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, CutTimes, Step
 from stephttp._core.waits import Wait
 from stephttp._run import database_watch
-from stephttp._run.database_watch import UNWATCHED
 from stephttp._run.echoes import is_being_cancelled, is_cancellation, log_unless_echo
 from stephttp._run.hooks import Hooks, awaiting
 from stephttp._run.places import come_to_step, here
@@ -46,6 +45,17 @@ SETTLE_TICKS = 16
 nested in each other) has come to its next step: each level of nesting takes two or three."""
 
 
+class FirstCallOfRun(Protocol):
+    """A first call, as the scope of its run knows it."""
+
+    def first_step(self) -> None:
+        """Begin to save, as configured; dispatched when the body of a first step has begun."""
+
+    def claim_late(self, key: str) -> Flow[bool]:
+        """Claim a key that the handler gave. Returns whether its steps are to run."""
+        ...
+
+
 class RunScope(ABC):
     """One run in one call of the handler.
 
@@ -57,35 +67,45 @@ class RunScope(ABC):
     """
 
     __slots__ = (
-        "_joined",
-        "_shared_ids",
+        "__dict__",
         "checkpointing",
         "claim",
-        "claimer",
-        "configured",
         "deadline_ns",
         "final_failures",
-        "guarded",
+        "first_call",
+        "has_begun",
         "hooks",
         "lock",
         "loop_watch",
         "now_ns",
         "on_end",
-        "on_first_step",
         "on_record",
-        "only_asks",
         "run",
         "runtime",
         "started_ns",
         "step_watch",
-        "thread_turns",
         "turns",
         "warned_ids",
-        "writes",
     )
 
     ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended,)
     """What a handler raises that was ended because its run has to wait."""
+
+    # Few runs come to these, so they are not set in each one.
+    configured: bool = False
+    """Whether the handler has called `configure`."""
+    guarded: bool = False
+    """Whether a handler is at work that is decorated with `@provider.endpoint`."""
+    key_claimed: bool = False
+    """Whether an idempotency key was claimed before the handler was called."""
+    only_asks: bool = False
+    """Whether `claim` may be left out where it cannot be waited for."""
+    thread_turns: ThreadTurns | None = None
+    """The turns of remembered steps in threads, if any thread has come to one."""
+    writes: dict[str, StepWrites] | None = None
+    """What steps of this call have written and not committed, by step hash; see `transactions`."""
+    _joined: Future[None] | None = None
+    _shared_ids: SharedIds | None = None
 
     def __init__(
         self,
@@ -101,20 +121,16 @@ class RunScope(ABC):
         """The user's middleware, if there is any."""
         self.loop_watch: LoopWatch | None = None
         """Sees, in development, whether a step blocks the event loop of this run."""
-        self.configured = False
-        """Whether the handler has called `configure`."""
         self.checkpointing = runtime.settings.checkpointing
         self.on_record = on_record
         self.on_end: Callable[[], None] | None = None
         """Called when a step has ended, where that was."""
-        self.on_first_step: Callable[[], None] | None = None
-        """Dispatched once, when the body of a first step is about to run."""
+        self.first_call: FirstCallOfRun | None = None
+        """The call that a caller has made, while its handler is at work."""
+        self.has_begun = False
+        """Whether the body of a step has begun."""
         self.claim: Callable[[], Flow[bool]] | None = None
         """What has to be settled before the next step: whether this run is to answer at all."""
-        self.only_asks = False
-        """Whether `claim` may be left out where it cannot be waited for."""
-        self.claimer: Callable[[str], Flow[bool]] | None = None
-        """Claims an idempotency key; `None` where that was done before."""
         self.started_ns = self.now_ns() if started_ns is None else started_ns
         self.deadline_ns: int | None = None
         if self.checkpointing.max_runtime is not None:
@@ -125,21 +141,13 @@ class RunScope(ABC):
         """What steps have raised in this re-entry that every later call would raise."""
         self.turns: LoopTurns | None = None
         """The turns of remembered steps on an event loop, if any task has come to one."""
-        self.thread_turns: ThreadTurns | None = None
-        """The turns of remembered steps in threads, if any thread has come to one."""
         self.warned_ids = runtime.warned_ids
         """The shared ids of which was warned; `None` outside of development."""
-        self._shared_ids: SharedIds | None = None
-        self.writes: dict[str, StepWrites] | None = None
-        """What steps of this call have written and not committed, by step hash; see
-        `transactions`."""
-        if not UNWATCHED.keys().isdisjoint(sys.modules.keys()):
+        if (loaded := len(sys.modules)) != database_watch.LOADED:
+            database_watch.LOADED = loaded
             database_watch.watch_loaded()
         self.step_watch = database_watch.STEP_WATCH
         """Sees what steps leave in sessions, if the application has any."""
-        self.guarded = False
-        """Whether a handler is at work that is decorated with `@provider.endpoint`."""
-        self._joined: Future[None] | None = None
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
 
@@ -203,8 +211,10 @@ class RunScope(ABC):
         Returns:
             Whether the current task was cancelled by others than us.
         """
-        self.claimer = self.on_first_step = None
-        self.warned_ids = self._shared_ids = None  # its tasks lead back to this scope
+        self.first_call = None
+        self.warned_ids = None
+        if self._shared_ids is not None:
+            self._shared_ids = None  # its tasks lead back to this scope
         return False
 
     def guard(self) -> bool:
@@ -262,13 +272,18 @@ class RunScope(ABC):
         branch = "" if place is None else come_to_step(self, place, step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expire()
-        hook = None
-        with self.lock:
+        first = False
+        self.lock.acquire()  # a `with` takes twice the instructions
+        try:
             step = self.run.begin(step_id, retries, branch)
-            if self.on_first_step is not None and step.verdict is EXECUTE:
-                hook, self.on_first_step = self.on_first_step, None
-        if hook is not None:
-            self.dispatch(hook)
+            if not self.has_begun and step.verdict is EXECUTE:
+                self.has_begun = first = True
+        finally:
+            self.lock.release()
+        if first and self.first_call is not None:
+            mode = self.checkpointing
+            if mode.buffered_steps is not None or mode.max_interval is not None:
+                self.dispatch(self.first_call.first_step)
         if self.warned_ids is not None:
             self.note_branch(step, branch)
         return step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,18 @@ from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run.branches import suspension
 from stephttp._run.final_failures import FinalFailures
+from stephttp._run.own_context import InContext
 from stephttp._run.places import here
 from stephttp._run.scope import RunScope
+from stephttp._run.sent_events import send_events
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import StepError, Suspended
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
+
+ENDED = object()
+_set_here = here.set
 
 
 class StepCall:
@@ -55,6 +60,7 @@ class StepCall:
         "_value",
         "before",
         "executes",
+        "returned",
         "scope",
         "started_ns",
         "step",
@@ -103,6 +109,8 @@ class StepCall:
         self._opts: dict[str, Any] | None = None
         self._raw: bytes | None = None
         self._kept: bytes | None = None
+        self.returned: Any
+        """What an async body has returned that never waited; see `start`."""
         self.before: Any
         """What `RunScope.step_watch` saw before the body ran."""
         self.executes = step.verdict is EXECUTE
@@ -151,6 +159,26 @@ class StepCall:
         Raises:
             StepResultError: the edited arguments do not fit the body.
         """
+        value, context = self._invoke(body, args, kwargs)
+        return InContext(value, context) if isinstance(value, CoroutineType) else value
+
+    def start(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Do the same, and let an async body run until it waits for something for the first time.
+
+        Returns:
+            `ENDED` if an async body never waited: `complete` then takes `returned`.
+        """
+        value, context = self._invoke(body, args, kwargs)
+        if type(value) is not CoroutineType:
+            return value
+        try:
+            wanted = context.run(value.send, None)
+        except StopIteration as end:
+            self.returned = end.value
+            return ENDED
+        return InContext(value, context, (wanted,))
+
+    def _invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Context]:
         step = self.step
         if step.memo is not None:
             args = decode_arguments(step.memo.raw, body, step.step_id)
@@ -160,9 +188,8 @@ class StepCall:
         # In a context of its own: what the body sets there is gone after it, since a later call
         # does not run it, and its handler must not see more in this one.
         context = copy_context()
-        context.run(here.set, self)
-        value = context.run(body, *args, **kwargs)
-        return InContext(value, context) if isinstance(value, CoroutineType) else value
+        context.run(_set_here, self)
+        return context.run(body, *args, **kwargs), context
 
     def result(self) -> Any:
         """Return what the handler gets: the value, or the remembered failure as `StepError`."""
@@ -190,7 +217,7 @@ class StepCall:
     def send(self, events: list[Event]) -> Flow[list[str]]:
         """Do what the body of a step that sends events has to do; return their ids."""
         checkpoints = self.scope.runtime.checkpoints
-        return checkpoints.send_events(self.scope.run.run_id, self.step, events)
+        return send_events(checkpoints, self.scope.run.run_id, self.step, events)
 
     def suspension(self) -> Suspended:
         """Return what a blocking tool raises when the handler cannot pass this step now."""
@@ -212,9 +239,7 @@ class StepCall:
             scope.final_failures.note(error)
 
     def __enter__(self) -> None:
-        if self.scope.step_watch is not None:
-            self.before = self.scope.step_watch.began()
-        self.started_ns = self.scope.now_ns()
+        self.began()
 
     def __exit__(
         self,
@@ -222,15 +247,34 @@ class StepCall:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        return self.ended(error)
+
+    def began(self) -> None:
+        """Note that the body begins. `ended` must follow."""
+        if self.scope.step_watch is not None:
+            self.before = self.scope.step_watch.began()
+        self.started_ns = self.scope.now_ns()
+
+    def ended(self, error: BaseException | None) -> bool:
+        """Record how the body has ended: as `complete` has noted, or with an error.
+
+        Returns:
+            Whether the handler does not see the error, since the step will be tried again.
+        """
         scope, run, step = self.scope, self.scope.run, self.step
-        duration = max(0, scope.now_ns() - self.started_ns)
+        duration = scope.now_ns() - self.started_ns
+        if duration < 0:  # the clock was set
+            duration = 0
         if self._raw is not None:
             if scope.step_watch is not None:
                 scope.step_watch.ended(self, self.before)
-            with scope.lock:
+            scope.lock.acquire()  # a `with` takes twice the instructions
+            try:
                 verdict = run.complete(
                     step, self._raw, self.started_ns, duration, self._opts, self._kept
                 )
+            finally:
+                scope.lock.release()
             self.suspended = verdict is SUSPEND
         elif isinstance(error, Exception):
             info, later = self._failure(error)
@@ -243,39 +287,3 @@ class StepCall:
             scope.left(step, error, self.started_ns)
         scope.recorded()
         return self.suspended
-
-
-class InContext:
-    """A coroutine that is awaited in its own context, but in the task of who awaits it.
-
-    Timeouts, cancel scopes and cancellations are those of the handler's task, as if the coroutine
-    were awaited by itself. A task of its own would cost more, and be cancelled differently.
-    """
-
-    __slots__ = ("_coroutine", "_enter")
-
-    def __init__(self, coroutine: CoroutineType[Any, Any, Any], context: Context) -> None:
-        self._coroutine = coroutine
-        self._enter = context.run
-
-    # An iterator, and not a generator: a step takes a tenth fewer instructions.
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # pyright: ignore[reportReturnType]  # `await` needs no more than these methods
-
-    def __iter__(self) -> InContext:
-        return self
-
-    def __next__(self) -> Any:
-        return self._enter(self._coroutine.send, None)
-
-    def send(self, value: Any) -> Any:
-        """Let the coroutine continue."""
-        return self._enter(self._coroutine.send, value)
-
-    def throw(self, *error: Any) -> Any:
-        """Raise an error where the coroutine waits."""
-        return self._enter(self._coroutine.throw, *error)
-
-    def close(self) -> None:
-        """End the coroutine."""
-        self._enter(self._coroutine.close)

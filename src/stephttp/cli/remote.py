@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from stephttp.cli import key_sources
 from stephttp.cli.ca_file import checked
 from stephttp.cli.key_sources import read_keys
 from stephttp.cli.printing import clean
+from stephttp.cli.secure_connections import TRUST, direct_client, is_of_tls
 from stephttp.errors import ConfigurationError, StephttpError
 
 DEFAULT_URL = "http://127.0.0.1:8288"
@@ -264,30 +264,6 @@ class Remote:
             if is_of_tls(error):
                 message = f"no secure connection (TLS) to {where}: {reason}; {TRUST}"
             raise RemoteError(message, Exit.UNREACHABLE) from None
-
-
-TRUST = "--ca-file, SSL_CERT_FILE or SSL_CERT_DIR names the certificates to trust"
-
-
-def is_of_tls(error: BaseException | None) -> bool:
-    """Return whether a connection failed because of TLS: a certificate, a name, a version."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def direct_client(ca_file: str, **options: Any) -> httpx2.Client:
-    """Make a client that uses no proxy, but trusts the certificates that the environment names.
-
-    Args:
-        ca_file: certificates to trust as well; empty: no file.
-    """
-    context = httpx2.create_ssl_context()
-    if ca_file:
-        context.load_verify_locations(ca_file)
-    return httpx2.Client(trust_env=False, verify=context, **options)
 
 
 def explain(response: httpx2.Response) -> str:

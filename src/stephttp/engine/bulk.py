@@ -52,15 +52,23 @@ class BulkActions:
         self._moment = moment
         self._follow = follow
 
-    async def cancel(self, wanted: RunFilter, limit: int) -> Bulk:
-        """End runs as cancelled, the newest first; see `Engine.cancel_matching`."""
+    async def cancel(self, wanted: RunFilter, limit: int = MOST_RUNS) -> Bulk:
+        """End runs as cancelled, the newest first; those that have ended stay as they are.
+
+        Raises:
+            Refused: the limit is not acceptable.
+        """
         states = (wanted.states or _OPEN) & _OPEN
         if not states:
             return Bulk(0, more=False)
         return await self._each(replace(wanted, states=states), limit, cancel_open)
 
-    async def rerun(self, wanted: RunFilter, limit: int) -> Bulk:
-        """Run the requests of runs again, the newest first; see `Engine.rerun_matching`."""
+    async def rerun(self, wanted: RunFilter, limit: int = MOST_RUNS) -> Bulk:
+        """Run the requests of runs again, the newest first.
+
+        Raises:
+            Refused: the limit is not acceptable.
+        """
         return await self._each(wanted, limit, rerun)
 
     async def _each(self, wanted: RunFilter, limit: int, act: Act) -> Bulk:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import CallId
-from stephttp.engine.bulk import MOST_RUNS, Bulk, BulkActions
+from stephttp.engine.bulk import BulkActions
 from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
 from stephttp.engine.live.changes import Changes, Waiters
@@ -28,7 +28,7 @@ from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.probe import Finding, probe
-from stephttp.engine.reading import Reader, RunFilter, latest_endpoints
+from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
@@ -93,7 +93,7 @@ class Engine:
         )
         self.executor.looks_back = self._deliverer.wake
         self.reader = Reader(self.store, self.clock)
-        self._bulk = BulkActions(self.store, self.executor.moment, self.executor.follow_all)
+        self.bulk = BulkActions(self.store, self.executor.moment, self.executor.follow_all)
         self._spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
         self.executor.expect(self._spans.early.run_ids, self._spans.run_began)
         self._retention = Retention(self.store, self.clock, settings)
@@ -282,22 +282,6 @@ class Engine:
         unit = partial(cancellations.create, cancellation=cancellation)
         changes: list[Change] = await self._apply(unit, iter)
         return len(changes)
-
-    async def cancel_matching(self, wanted: RunFilter, limit: int = MOST_RUNS) -> Bulk:
-        """End runs as cancelled, the newest first; those that have ended stay as they are.
-
-        Raises:
-            Refused: the limit is not acceptable.
-        """
-        return await self._bulk.cancel(wanted, limit)
-
-    async def rerun_matching(self, wanted: RunFilter, limit: int = MOST_RUNS) -> Bulk:
-        """Run the requests of runs again, the newest first.
-
-        Raises:
-            Refused: the limit is not acceptable.
-        """
-        return await self._bulk.rerun(wanted, limit)
 
     def _take(self, connection: sqlite3.Connection, items: Sequence[Item]) -> list[Taken | Refused]:
         return take(connection, items, self.executor.moment())

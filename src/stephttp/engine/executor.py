@@ -26,6 +26,7 @@ from stephttp.engine.model.clock import Alarm, Clock
 from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.outbound.call_log import log_call
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
@@ -250,7 +251,7 @@ class Executor:
         answered = isinstance(answer, HTTPResponse) and not silent
         self.origins.heard(call.domain, answered=answered)
         self._metrics.called(call.fn_id, failure, now_ms - begun_ms)
-        _log_call(call, answer, failure, now_ms - begun_ms)
+        log_call(call, answer, failure, now_ms - begun_ms)
         try:
             await self._settle(call, outcome, begun_ms)
         except StoreClosedError:
@@ -290,28 +291,3 @@ class Executor:
         log_event(log, logging.ERROR, "storage.failed", message, run_id=run_id, error=str(error))
         if not isinstance(error, sqlite3.Error):
             log.error("unexpected", exc_info=error)
-
-
-def _log_call(
-    call: EndpointCall, answer: HTTPResponse | CallFailure, failure: CallFailure | None, ms: int
-) -> None:
-    level = logging.INFO if failure is None else logging.WARNING
-    if log.isEnabledFor(level):
-        log_event(
-            log,
-            level,
-            "reentry",
-            "endpoint called",
-            run_id=call.run_id,
-            job_id=call.job_id,
-            attempt=call.attempt,
-            method=call.method,
-            origin=call.domain,
-            status=answer.status if isinstance(answer, HTTPResponse) else None,
-            failure=failure.kind.value if failure else None,
-            error=failure.name if failure else None,
-            # What an endpoint says of its failure may hold secrets of its users. Only why it was
-            # not reached is logged in full.
-            detail=answer.message if isinstance(answer, CallFailure) else None,
-            duration_ms=ms,
-        )

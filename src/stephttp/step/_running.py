@@ -14,9 +14,10 @@ from stephttp._core.tool_types import Event, EventLike
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.hooks import drive
+from stephttp._run.own_context import InContext
 from stephttp._run.places import enter_branch
 from stephttp._run.scope import RunScope
-from stephttp._run.step_call import InContext, StepCall
+from stephttp._run.step_call import ENDED, StepCall
 from stephttp._run.supervised import refuse_thread, supervise
 
 P = ParamSpec("P")
@@ -167,7 +168,7 @@ async def run_step(
     if scope.claim is not None or scope.turns is not None:
         await before_step(scope)
     call = StepCall.begin(scope, step_id, handler, options)
-    body = call.invoke
+    body = call.start
     if supervised or scope.hooks is not None:
         body = _attended(call, options)
     return await _finish(call, body, (handler, args, kwargs))
@@ -197,13 +198,21 @@ async def _finish(
         if scope.hooks is not None:
             await drive(hooked.pass_step(call, scope.hooks, partial(body, *args), events))
         elif call.executes:
-            with call:
+            call.began()  # a `with` takes more instructions
+            try:
                 value = body(*args)
-                if type(value) is InContext or isawaitable(value):
+                if value is ENDED:
+                    value = call.returned
+                elif type(value) is InContext or isawaitable(value):
                     value = await value
                 elif scope.loop_watch is not None:
                     scope.loop_watch.note(call.step.step_id, args[0], call.started_ns)
                 call.complete(value)
+            except BaseException as error:
+                if not call.ended(error):
+                    raise
+            else:
+                call.ended(None)
     except BaseException as error:
         if call.executes and not isinstance(error, GeneratorExit):
             await _come_after(call, ended=isinstance(error, Exception))

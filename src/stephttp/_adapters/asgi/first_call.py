@@ -247,10 +247,8 @@ class ASGIFirstCall(FirstCall):
         assert isinstance(scope, LoopScope), "made by `current`"
         if scope.run.suspended and scope.still_waits():
             return False
-        with scope.lock:
-            if scope.run.suspended:
-                return False
-            scope.run.response_began()
+        if not scope.begin_response():
+            return False
         head = Response(message["status"], list(message.get("headers", ())))
         if scope.hooks is not None:
             await drive(scope.hooks.before_response(head))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from stephttp._adapters.asgi.messages import Scope
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
-from stephttp._run.reentry import SERVER_HEADERS
+from stephttp._run.call_check import SERVER_HEADERS
 from stephttp._wire.http import Request, request_line_part
 
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -41,19 +41,23 @@ class LoopScope(RunScope):
 
     __slots__ = (
         "_cancelling",
-        "_ended_by_us",
-        "_given",
         "_held",
         "_loop",
-        "_outer",
-        "_owing",
-        "_side_tasks",
         "_task",
-        "_ticks",
         "disconnect",
     )
 
     ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended, asyncio.CancelledError)
+
+    _ended_by_us: bool = False
+    _given: object | None = None
+    """What `LoopTurns` begins with."""
+    _outer: tuple[asyncio.Task[Any], int] | None = None
+    """What `_task` and `_cancelling` were before a decorated handler began in its own task."""
+    _owing: asyncio.Task[Any] | None = None
+    """The task that was cancelled by us, until that is taken back."""
+    _side_tasks: SideTasks | None = None
+    _ticks: int = 0
 
     def __init__(
         self,
@@ -66,17 +70,8 @@ class LoopScope(RunScope):
         super().__init__(runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
-        self._ended_by_us = False
-        self._owing: asyncio.Task[Any] | None = None
-        """The task that was cancelled by us, until that is taken back."""
-        self._outer: tuple[asyncio.Task[Any], int] | None = None
-        """What `_task` and `_cancelling` were before a decorated handler began in its own task."""
-        self._ticks = 0
-        self._given: object | None = None
-        """What `LoopTurns` begins with."""
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
         """What the tasks wait for that have come to a stop: the step, since when, the task."""
-        self._side_tasks: SideTasks | None = None
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -174,6 +169,17 @@ class LoopScope(RunScope):
             self.run.leave_pending()
         return self.run.suspended
 
+    def begin_response(self) -> bool:
+        """Let the response begin. Returns whether it may, because no wait has overtaken it."""
+        self.lock.acquire()  # a `with` takes twice the instructions
+        try:
+            if self.run.suspended:
+                return False
+            self.run.response_began()
+            return True
+        finally:
+            self.lock.release()
+
     def left_branches(self) -> bool:
         """Whether branches of the handler may have been left behind that are not at a step."""
         return self.look_aside().cut_short
@@ -188,7 +194,8 @@ class LoopScope(RunScope):
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
-        self.unguard()
+        if self.guarded:
+            self.unguard()
         task, self._task = self._task, None
         if self.turns is not None:
             self.turns.close()
@@ -217,7 +224,9 @@ class LoopScope(RunScope):
     def unguard(self) -> None:
         """Note that a decorated handler has ended."""
         super().unguard()
-        outer, self._outer = self._outer, None
+        outer = self._outer
+        if outer is not None:
+            self._outer = None
         if outer is not None and self._task is not None:
             self._task, self._cancelling = outer
 

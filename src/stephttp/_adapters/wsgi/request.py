@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._adapters.wsgi.messages import Environ
-from stephttp._run.reentry import SERVER_HEADERS
+from stephttp._run.call_check import SERVER_HEADERS
 from stephttp._wire.http import Headers, Request, request_line_part
 
 _BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")

@@ -140,7 +140,7 @@ async def bulk(request: PageRequest) -> Response:
     if request.field("scope") == "all":
         if not query.is_set:
             raise Refused("scope: set a filter first; without one this would be every run")
-        each = engine.cancel_matching if action == "cancel" else engine.rerun_matching
+        each = engine.bulk.cancel if action == "cancel" else engine.bulk.rerun
         done = await each(query.run_filter(engine.clock.now_ms()))
     else:
         chosen = [parse_run_id(one, "run") for one in request.form.get("run", ())]

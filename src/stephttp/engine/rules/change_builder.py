@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from random import Random
 
-import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.ids import CAPSULE, is_own
@@ -14,11 +13,10 @@ from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
-from stephttp.engine.model.urls import without_credentials
+from stephttp.engine.rules.reported_options import kept_opts
 from stephttp.engine.rules.results import error_json, error_memo, error_result
 from stephttp.engine.rules.run_limits import RunFull, state_full
 
-_SECRET_OPTS = frozenset({"auth_key", "headers"})
 _NOT_EXECUTED = WAITS | {TimerKind.SLEEP}
 """Timers of steps that the application did not execute."""
 _BRANCH = 64
@@ -127,7 +125,7 @@ class ChangeBuilder:
             started_ns=_int64(timing.a) if timing else self.at.now_ms * 1_000_000,
             duration_ns=_int64(timing.b) if timing else 0,
             error=error_memo(op.error) if op.error else None,
-            opts=_kept_opts(op),
+            opts=kept_opts(op),
         )
         self.known[op.id] = Known(attempts, memo is not None)
         self.changed = True
@@ -297,16 +295,6 @@ class ChangeBuilder:
         # A `RESUME` that is there already belongs to a call that is under way or due.
         if not self.timers or (self.call_again and RESUME not in self.timers):
             self.resume()
-
-
-def _kept_opts(op: Op) -> bytes | None:
-    """Return the options to store, for people, without secrets (docs/protocol.md 5.2)."""
-    if not op.opts:
-        return None
-    kept = {name: value for name, value in op.opts.items() if name not in _SECRET_OPTS}
-    if isinstance(kept.get("url"), str):
-        kept["url"] = without_credentials(kept["url"])
-    return msgspec.json.encode(kept)
 
 
 def _int64(value: float) -> int:

@@ -91,7 +91,7 @@ from stephttp.engine.model.run import Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import LEASE, RESUME, SEPARATE, WAITS, Timer, TimerKind
 from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
 from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
-from stephttp.engine.rules.reported_warnings import read_warnings
+from stephttp.engine.rules.reported_options import read_warnings
 from stephttp.engine.rules.results import complete_result, error_json, error_result, op_data
 from stephttp.engine.rules.run_limits import RunFull, state_full
 
@@ -202,30 +202,6 @@ def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Chang
         return Change(run, resolved=tuple(ended.items()), timers=wakes)
     run, resume = _resumed(run, at)
     return Change(run, resolved=tuple(ended.items()), timers=(resume,), dropped=tuple(ended))
-
-
-def hurried(snapshot: Snapshot, step_id: str | None, at: Moment) -> Change:
-    """Make due what a run waits for, because a person does not want it to wait.
-
-    Args:
-        step_id: the step whose wait ends; `None`: all that wait for a time only.
-
-    Raises:
-        Refused: nothing waits so.
-    """
-    run = snapshot.run
-    if run.status is not RunStatus.ASYNC:
-        raise Refused(f"run_id: run {run.run_id} does not wait ({run.status.value})", 409)
-    timers = [
-        timer
-        for timer in snapshot.timers.values()
-        if timer.due_ms > at.now_ms
-        and (timer.kind not in WAITS if step_id is None else timer.step_id == step_id)
-    ]
-    if not timers:
-        what = "it" if step_id is None else f"its step {step_id[:64]!r}"
-        raise Refused(f"run_id: {what} waits for nothing that could be over now", 409)
-    return Change(run, timers=tuple(replace(timer, due_ms=at.now_ms) for timer in timers))
 
 
 def _resumed(run: Run, at: Moment, due_ms: int | None = None) -> tuple[Run, Timer]:

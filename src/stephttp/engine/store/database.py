@@ -122,6 +122,13 @@ def refuse_foreign(path: str) -> None:
         raise ConfigurationError(f"cannot open the database {path!r}: {error}") from error
 
 
+def wal_size(path: str) -> int:
+    """Return the bytes of the write-ahead log's file; 0 for a database in memory."""
+    with suppress(OSError):
+        return os.stat(f"{path}-wal").st_size
+    return 0
+
+
 def version(connection: sqlite3.Connection, path: str) -> int:
     """The version of a database's schema; 0 if there are no tables yet.
 

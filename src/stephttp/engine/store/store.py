@@ -18,7 +18,6 @@ The order, from a request to its acknowledgement:
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
@@ -126,12 +125,6 @@ class Store:
         """Units of work that wait for a thread, by what it does."""
         workers = {"write": self._writer, "read": self._reader, "browse": self._browsers}
         return {name: 0 if one is None else one.queue.qsize() for name, one in workers.items()}
-
-    def wal_size(self) -> int:
-        """Return the bytes of the write-ahead log's file; 0 for a database in memory."""
-        with suppress(OSError):
-            return os.stat(f"{self.path}-wal").st_size
-        return 0
 
     async def write(self, unit: Unit[T], then: Then[T] | None = None) -> T:
         """Run `unit` in a transaction and return its result once that is committed.

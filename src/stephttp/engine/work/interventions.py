@@ -1,6 +1,6 @@
 """What people do to runs: run them again, end them, let them continue at once.
 
-`reruns` and `transitions` decide; each function here is one transaction.
+`reruns` and `cut_waits` decide; each function here is one transaction.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from http import HTTPStatus
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.rules import reruns, transitions
+from stephttp.engine.rules import cut_waits, reruns
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.store import runs
 from stephttp.engine.work import save
@@ -41,7 +41,7 @@ def resume(connection: sqlite3.Connection, run_id: str, step_id: str | None, at:
         Refused: there is no such run, or it does not wait for that.
     """
     snapshot = runs.load(connection, run_id)
-    change = transitions.hurried(snapshot, step_id, at)
+    change = cut_waits.hurried(snapshot, step_id, at)
     return save.save(connection, change, snapshot.run, (), at)
 
 

@@ -91,14 +91,14 @@ async def cancel_many(request: Request) -> Response:
     """End the runs that a filter finds, as cancelled."""
     engine = engine_of(request)
     wanted, limit = _read_order(request)
-    return wrapped(await engine.cancel_matching(wanted, limit), engine.clock.now_ms())
+    return wrapped(await engine.bulk.cancel(wanted, limit), engine.clock.now_ms())
 
 
 async def rerun_many(request: Request) -> Response:
     """Run the requests of the runs that a filter finds again."""
     engine = engine_of(request)
     wanted, limit = _read_order(request)
-    return wrapped(await engine.rerun_matching(wanted, limit), engine.clock.now_ms())
+    return wrapped(await engine.bulk.rerun(wanted, limit), engine.clock.now_ms())
 
 
 async def send_event(request: Request) -> Response:

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from stephttp.engine.metrics import MOST_ENDPOINTS, OTHER, Metrics
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.timer import TimerKind
+from stephttp.engine.store.database import wal_size
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.guard import Handler, secured
 from stephttp.engine.web.requests import engine_of
@@ -117,7 +118,7 @@ def _present(engine: Engine) -> list[Metric]:
         ),
         _gauge(
             "database_wal_size_bytes", "Size of the write-ahead log's file.", (),
-            [((), engine.store.wal_size())],
+            [((), wal_size(engine.store.path))],
         ),
     ]  # fmt: skip
 

@@ -6,11 +6,11 @@ import binascii
 import re
 from base64 import b64decode
 from functools import lru_cache
-from hashlib import sha1, sha256
+from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from uuid import NAMESPACE_OID, UUID
+from uuid import UUID
 
 import msgspec
 from msgspec import Raw
@@ -32,6 +32,7 @@ from stephttp.engine.api.sdk.checkpoint_messages import (
 )
 from stephttp.engine.live.channels import STREAM
 from stephttp.engine.model import tokens
+from stephttp.engine.model.function_ids import ids
 from stephttp.engine.model.refused import SUPERSEDED, Refused, decode
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
@@ -48,7 +49,6 @@ _STEPS = msgspec.json.Decoder(StepsRequest)
 _ASYNC_STEPS = msgspec.json.Decoder(AsyncStepsRequest)
 _RESULT = msgspec.json.Decoder(ApiResult)
 _ASYNC_OPS = frozenset({OpCode.STEP_RUN, OpCode.STEP, OpCode.STEP_PLANNED})
-_ENVIRONMENT = UUID(tokens.ENVIRONMENT_ID)
 _ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
 _METHOD = re.compile(METHOD_PATTERN)
 _NEGATIVE_RETRIES = 4
@@ -236,19 +236,6 @@ def _checked_base64(text: str) -> str:
     except (binascii.Error, ValueError):
         raise Refused("body: not base64") from None
     return text
-
-
-@lru_cache(maxsize=1024)
-def ids(domain: str, slug: str) -> tuple[str, str]:
-    """Return app id and function id, by the real server's algorithm (docs/protocol.md 1.3)."""
-    app_id = _uuid5(_ENVIRONMENT.bytes + domain.encode())
-    return str(app_id), str(_uuid5(app_id.bytes + slug.encode()))
-
-
-def _uuid5(name: bytes) -> UUID:
-    # `uuid.uuid5` takes text only; these names begin with the bytes of another UUID.
-    digest = sha1(NAMESPACE_OID.bytes + name, usedforsecurity=False).digest()
-    return UUID(bytes=digest[:16], version=5)
 
 
 def check_origin(origin: str, field: str) -> None:

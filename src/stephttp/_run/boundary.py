@@ -1,0 +1,72 @@
+"""The boundary of a decorated handler, at which its unwinding ends when its run has to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import iscoroutine
+from typing import Any
+
+from stephttp._run.current import current_call
+from stephttp._run.scope import RunScope
+
+UNKNOWN = object()
+"""Stands for the placeholder of a framework that is not known."""
+
+
+async def to_its_end(scope: RunScope, handler: Awaitable[Any], args: Any, kwargs: Any) -> Any:
+    """Await a handler; if its run has to wait, return a placeholder instead of being ended."""
+    if not scope.guard():
+        return await handler
+    stand_in: Any = UNKNOWN
+    try:
+        value = await handler
+        stand_in = _stand_in(scope, None, args, kwargs)
+        if stand_in is UNKNOWN:
+            return value
+    except BaseException as error:
+        stand_in = _stand_in(scope, error, args, kwargs)
+        if stand_in is UNKNOWN:
+            raise
+    finally:
+        scope.unguard()
+    return await stand_in if iscoroutine(stand_in) else stand_in
+
+
+def called(scope: RunScope, handler: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call a handler; the same for one that blocks."""
+    if not scope.guard():
+        return handler(*args, **kwargs)
+    try:
+        value = handler(*args, **kwargs)
+        stand_in = _stand_in(scope, None, args, kwargs)
+        return value if stand_in is UNKNOWN else stand_in
+    except BaseException as error:
+        stand_in = _stand_in(scope, error, args, kwargs)
+        if stand_in is UNKNOWN:
+            raise
+        return stand_in
+    finally:
+        scope.unguard()
+
+
+def _stand_in(scope: RunScope, error: BaseException | None, args: Any, kwargs: Any) -> Any:
+    """Return what stands for the answer of a handler that was ended to wait.
+
+    Args:
+        error: what it raised. It may also have caught what ended it, and returned.
+
+    Returns:
+        `UNKNOWN` where the handler's own end has to stand.
+    """
+    if not scope.run.unwinding:
+        return UNKNOWN
+    from stephttp._run.placeholders import placeholder
+
+    call = current_call.get()
+    surroundings: Mapping[str, Any] = {} if call is None else call.surroundings
+    found = placeholder(args, kwargs, surroundings)
+    if found is UNKNOWN or scope.overtaken(error):
+        return found
+    if iscoroutine(found):
+        found.close()
+    return UNKNOWN
