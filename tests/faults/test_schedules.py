@@ -10,8 +10,9 @@ from tests.faults.runner import carry_out
 from tests.faults.schedules import APPS, EXCHANGE_FAULTS, PROCESS_FAULTS, schedule, short
 from tests.faults.world import World
 
-# One for each kind of application; together they have faults of processes and in all directions.
-SEEDS = (1, 2, 3)
+# One for each kind of application. An application, the engine and a worker are killed or
+# terminated, and the disk is slow and read-only; exchanges are spoilt between all of them.
+SEEDS = (13, 17, 18)
 
 
 def test_a_seed_makes_one_schedule() -> None:
