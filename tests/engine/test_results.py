@@ -130,6 +130,17 @@ def test_an_array_is_ops_whatever_the_status(status: int) -> None:
 
 
 @pytest.mark.parametrize("body", [RUN_COMPLETE, b"[" + RUN_COMPLETE + b"]"])
+def test_an_answer_that_was_damaged_on_the_way_is_neither_result_nor_failure(body: bytes) -> None:
+    """Wherever the damage is: also in what shows that it is an op."""
+    kind = ("content-type", "application/json")
+    for at in range(len(body)):
+        found = read(206, body[:at] + b"\xff" + body[at + 1 :], SDK, kind)
+        assert isinstance(found, CallFailure)
+        assert (found.kind, found.name) == (FailureKind.BROKEN, "DamagedAnswerError")
+    assert isinstance(read(206, body.replace(b"500", '"é"'.encode()), SDK, kind), OpsAnswer)
+
+
+@pytest.mark.parametrize("body", [RUN_COMPLETE, b"[" + RUN_COMPLETE + b"]"])
 def test_a_final_op_alone_or_in_an_array(body: bytes) -> None:
     found = read(206, body, SDK)
     assert isinstance(found, OpsAnswer)

@@ -111,23 +111,21 @@ class Caller:
 
     async def _follow(self, request: Request, answer: httpx2.Response) -> None:
         """Wait at the result's address for as long as it takes, and note the answer."""
+        last = ""
         while answer.status_code == 303:
             location = answer.headers["location"]
             while True:
                 if time.monotonic() > self.deadline:
+                    self._note("gave-up", request, last=last, location=location)
                     return
                 try:
                     answer = await self.client.get(location)
-                except httpx2.TransportError:
-                    pass
+                except httpx2.TransportError as error:
+                    last = repr(error)
                 else:
-                    if not _is_spoilt(answer) and answer.status_code not in (
-                        202,
-                        429,
-                        502,
-                        503,
-                        504,
-                    ):
+                    last = f"{answer.status_code} {answer.text[:500]}"
+                    again = answer.status_code in (202, 429, 502, 503, 504)
+                    if not _is_spoilt(answer) and not again:
                         break
                 await asyncio.sleep(0.2)
         self._note("got", request, status=answer.status_code, values=_values(answer))

@@ -84,6 +84,11 @@ def schedule(seed: int, requests: int = 17, span: float = 4.0, blows: int = 4) -
     )
 
 
+def short(seed: int) -> Schedule:
+    """Make a schedule that takes a few seconds, for continuous integration."""
+    return schedule(seed, requests=8, span=1.5, blows=2)
+
+
 def _request(rng: Random, seed: int, number: int, span: float) -> Request:
     label = f"s{seed}-{number}"
     parts = [_part(rng) for _ in range(rng.randint(1, 6))]

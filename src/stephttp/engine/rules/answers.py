@@ -3,6 +3,7 @@
 answer                                             meaning
 no `x-inngest-sdk` header                          429, 502, 503, 504: transient failure
                                                    any other status: foreign answer
+206, JSON that is not UTF-8                        broken call: it was changed on the way
 421, not Go's                                      foreign answer
 JSON object or array with a completing op as its   counted failure; its data is the result
   last, not 2xx                                    if no attempt is left, the ops before it
@@ -90,6 +91,10 @@ def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | 
         message = f"the endpoint answered {answer.status} without passing the request to the SDK"
         return CallFailure(kind, "UpstreamError", message + _excerpt(answer.body), retry_after)
 
+    if _is_damaged(answer):
+        message = f"the endpoint's answer arrived damaged: {_excerpt(answer.body)[2:]}"
+        return CallFailure(FailureKind.BROKEN, "DamagedAnswerError", message)
+
     transient = FailureKind.TRANSIENT if answer.status in _TRANSIENT else FailureKind.COUNTED
     no_retry = answer.header("x-inngest-no-retry").lower() == "true"
     good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
@@ -128,6 +133,19 @@ def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | 
     name, message = _error(shown)
     output = bytes(last.data) if last is not None and isinstance(last.data, msgspec.Raw) else None
     return CallFailure(kind, name, message, retry_after, output, (ops or [])[:-1])
+
+
+def _is_damaged(answer: HTTPResponse) -> bool:
+    """Return whether what an SDK says of its run was changed on the way: it is always UTF-8."""
+    if answer.status != HTTPStatus.PARTIAL_CONTENT or answer.body.isascii():
+        return False
+    if not answer.header("content-type").startswith("application/json"):
+        return False
+    try:
+        answer.body.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _read_ops(answer: HTTPResponse) -> list[Op] | None:
