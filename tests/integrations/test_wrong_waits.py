@@ -254,7 +254,8 @@ async def test_a_run_that_the_engine_refuses_is_recorded_as_failed(
         async def older(request: httpx2.Request) -> httpx2.Response:
             if b"StepError" in request.content:
                 error = "steps[2]: two is one too many"
-                return httpx2.Response(400, json={"error": error, "data": None, "status": 400})
+                said = {"error": error, "data": None, "status": 400}
+                return httpx2.Response(400, headers={"x-stephttp-features": ""}, json=said)
             return await send(request)
 
         world.to_engine.handle_async_request = older  # type: ignore[method-assign]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,12 @@ from stephttp._client.flow import Answer, Flow, Until
 from stephttp._client.server_marks import SERVER_KIND
 from stephttp._core import replies
 from stephttp._run.checkpoints import Checkpoints
-from stephttp._wire import call_signatures, signatures, stored_state
+from stephttp._wire import call_signatures, signatures
 from stephttp._wire.http import Request, Response
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-_FRESH_MS = 5_000
-"""Milliseconds for which a state that was sent can be taken."""
 _WRONG = (
     f"{call_signatures.SIGNATURE}: wrong or too old; the signing keys differ, or what is between "
     "engine and application changes method, path, query, body or x-stephttp- headers of a request"
@@ -38,41 +35,6 @@ SERVER_HEADERS = frozenset(
     }
 )
 """A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
-
-
-class Deliveries:
-    """The states of runs that came along and were taken: each by one process, once. Thread-safe.
-
-    The engine names the process that may take a state. Any other has to ask for it, and so has a
-    second delivery: a step may have been acknowledged meanwhile (docs/design.md 3.13).
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken: dict[tuple[str, ...], int] = {}
-        self._latest_ms = 0
-        self.process = os.urandom(12).hex()
-        """The name of this process, for the engine."""
-
-    def take(self, request: Request, now_ms: int) -> bool:
-        """Return whether the state that came with a re-entry may be used, which is once so."""
-        sent = request.header(stored_state.SENT.encode())
-        if request.header(stored_state.RECEIVER.encode()) != self.process or not sent.isdecimal():
-            return False
-        names = (b"x-run-id", *(name.encode() for name in stored_state.CALL_HEADERS))
-        call = tuple(request.header(name) for name in names)
-        with self._lock:
-            self._latest_ms = max(self._latest_ms, now_ms)
-            # What was forgotten must stay too old, also after the clock went back.
-            fresh = abs(self._latest_ms - int(sent)) <= _FRESH_MS
-            if not fresh or call in self._taken:
-                return False
-            self._taken[call] = now_ms
-            while (oldest := next(iter(self._taken))) != call:
-                if self._latest_ms - self._taken[oldest] <= 3 * _FRESH_MS:
-                    break
-                del self._taken[oldest]
-            return True
 
 
 class CallCheck:

@@ -35,7 +35,7 @@ from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES
 from stephttp._wire.opcodes import Op, OpCode, Userland
-from stephttp._wire.stored_state import CallId
+from stephttp._wire.stored_state import CallId, Deliveries
 from stephttp.errors import APIStatusError
 from stephttp.options import Settings
 
@@ -61,8 +61,7 @@ class Checkpoints(Struct, frozen=True):
     now_ns: Callable[[], int]
     rng: random.Random
     sealer: Sealer = field(default_factory=lambda: Sealer(()))
-    process: Callable[[], str] = str
-    """The name of this process; see `call_check.Deliveries`."""
+    deliveries: Deliveries = field(default_factory=Deliveries)
 
     def largest_body(self, run: Run) -> int:
         """Return how many bytes the request of a run that is to wait may have in its body."""
@@ -84,7 +83,7 @@ class Checkpoints(Struct, frozen=True):
     ) -> bytes:
         """Encode the checkpoint by which the server gets to know a run."""
         body = None if run.opts.omit_request_body else request.body or None
-        reads = self.keys.supports(stored_state.FEATURE)
+        reads = stored_state.FEATURE in (self.keys.features or ())
         event = RunEvent(
             NewAPIRunData(
                 domain=origin_of(request, self.settings),
@@ -108,7 +107,7 @@ class Checkpoints(Struct, frozen=True):
                 lease=lease,
                 claim=claim,
                 reads_state=reads,
-                process=self.process() if reads else "",
+                process=self.deliveries.process if reads else "",
             )
         )
 

@@ -19,13 +19,13 @@ from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
-from stephttp._run.call_check import Deliveries
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.idempotency import scope_of
 from stephttp._run.journal import Journal
 from stephttp._run.sealing import Sealer
 from stephttp._run.supervised import LoopWatch
 from stephttp._wire.http import SAFE_METHODS, Request
+from stephttp._wire.stored_state import Deliveries
 from stephttp.options import Settings
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Runtime:
             now_ns,
             rng or random.Random(),
             Sealer(settings.keys),
-            lambda: self.deliveries.process,
+            self.deliveries,
         )
         headers = settings.api_headers
         self._driver = AsyncDriver(
@@ -217,7 +217,7 @@ class Runtime:
         self.outbox.reset_after_fork()
         self.leases.reset_after_fork()
         self.keyed_lock.reset_after_fork()
-        self.deliveries = Deliveries()
+        self.deliveries.reset_after_fork()
         self.opening = threading.Lock()
         self._sync_driver.reset_after_fork()
 
