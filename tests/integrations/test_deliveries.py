@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 from stephttp import Checkpointing, step
+from stephttp._client.flow import Deliveries
 from stephttp._wire import stored_state
 from stephttp._wire.http import Request
-from stephttp._wire.stored_state import Deliveries
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import KEY, Durable, durable

@@ -23,7 +23,7 @@ from stephttp._client.api_calls import (
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._client.flow import Flow, Keys, send
+from stephttp._client.flow import Deliveries, Flow, Keys, send
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core import replies
@@ -35,7 +35,7 @@ from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES
 from stephttp._wire.opcodes import Op, OpCode, Userland
-from stephttp._wire.stored_state import CallId, Deliveries
+from stephttp._wire.stored_state import CallId
 from stephttp.errors import APIStatusError
 from stephttp.options import Settings
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import KeyedLock, Keys
+from stephttp._client.flow import Deliveries, KeyedLock, Keys
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
@@ -25,7 +25,6 @@ from stephttp._run.journal import Journal
 from stephttp._run.sealing import Sealer
 from stephttp._run.supervised import LoopWatch
 from stephttp._wire.http import SAFE_METHODS, Request
-from stephttp._wire.stored_state import Deliveries
 from stephttp.options import Settings
 
 if TYPE_CHECKING:

@@ -10,8 +10,6 @@ another one without the state. The engine's own signature covers both (`call_sig
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterable
 from enum import Enum
 
@@ -33,8 +31,6 @@ RECEIVER = "x-stephttp-receiver"
 """The only process that may take the state that comes along, and only once."""
 SENT = "x-stephttp-sent"
 """When the engine sent the state, in milliseconds since the epoch."""
-_FRESH_MS = 5_000
-"""Milliseconds for which a state that was sent can be taken."""
 LARGEST = 64 * 1024
 """The most bytes of state in one re-entry. Fetching more costs a request, which is little beside
 its transport, and the engine holds calls in flight in memory."""
@@ -172,45 +168,6 @@ def detach(request: Request) -> bytes | None:
         (name, length if name == b"content-length" else value) for name, value in request.headers
     ]
     return state
-
-
-class Deliveries:
-    """The states of runs that came along and were taken: each by one process, once. Thread-safe.
-
-    The engine names the process that may take a state. Any other has to ask for it, and so has a
-    second delivery: a step may have been acknowledged meanwhile (docs/design.md 3.13).
-    """
-
-    def __init__(self) -> None:
-        self.reset_after_fork()
-
-    def reset_after_fork(self) -> None:
-        """Start afresh, in a process that was forked."""
-        self._lock = threading.Lock()
-        self._taken: dict[tuple[str, ...], int] = {}
-        self._latest_ms = 0
-        self.process = os.urandom(12).hex()
-        """The name of this process, for the engine."""
-
-    def take(self, request: Request, now_ms: int) -> bool:
-        """Return whether the state that came with a re-entry may be used, which is once so."""
-        sent = request.header(SENT.encode())
-        if request.header(RECEIVER.encode()) != self.process or not sent.isdecimal():
-            return False
-        names = (b"x-run-id", *(name.encode() for name in CALL_HEADERS))
-        call = tuple(request.header(name) for name in names)
-        with self._lock:
-            self._latest_ms = max(self._latest_ms, now_ms)
-            # What was forgotten must stay too old, also after the clock went back.
-            fresh = abs(self._latest_ms - int(sent)) <= _FRESH_MS
-            if not fresh or call in self._taken:
-                return False
-            self._taken[call] = now_ms
-            while (oldest := next(iter(self._taken))) != call:
-                if self._latest_ms - self._taken[oldest] <= 3 * _FRESH_MS:
-                    break
-                del self._taken[oldest]
-            return True
 
 
 class CompletionOrder:
