@@ -165,7 +165,7 @@ class FirstCall(BoundedCall):
         scope.key_claimed = True
         try:
             if (yield Invoke(self._read_ahead, None)):
-                self._claimed = yield from self._claim(*key)
+                self._claimed = yield from self._claim(*key, named=False)
                 continues = self._claimed.answer is None
         finally:
             if not continues:
@@ -190,12 +190,12 @@ class FirstCall(BoundedCall):
                 scope = scope_of(
                     runtime.settings.domain, run.opts.id or self._named_request().endpoint
                 )
-                self._claimed = yield from self._claim(key, scope)
+                self._claimed = yield from self._claim(key, scope, named=True)
             return self._claimed.answer is None
         finally:
             runtime.keyed_lock.release(lock)
 
-    def _claim(self, key: str, scope: str) -> Flow[Claimed]:
+    def _claim(self, key: str, scope: str, *, named: bool) -> Flow[Claimed]:
         runtime = self.runtime
         if self._is_too_large():
             limit = runtime.checkpoints.largest_body(self._run)
@@ -208,7 +208,7 @@ class FirstCall(BoundedCall):
         if claimed.held:
             self._keyed = True
             self._journal = self._new_journal()
-            self._journal.claimed()
+            self._journal.claimed(named=named)
             # Should the engine lose sight of this process, its call of the run waits here.
             lock, run_id = runtime.keyed_lock, self._run.run_id
             yield from lock.acquire(run_id)

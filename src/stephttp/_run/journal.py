@@ -58,6 +58,7 @@ class Journal(Item):
         "_leased",
         "_leases",
         "_lock",
+        "_named",
         "_outbox",
         "_request",
         "_run",
@@ -95,6 +96,8 @@ class Journal(Item):
         self._sending: list[Op] = []
         self._final: Op | None = None
         self._leased = False
+        self._named = True
+        """Whether the server has the run under the name of its endpoint, once it has the run."""
         self._closed = False
         self._abandoned = False
         self._settled: Future[None] | None = None
@@ -139,10 +142,14 @@ class Journal(Item):
                 seconds = self.mode.max_interval / timedelta(seconds=1)
                 self._timer = self._later(seconds, self._post)
 
-    def claimed(self) -> None:
-        """Take note that the run was opened in the foreground, with a lease."""
+    def claimed(self, *, named: bool) -> None:
+        """Take note that the run was opened in the foreground, with a lease.
+
+        Args:
+            named: whether its endpoint was known by then.
+        """
         with self._lock:
-            self.opened = True
+            self.opened, self._named = True, named
             self._hold()
 
     def finish(self, complete: Op) -> None:
@@ -254,6 +261,14 @@ class Journal(Item):
             self._closed = True
             if self._stored is None:
                 self._leases.release(run.run_id)
+        if self.opened and not self._named and lease is not None:
+            # Our engine takes this for an update. The body of the request it has already.
+            named = self._request()
+            if named is not None:
+                self._named, named.body = True, b""
+                self._leased = True
+                body = self._checkpoints.first_checkpoint(run, named, ops, lease)
+                return Parcel(api_calls.NEW_RUN, body)
         if request is None:
             body = self._checkpoints.further_checkpoint(run, ops, lease)
             self._leased = lease is not None

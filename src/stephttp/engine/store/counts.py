@@ -88,6 +88,17 @@ def note_begin(
         _note_status(connection, fn_id, began_ms, first_ns, run, now_ms, was_sync=True)
 
 
+def move_begin(
+    connection: sqlite3.Connection, from_fn_id: str, to_fn_id: str, created_ms: int
+) -> None:
+    """Count a run that was stored then, in another transaction, for another endpoint."""
+    counted = add_up([Note(from_fn_id, created_ms, BEGAN)])
+    rows = [(*row, -n) for *row, n in spread(counted, kept_at_s=0)]
+    connection.executemany(ADD, rows)
+    connection.executemany(QUERIES["forget_empty_counts"], [row[:-1] for row in rows])
+    _note(connection, Note(to_fn_id, created_ms, BEGAN))
+
+
 def note_change(connection: sqlite3.Connection, before: RunStatus, run: Run, now_ms: int) -> None:
     """Note a change of a run's status."""
     if run.status is not before and isinstance(connection, StoreConnection):

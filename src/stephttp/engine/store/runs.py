@@ -179,7 +179,7 @@ def load_surroundings(
 
 def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
     """Store a new run with its first change; `False` if the run id is taken."""
-    values = _row(new, change.run)
+    values = row(new, change.run)
     if connection.execute(QUERIES["insert_run"], values).rowcount == 0:
         return False
     connection.execute(QUERIES["upsert_endpoint"], values)
@@ -191,7 +191,7 @@ def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
 def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Change]]) -> None:
     """Store new runs, whose ids are known to be free, with a statement a table."""
     if runs:
-        values = [_row(new, change.run) for new, change in runs]
+        values = [row(new, change.run) for new, change in runs]
         bulk_insert.insert(
             connection, QUERIES["insert_run"], [_in_order(value) for value in values]
         )
@@ -260,7 +260,7 @@ def _insert(
     bulk_insert.insert(connection, QUERIES[query], rows)
 
 
-def _row(new: NewRun, run: Run) -> dict[str, Any]:
+def row(new: NewRun, run: Run) -> dict[str, Any]:
     """Return the columns of a new run."""
     first_ns = run.took_ns
     if run.status is RunStatus.SYNC:

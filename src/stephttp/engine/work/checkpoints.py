@@ -23,7 +23,7 @@ from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import leases, save
 from stephttp.engine.work.report import FurtherSteps, report
-from stephttp.engine.work.start import Opening, start
+from stephttp.engine.work.start import Opening, rename, start
 
 Item = Opening | FurtherSteps
 
@@ -99,6 +99,7 @@ def _take_one(connection: sqlite3.Connection, item: Item, at: Moment) -> Taken:
         change = start(connection, item, at)
         if change is not None:
             return Taken(change)
+        rename(connection, item)
     run_id = item.new.run_id if isinstance(item, Opening) else item.run_id
     if item.lease_ms is not None:
         return Taken(*leases.report_leased(connection, run_id, item.ops, item.lease_ms, at))

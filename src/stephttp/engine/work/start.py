@@ -12,7 +12,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, Snapshot
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.transitions import apply_ops
-from stephttp.engine.store import runs
+from stephttp.engine.store import counts, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 from stephttp.engine.work.leases import with_lease
@@ -56,6 +56,25 @@ def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Chang
     if _digest(connection, new.run_id) != new.digest:
         raise Refused(f"run_id: there is already another run {new.run_id}", 409)
     return Change(opening.run)
+
+
+def rename(connection: sqlite3.Connection, opening: Opening) -> None:
+    """Give a run in its first phase the endpoint and the retries that it turned out to have.
+
+    A run that was opened for an idempotency key was opened before its handler began. Its SDK knew
+    the path then, but neither the route nor the options of the endpoint.
+    """
+    new, run = opening.new, opening.run
+    known = connection.execute(QUERIES["first_phase_name"], (new.run_id,)).fetchone()
+    if known is None or known[:2] == (run.fn_id, run.retries):
+        return
+    fn_id, _, created_ms = known
+    values = runs.row(new, run)
+    connection.execute(QUERIES["rename_run"], values)
+    connection.execute(QUERIES["upsert_endpoint"], values)
+    if fn_id != run.fn_id:
+        counts.move_begin(connection, fn_id, run.fn_id, created_ms)
+        connection.execute(QUERIES["forget_uncounted_endpoint"], {"fn_id": fn_id})
 
 
 def _digest(connection: sqlite3.Connection, run_id: str) -> bytes | None:

@@ -258,6 +258,16 @@ DELETE FROM counts
 WHERE width_s = 0 AND start_s = 0 AND fn_id = :fn_id
       AND NOT EXISTS (SELECT 1 FROM endpoints WHERE endpoints.fn_id = counts.fn_id)
 
+-- name: forget_uncounted_endpoint
+DELETE FROM endpoints
+WHERE fn_id = :fn_id
+      AND NOT EXISTS (SELECT 1 FROM counts
+                      WHERE width_s = 0 AND start_s = 0 AND counts.fn_id = endpoints.fn_id)
+
+-- name: forget_empty_counts
+DELETE FROM counts
+WHERE width_s = ? AND start_s = ? AND fn_id = ? AND what = ? AND bucket = ? AND n <= 0
+
 -- name: purge_events
 DELETE FROM events WHERE seq IN (
     -- Only the oldest are looked at, whatever their time is.
@@ -388,6 +398,12 @@ SET event_name = excluded.event_name, method = excluded.method, path = excluded.
     sdk = excluded.sdk, retries = excluded.retries,
     request_version = excluded.request_version, reads_state = excluded.reads_state,
     seen_ms = excluded.seen_ms
+
+-- name: first_phase_name
+SELECT fn_id, retries, created_ms FROM runs WHERE run_id = ? AND status = 'sync'
+
+-- name: rename_run
+UPDATE runs SET fn_id = :fn_id, slug = :slug, fn = :fn, retries = :retries WHERE run_id = :run_id
 
 -- name: latest_endpoints
 SELECT fn_id, domain, slug FROM endpoints ORDER BY seen_ms DESC LIMIT ?
