@@ -86,7 +86,7 @@ def add(rows: Rows, rng: Random, number: int, began_ms: int) -> None:
     word = NEEDLE if number % 10_000 == 5_000 else rng.choice(_WORDS)
     body = f'{{"number":{number},"item":"{word}","pieces":{number % 7},"note":"{"x" * 120}"}}'
     names = _STEPS[: rng.randrange(len(_STEPS) + 1)]
-    start_ns = began_ms * 1_000_000
+    start_ns, first_step = began_ms * 1_000_000, len(rows.steps)
     for place, (name, step_id) in enumerate(names, 1):
         took_ns = first_ns // (len(names) + 1)
         memo = f'{{"data":{{"step":"{name}","number":{number},"item":"{word}"}}}}'
@@ -116,6 +116,7 @@ def add(rows: Rows, rng: Random, number: int, began_ms: int) -> None:
             "run_id": run_id,
             "status": status,
             "step_count": len(names) + waits,
+            "state_size": sum(len(row[-1] or b"") for row in rows.steps[first_step:]),
             "created_ms": began_ms + first_ms,
             "began_ms": began_ms,
             "first_ns": first_ns,
@@ -158,11 +159,11 @@ def store(connection: sqlite3.Connection, rows: Rows, counted: Counter[counts.Co
 
 _INSERT_RUN = """
 INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
-                  step_count, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id, fn_id,
-                  slug, digest, event_id, event_name, event_ts, fn, domain, method, path, query,
+                  step_count, state_size, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id,
+                  fn_id, slug, digest, event_id, event_name, event_ts, fn, domain, method, path, query,
                   content_type, ip, sdk, reads_state, error, body, output)
-VALUES (:run_id, :status, 3, 2, '', 0, 0, 0, :step_count, :created_ms, :began_ms, :first_ns,
-        :async_ms, :ended_ms, :app_id, :fn_id, :slug, zeroblob(32), :event_id,
+VALUES (:run_id, :status, 3, 2, '', 0, 0, 0, :step_count, :state_size, :created_ms, :began_ms,
+        :first_ns, :async_ms, :ended_ms, :app_id, :fn_id, :slug, zeroblob(32), :event_id,
         'inngest/http.request', :event_ts, '', :domain, :method, :path, '', 'application/json',
         '192.0.2.1', 'stephttp-py:v1', 1, :error, :body, :output)"""
 

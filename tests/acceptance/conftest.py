@@ -9,10 +9,10 @@ import httpcore2
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _certificates() -> Generator[None]:
-    """Read the system's certificates once: that takes 30 ms, each client reads them again, and
-    no test speaks with anything that has one."""
+    """Read the system's certificates once a module: that takes 30 ms, each client reads them
+    again, and no test here speaks with anything that has one. Tests elsewhere do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpcore2, "default_ssl_context", cache(httpcore2.default_ssl_context))
         yield

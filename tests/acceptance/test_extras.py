@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 _DEADLINE = 60
+DEVELOPMENT = ("dev", "mutation")
 IMPORTS = {
     "": [
         "stephttp", "stephttp.sync", "stephttp.asgi", "stephttp.wsgi", "stephttp.middleware",
@@ -80,7 +81,7 @@ def test_an_extra_brings_what_its_modules_import(extra: str) -> None:
 
 def test_all_extras_are_tried() -> None:
     extras = set(metadata.metadata("stephttp").get_all("Provides-Extra") or ())
-    assert extras == {*IMPORTS, "dev"} - {""}
+    assert extras == {*IMPORTS, *DEVELOPMENT} - {""}
 
 
 @pytest.mark.parametrize("module", ["ulid", "pydantic", "stephttp.integrations.otel"])

@@ -189,9 +189,13 @@ class Journal(Item):
             self._closed = True
             self._stop_timer()
             self._release()
-            # A plain server takes an opening once only, so its fate has to be known.
-            if self._parcel is not None and self.held and self.lease_ms is None:
+            if self._parcel is not None and self.held:
                 self._settled = Future()
+        if self.lease_ms is None:  # a plain server takes an opening once only
+            yield from self.settle()
+
+    def settle(self) -> Flow[None]:
+        """Wait for what was under way when the run was handed over: is the run opened by it?"""
         if self._settled is not None:
             yield Until(self._settled, HAND_OVER_TIMEOUT)
 

@@ -109,6 +109,9 @@ def suspend(
             raise CannotContinueError(
                 replies.error_answer(status, reason), reason, ops, known
             ) from error
+        if journal is not None:
+            yield from journal.settle()
+            known = known or journal.opened
         reason = f"the engine did not take the run: {error}"
         raise CannotContinueError(_not_taken(error), reason, ops, known, temporary=True) from error
     return (yield from _answer_caller(checkpoints, run, request, token))
