@@ -179,7 +179,7 @@ class Engine:
             return False
         unit = partial(report_from, run_id=run_id, ops=ops, call=call)
         _, superseded = await self._apply(unit, lambda reported: [reported[0]])
-        return superseded
+        return not self.caller.hear(run_id, call) or superseded
 
     async def take(self, items: Sequence[Item]) -> list[Taken | Refused]:
         """Store many checkpoints in one transaction; see `checkpoints.take`."""
