@@ -37,7 +37,7 @@ its transport, and the engine holds calls in flight in memory."""
 DELIVERY = "x-stephttp-delivery"
 """What tells one sending of a call from every other one, also from that of the same attempt."""
 UNANSWERED = "x-stephttp-unanswered"
-"""How many calls for the same purpose brought no answer before this one; absent if it is the first."""
+"""How many calls for the same purpose brought no answer before this one, if any."""
 CALL_HEADERS = ("x-inngest-job-id", "x-stephttp-attempt", "x-inngest-step-id", DELIVERY)
 """The parts of a `CallId` in the head of a re-entry, and of a question for the state in it."""
 CALLS_FEATURE = "fenced-calls"

@@ -247,9 +247,12 @@ class Executor:
             answer = await self._caller.call(call)
         finally:
             reached = self._caller.forget(call)
-        now_ms, outcome = self._clock.now_ms(), answer
-        if isinstance(answer, HTTPResponse):
-            outcome = read_answer(answer, now_ms, reached=reached)
+        now_ms = self._clock.now_ms()
+        outcome: Outcome = (
+            read_answer(answer, now_ms, reached=reached)
+            if isinstance(answer, HTTPResponse)
+            else answer
+        )
         failure = outcome if isinstance(outcome, CallFailure) else None
         silent = failure is not None and failure.kind in UNANSWERED
         answered = isinstance(answer, HTTPResponse) and not silent
