@@ -63,7 +63,8 @@ async def test_a_sleep_is_followed_by_the_same_request_again() -> None:
         assert (call.method, str(call.url)) == ("POST", "http://app.test/orders?k=1")
         assert call.content == b'{"a": 1}'
         sent = {k: v for k, v in call.headers.items() if k.startswith(("x-", "user", "content-t"))}
-        assert len(sent.pop("x-request-id")) == 26
+        assert len(request_id := sent.pop("x-request-id")) == 26
+        assert sent.pop("x-stephttp-delivery") == request_id
         assert len(sent.pop("x-inngest-job-id")) == 13
         assert sent == {
             "user-agent": "Inngest",

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -175,6 +176,65 @@ async def test_a_run_whose_process_died_is_taken_over_and_no_finished_step_runs_
         assert run["status"] == "Completed"
         assert len(world.reentries) == 1
     assert work.ran == ["one", "two", "four"]
+
+
+async def test_a_first_run_whose_process_died_before_it_heard_of_the_engine_ends() -> None:
+    work = Work(Checkpointing.safe)
+    async with durable(work.build) as world:
+        arrived, send = asyncio.Event(), world.to_engine.handle_async_request
+
+        async def lossy(request: httpx2.Request) -> httpx2.Response:
+            if arrived.is_set():
+                raise httpx2.ConnectError("connection refused", request=request)
+            await send(request)
+            arrived.set()
+            raise httpx2.ReadError("connection reset", request=request)
+
+        world.to_engine.handle_async_request = lossy  # type: ignore[method-assign]
+        call = asyncio.ensure_future(world.client.post("/work"))
+        await work.gate.reached.wait()
+        await arrived.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
+        (run,) = await known(world)
+        assert run["status"] == "Running"
+        work.gate.open.set()
+        for seconds in (30, 1):
+            world.clock.advance(seconds)
+            await world.engine.idle()
+        run = (await world.api.get(f"/v1/runs/{run['run_id']}")).json()["data"]
+        assert run["status"] == "Completed"
+
+
+async def test_an_engine_that_restarts_each_half_minute_takes_over_the_runs_of_the_dead(
+    tmp_path: Path,
+) -> None:
+    work = Work(Checkpointing.safe)
+    async with durable(work.build, path=tmp_path / "runs.db") as world:
+        call = asyncio.ensure_future(world.client.post("/work"))
+        await work.gate.reached.wait()
+        await delivered(world)
+        for _ in range(6):  # a process that lives keeps its run
+            await world.restart_engine()
+            world.clock.advance(29)
+            await world.engine.idle()
+            await world.provider.runtime.renew_leases()
+        assert world.reentries == []
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        work.gate.open.set()
+        restarts = 0
+        while not world.reentries:
+            restarts += 1
+            assert restarts < 5, "it is never taken over"
+            await world.restart_engine()
+            world.clock.advance(29)
+            await world.engine.idle()
+            world.clock.advance(1)
+            await world.engine.idle()
+        (run,) = await known(world)
+        assert run["status"] == "Completed"
 
 
 async def test_a_living_process_keeps_its_run() -> None:
@@ -440,7 +500,9 @@ async def test_a_plain_server_gets_plain_checkpoints_one_after_the_other() -> No
     paths = [path for path, _ in plain.calls]
     assert paths[0] == "/v1/http/runs"
     assert set(paths[1:]) == {f"/v1/http/runs/{run_id}/steps"}
-    assert all("lease" not in body and body["run_id"] == run_id for _, body in plain.calls)
+    assert all(body["run_id"] == run_id for _, body in plain.calls)
+    # Before anything is known of the server, it may be ours.
+    assert ["lease" in body for _, body in plain.calls] == [True, *[False] * (len(plain.calls) - 1)]
     ops = [op.get("displayName") for _, body in plain.calls for op in body["steps"]]
     assert ops == ["stephttp:request", "one", "two", "three", "four", None]
     assert plain.calls[-1][1]["steps"][-1]["op"] == "RunComplete"

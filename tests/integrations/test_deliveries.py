@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import flask
@@ -127,37 +129,98 @@ async def test_a_worker_dies_after_its_report_and_the_same_call_reaches_another(
 
 
 async def test_a_superseded_call_starts_no_further_step() -> None:
-    began, go_on, ran = asyncio.Event(), asyncio.Event(), list[str]()
-    app = FastAPI()
+    """What is in front of the application gives up a call, and the engine sends another one, which
+    reaches a second process while the first is still at its step."""
+    ran: list[tuple[str, str]] = []
+    doing = {name: (asyncio.Event(), asyncio.Event()) for name in ("one", "two")}
 
-    async def slow() -> None:
-        ran.append("slow")
-        began.set()
-        await go_on.wait()
+    def build(name: str, provider: Provider) -> Any:
+        app = FastAPI()
+        began, go_on = doing[name]
 
-    @app.post("/")
-    async def order() -> str:
-        await step.sleep("nap", NAP)
-        await step.run("slow", slow)
-        await step.run("after", ran.append, "after")
-        return "done"
+        async def slow() -> None:
+            ran.append((name, "slow"))
+            began.set()
+            await go_on.wait()
 
-    async with durable(
-        lambda provider: provider.asgi(app), checkpointing=Checkpointing.safe
-    ) as world:
+        @app.post("/")
+        async def order() -> str:
+            await step.sleep("nap", NAP)
+            await step.run("slow", slow)
+            await step.run("after", ran.append, (name, "after"))
+            return "done"
+
+        return provider.asgi(app)
+
+    async with durable(partial(build, "one"), checkpointing=Checkpointing.safe) as world:
+        other = world.provide(checkpointing=Checkpointing.safe)
+        one, two = world.to_app.inner(), httpx2.ASGITransport(build("two", other))
+        given_up = list[asyncio.Task[httpx2.Response]]()
+        reports = list[tuple[str, int]]()
+        to_engine = world.to_engine.handle_async_request
+
+        async def gateway(request: httpx2.Request) -> httpx2.Response:
+            world.to_app.requests.append(request)
+            if given_up:
+                return await two.handle_async_request(request)
+            given_up.append(asyncio.create_task(one.handle_async_request(request)))
+            await doing["one"][0].wait()
+            return httpx2.Response(504, text="<h1>Gateway Time-out</h1>")
+
+        async def watched(request: httpx2.Request) -> httpx2.Response:
+            response = await to_engine(request)
+            if request.url.path.endswith("/steps"):
+                reports.append(
+                    (json.loads(request.content)["call"]["delivery"], response.status_code)
+                )
+            return response
+
         first = await world.client.post("/")
+        world.to_app.handle_async_request = gateway  # type: ignore[method-assign]
+        world.to_engine.handle_async_request = watched  # type: ignore[method-assign]
         world.clock.advance(60)
-        await began.wait()
-        await world.engine.store.write(
-            lambda connection: connection.execute("UPDATE runs SET attempt = attempt + 1")
-        )
-        world.clock.advance(2)  # so long without a word that the next step asks first
-        go_on.set()
+        await doing["one"][0].wait()
         await world.engine.idle()
+        world.clock.advance(60)
+        await doing["two"][0].wait()
+        older, newer = (call.headers[stored_state.DELIVERY] for call in world.reentries)
+        doing["one"][1].set()
+        assert (await given_up[0]).status_code == 206
+        assert set(reports) == {(older, 409)}
+        assert ran == [("one", "slow"), ("two", "slow")]
+        doing["two"][1].set()
+        await world.engine.idle()
+        assert await other.aclose()
         assert (await world.follow(first)).json() == "done"
-        statuses = [r.url.path for r in world.to_engine.requests if r.url.path.endswith("/steps")]
-        assert statuses
-    assert ran == ["slow", "after"], "what the superseded call had run counts, and runs once"
+        assert (newer, 409) not in reports
+    assert ran == [("one", "slow"), ("two", "slow"), ("two", "after")]
+
+
+@KINDS
+async def test_steps_are_stored_by_themselves_once_an_answer_did_not_arrive(wsgi: bool) -> None:
+    """`retries=0` and a gateway that has 502 for each answer: what ran does not run again, and the
+    run ends with an error that says what happened."""
+    shop, world_of = selling(wsgi)
+    async with world_of as world:
+        inner = world.to_app.handle_async_request
+
+        async def gateway(request: httpx2.Request) -> httpx2.Response:
+            await (await inner(request)).aread()
+            return httpx2.Response(502, text="<h1>Bad Gateway</h1>")
+
+        first = await world.client.post("/")
+        world.to_app.handle_async_request = gateway
+        answer = await world.follow(first)
+        assert await world.status(first) == "Failed"
+        counts = [call.headers.get(stored_state.UNANSWERED) for call in world.reentries]
+    assert counts[:3] == [None, "1", "2"]
+    assert len(counts) <= 8
+    assert answer.status_code == 500
+    error = answer.json()["error"]
+    assert error["name"] == "BrokenCallError"
+    assert "in place of the SDK" in error["message"]
+    # Once in the call whose answer was lost unannounced, and once for the record.
+    assert [shop.ran.count(what) for what in ("charge", "mail")] == [2, 2]
 
 
 def request_to(process: str, sent: int, job: str = "j") -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -23,12 +24,14 @@ KEY = {"idempotency-key": "k"}
 class Shop:
     def __init__(self) -> None:
         self.charged: list[str] = []
+        self.before: Callable[[], Any] = lambda: None
 
     def on_loop(self, provider: Provider) -> Any:
         app = FastAPI()
 
         @app.post("/{path}")
         async def order(path: str) -> str:
+            await step.run("before", self.before)
             await step.run("charge", self.charged.append, path)
             if path == "nap":
                 await step.sleep("nap", timedelta(minutes=1))
@@ -42,6 +45,7 @@ class Shop:
 
         @app.post("/<path>")
         def order(path: str) -> str:
+            blocking.run("before", self.before)
             blocking.run("charge", self.charged.append, path)
             if path == "nap":
                 blocking.sleep("nap", timedelta(minutes=1))
@@ -145,21 +149,25 @@ async def test_a_page_is_not_passed_on_as_the_result(wsgi: bool) -> None:
         assert (result.status_code, result.json()) == (200, "nap")
 
 
-async def test_a_run_whose_caller_was_refused_is_not_left_running() -> None:
+@pytest.mark.parametrize("wsgi", [False, True])
+async def test_a_run_whose_caller_was_refused_is_not_left_running(wsgi: bool) -> None:
     shop = Shop()
-    async with durable(shop.on_loop, checkpointing=Checkpointing.safe) as world:
+    build = shop.in_threads if wsgi else shop.on_loop
+    async with durable(build, wsgi=wsgi, checkpointing=Checkpointing.safe) as world:
         between = Between(world)
         await world.provider.runtime.drive(world.provider.runtime.checkpoints.renew([], 1000))
-        opened, send = asyncio.Event(), world.to_engine.handle_async_request
+        send, loop = world.to_engine.handle_async_request, asyncio.get_running_loop()
+
+        def opened() -> Any:  # the engine has the run, and the process knows that
+            taken = world.provider.wait(10)
+            return asyncio.run_coroutine_threadsafe(taken, loop).result() if wsgi else taken
 
         async def until_opened(request: httpx2.Request) -> httpx2.Response:
             if b'"Sleep"' in request.content:
-                await opened.wait()
                 between.status = 502
-            response = await send(request)
-            opened.set()
-            return response
+            return await send(request)
 
+        shop.before = opened
         world.to_engine.handle_async_request = until_opened  # type: ignore[method-assign]
         refused = await world.client.post("/nap")
         assert refused.status_code == 503

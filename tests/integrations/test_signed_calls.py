@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -146,14 +147,27 @@ async def test_headers_that_steer_a_call_are_as_the_engine_sent_them(
 ) -> None:
     async with serve(app) as world:
         await waiting(world, "POST", "/account/see")
-        world.to_app.down = True
-        await world.turn()
+        arrived, over = asyncio.Event(), asyncio.Event()
+
+        async def hold(request: httpx2.Request) -> httpx2.Response:
+            world.reentries.append(request)
+            arrived.set()
+            await over.wait()
+            raise httpx2.ConnectError("refused", request=request)
+
+        world.to_app.handle_async_request = hold
+        turned = asyncio.ensure_future(world.turn())
+        await arrived.wait()
         (call,) = world.reentries
         assert (await replay(world, call, "/account/see", **replaced)).status_code == 401
         assert (await replay(world, call, "/account/see?more=1")).status_code == 401
         assert app.done == []
         assert (await replay(world, call, "/account/see")).status_code == 206
         assert app.done == ["POST see Bearer victim"]
+        over.set()
+        await turned
+        assert (await replay(world, call, "/account/see")).status_code == 206
+        assert app.done == ["POST see Bearer victim"], "the engine waits for that call no more"
 
 
 @pytest.mark.parametrize("path", ["/account/%7Ea/b%20c?x=%7E&y[]=1", "/account/ü?q={a}&r=a+b"])

@@ -199,7 +199,8 @@ def get_actions(run_id: str, *, names: bool = False, call: CallId | None = None)
     """
     headers = _NAMED_HEADERS if names else _ACTIONS_HEADERS
     if call is not None:
-        parts = zip(CALL_HEADERS, (call.job, str(call.attempt), call.step), strict=True)
+        values = call.job, str(call.attempt), call.step, call.delivery
+        parts = zip(CALL_HEADERS, values, strict=True)
         headers = headers | {name: value for name, value in parts if value}
     return Call("GET", f"/v0/runs/{run_id}/actions", None, headers)
 

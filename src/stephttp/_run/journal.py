@@ -51,6 +51,7 @@ class Journal(Item):
 
     __slots__ = (
         "_abandoned",
+        "_asked",
         "_checkpoints",
         "_closed",
         "_final",
@@ -95,6 +96,8 @@ class Journal(Item):
         self._timer: TimerHandle | None = None
         self._sending: list[Op] = []
         self._final: Op | None = None
+        self._asked = False
+        """Whether a lease was asked for before the server was known to give any."""
         self._leased = False
         self._named = True
         """Whether the server has the run under the name of its endpoint, once it has the run."""
@@ -219,6 +222,8 @@ class Journal(Item):
             self._parcel, self._sending = None, []
             if error is None:
                 self.opened = True
+                self._leased = self._leased or (self._asked and self.lease_ms is not None)
+                self._asked = False
             elif isinstance(error, APIStatusError) and error.status in _LOST:
                 self.lost()
             else:
@@ -280,6 +285,10 @@ class Journal(Item):
         if final is None:
             ops = [self._checkpoints.remember(run, request), *ops]
             self._leased = lease is not None
+            if self._checkpoints.keys.features is None:
+                # Ours may take the opening while its answer is lost, and the process dies; a plain
+                # server does not read the field.
+                self._asked, lease = True, self.mode.lease_ms
         else:
             lease = None  # a run that has ended already
         body = self._checkpoints.first_checkpoint(run, request, ops, lease)

@@ -200,7 +200,7 @@ class Reentry:
 
     def _patience(self, mode: Checkpointing) -> float:
         """Return for how many seconds finished steps may wait for the answer to carry them."""
-        if not self.resumed.with_result:
+        if not self.resumed.with_result or self.resumed.unanswered:
             return 0.0
         count = self.resumed.run.finished_count
         if mode.buffered_steps is not None and count >= mode.buffered_steps:
@@ -267,7 +267,8 @@ class Reentry:
         took_ns = self.runtime.now_ns() - self.resumed.started_ns
         # A server that calls again no longer waits for this call.
         given_up = self.runtime.keyed_lock.contended(self._locked)
-        self.resumed.heard = not given_up and took_ns < HEARD_WITHIN * 1_000_000_000
+        late = given_up or took_ns >= HEARD_WITHIN * 1_000_000_000
+        self.resumed.heard = not (late or self.resumed.unanswered)
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
         failures = self._scope.final_failures if self._scope is not None else None

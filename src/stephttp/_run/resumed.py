@@ -43,6 +43,7 @@ _ROOT = "step"
 """A server that sends this as the step wants the whole handler called."""
 _ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
+_UNANSWERED = stored_state.UNANSWERED.encode()
 RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
 _NOTHING_TO_DO = frozenset({409, 410})
@@ -71,6 +72,8 @@ class Resumed(Struct):
     """Whether the server keeps warnings with a run (docs/design.md 3.8)."""
     heard: bool = True
     """Whether the answer will be read, as far as this side can know."""
+    unanswered: bool = False
+    """Whether the answer to a call before this one did not arrive, so that this one's may not."""
     request_id: str = ""
     """The server's id of this call."""
     ended: bool = False
@@ -95,6 +98,7 @@ def resume(
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
     ours = bool(request.header(_ATTEMPT))
+    unanswered = ours and bool(request.header(_UNANSWERED))
     call_id = _call_id(request) if ours else None
     try:
         if state is None:
@@ -152,14 +156,15 @@ def resume(
         started_ns=checkpoints.now_ns(),
         with_result="steps-with-result" in features,
         keeps_warnings=divergences.FEATURE in features,
+        unanswered=unanswered,
         request_id=request_id,
         call_id=call_id if CALLS_FEATURE in features else None,
     )
 
 
 def _call_id(request: Request) -> CallId | None:
-    job, attempt, step = (request.header(name.encode()) for name in CALL_HEADERS)
-    return CallId(job, int(attempt), step) if job and attempt.isdecimal() else None
+    job, attempt, step, delivery = (request.header(name.encode()) for name in CALL_HEADERS)
+    return CallId(job, int(attempt), step, delivery) if job and attempt.isdecimal() else None
 
 
 def _sent_along(request: Request) -> dict[str, str]:

@@ -34,7 +34,11 @@ SENT = "x-stephttp-sent"
 LARGEST = 64 * 1024
 """The most bytes of state in one re-entry. Fetching more costs a request, which is little beside
 its transport, and the engine holds calls in flight in memory."""
-CALL_HEADERS = ("x-inngest-job-id", "x-stephttp-attempt", "x-inngest-step-id")
+DELIVERY = "x-stephttp-delivery"
+"""What tells one sending of a call from every other one, also from that of the same attempt."""
+UNANSWERED = "x-stephttp-unanswered"
+"""How many calls for the same purpose brought no answer before this one, if any."""
+CALL_HEADERS = ("x-inngest-job-id", "x-stephttp-attempt", "x-inngest-step-id", DELIVERY)
 """The parts of a `CallId` in the head of a re-entry, and of a question for the state in it."""
 CALLS_FEATURE = "fenced-calls"
 """The name among the extras of `CallId`."""
@@ -60,7 +64,8 @@ class KnownStep(Struct, frozen=True, array_like=True):
 
 
 class CallId(Struct, frozen=True):
-    """A call of the engine, as reports from it name it: job, attempt, and its step, if it has one.
+    """A call of the engine, as reports from it name it: job, attempt, its step, if it has one, and
+    which sending of it that is.
 
     What a call reports that was superseded is kept where it is new, and answered with 409.
     """
@@ -68,6 +73,7 @@ class CallId(Struct, frozen=True):
     job: str
     attempt: int
     step: str = ""
+    delivery: str = ""
 
 
 class MemoKind(Enum):

@@ -23,7 +23,7 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Clock, SystemClock
 from stephttp.engine.model.inputs import Cancellation, EventArrival
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.settings import LONGEST_LEASE, Settings
+from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
@@ -107,9 +107,7 @@ class Engine:
         await self.store.open()
         known = partial(latest_endpoints, limit=MOST_ENDPOINTS)
         self.metrics.know(await self.store.read(known))
-        # No process could renew its lease while the engine was not there.
-        due_ms = self.clock.now_ms() + LONGEST_LEASE
-        await self.store.write(partial(leases.extend_all, due_ms=due_ms))
+        await self.store.write(partial(leases.extend_all, now_ms=self.clock.now_ms()))
         self.executor.start()
         self._deliverer.start()
         self._retention.start()
@@ -179,7 +177,7 @@ class Engine:
             return False
         unit = partial(report_from, run_id=run_id, ops=ops, call=call)
         _, superseded = await self._apply(unit, lambda reported: [reported[0]])
-        return superseded
+        return not self.caller.hear(run_id, call) or superseded
 
     async def take(self, items: Sequence[Item]) -> list[Taken | Refused]:
         """Store many checkpoints in one transaction; see `checkpoints.take`."""

@@ -243,9 +243,16 @@ class Executor:
 
     async def _call(self, call: EndpointCall) -> None:
         begun_ms = self._clock.now_ms()
-        answer = await self._caller.call(call)
+        try:
+            answer = await self._caller.call(call)
+        finally:
+            reached = self._caller.forget(call)
         now_ms = self._clock.now_ms()
-        outcome = read_answer(answer, now_ms) if isinstance(answer, HTTPResponse) else answer
+        outcome: Outcome = (
+            read_answer(answer, now_ms, reached=reached)
+            if isinstance(answer, HTTPResponse)
+            else answer
+        )
         failure = outcome if isinstance(outcome, CallFailure) else None
         silent = failure is not None and failure.kind in UNANSWERED
         answered = isinstance(answer, HTTPResponse) and not silent

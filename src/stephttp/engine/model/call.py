@@ -27,7 +27,8 @@ class EndpointCall(Value, frozen=True, gc=False):
         fn_id: the endpoint, as `Run.fn_id`.
         reads_state: whether its SDK reads the state of the run from the request.
         state: the state that is sent with the request.
-        resend: whether it may be sent once more where a kept connection turns out to be closed.
+        unanswered: how many calls for the same purpose brought no answer before; if any, it is not
+            sent once more where a kept connection turns out to be closed.
     """
 
     run_id: str
@@ -47,7 +48,7 @@ class EndpointCall(Value, frozen=True, gc=False):
     fn_id: str = ""
     reads_state: bool = False
     state: ResumeState | None = None
-    resend: bool = True
+    unanswered: int = 0
 
 
 class GatewayRequest(Value, frozen=True, gc=False):

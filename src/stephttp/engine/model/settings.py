@@ -20,7 +20,7 @@ VERSION = __version__
 
 SHORTEST_LEASE, LONGEST_LEASE = 1_000, 60_000
 """Milliseconds. After a restart every lease gets the longest, in which its holder, if it lives,
-renews it at least once."""
+renews it at least once; see `work.leases.extend_all`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,8 @@ class Timer(Value, frozen=True, gc=False):
         match_keys, match_values: the part of the condition by which an event finds the wait; see
             `rules.conditions.equalities`.
         job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call;
-            `attempt` also of a `GATEWAY` timer: requests that failed.
+            `attempt` also of a `GATEWAY` timer: requests that failed; `unreached` also of a lease:
+            starts of the engine since it was renewed.
         payload: of a `GATEWAY` timer, the request to make, as JSON; of a timer for a call of the
             endpoint, what its earlier tries met (`rules.vain_calls`).
     """

@@ -15,6 +15,7 @@ from stephttp._wire import call_signatures, stored_state
 from stephttp._wire.call_signatures import request_target
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
+from stephttp._wire.stored_state import CallId
 from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import CallFailure, FailureKind
@@ -44,6 +45,17 @@ _KEEP_ALIVE = 1.0
 one that is just being closed."""
 
 
+class _Delivery:
+    """One sending of a call that is waited for."""
+
+    __slots__ = ("heard", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.heard = False
+        """Whether an SDK has asked for the state of the run in it, or reported steps."""
+
+
 class Caller:
     """Sends re-entries. One for the life of an engine.
 
@@ -70,6 +82,8 @@ class Caller:
         self._rng = rng
         self._processes: dict[str, str] = {}
         """By origin, in the order in which they were heard of."""
+        self._under_way: dict[tuple[str, str], _Delivery] = {}
+        """By run and step."""
         self._sender: Sender
         if transport is None:
             egress, timeout = Egress.of(settings), settings.connect_timeout
@@ -93,6 +107,22 @@ class Caller:
             if len(self._processes) > _MOST_ORIGINS:
                 del self._processes[next(iter(self._processes))]
 
+    def hear(self, run_id: str, call: CallId) -> bool:
+        """Note that an SDK works on a call. Returns whether this engine still waits for that very
+        sending of it; true where the SDK does not say which it is."""
+        if not call.delivery:
+            return True
+        under_way = self._under_way.get((run_id, call.step))
+        if under_way is None or under_way.name != call.delivery:
+            return False
+        under_way.heard = True
+        return True
+
+    def forget(self, call: EndpointCall) -> bool:
+        """Wait for a call no more. Returns whether an SDK was heard of that works on it."""
+        under_way = self._under_way.pop((call.run_id, call.step_id), None)
+        return under_way is not None and under_way.heard
+
     async def call(self, call: EndpointCall, *, bare: bool = False) -> HTTPResponse | CallFailure:
         """Call the endpoint, and return its answer, or a `CallFailure` if it cannot be read.
 
@@ -105,9 +135,9 @@ class Caller:
         # Unchanged: the endpoint must see the same request as the first time.
         target, content = request_target(call.path, call.query), _content(call)
         headers = {"user-agent": "Inngest"} if bare else self._headers(call, target, content)
-        again = None if call.state is None else partial(self._without_state, call)
+        again = None if bare else partial(self._without_state, call)
         request = HTTPRequest(
-            call.method, call.domain, target, headers, content, call.resend, again
+            call.method, call.domain, target, headers, content, not call.unanswered, again
         )
         try:
             async with asyncio.timeout(self._settings.call_timeout):
@@ -133,7 +163,8 @@ class Caller:
             return _failure(FailureKind.FINAL, call, error)
 
     def _without_state(self, call: EndpointCall) -> HTTPRequest:
-        """Return the request that is sent where the first may have been received and lost."""
+        """Return the request that is sent where the first may have been received and lost. What
+        was received of the first is superseded by it."""
         call = msgspec.structs.replace(call, state=None)
         target, content = request_target(call.path, call.query), _content(call)
         headers = self._headers(call, target, content)
@@ -142,6 +173,8 @@ class Caller:
     def _headers(self, call: EndpointCall, target: str, content: bytes) -> dict[str, str]:
         content_type = call.content_type.strip()
         keys, now = self._settings.signing_keys, int(self._clock.now())
+        request_id = new_ulid(self._clock.now_ms(), self._rng)
+        self._under_way[call.run_id, call.step_id] = _Delivery(request_id)
         headers = {
             "user-agent": "Inngest",
             "accept-encoding": "gzip",
@@ -149,7 +182,8 @@ class Caller:
             if _HEADER_TEXT.fullmatch(content_type)
             else "application/json",
             "x-run-id": call.run_id,
-            "x-request-id": new_ulid(self._clock.now_ms(), self._rng),
+            "x-request-id": request_id,
+            stored_state.DELIVERY: request_id,  # proxies change the other one
             "x-inngest-signature": sign(keys[0], signed_bytes(call), now) if keys else "",
             "x-inngest-generation-id": str(call.attempt + 1),
             "x-stephttp-attempt": str(call.attempt),
@@ -157,6 +191,7 @@ class Caller:
             "x-inngest-req-version": str(call.request_version),
             "traceparent": traceparent(call),
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
+            **({stored_state.UNANSWERED: str(call.unanswered)} if call.unanswered else {}),
             **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
             **self._state_headers(call),
         }

@@ -1,6 +1,8 @@
 """Reads the meaning of an endpoint's answer to a re-entry (docs/protocol.md 6.3). Pure.
 
 answer                                             meaning
+no `x-inngest-sdk` header, but the SDK was heard   broken call: the answer was lost on the way
+  of during the call
 no `x-inngest-sdk` header                          429, 502, 503, 504: transient failure
                                                    any other status: foreign answer
 206, JSON that is not UTF-8                        broken call: it was changed on the way
@@ -83,9 +85,22 @@ class _ErrorBody(Struct):
     error: Any = None
 
 
-def read_answer(answer: HTTPResponse, now_ms: int) -> OpsAnswer | PlainAnswer | CallFailure:
-    """Return what an answer means; see the table on top."""
+def read_answer(
+    answer: HTTPResponse, now_ms: int, *, reached: bool = False
+) -> OpsAnswer | PlainAnswer | CallFailure:
+    """Return what an answer means; see the table on top.
+
+    Args:
+        reached: whether the SDK was heard of during the call.
+    """
     retry_after = retry_after_ms(answer.header("retry-after"), now_ms)
+    if not answer.header("x-inngest-sdk") and reached:
+        message = (
+            f"something on the way answered {answer.status} in place of the SDK, which had been "
+            "reached"
+        )
+        detail = message + _excerpt(answer.body)
+        return CallFailure(FailureKind.BROKEN, "LostAnswerError", detail, retry_after)
     if not answer.header("x-inngest-sdk"):
         kind = FailureKind.TRANSIENT if answer.status in _BUSY else FailureKind.FOREIGN
         message = f"the endpoint answered {answer.status} without passing the request to the SDK"

@@ -173,7 +173,7 @@ def _lease_ran_out(snapshot: Snapshot, lease: Timer, at: Moment) -> Change:
         return Change(snapshot.run)
     if lease.kind is TimerKind.LEASE:
         end_ms = at.now_ms + round(at.settings.lease_probation * 1000)
-        return Change(snapshot.run, timers=(Timer(LEASE, TimerKind.ORPHAN, end_ms),))
+        return Change(snapshot.run, timers=(replace(lease, kind=TimerKind.ORPHAN, due_ms=end_ms),))
     run, resume = _resumed(replace(snapshot.run, status=RunStatus.ASYNC), at)
     return Change(run, timers=(resume,), dropped=(LEASE,), call=True)
 

@@ -3,7 +3,7 @@
 Pure. Two kinds of such calls do not repeat without end:
 
     failure   what happened                             the run fails
-    BROKEN    the connection was accepted, then broke   after max(retries, 4) + 1 in a row
+    BROKEN    the connection was accepted, then broke,  after max(retries, 4) + 1 in a row
     FOREIGN   something else answered                   `Settings.foreign_answer_timeout` after the
                                                         first such answer; that is the reason
 
@@ -58,9 +58,10 @@ def count(
         known.broken += failure.times
         if known.broken > max(retries, _FEWEST_BROKEN):
             message = (
-                f"{known.broken} calls in a row broke after their connection had been accepted, "
-                "and no step was recorded between them; it seems that this run ends the process "
-                f"that works on it. The last one: {failure.name}: {failure.message}"
+                f"{known.broken} calls in a row broke after their connection had been accepted, or "
+                "their answers were lost, and no step was recorded between them; it seems that "
+                "this run ends the process that works on it, or that something in front of the "
+                f"application answers in its place. The last one: {failure.name}: {failure.message}"
             )
             reason = CallFailure(FailureKind.FINAL, "BrokenCallError", message)
     elif known.since_ms is None:

@@ -93,7 +93,7 @@ def load_call(
     # and it has to work where a proxy on the way did not accept the state.
     fresh = not (call.attempt or unreached)
     # Each sending may cost a process; after one that was in vain, each is counted.
-    return replace(call, reads_state=bool(reads_state) and fresh, resend=not unreached)
+    return replace(call, reads_state=bool(reads_state) and fresh, unanswered=unreached)
 
 
 def load_gateway_request(

@@ -17,6 +17,7 @@ from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
 from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.settings import LONGEST_LEASE
 from stephttp.engine.model.timer import LEASE, Timer, TimerKind
 from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.store import runs
@@ -56,9 +57,14 @@ def report_leased(
     return save.save(connection, change, before, ops, at), lost
 
 
-def extend_all(connection: sqlite3.Connection, due_ms: int) -> None:
-    """Let no lease run out before `due_ms`."""
-    connection.execute(QUERIES["extend_all_leases"], {"due_ms": due_ms})
+def extend_all(connection: sqlite3.Connection, now_ms: int) -> None:
+    """Give the holders of leases time to renew them, since none could while the engine was away.
+
+    Each time in a row that nothing is heard of a holder it is half as much as before. So an engine
+    that restarts again and again does take over the runs of processes that are dead.
+    """
+    values = {"now_ms": now_ms, "longest_ms": LONGEST_LEASE}
+    connection.execute(QUERIES["extend_all_leases"], values)
 
 
 def renew(connection: sqlite3.Connection, run_ids: Sequence[str], due_ms: int) -> list[str]:

@@ -82,14 +82,17 @@ async def actions(request: Request) -> Response:
     """Return the memoised steps of a run that has not ended."""
     run_id = parse_run_id(request.path_params["run"])
     accepted = request.headers.get("x-stephttp-accept", "")
+    engine, call = engine_of(request), _call_of(request)
     unit = partial(
         _actions,
         run_id=run_id,
         pending="pending" in accepted,
         names="step-names" in accepted,
-        call=_call_of(request),
+        call=call,
     )
-    loaded = await engine_of(request).store.read(unit)
+    loaded = await engine.store.read(unit)
+    if call is not None and not engine.caller.hear(run_id, call):
+        raise Refused(SUPERSEDED, 409)
     headers = {stored_state.FAILURES: loaded.failures} if loaded.failures else {}
     return Response(loaded.memos, media_type="application/json", headers=headers)
 
@@ -168,7 +171,8 @@ def _call_of(request: Request) -> CallId | None:
     job, attempt = (request.headers.get(name, "") for name in stored_state.CALL_HEADERS[:2])
     if not job or not attempt.isdecimal() or len(attempt) > _ATTEMPT_LENGTH:
         return None
-    return CallId(job, int(attempt), request.headers.get(stored_state.CALL_HEADERS[2], ""))
+    step, delivery = (request.headers.get(name, "") for name in stored_state.CALL_HEADERS[2:])
+    return CallId(job, int(attempt), step, delivery)
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> RunTrigger:

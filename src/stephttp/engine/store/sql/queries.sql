@@ -290,12 +290,13 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value
 DELETE FROM timers WHERE run_id = ? AND step_id = '@lease'
 
 -- name: renew_leases
-UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms), aside = NULL
+UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms), unreached = 0, aside = NULL
 WHERE step_id = '@lease' AND run_id IN (SELECT value FROM json_each(:run_ids))
 RETURNING run_id
 
 -- name: extend_all_leases
-UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms), aside = NULL
+UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :now_ms + (:longest_ms >> unreached)),
+    unreached = min(unreached + 1, 30), aside = NULL
 WHERE step_id = '@lease'
 
 -- name: digests
