@@ -167,23 +167,6 @@ VALUES (:run_id, :status, 3, 2, '', 0, 0, 0, :step_count, :state_size, :created_
         'inngest/http.request', :event_ts, '', :domain, :method, :path, '', 'application/json',
         '192.0.2.1', 'stephttp-py:v1', 1, :error, :body, :output)"""
 
-_INSERT_STEP, rows.steps)
-    connection.executemany(_INSERT_TIMER, rows.timers)
-    connection.executemany(_INSERT_HISTORY, rows.history)
-    connection.execute("COMMIT")
-    counted.update(counts.add_up(rows.notes))
-
-
-_INSERT_RUN = """
-INSERT INTO runs (run_id, status, retries, request_version, job_id, attempt, unreached, idle,
-                  step_count, state_size, created_ms, began_ms, first_ns, async_ms, ended_ms, app_id,
-                  fn_id, slug, digest, event_id, event_name, event_ts, fn, domain, method, path, query,
-                  content_type, ip, sdk, reads_state, error, body, output)
-VALUES (:run_id, :status, 3, 2, '', 0, 0, 0, :step_count, :state_size, :created_ms, :began_ms,
-        :first_ns, :async_ms, :ended_ms, :app_id, :fn_id, :slug, zeroblob(32), :event_id,
-        'inngest/http.request', :event_ts, '', :domain, :method, :path, '', 'application/json',
-        '192.0.2.1', 'stephttp-py:v1', 1, :error, :body, :output)"""
-
 _INSERT_STEP = """
 INSERT INTO steps (run_id, step_id, seq, userland_id, userland_index, op, attempts, started_ns,
                    duration_ns, opts, memo)
