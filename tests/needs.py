@@ -37,12 +37,9 @@ def command(name: str, package: str = "") -> str:
 def npm_packages(folder: Path) -> None:
     """Install what the `package.json` of a folder names. Installing needs a registry."""
     npm = command("npm")
-    options = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-    # One version of a package for all that can live with it: half as much to install.
-    options.append("--prefer-dedupe")
     with _locked(folder):
         installed = subprocess.run(
-            [npm, "install", *options],
+            [npm, "install"],  # its options are in `.npmrc`
             cwd=folder,
             capture_output=True,
             text=True,
