@@ -21,7 +21,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.steps import Step
-from stephttp._run.scope import SETTLE_TICKS
+from stephttp._run.scope import SETTLE_TICKS, is_waited_for
 from stephttp._run.supervised import is_async
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class LoopTurns:
             return None
         task = asyncio.current_task()
         in_a_task = task is not self._task
-        goes_on = not in_a_task or task is self._last or not _is_waited_for(task)
+        goes_on = not in_a_task or task is self._last or not is_waited_for(task)
         if order.meet(step.hash) and goes_on and not self._waiting and self._follows():
             self._give()
             # At the time other tasks could begin, unless a plain function kept the loop.
@@ -275,7 +275,7 @@ class LoopTurns:
         mark = object()
         given.set(mark)
         self._last = asyncio.current_task()
-        self._given = mark if _is_waited_for(self._last) else None
+        self._given = mark if is_waited_for(self._last) else None
 
     def _start(self) -> None:
         """Wait until the tasks have come as far as they can."""
@@ -323,10 +323,3 @@ class LoopTurns:
             step.step_id,
         )  # fmt: skip
         turn.future.set_result(None)
-
-
-def _is_waited_for(task: asyncio.Task[Any] | None) -> bool:
-    """Whether anything waits for the end of a task."""
-    # Private. Without it all tasks count as waited for: then code that only looks whether its
-    # tasks are done, a few turns of the loop later, sees a remembered step a bit late.
-    return bool(getattr(task, "_callbacks", True))

@@ -31,6 +31,8 @@ from stephttp.errors import Suspended
 from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
+    import asyncio
+
     from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow
     from stephttp._run.branches import ThreadTurns
@@ -431,3 +433,10 @@ class RunScope(ABC):
             if self._joined is not None and self.run.settled and not self._joined.done():
                 self._joined.set_result(None)
         self.unwind_when_stuck()
+
+
+def is_waited_for(task: asyncio.Task[Any] | None) -> bool:
+    """Whether anything waits for the end of a task."""
+    # Private. Without it all tasks count as waited for: then code that only looks whether its
+    # tasks are done, a few turns of the loop later, sees a remembered step a bit late.
+    return bool(getattr(task, "_callbacks", True))

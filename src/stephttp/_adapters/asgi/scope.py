@@ -10,9 +10,9 @@ from stephttp._adapters.asgi.side_tasks import SideTasks
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._run.echoes import echoes_suspension
-from stephttp._run.limits import warn_of_limits
 from stephttp._run.loop_turns import ENOUGH, LoopTurns, given
-from stephttp._run.scope import SETTLE_TICKS, RunScope
+from stephttp._run.scope import SETTLE_TICKS, RunScope, is_waited_for
+from stephttp._run.wait_limits import warn_of_limits
 from stephttp.errors import Suspended, UsageError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class LoopScope(RunScope):
         if self.turns is None and asyncio.current_task() is task and order.meet(step.hash):
             mark = object()  # the handler's own task is the only one so far; see `LoopTurns`
             given.set(mark)
-            self._given = mark if getattr(task, "_callbacks", True) else None
+            self._given = mark if is_waited_for(task) else None
             return None
         return self._turns_here().turn(step, function)
 
@@ -332,6 +332,8 @@ class LoopScope(RunScope):
 
 
 _looked_at: set[tuple[Any, ...]] = set()
+_MOST_LOOKED_AT = 10_000
+"""Then it begins anew: ids of steps may hold the ids of orders."""
 
 
 def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:
@@ -343,6 +345,8 @@ def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:
         coroutine = getattr(coroutine, "cr_await", None)
     if (key := tuple(place)) in _looked_at:
         return False
+    if len(_looked_at) >= _MOST_LOOKED_AT:
+        _looked_at.clear()
     _looked_at.add(key)
     return True
 
