@@ -19,10 +19,9 @@ from stephttp._core.inference import AIAdapter
 from stephttp._core.retry_policy import RetryPolicy, merged, wishes
 from stephttp._core.tool_types import FetchResponse
 from stephttp._core.waits import Wait, check_text
-from stephttp._wire.http import SAFE_METHODS, TOKEN
+from stephttp._wire.http import SAFE_METHODS, TOKEN, without_credentials
 from stephttp._wire.opcodes import OpCode
 
-_CREDENTIALS = re.compile(r"^([^/?#]*//)[^/?#]*@")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -117,7 +116,7 @@ def _url(step_id: str, argument: str, value: Any) -> str:
     except ValueError:  # a port that is not a number, or brackets that do not match
         known = False
     if not known or _CONTROL.search(url):
-        shown = _CREDENTIALS.sub(r"\1", url, count=1)
+        shown = without_credentials(url)
         raise ValueError(f"step {step_id!r}: {argument}: {shown!r} is not an http(s) address")
     return url
 

@@ -31,6 +31,13 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 """Headers that describe the connection on which a message came, not the message."""
 
+_CREDENTIALS = re.compile(r"^([^/?#]*//)[^/?#]*@")
+
+
+def without_credentials(url: str) -> str:
+    """Return an address without the user and password that may stand before its host."""
+    return _CREDENTIALS.sub(r"\1", url, count=1)
+
 
 class Request(Struct):
     """A request to the user's application, as it came."""

@@ -333,7 +333,7 @@ class LoopScope(RunScope):
 
 _looked_at: set[tuple[Any, ...]] = set()
 _MOST_LOOKED_AT = 10_000
-"""Then it begins anew: ids of steps may hold the ids of orders."""
+"""Then it is emptied: ids of steps may hold the ids of orders."""
 
 
 def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:

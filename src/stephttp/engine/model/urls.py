@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import httpx2
-
-
-_CREDENTIALS = re.compile(r"^([^/?#]*//)[^/?#]*@")
-
-
-def without_credentials(url: str) -> str:
-    """Return an address without the user and password that may stand before its host."""
-    return _CREDENTIALS.sub(r"\1", url, count=1)
 
 
 def read_url(url: Any) -> httpx2.URL:

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._wire import canonical_json
-from stephttp._wire.http import SAFE_METHODS, TOKEN
+from stephttp._wire.http import SAFE_METHODS, TOKEN, without_credentials
 from stephttp._wire.ids import idempotency_key
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.urls import read_url, without_credentials
+from stephttp.engine.model.urls import read_url
 from stephttp.engine.rules.due_times import pause_wishes, retry_wishes
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from stephttp._wire.http import without_credentials
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.change import RunWarning
-from stephttp.engine.model.urls import without_credentials
 
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
 _MOST = 100
