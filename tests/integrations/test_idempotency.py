@@ -444,6 +444,19 @@ async def test_nothing_of_an_answer_is_sent_before_it_is_stored(wsgi: bool) -> N
     assert shop.charged == ["order"]
 
 
+def partition(world: Durable) -> asyncio.Event:
+    """Keep the ends of runs from the engine, until the event that is returned is set."""
+    send, healed = world.to_engine.handle_async_request, asyncio.Event()
+
+    async def cut(request: httpx2.Request) -> httpx2.Response:
+        if b"RunComplete" in request.content and not healed.is_set():
+            raise httpx2.ConnectError("partition", request=request)
+        return await send(request)
+
+    world.to_engine.handle_async_request = cut  # type: ignore[method-assign]
+    return healed
+
+
 @KINDS
 async def test_an_answer_that_cannot_be_stored_is_not_sent(
     wsgi: bool, monkeypatch: pytest.MonkeyPatch
@@ -451,18 +464,11 @@ async def test_an_answer_that_cannot_be_stored_is_not_sent(
     monkeypatch.setattr("stephttp._run.journal.STORE_TIMEOUT", 0.01)
     shop = Shop()
     async with keyed(shop, wsgi) as world:
-        send = world.to_engine.handle_async_request
-
-        async def cut(request: httpx2.Request) -> httpx2.Response:
-            if b"RunComplete" in request.content:
-                raise httpx2.ConnectError("partition", request=request)
-            return await send(request)
-
-        world.to_engine.handle_async_request = cut  # type: ignore[method-assign]
+        healed = partition(world)
         first = await post(world, "/")
         assert (first.status_code, first.headers["retry-after"]) == (503, "5")
         assert "same key again" in first.json()["error"]
-        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
+        healed.set()
         again = await post(world, "/")
         assert (again.status_code, again.content) == (201, b"xxxyyy")
     assert shop.charged == ["order"], "one execution"
@@ -476,14 +482,7 @@ async def test_the_lease_runs_out_while_the_answer_waits_to_be_stored(
     monkeypatch.setattr("stephttp._run.journal.STORE_TIMEOUT", 0.01)
     shop = Shop()
     async with keyed(shop, wsgi) as world:
-        send, healed = world.to_engine.handle_async_request, asyncio.Event()
-
-        async def cut(request: httpx2.Request) -> httpx2.Response:
-            if b"RunComplete" in request.content and not healed.is_set():
-                raise httpx2.ConnectError("partition", request=request)
-            return await send(request)
-
-        world.to_engine.handle_async_request = cut  # type: ignore[method-assign]
+        healed = partition(world)
         assert (await post(world, "/")).status_code == 503
         while not world.reentries:  # until the engine has called
             world.clock.advance(1)

@@ -117,7 +117,7 @@ def refuse_foreign(path: str) -> None:
         finally:
             connection.close()
     except (OSError, sqlite3.OperationalError):
-        return  # it is not there, or cannot be read yet; opening it for writing says what is wrong
+        return  # it is not there, or cannot be read yet; opening it for writing says why
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(f"cannot open the database {path!r}: {error}") from error
 

@@ -46,19 +46,11 @@ def report(
             these ops; or the call was given up, and another one has taken its place.
     """
     snapshot = runs.load(connection, run_id, {op.id for op in ops})
-    if snapshot.run.status.ended:
-        for index, op in enumerate(ops):
-            if not is_repeat(connection, snapshot, [op]):
-                status = snapshot.run.status.value
-                raise Refused(f"steps[{index}]: the run has ended already ({status})", 409)
-        return Change(snapshot.run)
-    if dispatch is not None and snapshot.is_superseded(*dispatch):
+    if not snapshot.run.status.ended and dispatch is not None and snapshot.is_superseded(*dispatch):
         raise Refused(
             "generation_id: the call that this belongs to was given up, and repeated", 409
         )
-    snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
-    change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
-    return save.save(connection, change, snapshot.run, ops, at)
+    return _report(connection, snapshot, ops, at)
 
 
 def report_from(
@@ -73,9 +65,23 @@ def report_from(
     Raises:
         Refused: see `report`.
     """
-    snapshot = runs.load(connection, run_id)
+    snapshot = runs.load(connection, run_id, {op.id for op in ops})
     current = snapshot.is_current(call.step, call.job, call.attempt)
-    return report(connection, run_id, ops, at), not current
+    return _report(connection, snapshot, ops, at), not current
+
+
+def _report(
+    connection: sqlite3.Connection, snapshot: Snapshot, ops: Sequence[Op], at: Moment
+) -> Change:
+    if snapshot.run.status.ended:
+        for index, op in enumerate(ops):
+            if not is_repeat(connection, snapshot, [op]):
+                status = snapshot.run.status.value
+                raise Refused(f"steps[{index}]: the run has ended already ({status})", 409)
+        return Change(snapshot.run)
+    snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
+    change = apply_ops(snapshot, ops, Origin.CHECKPOINT, at)
+    return save.save(connection, change, snapshot.run, ops, at)
 
 
 def is_repeat(connection: sqlite3.Connection, snapshot: Snapshot, ops: Sequence[Op]) -> bool:
