@@ -262,6 +262,51 @@ async def test_a_caller_that_leaves_while_sending_leaves_no_run() -> None:
         assert world.to_engine.requests == []
 
 
+EMPTY = {"type": "http.request", "body": b"", "more_body": False}
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "headers", "messages"),
+    [
+        ("GET", "1.1", [], []),
+        ("DELETE", "1.1", [], []),
+        ("POST", "1.1", [(b"content-length", b"0")], []),
+        ("GET", "2", [], []),
+        ("DELETE", "2", [], [EMPTY]),  # whose end the server says only here
+        ("POST", "1.1", [(b"transfer-encoding", b"chunked")], [EMPTY]),
+    ],
+)
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_caller_that_leaves_does_not_end_a_request_without_a_body(
+    method: str, version: str, headers: Any, messages: list[Any], asks: bool
+) -> None:
+    """The request was complete: it waits and ships, as one whose body was read."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if asks:
+            await receive()
+        await step.sleep("nap", timedelta(seconds=1))
+
+    left = iter(messages)
+
+    async def receive() -> Any:
+        return next(left, {"type": "http.disconnect"})
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with durable(lambda provider: provider.asgi(app)) as world:
+        scope = {
+            "type": "http", "http_version": version, "method": method, "path": "/",
+            "headers": headers, "query_string": b"",
+        }  # fmt: skip
+        await world.to_app.app(scope, receive, send)
+        assert sent[0]["status"] == 303
+        assert len(world.to_engine.requests) == 1
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_a_body_that_the_application_reads_in_a_task_of_its_own(leaves: bool) -> None:
     """Which reads on while we read the rest: neither may wait for what the other got."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp.engine.dashboard.waterfall_layout import lay_out
+from stephttp.engine.dashboard.waterfall_layout import abridged, lay_out
 from stephttp.engine.reading import SpanKind, StepDetail, WaterfallSpan
 
 HOUR = 3_600_000
@@ -111,3 +111,22 @@ def test_every_bar_lies_in_the_picture_and_time_never_runs_back(drawn: list[Any]
     assert all(b.x >= a.x - 0.6 for a, b in pairwise(ordered))
     assert sum(fold.width for fold in layout.folds) <= 45 + 1e-6
     assert layout.idle_ms <= layout.total_ms
+
+
+@pytest.mark.parametrize(
+    ("telling", "shown"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({9: "failed"}, [0, 1, 2, 9]),
+        ({0: "failed", 5: "waiting", 9: "failed"}, [0, 1, 5, 9]),
+        (dict.fromkeys(range(10), "failed"), [6, 7, 8, 9]),
+    ],
+)
+def test_what_is_shown_of_a_long_run_has_the_steps_that_failed_or_wait(
+    telling: dict[int, str], shown: list[int]
+) -> None:
+    spans = [span(SpanKind.STEP, at, at + 1, str(at)) for at in range(10)]
+    steps = [step(str(at), telling.get(at, "completed")) for at in range(10)]
+    rows = lay_out(spans, steps, 10).rows
+    assert [row.key for row in abridged(rows, 4)] == [str(at) for at in shown]
+    assert abridged(rows, 10) == rows

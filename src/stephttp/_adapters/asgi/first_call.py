@@ -185,7 +185,8 @@ class ASGIFirstCall(FirstCall):
         return _NOTHING_READ if self._input is None else self._input.body
 
     def _has_all(self) -> bool:
-        return self._request_body.complete or self._announced() == 0
+        body = self._request_body
+        return body.complete or (not body.size and self._announced() == 0)
 
     def _announced(self) -> int | None:
         return announced(self._scope)
@@ -197,8 +198,9 @@ class ASGIFirstCall(FirstCall):
         return asyncio.CancelledError()
 
     async def _drain(self) -> bool:
-        """Read what the application left of the body; False if the caller left."""
-        if await self._reading().drain():
+        """Read what the application left of the body; False if the caller left before its end."""
+        # Without a body the request was complete when it came, whether its caller stays or not.
+        if self._has_all() or await self._reading().drain():
             return True
         logger.info("stephttp: run %s: the caller left before its request was complete",
                     self.run_id)  # fmt: skip

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from stephttp.engine.dashboard import list_query
 from stephttp.engine.dashboard.notices import notice_of
 from stephttp.engine.dashboard.page_request import PageRequest
-from stephttp.engine.dashboard.waterfall_layout import lay_out
+from stephttp.engine.dashboard.waterfall_layout import abridged, lay_out
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.reading import (
@@ -90,7 +90,7 @@ async def run(request: PageRequest) -> Response:
     detail = await request.engine.reader.run(request.run_id)
     shows_all = request.http.query_params.get("rows") == "all"
     layout = lay_out(detail.spans, detail.steps, request.engine.clock.now_ms())
-    rows = layout.rows if shows_all else layout.rows[:_MOST_ROWS]
+    rows = layout.rows if shows_all else abridged(layout.rows, _MOST_ROWS)
     return request.render(
         "run.html",
         run=detail,

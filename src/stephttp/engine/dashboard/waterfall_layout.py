@@ -14,6 +14,9 @@ from itertools import pairwise
 
 from stephttp.engine.reading import SpanKind, StepDetail, WaterfallSpan
 
+_TELLING = frozenset({"failed", "waiting"})
+"""States of steps that people look for on the page of a run."""
+
 _BUSY = frozenset({SpanKind.REQUEST, SpanKind.STEP, SpanKind.CALL, SpanKind.ATTEMPT})
 """Spans in which something happens; in the others the run only waits."""
 
@@ -140,6 +143,27 @@ def lay_out(
     )
     idle_ms = sum(fold.ms for fold in folds)
     return WaterfallLayout(tuple(rows), folds, tuple(_ticks(scale, begin)), end - begin, idle_ms)
+
+
+def abridged(rows: Sequence[Row], most: int) -> Sequence[Row]:
+    """Return the rows that are shown of a long run, in their order.
+
+    Steps that failed or wait come first, the latest of them if they are too many: they are what
+    people look for. Then comes what began first.
+
+    Args:
+        rows: all of them.
+        most: how many are shown.
+    """
+    if len(rows) <= most:
+        return rows
+    telling = [at for at, row in enumerate(rows) if row.step and row.step.state in _TELLING]
+    kept = set(telling[-most:])
+    for at in range(len(rows)):
+        if len(kept) == most:
+            break
+        kept.add(at)
+    return [rows[at] for at in sorted(kept)]
 
 
 def _row_key(span: WaterfallSpan, by_step: dict[str, StepDetail]) -> str:
