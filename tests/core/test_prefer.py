@@ -1,6 +1,6 @@
 import pytest
 
-from stephttp._core.replies import MAX_WAIT, Prefer, read_prefer
+from stephttp._wire.http import MAX_WAIT, Prefer, read_prefer
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,10 @@ import jwt
 from stephttp._client.api_calls import read_failures, read_state
 from stephttp._client.flow import Answer
 from stephttp._core.locations import absolute
-from stephttp._core.replies import read_prefer
 from stephttp._wire import call_signatures, capsule, cut_entries, signatures, stored_state
 from stephttp._wire.canonical_json import canonical
 from stephttp._wire.durations import parse_duration
-from stephttp._wire.http import Request
+from stephttp._wire.http import Request, read_prefer
 from stephttp._wire.ids import ulid_number
 from stephttp.engine.model import tokens
 from stephttp.engine.model.refused import Refused

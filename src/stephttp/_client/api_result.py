@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from msgspec import Raw, Struct, field
 
-from stephttp._core.replies import ResultData
+from stephttp._core.reports import ResultData
 from stephttp._wire.ids import COMPLETE
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import Op, OpCode

@@ -61,6 +61,7 @@ from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls, cut_steps
 from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.http_steps import gateway_opts
 from stephttp._core.remembered import Divergence, next_index
+from stephttp._core.reports import Unreported, step_op
 from stephttp._core.steps import (
     CUT,
     EXECUTE,
@@ -75,7 +76,6 @@ from stephttp._core.steps import (
     plain_id,
     user_hash,
 )
-from stephttp._core.unreported import Unreported, step_op
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import hash_step_id, idempotency_key
 from stephttp._wire.opcodes import GATEWAY_OPS, ErrorInfo, Op, OpCode, Timing, Userland

@@ -26,7 +26,7 @@ from stephttp._client.api_calls import (
 from stephttp._client.flow import Deliveries, Flow, Keys, send
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
-from stephttp._core import replies
+from stephttp._core import reports
 from stephttp._core.run import Run
 from stephttp._run.sealing import Sealer
 from stephttp._wire import capsule, stored_state
@@ -180,7 +180,7 @@ class Checkpoints(Struct, frozen=True):
         Args:
             exact: others will get this answer as well, from our engine.
         """
-        return replies.run_complete(
+        return reports.run_complete(
             response, duration_ns=duration_ns, error=error, raw_allowed=exact, lossy=not exact
         )
 

@@ -18,7 +18,7 @@ from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import result_url
-from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response
+from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response, redirect
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
@@ -126,7 +126,7 @@ def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
             return _replay(outcome)
         if outcome.state == "async":
             url = result_url(checkpoints.settings, run_id, outcome.token)
-            return replies.redirect(url)
+            return redirect(url)
     return replies.error_answer(
         409,
         "the first request with this idempotency key is still being answered",

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from stephttp._client.flow import Flow
-from stephttp._core import replies
+from stephttp._core import replies, reports
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.flushing import save_the_others
@@ -42,13 +42,13 @@ def fail_refused(
     logger.error("stephttp: run %s fails: %s", run.run_id, problem)
     yield from save_the_others(checkpoints, run, resumed.call_id)
     message = f"a step was refused: {problem}"
-    complete = replies.run_complete(
+    complete = reports.run_complete(
         replies.error_answer(500, message),
         duration_ns=max(0, checkpoints.now_ns() - resumed.started_ns),
         error=message,
     )
     resumed.ended = True
-    return replies.result_answer(complete)
+    return reports.result_answer(complete)
 
 
 def warn_of_lost_cookies(run: Run, response: Response) -> None:

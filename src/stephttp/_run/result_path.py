@@ -13,8 +13,7 @@ from stephttp._client.api_calls import SDK, output_path
 from stephttp._client.drivers import Streamed
 from stephttp._client.flow import Answer, Call, Keys
 from stephttp._core import replies
-from stephttp._core.replies import read_prefer
-from stephttp._wire.http import HOP_BY_HOP, Headers, Request, Response
+from stephttp._wire.http import HOP_BY_HOP, Headers, Request, Response, read_prefer, redirect
 from stephttp._wire.ids import ulid_number
 
 MAX_WAIT = 330.0
@@ -105,7 +104,7 @@ def not_yet(request: Request, path: str) -> Response:
     location = f"{path}?{request.query}"
     prefer = read_prefer(request.headers)
     if prefer.wait is None:
-        response = replies.redirect(location)
+        response = redirect(location)
     else:
         query = parse_qs(request.query)
         run_id, token = query["run_id"][0], query["token"][0]

@@ -11,7 +11,7 @@ from msgspec import Struct
 from stephttp._client import api_calls
 from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.flow import Answer, Flow, send
-from stephttp._core import replies
+from stephttp._core import replies, reports
 from stephttp._core.failures import describe, next_attempt
 from stephttp._core.locations import ADDRESSES, absolute
 from stephttp._core.remembered import Divergence
@@ -118,7 +118,7 @@ def resume(
         if refusal is not None:
             return refusal
         if error.status in _NOTHING_TO_DO:
-            return replies.ops_answer([])
+            return reports.ops_answer([])
         if error.status == 404:
             return replies.refused(404, f"run {run_id} is not known to the server")
         return unavailable(checkpoints, ours, f"the state of run {run_id} cannot be loaded", error)
@@ -224,7 +224,7 @@ def conclude(
         )
     except APIStatusError as problem:
         if problem.status in RUN_IS_OVER:
-            return replies.ops_answer([])
+            return reports.ops_answer([])
         if problem.status not in NEVER_ACCEPTED:
             raise
         return (yield from fail_refused(checkpoints, resumed, problem))
@@ -272,7 +272,7 @@ def _conclude(
         warn_of_lost_cookies(run, response)
 
     def result(response: Response, steps: Sequence[Op] = ()) -> Response:
-        complete = replies.run_complete(
+        complete = reports.run_complete(
             response,
             duration_ns=max(0, checkpoints.now_ns() - resumed.started_ns),
             error=error,
@@ -280,7 +280,7 @@ def _conclude(
         )
         if found and resumed.keeps_warnings and not again:
             complete.opts = divergences.reported(found)
-        return replies.result_answer(complete, steps, again=again, retry_after=later)
+        return reports.result_answer(complete, steps, again=again, retry_after=later)
 
     if resumed.with_result and resumed.heard:
         steps = run.take_finished()
@@ -308,15 +308,17 @@ def _next_steps(
             yield from flush(checkpoints, run, resumed.call_id)
     finished, waits = run.take_finished(), run.take_ops()
     if not finished and not waits and run.targets_unknown:
-        return replies.unknown_step(run, again=resumed.point.attempt < run.retries)
+        return replies.unknown_step(
+            run.target, run.passed, again=resumed.point.attempt < run.retries
+        )
     if not finished and not waits and not run.pending:
         # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
         waits = [discovery_request(str(checkpoints.now_ns()))]
     if found and resumed.keeps_warnings:
         waits.append(divergences.report(found, str(checkpoints.now_ns())))
-    reply = replies.ops_answer([*finished, *waits])
+    reply = reports.ops_answer([*finished, *waits])
     if len(reply.body) > MAX_CHECKPOINT_BYTES:
         run.requeue(finished)
         yield from flush(checkpoints, run, resumed.call_id)
-        reply = replies.ops_answer(waits)
+        reply = reports.ops_answer(waits)
     return reply

@@ -12,12 +12,11 @@ from stephttp._client import api_calls
 from stephttp._client.flow import RETRIED_STATUSES, Call, Flow, Invoke, send
 from stephttp._core import replies
 from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
-from stephttp._core.replies import read_prefer
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
-from stephttp._wire.http import Request, Response
+from stephttp._wire.http import Request, Response, read_prefer, redirect
 from stephttp._wire.ids import ulid_ms
 from stephttp._wire.json import UNREADABLE
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
@@ -152,7 +151,7 @@ def _answer_caller(
         if result is not None:
             return result
     elif not prefer.respond_async:
-        return replies.redirect(location)
+        return redirect(location)
     return replies.accepted(run.run_id, token, location, prefer.applied)
 
 

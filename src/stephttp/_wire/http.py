@@ -2,6 +2,8 @@
 
 Header names are lower case, as ASGI has them; names and values are bytes on the way through the
 application (where nothing may be lost) and text where they enter JSON.
+
+A caller may say in `Prefer` whether and how long it waits (RFC 7240).
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 """Headers that describe the connection on which a message came, not the message."""
+
+JSON = (b"content-type", b"application/json")
 
 _CREDENTIALS = re.compile(r"^([^/?#]*//)[^/?#]*@")
 
@@ -100,6 +104,17 @@ class Response(Struct):
         return cls(status, pairs, body.encode() if isinstance(body, str) else body)
 
 
+def json_response(status: int, body: bytes) -> Response:
+    """Return a response whose body is JSON."""
+    length = (b"content-length", str(len(body)).encode())
+    return Response(status, [JSON, length], body)
+
+
+def redirect(location: str) -> Response:
+    """Send the caller to where the result will be: 303, so that the method becomes GET."""
+    return Response(303, [(b"location", location.encode()), (b"content-length", b"0")])
+
+
 class Body:
     """The chunks of a body that passes by, up to a limit; beyond it, nothing is kept."""
 
@@ -138,3 +153,46 @@ def request_line_part(raw: bytes) -> str:
     """Return a part of the request line as it came, but with bytes for which RFC 3986 has no place
     encoded by percent signs: some clients send UTF-8 there, and so it means the same everywhere."""
     return raw.decode("ascii") if raw.isascii() else quote(raw, safe=_PRINTABLE)
+
+
+# What was once matched is never given back (`*+`): any caller sends this, and it may be long.
+_QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*+)"'
+_VALUE = rf'\s*+=\s*+(?:{_QUOTED}|(?P<bare>[^\s",;]*+))'
+_PARAMETERS = r'\s*+;[^,"]*+(?:"(?:[^"\\]|\\.)*+"[^,"]*+)*+'
+_PREFERENCE = re.compile(
+    rf"[,\s]*+(?P<name>{TOKEN_CHARACTER}++)(?:{_VALUE})?(?:{_PARAMETERS})?\s*+(?:,|$)"
+)
+
+MAX_WAIT = 300
+"""Seconds; few connections survive a longer wait."""
+
+
+class Prefer(Struct, frozen=True):
+    """The preferences of a caller.
+
+    Attributes:
+        respond_async: answer 202 rather than let the caller wait.
+        wait: seconds that the caller is willing to wait; `None` if it does not say.
+    """
+
+    respond_async: bool = False
+    wait: int | None = None
+
+    @property
+    def applied(self) -> bytes:
+        """The value of `Preference-Applied`."""
+        parts = ["respond-async"] if self.respond_async else []
+        return ", ".join(parts + ([] if self.wait is None else [f"wait={self.wait}"])).encode()
+
+
+def read_prefer(headers: Headers) -> Prefer:
+    """Read all `Prefer` headers; of a preference that is given twice the first one counts."""
+    text = ", ".join(value.decode("latin-1") for name, value in headers if name == b"prefer")
+    found: dict[str, str] = {}
+    position = 0
+    while match := _PREFERENCE.match(text, position):
+        found.setdefault(match["name"].lower(), match["quoted"] or match["bare"] or "")
+        position = match.end()
+    wait = found.get("wait", "")
+    seconds = min(int(wait), MAX_WAIT) if re.fullmatch(r"[0-9]{1,9}", wait) else None
+    return Prefer("respond-async" in found, seconds)

@@ -1,20 +1,27 @@
-"""What a run has recorded, and the server has not been given yet.
+"""What a run reports to the server: the ops that it has recorded, its end, and the answers of
+re-entries that carry them.
 
 Finished steps can be reported at any time, also while the handler runs. What makes the server act,
 such as a wait or a step to be retried, is reported when the handler has ended. A step whose
 writes may still be rolled back is held back until they last.
+
+docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from stephttp._core.replies import error_answer
 from stephttp._core.steps import Step
-from stephttp._wire.ids import types_id
+from stephttp._wire.http import Headers, Response, json_response
+from stephttp._wire.ids import COMPLETE, types_id
+from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import (
     SYNC_OPS,
     ErrorInfo,
@@ -149,6 +156,92 @@ def step_op(
     )
 
 
+class RawResponse(Struct):
+    """A response as it is, where text and a map of headers are not enough."""
+
+    headers: list[tuple[str, str]]
+    body: str
+    """Base64."""
+
+
+class ResultData(Struct, omit_defaults=True, gc=False):
+    """`data` of the op that ends a run (docs/protocol.md 7.2)."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    duration: int = 0
+    """Nanoseconds."""
+    error: str | None = None
+    raw: RawResponse | None = None
+    """Only for the stephttp engine, which announces that it reads it (docs/design.md 3.8)."""
+
+
+def run_complete(
+    response: Response,
+    *,
+    duration_ns: int,
+    error: str | None = None,
+    raw_allowed: bool = False,
+    lossy: bool = False,
+) -> Op:
+    """Return the op that ends a run with the handler's response.
+
+    Args:
+        raw_allowed: whether the server reads `raw`. If not, a body that is not UTF-8 cannot be
+            carried: the run then ends with a 500 that says so. Repeated headers become one, whose
+            values are joined; of several cookies only the first survives.
+        lossy: what is not UTF-8 in the body is replaced: its caller has the answer already.
+    """
+    text = response.body.decode(errors="replace") if lossy else _utf8(response.body)
+    headers = _joined(response.headers)
+    data = ResultData(response.status, headers, text or "", duration_ns, error)
+    if raw_allowed and (text is None or len(headers) != len(response.headers)):
+        data.body = ""
+        data.raw = RawResponse(
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers],
+            base64.b64encode(response.body).decode(),
+        )
+    elif text is None:
+        message = (
+            "the response's body is not UTF-8 text, which this server cannot carry; "
+            "answer such requests without waiting steps, or encode the body"
+        )
+        error_response = error_answer(500, message)
+        data = ResultData(
+            500, _joined(error_response.headers), error_response.body.decode(), duration_ns, message
+        )
+    return Op(OpCode.RUN_COMPLETE, COMPLETE, data=Raw(encode_struct(data)))
+
+
+def ops_answer(ops: Sequence[Op]) -> Response:
+    """Report what a re-entry found to do next, and the latest time that a failed step asks for."""
+    response = json_response(206, encode_struct(ops))
+    asked = [op.opts["retry_after"] for op in ops if op.opts and "retry_after" in op.opts]
+    if asked:
+        response.headers.append((b"retry-after", max(asked).encode()))
+    return response
+
+
+def result_answer(
+    op: Op, steps: Sequence[Op] = (), *, again: bool = False, retry_after: str | None = None
+) -> Response:
+    """Report the end of the run as one object: an array would lose its body (docs/protocol.md S1).
+
+    Args:
+        steps: finished ones that the server does not know yet; only for the stephttp engine, which
+            accepts an array then (docs/design.md 3.8).
+        again: it is a failure, and an attempt is left: the server is to call once more.
+        retry_after: when, in RFC 3339.
+    """
+    response = json_response(500 if again else 206, encode_struct([*steps, op] if steps else op))
+    if again:
+        response.headers.append((b"x-inngest-no-retry", b"false"))
+        if retry_after is not None:
+            response.headers.append((b"retry-after", retry_after.encode()))
+    return response
+
+
 def _final(op: Op) -> Op:
     """Return the report of a step that fails, and is to be retried, as one of its last failure."""
     wishes = ("retries", "retry_after")
@@ -160,3 +253,23 @@ def _drain(ops: list[Op]) -> list[Op]:
     taken = ops[:]
     del ops[: len(taken)]  # what was added meanwhile stays
     return taken
+
+
+def _utf8(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _joined(headers: Headers) -> dict[str, str]:
+    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
+    `Set-Cookie`, for which that section makes the exception."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        if key not in joined:
+            joined[key] = text
+        elif name != b"set-cookie":
+            joined[key] += f", {text}"
+    return joined
