@@ -28,7 +28,7 @@ def one_run(steps: int) -> bytes:
         raw = encode_result({"item": "book", "cents": 1200}, step.step_id)
         decode_result(raw, RESULT, step.step_id)
         run.complete(step, raw, 1_732_462_323_123_456_789, 20_000)
-    return encode_struct(run.take_ops())
+    return encode_struct(run.unreported.take_all())
 
 
 def measure(folder: Path) -> list[Row]:

@@ -61,7 +61,7 @@ def test_entries_are_numbered_across_calls() -> None:
     cut_off(run)
     run.wait(waits.sleep("nap", SECOND))
     run.unwind()
-    first = run.take_ops()[0]
+    first = run.unreported.take_all()[0]
     run = Run("R", remembered([first]))
     assert run.begin("a").verdict is Verdict.CUT
     cut_off(run)
@@ -101,7 +101,7 @@ def test_a_run_that_ends_in_its_first_call_says_nothing_of_it() -> None:
     cut_off(run)
     run.complete(run.begin("b"), b"1", 0, 0)
     run.end()
-    assert [op.id for op in run.take_ops()] == [B]
+    assert [op.id for op in run.unreported.take_all()] == [B]
 
 
 @pytest.mark.parametrize("how", ["sleep", "retry"])
@@ -116,7 +116,7 @@ def test_a_wait_that_was_cut_off_is_not_asked_for(how: str) -> None:
     assert not run.suspended
     run.wait(waits.sleep("nap", SECOND))
     run.unwind()
-    assert [(op.op, op.id) for op in run.take_ops()] == [
+    assert [(op.op, op.id) for op in run.unreported.take_all()] == [
         (OpCode.STEP_RUN, FIRST_CUT),
         (OpCode.SLEEP, hash_step_id("nap")),
     ]
@@ -154,7 +154,7 @@ def test_a_body_that_is_cut_off_while_the_handler_is_ended_will_run_again() -> N
     run.unwind()
     run.cut_off(step, TIMES)
     run.end()
-    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP]
+    assert [op.op for op in run.unreported.take_all()] == [OpCode.SLEEP]
 
 
 def test_a_cut_comes_after_all_that_its_call_began_with_whatever_the_clocks_say() -> None:

@@ -334,7 +334,7 @@ class Programs(RuleBasedStateMachine):
     def the_call_is_cut_off(self) -> None:
         """The process dies. What ran in it and was not reported will run again."""
         assert self.live is not None
-        for op in self.live.run.take_ops():
+        for op in self.live.run.unreported.take_all():
             if op.op is OpCode.STEP_RUN:
                 self.lost[op.id] += 1
             elif op.op in (OpCode.STEP_ERROR, OpCode.STEP_FAILED):
@@ -366,13 +366,13 @@ class Programs(RuleBasedStateMachine):
         if () in live.results:
             assert not live.run.suspended
             self.result = live.results[()]
-            self.receive(live.run.take_ops())
+            self.receive(live.run.unreported.take_all())
             self.live = None
         elif not live.movable():
             assert live.run.suspended, "it stands still, and nothing will move it"
             assert live.run.settled
             live.run.unwind()
-            ops = live.run.take_ops()
+            ops = live.run.unreported.take_all()
             assert ops or live.run.pending, "an empty answer"
             self.receive(ops)
             self.live = None

@@ -174,7 +174,7 @@ def test_a_change_may_fail_the_run_at_the_step() -> None:
     with pytest.raises(DivergenceError, match=r"step 'x' was a step\.sleep and is a step\.run"):
         use(run, "run")
     assert use(run, "run", "other").verdict is use(run, "sleep", "nap").verdict is SUSPEND
-    assert run.take_ops() == [], "nothing begins after that"
+    assert run.unreported.take_all() == [], "nothing begins after that"
     run = resumed(("Sleep", "x", 0, DONE), ("StepRun", "y", 0, DONE, UNSURE))
     run.configure(on_divergence="fail")
     assert use(run, "run").verdict is EXECUTE, "a branch may still come to the sleep"
@@ -227,7 +227,7 @@ def test_an_id_that_looks_like_a_further_use_is_another_step(
     for step in steps:
         assert step.hash == hash_step_id(step.step_id, step.index)
         first.complete(step, b"1", 0, 0)
-    memos = {op.id: Raw(b'{"data":1}') for op in first.take_ops()}
+    memos = {op.id: Raw(b'{"data":1}') for op in first.unreported.take_all()}
     named = {step.hash: KnownStep("StepRun", step.step_id, step.index) for step in steps}
     for names in (named, None):
         later = Run("R", memos, names=names)
@@ -237,7 +237,7 @@ def test_an_id_that_looks_like_a_further_use_is_another_step(
 
 
 def branches(run: Run) -> dict[str, str]:
-    return {op.userland.id: op.userland.branch for op in run.take_ops() if op.userland}
+    return {op.userland.id: op.userland.branch for op in run.unreported.take_all() if op.userland}
 
 
 def test_steps_are_marked_that_are_at_work_side_by_side() -> None:

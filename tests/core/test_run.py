@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from stephttp._core import waits
-from stephttp._core.run import Run, State
+from stephttp._core.call_state import State
+from stephttp._core.run import Run
 from stephttp._core.steps import Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
@@ -65,7 +66,7 @@ def test_a_wait(make: Any, state: State, sleeps: int) -> None:
     run = make()
     assert run.wait(waits.sleep("b", SECOND)).verdict is Verdict.SUSPEND
     assert run.state is state
-    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP] * sleeps
+    assert [op.op for op in run.unreported.take_all()] == [OpCode.SLEEP] * sleeps
 
 
 @pytest.mark.parametrize("reason", ["the response has started", None])
@@ -75,13 +76,13 @@ def test_a_wait_that_nobody_can_be_made_to_wait_for(reason: str | None) -> None:
         run.response_began()
     with pytest.raises(CannotWaitError, match="'b' has to wait, but the response"):
         run.wait(waits.sleep("b", SECOND))
-    assert run.take_ops() == []
+    assert run.unreported.take_all() == []
 
 
 def test_a_finished_step_is_recorded_with_its_times() -> None:
     run = Run("R")
     run.complete(run.begin("a"), b'{"x":1}', 100, 5)
-    assert json.loads(encode_struct(run.take_ops())) == [
+    assert json.loads(encode_struct(run.unreported.take_all())) == [
         {
             "op": "StepRun",
             "id": hash_step_id("a"),
@@ -92,7 +93,7 @@ def test_a_finished_step_is_recorded_with_its_times() -> None:
             "userland": {"id": "a"},
         }
     ]
-    assert run.take_ops() == []
+    assert run.unreported.take_all() == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_failed_step(
         run.refuse_waits(cannot_wait)
     assert run.fail(run.begin("a"), error, 0, 0) is verdict
     assert run.suspended is (verdict is Verdict.SUSPEND)
-    (recorded,) = run.take_ops()
+    (recorded,) = run.unreported.take_all()
     assert (recorded.op, recorded.error) == (op, error)
 
 
@@ -131,17 +132,17 @@ def test_a_step_fails_for_good_when_its_earlier_failures_have_used_its_retries(
     attempt: int, failures: dict[str, int], op: OpCode
 ) -> None:
     run = Run("R", {}, retries=2)
-    run.resume_at(attempt, failures)
+    run.earlier.note_failures(attempt, failures)
     verdict = run.fail(run.begin("a"), ErrorInfo("E"), 0, 0)
     assert verdict is (Verdict.EXECUTE if op is OpCode.STEP_FAILED else Verdict.SUSPEND)
-    assert [recorded.op for recorded in run.take_ops()] == [op]
+    assert [recorded.op for recorded in run.unreported.take_all()] == [op]
 
 
 def test_an_abandoned_step_leaves_no_trace() -> None:
     run = Run("R")
     run.abandon(run.begin("a"))
     assert run.settled
-    assert run.take_ops() == []
+    assert run.unreported.take_all() == []
 
 
 def test_after_the_end_nothing_is_recorded() -> None:
@@ -150,21 +151,21 @@ def test_after_the_end_nothing_is_recorded() -> None:
     run.end()
     run.complete(step, b"1", 0, 0)
     assert run.settled
-    assert run.take_ops() == []
+    assert run.unreported.take_all() == []
 
 
 def test_what_makes_the_server_act_comes_last_and_can_be_left() -> None:
     run = waiting()
     run.complete(run.begin("a"), b"1", 0, 0)
     assert [op.op for op in run.take_finished()] == [OpCode.STEP_RUN]
-    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP]
+    assert [op.op for op in run.unreported.take_all()] == [OpCode.SLEEP]
 
 
 def test_a_known_wait_is_not_reported_again() -> None:
     run = Run("R", {hash_step_id("nap"): Raw(b'{"pending":true}')})
     assert run.wait(waits.sleep("nap", SECOND)).verdict is Verdict.SUSPEND
     assert run.suspended
-    assert run.take_ops() == []
+    assert run.unreported.take_all() == []
 
 
 def test_sleeps_that_no_server_takes() -> None:
@@ -199,20 +200,20 @@ def test_what_is_no_step_id(meet: Any, step_id: Any, error: type[Exception], mes
     with pytest.raises(error, match=message) as raised:
         meet(run, step_id)
     assert raised.type is error
-    assert (run.used, run.settled, run.take_ops()) == (False, True, [])
+    assert (run.used, run.settled, run.unreported.take_all()) == (False, True, [])
 
 
 def test_an_id_of_a_subclass_of_str_is_its_text() -> None:
     run = Run("R")
     run.complete(run.begin(Text("a")), b"1", 0, 0)
-    (op,) = run.take_ops()
+    (op,) = run.unreported.take_all()
     assert (type(op.name), op.id) == (str, hash_step_id("a"))
 
 
 def test_a_sleep_until_a_time_says_when() -> None:
     run = Run("R")
     run.wait(waits.sleep_until("a", datetime(2026, 1, 2, 3, tzinfo=UTC)))
-    (op,) = run.take_ops()
+    (op,) = run.unreported.take_all()
     assert op.opts == {"duration": "2026-01-02T03:00:00.000+00:00"}
 
 
@@ -268,7 +269,7 @@ def test_a_program_cut_anywhere_gives_what_it_gives_uncut(
         run = Run("R", dict(memos))
         # A handler may also be cut off from outside, between any two things it does.
         result = play(run, data.draw(st.integers(0, len(program) + 3)))
-        remember(run.take_ops())
+        remember(run.unreported.take_all())
         if result is not None:
             break
     else:
@@ -296,9 +297,10 @@ def failing(run: Run, step_id: str = "a", retries: int | None = None, **wishes: 
     ],
 )
 def test_a_steps_own_retries(run_retries: int, own: int | None, attempt: int, op: OpCode) -> None:
-    run = Run("R", {}, run_retries, attempt=attempt)
+    run = Run("R", {}, run_retries)
+    run.earlier.note_failures(attempt, {})
     failing(run, retries=own)
-    (recorded,) = run.take_ops()
+    (recorded,) = run.unreported.take_all()
     assert recorded.op is op
     limit = run_retries if own is None else own
     assert recorded.opts == ({"retries": limit} if op is OpCode.STEP_ERROR else None)
@@ -310,7 +312,7 @@ def test_a_steps_own_retries(run_retries: int, own: int | None, attempt: int, op
 def test_when_a_failed_step_wants_to_be_tried_again() -> None:
     run = Run("R", retries=1)
     failing(run, retry_after="2026-01-01T00:00:00.000Z")
-    (op,) = run.take_ops()
+    (op,) = run.unreported.take_all()
     assert op.opts == {"retries": 1, "retry_after": "2026-01-01T00:00:00.000Z"}
 
 
@@ -325,7 +327,9 @@ def test_only_the_targeted_step_is_executed() -> None:
     assert run.complete(target, b"2", 0, 0) is Verdict.SUSPEND
     assert run.wait(waits.sleep("d", SECOND)).verdict is Verdict.SUSPEND
     assert run.take_finished() == []
-    assert [(op.op, op.id) for op in run.take_ops()] == [(OpCode.STEP_RUN, hash_step_id("c"))]
+    assert [(op.op, op.id) for op in run.unreported.take_all()] == [
+        (OpCode.STEP_RUN, hash_step_id("c"))
+    ]
     assert [step.step_id for step in run.passed] == ["b", "d"]
 
 
@@ -333,13 +337,13 @@ def test_only_the_targeted_step_is_executed() -> None:
 def test_a_targeted_step_that_fails_ends_the_call_too(retries: int, op: OpCode) -> None:
     run = Run("R", {}, retries, target=hash_step_id("a"))
     assert failing(run) is Verdict.SUSPEND
-    assert [one.op for one in run.take_ops()] == [op]
+    assert [one.op for one in run.unreported.take_all()] == [op]
 
 
 def test_a_target_may_be_a_wait_and_may_be_unknown_or_over() -> None:
     run = Run("R", {}, target=hash_step_id("nap"))
     run.wait(waits.sleep("nap", SECOND))
-    assert [op.op for op in run.take_ops()] == [OpCode.SLEEP]
+    assert [op.op for op in run.unreported.take_all()] == [OpCode.SLEEP]
     assert Run("R", {}, target="other").targets_unknown
     assert not Run("R", {"known": Raw(b"null")}, target="known").targets_unknown
     assert not Run("R", {}).targets_unknown

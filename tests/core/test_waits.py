@@ -129,7 +129,7 @@ def test_the_opcode_is_exactly_this(
 ) -> None:
     run = Run("R")
     assert run.wait(wait).verdict is Verdict.SUSPEND
-    assert json.loads(encode_struct(run.take_ops())) == [
+    assert json.loads(encode_struct(run.unreported.take_all())) == [
         {
             "op": op,
             "id": hash_step_id("s"),
@@ -204,10 +204,10 @@ def test_a_condition_on_the_trigger_does_not_travel_in_a_first_checkpoint(
     wait = waits.wait_for_event("s", "e", HOUR, if_exp)
     first, again = Run("R"), Run("R", {})
     assert first.wait(wait).verdict is again.wait(wait).verdict is Verdict.SUSPEND
-    (sent,) = first.take_ops()
+    (sent,) = first.unreported.take_all()
     assert sent.op is (OpCode.DISCOVERY_REQUEST if late else OpCode.WAIT_FOR_EVENT)
     assert (sent.id == hash_step_id("s")) is not late
-    (later,) = again.take_ops()
+    (later,) = again.unreported.take_all()
     assert (later.op, later.id) == (OpCode.WAIT_FOR_EVENT, hash_step_id("s"))
 
 
@@ -264,7 +264,7 @@ def test_a_request_that_is_not_safe_carries_the_key_of_its_step(
 ) -> None:
     run, given = Run("R"), dict(headers or {})
     run.wait(fetch("s", "https://x.test/", method, headers, None))
-    (op,) = run.take_ops()
+    (op,) = run.unreported.take_all()
     assert op.opts is not None
     assert op.opts.get("headers") == sent
     assert (headers or {}) == given
@@ -278,6 +278,6 @@ def test_a_request_says_how_often_it_may_be_repeated(
 ) -> None:
     run = Run("R", memos, retries)
     run.wait(fetch("s", "https://x.test/", "GET", None, None))
-    (op,) = run.take_ops()
+    (op,) = run.unreported.take_all()
     assert op.opts is not None
     assert op.opts.get("retries") == expected

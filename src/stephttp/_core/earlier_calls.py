@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from stephttp._core.remembered import Divergence, Remembered
 from stephttp._core.step_kinds import KINDS
-from stephttp._core.steps import user_hash
+from stephttp._core.steps import CUT, EXECUTE, MEMOIZED, SUSPEND, Step, user_hash
 from stephttp._wire.ids import CAPSULE, FIRST_CUT, types_id
 from stephttp._wire.opcodes import OpCode
 from stephttp._wire.stored_state import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _PENDING = Raw(PENDING)
 _DONE = (MemoKind.VALUE, MemoKind.ERROR)
+_VERDICTS = {MemoKind.INPUT: EXECUTE, MemoKind.PENDING: SUSPEND}
 
 
 class EarlierCalls:
@@ -48,8 +50,10 @@ class EarlierCalls:
         "_names",
         "_remembered",
         "_trail",
+        "attempt",
         "cuts",
         "fails",
+        "failures",
         "memos",
         "order",
         "unseen",
@@ -61,6 +65,10 @@ class EarlierCalls:
         self.memos = memos
         self.order: CompletionOrder | None = None
         """The order of the remembered steps, where the server keeps it."""
+        self.attempt = 0
+        """How often this call failed before, where the server counts calls and not steps."""
+        self.failures: Mapping[str, int] = {}
+        """How often steps that are not done failed before, by hash, where it counts steps."""
         self.fails = False
         """Whether a divergence fails the run."""
         self._names = names
@@ -99,6 +107,20 @@ class EarlierCalls:
             hashes = done if self.cuts is None else self.cuts.placed(done)
             self.order = CompletionOrder(hashes, types_id)
 
+    def note_failures(self, attempt: int, failures: Mapping[str, int]) -> None:
+        """Take over what the server says of failures.
+
+        Args:
+            attempt: how often this call failed before; 0 where the server counts steps.
+            failures: how often steps that are not done failed before, by hash.
+        """
+        self.attempt = attempt
+        self.failures = failures
+
+    def failed_before(self, step_hash: str) -> int:
+        """Return how often a step has failed before this call."""
+        return self.failures.get(step_hash, self.attempt)
+
     def fail_on_divergence(self, fails: bool) -> None:
         """Note whether a divergence fails the run."""
         self.fails = fails
@@ -121,6 +143,23 @@ class EarlierCalls:
         """Return what is remembered under a (reserved) step hash."""
         entry = self.memos.get(step_hash)
         return None if entry is None else read_memo(entry)
+
+    def recall(self, step: Step) -> Step:
+        """Return a step that the handler has come to, with what is remembered of it.
+
+        Returns:
+            With the verdict MEMOIZED, CUT, or SUSPEND if the server still waits for its end. With
+            EXECUTE it is new, or has arguments that were edited.
+        """
+        raw = self.memos.get(step.hash)
+        if self.cuts is not None and self.cuts.earlier(step.hash) is not None:
+            self.unseen -= raw is not None  # it ended all the same, too late
+            return Step(CUT, step.step_id, step.index, step.hash, None, step.retries)
+        if raw is None:
+            return step
+        self.unseen -= 1
+        memo = read_memo(raw)
+        return replace(step, verdict=_VERDICTS.get(memo.kind, MEMOIZED), memo=memo)
 
     def choices_of(self, step_hash: str) -> Raw | None:
         """Return which members of unions a step returned, if its result does not say."""

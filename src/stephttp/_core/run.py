@@ -9,40 +9,20 @@ step, and it answers with one of four verdicts:
     SUSPEND    the step has to wait for the server; this call of the handler cannot pass it
     CUT        the handler cut the step off in an earlier call; it does not end (see `cuts`)
 
-The states, and what each thing that happens does to them:
-
-                 RUNNING     WAITING      UNWINDING    ENDED
-    step body    execute     execute      suspend      execute, not recorded
-    must wait    WAITING     WAITING      suspend      error: no caller is left to wait
-    give up      -           RUNNING      -            -
-    unwind       -           UNWINDING    -            -
-    end          ENDED       UNWINDING    -            -
-
-WAITING: at least one step waits for the server. Sibling steps may still run, and may start
-further ones. The handler may cancel the branches that wait, because something else was faster; once
-it has given up all of them, the state is RUNNING again. UNWINDING: none of them can progress any
-more and the handler is being ended, or has ended; whatever it does from here on must leave no
-trace. A handler may swallow what ends it, and its threads and tasks may outlive it: all that they
-could do will be done by a later call. A step that is still running may finish, and is recorded.
-ENDED: the response was the handler's own, so code that runs after it runs as if there were no
-steps, and what it gave up is not asked for.
-
-What happens outside of steps is reported to the run by methods that say what it was:
+Whether the handler can progress at all is the business of `call_state`, which has the table of
+states. What happens outside of steps is reported to the run by methods that say what it was:
 
     response_began, refuse_waits   the caller can no longer be redirected: what must wait is an
                                    error at the step, and a failed step is final
     expire                         another call is to continue: the next step is left to it, unless
                                    this call has done nothing yet
+    stop                           the run has ended elsewhere: no further step begins
     configure                      the endpoint's options; its retries decide what a failure does
     track                          the run counts even if it comes to no step
-    resume_at                      what earlier calls left: attempts, failures, carried texts
     middleware_began,              between the two a failure is the middleware's, and the handler
     handler_reached                was never called
 
-The attributes are for reading elsewhere; only this module changes them.
-
-In WAITING and UNWINDING the reply is decided from the run, not from what the handler does: what
-it sends is dropped (docs/design.md 3.1).
+The attributes are for reading elsewhere; only the two modules change them.
 
 A server may ask for one step of those that were planned (`target`). Then only that step is
 executed, its end suspends the handler, and all others that are not remembered are passed over.
@@ -51,22 +31,19 @@ executed, its end suspends the handler, and all others that are not remembered a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
 
-from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls, cut_steps
+from stephttp._core.call_state import ENDED, TOO_LATE, UNWINDING, CallState
+from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls
 from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.http_steps import gateway_opts
 from stephttp._core.remembered import Divergence, next_index
-from stephttp._core.reports import Unreported, step_op
+from stephttp._core.reports import step_op
 from stephttp._core.steps import (
-    CUT,
     EXECUTE,
-    MEMOIZED,
-    NEVER,
     SUSPEND,
     CutTimes,
     Step,
@@ -79,31 +56,13 @@ from stephttp._core.steps import (
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import hash_step_id, idempotency_key
 from stephttp._wire.opcodes import GATEWAY_OPS, ErrorInfo, Op, OpCode, Timing, Userland
-from stephttp._wire.stored_state import UNSURE, KnownStep, MemoKind, read_memo
+from stephttp._wire.stored_state import KnownStep
 from stephttp.errors import CannotWaitError, DivergenceError
 
-if TYPE_CHECKING:
-    from stephttp._core.cuts import CutSteps
-
-_NONE: Mapping[str, Any] = {}
-_TOO_LATE = (
-    "so the caller can no longer be redirected; wait before the first byte of the response is sent"
-)
-
-
-class State(Enum):
-    RUNNING = auto()
-    WAITING = auto()
-    UNWINDING = auto()
-    ENDED = auto()
-
-
-# Looking a member up on its class costs four times as much, and each step does it often.
-_RUNNING, _WAITING, _UNWINDING, ENDED = State
 _STEP_RUN = OpCode.STEP_RUN
 
 
-class Run:
+class Run(CallState):
     """One run, in one call of the handler. Not thread-safe; the caller serialises.
 
     Args:
@@ -112,49 +71,17 @@ class Run:
         names: what steps that are, where the server says it.
         retries: how often a failed step is retried; 0 gives its exception to the handler.
         target: hash of the one step that the server asked for.
-        attempt: how often this call failed before, where the server counts calls and not steps.
     """
 
-    __slots__ = (
-        "__dict__",
-        "_holds",
-        "_progressed",
-        "_running",
-        "_stops",
-        "_uses",
-        "beside",
-        "cannot_wait",
-        "cuts",
-        "earlier",
-        "expired",
-        "opts",
-        "over",
-        "pending",
-        "resumed",
-        "retries",
-        "run_id",
-        "state",
-        "suspended",
-        "target",
-        "unreported",
-        "used",
-    )
+    __slots__ = ("_progressed", "_uses", "beside", "opts", "retries", "run_id", "used")
 
     # Few runs come to these, so they are not set in each one.
-    attempt: int = 0
-    """How often this call failed before, where the server counts calls and not steps."""
-    failures: Mapping[str, int] = _NONE
-    """How often steps have failed before, by hash, where the server counts steps."""
     carried: dict[str, str] | None = None
     """Texts that middleware keeps for later calls."""
     passed: Sequence[Step] = ()
     """Steps that were met and not executed, because the server asked for another."""
     unreached: bool = False
     """True if middleware failed before the handler was called."""
-    branched: bool = False
-    """True if steps of this call were at work side by side."""
-    cut_short: bool = False
-    """True if the handler gave a branch up that was at a step."""
     diverged: DivergenceError | None = None
     """What was raised at a step that is of another kind than the remembered one."""
     _handed_over: bool = False
@@ -168,66 +95,24 @@ class Run:
         *,
         names: Mapping[str, KnownStep] | None = None,
         target: str | None = None,
-        attempt: int = 0,
     ) -> None:
+        CallState.__init__(self, memos, names, target)  # `super` takes more instructions
         self.run_id = run_id
-        self.resumed = resumed = memos is not None
-        self.earlier = earlier = NO_CALLS if memos is None else EarlierCalls(memos, names)
-        """What earlier calls left."""
-        self.cuts: CutSteps | None = earlier.cuts
-        """Steps that were cut off, if there are any."""
-        self.unreported = Unreported()
-        """What this call has recorded, as far as the server has not been given it."""
         self.retries = retries
-        self.target = target
-        if attempt:
-            self.attempt = attempt
-        self.pending = False
-        """True if the handler met a step that waits already, as the server says."""
         self.opts = DEFAULT_OPTS
         """The options that the endpoint was configured with."""
-        self.state = _RUNNING
-        self.suspended = False
-        """True if a wait has overtaken this call of the handler."""
-        self.cannot_wait: str | None = None
-        """Why this call cannot wait for the server any more; `None` while it can."""
-        self.used = resumed
+        self.used = resumed = self.resumed
         """True if any step was met: a run without steps is not reported."""
-        self.expired = False
-        """True if another call is to continue this run from the next step on: its time is over
-        (`max_runtime`), or another process has taken it over."""
-        self.over = False
-        """True if the server says that this run has ended: no further step may begin."""
         self._progressed = not resumed
         self.beside = False
         """True if others were at work when the last step ended."""
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
-        self._running = 0
-        self._holds = 0
-        """How many of those that run are something else than step bodies."""
-        self._stops = 0
-        """How many branches of the handler cannot continue in this call."""
 
     @property
     def replaying(self) -> bool:
         """True if the handler still passes over finished steps, so that nothing it does is new."""
         return self.earlier.unseen > 0 and not self._progressed
-
-    @property
-    def unwinding(self) -> bool:
-        """True if the handler is being ended, or has ended, because the run has to wait."""
-        return self.state is _UNWINDING
-
-    @property
-    def settled(self) -> bool:
-        """True if no step body of this run is being executed."""
-        return self._running == 0
-
-    @property
-    def running(self) -> int:
-        """How many step bodies are being executed, and how often the run is held."""
-        return self._running
 
     @property
     def declared_retries(self) -> int:
@@ -260,24 +145,7 @@ class Run:
         """True if the server remembers steps, or failures of steps, and the handler met none."""
         if not self.resumed or self._uses:
             return False
-        return self.earlier.has_steps or bool(self.failures) or self.target is not None
-
-    def response_began(self) -> None:
-        """Note that the handler has sent the head of its response."""
-        if self.cannot_wait is None:
-            self.cannot_wait = f"the response has started, {_TOO_LATE}"
-
-    def refuse_waits(self, reason: str) -> None:
-        """Refuse to wait for the server; `reason` completes "it has to wait, but ..."."""
-        self.cannot_wait = reason
-
-    def expire(self) -> None:
-        """Leave the next step to another call: the time is over, or the run was taken over."""
-        self.expired = True
-
-    def stop(self) -> None:
-        """Begin no further step: the server says that this run has ended."""
-        self.over = True
+        return self.earlier.has_steps or bool(self.earlier.failures) or self.target is not None
 
     def configure(self, **given: Any) -> None:
         """Set options of the endpoint, by the names that they have in `FnOpts`."""
@@ -290,16 +158,6 @@ class Run:
     def track(self) -> None:
         """Count this run even if it comes to no step."""
         self.used = True
-
-    def resume_at(self, attempt: int, failures: Mapping[str, int]) -> None:
-        """Take over what the server says of earlier calls.
-
-        Args:
-            attempt: how often this call failed before; 0 where the server counts steps.
-            failures: how often steps that are not done failed before, by hash.
-        """
-        self.attempt = attempt
-        self.failures = failures
 
     def carry(self, texts: dict[str, str] | None) -> None:
         """Restore what middleware kept in earlier calls."""
@@ -387,7 +245,7 @@ class Run:
         step = self._beside_others(step)
         timing = Timing(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
-        failed = self.failures.get(step.hash, self.attempt)
+        failed = self.earlier.failed_before(step.hash)
         retry = limit > failed and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
             self._record(step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
@@ -418,18 +276,6 @@ class Run:
         self.cut_short = True
         self._note_cut(step, times, raised)
 
-    def decide_cuts(self) -> None:
-        """Note that the handler continues: what was cut off, it has cut off itself."""
-        if self.cuts is not None and self.cuts.undecided and self.state is not ENDED:
-            ops, hashes = self.cuts.decide()
-            self.unreported.finished.extend(ops)
-            self.unreported.withdraw(hashes)
-
-    def forget_cuts(self) -> None:
-        """Note that others have cancelled the request: what was cut off is to run later."""
-        if self.cuts is not None:
-            self.cuts.forget()
-
     def renew(self, step: Step, now_ns: int, *, body: bool = False) -> Step:
         """Take back that a step was cut off in an earlier call: nothing cuts it off any more.
 
@@ -439,7 +285,7 @@ class Run:
             body: on EXECUTE its body is run, and then reported as after `begin`.
         """
         self._progressed = True
-        if self.state is _UNWINDING:
+        if self.state is UNWINDING:
             return replace(step, verdict=SUSPEND)
         if self.cuts is not None and self.state is not ENDED:
             self.unreported.finished.append(self.cuts.begin_again(step, now_ns))
@@ -461,7 +307,7 @@ class Run:
             self._wait()
             return replace(step, verdict=SUSPEND)
         if self.state is ENDED:
-            self.cannot_wait = f"the response is complete, {_TOO_LATE}"
+            self.cannot_wait = f"the response is complete, {TOO_LATE}"
         if self.cannot_wait is not None:
             raise CannotWaitError(f"step {step.step_id!r} has to wait, but {self.cannot_wait}")
         if wait.late and not self.resumed:
@@ -475,97 +321,6 @@ class Run:
             self._record(step_op(self._beside_others(step), wait.op, name=wait.name, opts=opts))
         self._wait()
         return replace(step, verdict=SUSPEND)
-
-    def hold(self) -> None:
-        """Keep the run unsettled while work is done for it outside of step bodies."""
-        self._running += 1
-        self._holds += 1
-
-    def release(self) -> None:
-        """End a `hold`."""
-        self._running -= 1
-        self._holds -= 1
-
-    def yield_to_another_run(self) -> None:
-        """End the handler without asking for another call: another run answers this request."""
-        self._wait()
-        self._stops += 1  # it cannot be given up
-
-    def give_up(self, step: Step | None = None, times: CutTimes = NEVER) -> None:
-        """Note that the handler cancelled a branch that cannot continue in this call.
-
-        Args:
-            step: what the branch waits for, if that is a step. It is not asked for, or not waited
-                for any more, once the handler continues.
-            times: since when it has waited.
-        """
-        self.cut_short = True
-        if self.state is _WAITING:
-            if step is not None and self.target is None:
-                self._note_cut(step, times)
-            self._stops -= 1
-            if not self._stops:
-                self.state = _RUNNING
-                self.suspended = False
-
-    def leave_pending(self) -> None:
-        """Note that the handler responds, although some of its branches cannot continue.
-
-        What it has left behind is given up, if this call has asked the server for nothing: all
-        that it waits for was asked for before, and something else was faster.
-        """
-        if self.state is _WAITING and self.pending and not self.unreported.requests:
-            self._stops = 1
-            self.give_up()
-
-    def wait_after_all(self) -> None:
-        """Wait for what was given up: the handler ended without a response."""
-        if self.unreported.requests or self.pending:
-            self._wait()
-
-    @property
-    def finished_count(self) -> int:
-        """The number of finished steps that are not taken yet, or soon will be."""
-        return self.unreported.count + (0 if self.cuts is None else self.cuts.undecided)
-
-    def unwind(self) -> None:
-        """Start to end the handler: nothing of this run can progress."""
-        if self.state is _WAITING:
-            self.decide_cuts()
-            self.state = _UNWINDING
-
-    def end(self) -> None:
-        """Note that the handler has ended."""
-        if self.cuts is not None and not self.suspended:
-            self.decide_cuts()
-            if not self.resumed:  # no later call has to know
-                finished, entries = self.unreported.finished, self.cuts.entries
-                finished[:] = [op for op in finished if op.id not in entries]
-        self.state = _UNWINDING if self.suspended else ENDED
-        if self.state is ENDED:
-            self.unreported.requests.clear()  # given up
-
-    def take_finished(self) -> list[Op]:
-        """Take the finished steps, but for one that belongs into the answer, and those that are
-        held back."""
-        if self.target is not None:
-            return []
-        return self.unreported.take_finished()
-
-    def requeue(self, ops: Sequence[Op]) -> None:
-        """Put back finished steps that were taken and could not be stored."""
-        self.unreported.requeue(ops)
-
-    def fail_instead(self) -> None:
-        """End a run that would have to wait: steps that it relies on are not to be reported."""
-        self.unreported.drop_held()
-        self.unreported.give_up_waits()
-        self.suspended = False
-        self.state = ENDED
-
-    def take_ops(self) -> list[Op]:
-        """Take all that was recorded; what makes the server act comes last."""
-        return self.unreported.take_all()
 
     def resolve(
         self,
@@ -595,22 +350,18 @@ class Run:
         step_hash = user_hash(step_id, index)
         uses[step_id] = index + 1
         self.used = True
-        if self.state is _UNWINDING:
+        if self.state is UNWINDING:
             return Step(SUSPEND, step_id, index, step_hash, None, retries)
         if self.cuts is not None:
             self.decide_cuts()
-            if self.cuts.earlier(step_hash) is not None:
-                self.earlier.unseen -= (
-                    step_hash in self.earlier.memos
-                )  # it ended all the same, too late
-                return Step(CUT, step_id, index, step_hash, None, retries)
-        memos = self.earlier.memos
-        memo = read_memo(memos[step_hash]) if memos and step_hash in memos else None
-        step = Step(EXECUTE, step_id, index, step_hash, memo, retries, branch)
-        if memo is not None:
-            self.earlier.unseen -= 1
-            if memo.kind is not MemoKind.INPUT:
-                return self._known(step, memo.kind)
+        step = Step(EXECUTE, step_id, index, step_hash, None, retries, branch)
+        if self.earlier is not NO_CALLS:
+            step = self.earlier.recall(step)
+            if step.verdict is SUSPEND:
+                self.pending = True
+                self._wait()
+            if step.verdict is not EXECUTE:
+                return step
         if self.target is None or self.target == step_hash:
             return step
         self.passed = [*self.passed, step]
@@ -652,14 +403,6 @@ class Run:
             self.unreported.finished.append(replace(won, data=Raw(data)))
         return EXECUTE
 
-    def _note_cut(self, step: Step, times: CutTimes, raised: bool = False) -> None:
-        if self.state in (_RUNNING, _WAITING):
-            if self.cuts is None:
-                self.cuts = cut_steps(self.earlier.memos)
-                if self.resumed:
-                    self.earlier.cuts = self.cuts
-            self.cuts.note(self._beside_others(step), times, raised)
-
     def _place(self, step_id: str, op: OpCode, branch: str) -> int:
         """Return which use of its id a step of a run is of which something is remembered."""
         try:
@@ -668,21 +411,6 @@ class Run:
             self.over = True  # whatever the handler makes of it
             self.diverged = error
             raise
-
-    def _beside_others(self, step: Step) -> Step:
-        """Return a step to be reported, marked if others are at work beside it."""
-        if step.branch or not (self._running - self._holds or self._stops):
-            return step
-        self.branched = True
-        return replace(step, branch=UNSURE)
-
-    def _known(self, step: Step, kind: MemoKind) -> Step:
-        """Return the verdict on a step that the server knows as finished or as waiting."""
-        if kind is not MemoKind.PENDING:
-            return replace(step, verdict=MEMOIZED)
-        self.pending = True
-        self._wait()
-        return replace(step, verdict=SUSPEND)
 
     def _after(self) -> Verdict:
         if self.target is None or self.state is ENDED:
@@ -704,13 +432,3 @@ class Run:
             self.unreported.requests.append(Op(OpCode.DISCOVERY_REQUEST, op_id, step.step_id))
         self._wait()
         return True
-
-    def _wait(self) -> None:
-        self._stops += 1
-        if self.state is _RUNNING:
-            self.state = _WAITING
-            self.suspended = True
-
-    def _record(self, op: Op) -> None:
-        if self.state is not ENDED:
-            self.unreported.add(op)

@@ -151,7 +151,7 @@ class Checkpoints(Struct, frozen=True):
         error: str | None,
     ) -> bytes:
         """Encode a run that ended without waiting as one checkpoint, for the background."""
-        ops = run.take_ops()
+        ops = run.unreported.take_all()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
         shorten(request)
         checkpoint = self.first_checkpoint(run, request, [*ops, complete])

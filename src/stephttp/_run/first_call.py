@@ -373,7 +373,7 @@ class FirstCall(BoundedCall):
                 self._journal.finish(complete)
                 return
             if known:
-                ops = [*self._run.take_ops(), complete]
+                ops = [*self._run.unreported.take_all(), complete]
                 body = runtime.checkpoints.further_checkpoint(self._run, ops, None)
                 runtime.outbox.put(Item(Parcel(steps_path(self._run.run_id), body)))
                 return

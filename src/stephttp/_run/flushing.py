@@ -25,7 +25,7 @@ def flush(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[No
             try:
                 yield from checkpoints.post_steps(run, portion, call_id)
             except BaseException:
-                run.requeue(ops[ops.index(portion[0]) :])
+                run.unreported.requeue(ops[ops.index(portion[0]) :])
                 raise
 
 

@@ -101,5 +101,5 @@ def _sent(hooks: Hooks, info: StepInfo, value: Any) -> Hooked[bytes | None]:
 
 
 def _info(run: Run, step: Step, op: OpCode, opts: dict[str, Any] | None = None) -> StepInfo:
-    attempt = run.failures.get(step.hash, run.attempt)
+    attempt = run.earlier.failed_before(step.hash)
     return StepInfo(step.step_id, step.index, step.hash, op, attempt, opts)

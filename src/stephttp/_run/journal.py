@@ -261,7 +261,7 @@ class Journal(Item):
         taken = 0 if request is None else 2 * len(request.body)
         now, *later = api_calls.portions(self._sending, already=taken)
         if later:  # more than a server reads of one request: the rest follows
-            run.requeue(self._sending[len(now) :])
+            run.unreported.requeue(self._sending[len(now) :])
             self._sending, final = now, None
         ops = self._sending if final is None else [*self._sending, final]
         if not ops and request is None and (lease is None or self._leased):

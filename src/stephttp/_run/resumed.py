@@ -142,7 +142,7 @@ def resume(
     attempt = 0 if "step-retries" in features else point.attempt
     if checkpoints.settings.on_divergence == "fail":
         run.configure(on_divergence="fail")
-    run.resume_at(attempt, api_calls.read_failures(answer))
+    run.earlier.note_failures(attempt, api_calls.read_failures(answer))
     if stored is not None:
         capsule.restore(request, kept)
         run.carry(kept.carried)
@@ -288,7 +288,7 @@ def _conclude(
         if len(reply.body) <= MAX_CHECKPOINT_BYTES:
             resumed.ended = not again
             return reply
-        run.requeue(steps)
+        run.unreported.requeue(steps)
     yield from flush(checkpoints, run, resumed.call_id)
     reply = result(response)
     if len(reply.body) > MAX_ANSWER_BYTES:
@@ -306,7 +306,7 @@ def _next_steps(
             APIError
         ):  # what could not be sent goes into the answer, which may still be read
             yield from flush(checkpoints, run, resumed.call_id)
-    finished, waits = run.take_finished(), run.take_ops()
+    finished, waits = run.take_finished(), run.unreported.take_all()
     if not finished and not waits and run.targets_unknown:
         return replies.unknown_step(
             run.target, run.passed, again=resumed.point.attempt < run.retries
@@ -318,7 +318,7 @@ def _next_steps(
         waits.append(divergences.report(found, str(checkpoints.now_ns())))
     reply = reports.ops_answer([*finished, *waits])
     if len(reply.body) > MAX_CHECKPOINT_BYTES:
-        run.requeue(finished)
+        run.unreported.requeue(finished)
         yield from flush(checkpoints, run, resumed.call_id)
         reply = reports.ops_answer(waits)
     return reply

@@ -227,7 +227,7 @@ class StepCall:
         """Return a failure as data, and when the step wants its next attempt."""
         scope, run = self.scope, self.scope.run
         policy = run.opts if self._options is None else merged(self._options, run.opts)
-        failures = run.failures.get(self.step.hash, run.attempt)
+        failures = run.earlier.failed_before(self.step.hash)
         jitter = scope.runtime.checkpoints.rng.random
         return failed_attempt(error, policy, failures, scope.now_ns(), jitter)
 

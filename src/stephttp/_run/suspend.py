@@ -74,7 +74,7 @@ def suspend(
         raise CannotContinueError(replies.error_answer(400, message), message)
     if journal is not None:
         yield from journal.hand_over()
-    ops = [*(journal.unconfirmed if journal else ()), *run.take_ops()]
+    ops = [*(journal.unconfirmed if journal else ()), *run.unreported.take_all()]
     known = journal is not None and journal.opened
     remember = checkpoints.remember(run, request, ops)
     # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
