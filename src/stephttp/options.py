@@ -29,6 +29,9 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 """Base64 adds a third; the stephttp engine reads 16 MiB. An Inngest server reads less: see
 `Checkpoints.largest_body`."""
 
+_FROZEN_HOST = "AWS_LAMBDA_FUNCTION_NAME"
+"""Set where processes stand still between requests."""
+
 DEFAULT_RESTORE_HEADERS = frozenset(name.decode() for name in capsule.DEFAULT_HEADERS)
 """Request headers that a re-entry gets back, unless `restore_headers` says otherwise."""
 
@@ -97,6 +100,11 @@ class SetupOptions(TypedDict, total=False):
     key, or `None` for a request without one. Its keys do not depend on the caller: let them hold
     who it is."""
 
+    background: bool | None
+    """False: a response ends when its run is delivered, for hosts that stop a process between
+    requests. Default: False on AWS Lambda (`AWS_LAMBDA_FUNCTION_NAME` is set), and True elsewhere:
+    finished runs are delivered in the background, and no request waits for that."""
+
     middleware: Sequence[MiddlewareFactory]
     """Classes of `Middleware`, or functions that make one from a `RunContext`; the first is the
     outermost."""
@@ -164,6 +172,8 @@ class Settings(Struct, frozen=True):
     track_all_endpoints: bool = False
     record_inputs: bool = False
     """Send what steps are called with, for people to look at."""
+    background: bool = True
+    """Deliver finished runs in the background."""
     on_divergence: OnDivergence = "warn"
     default_async_response: AsyncResponse = DEFAULT_ASYNC_RESPONSE
     checkpointing: Checkpointing = Checkpointing.performant
@@ -253,6 +263,7 @@ def resolve(
     CONVERSIONS.register(given.get("converters", ()))
     middleware = given.get("middleware", ())
     record_inputs = given.get("record_inputs")
+    background = given.get("background")
     settings = Settings(
         domain=own_origin,
         base_url=checks.origin("base_url", base_url),
@@ -271,6 +282,7 @@ def resolve(
         track_all_endpoints=given.get("track_all_endpoints", False),
         # A middleware may be there to encrypt what steps give; it does not see their input.
         record_inputs=(dev and not middleware) if record_inputs is None else record_inputs,
+        background=not environ.get(_FROZEN_HOST) if background is None else background,
         default_async_response=checks.async_response(
             "default_async_response",
             given.get("default_async_response") or DEFAULT_ASYNC_RESPONSE,

@@ -372,3 +372,64 @@ async def test_what_cannot_be_encoded_costs_the_others_nothing(
     assert await outbox.wait(30)
     assert server.taken == [b"a", b"b"]
     assert "no JSON form" in caplog.text
+
+
+async def test_while_one_worker_pauses_another_tries_what_is_awaited() -> None:
+    server = Server()
+    server.problem = APIConnectionError("refused")
+    paused, over = asyncio.Event(), asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        assert seconds == AWAY_PAUSE
+        paused.set()
+        await over.wait()
+
+    outbox = box(server, pause=pause)
+    outbox.put(item(b"a"))
+    await paused.wait()
+    for result in (False, False, True):
+        awaited = item(b"b")
+        awaited.awaited, awaited.tried = True, Future()
+        if result:
+            server.problem = None
+        outbox.put(awaited)
+        assert await asyncio.wrap_future(awaited.tried) is result
+        assert len(outbox._workers) <= 2
+    assert await outbox.wait()
+    assert server.taken == [b"a", b"b", b"b", b"b"]
+
+
+def test_what_is_under_way_on_a_loop_that_stands_still_is_sent_by_a_thread() -> None:
+    taken: list[bytes] = []
+    asked: list[asyncio.Event] = []
+
+    def deliver(batch: Sequence[tuple[Item, Parcel]]) -> Any:
+        taken.extend(parcel.body for _, parcel in batch)
+        results: Sequence[None] = [None] * len(batch)
+        if asked:
+            return results
+        asked.append(asyncio.Event())
+        return answered(asked[0], results)
+
+    async def answered(event: asyncio.Event, results: Sequence[None]) -> Sequence[None]:
+        await event.wait()
+        return results
+
+    async def request(outbox: Outbox) -> None:
+        outbox.put(item())
+        await asyncio.sleep(0)
+        assert asked
+
+    loop = asyncio.new_event_loop()
+    outbox = box(Server(), deliver=deliver)
+    loop.run_until_complete(request(outbox))
+    assert outbox.depth == 1
+    assert outbox.wait_sync(60)
+    assert taken == [b"a", b"a"]
+    asked[0].set()  # the first worker is answered when the loop runs again, and ends
+    loop.run_until_complete(request(outbox))
+    assert outbox.wait_sync(60)
+    assert taken == [b"a"] * 3
+    loop.run_until_complete(asyncio.sleep(0))
+    assert not asyncio.all_tasks(loop)
+    loop.close()

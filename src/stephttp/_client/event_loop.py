@@ -3,7 +3,7 @@ none, as under WSGI, would spend half of `import stephttp` on it."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,19 @@ async def settled(future: Future[Any], timeout: float | None) -> bool:
         else:
             await asyncio.wait((done,), timeout=timeout)
     return future.done()
+
+
+def either(*futures: Future[None]) -> Future[None]:
+    """Return a future that is done when one of these is."""
+    first: Future[None] = Future()
+
+    def one_is(_: Future[None]) -> None:
+        with suppress(InvalidStateError):  # another was before
+            first.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(one_is)
+    return first
 
 
 def _wake(waiter: asyncio.Future[None], thread: int) -> None:

@@ -138,6 +138,8 @@ class Keys:
         """The extras that the server announced (docs/design.md 3.8); `None` before it answers."""
         self.warned = False
         """True if a warning was logged that the server lacks what is configured."""
+        self.missed: Future[None] | None = None
+        """Done at the next call without an answer, where that is waited for."""
         self._bearers = _Bearers(hash_key(key) for key in (primary, fallback) if key)
 
     def __repr__(self) -> str:
@@ -159,6 +161,12 @@ class Keys:
     def is_foreign(self, status: int, headers: Mapping[str, str], *, empty: bool) -> bool:
         """Return whether an answer is not the server's; see `server_marks`."""
         return is_foreign(status, headers, empty=empty, known=bool(self.features))
+
+    def miss(self) -> None:
+        """Note that a call got no answer."""
+        missed, self.missed = self.missed, None
+        if missed is not None:
+            missed.set_result(None)
 
     def reject(self, bearer: str | None) -> bool:
         """Note that `bearer` was refused; return whether another one is worth trying."""
@@ -194,6 +202,7 @@ def send(
                 answer = yield _with_bearer(call, keys.bearer)
         except APIConnectionError as problem:
             error = problem
+            keys.miss()
             continue
         assert answer is not None, "a Call is answered by an Answer"
         ours = FEATURES in answer.headers

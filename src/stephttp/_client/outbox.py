@@ -16,11 +16,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for_futures
 
 from stephttp._client.background import Job
-from stephttp._client.event_loop import settled
+from stephttp._client.event_loop import either, settled
 from stephttp._client.flow import Flow, Pause
 from stephttp._client.outbox_batch import BATCH_ITEMS, Parcel, pack, refused_for_good
 from stephttp.errors import APIError, APIStatusError
@@ -43,7 +43,7 @@ class Item:
     The outbox calls its methods in any thread, and none of them while it holds its own lock.
     """
 
-    __slots__ = ("_parcel", "accounted", "awaited", "changed", "held")
+    __slots__ = ("_parcel", "accounted", "awaited", "changed", "held", "tried")
 
     def __init__(self, parcel: Parcel | None = None) -> None:
         self._parcel = parcel
@@ -54,6 +54,8 @@ class Item:
         """True if a caller waits for its delivery."""
         self.changed = False
         """True if it was put again since it was last asked what is to be sent."""
+        self.tried: Future[bool] | None = None
+        """Whether it was delivered, once that was tried."""
 
     def size(self) -> int:
         """Return how many bytes it keeps, roughly."""
@@ -71,6 +73,11 @@ class Item:
         if error is not None:
             logger.error("stephttp: the server refused a finished run: %s", error)
         return False
+
+    def was_tried(self, delivered: bool) -> None:
+        """Let those continue that wait until its delivery was tried."""
+        if self.tried is not None and not self.tried.done():
+            self.tried.set_result(delivered)
 
 
 Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Flow[Sequence[APIError | None]]]
@@ -112,6 +119,10 @@ class Outbox:
         self._alone = 0
         self._workers: dict[object, Job[None] | None] = {}
         """`None`: about to be started."""
+        self._under_way: dict[object, list[tuple[Item, Parcel]]] = {}
+        """What each worker is sending."""
+        self._pausing: set[object] = set()
+        """Workers that let some time pass, because the server is away."""
         self._drained: Future[None] | None = None
         self._refused = 0
         self._away = False
@@ -133,8 +144,10 @@ class Outbox:
             if item.held:
                 self._bytes += size - item.accounted
                 item.accounted, item.changed = size, True
-                return True
-            if self._open >= self._max_items or self._bytes + size > self._max_bytes:
+                if not item.awaited:
+                    return True
+                refused = count = held = 0
+            elif self._open >= self._max_items or self._bytes + size > self._max_bytes:
                 self._refused += 1
                 refused, count, held = self._refused, self._open, self._bytes
             else:
@@ -146,7 +159,7 @@ class Outbox:
         finally:
             self._lock.release()
         if not refused:
-            self._start_worker()
+            self._start_worker(item.awaited)
         elif refused.bit_count() == 1:  # 1, 2, 4, 8, …: a flood of losses is few lines
             logger.warning(
                 "stephttp: the outbox is full (%d runs, %d bytes); %d finished runs were not "
@@ -155,25 +168,31 @@ class Outbox:
             )  # fmt: skip
         return not refused
 
-    async def wait(self, timeout: float | None = None) -> bool:
+    async def wait(self, timeout: float | None = None, vain: Future[None] | None = None) -> bool:
         """Wait until all that was accepted is delivered.
 
         Args:
             timeout: seconds; `None` waits for as long as it takes.
+            vain: done when there is nothing more to wait for.
 
         Returns:
-            True when everything is delivered, False at the timeout.
+            True when everything is delivered, False otherwise.
         """
-        return await settled(self._emptied(), timeout)
+        emptied = self._emptied()
+        await settled(emptied if vain is None else either(emptied, vain), timeout)
+        return emptied.done()
 
-    def wait_sync(self, timeout: float | None = None) -> bool:
+    def wait_sync(self, timeout: float | None = None, vain: Future[None] | None = None) -> bool:
         """Do the same while this thread waits."""
-        return bool(wait_for_futures((self._emptied(),), timeout).done)
+        emptied = self._emptied()
+        futures = (emptied,) if vain is None else (emptied, vain)
+        wait_for_futures(futures, timeout, FIRST_COMPLETED)
+        return emptied.done()
 
     def _emptied(self) -> Future[None]:
         """Return a future that is done when nothing is left."""
-        if self._queue:
-            self._start_worker()
+        if self._open:
+            self._start_worker(True)
         with self._lock:
             emptied = self._drained or Future()
             if self._open:
@@ -182,20 +201,25 @@ class Outbox:
                 emptied.set_result(None)
             return emptied
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, urgent: bool) -> None:
+        """Start a worker, unless enough are at work.
+
+        Args:
+            urgent: someone waits, so one that pauses is not at work.
+        """
         # Until the server is known, one worker calls it, and the others start from what it learns.
         limit = WORKERS if self._batches() is False else 1
         with self._lock:
-            for name, job in list(self._workers.items()):
-                if job is not None and not job.alive():  # of a loop that has ended
-                    del self._workers[name]
-            if len(self._workers) >= limit:
+            self._take_over()
+            once = urgent and bool(self._pausing)
+            at_work = self._workers.keys() - self._pausing if once else self._workers
+            if not self._queue or len(at_work) >= limit:
                 return
             name = object()
             self._workers[name] = None
         try:
             # Without the lock: a task may start at once (`asyncio.eager_task_factory`).
-            job = self._start(self._work(name), "stephttp-outbox")
+            job = self._start(self._work(name, once), "stephttp-outbox")
         except RuntimeError as error:  # no thread can start, as at the exit of the interpreter
             with self._lock:
                 del self._workers[name]
@@ -207,12 +231,28 @@ class Outbox:
             if name in self._workers:  # not at its end already
                 self._workers[name] = job
 
-    def _work(self, name: object) -> Flow[None]:
+    def _take_over(self) -> None:
+        """Take back what is under way on event loops that have ended, or that stand still between
+        requests, as those of function hosts do. Such a worker ends if its loop runs again."""
+        for name, job in list(self._workers.items()):
+            if job is not None and not job.alive():
+                del self._workers[name]
+                self._pausing.discard(name)
+                batch = self._under_way.pop(name, ())
+                self._queue.extendleft(item for item, _ in reversed(batch))
+
+    def _work(self, name: object, once: bool) -> Flow[None]:
+        """Send what is in the queue.
+
+        Args:
+            name: of this worker.
+            once: end where the server is away, if another worker will try again.
+        """
         while self._has_work(name):
             few = len(self._queue) < BATCH_ITEMS
             if self._batches() and not self._alone and few and not self._is_awaited():
                 yield Pause(LINGER)
-            batch = self._next()
+            batch = self._next(name)
             if not batch:
                 continue
             try:
@@ -224,10 +264,34 @@ class Outbox:
                 results = [APIStatusError(f"not sent: {error}", 400)] * len(batch)
             except BaseException:
                 with self._lock:
-                    self._queue.extendleft(item for item, _ in reversed(batch))
+                    if self._under_way.pop(name, None) is not None:
+                        self._queue.extendleft(item for item, _ in reversed(batch))
                 raise
+            with self._lock:
+                if self._under_way.pop(name, None) is None:  # another worker has taken them over
+                    return
             if not self._settle(batch, results):
-                yield Pause(AWAY_PAUSE)
+                if once and self._leave_to_others(name):
+                    return
+                yield from self._pause(name)
+
+    def _leave_to_others(self, name: object) -> bool:
+        """End a worker where there are others. Return whether it has ended."""
+        with self._lock:
+            others = len(self._workers) > 1
+            if others:
+                self._workers.pop(name, None)
+            return others
+
+    def _pause(self, name: object) -> Flow[None]:
+        """Let some time pass, because the server is away."""
+        with self._lock:
+            self._pausing.add(name)
+        try:
+            yield Pause(AWAY_PAUSE)
+        finally:
+            with self._lock:
+                self._pausing.discard(name)
 
     def _is_awaited(self) -> bool:
         """Return whether a caller waits until an item of the queue is delivered."""
@@ -239,20 +303,23 @@ class Outbox:
         with self._lock:
             if not self._queue:
                 self._workers.pop(name, None)
-            return bool(self._queue)
+            return bool(self._queue) and name in self._workers
 
-    def _next(self) -> list[tuple[Item, Parcel]]:
+    def _next(self, name: object) -> list[tuple[Item, Parcel]]:
         """Take what the next request carries from the queue."""
         limit = BATCH_ITEMS if self._batches() and not self._alone else 1
         self._alone = max(0, self._alone - 1)
         with self._lock:
+            if name not in self._workers:  # taken over
+                return []
             items = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
             for item in items:
                 item.changed = False
         batch, silent, left = pack(items)
-        if left:
-            with self._lock:
-                self._queue.extendleft(reversed(left))
+        with self._lock:
+            self._queue.extendleft(reversed(left))
+            if batch:
+                self._under_way[name] = batch
         self._remove([(item, False) for item in silent])
         return batch
 
@@ -279,7 +346,11 @@ class Outbox:
         self._remove(done)
         with self._lock:
             self._queue.extendleft(reversed(again))
-        if len(again) < len(batch) or self._alone:
+            away = len(again) == len(batch) and not self._alone
+            tried = list(self._queue) if away else again
+        for item in tried:
+            item.was_tried(False)
+        if not away:
             self._away = False
             return True
         level = logging.INFO if self._away else logging.WARNING
@@ -293,6 +364,7 @@ class Outbox:
     def _remove(self, items: Sequence[tuple[Item, bool]]) -> None:
         """Remove items, but for those that have more to send."""
         emptied = None
+        gone: list[Item] = []
         with self._lock:
             for item, more in items:
                 if more or item.changed:
@@ -301,7 +373,11 @@ class Outbox:
                 self._open -= 1
                 self._bytes -= item.accounted
                 item.held, item.accounted = False, 0
+                if item.tried is not None:
+                    gone.append(item)
             if not self._open:
                 emptied, self._drained = self._drained, None
+        for item in gone:
+            item.was_tried(True)
         if emptied is not None:
             emptied.set_result(None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from stephttp._core import replies
 from stephttp._core.failures import describe
 from stephttp._run.bounded_call import BoundedCall
 from stephttp._run.current import CurrentCall
+from stephttp._run.delivered_first import deliver_first
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.idempotency import Claimed, claim, not_stored, repeatable, scope_of
 from stephttp._run.journal import Journal
@@ -237,7 +238,7 @@ class FirstCall(BoundedCall):
         if self._keyed:
             return self._store(error)
         if self._run.used or self._journal is not None:
-            self._record(error)
+            return self._record(error)
         return None
 
     def _conclude_with_hooks(
@@ -253,7 +254,7 @@ class FirstCall(BoundedCall):
             elif self._keyed:
                 reply = yield from self._store(error)
             elif run.used or self._journal is not None:
-                self._record(error)
+                yield from self._record(error) or ()
         except Exception as raised:
             yield from as_flow(hooks.over(CallEnd(None, raised, False)))
             raise
@@ -286,7 +287,8 @@ class FirstCall(BoundedCall):
         if self._is_too_large():
             size = self._request_body.size
             reason = f"{self._in_words(size)} (max_body_bytes)"
-            return self._fail(waiting_for, CannotContinueError(self._too_large(size), reason))
+            problem = CannotContinueError(self._too_large(size), reason)
+            return (yield from self._fail(waiting_for, problem))
         request = self._named_request()
         try:
             return (yield from suspend(self.runtime.checkpoints, self._run, request, self._journal))
@@ -294,9 +296,9 @@ class FirstCall(BoundedCall):
             # The engine continues a run that holds a key: its caller comes again with that.
             if problem.temporary and (self._keyed or not problem.known):
                 return problem.answer
-            return self._fail(waiting_for, problem)
+            return (yield from self._fail(waiting_for, problem))
 
-    def _fail(self, waiting_for: str, problem: CannotContinueError) -> Response:
+    def _fail(self, waiting_for: str, problem: CannotContinueError) -> Flow[Response]:
         """Record that the run has failed, because it has to wait and cannot. Returns the reply.
 
         Args:
@@ -311,7 +313,7 @@ class FirstCall(BoundedCall):
         self._status, self._headers = answer.status, answer.headers
         self._answer = Body(len(answer.body))
         self._answer.add(answer.body, False)
-        self._record(CannotWaitError(reason), known=problem.known)
+        yield from self._record(CannotWaitError(reason), known=problem.known) or ()
         return answer
 
     def _store(self, error: BaseException | None) -> Flow[Response | None]:
@@ -352,11 +354,14 @@ class FirstCall(BoundedCall):
         body = self._answer.join() if self._answer else b""
         return Response(self._status or 500, self._headers, body)
 
-    def _record(self, error: BaseException | None, *, known: bool = False) -> None:
+    def _record(self, error: BaseException | None, *, known: bool = False) -> Flow[None] | None:
         """Report how the run has ended.
 
         Args:
             known: the server has it from a call in the foreground.
+
+        Returns:
+            What does that, where the response has to wait for it.
         """
         runtime, answer, response = self.runtime, self._answer, self._response()
         duration_ns = max(0, runtime.now_ns() - self.started_ns)
@@ -370,13 +375,11 @@ class FirstCall(BoundedCall):
                 response, duration_ns=duration_ns, error=text, exact=self._keyed
             )
             if self._journal is not None and not self._journal.handed_over:
-                self._journal.finish(complete)
-                return
+                return self._report(self._journal, partial(self._journal.finish, complete))
             if known:
                 ops = [*self._run.unreported.take_all(), complete]
                 body = runtime.checkpoints.further_checkpoint(self._run, ops, None)
-                runtime.outbox.put(Item(Parcel(steps_path(self._run.run_id), body)))
-                return
+                return self._put(Parcel(steps_path(self._run.run_id), body))
         checkpoint = runtime.checkpoints.finished(
             self._run,
             self._named_request(),
@@ -384,4 +387,15 @@ class FirstCall(BoundedCall):
             duration_ns=duration_ns,
             error=text,
         )
-        runtime.outbox.put(Item(Parcel(NEW_RUN, checkpoint)))
+        return self._put(Parcel(NEW_RUN, checkpoint))
+
+    def _put(self, parcel: Parcel) -> Flow[None] | None:
+        item = Item(parcel)
+        return self._report(item, partial(self.runtime.outbox.put, item))
+
+    def _report(self, item: Item, put: Callable[[], object]) -> Flow[None] | None:
+        """Put an item into the outbox. Returns what does so, where the response has to wait."""
+        if not self.runtime.settings.background:
+            return deliver_first(item, put, self.run_id)
+        put()
+        return None

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from stephttp._client.background import Background
@@ -168,7 +169,7 @@ class Runtime:
 
     async def aclose(self, timeout: float) -> bool:
         """Deliver what is left, then close the connections. Returns whether all was delivered."""
-        delivered = await self.outbox.wait(timeout)
+        delivered = await self.outbox.wait(timeout, self._alone())
         self.leases.close()
         await self._driver.aclose()
         self._sync_driver.close()
@@ -176,10 +177,19 @@ class Runtime:
 
     def close(self, timeout: float) -> bool:
         """Do the same, blocking."""
-        delivered = self.outbox.wait_sync(timeout)
+        delivered = self.outbox.wait_sync(timeout, self._alone())
         self.leases.close()
         self._sync_driver.close()
         return delivered
+
+    def _alone(self) -> Future[None] | None:
+        """Return what is done once it is clear that there is no server, as in tests without an
+        engine; `None` where one has answered this process, and is worth waiting for."""
+        keys = self.checkpoints.keys
+        if keys.features is not None:
+            return None
+        keys.missed = keys.missed or Future()
+        return keys.missed
 
     @property
     def needs_run_at_once(self) -> bool:

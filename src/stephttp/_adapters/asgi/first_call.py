@@ -35,7 +35,7 @@ _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
 class ASGIFirstCall(FirstCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_held", "_input", "_receive", "_scope", "_send")
+    __slots__ = ("_app", "_held", "_input", "_last", "_receive", "_scope", "_send")
 
     def __init__(
         self, app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
@@ -48,6 +48,8 @@ class ASGIFirstCall(FirstCall):
         self._input: Input | None = None
         self._held: list[Message] | None = None
         """What the application has sent, as long as that is held back."""
+        self._last: Message | None = None
+        """The end of the response, as long as that is held back."""
         self.current = CurrentCall(self, LoopScope, task_context())
 
     async def respond(self, run_at_once: bool) -> None:
@@ -76,7 +78,11 @@ class ASGIFirstCall(FirstCall):
             if self._input is not None:
                 self._input.release()
         if run_scope is not None:
-            error = await self._end(run_scope, error)
+            try:
+                error = await self._end(run_scope, error)
+            finally:
+                if self._last is not None:
+                    await self._send(self._last)
         if error is not None:
             raise error
 
@@ -239,10 +245,24 @@ class ASGIFirstCall(FirstCall):
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
+            if self._ends_with(message, scope):
+                return
         if self._held is None:
             await self._send(message)
         else:
             await self._hold(message)
+
+    def _ends_with(self, message: Message, scope: RunScope) -> bool:
+        """Hold back the end of a response that has to wait until its run is delivered."""
+        if self.runtime.settings.background or self._held is not None:
+            return False
+        if message["type"] != "http.response.body" or message.get("more_body", False):
+            return False
+        if not scope.run.used and self._journal is None:
+            return False
+        self._last = message
+        self._reading().hang_up()  # nothing follows, for which an application may wait
+        return True
 
     async def _begin_response(self, message: Message, scope: RunScope) -> bool:
         """Let the response of a run begin. Returns whether it is to be sent."""

@@ -17,6 +17,9 @@ class StreamingCall(Protocol):
     context: Context
     current: CurrentCall
 
+    @property
+    def delivers_first(self) -> bool: ...
+
     def next_of(self, iterator: Iterator[bytes]) -> bytes: ...
 
     def in_context(self, call: Callable[[], object]) -> BaseException | None: ...
@@ -67,6 +70,8 @@ class Chunks:
         except StopIteration:
             if not call.current.suspended:
                 call.keep(b"", False)
+                if call.delivers_first:
+                    self._close()
                 raise
             return self._overtaken(None)
         except BaseException as raised:

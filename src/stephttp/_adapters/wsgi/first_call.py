@@ -137,6 +137,11 @@ class WSGIFirstCall(FirstCall):
         finally:
             current_call.reset(token)
 
+    @property
+    def delivers_first(self) -> bool:
+        """Whether the run is to be delivered before its response ends."""
+        return not self.runtime.settings.background
+
     def keep(self, chunk: bytes, more: bool) -> None:
         """Keep a piece of the body that passes by, if others may ask for it."""
         if self._answer is not None:
@@ -304,6 +309,12 @@ class WSGIFirstCall(FirstCall):
             if whole or (isinstance(wrapper, type) and isinstance(chunks, wrapper)):
                 self.end(None)
                 return chunks
+        if whole and recorded and self.delivers_first:
+            for chunk in chunks:
+                self.keep(chunk, True)
+            self.keep(b"", False)
+            self.end(None)
+            return chunks
         return SizedChunks(self, chunks) if whole else Chunks(self, chunks)
 
     @property
