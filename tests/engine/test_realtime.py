@@ -22,6 +22,8 @@ class Stream:
     Attributes:
         status: of the answer.
         chunks: the parts of its body so far.
+        over: whether the body is whole.
+        stuck: cleared while the follower takes nothing.
     """
 
     def __init__(self) -> None:
@@ -29,13 +31,19 @@ class Stream:
         self.headers: dict[bytes, bytes] = {}
         self.chunks: list[bytes] = []
         self.gone = asyncio.Event()
+        self.over = False
+        self.stuck = asyncio.Event()
+        self.stuck.set()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = dict(message["headers"])
-        elif message.get("body"):
+            return
+        await self.stuck.wait()
+        if message.get("body"):
             self.chunks.append(message["body"])
+        self.over = not message.get("more_body")
 
     async def receive(self) -> Message:
         await self.gone.wait()
@@ -69,17 +77,19 @@ async def test_a_stream_is_followed(header: bool) -> None:
             assert stream.status == 200
             assert stream.headers[b"content-type"].startswith(b"text/event-stream")
             assert stream.headers[b"access-control-allow-origin"] == b"*"
-            assert stream.chunks == [b":\n\n"]
+            await until(lambda: stream.chunks[1:])
+            metadata = b'event: inngest.metadata\ndata: {"runId":"%s"}\n\n' % RUN.encode()
+            assert stream.chunks == [b":\n\n", metadata]
             event = b"event: x\ndata: 1\n\n"
             tee = f"/v1/realtime/publish/tee?channel={RUN}"
             assert (await w.http.post(tee, content=event)).status_code == 200
-            await w.http.post(f"/v1/realtime/publish/tee?channel={OTHER}", content=b"not for you")
-            await until(lambda: stream.chunks[1:])
-            assert stream.chunks[1:] == [event]
-            w.clock.advance(15)
+            await w.http.post(f"/v1/realtime/publish/tee?channel={OTHER}", content=event)
             await until(lambda: stream.chunks[2:])
-            assert stream.chunks[2:] == [b":\n\n"]
-        assert len(w.engine.channels) == 0
+            assert stream.chunks[2:] == [b"id: 1000001\n" + event]
+            w.clock.advance(15)
+            await until(lambda: stream.chunks[3:])
+            assert stream.chunks[3:] == [b":\n\n"]
+        assert len(w.engine.streams) == 0
 
 
 async def end_of_life(w: World) -> None:
@@ -96,7 +106,7 @@ async def test_streams_end(end: Callable[[World], Awaitable[None]]) -> None:
         token = (await w.post(step()))["realtime_token"]
         async with following(w, token):
             await end(w)
-            await until(lambda: not len(w.engine.channels))
+            await until(lambda: not len(w.engine.streams))
 
 
 async def test_the_stream_of_a_run_that_fails_is_ended_by_the_engine() -> None:

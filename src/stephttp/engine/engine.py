@@ -16,6 +16,7 @@ from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
 from stephttp.engine.live.changes import Changes, Waiters
 from stephttp.engine.live.channels import Channels
+from stephttp.engine.live.stream_listeners import StreamListeners
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model import tokens
@@ -32,6 +33,7 @@ from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
+from stephttp.engine.run_streams import RunStreams
 from stephttp.engine.store.store import Store
 from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
@@ -60,8 +62,8 @@ class Engine:
 
     Attributes:
         settings, clock, rng: as given.
-        store, waiters, changes, channels, reader, executor, egress, caller, metrics: the parts of
-            the engine; see their classes.
+        store, waiters, changes, channels, streams, reader, executor, egress, caller, metrics: the
+            parts of the engine; see their classes.
     """
 
     def __init__(
@@ -80,12 +82,14 @@ class Engine:
         self.waiters = Waiters()
         self.changes = Changes()
         self.channels = Channels()
+        following = StreamListeners()
+        self.streams = RunStreams(self.store, following, self.clock, self.rng, settings)
         self.egress = Egress.of(settings)
         self.caller = Caller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings)
         self.executor = Executor(
             self.store, self.caller, self._gateway, self.metrics,
-            self.waiters, self.channels, self.changes,
+            self.waiters, following, self.changes,
             self.clock, self.rng, settings,
         )  # fmt: skip
         self._deliverer = Deliverer(
@@ -111,11 +115,13 @@ class Engine:
         self.executor.start()
         self._deliverer.start()
         self._retention.start()
+        self.streams.start()
 
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
         await self._retention.stop()
+        await self.streams.stop()
         await self._deliverer.stop()
         await self.executor.stop()
         await self._spans.stop()
@@ -133,6 +139,7 @@ class Engine:
         self.waiters.release()
         self.changes.release()
         self.channels.release()
+        self.streams.release()
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""

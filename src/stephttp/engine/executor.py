@@ -16,8 +16,8 @@ from functools import partial
 from random import Random
 
 from stephttp.engine.live.changes import FIRST_PHASE, Changes, Waiters
-from stephttp.engine.live.channels import Channels, failed_event
 from stephttp.engine.live.origins import Origins
+from stephttp.engine.live.stream_listeners import StreamListeners
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
@@ -57,7 +57,7 @@ class Executor:
         gateway: Gateway,
         metrics: Metrics,
         waiters: Waiters,
-        channels: Channels,
+        streams: StreamListeners,
         changes: Changes,
         clock: Clock,
         rng: Random,
@@ -67,7 +67,7 @@ class Executor:
         self._caller = caller
         self._gateway = gateway
         self._waiters = waiters
-        self._channels = channels
+        self._streams = streams
         self._changes = changes
         self._clock = clock
         self._rng = rng
@@ -127,6 +127,7 @@ class Executor:
         """
         self._metrics.changed(change)
         self._changes.publish((change.run.run_id,))
+        self._streams.wake(change.run.run_id)
         if change.began is not None:
             if change.run.run_id in self._expected:
                 self._run_began(change.run.run_id)
@@ -135,8 +136,6 @@ class Executor:
         if change.ended:
             run = change.run
             self._waiters.wake(run.run_id)
-            if run.status is RunStatus.FAILED:
-                self._channels.tee(run.run_id, failed_event(run.error or b"null"))
             if log.isEnabledFor(logging.INFO):
                 ended = {"run_id": run.run_id, "status": run.status}
                 log_event(log, logging.INFO, "run.end", "run ended", **ended)

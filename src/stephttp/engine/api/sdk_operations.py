@@ -30,6 +30,7 @@ from stephttp.engine.api.sdk import (
     publishing,
     realtime,
     run_state,
+    run_stream,
     sent_events,
     system,
     user_spans,
@@ -63,6 +64,17 @@ _SEED = parameter(
 )  # fmt: skip
 _CHANNEL = {**parameter("query", "channel", "Id of the run.", type="string", minLength=1)}
 _CHANNEL["required"] = True
+_AFTER = parameter(
+    "query", "after", "The number (`id`) of the last event that the client has.",
+    type="string", pattern="^[0-9]{1,15}$",
+)  # fmt: skip
+_LAST_ID = parameter("header", "last-event-id", "The same, as browsers say it.", type="string")
+_WRITER = parameter(
+    "header", "x-stephttp-stream",
+    "The call of the handler that writes, and how many events of it came before; so that one that "
+    "is sent twice counts once.",
+    type="string", pattern="^[A-Za-z0-9_-]{1,64} [0-9]{1,9}$",
+)  # fmt: skip
 _KEY = parameter("path", "key", "An event key of the engine; without any, anything.", type="string",
            minLength=1)  # fmt: skip
 _EVENTS = EventMessage | list[EventMessage]
@@ -117,12 +129,13 @@ SDK_OPERATIONS = (
     ),
     operation(
         "GET", "/v1/realtime/sse", realtime.sse,
-        "followRun", "Follow the live stream of a run: what is published from now on.",
+        "followRun", "Follow the stream of a run from its beginning, up to the answer of the "
+        "handler; or topics: what is published from now on.",
         event_stream(
             "Server-sent events, as the run's handler writes them; a comment now and then while "
             "it writes nothing"
         ),
-        401, security=_REALTIME_TOKEN,
+        401, security=_REALTIME_TOKEN, parameters=(_AFTER, _LAST_ID),
     ),
     operation(
         "POST", "/v1/realtime/token", realtime.token,
@@ -147,9 +160,10 @@ SDK_OPERATIONS = (
         body={"content": {"application/json": {"schema": {}}, "text/stream": {"schema": {}}}},
     ),
     operation(
-        "POST", "/v1/realtime/publish/tee", publishing.tee,
-        "publishStream", "Pass the bytes of the body on to all who follow the run, as they come.",
-        EMPTY, 400, 413, parameters=(_CHANNEL,), body=takes({}, "application/octet-stream"),
+        "POST", "/v1/realtime/publish/tee", run_stream.tee,
+        "publishStream", "Add server-sent events to the stream of a run, as they come.",
+        EMPTY, 400, 409, 413, parameters=(_CHANNEL, _WRITER),
+        body=takes({}, "application/octet-stream"),
     ),
     operation(
         "GET", "/e/", ingest.without_key,

@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
-import msgspec
-
 from stephttp.engine.model.values import Topic
 
 MOST_WAITING = 2 * 1024 * 1024
@@ -137,14 +135,3 @@ class Channels:
     def __len__(self) -> int:
         """Return the number of listeners."""
         return len({one for listeners in self._listeners.values() for one in listeners})
-
-
-def failed_event(body: bytes) -> bytes:
-    """Write the event that ends the stream of a failed run, for which SDKs send none."""
-    response = {
-        "body": body.decode("utf-8", "replace"),
-        "statusCode": 500,
-        "headers": {"content-type": "application/json"},
-    }
-    data = msgspec.json.encode({"status": "failed", "response": response})
-    return b"event: inngest.response\ndata: " + data + b"\n\n"

@@ -12,7 +12,7 @@ from stephttp.errors import ConfigurationError
 
 FEATURES = (
     "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
-    "steps-with-result, step-names, fenced-calls, warnings, signed-calls"
+    "steps-with-result, step-names, fenced-calls, warnings, signed-calls, run-streams"
 )
 """Abilities beyond Inngest's protocol, as announced in `X-Stephttp-Features`."""
 
@@ -75,6 +75,8 @@ class Settings:
         realtime_token_lifetime: seconds that a realtime token is valid.
         stream_keep_alive: seconds of silence after which a follower of a stream gets a comment.
         stream_lifetime: seconds that a stream can be followed.
+        max_stream: bytes of what a run pushes to those who follow it, as far as it is kept.
+        stream_retain: seconds that this is kept after the end of the run.
         max_body: bytes of an API request's body.
         max_response: bytes of an endpoint's answer.
         max_step_output: bytes of one step's result.
@@ -132,6 +134,8 @@ class Settings:
     realtime_token_lifetime: int = 960
     stream_keep_alive: float = 15.0
     stream_lifetime: float = 900.0
+    max_stream: int = 1024 * 1024
+    stream_retain: float = 3600.0
     max_body: int = 16 * 1024 * 1024
     max_response: int = 8 * 1024 * 1024
     max_step_output: int = 4 * 1024 * 1024
@@ -187,6 +191,7 @@ class Settings:
             "foreign_answer_timeout",
             "run_deadline",
             "retain",
+            "stream_retain",
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

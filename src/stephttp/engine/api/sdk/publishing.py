@@ -1,4 +1,4 @@
-"""`/v1/realtime/publish`: what listeners get (docs/protocol.md 8.4, 8.5)."""
+"""`/v1/realtime/publish`: what listeners of topics get (docs/protocol.md 8.5)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,11 @@ from stephttp.engine.web.requests import engine_of, media_type_of, read_body
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
-_MOST_TEED = 1_024_000
 _MOST_PUBLISHED = 512 * 1024
 _PIECE = 1024
 _MOST_PIECES = 1000
 _MOST_TOPICS = 100
 _STREAM_TYPE = "text/stream"
-
-
-async def tee(request: Request) -> Response:
-    """Pass the bytes of the body on to all who follow the channel, as they come."""
-    engine = engine_of(request)
-    channel = _channel(request, "the run whose stream this is")
-    # JS never ends the body that it began in a re-entry which did not finish the run.
-    await _while_it_may_last(engine, _pass_on(request, engine, channel))
-    return Response()
 
 
 async def publish(request: Request) -> Response:
@@ -45,7 +35,7 @@ async def publish(request: Request) -> Response:
     """
     engine = engine_of(request)
     query = request.query_params
-    channel = _channel(request, "where to publish")
+    channel = channel_of(request, "where to publish")
     topics = [topic for topic in query.getlist("topic") if topic]
     if not 0 < len(topics) <= _MOST_TOPICS:
         raise Refused(f"topic: from one to {_MOST_TOPICS} must be named, not {len(topics)}")
@@ -56,7 +46,7 @@ async def publish(request: Request) -> Response:
         about["metadata"] = _metadata(query["metadata"])
     send = partial(_send, engine, topics, about)
     if media_type_of(request) == _STREAM_TYPE:
-        await _while_it_may_last(engine, _pieces(request, engine, send))
+        await while_it_may_last(engine, _pieces(request, engine, send))
     else:
         send("data", data=_as_json(await read_body(request, _MOST_PUBLISHED)))
     return Response()
@@ -92,20 +82,7 @@ async def _pieces(request: Request, engine: Engine, send: Any) -> None:
         send("datastream-end", data=stream_id)
 
 
-async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > _MOST_TEED:
-                raise Refused(f"body: larger than {_MOST_TEED} bytes", 413)
-            if chunk:
-                engine.channels.tee(channel, chunk)
-    except ClientDisconnect:
-        pass  # What had arrived is passed on.
-
-
-async def _while_it_may_last(engine: Engine, work: Awaitable[None]) -> None:
+async def while_it_may_last(engine: Engine, work: Awaitable[None]) -> None:
     """Wait for work, but cut it off when it has taken as long as a stream may last."""
     over = asyncio.Event()
     passing = asyncio.ensure_future(work)
@@ -118,7 +95,7 @@ async def _while_it_may_last(engine: Engine, work: Awaitable[None]) -> None:
         passing.cancel()
 
 
-def _channel(request: Request, what: str) -> str:
+def channel_of(request: Request, what: str) -> str:
     channel = request.query_params.get("channel")
     if not channel:
         raise Refused(f"channel: must name {what}")

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stephttp.engine.live.channels import ChannelListener, as_it_is
+from stephttp.engine.api.sdk.run_stream import follow_run
+from stephttp.engine.live.channels import STREAM, ChannelListener, as_it_is
 from stephttp.engine.model import tokens
 from stephttp.engine.model.refused import Refused, decode
 from stephttp.engine.model.values import Topic
@@ -81,12 +82,17 @@ async def token(request: Request) -> Response:
 
 
 async def sse(request: Request) -> Response:
-    """Follow topics by server-sent events: what is published from now on."""
+    """Follow topics by server-sent events: what is published from now on.
+
+    Of a run, all that its stream keeps comes first, and it ends with the answer of the handler.
+    """
     engine = engine_of(request)
     topics = _topics(engine, request.query_params.get("token"), request.headers)
     if topics is None:
         headers = {"access-control-allow-origin": "*"}
         return error_response("Not authenticated", 401, headers)
+    if len(topics) == 1 and topics[0][1] == STREAM:
+        return follow_run(engine, topics[0][0], request, _SSE_HEADERS)
     return event_stream(engine, _messages(engine, topics), _SSE_HEADERS)
 
 

@@ -95,3 +95,8 @@ SELECT run_id, status FROM runs WHERE error IS NOT NULL AND status <> 'failed'
 -- name: there is a secret of 32 bytes
 SELECT 'meta', count(*) FROM meta WHERE key = 'secret' AND length(value) = 32
 HAVING count(*) <> 1
+
+-- name: a part belongs to a stream that is not gone, and is not beyond its end
+SELECT stream_parts.run_id || ' ' || seq, coalesce(gone, 'no such stream')
+FROM stream_parts LEFT JOIN streams USING (run_id)
+WHERE gone IS NOT 0 OR seq > last

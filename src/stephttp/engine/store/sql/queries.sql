@@ -239,6 +239,48 @@ ORDER BY created_ms LIMIT :limit
 -- name: oldest_open_run
 SELECT min(created_ms) FROM runs WHERE ended_ms IS NULL
 
+-- name: stream
+SELECT writer, sent, last, size, outside, live, full, gone, response FROM streams WHERE run_id = ?
+
+-- name: save_stream
+INSERT INTO streams (run_id, writer, sent, last, size, outside, live, full, gone, touched_ms,
+                     response)
+VALUES (:run_id, :writer, :sent, :last, :size, :outside, :live, :full, :gone, :touched_ms,
+        :response)
+ON CONFLICT (run_id) DO UPDATE
+SET writer = excluded.writer, sent = excluded.sent, last = excluded.last, size = excluded.size,
+    outside = excluded.outside, live = excluded.live, full = excluded.full, gone = excluded.gone,
+    touched_ms = excluded.touched_ms, response = excluded.response
+
+-- name: insert_part
+INSERT INTO stream_parts (run_id, seq, frames) VALUES (?, ?, ?)
+
+-- name: parts_after
+SELECT seq, frames FROM stream_parts WHERE run_id = ? AND seq > ? ORDER BY seq
+
+-- name: run_status
+SELECT status FROM runs WHERE run_id = ?
+
+-- name: run_end
+SELECT sdk, ended_ms, status, output, head, error FROM runs WHERE run_id = ?
+
+-- name: old_streams
+SELECT run_id FROM streams
+WHERE gone = 0 AND touched_ms < :before_ms
+      AND NOT EXISTS (SELECT 1 FROM runs
+                      WHERE runs.run_id = streams.run_id
+                            AND (ended_ms IS NULL OR ended_ms >= :before_ms))
+LIMIT :limit
+
+-- name: forget_parts
+DELETE FROM stream_parts WHERE run_id = ?
+
+-- name: forget_stream
+UPDATE streams SET gone = 1, response = NULL, live = '{}' WHERE run_id = ?
+
+-- name: forget_orphan
+DELETE FROM streams WHERE run_id = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = streams.run_id)
+
 -- name: run_tables
 SELECT tables.name
 FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns

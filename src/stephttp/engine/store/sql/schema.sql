@@ -74,6 +74,16 @@
 -- says what is counted. Counts are all that is left of runs that were deleted, and the reason why
 -- an overview of a million runs costs no more than one of ten.
 --
+-- A STREAM is what the handler of a run pushed to those who follow it, and a PART of it is some
+-- frames that came together, as JSON. Each call of the handler is a writer, with numbers of its own:
+-- those of the first call are below a million, of the next one below two millions, and so on. A part
+-- has the number of its last frame, and its frames have consecutive ones. `outside` is the last
+-- push outside of steps that was taken: a later call pushes it again, which does not count. `live`
+-- says who pushed for a step last; when another call does, what was there is taken back. Of a stream
+-- that is `full`, further pushes are lost. A stream may be older than its run: a first call sends
+-- what it pushed before it leaves the run to the engine. Its parts go some time after the end of the
+-- run, and then it is `gone`.
+--
 -- A SPAN is one of OpenTelemetry that somebody's code made while a handler ran; see `otlp`.
 --
 -- What has a column run_id belongs to that run: retention deletes it with the run, some time after
@@ -195,6 +205,29 @@ CREATE TABLE spans (
     ended_ns        INTEGER NOT NULL,
     details         BLOB    NOT NULL,             -- JSON: attributes, events, ...
     PRIMARY KEY (run_id, trace_id, span_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE streams (
+    run_id          TEXT    PRIMARY KEY,
+    writer          TEXT    NOT NULL,             -- the name of the latest
+    sent            INTEGER NOT NULL,             -- frames that came from it, in all
+    last            INTEGER NOT NULL,             -- the latest number
+    size            INTEGER NOT NULL,             -- bytes of all parts, about
+    outside         INTEGER NOT NULL,
+    live            TEXT    NOT NULL,             -- JSON: number of a writer, by step
+    full            INTEGER NOT NULL,
+    gone            INTEGER NOT NULL,
+    touched_ms      INTEGER NOT NULL,             -- when the latest frame came
+    response        BLOB                          -- JSON: the end, as an SDK wrote it
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX streams_by_time ON streams (touched_ms) WHERE gone = 0;
+
+CREATE TABLE stream_parts (
+    run_id          TEXT    NOT NULL,
+    seq             INTEGER NOT NULL,             -- the number of its last frame
+    frames          BLOB    NOT NULL,             -- JSON: event, data and step of each
+    PRIMARY KEY (run_id, seq)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE timers (

@@ -1,0 +1,127 @@
+"""The stream of a run: `/v1/realtime/publish/tee`, and following it (docs/protocol.md 8.3, 8.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+
+from stephttp._wire import stream_frames
+from stephttp._wire.ids import ULID_PATTERN
+from stephttp._wire.stored_state import CALL_HEADERS, CallId
+from stephttp._wire.stream_frames import Frame, FrameReader
+from stephttp.engine.api.sdk.publishing import channel_of, while_it_may_last
+from stephttp.engine.model import tokens
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.stream import Arrival
+from stephttp.engine.web.event_stream import KEEP_ALIVE
+from stephttp.engine.web.requests import engine_of, read_body
+
+if TYPE_CHECKING:
+    from stephttp.engine.engine import Engine
+
+_MOST_TEED = 1_024_000
+_ULID = re.compile(ULID_PATTERN, re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+_WRITER = re.compile(r"([A-Za-z0-9_-]{1,64}) ([0-9]{1,9})", re.ASCII)
+
+
+async def tee(request: Request) -> Response:
+    """Add the events of the body to the stream of a run, as they come."""
+    engine = engine_of(request)
+    channel = channel_of(request, "the run whose stream this is")
+    header = request.headers.get(stream_frames.WRITER)
+    if header is not None:
+        return await _from_ours(request, engine, channel, header)
+    # JS never ends the body that it began in a re-entry which did not finish the run.
+    with engine.streams.writing(channel):
+        await while_it_may_last(engine, _pass_on(request, engine, channel))
+    return Response()
+
+
+async def _from_ours(request: Request, engine: Engine, run_id: str, header: str) -> Response:
+    """Add what a call of a handler sends: all at once, each event once."""
+    named = _WRITER.fullmatch(header)
+    if named is None:
+        raise Refused(f"{stream_frames.WRITER}: {header[:64]!r} is not '<writer> <number>'")
+    if not _ULID.fullmatch(run_id):
+        raise Refused(f"channel: {run_id[:64]!r} is not a ULID")
+    body = await read_body(request, engine.settings.max_body)
+    engine.channels.tee(run_id, body)
+    frames = stream_frames.read(body)
+    arrival = Arrival(run_id, frames, named[1], int(named[2]), _call(request))
+    state = await engine.streams.append(arrival)
+    full = {stream_frames.WRITER: stream_frames.FULL.decode()} if state.full else None
+    return Response(headers=full)
+
+
+async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
+    size, reader = 0, FrameReader()
+    writer = tokens.new_ulid(engine.clock.now_ms(), engine.rng)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > _MOST_TEED:
+                raise Refused(f"body: larger than {_MOST_TEED} bytes", 413)
+            if chunk:
+                engine.channels.tee(channel, chunk)
+                frames = reader.feed(chunk)
+                if frames and _ULID.fullmatch(channel):
+                    await engine.streams.append(Arrival(channel, frames, writer))
+    except ClientDisconnect:
+        pass  # What had arrived is passed on.
+
+
+def _call(request: Request) -> CallId | None:
+    job, attempt, step, delivery = (request.headers.get(name, "") for name in CALL_HEADERS)
+    return CallId(job, int(attempt), step, delivery) if job and attempt.isdecimal() else None
+
+
+def follow_run(
+    engine: Engine, run_id: str, request: Request, headers: Mapping[str, str]
+) -> Response:
+    """Answer with the stream of a run, from its beginning or from what the client has.
+
+    A client that is slow holds up no other: it is sent what is stored, piece by piece.
+    """
+    said = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+    after = int(said) if _NUMBER.fullmatch(said) else 0
+    body = _events(engine, run_id, after)
+    return StreamingResponse(body, headers=headers, media_type="text/event-stream")
+
+
+async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[bytes]:
+    clock, streams = engine.clock, engine.streams
+    end = clock.monotonic() + engine.settings.stream_lifetime
+    # When the client leaves, Starlette cancels this.
+    with streams.listening(run_id) as wake:
+        yield KEEP_ALIVE
+        yield stream_frames.metadata(run_id)
+        quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
+        while not streams.released and clock.monotonic() < end:
+            wake.clear()
+            part = await streams.read(run_id, after)
+            after = part.last
+            if part.frames:
+                yield b"".join(_event(frame, number) for number, frame in part.frames)
+                quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
+            if part.more or part.frames:
+                continue
+            if part.ended or not part.known:
+                answer = await streams.end(run_id)
+                if answer is not None and not (await streams.read(run_id, after)).frames:
+                    yield b"event: %s\ndata: %s\n\n" % (stream_frames.RESPONSE.encode(), answer)
+                    return
+                continue
+            if clock.monotonic() >= quiet_at:
+                yield KEEP_ALIVE
+                quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
+            left = min(end, quiet_at) - clock.monotonic()
+            await clock.wait_for(left, wake)
+
+
+def _event(frame: Frame, number: int) -> bytes:
+    return stream_frames.written(frame, number)

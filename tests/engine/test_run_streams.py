@@ -1,0 +1,204 @@
+"""The streams of runs: kept, read by those who come late, ended once (docs/protocol.md 8)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stephttp._wire import stream_frames
+from stephttp._wire.stream_frames import LOST, Frame
+
+from .support import RUN, World, answer, complete, new_run, sleep, until, world
+from .test_realtime import Stream, following
+
+TEE = f"/v1/realtime/publish/tee?channel={RUN}"
+OK = {"status": 201, "headers": {"x-a": "b"}, "body": "hi"}
+
+
+def pushed(*values: int, step: str = "") -> bytes:
+    return b"".join(stream_frames.pushed(b"%d" % value, step) for value in values)
+
+
+async def send(w: World, body: bytes, writer: str = "w", before: int = 0, status: int = 200) -> str:
+    """Send frames as our SDK does; returns what the engine says of the stream."""
+    headers = {"x-stephttp-stream": f"{writer} {before}"}
+    response = await w.http.post(TEE, content=body, headers=headers)
+    assert response.status_code == status, response.text
+    return response.headers.get("x-stephttp-stream", "")
+
+
+def frames(stream: Stream) -> list[Frame]:
+    return list(stream_frames.read(b"".join(stream.chunks)))
+
+
+def values(stream: Stream) -> list[str]:
+    return [frame.data for frame in frames(stream) if frame.event == stream_frames.STREAM]
+
+
+def end(stream: Stream) -> dict[str, object]:
+    """The one answer that a stream ended with."""
+    ends = [frame.data for frame in frames(stream) if frame.event == stream_frames.RESPONSE]
+    assert len(ends) == 1
+    data: dict[str, object] = json.loads(ends[0])
+    return data
+
+
+async def ended(stream: Stream) -> dict[str, object]:
+    await until(lambda: stream.over)
+    return end(stream)
+
+
+async def test_one_who_comes_late_gets_all_and_the_end_at_once() -> None:
+    async with world() as w:
+        token = (await w.post(sleep(text="1s")))["realtime_token"]
+        await send(w, pushed(1, 2))
+        w.script = [answer(complete(OK))]
+        async with following(w, token) as early:
+            await w.after(1)
+            assert (await ended(early))["status"] == "succeeded"
+        async with following(w, token) as late:
+            await ended(late)
+        assert values(early) == values(late) == ["1", "2"]
+        assert end(late) == {
+            "status": "succeeded",
+            "response": {"body": "hi", "statusCode": 201, "headers": {"x-a": "b"}},
+        }
+        # And one who has some of it already gets the rest.
+        async with following(w, f"{token}&after=1000001") as rest:
+            await ended(rest)
+        assert values(rest) == ["2"]
+
+
+async def test_a_stream_is_still_there_after_a_restart(tmp_path: Path) -> None:
+    async with world(path=tmp_path / "db") as w:
+        token = (await w.post(sleep(text="1h")))["realtime_token"]
+        await send(w, pushed(1, 2))
+    async with world(path=tmp_path / "db") as w, following(w, token) as stream:
+        await until(lambda: values(stream) == ["1", "2"])
+        await send(w, pushed(2, 3), before=1)
+        await until(lambda: values(stream) == ["1", "2", "3"])
+
+
+@pytest.mark.parametrize("sdk", ["test:v1", "inngest-js:v4.24.0"])
+async def test_a_run_that_fails_has_one_answer(sdk: str) -> None:
+    """Not that of the SDK here, and that of the engine there."""
+    async with world() as w:
+        body = new_run(sleep(text="1s"))
+        response = await w.http.post("/v1/checkpoint", json=body, headers={"x-inngest-sdk": sdk})
+        token = response.json()["data"]["realtime_token"]
+        told = stream_frames.response(500, [], b'"too bad"', failed=True)
+        async with following(w, token) as stream:
+            await w.http.post(TEE, content=pushed(1) + told)
+            w.script = [answer({"name": "E", "message": "m"}, 500)]
+            await w.after(1)
+            first = await ended(stream)
+        async with following(w, token) as late:
+            assert await ended(late) == first
+        assert first["status"] == "failed"
+        assert first["response"] == {
+            "body": '{"name":"E","message":"m"}',
+            "statusCode": 500,
+            "headers": {"content-type": "application/json"},
+        }
+
+
+async def test_the_answer_that_javascript_writes_is_the_end_also_if_it_comes_late() -> None:
+    async with world() as w:
+        body = new_run(sleep(text="1s"))
+        js = {"x-inngest-sdk": "inngest-js:v4.24.0"}
+        response = await w.http.post("/v1/checkpoint", json=body, headers=js)
+        token = response.json()["data"]["realtime_token"]
+        async with following(w, token) as stream:
+            w.script = [answer(complete({"status": 200, "headers": {}, "body": '"x"'}))]
+            await w.after(1)
+            told = stream_frames.response(202, [("a", "b")], b"x", failed=False)
+            await w.http.post(TEE, content=told)
+            assert (await ended(stream))["response"] == {
+                "body": "x", "statusCode": 202, "headers": {"a": "b"},
+            }  # fmt: skip
+        async with following(w, token) as late:
+            assert (await ended(late))["response"]["statusCode"] == 202  # type: ignore[index]
+
+
+async def test_the_engine_ends_the_stream_where_javascript_does_not() -> None:
+    async with world() as w:
+        js = {"x-inngest-sdk": "inngest-js:v4.24.0"}
+        body = new_run(complete(OK))
+        response = await w.http.post("/v1/checkpoint", json=body, headers=js)
+        token = response.json()["data"]["realtime_token"]
+        async with following(w, token) as stream:
+            w.clock.advance(0.5)
+            assert not stream.over
+            w.clock.advance(0.5)
+            assert (await ended(stream))["response"]["statusCode"] == 201  # type: ignore[index]
+
+
+async def test_what_is_beyond_the_limit_is_said() -> None:
+    async with world(max_stream=100) as w:
+        token = (await w.post(sleep(text="1s")))["realtime_token"]
+        assert await send(w, pushed(1, 2)) == ""
+        assert await send(w, pushed(3, 4), before=2) == "full"
+        w.script = [answer(complete(OK))]
+        async with following(w, token) as stream:
+            await w.after(1)
+            await ended(stream)
+        events = [frame.event for frame in frames(stream)]
+        assert values(stream) == ["1", "2", "3"]
+        assert events[-2:] == [LOST, stream_frames.RESPONSE]
+
+
+async def test_a_stream_goes_some_time_after_its_run_and_that_is_said() -> None:
+    async with world(stream_retain=60, realtime_token_lifetime=9000, sweep_interval=1000) as w:
+        token = (await w.post(sleep(text="1s")))["realtime_token"]
+        await send(w, pushed(1))
+        unknown = "/v1/realtime/publish/tee?channel=01M81KWY4BC292NS2P7Q9MNAN7"
+        await w.http.post(unknown, content=pushed(9))
+        w.clock.advance(100)
+        w.script = [answer(complete(OK))]
+        await w.engine.idle()
+        sweep = w.engine.streams.sweep
+        assert await sweep() == 1  # of a run that never came
+        w.clock.advance(60)
+        assert await sweep() == 0
+        w.clock.advance(1)
+        assert await sweep() == 1
+        assert await sweep() == 0
+        async with following(w, token) as stream:
+            await ended(stream)
+        assert [frame.event for frame in frames(stream)] == [
+            stream_frames.METADATA, LOST, stream_frames.RESPONSE,
+        ]  # fmt: skip
+
+
+async def test_a_call_that_was_superseded_writes_nothing() -> None:
+    async with world() as w:
+        await w.post(sleep(text="1s"))
+        headers = {"x-stephttp-stream": "w 0", "x-inngest-job-id": "old", "x-stephttp-attempt": "0"}
+        refused = await w.http.post(TEE, content=pushed(1), headers=headers)
+        assert (refused.status_code, refused.json()["error"][:7]) == (409, "frames:")
+
+
+@pytest.mark.parametrize("header", ["", "w", "w -1", "w 1 2", "w x", "a/b 1", "w " + "9" * 10])
+async def test_writers_that_make_no_sense(header: str) -> None:
+    async with world() as w:
+        response = await w.http.post(TEE, content=b"", headers={"x-stephttp-stream": header})
+        assert response.status_code == 400
+        assert response.json()["error"].startswith("x-stephttp-stream: ")
+
+
+async def test_a_slow_listener_holds_up_no_other_and_loses_nothing() -> None:
+    async with world() as w:
+        token = (await w.post(sleep(text="1s")))["realtime_token"]
+        async with following(w, token) as slow, following(w, token) as quick:
+            slow.stuck.clear()
+            total = 0
+            for _ in range(20):
+                body = b"".join(stream_frames.pushed(b'"%s"' % (b"x" * 1000)) for _ in range(40))
+                await send(w, body, before=total)
+                total += 40
+            await until(lambda: len(values(quick)) == total)
+            assert len(values(slow)) < total
+            slow.stuck.set()
+            await until(lambda: len(values(slow)) == total)
