@@ -48,6 +48,9 @@ BREAKS = {
     "a delivery is one of a stored event": "INSERT INTO deliveries VALUES (7, 'go')",
     "a wait for an event knows which events were there before": ""
     f"UPDATE timers SET kind = 'event', key = 'go' WHERE step_id = '{Z}'",
+    "a part belongs to a stream that is not gone, and is not beyond its end": (
+        "INSERT INTO stream_parts VALUES ('nobody', 1, x'5b5d')"
+    ),
     "there is a secret of 32 bytes": "UPDATE meta SET value = x'00' WHERE key = 'secret'",
 }
 
