@@ -11,9 +11,10 @@ import pytest
 
 from stephttp._client.background import Background, Schedule
 from stephttp._client.drivers import AsyncDriver, SyncDriver
-from stephttp._client.flow import Flow, Invoke, KeyedLock, Pause, Until
+from stephttp._client.flow import Flow, Invoke, Pause, Until
 from stephttp._client.outbox import Item, Outbox
 from stephttp._client.outbox_batch import Parcel
+from stephttp._run.reentry_guard import KeyedLock
 from stephttp.errors import APIConnectionError
 
 URL = "http://server.test"

@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from stephttp import Checkpointing, step
-from stephttp._client.flow import Deliveries
+from stephttp._run.reentry_guard import Deliveries
 from stephttp._wire import stored_state
 from stephttp._wire.http import Request
 from stephttp.provider import Provider

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from concurrent.futures import wait as wait_for_futures
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,13 +17,11 @@ from msgspec import Struct
 from stephttp._client.event_loop import settled, sleep
 from stephttp._client.flow import Answer, Call, Flow, Invoke, Pause, T, Until
 from stephttp._client.transport import (
-    answer_of,
+    as_api_error,
     async_client,
-    raw_headers,
-    receiving,
-    request_of,
-    sending,
     sync_client,
+    timeout,
+    under_way,
 )
 
 if TYPE_CHECKING:
@@ -102,11 +101,11 @@ class AsyncDriver:
             APIConnectionError: no answer.
         """
         client = self._client()
-        with sending(call, self._base_url):
-            response = await client.send(request_of(client, call), stream=True)
+        with _sending(call, self._base_url):
+            response = await client.send(_request_of(client, call), stream=True)
         try:
-            with receiving(call, self._base_url):
-                yield Streamed(response.status_code, raw_headers(response), response.aiter_raw())
+            with _receiving(call, self._base_url):
+                yield Streamed(response.status_code, _raw_headers(response), response.aiter_raw())
         finally:
             await response.aclose()
 
@@ -130,9 +129,9 @@ class AsyncDriver:
 
     async def _send(self, call: Call) -> Answer:
         client = self._client()
-        with sending(call, self._base_url):
-            response = await client.send(request_of(client, call))
-        return answer_of(response)
+        with _sending(call, self._base_url):
+            response = await client.send(_request_of(client, call))
+        return _answer_of(response)
 
 
 class SyncDriver:
@@ -205,11 +204,11 @@ class SyncDriver:
             APIConnectionError: no answer.
         """
         client = self._client()
-        with sending(call, self._base_url):
-            response = client.send(request_of(client, call), stream=True)
+        with _sending(call, self._base_url):
+            response = client.send(_request_of(client, call), stream=True)
         try:
-            with receiving(call, self._base_url):
-                yield Streamed(response.status_code, raw_headers(response), response.iter_raw())
+            with _receiving(call, self._base_url):
+                yield Streamed(response.status_code, _raw_headers(response), response.iter_raw())
         finally:
             response.close()
 
@@ -233,10 +232,60 @@ class SyncDriver:
 
     def _send(self, call: Call) -> Answer:
         client = self._client()
-        with sending(call, self._base_url):
-            response = client.send(request_of(client, call))
-        return answer_of(response)
+        with _sending(call, self._base_url):
+            response = client.send(_request_of(client, call))
+        return _answer_of(response)
 
 
 async def _awaited(value: Awaitable[T]) -> T:
     return await value
+
+
+@contextmanager
+def _sending(call: Call, base_url: str) -> Generator[None]:
+    """Keep secrets out of the log while `call` is made, and turn failures into an `APIError`.
+
+    Raises:
+        APIConnectionError: no answer.
+    """
+    token = under_way.set(call)
+    try:
+        with _receiving(call, base_url):
+            yield
+    finally:
+        under_way.reset(token)
+
+
+@contextmanager
+def _receiving(call: Call, base_url: str) -> Generator[None]:
+    """Turn failures into an `APIError` while the answer to `call` is read.
+
+    Raises:
+        APIConnectionError: it ends too early.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = as_api_error(error, call, base_url)
+        if known is error:
+            raise
+        raise known from error
+
+
+def _request_of(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2.Request:
+    """Return a call as a request of the client."""
+    build = client.build_request
+    if call.timeout is not None:
+        build = partial(build, timeout=timeout(call.timeout))
+    return build(call.method, call.path, content=call.body, headers=call.headers)
+
+
+def _answer_of(response: httpx2.Response) -> Answer:
+    """Return a response that was read as an `Answer`."""
+    headers = dict(response.headers.items())
+    return Answer(response.status_code, headers, response.content, tuple(_raw_headers(response)))
+
+
+def _raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer, with repeated ones kept apart."""
+    return [(name.lower(), value) for name, value in response.headers.raw]

@@ -1,6 +1,4 @@
-"""What flows ask their driver for, `send`, a lock that flows wait for, and what was delivered.
-
-`send` is one call of the API with its keys and retries.
+"""What flows ask their driver for, and `send`: one call of the API with its keys and retries.
 
 A flow is a generator that does no I/O. It yields what it needs, and is sent what came of it, or has
 the error thrown in. So one text serves the event loop and threads (`drivers`).
@@ -14,10 +12,7 @@ the error thrown in. So one text serves the event loop and threads (`drivers`).
 
 from __future__ import annotations
 
-import os
 import random
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -27,8 +22,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from stephttp._client.server_marks import describe, is_foreign, is_marked
-from stephttp._wire import stored_state
-from stephttp._wire.http import Request
 from stephttp._wire.signatures import hash_key
 from stephttp._wire.stored_state import FEATURES
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
@@ -39,9 +32,6 @@ ATTEMPTS = 5
 FIRST_PAUSE = 0.1
 MAX_PAUSE = 5.0
 RETRIED_STATUSES = frozenset({408, 425, 429})
-
-_FRESH_MS = 5_000
-"""Milliseconds for which a state that was sent can be taken."""
 
 
 class Call(Struct, frozen=True):
@@ -232,95 +222,3 @@ def _with_bearer(call: Call, bearer: str | None) -> Call:
     if bearer is None:
         return call
     return replace(call, headers={**call.headers, "authorization": f"Bearer {bearer}"})
-
-
-class KeyedLock:
-    """Gives each name to one holder at a time, in the order in which they asked. Thread-safe."""
-
-    def __init__(self) -> None:
-        self.reset_after_fork()
-
-    def reset_after_fork(self) -> None:
-        """Start afresh, in a process that was forked."""
-        self._lock = threading.Lock()
-        self._queues: dict[str, deque[Future[None]]] = {}
-
-    def acquire(self, name: str) -> Flow[bool]:
-        """Wait until `name` is free, and take it. Call `release` afterwards.
-
-        Returns:
-            Whether another holder had it first.
-        """
-        mine: Future[None] = Future()
-        with self._lock:
-            queue = self._queues.setdefault(name, deque())
-            queue.append(mine)
-            if queue[0] is mine:
-                return False
-        try:
-            yield Until(mine)
-        except BaseException:
-            self._give_up(name, mine)
-            raise
-        return True
-
-    def contended(self, name: str) -> bool:
-        """Whether others wait for `name` while it is held."""
-        return len(self._queues.get(name, ())) > 1
-
-    def release(self, name: str) -> None:
-        """Give `name` to the next one that waits for it."""
-        with self._lock:
-            queue = self._queues[name]
-            queue.popleft()
-            if queue:
-                queue[0].set_result(None)
-            else:
-                del self._queues[name]
-
-    def _give_up(self, name: str, mine: Future[None]) -> None:
-        with self._lock:
-            waits = not mine.done()
-            if waits:
-                self._queues[name].remove(mine)
-        if not waits:
-            self.release(name)
-
-
-class Deliveries:
-    """The states of runs that came along and were taken: each by one process, once. Thread-safe.
-
-    The engine names the process that may take a state. Any other has to ask for it, and so has a
-    second delivery: a step may have been acknowledged meanwhile (docs/design.md 3.13).
-    """
-
-    def __init__(self) -> None:
-        self.reset_after_fork()
-
-    def reset_after_fork(self) -> None:
-        """Start afresh, in a process that was forked."""
-        self._lock = threading.Lock()
-        self._taken: dict[tuple[str, ...], int] = {}
-        self._latest_ms = 0
-        self.process = os.urandom(12).hex()
-        """The name of this process, for the engine."""
-
-    def take(self, request: Request, now_ms: int) -> bool:
-        """Return whether the state that came with a re-entry may be used, which is once so."""
-        sent = request.header(stored_state.SENT.encode())
-        if request.header(stored_state.RECEIVER.encode()) != self.process or not sent.isdecimal():
-            return False
-        names = (b"x-run-id", *(name.encode() for name in stored_state.CALL_HEADERS))
-        call = tuple(request.header(name) for name in names)
-        with self._lock:
-            self._latest_ms = max(self._latest_ms, now_ms)
-            # What was forgotten must stay too old, also after the clock went back.
-            fresh = abs(self._latest_ms - int(sent)) <= _FRESH_MS
-            if not fresh or call in self._taken:
-                return False
-            self._taken[call] = now_ms
-            while (oldest := next(iter(self._taken))) != call:
-                if self._latest_ms - self._taken[oldest] <= 3 * _FRESH_MS:
-                    break
-                del self._taken[oldest]
-            return True

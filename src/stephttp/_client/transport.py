@@ -6,13 +6,12 @@ It is imported where it is needed, because importing it takes longer than import
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stephttp._client.flow import Answer, Call
+from stephttp._client.flow import Call
 from stephttp.errors import APIConnectionError, APITimeoutError
 
 if TYPE_CHECKING:
@@ -26,14 +25,15 @@ MOST_IDLE = 100
 TIMEOUT = 15.0
 """Seconds for one attempt; connecting alone gets a third of it."""
 
-_under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
+under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
+"""The call that is being made, for the log of the client."""
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
     """Hide keys and tokens in the URLs that the HTTP client logs."""
     import httpx2
 
-    call = _under_way.get()
+    call = under_way.get()
     if call is not None and isinstance(record.args, tuple):
         record.args = tuple(
             call.shown if isinstance(arg, httpx2.URL) else arg for arg in record.args
@@ -60,7 +60,7 @@ def async_client(
         transport=transport or _lean_transport(),
         headers=headers,
         cookies=_no_cookies(),
-        timeout=_timeout(TIMEOUT),
+        timeout=timeout(TIMEOUT),
     )
 
 
@@ -75,63 +75,25 @@ def sync_client(
         transport=transport,
         headers=headers,
         cookies=_no_cookies(),
-        timeout=_timeout(TIMEOUT),
+        timeout=timeout(TIMEOUT),
     )
 
 
-@contextmanager
-def sending(call: Call, base_url: str) -> Generator[None]:
-    """Keep secrets out of the log while `call` is made, and turn failures into an `APIError`.
-
-    Raises:
-        APIConnectionError: no answer.
-    """
-    token = _under_way.set(call)
-    try:
-        with receiving(call, base_url):
-            yield
-    finally:
-        _under_way.reset(token)
-
-
-@contextmanager
-def receiving(call: Call, base_url: str) -> Generator[None]:
-    """Turn failures into an `APIError` while the answer to `call` is read.
-
-    Raises:
-        APIConnectionError: it ends too early.
-    """
+def as_api_error(error: Exception, call: Call, base_url: str) -> Exception:
+    """Return a failure of the client as an `APIError`; any other exception as it is."""
     import httpx2
 
-    try:
-        yield
-    except httpx2.RequestError as error:
-        kind = APITimeoutError if isinstance(error, httpx2.ReadTimeout) else APIConnectionError
-        raise kind(f"{call} ({base_url}): {type(error).__name__}: {error}") from error
+    if not isinstance(error, httpx2.RequestError):
+        return error
+    kind = APITimeoutError if isinstance(error, httpx2.ReadTimeout) else APIConnectionError
+    return kind(f"{call} ({base_url}): {type(error).__name__}: {error}")
 
 
-def request_of(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2.Request:
-    """Return a call as a request of the client."""
-    if call.timeout is None:
-        return client.build_request(call.method, call.path, content=call.body, headers=call.headers)
-    return client.build_request(
-        call.method,
-        call.path,
-        content=call.body,
-        headers=call.headers,
-        timeout=_timeout(call.timeout),
-    )
+def timeout(seconds: float) -> httpx2.Timeout:
+    """Return the timeout of one attempt."""
+    import httpx2
 
-
-def answer_of(response: httpx2.Response) -> Answer:
-    """Return a response that was read as an `Answer`."""
-    headers = dict(response.headers.items())
-    return Answer(response.status_code, headers, response.content, tuple(raw_headers(response)))
-
-
-def raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an answer, with repeated ones kept apart."""
-    return [(name.lower(), value) for name, value in response.headers.raw]
+    return httpx2.Timeout(seconds, connect=min(seconds, TIMEOUT / 3))
 
 
 def _lean_transport() -> httpx2.AsyncBaseTransport | None:
@@ -166,9 +128,3 @@ def _no_cookies() -> CookieJar:
     from http.cookiejar import CookieJar, DefaultCookiePolicy  # slow to import
 
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
-
-
-def _timeout(seconds: float) -> httpx2.Timeout:
-    import httpx2
-
-    return httpx2.Timeout(seconds, connect=min(seconds, TIMEOUT / 3))

@@ -23,11 +23,12 @@ from stephttp._client.api_calls import (
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._client.flow import Deliveries, Flow, Keys, send
+from stephttp._client.flow import Flow, Keys, send
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core import reports
 from stephttp._core.run import Run
+from stephttp._run.reentry_guard import Deliveries
 from stephttp._run.sealing import Sealer
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response

@@ -13,6 +13,7 @@ from stephttp._wire.http import Headers
 from stephttp.errors import ConfigurationError, OutsideRunError
 
 if TYPE_CHECKING:
+    from stephttp._client.flow import Flow
     from stephttp._run.runtime import Runtime
     from stephttp._run.scope import RunScope
 
@@ -25,6 +26,17 @@ _SDK_HEADER = (b"x-inngest-sdk", SDK.encode())
 def run_headers(run_id: str) -> Headers:
     """Return the two headers that every response of a durable application carries."""
     return [(b"x-run-id", run_id.encode("latin-1")), _SDK_HEADER]
+
+
+class FirstCallOfRun(Protocol):
+    """A first call, as the scope of its run knows it."""
+
+    def first_step(self) -> None:
+        """Begin to save, as configured; dispatched when the body of a first step has begun."""
+
+    def claim_late(self, key: str) -> Flow[bool]:
+        """Claim a key that the handler gave. Returns whether its steps are to run."""
+        ...
 
 
 class HandlerCall(Protocol):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ from stephttp._core.encoding import decode_plain, encode_result
 from stephttp._core.failures import step_error
 from stephttp._core.run import Run
 from stephttp._core.tool_types import Event
-from stephttp._wire.http import Response
+from stephttp._wire.http import Request, Response
 from stephttp._wire.json import encode_struct
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import (
@@ -36,6 +36,9 @@ from stephttp.middleware import (
     StepMemo,
     TransformOutputResult,
 )
+
+if TYPE_CHECKING:
+    from stephttp._run.scope import RunScope
 
 logger = logging.getLogger("stephttp")
 
@@ -135,6 +138,19 @@ class Hooks:
         self._reverse: list[Middleware] = []
         self._idle = [True]  # a list, because taking from it is atomic
         self._over = False
+
+    @classmethod
+    def of(cls, scope: RunScope, request: Request, request_id: str = "", attempt: int = 0) -> Hooks:
+        """Make the middleware of the runtime, for one call.
+
+        Args:
+            scope: of the run.
+            request: what the handler is called with.
+            request_id: the server's id of this call.
+            attempt: how many calls for the same purpose failed before.
+        """
+        ctx = RunContext(scope.run, request, scope.now_ns, scope.started_ns, request_id, attempt)
+        return cls(scope.runtime.settings.middleware, scope.run, ctx)
 
     def open(self) -> Hooked[None]:
         """Make the middleware, and call it before the handler.

@@ -21,7 +21,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.steps import Step
-from stephttp._run.scope import SETTLE_TICKS, is_waited_for
+from stephttp._run.kept_cancellations import KeptCancellations
+from stephttp._run.loop_or_thread import SETTLE_TICKS
+from stephttp._run.scope import is_waited_for
 from stephttp._run.supervised import is_async
 
 if TYPE_CHECKING:
@@ -68,18 +70,8 @@ class LoopTurns:
         last: stands for the last remembered step that this task got before others came to one.
     """
 
-    __slots__ = (
-        "_closed",
-        "_fresh",
-        "_given",
-        "_last",
-        "_owed",
-        "_scope",
-        "_task",
-        "_ticks",
-        "_waiting",
-        "loop",
-    )
+    __slots__ = ("_closed", "_fresh", "_given", "_last", "_scope", "_task", "_ticks", "_waiting",
+                 "kept", "loop")  # fmt: skip
 
     def __init__(
         self,
@@ -98,8 +90,8 @@ class LoopTurns:
         the task that got it."""
         self._last: asyncio.Task[Any] | None = None
         """The task that got it."""
-        self._owed: dict[asyncio.Task[Any], int] = {}
-        """The tasks whose cancellations were kept, and their numbers of cancellations then."""
+        self.kept = KeptCancellations()
+        """Cancellations that came before the turn of a step."""
         self._waiting: list[_Turn] = []
         self._ticks = 0
         self._closed = False
@@ -150,7 +142,7 @@ class LoopTurns:
         limit = self.loop.call_later(cut.after_ns / 1e9 + PATIENCE, self._too_long, turn, step)
         try:
             if not cut.raised:
-                self.cancel_late()
+                self.kept.cancel_late()
                 await turn.future
                 return
             raise asyncio.CancelledError
@@ -180,25 +172,8 @@ class LoopTurns:
                 except asyncio.CancelledError:
                     if self._closed:
                         raise
-                    self._keep_cancellation()
+                    self.kept.keep()
             self._fresh = None
-
-    def cancel_late(self) -> None:
-        """Cancel the current task, which comes to something new, if its cancellation was kept.
-
-        It was not meant for the steps that had ended before. It lapses where what had cancelled the
-        task has taken it back, as a limit does whose block has ended.
-        """
-        task = asyncio.current_task()
-        count = self._owed.pop(task, 0) if task is not None else 0
-        if task is not None and 0 < count <= task.cancelling():
-            task.cancel()
-            task.uncancel()  # it was counted before
-
-    def _keep_cancellation(self) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._owed[task] = task.cancelling()
 
     async def come_after(self, *, ended: bool) -> None:
         """Let what is new come after all that is remembered and was met, and after what other tasks
@@ -234,7 +209,7 @@ class LoopTurns:
                 # Whatever cancels it comes too early: at the time, the step had ended before.
                 await self._again(turn)
                 if ended:
-                    self._keep_cancellation()
+                    self.kept.keep()
             self._give()
         finally:
             self._leave(turn)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._core.steps import CUT, SUSPEND, Step
+from stephttp._run import cut_steps
 from stephttp._run.branches import suspension
 from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp.errors import Suspended
@@ -58,7 +59,7 @@ class Race:
         self.winner: int | None = None
         """Who has won it then; `None`: all branches failed."""
         if step.verdict is CUT:
-            self._step = scope.again(step)
+            self._step = cut_steps.again(scope, step)
 
     def read(self, size: int) -> None:
         """Look whether an earlier call has decided the race.

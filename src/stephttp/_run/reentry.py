@@ -182,8 +182,9 @@ class Reentry:
             scope.on_end = self._step_ended
         if self.runtime.settings.middleware:
             resumed = self.resumed
-            scope.use_middleware(self.request, resumed.request_id, resumed.point.attempt)
-            self.hooks = scope.hooks
+            scope.hooks = self.hooks = Hooks.of(
+                scope, self.request, resumed.request_id, resumed.point.attempt
+            )
 
     def flush_soon(self) -> None:
         """Send finished steps soon, while the handler runs. Called when a step may have ended."""

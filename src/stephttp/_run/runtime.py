@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
-from stephttp._client.flow import Deliveries, KeyedLock, Keys
+from stephttp._client.flow import Keys
 from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
@@ -23,6 +23,7 @@ from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.idempotency import scope_of
 from stephttp._run.journal import Journal
+from stephttp._run.reentry_guard import Deliveries, KeyedLock
 from stephttp._run.sealing import Sealer
 from stephttp._run.supervised import LoopWatch
 from stephttp._wire.http import SAFE_METHODS, Request

@@ -1,64 +1,45 @@
 """One run in one call of the handler: what joins the pure state machine to the world.
 
 A `RunScope` adds to a `Run` the clock, the lock and the ways to the server. Where the handler
-lives, on an event loop or in a thread, is the adapters' business: each has its own kind
-(`_adapters.asgi.scope`, `_adapters.wsgi.scope`).
+lives is the adapters' business; see `loop_or_thread`.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from stephttp._client.flow import T, Until
+from stephttp._client.flow import Until
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, CutTimes, Step
 from stephttp._core.waits import Wait
 from stephttp._run import database_watch
-from stephttp._run.echoes import is_being_cancelled, is_cancellation, log_unless_echo
-from stephttp._run.hooks import Hooks, awaiting
+from stephttp._run.echoes import log_unless_echo
+from stephttp._run.hooks import Hooks
+from stephttp._run.loop_or_thread import LoopOrThread
 from stephttp._run.places import come_to_step, here
-from stephttp._run.shared_ids import SharedIds
-from stephttp._wire.http import Request
-from stephttp._wire.stored_state import NAMES_FEATURE
+from stephttp._run.shared_ids import SharedIds, keeps_branches
 from stephttp.errors import Suspended
-from stephttp.middleware import RunContext
 
 if TYPE_CHECKING:
     import asyncio
 
-    from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow
     from stephttp._run.branches import ThreadTurns
+    from stephttp._run.current import FirstCallOfRun
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.runtime import Runtime
     from stephttp._run.supervised import LoopWatch
     from stephttp._run.transactions import StepWrites
 
-SETTLE_TICKS = 16
-"""Turns of the event loop after which code that only passes results on (gather, task groups,
-nested in each other) has come to its next step: each level of nesting takes two or three."""
 
-
-class FirstCallOfRun(Protocol):
-    """A first call, as the scope of its run knows it."""
-
-    def first_step(self) -> None:
-        """Begin to save, as configured; dispatched when the body of a first step has begun."""
-
-    def claim_late(self, key: str) -> Flow[bool]:
-        """Claim a key that the handler gave. Returns whether its steps are to run."""
-        ...
-
-
-class RunScope(ABC):
+class RunScope(LoopOrThread):
     """One run in one call of the handler.
 
     Args:
@@ -69,26 +50,10 @@ class RunScope(ABC):
     """
 
     __slots__ = (
-        "__dict__",
-        "checkpointing",
-        "claim",
-        "deadline_ns",
-        "final_failures",
-        "first_call",
-        "has_begun",
-        "hooks",
-        "lock",
-        "loop_watch",
-        "now_ns",
-        "on_end",
-        "on_record",
-        "run",
-        "runtime",
-        "started_ns",
-        "step_watch",
-        "turns",
-        "warned_ids",
-    )
+        "__dict__", "checkpointing", "claim", "deadline_ns", "final_failures", "first_call",
+        "has_begun", "hooks", "lock", "loop_watch", "now_ns", "on_end", "on_record", "run",
+        "runtime", "started_ns", "step_watch", "turns", "warned_ids",
+    )  # fmt: skip
 
     ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended,)
     """What a handler raises that was ended because its run has to wait."""
@@ -104,10 +69,11 @@ class RunScope(ABC):
     """Whether `claim` may be left out where it cannot be waited for."""
     thread_turns: ThreadTurns | None = None
     """The turns of remembered steps in threads, if any thread has come to one."""
+    shared_ids: SharedIds | None = None
+    """Which branches came to which steps, in development."""
     writes: dict[str, StepWrites] | None = None
     """What steps of this call have written and not committed, by step hash; see `transactions`."""
     _joined: Future[None] | None = None
-    _shared_ids: SharedIds | None = None
 
     def __init__(
         self,
@@ -153,57 +119,6 @@ class RunScope(ABC):
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
 
-    @abstractmethod
-    def dispatch(self, callback: Callable[[], None]) -> None:
-        """Call `callback` where this run does its book-keeping, now or soon."""
-
-    @abstractmethod
-    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
-        """Call something after so many seconds, from where this run does its book-keeping."""
-
-    @abstractmethod
-    async def drive(self, flow: Flow[T]) -> T:
-        """Carry out a flow of the API, for an `async def` handler."""
-
-    @abstractmethod
-    def block(self, flow: Flow[T]) -> T:
-        """Carry out a flow of the API while this thread waits, for the blocking tools."""
-
-    @abstractmethod
-    async def suspend(self, step: Step | None = None) -> None:
-        """Wait where an `async def` handler cannot continue, until it is ended. Never returns.
-
-        Args:
-            step: what it waits for, if that is a step.
-        """
-
-    @abstractmethod
-    def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
-        """Return what to wait for before a remembered step is given back; `None`: nothing.
-
-        See `LoopTurns.turn`.
-        """
-
-    @abstractmethod
-    async def come_after(self, *, ended: bool) -> None:
-        """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
-
-    @abstractmethod
-    async def park(self, step: Step) -> None:
-        """Wait where an `async def` handler cut a step off before; see `LoopTurns.park`."""
-
-    def look_aside(self) -> object:
-        """See which tasks the handler has, beside the one in which this runs."""
-        return None
-
-    def left_branches(self) -> bool:
-        """Whether branches of the handler may have been left behind that are not at a step."""
-        return False
-
-    @abstractmethod
-    def unwind_when_stuck(self) -> None:
-        """End the handler if none of its steps can progress. Called after the end of a step."""
-
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended, with or without `error`.
 
@@ -215,8 +130,8 @@ class RunScope(ABC):
         """
         self.first_call = None
         self.warned_ids = None
-        if self._shared_ids is not None:
-            self._shared_ids = None  # its tasks lead back to this scope
+        if self.shared_ids is not None:
+            self.shared_ids = None  # its tasks lead back to this scope
         return False
 
     def guard(self) -> bool:
@@ -248,25 +163,6 @@ class RunScope(ABC):
     def unguard(self) -> None:
         """Note that a decorated handler has ended."""
         self.guarded = False
-
-    def use_middleware(self, request: Request, request_id: str = "", attempt: int = 0) -> None:
-        """Make the middleware of `runtime` for this call, if it has any.
-
-        Args:
-            request: what the handler is called with.
-            request_id: the server's id of this call.
-            attempt: how many calls for the same purpose failed before.
-        """
-        ctx = RunContext(self.run, request, self.now_ns, self.started_ns, request_id, attempt)
-        self.hooks = Hooks(self.runtime.settings.middleware, self.run, ctx)
-
-    def wait_for(self, awaitable: Awaitable[Any]) -> Any:
-        """Have something of the user's middleware awaited while this thread waits."""
-        try:
-            return self.block(awaiting(awaitable))
-        finally:
-            if isinstance(awaitable, Coroutine):  # where it was refused
-                awaitable.close()
 
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process; see `Run.begin`."""
@@ -307,43 +203,9 @@ class RunScope(ABC):
     def note_branch(self, step: Step, branch: str) -> None:
         """Note who came to a step, in development. A known branch gets its own results, where the
         server keeps that."""
-        if self.warned_ids is None or (branch and self._keeps_branches()):
-            return
-        if self._shared_ids is None:
-            self._shared_ids = SharedIds(self.warned_ids)
-        self._shared_ids.note(step.step_id, branch)
-
-    def _keeps_branches(self) -> bool:
-        """Return whether the server keeps the branch of each step, as far as it is known."""
-        run, features = self.run, self.runtime.checkpoints.keys.features
-        if run.resumed:
-            return run.earlier.is_named
-        return features is None or NAMES_FEATURE in features
-
-    def again(self, step: Step) -> Step:
-        """Take back that a step was cut off in an earlier call: it is not in this one."""
-        with self.lock:
-            return self.run.renew(step, self.now_ns())
-
-    def begin_again(self, step: Step) -> Step:
-        """Begin a step that was cut off in an earlier call, and is not in this one."""
-        with self.lock:
-            return self.run.renew(step, self.now_ns(), body=True)
-
-    def wait_again(self, step: Step, wait: Wait) -> Step:
-        """Have the server carry out a step that was cut off in an earlier call."""
-        with self.lock:
-            step = self.run.renew(step, self.now_ns())
-            return self.run.request(step, wait) if step.verdict is EXECUTE else step
-
-    def left(self, step: Step, error: BaseException | None, started_ns: int) -> None:
-        """Note that the body of a step neither returned nor failed; see `cuts`."""
-        times = self.times(started_ns)
-        with self.lock:
-            if error is None or not is_cancellation(error):
-                self.run.abandon(step)
-            else:
-                self.run.cut_off(step, times, raised=not is_being_cancelled())
+        if self.warned_ids is not None and not (branch and keeps_branches(self)):
+            self.shared_ids = self.shared_ids or SharedIds(self.warned_ids)
+            self.shared_ids.note(step.step_id, branch)
 
     def times(self, started_ns: int) -> CutTimes:
         """Return when a step that began then is cut off, if it is now."""
@@ -378,10 +240,6 @@ class RunScope(ABC):
         """Have something carried out before the next step begins, if the handler can wait there."""
         if self.claim is None:
             self.claim, self.only_asks = question, True
-
-    def holds_up_loop(self) -> bool:
-        """Return whether blocking here would stop the event loop on which the SDK works."""
-        return False
 
     def settle_claim(self) -> Flow[bool]:
         """Settle `claim`, once. Returns whether this run continues; if not, the caller waits."""

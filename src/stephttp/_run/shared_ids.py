@@ -15,7 +15,12 @@ import re
 import sys
 import threading
 from os.path import dirname
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from stephttp._wire.stored_state import NAMES_FEATURE
+
+if TYPE_CHECKING:
+    from stephttp._run.scope import RunScope
 
 logger = logging.getLogger("stephttp")
 
@@ -77,6 +82,15 @@ class SharedIds:
         if numbers[0] is None or numbers[1] is None:
             return self._seen[second] < self._seen[first]
         return int(numbers[1][1]) < int(numbers[0][1])
+
+
+def keeps_branches(scope: RunScope) -> bool:
+    """Return whether the server keeps the branch of each step, as far as it is known. A known
+    branch gets its own results then."""
+    run, features = scope.run, scope.runtime.checkpoints.keys.features
+    if run.resumed:
+        return run.earlier.is_named
+    return features is None or NAMES_FEATURE in features
 
 
 def _current_branch() -> object:

@@ -23,6 +23,7 @@ from stephttp._core.step_options import StepOptions
 from stephttp._core.steps import CUT, EXECUTE, SUSPEND, Step
 from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
+from stephttp._run import cut_steps
 from stephttp._run.branches import suspension
 from stephttp._run.final_failures import FinalFailures
 from stephttp._run.own_context import InContext
@@ -125,11 +126,11 @@ class StepCall:
 
     def begin_again(self) -> None:
         """Begin the step although it was cut off in an earlier call: it is not in this one."""
-        self._set(self.scope.begin_again(self.step))
+        self._set(cut_steps.begin_again(self.scope, self.step))
 
     def wait_again(self, wait: Wait) -> None:
         """Do the same with a step that the server carries out."""
-        self._set(self.scope.wait_again(self.step, wait))
+        self._set(cut_steps.wait_again(self.scope, self.step, wait))
 
     def _set(self, step: Step) -> None:
         self.step = step
@@ -284,6 +285,6 @@ class StepCall:
             if not self.suspended:
                 self._failed_for_good(error)
         else:
-            scope.left(step, error, self.started_ns)
+            cut_steps.left(scope, step, error, self.started_ns)
         scope.recorded()
         return self.suspended

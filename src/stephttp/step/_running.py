@@ -193,7 +193,7 @@ async def _finish(
 ) -> Any:
     scope = call.scope
     if scope.turns is not None and call.executes:
-        scope.turns.cancel_late()
+        scope.turns.kept.cancel_late()
     try:
         if scope.hooks is not None:
             await drive(hooked.pass_step(call, scope.hooks, partial(body, *args), events))

@@ -19,7 +19,7 @@ from stephttp._adapters.asgi.request import announced, identity, neutral, route_
 from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.first_call import FirstCall
-from stephttp._run.hooks import drive
+from stephttp._run.hooks import Hooks, drive
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire.http import Body, Request, Response
@@ -100,7 +100,7 @@ class ASGIFirstCall(FirstCall):
         """
         runtime, scope = self.runtime, self.current.scope()
         if runtime.settings.middleware:
-            scope.use_middleware(self._request(b""))
+            scope.hooks = Hooks.of(scope, self._request(b""))
         if not runtime.has_keys or await runtime.drive(self._claim_at_once()):
             return True
         if self._stored_answer is not None:

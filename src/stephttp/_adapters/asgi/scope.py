@@ -10,8 +10,9 @@ from stephttp._adapters.asgi.side_tasks import SideTasks
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._run.echoes import echoes_suspension
+from stephttp._run.loop_or_thread import SETTLE_TICKS
 from stephttp._run.loop_turns import ENOUGH, LoopTurns, given
-from stephttp._run.scope import SETTLE_TICKS, RunScope, is_waited_for
+from stephttp._run.scope import RunScope, is_waited_for
 from stephttp._run.wait_limits import warn_of_limits
 from stephttp.errors import Suspended, UsageError
 
@@ -114,7 +115,7 @@ class LoopScope(RunScope):
             if self._task is None:
                 future.cancel()
             elif self.turns is not None:
-                self.turns.cancel_late()
+                self.turns.kept.cancel_late()
             await future
         except asyncio.CancelledError:
             if self.turns is not None and not self._ended_by_us:

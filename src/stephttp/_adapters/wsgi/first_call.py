@@ -41,7 +41,7 @@ from stephttp._run.current import (
     run_headers,
 )
 from stephttp._run.first_call import FirstCall
-from stephttp._run.hooks import drive_blocking
+from stephttp._run.hooks import Hooks, drive_blocking
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire.http import Body, Request, Response
@@ -159,7 +159,7 @@ class WSGIFirstCall(FirstCall):
         """
         runtime, scope = self.runtime, self.current.scope()
         if runtime.settings.middleware:
-            scope.use_middleware(self._request(b""))
+            scope.hooks = Hooks.of(scope, self._request(b""))
         return not runtime.has_keys or runtime.drive_sync(self._claim_at_once())
 
     def end(self, error: BaseException | None) -> Response | None:

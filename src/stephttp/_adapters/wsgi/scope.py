@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from stephttp._client.background import off_loop
 from stephttp._core.run import Run
 from stephttp._core.steps import Step
-from stephttp._run.scope import SETTLE_TICKS, RunScope
+from stephttp._run.loop_or_thread import SETTLE_TICKS
+from stephttp._run.scope import RunScope
 from stephttp.errors import Suspended
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ThreadScope(RunScope):
         since_ns = self.now_ns()
         try:
             if self.turns is not None:
-                self.turns.cancel_late()
+                self.turns.kept.cancel_late()
             await self._until_stuck()
         except asyncio.CancelledError:
             with self.lock:
