@@ -90,7 +90,7 @@ class SetupOptions(TypedDict, total=False):
 
     idempotency_header: str | None
     """Name of a request header, usually `Idempotency-Key`. Of the POST, PUT, PATCH and DELETE
-    requests of one caller (known by `Authorization`) that carry the same value, the first is
+    requests of one caller (see `idempotency_scope`) that carry the same value, the first is
     executed, and the others get its answer; one that differs in method, path, query or body gets
     422. Keys are forgotten after 24 hours. Costs a call of the engine before the handler; needs the
     stephttp engine."""
@@ -98,7 +98,13 @@ class SetupOptions(TypedDict, total=False):
     idempotency: Callable[[Request], str | None] | None
     """Instead of a header, a function of the request (its body is not there yet) that returns the
     key, or `None` for a request without one. Its keys do not depend on the caller: let them hold
-    who it is."""
+    who it is, or set `idempotency_scope`."""
+
+    idempotency_scope: Callable[[Request], str | None] | None
+    """A plain function of the request (its body is not there yet) that returns who sent it, such as
+    a user's id that it has verified. Keys of two callers are two keys. `None` stands for callers
+    who are not known: they share their keys, and only the first gets cookies that the answer sets.
+    By default the caller is known by credentials in headers and by the cookie of its session."""
 
     background: bool | None
     """False: a response ends when its run is delivered, for hosts that stop a process between
@@ -180,6 +186,7 @@ class Settings(Struct, frozen=True):
     idempotency_header: str = ""
     """Lower case; empty: no header is looked at."""
     idempotency: Callable[[Request], str | None] | None = None
+    idempotency_scope: Callable[[Request], str | None] | None = None
     middleware: tuple[MiddlewareFactory, ...] = ()
     retry_policy: dict[str, Any] = {}
     """How failures are retried, as options of every endpoint."""
@@ -291,6 +298,7 @@ def resolve(
         checkpointing=given.get("checkpointing", Checkpointing.performant),
         idempotency_header=checks.header_name("idempotency_header", header),
         idempotency=idempotency,
+        idempotency_scope=checks.idempotency_scope(given.get("idempotency_scope")),
         middleware=checks.middleware(middleware),
         retry_policy=checks.retry_policy(given),
     )

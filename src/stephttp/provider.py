@@ -12,6 +12,7 @@ from stephttp._core.endpoint_options import AsyncResponse, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._run.endpoint import P, R, checked, decorator
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
+from stephttp._wire.http import Request
 from stephttp.errors import UsageError
 from stephttp.options import Settings, SetupOptions, SetupOpts, resolve
 
@@ -92,6 +93,7 @@ class Provider:
         omit_response_body: bool | None = None,
         async_response: AsyncResponse | None = None,
         idempotency: Callable[..., str | None] | None = None,
+        idempotency_scope: Callable[[Request], str | None] | None = None,
         max_runtime: timedelta | None = None,
         checkpointing: Checkpointing | None = None,
         delay: timedelta | None = None,
@@ -117,6 +119,8 @@ class Provider:
             async_response: what the caller gets when the request goes async.
             idempotency: a plain function that gets what the handler gets, and returns the key of
                 this request, or `None` for one without.
+            idempotency_scope: a plain function of the request that returns who sent it, as that of
+                `setup`, for the keys of this endpoint.
             max_runtime: after this time the next step is left to a new call by the server.
             checkpointing: when steps are sent while the request is still being answered.
             delay: the pause before the first repetition; each further one is twice as long.
@@ -131,8 +135,8 @@ class Provider:
         Raises:
             TypeError: a value has another type.
             ValueError: a value is out of range, or two contradict each other.
-            ConfigurationError: `async_response`, `idempotency` or `on_divergence` is not of its
-                kind, or `max_runtime` is not positive.
+            ConfigurationError: `async_response`, `idempotency`, `idempotency_scope` or
+                `on_divergence` is not of its kind, or `max_runtime` is not positive.
         """
         return decorator(
             checked(
@@ -148,6 +152,7 @@ class Provider:
                 on_divergence=on_divergence,
             ),
             idempotency,
+            idempotency_scope,
             max_runtime,
             checkpointing,
         )

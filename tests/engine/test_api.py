@@ -309,7 +309,8 @@ async def test_other_paths_and_methods() -> None:
         assert health.headers["x-inngest-server-kind"] == "dev"
         assert health.headers["x-stephttp-features"] == (
             "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
-            "steps-with-result, step-names, fenced-calls, warnings, signed-calls, run-streams"
+            "steps-with-result, step-names, fenced-calls, warnings, signed-calls, "
+            "outputs-without-cookies, further-keys, run-streams"
         )
         assert health.headers["x-stephttp-engine"]
 

@@ -43,6 +43,7 @@ from stephttp.engine.store.store import Store
 from stephttp.engine.work import cancellations, events, idempotency, save
 from stephttp.engine.work.checkpoints import Item, take
 from stephttp.engine.work.due import claim
+from stephttp.engine.work.keys import Key
 from stephttp.engine.work.report import FurtherSteps, report
 from stephttp.engine.work.settle import settle as apply_outcome
 from stephttp.engine.work.start import Opening
@@ -273,7 +274,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
         case Report(run_id, steps):
             units = [partial(report, run_id=run_id, ops=steps, at=at)]
         case Claim(name, run_id):
-            key = idempotency.Key.of("app", name, "request")
+            key = Key.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
             units = [

@@ -16,7 +16,7 @@ from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.durable import durable
 from tests.integrations.test_checkpointing import delivered
-from tests.integrations.test_idempotency import Shop, post, with_header
+from tests.integrations.test_idempotency import HEADER, Shop, post
 
 
 async def double(number: int) -> int:
@@ -96,7 +96,7 @@ async def test_a_copied_context_does_not_keep_the_request(steps: int) -> None:
 
 
 async def test_a_stored_answer_leaves_no_reference_cycles() -> None:
-    async with durable(with_header(Shop())) as world:
+    async with durable(Shop().build, idempotency_header=HEADER) as world:
         await post(world)
         await delivered(world)
         gc.collect()

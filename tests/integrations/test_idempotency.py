@@ -25,6 +25,7 @@ from tests.durable import APP, ENGINE, Durable, durable
 from tests.integrations.test_checkpointing import Gate, Plain
 
 BODY = bytes(range(256)) * 40
+HEADER = "Idempotency-Key"
 
 
 class Shop:
@@ -93,16 +94,6 @@ class Shop:
         return provider.asgi(app)
 
 
-def with_header(shop: Shop) -> Callable[[Provider], Any]:
-    def build(provider: Provider) -> Any:
-        provider.runtime.settings = resolve(
-            APP, base_url=ENGINE, environ={"INNGEST_DEV": "1"}, idempotency_header="Idempotency-Key"
-        )
-        return shop.build(provider)
-
-    return build
-
-
 async def post(
     world: Durable, path: str = "/header", key: str = "k", body: bytes = b"me", **headers: str
 ) -> httpx2.Response:
@@ -120,8 +111,9 @@ def same(answers: list[httpx2.Response]) -> httpx2.Response:
 async def test_fifty_at_once_are_one_execution_and_fifty_equal_answers() -> None:
     shop = Shop()
     shop.gate.open.clear()
-    async with durable(with_header(shop)) as world:
-        calls = [asyncio.ensure_future(post(world)) for _ in range(50)]
+    async with durable(shop.build, idempotency_header=HEADER) as world:
+        mine = "Bearer mine"  # nobody else gets the cookies
+        calls = [asyncio.ensure_future(post(world, authorization=mine)) for _ in range(50)]
         await shop.gate.reached.wait()
         shop.gate.open.set()
         first = same(await asyncio.gather(*calls))
@@ -130,7 +122,7 @@ async def test_fifty_at_once_are_one_execution_and_fifty_equal_answers() -> None
             "a=1; Path=/; SameSite=lax",
             "b=2; Path=/; SameSite=lax",
         ]
-        same([first, await post(world)])  # later as well
+        same([first, await post(world, authorization=mine)])  # later as well
         assert await world.status(first) == "Completed"
         assert (await post(world, key="another")).headers["x-number"] == "2"
     assert shop.charged == ["me", "me"]
@@ -138,7 +130,7 @@ async def test_fifty_at_once_are_one_execution_and_fifty_equal_answers() -> None
 
 async def test_a_different_request_with_the_same_key_is_refused() -> None:
     shop = Shop()
-    async with durable(with_header(shop)) as world:
+    async with durable(shop.build, idempotency_header=HEADER) as world:
         await post(world)
         for different in (
             post(world, body=b"other"),
@@ -155,7 +147,7 @@ async def test_a_different_request_with_the_same_key_is_refused() -> None:
 
 async def test_requests_without_a_key_and_safe_ones_are_as_ever() -> None:
     shop = Shop()
-    async with durable(with_header(shop)) as world:
+    async with durable(shop.build, idempotency_header=HEADER) as world:
         for _ in range(2):
             assert (await world.client.post("/header")).status_code == 201
             got = await world.client.get("/header", headers={"idempotency-key": "k"})
@@ -219,7 +211,7 @@ async def test_blocking_handlers_can_have_keys() -> None:
 
 async def test_who_comes_while_the_run_sleeps_is_redirected_to_its_result() -> None:
     shop = Shop()
-    async with durable(with_header(shop)) as world:
+    async with durable(shop.build, idempotency_header=HEADER) as world:
         first = await post(world, "/nap")
         second = await post(world, "/nap")
         assert (first.status_code, second.status_code) == (303, 303)
@@ -232,7 +224,7 @@ async def test_who_comes_while_the_run_sleeps_is_redirected_to_its_result() -> N
 
 async def test_a_failure_is_an_answer_too() -> None:
     shop = Shop()
-    async with durable(with_header(shop)) as world:
+    async with durable(shop.build, idempotency_header=HEADER) as world:
         with pytest.raises(ValueError, match="no"):
             await post(world, "/fails")
         second = await post(world, "/fails")
@@ -242,7 +234,7 @@ async def test_a_failure_is_an_answer_too() -> None:
 
 async def test_a_handler_without_steps_is_executed_once_as_well() -> None:
     shop = Shop()
-    async with durable(with_header(shop)) as world:
+    async with durable(shop.build, idempotency_header=HEADER) as world:
         assert same([await post(world, "/plain") for _ in range(3)]).json() == 1
     assert shop.charged == ["plain"]
 
@@ -250,7 +242,7 @@ async def test_a_handler_without_steps_is_executed_once_as_well() -> None:
 async def test_the_process_dies_and_who_waits_gets_the_answer_of_the_next() -> None:
     shop = Shop()
     shop.gate.open.clear()
-    async with durable(with_header(shop)) as world:
+    async with durable(shop.build, idempotency_header=HEADER) as world:
         first = asyncio.ensure_future(post(world))
         await shop.gate.reached.wait()
         second = asyncio.ensure_future(post(world))
@@ -271,7 +263,7 @@ async def test_the_process_dies_and_who_waits_gets_the_answer_of_the_next() -> N
 
 async def test_without_the_engine_nothing_is_executed() -> None:
     shop = Shop()
-    async with durable(with_header(shop)) as world:
+    async with durable(shop.build, idempotency_header=HEADER) as world:
         world.to_engine.down = True
         answer = await post(world)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -308,19 +300,10 @@ async def test_with_a_plain_server_requests_run_and_one_line_says_so(
 
 
 async def test_what_cannot_be_kept_is_not_passed_off_as_the_answer() -> None:
-    def build(provider: Provider) -> Any:
-        provider.runtime.settings = resolve(
-            APP,
-            base_url=ENGINE,
-            environ={"INNGEST_DEV": "1"},
-            idempotency_header="Idempotency-Key",
-            max_body_bytes=100,
-        )
-        return Shop().build(provider)
-
-    async with durable(build) as world:
-        assert (await post(world)).content == BODY + b"\x01"
-        second = await post(world)
+    mine = "Bearer mine"
+    async with durable(Shop().build, idempotency_header=HEADER, max_body_bytes=100) as world:
+        assert (await post(world, authorization=mine)).content == BODY + b"\x01"
+        second = await post(world, authorization=mine)
         assert (second.status_code, "was not kept" in second.text) == (500, True)
         assert (await post(world, key="large", body=b"x" * 101)).status_code == 413
 

@@ -180,9 +180,14 @@ def post(path: str, body: bytes) -> Call:
     return Call("POST", path, body, JSON_HEADERS)
 
 
-def get_outcome(run_id: str, wait: int) -> Call:
-    """Ask how the first phase of a run ended, waiting so many seconds for that."""
-    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}", None, JSON_HEADERS)
+def get_outcome(run_id: str, wait: int, *, cookies: bool) -> Call:
+    """Ask how the first phase of a run ended, waiting so many seconds for that.
+
+    Args:
+        cookies: whether the token, if there is one, opens an output that sets cookies.
+    """
+    more = "" if cookies else "&cookies=no"
+    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}{more}", None, JSON_HEADERS)
 
 
 def get_health() -> Call:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -141,6 +142,16 @@ def on_divergence(value: Any) -> OnDivergence:
         raise ConfigurationError(f"on_divergence must be 'warn' or 'fail', not {value!r}")
     found: OnDivergence = value
     return found
+
+
+def idempotency_scope(value: Any) -> Any:
+    """Refuse what is not a plain function of the request."""
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise ConfigurationError(
+            f"idempotency_scope: {value!r} is not a plain function that gets the request and "
+            "returns who sent it"
+        )
+    return value
 
 
 def middleware(given: Sequence[F]) -> tuple[F, ...]:

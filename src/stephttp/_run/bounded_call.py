@@ -41,6 +41,10 @@ class BoundedCall(ABC):
         """Return the request, with this body."""
 
     @abstractmethod
+    def _known_of_caller(self) -> str:
+        """Return who the caller is, where the server itself knows it; else empty."""
+
+    @abstractmethod
     def _route(self) -> str:
         """Return the template of the request's route, once it is known (`_adapters.routes`)."""
 

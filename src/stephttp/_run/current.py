@@ -14,6 +14,7 @@ from stephttp.errors import ConfigurationError, OutsideRunError
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
+    from stephttp._run.callers import CallerOf
     from stephttp._run.runtime import Runtime
     from stephttp._run.scope import RunScope
 
@@ -34,7 +35,7 @@ class FirstCallOfRun(Protocol):
     def first_step(self) -> None:
         """Begin to save, as configured; dispatched when the body of a first step has begun."""
 
-    def claim_late(self, key: str) -> Flow[bool]:
+    def claim_late(self, text: str, scope: CallerOf | None) -> Flow[bool]:
         """Claim a key that the handler gave. Returns whether its steps are to run."""
         ...
 

@@ -21,6 +21,7 @@ from stephttp._core.endpoint_options import AsyncResponse, FnOpts, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._core.waits import ENDPOINT_ID
 from stephttp._run.boundary import called, to_its_end
+from stephttp._run.callers import CallerOf
 from stephttp._run.current import current_scope
 from stephttp._run.scope import RunScope
 from stephttp.errors import ConfigurationError, UsageError
@@ -66,8 +67,8 @@ def configure(
         idempotency: a key of this endpoint: of the requests that give the same one, the first
             runs its steps, and the others get its answer (422 if they differ in method, path,
             query or body). Settled when the first step is met, by a call of the engine. The same
-            key of two callers is the same key, so let it name the caller. See
-            `setup(idempotency_header=)`.
+            key of two callers is the same key, so let it name the caller, unless
+            `setup(idempotency_scope=)` does. See `setup(idempotency_header=)`.
         max_runtime: after this time the next step is left to a new call by the server, and the
             caller is redirected to the result. Overrides that of `checkpointing`.
         checkpointing: when steps are sent while the request is still being answered; overrides
@@ -136,6 +137,7 @@ def update_omit_response_body(to: bool) -> None:
 def decorator(
     given: dict[str, Any],
     idempotency: Callable[..., str | None] | None,
+    idempotency_scope: CallerOf | None,
     max_runtime: timedelta | None,
     checkpointing: Checkpointing | None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -150,13 +152,19 @@ def decorator(
             f"idempotency must be a function that returns the key, not {idempotency!r}; for "
             "one key use stephttp.configure(idempotency=...)"
         )
+    checks.idempotency_scope(idempotency_scope)
+    if idempotency_scope is not None and idempotency is None:
+        raise ConfigurationError(
+            "idempotency_scope says whose the keys of `idempotency` are; give both, or "
+            "setup(idempotency_scope=...) for the keys of requests to all endpoints"
+        )
 
     def apply(*args: Any, **kwargs: Any) -> RunScope | None:
         scope = current_scope()
         if scope is not None:
             _apply(scope, given, checkpointing, max_runtime)
             if idempotency is not None and _takes_keys(scope):
-                _claim(scope, idempotency(*args, **kwargs))
+                _claim(scope, idempotency(*args, **kwargs), idempotency_scope)
         return scope
 
     def named(wrapper: F) -> F:
@@ -236,12 +244,12 @@ def _apply(
         scope.limit(max_runtime)
 
 
-def _claim(scope: RunScope, key: Any) -> None:
+def _claim(scope: RunScope, key: Any, whose: CallerOf | None = None) -> None:
     """Have an idempotency key claimed before the first step, if there is one to claim."""
     if key is not None and not isinstance(key, str):
         raise UsageError(f"an idempotency key must be a text, not {key!r}")
     if key and scope.first_call is not None and _takes_keys(scope):
-        scope.claim = partial(scope.first_call.claim_late, key)
+        scope.claim = partial(scope.first_call.claim_late, key, whose)
 
 
 def _takes_keys(scope: RunScope) -> bool:

@@ -20,10 +20,11 @@ from stephttp._client.outbox_batch import Parcel
 from stephttp._core import replies
 from stephttp._core.failures import describe
 from stephttp._run.bounded_call import BoundedCall
+from stephttp._run.callers import CallerOf
 from stephttp._run.current import CurrentCall
 from stephttp._run.delivered_first import deliver_first
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.idempotency import Claimed, claim, not_stored, repeatable, scope_of
+from stephttp._run.idempotency import Claimed, Key, claim, further_keys, not_stored, repeatable
 from stephttp._run.journal import Journal
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
@@ -159,14 +160,14 @@ class FirstCall(BoundedCall):
             Whether the handler is to be called. If not, `_stored_answer` is the answer, unless the
             caller has left; this call is over.
         """
-        key = self.runtime.idempotency_key(self._request(b""))
+        key = self.runtime.idempotency_key(self._request(b""), self._known_of_caller())
         if key is None:
             return True
         scope, continues = self.current.scope(), False
         scope.key_claimed = True
         try:
             if (yield Invoke(self._read_ahead, None)):
-                self._claimed = yield from self._claim(*key, named=False)
+                self._claimed = yield from self._claim(key, named=False)
                 continues = self._claimed.answer is None
         finally:
             if not continues:
@@ -174,8 +175,12 @@ class FirstCall(BoundedCall):
                 self.current.leave()
         return continues
 
-    def claim_late(self, key: str) -> Flow[bool]:
-        """Claim a key that the handler gave. Returns whether its steps are to run."""
+    def claim_late(self, text: str, scope: CallerOf | None) -> Flow[bool]:
+        """Claim a key that the handler gave. Returns whether its steps are to run.
+
+        Args:
+            scope: says who the caller is; `None`: as configured.
+        """
         runtime, run = self.runtime, self._run
         lock = f"key of {run.run_id}"
         yield from runtime.keyed_lock.acquire(lock)  # steps that run side by side claim together
@@ -188,15 +193,14 @@ class FirstCall(BoundedCall):
                     )
                 if not (yield Invoke(self._read_ahead, None)):
                     raise self._caller_left()
-                scope = scope_of(
-                    runtime.settings.domain, run.opts.id or self._named_request().endpoint
-                )
-                self._claimed = yield from self._claim(key, scope, named=True)
+                endpoint = run.opts.id or self._named_request().endpoint
+                key = runtime.key_of(text, self._request(b""), endpoint, scope)
+                self._claimed = yield from self._claim(key, named=True)
             return self._claimed.answer is None
         finally:
             runtime.keyed_lock.release(lock)
 
-    def _claim(self, key: str, scope: str, *, named: bool) -> Flow[Claimed]:
+    def _claim(self, key: Key, *, named: bool) -> Flow[Claimed]:
         runtime = self.runtime
         if self._is_too_large():
             limit = runtime.checkpoints.largest_body(self._run)
@@ -205,7 +209,7 @@ class FirstCall(BoundedCall):
             ))  # fmt: skip
         request = self._named_request()
         lease = self.current.scope().checkpointing.lease_ms
-        claimed = yield from claim(runtime.checkpoints, self._run, request, key, scope, lease)
+        claimed = yield from claim(runtime.checkpoints, self._run, request, key, lease)
         if claimed.held:
             self._keyed = True
             self._journal = self._new_journal()
@@ -334,6 +338,9 @@ class FirstCall(BoundedCall):
             error=None if error is None else describe(error),
             exact=True,
         )
+        if self.runtime.settings.idempotency_header:
+            request, known = self._named_request(), self._known_of_caller()
+            complete.opts = further_keys(self.runtime.checkpoints, request, response, known)
         if answer is not None and answer.overflown:  # it has begun to go out
             self._journal.finish(complete)
             return None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from hashlib import sha256
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from stephttp._client import api_calls
@@ -16,10 +18,12 @@ from stephttp._client.api_calls import IdempotencyClaim, Outcome
 from stephttp._client.flow import Flow, send
 from stephttp._core import replies
 from stephttp._core.run import Run
+from stephttp._run.callers import after, caller_of, scope_of
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import result_url
-from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response, redirect
+from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response, redirect
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
+from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
 
@@ -27,6 +31,8 @@ MAX_KEY = 1024
 """Characters of a key."""
 POLL = 10
 """Seconds that one request for the outcome of the first waits."""
+FURTHER_KEYS = "further-keys"
+"""What the engine announces that stores them (docs/protocol.md 14)."""
 POLLS = 30
 """How often the outcome is requested before the caller gets a 409, to come again."""
 
@@ -42,27 +48,26 @@ class Claimed(Struct, frozen=True):
     """The run that the answer is of."""
 
 
-def scope_of(domain: str, endpoint: str, authorization: str = "") -> str:
-    """Return the scope of a key: the API, the endpoint if it has an id, and whose the key is.
+class Key(Struct, frozen=True):
+    """An idempotency key, as one request carries it."""
 
-    `Authorization` tells callers apart: two who chose the same key must not see each other's
-    answers.
-    """
-    whose = sha256(authorization.encode()).hexdigest() if authorization else ""
-    return "\n".join((domain, endpoint, whose))
+    text: str
+    scope: str
+    """See `callers.scope_of`."""
+    personal: bool
+    """Whether the scope says who its caller is."""
 
 
 def claim(
-    checkpoints: Checkpoints, run: Run, request: Request, key: str, scope: str, lease: int
+    checkpoints: Checkpoints, run: Run, request: Request, key: Key, lease: int
 ) -> Flow[Claimed]:
     """Claim `key` for `run`, whose handler has not run a step yet.
 
     Args:
-        scope: see `scope_of`.
         lease: milliseconds.
     """
-    if len(key) > MAX_KEY:
-        message = f"the idempotency key has {len(key)} characters; it may have {MAX_KEY}"
+    if len(key.text) > MAX_KEY:
+        message = f"the idempotency key has {len(key.text)} characters; it may have {MAX_KEY}"
         return Claimed(False, replies.error_answer(400, message))
     keys, rng = checkpoints.keys, checkpoints.rng
     try:
@@ -73,13 +78,14 @@ def claim(
         if not keys.supports("idempotency"):
             _warn_once(checkpoints)
             return Claimed(False)
-        wish = IdempotencyClaim(scope, key, _digest(request))
+        wish = IdempotencyClaim(key.scope, key.text, _digest(request))
         ops = [checkpoints.remember(run, request)]
         body = checkpoints.first_checkpoint(run, request, ops, lease, wish)
         taken = api_calls.read_new_run((yield from send(api_calls.post_new_run(body), keys, rng)))
         if taken.run_id == run.run_id:
             return Claimed(True)
-        return Claimed(False, (yield from _answer_of(checkpoints, taken.run_id)), taken.run_id)
+        answer = yield from _answer_of(checkpoints, taken.run_id, cookies=key.personal)
+        return Claimed(False, answer, taken.run_id)
     except APIStatusError as error:
         if error.status == 422:
             message = "this idempotency key was used with another request; use a new key"
@@ -87,6 +93,37 @@ def claim(
         return Claimed(False, _unavailable(run, error))
     except APIError as error:
         return Claimed(False, _unavailable(run, error))
+
+
+def further_keys(
+    checkpoints: Checkpoints, request: Request, answer: Response, known: str = ""
+) -> dict[str, Any] | None:
+    """Return the `opts` of the op that ends a run, if its answer changes by what its caller is
+    known: one who logged in, or whose session was renewed, repeats the request as another.
+
+    Args:
+        request: the first one, with its body.
+        known: what the server itself knows of its caller; see `callers.caller_of`.
+    """
+    settings = checkpoints.settings
+    by_default = settings.idempotency is None and settings.idempotency_scope is None
+    if not by_default or not checkpoints.keys.supports(FURTHER_KEYS):
+        return None
+    key = key_in_header(settings, request)
+    if not key or not any(name.lower() == b"set-cookie" for name, _ in answer.headers):
+        return None
+    later = caller_of(after(request, answer.headers), known)
+    if not later or later == caller_of(request, known):
+        return None
+    claim = IdempotencyClaim(scope_of(settings.domain, "", later), key, _digest(request))
+    return {"keys": [msgspec.structs.asdict(claim)]}
+
+
+def key_in_header(settings: Settings, request: Request) -> str:
+    """Return the key that a request carries in the header that is configured for it, if any."""
+    if not settings.idempotency_header or request.method in SAFE_METHODS:
+        return ""
+    return request.header(settings.idempotency_header.encode())
 
 
 def repeatable(response: Response, answer: Body | None, *, raised: bool) -> Response:
@@ -116,15 +153,21 @@ def not_stored() -> Response:
     return replies.error_answer(503, message, headers=RETRY_SOON)
 
 
-def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
-    """Wait for what the first request with the key is answered, and return it."""
+def _answer_of(checkpoints: Checkpoints, run_id: str, *, cookies: bool) -> Flow[Response]:
+    """Wait for what the first request with the key is answered, and return it.
+
+    Args:
+        cookies: with those that the answer sets: they may open a session, so only the caller who
+            sent the first request gets them.
+    """
+    keys = checkpoints.keys
     for _ in range(POLLS):
-        call = api_calls.get_outcome(run_id, POLL)
-        answer = yield from send(call, checkpoints.keys, checkpoints.rng)
+        call = api_calls.get_outcome(run_id, POLL, cookies=cookies)
+        answer = yield from send(call, keys, checkpoints.rng)
         outcome = api_calls.read_outcome(answer)
         if outcome.state == "ended":
-            return _replay(outcome)
-        if outcome.state == "async":
+            return _replay(outcome, cookies=cookies)
+        if outcome.state == "async" and (cookies or keys.supports("outputs-without-cookies")):
             url = result_url(checkpoints.settings, run_id, outcome.token)
             return redirect(url)
     return replies.error_answer(
@@ -134,8 +177,12 @@ def _answer_of(checkpoints: Checkpoints, run_id: str) -> Flow[Response]:
     )
 
 
-def _replay(outcome: Outcome) -> Response:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in outcome.headers]
+def _replay(outcome: Outcome, *, cookies: bool) -> Response:
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in outcome.headers
+        if cookies or name.lower() != "set-cookie"
+    ]
     headers.append((b"content-length", str(len(outcome.body)).encode()))
     return Response(outcome.status, headers, outcome.body)
 

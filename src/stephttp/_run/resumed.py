@@ -21,6 +21,7 @@ from stephttp._core.steps import discovery_request
 from stephttp._run import divergences
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints, origin_of
 from stephttp._run.flushing import flush
+from stephttp._run.idempotency import FURTHER_KEYS, further_keys
 from stephttp._run.reentry_failures import (
     answer_too_large,
     fail_refused,
@@ -70,6 +71,9 @@ class Resumed(Struct):
     """Whether the server takes finished steps with the result (docs/design.md 3.8)."""
     keeps_warnings: bool = False
     """Whether the server keeps warnings with a run (docs/design.md 3.8)."""
+    takes_keys: bool = False
+    """Whether the server takes further idempotency keys with the answer, and it is the answer to
+    the one that the request carries, and not a rerun."""
     heard: bool = True
     """Whether the answer will be read, as far as this side can know."""
     unanswered: bool = False
@@ -156,6 +160,11 @@ def resume(
         started_ns=checkpoints.now_ns(),
         with_result="steps-with-result" in features,
         keeps_warnings=divergences.FEATURE in features,
+        takes_keys=(
+            bool(checkpoints.settings.idempotency_header)
+            and FURTHER_KEYS in features
+            and kept.run_id is None
+        ),
         unanswered=unanswered,
         request_id=request_id,
         call_id=call_id if CALLS_FEATURE in features else None,
@@ -280,6 +289,9 @@ def _conclude(
         )
         if found and resumed.keeps_warnings and not again:
             complete.opts = divergences.reported(found)
+        if not again and resumed.takes_keys:
+            keys = further_keys(checkpoints, request, response)
+            complete.opts = {**(complete.opts or {}), **keys} if keys else complete.opts
         return reports.result_answer(complete, steps, again=again, retry_after=later)
 
     if resumed.with_result and resumed.heard:

@@ -20,13 +20,14 @@ from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
+from stephttp._run.callers import CallerOf, caller_of, said_by, scope_of
 from stephttp._run.checkpoints import Checkpoints
-from stephttp._run.idempotency import scope_of
+from stephttp._run.idempotency import Key, key_in_header
 from stephttp._run.journal import Journal
 from stephttp._run.reentry_guard import Deliveries, KeyedLock
 from stephttp._run.sealing import Sealer
 from stephttp._run.supervised import LoopWatch
-from stephttp._wire.http import SAFE_METHODS, Request
+from stephttp._wire.http import Request
 from stephttp.options import Settings
 
 if TYPE_CHECKING:
@@ -156,17 +157,34 @@ class Runtime:
             later=self.background.later,
         )
 
-    def idempotency_key(self, request: Request) -> tuple[str, str] | None:
-        """Return the idempotency key of a request, and its scope; `None` if it has none."""
+    def idempotency_key(self, request: Request, known: str) -> Key | None:
+        """Return the idempotency key of a request; `None` if it has none.
+
+        Args:
+            known: what the server itself knows of the caller; see `callers.caller_of`.
+        """
         settings = self.settings
         if settings.idempotency is not None:
             key = settings.idempotency(request)
-            return (key, scope_of(settings.domain, "")) if key else None
-        if not settings.idempotency_header or request.method in SAFE_METHODS:
-            return None
-        key = request.header(settings.idempotency_header.encode())
-        whose = request.header(b"authorization")
-        return (key, scope_of(settings.domain, "", whose)) if key else None
+            return self.key_of(key, request) if key else None
+        key = key_in_header(settings, request)
+        if not key or settings.idempotency_scope is not None:
+            return self.key_of(key, request) if key else None
+        whose = caller_of(request, known)
+        return Key(key, scope_of(settings.domain, "", whose), bool(whose))
+
+    def key_of(
+        self, key: str, request: Request, endpoint: str = "", scope: CallerOf | None = None
+    ) -> Key:
+        """Return a key that the application gave for a request.
+
+        Args:
+            endpoint: whose key it is.
+            scope: says who the caller is; `None`: as configured.
+        """
+        scope = scope or self.settings.idempotency_scope
+        whose = "" if scope is None else said_by(scope, request)
+        return Key(key, scope_of(self.settings.domain, endpoint, whose), bool(whose))
 
     async def aclose(self, timeout: float) -> bool:
         """Deliver what is left, then close the connections. Returns whether all was delivered."""

@@ -75,6 +75,11 @@ class Request(Struct):
         value = dict(reversed(self.headers)).get(name, b"")
         return value.decode("latin-1")
 
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies that came with it; of several with one name, the first."""
+        return dict(reversed(cookies_of(self.headers)))
+
 
 class Response(Struct):
     """A whole response."""
@@ -144,6 +149,18 @@ class Body:
 
     def join(self) -> bytes:
         return b"".join(self._chunks)
+
+
+def cookies_of(headers: Headers) -> list[tuple[str, str]]:
+    """Return the names and values of a request's cookies, as they stand in its headers."""
+    found: list[tuple[str, str]] = []
+    for header, line in headers:  # HTTP/2 splits it
+        if header == b"cookie":
+            for pair in line.decode("latin-1").split(";"):
+                name, equals, value = (part.strip() for part in pair.partition("="))
+                if name or value:
+                    found.append((name, value) if equals else ("", name))
+    return found
 
 
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))

@@ -39,6 +39,7 @@ from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
 from stephttp.engine.work import cancellations, events, idempotency, interventions, leases, save
 from stephttp.engine.work.checkpoints import Item, Taken, take
+from stephttp.engine.work.keys import Key
 from stephttp.engine.work.report import report, report_from
 from stephttp.engine.work.start import Opening
 
@@ -190,7 +191,7 @@ class Engine:
         """Store many checkpoints in one transaction; see `checkpoints.take`."""
         return await self._apply(partial(take, items=items), _stored)
 
-    async def claim(self, key: idempotency.Key, opening: Opening) -> str:
+    async def claim(self, key: Key, opening: Opening) -> str:
         """Open a run for an idempotency key, and return the run that answers the request.
 
         Raises:

@@ -15,7 +15,7 @@ from stephttp._adapters.asgi.messages import (
     Send,
     reply_with,
 )
-from stephttp._adapters.asgi.request import announced, identity, neutral, route_of
+from stephttp._adapters.asgi.request import announced, identity, known_of_caller, neutral, route_of
 from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.first_call import FirstCall
@@ -182,6 +182,9 @@ class ASGIFirstCall(FirstCall):
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._scope, body)
+
+    def _known_of_caller(self) -> str:
+        return known_of_caller(self._scope)
 
     def _route(self) -> str:
         return route_of(self._app, self._scope)

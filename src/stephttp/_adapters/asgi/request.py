@@ -47,6 +47,12 @@ def neutral(scope: Scope, body: bytes) -> Request:
     )
 
 
+def known_of_caller(scope: Scope) -> str:
+    """Return who the caller is by its certificate, where the server has asked for one."""
+    tls = (scope.get("extensions") or {}).get("tls") or {}
+    return str(tls.get("client_cert_name") or "".join(tls.get("client_cert_chain") or ()))
+
+
 def announced(scope: Scope) -> int | None:
     """Return the length of a request's body, as its head says; `None` if it does not.
 

@@ -30,7 +30,7 @@ from stephttp._adapters.wsgi.messages import (
     text_headers,
     text_run_headers,
 )
-from stephttp._adapters.wsgi.request import identity, mounts, neutral, route_of
+from stephttp._adapters.wsgi.request import identity, known_of_caller, mounts, neutral, route_of
 from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._run.current import (
     MARK,
@@ -230,6 +230,9 @@ class WSGIFirstCall(FirstCall):
 
     def _request(self, body: bytes) -> Request:
         return neutral(self._environ, body)
+
+    def _known_of_caller(self) -> str:
+        return known_of_caller(self._environ)
 
     def _route(self) -> str:
         return route_of(self._app, self._environ)

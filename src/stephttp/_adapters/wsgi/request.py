@@ -15,6 +15,7 @@ from stephttp._wire.http import Headers, Request, request_line_part
 
 _BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _OF_THE_CALLER = frozenset({*_BODY_HEADERS, "REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST"})
+_KNOWN_BY = ("SSL_CLIENT_CERT", "SSL_CLIENT_S_DN", "REMOTE_USER")
 _SERVER_KEYS = frozenset(
     f"HTTP_{name.decode().upper().replace('-', '_')}" for name in SERVER_HEADERS
 )
@@ -44,6 +45,11 @@ def neutral(environ: Environ, body: bytes) -> Request:
         scheme=environ.get("wsgi.url_scheme", "http"),
         body=body,
     )
+
+
+def known_of_caller(environ: Environ) -> str:
+    """Return who the caller is by what the server has asked for: a certificate, or a login."""
+    return "\n".join(str(environ[key]) for key in _KNOWN_BY if environ.get(key))
 
 
 def restored(environ: Environ, request: Request) -> Environ:

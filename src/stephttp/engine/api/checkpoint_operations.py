@@ -47,6 +47,11 @@ _WAIT = parameter(
     type="integer", minimum=0, maximum=999_999_999, default=0,
 )  # fmt: skip
 
+_COOKIES = parameter(
+    "query", "cookies", "`no`: the token opens an output that sets no cookies.",
+    type="string", enum=["yes", "no"], default="yes",
+)  # fmt: skip
+
 _BATCH = {
     "type": "array",
     "maxItems": 1000,
@@ -117,7 +122,7 @@ CHECKPOINT_OPERATIONS = (
     operation(
         "GET", "/v1/runs/{run}/outcome", extensions.outcome,
         "getOutcome", "How the first phase of a run ended.",
-        data(Outcome), 400, 404, parameters=(RUN, _WAIT),
+        data(Outcome), 400, 404, parameters=(RUN, _WAIT, _COOKIES),
     ),
     *(one for prefix, suffix in _PREFIXES for one in _checkpoints(prefix, suffix)),
     operation(

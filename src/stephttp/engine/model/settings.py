@@ -12,7 +12,8 @@ from stephttp.errors import ConfigurationError
 
 FEATURES = (
     "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
-    "steps-with-result, step-names, fenced-calls, warnings, signed-calls, run-streams"
+    "steps-with-result, step-names, fenced-calls, warnings, signed-calls, "
+    "outputs-without-cookies, further-keys, run-streams"
 )
 """Abilities beyond Inngest's protocol, as announced in `X-Stephttp-Features`."""
 

@@ -27,8 +27,15 @@ def new_ulid(now_ms: int, rng: Random) -> str:
     return random_ulid(now_ms, rng.randbytes(16))
 
 
-def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:
-    """Make the token with which its bearer can read the output of one run."""
+def run_token(
+    run_id: str, secret: bytes, now_s: int, lifetime: int, *, cookies: bool = True
+) -> str:
+    """Make the token with which its bearer can read the output of one run.
+
+    Args:
+        lifetime: seconds.
+        cookies: with those that the output sets.
+    """
     claims = {
         **_RUN,
         "exp": now_s + lifetime,
@@ -36,6 +43,8 @@ def run_token(run_id: str, secret: bytes, now_s: int, lifetime: int) -> str:
         "Env": ENVIRONMENT_ID,
         "RunID": run_id,
     }
+    if not cookies:
+        claims["Cookies"] = False
     return _signed(claims, secret)
 
 
@@ -50,6 +59,12 @@ def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
     if not isinstance(run_id, str) or not isinstance(expires, int) or now_s >= expires:
         return None
     return run_id
+
+
+def gets_cookies(token: str, secret: bytes) -> bool:
+    """Return whether the bearer of the token of a run gets the cookies that its output sets."""
+    claims = _claims(token, secret)
+    return claims is not None and claims.get("Cookies") is not False
 
 
 def read_realtime_token(token: str, secret: bytes, now_s: int) -> list[Topic] | None:

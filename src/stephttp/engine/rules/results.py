@@ -9,7 +9,7 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -130,6 +130,12 @@ def render(
     if status is RunStatus.FAILED:
         return _error(HTTPStatus.INTERNAL_SERVER_ERROR, _decode(error or b"") or {})
     return Rendered(HTTPStatus.OK, list(_JSON), output or b"")
+
+
+def without_cookies(answer: Rendered) -> Rendered:
+    """Return an answer for another caller than the one whose session its cookies may open."""
+    kept = [(name, value) for name, value in answer.headers if name.lower() != "set-cookie"]
+    return replace(answer, headers=kept)
 
 
 def http_result(output: bytes | None, head: bytes | None) -> Rendered | None:

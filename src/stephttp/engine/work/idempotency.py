@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work.checkpoints import take
+from stephttp.engine.work.keys import Key, remember
 from stephttp.engine.work.start import Opening
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key within its scope, and the digest of the request that carries it."""
-
-    digest: bytes
-    request: bytes
-
-    @classmethod
-    def of(cls, scope: str, key: str, request: str) -> Key:
-        """Make a key from what an SDK sends; all texts are opaque here."""
-        parts = (sha256(text.encode()).digest() for text in (scope, key))
-        return cls(sha256(b"".join(parts)).digest(), sha256(request.encode()).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +44,5 @@ def claim(connection: sqlite3.Connection, key: Key, opening: Opening, at: Moment
     (taken,) = take(connection, [opening], at)
     if isinstance(taken, Refused):
         raise taken
-    expires_ms = at.now_ms + round(at.settings.idempotency_ttl * 1000)
-    if row is None:
-        values = (key.digest, key.request, opening.new.run_id, expires_ms)
-        connection.execute(QUERIES["insert_key"], values)
+    remember(connection, key, opening.new.run_id, at)
     return ClaimedRun(opening.new.run_id, taken.change)

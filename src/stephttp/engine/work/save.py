@@ -25,7 +25,7 @@ from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result
 from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import matching
+from stephttp.engine.work import keys, matching
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
@@ -93,6 +93,8 @@ def _follow(
     for new, first in change.invoked:
         runs.insert(connection, new, first)
         others.append(begun(connection, new, first, (), at))
+    if change.ended:
+        keys.add(connection, change.run.run_id, ops, at)
     if change.ended and change.run.invoked_by is not None:
         run_id, _, step_id = change.run.invoked_by.partition(".")
         memo = invoked_result(change.run, at.settings.max_step_output)

@@ -37,7 +37,7 @@ from stephttp.engine.model.refused import SUPERSEDED, Refused, decode
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
 from stephttp.engine.web.responses import wrapped
-from stephttp.engine.work import idempotency
+from stephttp.engine.work.keys import Key
 from stephttp.engine.work.report import FurtherSteps
 from stephttp.engine.work.start import Opening
 
@@ -67,7 +67,7 @@ async def first(request: Request) -> Response:
     opening, claim = read_opening(engine, body, request.headers.get("x-inngest-sdk", ""))
     run_id = opening.new.run_id
     if claim is not None:
-        key = idempotency.Key.of(claim.scope, claim.key, claim.request)
+        key = Key.of(claim.scope, claim.key, claim.request)
         run_id = await engine.claim(key, opening)
     elif opening.lease_ms is not None:
         (taken,) = await engine.take([opening])

@@ -119,7 +119,10 @@ async def renew(request: Request) -> Response:
 
 
 async def outcome(request: Request) -> Response:
-    """Report how a run's first phase ended; wait so many seconds for that."""
+    """Report how a run's first phase ended; wait so many seconds for that.
+
+    With `cookies=no` its token opens an output that sets none.
+    """
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
     end = engine.clock.monotonic() + _seconds(request, "wait")
@@ -134,7 +137,10 @@ async def outcome(request: Request) -> Response:
     now_ms = engine.clock.now_ms()
     if found is None:
         lifetime = engine.settings.token_lifetime
-        token = tokens.run_token(run_id, engine.store.secret, now_ms // 1000, lifetime)
+        token = tokens.run_token(
+            run_id, engine.store.secret, now_ms // 1000, lifetime,
+            cookies=request.query_params.get("cookies") != "no",
+        )  # fmt: skip
         return wrapped(NowAsync(token), now_ms)
     return wrapped(found, now_ms)
 

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.model.tokens import read_run_token
-from stephttp.engine.rules.results import Rendered, render
+from stephttp.engine.model.tokens import gets_cookies, read_run_token
+from stephttp.engine.rules.results import Rendered, render, without_cookies
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.requests import engine_of
 from stephttp.engine.web.responses import CORS, json_response, refuse
@@ -50,6 +50,8 @@ async def output(request: Request) -> Response:
             result = await engine.store.read(look)
     if result is None:
         return json_response(_STILL_RUNNING, headers=CORS)
+    if not gets_cookies(token, engine.store.secret):
+        result = without_cookies(result)
     return _replay(result, without_body=request.method == "HEAD")
 
 

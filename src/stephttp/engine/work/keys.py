@@ -1,0 +1,62 @@
+"""Idempotency keys as the engine stores them: digests, so that no secret is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import msgspec
+from msgspec import Struct
+
+from stephttp._wire.opcodes import Op
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.store.sql import QUERIES
+
+_MOST = 10
+"""Further keys of one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key within its scope, and the digest of the request that carries it."""
+
+    digest: bytes
+    request: bytes
+
+    @classmethod
+    def of(cls, scope: str, key: str, request: str) -> Key:
+        """Make a key from what an SDK sends; all texts are opaque here."""
+        parts = (sha256(text.encode()).digest() for text in (scope, key))
+        return cls(sha256(b"".join(parts)).digest(), sha256(request.encode()).digest())
+
+
+class _Reported(Struct):
+    scope: str
+    key: str
+    request: str
+
+
+def add(connection: sqlite3.Connection, run_id: str, ops: Sequence[Op], at: Moment) -> None:
+    """Store the further keys of a run that has ended, by which its caller is known from now on
+    (docs/protocol.md 14, `further-keys`).
+
+    A key that has a run keeps it. What cannot be read is left out, since the run has its answer.
+    """
+    for op in ops:
+        reported = op.opts.get("keys") if op.opts else None
+        for one in reported[:_MOST] if isinstance(reported, list) else ():
+            try:
+                given = msgspec.convert(one, _Reported)
+            except msgspec.ValidationError:
+                continue
+            remember(connection, Key.of(given.scope, given.key, given.request), run_id, at)
+
+
+def remember(connection: sqlite3.Connection, key: Key, run_id: str, at: Moment) -> None:
+    """Store which run a key has, unless that is known."""
+    if connection.execute(QUERIES["known_key"], (key.digest,)).fetchone() is None:
+        expires_ms = at.now_ms + round(at.settings.idempotency_ttl * 1000)
+        values = (key.digest, key.request, run_id, expires_ms)
+        connection.execute(QUERIES["insert_key"], values)
