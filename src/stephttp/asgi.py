@@ -12,9 +12,11 @@ from typing import Any
 
 from stephttp._adapters.asgi.first_call import ASGIFirstCall
 from stephttp._adapters.asgi.messages import ASGIApp, Message, Send
+from stephttp._adapters.asgi.other_loops import pass_through
 from stephttp._adapters.asgi.reentry import reenter
 from stephttp._adapters.asgi.request import claims_reentry, neutral
 from stephttp._adapters.asgi.result import serve_result
+from stephttp._adapters.asgi.scope import task_context
 from stephttp._run.current import MARK
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime
 from stephttp.errors import ConfigurationError
@@ -48,12 +50,17 @@ class ASGIMiddleware:
                 raise ConfigurationError(
                     "the stephttp middleware is applied twice to this application; apply it once"
                 )
+            try:
+                context = task_context()
+            except RuntimeError:  # no event loop of asyncio runs
+                await pass_through(self.app, self.runtime, scope, receive, send)
+                return
             if scope["path"] == self._result_path:
                 await serve_result(self.runtime, neutral(scope, b""), receive, send)
             elif claims_reentry(scope):
                 await reenter(self.app, self.runtime, scope, receive, send)
             else:
-                call = ASGIFirstCall(self.app, self.runtime, scope, receive, send)
+                call = ASGIFirstCall(self.app, self.runtime, scope, receive, send, context)
                 await call.respond(self._run_at_once)
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, self._draining(send))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import threading
 import weakref
 from collections.abc import Iterable
 from contextvars import copy_context
@@ -52,6 +53,8 @@ class WSGIMiddleware:
                 "the stephttp middleware is applied twice to this application; apply it once"
             )
         runtime = self.runtime
+        if threading.Lock is not runtime.locks_are:
+            runtime.renew_locks()
         if path_of(environ) == self._result_path:
             return serve_result(runtime, neutral(environ, b""), start_response)
         if claims_reentry(environ):

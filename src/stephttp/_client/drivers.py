@@ -113,7 +113,10 @@ class AsyncDriver:
         """Close the connections of the running loop."""
         import asyncio
 
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        try:
+            client = self._clients.pop(asyncio.get_running_loop(), None)
+        except RuntimeError:  # it is trio's, which sends nothing
+            return
         if client is not None:
             await client.aclose()
 

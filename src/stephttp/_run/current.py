@@ -113,6 +113,8 @@ class CurrentCall:
         "sessions",
         "so_far",
     )
+    can_have_run = True
+    """False: every step raises an exception that says why."""
 
     def __init__(
         self,
@@ -213,6 +215,12 @@ def current_scope() -> RunScope | None:
     """Return the scope of the current run; `None` outside a request."""
     call = current_call.get()
     return None if call is None else call.made or call.scope()
+
+
+def configured_scope() -> RunScope | None:
+    """Return the scope whose options code sets; `None` where there is no run, nor can be one."""
+    call = current_call.get()
+    return None if call is None or not call.can_have_run else call.made or call.scope()
 
 
 def present_ns() -> int | None:

@@ -22,7 +22,7 @@ from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._core.waits import ENDPOINT_ID
 from stephttp._run.boundary import called, to_its_end
 from stephttp._run.callers import CallerOf
-from stephttp._run.current import current_scope
+from stephttp._run.current import configured_scope
 from stephttp._run.scope import RunScope
 from stephttp.errors import ConfigurationError, UsageError
 
@@ -107,7 +107,7 @@ def configure(
     if opts is not None:
         whole: dict[str, Any] = {**structs.asdict(opts), "id": opts.id or None}
         given = {**checked(**whole), **given}
-    scope = current_scope()
+    scope = configured_scope()
     if scope is None:
         return
     if scope.configured:
@@ -129,7 +129,7 @@ def update_omit_response_body(to: bool) -> None:
     Args:
         to: True keeps the body out.
     """
-    scope = current_scope()
+    scope = configured_scope()
     if scope is not None:
         scope.run.configure(omit_response_body=to)
 
@@ -160,7 +160,7 @@ def decorator(
         )
 
     def apply(*args: Any, **kwargs: Any) -> RunScope | None:
-        scope = current_scope()
+        scope = configured_scope()
         if scope is not None:
             _apply(scope, given, checkpointing, max_runtime)
             if idempotency is not None and _takes_keys(scope):

@@ -132,6 +132,8 @@ class Runtime:
         """The step ids of which `shared_ids` has warned; `None` outside of development."""
         self.opening = threading.Lock()
         """Held while a run is made: the steps of `def` routes are in threads."""
+        self.locks_are = threading.Lock
+        """What makes locks. gevent replaces it, in workers after the fork; see `renew_locks`."""
         self.cannot_wait = None if settings.dev or settings.keys else _NO_KEY
         """Why no run can wait for the server; `None` where they can."""
         if self.cannot_wait is not None:
@@ -233,6 +235,11 @@ class Runtime:
     def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
         return self._sync_driver.run(self.checkpoints.renew(run_ids, length_ms))
 
+    def renew_locks(self) -> None:
+        """Start afresh, because gevent has replaced the locks of `threading`: greenlets would wait
+        for the old ones without letting each other run, and pass for one thread there."""
+        self._reset_after_fork()
+
     def _preload_before_fork(self) -> None:
         """Finish imports before this process is forked: a module that a thread has half imported by
         then would stay so in the child forever."""
@@ -247,6 +254,7 @@ class Runtime:
         self.keyed_lock.reset_after_fork()
         self.deliveries.reset_after_fork()
         self.opening = threading.Lock()
+        self.locks_are = threading.Lock
         self._sync_driver.reset_after_fork()
 
 

@@ -16,7 +16,7 @@ from stephttp._adapters.asgi.messages import (
     reply_with,
 )
 from stephttp._adapters.asgi.request import announced, identity, known_of_caller, neutral, route_of
-from stephttp._adapters.asgi.scope import LoopScope, task_context
+from stephttp._adapters.asgi.scope import LoopScope, TaskContext
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.first_call import FirstCall
 from stephttp._run.hooks import Hooks, drive
@@ -38,7 +38,13 @@ class ASGIFirstCall(FirstCall):
     __slots__ = ("_app", "_held", "_input", "_last", "_receive", "_scope", "_send")
 
     def __init__(
-        self, app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
+        self,
+        app: ASGIApp,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        context: TaskContext,
     ) -> None:
         super().__init__(runtime)
         self._app = app
@@ -50,7 +56,7 @@ class ASGIFirstCall(FirstCall):
         """What the application has sent, as long as that is held back."""
         self._last: Message | None = None
         """The end of the response, as long as that is held back."""
-        self.current = CurrentCall(self, LoopScope, task_context())
+        self.current = CurrentCall(self, LoopScope, context)
 
     async def respond(self, run_at_once: bool) -> None:
         """Call the application, and see to what comes of it.
