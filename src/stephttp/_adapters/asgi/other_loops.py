@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from stephttp._adapters.asgi.messages import ASGIApp, Receive, Scope, Send, reply_with
-from stephttp._adapters.asgi.request import claims_reentry, identity, neutral
+from stephttp._adapters.asgi.request import claims_reentry, identity, known_of_caller, neutral
 from stephttp._core.replies import error_answer
 from stephttp._run.checkpoints import RETRY_SOON
 from stephttp._run.current import MARK, CurrentCall, current_call
@@ -80,7 +80,7 @@ def _refusal(runtime: Runtime, scope: Scope) -> Response | None:
         what = "the call that continues a run"
     elif scope["path"] == runtime.settings.result_path:
         what = "result_path"
-    elif runtime.idempotency_key(request) is not None:
+    elif runtime.idempotency_key(request, known_of_caller(scope)) is not None:
         what = "an idempotency key"
     else:
         return None
