@@ -93,6 +93,8 @@ class RealServer(httpx2.AsyncBaseTransport):
         self.reentries: list[httpx2.Request] = []
         self.answers: list[httpx2.Response] = []
         self.api: list[httpx2.Request] = []
+        self.forwarded: dict[str, bytes] = {}
+        """What was sent to those who follow the streams of runs."""
         self.down: Callable[[httpx2.Request], bool] = lambda request: False
         self.rng = random.Random(7)
         self._queue: list[tuple[float, int, Item]] = []
@@ -151,6 +153,8 @@ class RealServer(httpx2.AsyncBaseTransport):
         path = request.url.path
         if path.endswith("/output"):
             return self._output(path.split("/")[4], request)
+        if path == "/v1/realtime/publish/tee":
+            return self._tee(request)
         _check_plain(request)
         authorized = bearer_matches(request.headers.get("authorization", ""), [self.key])
         if self.key and not authorized:
@@ -168,6 +172,17 @@ class RealServer(httpx2.AsyncBaseTransport):
         run = self.runs.get(body["run_id"])
         if run is not None:  # an unknown one is only logged
             self._checkpointed(run, ops)
+        return self._text(200, "", request)
+
+    def _tee(self, request: httpx2.Request) -> httpx2.Response:
+        """Forward bytes to those who listen now, and keep nothing (docs/protocol.md 8.4)."""
+        assert not [name for name in request.headers if name.startswith("x-stephttp-")]
+        if self.key and not bearer_matches(request.headers.get("authorization", ""), [self.key]):
+            return self._error(401, "Not authenticated for publishing", request)
+        if len(request.content) > 1_024_000:
+            return self._error(500, "Error forwarding data", request)
+        channel = request.url.params["channel"]
+        self.forwarded[channel] = self.forwarded.get(channel, b"") + request.content
         return self._text(200, "", request)
 
     def _create(

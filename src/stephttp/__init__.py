@@ -60,6 +60,7 @@ from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOp
 from stephttp.provider import Provider, setup
 
 if TYPE_CHECKING:
+    from stephttp import stream
     from stephttp._client.api_client import APIClient
     from stephttp._run.step_key import idempotency_key
     from stephttp.asgi import ASGIMiddleware
@@ -72,6 +73,7 @@ _LATER = {
     "ASGIMiddleware": "stephttp.asgi",
     "WSGIMiddleware": "stephttp.wsgi",
     "idempotency_key": "stephttp._run.step_key",
+    "stream": "stephttp.stream",
 }
 
 __all__ = [  # noqa: RUF022  (grouped)
@@ -81,6 +83,7 @@ __all__ = [  # noqa: RUF022  (grouped)
     "ASGIMiddleware",
     "WSGIMiddleware",
     "step",
+    "stream",
     "idempotency_key",
     # options
     "configure",
@@ -153,7 +156,8 @@ if not TYPE_CHECKING:  # type checkers would accept any name
 
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_LATER[name]), name)
+        module = import_module(_LATER[name])
+        value = globals()[name] = module if name == "stream" else getattr(module, name)
         return value
 
 

@@ -70,6 +70,7 @@ NAMES = [
     "logger",
     "setup",
     "step",
+    "stream",
     "update_omit_response_body",
 ]
 
@@ -104,8 +105,13 @@ NOT_LOADED = [
 
 def test_the_public_names_are_these() -> None:
     assert sorted(stephttp.__all__) == sorted(NAMES)
-    assert sorted(sync.__all__) == ["APIClient", "step"]
+    assert sorted(sync.__all__) == ["APIClient", "step", "stream"]
     assert all(hasattr(stephttp, name) for name in NAMES)
+
+
+def test_the_stream_tools_are_these_async_and_blocking() -> None:
+    assert set(stephttp.stream.__all__) == {"Pipe", "pipe", "push"}
+    assert set(sync.stream.__all__) == {"pipe", "push"}
 
 
 def test_the_step_tools_are_these_async_and_blocking() -> None:

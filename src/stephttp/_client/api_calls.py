@@ -124,8 +124,22 @@ class CheckpointRun(Struct, omit_defaults=True):
         return f"<CheckpointRun {self.run_id}>"  # token and signature are secrets
 
 
+class NewRun(CheckpointRun, omit_defaults=True):
+    """The same, as the answer to a first checkpoint says it.
+
+    Attributes:
+        realtime_token: opens the run's stream.
+    """
+
+    realtime_token: str = ""
+
+
 class _NewRunAnswer(Struct):
-    data: CheckpointRun
+    data: NewRun
+
+
+class _MintedToken(Struct):
+    jwt: str
 
 
 class Outcome(Struct):
@@ -143,6 +157,7 @@ class _OutcomeAnswer(Struct):
 
 
 _new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
+_minted_token = msgspec.json.Decoder(_MintedToken)
 _outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
 
 
@@ -233,13 +248,28 @@ def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:
     return cut
 
 
-def read_new_run(answer: Answer) -> CheckpointRun:
+def read_new_run(answer: Answer) -> NewRun:
     """Read the answer to a first checkpoint.
 
     Raises:
         APIStatusError: it is not what a server answers.
     """
     return read(_new_run_answer, answer, "POST /v1/http/runs").data
+
+
+def post_stream_token(run_id: str) -> Call:
+    """Ask for a token that opens the stream of a run."""
+    body = msgspec.json.encode([{"channel": run_id, "name": "$stream", "kind": "run"}])
+    return Call("POST", "/v1/realtime/token", body, JSON_HEADERS)
+
+
+def read_stream_token(answer: Answer) -> str:
+    """Read the answer to `post_stream_token`.
+
+    Raises:
+        APIStatusError: it is not what a server answers.
+    """
+    return read(_minted_token, answer, "POST /v1/realtime/token").jwt
 
 
 def read_token(body: bytes) -> str:

@@ -47,7 +47,7 @@ def encode_result(value: Any, step_id: str) -> bytes:
     try:
         raw = CONVERSIONS.encode(value)
         if b"null" in raw:  # which is also what NaN and infinity are written as
-            _refuse_non_finite(CONVERSIONS.builtins(value))
+            refuse_non_finite(CONVERSIONS.builtins(value))
     except Exception as error:
         raise StepResultError(
             f"step {step_id!r} returned {_type_name(value)}, which cannot be stored as JSON "
@@ -61,7 +61,8 @@ def encode_result(value: Any, step_id: str) -> bytes:
     return raw
 
 
-def _refuse_non_finite(value: Any) -> None:
+def refuse_non_finite(value: Any) -> None:
+    """Raise `ValueError` if plain data holds NaN or infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not JSON")
     if isinstance(value, dict):
@@ -69,7 +70,7 @@ def _refuse_non_finite(value: Any) -> None:
     elif not isinstance(value, list | tuple):
         return
     for inner in value:
-        _refuse_non_finite(inner)
+        refuse_non_finite(inner)
 
 
 def encode_argument(
@@ -87,7 +88,7 @@ def encode_argument(
     try:
         raw = CONVERSIONS.encode(value)
         if b"null" in raw:
-            _refuse_non_finite(CONVERSIONS.builtins(value))
+            refuse_non_finite(CONVERSIONS.builtins(value))
     except Exception as error:
         raise ValueError(
             f"step {step_id!r}: {argument} cannot be sent as JSON ({error}); use plain data, "

@@ -15,6 +15,7 @@ from stephttp.errors import ConfigurationError, OutsideRunError
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.callers import CallerOf
+    from stephttp._run.run_stream import RunStream
     from stephttp._run.runtime import Runtime
     from stephttp._run.scope import RunScope
 
@@ -37,6 +38,10 @@ class FirstCallOfRun(Protocol):
 
     def claim_late(self, text: str, scope: CallerOf | None) -> Flow[bool]:
         """Claim a key that the handler gave. Returns whether its steps are to run."""
+        ...
+
+    def open_stream(self, scope: RunScope) -> RunStream:
+        """Begin to take what the handler pushes. May be called in any thread."""
         ...
 
 

@@ -11,7 +11,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
 from stephttp._client.flow import Flow, Invoke
@@ -29,11 +29,14 @@ from stephttp._run.journal import Journal
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.suspend import CannotContinueError, suspend
-from stephttp._wire.http import Body, Headers, Request, Response
+from stephttp._wire.http import Body, Headers, Request, Response, wants_events
 from stephttp._wire.ids import random_ulid
 from stephttp._wire.limits import MAX_RECORDED_BYTES
 from stephttp.errors import CannotWaitError
 from stephttp.middleware import CallEnd
+
+if TYPE_CHECKING:
+    from stephttp._run.run_stream import Listener, RunStream
 
 logger = logging.getLogger("stephttp")
 
@@ -52,6 +55,7 @@ class FirstCall(BoundedCall):
         "_answer",
         "_claimed",
         "_ended",
+        "_gets_events",
         "_headers",
         "_journal",
         "_keyed",
@@ -83,6 +87,8 @@ class FirstCall(BoundedCall):
         """Whether the answer to that key was handed to the server."""
         self._ended = False
         """Whether the handler has ended."""
+        self._gets_events = False
+        """Whether the caller gets events."""
         self._refused = None
         self._run = run = scope.run
         if self.runtime.settings.track_all_endpoints:
@@ -222,9 +228,10 @@ class FirstCall(BoundedCall):
 
     def _keep_answer(self) -> None:
         """Keep what passes by of the response, if others may ask for it. Called at its start."""
-        if self._run.used or self._keyed:
+        whole = self._keyed or self._gets_events
+        if self._run.used or whole:
             limit = self.runtime.settings.max_body_bytes
-            self._answer = Body(limit if self._keyed else min(limit, MAX_RECORDED_BYTES))
+            self._answer = Body(limit if whole else min(limit, MAX_RECORDED_BYTES))
 
     def _conclude(
         self, scope: RunScope, error: BaseException | None
@@ -235,6 +242,8 @@ class FirstCall(BoundedCall):
             What makes the reply, if that is not the handler's own.
         """
         self._ended = True
+        if scope.stream is not None:
+            return self._conclude_stream(scope, error)
         if scope.hooks is not None:
             return self._conclude_with_hooks(scope.hooks, error)
         if self._run.suspended:
@@ -244,6 +253,47 @@ class FirstCall(BoundedCall):
         if self._run.used or self._journal is not None:
             return self._record(error)
         return None
+
+    def _conclude_stream(
+        self, scope: RunScope, error: BaseException | None
+    ) -> Flow[Response | None]:
+        """Do the same, once the server has what the handler pushed, if it needs that."""
+        stream, scope.stream = scope.stream, None
+        assert stream is not None
+        if self._run.suspended and self._stored_answer is None and self._refused is None:
+            yield from stream.hand_over()
+        else:
+            yield from stream.finish()
+        return (yield from self._conclude(scope, error) or ())
+
+    def open_stream(self, scope: RunScope) -> RunStream:
+        """Begin to take what the handler pushes; see `FirstCallOfRun`.
+
+        It goes to the caller, if that asked for events. Our engine gets it when the run is left to
+        it, and at once where it gets the steps at once.
+        """
+        from stephttp._run.run_stream import begin
+
+        self._gets_events = not self._status and wants_events(self._request(b""))
+        return begin(scope, self._begin_events(scope) if self._gets_events else None)
+
+    @abstractmethod
+    def _begin_events(self, scope: RunScope) -> Listener:
+        """Make events the answer of this call, and what the handler answers their end."""
+
+    def _last_of_events(self, reply: Response | None, error: BaseException | None) -> bytes:
+        """Return what ends an answer of events.
+
+        Args:
+            reply: of the SDK, if it is not the handler's own.
+            error: what the handler has raised.
+        """
+        from stephttp._run.event_answers import end_of, end_of_own
+
+        if reply is not None:
+            return end_of(reply)
+        too_large = self._answer is not None and self._answer.overflown
+        return end_of_own(self._response() if self._status else None, error, too_large=too_large)
 
     def _conclude_with_hooks(
         self, hooks: Hooks, error: BaseException | None
@@ -295,7 +345,15 @@ class FirstCall(BoundedCall):
             return (yield from self._fail(waiting_for, problem))
         request = self._named_request()
         try:
-            return (yield from suspend(self.runtime.checkpoints, self._run, request, self._journal))
+            return (
+                yield from suspend(
+                    self.runtime.checkpoints,
+                    self._run,
+                    request,
+                    self._journal,
+                    streams=self._gets_events,
+                )
+            )
         except CannotContinueError as problem:
             # The engine continues a run that holds a key: its caller comes again with that.
             if problem.temporary and (self._keyed or not problem.known):

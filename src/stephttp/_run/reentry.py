@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stephttp._client.api_calls import REQUEST_VERSION
 from stephttp._client.background import Job, TimerHandle
@@ -23,10 +23,13 @@ from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, resume
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire import stored_state
-from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response
+from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response, wants_events
 from stephttp._wire.ids import ulid_number
 from stephttp.errors import APIError, APIStatusError
 from stephttp.middleware import CallEnd
+
+if TYPE_CHECKING:
+    from stephttp._run.run_stream import RunStream
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The largest response body of a resumed handler; a server reads 8 MiB of JSON
@@ -178,6 +181,7 @@ class Reentry:
         """Take the scope in which the handler is about to be called; see `HandlerCall`."""
         self._scope = scope
         self._heard_ns = self.started_ns
+        scope.new_stream = self._open_stream
         if self.resumed.ours:
             scope.on_end = self._step_ended
         if self.runtime.settings.middleware:
@@ -185,6 +189,13 @@ class Reentry:
             scope.hooks = self.hooks = Hooks.of(
                 scope, self.request, resumed.request_id, resumed.point.attempt
             )
+
+    def _open_stream(self) -> RunStream:
+        """Begin to take what the handler pushes."""
+        from stephttp._run.run_stream import begin_again
+
+        assert self._scope is not None, "`close` comes after the handler"
+        return begin_again(self._scope, self.resumed)
 
     def flush_soon(self) -> None:
         """Send finished steps soon, while the handler runs. Called when a step may have ended."""
@@ -270,6 +281,11 @@ class Reentry:
         given_up = self.runtime.keyed_lock.contended(self._locked)
         late = given_up or took_ns >= HEARD_WITHIN * 1_000_000_000
         self.resumed.heard = not (late or self.resumed.unanswered)
+        scope = self._scope
+        if scope is not None:
+            scope.new_stream = None
+            if scope.stream is not None:  # what was pushed comes before the end of the run
+                yield from scope.stream.finish()
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
         failures = self._scope.final_failures if self._scope is not None else None
@@ -291,7 +307,23 @@ class Reentry:
                 response = reply
                 yield from as_flow(hooks.before_response(reply))
             yield from as_flow(hooks.over(CallEnd(response, error, self.resumed.ended)))
+        if self.resumed.ended and not self.resumed.keeps_streams and scope is not None:
+            yield from self._end_stream(scope, response)
         return reply
+
+    def _end_stream(self, scope: RunScope, response: Response) -> Flow[None]:
+        """Give the answer to those who follow the run, where the server does not.
+
+        Args:
+            response: of the handler.
+        """
+        if scope.stream is None and not wants_events(self.request):
+            return
+        from stephttp._run.event_answers import last_event
+
+        sender = (scope.stream or self._open_stream()).sender
+        sender.put(last_event(response, failed=False), mark=True)
+        yield from sender.flush()
 
     def close(self) -> None:
         """Stop what is under way, and let the next re-entry of the run in."""

@@ -78,6 +78,8 @@ class Resumed(Struct):
     """Whether the answer will be read, as far as this side can know."""
     unanswered: bool = False
     """Whether the answer to a call before this one did not arrive, so that this one's may not."""
+    keeps_streams: bool = False
+    """Whether the server keeps the streams of runs (docs/design.md 3.8)."""
     request_id: str = ""
     """The server's id of this call."""
     ended: bool = False
@@ -165,6 +167,7 @@ def resume(
             and FURTHER_KEYS in features
             and kept.run_id is None
         ),
+        keeps_streams=stored_state.STREAMS_FEATURE in features,
         unanswered=unanswered,
         request_id=request_id,
         call_id=call_id if CALLS_FEATURE in features else None,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stephttp._run.current import FirstCallOfRun
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.loop_turns import LoopTurns
+    from stephttp._run.run_stream import RunStream
     from stephttp._run.runtime import Runtime
     from stephttp._run.supervised import LoopWatch
     from stephttp._run.transactions import StepWrites
@@ -73,6 +74,10 @@ class RunScope(LoopOrThread):
     """Which branches came to which steps, in development."""
     writes: dict[str, StepWrites] | None = None
     """What steps of this call have written and not committed, by step hash; see `transactions`."""
+    stream: RunStream | None = None
+    """What the handler has pushed in this call, if anything."""
+    new_stream: Callable[[], RunStream] | None = None
+    """Begins the stream of a re-entry."""
     _joined: Future[None] | None = None
 
     def __init__(
@@ -163,6 +168,15 @@ class RunScope(LoopOrThread):
     def unguard(self) -> None:
         """Note that a decorated handler has ended."""
         self.guarded = False
+
+    def open_stream(self) -> RunStream | None:
+        """Return the stream of this call, made at the first push; `None` once it is over."""
+        with self.runtime.opening:
+            if self.stream is None and self.first_call is not None:
+                self.stream = self.first_call.open_stream(self)
+            elif self.stream is None and self.new_stream is not None:
+                self.stream = self.new_stream()
+            return self.stream
 
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process; see `Run.begin`."""

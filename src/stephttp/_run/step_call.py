@@ -286,5 +286,7 @@ class StepCall:
                 self._failed_for_good(error)
         else:
             cut_steps.left(scope, step, error, self.started_ns)
+        if scope.stream is not None:
+            scope.stream.step_ended(step.hash, stays=self._raw is not None)
         scope.recorded()
         return self.suspended

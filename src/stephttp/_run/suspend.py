@@ -11,12 +11,25 @@ import msgspec
 from stephttp._client import api_calls
 from stephttp._client.flow import RETRIED_STATUSES, Call, Flow, Invoke, send
 from stephttp._core import replies
-from stephttp._core.endpoint_options import AsyncRequest, AsyncResponseCustom, AsyncResponseToken
+from stephttp._core.endpoint_options import (
+    AsyncRequest,
+    AsyncResponseCustom,
+    AsyncResponseRedirect,
+    AsyncResponseToken,
+)
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
-from stephttp._wire.http import Request, Response, read_prefer, redirect
+from stephttp._wire import stored_state
+from stephttp._wire.http import (
+    Request,
+    Response,
+    read_prefer,
+    reads_any_events,
+    redirect,
+    wants_events,
+)
 from stephttp._wire.ids import ulid_ms
 from stephttp._wire.json import UNREADABLE
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
@@ -61,9 +74,17 @@ class CannotContinueError(Exception):
 
 
 def suspend(
-    checkpoints: Checkpoints, run: Run, request: Request, journal: Journal | None = None
+    checkpoints: Checkpoints,
+    run: Run,
+    request: Request,
+    journal: Journal | None = None,
+    *,
+    streams: bool = False,
 ) -> Flow[Response]:
     """Hand a run that must wait to the server. Returns what its caller gets.
+
+    Args:
+        streams: the caller gets events already.
 
     Raises:
         CannotContinueError: the server does not take it.
@@ -81,6 +102,7 @@ def suspend(
     lease = journal.lease_ms if journal else None
     later = [[remember, *ops]]
     token = journal.token if journal else ""
+    stream_token = ""
     try:
         if journal is None or not journal.opened or lease is not None:
             checkpoint = checkpoints.first_checkpoint(run, request, [remember, *ops], lease)
@@ -94,7 +116,8 @@ def suspend(
                 checkpoint = checkpoints.first_checkpoint(run, request, first, lease)
             call = api_calls.post_new_run(checkpoint)
             answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-            token = api_calls.read_new_run(answer).token
+            made = api_calls.read_new_run(answer)
+            token, stream_token = made.token, made.realtime_token
             known = True
         for portions in later:
             for portion in api_calls.portions(portions):
@@ -113,6 +136,9 @@ def suspend(
             known = known or journal.opened
         reason = f"the engine did not take the run: {error}"
         raise CannotContinueError(_not_taken(error), reason, ops, known, temporary=True) from error
+    if streams or (wants_events(request) and not reads_any_events(request)):
+        follow = _answer_follower(checkpoints, run, request, token, stream_token, streams)
+        return (yield from follow)
     return (yield from _answer_caller(checkpoints, run, request, token))
 
 
@@ -121,6 +147,35 @@ def result_url(settings: Settings, run_id: str, token: str) -> str:
     if settings.result_path:
         return f"{settings.result_path}?{urlencode({'run_id': run_id, 'token': token})}"
     return settings.base_url + api_calls.output_path(run_id, token)
+
+
+def _answer_follower(
+    checkpoints: Checkpoints,
+    run: Run,
+    request: Request,
+    token: str,
+    stream_token: str,
+    begun: bool,
+) -> Flow[Response]:
+    """Return what a caller of a run gets who asked for events, and whose run the server has.
+
+    Args:
+        stream_token: opens the stream, if the server gave it.
+        begun: it has got some already.
+    """
+    from stephttp._run import event_answers
+
+    kind = run.opts.async_response or checkpoints.settings.default_async_response
+    prefer = read_prefer(request.headers)
+    if not isinstance(kind, AsyncResponseRedirect) or prefer.applied:
+        return (yield from _answer_caller(checkpoints, run, request, token))
+    if not stream_token:
+        call = api_calls.post_stream_token(run.run_id)
+        answer = yield from send(call, checkpoints.keys, checkpoints.rng)
+        stream_token = api_calls.read_stream_token(answer)
+    keeps = checkpoints.keys.supports(stored_state.STREAMS_FEATURE)
+    url = event_answers.stream_url(checkpoints.settings.base_url, stream_token, keeps=keeps)
+    return event_answers.continued(run.run_id, url, begun=begun)
 
 
 def _answer_caller(

@@ -115,6 +115,24 @@ def json_response(status: int, body: bytes) -> Response:
     return Response(status, [JSON, length], body)
 
 
+def wants_events(request: Request) -> bool:
+    """Whether a caller asks for events (`Accept: text/event-stream`)."""
+    if request.method == "HEAD":
+        return False
+    for part in request.header(b"accept").lower().split(","):
+        name, _, parameters = part.partition(";")
+        if name.strip() == "text/event-stream":
+            return not any(_NOTHING.fullmatch(parameter) for parameter in parameters.split(";"))
+    return False
+
+
+def reads_any_events(request: Request) -> bool:
+    """Whether a caller that asks for events reads those of any address: an `EventSource` does, and
+    it never takes its events from a cache. The TypeScript SDK's client reads only that SDK's."""
+    control = request.header(b"cache-control").lower()
+    return "no-cache" in control or "no-store" in control
+
+
 def redirect(location: str) -> Response:
     """Send the caller to where the result will be: 303, so that the method becomes GET."""
     return Response(303, [(b"location", location.encode()), (b"content-length", b"0")])
@@ -176,6 +194,8 @@ def request_line_part(raw: bytes) -> str:
 _QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*+)"'
 _VALUE = rf'\s*+=\s*+(?:{_QUOTED}|(?P<bare>[^\s",;]*+))'
 _PARAMETERS = r'\s*+;[^,"]*+(?:"(?:[^"\\]|\\.)*+"[^,"]*+)*+'
+_NOTHING = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
+"""The weight of what a caller does not want (RFC 9110, 12.4.2)."""
 _PREFERENCE = re.compile(
     rf"[,\s]*+(?P<name>{TOKEN_CHARACTER}++)(?:{_VALUE})?(?:{_PARAMETERS})?\s*+(?:,|$)"
 )

@@ -48,6 +48,8 @@ METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 NAMES_FEATURE = "step-names"
 """The name among the extras of what follows."""
+STREAMS_FEATURE = "run-streams"
+"""The name among the extras of the streams that the engine keeps; see `stream_frames`."""
 STEPS = "stephttp:steps"
 """The key beside the memos under which the stephttp engine says what steps they are of."""
 UNSURE = "?"

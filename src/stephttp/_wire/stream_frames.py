@@ -19,8 +19,6 @@ METADATA, REDIRECT, RESPONSE = "inngest.metadata", "inngest.redirect_info", "inn
 LOST = "stephttp.lost"
 """Says that pushes are missing here. Other SDKs' clients pass over names that they do not know."""
 
-FEATURE = "run-streams"
-"""The name among the extras of an engine that keeps streams."""
 WRITER = "x-stephttp-stream"
 """Says of a request that brings frames which call of the handler writes, and how many frames of it
 came before: `<name> <count>`. In the answer, `full` if the engine keeps no more of them."""

@@ -1,9 +1,9 @@
-"""Step tools for plain `def` handlers: `from stephttp.sync import step`.
+"""Tools for plain `def` handlers: `from stephttp.sync import step, stream`.
 
-They block, and end a handler that must wait with `stephttp.Suspended`.
+Those of `step` block, and end a handler that must wait with `stephttp.Suspended`.
 """
 
 from stephttp._client.api_client import SyncAPIClient as APIClient
-from stephttp.sync import step
+from stephttp.sync import step, stream
 
-__all__ = ["APIClient", "step"]
+__all__ = ["APIClient", "step", "stream"]

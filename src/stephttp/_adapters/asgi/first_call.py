@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stephttp._adapters.asgi.messages import (
     ASGIApp,
@@ -25,6 +25,9 @@ from stephttp._run.scope import RunScope
 from stephttp._wire.http import Body, Request, Response
 from stephttp.middleware import CallEnd
 
+if TYPE_CHECKING:
+    from stephttp._adapters.asgi.event_answer import EventAnswer
+
 logger = logging.getLogger("stephttp")
 
 _NOTHING_READ = Body(0)
@@ -35,7 +38,7 @@ _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
 class ASGIFirstCall(FirstCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_held", "_input", "_last", "_receive", "_scope", "_send")
+    __slots__ = ("_app", "_events", "_held", "_input", "_last", "_receive", "_scope", "_send")
 
     def __init__(
         self,
@@ -97,6 +100,8 @@ class ASGIFirstCall(FirstCall):
         super().run_made(scope)
         assert isinstance(scope, LoopScope), "made by `current`"
         scope.disconnect = self._disconnect
+        self._events: EventAnswer | None = None
+        """The answer to a caller who gets events."""
 
     async def _prepare(self) -> bool:
         """Do what is configured to be done before the application is called.
@@ -125,23 +130,39 @@ class ASGIFirstCall(FirstCall):
         except BaseException as raised:
             if self._journal is not None:
                 self._journal.abandon()
+            if self._events is not None:
+                self._events.abort()
             await self._give_up(scope, raised)
             raise
         if scope.run.suspended and self._stored_answer is None and not await self._drain():
             if self._journal is not None:
                 self._journal.abandon()
+            if self._events is not None:
+                self._events.abort()
             await self._give_up(scope, None)
             return None
         flow = self._conclude(scope, error)
         reply = None if flow is None else await self.runtime.drive(flow)
-        if reply is None:
+        if self._events is not None:
+            await self._events.finish(self._last_of_events(reply, error))
+        elif reply is None:
             await self._let_out()
+        if reply is None:
             return error
         self._held = None
         if error is not None:
             self.log_hidden(error)
-        await reply_with(self._send, reply, run_headers(self._answered_run))
+        if self._events is None:
+            await reply_with(self._send, reply, run_headers(self._answered_run))
         return None
+
+    def _begin_events(self, scope: RunScope) -> EventAnswer:
+        """Make events the answer of this call, and what the handler answers their end."""
+        from stephttp._adapters.asgi.event_answer import EventAnswer
+
+        self._held = []
+        self._events = EventAnswer(self._send, run_headers(self.run_id), scope.dispatch)
+        return self._events
 
     async def _let_out(self) -> None:
         """Send what was held back."""
@@ -152,8 +173,12 @@ class ASGIFirstCall(FirstCall):
     async def _hold(self, message: Message) -> None:
         """Hold back a part of an answer that has to be stored before it is sent."""
         assert self._held is not None
-        self._held.append(message)
         answer, kind = self._answer, message["type"]
+        if self._events is not None:
+            if kind not in _HELD_TYPES and answer is not None:
+                answer.refuse(answer.size)
+            return
+        self._held.append(message)
         if kind not in _HELD_TYPES or (answer is not None and answer.overflown):
             if answer is not None:
                 answer.refuse(answer.size)

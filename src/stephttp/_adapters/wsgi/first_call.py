@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stephttp._adapters.wsgi.chunks import Chunks, Rest, SizedChunks
 from stephttp._adapters.wsgi.messages import (
@@ -47,6 +47,9 @@ from stephttp._run.scope import RunScope
 from stephttp._wire.http import Body, Request, Response
 from stephttp.middleware import CallEnd
 
+if TYPE_CHECKING:
+    from stephttp._adapters.wsgi.event_answer import EventAnswer
+
 logger = logging.getLogger("stephttp")
 
 
@@ -57,6 +60,7 @@ class WSGIFirstCall(FirstCall):
         "_app",
         "_collects",
         "_environ",
+        "_events",
         "_input",
         "_start",
         "_start_response",
@@ -113,10 +117,40 @@ class WSGIFirstCall(FirstCall):
             return self._passed_on(chunks)
         if chunks is not None:
             error = self.in_context(lambda: close(chunks))
+        if self._events_so_far is not None:
+            return self._end_of_events(error)
         reply = self.end(error)
         error = None  # its traceback leads back here, and what it holds belongs to this context
         assert reply is not None, "the run waits, or `end` has raised"
         return self.reply(reply)
+
+    def run_made(self, scope: RunScope) -> None:
+        """Prepare a run that was just made; see `HandlerCall`."""
+        super().run_made(scope)
+        self._events: EventAnswer | None = None
+        """The answer to a caller who gets events."""
+
+    def _begin_events(self, scope: RunScope) -> EventAnswer:
+        """Make events the answer of this call, and what the handler answers their end."""
+        from stephttp._adapters.wsgi.event_answer import EventAnswer
+
+        self._events = EventAnswer(self._start_response, run_headers(self.run_id))
+        return self._events
+
+    @property
+    def _events_so_far(self) -> EventAnswer | None:
+        return None if self.current.so_far is None else self._events
+
+    def _end_of_events(self, error: BaseException | None) -> list[bytes]:
+        """Conclude the call of an application that has ended, where events are the answer."""
+        assert self._events is not None
+        reply = None
+        try:
+            reply = self.end(error)
+        except Exception as raised:  # raising it would make the server drop the end
+            error = raised
+            self.log_hidden(error)
+        return self._events.finish(self._last_of_events(reply, error))
 
     def in_context(self, call: Callable[[], object]) -> BaseException | None:
         """Make a call in the context of the handler. Returns what it raised."""
@@ -199,7 +233,9 @@ class WSGIFirstCall(FirstCall):
                 self._journal.abandon()
             self._give_up(scope, None)
             return None, GONE
-        if self._start is not None and (scope.run.used or self._journal or scope.hooks):
+        if self._start is not None and (
+            scope.run.used or self._journal or scope.hooks or self._events
+        ):
             response = response_of(*self._start)
             self._status, self._headers = response.status, response.headers
         flow = self._conclude(scope, error)
@@ -280,7 +316,7 @@ class WSGIFirstCall(FirstCall):
                 status = status if head.status == int(status[:3]) else status_line(head.status)
                 headers = text_headers(head.headers)
         own = [*headers, *text_run_headers(self.run_id)]
-        if scope is not None and self._keyed and self._collects:
+        if scope is not None and (self._keyed or self._events is not None) and self._collects:
             self._written = []
             write: Write = self._written.append
         elif exc_info is None:
@@ -301,7 +337,7 @@ class WSGIFirstCall(FirstCall):
 
     def _passed_on(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body for the server: as it is, where no step can come of it any more."""
-        if self._keyed_so_far:
+        if self._keyed_so_far or self._events_so_far is not None:
             return self._collected(chunks)
         self._collects = False
         whole = type(chunks) in (list, tuple)
@@ -340,9 +376,12 @@ class WSGIFirstCall(FirstCall):
                 break
             self.keep(chunk, True)
             self._written.append(chunk)
-            if self._answer is not None and self._answer.overflown:
+            overflown = self._answer is not None and self._answer.overflown
+            if overflown and self._events_so_far is None:
                 return Chunks(self, Rest(self._begin_held(), iterator, chunks))
         error = self.in_context(lambda: close(chunks)) or error
+        if self._events_so_far is not None:
+            return self._end_of_events(error)
         reply = self.end(error)
         return self._begin_held() if reply is None else self.reply(reply)
 

@@ -1,0 +1,109 @@
+"""Events that are the answer to a first call, under ASGI: each is sent while the handler works."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+from stephttp._adapters.asgi.messages import Send
+from stephttp._run.event_answers import HEADERS
+from stephttp._wire.http import Headers
+
+_BEHIND = 64 * 1024
+"""Bytes that wait for the caller, from which on handlers that await what they push are held up."""
+_MOST_WAITING = 8 * 1024 * 1024
+"""Bytes that may wait for it; what comes then is lost, and an event says so."""
+_LOST = b'event: stephttp.lost\ndata: {"reason":"the caller reads too slowly"}\n\n'
+
+
+class EventAnswer:
+    """The answer to a caller who asked for events.
+
+    A task sends what there is, as long as there is anything, at the pace of the caller. So handlers
+    need not wait for that, and one that pushes nothing has no task.
+
+    Args:
+        send: the server's.
+        own: headers of the SDK.
+        dispatch: calls something on the event loop.
+    """
+
+    def __init__(
+        self, send: Send, own: Headers, dispatch: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._send = send
+        self._own = own
+        self._dispatch = dispatch
+        self._lock = threading.Lock()
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._busy = self._begun = self._broken = self._full = False
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, event: bytes) -> None:
+        """Send an event soon. May be called in any thread."""
+        with self._lock:
+            if self._broken or self._full:
+                return
+            if self._size > _MOST_WAITING:
+                self._full, event = True, _LOST
+            self._waiting.append(event)
+            self._size += len(event)
+            if self._busy:
+                return
+            self._busy = True
+        self._dispatch(self._start)
+
+    def catch_up(self) -> Awaitable[None] | None:
+        """Return what to wait for until the caller has taken most of it; `None`: nothing."""
+        return self._until_sent() if self._size > _BEHIND and not self._broken else None
+
+    async def finish(self, last: bytes) -> None:
+        """Send what there is, then the end."""
+        await self._until_sent()
+        self._broken = True  # nothing comes behind the end
+        await self._begin()
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    def abort(self) -> None:
+        """Send nothing more."""
+        self._broken = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _until_sent(self) -> None:
+        while self._busy and not self._broken:
+            if self._task is None:  # another thread has just asked for it
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait({self._task})
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._work(), name="stephttp-events")
+
+    async def _work(self) -> None:
+        try:
+            await self._begin()
+            while events := self._take():
+                body = b"".join(events)
+                await self._send({"type": "http.response.body", "body": body, "more_body": True})
+                with self._lock:
+                    self._size -= len(body)
+        except Exception:  # the caller has left, and some servers say so
+            self._broken = True
+        finally:
+            self._busy = False
+
+    def _take(self) -> list[bytes]:
+        with self._lock:
+            events, self._waiting = self._waiting, []
+            if not events:
+                self._busy, self._task = False, None
+            return events
+
+    async def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            headers = [*HEADERS, *self._own]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,0 +1,51 @@
+"""Values that a handler pushes to those who follow it, as JSON."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from typing import Any
+
+from stephttp._core.conversion import CONVERSIONS
+from stephttp._core.encoding import refuse_non_finite
+
+
+def encode_push(value: Any) -> bytes:
+    """Encode a value that is pushed, by the rules for the data of events; bytes are text in UTF-8.
+
+    Raises:
+        ValueError: it cannot be JSON, or is bytes that are not UTF-8.
+    """
+    try:
+        if isinstance(value, bytes | bytearray | memoryview):
+            value = bytes(value).decode()
+        raw = CONVERSIONS.encode(value)
+        if b"null" in raw:
+            refuse_non_finite(CONVERSIONS.builtins(value))
+    except Exception as error:
+        raise ValueError(
+            f"stream.push: {type(value).__name__} cannot be sent as JSON ({error}); push text, "
+            "plain data, dataclasses, msgspec.Struct or pydantic models"
+        ) from error
+    return raw
+
+
+class Chunks:
+    """The chunks of one source, as they are pushed: of bytes, characters may come in two parts."""
+
+    __slots__ = ("_decode",)
+
+    def __init__(self) -> None:
+        self._decode: Callable[[bytes, bool], str] | None = None
+
+    def next(self, chunk: Any) -> Any:
+        """Return what is pushed of a chunk; `None` if it makes nothing whole yet."""
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            return chunk
+        if self._decode is None:
+            self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        return self._decode(bytes(chunk), False) or None
+
+    def rest(self) -> str | None:
+        """Return what is left of the bytes at the end."""
+        return None if self._decode is None else self._decode(b"", True) or None

@@ -1,0 +1,79 @@
+"""Answers to callers who asked for events (`Accept: text/event-stream`; docs/protocol.md 8.1)."""
+
+from __future__ import annotations
+
+from stephttp._core.replies import error_answer
+from stephttp._wire import stream_frames
+from stephttp._wire.http import PLAIN_TEXT, Headers, Response
+
+TYPE = b"text/event-stream"
+HEADERS: Headers = [
+    (b"content-type", TYPE),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+"""The last of them is for proxies."""
+
+_NO_SOON_RETURN = b"retry: 86400000\n"
+"""A browser's `EventSource` comes again when an answer ends, and would begin another run."""
+
+
+def stream_url(origin: str, token: str, *, keeps: bool) -> str:
+    """Return where the stream of a run continues after the first call.
+
+    Args:
+        origin: of the server.
+        token: opens the stream.
+        keeps: whether the server keeps what the first call has pushed, which its caller has.
+    """
+    url = f"{origin}/v1/realtime/sse?token={token}"
+    return f"{url}&after={stream_frames.AFTER_FIRST_CALL}" if keeps else url
+
+
+def continued(run_id: str, url: str, *, begun: bool) -> Response:
+    """Send a caller to where the stream of its run continues.
+
+    Args:
+        begun: its answer has begun, so that this is the end of that.
+    """
+    body = b"" if begun else stream_frames.metadata(run_id)
+    body += _NO_SOON_RETURN + stream_frames.redirect(run_id, url)
+    return Response(200, list(HEADERS), body)
+
+
+def last_event(response: Response, *, failed: bool) -> bytes:
+    """Return the event that holds the answer of the handler, and ends a stream.
+
+    Args:
+        failed: the handler has raised an exception.
+    """
+    headers = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in response.headers
+        if name.lower() != b"content-length"
+    ]
+    return stream_frames.response(
+        response.status, headers, response.body, failed=failed or response.status >= 500
+    )
+
+
+def end_of(reply: Response) -> bytes:
+    """Return what ends an answer of events where the SDK replies in the place of the handler."""
+    if (b"content-type", TYPE) in reply.headers:
+        return reply.body  # where there are more
+    return last_event(reply, failed=False)
+
+
+def end_of_own(response: Response | None, error: BaseException | None, *, too_large: bool) -> bytes:
+    """Return what ends an answer of events with the answer of the handler.
+
+    Args:
+        response: what it has answered, if anything.
+        error: what it has raised.
+        too_large: whether the answer is too large to be kept.
+    """
+    if too_large:
+        response = error_answer(500, "the answer of the handler is too large for an event")
+    if response is None:
+        response = Response(500, list(PLAIN_TEXT), b"Internal Server Error")
+    return last_event(response, failed=error is not None)

@@ -1,0 +1,148 @@
+"""What one call of a handler pushes to those who follow its run (docs/protocol.md 8)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from stephttp._client import api_calls
+from stephttp._client.flow import send
+from stephttp._run.frame_sender import FrameSender
+from stephttp._run.places import enclosing_step
+from stephttp._wire import stream_frames
+from stephttp._wire.stored_state import STREAMS_FEATURE
+from stephttp.errors import APIError
+
+if TYPE_CHECKING:
+    from stephttp._client.flow import Flow
+    from stephttp._run.resumed import Resumed
+    from stephttp._run.scope import RunScope
+
+
+class Listener(Protocol):
+    """The caller of a first call that asked for events: they are its answer."""
+
+    def put(self, event: bytes) -> None:
+        """Send an event now or soon. May be called in any thread."""
+
+    def catch_up(self) -> Awaitable[None] | None:
+        """Return what to wait for until the caller has taken most of it; `None`: nothing."""
+
+
+class RunStream:
+    """The pushes of one call of a handler, and what becomes of those of its steps. Thread-safe.
+
+    Args:
+        scope: of the run.
+        listener: the caller, if it gets events.
+        sender: to the server.
+        skips_replay: leave out pushes outside of steps that an earlier call seems to have made, as
+            the server does not count them.
+    """
+
+    def __init__(
+        self,
+        scope: RunScope,
+        listener: Listener | None,
+        sender: FrameSender,
+        *,
+        skips_replay: bool = False,
+    ) -> None:
+        self._scope = scope
+        self._skips_replay = skips_replay
+        self._lock = threading.Lock()
+        self._number = 0
+        """Of the latest event; the engine counts in the same way."""
+        self._place = 0
+        """Of the latest push outside of steps."""
+        self._steps: set[str] = set()
+        """Steps that have pushed, and have not ended."""
+        self._closed = False
+        self.listener = listener
+        self.sender = sender
+
+    def push(self, value: bytes) -> None:
+        """Push a value, given as JSON, from where the current code is."""
+        inside, run = enclosing_step(), self._scope.run
+        step = inside.step.hash if inside is not None and inside.scope is self._scope else ""
+        if not step and (run.unwinding or (self._skips_replay and run.replaying)):
+            return
+        with self._lock:
+            if self._closed:
+                return
+            place = 0
+            if step:
+                self._steps.add(step)
+            else:
+                self._place = place = self._place + 1
+            self._put(value, step, place)
+
+    def step_ended(self, step: str, *, stays: bool) -> None:
+        """Say what becomes of the pushes of a step, if it has made any.
+
+        Args:
+            stays: it has finished; else it failed, or was cut off.
+        """
+        with self._lock:
+            if step not in self._steps or self._closed:
+                return
+            self._steps.discard(step)
+            event = stream_frames.committed(step) if stays else stream_frames.rolled_back(step)
+            self._number += 1
+            if self.listener is not None:
+                self.listener.put(b"id: %d\n%s" % (self._number, event))
+            self.sender.put(event, mark=True)
+
+    def close(self) -> None:
+        """Take no further pushes: the handler has ended."""
+        with self._lock:
+            self._closed = True
+
+    def finish(self) -> Flow[None]:
+        """Take no further pushes, and send those that there are."""
+        self.close()
+        if not self.sender.held:
+            yield from self.sender.flush()
+
+    def hand_over(self) -> Flow[None]:
+        """Leave the stream of a first call to the engine, before that can call the handler."""
+        sender, checkpoints = self.sender, self._scope.runtime.checkpoints
+        if sender.held and checkpoints.keys.features is None:
+            with suppress(APIError):  # the checkpoint will fail as well
+                yield from send(api_calls.get_health(), checkpoints.keys, checkpoints.rng)
+        sender.keeps = checkpoints.keys.supports(STREAMS_FEATURE)
+        if sender.keeps:
+            yield from sender.flush()
+
+    def _put(self, value: bytes, step: str, place: int) -> None:
+        sender = self.sender
+        self._number += 1
+        if self.listener is not None:
+            self.listener.put(b"id: %d\n%s" % (self._number, stream_frames.pushed(value, step)))
+        sender.put(stream_frames.pushed(value, step, place if sender.keeps or sender.held else 0))
+
+
+def begin(scope: RunScope, listener: Listener | None) -> RunStream:
+    """Return the stream of a first call.
+
+    Our engine gets it when the run is left to it, and at once where it gets the steps at once.
+
+    Args:
+        listener: the caller, if it gets events.
+    """
+    mode, keys = scope.checkpointing, scope.runtime.checkpoints.keys
+    early = mode.buffered_steps is not None or mode.max_interval is not None
+    early = early and keys.supports(STREAMS_FEATURE)
+    if listener is not None:
+        listener.put(stream_frames.metadata(scope.run.run_id))
+    sender = FrameSender(scope, stream_frames.FIRST_CALL, keeps=early, held=not early)
+    return RunStream(scope, listener, sender)
+
+
+def begin_again(scope: RunScope, resumed: Resumed) -> RunStream:
+    """Return the stream of a re-entry."""
+    keeps, name = resumed.keeps_streams, resumed.request_id or "call"
+    sender = FrameSender(scope, name, keeps=keeps, call_id=resumed.call_id)
+    return RunStream(scope, None, sender, skips_replay=not keeps)
