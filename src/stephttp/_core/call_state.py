@@ -69,8 +69,8 @@ class CallState:
     """
 
     __slots__ = (
-        "__dict__", "_holds", "_running", "_stops", "beside", "cannot_wait", "cuts", "earlier", "expired",
-        "over", "pending", "resumed", "state", "suspended", "target", "unreported",
+        "__dict__", "_holds", "_running", "_stops", "beside", "cannot_wait", "cuts", "earlier",
+        "expired", "over", "pending", "resumed", "state", "suspended", "target", "unreported",
     )  # fmt: skip
 
     # Few runs come to these, so they are not set in each one.

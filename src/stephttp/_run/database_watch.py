@@ -1,5 +1,5 @@
-"""The libraries that are watched, once an application has loaded them: whose transactions a step may
-leave open, and whose requests have to be ended."""
+"""The libraries that are watched, once an application has loaded them: transactions that steps may
+leave open, and requests that end without a response."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ class LoopTurns:
             waiting = [turn for turn in self._waiting if not turn.given]
             first = min(waiting, key=self._position, default=None)
             if self.kept and (first is None or first.parked or first.key in _FRESH):
-                # They came to something new that is no step: what else is remembered comes later.
+                # They came to something new, but not to a step: what else is remembered is later.
                 self.kept.cancel_all()
                 self._start()
                 return
