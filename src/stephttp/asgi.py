@@ -17,6 +17,7 @@ from stephttp._adapters.asgi.reentry import reenter
 from stephttp._adapters.asgi.request import claims_reentry, neutral
 from stephttp._adapters.asgi.result import serve_result
 from stephttp._adapters.asgi.scope import task_context
+from stephttp._run import database_watch
 from stephttp._run.current import MARK
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime
 from stephttp.errors import ConfigurationError
@@ -39,6 +40,7 @@ class ASGIMiddleware:
     """
 
     def __init__(self, app: ASGIApp, provider: HasRuntime) -> None:
+        database_watch.watch_loaded()
         self.app = app
         self.runtime = provider.runtime
         self._result_path = self.runtime.settings.result_path

@@ -20,6 +20,7 @@ from stephttp._adapters.wsgi.messages import WSGIApp
 from stephttp._adapters.wsgi.reentry import reenter
 from stephttp._adapters.wsgi.request import claims_reentry, neutral, path_of
 from stephttp._adapters.wsgi.result import serve_result
+from stephttp._run import database_watch
 from stephttp._run.current import MARK
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime, Runtime
 from stephttp.errors import ConfigurationError
@@ -41,6 +42,7 @@ class WSGIMiddleware:
     """
 
     def __init__(self, app: WSGIApp, provider: HasRuntime) -> None:
+        database_watch.watch_loaded()
         self.app = app
         self.runtime = provider.runtime
         self._result_path = self.runtime.settings.result_path

@@ -174,3 +174,37 @@ def test_an_entry_that_makes_no_sense_is_passed_over(data: bytes) -> None:
     run = Run("R", {FIRST_CUT: Raw(data)})
     assert run.begin("a").verdict is Verdict.EXECUTE
     assert not run.earlier.finished()
+
+
+def test_what_ends_in_one_moment_keeps_its_order() -> None:
+    """Also where the clock is set back; but the time of a step does not matter that was alone."""
+    run = Run("R", {})
+    one, two, three = run.begin("a"), run.begin("b"), run.begin("c")
+    run.complete(one, b"1", 10, 40)
+    run.cut_off(two, TIMES)
+    run.complete(three, b"1", 10, 20)
+    run.complete(run.begin("d"), b"1", 10, 20)
+    timings = [op.timing for op in run.take_finished() if op.timing is not None]
+    # The entry of what was cut off comes when the handler continues.
+    assert [timing.a + timing.b for timing in timings] == [50, 52, 51, 30]
+
+
+def test_a_step_whose_task_was_cancelled_before_it_came_back_has_ended_after_what_was_cut_off() -> (
+    None
+):
+    run = Run("R", {})
+    one, two = run.begin("a"), run.begin("b")
+    run.complete(one, b"1", 10, 20)
+    run.cut_off(two, TIMES)
+    run.end_late(one, 60)
+    run.wait(waits.sleep("nap", SECOND))
+    run.unwind()
+    result, cut, late, _ = run.unreported.take_all()
+    assert (result.id, cut_of(cut).step) == (A, B)
+    assert cut_of(late) == Cut(A, "a", late=True)
+    assert step_cut_off(late) is None
+    memos = remembered([result, cut, late])
+    assert CutSteps(memos).placed([A, cut.id, late.id]) == [cut.id, A]
+    again = Run("R", memos)
+    assert again.begin("a").verdict is Verdict.MEMOIZED
+    assert again.begin("b").verdict is Verdict.CUT

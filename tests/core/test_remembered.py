@@ -265,3 +265,15 @@ def test_work_outside_of_bodies_makes_no_branches() -> None:
     use(run, "sleep", "nap")
     run.release()
     assert branches(run) == {"a": "", "nap": ""}
+
+
+def test_a_use_that_was_lost_takes_nothing_of_a_known_branch() -> None:
+    """Its process died while it was at work beside the others."""
+    done = ("StepRun", "x", 0, DONE), ("StepRun", "x", 2, DONE, "0")
+    for branch in ("", "1"):
+        run = resumed(*done)
+        assert [use(run, "run").index, use(run, "run", "x", branch).index] == [0, 1]
+        assert use(run, "run", "x", "0").index == 2
+    run = resumed(("StepRun", "x", 0, DONE), ("StepRun", "x", 2, DONE, UNSURE))
+    assert [use(run, "run").index, use(run, "run", "x", "1").index] == [0, 1]
+    assert use(run, "run").index == 2

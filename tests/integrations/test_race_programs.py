@@ -530,6 +530,47 @@ FIXED = {
         Nap("n"),
         Nap("n"),
     ),
+    "a limit and a step that end in the same moment": (
+        Side("as_completed", ((Limit(0.3, (Do("a", 0.5),)),), (Do("d", 0.3), Nap("a")))),
+    ),
+    "a limit that rings in the moment in which a branch wins": (
+        Nap("b"),
+        Do("d", 0.6),
+        Limit(
+            1,
+            (
+                Side("first", ((Do("a", 0.8),), (Do("a", 0.3), Do("c", 0.2)))),
+                Side("first", ((Do("a", 0.6),), (Do("a", 0.5),))),
+            ),
+        ),
+        Nap("n"),
+    ),
+    "a limit that rings early at a step before a race": (
+        Side(
+            "as_completed",
+            (
+                (Limit(0.9, (Do("a", 0.1), Do("d", 0.8))),),
+                (
+                    Do("b", 0.4),
+                    Limit(0.7, (Do("b", 0.5), Side("race", ((Do("d", 0.3),), (Do("d", 0.9),))))),
+                ),
+                (Nap("y"),),
+            ),
+        ),
+    ),
+    "a use of an id that was lost, beside one of a branch that is known": (
+        Nap("a"),
+        Nap("b"),
+        Side(
+            "as_completed",
+            (
+                (Do("d", 0.1), Do("b", 0.7)),
+                (Side("first", ((Do("d", 0.1), Do("b", 0.1)), (Do("b", 0.6),))),),
+            ),
+        ),
+        Do("b", 0.1),
+        Nap("z"),
+    ),
     "a race of waits": (Side("race", ((Nap("m"),), (Nap("n"), Do("a", 1)))), Nap("n")),
 }
 

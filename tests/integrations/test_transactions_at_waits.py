@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.signals import request_finished, request_started
 
 import stephttp
 from stephttp import Provider
@@ -90,11 +92,24 @@ async def test_django(view: Any, wsgi: bool, decorated: bool) -> None:
         mark = provider.endpoint() if decorated else lambda handler: handler
         return django_shop.served(view(mark), wsgi, provider)
 
+    signals: Counter[str] = Counter()
+
+    def started(**_: Any) -> None:
+        signals["started"] += 1
+
+    def finished(**_: Any) -> None:
+        signals["finished"] += 1
+
+    request_started.connect(started)
+    request_finished.connect(finished)
     async with durable(made, wsgi=wsgi) as world:
         if view in django_shop.ALONE or (decorated and view in django_shop.AROUND):
             await waits_and_commits(world, shop)
         else:
             await fails_without_a_trace(world, shop)
+    request_started.disconnect(started)
+    request_finished.disconnect(finished)
+    assert signals["started"] == signals["finished"] >= 1
     gc.collect()  # Django leaves the request's body open where a `BaseException` ends a view
 
 

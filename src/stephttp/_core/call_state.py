@@ -34,7 +34,7 @@ from msgspec.structs import replace
 from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls, cut_steps
 from stephttp._core.reports import Unreported
 from stephttp._core.steps import NEVER, CutTimes, Step
-from stephttp._wire.opcodes import Op
+from stephttp._wire.opcodes import Op, Timing
 from stephttp._wire.stored_state import UNSURE, KnownStep
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class CallState:
     """
 
     __slots__ = (
-        "__dict__", "_holds", "_running", "_stops", "cannot_wait", "cuts", "earlier", "expired",
-        "over", "pending", "resumed", "state", "suspended", "target", "unreported",
+        "__dict__", "_holds", "_running", "_stops", "beside", "cannot_wait", "cuts", "earlier",
+        "expired", "over", "pending", "resumed", "state", "suspended", "target", "unreported",
     )  # fmt: skip
 
     # Few runs come to these, so they are not set in each one.
@@ -78,6 +78,8 @@ class CallState:
     """True if steps of this call were at work side by side."""
     cut_short: bool = False
     """True if the handler gave a branch up that was at a step."""
+    _last_end_ns: int = 0
+    """When the last step ended, or was cut off, beside which others were at work."""
 
     def __init__(
         self,
@@ -105,6 +107,8 @@ class CallState:
         (`max_runtime`), or another process has taken it over."""
         self.over = False
         """True if the server says that this run has ended: no further step may begin."""
+        self.beside = False
+        """True if others were at work when the last step ended."""
         self._running = 0
         self._holds = 0
         """How many of those that run are something else than step bodies."""
@@ -195,6 +199,12 @@ class CallState:
         if self.unreported.requests or self.pending:
             self._wait()
 
+    def end_late(self, step: Step, now_ns: int) -> None:
+        """Note that `step` has ended, and that its branch was cancelled before it saw that."""
+        cuts = self._cuts_here()
+        if cuts is not None:
+            cuts.note_late(step, self._after_others(now_ns, 0))
+
     def decide_cuts(self) -> None:
         """Note that the handler continues: what was cut off, it has cut off itself."""
         if self.cuts is not None and self.cuts.undecided and self.state is not ENDED:
@@ -251,12 +261,26 @@ class CallState:
 
     def _note_cut(self, step: Step, times: CutTimes, raised: bool = False) -> None:
         """Note that the handler, or others, have cut a step off."""
-        if self.state in (_RUNNING, _WAITING):
-            if self.cuts is None:
-                self.cuts = cut_steps(self.earlier.memos)
-                if self.resumed:
-                    self.earlier.cuts = self.cuts
-            self.cuts.note(self._beside_others(step), times, raised)
+        cuts = self._cuts_here()
+        if cuts is not None:
+            duration_ns = max(0, times.ended_ns - times.started_ns)
+            timing = self._after_others(times.started_ns, duration_ns)
+            cuts.note(self._beside_others(step), timing, times.call_ns, raised)
+
+    def _cuts_here(self) -> CutSteps | None:
+        """Return the steps that were cut off, to note another one; `None` if it leaves no trace."""
+        if self.cuts is None and self.state in (_RUNNING, _WAITING):
+            self.cuts = cut_steps(self.earlier.memos)
+            if self.resumed:
+                self.earlier.cuts = self.cuts
+        return self.cuts if self.state in (_RUNNING, _WAITING) else None
+
+    def _after_others(self, started_ns: int, duration_ns: int) -> Timing:
+        """Return the times of a step that ends now. They put it after all that ended before in this
+        call, even in the same moment, or before the clock was set back."""
+        self.beside = self._running > 0 or self._stops > 0
+        self._last_end_ns = max(started_ns + duration_ns, self._last_end_ns + 1)
+        return Timing(started_ns, self._last_end_ns - started_ns)
 
     def _beside_others(self, step: Step) -> Step:
         """Return a step to be reported, marked if others are at work beside it."""

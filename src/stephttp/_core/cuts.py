@@ -8,6 +8,9 @@ A step is cut off, too, when the whole request is cancelled: the caller left, or
 stops. Then a later call has to run it. Which of both it was shows only afterwards. The handler
 itself did it if it then comes to another step, responds, or is ended because it can only wait.
 Until then it is undecided.
+
+A cancellation may also come just after a step has ended, and before its task has seen that. What
+was cut off with it then comes first, in this call and in later ones; see `Cut.late`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Raw
 
-from stephttp._core.steps import CutTimes, Step
+from stephttp._core.steps import Step
 from stephttp._wire.cut_entries import Cut, entry_id, entry_op, read_entry
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.opcodes import Op, Timing
@@ -38,11 +41,13 @@ class CutSteps:
         memos: what the server remembers, by hash.
     """
 
-    __slots__ = ("_earlier", "_known", "_undecided", "entries")
+    __slots__ = ("_earlier", "_known", "_late", "_undecided", "entries")
 
     def __init__(self, memos: Mapping[str, Raw]) -> None:
         self._earlier: dict[str, tuple[str, Cut]] = {}
         """The entry, and its own hash, of each step that was cut off in an earlier call."""
+        self._late: dict[str, tuple[str, Cut]] = {}
+        """The same of steps that had ended."""
         self._undecided: list[tuple[Step, Cut, Timing]] = []
         self.entries: set[str] = set()
         """The hashes of all entries."""
@@ -78,26 +83,38 @@ class CutSteps:
         Args:
             hashes: the remembered steps, as the server orders them.
         """
-        known = {key: cut.known for key, cut in self._earlier.values()}
+        entries = {key: (cut.known, key) for key, cut in self._earlier.values()}
+        entries |= {key: (cut.known, cut.step) for key, cut in self._late.values()}
         order: list[str] = []
-        early: list[str] = []
+        early: list[tuple[int, str]] = []
         ended = 0
         for key in hashes:
-            if key in known:
-                early.append(key)
+            if key in entries:
+                early.append(entries[key])
             elif key not in self.entries:
                 ended += 1
-                if key not in self._earlier:
+                if key not in self._earlier and key not in self._late:
                     order.append(key)
-            while early and known[early[0]] <= ended:
-                order.append(early.pop(0))
-        return order + early
+            while early and early[0][0] <= ended:
+                order.append(early.pop(0)[1])
+        return order + [key for _, key in early]
 
-    def note(self, step: Step, times: CutTimes, raised: bool) -> None:
-        """Note that a step was cut off. By whom is undecided."""
-        after_ns = max(0, times.ended_ns - times.call_ns)
-        timing = Timing(times.started_ns, max(0, times.ended_ns - times.started_ns))
+    def note(self, step: Step, timing: Timing, call_ns: int, raised: bool) -> None:
+        """Note that a step was cut off. By whom is undecided.
+
+        Args:
+            step: which one.
+            timing: when it began, and how long it took until then.
+            call_ns: when this call of the handler began, in nanoseconds since the epoch.
+            raised: its own body raised `CancelledError`.
+        """
+        after_ns = max(0, int(timing.a + timing.b) - call_ns)
         cut = Cut(step.hash, step.step_id, step.index, step.branch, after_ns, self._known, raised)
+        self._undecided.append((step, cut, timing))
+
+    def note_late(self, step: Step, timing: Timing) -> None:
+        """Note that a step has ended whose task was cancelled before it came back."""
+        cut = Cut(step.hash, step.step_id, step.index, known=self._known, late=True)
         self._undecided.append((step, cut, timing))
 
     @property
@@ -137,5 +154,7 @@ class CutSteps:
             return
         if cut.void:
             self._earlier.pop(cut.step, None)
+        elif cut.late:
+            self._late[cut.step] = key, cut
         else:
             self._earlier[cut.step] = (key, cut)

@@ -142,7 +142,8 @@ class Remembered:
         left = self._left_of(step_id)
         self._used.append((step_id, kind))
         lost = uses.get(step_id, 0)
-        index = lost if self._is_lost(left, lost, branch) else self._pick(left, kind, branch)
+        is_lost = self._is_lost(left, lost)
+        index = lost if is_lost and not branch else self._pick(left, kind, branch, is_lost)
         if index is None:
             index = lost
             while self._is_taken(hash_step_id(step_id, index), kind):
@@ -202,16 +203,18 @@ class Remembered:
             found.append((len(found), key, KnownStep(known.op if known else "", step_id)))
         return found[::-1]
 
-    def _is_lost(self, left: Sequence[_Use], index: int, branch: str) -> bool:
+    @staticmethod
+    def _is_lost(left: Sequence[_Use], index: int) -> bool:
         """Return whether the next use of an id was at work when a process died, beside later uses
         of the id, which had ended. It is a new step then, and does not take what is theirs."""
-        if branch or not left:
-            return False
-        first, _, known = left[-1]
-        return known.branch == UNSURE and index < first
+        return bool(left) and left[-1][2].branch != "" and index < left[-1][0]
 
-    def _pick(self, left: list[_Use], kind: str, branch: str) -> int | None:
-        """Take the first step that a use gets, and return its index."""
+    def _pick(self, left: list[_Use], kind: str, branch: str, is_lost: bool) -> int | None:
+        """Take the first step that a use gets, and return its index.
+
+        Args:
+            is_lost: it may be one that was lost, so it gets nothing but what is its own.
+        """
         second: int | None = None
         for at in range(len(left) - 1, -1, -1):
             index, key, known = left[at]
@@ -223,7 +226,7 @@ class Remembered:
                 if owner == branch:
                     del left[at]
                     return index
-                if second is None and not (owner and branch):
+                if second is None and not (is_lost or (owner and branch)):
                     second = at
         return None if second is None else left.pop(second)[0]
 

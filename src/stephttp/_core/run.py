@@ -73,7 +73,7 @@ class Run(CallState):
         target: hash of the one step that the server asked for.
     """
 
-    __slots__ = ("_progressed", "_uses", "beside", "opts", "retries", "run_id", "used")
+    __slots__ = ("_progressed", "_uses", "opts", "retries", "run_id", "used")
 
     # Few runs come to these, so they are not set in each one.
     carried: dict[str, str] | None = None
@@ -104,8 +104,6 @@ class Run(CallState):
         self.used = resumed = self.resumed
         """True if any step was met: a run without steps is not reported."""
         self._progressed = not resumed
-        self.beside = False
-        """True if others were at work when the last step ended."""
         self._uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
 
@@ -210,10 +208,9 @@ class Run(CallState):
         self._running -= 1
         if self.state is not ENDED:
             name, timing = step.step_id, Timing(started_ns, duration_ns)
-            self.beside = False
-            if self._running or self._stops:
-                self.beside = True
+            if self._running or self._stops or self.beside:
                 step = self._beside_others(step)
+                timing = self._after_others(started_ns, duration_ns)
             userland = Userland(name, step.index or None, step.branch)
             if kept is not None:  # before the result, which must never be stored without it
                 self.unreported.finished.append(choices_op(step, kept))
@@ -243,7 +240,7 @@ class Run(CallState):
         """
         self._running -= 1
         step = self._beside_others(step)
-        timing = Timing(started_ns, duration_ns)
+        timing = self._after_others(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
         failed = self.earlier.failed_before(step.hash)
         retry = limit > failed and error.no_retry is not True and self.cannot_wait is None

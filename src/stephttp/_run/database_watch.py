@@ -1,4 +1,5 @@
-"""The database libraries whose transactions are watched, once an application has loaded them."""
+"""The libraries that are watched, once an application has loaded them: transactions that steps may
+leave open, and requests that end without a response."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ UNWATCHED = {
     "sqlalchemy.orm": "_sqlalchemy_session_watch",
     "sqlalchemy.engine": "_sqlalchemy_watch",
     "django.db.backends.base.base": "_django_watch",
+    "django.core.handlers.base": "_django_requests",
 }
 """What of `stephttp.integrations` watches a library, by its module that shows that it is loaded.
 They are imported by name, because they stand above this package."""

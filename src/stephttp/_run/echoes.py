@@ -20,6 +20,13 @@ def echoes_suspension(error: BaseException) -> bool:
     return isinstance(error, Suspended) or is_cancellation(error)
 
 
+def is_suspension(error: BaseException) -> bool:
+    """Whether `error` is what a blocking tool has ended a handler with, however wrapped."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_suspension(inner) for inner in error.exceptions)
+    return isinstance(error, Suspended)
+
+
 def log_unless_echo(run: Run, error: BaseException) -> None:
     """Log what a handler has raised that was ended because its run has to wait."""
     if not echoes_suspension(error):

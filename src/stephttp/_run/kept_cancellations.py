@@ -25,9 +25,23 @@ class KeptCancellations:
         It was not meant for the steps that had ended before. It lapses where what had cancelled the
         task has taken it back, as a limit does whose block has ended.
         """
-        task = asyncio.current_task()
-        count = self._owed.pop(task, 0) if task is not None else 0
-        if task is not None and 0 < count <= task.cancelling():
+        if self._owed and (task := asyncio.current_task()) is not None:
+            self._cancel(task)
+
+    def cancel_all(self) -> None:
+        """Cancel all tasks whose cancellations were kept."""
+        for task in list(self._owed):
+            self._cancel(task)
+
+    def clear(self) -> None:
+        """Keep none of them any more."""
+        self._owed.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if 0 < self._owed.pop(task, 0) <= task.cancelling():
             task.cancel()
             task.uncancel()  # it was counted before
 

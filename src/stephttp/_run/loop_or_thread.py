@@ -60,7 +60,7 @@ class LoopOrThread(ABC):
         """
 
     @abstractmethod
-    async def come_after(self, *, ended: bool) -> None:
+    async def come_after(self, step: Step, *, ended: bool) -> None:
         """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
 
     @abstractmethod

@@ -37,6 +37,12 @@ ENOUGH = "the run continues in a later call"
 _NEW = ""
 """Stands for what is not remembered."""
 
+_LATE = "late"
+"""Stands for what ended in this call, just before its task was cancelled: it comes after what was
+cut off with it."""
+
+_FRESH = {_NEW: 1e300, _LATE: inf}
+
 _BEGIN_TICKS = 3
 """Turns of the event loop after which tasks that were just made have begun."""
 
@@ -119,7 +125,7 @@ class LoopTurns:
             if in_a_task and (function is None or is_async(function)):
                 self._fresh = given.get()
             return None
-        return self._await_turn(step.hash)
+        return self._await_turn(step.hash, step)
 
     async def park(self, step: Step) -> None:
         """Wait where the handler cut a step off in an earlier call, until it does so again.
@@ -175,31 +181,35 @@ class LoopTurns:
                     self.kept.keep()
             self._fresh = None
 
-    async def come_after(self, *, ended: bool) -> None:
+    async def come_after(self, step: Step | None, *, ended: bool) -> None:
         """Let what is new come after all that is remembered and was met, and after what other tasks
         still make of the last end: in later calls they have that time, too.
 
         Args:
-            ended: a step has ended, and gives what it gave to its task, even if that is cancelled.
+            step: what is new, if that is a step.
+            ended: it has ended, and gives what it gave to its task, even if that is cancelled.
         """
         if self._closed:
             return
         alone = not self._waiting and not self._scope.run.running
         if self._waiting or (self._ticks and not (alone and self._follows())):
-            await self._await_turn(_NEW, ended)
-        elif not alone:
-            self._give()
-            self._start()
+            await self._await_turn(_NEW, step, ended)
+        elif not alone or asyncio.current_task() is not self._task:
+            # What waits for this task may have been cancelled in the same moment.
+            await self._await_turn(_NEW, step, ended, _BEGIN_TICKS)
 
     def close(self) -> None:
         """End all waiting: the handler has ended."""
         self._closed = True
+        self.kept.clear()
         for turn in self._waiting:
             turn.future.cancel(ENOUGH)
 
-    async def _await_turn(self, key: str, ended: bool = True) -> None:
+    async def _await_turn(
+        self, key: str, step: Step | None, ended: bool = True, ticks: int = SETTLE_TICKS
+    ) -> None:
         turn = self._enter(key, parked=False)
-        self._start()
+        self._start(ticks)
         try:
             try:
                 await turn.future
@@ -207,9 +217,14 @@ class LoopTurns:
                 if self._closed:
                     raise
                 # Whatever cancels it comes too early: at the time, the step had ended before.
+                if key == _NEW and ended:
+                    turn.key = _LATE
                 await self._again(turn)
                 if ended:
                     self.kept.keep()
+                if turn.key == _LATE and step is not None:
+                    with self._scope.lock:
+                        self._scope.run.end_late(step, self._scope.now_ns())
             self._give()
         finally:
             self._leave(turn)
@@ -235,7 +250,7 @@ class LoopTurns:
 
     def _leave(self, turn: _Turn) -> None:
         self._waiting.remove(turn)
-        if self._waiting:
+        if self._waiting or self.kept:
             self._start()
         with self._scope.lock:
             self._scope.run.release()
@@ -252,21 +267,24 @@ class LoopTurns:
         self._last = asyncio.current_task()
         self._given = mark if is_waited_for(self._last) else None
 
-    def _start(self) -> None:
+    def _start(self, ticks: int = SETTLE_TICKS) -> None:
         """Wait until the tasks have come as far as they can."""
         if not self._ticks:
             self.loop.call_soon(self._tick)
-        self._ticks = SETTLE_TICKS
+        self._ticks = ticks
 
     def _tick(self) -> None:
         """Give back the next remembered step, once the tasks have come as far as they can."""
         self._ticks -= 1
         if not self._ticks:
             waiting = [turn for turn in self._waiting if not turn.given]
-            if not waiting:
+            first = min(waiting, key=self._position, default=None)
+            if self.kept and (first is None or first.parked or first.key in _FRESH):
+                # They came to something new, but not to a step: what else is remembered is later.
+                self.kept.cancel_all()
+                self._start()
                 return
-            first = min(waiting, key=self._position)
-            if first.parked:
+            if first is None or first.parked:
                 return  # the others wait until it is cut off
             self._pass_over(first.key)
             first.given = True
@@ -277,11 +295,13 @@ class LoopTurns:
 
     def _position(self, turn: _Turn) -> float:
         order = self._scope.run.earlier.order
-        return inf if order is None or turn.key == _NEW else order.position(turn.key)
+        if turn.key in _FRESH:
+            return _FRESH[turn.key]
+        return inf if order is None else order.position(turn.key)
 
     def _pass_over(self, key: str) -> None:
         order = self._scope.run.earlier.order
-        if order is not None and key != _NEW and order.pass_over(key):
+        if order is not None and key not in _FRESH and order.pass_over(key):
             self._scope.look_aside()
 
     def _too_long(self, turn: _Turn, step: Step) -> None:

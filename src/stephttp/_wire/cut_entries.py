@@ -34,6 +34,9 @@ class Cut(Struct, frozen=True, gc=False, omit_defaults=True):
     """How many steps were remembered when that call began: all of them had ended before."""
     raised: bool = False
     """Nothing cancelled the step: its own body raised `CancelledError`."""
+    late: bool = False
+    """The step had ended, but its task was cancelled before it came back. So it ended after all
+    that was cut off with it."""
     void: bool = False
     """Takes back an earlier entry: the step was begun again."""
 
@@ -81,4 +84,4 @@ def step_cut_off(op: Op) -> str | None:
     if op.userland is None or op.userland.id != CUT_NAME or not isinstance(op.data, Raw):
         return None
     cut = read_entry(op.data)
-    return None if cut is None or cut.void else cut.step
+    return None if cut is None or cut.void or cut.late else cut.step

@@ -218,7 +218,7 @@ async def _finish(
             await _come_after(call, ended=isinstance(error, Exception))
         raise
     if call.executes and (scope.turns is not None or scope.run.beside):
-        await scope.come_after(ended=True)
+        await scope.come_after(call.step, ended=True)
     if call.suspended:
         await scope.suspend(call.step)
     elif not call.executes:
@@ -235,7 +235,7 @@ async def _come_after(call: StepCall, *, ended: bool) -> None:
     """Let the end of a step that failed or was cut off come after those beside it."""
     scope = call.scope
     if scope.turns is not None or scope.run.running:
-        await scope.come_after(ended=ended)
+        await scope.come_after(call.step, ended=ended)
 
 
 async def before_step(scope: RunScope) -> None:

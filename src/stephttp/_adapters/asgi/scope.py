@@ -120,7 +120,7 @@ class LoopScope(RunScope):
         except asyncio.CancelledError:
             if self.turns is not None and not self._ended_by_us:
                 self._let_go(future)  # what is cut off now comes before what is while it waits
-                await self.turns.come_after(ended=False)
+                await self.turns.come_after(None, ended=False)
             raise
         finally:
             self._let_go(future)
@@ -137,9 +137,9 @@ class LoopScope(RunScope):
             return None
         return self._turns_here().turn(step, function)
 
-    async def come_after(self, *, ended: bool) -> None:
+    async def come_after(self, step: Step, *, ended: bool) -> None:
         """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
-        await self._turns_here().come_after(ended=ended)
+        await self._turns_here().come_after(step, ended=ended)
 
     async def park(self, step: Step) -> None:
         """Wait where the handler cut a step off before; see `LoopTurns.park`."""

@@ -74,7 +74,7 @@ class ThreadScope(RunScope):
             with self.lock:
                 self.run.give_up(step, self.times(since_ns))
             if self.turns is not None:
-                await self.turns.come_after(ended=False)
+                await self.turns.come_after(None, ended=False)
             raise
         with self.lock:
             self.run.unwind()
@@ -85,9 +85,9 @@ class ThreadScope(RunScope):
         self._in_tasks = True
         return None if self.run.earlier.order is None else self._turns_here().turn(step, function)
 
-    async def come_after(self, *, ended: bool) -> None:
+    async def come_after(self, step: Step, *, ended: bool) -> None:
         """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
-        await self._turns_here().come_after(ended=ended)
+        await self._turns_here().come_after(step, ended=ended)
 
     async def park(self, step: Step) -> None:
         """Wait where an async view cut a step off before; see `LoopTurns.park`."""

@@ -210,7 +210,7 @@ def _cut_off(steps: Sequence[sqlite3.Row]) -> dict[str, int]:
             cut = read_entry(output_of("", step["memo"]))
             if cut is not None and cut.void:
                 found.pop(cut.step, None)
-            elif cut is not None:
+            elif cut is not None and not cut.late:
                 found[cut.step] = step["started_ns"] + step["duration_ns"]
     return found
 
