@@ -138,13 +138,21 @@ class Durable:
     async def follow(self, response: httpx2.Response) -> httpx2.Response:
         """The final answer behind a redirect, turning the clock as far as it takes."""
         assert response.status_code == 303, (response.status_code, response.text)
-        waiting = asyncio.ensure_future(self.api.get(response.headers["location"]))
+        waiting = asyncio.ensure_future(self.result(response.headers["location"]))
         for _ in range(100):
             await self.engine.idle()
             if await self.status(response) != "Running":
                 return await waiting
             await self.turn()
         raise AssertionError("the run does not end")
+
+    async def result(self, location: str) -> httpx2.Response:
+        """The answer at the engine's address of a result, however often that says: not yet."""
+        while True:
+            answer = await self.api.get(location)
+            if answer.headers.get("x-stephttp-result") != "pending":
+                return answer
+            location = str(answer.url.join(answer.headers["location"]))
 
     async def turn(self) -> None:
         """Turn the clock to when the engine has something to do next."""

@@ -17,6 +17,7 @@ from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._wire import capsule
 from stephttp._wire.http import Request
+from stephttp._wire.result_address import HOLD
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import MiddlewareFactory
 
@@ -71,6 +72,10 @@ class SetupOptions(TypedDict, total=False):
     result_path: str | None
     """A path such as `/_stephttp/result`, at which this API then serves the results of its runs, so
     that callers need not reach the server. Redirects point there."""
+
+    hold: timedelta | float
+    """How long a caller is held at `result_path` before it is redirected there again: a
+    `timedelta`, or seconds, from 1 to 240. Default: 50, because proxies give up after 60."""
 
     serve_origin: str | None
     """Origin at which the server re-enters this API, if that is not `domain`. Counts in development
@@ -175,6 +180,8 @@ class Settings(Struct, frozen=True):
     """Request headers that a re-entry gets back; the secret ones only where they can be sealed."""
     result_path: str = ""
     """Where this API serves the results of its runs; empty: the server does."""
+    hold: float = HOLD
+    """Seconds that a caller is held there."""
     track_all_endpoints: bool = False
     record_inputs: bool = False
     """Send what steps are called with, for people to look at."""
@@ -286,6 +293,7 @@ def resolve(
         trusted_proxies=checks.networks(given.get("trusted_proxies", ())),
         restored_headers=checks.restored_headers(given.get("restore_headers")),
         result_path=checks.result_path(given.get("result_path") or ""),
+        hold=checks.hold(given.get("hold", HOLD)),
         track_all_endpoints=given.get("track_all_endpoints", False),
         # A middleware may be there to encrypt what steps give; it does not see their input.
         record_inputs=(dev and not middleware) if record_inputs is None else record_inputs,

@@ -57,9 +57,12 @@ class WSGIMiddleware:
         runtime = self.runtime
         if threading.Lock is not runtime.locks_are:
             runtime.renew_locks()
-        if path_of(environ) == self._result_path:
-            return serve_result(runtime, neutral(environ, b""), start_response)
+        if self._result_path:
+            runtime.holds.seen()
+            if path_of(environ) == self._result_path:
+                return serve_result(runtime, neutral(environ, b""), environ, start_response)
         if claims_reentry(environ):
+            runtime.holds.seen()
             return copy_context().run(reenter, self.app, runtime, environ, start_response)
         call = WSGIFirstCall(self.app, runtime, environ, start_response)
         return call.context.run(call.respond, self._run_at_once)

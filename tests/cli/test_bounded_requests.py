@@ -262,7 +262,8 @@ def test_a_body_that_we_do_not_read_is_not_late() -> None:
 
 async def test_a_real_server_bounds_heads_and_looks_for_dead_peers() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(create_app(Settings(db_path=":memory:")), listener, grace=1)
+    app = create_app(Settings(db_path=":memory:"))
+    server = Server(app, listener, grace=1, leaving=app.state.engine.drain)
     serving = asyncio.create_task(server.run_until_exit())
     await server.ready
     try:

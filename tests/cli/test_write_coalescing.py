@@ -93,7 +93,7 @@ async def test_an_answer_reaches_a_client_that_says_no_more() -> None:
         await send({"type": "http.response.body", "body": b"no"})
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(app, listener, grace=1)
+        server = Server(app, listener, grace=1, leaving=lambda: None)
         serving = asyncio.create_task(server.run_until_exit())
         await server.ready
         for _ in range(20):

@@ -144,7 +144,7 @@ def shown(w: World) -> list[Permission]:
         return Permission(name, f"Bearer {text}", text, opens=frozenset(opens))
 
     def run_token(run_id: str = RUN, age: int = 0, by: bytes = secret) -> str:
-        return tokens.run_token(run_id, by, now - age, 3600)
+        return tokens.run_token(run_id, by, now - age)
 
     def topics(age: int = 0, by: bytes = secret) -> str:
         return tokens.realtime_token([(RUN, "$stream")], by, now - age, 960, RUN)
@@ -162,7 +162,8 @@ def shown(w: World) -> list[Permission]:
 
     def tampered(token: str) -> str:
         head, _, signature = token.split(".")
-        claims = {**jwt.decode(token, options={"verify_signature": False}), "exp": now + 10**6}
+        told = jwt.decode(token, options={"verify_signature": False})
+        claims = {**told, "iat": now, "exp": now + 10**6}
         body = jwt.encode(claims, "x" * 32, algorithm="HS256").split(".")[1]
         return f"{head}.{body}.{signature}"
 
@@ -335,7 +336,7 @@ async def status_of(
 def is_refused(status: int, headers: Mapping[bytes, bytes]) -> bool:
     to_login = status == 303 and headers.get(b"location", b"").startswith(b"/login")
     left = b"set-cookie" in headers  # by a logout, which leads there as well
-    return status in (401, 403) or (to_login and not left)
+    return status in (401, 403, 410) or (to_login and not left)
 
 
 @pytest.mark.parametrize("mode", ["dev", "start"])

@@ -37,7 +37,7 @@ def test_a_remembered_error_that_is_not_utf_8_is_an_error() -> None:
 
 
 def test_half_of_a_surrogate_pair_is_not_a_token() -> None:
-    assert tokens.read_run_token("\ud800", b"s" * 32, 0) is None
+    assert tokens.read_run_token("\ud800", b"s" * 32, 0, None) is None
     assert tokens.read_realtime_token("a.\udfff.c", b"s" * 32, 0) is None
 
 

@@ -77,12 +77,12 @@ async def test_the_file_becomes_smaller(tmp_path: Path) -> None:
 
 
 async def test_readers_of_a_deleted_run_are_told() -> None:
-    async with world(retain=60.0, sweep_interval=10.0, token_lifetime=DAY) as w:
+    async with world(retain=60.0, sweep_interval=10.0) as w:
         token = (await w.post(step(), DONE))["token"]
         w.clock.advance(100)
         await swept(w, 0)
         answered = await w.output(token)
-        assert answered.status_code == 500
+        assert answered.status_code == 410
         assert "no longer stored" in answered.text
 
 

@@ -127,7 +127,7 @@ def delays(rng: Random) -> str:
 def run_tokens(rng: Random) -> str:
     """No change of a token opens anything."""
     right = {
-        "run": tokens.run_token(RUN, SECRET, NOW, 3600),
+        "run": tokens.run_token(RUN, SECRET, NOW),
         "topics": tokens.realtime_token([(RUN, "a")], SECRET, NOW, 960, RUN),
     }[rng.choice(["run", "topics"])]
     kind = rng.random()
@@ -146,7 +146,7 @@ def run_tokens(rng: Random) -> str:
     else:
         token = str(rng.choice(NASTY))
     opened = [
-        tokens.read_run_token(token, SECRET, NOW),
+        tokens.read_run_token(token, SECRET, NOW, 3600),
         tokens.read_realtime_token(token, SECRET, NOW),
     ]
     same = _decoded(token) == _decoded(right)

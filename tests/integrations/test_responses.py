@@ -21,11 +21,13 @@ from stephttp import (
     AsyncResponseToken,
     step,
 )
+from stephttp._wire.stored_state import FEATURES
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
 from tests.durable import APP, ENGINE, KEY, durable
+from tests.engine.support import until
 
-NAP = timedelta(minutes=1)
+NAP = timedelta(seconds=30)
 RESULT = "/_stephttp/result"
 BINARY = bytes(range(256)) * 40
 
@@ -56,7 +58,9 @@ def whole(final: httpx2.Response) -> None:
     assert final.content == BINARY
 
 
-async def later(world: Any, response: httpx2.Response, path: str, **kwargs: Any) -> httpx2.Response:
+async def later(
+    world: Any, response: httpx2.Response | None, path: str, **kwargs: Any
+) -> httpx2.Response:
     """Ask for a result that is not there yet, turn the clock, and get it."""
     waiting = asyncio.ensure_future(world.client.request("GET", path, **kwargs))
     await world.engine.idle()
@@ -188,7 +192,7 @@ async def test_wait_ends_with_202_when_the_result_does_not_come_in_time() -> Non
 
         world.to_engine.handle_async_request = never  # type: ignore[method-assign]
         answer = await world.client.post("/", headers={"prefer": "respond-async, wait=7"})
-        assert (answer.status_code, limits) == (202, [7.0])
+        assert (answer.status_code, limits) == (202, [8.0])
         assert answer.headers["preference-applied"] == "respond-async, wait=7"
 
 
@@ -227,7 +231,7 @@ async def test_preflight_and_wrong_questions() -> None:
         assert "GET" in preflight.headers["access-control-allow-methods"]
         assert preflight.headers["access-control-allow-headers"] == "x-a"
         assert preflight.headers["access-control-allow-origin"] == "https://front.test"
-        assert (await world.client.post(RESULT)).status_code == 405
+        assert (await world.client.put(RESULT)).status_code == 405
         run_id = "01M81NT13NCCP5V7EQ9MPKSWMT"
         for query, named in [
             ("", "run_id"),
@@ -243,34 +247,127 @@ async def test_preflight_and_wrong_questions() -> None:
         assert wrong.status_code == 401
 
 
-async def test_a_result_that_takes_longer_than_the_server_waits_is_asked_for_again() -> None:
+def between() -> list[httpx2.Response | Exception]:
+    """What is no answer for a caller: the engine is away, or what is between has its own words."""
+    ours = {FEATURES: "batch"}
+    return [
+        httpx2.ConnectError("refused"),
+        httpx2.RemoteProtocolError("broken"),
+        httpx2.Response(502, html="<h1>Bad Gateway</h1>"),
+        httpx2.Response(504, json={"title": "timeout"}),
+        httpx2.Response(200, html="<h1>Maintenance</h1>"),
+        httpx2.Response(503, text="the engine cannot store anything", headers=ours),
+        httpx2.Response(429, text="too many requests", headers=ours),
+        httpx2.Response(303, headers={**ours, "x-stephttp-result": "stopping"}),
+    ]
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_caller_at_the_result_path_outlasts_an_engine_that_is_away(known: bool) -> None:
     async with durable(build(), result_path=RESULT) as world:
         first = await world.client.post("/")
-        location = first.headers["location"]
-        send = world.to_engine.handle_async_request
+        await world.turn()
+        if not known:
+            world.provider.runtime.checkpoints.keys.features = None
+        send, instead = world.to_engine.handle_async_request, between()
 
-        async def slow(request: httpx2.Request) -> httpx2.Response:
+        async def away(request: httpx2.Request) -> httpx2.Response:
+            if not instead:
+                return await send(request)
+            answer = instead.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+
             async def body() -> AsyncIterator[bytes]:
-                yield b'{"status":"running",'
-                yield b'"message":"run did not end within 5 minutes"}'
+                yield answer.content
 
-            return httpx2.Response(200, content=body())
+            return httpx2.Response(answer.status_code, headers=answer.headers, content=body())
 
-        async def late(request: httpx2.Request) -> httpx2.Response:
-            assert request.extensions["timeout"]["read"] == 9
-            raise httpx2.ReadTimeout("late", request=request)
+        world.to_engine.handle_async_request = away  # type: ignore[method-assign]
+        whole(await world.client.get(first.headers["location"]))
+        assert instead == []
 
-        world.to_engine.handle_async_request = slow  # type: ignore[method-assign]
-        answer = await world.client.get(location)
-        assert (answer.status_code, answer.headers["location"]) == (303, location)
-        world.to_engine.handle_async_request = late  # type: ignore[method-assign]
-        answer = await world.client.get(location, headers={"prefer": "wait=9"})
-        assert (answer.status_code, answer.headers["location"]) == (202, location)
-        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
+
+async def test_a_caller_is_sent_to_wait_again_while_the_engine_is_away() -> None:
+    async with durable(build(), result_path=RESULT, hold=9) as world:
+        first = await world.client.post("/")
+        location, now = first.headers["location"], [0.0]
+        runtime = world.provider.runtime
+        runtime.monotonic_ns = lambda: round(now[0] * 1e9)
+
+        async def pause(seconds: float) -> None:
+            now[0] += seconds
+
+        runtime.pause = pause
         world.to_engine.down = True
-        assert (await world.client.get(location)).status_code == 502
+        answer = await world.client.get(location)
+        assert now == [9], "as long as the hold, with pauses"
+        assert (answer.status_code, answer.headers["x-stephttp-result"]) == (303, "pending")
+        again = str(answer.url.join(answer.headers["location"]))
+        assert again == f"{APP}{location}&turn=1"
+        bounded = await world.client.get(location, headers={"prefer": "wait=3"})
+        assert (bounded.status_code, now) == (202, [12])
+        assert bounded.headers["preference-applied"] == "wait=3"
         world.to_engine.down = False
-        whole(await later(world, first, location))
+        await world.turn()
+        whole(await world.client.get(again))
+
+
+async def test_the_server_is_asked_as_a_client_for_as_long_as_the_hold_lasts() -> None:
+    async with durable(build(), key=KEY, result_path=RESULT, hold=timedelta(seconds=7)) as world:
+        first = await world.client.post("/")
+        asked = asyncio.ensure_future(world.client.get(first.headers["location"]))
+        await until(lambda: len(world.engine.waiters) == 1)
+        world.clock.advance(7)
+        answer = await asked
+        assert (answer.status_code, answer.json()["status"]) == (303, "running")
+        assert answer.json()["run_id"] == first.headers["x-run-id"]
+        assert answer.json()["result_url"] == answer.headers["location"]
+        request = world.to_engine.requests[-1]
+        assert request.extensions["timeout"]["read"] == pytest.approx(8, abs=0.5)
+        assert request.headers["prefer"] == "wait=7"
+        assert request.headers["authorization"].startswith("Bearer ")
+
+
+LOOKALIKES = [
+    '{"status":"running","message":"run did not end within 5 minutes"}',
+    '{"run_id":"01M81NT13NCCP5V7EQ9MPKSWMT","status":"running","result_url":"output"}',
+]
+
+
+@pytest.mark.parametrize("status", [200, 202, 303, 503])
+@pytest.mark.parametrize("text", LOOKALIKES)
+async def test_an_answer_of_the_handler_may_look_like_ours(text: str, status: int) -> None:
+    app = FastAPI()
+
+    @app.post("/")
+    async def handler() -> Response:
+        await step.sleep("nap", NAP)
+        headers = {"x-stephttp-result": "pending", "location": "/elsewhere"}
+        return Response(text, status, headers, "application/json")
+
+    async with durable(lambda provider: provider.asgi(app), result_path=RESULT) as world:
+        first = await world.client.post("/")
+        answer = await later(world, first, first.headers["location"])
+        assert (answer.status_code, answer.text) == (status, text)
+        waited = asyncio.ensure_future(world.client.post("/", headers={"prefer": "wait=99"}))
+        await until(lambda: len(world.engine.waiters) > 0)
+        await world.turn()
+        assert ((await waited).status_code, (await waited).text) == (status, text)
+
+
+async def test_a_token_in_a_header_stays_out_of_addresses() -> None:
+    async with durable(build(AsyncResponseToken()), result_path=RESULT) as world:
+        first = (await world.client.post("/")).json()
+        headers = {"authorization": f"Bearer {first['token']}"}
+        path = f"{RESULT}?run_id={first['run_id']}"
+        early = await world.client.get(path, headers={**headers, "prefer": "wait=0"})
+        assert (early.status_code, early.headers["location"]) == (
+            202,
+            f"result?run_id={first['run_id']}",
+        )
+        whole(await later(world, None, path, headers=headers))
+        assert (await world.client.get(path)).status_code == 400
 
 
 async def test_a_caller_who_leaves_ends_the_wait() -> None:

@@ -106,7 +106,7 @@ class CheckpointRun(Struct, omit_defaults=True):
     Attributes:
         run_id: ULID.
         fn_id, app_id: UUIDs that the server made, for later checkpoints.
-        token: opens the run's result for an hour.
+        token: opens the run's result.
         stack: on re-entry, the hashes of the steps that the server remembers.
         signature: on re-entry, the signature that came with it.
         attempt: on re-entry, how many calls for the same purpose failed before.

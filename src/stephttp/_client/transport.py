@@ -58,6 +58,7 @@ def async_client(
     return httpx2.AsyncClient(
         base_url=base_url,
         transport=transport or _lean_transport(),
+        limits=_limits(),
         headers=headers,
         cookies=_no_cookies(),
         timeout=timeout(TIMEOUT),
@@ -73,6 +74,7 @@ def sync_client(
     return httpx2.Client(
         base_url=base_url,
         transport=transport,
+        limits=_limits(),
         headers=headers,
         cookies=_no_cookies(),
         timeout=timeout(TIMEOUT),
@@ -128,3 +130,14 @@ def _no_cookies() -> CookieJar:
     from http.cookiejar import CookieJar, DefaultCookiePolicy  # slow to import
 
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
+def _limits() -> httpx2.Limits:
+    """Return limits that let any number of callers wait for results while runs are reported."""
+    import httpx2
+
+    return httpx2.Limits(
+        max_connections=None,
+        max_keepalive_connections=MOST_IDLE,
+        keepalive_expiry=KEEP_ALIVE,
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 from inspect import iscoroutinefunction
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from stephttp._core.endpoint_options import (
 from stephttp._core.retry_policy import RetryPolicy, checked
 from stephttp._wire import capsule
 from stephttp._wire.http import TOKEN
+from stephttp._wire.result_address import LONGEST_HOLD, SHORTEST_HOLD
 from stephttp._wire.signatures import hash_key
 from stephttp.errors import ConfigurationError
 
@@ -124,6 +126,17 @@ def result_path(path: str) -> str:
             f"result_path: {path!r} must be a path such as '/_stephttp/result', not percent-encoded"
         )
     return path
+
+
+def hold(value: timedelta | float) -> float:
+    """Return how long a caller is held, in seconds."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if type(seconds) not in (int, float) or not SHORTEST_HOLD <= seconds <= LONGEST_HOLD:
+        raise ConfigurationError(
+            f"hold: {value!r} must be {SHORTEST_HOLD:g} to {LONGEST_HOLD:g} seconds: clients "
+            "follow few redirects, and an Inngest server gives up after five minutes"
+        )
+    return float(seconds)
 
 
 def async_response(name: str, value: Any) -> AsyncResponse:

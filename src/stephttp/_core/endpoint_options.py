@@ -23,7 +23,7 @@ class AsyncRequest(Request):
         route: the template of its route, such as `/users/{id}`; empty where the framework does not
             say it, and where the endpoint has an id of its own.
         run_id: the run's ULID.
-        token: opens the run's result for an hour.
+        token: opens the run's result.
         result_url: where the result can be waited for. A path when `result_path` is set.
     """
 

@@ -10,6 +10,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -329,6 +330,10 @@ class FirstCall(BoundedCall):
         """The run that a reply is of: another one, where that has the idempotency key."""
         return (self._claimed.run_id if self._claimed else "") or self.run_id
 
+    def _room(self, seconds: float) -> AbstractContextManager[float]:
+        """Hold the caller while the block runs; provides for how long, of the `seconds` wished."""
+        return nullcontext(seconds)
+
     def _suspend(self) -> Flow[Response]:
         if self._stored_answer is not None:
             return self._stored_answer
@@ -352,6 +357,7 @@ class FirstCall(BoundedCall):
                     request,
                     self._journal,
                     streams=self._gets_events,
+                    room=self._room,
                 )
             )
         except CannotContinueError as problem:

@@ -21,7 +21,8 @@ from stephttp._core.run import Run
 from stephttp._run.callers import after, caller_of, scope_of
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import result_url
-from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response, redirect
+from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response
+from stephttp._wire.result_address import begun
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 from stephttp.options import Settings
 
@@ -169,7 +170,7 @@ def _answer_of(checkpoints: Checkpoints, run_id: str, *, cookies: bool) -> Flow[
             return _replay(outcome, cookies=cookies)
         if outcome.state == "async" and (cookies or keys.supports("outputs-without-cookies")):
             url = result_url(checkpoints.settings, run_id, outcome.token)
-            return redirect(url)
+            return begun(run_id, url)
     return replies.error_answer(
         409,
         "the first request with this idempotency key is still being answered",

@@ -7,29 +7,52 @@ the server need not be reachable for those who call the API.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from urllib.parse import parse_qs
 
-from stephttp._client.api_calls import SDK, output_path
-from stephttp._client.drivers import Streamed
-from stephttp._client.flow import Answer, Call, Keys
+from msgspec import Struct
+
+from stephttp._client.flow import Answer, Keys
 from stephttp._core import replies
-from stephttp._wire.http import HOP_BY_HOP, Headers, Request, Response, read_prefer, redirect
+from stephttp._run.asking import Asking
+from stephttp._wire.http import HOP_BY_HOP, Headers, Prefer, Request, Response, read_prefer
 from stephttp._wire.ids import ulid_number
-
-MAX_WAIT = 330.0
-"""Seconds; a server gives up after five minutes."""
-
-PEEKED = 256
-"""Bytes of a result that are looked at before it is passed on."""
+from stephttp._wire.result_address import bearer_of, not_ended
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
 _OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
-_STILL_RUNNING = re.compile(rb'\s*\{"status":\s*"running",\s*"message":\s*"run did not end within')
-_METHODS = b"GET, HEAD, OPTIONS"
+_METHODS = b"GET, HEAD, POST, OPTIONS"
 
 
-def plan(request: Request) -> Response | Call:
-    """Return the answer to a request for `result_path`, or the call whose answer is passed on."""
+class Question(Struct, frozen=True):
+    """A request for the result of a run."""
+
+    request: Request
+    run_id: str
+    token: str
+    prefer: Prefer
+
+    def asking(self, keys: Keys, hold: float, now: Callable[[], float]) -> Asking:
+        """Begin to ask the server.
+
+        Args:
+            keys: what is known of the server.
+            hold: seconds that the caller is held at most.
+            now: a clock, in seconds.
+        """
+        seconds = hold if self.prefer.wait is None else min(hold, float(self.prefer.wait))
+        return Asking(keys, self.run_id, self.token, seconds, now)
+
+    def not_yet(self) -> Response:
+        """Answer that the run has not ended, while the caller was held."""
+        path, query = self.request.path, self.request.query
+        status, headers, body = not_ended(self.run_id, path, query, self.prefer)
+        length = (b"content-length", str(len(body)).encode())
+        return Response(status, [*headers, length, *cors(self.request)], body)
+
+
+def plan(request: Request) -> Response | Question:
+    """Return the answer to a request for `result_path`, or what is to be asked for it."""
     if request.method == "OPTIONS":
         allow = [(b"access-control-allow-methods", _METHODS), (b"allow", _METHODS)]
         asked = request.header(b"access-control-request-headers")
@@ -37,7 +60,7 @@ def plan(request: Request) -> Response | Call:
             allow.append((b"access-control-allow-headers", asked.encode("latin-1")))
         allow.append((b"access-control-max-age", b"3600"))
         return Response(204, allow + cors(request))
-    if request.method not in ("GET", "HEAD"):
+    if request.method not in ("GET", "HEAD", "POST"):
         message = "a result is asked for with GET"
         return replies.error_answer(405, message, [(b"allow", _METHODS), *cors(request)])
     query = parse_qs(request.query)
@@ -46,17 +69,19 @@ def plan(request: Request) -> Response | Call:
         ulid_number(run_id)
     except ValueError:
         return replies.error_answer(400, "run_id: missing, or not a ULID", cors(request))
+    # Beside a token in the query, the header may be one of the application's.
+    token = token or bearer_of(request.header(b"authorization"))
     if not _TOKEN.fullmatch(token):
         return replies.error_answer(400, "token: missing, or not a token", cors(request))
-    wait = read_prefer(request.headers).wait
-    # The body is passed on as it is, and any caller can read this.
-    # Our engine shows results to browsers in a sandbox, but not those that we pass on.
-    headers = {"accept-encoding": "identity", "x-inngest-sdk": SDK}
-    timeout = MAX_WAIT if wait is None else max(0.001, float(wait))
-    return Call("GET", output_path(run_id, token), None, headers, timeout=timeout)
+    return Question(request, run_id, token, read_prefer(request.headers))
 
 
-def head(headers: list[tuple[bytes, bytes]], request: Request) -> Headers:
+def named(headers: Headers) -> dict[str, str]:
+    """Return headers by name, to look at them."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+def head(headers: Headers, request: Request) -> Headers:
     """Return the headers of the result: the handler's, without those of our connection."""
     kept = [
         (name, value)
@@ -77,46 +102,6 @@ def cors(request: Request) -> Headers:
         (b"access-control-expose-headers", b"*"),
         (b"vary", b"Origin"),
     ]
-
-
-def still_running(status: int, body: bytes) -> bool:
-    """Whether this is what a server says after five minutes, and not the result."""
-    return status == 200 and _STILL_RUNNING.match(body) is not None
-
-
-def of_the_server(keys: Keys, streamed: Streamed, first: bytes) -> bool:
-    """Whether this is what the server answers, and not the page of something between.
-
-    Args:
-        keys: what is known of the server.
-        first: the beginning of the body.
-    """
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in streamed.headers}
-    # The handler's answer may be of any type, so only a known engine tells its own from a page.
-    return not keys.features or not keys.is_foreign(streamed.status, headers, empty=not first)
-
-
-def not_yet(request: Request, path: str) -> Response:
-    """Answer that the run has not ended within the time that the caller, or the server, waits.
-
-    A caller with a limit gets a 202. Others are redirected to the same URL, to wait on.
-    """
-    location = f"{path}?{request.query}"
-    prefer = read_prefer(request.headers)
-    if prefer.wait is None:
-        response = redirect(location)
-    else:
-        query = parse_qs(request.query)
-        run_id, token = query["run_id"][0], query["token"][0]
-        response = replies.accepted(run_id, token, location, prefer.applied)
-    response.headers += cors(request)
-    return response
-
-
-def unreachable(request: Request) -> Response:
-    """Answer that the server does not answer."""
-    again = [(b"retry-after", b"5"), *cors(request)]
-    return replies.error_answer(502, "the result cannot be asked for at the moment", again)
 
 
 def relayed(answer: Answer) -> Response:

@@ -22,6 +22,7 @@ from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp._run.callers import CallerOf, caller_of, said_by, scope_of
 from stephttp._run.checkpoints import Checkpoints
+from stephttp._run.holds import Holds
 from stephttp._run.idempotency import Key, key_in_header
 from stephttp._run.journal import Journal
 from stephttp._run.reentry_guard import Deliveries, KeyedLock
@@ -115,6 +116,12 @@ class Runtime:
         """Carries out a flow of the checkpoint API: a coroutine."""
         self.drive_sync = self._sync_driver.run
         """Carries out a flow on the calling thread."""
+        self.pause = pause
+        """Waits for so many seconds: a coroutine."""
+        self.pause_sync = sync_pause
+        """Does the same on the calling thread."""
+        self.holds = Holds()
+        """Which threads are held for callers who wait, under WSGI."""
         self.stream = self._driver.stream
         """Makes one call of the server, and reads its answer as it comes."""
         self.stream_sync = self._sync_driver.stream
@@ -223,6 +230,10 @@ class Runtime:
         """Whether a request may have an idempotency key before its handler runs."""
         return bool(self.settings.idempotency_header or self.settings.idempotency)
 
+    def monotonic(self) -> float:
+        """Return the time of a clock that never jumps, in seconds."""
+        return self.monotonic_ns() / 1e9
+
     async def renew_leases(self) -> None:
         """Renew all leases now. With the network, a thread does that by itself.
 
@@ -253,6 +264,7 @@ class Runtime:
         self.leases.reset_after_fork()
         self.keyed_lock.reset_after_fork()
         self.deliveries.reset_after_fork()
+        self.holds.reset_after_fork()
         self.opening = threading.Lock()
         self.locks_are = threading.Lock
         self._sync_driver.reset_after_fork()

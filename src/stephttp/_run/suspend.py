@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from urllib.parse import urlencode
 
 import msgspec
 
 from stephttp._client import api_calls
-from stephttp._client.flow import RETRIED_STATUSES, Call, Flow, Invoke, send
+from stephttp._client.flow import RETRIED_STATUSES, Flow, Invoke, send
 from stephttp._core import replies
 from stephttp._core.endpoint_options import (
     AsyncRequest,
@@ -19,25 +20,23 @@ from stephttp._core.endpoint_options import (
 )
 from stephttp._core.run import Run
 from stephttp._run import result_path
+from stephttp._run.asking import Asking, Outcome
 from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
 from stephttp._wire import stored_state
-from stephttp._wire.http import (
-    Request,
-    Response,
-    read_prefer,
-    reads_any_events,
-    redirect,
-    wants_events,
-)
+from stephttp._wire.http import Request, Response, read_prefer, reads_any_events, wants_events
 from stephttp._wire.ids import ulid_ms
 from stephttp._wire.json import UNREADABLE
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
+from stephttp._wire.result_address import begun
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
 from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
+
+
+Room = Callable[[float], AbstractContextManager[float]]
 
 
 class _ErrorBody(msgspec.Struct):
@@ -80,11 +79,13 @@ def suspend(
     journal: Journal | None = None,
     *,
     streams: bool = False,
+    room: Room = nullcontext,
 ) -> Flow[Response]:
     """Hand a run that must wait to the server. Returns what its caller gets.
 
     Args:
         streams: the caller gets events already.
+        room: provides for how many seconds the caller may be held, of those that it wishes.
 
     Raises:
         CannotContinueError: the server does not take it.
@@ -137,9 +138,9 @@ def suspend(
         reason = f"the engine did not take the run: {error}"
         raise CannotContinueError(_not_taken(error), reason, ops, known, temporary=True) from error
     if streams or (wants_events(request) and not reads_any_events(request)):
-        follow = _answer_follower(checkpoints, run, request, token, stream_token, streams)
+        follow = _answer_follower(checkpoints, run, request, token, stream_token, streams, room)
         return (yield from follow)
-    return (yield from _answer_caller(checkpoints, run, request, token))
+    return (yield from _answer_caller(checkpoints, run, request, token, room))
 
 
 def result_url(settings: Settings, run_id: str, token: str) -> str:
@@ -156,6 +157,7 @@ def _answer_follower(
     token: str,
     stream_token: str,
     begun: bool,
+    room: Room,
 ) -> Flow[Response]:
     """Return what a caller of a run gets who asked for events, and whose run the server has.
 
@@ -168,7 +170,7 @@ def _answer_follower(
     kind = run.opts.async_response or checkpoints.settings.default_async_response
     prefer = read_prefer(request.headers)
     if not isinstance(kind, AsyncResponseRedirect) or prefer.applied:
-        return (yield from _answer_caller(checkpoints, run, request, token))
+        return (yield from _answer_caller(checkpoints, run, request, token, room))
     if not stream_token:
         call = api_calls.post_stream_token(run.run_id)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
@@ -179,7 +181,7 @@ def _answer_follower(
 
 
 def _answer_caller(
-    checkpoints: Checkpoints, run: Run, request: Request, token: str
+    checkpoints: Checkpoints, run: Run, request: Request, token: str, room: Room
 ) -> Flow[Response]:
     """Return what the caller of a run gets that the server has taken."""
     kind = run.opts.async_response or checkpoints.settings.default_async_response
@@ -202,32 +204,35 @@ def _answer_caller(
         location = kind.url(run.run_id, token)
     prefer = read_prefer(request.headers)
     if prefer.wait is not None:
-        result = yield from _wait_for_result(checkpoints, run.run_id, token, prefer.wait)
+        result = yield from _wait_for_result(checkpoints, run.run_id, token, prefer.wait, room)
         if result is not None:
             return result
     elif not prefer.respond_async:
-        return redirect(location)
+        return begun(run.run_id, location)
     return replies.accepted(run.run_id, token, location, prefer.applied)
 
 
 def _wait_for_result(
-    checkpoints: Checkpoints, run_id: str, token: str, seconds: int
+    checkpoints: Checkpoints, run_id: str, token: str, seconds: int, room: Room
 ) -> Flow[Response | None]:
     """Return the result, if there is one `seconds` after the request came in."""
     began_ms = ulid_ms(run_id)
     left = seconds - (checkpoints.now_ns() / 1_000_000 - began_ms) / 1_000
     if left <= 0:
         return None
-    try:
-        answer = yield Call("GET", api_calls.output_path(run_id, token), timeout=left)
-    except APIConnectionError:
-        return None
-    keys = checkpoints.keys
-    if keys.features and keys.is_foreign(answer.status, answer.headers, empty=not answer.body):
-        return None
-    if result_path.still_running(answer.status, answer.body):
-        return None
-    return result_path.relayed(answer)
+    with room(left) as held:
+        asking = Asking(checkpoints.keys, run_id, token, held, lambda: checkpoints.now_ns() / 1e9)
+        while True:
+            try:
+                answer = yield asking.call()
+                outcome = asking.read(answer.status, answer.headers, empty=not answer.body)
+                if outcome is Outcome.RESULT:
+                    return result_path.relayed(answer)
+            except APIConnectionError as error:
+                outcome = asking.failed(error)
+            if isinstance(outcome, Outcome):
+                return None
+            yield outcome
 
 
 def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> Flow[None]:

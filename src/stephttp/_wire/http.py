@@ -133,11 +133,6 @@ def reads_any_events(request: Request) -> bool:
     return "no-cache" in control or "no-store" in control
 
 
-def redirect(location: str) -> Response:
-    """Send the caller to where the result will be: 303, so that the method becomes GET."""
-    return Response(303, [(b"location", location.encode()), (b"content-length", b"0")])
-
-
 class Body:
     """The chunks of a body that passes by, up to a limit; beyond it, nothing is kept."""
 
@@ -200,8 +195,8 @@ _PREFERENCE = re.compile(
     rf"[,\s]*+(?P<name>{TOKEN_CHARACTER}++)(?:{_VALUE})?(?:{_PARAMETERS})?\s*+(?:,|$)"
 )
 
-MAX_WAIT = 300
-"""Seconds; few connections survive a longer wait."""
+MAX_WAIT = 240
+"""Seconds; few connections survive a longer wait, and a real server gives up after five minutes."""
 
 
 class Prefer(Struct, frozen=True):

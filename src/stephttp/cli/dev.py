@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from stephttp.cli.app_process import AppProcess, call_in_loop
 from stephttp.cli.ca_file import checked
+from stephttp.cli.durations import optional_seconds, seconds_of
 from stephttp.cli.engine_options import DevOptions
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen
@@ -60,15 +61,21 @@ async def run_dev(options: DevOptions) -> int:
             made = secrets.token_urlsafe(12)
             say(f"the dashboard's password, for this time only: {made}")
             password = passwords.as_hash(made)
-        settings = Settings(
-            db_path=MEMORY if options.db is None else str(options.db),
-            host=options.host,
-            port=port,
-            event_lookback=options.event_lookback,
-            trusted_hosts=tuple(options.trust_host or ()),
-            dashboard_password=password,
-            ca_file=ca_file,
-        )
+        try:
+            settings = Settings(
+                db_path=MEMORY if options.db is None else str(options.db),
+                host=options.host,
+                port=port,
+                event_lookback=options.event_lookback,
+                hold=seconds_of("--hold", options.hold),
+                link_lifetime=optional_seconds("--link-lifetime", options.link_lifetime),
+                trusted_hosts=tuple(options.trust_host or ()),
+                dashboard_password=password,
+                ca_file=ca_file,
+            )
+        except ConfigurationError as error:
+            complain(f"cannot start: {error}")
+            return 1
         app = create_app(settings)
         engine: Engine = app.state.engine
         try:
@@ -76,7 +83,7 @@ async def run_dev(options: DevOptions) -> int:
         except ConfigurationError as error:
             complain(str(error))
             return 1
-        server = Server(app, listener, _REQUEST_GRACE)
+        server = Server(app, listener, _REQUEST_GRACE, engine.drain)
         serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)
@@ -86,7 +93,6 @@ async def run_dev(options: DevOptions) -> int:
             return _why_it_ended(stop)
         finally:
             server.should_exit = True
-            engine.drain()
             await asyncio.wait({serving})
             await engine.stop()
 

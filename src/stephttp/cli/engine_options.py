@@ -31,6 +31,22 @@ _EventLookback = Annotated[
         help="Waits also see events that arrived this long before them.",
     ),
 ]
+_Hold = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        help="How long a caller waits for a result before it is redirected to wait again.",
+    ),
+]
+_LinkLifetime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="How long the link to a result is good: 1h, 30d.  [default: as long as the result is "
+        "stored]",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +80,8 @@ class DevOptions:
         ),
     ] = None
     event_lookback: _EventLookback = 0.0
+    hold: _Hold = "50s"
+    link_lifetime: _LinkLifetime = None
     trust_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -216,6 +234,8 @@ class StartOptions:
         ),
     ] = "30s"
     event_lookback: _EventLookback = 0.0
+    hold: _Hold = "50s"
+    link_lifetime: _LinkLifetime = None
     metrics_token: Annotated[
         str | None,
         typer.Option(

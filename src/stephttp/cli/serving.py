@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,6 +59,8 @@ class Server(uvicorn.Server):
         app: what to serve.
         listener: where.
         grace: seconds that open requests get when the server stops.
+        leaving: called when the server stops, once it accepts no further connections: a client that
+            is asked to come back must not meet it again.
         proxies: addresses whose `X-Forwarded-For` is believed.
     """
 
@@ -67,6 +69,7 @@ class Server(uvicorn.Server):
         app: ASGIApp,
         listener: socket.socket,
         grace: int,
+        leaving: Callable[[], None],
         proxies: Sequence[str] = ("127.0.0.1",),
     ) -> None:
         super().__init__(
@@ -86,6 +89,7 @@ class Server(uvicorn.Server):
             )
         )
         self._listener = listener
+        self._leaving = leaving
         detect_dead_peers(listener)
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -95,6 +99,12 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set_result(None)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        self._leaving()
+        await super().shutdown(sockets)
 
     async def run_until_exit(self) -> None:
         """Serve until `should_exit` is set."""

@@ -9,10 +9,10 @@ import re
 import time
 from collections.abc import Mapping
 
-from stephttp._wire.durations import parse_duration
 from stephttp._wire.signatures import split_key
 from stephttp.cli import key_sources
 from stephttp.cli.ca_file import checked
+from stephttp.cli.durations import optional_seconds, seconds_of
 from stephttp.cli.engine_options import StartOptions
 from stephttp.cli.key_sources import read_keys
 from stephttp.cli.log_format import set_up
@@ -95,18 +95,22 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         event_keys=events,
         host=options.host,
         port=options.port,
-        retain=_optional_seconds("--retain", options.retain),
-        run_deadline=_optional_seconds("--run-deadline", options.run_deadline),
-        call_timeout=_seconds("--call-timeout", options.call_timeout),
-        foreign_answer_timeout=_seconds("--foreign-answer-timeout", options.foreign_answer_timeout),
+        retain=optional_seconds("--retain", options.retain),
+        run_deadline=optional_seconds("--run-deadline", options.run_deadline),
+        call_timeout=seconds_of("--call-timeout", options.call_timeout),
+        foreign_answer_timeout=seconds_of(
+            "--foreign-answer-timeout", options.foreign_answer_timeout
+        ),
         retry=Backoff(
-            first=_seconds("--retry-delay", options.retry_delay),
-            longest=_seconds("--retry-max-delay", options.retry_max_delay),
+            first=seconds_of("--retry-delay", options.retry_delay),
+            longest=seconds_of("--retry-max-delay", options.retry_max_delay),
         ),
         concurrency=options.concurrency,
         max_body=options.max_body,
         max_state=options.max_state,
         event_lookback=options.event_lookback,
+        hold=seconds_of("--hold", options.hold),
+        link_lifetime=optional_seconds("--link-lifetime", options.link_lifetime),
         metrics_token=scrape[0] if scrape else None,
         open_metrics=options.open_metrics,
         ca_file=checked(options.ca_file),
@@ -125,7 +129,7 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
     """
     try:
         settings = resolve(options, environ)
-        grace = _seconds("--grace", options.grace)
+        grace = seconds_of("--grace", options.grace)
     except ConfigurationError as error:
         complain(f"cannot start: {error}")
         return 2
@@ -144,7 +148,8 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
         except ConfigurationError as error:
             complain(f"cannot start: {error}")
             return 1
-        server = Server(app, listener, _REQUEST_GRACE, options.trust_proxy or ("127.0.0.1",))
+        proxies = options.trust_proxy or ("127.0.0.1",)
+        server = Server(app, listener, _REQUEST_GRACE, engine.drain, proxies)
         serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)
@@ -155,7 +160,6 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
                 await _drain(engine, stop, grace)
         finally:
             begun = time.monotonic()
-            engine.drain()
             server.should_exit = True
             await asyncio.wait({serving})
             await engine.stop()
@@ -168,8 +172,9 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
 
 
 async def _drain(engine: Engine, stop: Stop, grace: float) -> None:
-    """Let the calls under way finish. The API stays open: they need it to report."""
-    engine.drain()
+    """Let the calls under way finish. The API stays open: they need it to report, and those who
+    wait for a result can have it yet."""
+    engine.executor.drain()
     quiet = asyncio.create_task(engine.executor.quiet())
     await asyncio.wait({quiet, stop.hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
     if not quiet.done():
@@ -178,17 +183,6 @@ async def _drain(engine: Engine, stop: Stop, grace: float) -> None:
             log, logging.WARNING, "engine.drain_incomplete", "calls under way are given up; they "
             "are repeated at the next start", hurried=stop.hurry.done(), grace_s=grace,
         )  # fmt: skip
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        return parse_duration(text).total_seconds()
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
-
-
-def _optional_seconds(name: str, text: str | None) -> float | None:
-    return None if text is None else _seconds(name, text)
 
 
 def _log_start(settings: Settings, url: str) -> None:

@@ -7,11 +7,12 @@ from contextlib import suppress
 
 from stephttp._adapters.asgi.messages import Receive, Send, reply_with
 from stephttp._client.drivers import Streamed
-from stephttp._client.flow import Call
 from stephttp._run import result_path
+from stephttp._run.asking import Outcome
+from stephttp._run.result_path import Question
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Request, Response
-from stephttp.errors import APIConnectionError, APITimeoutError
+from stephttp.errors import APIConnectionError
 
 
 async def serve_result(runtime: Runtime, request: Request, receive: Receive, send: Send) -> None:
@@ -20,7 +21,7 @@ async def serve_result(runtime: Runtime, request: Request, receive: Receive, sen
     if isinstance(planned, Response):
         await _whole(send, planned, request)
         return
-    passing = asyncio.ensure_future(_pass_on(runtime, request, planned, send))
+    passing = asyncio.ensure_future(_pass_on(runtime, planned, send))
     leaving = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait({passing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -33,44 +34,46 @@ async def serve_result(runtime: Runtime, request: Request, receive: Receive, sen
                 await task
 
 
-async def _pass_on(runtime: Runtime, request: Request, call: Call, send: Send) -> None:
-    path = runtime.settings.result_path
-    begun = False
-    try:
-        async with runtime.stream(call) as streamed:
-            first = await _peek(streamed)
-            if result_path.still_running(streamed.status, first):
-                await _whole(send, result_path.not_yet(request, path), request)
-                return
-            if not result_path.of_the_server(runtime.checkpoints.keys, streamed, first):
-                await _whole(send, result_path.unreachable(request), request)
-                return
-            begun = True
-            headers = result_path.head(streamed.headers, request)
-            await send(
-                {"type": "http.response.start", "status": streamed.status, "headers": headers}
-            )
-            if request.method != "HEAD":
-                await send({"type": "http.response.body", "body": first, "more_body": True})
-                async for chunk in streamed.chunks:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-    except APIConnectionError as error:
-        if begun:
-            raise  # the server ends the connection: the caller sees that the body is not whole
-        late = isinstance(error, APITimeoutError)
-        reply = result_path.not_yet(request, path) if late else result_path.unreachable(request)
-        await _whole(send, reply, request)
+async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
+    asking = question.asking(runtime.checkpoints.keys, runtime.settings.hold, runtime.monotonic)
+    request, begun = question.request, False
+    while True:
+        try:
+            async with runtime.stream(asking.call()) as streamed:
+                first = await _first(streamed)
+                headers = result_path.named(streamed.headers)
+                outcome = asking.read(streamed.status, headers, empty=not first)
+                if outcome is Outcome.RESULT:
+                    begun = True
+                    await _stream(send, streamed, first, request)
+                    return
+        except APIConnectionError as error:
+            if begun:
+                raise  # the server ends the connection: the caller sees that the body is not whole
+            outcome = asking.failed(error)
+        if isinstance(outcome, Outcome):
+            await _whole(send, question.not_yet(), request)
+            return
+        await runtime.pause(outcome.seconds)
 
 
-async def _peek(streamed: Streamed) -> bytes:
-    """Read the beginning of the body; all of it where that is shorter."""
-    first = b""
+async def _stream(send: Send, streamed: Streamed, first: bytes, request: Request) -> None:
+    headers = result_path.head(streamed.headers, request)
+    await send({"type": "http.response.start", "status": streamed.status, "headers": headers})
+    if request.method != "HEAD":
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        async for chunk in streamed.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _first(streamed: Streamed) -> bytes:
+    """Read the first part of the body; empty if it has none."""
     async for chunk in streamed.chunks:
-        first += chunk
-        if len(first) >= result_path.PEEKED:
-            break
-    return first
+        if chunk:
+            found: bytes = chunk
+            return found
+    return b""
 
 
 async def _disconnected(receive: Receive) -> None:

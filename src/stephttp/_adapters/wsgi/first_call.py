@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +250,11 @@ class WSGIFirstCall(FirstCall):
         """Tell the middleware that this call is over without a result."""
         if scope.hooks is not None:
             drive_blocking(scope.hooks.over(CallEnd(None, error, False)), scope.wait_for)
+
+    def _room(self, seconds: float) -> AbstractContextManager[float]:
+        """See `FirstCall`; this thread is held meanwhile."""
+        threaded = bool(self._environ.get("wsgi.multithread"))
+        return self.runtime.holds.taken(seconds, threaded=threaded)
 
     @property
     def identity(self) -> tuple[Any, ...]:

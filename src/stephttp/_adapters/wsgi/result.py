@@ -4,61 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 
-from stephttp._adapters.wsgi.messages import StartResponse, reply_with, status_line, text_headers
+from stephttp._adapters.wsgi.messages import (
+    Environ,
+    StartResponse,
+    reply_with,
+    status_line,
+    text_headers,
+)
 from stephttp._client.drivers import Streamed
-from stephttp._client.flow import Call
 from stephttp._run import result_path
+from stephttp._run.asking import Outcome
+from stephttp._run.result_path import Question
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Request, Response
-from stephttp.errors import APIConnectionError, APITimeoutError
+from stephttp.errors import APIConnectionError
 
 
 def serve_result(
-    runtime: Runtime, request: Request, start_response: StartResponse
+    runtime: Runtime, request: Request, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Answer a request for the result of a run. It holds the thread until there is one."""
+    """Answer a request for the result of a run. It holds the thread until there is one, or for as
+    long as that leaves a thread to the run; see `Holds`."""
     planned = result_path.plan(request)
     if isinstance(planned, Response):
         return _whole(start_response, planned, request)
-    return _pass_on(runtime, request, planned, start_response)
+    return _pass_on(runtime, planned, environ, start_response)
 
 
 def _pass_on(
-    runtime: Runtime, request: Request, call: Call, start_response: StartResponse
+    runtime: Runtime, question: Question, environ: Environ, start_response: StartResponse
 ) -> Generator[bytes]:
-    path = runtime.settings.result_path
-    begun = False
-    try:
-        with runtime.stream_sync(call) as streamed:
-            first = _peek(streamed)
-            if result_path.still_running(streamed.status, first):
-                yield from _whole(start_response, result_path.not_yet(request, path), request)
-                return
-            if not result_path.of_the_server(runtime.checkpoints.keys, streamed, first):
-                yield from _whole(start_response, result_path.unreachable(request), request)
-                return
-            begun = True
-            headers = result_path.head(streamed.headers, request)
-            start_response(status_line(streamed.status), text_headers(headers))
-            if request.method != "HEAD":
-                yield first
-                yield from streamed.chunks
-    except APIConnectionError as error:
-        if begun:
-            raise  # the server ends the connection: the caller sees that the body is not whole
-        late = isinstance(error, APITimeoutError)
-        reply = result_path.not_yet(request, path) if late else result_path.unreachable(request)
-        yield from _whole(start_response, reply, request)
+    request, begun = question.request, False
+    threaded = bool(environ.get("wsgi.multithread"))
+    with runtime.holds.taken(runtime.settings.hold, threaded=threaded) as hold:
+        asking = question.asking(runtime.checkpoints.keys, hold, runtime.monotonic)
+        while True:
+            try:
+                with runtime.stream_sync(asking.call()) as streamed:
+                    first = _first(streamed)
+                    headers = result_path.named(streamed.headers)
+                    outcome = asking.read(streamed.status, headers, empty=not first)
+                    if outcome is Outcome.RESULT:
+                        begun = True
+                        start_response(
+                            status_line(streamed.status),
+                            text_headers(result_path.head(streamed.headers, request)),
+                        )
+                        if request.method != "HEAD":
+                            yield first
+                            yield from streamed.chunks
+                        return
+            except APIConnectionError as error:
+                if begun:
+                    raise  # the server ends the connection: the caller sees the body is not whole
+                outcome = asking.failed(error)
+            if isinstance(outcome, Outcome):
+                break
+            runtime.pause_sync(outcome.seconds)
+    yield from _whole(start_response, question.not_yet(), request)
 
 
-def _peek(streamed: Streamed) -> bytes:
-    """Read the beginning of the body; all of it where that is shorter."""
-    first = b""
+def _first(streamed: Streamed) -> bytes:
+    """Read the first part of the body; empty if it has none."""
     for chunk in streamed.chunks:
-        first += chunk
-        if len(first) >= result_path.PEEKED:
-            break
-    return first
+        if chunk:
+            found: bytes = chunk
+            return found
+    return b""
 
 
 def _whole(start_response: StartResponse, response: Response, request: Request) -> list[bytes]:

@@ -38,7 +38,16 @@ def leaves_failed_steps(sdk: str) -> bool:
     Args:
         sdk: of the header `x-inngest-sdk`.
     """
-    return not sdk.startswith(_OURS)
+    return not is_ours(sdk)
+
+
+def is_ours(sdk: str) -> bool:
+    """Say whether a run is one of our SDK.
+
+    Args:
+        sdk: see `leaves_failed_steps`.
+    """
+    return sdk.startswith(_OURS)
 
 
 class Hints(Value, frozen=True, gc=False):

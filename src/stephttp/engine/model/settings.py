@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from random import Random
 
 from stephttp._version import __version__
+from stephttp._wire.result_address import HOLD, LONGEST_HOLD, SHORTEST_HOLD
 from stephttp._wire.signatures import hash_key
 from stephttp.errors import ConfigurationError
 
@@ -71,8 +72,11 @@ class Settings:
         run_deadline: seconds after its first checkpoint in which a run must end; one that does not
             fails. None: it may take any time.
         connect_timeout: seconds that connecting to an endpoint may take.
-        output_timeout: seconds that a reader of a run's output is kept waiting.
-        token_lifetime: seconds that an output token is valid.
+        hold: seconds that a caller is held at the address of a result before it is redirected
+            there again.
+        output_timeout: the same for runs of other SDKs, whose clients then get the protocol's text.
+        link_lifetime: seconds that the address of a result is good. None: as long as the run and
+            its result are stored.
         realtime_token_lifetime: seconds that a realtime token is valid.
         stream_keep_alive: seconds of silence after which a follower of a stream gets a comment.
         stream_lifetime: seconds that a stream can be followed.
@@ -130,8 +134,9 @@ class Settings:
     foreign_answer_timeout: float = 86_400.0
     run_deadline: float | None = None
     connect_timeout: float = 10.0
+    hold: float = HOLD
     output_timeout: float = 300.0
-    token_lifetime: int = 3600
+    link_lifetime: float | None = None
     realtime_token_lifetime: int = 960
     stream_keep_alive: float = 15.0
     stream_lifetime: float = 900.0
@@ -185,6 +190,10 @@ class Settings:
         for name in ("event_lookback", "event_dedupe"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds, and not negative")
+        if not SHORTEST_HOLD <= self.hold <= LONGEST_HOLD:
+            raise ConfigurationError(
+                f"hold must be {SHORTEST_HOLD:g} to {LONGEST_HOLD:g} seconds, not {self.hold:g}"
+            )
         for name in (
             "call_timeout",
             "connect_timeout",
@@ -193,6 +202,7 @@ class Settings:
             "run_deadline",
             "retain",
             "stream_retain",
+            "link_lifetime",
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

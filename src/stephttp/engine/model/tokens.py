@@ -6,7 +6,7 @@ import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 
@@ -27,44 +27,48 @@ def new_ulid(now_ms: int, rng: Random) -> str:
     return random_ulid(now_ms, rng.randbytes(16))
 
 
-def run_token(
-    run_id: str, secret: bytes, now_s: int, lifetime: int, *, cookies: bool = True
-) -> str:
+class RunLink(NamedTuple):
+    """What a run's token says.
+
+    Attributes:
+        run_id: the one run whose output it opens.
+        expired: its time is over.
+        cookies: its bearer gets the cookies that the output sets.
+    """
+
+    run_id: str
+    expired: bool
+    cookies: bool
+
+
+def run_token(run_id: str, secret: bytes, now_s: int, *, cookies: bool = True) -> str:
     """Make the token with which its bearer can read the output of one run.
 
     Args:
-        lifetime: seconds.
         cookies: with those that the output sets.
     """
-    claims = {
-        **_RUN,
-        "exp": now_s + lifetime,
-        "iat": now_s,
-        "Env": ENVIRONMENT_ID,
-        "RunID": run_id,
-    }
+    claims = {**_RUN, "iat": now_s, "Env": ENVIRONMENT_ID, "RunID": run_id}
     if not cookies:
         claims["Cookies"] = False
     return _signed(claims, secret)
 
 
-def read_run_token(token: str, secret: bytes, now_s: int) -> str | None:
-    """Return the run that a token is for; `None` if it is forged, expired or of another kind."""
+def read_run_token(token: str, secret: bytes, now_s: int, lifetime: float | None) -> RunLink | None:
+    """Return what a token says; `None` if it is forged or of another kind.
+
+    Args:
+        lifetime: seconds for which tokens are good; `None`: for any time.
+    """
     claims = _claims(token, secret)
     if claims is None:
         return None
-    run_id, expires = claims.get("RunID"), claims.get("exp")
+    run_id, made = claims.get("RunID"), claims.get("iat")
     if any(claims.get(key) != value for key, value in _RUN.items()):
         return None
-    if not isinstance(run_id, str) or not isinstance(expires, int) or now_s >= expires:
+    if not isinstance(run_id, str) or not isinstance(made, int):
         return None
-    return run_id
-
-
-def gets_cookies(token: str, secret: bytes) -> bool:
-    """Return whether the bearer of the token of a run gets the cookies that its output sets."""
-    claims = _claims(token, secret)
-    return claims is not None and claims.get("Cookies") is not False
+    expired = lifetime is not None and now_s >= made + lifetime
+    return RunLink(run_id, expired, claims.get("Cookies") is not False)
 
 
 def read_realtime_token(token: str, secret: bytes, now_s: int) -> list[Topic] | None:

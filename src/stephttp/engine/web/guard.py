@@ -87,6 +87,7 @@ class Guard:
         self._app = app
         self._clock = engine.clock
         self._open = not settings.signing_keys
+        self._keys = settings.signing_keys
         hosts = (*settings.trusted_hosts, settings.host, *_FROM_CONTAINERS)
         self._hosts = {host.lower() for host in hosts}
         # Clients are few, and each of their requests names the engine.
@@ -140,12 +141,17 @@ class Guard:
             if guarded and _is_from_elsewhere(_header(scope, b"origin")):
                 message = "an engine without signing keys takes no requests from other sites' pages"
                 return message, 403, {}
-        if is_output or _EVENT.fullmatch(scope["path"]):
+        if (is_output and not self._is_trusted(scope)) or _EVENT.fullmatch(scope["path"]):
             client = scope.get("client") or ("",)
             wait = self._buckets.take(client[0], self._clock.now_ms())
             if wait:
                 return "too many requests", 429, {**CORS, "retry-after": str(math.ceil(wait))}
         return None
+
+    def _is_trusted(self, scope: Scope) -> bool:
+        """Say whether an application asks for the sake of its callers, whose number it knows."""
+        authorization = _header(scope, b"authorization")
+        return authorization is not None and bearer_matches(authorization, self._keys)
 
     def _is_our_name(self, host: str) -> bool:
         """Say whether a page under this name can only have been loaded from here.

@@ -85,7 +85,7 @@ def _answer(engine: Engine, run_id: str, opening: Opening) -> NewRunAnswer:
         fn_id=opening.run.fn_id,
         app_id=opening.new.app_id,
         run_id=run_id,
-        token=tokens.run_token(run_id, secret, now_ms // 1000, settings.token_lifetime),
+        token=tokens.run_token(run_id, secret, now_ms // 1000),
         realtime_token=tokens.realtime_token(
             [(run_id, STREAM)], secret, now_ms // 1000, settings.realtime_token_lifetime, jti
         ),

@@ -136,9 +136,8 @@ async def outcome(request: Request) -> Response:
             found = await engine.store.read(look)
     now_ms = engine.clock.now_ms()
     if found is None:
-        lifetime = engine.settings.token_lifetime
         token = tokens.run_token(
-            run_id, engine.store.secret, now_ms // 1000, lifetime,
+            run_id, engine.store.secret, now_ms // 1000,
             cookies=request.query_params.get("cookies") != "no",
         )  # fmt: skip
         return wrapped(NowAsync(token), now_ms)
@@ -159,7 +158,7 @@ def _look(connection: sqlite3.Connection, run_id: str) -> StillSync | Ended | No
     status = RunStatus(row[0])
     if not status.ended:
         return StillSync() if status is RunStatus.SYNC else None
-    answer = render(status, *row[1:])
+    answer = render(status, *row[1:4])
     headers = [[name, value] for name, value in answer.headers]
     return Ended(answer.status, headers, b64encode(answer.body).decode())
 

@@ -7,12 +7,16 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp._wire.http import Prefer, read_prefer
+from stephttp._wire.result_address import FINAL, GONE, MARK, PENDING, STOPPING, bearer_of, not_ended
+from stephttp.engine.model.inputs import is_ours
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.model.tokens import gets_cookies, read_run_token
+from stephttp.engine.model.tokens import read_run_token
 from stephttp.engine.rules.results import Rendered, render, without_cookies
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.requests import engine_of
@@ -21,47 +25,86 @@ from stephttp.engine.web.responses import CORS, json_response, refuse
 _PREFLIGHT = {
     **CORS,
     "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
-    "access-control-allow-headers": "*",
+    "access-control-allow-headers": "*, authorization",
     "access-control-max-age": "3600",
 }
+_GONE = {**CORS, MARK: GONE}
 _STILL_RUNNING = {"status": "running", "message": "run did not end within 5 minutes"}
 
 
+class _Stored(NamedTuple):
+    """What the store says of a run: whether it is one of our SDK, and its answer, once it ended."""
+
+    is_ours: bool
+    answer: Rendered | None
+
+
 async def output(request: Request) -> Response:
-    """Wait for the end of a run, and answer with its result."""
+    """Wait for the end of a run, and answer with its result.
+
+    A caller of a run of our SDK is held for a while, and then redirected to here again; for other
+    SDKs' runs the answers are those of the protocol (docs/protocol.md 7).
+    """
     if request.method == "OPTIONS":
         return Response(status_code=204, headers=_PREFLIGHT)
     engine = engine_of(request)
-    token = request.query_params.get("token", "")
-    run_id = read_run_token(token, engine.store.secret, int(engine.clock.now()))
-    if run_id is None or run_id != request.path_params["run"].upper():
+    token = request.query_params.get("token") or bearer_of(request.headers.get("authorization", ""))
+    now_s, lifetime = int(engine.clock.now()), engine.settings.link_lifetime
+    link = read_run_token(token, engine.store.secret, now_s, lifetime)
+    if link is None or link.run_id != request.path_params["run"].upper():
         return refuse(request, "Unable to find run with auth token", 401, CORS)
+    if link.expired:
+        message = f"the link to this result is over: it was good for {lifetime:g} s"
+        return refuse(request, message, 410, _GONE)
+    prefer = read_prefer(request.headers.raw)
+    with engine.waiters.waiting(link.run_id) as ended:
+        found = await _held(request, link.run_id, prefer, ended)
+    if found is None:
+        message = "the run is no longer stored, and so is its result"
+        return refuse(request, message, 410, _GONE)
+    if found.answer is not None:
+        answer = found.answer if link.cookies else without_cookies(found.answer)
+        return _replay(answer, without_body=request.method == "HEAD")
+    if found.is_ours:
+        path, query = request.url.path, request.url.query
+        mark = STOPPING if engine.waiters.released else PENDING
+        status, headers, body = not_ended(link.run_id, path, query, prefer, mark)
+        response = Response(b"" if request.method == "HEAD" else body, status, CORS)
+        response.raw_headers += headers
+        return response
+    if engine.waiters.released:
+        soon = {**CORS, "retry-after": "1"}
+        return refuse(request, "the engine is stopping", 503, soon)
+    return json_response(_STILL_RUNNING, headers=CORS)
 
-    end = engine.clock.monotonic() + engine.settings.output_timeout
+
+async def _held(
+    request: Request, run_id: str, prefer: Prefer, ended: asyncio.Event
+) -> _Stored | None:
+    """Return what is stored of a run once it has ended, or its caller was held for long enough;
+    `None`: it is not stored any more."""
+    engine = engine_of(request)
+    clock, settings = engine.clock, engine.settings
+    began = clock.monotonic()
     look = partial(_look, run_id=run_id)
-    with engine.waiters.waiting(run_id) as ended:
-        result = await engine.store.read(look)
-        if result is None:
-            with _until_disconnected(request, ended):
-                await engine.clock.wait_for(end - engine.clock.monotonic(), ended)
-            if engine.waiters.released:
-                headers = {**CORS, "retry-after": "1"}
-                return refuse(request, "the engine is stopping", 503, headers)
-            result = await engine.store.read(look)
-    if result is None:
-        return json_response(_STILL_RUNNING, headers=CORS)
-    if not gets_cookies(token, engine.store.secret):
-        result = without_cookies(result)
-    return _replay(result, without_body=request.method == "HEAD")
+    found = await engine.store.read(look)
+    if found is None or found.answer is not None:
+        return found
+    hold = settings.output_timeout
+    if found.is_ours:
+        hold = settings.hold if prefer.wait is None else prefer.wait
+    with _until_disconnected(request, ended):
+        await clock.wait_for(began + hold - clock.monotonic(), ended)
+    return found if engine.waiters.released else await engine.store.read(look)
 
 
-def _look(connection: sqlite3.Connection, run_id: str) -> Rendered | None:
+def _look(connection: sqlite3.Connection, run_id: str) -> _Stored | None:
     row = connection.execute(QUERIES["run_output"], (run_id,)).fetchone()
     if row is None:
-        error = b'{"name":"NotFoundError","message":"the run is no longer stored"}'
-        return render(RunStatus.FAILED, None, None, error)
+        return None
     status = RunStatus(row[0])
-    return render(status, *row[1:]) if status.ended else None
+    answer = render(status, *row[1:4]) if status.ended else None
+    return _Stored(is_ours(row[4]), answer)
 
 
 @contextmanager
@@ -86,8 +129,9 @@ def _replay(result: Rendered, *, without_body: bool) -> Response:
     headers = [
         (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in result.headers
-        if name.lower() not in CORS or name.lower() == "vary"
+        if (name.lower() not in CORS or name.lower() == "vary") and name.lower() != MARK
     ]
+    headers.append((MARK.encode(), FINAL.encode()))
     headers.append((b"content-length", str(len(result.body)).encode()))
     headers.extend((name.encode(), value.encode()) for name, value in CORS.items())
     response.raw_headers = headers

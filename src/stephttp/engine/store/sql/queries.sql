@@ -46,7 +46,7 @@ FROM runs WHERE run_id = ?
 SELECT digest FROM runs WHERE run_id = ?
 
 -- name: run_output
-SELECT status, output, head, error FROM runs WHERE run_id = ?
+SELECT status, output, head, error, sdk FROM runs WHERE run_id = ?
 
 -- name: run_call
 SELECT fn_id, reads_state, unreached, run_id, job_id, attempt, request_version, event_name, sdk,

@@ -1,0 +1,106 @@
+"""Asks the server for the result of a run, on behalf of its caller, and is patient.
+
+Only the result is an answer for a caller, or a refusal of the server: that may be away for a while,
+and something between may say so in its own words (docs/design.md 3.18).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+
+from stephttp._client.api_calls import SDK, output_path
+from stephttp._client.flow import Call, Keys, Pause
+from stephttp._client.server_marks import SERVER_KIND
+from stephttp._wire.http import MAX_WAIT
+from stephttp._wire.result_address import MARK, PENDING, STOPPING
+from stephttp._wire.stored_state import FEATURES
+from stephttp.errors import APIConnectionError, APITimeoutError
+
+_SLACK = 1.0
+"""Seconds that an answer may be late."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_AWAY = frozenset({502, 503, 504})
+"""What a proxy says whose server is away."""
+
+
+class Outcome(Enum):
+    """What there is for the caller."""
+
+    RESULT = auto()
+    """This answer: the handler's, or a refusal of the server."""
+    NOT_YET = auto()
+    """No result in the time that the caller is held."""
+
+
+class Asking:
+    """One wait for the result of a run. Make its `call`, and report what came of it, until that is
+    an `Outcome`; a `Pause` comes before the next call.
+
+    Args:
+        keys: what is known of the server.
+        run_id, token: open the result.
+        seconds: how long the caller is held.
+        now: a clock, in seconds.
+    """
+
+    def __init__(
+        self, keys: Keys, run_id: str, token: str, seconds: float, now: Callable[[], float]
+    ) -> None:
+        self._keys = keys
+        self._path = output_path(run_id, token)
+        self._now = now
+        self._end = now() + min(seconds, MAX_WAIT)
+        self._pause = _FIRST_PAUSE
+
+    def call(self) -> Call:
+        """Return the call to make next."""
+        left = max(0.0, self._end - self._now())
+        # The body is passed on as it is, and any caller can read this. Our engine shows results to
+        # browsers in a sandbox, but not to an SDK; and it limits the rate of strangers only.
+        headers = {
+            "accept-encoding": "identity",
+            "x-inngest-sdk": SDK,
+            "prefer": f"wait={math.ceil(left)}",
+        }
+        if self._keys.bearer is not None:
+            headers["authorization"] = f"Bearer {self._keys.bearer}"
+        return Call("GET", self._path, None, headers, timeout=left + _SLACK)
+
+    def read(self, status: int, headers: Mapping[str, str], *, empty: bool) -> Outcome | Pause:
+        """Say what an answer is.
+
+        Args:
+            status, headers: of the answer; names are lower case.
+            empty: whether it has no body.
+        """
+        if FEATURES in headers:
+            self._keys.learn(frozenset(headers[FEATURES].replace(",", " ").split()))
+            return self._of_our_engine(status, headers.get(MARK))
+        if self._keys.is_foreign(status, headers, empty=empty):
+            return self.failed()
+        if status in _AWAY and SERVER_KIND not in headers:
+            return self.failed()
+        return Outcome.RESULT
+
+    def failed(self, error: APIConnectionError | None = None) -> Outcome | Pause:
+        """Say what to do when there was no answer of the server.
+
+        Args:
+            error: why, if there was no answer at all.
+        """
+        left = self._end - self._now()
+        if left <= 0 or isinstance(error, APITimeoutError):
+            return Outcome.NOT_YET
+        pause = min(self._pause, left)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return Pause(pause)
+
+    def _of_our_engine(self, status: int, mark: str | None) -> Outcome | Pause:
+        if mark == PENDING:
+            return Outcome.NOT_YET
+        if mark == STOPPING or (mark is None and (status == 429 or status >= 500)):
+            return self.failed()
+        return Outcome.RESULT
