@@ -266,7 +266,7 @@ async def engine(mode: str) -> AsyncGenerator[World]:
             "metrics_token": METRICS,
             "dashboard_password": PASSWORD,
         }
-    async with world(**keys) as w:
+    async with world(**keys, link_lifetime=3600) as w:
         w.http.headers["authorization"] = f"Bearer {KEY}"
         await w.post(sleep(text="1h"))
         await w.post(sleep(text="1h"), run_id=OTHER)
