@@ -3,8 +3,8 @@
 from urllib.parse import urljoin
 
 import pytest
-from stephttp._wire.http import Prefer
 
+from stephttp._wire.http import Prefer
 from stephttp._wire.result_address import bearer_of, not_ended, reference, turn_of
 
 

@@ -336,7 +336,8 @@ async def status_of(
 def is_refused(status: int, headers: Mapping[bytes, bytes]) -> bool:
     to_login = status == 303 and headers.get(b"location", b"").startswith(b"/login")
     left = b"set-cookie" in headers  # by a logout, which leads there as well
-    return status in (401, 403, 410) or (to_login and not left)
+    expired = headers.get(b"x-stephttp-result") == b"gone"
+    return status in (401, 403) or expired or (to_login and not left)
 
 
 @pytest.mark.parametrize("mode", ["dev", "start"])

@@ -737,7 +737,9 @@ async def test_results_are_served_on_the_applications_own_origin() -> None:
     async with durable(wrapped(plain), wsgi=True, result_path="/result") as world:
         first = await world.client.get("/")
         assert first.headers["location"].startswith("/result?run_id=")
-        waiting = asyncio.ensure_future(world.client.get(first.headers["location"]))
+        waiting = asyncio.ensure_future(
+            world.client.get(first.headers["location"], follow_redirects=True)
+        )
         assert (await world.client.options("/result")).status_code == 204
         assert (await world.client.put("/result")).status_code == 405
         bounded = {"prefer": "wait=1"}
