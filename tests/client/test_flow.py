@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from stephttp._client.flow import ATTEMPTS, MAX_PAUSE, Answer, Call, Keys, Pause, backoff, send
+from stephttp._wire.stored_state import FEATURES
 from stephttp.errors import APIConnectionError, APIStatusError
 
 PRIMARY, FALLBACK = "aa" * 16, "bb" * 16
@@ -52,6 +53,15 @@ def test_what_may_pass_is_tried_five_times(failure: Answer | Exception) -> None:
     assert len(pauses) == ATTEMPTS - 1
     assert pauses == sorted(pauses)
     assert isinstance(outcome, APIConnectionError | APIStatusError)
+
+
+def test_what_arrived_damaged_is_sent_again() -> None:
+    """No JSON of ours has bytes that are not UTF-8, so the engine says that it wants it again."""
+    damaged = Answer(400, {FEATURES: "", "retry-after": "1"}, b"not UTF-8")
+    calls, _, outcome = play(Keys(), damaged, answer(200))
+    assert (len(calls), outcome) == (2, answer(200))
+    calls, _, outcome = play(Keys(), *[damaged] * ATTEMPTS)
+    assert (len(calls), outcome.status) == (ATTEMPTS, 400)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413])

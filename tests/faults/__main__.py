@@ -59,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--seed", type=int, help="the first seed; alone: only this one")
     parser.add_argument("--schedules", type=int, default=1, help="how many seeds from there")
-    parser.add_argument("--requests", type=int, default=17, help="requests of each schedule")
+    parser.add_argument("--requests", type=int, default=20, help="requests of each schedule")
     parser.add_argument("--short", action="store_true", help="those of continuous integration")
     parser.add_argument("--keep", action="store_true", help="keep ledger, database and logs")
     given = parser.parse_args()

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 import stephttp
 from stephttp import step
@@ -31,7 +31,7 @@ async def up() -> str:
 @PROVIDER.endpoint(
     id="work", retries=RETRIES, delay=timedelta(seconds=0.1), max_delay=timedelta(seconds=0.5)
 )
-async def work(program: dict[str, Any], request: Request) -> dict[str, Any]:
+async def work(program: dict[str, Any], request: Request, response: Response) -> dict[str, Any]:
     stephttp.configure(checkpointing=MODES[program["mode"]])
     body = Body(LEDGER, program)
     values: dict[str, Any] = {}
@@ -53,4 +53,7 @@ async def work(program: dict[str, Any], request: Request) -> dict[str, Any]:
             )
             values.update(zip(names, got, strict=True))
     values["authorization"] = request.headers.get("authorization")
-    return body.end(values)
+    answer, cookies = body.end(values)
+    for name, value in cookies.items():
+        response.set_cookie(name, value)
+    return answer

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Response, jsonify, request
 
 import stephttp
 from stephttp.sync import step
@@ -31,7 +31,7 @@ def up() -> str:
 @PROVIDER.endpoint(
     id="work", retries=RETRIES, delay=timedelta(seconds=0.1), max_delay=timedelta(seconds=0.5)
 )
-def work() -> tuple[dict[str, Any], int]:
+def work() -> Response:
     program: dict[str, Any] = request.get_json()
     stephttp.configure(checkpointing=MODES[program["mode"]])
     body = Body(LEDGER, program)
@@ -52,4 +52,9 @@ def work() -> tuple[dict[str, Any], int]:
             )
             values.update(zip(names, got, strict=True))
     values["authorization"] = request.headers.get("authorization")
-    return body.end(values), 201
+    answer, cookies = body.end(values)
+    response = jsonify(answer)
+    response.status_code = 201
+    for name, value in cookies.items():
+        response.set_cookie(name, value)
+    return response

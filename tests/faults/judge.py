@@ -7,6 +7,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+CREATED = 201
+"""The status with which the handlers answer."""
+_NOT_NOW = 503
+"""The only status with which a request may be refused."""
+
 
 @dataclass
 class Verdict:
@@ -48,9 +53,10 @@ def judge(entries: Iterable[dict[str, Any]], keyed: Collection[str] = ()) -> Ver
 
     - lost: a request was accepted (answered, or redirected to its result), and has no answer.
     - repeated: the body of a step began after an acknowledgement of that step had arrived.
-    - wrong: a caller's answer is not what the handler returned for it, lacks what was acknowledged,
-      or differs from an earlier answer to the same request.
-    - twice: the steps of a request with a key ran in more than one run.
+    - wrong: a caller's answer is not what the handler returned for it, with status and cookies,
+      lacks what was acknowledged, or differs from an earlier answer to the same request; or a
+      caller that was not accepted got something else than a 503.
+    - twice: the handler was called for a request with a key in more than one run.
 
     Args:
         entries: in any order.
@@ -64,15 +70,22 @@ def judge(entries: Iterable[dict[str, Any]], keyed: Collection[str] = ()) -> Ver
     runs: dict[str, set[str]] = defaultdict(set)
     accepted: dict[str, str] = {}
     acknowledged: dict[tuple[str, str, str], str] = {}  # nonce, by label, run and step
+    gave_up: dict[str, str] = {}
     for entry in ordered:
         match entry["kind"]:
             case "request":
                 verdict.requests += 1
             case "accepted":
                 accepted.setdefault(entry["label"], entry["run"])
+            case "call":
+                runs[entry["label"]].add(entry["run"])
+            case "refused" if entry["status"] != _NOT_NOW:
+                text = f"{entry['status']} {entry['text']}"
+                verdict.wrong.append(f"{entry['label']}: not accepted, with {text}")
+            case "gave-up":
+                gave_up[entry["label"]] = entry["last"]
             case "step":
                 steps[entry["nonce"]] = entry
-                runs[entry["label"]].add(entry["run"])
                 verdict.executions += 1
                 key = (entry["label"], entry["run"], entry["step"])
                 if key in acknowledged:
@@ -87,7 +100,11 @@ def judge(entries: Iterable[dict[str, Any]], keyed: Collection[str] = ()) -> Ver
             case "got":
                 got[entry["label"]].append(entry)
     verdict.accepted, verdict.acknowledged = len(accepted), len(acknowledged)
-    verdict.lost = [f"{label}, run {run}" for label, run in accepted.items() if label not in got]
+    verdict.lost = [
+        f"{label}, run {run}; last: {gave_up.get(label)}"
+        for label, run in accepted.items()
+        if label not in got
+    ]
     for label, received in got.items():
         verdict.wrong += _wrong(label, received, answers[label], acknowledged)
     verdict.twice = [
@@ -103,14 +120,19 @@ def _wrong(
     acknowledged: dict[tuple[str, str, str], str],
 ) -> list[str]:
     first = received[0]
-    if any(other["values"] != first["values"] for other in received):
-        return [f"{label}: two answers differ: {[other['values'] for other in received]}"]
-    given = [answer for answer in returned if answer["values"] == first["values"]]
+    if any(_seen(other) != _seen(first) for other in received):
+        return [f"{label}: answers differ: {[_seen(other) for other in received]}"]
+    given = [answer for answer in returned if _seen({"status": CREATED, **answer}) == _seen(first)]
     if not given:
-        return [f"{label}: no handler returned {first['status']} {first['values']}"]
+        return [f"{label}: no handler returned {_seen(first)}"]
     run = given[0]["run"]
     return [
         f"{label}: step {step} was acknowledged as {nonce}, answered as {first['values'].get(step)}"
         for (of, within, step), nonce in acknowledged.items()
         if of == label and within == run and first["values"].get(step) != nonce
     ]
+
+
+def _seen(answer: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a caller can see of an answer."""
+    return answer["status"], answer["values"], answer["cookies"]

@@ -22,9 +22,11 @@ class Ledger:
 
     - `call`: a handler began; `run`.
     - `step`: the body of a step began; `run`, `step`, and the `nonce` that it will return.
-    - `answer`: a handler is about to return; `run`, and its `values`.
+    - `answer`: a handler is about to return; `run`, its `values`, and its `cookies`.
     - `ack`: an acknowledgement of the engine reached an application in full; `nonces`.
-    - `got`: a caller has an answer; `status`, `values`.
+    - `got`: a caller has an answer; `status`, `values`, `cookies`.
+    - `refused`: a caller was not accepted; `status`, `text`.
+    - `gave-up`: a caller that was accepted waits no more; what it saw `last`.
     """
 
     def __init__(self, path: Path) -> None:

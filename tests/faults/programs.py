@@ -15,10 +15,15 @@ from stephttp import Checkpointing
 from stephttp._run.current import run_scope
 from tests.faults.ledger import Ledger
 
+LEASE = timedelta(seconds=3)
+"""Shorter than some of the faults: runs with a lease are taken over from processes that live."""
 MODES = {
-    "performant": Checkpointing.performant,
-    "blended": Checkpointing.blended,
-    "safe": replace(Checkpointing.safe, lease=timedelta(seconds=3)),
+    name: replace(mode, lease=LEASE)
+    for name, mode in (
+        ("performant", Checkpointing.performant),
+        ("blended", Checkpointing.blended),
+        ("safe", Checkpointing.safe),
+    )
 }
 RETRIES = 20
 """More than any schedule uses up: no run of theirs is allowed to fail."""
@@ -46,10 +51,12 @@ class Body:
             raise FlakyError(name)
         return nonce
 
-    def end(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Note the answer, and return it."""
-        self.ledger.write("answer", label=self.label, run=self.run_id, values=values)
-        return {"label": self.label, "values": values}
+    def end(self, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Note the answer; return its body, and its cookies, which no other answer has."""
+        cookies = {"basket": f"B{uuid.uuid4().hex}", "seen": self.label}
+        noted = [f"{name}={value}" for name, value in cookies.items()]
+        self.ledger.write("answer", label=self.label, run=self.run_id, values=values, cookies=noted)
+        return {"label": self.label, "values": values}, cookies
 
 
 def provider(directory: Path) -> stephttp.Provider:

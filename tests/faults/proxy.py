@@ -74,6 +74,17 @@ class Proxy:
         self.exchanges = self.spoilt = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._whole = asyncio.Event()
+        self._whole.set()
+
+    @property
+    def parted(self) -> bool:
+        """Whether nothing comes through in either direction; it does once that is over."""
+        return not self._whole.is_set()
+
+    @parted.setter
+    def parted(self, parted: bool) -> None:
+        (self._whole.clear if parted else self._whole.set)()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 26)
@@ -104,7 +115,9 @@ class Proxy:
         self.exchanges += 1
         fault = self.rng.choice(self.faults) if self._hit() else ""
         self.spoilt += bool(fault)
+        await self._whole.wait()
         answer = await self._ask(request, fault)
+        await self._whole.wait()
         if answer is None:
             return False
         if fault == "lost":

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
 
-from tests.faults.judge import Verdict, judge
+from tests.faults.judge import CREATED, Verdict, judge
 from tests.faults.proxy import PAGE_MARK
 from tests.faults.schedules import Request, Schedule
 from tests.faults.world import EVENT_KEY, SIGNING_KEY, World
 
+_SEE_OTHER = 303
 PATIENCE = 100.0
 """Seconds after the last fault within which everything that was accepted has ended. The engine
 waits up to 30 s between calls of an application that could not be reached."""
@@ -25,7 +27,7 @@ async def carry_out(world: World, plan: Schedule) -> Verdict:
     since, begun = world.ledger.size(), time.monotonic()
     world.begin(plan)
     caller = Caller(world)
-    async with httpx2.AsyncClient(timeout=30) as caller.client:
+    async with new_client(30) as caller.client:
         asking = [
             asyncio.create_task(caller.ask(request, begun + request.at))
             for request in plan.requests
@@ -47,6 +49,12 @@ async def carry_out(world: World, plan: Schedule) -> Verdict:
     verdict = judge(world.ledger.entries(since), keyed)
     verdict.lost += [f"run {run} of the engine has not ended" for run in left]
     return verdict
+
+
+def new_client(timeout: float) -> httpx2.AsyncClient:
+    """Return a client for many callers, which keeps no cookies of theirs."""
+    policy = DefaultCookiePolicy(allowed_domains=[])
+    return httpx2.AsyncClient(timeout=timeout, cookies=CookieJar(policy))
 
 
 class Caller:
@@ -79,8 +87,11 @@ class Caller:
         app = self._world.app
         assert app is not None
         answer = await self._post(request, app.port, {})
-        if answer is None or answer.status_code not in (201, 303):
+        if answer is None:
             return  # Not accepted, as far as this caller can know.
+        if answer.status_code not in (CREATED, _SEE_OTHER):
+            self._note("refused", request, status=answer.status_code, text=answer.text[:500])
+            return
         self._note("accepted", request, run=answer.headers.get("x-run-id", "?"))
         await self._follow(request, answer)
 
@@ -89,8 +100,8 @@ class Caller:
         while time.monotonic() < self.deadline:
             headers = {"idempotency-key": request.key}
             answer = await self._post(request, self._world.callers.port, headers)
-            # 409: the first is still being answered. 5xx: try again, as the header says.
-            if answer is not None and answer.status_code not in (409, 429, 500, 502, 503, 504):
+            # 409: the first is still being answered. 503: not now.
+            if answer is not None and answer.status_code not in (409, 503):
                 self._note("accepted", request, run=answer.headers.get("x-run-id", "?"))
                 await self._follow(request, answer)
                 return True
@@ -111,9 +122,12 @@ class Caller:
 
     async def _follow(self, request: Request, answer: httpx2.Response) -> None:
         """Wait at the result's address for as long as it takes, and note the answer."""
-        last = ""
-        while answer.status_code == 303:
-            location = answer.headers["location"]
+        location = answer.headers["location"] if answer.status_code == _SEE_OTHER else None
+        if location is None:
+            self._got(request, answer)
+            return
+        for _ in range(2):  # it stays the same
+            last = ""
             while True:
                 if time.monotonic() > self.deadline:
                     self._note("gave-up", request, last=last, location=location)
@@ -124,11 +138,15 @@ class Caller:
                     last = repr(error)
                 else:
                     last = f"{answer.status_code} {answer.text[:500]}"
-                    again = answer.status_code in (202, 429, 502, 503, 504)
-                    if not _is_spoilt(answer) and not again:
+                    if not _is_spoilt(answer) and answer.status_code not in (202, 303, 503):
                         break
                 await asyncio.sleep(0.2)
-        self._note("got", request, status=answer.status_code, values=_values(answer))
+            self._got(request, answer)
+
+    def _got(self, request: Request, answer: httpx2.Response) -> None:
+        cookies = [one.partition(";")[0] for one in answer.headers.get_list("set-cookie")]
+        values = _values(answer)
+        self._note("got", request, status=answer.status_code, values=values, cookies=cookies)
 
     async def send_event(self, request: Request, at: float) -> None:
         """Send the event that a request waits for, until that is acknowledged."""

@@ -17,9 +17,14 @@ EXCHANGE_FAULTS = (
 PROCESS_FAULTS = (
     "kill engine", "terminate engine", "stop engine",
     "kill app", "kill worker", "terminate app", "terminate worker", "stop worker",
+    "reload app", "partition api", "partition calls",
     "disk full", "disk read-only", "disk slow", "clock ahead",
 )  # fmt: skip
 """What is done to a world; see `world.World.suffer`."""
+
+_SHORT, _LEASE, _LONG_SHARE = 2.0, 3.2, 0.25
+"""Seconds that most faults last at most; a little more than a lease has; the share of faults that
+last longer than that."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ class Schedule:
     blows: tuple[Blow, ...]
 
 
-def schedule(seed: int, requests: int = 17, span: float = 4.0, blows: int = 4) -> Schedule:
+def schedule(
+    seed: int, requests: int = 20, span: float = 4.0, blows: int = 4, longest: float = 5.0
+) -> Schedule:
     """Make the schedule of a seed.
 
     Args:
@@ -67,6 +74,7 @@ def schedule(seed: int, requests: int = 17, span: float = 4.0, blows: int = 4) -
         requests: how many requests.
         span: seconds within which they are sent.
         blows: how many faults of processes there are at most.
+        longest: seconds that one of them lasts at most; a few last longer than a lease.
     """
     rng = Random(f"schedule {seed}")  # of text: those of small numbers begin alike
     app = rng.choice(APPS)
@@ -78,7 +86,7 @@ def schedule(seed: int, requests: int = 17, span: float = 4.0, blows: int = 4) -
         faults=faults,
         requests=tuple(_request(rng, seed, number, span) for number in range(requests)),
         blows=tuple(
-            Blow(rng.uniform(0.2, span), rng.choice(PROCESS_FAULTS), rng.uniform(0.1, 2.0))
+            Blow(rng.uniform(0.2, span), rng.choice(PROCESS_FAULTS), _seconds(rng, longest))
             for _ in range(rng.randint(0, blows))
         ),
     )
@@ -86,7 +94,13 @@ def schedule(seed: int, requests: int = 17, span: float = 4.0, blows: int = 4) -
 
 def short(seed: int) -> Schedule:
     """Make a schedule that takes a few seconds, for continuous integration."""
-    return schedule(seed, requests=8, span=1.5, blows=2)
+    return schedule(seed, requests=8, span=1.5, blows=2, longest=2.0)
+
+
+def _seconds(rng: Random, longest: float) -> float:
+    if longest > _SHORT and rng.random() < _LONG_SHARE:
+        return rng.uniform(_LEASE, longest)
+    return rng.uniform(0.1, _SHORT)
 
 
 def _request(rng: Random, seed: int, number: int, span: float) -> Request:

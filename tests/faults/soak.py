@@ -17,10 +17,8 @@ from random import Random
 from statistics import linear_regression
 from typing import Any
 
-import httpx2
-
 from tests.faults.judge import Verdict, judge
-from tests.faults.runner import Caller
+from tests.faults.runner import Caller, new_client
 from tests.faults.schedules import schedule
 from tests.faults.world import Server, World
 
@@ -75,7 +73,7 @@ class Soak:
         begun = time.monotonic()
         end = begun + minutes * 60
         caller = Caller(self.world)
-        async with httpx2.AsyncClient(timeout=60) as caller.client:
+        async with new_client(60) as caller.client:
             others = [asyncio.create_task(self._watch(begun)), asyncio.create_task(self._kill(end))]
             busy = _busy()
             while time.monotonic() < end:

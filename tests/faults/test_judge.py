@@ -20,16 +20,17 @@ def step(nonce: str, name: str = "a", run: str = RUN) -> dict[str, Any]:
     return {"kind": "step", "step": name, "nonce": nonce, "run": run}
 
 
+CALL = {"kind": "call"}
 REQUEST, ACCEPTED = {"kind": "request"}, {"kind": "accepted"}
 ACK = {"kind": "ack", "nonces": ["n1"]}
 
 
 def answer(**values: str) -> dict[str, Any]:
-    return {"kind": "answer", "values": values}
+    return {"kind": "answer", "values": values, "cookies": ["b=1"]}
 
 
 def got(**values: str) -> dict[str, Any]:
-    return {"kind": "got", "status": 201, "values": values}
+    return {"kind": "got", "status": 201, "values": values, "cookies": ["b=1"]}
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,17 @@ def got(**values: str) -> dict[str, Any]:
             ["wrong"],
         ),
         (
-            [REQUEST, ACCEPTED, step("n1"), step("n2", run="run-2"), answer(a="n1"), got(a="n1")],
+            [REQUEST, CALL, ACCEPTED, step("n1"), {**CALL, "run": "run-2"}, answer(a="n1"),
+             got(a="n1")],
             ["twice"],
         ),
+        # A gateway's 502 would be seen as one; the application's own is an answer like any other.
+        ([REQUEST, {"kind": "refused", "status": 503, "text": ""}], []),
+        ([REQUEST, {"kind": "refused", "status": 500, "text": ""}], ["wrong"]),
+        ([REQUEST, ACCEPTED, answer(), {**got(), "status": 500}], ["wrong"]),
+        ([REQUEST, ACCEPTED, answer(), {**got(), "cookies": []}], ["wrong"]),
+        ([REQUEST, ACCEPTED, answer(), {**answer(), "cookies": ["b=2"]}, got(),
+          {**got(), "cookies": ["b=2"]}], ["wrong"]),
     ],
 )  # fmt: skip
 def test_each_broken_promise_is_seen(entries: list[dict[str, Any]], broken: list[str]) -> None:
@@ -61,5 +70,7 @@ def test_each_broken_promise_is_seen(entries: list[dict[str, Any]], broken: list
 
 
 def test_without_a_key_a_request_that_was_sent_twice_runs_twice() -> None:
-    verdict = judge(story(REQUEST, step("n1"), step("n2", run="run-2")))
+    verdict = judge(
+        story(REQUEST, CALL, step("n1"), {**CALL, "run": "run-2"}, step("n2", run="run-2"))
+    )
     assert verdict.broken == []

@@ -95,6 +95,16 @@ class Server:
         assert self.process is not None
         return list({self.process.pid, *self.workers()})
 
+    @property
+    def reloads(self) -> bool:
+        """Whether it replaces its workers when it is asked to."""
+        return "--workers" in self._command
+
+    def reload(self) -> None:
+        """Ask it to replace its workers, without losing a request."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGHUP)
+
     def tell(self, number: signal.Signals) -> None:
         """Send a signal to all its processes."""
         if self.process is not None and self.process.poll() is None:
@@ -210,8 +220,16 @@ class World:
             self.machine.disk = "sound"
         elif verb == "clock":
             self.machine.ahead += 1200
+        elif verb == "partition":
+            proxy: Proxy = getattr(self, whom)
+            proxy.parted = True
+            await asyncio.sleep(seconds)
+            proxy.parted = False
         elif whom == "worker":
             await self._hurt_worker(verb, seconds)
+        elif verb == "reload" and self.app is not None and self.app.reloads:
+            self.app.reload()
+            await asyncio.sleep(seconds)
         else:
             server = self.engine if whom == "engine" else self.app
             assert server is not None
@@ -220,6 +238,7 @@ class World:
                 await asyncio.sleep(seconds)
                 server.tell(signal.SIGCONT)
             else:
+                # One without workers is reloaded by its end.
                 await server.end(signal.SIGKILL if verb == "kill" else signal.SIGTERM)
                 await asyncio.sleep(seconds / 2)
                 if server.process is not None and server.process.poll() is not None:
@@ -244,7 +263,7 @@ class World:
         """End all faults, and return once engine and application answer."""
         self.machine.disk = "sound"
         for proxy in (self.api, self.calls, self.callers):
-            proxy.faults = ()
+            proxy.faults, proxy.parted = (), False
         await self.alive()
 
     async def alive(self) -> None:

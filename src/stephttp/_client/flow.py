@@ -209,7 +209,9 @@ def send(
             answer.status,
             answer.body,
         )
-        if answer.status < 500 and answer.status not in RETRIED_STATUSES:
+        final = answer.status < 500 and answer.status not in RETRIED_STATUSES
+        # Our engine wants it again where it arrived damaged.
+        if final and not (ours and "retry-after" in answer.headers):
             break
     raise error
 

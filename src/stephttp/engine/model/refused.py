@@ -25,11 +25,14 @@ class Refused(StephttpError):
 
     Attributes:
         status: the HTTP status that an API caller gets.
+        damaged: whether the request was most likely changed on its way, so that it may be accepted
+            when it is sent again.
     """
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, *, damaged: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.damaged = damaged
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -43,7 +46,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         body.decode()
         return decoder.decode(body)
     except UnicodeDecodeError as error:
-        raise Refused(f"body: not UTF-8: {error.reason} at byte {error.start}") from None
+        message = f"body: not UTF-8: {error.reason} at byte {error.start}"
+        raise Refused(message, damaged=True) from None  # no SDK sends such JSON
     except msgspec.ValidationError as error:
         match = _WHERE.fullmatch(str(error))
         what, where = match.group("what", "where") if match else (str(error), None)

@@ -18,7 +18,8 @@ from stephttp.engine.web.responses import error_response, log_refusal, refuse
 
 def _refused(request: Request, error: Refused) -> Response:
     """Answer a request that is not acceptable."""
-    return refuse(request, str(error), error.status)
+    headers = {"retry-after": "1"} if error.damaged else None
+    return refuse(request, str(error), error.status, headers)
 
 
 def _http(request: Request, error: HTTPException) -> Response:
