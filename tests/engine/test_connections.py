@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -168,7 +167,10 @@ async def test_what_is_sent_a_second_time_can_be_another_request() -> None:
     async with peers() as (peer, asker):
         await asker.ask()
         peer.answer, peer.close = b"", True
-        again = partial(HTTPRequest, "GET", asker.origin, "/again", {})
+
+        async def again() -> HTTPRequest:
+            return HTTPRequest("GET", asker.origin, "/again", {})
+
         call = asyncio.create_task(asker.ask("GET", "/first", again=again))
         await until(lambda: len(peer.seen) == 2)
         peer.answer, peer.close = OK, False

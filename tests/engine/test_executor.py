@@ -390,9 +390,9 @@ async def test_a_run_survives_the_engine(tmp_path: Path) -> None:
         await w.after(5)
         w.engine.drain()
         assert (await asleep).status_code == 503
-    clock.advance(3600 - 6)
+    clock.advance(3600 - 7)
     async with world(clock, path, [answer(DONE)]) as w:
-        await w.engine.idle()
+        await w.after(1)
         assert len(w.calls) == 1
         assert (await w.output(token)).text == "hi"
 

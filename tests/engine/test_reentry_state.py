@@ -198,5 +198,8 @@ async def test_what_an_engine_finds_due_at_its_start_may_be_under_way_still(tmp_
     async with world(clock, path, [answer(DONE), answer(DONE)]) as w:
         w.engine.caller.note_process("http://app.test", "heard")
         await w.engine.idle()
+        assert [call.headers["x-run-id"] for call in w.calls] == [OTHER]
+        clock.advance(1)  # by then, who works on the first one asks
+        await w.engine.idle()
         told = {call.headers["x-run-id"]: brought(call)[1] is not None for call in w.calls}
         assert told == {RUN: False, OTHER: True}

@@ -146,7 +146,7 @@ class World:
         common = {
             "INNGEST_SIGNING_KEY": SIGNING_KEY,
             "INNGEST_EVENT_KEY": EVENT_KEY,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",  # also of a tree apart
             "FAULTS_WORLD": str(directory),
             **self.machine.env,
         }

@@ -238,8 +238,8 @@ def test_a_state_is_taken_once_by_the_process_that_it_is_for_and_while_it_is_fre
     now, deliveries = 1_000_000, Deliveries()
     mine = deliveries.process
     assert not deliveries.take(request_to("another", now), now)
-    assert not deliveries.take(request_to(mine, now - 5_001), now)
-    assert not deliveries.take(request_to(mine, now + 5_001), now)
+    assert not deliveries.take(request_to(mine, now - 801), now)
+    assert not deliveries.take(request_to(mine, now + 801), now)
     assert deliveries.take(request_to(mine, now), now)
     assert not deliveries.take(request_to(mine, now), now)
     assert deliveries.take(request_to(mine, now, "other"), now)

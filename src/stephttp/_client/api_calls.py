@@ -15,6 +15,7 @@ from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import (
     CALL_HEADERS,
     FAILURES,
+    PROCESS,
     STEPS,
     CallId,
     KnownStep,
@@ -215,12 +216,13 @@ def get_actions(run_id: str, *, names: bool = False, call: CallId | None = None)
 
     Args:
         names: the stephttp engine is to say what steps that are; see `stored_state.STEPS`.
-        call: the call of the engine in which it is asked; one that was superseded gets a 409.
+        call: the call of the engine in which it is asked; one that was superseded gets a 409, one
+            that another process works on a 423.
     """
     headers = _NAMED_HEADERS if names else _ACTIONS_HEADERS
     if call is not None:
-        values = call.job, str(call.attempt), call.step, call.delivery
-        parts = zip(CALL_HEADERS, values, strict=True)
+        values = call.job, str(call.attempt), call.step, call.delivery, call.process
+        parts = zip((*CALL_HEADERS, PROCESS), values, strict=True)
         headers = headers | {name: value for name, value in parts if value}
     return Call("GET", f"/v0/runs/{run_id}/actions", None, headers)
 

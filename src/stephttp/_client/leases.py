@@ -24,9 +24,11 @@ logger = logging.getLogger("stephttp")
 Renew = Callable[[list[str], int], list[str]]
 
 
-class _Lease(Struct, frozen=True):
+class _Lease(Struct):
     length_ms: int
     lost: Callable[[], None]
+    until: float
+    """When the engine may give the run to another process, at the earliest."""
 
 
 class Leases:
@@ -35,10 +37,14 @@ class Leases:
     Args:
         renew: moves leases (run ids, milliseconds) ahead and returns the runs that are lost. It
             blocks. `None`: no thread is started, and other code has to renew.
+        monotonic: seconds of a clock that never jumps.
     """
 
-    def __init__(self, renew: Renew | None) -> None:
+    def __init__(
+        self, renew: Renew | None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._renew = renew
+        self.monotonic = monotonic
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -51,17 +57,23 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, run_id: str, length_ms: int, lost: Callable[[], None]) -> None:
+    def hold(
+        self, run_id: str, length_ms: int, lost: Callable[[], None], since: float | None = None
+    ) -> None:
         """Hold the lease of a run that was opened.
 
         Args:
             lost: called, in any thread, when the run is not this process's any more.
+            since: when the engine was asked for it, by `monotonic`; `None`: now.
         """
         with self._changed:
-            self._held[run_id] = _Lease(length_ms, lost)
+            begun = self.monotonic() if since is None else since
+            known, until = self._held.get(run_id), begun + length_ms / 1000
+            until = until if known is None else max(until, known.until)
+            self._held[run_id] = _Lease(length_ms, lost, until)
             if self._renew is None:
                 return
-            due = time.monotonic() + length_ms / 3000
+            due = self.monotonic() + length_ms / 3000
             if self._thread is None:
                 self._due = due
                 self._thread = threading.Thread(
@@ -76,6 +88,20 @@ class Leases:
         """Drop the lease of a run that ended, went async, or is given up."""
         # Atomic, and on the path of every request: no lock.
         self._held.pop(run_id, None)
+
+    def has_lapsed(self, run_id: str) -> bool:
+        """Return whether the lease of a run has not been renewed in time, so that the engine may
+        have given the run to another process."""
+        lease = self._held.get(run_id)
+        return lease is not None and self.monotonic() >= lease.until
+
+    def renewed(self, run_ids: list[str], lost: list[str], since: float) -> None:
+        """Take the answer of the engine that was asked then to renew leases."""
+        for run_id in run_ids:
+            lease = self._held.get(run_id)
+            if lease is not None:
+                lease.until = max(lease.until, since + lease.length_ms / 1000)
+        self.drop(lost)
 
     def batches(self) -> dict[int, list[str]]:
         """Return the runs that are held, by the length of their leases."""
@@ -100,16 +126,17 @@ class Leases:
     def _work(self, renew: Renew) -> None:
         while True:
             with self._changed:
-                while self._held and (left := self._due - time.monotonic()) > 0:
+                while self._held and (left := self._due - self.monotonic()) > 0:
                     self._changed.wait(left)
                 batches = self.batches()
                 if not batches:
                     self._thread = None
                     return
-                self._due = time.monotonic() + min(batches) / 3000
+                self._due = self.monotonic() + min(batches) / 3000
             for length_ms, run_ids in batches.items():
+                asked = self.monotonic()
                 try:
-                    self.drop(renew(run_ids, length_ms))
+                    self.renewed(run_ids, renew(run_ids, length_ms), asked)
                 except APIError as error:
                     logger.warning(
                         "stephttp: the leases of %d runs could not be renewed: %s",

@@ -178,14 +178,36 @@ class Run(CallState):
         """
         step = self.resolve(step_id, retries, branch)
         if step.verdict is EXECUTE:
-            if self.over and self.state is not ENDED:
-                self._wait()
-                return Step(SUSPEND, step_id, step.index, step.hash)
-            if self.expired and self._hands_over(step):
+            if (self.over or self.expired) and self._is_left(step):
                 return Step(SUSPEND, step_id, step.index, step.hash)
             self._running += 1
             self._progressed = True
         return step
+
+    def reconsider(self, step: Step) -> Step:
+        """Decide anew about a step that has the verdict EXECUTE and has not begun."""
+        lost = self.expired and not self.resumed  # a re-entry has to make progress
+        if (self.over or lost) and self._is_left(step):
+            self._running -= 1
+            return replace(step, verdict=SUSPEND)
+        return step
+
+    def _is_left(self, step: Step) -> bool:
+        """Leave a step to another call, where that is to continue the run. Returns whether."""
+        if self.over and self.state is not ENDED:
+            self._wait()
+            return True
+        return self.expired and self._hands_over(step)
+
+    def leave_end(self) -> bool:
+        """Leave the answer to another call, which has the run by now. Returns whether, because the
+        response has not begun, and nothing waits."""
+        if self.cannot_wait is not None or self.state is not _RUNNING:
+            return False
+        op_id = hash_step_id(f"stephttp:again:end:{self.run_id}")
+        self.unreported.requests.append(Op(OpCode.DISCOVERY_REQUEST, op_id))
+        self.yield_to_another_run()
+        return True
 
     def complete(
         self,

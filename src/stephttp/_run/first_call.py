@@ -126,8 +126,10 @@ class FirstCall(BoundedCall):
         self._journal.begin()
 
     def _new_journal(self) -> Journal:
-        mode = self.current.scope().checkpointing
-        return self.runtime.journal(self._run, self._known_request, mode)
+        scope = self.current.scope()
+        journal = self.runtime.journal(self._run, self._known_request, scope.checkpointing)
+        scope.fence = journal
+        return journal
 
     def _named_request(self) -> Request:
         """Return the request as far as it was read, with its route if that names the endpoint."""
@@ -216,10 +218,11 @@ class FirstCall(BoundedCall):
             ))  # fmt: skip
         request = self._named_request()
         lease = self.current.scope().checkpointing.lease_ms
+        journal = self._new_journal()  # before the claim, from which its lease counts
         claimed = yield from claim(runtime.checkpoints, self._run, request, key, lease)
         if claimed.held:
             self._keyed = True
-            self._journal = self._new_journal()
+            self._journal = journal
             self._journal.claimed(named=named)
             # Should the engine lose sight of this process, its call of the run waits here.
             lock, run_id = runtime.keyed_lock, self._run.run_id

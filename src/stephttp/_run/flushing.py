@@ -12,14 +12,18 @@ from stephttp._wire.stored_state import CallId
 from stephttp.errors import APIStatusError
 
 
-def flush(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[None]:
+def flush(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[bool]:
     """Send the finished steps of a resumed run while its handler runs.
 
     However it ends, steps that are not known to be stored are back with the run.
 
+    Returns:
+        Whether there were any.
+
     Raises:
         APIError: not all could be stored.
     """
+    any_sent = False
     while ops := run.take_finished():
         for portion in api_calls.portions(ops):
             try:
@@ -27,6 +31,8 @@ def flush(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[No
             except BaseException:
                 run.unreported.requeue(ops[ops.index(portion[0]) :])
                 raise
+        any_sent = True
+    return any_sent
 
 
 def save_the_others(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[None]:

@@ -52,9 +52,11 @@ class Journal(Item):
     __slots__ = (
         "_abandoned",
         "_asked",
+        "_asked_at",
         "_checkpoints",
         "_closed",
         "_final",
+        "_is_lost",
         "_later",
         "_leased",
         "_leases",
@@ -98,10 +100,14 @@ class Journal(Item):
         self._final: Op | None = None
         self._asked = False
         """Whether a lease was asked for before the server was known to give any."""
+        self._asked_at = leases.monotonic()
+        """When the engine was asked for a lease, or for a longer one."""
         self._leased = False
         self._named = True
         """Whether the server has the run under the name of its endpoint, once it has the run."""
         self._closed = False
+        self._is_lost = False
+        """Whether another process has the run, or may have it."""
         self._abandoned = False
         self._settled: Future[None] | None = None
         self._stored: Future[bool] | None = None
@@ -117,6 +123,17 @@ class Journal(Item):
     def lease_ms(self) -> int | None:
         """The lease to ask for; `None` if the server is not known to give any."""
         return self.mode.lease_ms if self._checkpoints.keys.supports("leases") else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run may be in the hands of another process; see `Fence`."""
+        if not self._is_lost and self._leases.has_lapsed(self._run.run_id):
+            self.lost()
+        return self._is_lost
+
+    def ask(self) -> Flow[None]:
+        """See `Fence`: there is nothing to ask. The run is left to the next call."""
+        yield from ()
 
     @property
     def handed_over(self) -> bool:
@@ -209,6 +226,7 @@ class Journal(Item):
 
     def take(self) -> Parcel | None:
         with self._lock:
+            self._asked_at = self._leases.monotonic()
             if self._parcel is None and not self._closed:
                 self._parcel = self._write()
             return self._parcel
@@ -242,10 +260,12 @@ class Journal(Item):
         """Expire the run: another process has taken it over. May be called in any thread."""
         if not self._closed and not self._run.expired:
             logger.warning(
-                "stephttp: run %s was taken over, because this process was not heard of for too "
-                "long, or was cancelled; its caller is redirected to the result at the next step",
+                "stephttp: run %s was taken over or cancelled, or may have been, because the "
+                "engine has not heard of this process for too long; its caller is redirected to "
+                "the result at the next step, or at the end",
                 self._run.run_id,
             )  # fmt: skip
+        self._is_lost = True
         self._run.expire()
 
     def _write(self) -> Parcel | None:
@@ -310,7 +330,7 @@ class Journal(Item):
 
     def _hold(self) -> None:
         self._leased = True
-        self._leases.hold(self._run.run_id, self.mode.lease_ms, self.lost)
+        self._leases.hold(self._run.run_id, self.mode.lease_ms, self.lost, self._asked_at)
 
     def _release(self, *, stored: bool = False) -> None:
         """Drop the lease, and tell those who wait for the end of this call."""

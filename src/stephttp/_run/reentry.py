@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
@@ -18,6 +19,7 @@ from stephttp._run.call_check import CallCheck
 from stephttp._run.current import run_headers
 from stephttp._run.flushing import flush
 from stephttp._run.hooks import Hooks, as_flow
+from stephttp._run.reentry_guard import sent_ns
 from stephttp._run.reentry_failures import unavailable
 from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, resume
 from stephttp._run.runtime import Runtime
@@ -31,6 +33,8 @@ from stephttp.middleware import CallEnd
 if TYPE_CHECKING:
     from stephttp._run.run_stream import RunStream
 
+logger = logging.getLogger("stephttp")
+
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """The largest response body of a resumed handler; a server reads 8 MiB of JSON
 (docs/protocol.md 10)."""
@@ -38,9 +42,9 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024
 FLUSH_AFTER = 0.03
 """Seconds for which a finished step may be unsaved while its handler runs, where the answer can
 carry it. Most calls are over by then, so their steps need no requests of their own."""
-ASK_AFTER = 1.0
-"""Seconds without a word of the engine after which the next step waits until the finished ones are
-stored: the run may have been cancelled meanwhile."""
+_QUESTIONS = 5
+"""How often the engine is asked whether this call still counts, each with the attempts of `send`,
+until the handler is ended: what it does cannot be stored."""
 HEARD_WITHIN = 10.0
 """Seconds after which the answer to a call may be lost, because something on the way waits no
 longer. Steps that finished just before are then sent by themselves."""
@@ -158,9 +162,13 @@ class Reentry:
         self._locked = run_id
         # The state that came along is older than what the call before this one has stored.
         state = self._state if covers_state and not waited else None
-        now_ms = self.runtime.now_ns() // 1_000_000
-        if state is not None and not self.runtime.deliveries.take(self.request, now_ms):
-            state = None
+        self._heard_ns = self.runtime.now_ns()
+        if state is not None:
+            now_ms = self._heard_ns // 1_000_000
+            if self.runtime.deliveries.take(self.request, now_ms):
+                self._heard_ns = min(self._heard_ns, sent_ns(self.request))
+            else:
+                state = None
         resumed = yield from resume(self.runtime.checkpoints, self.request, state, doubt)
         if isinstance(resumed, Response):
             return resumed
@@ -180,10 +188,9 @@ class Reentry:
     def run_made(self, scope: RunScope) -> None:
         """Take the scope in which the handler is about to be called; see `HandlerCall`."""
         self._scope = scope
-        self._heard_ns = self.started_ns
         scope.new_stream = self._open_stream
-        if self.resumed.ours:
-            scope.on_end = self._step_ended
+        if self.resumed.call_id is not None:
+            scope.fence = self
         if self.runtime.settings.middleware:
             resumed = self.resumed
             scope.hooks = self.hooks = Hooks.of(
@@ -230,28 +237,46 @@ class Reentry:
                 flow = self._flush(self.resumed.run)
                 self._flushing = self.runtime.background.start(flow, "stephttp-flush")
 
-    def _step_ended(self) -> None:
-        """See whether the engine should be asked before the next step begins. In any thread."""
-        scope, silent_ns = self._scope, self.runtime.now_ns() - self._heard_ns
-        if scope is not None and silent_ns > ASK_AFTER * 1_000_000_000:
-            scope.ask(self._ask)
+    @property
+    def closed(self) -> bool:
+        """Whether the engine has to be asked before a step begins; see `Fence`."""
+        silent_ns = self.runtime.now_ns() - self._heard_ns
+        return not 0 <= silent_ns <= stored_state.ASKS_AFTER * 1_000_000_000
 
-    def _ask(self) -> Flow[bool]:
-        """Store the finished steps before the next one begins; the run then knows if it is over."""
-        self._heard_ns = self.runtime.now_ns()
-        self._flush_now()
-        if self._flushing is not None and self._scope is not None:
-            with self._scope.group():  # the branch that asks has not come to a stop
-                yield Until(self._flushing.outcome)
-        return True
+    def ask(self) -> Flow[None]:
+        """Store the finished steps, or just ask; the run then knows if it is over."""
+        run = self.resumed.run
+        for _ in range(_QUESTIONS):
+            with self._lock:
+                if self._over:
+                    return
+                self._stop_timer()
+                self._changed = True
+                if self._flushing is None or self._flushing.outcome.done():
+                    self._idle = False
+                    flow = self._flush(run, asks=True)
+                    self._flushing = self.runtime.background.start(flow, "stephttp-flush")
+                flushing = self._flushing
+            yield Until(flushing.outcome)
+            if run.over or not self.closed:
+                return
+        logger.error(
+            "stephttp: run %s: the engine does not say whether this call still counts; its handler "
+            "is ended before the next step, and called again later", run.run_id,
+        )  # fmt: skip
+        run.stop()
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
-    def _flush(self, run: Run) -> Flow[None]:
-        """Send finished steps until there are no more; after a failure, `conclude` does."""
+    def _flush(self, run: Run, *, asks: bool = False) -> Flow[None]:
+        """Send finished steps until there are no more; after a failure, `conclude` does.
+
+        Args:
+            asks: whether the engine is asked also if there are no steps to send.
+        """
         while True:
             with self._lock:
                 # Both change under one lock: a step that ends just now either finds this flush
@@ -260,8 +285,14 @@ class Reentry:
                 if self._idle:
                     return
                 self._changed = False
+            checkpoints, call_id = self.runtime.checkpoints, self.resumed.call_id
+            asked_ns = self.runtime.now_ns()
             try:
-                yield from flush(self.runtime.checkpoints, run, self.resumed.call_id)
+                heard = yield from flush(checkpoints, run, call_id)
+                if asks and not heard:
+                    yield from checkpoints.post_steps(run, [], call_id)
+                if asks or heard:
+                    asks, self._heard_ns = False, asked_ns
             except APIStatusError as problem:
                 if problem.status in RUN_IS_OVER:
                     run.stop()

@@ -14,8 +14,9 @@ from stephttp._client.flow import Flow, Until
 from stephttp._wire import stored_state
 from stephttp._wire.http import Request
 
-_FRESH_MS = 5_000
-"""Milliseconds for which a state that was sent can be taken."""
+_FRESH_MS = round(stored_state.ASKS_AFTER * 1000)
+"""Milliseconds for which a state that was sent can be taken. With an older one, the call would have
+to ask before its first step anyway."""
 
 
 class KeyedLock:
@@ -69,6 +70,11 @@ class KeyedLock:
                 self._queues[name].remove(mine)
         if not waits:
             self.release(name)
+
+
+def sent_ns(request: Request) -> int:
+    """Return when the state was sent that came with a re-entry, in nanoseconds since the epoch."""
+    return int(request.header(stored_state.SENT.encode())) * 1_000_000
 
 
 class Deliveries:

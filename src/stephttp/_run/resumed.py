@@ -50,6 +50,8 @@ RUN_IS_OVER = frozenset({404, 409, 410})
 _NOTHING_TO_DO = frozenset({409, 410})
 """Statuses by which a server says that this call was superseded, or that the run has ended
 (docs/protocol.md 12.1)."""
+_TAKEN = 423
+"""Status by which our engine says that this call was delivered twice, and works already."""
 _NO_SUCH_ROUTE = frozenset({404, 405})
 _BAD = 400
 """From this status on, an answer may be what a framework makes of an exception, which kept the
@@ -105,7 +107,7 @@ def resume(
     request_id = request.header(b"x-request-id")
     ours = bool(request.header(_ATTEMPT))
     unanswered = ours and bool(request.header(_UNANSWERED))
-    call_id = _call_id(request) if ours else None
+    call_id = _call_id(request, checkpoints.deliveries.process) if ours else None
     try:
         if state is None:
             answer = yield from send(
@@ -125,6 +127,9 @@ def resume(
             return refusal
         if error.status in _NOTHING_TO_DO:
             return reports.ops_answer([])
+        if error.status == _TAKEN:
+            logger.info("stephttp: run %s: another process works on this call", run_id)
+            return replies.error_answer(503, "another process works on this call")
         if error.status == 404:
             return replies.refused(404, f"run {run_id} is not known to the server")
         return unavailable(checkpoints, ours, f"the state of run {run_id} cannot be loaded", error)
@@ -174,9 +179,11 @@ def resume(
     )
 
 
-def _call_id(request: Request) -> CallId | None:
+def _call_id(request: Request, process: str) -> CallId | None:
     job, attempt, step, delivery = (request.header(name.encode()) for name in CALL_HEADERS)
-    return CallId(job, int(attempt), step, delivery) if job and attempt.isdecimal() else None
+    if not job or not attempt.isdecimal():
+        return None
+    return CallId(job, int(attempt), step, delivery, process)
 
 
 def _sent_along(request: Request) -> dict[str, str]:

@@ -132,7 +132,8 @@ class Runtime:
             self.background.start,
             batches=self.checkpoints.takes_batches,
         )
-        self.leases = Leases(self._renew if transport is None else None)
+        renew = self._renew if transport is None else None
+        self.leases = Leases(renew, lambda: monotonic_ns() / 1_000_000_000)
         self.keyed_lock = KeyedLock()
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
         self.warned_ids: set[str] | None = set() if settings.dev else None
@@ -241,7 +242,9 @@ class Runtime:
             APIError: they could not be renewed.
         """
         for length_ms, run_ids in self.leases.batches().items():
-            self.leases.drop(await self.drive(self.checkpoints.renew(run_ids, length_ms)))
+            asked = self.leases.monotonic()
+            lost = await self.drive(self.checkpoints.renew(run_ids, length_ms))
+            self.leases.renewed(run_ids, lost, asked)
 
     def _renew(self, run_ids: list[str], length_ms: int) -> list[str]:
         return self._sync_driver.run(self.checkpoints.renew(run_ids, length_ms))

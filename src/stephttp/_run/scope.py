@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.branches import ThreadTurns
     from stephttp._run.current import FirstCallOfRun
+    from stephttp._run.fences import Fence
     from stephttp._run.final_failures import FinalFailures
     from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.run_stream import RunStream
@@ -52,7 +53,7 @@ class RunScope(LoopOrThread):
 
     __slots__ = (
         "__dict__", "checkpointing", "claim", "deadline_ns", "final_failures", "first_call",
-        "has_begun", "hooks", "lock", "loop_watch", "now_ns", "on_end", "on_record", "run",
+        "has_begun", "hooks", "lock", "loop_watch", "now_ns", "on_record", "run",
         "runtime", "started_ns", "step_watch", "turns", "warned_ids",
     )  # fmt: skip
 
@@ -66,8 +67,8 @@ class RunScope(LoopOrThread):
     """Whether a handler is at work that is decorated with `@provider.endpoint`."""
     key_claimed: bool = False
     """Whether an idempotency key was claimed before the handler was called."""
-    only_asks: bool = False
-    """Whether `claim` may be left out where it cannot be waited for."""
+    fence: Fence | None = None
+    """Stands before the bodies of steps, where another call may take the place of this one."""
     thread_turns: ThreadTurns | None = None
     """The turns of remembered steps in threads, if any thread has come to one."""
     shared_ids: SharedIds | None = None
@@ -96,8 +97,6 @@ class RunScope(LoopOrThread):
         """Sees, in development, whether a step blocks the event loop of this run."""
         self.checkpointing = runtime.settings.checkpointing
         self.on_record = on_record
-        self.on_end: Callable[[], None] | None = None
-        """Called when a step has ended, where that was."""
         self.first_call: FirstCallOfRun | None = None
         """The call that a caller has made, while its handler is at work."""
         self.has_begun = False
@@ -124,6 +123,17 @@ class RunScope(LoopOrThread):
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
 
+    def leaves_end(self) -> bool:
+        """Leave the answer of a first call to the next one, if that may have the run already.
+
+        Returns:
+            Whether it is left; the handler's own is not to be sent.
+        """
+        if self.fence is None or self.first_call is None or not self.fence.closed:
+            return False
+        with self.lock:
+            return self.run.leave_end()
+
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended, with or without `error`.
 
@@ -135,6 +145,8 @@ class RunScope(LoopOrThread):
         """
         self.first_call = None
         self.warned_ids = None
+        if self.fence is not None:
+            self.fence = None  # it leads back to this scope
         if self.shared_ids is not None:
             self.shared_ids = None  # its tasks lead back to this scope
         return False
@@ -239,8 +251,6 @@ class RunScope(LoopOrThread):
 
     def recorded(self) -> None:
         """Pass on that a step has ended, and see whether the handler can still progress."""
-        if self.on_end is not None:
-            self.on_end()
         if self.on_record is not None or self.run.suspended:
             self.dispatch(self._after_record)
 
@@ -250,15 +260,11 @@ class RunScope(LoopOrThread):
         if max_runtime is not None:
             self.deadline_ns = self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
 
-    def ask(self, question: Callable[[], Flow[bool]]) -> None:
-        """Have something carried out before the next step begins, if the handler can wait there."""
-        if self.claim is None:
-            self.claim, self.only_asks = question, True
 
     def settle_claim(self) -> Flow[bool]:
         """Settle `claim`, once. Returns whether this run continues; if not, the caller waits."""
         if self.claim is None or (yield from self.claim()):
-            self.claim, self.only_asks = None, False
+            self.claim = None
             return True
         self.run.yield_to_another_run()
         return False

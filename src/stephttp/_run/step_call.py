@@ -132,6 +132,12 @@ class StepCall:
         """Do the same with a step that the server carries out."""
         self._set(cut_steps.wait_again(self.scope, self.step, wait))
 
+    def reconsider(self) -> None:
+        """See whether the step may still begin, now that the engine was asked."""
+        with self.scope.lock:
+            step = self.scope.run.reconsider(self.step)
+        self._set(step)
+
     def _set(self, step: Step) -> None:
         self.step = step
         self.executes, self.suspended = step.verdict is EXECUTE, step.verdict is SUSPEND

@@ -42,6 +42,12 @@ CALL_HEADERS = ("x-inngest-job-id", "x-stephttp-attempt", "x-inngest-step-id", D
 """The parts of a `CallId` in the head of a re-entry, and of a question for the state in it."""
 CALLS_FEATURE = "fenced-calls"
 """The name among the extras of `CallId`."""
+ASKS_AFTER = 0.8
+"""Seconds for which a call begins steps without a word of the engine: counted from when the engine
+sent the state, or the SDK the last question or report that the engine has acknowledged."""
+RESENT_AFTER = 1.0
+"""Seconds after which the engine sends a call again on which a process may be at work: by then that
+has asked, and learned that it is superseded, or it begins no step before it does."""
 METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose requests every proxy expects to have a body (RFC 9110, 9.3)."""
 
@@ -66,8 +72,8 @@ class KnownStep(Struct, frozen=True, array_like=True):
 
 
 class CallId(Struct, frozen=True):
-    """A call of the engine, as reports from it name it: job, attempt, its step, if it has one, and
-    which sending of it that is.
+    """A call of the engine, as reports from it name it: job, attempt, its step, if it has one,
+    which sending of it that is, and the process that works on it.
 
     What a call reports that was superseded is kept where it is new, and answered with 409.
     """
@@ -76,6 +82,7 @@ class CallId(Struct, frozen=True):
     attempt: int
     step: str = ""
     delivery: str = ""
+    process: str = ""
 
 
 class MemoKind(Enum):

@@ -28,6 +28,7 @@ from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
+from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.probe import Finding, probe
 from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
@@ -185,7 +186,7 @@ class Engine:
             return False
         unit = partial(report_from, run_id=run_id, ops=ops, call=call)
         _, superseded = await self._apply(unit, lambda reported: [reported[0]])
-        return not self.caller.hear(run_id, call) or superseded
+        return self.caller.hear(run_id, call) is not Heard.CURRENT or superseded
 
     async def take(self, items: Sequence[Item]) -> list[Taken | Refused]:
         """Store many checkpoints in one transaction; see `checkpoints.take`."""

@@ -29,6 +29,7 @@ from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.call_log import log_call
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller
+from stephttp.engine.resting import Resting
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
 from stephttp.engine.rules.shares import Shares
 from stephttp.engine.store.store import Store, StoreClosedError
@@ -74,6 +75,7 @@ class Executor:
         self._settings = settings
         self._metrics = metrics
         self._alarm = Alarm(clock)
+        self._resting = Resting(store, clock)
         self._calls: _Tasks = {}
         self._http_steps: _Tasks = {}
         self.origins = Origins()
@@ -98,6 +100,7 @@ class Executor:
     def start(self) -> None:
         """Start to work; work that fell due while no engine ran is done now."""
         self._since_ms = self._clock.now_ms()
+        self._resting.begin(self._since_ms)
         self._alarm.set(self._since_ms)
         self._loop = asyncio.create_task(self._run(), name="stephttp-executor")
 
@@ -193,10 +196,11 @@ class Executor:
         # Clear the alarm before the table is read, not after: a timer that is stored in between is
         # not among the rows, and its alarm would be lost.
         self._alarm.clear()
+        resting = await self._resting.keys()
         unit = partial(
             due.claim,
             at=self.moment(),
-            busy=self.busy,
+            busy=self.busy.union(resting),
             slots=Shares(self._settings.concurrency, self.origins.used, self.origins.trying),
             gateway_slots=Shares(self._settings.gateway_concurrency, self._gateway_origins.used),
             since_ms=self._since_ms,
@@ -215,8 +219,9 @@ class Executor:
             over = partial(self._gateway_origins.end, request.origin)
             work = self._work(self._http_steps, key, partial(self._fetch, request), over)
             self._http_steps[key] = asyncio.create_task(work, name=name)
-        if claim.next_due_ms is not None:
-            self._alarm.set(claim.next_due_ms)
+        for due_ms in (claim.next_due_ms, self._resting.due_ms):
+            if due_ms is not None:
+                self._alarm.set(due_ms)
 
     def _follow_claim(self, claim: due.DueWork) -> None:
         self._metrics.claimed(claim)

@@ -13,6 +13,7 @@ from stephttp._core.step_options import StepOptions
 from stephttp._core.tool_types import Event, EventLike
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import current_scope, run_scope
+from stephttp._run.fences import pass_fence
 from stephttp._run.hooks import drive
 from stephttp._run.own_context import InContext
 from stephttp._run.places import enter_branch
@@ -194,6 +195,8 @@ async def _finish(
     scope = call.scope
     if scope.turns is not None and call.executes:
         scope.turns.kept.cancel_late()
+    if scope.fence is not None and call.executes and scope.fence.closed:
+        await pass_fence(scope.fence, call)
     try:
         if scope.hooks is not None:
             await drive(hooked.pass_step(call, scope.hooks, partial(body, *args), events))

@@ -13,6 +13,7 @@ from stephttp._core.waits import Wait
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.branches import suspension, take_turn
 from stephttp._run.current import current_scope, run_scope
+from stephttp._run.fences import pass_fence_blocking
 from stephttp._run.hooks import drive_blocking
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
@@ -52,6 +53,8 @@ def finish(
 ) -> Any:
     """Run the body of a step where it has to run, and return what the handler gets."""
     scope = call.scope
+    if scope.fence is not None and call.executes and scope.fence.closed:
+        pass_fence_blocking(scope.fence, call)
     if scope.hooks is not None:
         body = partial(body, *args)
         drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
@@ -90,7 +93,7 @@ def request(tool: str, wait: Wait) -> Any:
 
 def settle_claim(scope: RunScope, step_id: str) -> None:
     """Stop a run that may not answer its request; see `configure(idempotency=)`."""
-    if scope.claim is None or (scope.only_asks and scope.holds_up_loop()):
+    if scope.claim is None:
         return
     if not scope.block(scope.settle_claim()):
         raise suspension(scope, f"step {step_id!r}")

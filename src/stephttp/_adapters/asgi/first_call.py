@@ -303,6 +303,8 @@ class ASGIFirstCall(FirstCall):
         assert isinstance(scope, LoopScope), "made by `current`"
         if scope.run.suspended and scope.still_waits():
             return False
+        if not self._keyed and scope.leaves_end():
+            return False
         if not scope.begin_response():
             return False
         head = Response(message["status"], list(message.get("headers", ())))

@@ -312,6 +312,8 @@ class WSGIFirstCall(FirstCall):
             assert isinstance(scope, ThreadScope), "made by `current`"
             if scope.run.suspended and scope.still_waits():
                 return drop
+            if not self._keyed and scope.leaves_end():
+                return drop
             with scope.lock:
                 if scope.run.suspended:
                     return drop

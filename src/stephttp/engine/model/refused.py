@@ -18,6 +18,7 @@ _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 
 
 SUPERSEDED = "call: it was given up, and another one has taken its place"
+TAKEN = "call: it was delivered twice, and another process works on it"
 
 
 class Refused(StephttpError):

@@ -130,7 +130,7 @@ class Client:
                     raise
                 again = True
                 if request.again is not None:  # the first one may have been received
-                    message = _message(request.again(), place)
+                    message = _message(await request.again(), place)
         try:
             connection = await self._connect(place)
             return await self._exchange(connection, place, message, request.method, limit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -87,7 +87,7 @@ class HTTPRequest:
         origin: such as `https://app.example.com:8443`.
         headers: without those of the connection: `Host`, `Content-Length`.
         resend: whether it may be sent once more if a kept connection turns out to be closed.
-        again: makes what is sent then; `None`: the same.
+        again: makes what is sent then, once that may be sent; `None`: the same.
     """
 
     method: str
@@ -96,7 +96,7 @@ class HTTPRequest:
     headers: dict[str, str]
     body: bytes = field(default=b"", repr=False)
     resend: bool = True
-    again: Callable[[], HTTPRequest] | None = None
+    again: Callable[[], Awaitable[HTTPRequest]] | None = None
 
 
 class HTTPConnection(asyncio.Protocol):

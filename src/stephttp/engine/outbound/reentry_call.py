@@ -15,7 +15,7 @@ from stephttp._wire import call_signatures, stored_state
 from stephttp._wire.call_signatures import request_target
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
-from stephttp._wire.stored_state import CallId
+from stephttp._wire.stored_state import RESENT_AFTER, CallId
 from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import CallFailure, FailureKind
@@ -33,34 +33,25 @@ from stephttp.engine.outbound.connection import (
 )
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.signed_bytes import signed_bytes
+from stephttp.engine.outbound.under_way import Heard, Processes, UnderWay
 from stephttp.engine.rules.answers import HTTPResponse
 
 if TYPE_CHECKING:
     import httpx2
 
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
-_PROCESS_LENGTH, _MOST_ORIGINS = 64, 4096
+_LOOK_AGAIN = 0.05
+"""Seconds."""
 _KEEP_ALIVE = 1.0
 """Seconds. Shorter than what servers keep idle connections for, so that a re-entry does not meet
 one that is just being closed."""
 
 
-class _Delivery:
-    """One sending of a call that is waited for."""
-
-    __slots__ = ("heard", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.heard = False
-        """Whether an SDK has asked for the state of the run in it, or reported steps."""
-
-
 class Caller:
     """Sends re-entries. One for the life of an engine.
 
-    The state of a run goes along for one delivery only: to the process of the application that was
-    heard of last, which takes it once. Another one, and a second delivery, ask for it.
+    The state of a run goes along for one delivery only: to the process of the application, if just
+    one is known, which takes it once. Another one, and a second delivery, ask for it.
 
     Args:
         settings: limits, timeouts and keys.
@@ -80,10 +71,8 @@ class Caller:
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        self._processes: dict[str, str] = {}
-        """By origin, in the order in which they were heard of."""
-        self._under_way: dict[tuple[str, str], _Delivery] = {}
-        """By run and step."""
+        self._processes = Processes()
+        self._under_way = UnderWay()
         self._sender: Sender
         if transport is None:
             egress, timeout = Egress.of(settings), settings.connect_timeout
@@ -101,27 +90,21 @@ class Caller:
 
     def note_process(self, origin: str, process: str) -> None:
         """Note the process by which an application was heard of."""
-        if process.isascii() and process.isalnum():  # it becomes a header
-            self._processes.pop(origin, None)
-            self._processes[origin] = process[:_PROCESS_LENGTH]
-            if len(self._processes) > _MOST_ORIGINS:
-                del self._processes[next(iter(self._processes))]
+        self._processes.note(origin, process, self._clock.monotonic())
 
-    def hear(self, run_id: str, call: CallId) -> bool:
-        """Note that an SDK works on a call. Returns whether this engine still waits for that very
-        sending of it; true where the SDK does not say which it is."""
-        if not call.delivery:
-            return True
-        under_way = self._under_way.get((run_id, call.step))
-        if under_way is None or under_way.name != call.delivery:
-            return False
-        under_way.heard = True
-        return True
+    def hear(self, run_id: str, call: CallId) -> Heard:
+        """Note that an SDK works on a call. Returns whether it may; see `under_way`."""
+        return self._under_way.hear(run_id, call, self._clock.monotonic())
+
+    async def admit(self, run_id: str, call: CallId) -> Heard:
+        """Do the same, and wait as long as it is not sure."""
+        while (heard := self.hear(run_id, call)) is Heard.UNSURE:
+            await self._clock.wait_for(_LOOK_AGAIN)
+        return heard
 
     def forget(self, call: EndpointCall) -> bool:
         """Wait for a call no more. Returns whether an SDK was heard of that works on it."""
-        under_way = self._under_way.pop((call.run_id, call.step_id), None)
-        return under_way is not None and under_way.heard
+        return self._under_way.forget((call.run_id, call.step_id))
 
     async def call(self, call: EndpointCall, *, bare: bool = False) -> HTTPResponse | CallFailure:
         """Call the endpoint, and return its answer, or a `CallFailure` if it cannot be read.
@@ -130,11 +113,16 @@ class Caller:
             bare: without the headers that make it a re-entry.
         """
         limit = self._settings.max_response
-        if call.state is not None and call.domain not in self._processes:
-            call = msgspec.structs.replace(call, state=None)
+        receiver = ""
+        if call.state is not None:
+            receiver = self._processes.only(call.domain, self._clock.monotonic())
+            if not receiver:
+                call = msgspec.structs.replace(call, state=None)
         # Unchanged: the endpoint must see the same request as the first time.
         target, content = request_target(call.path, call.query), _content(call)
-        headers = {"user-agent": "Inngest"} if bare else self._headers(call, target, content)
+        headers = (
+            {"user-agent": "Inngest"} if bare else self._headers(call, target, content, receiver)
+        )
         again = None if bare else partial(self._without_state, call)
         request = HTTPRequest(
             call.method, call.domain, target, headers, content, not call.unanswered, again
@@ -162,19 +150,25 @@ class Caller:
         except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)
 
-    def _without_state(self, call: EndpointCall) -> HTTPRequest:
+    async def _without_state(self, call: EndpointCall) -> HTTPRequest:
         """Return the request that is sent where the first may have been received and lost. What
         was received of the first is superseded by it."""
+        if self._under_way.may_be_at_work((call.run_id, call.step_id)):
+            self._under_way.forget((call.run_id, call.step_id))
+            await self._clock.wait_for(RESENT_AFTER)
         call = msgspec.structs.replace(call, state=None)
         target, content = request_target(call.path, call.query), _content(call)
         headers = self._headers(call, target, content)
         return HTTPRequest(call.method, call.domain, target, headers, content)
 
-    def _headers(self, call: EndpointCall, target: str, content: bytes) -> dict[str, str]:
+    def _headers(
+        self, call: EndpointCall, target: str, content: bytes, receiver: str = ""
+    ) -> dict[str, str]:
         content_type = call.content_type.strip()
         keys, now = self._settings.signing_keys, int(self._clock.now())
         request_id = new_ulid(self._clock.now_ms(), self._rng)
-        self._under_way[call.run_id, call.step_id] = _Delivery(request_id)
+        key, since = (call.run_id, call.step_id), self._clock.monotonic()
+        self._under_way.send(key, request_id, receiver, since)
         headers = {
             "user-agent": "Inngest",
             "accept-encoding": "gzip",
@@ -193,7 +187,7 @@ class Caller:
             **({} if call.step_id == RESUME else {"x-inngest-step-id": call.step_id}),
             **({stored_state.UNANSWERED: str(call.unanswered)} if call.unanswered else {}),
             **({"x-inngest-force-step-plan": "true"} if call.plan else {}),
-            **self._state_headers(call),
+            **self._state_headers(call, receiver),
         }
         if keys:
             pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -202,14 +196,14 @@ class Caller:
             )
         return headers
 
-    def _state_headers(self, call: EndpointCall) -> dict[str, str]:
+    def _state_headers(self, call: EndpointCall, receiver: str) -> dict[str, str]:
         """Return the headers that go with the state of a run."""
         if call.state is None:
             return {}
         headers = {
             stored_state.SIZE: str(len(call.state.memos)),
             stored_state.FEATURES: FEATURES,
-            stored_state.RECEIVER: self._processes[call.domain],
+            stored_state.RECEIVER: receiver,
             stored_state.SENT: str(self._clock.now_ms()),
         }
         if call.state.failures:

@@ -90,6 +90,12 @@ def claim(
     return DueWork(calls, fetches, ended, next_due_ms, late)
 
 
+def due_before(connection: sqlite3.Connection, since_ms: int) -> frozenset[TaskKey]:
+    """Return the calls that were due before a time."""
+    rows = connection.execute(QUERIES["calls_due_before"], (since_ms,))
+    return frozenset(key_of(*row) for row in rows)
+
+
 def _pick(
     connection: sqlite3.Connection,
     what: str,

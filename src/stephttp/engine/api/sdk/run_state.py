@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from base64 import b64encode
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from msgspec import UNSET, UnsetType
@@ -17,9 +18,10 @@ from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, sto
 from stephttp.engine.model import tokens
 from stephttp.engine.model.call import ResumeState
 from stephttp.engine.model.clock import rfc3339
-from stephttp.engine.model.refused import SUPERSEDED, Refused
+from stephttp.engine.model.refused import SUPERSEDED, TAKEN, Refused
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.timer import TimerKind
+from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.reading.run_rows import load_waits
 from stephttp.engine.store import memos, runs
 from stephttp.engine.store.runs import load_trigger, unknown
@@ -90,8 +92,13 @@ async def actions(request: Request) -> Response:
         names="step-names" in accepted,
         call=call,
     )
+    if call is not None:
+        heard = await engine.caller.admit(run_id, call)
+        if heard is Heard.TAKEN:
+            raise Refused(TAKEN, HTTPStatus.LOCKED)
     loaded = await engine.store.read(unit)
-    if call is not None and not engine.caller.hear(run_id, call):
+    # Afterwards: what it was superseded by may have been acknowledged something meanwhile.
+    if call is not None and engine.caller.hear(run_id, call) is not Heard.CURRENT:
         raise Refused(SUPERSEDED, 409)
     headers = {stored_state.FAILURES: loaded.failures} if loaded.failures else {}
     return Response(loaded.memos, media_type="application/json", headers=headers)
@@ -171,8 +178,9 @@ def _call_of(request: Request) -> CallId | None:
     job, attempt = (request.headers.get(name, "") for name in stored_state.CALL_HEADERS[:2])
     if not job or not attempt.isdecimal() or len(attempt) > _ATTEMPT_LENGTH:
         return None
-    step, delivery = (request.headers.get(name, "") for name in stored_state.CALL_HEADERS[2:])
-    return CallId(job, int(attempt), step, delivery)
+    names = (*stored_state.CALL_HEADERS[2:], stored_state.PROCESS)
+    step, delivery, process = (request.headers.get(name, "") for name in names)
+    return CallId(job, int(attempt), step, delivery, process)
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> RunTrigger:

@@ -173,6 +173,13 @@ DELETE FROM timers WHERE run_id = ?
 SELECT run_id, step_id, kind, due_ms, domain FROM timers JOIN runs USING (run_id)
 WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= ? ORDER BY due_ms
 
+-- name: calls_due_before
+SELECT run_id, step_id, kind FROM timers
+WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside IS NULL AND due_ms < ?1
+UNION ALL SELECT run_id, step_id, kind FROM timers
+WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside IS NOT NULL
+    AND due_ms < ?1
+
 -- name: due_http_steps
 SELECT run_id, step_id, kind, due_ms, domain FROM timers JOIN runs USING (run_id)
 WHERE kind = 'gateway' AND aside IS NULL AND due_ms <= ? ORDER BY due_ms

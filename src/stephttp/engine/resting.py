@@ -1,0 +1,45 @@
+"""Calls that were due when the engine started: an application may still be at work on them.
+
+An engine that was killed has forgotten which calls it had made. The process that got such a call
+begins steps without a question for a while, so it is left alone for as long (docs/design.md 3.13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+from stephttp._wire.stored_state import RESENT_AFTER
+from stephttp.engine.model.clock import Clock
+from stephttp.engine.store.store import Store
+from stephttp.engine.work import due
+
+
+class Resting:
+    """What is not called yet. `begin` it once."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._since_ms = 0
+        self._until: float | None = None
+        self._keys: Collection[due.TaskKey] | None = ()
+
+    def begin(self, since_ms: int) -> None:
+        """Note that the engine starts to call."""
+        self._since_ms, self._keys = since_ms, None
+        self._until = self._clock.monotonic() + RESENT_AFTER
+
+    @property
+    def due_ms(self) -> int | None:
+        """When to look at what rests; `None` if nothing does (any more)."""
+        return self._since_ms + round(RESENT_AFTER * 1000) if self._keys else None
+
+    async def keys(self) -> Collection[due.TaskKey]:
+        """Return what is left alone now."""
+        if self._until is None or self._clock.monotonic() >= self._until:
+            self._until, self._keys = None, ()
+        elif self._keys is None:
+            unit = partial(due.due_before, since_ms=self._since_ms)
+            self._keys = await self._store.read(unit)
+        return self._keys or ()
