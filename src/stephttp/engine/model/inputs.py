@@ -50,6 +50,16 @@ def is_ours(sdk: str) -> bool:
     return sdk.startswith(_OURS)
 
 
+def asks_first(sdk: str) -> bool:
+    """Say whether an SDK asks for the state of a run, and names the call, before its handler is
+    called, unless the state came along.
+
+    Args:
+        sdk: of the header `x-inngest-sdk`.
+    """
+    return sdk.startswith(_OURS)
+
+
 class Hints(Value, frozen=True, gc=False):
     """Retries and the SDK, from headers.
 
@@ -68,8 +78,9 @@ class FailureKind(Enum):
 
     `COUNTED`: an attempt was used up. `TRANSIENT`: the handler was not reached, or could not
     start; tried again without end. `BROKEN`: the connection was accepted, and broke before the
-    answer was complete. `FOREIGN`: what answered is not the handler. Both are tried again within
-    bounds, see `rules.vain_calls`. `FINAL`: it must not be tried again.
+    answer was complete. `FOREIGN`: what answered, or accepted the connection and closed it, is not
+    the handler. Both are tried again within bounds, see `rules.vain_calls`. `FINAL`: it must not be
+    tried again.
     """
 
     COUNTED = "counted"

@@ -18,7 +18,7 @@ from stephttp._wire.signatures import sign
 from stephttp._wire.stored_state import RESENT_AFTER, CallId
 from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.model.inputs import CallFailure, FailureKind
+from stephttp.engine.model.inputs import CallFailure, FailureKind, asks_first
 from stephttp.engine.model.settings import FEATURES, Settings
 from stephttp.engine.model.timer import RESUME
 from stephttp.engine.model.tokens import new_ulid
@@ -116,8 +116,8 @@ class Caller:
         receiver = ""
         if call.state is not None:
             receiver = self._processes.only(call.domain, self._clock.monotonic())
-            if not receiver:
-                call = msgspec.structs.replace(call, state=None)
+        if not receiver:
+            call = msgspec.structs.replace(call, state=None)
         # Unchanged: the endpoint must see the same request as the first time.
         target, content = request_target(call.path, call.query), _content(call)
         headers = (
@@ -140,8 +140,8 @@ class Caller:
             return CallFailure(FailureKind.FINAL, "AnswerError", message)
         except ExchangeError as error:
             if error.broken:
-                failure = _failure(FailureKind.BROKEN, call, error)
-                return msgspec.structs.replace(failure, times=error.broken)
+                kind = self._kind_of_break(call)
+                return msgspec.structs.replace(_failure(kind, call, error), times=error.broken)
             if isinstance(error, RemoteProtocolError):  # something that does not speak HTTP
                 return _failure(FailureKind.FOREIGN, call, error)
             return _failure(FailureKind.TRANSIENT, call, error)
@@ -149,6 +149,12 @@ class Caller:
             return _failure(FailureKind.TRANSIENT, call, error)
         except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)
+
+    def _kind_of_break(self, call: EndpointCall) -> FailureKind:
+        """Return what it means that a connection broke: an SDK that would have asked for the state,
+        and did not, was not reached, so its handler cannot be what ends the process."""
+        unheard = not self._under_way.may_be_at_work((call.run_id, call.step_id))
+        return FailureKind.FOREIGN if unheard and asks_first(call.sdk) else FailureKind.BROKEN
 
     async def _without_state(self, call: EndpointCall) -> HTTPRequest:
         """Return the request that is sent where the first may have been received and lost. What
