@@ -48,7 +48,11 @@ class Verdict:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def judge(entries: Iterable[dict[str, Any]], keyed: Collection[str] = ()) -> Verdict:
+def judge(
+    entries: Iterable[dict[str, Any]],
+    keyed: Collection[str] = (),
+    unknown: Collection[str] = (),
+) -> Verdict:
     """Judge the entries of a ledger; see `Ledger` for what they hold.
 
     - lost: a request was accepted (answered, or redirected to its result), and has no answer.
@@ -61,6 +65,7 @@ def judge(entries: Iterable[dict[str, Any]], keyed: Collection[str] = ()) -> Ver
     Args:
         entries: in any order.
         keyed: labels of the requests that have an idempotency key.
+        unknown: of those among them that show no credential: their cookies are not repeated.
     """
     verdict = Verdict()
     ordered = sorted(entries, key=lambda entry: int(entry["t"]))
@@ -106,7 +111,8 @@ def judge(entries: Iterable[dict[str, Any]], keyed: Collection[str] = ()) -> Ver
         if label not in got
     ]
     for label, received in got.items():
-        verdict.wrong += _wrong(label, received, answers[label], acknowledged)
+        full = _with_cookies_of(answers[label], received) if label in unknown else received
+        verdict.wrong += _wrong(label, full, answers[label], acknowledged)
     verdict.twice = [
         f"{label}: {sorted(runs[label])}" for label in sorted(keyed) if len(runs[label]) > 1
     ]
@@ -131,6 +137,15 @@ def _wrong(
         for (of, within, step), nonce in acknowledged.items()
         if of == label and within == run and first["values"].get(step) != nonce
     ]
+
+
+def _with_cookies_of(
+    returned: list[dict[str, Any]], received: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Give answers without cookies those that some of them have, or that a handler returned."""
+    known = [one["cookies"] for one in received if one["cookies"]]
+    known += [one["cookies"] for one in returned if one["values"] == received[0]["values"]]
+    return [{**one, "cookies": one["cookies"] or next(iter(known), [])} for one in received]
 
 
 def _seen(answer: dict[str, Any]) -> tuple[Any, ...]:

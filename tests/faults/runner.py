@@ -46,7 +46,8 @@ async def carry_out(world: World, plan: Schedule) -> Verdict:
         await asyncio.gather(*asking, *sending)
         left = await caller.open_runs()
     keyed = [request.label for request in plan.requests if request.key]
-    verdict = judge(world.ledger.entries(since), keyed)
+    unknown = [request.label for request in plan.requests if not request.authorization]
+    verdict = judge(world.ledger.entries(since), keyed, set(keyed).intersection(unknown))
     verdict.lost += [f"run {run} of the engine has not ended" for run in left]
     return verdict
 

@@ -64,7 +64,7 @@ class Soak:
         self.samples: list[Sample] = []
         self.sizes: list[tuple[float, int, int]] = []
         self.sent = 0
-        self._labels: list[tuple[str, bool]] = []
+        self._labels: list[tuple[str, bool, bool]] = []
         self._open: set[asyncio.Task[None]] = set()
 
     async def run(self, minutes: float) -> Verdict:
@@ -89,8 +89,9 @@ class Soak:
             await asyncio.gather(*self._open)
             left = await caller.open_runs()
             others[0].cancel()
-        keyed = [label for label, has_key in self._labels if has_key]
-        verdict = judge(self.world.ledger.entries(), keyed)
+        keyed = {label for label, has_key, _ in self._labels if has_key}
+        unknown = {label for label, has_key, known in self._labels if has_key and not known}
+        verdict = judge(self.world.ledger.entries(), keyed, unknown)
         verdict.lost += [f"run {run} of the engine has not ended" for run in left]
         return verdict
 
@@ -101,7 +102,8 @@ class Soak:
         self.sent += 1
         now = time.monotonic()
         for request in plan.requests:
-            self._labels.append((request.label, request.key is not None))
+            known = request.authorization is not None
+            self._labels.append((request.label, request.key is not None, known))
             self._keep(caller.ask(request, now + request.at))
             if request.event_at is not None:
                 self._keep(caller.send_event(request, now + request.event_at))

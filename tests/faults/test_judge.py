@@ -69,6 +69,14 @@ def test_each_broken_promise_is_seen(entries: list[dict[str, Any]], broken: list
     assert [one.split(":")[0] for one in verdict.broken] == broken
 
 
+def test_cookies_are_repeated_to_callers_only_who_are_known() -> None:
+    plain = [REQUEST, ACCEPTED, answer(), got(), {**got(), "cookies": []}]
+    assert judge(story(*plain), [LABEL]).wrong
+    assert judge(story(*plain), [LABEL], [LABEL]).wrong == []
+    other = [*plain, {**got(), "cookies": ["b=2"]}]
+    assert judge(story(*other), [LABEL], [LABEL]).wrong
+
+
 def test_without_a_key_a_request_that_was_sent_twice_runs_twice() -> None:
     verdict = judge(
         story(REQUEST, CALL, step("n1"), {**CALL, "run": "run-2"}, step("n2", run="run-2"))

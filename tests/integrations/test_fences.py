@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -104,7 +105,7 @@ class Handler:
         api.post("/")(self.handler if self.kind == "async" else self.blocks)
         return provider.asgi(api)
 
-    def world(self, **options: Any) -> Any:
+    def world(self, **options: Any) -> AbstractAsyncContextManager[Durable]:
         return durable(self.build, wsgi=self.kind == "flask", **options)
 
 

@@ -202,7 +202,7 @@ class Run(CallState):
     def leave_end(self) -> bool:
         """Leave the answer to another call, which has the run by now. Returns whether, because the
         response has not begun, and nothing waits."""
-        if self.cannot_wait is not None or self.state is not _RUNNING:
+        if self.cannot_wait is not None or self.suspended or self.state is ENDED:
             return False
         op_id = hash_step_id(f"stephttp:again:end:{self.run_id}")
         self.unreported.requests.append(Op(OpCode.DISCOVERY_REQUEST, op_id))

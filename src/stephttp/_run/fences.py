@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from stephttp._run import cut_steps
+
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.step_call import StepCall
@@ -39,7 +41,7 @@ async def pass_fence(fence: Fence, call: StepCall) -> None:
     try:
         await scope.drive(fence.ask())
     except BaseException as error:
-        scope.left(call.step, error, scope.now_ns())
+        cut_steps.left(scope, call.step, error, scope.now_ns())
         scope.recorded()
         raise
     call.reconsider()
@@ -52,7 +54,7 @@ def pass_fence_blocking(fence: Fence, call: StepCall) -> None:
         try:
             scope.block(fence.ask())
         except BaseException as error:
-            scope.left(call.step, error, scope.now_ns())
+            cut_steps.left(scope, call.step, error, scope.now_ns())
             scope.recorded()
             raise
     call.reconsider()

@@ -19,8 +19,8 @@ from stephttp._run.call_check import CallCheck
 from stephttp._run.current import run_headers
 from stephttp._run.flushing import flush
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.reentry_guard import sent_ns
 from stephttp._run.reentry_failures import unavailable
+from stephttp._run.reentry_guard import sent_ns
 from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, resume
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope

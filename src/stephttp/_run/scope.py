@@ -260,7 +260,6 @@ class RunScope(LoopOrThread):
         if max_runtime is not None:
             self.deadline_ns = self.started_ns + max_runtime // timedelta(microseconds=1) * 1000
 
-
     def settle_claim(self) -> Flow[bool]:
         """Settle `claim`, once. Returns whether this run continues; if not, the caller waits."""
         if self.claim is None or (yield from self.claim()):

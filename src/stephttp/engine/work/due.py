@@ -80,7 +80,8 @@ def claim(
     for (run_id, step_id), kind, due_ms in due_calls:
         call = _take(connection, run_id, step_id, at)
         if call is not None:
-            again = kind in _CALLS and due_ms < since_ms
+            # A run that is taken over is not for the process that was heard of last.
+            again = kind == TimerKind.ORPHAN or (kind in _CALLS and due_ms < since_ms)
             calls.append(replace(call, reads_state=False) if again else call)
     calls = memos.attach(connection, calls)
     due_requests, more_requests = _pick(connection, "http_steps", at.now_ms, busy, gateway_slots)
