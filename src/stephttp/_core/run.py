@@ -185,7 +185,7 @@ class Run(CallState):
         return step
 
     def reconsider(self, step: Step) -> Step:
-        """Decide anew about a step that has the verdict EXECUTE and has not begun."""
+        """Decide again about a step that has the verdict EXECUTE and has not begun."""
         lost = self.expired and not self.resumed  # a re-entry has to make progress
         if (self.over or lost) and self._is_left(step):
             self._running -= 1
