@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import flask
 import httpx2
 import msgspec
 import pytest
@@ -558,3 +560,51 @@ async def test_going_async_with_a_plain_server_waits_for_what_is_under_way(
     assert path.endswith("/steps")
     assert [op["op"] for op in last["steps"]][-2:] == ["StepRun", "Sleep"]
     assert caplog.records == [] or all(r.levelno < logging.WARNING for r in caplog.records)
+
+
+@pytest.mark.parametrize("wsgi", [False, True])
+async def test_an_opening_that_comes_late_is_not_in_the_way_of_a_run_that_waits(
+    wsgi: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of the engine, which was away. The opening in the background and the one by
+    which the run goes to the background reach it one after the other."""
+    monkeypatch.setattr("stephttp._run.journal.HAND_OVER_TIMEOUT", 0)
+    ran: list[str] = []
+    tried = threading.Event()
+
+    def nap() -> str:
+        blocking.run("one", ran.append, "one")
+        blocking.run("two", tried.wait, 10)
+        blocking.sleep("nap", timedelta(minutes=1))
+        return "done"
+
+    def build(provider: Provider) -> Any:
+        if wsgi:
+            flasked = flask.Flask("late")
+            flasked.add_url_rule("/nap", view_func=nap, methods=["POST"])
+            return provider.wsgi(flasked)
+        app = FastAPI()
+        app.post("/nap")(nap)
+        return provider.asgi(app)
+
+    async with durable(build, wsgi=wsgi, checkpointing=Checkpointing.safe) as world:
+        send, answers = world.to_engine.handle_async_request, list[int]()
+        last, opened = asyncio.Event(), asyncio.Event()
+
+        async def away(request: httpx2.Request) -> httpx2.Response:
+            if b'"Sleep"' in request.content:
+                last.set()
+                await opened.wait()
+            elif not last.is_set():
+                tried.set()
+                raise httpx2.ConnectError("refused")
+            response = await send(request)
+            answers.append(response.status_code)
+            opened.set()
+            return response
+
+        world.to_engine.handle_async_request = away  # type: ignore[method-assign]
+        answer = await world.client.post("/nap")
+        assert set(answers) == {200}
+        assert "done" in (await world.follow(answer)).text
+    assert ran == ["one"]

@@ -125,6 +125,13 @@ class Journal(Item):
         return self.mode.lease_ms if self._checkpoints.keys.supports("leases") else None
 
     @property
+    def lease_to_ask_ms(self) -> int | None:
+        """The lease to ask for, also while the server is not known: ours then takes an opening for
+        an update of one that it got, and a plain server does not read the field."""
+        unknown = self._checkpoints.keys.features is None
+        return self.mode.lease_ms if unknown else self.lease_ms
+
+    @property
     def closed(self) -> bool:
         """Whether the run may be in the hands of another process; see `Fence`."""
         if not self._is_lost and self._leases.has_lapsed(self._run.run_id):
