@@ -17,8 +17,8 @@ SCHEDULES ?= 300
 MINUTES ?= 30
 CASES ?= 5000
 
-.PHONY: help demo test coverage check check-long fuzz static docs mutation bench faults soak screenshots \
-	format clean
+.PHONY: help demo test coverage check check-long fuzz static docs mutation bench boundaries faults soak \
+	screenshots format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
@@ -28,9 +28,10 @@ help:
 	@echo 'make check-long  the same, with many more made-up examples: before a release'
 	@echo 'make fuzz     changed requests, answers, states and tokens (CASES=5000 of each kind, SEED=1)'
 	@echo 'make docs     the documentation as a site in site/, with the reference from the docstrings'
-	@echo 'make mutation changes the rules of the engine in small ways, and counts what no test notices'
+	@echo 'make mutation changes the pure parts in small ways, and lists what no test notices'
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
 	@echo 'make faults   random schedules of faults (SCHEDULES=300; SEED=n for the first)'
+	@echo 'make boundaries  a crash before and after every commit and send (CRASHES="sync settle" narrows them)'
 	@echo 'make soak     load with a kill a minute, and what grows (MINUTES=30)'
 	@echo 'make screenshots  pictures of every page of the dashboard, into screenshots/'
 	@echo 'make format   ruff formats the code and sorts imports'
@@ -76,13 +77,16 @@ docs: $(READY)
 		tee $(VENV)/docs.log
 	@! grep -q '^griffe: ' $(VENV)/docs.log
 
-# Minutes; MUTANTS="stephttp.engine.rules.conditions*" narrows them. Survivors: mutmut results, mutmut show NAME
+# About an hour; MUTANTS="stephttp.engine.rules.conditions*" narrows them.
 mutation: $(READY)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[mutation]'
-	@nice -n 10 $(BIN)/mutmut run --max-children 1 $(MUTANTS); $(BIN)/mutmut results
+	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+boundaries: $(READY)
+	@$(BIN)/python -m tests.faults.boundaries $(CRASHES)
 
 faults: $(READY)
 	@$(BIN)/python -m tests.faults --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED))

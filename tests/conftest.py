@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests import databases
 
@@ -17,6 +17,9 @@ _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("push", _UNTIMED, derandomize=True)
 # `make check-long` chooses it. Each run looks elsewhere, which a push must not.
 settings.register_profile("long", _UNTIMED, max_examples=1000, derandomize=False)
+# For `make mutation`: an example that fails is enough, and need not be made simple.
+_FAST = (Phase.explicit, Phase.generate)
+settings.register_profile("mutants", _UNTIMED, derandomize=True, phases=_FAST)
 settings.load_profile("push")
 
 _MEASURED = "COVERAGE_PROCESS_CONFIG"

@@ -40,7 +40,7 @@ def test_what_was_applied_is_told() -> None:
         b'a="' + b"\\" * 60_001,
         b'a;"' + b'""' * 30_000,
     ],
-    ids=lambda value: value[:6].decode(),
+    ids=range(5),
 )
 def test_a_long_header_takes_no_longer_than_its_length(value: bytes) -> None:
     """By the square of it, each of these took a minute or more, which the test's timeout ends."""

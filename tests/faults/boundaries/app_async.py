@@ -1,0 +1,75 @@
+"""The application under uvicorn: programs whose steps are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from fastapi import FastAPI
+
+import stephttp
+from stephttp import CheckpointRun, NewAPIRunData, step
+from tests.faults.boundaries.programs import DAYS, MODES, PROVIDER, Bodies, client
+
+app = FastAPI()
+app.add_middleware(stephttp.ASGIMiddleware, provider=PROVIDER)
+
+
+@app.get("/up")
+async def up() -> str:
+    return "up"
+
+
+@app.post("/work", status_code=201)
+@PROVIDER.endpoint(
+    id="work", retries=20, delay=timedelta(seconds=0.1), max_delay=timedelta(seconds=0.5)
+)
+async def work(program: dict[str, Any]) -> dict[str, Any]:
+    stephttp.configure(checkpointing=MODES[program.get("mode", "blended")])
+    bodies = Bodies(program)
+    values: dict[str, Any] = {}
+    for number, part in enumerate(program["parts"]):
+        name, kind = f"{number}", part["kind"]
+        if kind == "run":
+            # Leases are renewed, and others answered, while it takes its time.
+            nonce = await step.run(name, asyncio.to_thread, bodies.run, name, part)
+            values[name] = nonce.rstrip(".")
+        elif kind == "sleep":
+            await step.sleep(name, timedelta(milliseconds=part["ms"]))
+        elif kind == "event":
+            event = await step.wait_for_event(name, event=part["name"], timeout=DAYS)
+            values[name] = event is not None
+        elif kind == "crowd":
+            waits = [
+                step.wait_for_event(f"{name}.{one}", event=part["name"], timeout=DAYS)
+                for one in range(part["size"])
+            ]
+            values[name] = sum(event is not None for event in await asyncio.gather(*waits))
+        elif kind == "signal":
+            await step.wait_for_signal(name, signal=part["name"], timeout=DAYS)
+        elif kind == "fetch":
+            values[name] = (await step.fetch(name, part["url"])).status_code
+        elif kind == "send":
+            await step.send_event(name, stephttp.Event(name=part["name"]))
+    return bodies.end(values)
+
+
+@app.post("/by-hand/{run_id}")
+async def by_hand(run_id: str) -> dict[str, Any]:
+    api = client(stephttp.APIClient)
+    run = CheckpointRun(run_id)
+    try:
+        await api.checkpoint_new_run(run_id, NewAPIRunData("http://127.0.0.1", "POST", "/hand"))
+    except stephttp.APIStatusError as error:
+        if error.status != 409:
+            raise
+        # It is there: this is a repetition, and the answer to the first was lost.
+    try:
+        await api.get_steps(run_id)
+        await api.checkpoint_response(run, stephttp.APIResult(200, {}, b"by hand"))
+    except stephttp.APIStatusError as error:
+        if error.status != 410:
+            raise
+        # It has ended, too.
+    return {"run": run_id}

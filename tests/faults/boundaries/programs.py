@@ -1,0 +1,65 @@
+"""What the two applications share: their provider, and the bodies of their steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import stephttp
+from stephttp import Checkpointing
+from stephttp._run.current import run_scope
+from tests.faults.ledger import Ledger
+
+HERE = Path(os.environ["FAULTS_WORLD"])
+LEDGER = Ledger(HERE / "ledger")
+RESULT_PATH = "/result"
+DAYS = timedelta(days=3)
+_LEASE = timedelta(seconds=2)
+MODES = {
+    "performant": replace(Checkpointing.performant, lease=_LEASE),
+    "blended": replace(Checkpointing.blended, lease=_LEASE),
+    "safe": replace(Checkpointing.safe, lease=_LEASE),
+}
+PROVIDER = stephttp.setup(
+    os.environ["FAULTS_ORIGIN"],
+    idempotency_header="Idempotency-Key",
+    checkpointing=MODES["blended"],
+    result_path=RESULT_PATH,
+)
+
+
+class Bodies:
+    """The bodies of the steps of one call of a handler. Each execution gives another nonce."""
+
+    def __init__(self, program: dict[str, Any]) -> None:
+        self.label: str = program["label"]
+        self.run_id = run_scope("step.run").run.run_id
+        LEDGER.write("call", label=self.label, run=self.run_id)
+
+    def run(self, name: str, part: dict[str, Any]) -> str:
+        """Write to the ledger; then take as long as the part says, or die, once, by its mark."""
+        nonce = f"N{uuid.uuid4().hex}"
+        LEDGER.write("step", label=self.label, run=self.run_id, step=name, nonce=nonce)
+        time.sleep(part.get("ms", 0) / 1000)
+        if part.get("dies"):
+            mark = HERE / f"died-{self.label}"
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return nonce + "." * int(part.get("size", 0))
+
+    def end(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Note the answer, and return it."""
+        LEDGER.write("answer", label=self.label, run=self.run_id, values=values)
+        return {"label": self.label, "values": values}
+
+
+def client(kind: type[Any]) -> Any:
+    """Make a client of the checkpoint API, for those who use it by hand."""
+    return kind(os.environ["INNGEST_BASE_URL"], os.environ["INNGEST_SIGNING_KEY"])
