@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,22 +19,19 @@ from urllib.parse import urljoin
 
 import httpx2
 
-from tests.acceptance.processes import STEPHTTP, Process, free_port
+from tests.acceptance.processes import free_port
 from tests.faults.boundaries import derive
+from tests.faults.boundaries.parts import PATIENCE, PatientProxy, Program
 from tests.faults.judge import judge
 from tests.faults.ledger import Ledger
-from tests.faults.proxy import Message, Proxy
+from tests.faults.proxy import Message
 
 SIGNING_KEY = "signkey-test-" + "5e" * 32
 EVENT_KEY = "event-key-of-the-boundaries"
 PASSWORD = "password of the boundaries"
-PATIENCE = 120.0
-"""Seconds within which all has ended, whatever was killed: an engine that starts leaves runs to
-the holders of their leases for a minute."""
 Part = dict[str, Any]
 
-_HERE = f"{__package__}" if __package__ else "tests.faults.boundaries"
-_KILLING = (*STEPHTTP[:-1], f"{_HERE}.killing")
+_HERE = "tests.faults.boundaries"
 _NONCE = re.compile(rb"N[0-9a-f]{32}")
 _AGAIN = frozenset({202, 409, 429, 502, 503, 504})
 _APPS = {
@@ -44,47 +39,6 @@ _APPS = {
     # With threads, connections are kept.
     "sync": ["gunicorn", f"{_HERE}.app_sync:app", "--log-level", "warning", "--threads", "8"],
 }
-
-
-class _PatientProxy(Proxy):
-    """A proxy that waits for an engine that is being started, as a socket of systemd's does."""
-
-    async def _forward(self, request: Message) -> Message:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return await super()._forward(request)
-            except ConnectionRefusedError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.02)
-
-
-class Program:
-    """A program with its arguments; `keep` starts it whenever it does not run."""
-
-    def __init__(self, words: Sequence[str], env: dict[str, str]) -> None:
-        self._words, self._env = [*_KILLING, *words], env
-        self.process: Process | None = None
-        self.lives = 0
-
-    def keep(self) -> None:
-        if self.process is None or self.process.process.poll() is not None:
-            self.end()
-            self.process = Process(self._words, env=self._env)
-            self.lives += 1
-
-    def kill(self) -> None:
-        """Kill all of its processes that serve: a master lives on, and makes others."""
-        assert self.process is not None
-        pid = self.process.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for one in children or [str(pid)]:
-            os.kill(int(one), signal.SIGKILL)
-
-    def end(self) -> None:
-        if self.process is not None:
-            self.process.__exit__(None, None, None)
 
 
 class Bench:
@@ -117,7 +71,7 @@ class Bench:
         engine_port, self.app_port = free_port(), free_port()
         self.engine_url = f"http://127.0.0.1:{engine_port}"
         self.app_url = f"http://127.0.0.1:{self.app_port}"
-        self.proxy = _PatientProxy(engine_port, self._passed)
+        self.proxy = PatientProxy(engine_port, self._passed)
         common = {
             "INNGEST_SIGNING_KEY": SIGNING_KEY,
             "INNGEST_EVENT_KEY": EVENT_KEY,

@@ -1,0 +1,306 @@
+"""Workloads that get to boundaries; `scenarios` says which.
+
+Each does what users of a bench do, with patience, and looks at what they would see. What is true
+of all of them (`Bench.broken`) is not looked at here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+
+from stephttp._wire.ids import ulid
+from tests.faults.boundaries.bench import EVENT_KEY, PASSWORD, Bench
+
+RUN = {"kind": "run"}
+NAP = {"kind": "sleep", "ms": 30}
+
+
+async def naps(bench: Bench) -> None:
+    """A run that waits, with an idempotency key."""
+    await bench.order(RUN, NAP, RUN)
+
+
+async def naps_unkeyed(bench: Bench) -> None:
+    await bench.order(RUN, NAP, RUN, key=False)
+
+
+async def alone(bench: Bench) -> None:
+    """A run that never waits, reported when its caller has long been answered."""
+    await reported_later(bench, 1)
+
+
+async def many(bench: Bench) -> None:
+    """Many such runs: the engine hears of them together."""
+    await reported_later(bench, 12)
+
+
+async def reported_later(bench: Bench, count: int) -> None:
+    await bench.order(RUN)  # the process gets to know its engine
+    lives = bench.app.lives
+    labels = [bench.label() for _ in range(count)]
+    await asyncio.gather(
+        *(bench.order(RUN, mode="performant", key=False, label=one) for one in labels)
+    )
+    entries = [one for one in bench.ledger.entries() if one.get("label") in labels]
+    assert {one["label"] for one in entries if one["kind"] == "got"} == set(labels)
+    wanted = {one["run"] for one in entries if one["kind"] == "call"}
+
+    async def known() -> bool:
+        # Only what was in the memory of a process may be gone, and only with it.
+        ended = {run["run_id"] for run in await bench.runs("completed")}
+        return wanted <= ended or bench.app.lives > lives or bench.has_died
+
+    await eventually(known, "a run is missing")
+
+
+async def one_by_one(bench: Bench) -> None:
+    """A run that is reported after each step."""
+    await bench.order(RUN, {"kind": "run", "ms": 30}, RUN, mode="safe")
+
+
+async def long_step(bench: Bench) -> None:
+    """A step that outlives its lease, which has to be renewed."""
+    await bench.order({"kind": "run", "ms": 2500}, mode="safe")
+
+
+async def reported_in_a_reentry(bench: Bench) -> None:
+    await bench.order(NAP, RUN, {"kind": "run", "ms": 30}, RUN, mode="safe")
+
+
+async def moved(bench: Bench) -> None:
+    """The process of the first call is gone when the run continues."""
+    label = bench.label()
+    order = asyncio.create_task(
+        bench.order(RUN, {"kind": "event", "name": label}, RUN, label=label)
+    )
+    await bench.waiting(label)
+    await eventually(lambda: bench.was_accepted(label), f"{label} is not accepted")
+    bench.app.kill()
+    await bench.until(bench.app_url + "/up")
+    await send_event(bench, label)
+    await order
+
+
+async def fresh_process(bench: Bench) -> None:
+    """The first request to a process that knows nothing of the engine yet has a key."""
+    bench.app.kill()
+    await bench.until(bench.app_url + "/up")
+    await naps(bench)
+
+
+async def large(bench: Bench) -> None:
+    """A body that not every server reads, in a process that does not know its server yet."""
+    bench.app.kill()
+    await bench.until(bench.app_url + "/up")
+    await bench.order(RUN, NAP, RUN, key=False, more="x" * 4_500_000)
+    # The first may have been lost with its process.
+    await bench.order(RUN, NAP, RUN, more="x" * 4_500_000)
+
+
+async def prefers_to_wait(bench: Bench) -> None:
+    await bench.order(RUN, NAP, RUN, headers={"prefer": "wait=10"})
+
+
+async def event(bench: Bench) -> None:
+    label = bench.label()
+    order = asyncio.create_task(bench.order(RUN, {"kind": "event", "name": label}, label=label))
+    await bench.waiting(label)
+    await send_event(bench, label)
+    await order
+
+
+async def send_event(bench: Bench, name: str) -> None:
+    url = f"{bench.engine_url}/e/{EVENT_KEY}"
+    answer = await bench.until(url, "POST", json={"name": name, "id": name, "data": {}})
+    assert answer.status_code == 200, answer.text
+
+
+async def event_of_a_step(bench: Bench) -> None:
+    """A step of one run sends what another one waits for."""
+    label = bench.label()
+    order = asyncio.create_task(bench.order({"kind": "event", "name": label}, label=label))
+    await bench.waiting(label)
+    await bench.order(RUN, {"kind": "send", "name": label}, NAP, RUN)
+    await order
+
+
+async def crowd(bench: Bench) -> None:
+    """An event with more waits than one transaction looks at."""
+    label = bench.label()
+    part = {"kind": "crowd", "name": label, "size": 120}
+    order = asyncio.create_task(bench.order(part, RUN, label=label))
+    await bench.waiting(label)
+    await send_event(bench, label)
+    await order
+
+
+async def signal(bench: Bench) -> None:
+    label = bench.label()
+    order = asyncio.create_task(bench.order({"kind": "signal", "name": label}, RUN, label=label))
+    await bench.waiting(label)
+    answer = await bench.manage("POST", "/v1/signals", json={"signal": label, "data": 1})
+    # 404: it was received, but the answer was lost, and nothing waits for it any more.
+    assert answer.status_code in (200, 404), answer.text
+    await order
+
+
+async def fetch(bench: Bench) -> None:
+    await bench.order(RUN, {"kind": "fetch", "url": bench.app_url + "/up"}, RUN)
+
+
+async def resent(bench: Bench) -> None:
+    """A kept connection breaks under a call, which is sent again on another one."""
+    await bench.order(NAP, {"kind": "sleep", "ms": 1}, {"kind": "run", "dies": True}, RUN)
+
+
+async def by_hand(bench: Bench) -> None:
+    """An application that reports a run itself, and does that again if it was not answered."""
+    run_id = ulid(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10)))
+    answer = await bench.until(f"{bench.app_url}/by-hand/{run_id}", "POST")
+    assert answer.status_code == 200, answer.text
+    (run,) = [one for one in await bench.runs("completed") if one["run_id"] == run_id]
+    assert run["run_id"] == run_id
+
+
+async def restart(bench: Bench) -> None:
+    """The engine starts with runs whose processes hold leases, and with one that waits."""
+    label = bench.label()
+    orders = [
+        asyncio.create_task(bench.order({"kind": "run", "ms": 800}, RUN, mode="safe")),
+        asyncio.create_task(bench.order({"kind": "event", "name": label}, RUN, label=label)),
+    ]
+    await bench.waiting(label)
+    bench.engine.kill()
+    await send_event(bench, label)
+    await asyncio.gather(*orders)
+
+
+async def begin_waiting(bench: Bench) -> str:
+    """Let a run wait for what never comes; its id."""
+    label = bench.label()
+    await bench.order(RUN, {"kind": "event", "name": label}, label=label, judged=False)
+    return await bench.waiting(label)
+
+
+async def cancel(bench: Bench) -> None:
+    run_id = await begin_waiting(bench)
+    answer = await bench.manage("DELETE", f"/v1/runs/{run_id}")
+    assert answer.status_code < 300 or answer.status_code == 409, answer.text
+    await has_status(bench, run_id, "cancelled")
+
+
+async def has_status(bench: Bench, run_id: str, status: str) -> None:
+    async def look() -> bool:
+        return any(run["run_id"] == run_id for run in await bench.runs(status))
+
+    await eventually(look, f"{run_id} is not {status}")
+
+
+async def cancel_many(bench: Bench) -> None:
+    run_id = await begin_waiting(bench)
+    answer = await bench.manage("POST", "/v1/stephttp/runs/cancel?all=true")
+    assert answer.status_code == 200, answer.text
+    await has_status(bench, run_id, "cancelled")
+
+
+async def cancel_by_time(bench: Bench) -> None:
+    """Cancel the runs of a function that begin in a period; then let others begin again."""
+    run_id = await begin_waiting(bench)
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+    about = {"app_id": bench.app_url, "function_id": "work", "started_before": until}
+    answer = await bench.manage("POST", "/v1/cancellations", json=about)
+    assert answer.status_code < 300, answer.text
+    await has_status(bench, run_id, "cancelled")
+    for one in (await bench.manage("GET", "/v1/cancellations")).json()["data"]:
+        deleted = await bench.manage("DELETE", f"/v1/cancellations/{one['id']}")
+        assert deleted.status_code in (204, 404), deleted.text
+    await naps(bench)
+
+
+async def rerun(bench: Bench) -> None:
+    """Run a request again; the first run keeps what it has."""
+    label = bench.label()
+    await bench.order(RUN, NAP, label=label, key=False)
+    run_id = bench.run_of(label)
+    answer = await bench.manage("POST", f"/v1/stephttp/runs/{run_id}/rerun", json={})
+    assert answer.status_code == 200, answer.text
+    await has_status(bench, answer.json()["data"]["run_id"], "completed")
+
+
+async def resume(bench: Bench) -> None:
+    label = bench.label()
+    order = asyncio.create_task(bench.order(RUN, {"kind": "sleep", "ms": 600_000}, label=label))
+    run_id = await bench.waiting(label)
+    answer = await bench.manage("POST", f"/v1/stephttp/runs/{run_id}/resume", json={})
+    # 409: it had been received, but the answer was lost.
+    assert answer.status_code in (200, 409), answer.text
+    await order
+
+
+async def spans(bench: Bench) -> None:
+    """An exporter sends a span of a run, until that is acknowledged."""
+    label = bench.label()
+    await bench.order(RUN, NAP, label=label)
+    run_id = bench.run_of(label)
+    span = {
+        "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174",
+        "name": "query", "kind": 3, "startTimeUnixNano": str(time.time_ns()),
+        "endTimeUnixNano": str(time.time_ns()),
+        "attributes": [{"key": "sdk.run.id", "value": {"stringValue": run_id}}],
+    }  # fmt: skip
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    answer = await bench.manage("POST", "/v1/traces/userland", json=body)
+    assert answer.status_code == 200, answer.text
+    stored = (await bench.manage("GET", f"/v1/runs/{run_id}/spans")).json()["data"]
+    assert [one["name"] for one in stored] == ["query"]
+
+
+async def logout(bench: Bench) -> None:
+    """Whoever logs out and sees the page for that is logged out, also after a crash."""
+    url = bench.engine_url
+    found = re.search(r'name="csrf" value="(\w+)"', (await bench.until(url + "/login")).text)
+    assert found is not None
+    form = {"csrf": found.group(1), "password": PASSWORD}
+    logged_in = await bench.until(url + "/login", "POST", data=form)
+    assert logged_in.status_code == 303, logged_in.text
+    cookies = dict(bench.http.cookies)
+    page = await bench.until(url + "/events/new")
+    found = re.search(r'name="csrf" value="(\w+)"', page.text)
+    assert found is not None, page.text
+    await bench.until(url + "/logout", "POST", data={"csrf": found.group(1)})
+    bench.http.cookies.clear()
+    again = await bench.until(url + "/events/new", cookies=cookies)
+    assert again.status_code == 303, "the session has survived its end"
+
+
+async def sweep(bench: Bench) -> None:
+    """Runs whose time is over are deleted, and their space is given back."""
+    await bench.order({"kind": "run", "size": 3_000_000}, NAP, key=False)
+    await bench.order(RUN, NAP, key=False)
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 600))
+    about = {"app_id": bench.app_url, "function_id": "work", "started_before": until}
+    await bench.manage("POST", "/v1/cancellations", json=about)
+    before = bench.engine.lives
+    bench.engine.kill()  # the sweep begins with the next life
+
+    async def swept() -> bool:
+        left = [*await bench.runs("completed"), *(await all_cancellations(bench))]
+        return bench.engine.lives > before and not left
+
+    await eventually(swept, "something is left")
+
+
+async def all_cancellations(bench: Bench) -> list[object]:
+    found: list[object] = (await bench.manage("GET", "/v1/cancellations")).json()["data"]
+    return found
+
+
+async def eventually(look: Callable[[], Awaitable[bool]], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not await look():
+        assert time.monotonic() < deadline, otherwise
+        await asyncio.sleep(0.02)
