@@ -35,6 +35,8 @@ async def work(program: dict[str, Any]) -> dict[str, Any]:
             # Leases are renewed, and others answered, while it takes its time.
             nonce = await step.run(name, asyncio.to_thread, bodies.run, name, part)
             values[name] = nonce.rstrip(".")
+        elif kind == "push":
+            stephttp.stream.push(name)
         elif kind == "sleep":
             await step.sleep(name, timedelta(milliseconds=part["ms"]))
         elif kind == "event":

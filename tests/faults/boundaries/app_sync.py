@@ -9,7 +9,7 @@ from flask import Flask, request
 
 import stephttp
 from stephttp import CheckpointRun, NewAPIRunData
-from stephttp.sync import APIClient, step
+from stephttp.sync import APIClient, step, stream
 from tests.faults.boundaries.programs import DAYS, MODES, PROVIDER, Bodies, client
 
 app = Flask(__name__)
@@ -34,6 +34,8 @@ def work() -> tuple[dict[str, Any], int]:
         name, kind = f"{number}", part["kind"]
         if kind == "run":
             values[name] = step.run(name, bodies.run, name, part).rstrip(".")
+        elif kind == "push":
+            stream.push(name)
         elif kind == "sleep":
             step.sleep(name, timedelta(milliseconds=part["ms"]))
         elif kind == "event":

@@ -21,7 +21,27 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[3] / "src" / "stephttp"
 _WRITERS = {"write": 0, "write_together": 0}
 """The methods of the store that commit, and the place of the unit of work among their arguments."""
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Function:
+    """A function: its definition, and what it calls."""
+
+    def __init__(self, definition: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.definition = definition
+        self.nodes = list(_own(definition))
+        self.calls = [node for node in self.nodes if isinstance(node, ast.Call)]
+
+    @property
+    def parameters(self) -> list[str]:
+        """Return their names, without `self`."""
+        args = self.definition.args
+        names = [one.arg for one in (*args.posonlyargs, *args.args)]
+        return names[1:] if names[:1] == ["self"] else names
+
+    def returns(self, class_name: str) -> bool:
+        """Return whether it is declared to return such a thing, or perhaps one."""
+        annotation = self.definition.returns
+        return annotation is not None and class_name in ast.unparse(annotation).split(" | ")
 
 
 @dataclass
@@ -30,7 +50,7 @@ class Module:
 
     name: str
     tree: ast.Module
-    functions: dict[str, _Function] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
 
 
@@ -92,10 +112,10 @@ def _read(path: Path) -> Module:
     return module
 
 
-def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _Function]]:
+def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield prefix + child.name, child
+            yield prefix + child.name, Function(child)
             yield from _functions(child, f"{prefix}{child.name}.<locals>.")
         elif isinstance(child, ast.ClassDef):
             yield from _functions(child, f"{prefix}{child.name}.")
@@ -103,7 +123,7 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _Function]]:
             yield from _functions(child, prefix)
 
 
-def _own(function: _Function) -> Iterator[ast.AST]:
+def _own(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
     """Return what is in a function, without the functions in it (their lambdas are its own)."""
     waiting: list[ast.AST] = list(function.body)
     while waiting:
@@ -131,7 +151,7 @@ def _commits(modules: list[Module]) -> set[str]:
         for module in modules
         for name, function in module.functions.items()
         if module.name != "stephttp.engine.store.store"
-        for node in _own(function)
+        for node in function.nodes
         if isinstance(node, ast.Constant) and node.value == "COMMIT"
     }
     handers = dict(_WRITERS)
@@ -145,20 +165,16 @@ def _commits(modules: list[Module]) -> set[str]:
             return found
 
 
-def _units(
-    module: Module, name: str, function: _Function, handers: dict[str, int]
-) -> Iterator[str]:
+def _units(module: Module, name: str, function: Function, handers: dict[str, int]) -> Iterator[str]:
     """Return the units that a function commits; one that it is given makes it a hander."""
     values: dict[str, ast.expr] = {
         node.targets[0].id: node.value
-        for node in _own(function)
+        for node in function.nodes
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    parameters = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
-    if parameters[:1] == ["self"]:
-        del parameters[0]
-    for node in _own(function):
-        if not isinstance(node, ast.Call) or _called(node) not in handers:
+    parameters = function.parameters
+    for node in function.calls:
+        if _called(node) not in handers:
             continue
         if _called(node) in _WRITERS and not _is_store(node):
             continue
@@ -208,37 +224,32 @@ def _made(modules: list[Module], made: str) -> set[str]:
     class_name = made.rpartition(".")[2]
     home = made.rpartition(".")[0]
     found: set[str] = set()
-    waiting: list[tuple[str, str, _Function]] = []
+    waiting: list[tuple[str, Function]] = []
     for module in modules:
         if module.imports.get(class_name) != made and module.name != home:
             continue
         for name, function in module.functions.items():
-            if any(isinstance(n, ast.Call) and _called(n) == class_name for n in _own(function)):
-                waiting.append((f"{module.name}.{name}", "", function))
+            if any(_called(call) == class_name for call in function.calls):
+                waiting.append((f"{module.name}.{name}", function))
     seen: set[str] = set()
-    for name, _, function in waiting:
-        if not _returns(function, class_name):
+    for name, function in waiting:
+        if not function.returns(class_name):
             found.add(name)
             continue
         callers = list(_callers(modules, name))
         if not callers:  # it is handed on, to be called when it is needed
             found.add(name)
         for caller in callers:
-            step = caller
             # One more: a maker that only fills in what another makes (`post_steps` from `post`).
-            if _returns(_function(modules, caller), class_name) and caller not in seen:
+            if _function(modules, caller).returns(class_name) and caller not in seen:
                 seen.add(caller)
                 found |= {f"{name} < {further}" for further in _callers(modules, caller)}
             else:
-                found.add(f"{name} < {step}")
+                found.add(f"{name} < {caller}")
     return found
 
 
-def _returns(function: _Function, class_name: str) -> bool:
-    return function.returns is not None and class_name in ast.unparse(function.returns).split(" | ")
-
-
-def _function(modules: list[Module], name: str) -> _Function:
+def _function(modules: list[Module], name: str) -> Function:
     return next(
         function
         for module in modules
@@ -252,8 +263,8 @@ def _callers(modules: list[Module], name: str) -> Iterator[str]:
     home, _, own = name.rpartition(".")
     for module in modules:
         for caller, function in module.functions.items():
-            for node in _own(function):
-                if isinstance(node, ast.Call) and _refers(node.func, module, home, own):
+            for call in function.calls:
+                if _refers(call.func, module, home, own):
                     yield f"{module.name}.{caller}"
 
 

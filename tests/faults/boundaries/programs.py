@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import stephttp
+import stephttp.sync
 from stephttp import Checkpointing
 from stephttp._run.current import run_scope
 from tests.faults.ledger import Ledger
@@ -46,6 +47,8 @@ class Bodies:
         """Write to the ledger; then take as long as the part says, or die, once, by its mark."""
         nonce = f"N{uuid.uuid4().hex}"
         LEDGER.write("step", label=self.label, run=self.run_id, step=name, nonce=nonce)
+        if part.get("pushes"):
+            stephttp.sync.stream.push(f"in {name}")
         time.sleep(part.get("ms", 0) / 1000)
         if part.get("dies"):
             mark = HERE / f"died-{self.label}"

@@ -86,6 +86,14 @@ SCENARIOS = (
         commits=(f"{_WORK}.report.report",),
         sends=(f"{_CALLS}.get_health < {_RUN}.suspend._check_size",),
     ),
+    Scenario(
+        workloads.pushes,
+        commits=(f"{_WORK}.stream_parts.append",),
+        sends=(
+            f"{_CALLS}.get_health < {_RUN}.run_stream.RunStream.hand_over",
+            f"{_RUN}.frame_sender.FrameSender._post",
+        ),
+    ),
     Scenario(workloads.prefers_to_wait, sends=(f"{_RUN}.suspend._wait_for_result",)),
     Scenario(workloads.event, commits=(f"{_WORK}.events.receive",)),
     Scenario(workloads.event_of_a_step, sends=(f"{_SDK}.outgoing_events.post",)),
@@ -109,7 +117,10 @@ SCENARIOS = (
             f"{_CALLS}.get_actions < {_SDK}.api_client._Flows.get_steps",
         ),
     ),
-    Scenario(workloads.restart, commits=(f"{_WORK}.leases.extend_all",)),
+    Scenario(
+        workloads.restart,
+        commits=(f"{_WORK}.leases.extend_all", f"{_WORK}.stream_parts.forget"),
+    ),
     Scenario(workloads.cancel, commits=(f"{_WORK}.save.cancel",)),
     Scenario(workloads.cancel_many, commits=(f"{_WORK}.interventions.act_on",)),
     Scenario(
@@ -133,5 +144,8 @@ SCENARIOS = (
     Scenario(workloads.naps, commits=("stephttp.engine.store.database.prepare",), fresh=True),
 )
 
-UNREACHED: dict[str, str] = {}
+UNREACHED = {
+    f"send {_CALLS}.post_stream_token < {_RUN}.suspend._answer_follower": "for servers without "
+    "leases only: the engine gives the token with the checkpoint that leaves the run to it",
+}
 """Boundaries that nobody gets to from outside, and why."""

@@ -11,8 +11,12 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 
+from stephttp._wire import stream_frames
 from stephttp._wire.ids import ulid
+from stephttp.engine.store import database
+from stephttp.engine.work import stream_parts
 from tests.faults.boundaries.bench import EVENT_KEY, PASSWORD, Bench
 
 RUN = {"kind": "run"}
@@ -99,6 +103,27 @@ async def large(bench: Bench) -> None:
     await bench.order(RUN, NAP, RUN, key=False, more="x" * 4_500_000)
     # The first may have been lost with its process.
     await bench.order(RUN, NAP, RUN, more="x" * 4_500_000)
+
+
+async def pushes(bench: Bench) -> None:
+    """A run that pushes to its followers, in and outside of steps: each counts once."""
+    bench.app.kill()
+    await bench.until(bench.app_url + "/up")
+    label, loud = bench.label(), {"kind": "run", "pushes": True}
+    # The first to wait asks what the engine can do, unless a key had to be claimed before.
+    await bench.order({"kind": "push"}, loud, NAP, key=False)
+    await bench.order({"kind": "push"}, loud, NAP, {"kind": "push"}, loud, label=label)
+    outside: list[str] = []
+    steps: dict[str, list[str]] = {}
+    with closing(database.connect_read_only(str(bench.database))) as connection:
+        part = stream_parts.read(connection, bench.run_of(label), 0)
+    for _, frame in part.frames:
+        if frame.event == stream_frames.ROLLBACK:
+            steps.pop(frame.step, None)
+        elif frame.event == stream_frames.STREAM:
+            (steps.setdefault(frame.step, []) if frame.step else outside).append(frame.data)
+    assert outside == ['"0"', '"3"'], outside
+    assert sorted(steps.values()) == [['"in 1"'], ['"in 4"']], steps
 
 
 async def prefers_to_wait(bench: Bench) -> None:
