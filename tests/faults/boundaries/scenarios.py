@@ -43,21 +43,12 @@ SCENARIOS = (
             f"{_CALLS}.post_new_run < {_RUN}.idempotency.claim",
             f"{_CALLS}.post_new_run < {_RUN}.suspend.suspend",
             f"{_CALLS}.get_outcome < {_RUN}.idempotency._answer_of",
+            f"{_RUN}.asking.Asking.call",
         ),
     ),
     Scenario(
         workloads.naps_unkeyed,
         sends=(f"{_CALLS}.post_new_run < {_RUN}.suspend.suspend",),
-    ),
-    Scenario(
-        workloads.naps,
-        sends=(f"{_RUN}.result_path.plan < stephttp._adapters.asgi.result.serve_result",),
-        apps=("async",),
-    ),
-    Scenario(
-        workloads.naps,
-        sends=(f"{_RUN}.result_path.plan < stephttp._adapters.wsgi.result.serve_result",),
-        apps=("sync",),
     ),
     Scenario(workloads.alone, commits=("stephttp.engine.engine.Engine._take",)),
     Scenario(
@@ -94,7 +85,7 @@ SCENARIOS = (
             f"{_RUN}.frame_sender.FrameSender._post",
         ),
     ),
-    Scenario(workloads.prefers_to_wait, sends=(f"{_RUN}.suspend._wait_for_result",)),
+    Scenario(workloads.prefers_to_wait, sends=(f"{_RUN}.asking.Asking.call",)),
     Scenario(workloads.event, commits=(f"{_WORK}.events.receive",)),
     Scenario(workloads.event_of_a_step, sends=(f"{_SDK}.outgoing_events.post",)),
     Scenario(workloads.crowd, commits=(f"{_WORK}.deliveries.end",), apps=("async",)),
