@@ -14,7 +14,7 @@ from stephttp._adapters.asgi.first_call import ASGIFirstCall
 from stephttp._adapters.asgi.messages import ASGIApp, Message, Send
 from stephttp._adapters.asgi.other_loops import pass_through
 from stephttp._adapters.asgi.reentry import reenter
-from stephttp._adapters.asgi.request import claims_reentry, neutral
+from stephttp._adapters.asgi.request import claims_reentry, neutral, paths_of
 from stephttp._adapters.asgi.result import serve_result
 from stephttp._adapters.asgi.scope import task_context
 from stephttp._run import database_watch
@@ -57,7 +57,7 @@ class ASGIMiddleware:
             except RuntimeError:  # no event loop of asyncio runs
                 await pass_through(self.app, self.runtime, scope, receive, send)
                 return
-            if scope["path"] == self._result_path:
+            if self._result_path and self._result_path in paths_of(scope):
                 await serve_result(self.runtime, neutral(scope, b""), receive, send)
             elif claims_reentry(scope):
                 await reenter(self.app, self.runtime, scope, receive, send)

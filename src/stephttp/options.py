@@ -79,7 +79,12 @@ class SetupOptions(TypedDict, total=False):
 
     serve_origin: str | None
     """Origin at which the server re-enters this API, if that is not `domain`. Counts in development
-    too."""
+    too. The server then uses the path that callers use: with what proxies take off it, as far as
+    the application says that (`root_path`, `SCRIPT_NAME`)."""
+
+    serve_prefix: str | None
+    """What proxies take off the paths of this API, such as `/api`, where the server is to put it
+    in front of them; `""`: nothing. Default: see `serve_origin`."""
 
     trusted_proxies: Iterable[str]
     """Addresses and networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For`, `-Host` and
@@ -175,6 +180,10 @@ class Settings(Struct, frozen=True):
     """Name of the branch environment, sent as `x-inngest-env`."""
     origin_from_request: bool = False
     """Development without `serve_origin`: the request says where it can be re-entered."""
+    serves_at_proxy: bool = False
+    """There is a `serve_origin`."""
+    serve_prefix: str | None = None
+    """What the server puts in front of paths; `None`: what the application says of them."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     restored_headers: frozenset[bytes] = capsule.DEFAULT_HEADERS
     """Request headers that a re-entry gets back; the secret ones only where they can be sealed."""
@@ -290,6 +299,8 @@ def resolve(
         max_body_bytes=max_body_bytes,
         env=checks.header_value("env", _or_env(given.get("env"), environ, "INNGEST_ENV")),
         origin_from_request=dev and not serve_origin,
+        serves_at_proxy=bool(serve_origin),
+        serve_prefix=checks.prefix("serve_prefix", given.get("serve_prefix")),
         trusted_proxies=checks.networks(given.get("trusted_proxies", ())),
         restored_headers=checks.restored_headers(given.get("restore_headers")),
         result_path=checks.result_path(given.get("result_path") or ""),

@@ -286,7 +286,8 @@ class Shop:
 
 
 async def post(world: Durable, body: bytes = b"me", key: str = "k") -> httpx2.Response:
-    return await world.client.post("/header", content=body, headers={"idempotency-key": key})
+    headers = {"idempotency-key": key, "authorization": "Bearer mine"}
+    return await world.client.post("/header", content=body, headers=headers)
 
 
 async def test_twenty_at_once_are_one_execution_and_twenty_equal_answers() -> None:

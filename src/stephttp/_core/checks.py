@@ -139,6 +139,15 @@ def hold(value: timedelta | float) -> float:
     return float(seconds)
 
 
+def prefix(name: str, path: str | None) -> str | None:
+    """Return the beginning of paths, without a slash at its end."""
+    if path and not _PATH.fullmatch(path):
+        raise ConfigurationError(
+            f"{name}: {path!r} must be the beginning of a path such as '/api', not percent-encoded"
+        )
+    return path and path.rstrip("/")
+
+
 def async_response(name: str, value: Any) -> AsyncResponse:
     """Refuse what is not a way to answer, such as the class instead of an instance."""
     if not isinstance(value, AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom):

@@ -12,6 +12,7 @@ from stephttp._core import replies
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._wire import call_signatures, signatures
 from stephttp._wire.http import Request, Response
+from stephttp._wire.paths import as_called
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -95,15 +96,18 @@ class CallCheck:
         return replies.refused(401, _MISSING)
 
     def _is_signed(self, signature: str, now: float) -> bool:
-        request = self._request
-        return call_signatures.verify_call(
-            signature,
-            self._checkpoints.settings.keys,
-            now,
-            request.method,
-            call_signatures.request_target(request.path, request.query),
-            request.headers,
-            self._whole,
+        request, settings = self._request, self._checkpoints.settings
+        return any(
+            call_signatures.verify_call(
+                signature,
+                settings.keys,
+                now,
+                request.method,
+                call_signatures.request_target(path, request.query),
+                request.headers,
+                self._whole,
+            )
+            for path in as_called(request.path, request.root_path, settings.serve_prefix or "")
         )
 
     def _has_signed_body(self, now: float) -> Flow[bool]:

@@ -36,6 +36,7 @@ from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES
 from stephttp._wire.opcodes import Op, OpCode, Userland
+from stephttp._wire.paths import with_prefix
 from stephttp._wire.stored_state import CallId
 from stephttp.errors import APIStatusError
 from stephttp.options import Settings
@@ -89,7 +90,7 @@ class Checkpoints(Struct, frozen=True):
             NewAPIRunData(
                 domain=origin_of(request, self.settings),
                 method=request.method,
-                path=request.path,
+                path=path_for(request, self.settings),
                 fn=run.opts.id or request.endpoint,
                 ip=caller_of(request, self.settings),
                 content_type=request.header(b"content-type"),
@@ -244,6 +245,18 @@ def origin_of(request: Request, settings: Settings) -> str:
         scheme = _last(request.header(b"x-forwarded-proto")).lower() or scheme
         host = _last(request.header(b"x-forwarded-host")) or host
     return _origin(scheme, host) or settings.domain
+
+
+def path_for(request: Request, settings: Settings) -> str:
+    """Return the path at which the server is to call this API, at `origin_of`.
+
+    That is the one that was called, without what proxies took off it. At a `serve_origin` they do
+    so again, so the server has to put it in front.
+    """
+    prefix = settings.serve_prefix
+    if prefix is None:
+        prefix = request.root_path if settings.serves_at_proxy else ""
+    return with_prefix(request.path, prefix) if prefix else request.path
 
 
 @lru_cache(maxsize=256)

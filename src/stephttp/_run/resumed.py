@@ -19,7 +19,7 @@ from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
 from stephttp._run import divergences
-from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints, origin_of
+from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints, origin_of, path_for
 from stephttp._run.flushing import flush
 from stephttp._run.idempotency import FURTHER_KEYS, further_keys
 from stephttp._run.reentry_failures import (
@@ -285,7 +285,8 @@ def _conclude(
     later = next_attempt(raised, run.opts, resumed.point.attempt, now_ns, jitter) if again else None
     if any(name.lower() in ADDRESSES for name, _ in response.headers):
         origin = origin_of(request, checkpoints.settings)
-        headers = absolute(response.headers, origin, request.path, request.query)
+        path = path_for(request, checkpoints.settings)
+        headers = absolute(response.headers, origin, path, request.query)
         response = Response(response.status, headers, response.body)
     if not resumed.raw_allowed:
         warn_of_lost_cookies(run, response)

@@ -191,7 +191,8 @@ def _answer_caller(
     if isinstance(kind, AsyncResponseCustom):
         asked = AsyncRequest(
             request.method, request.path, request.query, request.headers, request.client,
-            request.scheme, request.body, request.route, run.run_id, token, location,
+            request.scheme, request.body, request.route, request.root_path,
+            run_id=run.run_id, token=token, result_url=location,
         )  # fmt: skip
         answer = yield Invoke(kind.handler, asked)
         if not isinstance(answer, Response):

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stephttp._wire.http import Headers, Request
+from stephttp._wire.http import Headers, Request, SeenAt
 from stephttp._wire.json import UNREADABLE
 from stephttp.errors import UsageError
 
@@ -45,7 +45,11 @@ DEFAULT_HEADERS = frozenset(
         b"x-csrftoken",
         b"x-forwarded-for",
         b"x-forwarded-host",
+        b"x-forwarded-prefix",
         b"x-forwarded-proto",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
         b"x-real-ip",
         b"x-request-id",
         b"x-requested-with",
@@ -93,6 +97,8 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     """Hashes of the steps that had failed when the run went async (docs/protocol.md 6.4)."""
     run_id: str | None = None
     """The run that it was sealed for, if that is another one, whose request the engine repeats."""
+    seen_at: SeenAt | None = None
+    """Where the application saw the request, if that is another path than the one called."""
     carried: dict[str, str] = {}
     """Texts that middleware keeps with the run."""
 
@@ -137,6 +143,7 @@ def pack(
             pair = name.decode("latin-1"), value.decode("latin-1")
             (secrets.headers if is_secret(name) else public).append(pair)
     capsule = Capsule(public, request.client, request.scheme, failing=list(failing))
+    capsule.seen_at = request.seen_at
     if carried:
         given: Mapping[Any, Any] = carried
         for key, text in given.items():
@@ -205,3 +212,5 @@ def restore(request: Request, capsule: Capsule) -> None:
     request.headers = kept + own
     request.client = capsule.client
     request.scheme = capsule.scheme
+    if capsule.seen_at is not None:
+        request.seen_at, request.path = capsule.seen_at, capsule.seen_at.called

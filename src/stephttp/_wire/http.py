@@ -43,6 +43,19 @@ def without_credentials(url: str) -> str:
     return _CREDENTIALS.sub(r"\1", url, count=1)
 
 
+class SeenAt(Struct, array_like=True, frozen=True):
+    """Where an application sees a request."""
+
+    root_path: str
+    """Decoded, like `path`: `root_path` of ASGI, `SCRIPT_NAME` of WSGI."""
+    path: str
+    """`path` of ASGI, `PATH_INFO` of WSGI."""
+    raw_path: str
+    """Of ASGI."""
+    called: str
+    """`Request.path`."""
+
+
 class Request(Struct):
     """A request to the user's application, as it came."""
 
@@ -57,6 +70,11 @@ class Request(Struct):
     route: str = ""
     """The template of its route, such as `/users/{id}`. Empty where the framework does not say it,
     and where the endpoint has an id of its own."""
+    root_path: str = ""
+    """What proxies have taken off the path, percent-encoded, where the server or application says
+    that: `root_path` of ASGI, `SCRIPT_NAME` of WSGI."""
+    seen_at: SeenAt | None = None
+    """Where the application sees the request, if `path` alone does not say it."""
 
     @property
     def endpoint(self) -> str:

@@ -15,7 +15,14 @@ from stephttp._adapters.asgi.messages import (
     Send,
     reply_with,
 )
-from stephttp._adapters.asgi.request import announced, identity, known_of_caller, neutral, route_of
+from stephttp._adapters.asgi.request import (
+    announced,
+    as_sent,
+    identity,
+    known_of_caller,
+    neutral,
+    route_of,
+)
 from stephttp._adapters.asgi.scope import LoopScope, TaskContext
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
 from stephttp._run.first_call import FirstCall
@@ -38,7 +45,17 @@ _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
 class ASGIFirstCall(FirstCall):
     """One request from outside: the sync phase of a run."""
 
-    __slots__ = ("_app", "_events", "_held", "_input", "_last", "_receive", "_scope", "_send")
+    __slots__ = (
+        "_app",
+        "_events",
+        "_held",
+        "_input",
+        "_last",
+        "_receive",
+        "_scope",
+        "_send",
+        "_sent",
+    )
 
     def __init__(
         self,
@@ -52,6 +69,7 @@ class ASGIFirstCall(FirstCall):
         super().__init__(runtime)
         self._app = app
         self._scope = scope
+        self._sent = as_sent(scope)
         self._receive = receive
         self._send = send
         self._input: Input | None = None
@@ -82,16 +100,18 @@ class ASGIFirstCall(FirstCall):
         finally:
             if token is not None:
                 current_call.reset(token)
-                del scope[MARK]
+                scope.pop(MARK, None)
             run_scope = self.current.leave()
             if self._input is not None:
                 self._input.release()
-        if run_scope is not None:
-            try:
+        try:
+            if run_scope is not None:
                 error = await self._end(run_scope, error)
-            finally:
-                if self._last is not None:
-                    await self._send(self._last)
+        finally:
+            if self._last is not None:
+                await self._send(self._last)
+            if self._input is not None:
+                self._input.close()
         if error is not None:
             raise error
 
@@ -208,14 +228,14 @@ class ASGIFirstCall(FirstCall):
         return self._scope
 
     def _method(self) -> str:
-        method: str = self._scope["method"]
+        method: str = self._sent["method"]
         return method
 
     def _request(self, body: bytes) -> Request:
-        return neutral(self._scope, body)
+        return neutral(self._sent, body, self._receive)
 
     def _known_of_caller(self) -> str:
-        return known_of_caller(self._scope)
+        return known_of_caller(self._sent)
 
     def _route(self) -> str:
         return route_of(self._app, self._scope)
@@ -229,7 +249,7 @@ class ASGIFirstCall(FirstCall):
         return body.complete or (not body.size and self._announced() == 0)
 
     def _announced(self) -> int | None:
-        return announced(self._scope)
+        return announced(self._sent)
 
     async def _read_ahead(self, _: Any = None) -> bool:
         return self._has_all() or await self._reading().read_ahead()

@@ -75,7 +75,7 @@ class Input:
         limit: bytes of the body that are kept.
     """
 
-    __slots__ = ("_ahead", "_gone", "_interruptible", "_receive", "_turn", "body")
+    __slots__ = ("_ahead", "_gone", "_interruptible", "_reading", "_receive", "_turn", "body")
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -86,6 +86,8 @@ class Input:
         # Reading takes turns, or one reader would wait forever for what the other got.
         self._turn = asyncio.Lock()
         self._interruptible: InterruptibleReceive | None = None
+        self._reading: asyncio.Future[Message] | None = None
+        """What reads a message of the body where that must come to its end; see `_next_message`."""
 
     async def receive(self) -> Message:
         """`receive`, as the application sees it."""
@@ -110,6 +112,12 @@ class Input:
     def release(self) -> None:
         """Let go of what the application listened with, which leads back to here."""
         self._interruptible = None
+
+    def close(self) -> None:
+        """Stop reading: nothing more of the body is needed."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     async def read_ahead(self) -> bool:
         """Read the rest of the body before the application does; False if the caller left."""
@@ -138,12 +146,31 @@ class Input:
             return self._ahead.pop(0) if self._ahead else await self._read()
 
     async def _read(self) -> Message:
-        message = await self._receive()
+        message = await self._next_message()
         if message["type"] == "http.request":
             self.body.add(message.get("body", b""), message.get("more_body", False))
         else:
             self._gone = True
         return message
+
+    async def _next_message(self) -> Message:
+        """Return the next message, which is not lost if the application gives up waiting for it.
+
+        `BaseHTTPMiddleware` around us passes the body on from a generator, which a cancellation
+        ends: `request.is_disconnected()` would take the body away.
+        """
+        if self.body.complete or not _passes_on(self._receive):
+            return await self._receive()
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._receive())
+        message = await asyncio.shield(self._reading)
+        self._reading = None
+        return message
+
+
+def _passes_on(receive: Any) -> bool:
+    """Return whether `receive` is that of Starlette's `BaseHTTPMiddleware`."""
+    return getattr(receive, "__module__", "") == "starlette.middleware.base"
 
 
 class Replay:

@@ -27,7 +27,7 @@ async def reenter(
     app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer a call of the server: verify it, and continue the handler from where it stood."""
-    request = neutral(scope, b"")
+    request = neutral(scope, b"", receive)
     body = body_of(runtime, request)
     while not body.complete:
         message = await receive()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from stephttp._adapters.asgi.messages import Scope
+from stephttp._adapters.asgi.messages import Receive, Scope
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._run.call_check import SERVER_HEADERS
-from stephttp._wire.http import Request, request_line_part
+from stephttp._wire.http import Request, SeenAt, request_line_part
+from stephttp._wire.paths import with_prefix, without_prefix
 
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -32,19 +33,77 @@ def identity(scope: Scope) -> tuple[Any, ...]:
     return scope["method"], scope["path"], scope.get("query_string"), scope["headers"]
 
 
-def neutral(scope: Scope, body: bytes) -> Request:
-    """Return the request as the rest of the package knows it."""
-    raw_path = scope.get("raw_path")
-    client = scope.get("client")
-    return Request(
+def as_sent(scope: Scope) -> Scope:
+    """Return a scope that stays as it is, whatever code behind it changes in its own."""
+    sent = dict(scope)
+    sent["headers"] = list(sent["headers"])
+    return sent
+
+
+def neutral(scope: Scope, body: bytes, receive: Receive | None = None) -> Request:
+    """Return the request as the rest of the package knows it.
+
+    Args:
+        receive: the server's, by which the server is known.
+    """
+    path, raw_path = scope["path"], scope.get("raw_path")
+    request = Request(
         method=scope["method"],
-        path=request_line_part(raw_path) if raw_path else quote(scope["path"]),
+        path=request_line_part(raw_path) if raw_path else quote(path),
         query=request_line_part(scope.get("query_string", b"")),
         headers=list(scope["headers"]),
-        client=(client[0], client[1]) if client else None,
+        client=_address(scope.get("client")),
         scheme=scope.get("scheme", "http"),
         body=body,
     )
+    root_path = scope.get("root_path") or ""
+    if root_path or (request.path != path and unquote(request.path) != path):
+        raw = request.path if raw_path else ""
+        # Where Starlette has mounted something, the first is what was there before.
+        request.root_path = quote(scope.get("app_root_path", root_path).rstrip("/"))
+        if _adds_root_path(receive):
+            request.path = without_prefix(request.path, request.root_path)
+        request.seen_at = SeenAt(root_path, path, raw, request.path)
+    return request
+
+
+def paths_of(scope: Scope) -> tuple[str, str]:
+    """Return the path of a request, without and with what proxies take off it."""
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path") or ""
+    return path, with_prefix(path, root_path.rstrip("/"))
+
+
+def _adds_root_path(receive: Any) -> bool:
+    """Whether a server puts its root path in front of the path that it was called at: Uvicorn."""
+    server: str = type(getattr(receive, "__self__", None)).__module__
+    return server.startswith("uvicorn.")
+
+
+def _address(given: Any) -> tuple[str, int] | None:
+    """Return the caller's address and port. Some servers give the port as text, and none for a
+    socket that is a file."""
+    if not given:
+        return None
+    host, port = given[0], given[1] if len(given) > 1 else 0
+    if not isinstance(port, int):
+        port = int(port) if isinstance(port, str) and _PORT.fullmatch(port) else 0
+    return (host if isinstance(host, str) else str(host or "")), port
+
+
+_PORT = re.compile("[0-9]{1,5}")
+
+
+def _as_given(address: tuple[str, int] | None, own: Any) -> tuple[str, Any] | None:
+    """Return an address of the original request in the form that its server gives.
+
+    Args:
+        own: the address of the server's own call.
+    """
+    port = own[1] if own and len(own) > 1 else 0
+    if address is None or isinstance(port, int):
+        return address
+    return address[0], (str(address[1]) if isinstance(port, str) else address[1] or None)
 
 
 def known_of_caller(scope: Scope) -> str:
@@ -71,13 +130,18 @@ def announced(scope: Scope) -> int | None:
 def restored(scope: Scope, request: Request) -> Scope:
     """Return the scope of a re-entry as it was of the original request."""
     extensions = scope.get("extensions") or {}
-    return {
+    again = {
         **scope,
-        "headers": request.headers,
-        "client": request.client,
+        "headers": list(request.headers),
+        "client": _as_given(request.client, scope.get("client")),
         "scheme": request.scheme,
         "extensions": {k: v for k, v in extensions.items() if k not in _BYPASSING},
     }
+    if request.seen_at is not None:
+        again["root_path"], again["path"] = request.seen_at.root_path, request.seen_at.path
+        if request.seen_at.raw_path:
+            again["raw_path"] = request.seen_at.raw_path.encode()
+    return again
 
 
 def route_of(app: Any, scope: Mapping[str, Any]) -> str:

@@ -63,6 +63,7 @@ class WSGIFirstCall(FirstCall):
         "_environ",
         "_events",
         "_input",
+        "_sent",
         "_start",
         "_start_response",
         "_written",
@@ -75,6 +76,7 @@ class WSGIFirstCall(FirstCall):
         super().__init__(runtime)
         self._app = app
         self._environ = environ
+        self._sent = dict(environ)
         self._start_response = start_response
         self.context = copy_context()
         """The context in which all of this call happens."""
@@ -267,14 +269,14 @@ class WSGIFirstCall(FirstCall):
         return self._environ
 
     def _method(self) -> str:
-        method: str = self._environ["REQUEST_METHOD"]
+        method: str = self._sent["REQUEST_METHOD"]
         return method
 
     def _request(self, body: bytes) -> Request:
-        return neutral(self._environ, body)
+        return neutral(self._sent, body)
 
     def _known_of_caller(self) -> str:
-        return known_of_caller(self._environ)
+        return known_of_caller(self._sent)
 
     def _route(self) -> str:
         return route_of(self._app, self._environ)

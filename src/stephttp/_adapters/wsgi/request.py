@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
@@ -11,10 +12,11 @@ from urllib.parse import quote, unquote_to_bytes
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._adapters.wsgi.messages import Environ
 from stephttp._run.call_check import SERVER_HEADERS
-from stephttp._wire.http import Headers, Request, request_line_part
+from stephttp._wire.http import Headers, Request, SeenAt, request_line_part
 
 _BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _OF_THE_CALLER = frozenset({*_BODY_HEADERS, "REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST"})
+_PORT = re.compile("[0-9]{1,5}")
 _KNOWN_BY = ("SSL_CLIENT_CERT", "SSL_CLIENT_S_DN", "REMOTE_USER")
 _SERVER_KEYS = frozenset(
     f"HTTP_{name.decode().upper().replace('-', '_')}" for name in SERVER_HEADERS
@@ -36,15 +38,23 @@ def neutral(environ: Environ, body: bytes) -> Request:
     """Return the request as the rest of the package knows it."""
     address = environ.get("REMOTE_ADDR")
     port = str(environ.get("REMOTE_PORT", ""))
-    return Request(
+    path, seen = _raw_path(environ), path_of(environ)
+    called = unquote_to_bytes(path).decode("latin-1")
+    request = Request(
         method=environ["REQUEST_METHOD"],
-        path=_raw_path(environ),
+        path=path,
         query=request_line_part(environ.get("QUERY_STRING", "").encode("latin-1")),
         headers=headers_of(environ),
-        client=(address, int(port) if port.isdecimal() else 0) if address else None,
+        client=(str(address), int(port) if _PORT.fullmatch(port) else 0) if address else None,
         scheme=environ.get("wsgi.url_scheme", "http"),
         body=body,
     )
+    root_path = environ.get("SCRIPT_NAME", "")
+    if root_path or called != seen:
+        if called != seen and seen.endswith(called):
+            request.root_path = quote(seen.removesuffix(called).encode("latin-1"))
+        request.seen_at = SeenAt(root_path, environ.get("PATH_INFO", ""), "", path)
+    return request
 
 
 def known_of_caller(environ: Environ) -> str:
@@ -65,14 +75,30 @@ def restored(environ: Environ, request: Request) -> Environ:
         value = raw_value.decode("latin-1")
         glue = "; " if name == "COOKIE" else ","
         again[key] = f"{again[key]}{glue}{value}" if key in again else value
-    if request.client is not None:
-        again["REMOTE_ADDR"], again["REMOTE_PORT"] = request.client[0], str(request.client[1])
+    again |= _address(environ, request.client)
+    if request.seen_at is not None:
+        again["SCRIPT_NAME"], again["PATH_INFO"] = request.seen_at.root_path, request.seen_at.path
     if request.body:
         again["CONTENT_LENGTH"] = str(len(request.body))
     again["wsgi.url_scheme"] = request.scheme
     again["wsgi.input"] = BytesIO(request.body)
     again["wsgi.input_terminated"] = True
     return again
+
+
+def _address(environ: Environ, client: tuple[str, int] | None) -> Environ:
+    """Return what an environ says of the original caller's address, in the form that its server
+    gives: some give no port, and an empty address for a socket that is a file."""
+    host, port = client or ("", 0)
+    own = environ.get("REMOTE_PORT")
+    given: Environ = {}
+    if host or "REMOTE_ADDR" in environ:
+        given["REMOTE_ADDR"] = host
+    if port or (own is not None and host):
+        given["REMOTE_PORT"] = port if isinstance(own, int) else str(port)
+    if "REMOTE_HOST" in environ and environ["REMOTE_HOST"] == environ.get("REMOTE_ADDR"):
+        given["REMOTE_HOST"] = host
+    return given
 
 
 def route_of(app: Any, environ: Mapping[str, Any]) -> str:
@@ -125,13 +151,12 @@ def _header_names(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
 
 
 def _raw_path(environ: Environ) -> str:
-    """Return the path as it stood on the request line, unless it was changed since."""
-    path = path_of(environ)
+    """Return the path as it stood on the request line, where the server says that."""
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     raw: str = target.partition("?")[0]
-    if raw.startswith("/") and unquote_to_bytes(raw).decode("latin-1") == path:
-        return raw
-    return quote(path.encode("latin-1"))
+    if raw.startswith("/"):
+        return request_line_part(raw.encode("latin-1"))
+    return quote(path_of(environ).encode("latin-1"))
 
 
 def mounts(outer: tuple[Any, ...], environ: Environ) -> bool:
