@@ -341,7 +341,9 @@ async def test_a_run_with_a_key_may_wait() -> None:
 # --- what callers get, and what is recorded -------------------------------------------------------
 
 
-def answering(kind: stephttp.AsyncResponse | None = None) -> Callable[[Provider], Any]:
+def answering(
+    kind: stephttp.AsyncResponse | None = None, nap: timedelta = NAP
+) -> Callable[[Provider], Any]:
     def build(provider: Provider) -> Any:
         app = flask.Flask("answering")
 
@@ -349,7 +351,7 @@ def answering(kind: stephttp.AsyncResponse | None = None) -> Callable[[Provider]
         @provider.endpoint(id="answering", async_response=kind)
         def handler() -> Any:
             step.run("one", str)
-            step.sleep("nap", NAP)
+            step.sleep("nap", nap)
             return "done", 201
 
         return provider.wsgi(app)
@@ -382,7 +384,7 @@ async def test_a_token_instead_of_a_redirect() -> None:
 
 
 async def test_what_a_caller_prefers_is_done() -> None:
-    async with durable(answering(), wsgi=True) as world:
+    async with durable(answering(nap=timedelta(seconds=3)), wsgi=True) as world:
         later = await world.client.post("/", headers={"prefer": "respond-async"})
         assert (later.status_code, later.headers["preference-applied"]) == (202, "respond-async")
         assert later.headers["retry-after"]
