@@ -17,6 +17,7 @@ from stephttp._client.api_calls import (
     RunEvent,
 )
 from stephttp._client.api_result import APIResult
+from stephttp._client.run_calls import RunInfo, RunResult
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.conversion import Converter
 from stephttp._core.endpoint_options import (
@@ -45,7 +46,12 @@ from stephttp.errors import (
     NestedStepError,
     NonRetriableError,
     OutsideRunError,
+    ResultTimeoutError,
     RetryAfterError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    SignalNotAwaitedError,
     StepError,
     StepErrorGroup,
     StephttpError,
@@ -62,6 +68,7 @@ from stephttp.provider import Provider, setup
 if TYPE_CHECKING:
     from stephttp import stream
     from stephttp._client.api_client import APIClient
+    from stephttp._run.current_run import CurrentRun, current_run
     from stephttp._run.step_key import idempotency_key
     from stephttp.asgi import ASGIMiddleware
     from stephttp.wsgi import WSGIMiddleware
@@ -70,6 +77,8 @@ if TYPE_CHECKING:
 # not need the others.
 _LATER = {
     "APIClient": "stephttp._client.api_client",
+    "CurrentRun": "stephttp._run.current_run",
+    "current_run": "stephttp._run.current_run",
     "ASGIMiddleware": "stephttp.asgi",
     "WSGIMiddleware": "stephttp.wsgi",
     "idempotency_key": "stephttp._run.step_key",
@@ -85,6 +94,11 @@ __all__ = [  # noqa: RUF022  (grouped)
     "step",
     "stream",
     "idempotency_key",
+    "current_run",
+    "CurrentRun",
+    # runs from outside
+    "RunInfo",
+    "RunResult",
     # options
     "configure",
     "update_omit_response_body",
@@ -127,6 +141,11 @@ __all__ = [  # noqa: RUF022  (grouped)
     "APIConnectionError",
     "APITimeoutError",
     "APIStatusError",
+    "RunNotFoundError",
+    "SignalNotAwaitedError",
+    "RunFailedError",
+    "RunCancelledError",
+    "ResultTimeoutError",
     "Suspended",
     # middleware, logging
     "Middleware",
