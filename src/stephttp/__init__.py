@@ -45,7 +45,12 @@ from stephttp.errors import (
     NestedStepError,
     NonRetriableError,
     OutsideRunError,
+    ResultTimeoutError,
     RetryAfterError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    SignalNotAwaitedError,
     StepError,
     StepErrorGroup,
     StephttpError,
@@ -62,6 +67,8 @@ from stephttp.provider import Provider, setup
 if TYPE_CHECKING:
     from stephttp import stream
     from stephttp._client.api_client import APIClient
+    from stephttp._client.run_calls import RunInfo, RunResult
+    from stephttp._run.current_run import CurrentRun, current_run
     from stephttp._run.step_key import idempotency_key
     from stephttp.asgi import ASGIMiddleware
     from stephttp.wsgi import WSGIMiddleware
@@ -70,7 +77,11 @@ if TYPE_CHECKING:
 # not need the others.
 _LATER = {
     "APIClient": "stephttp._client.api_client",
+    "CurrentRun": "stephttp._run.current_run",
+    "current_run": "stephttp._run.current_run",
     "ASGIMiddleware": "stephttp.asgi",
+    "RunInfo": "stephttp._client.run_calls",
+    "RunResult": "stephttp._client.run_calls",
     "WSGIMiddleware": "stephttp.wsgi",
     "idempotency_key": "stephttp._run.step_key",
     "stream": "stephttp.stream",
@@ -85,6 +96,11 @@ __all__ = [  # noqa: RUF022  (grouped)
     "step",
     "stream",
     "idempotency_key",
+    "current_run",
+    "CurrentRun",
+    # runs from outside
+    "RunInfo",
+    "RunResult",
     # options
     "configure",
     "update_omit_response_body",
@@ -127,6 +143,11 @@ __all__ = [  # noqa: RUF022  (grouped)
     "APIConnectionError",
     "APITimeoutError",
     "APIStatusError",
+    "RunNotFoundError",
+    "SignalNotAwaitedError",
+    "RunFailedError",
+    "RunCancelledError",
+    "ResultTimeoutError",
     "Suspended",
     # middleware, logging
     "Middleware",

@@ -15,10 +15,15 @@
         ├── UncommittedStepError      a step wrote in a transaction that was rolled back at a wait
         ├── StepResultError           a step's result has no JSON form, or does not fit its type
         ├── DivergenceError           the handler no longer fits what is remembered of its run
+        ├── RunFailedError            a run whose result was asked for has failed
+        ├── RunCancelledError         the same, cancelled
+        ├── ResultTimeoutError        the same, not ended in time; a TimeoutError, too
         └── APIError                  the engine (or Inngest) could not be reached, or refused
             ├── APIConnectionError    no answer: refused, reset, timed out
             │   └── APITimeoutError   connected, but no answer in time
             └── APIStatusError        an answer that is not 2xx
+                ├── RunNotFoundError       the server does not have the run
+                └── SignalNotAwaitedError  no run waits for the signal
 
     BaseException
     └── Suspended                     ends a *blocking* handler; its run continues in the background
@@ -43,7 +48,12 @@ __all__ = [
     "NestedStepError",
     "NonRetriableError",
     "OutsideRunError",
+    "ResultTimeoutError",
     "RetryAfterError",
+    "RunCancelledError",
+    "RunFailedError",
+    "RunNotFoundError",
+    "SignalNotAwaitedError",
     "StepError",
     "StepErrorGroup",
     "StepResultError",
@@ -307,6 +317,38 @@ class APIStatusError(APIError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class RunNotFoundError(APIStatusError):
+    """The server does not have the run: it was never reported, not yet, or is stored no more."""
+
+
+class SignalNotAwaitedError(APIStatusError):
+    """No run waits for the signal. Signals are not kept; for what may come early send an event."""
+
+
+class RunFailedError(StephttpError):
+    """A run whose result was asked for has failed.
+
+    Attributes:
+        result: what its callers get all the same, a `stephttp.RunResult`.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message, result)
+        self.message = message
+        self.result = result
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RunCancelledError(StephttpError):
+    """A run whose result was asked for was cancelled."""
+
+
+class ResultTimeoutError(StephttpError, TimeoutError):
+    """A run whose result was asked for has not ended in time. It continues."""
 
 
 class Suspended(BaseException):

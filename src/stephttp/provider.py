@@ -11,6 +11,7 @@ from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.endpoint_options import AsyncResponse, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._run.endpoint import P, R, checked, decorator
+from stephttp._run.outside import Outside
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp._wire.http import Request
 from stephttp.errors import UsageError
@@ -40,7 +41,7 @@ def setup(domain: str | SetupOpts, **options: Unpack[SetupOptions]) -> Provider:
     return Provider(resolve(domain, **options))
 
 
-class Provider:
+class Provider(Outside):
     """The durable endpoints of one API. Made by `setup`.
 
     Tests make one themselves, to replace its transports, clock, pauses and jitter; see `Runtime`.

@@ -44,6 +44,17 @@ async def orders(body: dict[str, str]) -> dict[str, str]:
     return {"item": item, "packed": await step.run("ship", lambda: str(packed is not None))}
 
 
+@app.post("/naps")
+async def naps() -> None:
+    await step.sleep("nap", timedelta(hours=1))
+
+
+@app.post("/approvals")
+async def approvals() -> str:
+    signal = await step.wait_for_signal("by", signal="approval:1", timeout=timedelta(hours=1))
+    return "nobody" if signal is None else str(signal.data)
+
+
 @app.post("/broken")
 async def broken() -> str:
     await step.sleep("nap", timedelta(milliseconds=1))
@@ -243,6 +254,31 @@ def test_a_run_is_run_again(shop: Shop) -> None:
     ]
 
 
+def test_a_run_that_waits_is_resumed(shop: Shop) -> None:
+    first = shop.order("one")
+    asleep = httpx2.post(f"{shop.origin}/naps", timeout=60, follow_redirects=False)
+    second = asleep.headers["x-run-id"]
+    assert "waits for nothing" in shop.run("runs", "resume", first, code=1).said()
+    assert shop.json("runs", "resume", first, "--step", "packed") == {"run_id": first, "waits": 1}
+    assert shop.run("runs", "resume", second).out == [f"{second} continues; waits that ended: 1"]
+    for run_id in (first, second):
+        assert shop.json("runs", "watch", run_id)["state"] == "completed"
+    assert shop.run("runs", "resume", first, code=1).err
+    bad = shop.run("runs", "resume", first, "--step", "nothing", code=2)
+    assert bad.err[0].startswith("stephttp: --step: 'nothing': no such step, it has: charge, ")
+
+
+def test_a_signal_ends_the_wait_for_it(shop: Shop) -> None:
+    answer = httpx2.post(f"{shop.origin}/approvals", timeout=60, follow_redirects=False)
+    run_id = answer.headers["x-run-id"]
+    assert shop.run("signals", "send", "approval:1", "--data", '"by hand"').out == [run_id]
+    ended = shop.json("runs", "watch", run_id)
+    assert ended["state"] == "completed"
+    late = shop.run("signals", "send", "approval:1", "--json", code=1)
+    assert late.err == ["stephttp: No signal found"]
+    assert shop.run("signals", "send", "", code=2).err == ["stephttp: NAME: must not be empty"]
+
+
 def test_events_are_sent_and_listed(shop: Shop, tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     file.write_text('{"from": "a file"}')
@@ -264,7 +300,9 @@ SPEAKING = {
     "runs show": (UNKNOWN,),
     "runs cancel": (UNKNOWN,),
     "runs rerun": (UNKNOWN,),
+    "runs resume": (UNKNOWN,),
     "runs watch": (UNKNOWN,),
+    "signals send": ("name",),
     "events send": ("name",),
     "events list": (),
 }

@@ -206,6 +206,11 @@ class Conversions:
             return None
         return decoder.decode if known else None
 
+    def reader(self, annotation: Any) -> Callable[[bytes], Any]:
+        """Return what reads JSON that frameworks write, in which pydantic's models have the names
+        of their aliases, into `annotation`."""
+        return self._by_msgspec(annotation) or pydantic_types.reader(annotation)
+
     def read_truth_as_number(self, raw: Any, annotation: Any) -> Any:
         """Decode into `annotation`, where Python takes `True` for an `int`, and JSON does not."""
         plain = _numbers(_plain_decoder.decode(raw))

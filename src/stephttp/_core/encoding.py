@@ -85,19 +85,31 @@ def encode_argument(
         ValueError: it cannot be JSON, or is larger than a server takes. Names the step and the
             argument.
     """
+    return encode_value(value, f"step {step_id!r}: {argument}", most)
+
+
+def encode_value(value: Any, what: str, most: int | None) -> bytes:
+    """Encode a value for the server.
+
+    Args:
+        what: begins the message of an error.
+        most: bytes of JSON; `None` if another limit holds.
+
+    Raises:
+        ValueError: it cannot be JSON, or is larger.
+    """
     try:
         raw = CONVERSIONS.encode(value)
         if b"null" in raw:
             refuse_non_finite(CONVERSIONS.builtins(value))
     except Exception as error:
         raise ValueError(
-            f"step {step_id!r}: {argument} cannot be sent as JSON ({error}); use plain data, "
+            f"{what} cannot be sent as JSON ({error}); use plain data, "
             "dataclasses, msgspec.Struct or pydantic models"
         ) from error
     if most is not None and len(raw) > most:
         raise ValueError(
-            f"step {step_id!r}: {argument} has {len(raw)} bytes as JSON; at most "
-            f"{most} can be sent, so send where it is"
+            f"{what} has {len(raw)} bytes as JSON; at most {most} can be sent, so send where it is"
         )
     return raw
 

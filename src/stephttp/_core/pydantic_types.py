@@ -52,6 +52,23 @@ def decoder(
     return decode
 
 
+def reader(annotation: Any) -> Callable[[bytes], Any]:
+    """Return what pydantic reads JSON of others with, by aliases.
+
+    Raises:
+        TypeError: it is not installed, or does not know the annotation.
+    """
+    try:
+        from pydantic import PydanticSchemaGenerationError, TypeAdapter
+    except ImportError:
+        raise TypeError(f"JSON cannot be read as {_shown(annotation)}") from None
+    try:
+        read: Callable[[bytes], Any] = TypeAdapter(annotation).validate_json
+    except PydanticSchemaGenerationError:
+        raise TypeError(f"JSON cannot be read as {_shown(annotation)}") from None
+    return read
+
+
 def refuse_arbitrary(classes: Iterable[type]) -> None:
     """Refuse classes that pydantic can check, but not make of JSON.
 

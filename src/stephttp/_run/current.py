@@ -67,6 +67,11 @@ class HandlerCall(Protocol):
         """The ASGI scope or the environ that the application was called with."""
         ...
 
+    @property
+    def attempt(self) -> int:
+        """How many calls for the same purpose failed before this one."""
+        ...
+
     def run_made(self, scope: RunScope) -> None:
         """Prepare the scope of a run that was just made. May be called in any thread."""
         ...
@@ -150,6 +155,12 @@ class CurrentCall:
         """The ASGI scope or the environ of the request, while the handler runs."""
         call = self._call
         return {} if call is None else call.surroundings
+
+    @property
+    def attempt(self) -> int:
+        """How many calls for the same purpose failed before this one, while the handler runs."""
+        call = self._call
+        return 0 if call is None else call.attempt
 
     @property
     def left(self) -> bool:

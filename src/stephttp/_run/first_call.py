@@ -67,6 +67,8 @@ class FirstCall(BoundedCall):
         "started_ns",
     )
 
+    attempt = 0
+
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.started_ns = runtime.now_ns()

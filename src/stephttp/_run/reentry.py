@@ -181,6 +181,11 @@ class Reentry:
         return self.resumed.run.run_id
 
     @property
+    def attempt(self) -> int:
+        """How many calls for the same purpose failed before this one."""
+        return self.resumed.point.attempt
+
+    @property
     def started_ns(self) -> int:
         """When this call began, in nanoseconds since the epoch."""
         return self.resumed.started_ns

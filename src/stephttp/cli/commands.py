@@ -17,10 +17,12 @@ from stephttp.cli.engine_options import Db, DevOptions, StartOptions
 from stephttp.cli.event_commands import events
 from stephttp.cli.run_commands import runs
 from stephttp.cli.shared_options import AsJson, options_from
+from stephttp.cli.signal_commands import signals
 
 app = typer.Typer(name="stephttp", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(runs, name="runs")
 app.add_typer(events, name="events")
+app.add_typer(signals, name="signals")
 app.command()(doctor)
 
 

@@ -1,4 +1,4 @@
-"""`stephttp runs`: list, show, cancel, rerun and watch runs."""
+"""`stephttp runs`: list, show, cancel, rerun, resume and watch runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stephttp.cli.shared_options import (
 )
 from stephttp.cli.terminal import complain
 
-runs = typer.Typer(no_args_is_help=True, help="List, show, cancel, rerun and watch runs.")
+runs = typer.Typer(no_args_is_help=True, help="List, show, cancel, rerun, resume and watch runs.")
 
 _OURS = "/v1/stephttp/runs"
 _HASH = re.compile(r"[0-9a-f]{40}")
@@ -160,7 +160,7 @@ def rerun(
                 raise RemoteError("--input: name the step with --from-step", Exit.USAGE)
             body["input"] = read_json(step_input, "--input")
         if from_step is not None:
-            body["step_id"] = _step(engine, _id(run), from_step)
+            body["step_id"] = _step(engine, _id(run), from_step, "--from-step")
         new = engine.data("POST", f"{_OURS}/{_id(run)}/rerun", body=body)["run_id"]
         if watch:
             if not as_json:
@@ -170,6 +170,37 @@ def rerun(
         printing.print_json({"run_id": new, "rerun_of": _id(run)})
     else:
         print(new)
+
+
+@runs.command()
+def resume(
+    run: RunId,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP",
+            help="Id of the one step whose wait ends, also one for an event or a signal.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    signing_key: SigningKey = None,
+    signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
+) -> None:
+    """Let a run continue now: sleeps end, and failed attempts are repeated.
+
+    With --step only the wait of that step ends, one for an event as at its timeout. Exit code 1 if
+    nothing could end.
+    """
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+        body = {} if step is None else {"step_id": _step(engine, _id(run), step, "--step")}
+        waits = engine.data("POST", f"{_OURS}/{_id(run)}/resume", body=body)["waits"]
+    if as_json:
+        printing.print_json({"run_id": _id(run), "waits": waits})
+    else:
+        print(f"{_id(run)} continues; waits that ended: {waits}")
 
 
 @runs.command()
@@ -203,7 +234,7 @@ def _id(run: str) -> str:
     return run.upper()
 
 
-def _step(engine: Remote, run_id: str, name: str) -> str:
+def _step(engine: Remote, run_id: str, name: str, option: str) -> str:
     """Return the hash of a step, given as its hash or its id in the user's code."""
     if _HASH.fullmatch(name):
         return name
@@ -213,4 +244,4 @@ def _step(engine: Remote, run_id: str, name: str) -> str:
         return str(found[0])
     known = ", ".join(sorted({step["id"] for step in steps if step["id"]})) or "none"
     what = "several, name one by its hash" if found else f"no such step, it has: {known}"
-    raise RemoteError(f"--from-step: {name!r}: {what}", Exit.USAGE)
+    raise RemoteError(f"{option}: {name!r}: {what}", Exit.USAGE)

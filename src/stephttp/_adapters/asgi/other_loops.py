@@ -45,7 +45,7 @@ class _Request:
     def __init__(self, runtime: Runtime, scope: Scope) -> None:
         self.runtime = runtime
         self.run_id = ""
-        self.started_ns = 0
+        self.started_ns = self.attempt = 0
         self.identity = identity(scope)
         self.surroundings = scope
 

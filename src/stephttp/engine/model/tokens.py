@@ -34,11 +34,13 @@ class RunLink(NamedTuple):
         run_id: the one run whose output it opens.
         expired: its time is over.
         cookies: its bearer gets the cookies that the output sets.
+        early: the run may not be stored yet.
     """
 
     run_id: str
     expired: bool
     cookies: bool
+    early: bool = False
 
 
 def run_token(run_id: str, secret: bytes, now_s: int, *, cookies: bool = True) -> str:

@@ -16,7 +16,8 @@ from stephttp._wire.http import Prefer, read_prefer
 from stephttp._wire.result_address import FINAL, GONE, MARK, PENDING, STOPPING, bearer_of, not_ended
 from stephttp.engine.model.inputs import is_ours
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.model.tokens import read_run_token
+from stephttp.engine.model.sdk_links import read_sdk_link
+from stephttp.engine.model.tokens import RunLink, read_run_token
 from stephttp.engine.rules.results import Rendered, render, without_cookies
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.requests import engine_of
@@ -50,15 +51,17 @@ async def output(request: Request) -> Response:
     engine = engine_of(request)
     token = request.query_params.get("token") or bearer_of(request.headers.get("authorization", ""))
     now_s, lifetime = int(engine.clock.now()), engine.settings.link_lifetime
+    run_id, keys = request.path_params["run"].upper(), engine.settings.signing_keys
     link = read_run_token(token, engine.store.secret, now_s, lifetime)
-    if link is None or link.run_id != request.path_params["run"].upper():
+    link = link or read_sdk_link(token, run_id, keys, now_s, lifetime)
+    if link is None or link.run_id != run_id:
         return refuse(request, "Unable to find run with auth token", 401, CORS)
     if link.expired:
         message = f"the link to this result is over: it was good for {lifetime:g} s"
         return refuse(request, message, 410, _GONE)
     prefer = read_prefer(request.headers.raw)
     with engine.waiters.waiting(link.run_id) as ended:
-        found = await _held(request, link.run_id, prefer, ended)
+        found = await _held(request, link, prefer, ended)
     if found is None:
         message = "the run is no longer stored, and so is its result"
         return refuse(request, message, 410, _GONE)
@@ -79,14 +82,14 @@ async def output(request: Request) -> Response:
 
 
 async def _held(
-    request: Request, run_id: str, prefer: Prefer, ended: asyncio.Event
+    request: Request, link: RunLink, prefer: Prefer, ended: asyncio.Event
 ) -> _Stored | None:
     """Return what is stored of a run once it has ended, or its caller was held for long enough;
     `None`: it is not stored any more."""
     engine = engine_of(request)
     clock, settings = engine.clock, engine.settings
     began = clock.monotonic()
-    look = partial(_look, run_id=run_id)
+    look = partial(_look, link=link)
     found = await engine.store.read(look)
     if found is None or found.answer is not None:
         return found
@@ -98,10 +101,10 @@ async def _held(
     return found if engine.waiters.released else await engine.store.read(look)
 
 
-def _look(connection: sqlite3.Connection, run_id: str) -> _Stored | None:
-    row = connection.execute(QUERIES["run_output"], (run_id,)).fetchone()
+def _look(connection: sqlite3.Connection, link: RunLink) -> _Stored | None:
+    row = connection.execute(QUERIES["run_output"], (link.run_id,)).fetchone()
     if row is None:
-        return None
+        return _Stored(True, None) if link.early else None
     status = RunStatus(row[0])
     answer = render(status, *row[1:4]) if status.ended else None
     return _Stored(is_ours(row[4]), answer)

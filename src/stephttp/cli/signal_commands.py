@@ -1,0 +1,54 @@
+"""`stephttp signals`: send signals."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stephttp.cli import printing
+from stephttp.cli.ca_file import CaFile
+from stephttp.cli.remote import Exit, RemoteError
+from stephttp.cli.shared_options import (
+    AsJson,
+    SigningKey,
+    SigningKeyFile,
+    Url,
+    read_json,
+    remote,
+)
+
+signals = typer.Typer(no_args_is_help=True, help="Send signals.")
+
+
+@signals.callback()
+def _group() -> None:
+    """Send signals."""
+
+
+@signals.command("send")
+def send_signal(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as approval:42.")],
+    data: Annotated[
+        str,
+        typer.Option(metavar="JSON", help="Its data; @FILE reads a file, - standard input."),
+    ] = "null",
+    as_json: AsJson = False,
+    url: Url = None,
+    signing_key: SigningKey = None,
+    signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
+) -> None:
+    """Send a signal: the run that waits for it continues.
+
+    Exit code 1 if no run waits for it.
+    """
+    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+        if not name:
+            raise RemoteError("NAME: must not be empty", Exit.USAGE)
+        body = {"signal": name, "data": read_json(data, "--data")}
+        run_id = engine.data("POST", "/v1/signals", body=body)["run_id"]
+    if as_json:
+        printing.print_json({"run_id": run_id})
+    else:
+        print(run_id)
