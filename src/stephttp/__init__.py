@@ -17,7 +17,6 @@ from stephttp._client.api_calls import (
     RunEvent,
 )
 from stephttp._client.api_result import APIResult
-from stephttp._client.run_calls import RunInfo, RunResult
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.conversion import Converter
 from stephttp._core.endpoint_options import (
@@ -68,6 +67,7 @@ from stephttp.provider import Provider, setup
 if TYPE_CHECKING:
     from stephttp import stream
     from stephttp._client.api_client import APIClient
+    from stephttp._client.run_calls import RunInfo, RunResult
     from stephttp._run.current_run import CurrentRun, current_run
     from stephttp._run.step_key import idempotency_key
     from stephttp.asgi import ASGIMiddleware
@@ -80,6 +80,8 @@ _LATER = {
     "CurrentRun": "stephttp._run.current_run",
     "current_run": "stephttp._run.current_run",
     "ASGIMiddleware": "stephttp.asgi",
+    "RunInfo": "stephttp._client.run_calls",
+    "RunResult": "stephttp._client.run_calls",
     "WSGIMiddleware": "stephttp.wsgi",
     "idempotency_key": "stephttp._run.step_key",
     "stream": "stephttp.stream",

@@ -209,11 +209,11 @@ async def test_a_link_waits_for_a_run_that_is_not_reported_yet() -> None:
     async with durable(fastapi) as world:
         world.to_engine.down = True
         found = (await world.client.get("/def")).json()
-        world.to_engine.down = False
         asking = asyncio.ensure_future(world.api.get(found["url"].removeprefix(ENGINE)))
         for _ in range(20):
             await asyncio.sleep(0)
         assert not asking.done()
+        world.to_engine.down = False
         assert await world.provider.wait(60)
         assert (await asking).json() == found
         forged = await world.api.get(found["url"].removeprefix(ENGINE)[:-1] + "_")
@@ -224,8 +224,8 @@ async def test_a_link_waits_for_a_run_that_is_not_reported_yet() -> None:
     ("keys", "run_id", "age_s", "link"),
     [
         ((KEY,), RUN, 0, RunLink(RUN, expired=False, cookies=False, early=True)),
-        (("ab" * 32, KEY), RUN, 3600, RunLink(RUN, expired=False, cookies=False)),
-        ((KEY,), RUN, 7200, RunLink(RUN, expired=True, cookies=False)),
+        (("ab" * 32, KEY), RUN, 3601, RunLink(RUN, expired=False, cookies=False)),
+        ((KEY,), RUN, 7201, RunLink(RUN, expired=True, cookies=False)),
         (("ab" * 32,), RUN, 0, None),
         ((), RUN, 0, None),
         ((KEY,), RUN[:-1] + "V", 0, None),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stephttp._client import run_calls
 from stephttp._client.background import running_loop
 from stephttp._client.flow import Flow
-from stephttp._client.run_calls import RunInfo, RunResult
 from stephttp._core.encoding import encode_value
 from stephttp._run import sent_events
 from stephttp._run.runtime import Runtime
 from stephttp.errors import UsageError
+
+if TYPE_CHECKING:
+    from stephttp._client.run_calls import RunInfo, RunResult
 
 
 class Outside:
@@ -104,7 +105,7 @@ class Outside:
             APIError: the server could not be asked.
             ValueError: `run_id` is not a ULID.
         """
-        await self.runtime.drive(run_calls.cancel(run_id, *self._ways))
+        await self.runtime.drive(self._cancel(run_id))
 
     def cancel_sync(self, run_id: str) -> None:
         """`cancel`, blocking.
@@ -112,7 +113,7 @@ class Outside:
         Args:
             run_id: a ULID.
         """
-        self.runtime.drive_sync(run_calls.cancel(run_id, *self._ways))
+        self.runtime.drive_sync(self._cancel(run_id))
 
     async def get_run(self, run_id: str) -> RunInfo:
         """Ask the server for a run.
@@ -128,7 +129,7 @@ class Outside:
             APIError: it could not be asked.
             ValueError: `run_id` is not a ULID.
         """
-        return await self.runtime.drive(run_calls.get_run(run_id, *self._ways))
+        return await self.runtime.drive(self._get_run(run_id))
 
     def get_run_sync(self, run_id: str) -> RunInfo:
         """`get_run`, blocking.
@@ -139,7 +140,7 @@ class Outside:
         Returns:
             What the server knows of the run.
         """
-        return self.runtime.drive_sync(run_calls.get_run(run_id, *self._ways))
+        return self.runtime.drive_sync(self._get_run(run_id))
 
     async def result(self, run_id: str, *, timeout: timedelta | None = None) -> RunResult:
         """Wait for the end of a run, and return its handler's answer.
@@ -181,23 +182,42 @@ class Outside:
             )
         return self.runtime.drive_sync(self._result(run_id, timeout))
 
+    # Most programs need none of this, so it is imported when it is first used.
+
     def _send_event(self, name: str, data: Mapping[str, Any] | None, id: str, ts: int) -> Flow[str]:
+        from stephttp._client.run_calls import prepared_event
+
         checkpoints = self.runtime.checkpoints
         key = sent_events.event_key(checkpoints)
         now_ms = self.runtime.now_ns() // 1_000_000
-        outgoing = run_calls.prepared_event(name, data, id, ts, now_ms)
-        ids = yield from sent_events.post(checkpoints, outgoing, key)
+        ids = yield from sent_events.post(
+            checkpoints, prepared_event(name, data, id, ts, now_ms), key
+        )
         return ids[0]
 
     def _send_signal(self, name: str, data: Any) -> Flow[str]:
+        from stephttp._client.run_calls import send_signal
+
         if not name:
             raise ValueError("name must not be empty")
         encoded = encode_value(data, f"signal {name!r}: data", None)
-        return (yield from run_calls.send_signal(name, encoded, *self._ways))
+        return (yield from send_signal(name, encoded, *self._ways))
+
+    def _cancel(self, run_id: str) -> Flow[None]:
+        from stephttp._client.run_calls import cancel
+
+        return cancel(run_id, *self._ways)
+
+    def _get_run(self, run_id: str) -> Flow[RunInfo]:
+        from stephttp._client.run_calls import get_run
+
+        return get_run(run_id, *self._ways)
 
     def _result(self, run_id: str, timeout: timedelta | None) -> Flow[RunResult]:
+        from stephttp._client.run_calls import result
+
         seconds = None if timeout is None else timeout.total_seconds()
-        return run_calls.result(run_id, seconds, *self._ways)
+        return result(run_id, seconds, *self._ways)
 
     @property
     def _ways(self) -> Any:
