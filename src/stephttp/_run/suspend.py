@@ -100,7 +100,7 @@ def suspend(
     known = journal is not None and journal.opened
     remember = checkpoints.remember(run, request, ops)
     # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
-    lease = journal.lease_to_ask_ms if journal else None
+    lease = journal.lease.to_ask_ms if journal else None
     later = [[remember, *ops]]
     token = journal.token if journal else ""
     stream_token = ""
