@@ -195,7 +195,7 @@ class Executor:
         # Clear the alarm before the table is read, not after: a timer that is stored in between is
         # not among the rows, and its alarm would be lost.
         self._alarm.clear()
-        resting = await self._resting.keys()
+        resting = () if self._resting.until is None else await self._resting.keys()
         unit = partial(
             due.claim,
             at=self.moment(),
