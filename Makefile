@@ -10,8 +10,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?=
 PYTEST_ARGS ?=
-# One more than there are cores: for a third of the time tests wait for processes that they started.
-WORKERS ?= $(shell $(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))' 2>/dev/null || echo auto)
+# Two more than there are cores: for a third of the time tests wait for processes that they started.
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print(2 + (os.cpu_count() or 1))' 2>/dev/null || echo auto)
+# Those that are used. Each worker would rewrite the assertions in the packages of all that are installed.
+PLUGINS := asyncio hypothesispytest pytest_cov schemathesis timeout xdist xdist.looponfail
 BENCH ?=
 SCHEDULES ?= 300
 MINUTES ?= 30
@@ -41,7 +43,7 @@ demo: $(READY)
 
 test: $(READY)
 	@echo '==> pytest'
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest $(PLUGINS:%=-p %) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Apart from `test`, which it makes half as slow again.
 coverage:

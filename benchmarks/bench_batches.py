@@ -18,7 +18,7 @@ import httpx2
 
 from benchmarks import harness
 from benchmarks.harness import Row
-from stephttp._client import outbox as outboxes
+from stephttp._client import outbox_worker
 from stephttp._client.api_calls import NEW_RUN
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
@@ -61,7 +61,7 @@ async def deliver(path: Path, *, batched: bool, rate: float | None = None) -> tu
     transport = Counting(app=app)
     settings = resolve("http://app", base_url="http://engine", environ={"INNGEST_DEV": "1"})
     provider = Provider(settings, transport=transport)
-    provider.runtime.outbox._batches = lambda: batched
+    provider.runtime.outbox.batches = lambda: batched
     items = [Item(Parcel(NEW_RUN, finished(provider))) for _ in range(RUNS)]
     await app.state.engine.start()
     began = time.perf_counter()
@@ -100,10 +100,10 @@ def measure(folder: Path) -> list[Row]:
             f"{statistics.median(rates['alone']):,.0f} runs/s, SDK and engine in one process",
         )
     ]
-    usual = outboxes.LINGER
+    usual = outbox_worker.LINGER
     try:
         for linger in (0.0, 0.005, 0.02):
-            outboxes.LINGER = linger
+            outbox_worker.LINGER = linger
             used = time.process_time()
             file = folder / f"linger-{linger}.db"
             _, each = asyncio.run(deliver(file, batched=True, rate=TRICKLE))
@@ -111,5 +111,5 @@ def measure(folder: Path) -> list[Row]:
             question = f"the same at {TRICKLE:,} runs/s, a linger of {linger * 1000:.0f} ms"
             rows.append(Row(question, micros, "µs of CPU a run", note=f"{each:.0f} runs a request"))
     finally:
-        outboxes.LINGER = usual
+        outbox_worker.LINGER = usual
     return rows

@@ -29,8 +29,8 @@ def deliver(batch: Any) -> Flow[list[None]]:
 
 
 provider = Provider(_SETTINGS)
-provider.runtime.outbox._deliver = deliver
-provider.runtime.outbox._batches = lambda: True
+provider.runtime.outbox.deliver = deliver
+provider.runtime.outbox.batches = lambda: True
 
 
 async def price(item: str) -> int:

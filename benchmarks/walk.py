@@ -30,6 +30,8 @@ from tests.durable import Durable, durable
 SOURCE = str(Path(stephttp.__file__).parent) + "/"
 SHARED = "_wire/"
 """Files of this package belong to the walk of the side that called them."""
+NO_PART = "idle"
+"""By functions of this name tests wait for an engine; a request calls none."""
 
 
 def build(provider: stephttp.Provider) -> Any:
@@ -46,7 +48,7 @@ def build(provider: stephttp.Provider) -> Any:
     @app.post("/sleep")
     async def sleep(number: int) -> int:
         first = await step.run("double", double, number)
-        await step.sleep("rest", timedelta(minutes=1))
+        await step.sleep("rest", timedelta(seconds=10))  # before the next sweep
         return await step.run("again", double, first)
 
     return provider.asgi(app)
@@ -58,7 +60,7 @@ def watched(files: set[str]) -> Generator[None]:
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(SOURCE):
+        if event == "call" and name.startswith(SOURCE) and frame.f_code.co_name != NO_PART:
             name = name.removeprefix(SOURCE)
             if not name.startswith(SHARED) or not _of_the_engine(frame):
                 files.add(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,35 @@ _MEASURED = "COVERAGE_PROCESS_CONFIG"
 """With this in its environment, a Python process measures its coverage."""
 
 
+_HERE = Path(__file__).parent
+_WAITING = ("acceptance/", "browser/", "cli/", "conformance/", "faults/")
+"""Folders of tests that mostly wait for processes which they have started."""
+_LONGEST = (
+    "faults/test_schedules.py", "browser/test_axe.py", "acceptance/test_readme.py",
+    "browser/test_dashboard.py", "conformance/test_typescript.py", "acceptance/test_load.py",
+    "acceptance/test_demo.py", "acceptance/test_instructions.py",
+    "conformance/test_typescript_keys.py", "acceptance/test_docs.py",
+)  # fmt: skip
+"""Those that take longest, so that no worker comes to one when the others have nothing left."""
+_SPREAD_OVER = 0.85
+"""The part of the files that compute among which those that wait are spread."""
+
+
+def spread(files: Iterable[str]) -> dict[str, float]:
+    """Return a place for each file of tests: the longest first, and those that wait evenly among
+    those that compute, so that workers have something to compute while others wait."""
+    names = list(dict.fromkeys(files))
+    first = {name: number for number, name in enumerate(_LONGEST)}
+    waiting = sorted(
+        (name for name in names if name.startswith(_WAITING)),
+        key=lambda name: first.get(name, len(first)),
+    )
+    computing = [name for name in names if not name.startswith(_WAITING)]
+    step = _SPREAD_OVER * len(computing) / max(1, len(waiting))
+    places = {name: float(number) for number, name in enumerate(computing)}
+    return places | {name: number * step - 0.5 for number, name in enumerate(waiting)}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _coverage_of_children() -> Generator[str | None]:
     """Leave children unmeasured: that makes them half as slow again, and what they run is
@@ -37,10 +66,15 @@ def _coverage_of_children() -> Generator[str | None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that share a node id: pytest-xdist would run one of them, and say nothing."""
+    """Refuse tests that share a node id: pytest-xdist would run one of them, and say nothing.
+
+    The others get an order in which the machine is busy all the time.
+    """
     times = Counter(item.nodeid for item in items)
     if shared := sorted(nodeid for nodeid, count in times.items() if count > 1):
         raise pytest.UsageError(f"tests share a node id: {', '.join(shared)}")
+    places = spread(item.path.relative_to(_HERE).as_posix() for item in items)
+    items.sort(key=lambda item: places[item.path.relative_to(_HERE).as_posix()])
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 from stephttp._client.background import Background, Job
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.flow import Flow, Invoke
-from stephttp._client.outbox import AWAY_PAUSE, LINGER, WORKERS, Item, Outbox
+from stephttp._client.outbox import WORKERS, Item, Outbox
 from stephttp._client.outbox_batch import BATCH_BYTES, BATCH_ITEMS, Parcel
+from stephttp._client.outbox_worker import AWAY_PAUSE, LINGER
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 
@@ -280,7 +281,7 @@ async def test_what_has_more_to_say_is_sent_in_its_order(batches: bool) -> None:
     assert outbox.depth == 2
     assert await outbox.wait()
     assert [body for body in server.taken if body != b"a"] == [b"1", b"2", b"3"]
-    assert (outbox.depth, outbox._bytes) == (0, 0)
+    assert (outbox.depth, outbox.kept_bytes) == (0, 0)
     outbox.put(News())  # nothing to say after all
     assert await outbox.wait()
 
@@ -394,7 +395,7 @@ async def test_while_one_worker_pauses_another_tries_what_is_awaited() -> None:
             server.problem = None
         outbox.put(awaited)
         assert await asyncio.wrap_future(awaited.tried) is result
-        assert len(outbox._workers) <= 2
+        assert len(outbox.workers) <= 2
     assert await outbox.wait()
     assert server.taken == [b"a", b"b", b"b", b"b"]
 

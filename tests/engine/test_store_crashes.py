@@ -24,6 +24,7 @@ from msgspec import Raw
 
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine import Settings
+from stephttp.engine.live.origins import Shares
 from stephttp.engine.model.inputs import (
     CallFailure,
     Cancellation,
@@ -36,7 +37,6 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import OpsAnswer
-from stephttp.engine.rules.shares import Shares
 from stephttp.engine.store import check
 from stephttp.engine.store.runs import load_call
 from stephttp.engine.store.store import Store

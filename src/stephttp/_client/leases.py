@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from stephttp._client.flow import Keys
 from stephttp.errors import APIError
 
 logger = logging.getLogger("stephttp")
@@ -144,3 +145,71 @@ class Leases:
                     )  # fmt: skip
                 except Exception:
                     logger.exception("stephttp: leases could not be renewed")
+
+
+class RunLease:
+    """The lease of one run, as far as its process has asked for it.
+
+    Args:
+        leases: all that the process renews.
+        run_id: the run.
+        asked_ms: how long it is to last.
+        keys: what is known of the server.
+    """
+
+    __slots__ = ("_asked", "_asked_at", "_keys", "_leases", "_run_id", "asked_ms", "held")
+
+    def __init__(self, leases: Leases, run_id: str, asked_ms: int, keys: Keys) -> None:
+        self._leases = leases
+        self._run_id = run_id
+        self.asked_ms = asked_ms
+        self._keys = keys
+        self._asked = False
+        """Whether it was asked for before the server was known to give any."""
+        self._asked_at = leases.monotonic()
+        """When the engine was asked for it, or for a longer one."""
+        self.held = False
+        """Whether the server has given it, or will with the checkpoint that is under way."""
+
+    @property
+    def length_ms(self) -> int | None:
+        """The lease to ask for, in milliseconds; `None` if the server is not known to give any."""
+        return self.asked_ms if self._keys.supports("leases") else None
+
+    @property
+    def to_ask_ms(self) -> int | None:
+        """The lease to ask for, also while the server is not known: ours then takes an opening for
+        an update of one that it got, and a plain server does not read the field."""
+        return self.asked_ms if self._keys.features is None else self.length_ms
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether the engine may have given the run to another process."""
+        return self._leases.has_lapsed(self._run_id)
+
+    def ask(self) -> int:
+        """Ask for it, although it is not known whether the server gives any. Returns how long."""
+        self._asked = True
+        return self.asked_ms
+
+    def asked_again(self) -> None:
+        """Note that a checkpoint is about to be sent, with which it may be asked for."""
+        self._asked_at = self._leases.monotonic()
+
+    def delivered(self) -> None:
+        """Note that a checkpoint was accepted, with which it may have been asked for."""
+        self.held = self.held or (self._asked and self.length_ms is not None)
+        self._asked = False
+
+    def hold(self, lost: Callable[[], None]) -> None:
+        """Renew it from now on.
+
+        Args:
+            lost: called when the server gives it no longer.
+        """
+        self.held = True
+        self._leases.hold(self._run_id, self.asked_ms, lost, self._asked_at)
+
+    def release(self) -> None:
+        """Let it run out."""
+        self._leases.release(self._run_id)

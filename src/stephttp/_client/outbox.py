@@ -1,13 +1,9 @@
-"""Delivers runs in the background, bounded in number and bytes, many in one request if possible.
+"""Keeps what is to be delivered in the background, bounded in number and bytes.
 
 Nothing on a request's path waits for it. While the server is away, what was accepted is kept and
 tried again; when the box is full, new runs are refused, and that is logged with their number.
 
-The work is a flow, so that it is done by tasks of an event loop or by threads alike. A server that
-takes batches gets them from one worker, one after the other: what piles up while one is under way
-is the next. A server that does not is sent single items by a few workers. What one item has to say
-(a run that still runs may add to it) is sent in its order, because an item is in one place only:
-in the queue, or held by a worker.
+`outbox_worker` sends it.
 """
 
 from __future__ import annotations
@@ -21,9 +17,10 @@ from concurrent.futures import wait as wait_for_futures
 
 from stephttp._client.background import Job
 from stephttp._client.event_loop import either, settled
-from stephttp._client.flow import Flow, Pause
-from stephttp._client.outbox_batch import BATCH_ITEMS, Parcel, pack, refused_for_good
-from stephttp.errors import APIError, APIStatusError
+from stephttp._client.flow import Flow
+from stephttp._client.outbox_batch import Parcel
+from stephttp._client.outbox_worker import Worker
+from stephttp.errors import APIError
 
 logger = logging.getLogger("stephttp")
 
@@ -31,10 +28,6 @@ MAX_ITEMS = 10_000
 MAX_BYTES = 64 * 1024 * 1024
 WORKERS = 4
 """Workers for a server that accepts no batches."""
-LINGER = 0.02
-"""Seconds that a batch waits for company; benchmarks/bench_batches.py shows what it brings."""
-AWAY_PAUSE = 5.0
-"""Seconds between attempts while the server is away, on top of a call's own retries."""
 
 
 class Item:
@@ -92,6 +85,13 @@ class Outbox:
             raises `APIError` when none could be sent.
         start: carries out a flow in the background.
         batches: whether the server takes more than one at a time; `None` while that is not known.
+
+    Attributes:
+        lock: guards all others.
+        queue: what no worker has taken.
+        workers: those that are at work, or about to be.
+        alone: how many items are to be sent alone, to find out which of them is refused.
+        is_away: the server gave no answer when it was asked last.
     """
 
     def __init__(
@@ -103,29 +103,25 @@ class Outbox:
         max_items: int = MAX_ITEMS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._deliver = deliver
+        self.deliver = deliver
         self._start = start
-        self._batches = batches
+        self.batches = batches
         self._max_items = max_items
         self._max_bytes = max_bytes
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
         """Start again in a forked process: the items are its parent's."""
-        self._lock = threading.Lock()
-        self._queue: deque[Item] = deque()
-        self._bytes = 0
+        self.lock = threading.Lock()
+        self.queue: deque[Item] = deque()
+        self.kept_bytes = 0
+        """What accepted items keep, roughly."""
         self._open = 0
-        self._alone = 0
-        self._workers: dict[object, Job[None] | None] = {}
-        """`None`: about to be started."""
-        self._under_way: dict[object, list[tuple[Item, Parcel]]] = {}
-        """What each worker is sending."""
-        self._pausing: set[object] = set()
-        """Workers that let some time pass, because the server is away."""
+        self.alone = 0
+        self.workers: set[Worker] = set()
         self._drained: Future[None] | None = None
         self._refused = 0
-        self._away = False
+        self.is_away = False
 
     @property
     def depth(self) -> int:
@@ -139,25 +135,25 @@ class Outbox:
             Whether there was room for it.
         """
         size = item.size()
-        self._lock.acquire()  # a `with` takes twice the instructions
+        self.lock.acquire()  # a `with` takes twice the instructions
         try:
             if item.held:
-                self._bytes += size - item.accounted
+                self.kept_bytes += size - item.accounted
                 item.accounted, item.changed = size, True
                 if not item.awaited:
                     return True
                 refused = count = held = 0
-            elif self._open >= self._max_items or self._bytes + size > self._max_bytes:
+            elif self._open >= self._max_items or self.kept_bytes + size > self._max_bytes:
                 self._refused += 1
-                refused, count, held = self._refused, self._open, self._bytes
+                refused, count, held = self._refused, self._open, self.kept_bytes
             else:
                 self._open += 1
-                self._bytes += size
+                self.kept_bytes += size
                 item.held, item.accounted = True, size
-                self._queue.append(item)
+                self.queue.append(item)
                 refused = count = held = 0
         finally:
-            self._lock.release()
+            self.lock.release()
         if not refused:
             self._start_worker(item.awaited)
         elif refused.bit_count() == 1:  # 1, 2, 4, 8, …: a flood of losses is few lines
@@ -193,7 +189,7 @@ class Outbox:
         """Return a future that is done when nothing is left."""
         if self._open:
             self._start_worker(True)
-        with self._lock:
+        with self.lock:
             emptied = self._drained or Future()
             if self._open:
                 self._drained = emptied
@@ -208,170 +204,46 @@ class Outbox:
             urgent: someone waits, so one that pauses is not at work.
         """
         # Until the server is known, one worker calls it, and the others start from what it learns.
-        limit = WORKERS if self._batches() is False else 1
-        with self._lock:
+        limit = WORKERS if self.batches() is False else 1
+        with self.lock:
             self._take_over()
-            once = urgent and bool(self._pausing)
-            at_work = self._workers.keys() - self._pausing if once else self._workers
-            if not self._queue or len(at_work) >= limit:
+            once = urgent and any(worker.pauses for worker in self.workers)
+            at_work = [worker for worker in self.workers if not (once and worker.pauses)]
+            if not self.queue or len(at_work) >= limit:
                 return
-            name = object()
-            self._workers[name] = None
+            worker = Worker(self, once)
+            self.workers.add(worker)
         try:
             # Without the lock: a task may start at once (`asyncio.eager_task_factory`).
-            job = self._start(self._work(name, once), "stephttp-outbox")
+            job = self._start(worker.work(), "stephttp-outbox")
         except RuntimeError as error:  # no thread can start, as at the exit of the interpreter
-            with self._lock:
-                del self._workers[name]
-                others = bool(self._workers)
+            with self.lock:
+                self.workers.discard(worker)
+                others = bool(self.workers)
             if not others:
                 logger.warning("stephttp: %d finished runs wait: %s", self._open, error)
             return
-        with self._lock:
-            if name in self._workers:  # not at its end already
-                self._workers[name] = job
+        worker.job = job
 
     def _take_over(self) -> None:
         """Take back what is under way on event loops that have ended, or that stand still between
         requests, as those of function hosts do. Such a worker ends if its loop runs again."""
-        for name, job in list(self._workers.items()):
-            if job is not None and not job.alive():
-                del self._workers[name]
-                self._pausing.discard(name)
-                batch = self._under_way.pop(name, ())
-                self._queue.extendleft(item for item, _ in reversed(batch))
+        for worker in list(self.workers):
+            if worker.job is not None and not worker.job.alive():
+                self.workers.discard(worker)
+                worker.give_back()
 
-    def _work(self, name: object, once: bool) -> Flow[None]:
-        """Send what is in the queue.
-
-        Args:
-            name: of this worker.
-            once: end where the server is away, if another worker will try again.
-        """
-        while self._has_work(name):
-            few = len(self._queue) < BATCH_ITEMS
-            if self._batches() and not self._alone and few and not self._is_awaited():
-                yield Pause(LINGER)
-            batch = self._next(name)
-            if not batch:
-                continue
-            try:
-                results = yield from self._deliver(batch)
-            except APIError as error:
-                results = self._failed(batch, error)
-            except Exception as error:
-                logger.exception("stephttp: finished runs could not be delivered and are dropped")
-                results = [APIStatusError(f"not sent: {error}", 400)] * len(batch)
-            except BaseException:
-                with self._lock:
-                    if self._under_way.pop(name, None) is not None:
-                        self._queue.extendleft(item for item, _ in reversed(batch))
-                raise
-            with self._lock:
-                if self._under_way.pop(name, None) is None:  # another worker has taken them over
-                    return
-            if not self._settle(batch, results):
-                if once and self._leave_to_others(name):
-                    return
-                yield from self._pause(name)
-
-    def _leave_to_others(self, name: object) -> bool:
-        """End a worker where there are others. Return whether it has ended."""
-        with self._lock:
-            others = len(self._workers) > 1
-            if others:
-                self._workers.pop(name, None)
-            return others
-
-    def _pause(self, name: object) -> Flow[None]:
-        """Let some time pass, because the server is away."""
-        with self._lock:
-            self._pausing.add(name)
-        try:
-            yield Pause(AWAY_PAUSE)
-        finally:
-            with self._lock:
-                self._pausing.discard(name)
-
-    def _is_awaited(self) -> bool:
-        """Return whether a caller waits until an item of the queue is delivered."""
-        with self._lock:
-            return any(item.awaited for item in self._queue)
-
-    def _has_work(self, name: object) -> bool:
-        """Return whether there is work. If not, this worker has ended; the next item starts one."""
-        with self._lock:
-            if not self._queue:
-                self._workers.pop(name, None)
-            return bool(self._queue) and name in self._workers
-
-    def _next(self, name: object) -> list[tuple[Item, Parcel]]:
-        """Take what the next request carries from the queue."""
-        limit = BATCH_ITEMS if self._batches() and not self._alone else 1
-        self._alone = max(0, self._alone - 1)
-        with self._lock:
-            if name not in self._workers:  # taken over
-                return []
-            items = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
-            for item in items:
-                item.changed = False
-        batch, silent, left = pack(items)
-        with self._lock:
-            self._queue.extendleft(reversed(left))
-            if batch:
-                self._under_way[name] = batch
-        self._remove([(item, False) for item in silent])
-        return batch
-
-    def _failed(
-        self, batch: Sequence[tuple[Item, Parcel]], error: APIError
-    ) -> Sequence[APIError | None]:
-        """Return what became of each item of a batch that was not delivered."""
-        if refused_for_good(error) and len(batch) > 1:
-            self._alone = len(batch)  # to find out which of them it is
-            error = APIError("to be sent alone")
-        return [error] * len(batch)
-
-    def _settle(
-        self, batch: Sequence[tuple[Item, Parcel]], results: Sequence[APIError | None]
-    ) -> bool:
-        """Settle the items of a batch. Return whether to send the next at once."""
-        again: list[Item] = []
-        done: list[tuple[Item, bool]] = []
-        for (item, _), error in zip(batch, results, strict=True):
-            if error is not None and not refused_for_good(error):
-                again.append(item)
-            else:
-                done.append((item, item.delivered(error)))
-        self._remove(done)
-        with self._lock:
-            self._queue.extendleft(reversed(again))
-            away = len(again) == len(batch) and not self._alone
-            tried = list(self._queue) if away else again
-        for item in tried:
-            item.was_tried(False)
-        if not away:
-            self._away = False
-            return True
-        level = logging.INFO if self._away else logging.WARNING
-        self._away = True
-        logger.log(
-            level, "stephttp: %d finished runs wait: %s", self._open, results[0],
-            extra={"outbox_depth": self._open, "outbox_bytes": self._bytes},
-        )  # fmt: skip
-        return False
-
-    def _remove(self, items: Sequence[tuple[Item, bool]]) -> None:
+    def remove(self, items: Sequence[tuple[Item, bool]]) -> None:
         """Remove items, but for those that have more to send."""
         emptied = None
         gone: list[Item] = []
-        with self._lock:
+        with self.lock:
             for item, more in items:
                 if more or item.changed:
-                    self._queue.append(item)
+                    self.queue.append(item)
                     continue
                 self._open -= 1
-                self._bytes -= item.accounted
+                self.kept_bytes -= item.accounted
                 item.held, item.accounted = False, 0
                 if item.tried is not None:
                     gone.append(item)

@@ -123,9 +123,8 @@ class FirstCall(BoundedCall):
             return
         if self._journal is None:
             self._journal = self._new_journal()
-        self._journal.mode = mode
         scope.on_record = self._journal.note
-        self._journal.begin()
+        self._journal.begin(mode)
 
     def _new_journal(self) -> Journal:
         scope = self.current.scope()

@@ -20,9 +20,8 @@ from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run.callers import after, caller_of, scope_of
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
-from stephttp._run.suspend import result_url
+from stephttp._run.suspend import begun, result_url
 from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response
-from stephttp._wire.result_address import begun
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 from stephttp.options import Settings
 

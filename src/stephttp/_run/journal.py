@@ -19,7 +19,7 @@ from datetime import timedelta
 from stephttp._client import api_calls
 from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, Until
-from stephttp._client.leases import Leases
+from stephttp._client.leases import Leases, RunLease
 from stephttp._client.outbox import Item, Outbox
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core.checkpointing import Checkpointing
@@ -50,30 +50,10 @@ class Journal(Item):
     """
 
     __slots__ = (
-        "_abandoned",
-        "_asked",
-        "_asked_at",
-        "_checkpoints",
-        "_closed",
-        "_final",
-        "_is_lost",
-        "_later",
-        "_leased",
-        "_leases",
-        "_lock",
-        "_named",
-        "_outbox",
-        "_request",
-        "_run",
-        "_sending",
-        "_settled",
-        "_stored",
-        "_timer",
-        "let_go",
-        "mode",
-        "opened",
-        "token",
-    )
+        "_abandoned", "_checkpoints", "_closed", "_final", "_is_lost", "_later", "_lock", "_named",
+        "_outbox", "_request", "_run", "_sending", "_settled", "_stored", "_timer", "lease",
+        "let_go", "mode", "opened", "token",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -93,16 +73,11 @@ class Journal(Item):
         self.mode = mode
         self._checkpoints = checkpoints
         self._outbox = outbox
-        self._leases = leases
+        self.lease = RunLease(leases, run.run_id, mode.lease_ms, checkpoints.keys)
         self._later = later
         self._timer: TimerHandle | None = None
         self._sending: list[Op] = []
         self._final: Op | None = None
-        self._asked = False
-        """Whether a lease was asked for before the server was known to give any."""
-        self._asked_at = leases.monotonic()
-        """When the engine was asked for a lease, or for a longer one."""
-        self._leased = False
         self._named = True
         """Whether the server has the run under the name of its endpoint, once it has the run."""
         self._closed = False
@@ -120,21 +95,9 @@ class Journal(Item):
         """The output token that a plain server gave."""
 
     @property
-    def lease_ms(self) -> int | None:
-        """The lease to ask for; `None` if the server is not known to give any."""
-        return self.mode.lease_ms if self._checkpoints.keys.supports("leases") else None
-
-    @property
-    def lease_to_ask_ms(self) -> int | None:
-        """The lease to ask for, also while the server is not known: ours then takes an opening for
-        an update of one that it got, and a plain server does not read the field."""
-        unknown = self._checkpoints.keys.features is None
-        return self.mode.lease_ms if unknown else self.lease_ms
-
-    @property
     def closed(self) -> bool:
         """Whether the run may be in the hands of another process; see `Fence`."""
-        if not self._is_lost and self._leases.has_lapsed(self._run.run_id):
+        if not self._is_lost and self.lease.has_lapsed:
             self.lost()
         return self._is_lost
 
@@ -152,9 +115,14 @@ class Journal(Item):
         """Ops that are under way."""
         return self._sending
 
-    def begin(self) -> None:
-        """Take note that the first step begins."""
+    def begin(self, mode: Checkpointing) -> None:
+        """Take note that the first step begins.
+
+        Args:
+            mode: when to send from now on.
+        """
         with self._lock:
+            self.mode, self.lease.asked_ms = mode, mode.lease_ms
             if self.mode.buffered_steps == 1:
                 self._post()
             self.note()
@@ -177,7 +145,7 @@ class Journal(Item):
         """
         with self._lock:
             self.opened, self._named = True, named
-            self._hold()
+            self.lease.hold(self.lost)
 
     def finish(self, complete: Op) -> None:
         """Take note that the request has been answered; `complete` says how."""
@@ -218,7 +186,7 @@ class Journal(Item):
             self._release()
             if self._parcel is not None and self.held:
                 self._settled = Future()
-        if self.lease_ms is None:  # a plain server takes an opening once only
+        if self.lease.length_ms is None:  # a plain server takes an opening once only
             yield from self.settle()
 
     def settle(self) -> Flow[None]:
@@ -233,7 +201,7 @@ class Journal(Item):
 
     def take(self) -> Parcel | None:
         with self._lock:
-            self._asked_at = self._leases.monotonic()
+            self.lease.asked_again()
             if self._parcel is None and not self._closed:
                 self._parcel = self._write()
             return self._parcel
@@ -247,8 +215,7 @@ class Journal(Item):
             self._parcel, self._sending = None, []
             if error is None:
                 self.opened = True
-                self._leased = self._leased or (self._asked and self.lease_ms is not None)
-                self._asked = False
+                self.lease.delivered()
             elif isinstance(error, APIStatusError) and error.status in _LOST:
                 self.lost()
             else:
@@ -259,8 +226,8 @@ class Journal(Item):
             if self._closed:
                 self._release(stored=error is None)
                 return False
-            if self._final is None and self._leased and not self._abandoned:
-                self._hold()
+            if self._final is None and self.lease.held and not self._abandoned:
+                self.lease.hold(self.lost)
             return self._has_news()
 
     def lost(self) -> None:
@@ -277,7 +244,7 @@ class Journal(Item):
 
     def _write(self) -> Parcel | None:
         """Encode all there is to say now; `None` for nothing."""
-        run, final, lease = self._run, self._final, self.lease_ms
+        run, final, lease = self._run, self._final, self.lease.length_ms
         request = None if self.opened else self._request()
         if not self.opened and request is None:
             return None
@@ -291,31 +258,31 @@ class Journal(Item):
             run.unreported.requeue(self._sending[len(now) :])
             self._sending, final = now, None
         ops = self._sending if final is None else [*self._sending, final]
-        if not ops and request is None and (lease is None or self._leased):
+        if not ops and request is None and (lease is None or self.lease.held):
             return None  # all was said already
         if final is not None:
             self._closed = True
             if self._stored is None:
-                self._leases.release(run.run_id)
+                self.lease.release()
         if self.opened and not self._named and lease is not None:
             # Our engine takes this for an update. The body of the request it has already.
             named = self._request()
             if named is not None:
                 self._named, named.body = True, b""
-                self._leased = True
+                self.lease.held = True
                 body = self._checkpoints.first_checkpoint(run, named, ops, lease)
                 return Parcel(api_calls.NEW_RUN, body)
         if request is None:
             body = self._checkpoints.further_checkpoint(run, ops, lease)
-            self._leased = lease is not None
+            self.lease.held = lease is not None
             return Parcel(api_calls.steps_path(run.run_id), body)
         if final is None:
             ops = [self._checkpoints.remember(run, request), *ops]
-            self._leased = lease is not None
+            self.lease.held = lease is not None
             if self._checkpoints.keys.features is None:
                 # Ours may take the opening while its answer is lost, and the process dies; a plain
                 # server does not read the field.
-                self._asked, lease = True, self.mode.lease_ms
+                lease = self.lease.ask()
         else:
             lease = None  # a run that has ended already
         body = self._checkpoints.first_checkpoint(run, request, ops, lease)
@@ -324,7 +291,7 @@ class Journal(Item):
     def _has_news(self) -> bool:
         if self._final is not None:
             return True
-        if self.lease_ms is not None and not self._leased and not self._abandoned:
+        if self.lease.length_ms is not None and not self.lease.held and not self._abandoned:
             return True  # opened before the server was known to give leases
         buffered = self.mode.buffered_steps
         return buffered is not None and self._run.finished_count >= buffered
@@ -335,13 +302,9 @@ class Journal(Item):
             if not self._closed and (self._final is not None or self._request() is not None):
                 self._outbox.put(self)
 
-    def _hold(self) -> None:
-        self._leased = True
-        self._leases.hold(self._run.run_id, self.mode.lease_ms, self.lost, self._asked_at)
-
     def _release(self, *, stored: bool = False) -> None:
         """Drop the lease, and tell those who wait for the end of this call."""
-        self._leases.release(self._run.run_id)
+        self.lease.release()
         if self._stored is not None and not self._stored.done():
             self._stored.set_result(stored)
         let_go, self.let_go = self.let_go, None

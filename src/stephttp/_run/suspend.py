@@ -24,12 +24,19 @@ from stephttp._run.asking import Asking, Outcome
 from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._run.journal import Journal
 from stephttp._wire import stored_state
-from stephttp._wire.http import Request, Response, read_prefer, reads_any_events, wants_events
+from stephttp._wire.http import (
+    Request,
+    Response,
+    json_response,
+    read_prefer,
+    reads_any_events,
+    wants_events,
+)
 from stephttp._wire.ids import ulid_ms
-from stephttp._wire.json import UNREADABLE
+from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
-from stephttp._wire.result_address import begun
+from stephttp._wire.result_address import Pending
 from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
 from stephttp.options import Settings
 
@@ -100,7 +107,7 @@ def suspend(
     known = journal is not None and journal.opened
     remember = checkpoints.remember(run, request, ops)
     # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
-    lease = journal.lease_to_ask_ms if journal else None
+    lease = journal.lease.to_ask_ms if journal else None
     later = [[remember, *ops]]
     token = journal.token if journal else ""
     stream_token = ""
@@ -141,6 +148,14 @@ def suspend(
         follow = _answer_follower(checkpoints, run, request, token, stream_token, streams, room)
         return (yield from follow)
     return (yield from _answer_caller(checkpoints, run, request, token, room))
+
+
+def begun(run_id: str, location: str) -> Response:
+    """Send the caller of a run that must wait to its address: 303, so that the method becomes GET.
+    Clients that do not follow have the same in the body."""
+    response = json_response(303, encode_struct(Pending(run_id, "running", location)))
+    response.headers.append((b"location", location.encode()))
+    return response
 
 
 def result_url(settings: Settings, run_id: str, token: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct
 
-from stephttp._wire.http import Headers, Prefer, Response, json_response
+from stephttp._wire.http import Headers, Prefer
 from stephttp._wire.json import encode_struct
 
 HOLD = 50.0
@@ -44,14 +44,6 @@ class Pending(Struct, omit_defaults=True):
     status: str
     result_url: str
     message: str = ""
-
-
-def begun(run_id: str, location: str) -> Response:
-    """Send the caller of a run that must wait to its address: 303, so that the method becomes GET.
-    Clients that do not follow have the same in the body."""
-    response = json_response(303, encode_struct(Pending(run_id, "running", location)))
-    response.headers.append((b"location", location.encode()))
-    return response
 
 
 def turn_of(query: str) -> int:

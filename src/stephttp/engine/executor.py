@@ -3,7 +3,7 @@
 At most one call of a run is under way at a time, and beside it one for each of its planned steps;
 at most `Settings.concurrency` of all. Timers that fall due while the endpoint of their run is being
 called wait in the table until the call is over. HTTP requests for steps are made beside all that,
-at most `Settings.gateway_concurrency` at a time. Origins share both numbers (`rules.shares`).
+at most `Settings.gateway_concurrency` at a time. Origins share both numbers (`live.origins`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from random import Random
 
 from stephttp.engine.live.changes import FIRST_PHASE, Changes, Waiters
-from stephttp.engine.live.origins import Origins
+from stephttp.engine.live.origins import Origins, Shares
 from stephttp.engine.live.stream_listeners import StreamListeners
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
@@ -26,12 +26,10 @@ from stephttp.engine.model.clock import Alarm, Clock
 from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.outbound.call_log import log_call
 from stephttp.engine.outbound.gateway import Gateway
-from stephttp.engine.outbound.reentry_call import Caller
+from stephttp.engine.outbound.reentry_call import Caller, log_call
 from stephttp.engine.resting import Resting
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
-from stephttp.engine.rules.shares import Shares
 from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.work import due
 from stephttp.engine.work.settle import Outcome, settle, settle_request
@@ -130,7 +128,8 @@ class Executor:
         """
         self._metrics.changed(change)
         self._changes.publish((change.run.run_id,))
-        self._streams.wake(change.run.run_id)
+        if change.run.run_id in self._streams.wakes:
+            self._streams.wake(change.run.run_id)
         if change.began is not None:
             if change.run.run_id in self._expected:
                 self._run_began(change.run.run_id)
@@ -196,7 +195,7 @@ class Executor:
         # Clear the alarm before the table is read, not after: a timer that is stored in between is
         # not among the rows, and its alarm would be lost.
         self._alarm.clear()
-        resting = await self._resting.keys()
+        resting = () if self._resting.until is None else await self._resting.keys()
         unit = partial(
             due.claim,
             at=self.moment(),

@@ -22,24 +22,23 @@ class Resting:
         self._store = store
         self._clock = clock
         self._since_ms = 0
-        self._until: float | None = None
+        self.until: float | None = None
+        """When nothing rests any more, by the clock that never jumps; `None` if that is over."""
         self._keys: Collection[due.TaskKey] | None = ()
+        self.due_ms: int | None = None
+        """When to look at what rests; `None` if nothing does (any more)."""
 
     def begin(self, since_ms: int) -> None:
         """Note that the engine starts to call."""
         self._since_ms, self._keys = since_ms, None
-        self._until = self._clock.monotonic() + RESENT_AFTER
-
-    @property
-    def due_ms(self) -> int | None:
-        """When to look at what rests; `None` if nothing does (any more)."""
-        return self._since_ms + round(RESENT_AFTER * 1000) if self._keys else None
+        self.until = self._clock.monotonic() + RESENT_AFTER
 
     async def keys(self) -> Collection[due.TaskKey]:
         """Return what is left alone now."""
-        if self._until is None or self._clock.monotonic() >= self._until:
-            self._until, self._keys = None, ()
+        if self.until is None or self._clock.monotonic() >= self.until:
+            self.until, self._keys = None, ()
         elif self._keys is None:
             unit = partial(due.due_before, since_ms=self._since_ms)
             self._keys = await self._store.read(unit)
+        self.due_ms = self._since_ms + round(RESENT_AFTER * 1000) if self._keys else None
         return self._keys or ()

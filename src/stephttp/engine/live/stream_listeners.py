@@ -15,7 +15,8 @@ class StreamListeners:
     """
 
     def __init__(self) -> None:
-        self._wakes: dict[str, set[asyncio.Event]] = {}
+        self.wakes: dict[str, set[asyncio.Event]] = {}
+        """By the run that is followed."""
         self.released = False
         """Set when the engine stops: streams end, and their clients come again."""
 
@@ -26,26 +27,26 @@ class StreamListeners:
         Clear it before you read, so that nothing is missed.
         """
         wake = asyncio.Event()
-        wakes = self._wakes.setdefault(run_id, set())
+        wakes = self.wakes.setdefault(run_id, set())
         wakes.add(wake)
         try:
             yield wake
         finally:
             wakes.discard(wake)
-            if not wakes and self._wakes.get(run_id) is wakes:
-                del self._wakes[run_id]
+            if not wakes and self.wakes.get(run_id) is wakes:
+                del self.wakes[run_id]
 
     def wake(self, run_id: str) -> None:
         """Wake those who follow a run, because there may be more to read."""
-        for wake in self._wakes.get(run_id, ()):
+        for wake in self.wakes.get(run_id, ()):
             wake.set()
 
     def release(self) -> None:
         """Wake all, because the engine stops."""
         self.released = True
-        for run_id in self._wakes:
+        for run_id in self.wakes:
             self.wake(run_id)
 
     def __len__(self) -> int:
         """Return the number of listeners."""
-        return sum(map(len, self._wakes.values()))
+        return sum(map(len, self.wakes.values()))

@@ -28,43 +28,11 @@ class Origin(Enum):
     ANSWER = "answer"
 
 
-_OURS = "stephttp-py:"
-
-
-def leaves_failed_steps(sdk: str) -> bool:
-    """Say whether an SDK leaves its handler when a step has failed for good, and expects to be
-    called again; ours gives the failure to the handler at once (docs/protocol.md 4.2).
-
-    Args:
-        sdk: of the header `x-inngest-sdk`.
-    """
-    return not is_ours(sdk)
-
-
-def is_ours(sdk: str) -> bool:
-    """Say whether a run is one of our SDK.
-
-    Args:
-        sdk: see `leaves_failed_steps`.
-    """
-    return sdk.startswith(_OURS)
-
-
-def asks_first(sdk: str) -> bool:
-    """Say whether an SDK asks for the state of a run, and names the call, before its handler is
-    called, unless the state came along.
-
-    Args:
-        sdk: of the header `x-inngest-sdk`.
-    """
-    return sdk.startswith(_OURS)
-
-
 class Hints(Value, frozen=True, gc=False):
     """Retries and the SDK, from headers.
 
     Attributes:
-        leaves: see `leaves_failed_steps`.
+        leaves: see `rules.answers.leaves_failed_steps`.
     """
 
     retry_after_ms: int | None = None

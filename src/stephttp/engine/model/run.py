@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import field
 
-from stephttp.engine.model.timer import RESUME, Timer
+from stephttp.engine.model.timer import Timer
 from stephttp.engine.model.values import Value
 
 
@@ -23,15 +23,14 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
-        """Say whether the run is over, so that it cannot change any more."""
-        return self not in (RunStatus.SYNC, RunStatus.ASYNC)
+    ended: bool
+    """Whether the run is over, so that it cannot change any more."""
+    wire: str
+    """The protocol's name for it."""
 
-    @property
-    def wire(self) -> str:
-        """The protocol's name for it."""
-        return self.value.capitalize() if self.ended else "Running"
+    def __init__(self, name: str) -> None:
+        self.ended = name not in ("sync", "async")
+        self.wire = name.capitalize() if self.ended else "Running"
 
 
 class Run(Value, frozen=True, gc=False):
@@ -180,15 +179,6 @@ class Snapshot(Value, frozen=True, gc=False):
     timers: dict[str, Timer] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     signals: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    def is_current(self, step_id: str, job_id: str, attempt: int) -> bool:
-        """Say whether a call still counts: the run has not moved on since the call started."""
-        timer = self.timers.get(step_id)
-        if self.run.status.ended or timer is None:
-            return False
-        # The counters of a call are with the run for its own, with the timer for a planned step.
-        counters = self.run if step_id == RESUME else timer
-        return (counters.job_id, counters.attempt) == (job_id, attempt)
 
     def is_superseded(self, job_id: str, generation: int) -> bool:
         """Say whether the run has started a later generation of a job, counted from 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from functools import partial
 from hashlib import sha256
@@ -16,9 +17,10 @@ from stephttp._wire.call_signatures import request_target
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.signatures import sign
 from stephttp._wire.stored_state import RESENT_AFTER, CallId
+from stephttp.engine.logs import log_event
 from stephttp.engine.model.call import EndpointCall
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.model.inputs import CallFailure, FailureKind, asks_first
+from stephttp.engine.model.inputs import CallFailure, FailureKind
 from stephttp.engine.model.settings import FEATURES, Settings
 from stephttp.engine.model.timer import RESUME
 from stephttp.engine.model.tokens import new_ulid
@@ -34,10 +36,12 @@ from stephttp.engine.outbound.connection import (
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.signed_bytes import signed_bytes
 from stephttp.engine.outbound.under_way import Heard, Processes, UnderWay
-from stephttp.engine.rules.answers import HTTPResponse
+from stephttp.engine.rules.answers import HTTPResponse, asks_first
 
 if TYPE_CHECKING:
     import httpx2
+
+log = logging.getLogger("stephttp.engine.executor")
 
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
 _LOOK_AGAIN = 0.05
@@ -233,3 +237,29 @@ def _failure(kind: FailureKind, call: EndpointCall, error: Exception) -> CallFai
     return CallFailure(
         kind, type(error).__name__, f"{call.method} {call.domain}{call.path}: {detail}"
     )
+
+
+def log_call(
+    call: EndpointCall, answer: HTTPResponse | CallFailure, failure: CallFailure | None, ms: int
+) -> None:
+    """Log how a call of an endpoint ended, after so many milliseconds."""
+    level = logging.INFO if failure is None else logging.WARNING
+    if log.isEnabledFor(level):
+        log_event(
+            log,
+            level,
+            "reentry",
+            "endpoint called",
+            run_id=call.run_id,
+            job_id=call.job_id,
+            attempt=call.attempt,
+            method=call.method,
+            origin=call.domain,
+            status=answer.status if isinstance(answer, HTTPResponse) else None,
+            failure=failure.kind.value if failure else None,
+            error=failure.name if failure else None,
+            # What an endpoint says of its failure may hold secrets of its users. Only why it was
+            # not reached is logged in full.
+            detail=answer.message if isinstance(answer, CallFailure) else None,
+            duration_ms=ms,
+        )

@@ -36,13 +36,16 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
-from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints, leaves_failed_steps
+from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints
+from stephttp.engine.model.run import Snapshot
+from stephttp.engine.model.timer import RESUME
 from stephttp.engine.rules.due_times import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})
 _BUSY = _TRANSIENT | {429}
 """What something in front of the application answers while the application cannot be reached."""
 _GO = "go:"
+_OURS = "stephttp-py:"
 _EXCERPT = 300
 _OPS = msgspec.json.Decoder(list[Op])
 _OP = msgspec.json.Decoder(Op)
@@ -148,6 +151,45 @@ def read_answer(
     name, message = _error(shown)
     output = bytes(last.data) if last is not None and isinstance(last.data, msgspec.Raw) else None
     return CallFailure(kind, name, message, retry_after, output, (ops or [])[:-1])
+
+
+def is_current(snapshot: Snapshot, step_id: str, job_id: str, attempt: int) -> bool:
+    """Say whether a call still counts: the run has not moved on since the call started."""
+    timer = snapshot.timers.get(step_id)
+    if snapshot.run.status.ended or timer is None:
+        return False
+    # The counters of a call are with the run for its own, with the timer for a planned step.
+    counters = snapshot.run if step_id == RESUME else timer
+    return (counters.job_id, counters.attempt) == (job_id, attempt)
+
+
+def leaves_failed_steps(sdk: str) -> bool:
+    """Say whether an SDK leaves its handler when a step has failed for good, and expects to be
+    called again; ours gives the failure to the handler at once (docs/protocol.md 4.2).
+
+    Args:
+        sdk: of the header `x-inngest-sdk`.
+    """
+    return not is_ours(sdk)
+
+
+def is_ours(sdk: str) -> bool:
+    """Say whether a run is one of our SDK.
+
+    Args:
+        sdk: see `leaves_failed_steps`.
+    """
+    return sdk.startswith(_OURS)
+
+
+def asks_first(sdk: str) -> bool:
+    """Say whether an SDK asks for the state of a run, and names the call, before its handler is
+    called, unless the state came along.
+
+    Args:
+        sdk: of the header `x-inngest-sdk`.
+    """
+    return sdk.startswith(_OURS)
 
 
 def _is_damaged(answer: HTTPResponse) -> bool:

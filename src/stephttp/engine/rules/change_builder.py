@@ -13,8 +13,7 @@ from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
-from stephttp.engine.rules.reported_options import kept_opts
-from stephttp.engine.rules.results import error_json, error_memo, error_result
+from stephttp.engine.rules.results import error_json, error_memo, error_result, kept_opts
 from stephttp.engine.rules.run_limits import RunFull, state_full
 
 _NOT_EXECUTED = WAITS | {TimerKind.SLEEP}
@@ -79,13 +78,14 @@ class ChangeBuilder:
         # What the SDK keeps for itself holds the request's body where that is hidden.
         if len(memo) > self.at.settings.max_step_output and op.id != CAPSULE:
             raise Refused(f"{field}.data: more than {self.at.settings.max_step_output} bytes", 413)
-        full = state_full(self.run, op.userland.id if op.userland else op.id, memo, self.at)
         attempts = self.attempts_of(op.id) + 1
-        if full is not None:
+        size, most = self.run.state_size + len(memo), self.at.settings.max_state
+        if size > most:
+            full = state_full(op.userland.id if op.userland else op.id, memo, size, most)
             self.write(op, field, attempts, error_result("StateTooLargeError", full))
             raise RunFull("StateTooLargeError", full)
         self.write(op, field, attempts, memo)
-        self.run = replace(self.run, state_size=self.run.state_size + len(memo))
+        self.run = replace(self.run, state_size=size)
         self.drop(op.id)
 
     def attempts_of(self, step_id: str) -> int:

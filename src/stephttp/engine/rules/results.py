@@ -1,6 +1,7 @@
-"""Results of runs: reading `RunComplete`, writing errors, rendering the output. Pure.
+"""Results of runs and steps: reading `RunComplete`, writing errors, rendering the output; and what
+an SDK reports beside a result, such as options and warnings. Pure.
 
-See docs/protocol.md 7.
+See docs/protocol.md 7 and 14.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 import msgspec
 
-from stephttp._wire.http import HOP_BY_HOP, TOKEN
+from stephttp._wire.http import HOP_BY_HOP, TOKEN, without_credentials
 from stephttp._wire.opcodes import ErrorInfo, Op
+from stephttp.engine.model.change import RunWarning
 from stephttp.engine.model.run import RunStatus
 
 Headers = list[tuple[str, str]]
@@ -28,6 +30,13 @@ _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _STATUS_END = 600
 _JSON: Headers = [("content-type", "application/json")]
 _ENVELOPE = {"status": int, "headers": dict, "body": str}
+
+
+_SECRET_OPTS = frozenset({"auth_key", "headers"})
+_MOST_WARNINGS = 100
+"""Warnings of one op."""
+_KIND, _STEP_ID, _MESSAGE = 64, 64, 2_000
+"""Characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +217,36 @@ def _decode(data: bytes) -> Any:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
+
+
+class _Reported(msgspec.Struct):
+    kind: str
+    message: str
+    step_id: str = ""
+
+
+def read_warnings(op: Op, now_ms: int) -> list[RunWarning]:
+    """Return the warnings in the options of an op. They decide nothing, so what cannot be read is
+    left out rather than refused."""
+    reported = (op.opts or {}).get("warnings")
+    if not isinstance(reported, list):
+        return []
+    found: list[RunWarning] = []
+    for one in reported[:_MOST_WARNINGS]:
+        try:
+            warning = msgspec.convert(one, _Reported)
+        except msgspec.ValidationError:
+            continue
+        kind, step_id = warning.kind[:_KIND], warning.step_id[:_STEP_ID]
+        found.append(RunWarning(kind, step_id, now_ms, warning.message[:_MESSAGE]))
+    return found
+
+
+def kept_opts(op: Op) -> bytes | None:
+    """Return the options to store, for people, without secrets (docs/protocol.md 5.2)."""
+    if not op.opts:
+        return None
+    kept = {name: value for name, value in op.opts.items() if name not in _SECRET_OPTS}
+    if isinstance(kept.get("url"), str):
+        kept["url"] = without_credentials(kept["url"])
+    return msgspec.json.encode(kept)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Run
 
 
 class RunFull(Refused):
@@ -19,15 +17,15 @@ class RunFull(Refused):
         self.name = name
 
 
-def state_full(run: Run, step: str, memo: bytes, at: Moment) -> str | None:
-    """Return why the state of a run has no room for a result; `None` if it has.
+def state_full(step: str, memo: bytes, size: int, most: int) -> str:
+    """Return why the state of a run has no room for a result.
 
     Args:
         step: the step of the result, as people know it.
+        memo: the result.
+        size: bytes of all results of the run, with this one.
+        most: how many it may have.
     """
-    size, most = run.state_size + len(memo), at.settings.max_state
-    if size <= most:
-        return None
     return (
         f"the result of the step {step!r} has {len(memo)} bytes, and with it all results of the "
         f"run have {size}; the engine keeps {most} (max_state). Keep large data elsewhere, and "

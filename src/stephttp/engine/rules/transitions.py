@@ -91,8 +91,13 @@ from stephttp.engine.model.run import Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import LEASE, RESUME, SEPARATE, WAITS, Timer, TimerKind
 from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
 from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
-from stephttp.engine.rules.reported_options import read_warnings
-from stephttp.engine.rules.results import complete_result, error_json, error_result, op_data
+from stephttp.engine.rules.results import (
+    complete_result,
+    error_json,
+    error_result,
+    op_data,
+    read_warnings,
+)
 from stephttp.engine.rules.run_limits import RunFull, state_full
 
 
@@ -193,10 +198,12 @@ def arrived(snapshot: Snapshot, memos: Mapping[str, bytes], at: Moment) -> Chang
     if run.status.ended or not ended:
         return Change(run)
     for step_id, memo in ended.items():
-        if (full := state_full(run, step_id, memo, at)) is not None:
+        size, most = run.state_size + len(memo), at.settings.max_state
+        if size > most:
+            full = state_full(step_id, memo, size, most)
             ended[step_id] = error_result("StateTooLargeError", full)
         else:
-            run = replace(run, state_size=run.state_size + len(memo))
+            run = replace(run, state_size=size)
     if RESUME in timers:
         wakes = tuple(Timer(step_id, TimerKind.WAKE, at.now_ms) for step_id in ended)
         return Change(run, resolved=tuple(ended.items()), timers=wakes)

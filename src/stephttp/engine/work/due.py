@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from stephttp.engine.live.origins import Shares
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import RunStatus, Snapshot
 from stephttp.engine.model.timer import RESUME, SEPARATE, TARGETED, TimerKind
 from stephttp.engine.rules.endings import overdue
-from stephttp.engine.rules.shares import Shares
 from stephttp.engine.rules.transitions import fell_due
 from stephttp.engine.store import memos, runs
 from stephttp.engine.store.sql import QUERIES

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
 from msgspec import Struct
 
-from stephttp._wire.opcodes import Op
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.store.sql import QUERIES
 
@@ -38,20 +36,21 @@ class _Reported(Struct):
     request: str
 
 
-def add(connection: sqlite3.Connection, run_id: str, ops: Sequence[Op], at: Moment) -> None:
+def add(connection: sqlite3.Connection, run_id: str, reported: object, at: Moment) -> None:
     """Store the further keys of a run that has ended, by which its caller is known from now on
     (docs/protocol.md 14, `further-keys`).
 
     A key that has a run keeps it. What cannot be read is left out, since the run has its answer.
+
+    Args:
+        reported: the option `keys` of an op.
     """
-    for op in ops:
-        reported = op.opts.get("keys") if op.opts else None
-        for one in reported[:_MOST] if isinstance(reported, list) else ():
-            try:
-                given = msgspec.convert(one, _Reported)
-            except msgspec.ValidationError:
-                continue
-            remember(connection, Key.of(given.scope, given.key, given.request), run_id, at)
+    for one in reported[:_MOST] if isinstance(reported, list) else ():
+        try:
+            given = msgspec.convert(one, _Reported)
+        except msgspec.ValidationError:
+            continue
+        remember(connection, Key.of(given.scope, given.key, given.request), run_id, at)
 
 
 def remember(connection: sqlite3.Connection, key: Key, run_id: str, at: Moment) -> None:

@@ -12,6 +12,7 @@ from stephttp.engine.model.inputs import Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Snapshot
 from stephttp.engine.model.values import Value
+from stephttp.engine.rules.answers import is_current
 from stephttp.engine.rules.results import complete_result, op_data
 from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.store import runs
@@ -66,7 +67,7 @@ def report_from(
         Refused: see `report`.
     """
     snapshot = runs.load(connection, run_id, {op.id for op in ops})
-    current = snapshot.is_current(call.step, call.job, call.attempt)
+    current = is_current(snapshot, call.step, call.job, call.attempt)
     return _report(connection, snapshot, ops, at), not current
 
 

@@ -94,7 +94,9 @@ def _follow(
         runs.insert(connection, new, first)
         others.append(begun(connection, new, first, (), at))
     if change.ended:
-        keys.add(connection, change.run.run_id, ops, at)
+        for op in ops:
+            if op.opts and "keys" in op.opts:
+                keys.add(connection, change.run.run_id, op.opts["keys"], at)
     if change.ended and change.run.invoked_by is not None:
         run_id, _, step_id = change.run.invoked_by.partition(".")
         memo = invoked_result(change.run, at.settings.max_step_output)

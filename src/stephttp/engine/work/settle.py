@@ -11,7 +11,7 @@ from stephttp.engine.model.change import Change, Entry, Past
 from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Snapshot
-from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer
+from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer, is_current
 from stephttp.engine.rules.endings import call_failed, failed, finished
 from stephttp.engine.rules.gateway_answer import GatewayOutcome, request_made
 from stephttp.engine.rules.results import error_json
@@ -37,7 +37,7 @@ def settle(
     """
     ops = outcome.ops if isinstance(outcome, OpsAnswer) else []
     snapshot = runs.load(connection, call.run_id, {op.id for op in ops})
-    if not snapshot.is_current(call.step_id, call.job_id, call.attempt):
+    if not is_current(snapshot, call.step_id, call.job_id, call.attempt):
         return Change(snapshot.run)
     if isinstance(outcome, CallFailure) and outcome.steps:
         return _settle_failed(connection, call, outcome, begun_ms, at)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.inputs import Hints, Moment, Origin, leaves_failed_steps
+from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, Snapshot
 from stephttp.engine.model.values import Value
@@ -17,21 +17,20 @@ from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 from stephttp.engine.work.leases import with_lease
 
-_STAYS, _LEAVES = Hints(), Hints(leaves=True)
-
 
 class Opening(Value, frozen=True, gc=False):
-    """A first checkpoint. `lease_ms`: the sender asks for a lease of this length."""
+    """A first checkpoint.
+
+    Attributes:
+        lease_ms: the sender asks for a lease of this length.
+        hints: what is known of the sender.
+    """
 
     new: NewRun
     run: Run
     ops: Sequence[Op]
     lease_ms: int | None = None
-
-    @property
-    def hints(self) -> Hints:
-        """What is known of the sender."""
-        return _LEAVES if leaves_failed_steps(self.new.sdk) else _STAYS
+    hints: Hints = Hints()
 
 
 def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Change | None:

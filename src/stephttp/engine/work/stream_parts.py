@@ -15,6 +15,7 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.stream import Arrival, StreamEnd, StreamPart, StreamState
+from stephttp.engine.rules.answers import is_current
 from stephttp.engine.rules.results import error_json, http_result, render
 from stephttp.engine.rules.stream_rules import keep
 from stephttp.engine.store import runs
@@ -39,7 +40,7 @@ def append(connection: sqlite3.Connection, arrival: Arrival, at: Moment) -> Stre
     state = load(connection, run_id)
     if call is not None and state.writer != arrival.writer:
         snapshot = runs.load(connection, run_id)
-        if not snapshot.is_current(call.step, call.job, call.attempt):
+        if not is_current(snapshot, call.step, call.job, call.attempt):
             raise Refused("frames: the call that writes them was superseded", 409)
     kept = keep(state, arrival, at.settings.max_stream)
     number = kept.state.last - len(kept.frames)

@@ -33,8 +33,10 @@ from stephttp.engine.api.sdk.checkpoint_messages import (
 from stephttp.engine.live.channels import STREAM
 from stephttp.engine.model import tokens
 from stephttp.engine.model.function_ids import ids
+from stephttp.engine.model.inputs import Hints
 from stephttp.engine.model.refused import SUPERSEDED, Refused, decode
 from stephttp.engine.model.run import NewRun, Run, RunStatus
+from stephttp.engine.rules.answers import leaves_failed_steps
 from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
 from stephttp.engine.web.responses import wrapped
 from stephttp.engine.work.keys import Key
@@ -140,7 +142,8 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, ClaimR
     )
     if message.claim is not None and message.lease is None:
         raise Refused("lease: a claim needs one, so that a run whose process dies is taken over")
-    return Opening(new, state, message.steps or [], message.lease), message.claim
+    hints = Hints(leaves=leaves_failed_steps(new.sdk))
+    return Opening(new, state, message.steps or [], message.lease, hints), message.claim
 
 
 async def steps(request: Request) -> Response:

@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from stephttp._wire.http import Prefer, read_prefer
 from stephttp._wire.result_address import FINAL, GONE, MARK, PENDING, STOPPING, bearer_of, not_ended
-from stephttp.engine.model.inputs import is_ours
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.sdk_links import read_sdk_link
 from stephttp.engine.model.tokens import RunLink, read_run_token
+from stephttp.engine.rules.answers import is_ours
 from stephttp.engine.rules.results import Rendered, render, without_cookies
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.requests import engine_of

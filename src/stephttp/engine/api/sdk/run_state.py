@@ -23,6 +23,7 @@ from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.reading.run_rows import load_waits
+from stephttp.engine.rules.answers import is_current
 from stephttp.engine.store import memos, runs
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
@@ -167,7 +168,7 @@ def _actions(
 ) -> ResumeState:
     _check_open(_one(connection, "run_state", run_id)[1], run_id)
     if call is not None:
-        current = runs.load(connection, run_id).is_current(call.step, call.job, call.attempt)
+        current = is_current(runs.load(connection, run_id), call.step, call.job, call.attempt)
         if not current:
             raise Refused(SUPERSEDED, 409)
     return memos.load(connection, run_id, pending=pending, names=names)
