@@ -216,7 +216,9 @@ class CompletionOrder:
             self._checked = True
             # The handler does not meet what is kept beside a result.
             beside = set(map(self._beside, hashes))
-            self._hashes, self._next = [key for key in hashes[at:] if key not in beside], 0
+            # Steps that were met may still wait for their turns, so they keep their positions.
+            self._next = sum(key not in beside for key in hashes[:at])
+            self._hashes = [key for key in hashes if key not in beside]
             self._positions = None
             return self.meet(step_hash)
         self._met.add(step_hash)
