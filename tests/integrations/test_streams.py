@@ -298,6 +298,17 @@ async def test_values_without_a_json_form_are_refused_for_every_caller(
         assert (await world.client.get("/", headers=EVENTS)).json() == "refused"
 
 
+async def test_a_step_may_just_return_a_pipe() -> None:
+    async def on_loop() -> Any:
+        return await step.run("a", lambda: stream.pipe(["x", "y"]))
+
+    async with serving("async", on_loop, on_loop) as world:
+        answer = await world.client.get("/", headers=EVENTS)
+        assert seen(answer.content) == [
+            ("x", A), ("y", A), ("commit", A), ("succeeded", 200, '"xy"'),
+        ]  # fmt: skip
+
+
 async def test_outside_of_requests_nothing_happens() -> None:
     stream.push(1)
     await stream.push(1)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from stephttp._client import api_calls
 from stephttp._client.flow import send
 from stephttp._run.frame_sender import FrameSender
-from stephttp._run.places import enclosing_step
 from stephttp._wire import stream_frames
 from stephttp._wire.stored_state import STREAMS_FEATURE
 from stephttp.errors import APIError
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.resumed import Resumed
     from stephttp._run.scope import RunScope
+    from stephttp._run.step_call import StepCall
 
 
 class Listener(Protocol):
@@ -63,9 +63,14 @@ class RunStream:
         self.listener = listener
         self.sender = sender
 
-    def push(self, value: bytes) -> None:
-        """Push a value, given as JSON, from where the current code is."""
-        inside, run = enclosing_step(), self._scope.run
+    def push(self, value: bytes, inside: StepCall | None) -> None:
+        """Push a value.
+
+        Args:
+            value: JSON.
+            inside: the step whose body pushes it.
+        """
+        run = self._scope.run
         step = inside.step.hash if inside is not None and inside.scope is self._scope else ""
         if not step and (run.unwinding or (self._skips_replay and run.replaying)):
             return
