@@ -54,7 +54,7 @@ async def continued(world: Durable, first: bytes) -> bytes:
     """What follows at the address that a first call names, once its run has ended."""
     (redirect,) = [f for f in stream_frames.read(first) if f.event == REDIRECT]
     data = json.loads(redirect.data)
-    assert data["url"].startswith("http://engine.test/v1/realtime/sse?token=")
+    assert data["url"].startswith("http://engine.test/v1/http/runs/")
     assert first.endswith(b"\n\n")
     run_id = data["runId"]
     await world.engine.idle()
