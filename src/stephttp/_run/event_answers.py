@@ -45,8 +45,7 @@ def last_event(response: Response, *, failed: bool) -> bytes:
         failed: the handler has raised an exception.
     """
     headers = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in response.headers
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers
     ]
     return stream_frames.response(
         response.status, headers, response.body, failed=failed or response.status >= 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,8 @@ class FrameSender:
         self._busy: Future[None] | None = None
         """Done when what is under way is sent, or cannot be."""
         self._full = self._over = self._warned = False
+        self.on_link: Callable[[str], None] | None = None
+        """Called with what opens the output of the run, once the engine says it."""
         self.keeps = keeps
         """Whether the server keeps streams."""
         self.held = held
@@ -151,7 +154,10 @@ class FrameSender:
         path = f"/v1/realtime/publish/tee?channel={run_id}"
         call = Call("POST", path, body, headers)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-        if answer.headers.get(stream_frames.WRITER) == stream_frames.FULL.decode():
+        link = answer.headers.get(stream_frames.LINK)
+        if link is not None and self.on_link is not None:
+            self.on_link(link)
+        if answer.headers.get(stream_frames.WRITER) == stream_frames.FULL:
             self._full = True
             self._warn("the engine keeps no more of its stream (--max-stream)")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from stephttp._client import api_calls
 from stephttp._client.flow import send
+from stephttp._run import event_answers
 from stephttp._run.frame_sender import FrameSender
+from stephttp._run.suspend import result_url
 from stephttp._wire import stream_frames
 from stephttp._wire.stored_state import STREAMS_FEATURE
 from stephttp.errors import APIError
@@ -143,7 +146,16 @@ def begin(scope: RunScope, listener: Listener | None) -> RunStream:
     if listener is not None:
         listener.put(stream_frames.metadata(scope.run.run_id))
     sender = FrameSender(scope, stream_frames.FIRST_CALL, keeps=early, held=not early)
+    if listener is not None and early:
+        sender.on_link = partial(_tell_where, scope, listener)
     return RunStream(scope, listener, sender)
+
+
+def _tell_where(scope: RunScope, listener: Listener, link: str) -> None:
+    """Say early where the stream continues: should this process die, its caller goes there."""
+    run_id, settings = scope.run.run_id, scope.runtime.settings
+    url = event_answers.stream_at(result_url(settings, run_id, link))
+    listener.put(event_answers.continued(run_id, url, begun=True).body)
 
 
 def begin_again(scope: RunScope, resumed: Resumed) -> RunStream:

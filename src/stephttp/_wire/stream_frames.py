@@ -22,7 +22,9 @@ LOST = "stephttp.lost"
 WRITER = "x-stephttp-stream"
 """Says of a request that brings frames which call of the handler writes, and how many frames of it
 came before: `<name> <count>`. In the answer, `full` if the engine keeps no more of them."""
-FULL = b"full"
+FULL = "full"
+LINK = "x-stephttp-link"
+"""Of the answer to the first frames of a first call: what opens the output of the run."""
 FIRST_CALL = "first"
 """The name of the first call of a handler as a writer."""
 ROOM = 1_000_000

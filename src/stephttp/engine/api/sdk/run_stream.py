@@ -55,8 +55,11 @@ async def _from_ours(request: Request, engine: Engine, run_id: str, header: str)
     frames = stream_frames.read(body)
     arrival = Arrival(run_id, frames, named[1], int(named[2]), _call(request))
     state = await engine.streams.append(arrival)
-    full = {stream_frames.WRITER: stream_frames.FULL.decode()} if state.full else None
-    return Response(headers=full)
+    headers = {stream_frames.WRITER: stream_frames.FULL} if state.full else {}
+    if named[1] == stream_frames.FIRST_CALL and named[2] == "0":
+        now_s = int(engine.clock.now())
+        headers[stream_frames.LINK] = tokens.run_token(run_id, engine.store.secret, now_s)
+    return Response(headers=headers)
 
 
 async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
