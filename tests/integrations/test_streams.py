@@ -538,7 +538,6 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
     gate = asyncio.Event()
 
     async def on_loop() -> Any:
-        await step.run("b", lambda: 1)  # from now on the extras of the engine are known
         stream.push(1)
 
         async def body() -> None:
@@ -550,7 +549,6 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
 
     safe = stephttp.Checkpointing.safe
     async with serving("async", on_loop, on_loop, checkpointing=safe) as world:
-        await world.provider.runtime.drive(_health(world))
         call = asyncio.ensure_future(world.client.get("/", headers=EVENTS))
         kept: list[Any] = []
         while len(kept) < 2:
@@ -573,14 +571,6 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
 
 def _streams(connection: sqlite3.Connection) -> list[str]:
     return [run_id for (run_id,) in connection.execute("SELECT run_id FROM streams")]
-
-
-def _health(world: Durable) -> Any:
-    from stephttp._client import api_calls
-    from stephttp._client.flow import send
-
-    checkpoints = world.provider.runtime.checkpoints
-    return send(api_calls.get_health(), checkpoints.keys, checkpoints.rng)
 
 
 async def test_an_engine_that_is_away_gets_what_was_pushed_when_it_is_back() -> None:
