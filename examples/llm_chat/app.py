@@ -1,4 +1,4 @@
-"""A chat whose answer appears word by word, and goes on when the process that writes it dies.
+"""A chat whose answer appears word by word, and continues when the process that writes it dies.
 
 Start it as README.md says.
 """
@@ -33,7 +33,7 @@ app.add_middleware(stephttp.ASGIMiddleware, provider=provider)
 
 @dataclass
 class Question:
-    """What is asked."""
+    """A question."""
 
     text: str
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 
 class Model(BaseHTTPRequestHandler):
@@ -33,7 +32,7 @@ class Model(BaseHTTPRequestHandler):
         """Think about a word."""
         time.sleep(0.2)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
 
     def _event(self, data: str) -> None:

@@ -70,7 +70,7 @@ def test_the_page_goes_on_when_the_process_that_answers_is_killed(
             first.signal(signal.SIGKILL)
             first.wait()
         # The page says so, and waits for what comes.
-        expect(page.locator("#state")).to_have_text("going on")
+        expect(page.locator("#state")).to_have_text("continuing")
         with Process(app, env=environment) as second:
             second.wait_for("Uvicorn running on")
             expect(page.locator("#state")).to_have_text("done")

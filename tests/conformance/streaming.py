@@ -107,7 +107,7 @@ def iter_tokens() -> Iterator[str]:
 class Silent(WSGIRequestHandler):
     """Logs no requests."""
 
-    def log_message(self, *_: Any) -> None: ...
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 async def main() -> None:
