@@ -65,14 +65,16 @@ def test_the_page_goes_on_when_the_process_that_answers_is_killed(
             first.wait_for("Uvicorn running on")
             page.goto(environment["CHAT_ORIGIN"])
             page.get_by_role("button", name="Ask").click()
-            expect(answer).to_have_text("You asked: what")
-            expect(page.locator("#state")).to_have_text("answering; the engine knows of it")
+            expect(answer).to_have_text("You asked: what", timeout=60_000)
+            expect(page.locator("#state")).to_have_text(
+                "answering; the engine knows of it", timeout=60_000
+            )
             first.signal(signal.SIGKILL)
             first.wait()
         # The page says so, and waits for what comes.
-        expect(page.locator("#state")).to_have_text("continuing")
+        expect(page.locator("#state")).to_have_text("continuing", timeout=60_000)
         with Process(app, env=environment) as second:
             second.wait_for("Uvicorn running on")
-            expect(page.locator("#state")).to_have_text("done")
+            expect(page.locator("#state")).to_have_text("done", timeout=60_000)
             expect(answer).to_have_text(ANSWER)
         assert Slow.answers == 2
