@@ -10,7 +10,9 @@ from typing import Any, Generic, TypeVar, overload
 
 from stephttp._core.pushed_values import Chunks
 from stephttp._run import pushing
+from stephttp._run.places import enclosing_step
 from stephttp._run.run_stream import RunStream
+from stephttp._run.step_call import StepCall
 
 __all__ = ["Pipe", "pipe", "push"]
 
@@ -52,7 +54,11 @@ def push(value: Any) -> Awaitable[None]:
     Raises:
         ValueError: the value has no JSON form.
     """
-    stream = pushing.push(value)
+    return _push(value)
+
+
+def _push(value: Any, inside: StepCall | None = None) -> Awaitable[None]:
+    stream = pushing.push(value, inside)
     return _TO_NOBODY if stream is None or stream.listener is None else _Pushed(stream)
 
 
@@ -62,6 +68,8 @@ class Pipe(Generic[T]):
 
     def __init__(self, source: AsyncIterable[T] | Iterable[T]) -> None:
         self._source = source
+        # A step may return a pipe, which is then awaited outside of its body.
+        self._inside = enclosing_step()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self._items()
@@ -77,10 +85,10 @@ class Pipe(Generic[T]):
         chunks = Chunks()
         async for item in _each(self._source):
             if (value := chunks.next(item)) is not None or item is None:
-                await push(value)
+                await _push(value, self._inside)
             yield item
         if (rest := chunks.rest()) is not None:
-            await push(rest)
+            await _push(rest, self._inside)
 
     async def _text(self) -> str:
         chunks, parts = Chunks(), []

@@ -350,6 +350,18 @@ def test_a_stream_goes_on_after_a_sleep(peer: Peer, typescript_app: Path) -> Non
     assert set(told["data"]) == {"p1", "p2"}
 
 
+def test_one_who_comes_late_to_a_stream_gets_it_and_its_end(
+    peer: Peer, typescript_app: Path
+) -> None:
+    """With the handler's own status, which only the stream has."""
+    url = f"{peer.app}/stream?key={peer.key}"
+    (told,) = script(typescript_app, "follow_many.mjs", url, "1", "0")
+    assert (told["status"], told["body"]) == (202, '{"a":1,"b":2}')
+    late = told["late"]
+    assert (late["status"], late["body"]) == (202, '{"a":1,"b":2}')
+    assert late["data"][-1] == "p2"
+
+
 def test_a_stream_of_a_run_that_fails_ends(peer: Peer, typescript_app: Path) -> None:
     """The SDK sends no end then (J11), so the engine does."""
     told = script(typescript_app, "follow.mjs", f"{peer.app}/stream-fails?key={peer.key}")

@@ -54,13 +54,17 @@ async def continued(world: Durable, first: bytes) -> bytes:
     """What follows at the address that a first call names, once its run has ended."""
     (redirect,) = [f for f in stream_frames.read(first) if f.event == REDIRECT]
     data = json.loads(redirect.data)
-    assert data["url"].startswith("http://engine.test/v1/realtime/sse?token=")
+    assert data["url"].startswith(
+        (f"http://engine.test/v1/http/runs/{data['runId']}/output?", "/r?")
+    )
     assert first.endswith(b"\n\n")
     run_id = data["runId"]
     await world.engine.idle()
     while (await world.api.get(f"/v1/runs/{run_id}")).json()["data"]["status"] == "Running":
         await world.turn()
-    answer = await world.api.get(data["url"])
+    client = world.client if data["url"].startswith("/") else world.api
+    answer = await client.get(data["url"])
+    assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.status_code == 200
     return answer.content
 
@@ -247,6 +251,25 @@ async def test_a_caller_of_a_run_that_waits_at_once_is_sent_on(style: str) -> No
 
 
 @STYLES
+async def test_a_stream_continues_on_the_origin_of_the_application(style: str) -> None:
+    async def on_loop() -> Any:
+        await step.sleep("nap", NAP)
+        stream.push(1)
+
+    def in_thread() -> Any:
+        blocking_step.sleep("nap", NAP)
+        blocking.push(1)
+
+    async with serving(style, on_loop, in_thread, result_path="/r") as world:
+        first = (await world.client.get("/", headers=EVENTS)).content
+        assert seen(await continued(world, first))[:-1] == [1]
+        (redirect,) = [f for f in stream_frames.read(first) if f.event == REDIRECT]
+        url = json.loads(redirect.data)["url"]
+        again = await world.client.get(url, headers={"last-event-id": "1000001"})
+        assert seen(again.content)[:-1] == []
+
+
+@STYLES
 async def test_pipes_pass_on_what_they_push(style: str) -> None:
     parts = [b"\xe2\x82", b"\xac!", b"\xff"]
 
@@ -296,6 +319,17 @@ async def test_values_without_a_json_form_are_refused_for_every_caller(
         assert (await world.client.get("/")).json() == "refused"
         # Nothing was pushed, so the answer is a plain one.
         assert (await world.client.get("/", headers=EVENTS)).json() == "refused"
+
+
+async def test_a_step_may_just_return_a_pipe() -> None:
+    async def on_loop() -> Any:
+        return await step.run("a", lambda: stream.pipe(["x", "y"]))
+
+    async with serving("async", on_loop, on_loop) as world:
+        answer = await world.client.get("/", headers=EVENTS)
+        assert seen(answer.content) == [
+            ("x", A), ("y", A), ("commit", A), ("succeeded", 200, '"xy"'),
+        ]  # fmt: skip
 
 
 async def test_outside_of_requests_nothing_happens() -> None:
@@ -504,7 +538,6 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
     gate = asyncio.Event()
 
     async def on_loop() -> Any:
-        await step.run("b", lambda: 1)  # from now on the extras of the engine are known
         stream.push(1)
 
         async def body() -> None:
@@ -516,8 +549,7 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
 
     safe = stephttp.Checkpointing.safe
     async with serving("async", on_loop, on_loop, checkpointing=safe) as world:
-        await world.provider.runtime.drive(_health(world))
-        call = asyncio.ensure_future(world.client.get("/"))
+        call = asyncio.ensure_future(world.client.get("/", headers=EVENTS))
         kept: list[Any] = []
         while len(kept) < 2:
             await asyncio.sleep(0)
@@ -525,7 +557,12 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
                 kept = list((await world.engine.streams.read(run_id)).frames)
         gate.set()
         answer = await call
+        # The caller knows early where to go if this process dies.
+        assert seen(answer.content)[:-1] == [1, ("a", A), ("commit", A), 2]
+        assert names(answer.content).count(REDIRECT) == 1
         assert await world.provider.wait()
+        later = await continued(world, answer.content)
+        assert seen(later)[-1][:2] == ("succeeded", 200)
         part = await world.engine.streams.read(answer.headers["x-run-id"])
         body = b"".join(stream_frames.written(frame) for _, frame in part.frames)
         assert seen(body) == [1, ("a", A), ("commit", A), 2]
@@ -534,14 +571,6 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
 
 def _streams(connection: sqlite3.Connection) -> list[str]:
     return [run_id for (run_id,) in connection.execute("SELECT run_id FROM streams")]
-
-
-def _health(world: Durable) -> Any:
-    from stephttp._client import api_calls
-    from stephttp._client.flow import send
-
-    checkpoints = world.provider.runtime.checkpoints
-    return send(api_calls.get_health(), checkpoints.keys, checkpoints.rng)
 
 
 async def test_an_engine_that_is_away_gets_what_was_pushed_when_it_is_back() -> None:

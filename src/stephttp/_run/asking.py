@@ -44,13 +44,20 @@ class Asking:
         run_id, token: open the result.
         seconds: how long the caller is held.
         now: a clock, in seconds.
+        events: what asks for the stream of the run, behind the token.
     """
 
     def __init__(
-        self, keys: Keys, run_id: str, token: str, seconds: float, now: Callable[[], float]
+        self,
+        keys: Keys,
+        run_id: str,
+        token: str,
+        seconds: float,
+        now: Callable[[], float],
+        events: str = "",
     ) -> None:
         self._keys = keys
-        self._path = output_path(run_id, token)
+        self._path = output_path(run_id, token) + events
         self._now = now
         self._end = now() + min(seconds, MAX_WAIT)
         self._pause = _FIRST_PAUSE

@@ -18,16 +18,13 @@ _NO_SOON_RETURN = b"retry: 86400000\n"
 """A browser's `EventSource` comes again when an answer ends, and would begin another run."""
 
 
-def stream_url(origin: str, token: str, *, keeps: bool) -> str:
-    """Return where the stream of a run continues after the first call.
+def stream_at(result_url: str) -> str:
+    """Return where the engine continues a stream behind what the first call has pushed.
 
     Args:
-        origin: of the server.
-        token: opens the stream.
-        keeps: whether the server keeps what the first call has pushed, which its caller has.
+        result_url: of the run, with what opens it.
     """
-    url = f"{origin}/v1/realtime/sse?token={token}"
-    return f"{url}&after={stream_frames.AFTER_FIRST_CALL}" if keeps else url
+    return f"{result_url}&events=inngest&after={stream_frames.AFTER_FIRST_CALL}"
 
 
 def continued(run_id: str, url: str, *, begun: bool) -> Response:
@@ -48,9 +45,7 @@ def last_event(response: Response, *, failed: bool) -> bytes:
         failed: the handler has raised an exception.
     """
     headers = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in response.headers
-        if name.lower() != b"content-length"
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers
     ]
     return stream_frames.response(
         response.status, headers, response.body, failed=failed or response.status >= 500

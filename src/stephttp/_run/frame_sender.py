@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from stephttp._client import api_calls
 from stephttp._client.api_calls import SDK
 from stephttp._client.flow import Call, Flow, Until, send
 from stephttp._wire import stream_frames
-from stephttp._wire.stored_state import CALL_HEADERS, CallId
+from stephttp._wire.stored_state import CALL_HEADERS, STREAMS_FEATURE, CallId
 from stephttp.errors import APIError, APIStatusError
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ class FrameSender:
         writer: names the call.
         keeps: whether the server is known to keep streams.
         call_id: the call of the engine, where that fences those.
-        held: keep the events here until `flush`: the server may never need them.
+        held: keep the events here until `learn`: the server may never need them.
+        early: only keep them until the server is known to keep streams.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class FrameSender:
         keeps: bool,
         call_id: CallId | None = None,
         held: bool = False,
+        early: bool = False,
     ) -> None:
         self._scope = scope
         self._lock = threading.Lock()
@@ -61,10 +66,13 @@ class FrameSender:
         self._busy: Future[None] | None = None
         """Done when what is under way is sent, or cannot be."""
         self._full = self._over = self._warned = False
+        self.on_link: Callable[[str], None] | None = None
+        """Called with what opens the output of the run, once the engine says it."""
         self.keeps = keeps
         """Whether the server keeps streams."""
         self.held = held
         """Whether events still stay here."""
+        self._early = self._asks = early
 
     def put(self, event: bytes, *, mark: bool = False) -> None:
         """Send an event soon.
@@ -75,6 +83,8 @@ class FrameSender:
         with self._lock:
             if self._over or (self._full and not mark):
                 return
+            if self._early:
+                self._early = self.held = False
             if self._size > _MOST_WAITING and not mark:
                 self._full = True
                 event = _LOST
@@ -89,12 +99,20 @@ class FrameSender:
         """Take no further events."""
         self._over = True
 
+    def learn(self) -> Flow[None]:
+        """See whether the server keeps streams. If it does not, events stay here."""
+        checkpoints = self._scope.runtime.checkpoints
+        if checkpoints.keys.features is None:
+            with suppress(APIError):
+                yield from send(api_calls.get_health(), checkpoints.keys, checkpoints.rng)
+        self.keeps = checkpoints.keys.supports(STREAMS_FEATURE)
+        self.held = not self.keeps
+
     def flush(self) -> Flow[None]:
         """Send all that waits, and return when that is done, or cannot be."""
         with self._lock:
-            self.held = False
             busy = self._busy
-            if busy is None and self._waiting:
+            if busy is None and self._waiting and not self.held:
                 self._busy = Future()
         if busy is not None:
             yield Until(busy, _PATIENCE)
@@ -107,6 +125,9 @@ class FrameSender:
     def _send(self) -> Flow[None]:
         busy, taken = self._busy, list[bytes]()
         try:
+            if self._asks:
+                self._asks = False
+                yield from self.learn()
             while taken := self._take():
                 yield from self._post(taken)
                 with self._lock:
@@ -124,7 +145,7 @@ class FrameSender:
         """Return what is sent next; nothing: the next event begins again."""
         with self._lock:
             taken, size = 0, 0
-            for event in self._waiting:
+            for event in () if self.held else self._waiting:
                 if taken and size + len(event) > _BATCH:
                     break
                 taken, size = taken + 1, size + len(event)
@@ -151,7 +172,10 @@ class FrameSender:
         path = f"/v1/realtime/publish/tee?channel={run_id}"
         call = Call("POST", path, body, headers)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-        if answer.headers.get(stream_frames.WRITER) == stream_frames.FULL.decode():
+        link = answer.headers.get(stream_frames.LINK)
+        if link is not None and self.on_link is not None:
+            self.on_link(link)
+        if answer.headers.get(stream_frames.WRITER) == stream_frames.FULL:
             self._full = True
             self._warn("the engine keeps no more of its stream (--max-stream)")
 

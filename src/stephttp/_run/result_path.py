@@ -21,6 +21,7 @@ from stephttp._wire.result_address import bearer_of, not_ended
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
 _OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
+_NUMBER = re.compile("[0-9]{1,15}")
 _METHODS = b"GET, HEAD, POST, OPTIONS"
 
 
@@ -31,6 +32,8 @@ class Question(Struct, frozen=True):
     run_id: str
     token: str
     prefer: Prefer
+    events: str = ""
+    """The part of a query that asks for the stream of the run; empty: its result is asked for."""
 
     def asking(self, keys: Keys, hold: float, now: Callable[[], float]) -> Asking:
         """Begin to ask the server.
@@ -41,7 +44,7 @@ class Question(Struct, frozen=True):
             now: a clock, in seconds.
         """
         seconds = hold if self.prefer.wait is None else min(hold, float(self.prefer.wait))
-        return Asking(keys, self.run_id, self.token, seconds, now)
+        return Asking(keys, self.run_id, self.token, seconds, now, self.events)
 
     def not_yet(self) -> Response:
         """Answer that the run has not ended, while the caller was held."""
@@ -73,7 +76,14 @@ def plan(request: Request) -> Response | Question:
     token = token or bearer_of(request.header(b"authorization"))
     if not _TOKEN.fullmatch(token):
         return replies.error_answer(400, "token: missing, or not a token", cors(request))
-    return Question(request, run_id, token, read_prefer(request.headers))
+    return Question(request, run_id, token, read_prefer(request.headers), _events(request, query))
+
+
+def _events(request: Request, query: dict[str, list[str]]) -> str:
+    if query.get("events") != ["inngest"]:
+        return ""
+    after = request.header(b"last-event-id") or query.get("after", [""])[0]
+    return f"&events=inngest&after={after if _NUMBER.fullmatch(after) else 0}"
 
 
 def named(headers: Headers) -> dict[str, str]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from stephttp._client import api_calls
-from stephttp._client.flow import send
+from stephttp._run import event_answers
 from stephttp._run.frame_sender import FrameSender
-from stephttp._run.places import enclosing_step
+from stephttp._run.suspend import result_url
 from stephttp._wire import stream_frames
-from stephttp._wire.stored_state import STREAMS_FEATURE
-from stephttp.errors import APIError
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._run.resumed import Resumed
     from stephttp._run.scope import RunScope
+    from stephttp._run.step_call import StepCall
 
 
 class Listener(Protocol):
@@ -60,12 +58,18 @@ class RunStream:
         self._steps: set[str] = set()
         """Steps that have pushed, and have not ended."""
         self._closed = False
+        self._counts = not skips_replay
         self.listener = listener
         self.sender = sender
 
-    def push(self, value: bytes) -> None:
-        """Push a value, given as JSON, from where the current code is."""
-        inside, run = enclosing_step(), self._scope.run
+    def push(self, value: bytes, inside: StepCall | None) -> None:
+        """Push a value.
+
+        Args:
+            value: JSON.
+            inside: the step whose body pushes it.
+        """
+        run = self._scope.run
         step = inside.step.hash if inside is not None and inside.scope is self._scope else ""
         if not step and (run.unwinding or (self._skips_replay and run.replaying)):
             return
@@ -103,25 +107,20 @@ class RunStream:
     def finish(self) -> Flow[None]:
         """Take no further pushes, and send those that there are."""
         self.close()
-        if not self.sender.held:
-            yield from self.sender.flush()
+        yield from self.sender.flush()
 
     def hand_over(self) -> Flow[None]:
         """Leave the stream of a first call to the engine, before that can call the handler."""
-        sender, checkpoints = self.sender, self._scope.runtime.checkpoints
-        if sender.held and checkpoints.keys.features is None:
-            with suppress(APIError):  # the checkpoint will fail as well
-                yield from send(api_calls.get_health(), checkpoints.keys, checkpoints.rng)
-        sender.keeps = checkpoints.keys.supports(STREAMS_FEATURE)
-        if sender.keeps:
-            yield from sender.flush()
+        if self.sender.held:
+            yield from self.sender.learn()
+        yield from self.sender.flush()
 
     def _put(self, value: bytes, step: str, place: int) -> None:
         sender = self.sender
         self._number += 1
         if self.listener is not None:
             self.listener.put(b"id: %d\n%s" % (self._number, stream_frames.pushed(value, step)))
-        sender.put(stream_frames.pushed(value, step, place if sender.keeps or sender.held else 0))
+        sender.put(stream_frames.pushed(value, step, place if self._counts else 0))
 
 
 def begin(scope: RunScope, listener: Listener | None) -> RunStream:
@@ -132,13 +131,21 @@ def begin(scope: RunScope, listener: Listener | None) -> RunStream:
     Args:
         listener: the caller, if it gets events.
     """
-    mode, keys = scope.checkpointing, scope.runtime.checkpoints.keys
+    mode = scope.checkpointing
     early = mode.buffered_steps is not None or mode.max_interval is not None
-    early = early and keys.supports(STREAMS_FEATURE)
     if listener is not None:
         listener.put(stream_frames.metadata(scope.run.run_id))
-    sender = FrameSender(scope, stream_frames.FIRST_CALL, keeps=early, held=not early)
+    sender = FrameSender(scope, stream_frames.FIRST_CALL, keeps=False, held=True, early=early)
+    if listener is not None and early:
+        sender.on_link = partial(_tell_where, scope, listener)
     return RunStream(scope, listener, sender)
+
+
+def _tell_where(scope: RunScope, listener: Listener, link: str) -> None:
+    """Say early where the stream continues: should this process die, its caller goes there."""
+    run_id, settings = scope.run.run_id, scope.runtime.settings
+    url = event_answers.stream_at(result_url(settings, run_id, link))
+    listener.put(event_answers.continued(run_id, url, begun=True).body)
 
 
 def begin_again(scope: RunScope, resumed: Resumed) -> RunStream:

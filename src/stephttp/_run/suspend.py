@@ -186,12 +186,14 @@ def _answer_follower(
     prefer = read_prefer(request.headers)
     if not isinstance(kind, AsyncResponseRedirect) or prefer.applied:
         return (yield from _answer_caller(checkpoints, run, request, token, room))
+    if checkpoints.keys.supports(stored_state.STREAMS_FEATURE):
+        url = event_answers.stream_at(result_url(checkpoints.settings, run.run_id, token))
+        return event_answers.continued(run.run_id, url, begun=begun)
     if not stream_token:
         call = api_calls.post_stream_token(run.run_id)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
         stream_token = api_calls.read_stream_token(answer)
-    keeps = checkpoints.keys.supports(stored_state.STREAMS_FEATURE)
-    url = event_answers.stream_url(checkpoints.settings.base_url, stream_token, keeps=keeps)
+    url = f"{checkpoints.settings.base_url}/v1/realtime/sse?token={stream_token}"
     return event_answers.continued(run.run_id, url, begun=begun)
 
 

@@ -22,7 +22,9 @@ LOST = "stephttp.lost"
 WRITER = "x-stephttp-stream"
 """Says of a request that brings frames which call of the handler writes, and how many frames of it
 came before: `<name> <count>`. In the answer, `full` if the engine keeps no more of them."""
-FULL = b"full"
+FULL = "full"
+LINK = "x-stephttp-link"
+"""Of the answer to the first frames of a first call: what opens the output of the run."""
 FIRST_CALL = "first"
 """The name of the first call of a handler as a writer."""
 ROOM = 1_000_000
@@ -30,6 +32,8 @@ ROOM = 1_000_000
 AFTER_FIRST_CALL = ROOM - 1
 """The number before those of all further calls."""
 
+_NOT_TOLD = frozenset({"set-cookie", "content-length"})
+"""No event sets cookies, and scripts of a page must not read those that are not for them."""
 _HASHED = "hashedStepId"
 
 
@@ -120,10 +124,9 @@ def answer_of(
     """Return the data of that event. A body that is not UTF-8 is written in base64, and says so."""
     joined: dict[str, str] = {}
     for name, value in headers:
-        if name not in joined:
-            joined[name] = value
-        elif name.lower() != "set-cookie":  # RFC 9110, 5.3
-            joined[name] += f", {value}"
+        if name.lower() in _NOT_TOLD:
+            continue
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value  # RFC 9110, 5.3
     try:
         answer = _Answer(body.decode(), status, joined)
     except UnicodeDecodeError:

@@ -166,6 +166,14 @@ class StartOptions:
             min=1024 * 1024, metavar="BYTES", help="Largest sum of the results of a run's steps."
         ),
     ] = 64 * 1024 * 1024
+    max_stream: Annotated[
+        int,
+        typer.Option(min=0, metavar="BYTES", help="What a run may push to those who follow it."),
+    ] = 1024 * 1024
+    stream_retain: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="How long that is kept after the end of the run."),
+    ] = "1h"
     rate_limit: Annotated[
         float,
         typer.Option(

@@ -108,6 +108,8 @@ def resolve(options: StartOptions, environ: Mapping[str, str]) -> Settings:
         concurrency=options.concurrency,
         max_body=options.max_body,
         max_state=options.max_state,
+        max_stream=options.max_stream,
+        stream_retain=seconds_of("--stream-retain", options.stream_retain),
         event_lookback=options.event_lookback,
         hold=seconds_of("--hold", options.hold),
         link_lifetime=optional_seconds("--link-lifetime", options.link_lifetime),

@@ -48,6 +48,9 @@ async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
                     await _stream(send, streamed, first, request)
                     return
         except APIConnectionError as error:
+            if begun and question.events:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return  # the caller asks for the rest of them
             if begun:
                 raise  # the server ends the connection: the caller sees that the body is not whole
             outcome = asking.failed(error)

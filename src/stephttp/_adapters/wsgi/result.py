@@ -55,6 +55,8 @@ def _pass_on(
                             yield from streamed.chunks
                         return
             except APIConnectionError as error:
+                if begun and question.events:
+                    return  # the caller asks for the rest of them
                 if begun:
                     raise  # the server ends the connection: the caller sees the body is not whole
                 outcome = asking.failed(error)

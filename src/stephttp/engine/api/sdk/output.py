@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from stephttp._wire.http import Prefer, read_prefer
 from stephttp._wire.result_address import FINAL, GONE, MARK, PENDING, STOPPING, bearer_of, not_ended
+from stephttp.engine.api.sdk.run_stream import follow_run, wants_stream
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.sdk_links import read_sdk_link
 from stephttp.engine.model.tokens import RunLink, read_run_token
@@ -30,6 +31,7 @@ _PREFLIGHT = {
     "access-control-max-age": "3600",
 }
 _GONE = {**CORS, MARK: GONE}
+_STREAM = {**CORS, "cache-control": "no-cache", "x-accel-buffering": "no"}
 _STILL_RUNNING = {"status": "running", "message": "run did not end within 5 minutes"}
 
 
@@ -59,6 +61,8 @@ async def output(request: Request) -> Response:
     if link.expired:
         message = f"the link to this result is over: it was good for {lifetime:g} s"
         return refuse(request, message, 410, _GONE)
+    if wants_stream(request):
+        return follow_run(engine, link.run_id, request, _STREAM)
     prefer = read_prefer(request.headers.raw)
     with engine.waiters.waiting(link.run_id) as ended:
         found = await _held(request, link, prefer, ended)

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from stephttp._wire import stream_frames
-from stephttp._wire.ids import ULID_PATTERN
+from stephttp._wire.ids import ULID_PATTERN, ulid_ms
 from stephttp._wire.stored_state import CALL_HEADERS, CallId
 from stephttp._wire.stream_frames import Frame, FrameReader
 from stephttp.engine.api.sdk.publishing import channel_of, while_it_may_last
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
 _MOST_TEED = 1_024_000
+_COMING_MS = 60 * 60 * 1000
 _ULID = re.compile(ULID_PATTERN, re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _WRITER = re.compile(r"([A-Za-z0-9_-]{1,64}) ([0-9]{1,9})", re.ASCII)
@@ -54,8 +55,11 @@ async def _from_ours(request: Request, engine: Engine, run_id: str, header: str)
     frames = stream_frames.read(body)
     arrival = Arrival(run_id, frames, named[1], int(named[2]), _call(request))
     state = await engine.streams.append(arrival)
-    full = {stream_frames.WRITER: stream_frames.FULL.decode()} if state.full else None
-    return Response(headers=full)
+    headers = {stream_frames.WRITER: stream_frames.FULL} if state.full else {}
+    if named[1] == stream_frames.FIRST_CALL and named[2] == "0":
+        now_s = int(engine.clock.now())
+        headers[stream_frames.LINK] = tokens.run_token(run_id, engine.store.secret, now_s)
+    return Response(headers=headers)
 
 
 async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
@@ -78,6 +82,11 @@ async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
 def _call(request: Request) -> CallId | None:
     job, attempt, step, delivery = (request.headers.get(name, "") for name in CALL_HEADERS)
     return CallId(job, int(attempt), step, delivery) if job and attempt.isdecimal() else None
+
+
+def wants_stream(request: Request) -> bool:
+    """Whether a caller of the output wants the stream, as the TypeScript SDK's client reads it."""
+    return request.query_params.get("events") == "inngest"
 
 
 def follow_run(
@@ -110,7 +119,7 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
                 quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
             if part.more or part.frames:
                 continue
-            if part.ended or not part.known:
+            if part.ended or not (part.known or _may_come(run_id, clock.now_ms())):
                 answer = await streams.end(run_id)
                 if answer is not None and not (await streams.read(run_id, after)).frames:
                     yield b"event: %s\ndata: %s\n\n" % (stream_frames.RESPONSE.encode(), answer)
@@ -121,6 +130,11 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
                 quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
             left = min(end, quiet_at) - clock.monotonic()
             await clock.wait_for(left, wake)
+
+
+def _may_come(run_id: str, now_ms: int) -> bool:
+    """Whether a run that is not stored may still be reported."""
+    return not _ULID.fullmatch(run_id) or abs(now_ms - ulid_ms(run_id)) < _COMING_MS
 
 
 def _event(frame: Frame, number: int) -> bytes:
