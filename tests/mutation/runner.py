@@ -136,6 +136,6 @@ def run(folder: Path, arguments: list[Any], plugin: Mutants) -> None:
     """Run pytest with the plugin in the folder that has `src` and `tests`."""
     os.chdir(folder)
     sys.path.insert(0, str(Path("src").resolve()))
-    code = pytest.main([*arguments, "-p", "no:cacheprovider", "-p", "no:timeout"], [plugin])
+    code = pytest.main([*arguments, "-p", "no:cacheprovider", "--timeout=0"], [plugin])
     if code:
         raise SystemExit(f"pytest: {code}")
