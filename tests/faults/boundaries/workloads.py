@@ -50,7 +50,6 @@ async def reported_later(bench: Bench, count: int) -> None:
         *(bench.order(RUN, mode="performant", key=False, label=one) for one in labels)
     )
     entries = [one for one in bench.ledger.entries() if one.get("label") in labels]
-    assert {one["label"] for one in entries if one["kind"] == "got"} == set(labels)
     wanted = {one["run"] for one in entries if one["kind"] == "call"}
 
     async def known() -> bool:
