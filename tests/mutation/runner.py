@@ -136,9 +136,9 @@ def _outcome(name: str, items: list[pytest.Item], limit: float) -> tuple[str, st
         try:
             followed = [*items[1:], None]
             failed = (one for one, after in zip(items, followed, strict=True) if _fails(one, after))
-            killer = next(failed, None)
-            os.write(writing, killer.nodeid.encode() if killer else b"")
-            code = int(killer is not None)
+            first = next(failed, None)
+            os.write(writing, first.nodeid.encode() if first else b"")
+            code = int(first is not None)
         finally:
             os._exit(code)
     os.close(writing)
