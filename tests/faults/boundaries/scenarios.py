@@ -81,7 +81,7 @@ SCENARIOS = (
         workloads.pushes,
         commits=(f"{_WORK}.stream_parts.append",),
         sends=(
-            f"{_CALLS}.get_health < {_RUN}.run_stream.RunStream.hand_over",
+            f"{_CALLS}.get_health < {_RUN}.frame_sender.FrameSender.learn",
             f"{_RUN}.frame_sender.FrameSender._post",
         ),
     ),
