@@ -2,18 +2,19 @@
 
 mutmut makes the mutants, all in one copy of the sources, and switches between them by a variable
 (`set_mutant_under_test`). It starts pytest anew for each one, which takes seconds; a fork that has
-the tests collected takes milliseconds. Each mutant gets the tests that come through its function,
-the fastest first, until one fails.
+the tests collected takes milliseconds. Each mutant gets the tests that come through its function
+until one fails: those first that killed others there, then the fastest.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,6 +28,8 @@ from mutmut.state import state
 KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested"
 _SLACK = 5.0
 """Seconds that tests may take longer, beside ten times as long, than without a mutant."""
+_DEADLOCK = 60.0
+_TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
 
 
 class Mutants:
@@ -51,15 +54,21 @@ class Mutants:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         tests: dict[str, list[tuple[float, str]]] = json.loads(in_fork(lambda: _times(items)))
+        killers: dict[str, Counter[str]] = defaultdict(Counter)
+        gc.collect()
+        gc.freeze()
         for name in self._names:
             function = name.partition("__mutmut_")[0]
-            chosen = sorted(tests.get(function, ()))
+            known = killers[function]
+            chosen = sorted(tests.get(function, ()), key=lambda one: (-known[one[1]], one))
             if not chosen:
                 self._done(name, UNTESTED)
                 continue
             limit = _SLACK + 10 * sum(seconds for seconds, _ in chosen)
             run = [items[nodeid] for _, nodeid in chosen]
-            self._done(name, _outcome(name, run, limit))
+            outcome, killer = _outcome(name, run, limit)
+            known[killer] += 1
+            self._done(name, outcome)
         return True
 
 
@@ -95,11 +104,11 @@ def _times(items: dict[str, pytest.Item]) -> bytes:
     set_mutant_under_test("stats")
     for nodeid, item in items.items():
         state()._stats.clear()
-        begun = time.perf_counter()
+        begun = time.process_time()
         if _fails(item):
             sys.stderr.write(f"{nodeid} fails without a mutant\n")
             os._exit(1)
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
         for function in state()._stats:
             found[function].append((seconds, nodeid))
     return json.dumps(found).encode()
@@ -110,12 +119,15 @@ def _fails(item: pytest.Item, following: pytest.Item | None = None) -> bool:
     return any(report.failed for report in reports)
 
 
-def _outcome(name: str, items: list[pytest.Item], limit: float) -> str:
+def _outcome(name: str, items: list[pytest.Item], limit: float) -> tuple[str, str]:
+    """Return what becomes of a mutant, and the test that has killed it."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, limit)
-        # A mutant may take all memory, too.
+        # Of processor time, so that a busy machine kills no mutants; the other is for deadlocks.
+        for timer, number in _TIMERS.items():
+            signal.signal(number, signal.SIG_DFL)
+            signal.setitimer(timer, limit if number is signal.SIGPROF else _DEADLOCK + 10 * limit)
         set_mutant_under_test(name)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
@@ -123,19 +135,25 @@ def _outcome(name: str, items: list[pytest.Item], limit: float) -> str:
         code = 1
         try:
             followed = [*items[1:], None]
-            code = int(any(_fails(*pair) for pair in zip(items, followed, strict=True)))
+            failed = (one for one, after in zip(items, followed, strict=True) if _fails(one, after))
+            first = next(failed, None)
+            os.write(writing, first.nodeid.encode() if first else b"")
+            code = int(first is not None)
         finally:
             os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        killer = pipe.read().decode()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        return TIMEOUT if os.WTERMSIG(status) == signal.SIGALRM else KILLED
-    return KILLED if os.WEXITSTATUS(status) else SURVIVED
+        return TIMEOUT if os.WTERMSIG(status) in _TIMERS.values() else KILLED, killer
+    return KILLED if os.WEXITSTATUS(status) else SURVIVED, killer
 
 
 def run(folder: Path, arguments: list[Any], plugin: Mutants) -> None:
     """Run pytest with the plugin in the folder that has `src` and `tests`."""
     os.chdir(folder)
     sys.path.insert(0, str(Path("src").resolve()))
-    code = pytest.main([*arguments, "-p", "no:cacheprovider", "-p", "no:timeout"], [plugin])
+    code = pytest.main([*arguments, "-p", "no:cacheprovider", "--timeout=0"], [plugin])
     if code:
         raise SystemExit(f"pytest: {code}")

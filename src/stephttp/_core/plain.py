@@ -50,8 +50,6 @@ def plain_form(value: Any) -> Any:
         return pydantic_types.dump(value)
     if is_text(cls):
         return str(value)
-    if cls.__name__ == "deque" and cls.__module__ == "collections":
-        return list(value)
     for base in cls.__mro__:
         if (form := _FORMS.get(base)) is not None:
             return form(value)
@@ -63,6 +61,6 @@ def plain_form(value: Any) -> Any:
         return bool(value)
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Sequence | Set | ValuesView):  # `range`, the keys of a dict
+    if isinstance(value, Sequence | Set | ValuesView):  # `range`, `deque`, the keys of a dict
         return list(value)
     raise TypeError(f"{cls.__module__}.{cls.__qualname__}")

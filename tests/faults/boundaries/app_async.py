@@ -75,3 +75,14 @@ async def by_hand(run_id: str) -> dict[str, Any]:
             raise
         # It has ended, too.
     return {"run": run_id}
+
+
+@app.post("/outside/{what}/{name}")
+async def outside(what: str, name: str) -> dict[str, Any]:
+    try:
+        if what == "result":
+            return {"status": (await PROVIDER.result(name)).status_code}
+        await (PROVIDER.cancel(name) if what == "cancel" else PROVIDER.send_signal(name))
+    except stephttp.SignalNotAwaitedError:
+        pass  # It was received, but the answer was lost.
+    return {}

@@ -68,3 +68,17 @@ def by_hand(run_id: str) -> dict[str, Any]:
             raise
         # It has ended, too.
     return {"run": run_id}
+
+
+@app.post("/outside/<what>/<name>")
+def outside(what: str, name: str) -> dict[str, Any]:
+    try:
+        if what == "result":
+            return {"status": PROVIDER.result_sync(name).status_code}
+        elif what == "cancel":
+            PROVIDER.cancel_sync(name)
+        else:
+            PROVIDER.send_signal_sync(name)
+    except stephttp.SignalNotAwaitedError:
+        pass  # It was received, but the answer was lost.
+    return {}

@@ -240,7 +240,8 @@ class Bench:
             values = answer.json()["values"]
         except (ValueError, KeyError, TypeError):
             values = answer.text[:500]
-        return {"status": answer.status_code, "values": values}
+        cookies = answer.headers.get_list("set-cookie")
+        return {"status": answer.status_code, "values": values, "cookies": cookies}
 
     async def runs(self, *states: str) -> list[dict[str, Any]]:
         """Return the runs of the engine that are in one of these states."""

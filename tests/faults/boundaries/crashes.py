@@ -10,6 +10,7 @@ from stephttp.engine.store import check, database
 from tests.faults.boundaries.bench import Bench
 from tests.faults.boundaries.derive import Boundary
 from tests.faults.boundaries.scenarios import SCENARIOS, Scenario
+from tests.faults.boundaries.workloads import RUN
 
 MOMENTS = ("before", "after")
 
@@ -54,6 +55,9 @@ def boundaries_of(scenario: Scenario) -> list[Boundary]:
 async def crash(bench: Bench, planned: Crash) -> list[str]:
     """Carry out a crash in a bench. Returns which promises were broken, a line each."""
     await bench.alive()
+    if not planned.scenario.fresh:
+        # A process that imports its HTTP client meanwhile is too slow for its first lease.
+        await bench.order(RUN)
     since = bench.ledger.size()
     if not planned.scenario.fresh:
         bench.arm(planned.moment, planned.boundary)

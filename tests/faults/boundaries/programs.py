@@ -59,7 +59,7 @@ class Bodies:
 
     def end(self, values: dict[str, Any]) -> dict[str, Any]:
         """Note the answer, and return it."""
-        LEDGER.write("answer", label=self.label, run=self.run_id, values=values)
+        LEDGER.write("answer", label=self.label, run=self.run_id, values=values, cookies=[])
         return {"label": self.label, "values": values}
 
 

@@ -81,7 +81,7 @@ SCENARIOS = (
         workloads.pushes,
         commits=(f"{_WORK}.stream_parts.append",),
         sends=(
-            f"{_CALLS}.get_health < {_RUN}.run_stream.RunStream.hand_over",
+            f"{_CALLS}.get_health < {_RUN}.frame_sender.FrameSender.learn",
             f"{_RUN}.frame_sender.FrameSender._post",
         ),
     ),
@@ -113,6 +113,15 @@ SCENARIOS = (
         commits=(f"{_WORK}.leases.extend_all", f"{_WORK}.stream_parts.forget"),
     ),
     Scenario(workloads.cancel, commits=(f"{_WORK}.save.cancel",)),
+    Scenario(
+        workloads.from_outside,
+        sends=(
+            f"{_SDK}.run_calls.send_signal",
+            f"{_SDK}.run_calls._ask",
+            f"{_CALLS}.get_outcome < {_SDK}.run_calls._answer_of",
+            f"{_SDK}.run_calls.cancel",
+        ),
+    ),
     Scenario(workloads.cancel_many, commits=(f"{_WORK}.interventions.act_on",)),
     Scenario(
         workloads.cancel_by_time,
