@@ -294,9 +294,21 @@ async def test_a_first_call_whose_lease_has_lapsed_leaves_its_run(
         await world.engine.idle()
         done = list(handler.ran)
         assert done == ["one", "slow?", "slow?", *(() if last else ("two",))], "taken over"
+        openings = list[int]()
+        send = world.to_engine.handle_async_request
+
+        async def noting(request: httpx2.Request) -> httpx2.Response:
+            response = await send(request)
+            if request.url.path == "/v1/http/runs":
+                openings.append(response.status_code)
+            return response
+
+        world.to_engine.handle_async_request = noting  # type: ignore[method-assign]
         stopped.open.set()
         answer = await call
         assert handler.ran == done
+        # Its steps are not acknowledged: the other call has begun without them.
+        assert openings == ([] if keyed and last else [409, 200])
         if keyed and last:  # refused by the engine, which stores each answer to a key
             assert answer.status_code == 503
             answer = await world.client.post("/", headers=headers)
