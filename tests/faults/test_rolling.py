@@ -26,9 +26,12 @@ async def test_deploys_and_restarts_under_load(tmp_path: Path) -> None:
             verdict = await carry_out(world, plan, keep_alive=False)
             assert verdict.broken == [], (app, blows)
             entries = list(world.ledger.entries(since))
+            # A request that has to wait is refused if the engine is away for too long. It was
+            # opened before, so the engine calls its handler all the same.
+            refused = {entry["label"] for entry in entries if entry["kind"] == "refused"}
             ran = Counter((e["label"], e["step"]) for e in entries if e["kind"] == "step")
-            assert {step: count for step, count in ran.items() if count > 1} == {}, (app, blows)
-            refused = [entry for entry in entries if entry["kind"] == "refused"]
+            twice = {step for step, count in ran.items() if count > 1 and step[0] not in refused}
+            assert twice == set(), (app, blows)
             if blows[0].what == "reload app":
-                assert refused == []
+                assert refused == set()
                 assert verdict.accepted == verdict.requests, (app, world.app and world.app.said())
