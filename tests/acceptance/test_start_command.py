@@ -284,6 +284,11 @@ def test_a_second_engine_on_the_same_file_is_refused(world: World) -> None:
             with Process(command) as second:
                 assert second.wait() == 1
                 assert f"another engine (process {engine.process.pid}) works with" in second.err[0]
+        engine.signal(signal.SIGSTOP)  # it only looks dead
+        with Process(other) as second:
+            assert second.wait() == 1
+            assert "another engine" in second.err[0]
+        engine.signal(signal.SIGCONT)
         engine.signal(signal.SIGKILL)
         engine.wait()
     with world.engine(OLD):

@@ -62,6 +62,8 @@ def test_what_arrived_damaged_is_sent_again() -> None:
     assert (len(calls), outcome) == (2, answer(200))
     calls, _, outcome = play(Keys(), *[damaged] * ATTEMPTS)
     assert (len(calls), outcome.status) == (ATTEMPTS, 400)
+    _, _, outcome = play(Keys(), *[answer(503)] * (ATTEMPTS - 1), damaged)
+    assert isinstance(outcome, APIConnectionError), "not refused, which would be final"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413])

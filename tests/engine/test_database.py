@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,37 @@ def check_migration(tmp_path: Path, version: int) -> None:
             )
 
     assert schema(path) == schema(tmp_path / "new")
+
+
+def test_a_process_that_is_killed_as_it_migrates_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """The next start of either version works, and the migration is done once, as a whole."""
+    path = tmp_path / "db"
+    make(path)
+    before = dump(path)
+    # It has changed so much that a part of that is in the log, and never ends.
+    endless = (
+        "PRAGMA cache_size = 10;\nCREATE TABLE half (n INTEGER);\n"
+        "INSERT INTO half WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)"
+        " SELECT n FROM c;\n"
+    )
+    source = (
+        "import sys\n"
+        "from stephttp.engine.store import database\n"
+        "database.open_for_writing(*sys.argv[1:2], sys.argv[2:])\n"
+    )
+    log = path.with_name("db-wal")
+    for _ in range(2):
+        with subprocess.Popen([sys.executable, "-c", source, str(path), endless]) as child:
+            deadline = time.monotonic() + 60
+            while not log.exists() or not log.stat().st_size:
+                assert child.poll() is None, "it has ended"
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            child.kill()
+        make(path)
+        assert (dump(path), found_version(path)) == (before, 1)
+    make(path, ADD_COLUMN)
+    assert found_version(path) == 2
 
 
 def test_statements_are_told_apart() -> None:

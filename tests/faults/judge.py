@@ -58,8 +58,8 @@ def judge(
     - lost: a request was accepted (answered, or redirected to its result), and has no answer.
     - repeated: the body of a step began after an acknowledgement of that step had arrived.
     - wrong: a caller's answer is not what the handler returned for it, with status and cookies,
-      lacks what was acknowledged, or differs from an earlier answer to the same request; or a
-      caller that was not accepted got something else than a 503.
+      lacks what was acknowledged before (with a key: ever), or differs from an earlier answer to
+      the same request; or a caller that was not accepted got something else than a 503.
     - twice: the handler was called for a request with a key in more than one run.
 
     Args:
@@ -75,6 +75,7 @@ def judge(
     runs: dict[str, set[str]] = defaultdict(set)
     accepted: dict[str, str] = {}
     acknowledged: dict[tuple[str, str, str], str] = {}  # nonce, by label, run and step
+    since: dict[str, int] = {}  # when it was acknowledged, by nonce
     gave_up: dict[str, str] = {}
     for entry in ordered:
         match entry["kind"]:
@@ -99,7 +100,7 @@ def judge(
                 for nonce in entry["nonces"]:
                     if (step := steps.get(nonce)) is not None:
                         key = (step["label"], step["run"], step["step"])
-                        acknowledged.setdefault(key, nonce)
+                        since.setdefault(acknowledged.setdefault(key, nonce), entry["t"])
             case "answer":
                 answers[entry["label"]].append(entry)
             case "got":
@@ -112,7 +113,11 @@ def judge(
     ]
     for label, received in got.items():
         full = _with_cookies_of(answers[label], received) if label in unknown else received
-        verdict.wrong += _wrong(label, full, answers[label], acknowledged)
+        # Without a key, nothing holds an answer back until it is stored. If the process dies before
+        # it is, what was not acknowledged by then runs again.
+        end = float("inf") if label in keyed else full[0]["t"]
+        known = {key: nonce for key, nonce in acknowledged.items() if since[nonce] <= end}
+        verdict.wrong += _wrong(label, full, answers[label], known)
     verdict.twice = [
         f"{label}: {sorted(runs[label])}" for label in sorted(keyed) if len(runs[label]) > 1
     ]

@@ -20,14 +20,18 @@ PATIENCE = 100.0
 waits up to 30 s between calls of an application that could not be reached."""
 
 
-async def carry_out(world: World, plan: Schedule) -> Verdict:
-    """Carry out a schedule, wait until all that it started has ended, and judge it."""
+async def carry_out(world: World, plan: Schedule, keep_alive: bool = True) -> Verdict:
+    """Carry out a schedule, wait until all that it started has ended, and judge it.
+
+    Args:
+        keep_alive: whether callers keep connections, and so meet those that are just being closed.
+    """
     await world.heal()
     await world.use(plan.app)
     since, begun = world.ledger.size(), time.monotonic()
     world.begin(plan)
     caller = Caller(world)
-    async with new_client(30) as caller.client:
+    async with new_client(30, keep_alive) as caller.client:
         asking = [
             asyncio.create_task(caller.ask(request, begun + request.at))
             for request in plan.requests
@@ -52,10 +56,11 @@ async def carry_out(world: World, plan: Schedule) -> Verdict:
     return verdict
 
 
-def new_client(timeout: float) -> httpx2.AsyncClient:
+def new_client(timeout: float, keep_alive: bool = True) -> httpx2.AsyncClient:
     """Return a client for many callers, which keeps no cookies of theirs."""
     policy = DefaultCookiePolicy(allowed_domains=[])
-    return httpx2.AsyncClient(timeout=timeout, cookies=CookieJar(policy))
+    limits = httpx2.Limits(max_keepalive_connections=None if keep_alive else 0)
+    return httpx2.AsyncClient(timeout=timeout, cookies=CookieJar(policy), limits=limits)
 
 
 class Caller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -95,6 +95,16 @@ def schedule(
 def short(seed: int) -> Schedule:
     """Make a schedule that takes a few seconds, for continuous integration."""
     return schedule(seed, requests=8, span=1.5, blows=2, longest=2.0)
+
+
+def rolling(seed: int, app: str, blows: tuple[Blow, ...], requests: int = 24) -> Schedule:
+    """Make a schedule without faults of exchanges or of steps, for what is done on purpose: a
+    deploy, the restart of an engine."""
+    plan = schedule(seed, requests=requests, span=3.0, blows=0)
+    for request in plan.requests:
+        for part in request.program["parts"]:
+            part["fails"] = 0.0
+    return replace(plan, app=app, rates={}, blows=blows)
 
 
 def _seconds(rng: Random, longest: float) -> float:

@@ -24,6 +24,8 @@ from tests.faults.world import Server, World
 
 _SAMPLE = 5.0
 """Seconds between two looks."""
+_PATIENCE = 120.0
+"""Seconds after the end within which all callers have their answers."""
 _KILLS = ("kill engine", "kill worker", "kill app", "terminate engine", "terminate app")
 
 
@@ -73,6 +75,7 @@ class Soak:
         begun = time.monotonic()
         end = begun + minutes * 60
         caller = Caller(self.world)
+        caller.deadline = end + _PATIENCE
         async with new_client(60) as caller.client:
             others = [asyncio.create_task(self._watch(begun)), asyncio.create_task(self._kill(end))]
             busy = _busy()
@@ -85,7 +88,7 @@ class Soak:
                 if total and idle / total < self.idle:
                     await asyncio.sleep(0.5)
             await others[1]
-            caller.deadline = time.monotonic() + 120
+            caller.deadline = time.monotonic() + _PATIENCE
             await asyncio.gather(*self._open)
             left = await caller.open_runs()
             others[0].cancel()

@@ -46,6 +46,7 @@ def got(**values: str) -> dict[str, Any]:
         ([REQUEST, ACCEPTED, step("n1"), answer(a="n1"), got(a="n2")], ["wrong"]),
         ([REQUEST, ACCEPTED, step("n1"), got(a="n1")], ["wrong"]),
         ([REQUEST, ACCEPTED, step("n1"), ACK, answer(a="n2"), got(a="n2")], ["wrong"]),
+        ([REQUEST, ACCEPTED, step("n1"), answer(a="n2"), got(a="n2"), ACK], ["wrong"]),
         (
             [REQUEST, ACCEPTED, answer(a="1"), answer(a="2"), got(a="1"), got(a="2")],
             ["wrong"],
@@ -75,6 +76,12 @@ def test_cookies_are_repeated_to_callers_only_who_are_known() -> None:
     assert judge(story(*plain), [LABEL], [LABEL]).wrong == []
     other = [*plain, {**got(), "cookies": ["b=2"]}]
     assert judge(story(*other), [LABEL], [LABEL]).wrong
+
+
+def test_what_is_acknowledged_after_an_answer_that_no_key_holds_back_is_of_another_call() -> None:
+    late = [REQUEST, step("n2"), answer(a="n2"), ACCEPTED, got(a="n2"), step("n1"), ACK]
+    assert judge(story(*late)).broken == []
+    assert judge(story(*late), [LABEL]).wrong
 
 
 def test_without_a_key_a_request_that_was_sent_twice_runs_twice() -> None:

@@ -62,10 +62,15 @@ class Handler:
         self.ran: list[str] = []
         self.pauses = {part: Pause() for part in parts if part[-1] in "!?"}
         self.mode: Checkpointing | None = None
+        self.name = "one"
+        self.seen: dict[str, str] = {}
+        """What the handler got from its steps at last."""
 
     def note(self, part: str) -> str:
         self.ran.append(part)
-        return self.pauses[part]() if part in self.pauses else part
+        if part in self.pauses:
+            self.pauses[part]()
+        return f"{self.name} of {part}"
 
     async def note_async(self, part: str) -> str:
         return await asyncio.to_thread(self.note, part)
@@ -78,7 +83,7 @@ class Handler:
             if part.endswith("!"):
                 await self.pauses[part].on_loop()
             else:
-                await step.run(part, self.note_async, part)
+                self.seen[part] = await step.run(part, self.note_async, part)
         return "done"
 
     def blocks(self) -> str:
@@ -294,9 +299,21 @@ async def test_a_first_call_whose_lease_has_lapsed_leaves_its_run(
         await world.engine.idle()
         done = list(handler.ran)
         assert done == ["one", "slow?", "slow?", *(() if last else ("two",))], "taken over"
+        openings = list[int]()
+        send = world.to_engine.handle_async_request
+
+        async def noting(request: httpx2.Request) -> httpx2.Response:
+            response = await send(request)
+            if request.url.path == "/v1/http/runs":
+                openings.append(response.status_code)
+            return response
+
+        world.to_engine.handle_async_request = noting  # type: ignore[method-assign]
         stopped.open.set()
         answer = await call
         assert handler.ran == done
+        # Its steps are not acknowledged: the other call has begun without them.
+        assert openings == ([] if keyed and last else [409, 200])
         if keyed and last:  # refused by the engine, which stores each answer to a key
             assert answer.status_code == 503
             answer = await world.client.post("/", headers=headers)
@@ -305,6 +322,36 @@ async def test_a_first_call_whose_lease_has_lapsed_leaves_its_run(
             assert (await world.follow(answer)).status_code == 200
         assert handler.ran == done
         assert await other.aclose()
+
+
+async def test_a_call_does_not_continue_with_another_output_than_is_remembered() -> None:
+    """The process that has lost the run reports a step as late as the other one is at the same."""
+    one, two = (Handler("async", "first?", "second", naps=False) for _ in range(2))
+    two.name = "two"
+    one.mode = two.mode = SAFE
+    async with one.world(checkpointing=SAFE) as world:
+        world.provider.runtime.leases.monotonic = world.clock.monotonic
+        call = asyncio.ensure_future(world.client.post("/"))
+        await one.pauses["first?"].until_reached()
+        assert await world.provider.wait(SECONDS)
+        other = world.provide(checkpointing=SAFE)
+        world.to_app.app = two.build(other)
+        world.clock.advance(LEASE)
+        await world.engine.idle()
+        world.clock.advance(1)
+        await two.pauses["first?"].until_reached()  # it has begun without what follows
+        one.pauses["first?"].open.set()
+        answer = await call
+        assert answer.status_code == 303
+        world.clock.advance(ASKS_AFTER + 0.1)  # so that it asks before its next step
+        two.pauses["first?"].open.set()
+        result = await world.follow(answer)
+        assert await other.aclose()
+        steps = await world.steps(answer)
+    assert result.status_code == 200
+    assert (one.ran, two.ran) == (["first?"], ["first?", "second"])
+    assert two.seen == {"first?": one.seen["first?"], "second": "two of second"}
+    assert steps.keys() == {"first?", "second"}
 
 
 async def test_a_lease_that_was_renewed_in_time_has_not_lapsed() -> None:

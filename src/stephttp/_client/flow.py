@@ -181,6 +181,7 @@ def send(
         APIStatusError: refused (4xx, at once), or the last attempt failed (5xx, 408, 425, 429).
     """
     error: APIError = APIConnectionError("not attempted")
+    damaged = 0
     for attempt in range(ATTEMPTS):
         if attempt:
             yield Pause(backoff(attempt, rng))
@@ -209,10 +210,14 @@ def send(
             answer.status,
             answer.body,
         )
-        final = answer.status < 500 and answer.status not in RETRIED_STATUSES
-        # Our engine wants it again where it arrived damaged.
-        if final and not (ours and "retry-after" in answer.headers):
+        if answer.status >= 500 or answer.status in RETRIED_STATUSES:
+            continue
+        if not (ours and "retry-after" in answer.headers):
             break
+        # It arrived damaged, which says nothing of what was sent, unless it always does.
+        damaged += 1
+        if damaged < ATTEMPTS:
+            error = APIConnectionError(str(error))
     raise error
 
 

@@ -42,6 +42,9 @@ from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
 
+_TAKEN_OVER = 409
+"""Status by which our engine says that a run is in the hands of another call by now."""
+
 
 Room = Callable[[float], AbstractContextManager[float]]
 
@@ -122,8 +125,16 @@ def suspend(
                 now, *later = api_calls.portions(ops, already=smallest)
                 first = [remember, *now]
                 checkpoint = checkpoints.first_checkpoint(run, request, first, lease)
-            call = api_calls.post_new_run(checkpoint)
-            answer = yield from send(call, checkpoints.keys, checkpoints.rng)
+            try:
+                call = api_calls.post_new_run(checkpoint)
+                answer = yield from send(call, checkpoints.keys, checkpoints.rng)
+            except APIStatusError as error:
+                if error.status != _TAKEN_OVER or lease is None:
+                    raise
+                # What is new was kept, and the caller still has to learn where the result is.
+                later = []
+                call = api_calls.post_new_run(checkpoints.first_checkpoint(run, request, [], lease))
+                answer = yield from send(call, checkpoints.keys, checkpoints.rng)
             made = api_calls.read_new_run(answer)
             token, stream_token = made.token, made.realtime_token
             known = True

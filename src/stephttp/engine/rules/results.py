@@ -84,6 +84,11 @@ def op_data(op: Op) -> bytes:
     return b"null" if op.data is msgspec.UNSET else bytes(op.data)
 
 
+def memo_of(op: Op) -> bytes:
+    """Return what is remembered of a step that returned."""
+    return b'{"data":' + op_data(op) + b"}"
+
+
 def complete_result(data: bytes, *, unfold: bool) -> RunResult:
     """Read the data of a `RunComplete`.
 

@@ -95,6 +95,7 @@ from stephttp.engine.rules.results import (
     complete_result,
     error_json,
     error_result,
+    memo_of,
     op_data,
     read_warnings,
 )
@@ -222,7 +223,7 @@ def _resumed(run: Run, at: Moment, due_ms: int | None = None) -> tuple[Run, Time
 
 
 def _step_run(builder: ChangeBuilder, op: Op, field: str) -> None:
-    builder.save(op, field, b'{"data":' + op_data(op) + b"}")
+    builder.save(op, field, memo_of(op))
     if (cut := step_cut_off(op)) is not None and cut not in (RESUME, LEASE):
         builder.drop(cut)
 

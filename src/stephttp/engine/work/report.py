@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from stephttp._wire.opcodes import COMPLETING_OPS, Op
+from stephttp._wire.opcodes import COMPLETING_OPS, Op, OpCode
 from stephttp._wire.stored_state import CallId
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
@@ -13,7 +13,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Snapshot
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.answers import is_current
-from stephttp.engine.rules.results import complete_result, op_data
+from stephttp.engine.rules.results import complete_result, memo_of, op_data
 from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
@@ -60,15 +60,27 @@ def report_from(
     """Apply steps from a call of the engine.
 
     Returns:
-        The change, and whether the call was superseded. Its steps count where they are the first
-        output: they were executed, and must not be again.
+        The change, and whether the call was superseded, or continues with an output that is not
+        the step's: a process that had lost the run has reported another one since the call began.
+        The steps of the call count where they are the first output: they were executed, and must
+        not be again.
 
     Raises:
         Refused: see `report`.
     """
     snapshot = runs.load(connection, run_id, {op.id for op in ops})
     current = is_current(snapshot, call.step, call.job, call.attempt)
+    current = current and not any(_contradicts(connection, snapshot, op) for op in ops)
     return _report(connection, snapshot, ops, at), not current
+
+
+def _contradicts(connection: sqlite3.Connection, snapshot: Snapshot, op: Op) -> bool:
+    """Say whether a step that has ended is reported with another output."""
+    known = snapshot.steps.get(op.id)
+    if known is None or not known.resolved or op.op is not OpCode.STEP_RUN:
+        return False
+    row = connection.execute(QUERIES["step_memo"], (snapshot.run.run_id, op.id)).fetchone()
+    return bytes(row[0]) != memo_of(op)
 
 
 def _report(

@@ -75,6 +75,8 @@ async def first(request: Request) -> Response:
         (taken,) = await engine.take([opening])
         if isinstance(taken, Refused):
             raise taken
+        if taken.lost and opening.ops:  # another call has the run, and may not know of them
+            raise Refused(TAKEN_OVER, 409)
     else:
         await engine.start_run(opening)
     return wrapped(_answer(engine, run_id, opening), engine.clock.now_ms())

@@ -114,6 +114,9 @@ FROM spans WHERE run_id = ? ORDER BY started_ns, ended_ns DESC, span_id
 -- name: known_step
 SELECT attempts, memo IS NOT NULL FROM steps WHERE run_id = ? AND step_id = ?
 
+-- name: step_memo
+SELECT memo FROM steps WHERE run_id = ? AND step_id = ?
+
 -- name: large_states
 SELECT run_id FROM steps
 WHERE run_id IN (SELECT value FROM json_each(:run_ids))
