@@ -8,7 +8,10 @@ from typing import Any, Literal, assert_type
 import pytest
 
 import stephttp
+from stephttp import step
+from stephttp.sync import step as sync_step
 
+HOUR = timedelta(hours=1)
 RUN = "01M81NT13NCCP5V7EQ9MPKSWMT"
 
 
@@ -45,8 +48,20 @@ def outside_and_blocking(provider: stephttp.Provider) -> None:
     provider.cancel_sync(RUN)
 
 
+async def waits(order: str) -> None:
+    by_values = await step.wait_for_event(
+        "e", event="e", match={"data.id": order, "data.n": 1, "data.x": None}, timeout=HOUR
+    )
+    assert_type(by_values, stephttp.Event | None)
+    blocking = sync_step.wait_for_event(
+        "e", event="e", match={"data.id": order}, timeout=HOUR, lookback=HOUR
+    )
+    assert_type(blocking, stephttp.Event | None)
+
+
 def test_the_functions_above_are_there_to_be_checked() -> None:
     with pytest.raises(stephttp.OutsideRunError):
         inside()
     assert callable(outside)
     assert callable(outside_and_blocking)
+    assert callable(waits)

@@ -8,6 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 from msgspec import Struct
 
+MatchValue = str | int | float | bool | None
+"""A value of an event that a wait asks for."""
+
 
 class Event(Struct, omit_defaults=True, kw_only=True):
     """An event, as it is sent and as a waiting step receives it (docs/protocol.md 1.5).

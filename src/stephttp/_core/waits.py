@@ -3,7 +3,7 @@
     tool              op               name       opts                                    memo
     sleep             Sleep            duration   duration                                null
     sleep_until       Sleep            time       duration                                null
-    wait_for_event    WaitForEvent     event      event, timeout, if?                     event, or null
+    wait_for_event    WaitForEvent     event      event, timeout, if?, lookback?          event, or null
     wait_for_signal   WaitForSignal    signal     signal, timeout, conflict               data, or null
     invoke(_by_id)    InvokeFunction   step id    function_id, payload {data, v?}, timeout?  data or error
     fetch             Gateway          step id    url, method, headers?, body?            data or error
@@ -29,7 +29,7 @@ from msgspec import Raw, Struct, ValidationError
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import decode_result, encode_argument, result_conversion
 from stephttp._core.retry_policy import RetryPolicy
-from stephttp._core.tool_types import EndpointResult, ReceivedEvent, Signal
+from stephttp._core.tool_types import EndpointResult, MatchValue, ReceivedEvent, Signal
 from stephttp._wire.durations import MAX_WAIT, format_duration
 from stephttp._wire.opcodes import OpCode
 from stephttp.errors import StepError
@@ -86,7 +86,14 @@ def sleep_until(step_id: str, until: datetime, now_ns: int | None = None) -> Wai
     return Wait(step_id, OpCode.SLEEP, text, {"duration": text})
 
 
-def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | None) -> Wait:
+def wait_for_event(
+    step_id: str,
+    event: str,
+    timeout: timedelta,
+    if_exp: str | None,
+    match: Mapping[str, MatchValue] | None = None,
+    lookback: timedelta | None = None,
+) -> Wait:
     """Wait for an event; `None` at the timeout."""
     opts = {
         "event": check_text(step_id, "event", event),
@@ -94,6 +101,15 @@ def wait_for_event(step_id: str, event: str, timeout: timedelta, if_exp: str | N
     }
     if if_exp is not None:
         opts["if"] = check_text(step_id, "if_exp", if_exp)
+    if match is not None:
+        from stephttp._core.event_matches import condition
+
+        wanted = condition(match, f"step {step_id!r}: match")
+        opts["if"] = wanted if if_exp is None else f"{wanted} && ({if_exp})"
+    if lookback is not None:
+        opts["lookback"] = _duration(step_id, "lookback", lookback)
+        if lookback < timedelta(0):
+            raise ValueError(f"step {step_id!r}: lookback must not be negative")
     return Wait(
         step_id,
         OpCode.WAIT_FOR_EVENT,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from stephttp._core import waits
-from stephttp._core.tool_types import Event, Signal
+from stephttp._core.tool_types import Event, MatchValue, Signal
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.current import present_ns, run_scope
 from stephttp._run.hooks import drive
@@ -47,16 +48,28 @@ async def sleep_until(step_id: str, until: datetime) -> None:
 
 
 async def wait_for_event(
-    step_id: str, *, event: str, timeout: timedelta, if_exp: str | None = None
+    step_id: str,
+    *,
+    event: str,
+    timeout: timedelta,
+    match: Mapping[str, MatchValue] | None = None,
+    if_exp: str | None = None,
+    lookback: timedelta | None = None,
 ) -> Event | None:
-    """Wait for an event that is sent after this point.
+    """Wait for an event. With the stephttp engine, one that came since the request of this run
+    came in counts, too; each event ends one such wait of a run.
 
     Args:
         step_id: names the step within the run.
         event: the event's name.
         timeout: at most 366 days.
+        match: the values that the event has to have, by their paths: `{"data.id": order.id}`. All
+            of them; `None` also stands for a key that is missing.
         if_exp: a CEL expression that a matching event makes true: `async` is that event, `event`
-            the one behind this run (the HTTP request). For example `async.data.id == '7'`.
+            the one behind this run (the HTTP request). For example `async.data.weight < 30`. Put no
+            values from outside into it: that is what `match` is for.
+        lookback: events that came this long before this wait count, too, although the run did not
+            exist yet. Only with the stephttp engine, which has to keep them so long (`--retain`).
 
     Returns:
         The event, or `None` at the timeout.
@@ -65,10 +78,11 @@ async def wait_for_event(
         OutsideRunError: called outside a request that passes through the middleware.
         CannotWaitError: the response has started, so the caller can no longer be redirected.
         TypeError: an argument has another type.
-        ValueError: an argument is empty, or the timeout is too long.
+        ValueError: an argument is empty, the timeout is too long, or `match` has a path or value
+            that an event cannot have.
         StepError: the server refused the wait.
     """
-    wait = waits.wait_for_event(step_id, event, timeout, if_exp)
+    wait = waits.wait_for_event(step_id, event, timeout, if_exp, match, lookback)
     received: Event | None = await request("wait_for_event", wait)
     return received
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from stephttp._client.outgoing_events import check
 from stephttp._core import http_steps, waits
 from stephttp._core.step_options import StepOptions
-from stephttp._core.tool_types import Event, EventLike, FetchResponse, Signal
+from stephttp._core.tool_types import Event, EventLike, FetchResponse, MatchValue, Signal
 from stephttp._run.current import present_ns, run_scope
 from stephttp._run.step_call import StepCall
 from stephttp.sync._blocking import finish, request, run_step, settle_claim
@@ -69,10 +69,16 @@ def sleep_until(step_id: str, until: datetime) -> None:
 
 
 def wait_for_event(
-    step_id: str, *, event: str, timeout: timedelta, if_exp: str | None = None
+    step_id: str,
+    *,
+    event: str,
+    timeout: timedelta,
+    match: Mapping[str, MatchValue] | None = None,
+    if_exp: str | None = None,
+    lookback: timedelta | None = None,
 ) -> Event | None:
     """Wait for an event; see `stephttp.step.wait_for_event`. Raises `Suspended`."""
-    wait = waits.wait_for_event(step_id, event, timeout, if_exp)
+    wait = waits.wait_for_event(step_id, event, timeout, if_exp, match, lookback)
     received: Event | None = request("wait_for_event", wait)
     return received
 

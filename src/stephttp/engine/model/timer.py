@@ -65,6 +65,8 @@ class Timer(Value, frozen=True, gc=False):
         job_id, attempt, unreached: of a `TARGETED` timer, what a `Run` has for its own call;
             `attempt` also of a `GATEWAY` timer: requests that failed; `unreached` also of a lease:
             starts of the engine since it was renewed.
+        lookback_ms: of a new wait for an event: it also sees those that arrived this long before;
+            not stored.
         payload: of a `GATEWAY` timer, the request to make, as JSON; of a timer for a call of the
             endpoint, what its earlier tries met (`rules.vain_calls`).
     """
@@ -80,3 +82,4 @@ class Timer(Value, frozen=True, gc=False):
     attempt: int = 0
     unreached: int = 0
     payload: bytes | None = None
+    lookback_ms: int = 0

@@ -60,6 +60,25 @@ def timeout_ms(op: Op, field: str, now_ms: int, default_ms: int) -> int:
     return _due_ms(text, field, now_ms) if text else now_ms + default_ms
 
 
+def lookback_ms(op: Op, field: str) -> int:
+    """Return how long before it a wait also sees events, by its `opts.lookback` (a duration).
+
+    Raises:
+        Refused: the text is not one, is negative, or means more than 366 days.
+    """
+    lookback = (op.opts or {}).get("lookback")
+    if lookback is None:
+        return 0
+    field, text = _text(f"{field}.opts.lookback", lookback)
+    try:
+        long_ms = _signed_duration(text.strip()) // _MS
+    except (ValueError, OverflowError) as error:
+        raise Refused(f"{field}: {error}") from None
+    if not 0 <= long_ms <= MAX_WAIT // _MS:
+        raise Refused(f"{field}: {text!r} is not from 0 to {MAX_WAIT.days} days")
+    return long_ms
+
+
 def _due_ms(text: str, field: str, now_ms: int) -> int:
     if not text:
         return now_ms

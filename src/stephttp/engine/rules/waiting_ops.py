@@ -25,7 +25,7 @@ from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
 from stephttp.engine.rules.conditions import expressions
-from stephttp.engine.rules.due_times import timeout_ms
+from stephttp.engine.rules.due_times import lookback_ms, timeout_ms
 from stephttp.engine.rules.results import Rendered, error_result, http_result
 
 _YEAR_MS = 365 * 86_400_000
@@ -51,6 +51,7 @@ def wait_for_event(builder: ChangeBuilder, op: Op, field: str) -> None:
         timeout_ms(op, field, builder.at.now_ms, 0),
         key=name,
         condition=condition,
+        lookback_ms=lookback_ms(op, field),
     )
     if condition is not None:
         try:

@@ -183,13 +183,14 @@ def first_match(
     return None
 
 
-def since_ms(began_ms: int, at: Moment) -> int:
+def since_ms(began_ms: int, timer: Timer, at: Moment) -> int:
     """Return since when the events arrived that a wait looks back at.
 
     Args:
         began_ms: when the request of its run came in.
     """
-    return min(began_ms, at.now_ms - round(at.settings.event_lookback * 1000))
+    lookback_ms = round(at.settings.event_lookback * 1000) + timer.lookback_ms
+    return min(began_ms, at.now_ms - lookback_ms)
 
 
 def _looked_up(

@@ -106,7 +106,7 @@ def _follow(
     for timer in change.timers:
         if timer.kind is TimerKind.EVENT:
             sent_ids = [event_id for ids in sent.values() for event_id in ids]
-            since_ms = matching.since_ms(began_ms, at)
+            since_ms = matching.since_ms(began_ms, timer, at)
             found = _look_back(connection, change.run, timer, sent_ids, since_ms, at)
             if found is None:
                 change = replace(change, looks_back=True)
