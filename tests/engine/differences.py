@@ -238,6 +238,14 @@ UNSEEN = [
         "A client that follows it would wait for its own timeout.",
     ),
     Difference(
+        "Nothing of a stream (`publish/tee`) is kept; it stays open after the end of the run, and "
+        "sends the bytes of each tee as they are.",
+        "The engine keeps the events with the run (1 MiB), each listener gets them from the first "
+        "one on, with an `id`, and the stream ends with the one answer of the run. If the run "
+        "failed, that is the engine's, also where an SDK has teed another one.",
+        "One who comes a moment late would lose what came before, or wait forever.",
+    ),
+    Difference(
         "Pages of any origin may read every answer (CORS).",
         "They may read outputs and live streams, whose token is the permission.",
         "An engine in development requires no key, and the browser on the same machine may show "
