@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import chdir
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,8 @@ def _outcome(name: str, items: list[pytest.Item], limit: float) -> tuple[str, st
 
 def run(folder: Path, arguments: list[Any], plugin: Mutants) -> None:
     """Run pytest with the plugin in the folder that has `src` and `tests`."""
-    os.chdir(folder)
-    sys.path.insert(0, str(Path("src").resolve()))
-    code = pytest.main([*arguments, "-p", "no:cacheprovider", "--timeout=0"], [plugin])
+    sys.path.insert(0, str((folder / "src").resolve()))
+    with chdir(folder):
+        code = pytest.main([*arguments, "-p", "no:cacheprovider", "--timeout=0"], [plugin])
     if code:
         raise SystemExit(f"pytest: {code}")
