@@ -12,10 +12,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct, structs
 
-from stephttp._wire import waiting_page
 from stephttp._wire.http import Headers, Prefer, Response
 from stephttp._wire.json import encode_struct
-from stephttp._wire.waiting_page import Progress, WaitingRun
+from stephttp._wire.progress import Progress, WaitingRun
 
 HOLD = 50.0
 """Seconds that a caller is held, unless settings say something else: proxies give up after 60."""
@@ -45,6 +44,9 @@ PROGRESS = "progress"
 
 Page = Callable[[WaitingRun], "str | Response"]
 """Makes the page that a browser shows until a run has ended."""
+
+_NEXT_HOLD = 10.0
+"""Seconds that a browser is held each time that its page comes again."""
 
 _TURN = "turn"
 _NO_STORE = ((b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"))
@@ -124,19 +126,21 @@ def not_ended(
 
 
 def shown(
-    run_id: str, path: str, query: str, progress: Progress, page: Page = waiting_page.html
+    run_id: str, path: str, query: str, progress: Progress, page: Page | None = None
 ) -> tuple[int, Headers, bytes]:
     """Return the page for a browser whose run has not ended: status, headers, body.
 
     Args:
         path, query: of the request.
         progress: of the run.
-        page: makes the page.
+        page: makes another page than ours.
     """
+    from stephttp._wire import waiting_page  # few programs need it
+
     address = reference(path, query, 1)
     run = WaitingRun(**structs.asdict(progress), run_id=run_id, result_url=address)
-    made = page(run)
-    own = waiting_page.headers() if page is waiting_page.html else waiting_page.headers()[:1]
+    made = waiting_page.html(run) if page is None else page(run)
+    own = waiting_page.headers() if page is None else waiting_page.headers()[:1]
     marked = [*own, (MARK.encode(), PENDING.encode()), *_NO_STORE]
     if isinstance(made, Response):
         names = {name for name, _ in made.headers}
@@ -147,7 +151,7 @@ def shown(
 
 def page_hold(query: str, hold: float) -> float:
     """Return how long a browser is held that is to show a page, in seconds."""
-    return min(hold, waiting_page.NEXT_HOLD if turn_of(query) else waiting_page.FIRST_HOLD)
+    return min(hold, _NEXT_HOLD if turn_of(query) else SHORTEST_HOLD)
 
 
 def bearer_of(authorization: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from stephttp._wire.waiting_page import MOST_SHOWN, Progress, StepDone
+from stephttp._wire.progress import MOST_SHOWN, Progress, StepDone
 from stephttp.engine.reading.run_rows import load_waits
 
 

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 
 from stephttp._wire import stream_frames
 from stephttp._wire.json import encode_struct
-from stephttp._wire.waiting_page import Progress
+from stephttp._wire.progress import Progress
 from stephttp.engine.model.tokens import RunLink
 from stephttp.engine.reading.progress import progress
 from stephttp.engine.web.event_stream import KEEP_ALIVE

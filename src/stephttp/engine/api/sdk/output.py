@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from stephttp._wire import http
 from stephttp._wire.http import Prefer, navigates, read_prefer, wants_events
+from stephttp._wire.progress import Progress
 from stephttp._wire.result_address import (
     ASKS,
     FINAL,
@@ -28,7 +29,6 @@ from stephttp._wire.result_address import (
     page_hold,
     shown,
 )
-from stephttp._wire.waiting_page import Progress
 from stephttp.engine.api.sdk.followed_result import follow_result
 from stephttp.engine.api.sdk.run_stream import follow_run, wants_stream
 from stephttp.engine.model.run import RunStatus
