@@ -63,7 +63,7 @@ class Site:
     def until_waiting(self, count: int) -> None:
         def waiting() -> bool:
             runs = httpx2.get(f"{self.engine}/v1/runs?limit=100", timeout=DEADLINE).json()["data"]
-            return sum(run["status"] == "Running" for run in runs) == count
+            return bool(sum(run["status"] == "Running" for run in runs) == count)
 
         eventually(waiting)
 

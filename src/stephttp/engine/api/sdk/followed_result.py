@@ -42,7 +42,11 @@ _SOON = b"retry: 1000\n\n"
 
 
 def follow_result(
-    engine: Engine, link: RunLink, request: Request, headers: Mapping[str, str], seconds: float | None
+    engine: Engine,
+    link: RunLink,
+    request: Request,
+    headers: Mapping[str, str],
+    seconds: float | None,
 ) -> Response:
     """Answer with the events of a run, from its beginning or from what the client has.
 
@@ -57,7 +61,9 @@ def follow_result(
     return StreamingResponse(body, headers=headers, media_type="text/event-stream")
 
 
-async def _events(engine: Engine, link: RunLink, after: int, seconds: float) -> AsyncGenerator[bytes]:
+async def _events(
+    engine: Engine, link: RunLink, after: int, seconds: float
+) -> AsyncGenerator[bytes]:
     clock, streams, quiet = engine.clock, engine.streams, engine.settings.stream_keep_alive
     now = clock.monotonic()
     end, quiet_at = now + seconds, now + quiet
