@@ -30,7 +30,8 @@ def command(name: str, package: str = "") -> str:
     Args:
         package: the Debian package that it is in, if that has another name.
     """
-    found = shutil.which(name)
+    # Debian keeps servers where only the path of root leads.
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     return found or lacking(f"{name} (Debian: {package or name})")
 
 

@@ -34,6 +34,7 @@ from stephttp._run.logging import ReplayFilter, ReplayLogger, logger
 from stephttp._version import __version__
 from stephttp._wire.http import Request, Response
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._wire.progress import WaitingRun
 from stephttp.errors import (
     APIConnectionError,
     APIError,
@@ -118,6 +119,7 @@ __all__ = [  # noqa: RUF022  (grouped)
     "AsyncResponseToken",
     "AsyncResponseCustom",
     "AsyncRequest",
+    "WaitingRun",
     "Request",
     "Response",
     # events, signals, and what tools return

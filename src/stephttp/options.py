@@ -16,7 +16,8 @@ from stephttp._core.conversion import CONVERSIONS, Converter
 from stephttp._core.endpoint_options import AsyncResponse, AsyncResponseRedirect, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
 from stephttp._wire import capsule
-from stephttp._wire.http import Request
+from stephttp._wire.http import Request, Response
+from stephttp._wire.progress import WaitingRun
 from stephttp._wire.result_address import HOLD
 from stephttp.errors import ConfigurationError
 from stephttp.middleware import MiddlewareFactory
@@ -76,6 +77,10 @@ class SetupOptions(TypedDict, total=False):
     hold: timedelta | float
     """How long a caller is held at `result_path` before it is redirected there again: a
     `timedelta`, or seconds, from 1 to 240. Default: 50, because proxies give up after 60."""
+
+    waiting_page: Callable[[WaitingRun], str | Response] | None
+    """Makes the page (HTML) that a browser shows at `result_path` until the run has ended, instead
+    of the one of the SDK. A plain function; gets a `WaitingRun`."""
 
     serve_origin: str | None
     """Origin at which the server re-enters this API, if that is not `domain`. Counts in development
@@ -191,6 +196,7 @@ class Settings(Struct, frozen=True):
     """Where this API serves the results of its runs; empty: the server does."""
     hold: float = HOLD
     """Seconds that a caller is held there."""
+    waiting_page: Callable[[WaitingRun], str | Response] | None = None
     track_all_endpoints: bool = False
     record_inputs: bool = False
     """Send what steps are called with, for people to look at."""
@@ -305,6 +311,7 @@ def resolve(
         restored_headers=checks.restored_headers(given.get("restore_headers")),
         result_path=checks.result_path(given.get("result_path") or ""),
         hold=checks.hold(given.get("hold", HOLD)),
+        waiting_page=checks.waiting_page(given.get("waiting_page"), given.get("result_path")),
         track_all_endpoints=given.get("track_all_endpoints", False),
         # A middleware may be there to encrypt what steps give; it does not see their input.
         record_inputs=(dev and not middleware) if record_inputs is None else record_inputs,

@@ -165,6 +165,8 @@ class SyncDriver:
         """Make new connections in a forked process: the open ones are its parent's."""
         self._lock = threading.Lock()
         self._made: httpx2.Client | None = None
+        self._maker = 0
+        """The thread that makes it now."""
 
     def run(self, flow: Flow[T]) -> T:
         """Drive `flow` to its end and return what it returns; raises what it raises."""
@@ -224,13 +226,19 @@ class SyncDriver:
 
     def preload_before_fork(self) -> None:
         """Import the HTTP client and what it needs for a call now."""
+        if self._maker == threading.get_ident():
+            return  # it is these imports that fork: trio looks for a library, by a command
         "host".encode("idna")  # the codec by which sockets look up names
         self._client()
 
     def _client(self) -> httpx2.Client:
         with self._lock:
             if self._made is None:
-                self._made = sync_client(self._base_url, self._transport, self._headers)
+                self._maker = threading.get_ident()
+                try:
+                    self._made = sync_client(self._base_url, self._transport, self._headers)
+                finally:
+                    self._maker = 0
             return self._made
 
     def _send(self, call: Call) -> Answer:

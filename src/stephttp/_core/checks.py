@@ -148,6 +148,22 @@ def prefix(name: str, path: str | None) -> str | None:
     return path and path.rstrip("/")
 
 
+def waiting_page(value: Any, path: str | None) -> Any:
+    """Refuse what is not a plain function, and one for pages that this API does not serve."""
+    if value is None:
+        return None
+    if not callable(value) or iscoroutinefunction(value):
+        raise ConfigurationError(
+            f"waiting_page: {value!r} is not a plain function that gets a WaitingRun and returns "
+            "HTML"
+        )
+    if not path:
+        raise ConfigurationError(
+            "waiting_page needs result_path: without it, the engine serves results and its own page"
+        )
+    return value
+
+
 def async_response(name: str, value: Any) -> AsyncResponse:
     """Refuse what is not a way to answer, such as the class instead of an instance."""
     if not isinstance(value, AsyncResponseRedirect | AsyncResponseToken | AsyncResponseCustom):

@@ -21,6 +21,9 @@ from stephttp.errors import APIConnectionError, APITimeoutError
 _SLACK = 1.0
 """Seconds that an answer may be late."""
 
+_SILENCE = 40.0
+"""Seconds without an event; those who follow get a comment every 15."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _AWAY = frozenset({502, 503, 504})
 """What a proxy says whose server is away."""
@@ -45,6 +48,8 @@ class Asking:
         seconds: how long the caller is held.
         now: a clock, in seconds.
         events: what asks for the stream of the run, behind the token.
+        asks: further headers, of a caller who asks for something else than the result alone.
+        follows: the answer may be events, which come for longer than the caller is held.
     """
 
     def __init__(
@@ -55,12 +60,17 @@ class Asking:
         seconds: float,
         now: Callable[[], float],
         events: str = "",
+        *,
+        asks: Mapping[str, str] | None = None,
+        follows: bool = False,
     ) -> None:
         self._keys = keys
         self._path = output_path(run_id, token) + events
         self._now = now
         self._end = now() + min(seconds, MAX_WAIT)
         self._pause = _FIRST_PAUSE
+        self._asks = asks or {}
+        self._follows = follows
 
     def call(self) -> Call:
         """Return the call to make next."""
@@ -71,10 +81,15 @@ class Asking:
             "accept-encoding": "identity",
             "x-inngest-sdk": SDK,
             "prefer": f"wait={math.ceil(left)}",
+            **self._asks,
         }
+        if self._follows:
+            del headers["prefer"]
         if self._keys.bearer is not None:
             headers["authorization"] = f"Bearer {self._keys.bearer}"
-        return Call("GET", self._path, None, headers, timeout=left + _SLACK)
+        return Call(
+            "GET", self._path, None, headers, timeout=_SILENCE if self._follows else left + _SLACK
+        )
 
     def read(self, status: int, headers: Mapping[str, str], *, empty: bool) -> Outcome | Pause:
         """Say what an answer is.

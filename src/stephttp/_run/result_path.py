@@ -6,22 +6,55 @@ the server need not be reachable for those who call the API.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs
 
+import msgspec
 from msgspec import Struct
 
 from stephttp._client.flow import Answer, Keys
 from stephttp._core import replies
 from stephttp._run.asking import Asking
-from stephttp._wire.http import HOP_BY_HOP, Headers, Prefer, Request, Response, read_prefer
+from stephttp._wire.http import (
+    HOP_BY_HOP,
+    Headers,
+    Prefer,
+    Request,
+    Response,
+    navigates,
+    read_prefer,
+    wants_events,
+)
 from stephttp._wire.ids import ulid_number
-from stephttp._wire.result_address import bearer_of, not_ended
+from stephttp._wire.json import UNREADABLE, encode_struct
+from stephttp._wire.progress import Progress
+from stephttp._wire.result_address import (
+    ASKS,
+    PROGRESS,
+    Page,
+    Pending,
+    bearer_of,
+    not_ended,
+    page_hold,
+    shown,
+)
+from stephttp._wire.stored_state import FEATURES
+from stephttp._wire.stream_frames import answer_of
+
+logger = logging.getLogger("stephttp")
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
 _OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
 _NUMBER = re.compile("[0-9]{1,15}")
+_EVENTS: Headers = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+_SOON = b"retry: 1000\n\n"
+_pending = msgspec.json.Decoder(Pending)
 _METHODS = b"GET, HEAD, POST, OPTIONS"
 
 
@@ -33,29 +66,86 @@ class Question(Struct, frozen=True):
     token: str
     prefer: Prefer
     events: str = ""
-    """The part of a query that asks for the stream of the run; empty: its result is asked for."""
+    """The part of a query that asks for the stream of the run as other SDKs have it; empty: its
+    result is asked for."""
+    page: Page | None = None
+    """Makes another page than ours for browsers."""
 
-    def asking(self, keys: Keys, hold: float, now: Callable[[], float]) -> Asking:
+    @property
+    def follows(self) -> bool:
+        """Whether the caller asks for events."""
+        return not self.events and wants_events(self.request)
+
+    def asking(
+        self, keys: Keys, hold: float, now: Callable[[], float], *, bounded: bool = False
+    ) -> Asking:
         """Begin to ask the server.
 
         Args:
             keys: what is known of the server.
             hold: seconds that the caller is held at most.
             now: a clock, in seconds.
+            bounded: the hold is also that of a caller who follows events.
         """
+        request, asks = self.request, {}
         seconds = hold if self.prefer.wait is None else min(hold, float(self.prefer.wait))
-        return Asking(keys, self.run_id, self.token, seconds, now, self.events)
+        follows = self.follows
+        if follows:
+            asks = {"accept": "text/event-stream"}
+            if request.header(b"last-event-id").isdecimal():
+                asks["last-event-id"] = request.header(b"last-event-id")
+        elif navigates(request):
+            seconds, asks = page_hold(request.query, seconds), {ASKS: PROGRESS}
+        bounded = bounded or self.prefer.wait is not None
+        return Asking(
+            keys, self.run_id, self.token, seconds, now, self.events,
+            asks=asks, follows=follows and not bounded,
+        )  # fmt: skip
 
-    def not_yet(self) -> Response:
-        """Answer that the run has not ended, while the caller was held."""
-        path, query = self.request.path, self.request.query
-        status, headers, body = not_ended(self.run_id, path, query, self.prefer)
+    def not_yet(self, pending: bytes = b"") -> Response:
+        """Answer that the run has not ended, while the caller was held.
+
+        Args:
+            pending: what the engine has answered, if it has.
+        """
+        request = self.request
+        path, query = request.path, request.query
+        if self.follows:  # it comes again by itself
+            return Response(200, [*_EVENTS, *cors(request)], _SOON)
+        if navigates(request):
+            status, headers, body = self._shown(_progress(pending))
+        else:
+            status, headers, body = not_ended(self.run_id, path, query, self.prefer)
         length = (b"content-length", str(len(body)).encode())
-        return Response(status, [*headers, length, *cors(self.request)], body)
+        return Response(status, [*headers, length, *cors(request)], body)
+
+    def as_event(self, answer: Response) -> Response:
+        """Return the answer of a server without events as the one event of a caller who follows."""
+        pairs = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers
+        ]
+        failed = answer.status >= 500
+        data = encode_struct(answer_of(answer.status, pairs, answer.body, failed=failed))
+        body = b"id: 0\nevent: response\ndata: %s\n\n" % data
+        return Response(200, [*_EVENTS, *cors(self.request)], body)
+
+    def _shown(self, far: Progress) -> tuple[int, Headers, bytes]:
+        """Return the page for a browser: status, headers, body."""
+        path, query = self.request.path, self.request.query
+        if self.page is not None:
+            try:
+                return shown(self.run_id, path, query, far, self.page)
+            except Exception:
+                logger.exception("stephttp: run %s: waiting_page failed", self.run_id)
+        return shown(self.run_id, path, query, far)
 
 
-def plan(request: Request) -> Response | Question:
-    """Return the answer to a request for `result_path`, or what is to be asked for it."""
+def plan(request: Request, page: Page | None = None) -> Response | Question:
+    """Return the answer to a request for `result_path`, or what is to be asked for it.
+
+    Args:
+        page: makes another page than ours for browsers.
+    """
     if request.method == "OPTIONS":
         allow = [(b"access-control-allow-methods", _METHODS), (b"allow", _METHODS)]
         asked = request.header(b"access-control-request-headers")
@@ -76,7 +166,8 @@ def plan(request: Request) -> Response | Question:
     token = token or bearer_of(request.header(b"authorization"))
     if not _TOKEN.fullmatch(token):
         return replies.error_answer(400, "token: missing, or not a token", cors(request))
-    return Question(request, run_id, token, read_prefer(request.headers), _events(request, query))
+    events = _events(request, query)
+    return Question(request, run_id, token, read_prefer(request.headers), events, page)
 
 
 def _events(request: Request, query: dict[str, list[str]]) -> str:
@@ -84,6 +175,18 @@ def _events(request: Request, query: dict[str, list[str]]) -> str:
         return ""
     after = request.header(b"last-event-id") or query.get("after", [""])[0]
     return f"&events=inngest&after={after if _NUMBER.fullmatch(after) else 0}"
+
+
+def _progress(pending: bytes) -> Progress:
+    try:
+        return _pending.decode(pending).progress or Progress()
+    except UNREADABLE:
+        return Progress()
+
+
+def is_whole(headers: Mapping[str, str]) -> bool:
+    """Whether an answer to one who follows is that of a server without events."""
+    return FEATURES not in headers
 
 
 def named(headers: Headers) -> dict[str, str]:

@@ -144,6 +144,15 @@ def wants_events(request: Request) -> bool:
     return False
 
 
+def navigates(request: Request) -> bool:
+    """Whether a browser asks in order to show the answer as a page. Over plain HTTP it does not
+    say so, but for one old header."""
+    if request.method == "HEAD" or "text/html" not in request.header(b"accept").lower():
+        return False
+    mode = request.header(b"sec-fetch-mode")
+    return mode == "navigate" if mode else request.header(b"upgrade-insecure-requests") == "1"
+
+
 def reads_any_events(request: Request) -> bool:
     """Whether a caller that asks for events reads those of any address: an `EventSource` does, and
     it never takes its events from a cache. The TypeScript SDK's client reads only that SDK's."""

@@ -7,12 +7,14 @@ few redirects; a caller that has come often enough gets a 202, and comes back by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from stephttp._wire.http import Headers, Prefer
+from stephttp._wire.http import Headers, Prefer, Response
 from stephttp._wire.json import encode_struct
+from stephttp._wire.progress import Progress, WaitingRun
 
 HOLD = 50.0
 """Seconds that a caller is held, unless settings say something else: proxies give up after 60."""
@@ -32,6 +34,19 @@ MARK = "x-stephttp-result"
 FINAL, PENDING, STOPPING, GONE = "final", "pending", "stopping", "gone"
 """Values of `MARK`: the handler's answer; not yet, after the whole hold, or earlier because the
 engine stops; and not any more."""
+FOLLOWED = "followed"
+"""Value of `MARK` where the answer consists of events."""
+
+ASKS = "x-stephttp-accept"
+PROGRESS = "progress"
+"""Value of `ASKS` by which an SDK gets the progress of a run with the answer that it has not ended.
+"""
+
+Page = Callable[[WaitingRun], "str | Response"]
+"""Makes the page that a browser shows until a run has ended."""
+
+_NEXT_HOLD = 10.0
+"""Seconds that a browser is held each time that its page comes again."""
 
 _TURN = "turn"
 _NO_STORE = ((b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"))
@@ -44,6 +59,8 @@ class Pending(Struct, omit_defaults=True):
     status: str
     result_url: str
     message: str = ""
+    progress: Progress | None = None
+    """Only for an SDK that asks for it."""
 
 
 def turn_of(query: str) -> int:
@@ -71,13 +88,19 @@ def reference(path: str, query: str, turn: int = 0) -> str:
 
 
 def not_ended(
-    run_id: str, path: str, query: str, prefer: Prefer, mark: str = PENDING
+    run_id: str,
+    path: str,
+    query: str,
+    prefer: Prefer,
+    mark: str = PENDING,
+    progress: Progress | None = None,
 ) -> tuple[int, Headers, bytes]:
     """Return the answer to a caller who was held in vain: status, headers, body.
 
     Args:
         path, query: of the request.
         mark: `PENDING` or `STOPPING`.
+        progress: of the run, for an SDK.
     """
     turn = turn_of(query) + 1
     if prefer.wait is None and turn <= MOST_TURNS:
@@ -88,7 +111,7 @@ def not_ended(
             "the run has not ended; ask for result_url (which is relative to this address) in "
             f"{RETRY_AFTER} s, and be held again until it has"
         )
-    body = encode_struct(Pending(run_id, "running", location, message))
+    body = encode_struct(Pending(run_id, "running", location, message, progress))
     headers = [
         (b"content-type", b"application/json"),
         (b"location", location.encode()),
@@ -100,6 +123,35 @@ def not_ended(
     if prefer.wait is not None:
         headers.append((b"preference-applied", f"wait={prefer.wait}".encode()))
     return status, headers, body
+
+
+def shown(
+    run_id: str, path: str, query: str, progress: Progress, page: Page | None = None
+) -> tuple[int, Headers, bytes]:
+    """Return the page for a browser whose run has not ended: status, headers, body.
+
+    Args:
+        path, query: of the request.
+        progress: of the run.
+        page: makes another page than ours.
+    """
+    from stephttp._wire import waiting_page  # few programs need it
+
+    address = reference(path, query, 1)
+    run = WaitingRun(**structs.asdict(progress), run_id=run_id, result_url=address)
+    made = waiting_page.html(run) if page is None else page(run)
+    own = waiting_page.headers() if page is None else waiting_page.headers()[:1]
+    marked = [*own, (MARK.encode(), PENDING.encode()), *_NO_STORE]
+    if isinstance(made, Response):
+        names = {name for name, _ in made.headers}
+        extra = [pair for pair in marked if pair[0] not in names]
+        return made.status, [*made.headers, *extra], made.body
+    return 202, marked, made.encode()
+
+
+def page_hold(query: str, hold: float) -> float:
+    """Return how long a browser is held that is to show a page, in seconds."""
+    return min(hold, _NEXT_HOLD if turn_of(query) else SHORTEST_HOLD)
 
 
 def bearer_of(authorization: str) -> str:

@@ -17,7 +17,7 @@ from stephttp.errors import APIConnectionError
 
 async def serve_result(runtime: Runtime, request: Request, receive: Receive, send: Send) -> None:
     """Answer a request for the result of a run; give up when the caller leaves."""
-    planned = result_path.plan(request)
+    planned = result_path.plan(request, runtime.settings.waiting_page)
     if isinstance(planned, Response):
         await _whole(send, planned, request)
         return
@@ -36,7 +36,7 @@ async def serve_result(runtime: Runtime, request: Request, receive: Receive, sen
 
 async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
     asking = question.asking(runtime.checkpoints.keys, runtime.settings.hold, runtime.monotonic)
-    request, begun = question.request, False
+    request, begun, pending = question.request, False, b""
     while True:
         try:
             async with runtime.stream(asking.call()) as streamed:
@@ -44,18 +44,25 @@ async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
                 headers = result_path.named(streamed.headers)
                 outcome = asking.read(streamed.status, headers, empty=not first)
                 if outcome is Outcome.RESULT:
+                    if question.follows and result_path.is_whole(headers):
+                        body = first + b"".join([chunk async for chunk in streamed.chunks])
+                        answer = Response(streamed.status, streamed.headers, body)
+                        await _whole(send, question.as_event(answer), request)
+                        return
                     begun = True
                     await _stream(send, streamed, first, request)
                     return
+                if outcome is Outcome.NOT_YET:
+                    pending = first + b"".join([chunk async for chunk in streamed.chunks])
         except APIConnectionError as error:
-            if begun and question.events:
+            if begun and (question.events or question.follows):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return  # the caller asks for the rest of them
             if begun:
                 raise  # the server ends the connection: the caller sees that the body is not whole
             outcome = asking.failed(error)
         if isinstance(outcome, Outcome):
-            await _whole(send, question.not_yet(), request)
+            await _whole(send, question.not_yet(pending), request)
             return
         await runtime.pause(outcome.seconds)
 

@@ -25,7 +25,7 @@ def serve_result(
 ) -> Iterable[bytes]:
     """Answer a request for the result of a run. It holds the thread until there is one, or for as
     long as that leaves a thread to the run; see `Holds`."""
-    planned = result_path.plan(request)
+    planned = result_path.plan(request, runtime.settings.waiting_page)
     if isinstance(planned, Response):
         return _whole(start_response, planned, request)
     return _pass_on(runtime, planned, environ, start_response)
@@ -34,10 +34,10 @@ def serve_result(
 def _pass_on(
     runtime: Runtime, question: Question, environ: Environ, start_response: StartResponse
 ) -> Generator[bytes]:
-    request, begun = question.request, False
+    request, begun, pending = question.request, False, b""
     threaded = bool(environ.get("wsgi.multithread"))
     with runtime.holds.taken(runtime.settings.hold, threaded=threaded) as hold:
-        asking = question.asking(runtime.checkpoints.keys, hold, runtime.monotonic)
+        asking = question.asking(runtime.checkpoints.keys, hold, runtime.monotonic, bounded=True)
         while True:
             try:
                 with runtime.stream_sync(asking.call()) as streamed:
@@ -45,6 +45,11 @@ def _pass_on(
                     headers = result_path.named(streamed.headers)
                     outcome = asking.read(streamed.status, headers, empty=not first)
                     if outcome is Outcome.RESULT:
+                        if question.follows and result_path.is_whole(headers):
+                            body = first + b"".join(streamed.chunks)
+                            answer = Response(streamed.status, streamed.headers, body)
+                            yield from _whole(start_response, question.as_event(answer), request)
+                            return
                         begun = True
                         start_response(
                             status_line(streamed.status),
@@ -54,8 +59,10 @@ def _pass_on(
                             yield first
                             yield from streamed.chunks
                         return
+                    if outcome is Outcome.NOT_YET:
+                        pending = first + b"".join(streamed.chunks)
             except APIConnectionError as error:
-                if begun and question.events:
+                if begun and (question.events or question.follows):
                     return  # the caller asks for the rest of them
                 if begun:
                     raise  # the server ends the connection: the caller sees the body is not whole
@@ -63,7 +70,7 @@ def _pass_on(
             if isinstance(outcome, Outcome):
                 break
             runtime.pause_sync(outcome.seconds)
-    yield from _whole(start_response, question.not_yet(), request)
+    yield from _whole(start_response, question.not_yet(pending), request)
 
 
 def _first(streamed: Streamed) -> bytes:

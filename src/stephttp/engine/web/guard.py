@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stephttp._wire import stored_state
+from stephttp._wire.result_address import MARK, PENDING
 from stephttp._wire.signatures import bearer_matches
 from stephttp.engine.live.rate_limit import Buckets
 from stephttp.engine.model.settings import FEATURES, VERSION
@@ -46,6 +47,7 @@ _OURS = {
     b"x-frame-options": b"DENY",
 }
 """For responses that do not have them. Outputs go out as handlers made them: pages, even frames."""
+_OUR_PAGE = (MARK.encode(), PENDING.encode())
 _SANDBOX = (
     b"content-security-policy",
     (
@@ -113,7 +115,7 @@ class Guard:
                 headers = [*message.get("headers", ()), *self._headers]
                 there = {name for name, _ in headers}
                 headers += [pair for pair in defaults.items() if pair[0] not in there]
-                if is_sandboxed:
+                if is_sandboxed and _OUR_PAGE not in headers:
                     headers.append(_SANDBOX)
                 message["headers"] = headers
             await send(message)

@@ -12,15 +12,33 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._wire.http import Prefer, read_prefer
-from stephttp._wire.result_address import FINAL, GONE, MARK, PENDING, STOPPING, bearer_of, not_ended
+from stephttp._wire import http
+from stephttp._wire.http import Prefer, navigates, read_prefer, wants_events
+from stephttp._wire.progress import Progress
+from stephttp._wire.result_address import (
+    ASKS,
+    FINAL,
+    FOLLOWED,
+    GONE,
+    MARK,
+    PENDING,
+    PROGRESS,
+    STOPPING,
+    bearer_of,
+    not_ended,
+    page_hold,
+    shown,
+)
+from stephttp.engine.api.sdk.followed_result import follow_result
 from stephttp.engine.api.sdk.run_stream import follow_run, wants_stream
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.sdk_links import read_sdk_link
 from stephttp.engine.model.tokens import RunLink, read_run_token
+from stephttp.engine.reading.progress import progress
 from stephttp.engine.rules.answers import is_ours
 from stephttp.engine.rules.results import Rendered, render, without_cookies
 from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.store.store import StoreClosedError
 from stephttp.engine.web.requests import engine_of
 from stephttp.engine.web.responses import CORS, json_response, refuse
 
@@ -64,8 +82,13 @@ async def output(request: Request) -> Response:
     if wants_stream(request):
         return follow_run(engine, link.run_id, request, _STREAM)
     prefer = read_prefer(request.headers.raw)
+    asked = http.Request(request.method, "", "", request.headers.raw)
+    if wants_events(asked):
+        headers = {**CORS, "x-accel-buffering": "no", MARK: FOLLOWED}
+        return follow_result(engine, link, request, headers, prefer.wait)
+    as_page = navigates(asked)
     with engine.waiters.waiting(link.run_id) as ended:
-        found = await _held(request, link, prefer, ended)
+        found = await _held(request, link, prefer, ended, as_page=as_page)
     if found is None:
         message = "the run is no longer stored, and so is its result"
         return refuse(request, message, 410, _GONE)
@@ -75,9 +98,15 @@ async def output(request: Request) -> Response:
     if found.is_ours:
         path, query = request.url.path, request.url.query
         mark = STOPPING if engine.waiters.released else PENDING
-        status, headers, body = not_ended(link.run_id, path, query, prefer, mark)
+        reports = as_page or request.headers.get(ASKS) == PROGRESS
+        look = partial(progress, run_id=link.run_id)
+        far = await engine.store.read(look) if reports and mark == PENDING else None
+        if as_page:
+            status, own, body = shown(link.run_id, path, query, far or Progress())
+        else:
+            status, own, body = not_ended(link.run_id, path, query, prefer, mark, far)
         response = Response(b"" if request.method == "HEAD" else body, status, CORS)
-        response.raw_headers += headers
+        response.raw_headers += own
         return response
     if engine.waiters.released:
         soon = {**CORS, "retry-after": "1"}
@@ -86,7 +115,7 @@ async def output(request: Request) -> Response:
 
 
 async def _held(
-    request: Request, link: RunLink, prefer: Prefer, ended: asyncio.Event
+    request: Request, link: RunLink, prefer: Prefer, ended: asyncio.Event, *, as_page: bool
 ) -> _Stored | None:
     """Return what is stored of a run once it has ended, or its caller was held for long enough;
     `None`: it is not stored any more."""
@@ -100,9 +129,13 @@ async def _held(
     hold = settings.output_timeout
     if found.is_ours:
         hold = settings.hold if prefer.wait is None else prefer.wait
+        hold = page_hold(request.url.query, hold) if as_page else hold
     with _until_disconnected(request, ended):
         await clock.wait_for(began + hold - clock.monotonic(), ended)
-    return found if engine.waiters.released else await engine.store.read(look)
+    try:
+        return await engine.store.read(look)
+    except StoreClosedError:  # the engine has stopped
+        return found
 
 
 def _look(connection: sqlite3.Connection, link: RunLink) -> _Stored | None:

@@ -1,0 +1,187 @@
+"""`result_path` for browsers and those who follow: the page until a run has ended, and events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import flask
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+import stephttp
+from stephttp import WaitingRun, step
+from stephttp.provider import Provider
+from stephttp.sync import step as sync_step
+from tests.durable import Durable, durable
+from tests.engine.support import until
+
+RESULT = "/_result"
+NAVIGATION = {"accept": "text/html,*/*;q=0.8", "sec-fetch-mode": "navigate"}
+EVENTS = {"accept": "text/event-stream"}
+
+
+def on_loop(provider: Provider) -> Any:
+    app = FastAPI()
+
+    @app.post("/orders")
+    async def orders() -> str:
+        await step.run("charge", lambda: 1)
+        await step.sleep("pack", timedelta(hours=1))
+        return "shipped"
+
+    return provider.asgi(app)
+
+
+def in_threads(provider: Provider) -> Any:
+    app = flask.Flask(__name__)
+
+    @app.post("/orders")
+    def orders() -> Any:
+        sync_step.run("charge", lambda: 1)
+        sync_step.sleep("pack", timedelta(hours=1))
+        return flask.jsonify("shipped")
+
+    app.wsgi_app = provider.wsgi(app.wsgi_app)  # type: ignore[method-assign]
+    return app
+
+
+KINDS = [(on_loop, False), (in_threads, True)]
+
+
+async def held(world: Durable, location: str, seconds: float, **headers: str) -> httpx2.Response:
+    """Ask, and be held for so many seconds."""
+    asked = asyncio.create_task(world.client.get(location, headers=headers))
+    await until(lambda: len(world.engine.waiters) == 1)
+    world.clock.advance(seconds)
+    return await asked
+
+
+@pytest.mark.parametrize(("build", "wsgi"), KINDS)
+async def test_a_browser_is_shown_a_page_until_the_answer_is_there(
+    build: Callable[[Provider], Any], wsgi: bool
+) -> None:
+    async with durable(build, wsgi=wsgi, result_path=RESULT) as world:
+        location = (await world.client.post("/orders")).headers["location"]
+        page = await held(world, location, 1, **NAVIGATION)
+        assert page.status_code == 202
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src")
+        assert page.headers["cache-control"] == "no-store"
+        assert "<h1>POST /orders</h1>" in page.text
+        assert 'class="completed">charge</li>' in page.text
+        assert "Waiting for <span>pack</span>" in page.text
+        assert "_result?run_id=" in page.text
+        world.to_engine.down = True
+        world.provider.runtime.monotonic_ns = iter(range(0, 10**12, 10**9)).__next__
+        away = await world.client.get(location, headers=NAVIGATION)
+        assert (away.status_code, "<h1>Your request</h1>" in away.text) == (202, True)
+        world.to_engine.down = False
+        await world.turn()
+        final = await world.client.get(location, headers=NAVIGATION)
+        assert (final.status_code, final.json()) == (200, "shipped")
+
+
+@pytest.mark.parametrize(("build", "wsgi"), KINDS)
+async def test_an_application_may_have_a_page_of_its_own(
+    build: Callable[[Provider], Any], wsgi: bool
+) -> None:
+    shown: list[WaitingRun] = []
+
+    def page(run: WaitingRun) -> str | stephttp.Response:
+        shown.append(run)
+        if len(shown) == 2:
+            return stephttp.Response.of(299, "wait", {"content-type": "text/plain"})
+        if len(shown) == 3:
+            raise ZeroDivisionError
+        return f"<p>{run.endpoint}: {run.steps[0].id}, {run.waiting}</p>"
+
+    async with durable(build, wsgi=wsgi, result_path=RESULT, waiting_page=page) as world:
+        first = await world.client.post("/orders")
+        location = first.headers["location"]
+        own = await held(world, location, 1, **NAVIGATION)
+        assert (own.status_code, own.text) == (202, "<p>POST /orders: charge, ['pack']</p>")
+        assert own.headers["content-type"] == "text/html; charset=utf-8"
+        assert "content-security-policy" not in own.headers
+        assert shown[0].run_id == first.headers["x-run-id"]
+        assert shown[0].result_url.endswith("&turn=1")
+        whole = await held(world, location, 1, **NAVIGATION)
+        assert (whole.status_code, whole.text) == (299, "wait")
+        assert whole.headers.get_list("content-type") == ["text/plain"]
+        failed = await held(world, location, 1, **NAVIGATION)
+        assert "<h1>POST /orders</h1>" in failed.text, "ours, where the other one fails"
+        await world.turn()
+
+
+def test_a_page_of_ones_own_needs_a_place() -> None:
+    def page(run: WaitingRun) -> str:
+        return ""
+
+    async def later(run: WaitingRun) -> str:
+        return ""
+
+    with pytest.raises(stephttp.ConfigurationError, match="waiting_page needs result_path"):
+        stephttp.setup("https://a.test", waiting_page=page)
+    with pytest.raises(stephttp.ConfigurationError, match=r"waiting_page: .* plain function"):
+        stephttp.setup("https://a.test", result_path=RESULT, waiting_page=later)  # type: ignore[arg-type]
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
+        if "event" in fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+@pytest.mark.parametrize(("build", "wsgi"), KINDS)
+async def test_those_who_follow_get_events_of_the_engine(
+    build: Callable[[Provider], Any], wsgi: bool
+) -> None:
+    async with durable(build, wsgi=wsgi, result_path=RESULT) as world:
+        location = (await world.client.post("/orders")).headers["location"]
+        await world.turn()
+        response = await world.client.get(location, headers=EVENTS)
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.headers["x-accel-buffering"] == "no"
+        found = events(response.text)
+        assert [(name, data["id"]) for name, data in found[:-1]] == [
+            ("step", "charge"),
+            ("step", "pack"),
+        ]
+        name, data = found[-1]
+        assert (name, data["response"]["statusCode"]) == ("response", 200)
+        assert data["response"]["body"].strip() == '"shipped"'
+        world.to_engine.down = True
+        world.provider.runtime.monotonic_ns = iter(range(0, 10**13, 10**10)).__next__
+        away = await world.client.get(location, headers=EVENTS)
+        assert (away.status_code, away.text) == (200, "retry: 1000\n\n"), "it comes again"
+
+
+@pytest.mark.parametrize(("build", "wsgi"), KINDS)
+async def test_a_server_without_events_gives_one(
+    build: Callable[[Provider], Any], wsgi: bool
+) -> None:
+    async with durable(build, wsgi=wsgi, result_path=RESULT) as world:
+        location = (await world.client.post("/orders")).headers["location"]
+
+        async def plain(request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(
+                201,
+                headers={"x-inngest-server-kind": "dev", "content-type": "text/html"},
+                stream=httpx2.ByteStream(b"<p>done</p>"),
+            )
+
+        world.provider.runtime.checkpoints.keys.features = frozenset()
+        send = world.to_engine.handle_async_request
+        world.to_engine.handle_async_request = plain  # type: ignore[method-assign]
+        ((name, data),) = events((await world.client.get(location, headers=EVENTS)).text)
+        assert (name, data["response"]["statusCode"]) == ("response", 201)
+        assert data["response"]["body"] == "<p>done</p>"
+        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
+        await world.turn()
