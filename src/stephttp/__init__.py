@@ -10,13 +10,9 @@ app = provider.asgi(app)
 from typing import TYPE_CHECKING, Any
 
 from stephttp import step
-from stephttp._client.api_calls import (
-    CheckpointNewRunRequest,
-    CheckpointRun,
-    NewAPIRunData,
-    RunEvent,
-)
+from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.api_result import APIResult
+from stephttp._client.new_run import CheckpointNewRunRequest, NewAPIRunData, RunEvent
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.conversion import Converter
 from stephttp._core.endpoint_options import (

@@ -38,31 +38,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 __all__ = [
-    "APIConnectionError",
-    "APIError",
-    "APIStatusError",
-    "APITimeoutError",
-    "CannotWaitError",
-    "ConfigurationError",
-    "DivergenceError",
-    "NestedStepError",
-    "NonRetriableError",
-    "OutsideRunError",
-    "ResultTimeoutError",
-    "RetryAfterError",
-    "RunCancelledError",
-    "RunFailedError",
-    "RunNotFoundError",
-    "SignalNotAwaitedError",
-    "StepError",
-    "StepErrorGroup",
-    "StepResultError",
-    "StepTimeoutError",
-    "StephttpError",
-    "Suspended",
-    "UncommittedStepError",
+    "APIConnectionError", "APIError", "APIStatusError", "APITimeoutError", "CannotWaitError",
+    "ConfigurationError", "DivergenceError", "NestedStepError", "NonRetriableError",
+    "OutsideRunError", "ResultTimeoutError", "RetryAfterError", "RunCancelledError",
+    "RunFailedError", "RunNotFoundError", "SignalNotAwaitedError", "StepError", "StepErrorGroup",
+    "StepResultError", "StepTimeoutError", "StephttpError", "Suspended", "UncommittedStepError",
     "UsageError",
-]
+]  # fmt: skip
 
 
 class StephttpError(Exception):
@@ -215,17 +197,14 @@ class RetryAfterError(StephttpError):
     def __init__(self, message: str, retry_after: float | timedelta | datetime) -> None:
         super().__init__(message, retry_after)
         self.message = message
-        if isinstance(retry_after, datetime):
-            if retry_after.tzinfo is None:
-                raise ValueError(
-                    "retry_after needs a time zone; use for example "
-                    "datetime.now(timezone.utc) + timedelta(minutes=5)"
-                )
-            self.retry_after: timedelta | datetime = retry_after
-        elif isinstance(retry_after, timedelta):
-            self.retry_after = retry_after
-        else:
-            self.retry_after = timedelta(seconds=retry_after)
+        if isinstance(retry_after, datetime) and retry_after.tzinfo is None:
+            raise ValueError(
+                "retry_after needs a time zone; use for example "
+                "datetime.now(timezone.utc) + timedelta(minutes=5)"
+            )
+        if not isinstance(retry_after, datetime | timedelta):
+            retry_after = timedelta(seconds=retry_after)
+        self.retry_after: timedelta | datetime = retry_after
 
     def __str__(self) -> str:
         return self.message

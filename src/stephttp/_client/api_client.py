@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stephttp._client import api_calls
-from stephttp._client.api_calls import (
-    CheckpointNewRunRequest,
-    CheckpointRun,
-    NewAPIRunData,
-    RunEvent,
-)
+from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.api_result import APIResult
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.event_loop import sleep
 from stephttp._client.flow import Flow, Keys, send
+from stephttp._client.new_run import (
+    REQUEST_VERSION,
+    CheckpointNewRunRequest,
+    NewAPIRunData,
+    RunEvent,
+)
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import Op
@@ -49,7 +50,7 @@ class _Flows:
             RunEvent(input, self._now_ms()),
             list(steps),
             retries,
-            api_calls.REQUEST_VERSION,
+            REQUEST_VERSION,
             idempotency,
         )
         call = api_calls.post_new_run(encode_struct(request))

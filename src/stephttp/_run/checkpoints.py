@@ -17,13 +17,14 @@ import msgspec
 from msgspec import Struct, field
 
 from stephttp._client import api_calls, batch_calls
-from stephttp._client.api_calls import (
+from stephttp._client.flow import Flow, Keys, send
+from stephttp._client.new_run import (
+    REQUEST_VERSION,
     CheckpointNewRunRequest,
     IdempotencyClaim,
     NewAPIRunData,
     RunEvent,
 )
-from stephttp._client.flow import Flow, Keys, send
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core import reports
@@ -105,7 +106,7 @@ class Checkpoints(Struct, frozen=True):
                 event,
                 ops,
                 run.declared_retries,
-                api_calls.REQUEST_VERSION,
+                REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
                 reads_state=reads,

@@ -129,7 +129,7 @@ class FirstCall(BoundedCall):
     def _new_journal(self) -> Journal:
         scope = self.current.scope()
         journal = self.runtime.journal(self._run, self._known_request, scope.checkpointing)
-        scope.fence = journal
+        scope.fence = journal.fence
         return journal
 
     def _named_request(self) -> Request:

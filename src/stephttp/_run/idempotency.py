@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._client import api_calls
-from stephttp._client.api_calls import IdempotencyClaim, Outcome
+from stephttp._client.api_calls import Outcome
 from stephttp._client.flow import Flow, send
+from stephttp._client.new_run import IdempotencyClaim
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run.callers import after, caller_of, scope_of

@@ -25,6 +25,7 @@ from stephttp._client.outbox_batch import Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints, shorten
+from stephttp._run.lease_fence import LeaseFence
 from stephttp._wire.http import Request
 from stephttp._wire.opcodes import Op, kept_bytes
 from stephttp.errors import APIError, APIStatusError
@@ -50,9 +51,9 @@ class Journal(Item):
     """
 
     __slots__ = (
-        "_abandoned", "_checkpoints", "_closed", "_final", "_is_lost", "_later", "_lock", "_named",
-        "_outbox", "_request", "_run", "_sending", "_settled", "_stored", "_timer", "lease",
-        "let_go", "mode", "opened", "token",
+        "_abandoned", "_checkpoints", "_closed", "_final", "_later", "_lock", "_named", "_outbox",
+        "_request", "_run", "_sending", "_settled", "_stored", "_timer", "fence", "lease", "let_go",
+        "mode", "opened", "token",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class Journal(Item):
         self._checkpoints = checkpoints
         self._outbox = outbox
         self.lease = RunLease(leases, run.run_id, mode.lease_ms, checkpoints.keys)
+        self.fence = LeaseFence(run, self.lease)
         self._later = later
         self._timer: TimerHandle | None = None
         self._sending: list[Op] = []
@@ -81,8 +83,6 @@ class Journal(Item):
         self._named = True
         """Whether the server has the run under the name of its endpoint, once it has the run."""
         self._closed = False
-        self._is_lost = False
-        """Whether another process has the run, or may have it."""
         self._abandoned = False
         self._settled: Future[None] | None = None
         self._stored: Future[bool] | None = None
@@ -93,17 +93,6 @@ class Journal(Item):
         """Whether the server has the run."""
         self.token = ""
         """The output token that a plain server gave."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the run may be in the hands of another process; see `Fence`."""
-        if not self._is_lost and self.lease.has_lapsed:
-            self.lost()
-        return self._is_lost
-
-    def ask(self) -> Flow[None]:
-        """See `Fence`: there is nothing to ask. The run is left to the next call."""
-        yield from ()
 
     @property
     def handed_over(self) -> bool:
@@ -145,7 +134,7 @@ class Journal(Item):
         """
         with self._lock:
             self.opened, self._named = True, named
-            self.lease.hold(self.lost)
+            self.lease.hold(self.fence.lost)
 
     def finish(self, complete: Op) -> None:
         """Take note that the request has been answered; `complete` says how."""
@@ -181,7 +170,7 @@ class Journal(Item):
     def hand_over(self) -> Flow[None]:
         """Leave the run to a call in the foreground by which it goes async."""
         with self._lock:
-            self._closed = True
+            self._closed = self.fence.is_over = True
             self._stop_timer()
             self._release()
             if self._parcel is not None and self.held:
@@ -217,30 +206,18 @@ class Journal(Item):
                 self.opened = True
                 self.lease.delivered()
             elif isinstance(error, APIStatusError) and error.status in _LOST:
-                self.lost()
+                self.fence.lost()
             else:
                 super().delivered(error)
-                self._closed = True
+                self._closed = self.fence.is_over = True
             if self._settled is not None and not self._settled.done():
                 self._settled.set_result(None)
             if self._closed:
                 self._release(stored=error is None)
                 return False
             if self._final is None and self.lease.held and not self._abandoned:
-                self.lease.hold(self.lost)
+                self.lease.hold(self.fence.lost)
             return self._has_news()
-
-    def lost(self) -> None:
-        """Expire the run: another process has taken it over. May be called in any thread."""
-        if not self._closed and not self._run.expired:
-            logger.warning(
-                "stephttp: run %s was taken over or cancelled, or may have been, because the "
-                "engine has not heard of this process for too long; its caller is redirected to "
-                "the result at the next step, or at the end",
-                self._run.run_id,
-            )  # fmt: skip
-        self._is_lost = True
-        self._run.expire()
 
     def _write(self) -> Parcel | None:
         """Encode all there is to say now; `None` for nothing."""
@@ -261,7 +238,7 @@ class Journal(Item):
         if not ops and request is None and (lease is None or self.lease.held):
             return None  # all was said already
         if final is not None:
-            self._closed = True
+            self._closed = self.fence.is_over = True
             if self._stored is None:
                 self.lease.release()
         if self.opened and not self._named and lease is not None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from stephttp._client.api_calls import REQUEST_VERSION
 from stephttp._client.background import Job, TimerHandle
 from stephttp._client.flow import Flow, Until
+from stephttp._client.new_run import REQUEST_VERSION
 from stephttp._core import replies
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe

@@ -17,6 +17,7 @@ from stephttp.engine.model.values import Topic
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 
+_JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ALGORITHM = "HS256"
 _REALTIME_ISSUER = "rt.inngest.com"
 _RUN = {"iss": "api.inngest.com", "sub": "run-claim"}
@@ -41,6 +42,11 @@ class RunLink(NamedTuple):
     expired: bool
     cookies: bool
     early: bool = False
+
+
+def new_job_id(rng: Random) -> str:
+    """Make an id for a call of the endpoint and its repetitions."""
+    return "".join(rng.choices(_JOB_ALPHABET, k=13))
 
 
 def run_token(run_id: str, secret: bytes, now_s: int, *, cookies: bool = True) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 from msgspec.structs import replace
 
 from stephttp._wire.ids import CAPSULE, is_own
@@ -13,6 +11,7 @@ from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
+from stephttp.engine.model.tokens import new_job_id
 from stephttp.engine.rules.results import error_json, error_memo, error_result, kept_opts
 from stephttp.engine.rules.run_limits import RunFull, state_full
 
@@ -20,12 +19,6 @@ _NOT_EXECUTED = WAITS | {TimerKind.SLEEP}
 """Timers of steps that the application did not execute."""
 _BRANCH = 64
 """Characters of the name of a branch."""
-_JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def new_job_id(rng: Random) -> str:
-    """Make an id for a call of the endpoint and its repetitions."""
-    return "".join(rng.choices(_JOB_ALPHABET, k=13))
 
 
 class ChangeBuilder:

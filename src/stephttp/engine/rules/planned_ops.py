@@ -6,7 +6,8 @@ import msgspec
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.timer import Timer, TimerKind
-from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
+from stephttp.engine.model.tokens import new_job_id
+from stephttp.engine.rules.change_builder import ChangeBuilder
 from stephttp.engine.rules.gateway_request import read_gateway
 
 

@@ -27,8 +27,7 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, NewRun, Run, RunStatus, Step
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
-from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.change_builder import new_job_id
+from stephttp.engine.model.tokens import new_job_id, new_ulid
 
 _BARE = frozenset({OpCode.STEP, OpCode.WAIT_FOR_EVENT, OpCode.SLEEP})
 """Ops whose memo is the output itself (docs/protocol.md 5.3)."""

@@ -89,8 +89,9 @@ from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import LEASE, RESUME, SEPARATE, WAITS, Timer, TimerKind
+from stephttp.engine.model.tokens import new_job_id
 from stephttp.engine.rules import due_times, failing_ops, planned_ops, waiting_ops
-from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
+from stephttp.engine.rules.change_builder import ChangeBuilder
 from stephttp.engine.rules.results import (
     complete_result,
     error_json,

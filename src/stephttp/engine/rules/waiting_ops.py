@@ -22,8 +22,8 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Endpoint, NewRun, Run, RunStatus
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
-from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.change_builder import ChangeBuilder, new_job_id
+from stephttp.engine.model.tokens import new_job_id, new_ulid
+from stephttp.engine.rules.change_builder import ChangeBuilder
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.due_times import lookback_ms, timeout_ms
 from stephttp.engine.rules.results import Rendered, error_result, http_result
