@@ -202,6 +202,14 @@ class CurrentCall:
         """Whether a wait has overtaken the handler: what it sends is dropped."""
         return self.so_far is not None and self.so_far.run.suspended
 
+    @property
+    def may_lose_writes(self) -> bool:
+        """Whether the handler has written what only its end commits, as far as that is watched. A
+        failure behind its response is then a failure of the run."""
+        scope = self.so_far
+        written = scope is not None and bool(scope.writes)
+        return written or any(one.in_transaction() for one in self.sessions or ())
+
     def _make_scope(self) -> RunScope:
         opening = self.runtime.opening
         opening.acquire()  # a `with` takes twice the instructions

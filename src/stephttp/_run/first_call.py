@@ -54,6 +54,7 @@ class FirstCall(BoundedCall):
 
     __slots__ = (
         "_answer",
+        "_answered",
         "_claimed",
         "_ended",
         "_gets_events",
@@ -78,6 +79,8 @@ class FirstCall(BoundedCall):
         self._answer: Body | None = None
         """What the handler answers, if that is to be kept."""
         self._journal: Journal | None = None
+        self._answered = False
+        """Whether the caller has the whole response, and nothing can change the run's result."""
         self._status = 0
         self._headers: Headers = []
 
@@ -231,6 +234,11 @@ class FirstCall(BoundedCall):
             self._journal.let_go = partial(lock.release, run_id)
         return claimed
 
+    def _note_end_of_answer(self) -> None:
+        """Note that the response has come to its end: what fails behind it is not a failure of the
+        run, unless what the run has done may still be lost by that."""
+        self._answered = self._status < 500 and not self.current.may_lose_writes
+
     def _keep_answer(self) -> None:
         """Keep what passes by of the response, if others may ask for it. Called at its start."""
         whole = self._keyed or self._gets_events
@@ -253,6 +261,8 @@ class FirstCall(BoundedCall):
             return self._conclude_with_hooks(scope.hooks, error)
         if self._run.suspended:
             return self._suspend()
+        if self._answered:
+            error = None
         if self._keyed:
             return self._store(error)
         if self._run.used or self._journal is not None:
@@ -307,13 +317,14 @@ class FirstCall(BoundedCall):
         run, reply = self._run, None
         hooks.ctx.request.route = self._route()
         yield from as_flow(hooks.close(error))
+        failure = None if self._answered else error
         try:
             if run.suspended:
                 reply = yield from self._suspend()
             elif self._keyed:
-                reply = yield from self._store(error)
+                reply = yield from self._store(failure)
             elif run.used or self._journal is not None:
-                yield from self._record(error) or ()
+                yield from self._record(failure) or ()
         except Exception as raised:
             yield from as_flow(hooks.over(CallEnd(None, raised, False)))
             raise

@@ -16,7 +16,7 @@ from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe
 from stephttp._core.run import Run
 from stephttp._run.call_check import CallCheck
-from stephttp._run.current import run_headers
+from stephttp._run.current import CurrentCall, run_headers
 from stephttp._run.flushing import flush
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.reentry_failures import unavailable
@@ -48,6 +48,9 @@ until the handler is ended: what it does cannot be stored."""
 HEARD_WITHIN = 10.0
 """Seconds after which the answer to a call may be lost, because something on the way waits no
 longer. Steps that finished just before are then sent by themselves."""
+
+_FAILED = 500
+"""From this status on, a response may be what a framework makes of an exception, which follows."""
 
 VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 
@@ -375,6 +378,13 @@ class Reentry:
             self._scope = None
         if self._locked:
             self.runtime.keyed_lock.release(self._locked)
+            self._locked = ""
+
+    def is_answered(self, scope: RunScope, call: CurrentCall) -> bool:
+        """Return whether the response that has come to its end is the run's result already, before
+        the application returns: nothing that it still does can change it."""
+        good = self.response.status < _FAILED and not self.body.overflown
+        return good and not scope.run.suspended and not call.may_lose_writes
 
     def _result(self, error: BaseException | None) -> Response:
         if self.body.overflown:

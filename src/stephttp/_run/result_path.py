@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import parse_qs
 
 import msgspec
@@ -201,18 +201,23 @@ def head(headers: Headers, request: Request) -> Headers:
         for name, value in headers
         if name not in HOP_BY_HOP and not _OF_THE_SERVER.fullmatch(name)
     ]
-    return kept + cors(request)
+    return kept + cors(request, kept)
 
 
-def cors(request: Request) -> Headers:
-    """Return the headers by which any origin may read a result: its token opens it, no cookie."""
+def cors(request: Request, answer: Sequence[tuple[bytes, bytes]] = ()) -> Headers:
+    """Return the headers by which any origin may read a result: its token opens it, no cookie.
+
+    Args:
+        answer: headers that scripts may read. To a request with credentials `*` is just a name.
+    """
     origin = request.header(b"origin")
     if not origin:
         return [(b"access-control-allow-origin", b"*"), (b"vary", b"Origin")]
+    names = {name.lower() for name, _ in answer} - {b"set-cookie"}
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-allow-credentials", b"true"),
-        (b"access-control-expose-headers", b"*"),
+        (b"access-control-expose-headers", b", ".join(sorted({b"*", *names}))),
         (b"vary", b"Origin"),
     ]
 

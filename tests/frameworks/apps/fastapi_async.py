@@ -2,12 +2,22 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Cookie, FastAPI, Form, Header, Request, Response, UploadFile
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Cookie,
+    FastAPI,
+    Form,
+    Header,
+    Request,
+    Response,
+    UploadFile,
+)
 from pydantic import BaseModel
 
 import stephttp
 from stephttp import step
-from tests.frameworks.apps.work import NAP, digest, flaky, greet, provider
+from tests.frameworks.apps.work import NAP, behind, digest, flaky, greet, provider
 
 
 class Order(BaseModel):
@@ -72,6 +82,13 @@ async def bug(when: str) -> None:
 async def retried(key: str) -> dict[str, int]:
     stephttp.configure(retries=2)
     return {"attempts": await step.run("flaky", flaky, key)}
+
+
+@app.get("/behind")
+async def behind_response(gate: str, tasks: BackgroundTasks) -> str:
+    await step.sleep("nap", NAP)
+    tasks.add_task(behind, gate)
+    return "answered"
 
 
 app.include_router(orders)

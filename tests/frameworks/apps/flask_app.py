@@ -7,7 +7,7 @@ from flask import Flask, Response, jsonify, request
 import stephttp
 from stephttp import step as async_step
 from stephttp.sync import step
-from tests.frameworks.apps.work import NAP, digest, flaky, greet, provider
+from tests.frameworks.apps.work import NAP, behind, digest, flaky, greet, provider
 
 app = Flask(__name__)
 app.wsgi_app = provider.wsgi(app.wsgi_app)  # type: ignore[method-assign]
@@ -70,3 +70,12 @@ def bug(when: str) -> str:
 def retried(key: str) -> dict[str, int]:
     stephttp.configure(retries=2)
     return {"attempts": step.run("flaky", flaky, key)}
+
+
+@app.get("/behind")
+def behind_response() -> Response:
+    step.sleep("nap", NAP)
+    gate = request.args["gate"]
+    response = jsonify("answered")
+    response.call_on_close(lambda: behind(gate))
+    return response

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 
 import stephttp
 
@@ -30,3 +32,11 @@ def flaky(key: str) -> int:
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def behind(gate: str) -> None:
+    """Wait for a file, and write another one: what an application does behind its response."""
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    with Path(f"{gate}.done").open("a") as file:
+        file.write("done ")

@@ -299,6 +299,8 @@ class ASGIFirstCall(FirstCall):
                 return
             if self._answer is not None and message["type"] == "http.response.body":
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
+                if self._answer.complete:
+                    self._note_end_of_answer()
             if self._ends_with(message, scope):
                 return
         if self._held is None:

@@ -19,7 +19,7 @@ from stephttp._run.current import MARK, CurrentCall, current_call, enter
 from stephttp._run.hooks import drive
 from stephttp._run.reentry import Reentry, body_of, own_headers
 from stephttp._run.runtime import Runtime
-from stephttp._wire.http import Response
+from stephttp._wire.http import Headers, Response
 from stephttp.middleware import CallEnd
 
 
@@ -34,30 +34,59 @@ async def reenter(
         if message["type"] == "http.disconnect":
             return
         body.add(message.get("body", b""), message.get("more_body", False))
-    own = own_headers(runtime, request)
     reentry = Reentry(runtime, request, body)
+    answer = _Answer(reentry, send, own_headers(runtime, request))
     error: BaseException | None = None
     try:
         opened = await runtime.drive(reentry.open())
         if isinstance(opened, Response):
-            reply = opened
+            await answer.send(opened)
         else:
             try:
-                error = await _run_handler(reentry, opened, app, scope, receive)
+                error = await _run_handler(reentry, opened, app, scope, receive, answer)
             except BaseException as raised:
-                if reentry.hooks is not None:
+                if reentry.hooks is not None and not answer.sent:
                     await drive(reentry.hooks.over(CallEnd(None, raised, False)))
                 raise
-            reply = await runtime.drive(reentry.conclude(error))
+            if not answer.sent:
+                await answer.conclude(error)
     finally:
         reentry.close()
-    await reply_with(send, reply, own)
     if error is not None:
         raise error  # so that what watches over the application sees it as it does without us
 
 
+class _Answer:
+    """The answer to a call, which is sent once: when the application has responded, so that its
+    background tasks come after that, or when it has ended.
+
+    Args:
+        send: the server's.
+        own: headers of the SDK.
+    """
+
+    __slots__ = ("_own", "_reentry", "_send", "sent")
+
+    def __init__(self, reentry: Reentry, send: Send, own: Headers) -> None:
+        self._reentry = reentry
+        self._send = send
+        self._own = own
+        self.sent = False
+
+    async def conclude(self, error: BaseException | None) -> None:
+        """Answer for a handler that has ended."""
+        self.sent = True
+        reply = await self._reentry.runtime.drive(self._reentry.conclude(error))
+        await self.send(reply)
+
+    async def send(self, reply: Response) -> None:
+        """Let the next call of the run in, and answer this one."""
+        self._reentry.close()
+        await reply_with(self._send, reply, self._own)
+
+
 async def _run_handler(
-    reentry: Reentry, run: Run, app: ASGIApp, scope: Scope, receive: Receive
+    reentry: Reentry, run: Run, app: ASGIApp, scope: Scope, receive: Receive, answer: _Answer
 ) -> BaseException | None:
     """Run the handler. Returns what it raised."""
     context = task_context()
@@ -82,9 +111,12 @@ async def _run_handler(
         elif message["type"] == "http.response.body":
             reentry.body.add(message.get("body", b""), message.get("more_body", False))
             if reentry.body.complete:
-                # The server gets the result only once the application has returned, for which
-                # Quart waits until its listener sees the end of the connection.
-                run_scope.disconnect()
+                if reentry.is_answered(run_scope, current):
+                    current.leave()
+                    await run_scope.end(None)
+                    await answer.conclude(None)
+                # Quart returns once its listener sees the end of the connection.
+                receive_for_app.disconnect()
 
     current = CurrentCall(reentry, LoopScope, context, run_scope)
     token = enter(current)
@@ -98,4 +130,4 @@ async def _run_handler(
     finally:
         current_call.reset(token)
         current.leave()
-    return await run_scope.end(error)
+    return error if answer.sent else await run_scope.end(error)

@@ -183,6 +183,9 @@ class WSGIFirstCall(FirstCall):
         """Keep a piece of the body that passes by, if others may ask for it."""
         if self._answer is not None:
             self._answer.add(chunk, more)
+            if not more and self._start is not None:
+                self._status = int(self._start[0][:3])
+                self._note_end_of_answer()
 
     def reply(self, reply: Response) -> list[bytes]:
         """Send a response of the SDK instead of the handler's."""

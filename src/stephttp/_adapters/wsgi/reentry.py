@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -42,13 +44,14 @@ def reenter(
         return reply_with(start_response, GONE, [])
     own = own_headers(runtime, request)
     reentry = Reentry(runtime, request, body)
+    behind: Callable[[], object] | None = None
     try:
         opened = runtime.drive_sync(reentry.open())
         if isinstance(opened, Response):
             reply = opened
         else:
             try:
-                error = _run_handler(reentry, opened, app, environ)
+                error, behind = _run_handler(reentry, opened, app, environ)
             except BaseException as raised:
                 if reentry.hooks is not None:
                     runtime.drive_sync(as_flow(reentry.hooks.over(CallEnd(None, raised, False))))
@@ -62,13 +65,45 @@ def reenter(
                 )  # fmt: skip
     finally:
         reentry.close()
-    return reply_with(start_response, reply, own)
+    sent = reply_with(start_response, reply, own)
+    return sent if behind is None else _Reply(sent, behind)
+
+
+class _Reply:
+    """A reply behind which something is to be done.
+
+    Args:
+        chunks: its body.
+        behind: is called when the server has sent it.
+    """
+
+    __slots__ = ("_behind", "_chunks")
+
+    def __init__(self, chunks: list[bytes], behind: Callable[[], object]) -> None:
+        self._chunks = chunks
+        self._behind: Callable[[], object] | None = behind
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def close(self) -> None:
+        """Do what is left. The server has sent the reply."""
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            behind()
 
 
 def _run_handler(
     reentry: Reentry, run: Run, app: WSGIApp, environ: Environ
-) -> BaseException | None:
-    """Run the handler, to the end of its response. Returns what it raised."""
+) -> tuple[BaseException | None, Callable[[], object] | None]:
+    """Run the handler, to the end of its response.
+
+    Returns:
+        What it raised; and what closes the response, if that is left for after the answer.
+    """
     run_scope = ThreadScope(reentry.runtime, run, on_record=reentry.flush_soon)
     restored_environ = restored(environ, reentry.request)
     restored_environ[MARK] = run.run_id
@@ -78,21 +113,37 @@ def _run_handler(
     current = CurrentCall(reentry, ThreadScope, None, run_scope)
     token = enter(current)
     error: BaseException | None = None
+    behind: Callable[[], object] | None = None
     try:
         if run_scope.hooks is not None:
             drive_blocking(run_scope.hooks.open(), run_scope.wait_for)
-        _call_application(reentry, run_scope, app, restored_environ)
+        chunks = _call_application(reentry, run_scope, app, restored_environ)
+        if getattr(chunks, "close", None) is not None:
+            if reentry.is_answered(run_scope, current):
+                behind = partial(_close, copy_context(), run.run_id, chunks)
+            else:
+                close(chunks)
     except BaseException as raised:
         error = raised
     finally:
         current_call.reset(token)
         current.leave()
     ended_by, error = error, None  # its traceback leads back here
-    return run_scope.end(ended_by)
+    return run_scope.end(ended_by), behind
 
 
-def _call_application(reentry: Reentry, scope: ThreadScope, app: WSGIApp, environ: Environ) -> None:
-    """Call the application, and keep its whole response."""
+def _close(context: Context, run_id: str, chunks: Iterable[bytes]) -> None:
+    """Close a response whose run has its result. What fails there changes nothing."""
+    try:
+        context.run(close, chunks)
+    except Exception:
+        logger.exception("stephttp: run %s: what follows its response raised an exception", run_id)
+
+
+def _call_application(
+    reentry: Reentry, scope: ThreadScope, app: WSGIApp, environ: Environ
+) -> Iterable[bytes]:
+    """Call the application, and keep its whole response. Returns it, to be closed."""
     body, run = reentry.body, scope.run
     started = False
 
@@ -119,6 +170,8 @@ def _call_application(reentry: Reentry, scope: ThreadScope, app: WSGIApp, enviro
     try:
         for chunk in takewhile(lambda _: not run.suspended, chunks):
             write(chunk)
-    finally:
+    except BaseException:
         close(chunks)
+        raise
     body.complete = True
+    return chunks
