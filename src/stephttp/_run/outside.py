@@ -158,6 +158,7 @@ class Outside:
             ResultTimeoutError: it has not ended in time.
             RunNotFoundError: the server does not have it.
             APIError: the server could not be asked.
+            TypeError: `timeout` is not a `timedelta`.
             ValueError: `run_id` is not a ULID.
         """
         return await self.runtime.drive(self._result(run_id, timeout))
@@ -216,6 +217,8 @@ class Outside:
     def _result(self, run_id: str, timeout: timedelta | None) -> Flow[RunResult]:
         from stephttp._client.run_calls import result
 
+        if timeout is not None and not isinstance(timeout, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"timeout must be a timedelta, not {timeout!r}")
         seconds = None if timeout is None else timeout.total_seconds()
         return result(run_id, seconds, *self._ways)
 

@@ -73,15 +73,17 @@ async def _events(
         yield _SOON
         while True:
             wake.clear()
+            look = partial(progress, run_id=run_id, after=told.settled, most=_MOST_STEPS)
+            far = await engine.store.read(look)
             part = await streams.read(run_id, after)
             after = part.last
-            look = partial(progress, run_id=run_id, after=told.settled, most=_MOST_STEPS)
-            events = [*told.news(await engine.store.read(look), after)]
-            events += [
+            # Pushes first: with the number of the last one, a client says that it has them all.
+            events = [
                 _event(_NAMES[frame.event], number, _data(frame))
                 for number, frame in part.frames
                 if frame.event in _NAMES
             ]
+            events += told.news(far, after)
             if events:
                 yield b"".join(events)
                 quiet_at = clock.monotonic() + quiet
