@@ -10,7 +10,7 @@ async function follow(number) {
   let redirect;
   const distant = async (address, options) => {
     await new Promise((resolve) => setTimeout(resolve, Number(late)));
-    if (/[?&]events=inngest/.test(String(address))) redirect = String(address);
+    if (/\/v1\/realtime\/sse|[?&]events=inngest/.test(String(address))) redirect = String(address);
     return fetch(address, options);
   };
   const response = await fetchWithStream(url.replace("KEY", number), {

@@ -164,6 +164,13 @@ async def test_one_who_follows_gets_steps_waits_pushes_and_the_answer() -> None:
         pushes = [event for event in found if event[0] in ("stream", "commit")]
         assert [event for event in late if event[0] in ("stream", "commit")] == pushes
         assert late[-1] == found[-1]
+        for cut in range(
+            1, len(late)
+        ):  # wherever a connection breaks, the rest comes with the next
+            asked = {**EVENTS, "last-event-id": str(late[cut - 1][1])}
+            rest = events((await w.http.get(address, headers=asked)).text)
+            seen = [event for event in late[:cut] + rest if event[0] in ("stream", "commit")]
+            assert seen == pushes, cut
         again = await w.http.get(address, headers={**EVENTS, "last-event-id": str(pushes[0][1])})
         assert [event for event in events(again.text) if event[0] in ("stream", "commit")] == (
             pushes[1:]
