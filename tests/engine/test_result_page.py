@@ -12,6 +12,8 @@ import pytest
 
 from stephttp._wire import waiting_page
 from stephttp._wire.stream_frames import WRITER, committed, pushed
+from stephttp.engine.api.sdk import followed_result
+from stephttp.engine.reading.progress import progress
 
 from .support import DONE, RUN, A, World, answer, sleep, step, until, world
 from .test_result_address import began
@@ -176,6 +178,27 @@ async def test_one_who_follows_gets_steps_waits_pushes_and_the_answer() -> None:
             pushes[1:]
         )
         assert events(again.text)[-1][1] == last
+
+
+async def test_a_push_does_not_let_those_who_follow_read_all_steps_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def counted(*args: Any, run_id: str, **kwargs: Any) -> Any:
+        asked.append(run_id)
+        return progress(*args, run_id=run_id, **kwargs)
+
+    monkeypatch.setattr(followed_result, "progress", counted)
+    async with world(stream_lifetime=7200.0) as w:
+        follower = Follower(w, await began(w, named(A, "charge"), sleep(text="1h")))
+        await follower.has("event: waiting")
+        before = len(asked)
+        for number in range(5):
+            await push(w, pushed(b"1"), number)
+            await follower.has("event: stream", number + 1)
+        assert len(asked) == before
+        follower.reading.cancel()
 
 
 async def test_a_stream_of_events_is_kept_alive_and_ends_when_its_time_is_over() -> None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from random import Random
 
-from stephttp.engine.live.stream_listeners import StreamListeners
+from stephttp.engine.live.stream_listeners import StreamListeners, Wake
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Moment
@@ -98,7 +98,9 @@ class RunStreams:
         """
         at = Moment(self._clock.now_ms(), self._rng, self._settings)
         unit = partial(stream_parts.append, arrival=arrival, at=at)
-        return await self._store.write(unit, lambda _: self._listeners.wake(arrival.run_id))
+        return await self._store.write(
+            unit, lambda _: self._listeners.wake(arrival.run_id, run_changed=False)
+        )
 
     async def read(self, run_id: str, after: int = 0) -> StreamPart:
         """Return the frames behind a number, as many as are sent at once."""
@@ -118,7 +120,7 @@ class RunStreams:
             end = await self._store.read(look)
         return None if end is None else end.data
 
-    def listening(self, run_id: str) -> AbstractContextManager[asyncio.Event]:
+    def listening(self, run_id: str) -> AbstractContextManager[Wake]:
         """Provide an event that is set when a stream, or its run, changes, or the engine stops."""
         return self._listeners.listening(run_id)
 

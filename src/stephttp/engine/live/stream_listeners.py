@@ -7,6 +7,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 
+class Wake(asyncio.Event):
+    """Is set whenever the stream of a run, or the run, has changed.
+
+    Attributes:
+        run_changed: whether the run has, since somebody last set this to False. To read how far a
+            run has come costs more than to read what was pushed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run_changed = True
+
+
 class StreamListeners:
     """Those who follow the streams of runs, in the engine's event loop.
 
@@ -15,18 +28,18 @@ class StreamListeners:
     """
 
     def __init__(self) -> None:
-        self.wakes: dict[str, set[asyncio.Event]] = {}
+        self.wakes: dict[str, set[Wake]] = {}
         """By the run that is followed."""
         self.released = False
         """Set when the engine stops: streams end, and their clients come again."""
 
     @contextmanager
-    def listening(self, run_id: str) -> Generator[asyncio.Event]:
+    def listening(self, run_id: str) -> Generator[Wake]:
         """Provide an event that is set whenever the stream, or the run, has changed.
 
         Clear it before you read, so that nothing is missed.
         """
-        wake = asyncio.Event()
+        wake = Wake()
         wakes = self.wakes.setdefault(run_id, set())
         wakes.add(wake)
         try:
@@ -36,9 +49,14 @@ class StreamListeners:
             if not wakes and self.wakes.get(run_id) is wakes:
                 del self.wakes[run_id]
 
-    def wake(self, run_id: str) -> None:
-        """Wake those who follow a run, because there may be more to read."""
+    def wake(self, run_id: str, *, run_changed: bool = True) -> None:
+        """Wake those who follow a run, because there may be more to read.
+
+        Args:
+            run_changed: not only its stream.
+        """
         for wake in self.wakes.get(run_id, ()):
+            wake.run_changed |= run_changed
             wake.set()
 
     def release(self) -> None:

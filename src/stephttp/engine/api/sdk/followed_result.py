@@ -67,23 +67,26 @@ async def _events(
     clock, streams, quiet = engine.clock, engine.streams, engine.settings.stream_keep_alive
     now = clock.monotonic()
     end, quiet_at = now + seconds, now + quiet
-    told, run_id = _Told(), link.run_id
+    told, run_id, known = _Told(), link.run_id, False
     # When the client leaves, Starlette cancels this.
     with streams.listening(run_id) as wake:
         yield _SOON
         while True:
             wake.clear()
             look = partial(progress, run_id=run_id, after=told.settled, most=_MOST_STEPS)
-            far = await engine.store.read(look)
+            far = None
+            if wake.run_changed or not known:
+                wake.run_changed = False
+                far = await engine.store.read(look)
             part = await streams.read(run_id, after)
-            after = part.last
+            after, known = part.last, part.known
             # Pushes first: with the number of the last one, a client says that it has them all.
             events = [
                 _event(_NAMES[frame.event], number, _data(frame))
                 for number, frame in part.frames
                 if frame.event in _NAMES
             ]
-            events += told.news(far, after)
+            events += told.news(far, after) if far else ()
             if events:
                 yield b"".join(events)
                 quiet_at = clock.monotonic() + quiet
