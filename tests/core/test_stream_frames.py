@@ -100,6 +100,11 @@ def test_what_is_written_is_read_in_whatever_pieces_it_comes(
         (b"event: x\ndata: \xff\n\n", [Frame("x", "\ufffd")]),
         (b"event: inngest.stream\r\ndata: {\"data\":1}\r\n\r\n", [Frame(STREAM, "1")]),
         (b"event: x\ndata: 1", []),
+        (b"event: x\rdata: 1\rdata: 2\n\n", [Frame("x", "1\n2")]),
+        (
+            b'event: inngest.commit\ndata: {"hashedStepId":"a\\"}\\n\\nevent: b"}\n\n',
+            [Frame("message", '{"hashedStepId":"a\\"}\\n\\nevent: b"}')],
+        ),
     ],
 )  # fmt: skip
 def test_what_is_no_event_of_ours(block: bytes, read: list[Frame]) -> None:

@@ -185,9 +185,9 @@ async def test_a_push_does_not_let_those_who_follow_read_all_steps_again(
 ) -> None:
     asked: list[str] = []
 
-    def counted(*args: Any, run_id: str, **kwargs: Any) -> Any:
-        asked.append(run_id)
-        return progress(*args, run_id=run_id, **kwargs)
+    def counted(connection: Any, **query: Any) -> Any:
+        asked.append(query["run_id"])
+        return progress(connection, **query)
 
     monkeypatch.setattr(followed_result, "progress", counted)
     async with world(stream_lifetime=7200.0) as w:

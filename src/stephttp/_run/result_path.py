@@ -71,6 +71,9 @@ class Question(Struct, frozen=True):
     page: Page | None = None
     """Makes another page than ours for browsers."""
 
+    def __repr__(self) -> str:
+        return f"<Question {self.run_id}>"  # the rest has secrets
+
     @property
     def follows(self) -> bool:
         """Whether the caller asks for events."""

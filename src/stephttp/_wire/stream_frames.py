@@ -7,10 +7,12 @@ colon, JSON in one line.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from stephttp._wire.json import UNREADABLE, encode_struct
 
@@ -35,6 +37,7 @@ AFTER_FIRST_CALL = ROOM - 1
 _NOT_TOLD = frozenset({"set-cookie", "content-length"})
 """No event sets cookies, and scripts of a page must not read those that are not for them."""
 _HASHED = "hashedStepId"
+_LINE_END = re.compile("[\r\n]")
 
 
 class Frame(Struct, frozen=True, array_like=True, gc=False):
@@ -54,13 +57,17 @@ class Frame(Struct, frozen=True, array_like=True, gc=False):
     place: int = 0
 
 
+_Hash = Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$")]
+"""Of a step. It is written into JSON as it is."""
+
+
 class _Pushed(Struct):
     data: Raw = Raw(b"null")
-    hashedStepId: str | None = None
+    hashedStepId: _Hash | None = None
 
 
 class _Marked(Struct):
-    hashedStepId: str | None = None
+    hashedStepId: _Hash | None = None
 
 
 class _Answer(Struct, omit_defaults=True):
@@ -172,7 +179,7 @@ def read(stream: bytes) -> Sequence[Frame]:
 
 def _read(block: str) -> Frame | None:
     event, place, lines = "message", 0, []
-    for line in block.split("\n"):
+    for line in _LINE_END.split(block):
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":
