@@ -214,6 +214,8 @@ async def test_the_result_is_served_by_the_api_itself(key: str) -> None:
         again = await world.client.get(location)
         whole(again)
         assert again.headers["access-control-allow-origin"] == "*"
+        for one in (final, again):
+            assert one.headers.get_list("vary") == ["Origin"]
         head = await world.client.head(location)
         assert (head.status_code, head.content) == (418, b"")
         assert head.headers["content-length"] == str(len(BINARY))
