@@ -72,10 +72,12 @@ async def test_token() -> None:
     async with durable(build(AsyncResponseToken())) as world:
         first = await world.client.post("/")
         assert first.status_code == 200
-        assert first.json().keys() == {"run_id", "token"}
-        assert first.json()["run_id"] == first.headers["x-run-id"]
+        told = first.json()
+        assert told.keys() == {"run_id", "token", "result_url"}
+        assert told["run_id"] == first.headers["x-run-id"]
         await world.turn()
-        path = f"/v1/http/runs/{first.json()['run_id']}/output?token={first.json()['token']}"
+        path = f"/v1/http/runs/{told['run_id']}/output?token={told['token']}"
+        assert told["result_url"].endswith(path)
         whole(await world.api.get(path))
 
 
@@ -145,6 +147,7 @@ async def test_respond_async(path: str | None) -> None:
         first = await world.client.post("/", headers={"prefer": "respond-async"})
         assert first.status_code == 202
         assert first.headers["preference-applied"] == "respond-async"
+        assert first.json()["result_url"] == first.headers["location"]
         assert int(first.headers["retry-after"]) > 0
         assert first.json()["run_id"] == first.headers["x-run-id"]
         await world.turn()
