@@ -258,7 +258,9 @@ def test_a_run_that_waits_is_resumed(shop: Shop) -> None:
     first = shop.order("one")
     asleep = httpx2.post(f"{shop.origin}/naps", timeout=60, follow_redirects=False)
     second = asleep.headers["x-run-id"]
-    assert "waits for nothing" in shop.run("runs", "resume", first, code=1).said()
+    (refused,) = shop.run("runs", "resume", first, code=1).err
+    assert refused.startswith(f"stephttp: run {first} waits for event packed order/packed until ")
+    assert refused.endswith("; end one with --step packed")
     assert shop.json("runs", "resume", first, "--step", "packed") == {"run_id": first, "waits": 1}
     assert shop.run("runs", "resume", second).out == [f"{second} continues; waits that ended: 1"]
     for run_id in (first, second):
@@ -275,7 +277,7 @@ def test_a_signal_ends_the_wait_for_it(shop: Shop) -> None:
     ended = shop.json("runs", "watch", run_id)
     assert ended["state"] == "completed"
     late = shop.run("signals", "send", "approval:1", "--json", code=1)
-    assert late.err == ["stephttp: No signal found"]
+    assert late.err == ["stephttp: no run waits for the signal 'approval:1'"]
     assert shop.run("signals", "send", "", code=2).err == ["stephttp: NAME: must not be empty"]
 
 

@@ -13,6 +13,7 @@ from stephttp._client.flow import Flow, Invoke
 from stephttp._client.outbox import WORKERS, Item, Outbox
 from stephttp._client.outbox_batch import BATCH_BYTES, BATCH_ITEMS, Parcel
 from stephttp._client.outbox_worker import AWAY_PAUSE, LINGER
+from stephttp._run.delivered_first import deliver_first
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 
@@ -434,3 +435,26 @@ def test_what_is_under_way_on_a_loop_that_stands_still_is_sent_by_a_thread() -> 
     loop.run_until_complete(asyncio.sleep(0))
     assert not asyncio.all_tasks(loop)
     loop.close()
+
+
+def test_two_workers_may_say_at_once_that_an_item_was_tried() -> None:
+    class Overtaken(Future[bool]):
+        def done(self) -> bool:
+            was = super().done()
+            if not was:
+                self.set_result(True)  # by the other one, in this moment
+            return was
+
+    one = item()
+    one.tried = Overtaken()
+    one.was_tried(False)
+    one.was_tried(True)
+    assert one.tried.done()
+
+
+def test_what_a_full_outbox_refused_is_not_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, one = box(Server(), max_items=0), item()
+    assert list(deliver_first(one, lambda: outbox.put(one), "R")) == []
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        "stephttp: the outbox is full"
+    ]

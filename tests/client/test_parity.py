@@ -134,7 +134,9 @@ async def test_default_async_response(monkeypatch: pytest.MonkeyPatch) -> None:
     optional = stephttp.OptionalSetupOpts(default_async_response=kind)
     server, response = await served(from_setup(optional, monkeypatch), waits=True)
     (run,) = server.runs
-    assert response.json() == {"run_id": run, "token": f"token-{run}"}
+    told = response.json()
+    assert told.pop("result_url").endswith(f"/v1/http/runs/{run}/output?token=token-{run}")
+    assert told == {"run_id": run, "token": f"token-{run}"}
 
 
 @proves("Configure", "FnOpts", "FnOpts.ID", "FnOpts.OmitRequestBody", "FnOpts.OmitResponseBody")

@@ -9,6 +9,7 @@ import pytest
 
 from stephttp._wire import stream_frames
 from stephttp._wire.stream_frames import LOST, Frame
+from stephttp.engine.live.channels import STREAM
 
 from .support import RUN, World, answer, complete, new_run, sleep, until, world
 from .test_realtime import Stream, following
@@ -202,3 +203,36 @@ async def test_a_slow_listener_holds_up_no_other_and_loses_nothing() -> None:
             assert len(values(slow)) < total
             slow.stuck.set()
             await until(lambda: len(values(slow)) == total)
+
+
+async def test_a_stream_that_was_forgotten_takes_nothing_more() -> None:
+    async with world(stream_retain=60, sweep_interval=1000) as w:
+        await w.post(sleep(text="1s"))
+        await send(w, pushed(1))
+        w.script = [answer(complete(OK))]
+        await w.after(1)
+        w.clock.advance(61)
+        assert await w.engine.streams.sweep() == 1
+        await send(w, pushed(2), before=1, status=409)
+        assert (await w.http.post(TEE, content=pushed(3))).status_code == 409
+        assert await w.engine.streams.sweep() == 0
+        part = await w.engine.streams.read(RUN)
+        assert [frame.event for _, frame in part.frames] == [LOST]
+
+
+async def test_listeners_of_several_topics_get_what_was_kept() -> None:
+    """Not what was refused, and once what was sent twice."""
+    async with world() as w:
+        await w.post(sleep(text="1s"))
+        with w.engine.channels.listening([(RUN, STREAM), (RUN, "paid")]) as listener:
+            told = stream_frames.response(201, [], b"hi", failed=False)
+            for _ in range(2):
+                await send(w, pushed(1) + told)
+            await send(w, pushed(2), before=9, status=409)
+            stale = {
+                "x-stephttp-stream": "v 0",
+                "x-inngest-job-id": "old",
+                "x-stephttp-attempt": "0",
+            }
+            assert (await w.http.post(TEE, content=pushed(3), headers=stale)).status_code == 409
+            assert b"".join(listener.take()) == pushed(1) + told

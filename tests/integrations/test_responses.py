@@ -72,10 +72,12 @@ async def test_token() -> None:
     async with durable(build(AsyncResponseToken())) as world:
         first = await world.client.post("/")
         assert first.status_code == 200
-        assert first.json().keys() == {"run_id", "token"}
-        assert first.json()["run_id"] == first.headers["x-run-id"]
+        told = first.json()
+        assert told.keys() == {"run_id", "token", "result_url"}
+        assert told["run_id"] == first.headers["x-run-id"]
         await world.turn()
-        path = f"/v1/http/runs/{first.json()['run_id']}/output?token={first.json()['token']}"
+        path = f"/v1/http/runs/{told['run_id']}/output?token={told['token']}"
+        assert told["result_url"].endswith(path)
         whole(await world.api.get(path))
 
 
@@ -145,6 +147,7 @@ async def test_respond_async(path: str | None) -> None:
         first = await world.client.post("/", headers={"prefer": "respond-async"})
         assert first.status_code == 202
         assert first.headers["preference-applied"] == "respond-async"
+        assert first.json()["result_url"] == first.headers["location"]
         assert int(first.headers["retry-after"]) > 0
         assert first.json()["run_id"] == first.headers["x-run-id"]
         await world.turn()
@@ -214,6 +217,8 @@ async def test_the_result_is_served_by_the_api_itself(key: str) -> None:
         again = await world.client.get(location)
         whole(again)
         assert again.headers["access-control-allow-origin"] == "*"
+        for one in (final, again):
+            assert one.headers.get_list("vary") == ["Origin"]
         head = await world.client.head(location)
         assert (head.status_code, head.content) == (418, b"")
         assert head.headers["content-length"] == str(len(BINARY))

@@ -12,8 +12,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError
 from concurrent.futures import wait as wait_for_futures
+from contextlib import suppress
 
 from stephttp._client.background import Job
 from stephttp._client.event_loop import either, settled
@@ -69,8 +70,9 @@ class Item:
 
     def was_tried(self, delivered: bool) -> None:
         """Let those continue that wait until its delivery was tried."""
-        if self.tried is not None and not self.tried.done():
-            self.tried.set_result(delivered)
+        if self.tried is not None:
+            with suppress(InvalidStateError):  # another worker was first
+                self.tried.set_result(delivered)
 
 
 Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Flow[Sequence[APIError | None]]]

@@ -5,23 +5,27 @@ from __future__ import annotations
 import base64
 import os
 import random
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from stephttp._client import api_calls
 from stephttp._client.api_calls import JSON_HEADERS
 from stephttp._client.flow import Answer, Call, Flow, Keys, Pause, send
 from stephttp._client.outgoing_events import Outgoing
+from stephttp._client.transport import TIMEOUT
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import encode_value
 from stephttp._core.tool_types import Event
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
+    APIConnectionError,
     APIStatusError,
     ResultTimeoutError,
     RunCancelledError,
@@ -31,6 +35,7 @@ from stephttp.errors import (
 )
 
 T = TypeVar("T")
+_Asking = Generator[Call | Pause, Answer | None, T]
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -196,8 +201,18 @@ def get_run(run_id: str, keys: Keys, rng: random.Random) -> Flow[RunInfo]:
     return run.info
 
 
-def result(run_id: str, timeout: float | None, keys: Keys, rng: random.Random) -> Flow[RunResult]:
+def result(
+    run_id: str,
+    timeout: float | None,
+    keys: Keys,
+    rng: random.Random,
+    monotonic: Callable[[], float],
+) -> Flow[RunResult]:
     """Wait for the end of a run, and ask for its answer.
+
+    Args:
+        timeout: seconds, those of slow answers included; 0 asks once, for as long as that takes.
+        monotonic: a clock that never jumps, in seconds.
 
     Raises:
         RunNotFoundError: the server does not have it.
@@ -206,13 +221,52 @@ def result(run_id: str, timeout: float | None, keys: Keys, rng: random.Random) -
         ResultTimeoutError: it has not ended in time.
         APIError: the server could not be asked.
     """
-    waited, pause = 0.0, _FIRST_PAUSE
+    if timeout is None:
+        return (yield from _result(run_id, keys, rng))
+    late = ResultTimeoutError(f"run {run_id} has not ended within {timeout:g} s")
+    if timeout <= 0:
+        return (yield from _result(run_id, keys, rng, late))
+    end = monotonic() + timeout
+    return (yield from _within(_result(run_id, keys, rng), lambda: end - monotonic(), late))
+
+
+def _within(
+    asking: _Asking[RunResult], left: Callable[[], float], late: ResultTimeoutError
+) -> _Asking[RunResult]:
+    """Do what a flow wants as long as there is time left, in seconds."""
+    step: Callable[[], Call | Pause] = partial(next, asking)
+    try:
+        while True:
+            wanted = step()
+            seconds = left()
+            if seconds <= 0:
+                asking.close()
+                raise late
+            if isinstance(wanted, Pause):
+                wanted = Pause(min(seconds, wanted.seconds))
+            else:
+                wanted = replace(wanted, timeout=min(seconds, wanted.timeout or TIMEOUT))
+            try:
+                answer = yield wanted
+            except APIConnectionError as error:
+                step = partial(asking.throw, error)
+            else:
+                step = partial(asking.send, answer)
+    except StopIteration as done:
+        result: RunResult = done.value
+        return result
+
+
+def _result(
+    run_id: str, keys: Keys, rng: random.Random, not_yet: ResultTimeoutError | None = None
+) -> _Asking[RunResult]:
+    """Ask until a run has ended, or once, if an error for a run that has not is given."""
+    pause = _FIRST_PAUSE
     while (run := (yield from _ask(run_id, keys, rng))).status.lower() == "running":
-        if timeout is not None and waited >= timeout:
-            raise ResultTimeoutError(f"run {run_id} has not ended within {timeout:g} s")
-        length = pause if timeout is None else min(pause, timeout - waited)
-        yield Pause(length)
-        waited, pause = waited + length, min(2 * pause, _LONGEST_PAUSE)
+        if not_yet is not None:
+            raise not_yet
+        yield Pause(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
     if run.status.lower() == "cancelled":
         raise RunCancelledError(f"run {run_id} was cancelled")
     answer = yield from _answer_of(run, keys, rng)
@@ -223,7 +277,7 @@ def result(run_id: str, timeout: float | None, keys: Keys, rng: random.Random) -
     return answer
 
 
-def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> Flow[RunResult]:
+def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> _Asking[RunResult]:
     """Return what a run that has ended answered."""
     if keys.supports("idempotency"):
         answer = yield from send(api_calls.get_outcome(run.run_id, 0, cookies=False), keys, rng)
@@ -260,7 +314,7 @@ def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
     return joined
 
 
-def _ask(run_id: str, keys: Keys, rng: random.Random) -> Flow[_Run]:
+def _ask(run_id: str, keys: Keys, rng: random.Random) -> _Asking[_Run]:
     call = Call("GET", _path(run_id), None, JSON_HEADERS)
     answer = yield from _of_run(call, run_id, keys, rng)
     run = api_calls.read(_run_answer, answer, str(call)).data
@@ -269,9 +323,7 @@ def _ask(run_id: str, keys: Keys, rng: random.Random) -> Flow[_Run]:
     return run
 
 
-def _of_run(
-    call: Call, run_id: str, keys: Keys, rng: random.Random
-) -> Generator[Call | Pause, Answer | None, Answer]:
+def _of_run(call: Call, run_id: str, keys: Keys, rng: random.Random) -> _Asking[Answer]:
     try:
         return (yield from send(call, keys, rng))
     except APIStatusError as error:

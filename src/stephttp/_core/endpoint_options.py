@@ -44,7 +44,8 @@ class AsyncResponseRedirect(Struct, frozen=True):
 
 
 class AsyncResponseToken(Struct, frozen=True):
-    """Answer 200 with `{"run_id": ..., "token": ...}`; the caller fetches the result."""
+    """Answer 200 with `{"run_id": ..., "token": ..., "result_url": ...}`; the caller fetches the
+    result."""
 
 
 class AsyncResponseCustom(Struct, frozen=True):

@@ -60,14 +60,16 @@ def error_answer(status: int, message: str, headers: Headers | None = None) -> R
     return response
 
 
-def token_answer(run_id: str, token: str) -> Response:
-    """Give the caller what opens the result."""
-    return json_response(200, encode_struct({"run_id": run_id, "token": token}))
+def token_answer(run_id: str, token: str, location: str) -> Response:
+    """Give the caller what opens the result, and its address."""
+    body = {"run_id": run_id, "token": token, "result_url": location}
+    return json_response(200, encode_struct(body))
 
 
 def accepted(run_id: str, token: str, location: str, applied: bytes = b"") -> Response:
     """Answer a caller that does not want to wait for the run, which continues (RFC 7240)."""
-    response = json_response(202, encode_struct({"run_id": run_id, "token": token}))
+    body = {"run_id": run_id, "token": token, "result_url": location}
+    response = json_response(202, encode_struct(body))
     response.headers += [(b"location", location.encode()), (b"retry-after", RETRY_AFTER)]
     if applied:
         response.headers.append((b"preference-applied", applied))

@@ -27,6 +27,8 @@ def deliver_first(item: Item, put: Callable[[], object], run_id: str) -> Flow[No
     tried: Future[bool] = Future()
     item.awaited, item.tried = True, tried
     put()
+    if not item.held and not tried.done():
+        return  # The outbox is full, and has said so; or the item was delivered at this moment.
     if item.held:
         yield Until(tried, DELIVERY_TIMEOUT)
     if item.held or not tried.done() or not tried.result():

@@ -147,7 +147,7 @@ class Outside:
 
         Args:
             run_id: a ULID.
-            timeout: how long to wait; `None` waits for as long as it takes.
+            timeout: how long to wait; `None` waits for as long as it takes, zero asks once.
 
         Returns:
             The answer that its caller gets, without cookies.
@@ -220,7 +220,8 @@ class Outside:
         if timeout is not None and not isinstance(timeout, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"timeout must be a timedelta, not {timeout!r}")
         seconds = None if timeout is None else timeout.total_seconds()
-        return result(run_id, seconds, *self._ways)
+        keys, rng = self._ways
+        return result(run_id, seconds, keys, rng, self.runtime.monotonic)
 
     @property
     def _ways(self) -> Any:

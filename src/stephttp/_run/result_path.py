@@ -212,16 +212,19 @@ def cors(request: Request, answer: Sequence[tuple[bytes, bytes]] = ()) -> Header
 
     Args:
         answer: headers that scripts may read. To a request with credentials `*` is just a name.
+            What they say with `Vary` is not said again.
     """
     origin = request.header(b"origin")
+    said = b",".join(value for name, value in answer if name.lower() == b"vary").lower()
+    varies = [] if b"origin" in map(bytes.strip, said.split(b",")) else [(b"vary", b"Origin")]
     if not origin:
-        return [(b"access-control-allow-origin", b"*"), (b"vary", b"Origin")]
+        return [(b"access-control-allow-origin", b"*"), *varies]
     names = {name.lower() for name, _ in answer} - {b"set-cookie"}
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-allow-credentials", b"true"),
         (b"access-control-expose-headers", b", ".join(sorted({b"*", *names}))),
-        (b"vary", b"Origin"),
+        *varies,
     ]
 
 

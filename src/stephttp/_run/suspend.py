@@ -215,7 +215,7 @@ def _answer_caller(
     kind = run.opts.async_response or checkpoints.settings.default_async_response
     location = result_url(checkpoints.settings, run.run_id, token)
     if isinstance(kind, AsyncResponseToken):
-        return replies.token_answer(run.run_id, token)
+        return replies.token_answer(run.run_id, token, location)
     if isinstance(kind, AsyncResponseCustom):
         asked = AsyncRequest(
             request.method, request.path, request.query, request.headers, request.client,

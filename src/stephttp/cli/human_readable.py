@@ -45,9 +45,10 @@ def run(detail: dict[str, Any]) -> None:
     _line("lasted", duration(_lasted(detail)))
     _line("rerun of", detail["rerun_of"])
     _line("reruns", ", ".join(detail["reruns"]))
-    _line("attempt", f"{detail['attempt'] + 1} of {detail['retries'] + 1}")
-    for wait in detail["waiting_for"]:
-        _line("waits for", _wait(wait))
+    if detail["attempt"] and not detail["ended_at"]:
+        _line("attempt of the handler", f"{detail['attempt'] + 1} of {detail['retries'] + 1}")
+    for one in detail["waiting_for"]:
+        _line("waits for", wait(one))
     if detail["error"]:
         _line("error", _error(detail["error"]))
     elif detail["last_error"]:
@@ -114,15 +115,16 @@ def _about(one: dict[str, Any]) -> str:
     if one["error"]:
         return _short(_error(one["error"]), 60)
     if one["waiting_for"]:
-        return _wait(one["waiting_for"][0])
+        return wait(one["waiting_for"][0])
     return _short(one["last_error"] or "", 60)
 
 
-def _wait(wait: dict[str, Any]) -> str:
-    if wait["kind"] == "resume":
-        return f"the call of the endpoint, due {local_time(wait['due_at'])}"
-    what = " ".join(part for part in (wait["kind"], wait["step"], wait["key"]) if part)
-    return f"{what} until {local_time(wait['due_at'])}" if wait["due_at"] else what
+def wait(one: dict[str, Any]) -> str:
+    """Return what a run waits for, as text."""
+    if one["kind"] == "resume":
+        return f"the call of the endpoint, due {local_time(one['due_at'])}"
+    what = " ".join(part for part in (one["kind"], one["step"], one["key"]) if part)
+    return f"{what} until {local_time(one['due_at'])}" if one["due_at"] else what
 
 
 def _error(error: dict[str, Any]) -> str:

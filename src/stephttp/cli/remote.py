@@ -44,11 +44,16 @@ class Exit(IntEnum):
 
 
 class RemoteError(StephttpError):
-    """A failure of a command; `code` is its exit code."""
+    """A failure of a command; `code` is its exit code.
 
-    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+    Attributes:
+        status: of the engine's answer; 0 without one.
+    """
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED, status: int = 0) -> None:
         super().__init__(message)
         self.code = code
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class Remote:
         """
         response = self.send(method, path, body=body, params=params)
         if not response.is_success:
-            raise RemoteError(explain(response))
+            raise RemoteError(explain(response), status=response.status_code)
         if not response.content:
             return None
         try:

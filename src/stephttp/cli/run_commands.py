@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import typer
 
 from stephttp.cli import human_readable, printing, watching
 from stephttp.cli.ca_file import CaFile
+from stephttp.cli.printing import clean
 from stephttp.cli.remote import Exit, Remote, RemoteError
 from stephttp.cli.shared_options import (
     After,
@@ -196,7 +199,12 @@ def resume(
     """
     with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
         body = {} if step is None else {"step_id": _step(engine, _id(run), step, "--step")}
-        waits = engine.data("POST", f"{_OURS}/{_id(run)}/resume", body=body)["waits"]
+        try:
+            waits = engine.data("POST", f"{_OURS}/{_id(run)}/resume", body=body)["waits"]
+        except RemoteError as error:
+            if step is not None or error.status != HTTPStatus.CONFLICT:
+                raise
+            raise _not_resumed(engine, _id(run), error) from None
     if as_json:
         printing.print_json({"run_id": _id(run), "waits": waits})
     else:
@@ -232,6 +240,16 @@ def _id(run: str) -> str:
     if not re.fullmatch(r"[0-9A-Za-z]{26}", run):
         raise RemoteError(f"{run!r} is not the id of a run, which has 26 characters", Exit.USAGE)
     return run.upper()
+
+
+def _not_resumed(engine: Remote, run_id: str, error: RemoteError) -> RemoteError:
+    """Return the error that says what a run waits for, if `--step` would end that."""
+    waits = [one for one in engine.data("GET", f"{_OURS}/{run_id}")["waiting_for"] if one["step"]]
+    if not waits:
+        return error
+    named = clean(", ".join(map(human_readable.wait, waits)))
+    steps = " or ".join(f"--step {shlex.quote(clean(one['step']))}" for one in waits)
+    return RemoteError(f"run {run_id} waits for {named}; end one with {steps}")
 
 
 def _step(engine: Remote, run_id: str, name: str, option: str) -> str:

@@ -18,6 +18,9 @@ from stephttp.cli.shared_options import (
     remote,
 )
 
+_NOT_AWAITED = "No signal found"
+"""What an engine and an Inngest server say then (docs/protocol.md 4.11)."""
+
 signals = typer.Typer(no_args_is_help=True, help="Send signals.")
 
 
@@ -47,7 +50,12 @@ def send_signal(
         if not name:
             raise RemoteError("NAME: must not be empty", Exit.USAGE)
         body = {"signal": name, "data": read_json(data, "--data")}
-        run_id = engine.data("POST", "/v1/signals", body=body)["run_id"]
+        try:
+            run_id = engine.data("POST", "/v1/signals", body=body)["run_id"]
+        except RemoteError as error:
+            if str(error) != _NOT_AWAITED:
+                raise
+            raise RemoteError(f"no run waits for the signal {name!r}") from None
     if as_json:
         printing.print_json({"run_id": run_id})
     else:

@@ -15,7 +15,7 @@ from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.model.stream import Arrival, StreamEnd, StreamPart, StreamState
+from stephttp.engine.model.stream import Arrival, Kept, StreamEnd, StreamPart
 from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.work import stream_parts
 
@@ -90,11 +90,11 @@ class RunStreams:
             total += count
         return total
 
-    async def append(self, arrival: Arrival) -> StreamState:
-        """Keep frames that arrive, and wake those who follow; return where the stream stands.
+    async def append(self, arrival: Arrival) -> Kept:
+        """Keep frames that arrive, and wake those who follow; return what was kept.
 
         Raises:
-            Refused: another call of the handler writes now.
+            Refused: another call of the handler writes now, or the stream was forgotten.
         """
         at = Moment(self._clock.now_ms(), self._rng, self._settings)
         unit = partial(stream_parts.append, arrival=arrival, at=at)

@@ -10,7 +10,13 @@ import logging
 from typing import Any
 
 from stephttp._adapters.asgi.messages import ASGIApp, Receive, Scope, Send, reply_with
-from stephttp._adapters.asgi.request import claims_reentry, identity, known_of_caller, neutral
+from stephttp._adapters.asgi.request import (
+    claims_reentry,
+    identity,
+    known_of_caller,
+    neutral,
+    paths_of,
+)
 from stephttp._core.replies import error_answer
 from stephttp._run.checkpoints import RETRY_SOON
 from stephttp._run.current import MARK, CurrentCall, current_call
@@ -75,10 +81,10 @@ async def pass_through(
 
 def _refusal(runtime: Runtime, scope: Scope) -> Response | None:
     """Return the answer to a request that would be given less than it asks for without a run."""
-    request = neutral(scope, b"")
+    request, result_path = neutral(scope, b""), runtime.settings.result_path
     if claims_reentry(scope):
         what = "the call that continues a run"
-    elif scope["path"] == runtime.settings.result_path:
+    elif result_path and result_path in paths_of(scope):
         what = "result_path"
     elif runtime.idempotency_key(request, known_of_caller(scope)) is not None:
         what = "an idempotency key"

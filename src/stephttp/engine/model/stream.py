@@ -42,10 +42,15 @@ class Arrival(Value, frozen=True):
 
 class Kept(Value, frozen=True):
     """What an arrival does to a stream: the new state, and the frames that are kept, which have
-    the numbers up to `state.last`."""
+    the numbers up to `state.last`.
+
+    Attributes:
+        answer: of the handler, if it has arrived now; it is kept beside the frames.
+    """
 
     state: StreamState
     frames: Sequence[Frame]
+    answer: Frame | None = None
 
 
 class StreamPart(Value, frozen=True):

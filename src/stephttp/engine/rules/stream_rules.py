@@ -56,12 +56,12 @@ def keep(state: StreamState, arrival: Arrival, limit: int) -> Kept:
         frames = frames[-missing:] if missing else frames
     writer, kept = state.last // ROOM, []
     size, outside, full, response = state.size, state.outside, state.full, state.response
-    live, number = dict(state.live), state.last % ROOM
+    live, number, answer = dict(state.live), state.last % ROOM, None
     for frame in frames:
         if frame.event in _NOT_KEPT or (frame.place and frame.place <= outside):
             continue
         if frame.event == RESPONSE:
-            response = frame.data.encode()
+            response, answer = frame.data.encode(), frame
             continue
         outside = max(outside, frame.place)
         marks = frame.event in (COMMIT, ROLLBACK)
@@ -96,6 +96,7 @@ def keep(state: StreamState, arrival: Arrival, limit: int) -> Kept:
             response=response,
         ),
         kept,
+        answer,
     )
 
 

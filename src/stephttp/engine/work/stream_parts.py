@@ -14,7 +14,7 @@ from stephttp._wire.stream_frames import LOST, Frame, answer_of
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.model.stream import Arrival, StreamEnd, StreamPart, StreamState
+from stephttp.engine.model.stream import Arrival, Kept, StreamEnd, StreamPart, StreamState
 from stephttp.engine.rules.answers import is_current
 from stephttp.engine.rules.results import error_json, http_result, render
 from stephttp.engine.rules.stream_rules import keep
@@ -30,14 +30,16 @@ _NOT_STORED = error_json("NotFoundError", "the run is no longer stored")
 _EXPIRED = Frame(LOST, '{"reason":"the stream is no longer kept"}')
 
 
-def append(connection: sqlite3.Connection, arrival: Arrival, at: Moment) -> StreamState:
-    """Keep frames that arrive, and return where the stream then stands.
+def append(connection: sqlite3.Connection, arrival: Arrival, at: Moment) -> Kept:
+    """Keep frames that arrive, and return what was kept.
 
     Raises:
-        Refused: another call of the handler writes now (409).
+        Refused: another call of the handler writes now, or the stream was forgotten (409).
     """
     run_id, call = arrival.run_id, arrival.call
     state = load(connection, run_id)
+    if state.gone:
+        raise Refused("frames: the run ended, and its stream is no longer kept", 409)
     if call is not None and state.writer != arrival.writer:
         snapshot = runs.load(connection, run_id)
         if not is_current(snapshot, call.step, call.job, call.attempt):
@@ -49,7 +51,7 @@ def append(connection: sqlite3.Connection, arrival: Arrival, at: Moment) -> Stre
         connection.execute(QUERIES["insert_part"], (run_id, number, encode_struct(frames)))
     values = asdict(kept.state) | {"live": encode_struct(kept.state.live).decode()}
     connection.execute(QUERIES["save_stream"], values | {"run_id": run_id, "touched_ms": at.now_ms})
-    return kept.state
+    return kept
 
 
 def load(connection: sqlite3.Connection, run_id: str) -> StreamState:

@@ -51,11 +51,13 @@ async def _from_ours(request: Request, engine: Engine, run_id: str, header: str)
     if not _ULID.fullmatch(run_id):
         raise Refused(f"channel: {run_id[:64]!r} is not a ULID")
     body = await read_body(request, engine.settings.max_body)
-    engine.channels.tee(run_id, body)
     frames = stream_frames.read(body)
     arrival = Arrival(run_id, frames, named[1], int(named[2]), _call(request))
-    state = await engine.streams.append(arrival)
-    headers = {stream_frames.WRITER: stream_frames.FULL} if state.full else {}
+    kept = await engine.streams.append(arrival)
+    new = kept.frames if kept.answer is None else [*kept.frames, kept.answer]
+    if new:
+        engine.channels.tee(run_id, b"".join(map(stream_frames.written, new)))
+    headers = {stream_frames.WRITER: stream_frames.FULL} if kept.state.full else {}
     if named[1] == stream_frames.FIRST_CALL and named[2] == "0":
         now_s = int(engine.clock.now())
         headers[stream_frames.LINK] = tokens.run_token(run_id, engine.store.secret, now_s)
@@ -71,10 +73,10 @@ async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
             if size > _MOST_TEED:
                 raise Refused(f"body: larger than {_MOST_TEED} bytes", 413)
             if chunk:
-                engine.channels.tee(channel, chunk)
                 frames = reader.feed(chunk)
                 if frames and _ULID.fullmatch(channel):
                     await engine.streams.append(Arrival(channel, frames, writer))
+                engine.channels.tee(channel, chunk)
     except ClientDisconnect:
         pass  # What had arrived is passed on.
 
