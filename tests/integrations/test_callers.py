@@ -83,7 +83,8 @@ DIFFERENT = {
     **{name: (request(**{name: LONG}), request(**{name: OTHER})) for name in (
         "x_goog_api_key", "ocp_apim_subscription_key", "private_token", "x_auth_key", "x_token",
         "x_auth", "auth_token", "x_id_token", "cf_access_jwt_assertion", "x_goog_iap_jwt_assertion",
-        "x_amz_security_token", "x_hasura_admin_secret", "x_session_id", "apikey",
+        "x_amz_security_token", "x_hasura_admin_secret", "x_session_id", "x_sid", "apikey",
+        "x_tenant_id", "x_userinfo",
     )},
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import re
 _SECRETS = re.compile(
     rb"authorization|token|x-token|(?:.*-)?(?:"
     rb"(?:access|api|auth|bearer|functions|security|session|subscription|user)-?(?:key|token)|"
-    rb"(?:id|private|vault)-?token|session-?id|auth|jwt|assertion|secret)"
+    rb"(?:id|private|vault)-?token|(?:session-?|s)id|session|auth|jwt|assertion|secret)"
 )
 """Headers that others cannot know: they tell one caller from all others."""
 
@@ -45,25 +45,33 @@ _IDENTITIES = frozenset(
         b"remote-email",
         b"remote-user",
         b"tailscale-user-login",
+        b"x-account-id",
         b"x-amzn-oidc-identity",
+        b"x-apigateway-api-userinfo",
         b"x-auth-request-email",
         b"x-auth-request-user",
         b"x-authenticated-user",
         b"x-authentik-uid",
         b"x-authentik-username",
+        b"x-client-id",
         b"x-consumer-id",
         b"x-credential-identifier",
+        b"x-endpoint-api-userinfo",
         b"x-forwarded-email",
         b"x-forwarded-user",
         b"x-goog-authenticated-user-email",
         b"x-goog-authenticated-user-id",
         b"x-ms-client-principal-id",
         b"x-ms-client-principal-name",
+        b"x-org-id",
         b"x-pomerium-claim-sub",
         b"x-remote-user",
+        b"x-tenant-id",
         b"x-user",
         b"x-user-email",
         b"x-user-id",
+        b"x-userinfo",
+        b"x-vouch-user",
         b"x-webauth-user",
     }
 )
