@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 
 import stephttp
 from stephttp import Checkpointing, Provider, step
-from stephttp._run.callers import after, caller_of
+from stephttp._run.callers import after, caller_of, host_of, later_caller, scope_of
 from stephttp._wire.http import Request as Neutral
 from stephttp.sync import step as blocking
 from tests.durable import APP, Durable, durable
@@ -37,6 +37,11 @@ SAME = {
     "a balancer": (["shop=a; AWSALB=1"], ["shop=a; AWSALB=2"], {}),
     "Angular's token": (["shop=a; XSRF-TOKEN=1"], ["shop=a; XSRF-TOKEN=2"], {}),
     "preferences beside a bearer": (["theme=dark"], ["theme=light"], {"authorization": "Bearer x"}),
+    "a tool's own session": ([f"session=a; _hjSession_1={LONG}"], ["session=a"], {}),
+    "a tool alone": ([f"_hjSession_1={LONG}"], [], {}),
+    "a balancer of logins": ([f"BIGipServerauth-pool={LONG}"], [], {}),
+    "short ones beside a key": (["lang=en"], ["lang=de"], {"x-api-key": "app"}),
+    "a token of forms in a header": ([], [], {"x-csrf-token": "1"}),
     "long ones by their names": ([f"my_auth={LONG}; a=1"], [f"my_auth={LONG}; a=2"], {}),
 }
 
@@ -67,6 +72,20 @@ DIFFERENT = {
                               request(x_forwarded_client_cert="Hash=b")),
     "a session that stands in a credential": (request("session=a"),
                                               request(authorization="session=a")),
+    "a login that stands in a credential": (request(x_forwarded_user="a"),
+                                            request(authorization="x-forwarded-user: a")),
+    "a key of all who use an application": (request(f"uid={LONG}", x_api_key="app"),
+                                            request(f"uid={OTHER}", x_api_key="app")),
+    **{name: (request(f"{name}={LONG}"), request(f"{name}={OTHER}")) for name in (
+        "_gallery_session", "_gateway_session", "_gallery", "cf_session", "CF_Authorization",
+        "mp_session", "ph_auth_token", "bm_session", "AWSELBAuthSessionCookie-0",
+    )},
+    **{name: (request(**{name: LONG}), request(**{name: OTHER})) for name in (
+        "x_goog_api_key", "ocp_apim_subscription_key", "private_token", "x_auth_key", "x_token",
+        "x_auth", "auth_token", "x_id_token", "cf_access_jwt_assertion", "x_goog_iap_jwt_assertion",
+        "x_amz_security_token", "x_hasura_admin_secret", "x_session_id", "x_sid", "apikey",
+        "x_tenant_id", "x_userinfo",
+    )},
 }  # fmt: skip
 
 
@@ -76,11 +95,66 @@ def test_two_callers_are_told_apart(one: Neutral, other: Neutral) -> None:
     assert caller_of(one, "CN=a") != caller_of(one, "CN=b"), "by the server's own knowledge, too"
 
 
+def test_what_the_server_knows_is_not_written_by_a_caller() -> None:
+    assert caller_of(request(), "CN=a") != caller_of(request(authorization="server: CN=a"))
+
+
+def test_what_a_proxy_knows_does_not_hide_its_users() -> None:
+    one, other = (caller_of(request(f"uid={uid}"), "CN=proxy") for uid in (LONG, OTHER))
+    assert one != other
+
+
+def test_only_a_secret_proves_who_a_caller_is() -> None:
+    for one in (request("lang=en"), request(x_user_id="5"), request(authorization="Basic c2l0ZQ")):
+        assert caller_of(one).text
+        assert not caller_of(one).proven
+    for one in (request("session=a"), request(f"my_token={LONG}"), request(x_api_key="a")):
+        assert caller_of(one).proven
+    assert caller_of(request(), "CN=a").proven
+    assert not caller_of(request(x_session_id="k"), key_header="X-Session-Id").parts
+
+
+def test_tenants_do_not_share_callers() -> None:
+    hosts = [request(host="a"), request(host="b"), request(host="a", x_forwarded_host="b")]
+    assert len({scope_of(APP, "", "cookie: session=a", host_of(one)) for one in hosts}) == 3
+
+
+def later(before: Neutral, *lines: str, whole: bool = True) -> str:
+    headers = [(b"set-cookie", line.encode()) for line in lines]
+    return later_caller(before, headers, whole=whole)
+
+
+def test_who_has_a_new_session_or_more_than_before_is_known_from_then_on() -> None:
+    assert later(request("lang=en"), "session=a") == "cookie: session=a"
+    assert later(request("lang=en"), "session=a", whole=False) == "cookie: session=a"
+    assert later(request("session=a"), "session=b") == "cookie: session=b"
+    assert later(request(), "cart=a") == "cookie: cart=a", "who has a cart could also show nothing"
+
+
+ENDED = ("sessionid=; Max-Age=0", "sessionid=", "sessionid=deleted",
+         "sessionid=x; expires=Sat, 01 Jan 2000 00:00:00 GMT")  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ENDED)
+def test_whose_session_ends_is_not_known_any_more(line: str) -> None:
+    before = request("sessionid=a; lang=en")
+    assert later(before, line) == later(before, line, "restore_code=x") == ""
+    assert later(before, line, "session=guest") == ""
+
+
+def test_who_has_less_than_before_is_another() -> None:
+    assert later(request(), "theme=dark", "flash=1", whole=False) == "", "a credential may be lost"
+    assert later(request("uid=a"), "uid=b") == ""
+    assert later(request("uid=a; lang=en"), "uid=; Max-Age=0") == ""
+    assert later(request("session=a"), "theme=dark") == "", "the same as before"
+
+
 AFTER = {
     "a login": ("a=1", ["session=x; Path=/; HttpOnly"], "a=1; session=x"),
     "a renewed session": ("session=x; a=1", ["session=y; Max-Age=60"], "session=y; a=1"),
     "a logout by age": ("session=x; a=1", ["session=; Max-Age=0"], "a=1"),
     "a logout by date": ("session=x", ["session=; expires=Thu, 01 Jan 1970 00:00:00 GMT"], ""),
+    "a logout by an empty value": ("session=x; a=1", ["session=; Path=/"], "a=1"),
     "two of them": ("", ["a=1", 'b="x y"; Secure'], 'a=1; b="x y"'),
 }
 
@@ -315,3 +389,66 @@ async def test_who_logs_in_by_the_answer_is_known_again(framework: str, path: st
         other = await send(world, path, "of-somebody")
         assert other.headers["x-run-id"] != first.headers["x-run-id"]
     assert shop.charged == ["nobody", "of-somebody"]
+
+
+class Account:
+    """Gives what is its user's, and ends or begins sessions."""
+
+    def fastapi(self, provider: Provider) -> Any:
+        app = FastAPI()
+
+        @app.post("/{kind}")
+        async def account(kind: str, request: Request, response: Response) -> str:
+            number = await step.run("number", str, request.headers.get("x-session-token", ""))
+            if kind == "wait":
+                await step.sleep("nap", NAP)
+            if kind == "leave":
+                response.delete_cookie("sessionid")
+            response.set_cookie("theme", "dark")
+            return f"for {number}"
+
+        return provider.asgi(app)
+
+    def flask(self, provider: Provider) -> Any:
+        app = flask.Flask("account")
+
+        @app.post("/<kind>")
+        def account(kind: str) -> flask.Response:
+            token = flask.request.headers.get("x-session-token", "")
+            number = blocking.run("number", str, token)
+            if kind == "wait":
+                blocking.sleep("nap", NAP)
+            response = flask.jsonify(f"for {number}")
+            if kind == "leave":
+                response.delete_cookie("sessionid")
+            response.set_cookie("theme", "dark")
+            return response
+
+        return provider.wsgi(app)
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+async def test_a_stranger_does_not_get_what_the_first_caller_got(framework: str) -> None:
+    build = getattr(Account(), framework)
+    options: Any = {"wsgi": framework == "flask", "idempotency_header": "Idempotency-Key"}
+    async with durable(build, **options) as world:
+
+        async def call(path: str, cookie: str = "", **headers: str) -> httpx2.Response:
+            world.client.cookies.clear()
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            sent = {"idempotency-key": path, "cookie": cookie, **named}
+            return await world.client.post(path, headers=sent)
+
+        first = await call("/wait", x_session_token=LONG)
+        assert (await world.follow(first)).json() == f"for {LONG}"
+        stranger = await call("/wait", "theme=dark")
+        assert stranger.headers["x-run-id"] != first.headers["x-run-id"]
+        first = await call("/leave", f"sessionid={LONG}; lang=en")
+        for cookie in ("lang=en", "lang=en; theme=dark"):
+            stranger = await call("/leave", cookie)
+            assert stranger.headers["x-run-id"] != first.headers["x-run-id"]
+        first, second = await call("/now", "lang=en"), await call("/now", "lang=en")
+        assert first.headers["x-run-id"] == second.headers["x-run-id"]
+        assert (opens(first), opens(second)) == ("theme=dark", ""), "lang=en proves nothing"
+        third = await call("/now", "lang=en", host="b.example.com")
+        assert third.headers["x-run-id"] != first.headers["x-run-id"], "another tenant"

@@ -13,162 +13,123 @@ from hashlib import sha256
 from inspect import iscoroutine
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
+from stephttp._run.credentials import (
+    SECRET_LENGTH,
+    counts,
+    is_personal,
+    is_secret,
+    is_session,
+    opens,
+    passes,
+)
 from stephttp._wire.http import Headers, Request, cookies_of
 from stephttp.errors import UsageError
 
 CallerOf = Callable[[Request], str | None]
 """Says who sent a request; `None` or nothing: that is not known."""
 
-_SECRETS = frozenset(
-    {
-        b"api-key",
-        b"apikey",
-        b"authorization",
-        b"x-access-token",
-        b"x-api-key",
-        b"x-api-token",
-        b"x-auth-token",
-        b"x-session-id",
-        b"x-session-token",
-        b"x-user-token",
-    }
+_ENDED = re.compile(
+    r"\s*(?:max-age\s*=\s*(?:-\d+|0+)\s*|expires\s*=.*(?:\b(?:19\d\d|20[01]\d)\b|-70\b).*)",
+    re.IGNORECASE,
 )
-"""Headers that others cannot know: they tell one caller from all others."""
-
-_IDENTITIES = frozenset(
-    {
-        # Client certificates, by the proxies that ask for them.
-        b"cf-client-cert-sha256",
-        b"client-cert",
-        b"ssl-client-cert",
-        b"ssl-client-subject-dn",
-        b"x-amzn-mtls-clientcert",
-        b"x-amzn-mtls-clientcert-leaf",
-        b"x-amzn-mtls-clientcert-subject",
-        b"x-arr-clientcert",
-        b"x-client-cert",
-        b"x-client-certificate",
-        b"x-client-dn",
-        b"x-client-s-dn",
-        b"x-forwarded-client-cert",
-        b"x-forwarded-ssl-client-cert",
-        b"x-forwarded-tls-client-cert",
-        b"x-forwarded-tls-client-cert-info",
-        b"x-ssl-cert",
-        b"x-ssl-client-cert",
-        b"x-ssl-client-dn",
-        b"x-ssl-client-fingerprint",
-        b"x-ssl-client-s-dn",
-        b"x-ssl-client-sha1",
-        b"x-ssl-client-subject",
-        b"x-ssl-client-subject-dn",
-        b"x-tls-client-cert",
-        b"x-tls-client-dn",
-        # Users, by the proxies that log them in.
-        b"cf-access-authenticated-user-email",
-        b"remote-email",
-        b"remote-user",
-        b"tailscale-user-login",
-        b"x-amzn-oidc-identity",
-        b"x-auth-request-email",
-        b"x-auth-request-user",
-        b"x-authenticated-user",
-        b"x-authentik-uid",
-        b"x-authentik-username",
-        b"x-consumer-id",
-        b"x-credential-identifier",
-        b"x-forwarded-email",
-        b"x-forwarded-user",
-        b"x-goog-authenticated-user-email",
-        b"x-goog-authenticated-user-id",
-        b"x-ms-client-principal-id",
-        b"x-ms-client-principal-name",
-        b"x-pomerium-claim-sub",
-        b"x-remote-user",
-        b"x-user",
-        b"x-user-email",
-        b"x-user-id",
-        b"x-webauth-user",
-    }
-)
-"""Headers that say who sent a request. Others may know them, so they do not stand alone."""
-
-_PASSING = re.compile(
-    # Statistics and advertisements.
-    r"_ga|_gid$|_gat|_gcl|_gac|_dc_gtm|__ga|__gpi|__utm|_fb[pc]$|_pk_|mtm_|_hj|ajs_|mp_|amp_|"
-    r"amplitude|_cl[cs]k$|_uet|_tt_|_ttp$|ttcsid|_pin_|_scid|_rdt_|__hs|hubspotutk|_mkto|"
-    r"optimizely|intercom-|_dd_s|ph_|plausible|ai_(?:user|session)$|_parsely|_ym_|__kla|_vwo|_vis_|"
-    # Balancers, and what tells people from machines.
-    r"aws[ae]lb|gclb$|arraffinity|bigipserver|serverid|route$|__cf|cf_|_cfuvid|ak_bm|bm_|_abck|"
-    r"incap_|visid_|nlbi_|reese84|datadome|_px|"
-    # Consent.
-    r"optanon|cookieconsent|cookielaw|cookieyes|euconsent|"
-    # Tokens of forms, which change from page to page.
-    r".*(?:csrf|xsrf)"
-)
-"""Beginnings of the names of cookies that are not the application's, or change with each page."""
-_PREFIX = re.compile(r"__(?:host|secure)-")
-_SESSIONS = frozenset(
-    {
-        "__session",
-        "connect.sid",
-        "fastapiusersauth",
-        "jsessionid",
-        "laravel_session",
-        "phpsessid",
-        "quart_auth",
-        "session",
-        "session_id",
-        "sessionid",
-        "sid",
-    }
-)
-"""Names that frameworks give the cookies of their sessions, by default."""
-_LIKE_SESSIONS = re.compile(r"sess|auth(?!or)|token|jwt|remember|identity|(?<![a-z])sid(?![a-z])")
-"""What else such names have in them."""
-_ENDED = re.compile(r"\s*(?:max-age\s*=\s*(?:-\d+|0+)\s*|expires\s*=.*\b1970\b.*)", re.IGNORECASE)
 """Attributes by which an answer takes a cookie back."""
-_SECRET_LENGTH = 16
-"""Characters that a cookie's value must have to be one that cannot be guessed."""
+_EMPTY = frozenset({"", '""', "deleted", "null"})
+"""Values of cookies that open nothing."""
 
 
-def caller_of(request: Request, known: str = "") -> str:
-    """Return all that says who sent a request, as one text; empty if nothing does.
+class Caller(Struct, frozen=True):
+    """What tells one caller from others."""
 
-    Credentials in headers count, and the cookies of sessions, by their names. Where there is no
-    secret among them, any cookie may be the session's, so all of them count but those that are
-    known to be something else.
+    parts: tuple[str, ...]
+    """All that says who it is."""
+    proven: bool
+    """Whether a secret is among that, and not only what any caller may have, such as `lang=en`."""
+
+    @property
+    def text(self) -> str:
+        """All parts as one text; empty: nothing says who it is."""
+        return "\n".join(self.parts)
+
+
+def caller_of(request: Request, known: str = "", key_header: str = "") -> Caller:
+    """Return all that says who sent a request.
+
+    Credentials in headers count, and the cookies of sessions, by their names. Many callers may
+    share a key of an API or what the server knows of a proxy, so beside those every cookie counts
+    that is long enough to be a secret. Where there is no secret at all, any cookie may be the
+    session's, so all of them count but those that are known to be something else.
 
     Args:
         request: its body is not looked at.
         known: what the server itself knows of the caller, such as its certificate.
+        key_header: the header that carries the idempotency key, which says nothing of its caller.
     """
-    headers = [one for one in request.headers if one[0] in _SECRETS or one[0] in _IDENTITIES]
-    found = sorted(map(_shown, headers))
+    own = key_header.lower().encode()
+    headers = [one for one in request.headers if one[0] != own and counts(one[0])]
+    cookies = [one for one in cookies_of(request.headers) if not passes(*one)]
+    found = sorted(f"{name.decode()}: {value.decode('latin-1')}" for name, value in headers)
     if known:
         found.append(f"server: {known}")
-    cookies = [(name, value) for name, value in cookies_of(request.headers) if not _passes(name)]
-    if known or any(_is_secret(*one) for one in headers) or any(_opens(*one) for one in cookies):
-        cookies = [(name, value) for name, value in cookies if _is_session(name)]
-    return "\n".join([*found, *sorted(f"cookie: {name}={value}" for name, value in cookies)])
+    personal = any(is_personal(*one) for one in headers) or any(opens(*one) for one in cookies)
+    proven = personal or bool(known) or any(is_secret(*one) for one in headers)
+    if proven:
+        cookies = [
+            (name, value)
+            for name, value in cookies
+            if is_session(name) or (not personal and len(value) >= SECRET_LENGTH)
+        ]
+    found += sorted(f"cookie: {name}={value}" for name, value in cookies)
+    return Caller(tuple(found), proven)
 
 
 def after(request: Request, answer: Headers) -> Request:
     """Return a request as its caller would send it again, who has the cookies of its answer."""
     cookies = dict(cookies_of(request.headers))
-    for name, value in answer:
-        if name.lower() == b"set-cookie":
-            pair, *attributes = value.decode("latin-1").split(";")
-            key, _, text = (part.strip() for part in pair.partition("="))
-            if any(_ENDED.fullmatch(attribute) for attribute in attributes):
-                cookies.pop(key, None)
-            else:
-                cookies[key] = text
+    for name, value in _set_by(answer).items():
+        if value is None:
+            cookies.pop(name, None)
+        else:
+            cookies[name] = value
     line = "; ".join(f"{name}={value}" for name, value in cookies.items())
     others = [one for one in request.headers if one[0] != b"cookie"]
     return replace(request, headers=[*others, (b"cookie", line.encode("latin-1", "replace"))])
+
+
+def later_caller(
+    request: Request, answer: Headers, known: str = "", key_header: str = "", *, whole: bool
+) -> str:
+    """Return who the caller of a request is from its answer on, as `Caller.text`; empty if that is
+    no other than before, or if others may pass for it.
+
+    Only a caller who has all that the first one had, or a session that this answer opens, may get
+    the answer. One whose session ends by it is not known any more.
+
+    Args:
+        known: see `caller_of`, as `key_header`.
+        whole: whether the request is all that its caller sent, and not what is restored of that.
+    """
+    cookies = _set_by(answer).items()
+    before = caller_of(request, known, key_header)
+    if any(value is None and _may_end(name, before) for name, value in cookies):
+        return ""
+    later = caller_of(after(request, answer), known, key_header)
+    opened = any(
+        value and not passes(name, value) and opens(name, value) for name, value in cookies
+    )
+    if later == before or not (opened or (whole and {*before.parts} <= {*later.parts})):
+        return ""
+    return later.text
+
+
+def host_of(request: Request) -> str:
+    """Return the host that a request was sent to: one application may serve tenants by it.
+
+    The caller may have written what a proxy should have, so that counts beside the host only.
+    """
+    return f"{request.header(b'host')} {request.header(b'x-forwarded-host')}".strip().lower()
 
 
 def said_by(scope: CallerOf, request: Request) -> str:
@@ -186,35 +147,31 @@ def said_by(scope: CallerOf, request: Request) -> str:
     return str(who or "")
 
 
-def scope_of(domain: str, endpoint: str, whose: str = "") -> str:
+def scope_of(domain: str, endpoint: str, whose: str = "", host: str = "") -> str:
     """Return the scope of a key: the API, the endpoint if it has an id, and whose the key is.
 
     Args:
         whose: may be secret, so it is hashed; empty: the key is any caller's.
+        host: see `host_of`; empty: the key is the same for all.
     """
-    hashed = sha256(whose.encode("utf-8", "surrogatepass")).hexdigest() if whose else ""
+    text = f"host: {host}\n{whose}" if host else whose
+    hashed = sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
     return "\n".join((domain, endpoint, hashed))
 
 
-def _shown(header: tuple[bytes, bytes]) -> str:
-    name, value = header[0].decode(), header[1].decode("latin-1")
-    return value if name == "authorization" else f"{name}: {value}"
+def _set_by(answer: Headers) -> dict[str, str | None]:
+    """Return the cookies that an answer sets; `None`: that it takes back."""
+    found: dict[str, str | None] = {}
+    for header, line in answer:
+        if header.lower() == b"set-cookie":
+            pair, *attributes = line.decode("latin-1").split(";")
+            name, _, value = (part.strip() for part in pair.partition("="))
+            ended = value.lower() in _EMPTY or any(map(_ENDED.fullmatch, attributes))
+            found[name] = None if ended else value
+    return found
 
 
-def _is_secret(name: bytes, value: bytes) -> bool:
-    """Whether a header tells one caller from all others. A password may be a whole site's."""
-    return name in _SECRETS and value[:6].lower() != b"basic "
-
-
-def _passes(name: str) -> bool:
-    return _PASSING.match(_PREFIX.sub("", name.lower())) is not None
-
-
-def _is_session(name: str) -> bool:
-    return _LIKE_SESSIONS.search(name.lower()) is not None
-
-
-def _opens(name: str, value: str) -> bool:
-    """Whether a cookie is certainly that of a session, and not a mark such as `remember_me=1`."""
-    default = _PREFIX.sub("", name.lower()) in _SESSIONS
-    return bool(value) and (default or (_is_session(name) and len(value) >= _SECRET_LENGTH))
+def _may_end(name: str, caller: Caller) -> bool:
+    """Whether an answer that takes a cookie back may end the session of its caller by that."""
+    counted = any(part.startswith(f"cookie: {name}=") for part in caller.parts)
+    return counted or is_session(name)

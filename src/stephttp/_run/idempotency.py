@@ -19,7 +19,7 @@ from stephttp._client.flow import Flow, send
 from stephttp._client.new_run import IdempotencyClaim
 from stephttp._core import replies
 from stephttp._core.run import Run
-from stephttp._run.callers import after, caller_of, scope_of
+from stephttp._run.callers import host_of, later_caller, scope_of
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import begun, result_url
 from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response
@@ -56,7 +56,7 @@ class Key(Struct, frozen=True):
     scope: str
     """See `callers.scope_of`."""
     personal: bool
-    """Whether the scope says who its caller is."""
+    """Whether the scope says who its caller is, by a secret or by what the application says."""
 
 
 def claim(
@@ -97,14 +97,15 @@ def claim(
 
 
 def further_keys(
-    checkpoints: Checkpoints, request: Request, answer: Response, known: str = ""
+    checkpoints: Checkpoints, request: Request, answer: Response, known: str | None = None
 ) -> dict[str, Any] | None:
     """Return the `opts` of the op that ends a run, if its answer changes by what its caller is
     known: one who logged in, or whose session was renewed, repeats the request as another.
 
     Args:
         request: the first one, with its body.
-        known: what the server itself knows of its caller; see `callers.caller_of`.
+        known: what the server itself knows of its caller; see `callers.caller_of`. `None`: the
+            request is what is restored of the first one.
     """
     settings = checkpoints.settings
     by_default = settings.idempotency is None and settings.idempotency_scope is None
@@ -113,10 +114,12 @@ def further_keys(
     key = key_in_header(settings, request)
     if not key or not any(name.lower() == b"set-cookie" for name, _ in answer.headers):
         return None
-    later = caller_of(after(request, answer.headers), known)
-    if not later or later == caller_of(request, known):
+    header, whole = settings.idempotency_header or "", known is not None
+    later = later_caller(request, answer.headers, known or "", header, whole=whole)
+    if not later:
         return None
-    claim = IdempotencyClaim(scope_of(settings.domain, "", later), key, _digest(request))
+    scope = scope_of(settings.domain, "", later, host_of(request))
+    claim = IdempotencyClaim(scope, key, _digest(request))
     return {"keys": [msgspec.structs.asdict(claim)]}
 
 

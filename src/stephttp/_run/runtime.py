@@ -20,7 +20,7 @@ from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
-from stephttp._run.callers import CallerOf, caller_of, said_by, scope_of
+from stephttp._run.callers import CallerOf, caller_of, host_of, said_by, scope_of
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.holds import Holds
 from stephttp._run.idempotency import Key, key_in_header
@@ -177,24 +177,32 @@ class Runtime:
         if settings.idempotency is not None:
             key = settings.idempotency(request)
             return self.key_of(key, request) if key else None
-        key = key_in_header(settings, request)
-        if not key or settings.idempotency_scope is not None:
-            return self.key_of(key, request) if key else None
-        whose = caller_of(request, known)
-        return Key(key, scope_of(settings.domain, "", whose), bool(whose))
+        key, host = key_in_header(settings, request), host_of(request)
+        if not key:
+            return None
+        if settings.idempotency_scope is not None:
+            return self.key_of(key, request, host=host)
+        caller = caller_of(request, known, settings.idempotency_header or "")
+        return Key(key, scope_of(settings.domain, "", caller.text, host), caller.proven)
 
     def key_of(
-        self, key: str, request: Request, endpoint: str = "", scope: CallerOf | None = None
+        self,
+        key: str,
+        request: Request,
+        endpoint: str = "",
+        scope: CallerOf | None = None,
+        host: str = "",
     ) -> Key:
-        """Return a key that the application gave for a request.
+        """Return a key whose caller only the application knows.
 
         Args:
             endpoint: whose key it is.
             scope: says who the caller is; `None`: as configured.
+            host: see `callers.host_of`; empty: the key is the same for all.
         """
         scope = scope or self.settings.idempotency_scope
         whose = "" if scope is None else said_by(scope, request)
-        return Key(key, scope_of(self.settings.domain, endpoint, whose), bool(whose))
+        return Key(key, scope_of(self.settings.domain, endpoint, whose, host), bool(whose))
 
     async def aclose(self, timeout: float) -> bool:
         """Deliver what is left, then close the connections. Returns whether all was delivered."""
