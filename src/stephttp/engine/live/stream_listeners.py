@@ -11,7 +11,7 @@ class Wake(asyncio.Event):
     """Is set whenever the stream of a run, or the run, has changed.
 
     Attributes:
-        run_changed: whether the run has, since somebody last set this to False. To read how far a
+        run_changed: whether the run has, since this was last set to False. To read how far a
             run has come costs more than to read what was pushed.
     """
 
