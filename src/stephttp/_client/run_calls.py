@@ -5,27 +5,24 @@ from __future__ import annotations
 import base64
 import os
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 from msgspec import Raw, Struct
-from msgspec.structs import replace
 
 from stephttp._client import api_calls
 from stephttp._client.api_calls import JSON_HEADERS
+from stephttp._client.deadline import Asking, within
 from stephttp._client.flow import Answer, Call, Flow, Keys, Pause, send
 from stephttp._client.outgoing_events import Outgoing
-from stephttp._client.transport import TIMEOUT
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import encode_value
 from stephttp._core.tool_types import Event
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
-    APIConnectionError,
     APIStatusError,
     ResultTimeoutError,
     RunCancelledError,
@@ -35,7 +32,6 @@ from stephttp.errors import (
 )
 
 T = TypeVar("T")
-_Asking = Generator[Call | Pause, Answer | None, T]
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -227,39 +223,12 @@ def result(
     if timeout <= 0:
         return (yield from _result(run_id, keys, rng, late))
     end = monotonic() + timeout
-    return (yield from _within(_result(run_id, keys, rng), lambda: end - monotonic(), late))
-
-
-def _within(
-    asking: _Asking[RunResult], left: Callable[[], float], late: ResultTimeoutError
-) -> _Asking[RunResult]:
-    """Do what a flow wants as long as there is time left, in seconds."""
-    step: Callable[[], Call | Pause] = partial(next, asking)
-    try:
-        while True:
-            wanted = step()
-            seconds = left()
-            if seconds <= 0:
-                asking.close()
-                raise late
-            if isinstance(wanted, Pause):
-                wanted = Pause(min(seconds, wanted.seconds))
-            else:
-                wanted = replace(wanted, timeout=min(seconds, wanted.timeout or TIMEOUT))
-            try:
-                answer = yield wanted
-            except APIConnectionError as error:
-                step = partial(asking.throw, error)
-            else:
-                step = partial(asking.send, answer)
-    except StopIteration as done:
-        result: RunResult = done.value
-        return result
+    return (yield from within(_result(run_id, keys, rng), lambda: end - monotonic(), late))
 
 
 def _result(
     run_id: str, keys: Keys, rng: random.Random, not_yet: ResultTimeoutError | None = None
-) -> _Asking[RunResult]:
+) -> Asking[RunResult]:
     """Ask until a run has ended, or once, if an error for a run that has not is given."""
     pause = _FIRST_PAUSE
     while (run := (yield from _ask(run_id, keys, rng))).status.lower() == "running":
@@ -277,7 +246,7 @@ def _result(
     return answer
 
 
-def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> _Asking[RunResult]:
+def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> Asking[RunResult]:
     """Return what a run that has ended answered."""
     if keys.supports("idempotency"):
         answer = yield from send(api_calls.get_outcome(run.run_id, 0, cookies=False), keys, rng)
@@ -314,7 +283,7 @@ def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
     return joined
 
 
-def _ask(run_id: str, keys: Keys, rng: random.Random) -> _Asking[_Run]:
+def _ask(run_id: str, keys: Keys, rng: random.Random) -> Asking[_Run]:
     call = Call("GET", _path(run_id), None, JSON_HEADERS)
     answer = yield from _of_run(call, run_id, keys, rng)
     run = api_calls.read(_run_answer, answer, str(call)).data
@@ -323,7 +292,7 @@ def _ask(run_id: str, keys: Keys, rng: random.Random) -> _Asking[_Run]:
     return run
 
 
-def _of_run(call: Call, run_id: str, keys: Keys, rng: random.Random) -> _Asking[Answer]:
+def _of_run(call: Call, run_id: str, keys: Keys, rng: random.Random) -> Asking[Answer]:
     try:
         return (yield from send(call, keys, rng))
     except APIStatusError as error:
