@@ -277,6 +277,8 @@ class FirstCall(BoundedCall):
         assert stream is not None
         if self._run.suspended and self._stored_answer is None and self._refused is None:
             yield from stream.hand_over()
+        elif self.runtime.settings.background:
+            stream.leave()  # the caller of a run that has ended does not wait for the engine
         else:
             yield from stream.finish()
         return (yield from self._conclude(scope, error) or ())
@@ -289,8 +291,12 @@ class FirstCall(BoundedCall):
         """
         from stephttp._run.run_stream import begin
 
-        self._gets_events = not self._status and wants_events(self._request(b""))
+        self._gets_events = not self._has_begun() and wants_events(self._request(b""))
         return begin(scope, self._begin_events(scope) if self._gets_events else None)
+
+    @abstractmethod
+    def _has_begun(self) -> bool:
+        """Return whether the handler's response has begun."""
 
     @abstractmethod
     def _begin_events(self, scope: RunScope) -> Listener:

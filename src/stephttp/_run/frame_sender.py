@@ -95,10 +95,6 @@ class FrameSender:
             self._busy = Future()
         self._scope.dispatch(self._begin)
 
-    def close(self) -> None:
-        """Take no further events."""
-        self._over = True
-
     def learn(self) -> Flow[None]:
         """See whether the server keeps streams. If it does not, events stay here."""
         checkpoints = self._scope.runtime.checkpoints
@@ -109,15 +105,20 @@ class FrameSender:
         self.held = not self.keeps
 
     def flush(self) -> Flow[None]:
-        """Send all that waits, and return when that is done, or cannot be."""
-        with self._lock:
-            busy = self._busy
-            if busy is None and self._waiting and not self.held:
-                self._busy = Future()
+        """Send all that waits, and return when that is done, cannot be, or takes too long."""
+        busy = self.send_soon()
         if busy is not None:
             yield Until(busy, _PATIENCE)
-        elif self._busy is not None:
-            yield from self._send()
+
+    def send_soon(self) -> Future[None] | None:
+        """Send all that waits. Returns what is done with that; `None`: there is nothing to send."""
+        with self._lock:
+            busy = self._busy
+            if busy is not None or self.held or not self._waiting:
+                return busy
+            busy = self._busy = Future()
+        self._scope.dispatch(self._begin)
+        return busy
 
     def _begin(self) -> None:
         self._scope.runtime.background.start(self._send(), "stephttp-stream")

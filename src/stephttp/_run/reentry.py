@@ -371,10 +371,11 @@ class Reentry:
             self._stop_timer()
         if self._flushing is not None:
             self._flushing.cancel()
-        # The scope leads back here, and so do the frames of what was raised: all of them would be
-        # left to the garbage collector.
+        # The scope leads back here, and so do the frames of what was raised and the stream: all of
+        # them would be left to the garbage collector.
         if self._scope is not None:
             self._scope.final_failures = None
+            self._scope.stream = self._scope.new_stream = None
             self._scope = None
         if self._locked:
             self.runtime.keyed_lock.release(self._locked)

@@ -57,7 +57,7 @@ class RunStream:
         """Of the latest push outside of steps."""
         self._steps: set[str] = set()
         """Steps that have pushed, and have not ended."""
-        self._closed = False
+        self._closed = self._greeted = False
         self._counts = not skips_replay
         self.listener = listener
         self.sender = sender
@@ -71,10 +71,11 @@ class RunStream:
         """
         run = self._scope.run
         step = inside.step.hash if inside is not None and inside.scope is self._scope else ""
-        if not step and (run.unwinding or (self._skips_replay and run.replaying)):
-            return
         with self._lock:
             if self._closed:
+                return
+            self._greet()
+            if not step and (run.unwinding or (self._skips_replay and run.replaying)):
                 return
             place = 0
             if step:
@@ -104,6 +105,11 @@ class RunStream:
         with self._lock:
             self._closed = True
 
+    def leave(self) -> None:
+        """Take no further pushes, and send those that there are beside what follows."""
+        self.close()
+        self.sender.send_soon()
+
     def finish(self) -> Flow[None]:
         """Take no further pushes, and send those that there are."""
         self.close()
@@ -114,6 +120,13 @@ class RunStream:
         if self.sender.held:
             yield from self.sender.learn()
         yield from self.sender.flush()
+
+    def _greet(self) -> None:
+        """Begin the answer of a caller that gets events. Under WSGI that may wait for the caller,
+        so the stream is not made with it: other runs would wait as well."""
+        if self.listener is not None and not self._greeted:
+            self._greeted = True
+            self.listener.put(stream_frames.metadata(self._scope.run.run_id))
 
     def _put(self, value: bytes, step: str, place: int) -> None:
         sender = self.sender
@@ -133,8 +146,6 @@ def begin(scope: RunScope, listener: Listener | None) -> RunStream:
     """
     mode = scope.checkpointing
     early = mode.buffered_steps is not None or mode.max_interval is not None
-    if listener is not None:
-        listener.put(stream_frames.metadata(scope.run.run_id))
     sender = FrameSender(scope, stream_frames.FIRST_CALL, keeps=False, held=True, early=early)
     if listener is not None and early:
         sender.on_link = partial(_tell_where, scope, listener)

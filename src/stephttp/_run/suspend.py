@@ -202,8 +202,13 @@ def _answer_follower(
         return event_answers.continued(run.run_id, url, begun=begun)
     if not stream_token:
         call = api_calls.post_stream_token(run.run_id)
-        answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-        stream_token = api_calls.read_stream_token(answer)
+        try:
+            answer = yield from send(call, checkpoints.keys, checkpoints.rng)
+            stream_token = api_calls.read_stream_token(answer)
+        except APIError as error:
+            logger.warning("stephttp: run %s: its caller cannot follow its stream, and gets the "
+                           "address of its result: %s", run.run_id, error)  # fmt: skip
+            return (yield from _answer_caller(checkpoints, run, request, token, room))
     url = f"{checkpoints.settings.base_url}/v1/realtime/sse?token={stream_token}"
     return event_answers.continued(run.run_id, url, begun=begun)
 

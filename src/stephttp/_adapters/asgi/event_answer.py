@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from stephttp._adapters.asgi.messages import Send
 from stephttp._run.event_answers import HEADERS
@@ -62,9 +63,12 @@ class EventAnswer:
     async def finish(self, last: bytes) -> None:
         """Send what there is, then the end."""
         await self._until_sent()
+        if self._broken:
+            return
         self._broken = True  # nothing comes behind the end
-        await self._begin()
-        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        with suppress(Exception):  # the caller has left, and some servers say so
+            await self._begin()
+            await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     def abort(self) -> None:
         """Send nothing more."""
@@ -90,10 +94,14 @@ class EventAnswer:
                 await self._send({"type": "http.response.body", "body": body, "more_body": True})
                 with self._lock:
                     self._size -= len(body)
-        except Exception:  # the caller has left, and some servers say so
-            self._broken = True
-        finally:
-            self._busy = False
+        except BaseException as error:
+            # Only here: `_take` has let the next task begin where this one has come to its end.
+            with self._lock:
+                self._broken, self._busy = True, False
+            if not isinstance(
+                error, Exception
+            ):  # else the caller has left, and some servers say so
+                raise
 
     def _take(self) -> list[bytes]:
         with self._lock:

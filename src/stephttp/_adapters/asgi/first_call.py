@@ -161,8 +161,13 @@ class ASGIFirstCall(FirstCall):
                 self._events.abort()
             await self._give_up(scope, None)
             return None
-        flow = self._conclude(scope, error)
-        reply = None if flow is None else await self.runtime.drive(flow)
+        try:
+            flow = self._conclude(scope, error)
+            reply = None if flow is None else await self.runtime.drive(flow)
+        except BaseException:
+            if self._events is not None:
+                self._events.abort()
+            raise
         if self._events is not None:
             await self._events.finish(self._last_of_events(reply, error))
         elif reply is None:
@@ -175,6 +180,9 @@ class ASGIFirstCall(FirstCall):
         if self._events is None:
             await reply_with(self._send, reply, run_headers(self._answered_run))
         return None
+
+    def _has_begun(self) -> bool:
+        return self._status != 0
 
     def _begin_events(self, scope: RunScope) -> EventAnswer:
         """Make events the answer of this call, and what the handler answers their end."""
@@ -214,6 +222,7 @@ class ASGIFirstCall(FirstCall):
 
     async def _give_up(self, scope: RunScope, error: BaseException | None) -> None:
         """Tell the middleware that this call is over without a result."""
+        scope.stream = None  # it leads back to the scope
         if scope.hooks is not None:
             await drive(scope.hooks.over(CallEnd(None, error, False)))
 

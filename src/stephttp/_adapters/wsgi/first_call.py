@@ -133,6 +133,9 @@ class WSGIFirstCall(FirstCall):
         self._events: EventAnswer | None = None
         """The answer to a caller who gets events."""
 
+    def _has_begun(self) -> bool:
+        return self._start is not None
+
     def _begin_events(self, scope: RunScope) -> EventAnswer:
         """Make events the answer of this call, and what the handler answers their end."""
         from stephttp._adapters.wsgi.event_answer import EventAnswer
@@ -253,6 +256,7 @@ class WSGIFirstCall(FirstCall):
 
     def _give_up(self, scope: RunScope, error: BaseException | None) -> None:
         """Tell the middleware that this call is over without a result."""
+        scope.stream = None  # it leads back to the scope
         if scope.hooks is not None:
             drive_blocking(scope.hooks.over(CallEnd(None, error, False)), scope.wait_for)
 
