@@ -208,10 +208,14 @@ class Outbox:
         # Until the server is known, one worker calls it, and the others start from what it learns.
         limit = WORKERS if self.batches() is False else 1
         with self.lock:
-            self._take_over()
-            once = urgent and any(worker.pauses for worker in self.workers)
-            at_work = [worker for worker in self.workers if not (once and worker.pauses)]
-            if not self.queue or len(at_work) >= limit:
+            once = False
+            if self.workers:
+                self._take_over()
+                pausing = sum(worker.pauses for worker in self.workers) if urgent else 0
+                once = pausing > 0
+                if len(self.workers) - pausing >= limit:
+                    return
+            if not self.queue:
                 return
             worker = Worker(self, once)
             self.workers.add(worker)

@@ -207,8 +207,10 @@ class CurrentCall:
         """Whether the handler has written what only its end commits, as far as that is watched. A
         failure behind its response is then a failure of the run."""
         scope = self.so_far
-        written = scope is not None and bool(scope.writes)
-        return written or any(one.in_transaction() for one in self.sessions or ())
+        if scope is not None and scope.writes:
+            return True
+        sessions = self.sessions
+        return bool(sessions) and any(one.in_transaction() for one in sessions or ())
 
     def _make_scope(self) -> RunScope:
         opening = self.runtime.opening

@@ -310,7 +310,7 @@ class ASGIFirstCall(FirstCall):
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
                 if self._answer.complete:
                     self._note_end_of_answer()
-            if self._ends_with(message, scope):
+            if not self.runtime.settings.background and self._ends_with(message, scope):
                 return
         if self._held is None:
             await self._send(message)
@@ -319,7 +319,7 @@ class ASGIFirstCall(FirstCall):
 
     def _ends_with(self, message: Message, scope: RunScope) -> bool:
         """Hold back the end of a response that has to wait until its run is delivered."""
-        if self.runtime.settings.background or self._held is not None:
+        if self._held is not None:
             return False
         if message["type"] != "http.response.body" or message.get("more_body", False):
             return False
