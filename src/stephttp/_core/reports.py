@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from stephttp._core.replies import error_answer
 from stephttp._core.steps import Step
-from stephttp._wire.http import Headers, Response, json_response
+from stephttp._wire.http import Headers, Response, json_response, text_headers
 from stephttp._wire.ids import COMPLETE, types_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import (
@@ -199,7 +199,7 @@ def run_complete(
     if raw_allowed and (text is None or len(headers) != len(response.headers)):
         data.body = ""
         data.raw = RawResponse(
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers],
+            text_headers(response.headers),
             base64.b64encode(response.body).decode(),
         )
     elif text is None:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from stephttp._core.replies import error_answer
 from stephttp._wire import stream_frames
-from stephttp._wire.http import PLAIN_TEXT, Headers, Response
+from stephttp._wire.http import EVENT_HEADERS, PLAIN_TEXT, Headers, Response, text_headers
 
-TYPE = b"text/event-stream"
-HEADERS: Headers = [
-    (b"content-type", TYPE),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold events back
-]
-"""The last of them is for proxies."""
+HEADERS: Headers = [*EVENT_HEADERS, (b"cache-control", b"no-cache")]
 
 _NO_SOON_RETURN = b"retry: 86400000\n"
 """A browser's `EventSource` comes again when an answer ends, and would begin another run."""
@@ -44,17 +38,13 @@ def last_event(response: Response, *, failed: bool) -> bytes:
     Args:
         failed: the handler has raised an exception.
     """
-    headers = [
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers
-    ]
-    return stream_frames.response(
-        response.status, headers, response.body, failed=failed or response.status >= 500
-    )
+    headers, failed = text_headers(response.headers), failed or response.status >= 500
+    return stream_frames.response(response.status, headers, response.body, failed=failed)
 
 
 def end_of(reply: Response) -> bytes:
     """Return what ends an answer of events where the SDK replies in the place of the handler."""
-    if (b"content-type", TYPE) in reply.headers:
+    if EVENT_HEADERS[0] in reply.headers:
         return reply.body  # where there are more
     return last_event(reply, failed=False)
 

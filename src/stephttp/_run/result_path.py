@@ -18,6 +18,7 @@ from stephttp._client.flow import Answer, Keys
 from stephttp._core import replies
 from stephttp._run.asking import Asking
 from stephttp._wire.http import (
+    EVENT_HEADERS,
     HOP_BY_HOP,
     Headers,
     Prefer,
@@ -25,6 +26,7 @@ from stephttp._wire.http import (
     Response,
     navigates,
     read_prefer,
+    text_headers,
     wants_events,
 )
 from stephttp._wire.ids import ulid_number
@@ -48,11 +50,7 @@ logger = logging.getLogger("stephttp")
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
 _OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
 _NUMBER = re.compile("[0-9]{1,15}")
-_EVENTS: Headers = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold events back
-]
+_EVENTS: Headers = [*EVENT_HEADERS, (b"cache-control", b"no-store")]
 _SOON = b"retry: 1000\n\n"
 _pending = msgspec.json.Decoder(Pending)
 _METHODS = b"GET, HEAD, POST, OPTIONS"
@@ -124,10 +122,7 @@ class Question(Struct, frozen=True):
 
     def as_event(self, answer: Response) -> Response:
         """Return the answer of a server without events as the one event of a caller who follows."""
-        pairs = [
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers
-        ]
-        failed = answer.status >= 500
+        pairs, failed = text_headers(answer.headers), answer.status >= 500
         data = encode_struct(answer_of(answer.status, pairs, answer.body, failed=failed))
         body = b"id: 0\nevent: response\ndata: %s\n\n" % data
         return Response(200, [*_EVENTS, *cors(self.request)], body)

@@ -35,6 +35,9 @@ HOP_BY_HOP = frozenset(
 
 JSON = (b"content-type", b"application/json")
 
+EVENT_HEADERS = ((b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no"))
+"""Headers of an answer of events; nginx would hold these back without the last one."""
+
 _CREDENTIALS = re.compile(r"^([^/?#]*//)[^/?#]*@")
 
 
@@ -189,6 +192,11 @@ class Body:
 
     def join(self) -> bytes:
         return b"".join(self._chunks)
+
+
+def text_headers(headers: Headers) -> list[tuple[str, str]]:
+    """Return headers as text, as WSGI and JSON have them."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def cookies_of(headers: Headers) -> list[tuple[str, str]]:

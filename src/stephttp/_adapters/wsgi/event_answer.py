@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from stephttp._adapters.wsgi.messages import StartResponse, Write, status_line, text_headers
+from stephttp._adapters.wsgi.messages import StartResponse, Write, status_line
 from stephttp._run.event_answers import HEADERS
-from stephttp._wire.http import Headers
+from stephttp._wire.http import Headers, text_headers
 
 
 class EventAnswer:

@@ -28,7 +28,6 @@ from stephttp._adapters.wsgi.messages import (
     reply_with,
     response_of,
     status_line,
-    text_headers,
     text_run_headers,
 )
 from stephttp._adapters.wsgi.request import identity, known_of_caller, mounts, neutral, route_of
@@ -45,7 +44,7 @@ from stephttp._run.first_call import FirstCall
 from stephttp._run.hooks import Hooks, drive_blocking
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._wire.http import Body, Request, Response
+from stephttp._wire.http import Body, Request, Response, text_headers
 from stephttp.middleware import CallEnd
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from stephttp._client.api_calls import SDK
-from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Response
+from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Response, text_headers
 
 Environ = dict[str, Any]
 Write = Callable[[bytes], object]
@@ -136,11 +136,6 @@ def reply_with(start_response: StartResponse, reply: Response, own: Headers) -> 
         headers += PLAIN_TEXT  # strict servers want one, even without a body
     start_response(status_line(reply.status), text_headers(headers))
     return [reply.body] if reply.body else []
-
-
-def text_headers(headers: Headers) -> list[tuple[str, str]]:
-    """Return headers in the terms of WSGI."""
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def status_line(status: int) -> str:

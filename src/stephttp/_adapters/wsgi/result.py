@@ -9,14 +9,13 @@ from stephttp._adapters.wsgi.messages import (
     StartResponse,
     reply_with,
     status_line,
-    text_headers,
 )
 from stephttp._client.drivers import Streamed
 from stephttp._run import result_path
 from stephttp._run.asking import Outcome
 from stephttp._run.result_path import Question
 from stephttp._run.runtime import Runtime
-from stephttp._wire.http import Request, Response
+from stephttp._wire.http import Request, Response, text_headers
 from stephttp.errors import APIConnectionError
 
 
