@@ -17,6 +17,7 @@ import pytest
 
 import stephttp
 from stephttp import step, stream
+from stephttp._adapters.asgi import event_answer
 from stephttp._adapters.asgi.event_answer import EventAnswer
 from stephttp._run.frame_sender import FrameSender
 from stephttp._run.run_stream import RunStream
@@ -238,6 +239,27 @@ async def test_one_task_at_a_time_sends_events() -> None:
     await end
     assert sent == [b"", b"first", b"second", b"last"]
     assert most == 1
+
+
+async def test_a_caller_who_reads_nothing_does_not_hold_up_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_answer, "PATIENCE", 0.0)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        await asyncio.Event().wait()
+
+    events = EventAnswer(send, [], lambda call: call())
+    events.put(b"x" * 100_000)
+    caught_up = events.catch_up()
+    assert caught_up is not None
+    await caught_up
+    events.put(b"y")
+    await events.finish(b"last")
+    assert sent == ["http.response.start"]
+    assert events.catch_up() is None
 
 
 async def test_the_end_is_not_sent_to_a_caller_who_left() -> None:

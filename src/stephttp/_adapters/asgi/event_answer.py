@@ -15,6 +15,8 @@ _BEHIND = 64 * 1024
 """Bytes that wait for the caller, from which on handlers that await what they push are held up."""
 _MOST_WAITING = 8 * 1024 * 1024
 """Bytes that may wait for it; what comes then is lost, and an event says so."""
+PATIENCE = 30.0
+"""Seconds in which a caller has to take something, so that it does not hold up its run for ever."""
 _LOST = b'event: stephttp.lost\ndata: {"reason":"the caller reads too slowly"}\n\n'
 
 
@@ -38,7 +40,7 @@ class EventAnswer:
         self._dispatch = dispatch
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
-        self._size = 0
+        self._size = self._sends = 0
         self._busy = self._begun = self._broken = self._full = False
         self._task: asyncio.Task[None] | None = None
 
@@ -81,7 +83,10 @@ class EventAnswer:
             if self._task is None:  # another thread has just asked for it
                 await asyncio.sleep(0)
             else:
-                await asyncio.wait({self._task})
+                sends = self._sends
+                done, _ = await asyncio.wait({self._task}, timeout=PATIENCE)
+                if not done and sends == self._sends:
+                    self.abort()
 
     def _start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._work(), name="stephttp-events")
@@ -94,18 +99,23 @@ class EventAnswer:
                 await self._send({"type": "http.response.body", "body": body, "more_body": True})
                 with self._lock:
                     self._size -= len(body)
+                    self._sends += 1
         except BaseException as error:
             # Only here: `_take` has let the next task begin where this one has come to its end.
             with self._lock:
                 self._broken, self._busy = True, False
-            if not isinstance(
-                error, Exception
-            ):  # else the caller has left, and some servers say so
+            if not isinstance(error, Exception):
                 raise
+            # Else the caller has left, and some servers say so.
 
     def _take(self) -> list[bytes]:
+        """Return what is sent at once."""
         with self._lock:
-            events, self._waiting = self._waiting, []
+            count = size = 0
+            while count < len(self._waiting) and size < _BEHIND:
+                size += len(self._waiting[count])
+                count += 1
+            events, self._waiting = self._waiting[:count], self._waiting[count:]
             if not events:
                 self._busy, self._task = False, None
             return events
