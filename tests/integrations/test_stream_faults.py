@@ -349,7 +349,7 @@ async def test_a_call_that_pushes_leaves_no_reference_cycles() -> None:
             if under_way:
                 await asyncio.wait(under_way)
                 del under_way
-            left = [each for each in gc.get_objects() if isinstance(each, RunStream)]
+            left = [each for each in gc.get_objects() if type(each) is RunStream]
         finally:
             gc.enable()
         assert left == [], (path, headers)
