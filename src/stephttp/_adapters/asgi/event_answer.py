@@ -16,7 +16,7 @@ _BEHIND = 64 * 1024
 _MOST_WAITING = 8 * 1024 * 1024
 """Bytes that may wait for it; what comes then is lost, and an event says so."""
 PATIENCE = 30.0
-"""Seconds in which a caller has to take something, so that it does not hold up its run for ever."""
+"""Seconds in which a caller has to take something, so that it does not hold up its run forever."""
 _LOST = b'event: stephttp.lost\ndata: {"reason":"the caller reads too slowly"}\n\n'
 
 
