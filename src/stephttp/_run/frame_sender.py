@@ -27,7 +27,7 @@ _BATCH = 256 * 1024
 """Bytes of one request, about. A plain server forwards 1,000 KB of one (docs/protocol.md 8.4)."""
 _PATIENCE = 10.0
 """Seconds for which the end of a call waits for what is under way."""
-_LOST = b'event: stephttp.lost\ndata: {"reason":"the server took them too slowly"}\n\n'
+_LOST = stream_frames.lost("the server took them too slowly")
 
 
 class FrameSender:

@@ -114,6 +114,11 @@ def redirect(run_id: str, url: str) -> bytes:
     return _event(REDIRECT, {"runId": run_id, "url": url})
 
 
+def lost(reason: str) -> bytes:
+    """Say that pushes are missing here."""
+    return _event(LOST, {"reason": reason})
+
+
 def response(
     status: int, headers: Iterable[tuple[str, str]], body: bytes, *, failed: bool
 ) -> bytes:

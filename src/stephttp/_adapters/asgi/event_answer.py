@@ -10,6 +10,7 @@ from contextlib import suppress
 from stephttp._adapters.asgi.messages import Send
 from stephttp._run.event_answers import HEADERS
 from stephttp._wire.http import Headers
+from stephttp._wire.stream_frames import lost
 
 _BEHIND = 64 * 1024
 """Bytes that wait for the caller, from which on handlers that await what they push are held up."""
@@ -17,7 +18,7 @@ _MOST_WAITING = 8 * 1024 * 1024
 """Bytes that may wait for it; what comes then is lost, and an event says so."""
 PATIENCE = 30.0
 """Seconds in which a caller has to take something, so that it does not hold up its run forever."""
-_LOST = b'event: stephttp.lost\ndata: {"reason":"the caller reads too slowly"}\n\n'
+_LOST = lost("the caller reads too slowly")
 
 
 class EventAnswer:
