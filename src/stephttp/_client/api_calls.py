@@ -13,7 +13,6 @@ from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import (
-    CALL_HEADERS,
     FAILURES,
     PROCESS,
     STEPS,
@@ -165,9 +164,9 @@ def get_actions(run_id: str, *, names: bool = False, call: CallId | None = None)
     """
     headers = _NAMED_HEADERS if names else _ACTIONS_HEADERS
     if call is not None:
-        values = call.job, str(call.attempt), call.step, call.delivery, call.process
-        parts = zip((*CALL_HEADERS, PROCESS), values, strict=True)
-        headers = headers | {name: value for name, value in parts if value}
+        headers = headers | call.headers
+        if call.process:
+            headers[PROCESS] = call.process
     return Call("GET", f"/v0/runs/{run_id}/actions", None, headers)
 
 

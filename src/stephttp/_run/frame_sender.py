@@ -13,7 +13,7 @@ from stephttp._client import api_calls
 from stephttp._client.api_calls import SDK
 from stephttp._client.flow import Call, Flow, Until, send
 from stephttp._wire import stream_frames
-from stephttp._wire.stored_state import CALL_HEADERS, STREAMS_FEATURE, CallId
+from stephttp._wire.stored_state import STREAMS_FEATURE, CallId
 from stephttp.errors import APIError, APIStatusError
 
 if TYPE_CHECKING:
@@ -164,10 +164,7 @@ class FrameSender:
         if self.keeps:
             headers[stream_frames.WRITER] = f"{self._writer} {self._sent}"
             if self._call_id is not None:
-                named = self._call_id
-                values = named.job, str(named.attempt), named.step, named.delivery
-                parts = zip(CALL_HEADERS, values, strict=True)
-                headers |= {name: value for name, value in parts if value}
+                headers |= self._call_id.headers
         elif not self._sent:
             body = stream_frames.metadata(run_id) + body
         path = f"/v1/realtime/publish/tee?channel={run_id}"

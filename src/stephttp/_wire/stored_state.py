@@ -84,6 +84,12 @@ class CallId(Struct, frozen=True):
     delivery: str = ""
     process: str = ""
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The call as `CALL_HEADERS`; what is empty is left out."""
+        values = self.job, str(self.attempt), self.step, self.delivery
+        return {name: value for name, value in zip(CALL_HEADERS, values, strict=True) if value}
+
 
 class MemoKind(Enum):
     VALUE = "value"
