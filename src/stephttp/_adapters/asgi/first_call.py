@@ -148,17 +148,9 @@ class ASGIFirstCall(FirstCall):
         try:
             error = await scope.end(error)
         except BaseException as raised:
-            if self._journal is not None:
-                self._journal.abandon()
-            if self._events is not None:
-                self._events.abort()
             await self._give_up(scope, raised)
             raise
         if scope.run.suspended and self._stored_answer is None and not await self._drain():
-            if self._journal is not None:
-                self._journal.abandon()
-            if self._events is not None:
-                self._events.abort()
             await self._give_up(scope, None)
             return None
         try:
@@ -221,7 +213,11 @@ class ASGIFirstCall(FirstCall):
                 await reply_with(self._send, reply, run_headers(self.run_id))
 
     async def _give_up(self, scope: RunScope, error: BaseException | None) -> None:
-        """Tell the middleware that this call is over without a result."""
+        """Leave the run as it is, and tell the middleware that this call has no result."""
+        if self._journal is not None:
+            self._journal.abandon()
+        if self._events is not None:
+            self._events.abort()
         scope.stream = None  # it leads back to the scope
         if scope.hooks is not None:
             await drive(scope.hooks.over(CallEnd(None, error, False)))

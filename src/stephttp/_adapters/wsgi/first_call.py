@@ -232,13 +232,9 @@ class WSGIFirstCall(FirstCall):
         try:
             error = scope.end(error)
         except BaseException as raised:
-            if self._journal is not None:
-                self._journal.abandon()
             self._give_up(scope, raised)
             raise
         if scope.run.suspended and self._stored_answer is None and not self._drain():
-            if self._journal is not None:
-                self._journal.abandon()
             self._give_up(scope, None)
             return None, GONE
         if self._start is not None and (
@@ -254,7 +250,9 @@ class WSGIFirstCall(FirstCall):
         return error, reply
 
     def _give_up(self, scope: RunScope, error: BaseException | None) -> None:
-        """Tell the middleware that this call is over without a result."""
+        """Leave the run as it is, and tell the middleware that this call has no result."""
+        if self._journal is not None:
+            self._journal.abandon()
         scope.stream = None  # it leads back to the scope
         if scope.hooks is not None:
             drive_blocking(scope.hooks.over(CallEnd(None, error, False)), scope.wait_for)
