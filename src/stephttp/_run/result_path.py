@@ -187,18 +187,9 @@ def is_whole(headers: Mapping[str, str]) -> bool:
     return FEATURES not in headers
 
 
-def named(headers: Headers) -> dict[str, str]:
-    """Return headers by name, to look at them."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-
-
 def head(headers: Headers, request: Request) -> Headers:
     """Return the headers of the result: the handler's, without those of our connection."""
-    kept = [
-        (name, value)
-        for name, value in headers
-        if name not in HOP_BY_HOP and not _OF_THE_SERVER.fullmatch(name)
-    ]
+    kept = _of_handler(headers)
     return kept + cors(request, kept)
 
 
@@ -226,10 +217,15 @@ def cors(request: Request, answer: Sequence[tuple[bytes, bytes]] = ()) -> Header
 def relayed(answer: Answer) -> Response:
     """Return a result that was read whole and decoded, as a response of this API."""
     dropped = (b"content-encoding", b"content-length")
-    kept = [
-        (name, value)
-        for name, value in answer.raw_headers
-        if name not in HOP_BY_HOP and name not in dropped and not _OF_THE_SERVER.fullmatch(name)
-    ]
+    kept = [one for one in _of_handler(answer.raw_headers) if one[0] not in dropped]
     kept.append((b"content-length", str(len(answer.body)).encode()))
     return Response(answer.status, kept, answer.body)
+
+
+def _of_handler(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """Return the headers that the handler has set, without those of our connection."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in HOP_BY_HOP and not _OF_THE_SERVER.fullmatch(name)
+    ]

@@ -11,7 +11,7 @@ from stephttp._run import result_path
 from stephttp._run.asking import Outcome
 from stephttp._run.result_path import Question
 from stephttp._run.runtime import Runtime
-from stephttp._wire.http import Request, Response
+from stephttp._wire.http import Request, Response, text_headers
 from stephttp.errors import APIConnectionError
 
 
@@ -41,7 +41,7 @@ async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
         try:
             async with runtime.stream(asking.call()) as streamed:
                 first = await _first(streamed)
-                headers = result_path.named(streamed.headers)
+                headers = dict(text_headers(streamed.headers))
                 outcome = asking.read(streamed.status, headers, empty=not first)
                 if outcome is Outcome.RESULT:
                     if question.follows and result_path.is_whole(headers):

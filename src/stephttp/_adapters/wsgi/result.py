@@ -41,7 +41,7 @@ def _pass_on(
             try:
                 with runtime.stream_sync(asking.call()) as streamed:
                     first = _first(streamed)
-                    headers = result_path.named(streamed.headers)
+                    headers = dict(text_headers(streamed.headers))
                     outcome = asking.read(streamed.status, headers, empty=not first)
                     if outcome is Outcome.RESULT:
                         if question.follows and result_path.is_whole(headers):
