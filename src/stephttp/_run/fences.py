@@ -37,12 +37,10 @@ class Fence(Protocol):
 
 async def pass_fence(fence: Fence, call: StepCall) -> None:
     """Ask before the body of a step begins. Afterwards `call` may have to wait."""
-    scope = call.scope
     try:
-        await scope.drive(fence.ask())
+        await call.scope.drive(fence.ask())
     except BaseException as error:
-        cut_steps.left(scope, call.step, error, scope.now_ns())
-        scope.recorded()
+        _left(call, error)
         raise
     call.reconsider()
 
@@ -54,7 +52,13 @@ def pass_fence_blocking(fence: Fence, call: StepCall) -> None:
         try:
             scope.block(fence.ask())
         except BaseException as error:
-            cut_steps.left(scope, call.step, error, scope.now_ns())
-            scope.recorded()
+            _left(call, error)
             raise
     call.reconsider()
+
+
+def _left(call: StepCall, error: BaseException) -> None:
+    """Note that a step ends before its body has begun."""
+    scope = call.scope
+    cut_steps.left(scope, call.step, error, scope.now_ns())
+    scope.recorded()
