@@ -11,16 +11,14 @@ from stephttp._run.echoes import is_being_cancelled, is_cancellation
 from stephttp._run.scope import RunScope
 
 
-def again(scope: RunScope, step: Step) -> Step:
-    """Take back that a step was cut off in an earlier call: it is not in this one."""
-    with scope.lock:
-        return scope.run.renew(step, scope.now_ns())
+def again(scope: RunScope, step: Step, *, body: bool = False) -> Step:
+    """Take back that a step was cut off in an earlier call: it is not in this one.
 
-
-def begin_again(scope: RunScope, step: Step) -> Step:
-    """Begin a step that was cut off in an earlier call, and is not in this one."""
+    Args:
+        body: its body begins.
+    """
     with scope.lock:
-        return scope.run.renew(step, scope.now_ns(), body=True)
+        return scope.run.renew(step, scope.now_ns(), body=body)
 
 
 def wait_again(scope: RunScope, step: Step, wait: Wait) -> Step:

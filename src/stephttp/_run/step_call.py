@@ -126,7 +126,7 @@ class StepCall:
 
     def begin_again(self) -> None:
         """Begin the step although it was cut off in an earlier call: it is not in this one."""
-        self._set(cut_steps.begin_again(self.scope, self.step))
+        self._set(cut_steps.again(self.scope, self.step, body=True))
 
     def wait_again(self, wait: Wait) -> None:
         """Do the same with a step that the server carries out."""
