@@ -15,18 +15,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
-from stephttp._client.flow import Flow, Invoke
+from stephttp._client.flow import Flow
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
-from stephttp._core import replies
 from stephttp._core.failures import describe
-from stephttp._run.bounded_call import BoundedCall
-from stephttp._run.callers import CallerOf
-from stephttp._run.current import CurrentCall
 from stephttp._run.delivered_first import deliver_first
 from stephttp._run.hooks import Hooks, as_flow
-from stephttp._run.idempotency import Claimed, Key, claim, further_keys, not_stored, repeatable
+from stephttp._run.idempotency import repeatable
 from stephttp._run.journal import Journal
+from stephttp._run.keyed_call import KeyedCall
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.suspend import CannotContinueError, suspend
@@ -45,28 +42,14 @@ _MOST_WAITED = 4096
 """Endpoints that are known to wait; then all are forgotten, since paths may stand for them."""
 
 
-class FirstCall(BoundedCall):
+class FirstCall(KeyedCall):
     """One request from outside. What belongs to its run is set by `run_made`, if it has one.
 
     Args:
         runtime: what it shares with other calls.
     """
 
-    __slots__ = (
-        "_answer",
-        "_answered",
-        "_claimed",
-        "_ended",
-        "_gets_events",
-        "_headers",
-        "_journal",
-        "_keyed",
-        "_status",
-        "_stored",
-        "current",
-        "run_id",
-        "started_ns",
-    )
+    __slots__ = ("_answered", "_ended", "_gets_events", "_headers")
 
     attempt = 0
 
@@ -74,11 +57,8 @@ class FirstCall(BoundedCall):
         self.runtime = runtime
         self.started_ns = runtime.now_ns()
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
-        self.current: CurrentCall
-        """Whether it has a run, and its scope; set by subclasses."""
-        self._answer: Body | None = None
-        """What the handler answers, if that is to be kept."""
-        self._journal: Journal | None = None
+        self._answer = None
+        self._journal = None
         self._answered = False
         """Whether the caller has the whole response, and nothing can change the run's result."""
         self._status = 0
@@ -86,11 +66,8 @@ class FirstCall(BoundedCall):
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
-        self._claimed: Claimed | None = None
-        self._keyed = False
-        """Whether this run holds an idempotency key."""
-        self._stored = False
-        """Whether the answer to that key was handed to the server."""
+        self._claimed = None
+        self._keyed = self._stored = False
         self._ended = False
         """Whether the handler has ended."""
         self._gets_events = False
@@ -165,74 +142,6 @@ class FirstCall(BoundedCall):
         if not self._ended and (self._is_too_large() or not self._has_all()):
             return None
         return self._named_request()
-
-    def _claim_at_once(self) -> Flow[bool]:
-        """Claim the key that the request itself carries, if it does.
-
-        Returns:
-            Whether the handler is to be called. If not, `_stored_answer` is the answer, unless the
-            caller has left; this call is over.
-        """
-        key = self.runtime.idempotency_key(self._request(b""), self._known_of_caller())
-        if key is None:
-            return True
-        scope, continues = self.current.scope(), False
-        scope.key_claimed = True
-        try:
-            if (yield Invoke(self._read_ahead, None)):
-                self._claimed = yield from self._claim(key, named=False)
-                continues = self._claimed.answer is None
-        finally:
-            if not continues:
-                scope.close(None)
-                self.current.leave()
-        return continues
-
-    def claim_late(self, text: str, scope: CallerOf | None) -> Flow[bool]:
-        """Claim a key that the handler gave. Returns whether its steps are to run.
-
-        Args:
-            scope: says who the caller is; `None`: as configured.
-        """
-        runtime, run = self.runtime, self._run
-        lock = f"key of {run.run_id}"
-        yield from runtime.keyed_lock.acquire(lock)  # steps that run side by side claim together
-        try:
-            if self._claimed is None:
-                if run.cannot_wait is not None:
-                    raise CannotWaitError(
-                        f"the idempotency key comes too late, because {run.cannot_wait}; "
-                        "call stephttp.configure at the start of the handler"
-                    )
-                if not (yield Invoke(self._read_ahead, None)):
-                    raise self._caller_left()
-                endpoint = run.opts.id or self._named_request().endpoint
-                key = runtime.key_of(text, self._request(b""), endpoint, scope)
-                self._claimed = yield from self._claim(key, named=True)
-            return self._claimed.answer is None
-        finally:
-            runtime.keyed_lock.release(lock)
-
-    def _claim(self, key: Key, *, named: bool) -> Flow[Claimed]:
-        runtime = self.runtime
-        if self._is_too_large():
-            limit = runtime.checkpoints.largest_body(self._run)
-            return Claimed(False, replies.error_answer(
-                413, f"a request with an idempotency key may have a body of {limit} bytes"
-            ))  # fmt: skip
-        request = self._named_request()
-        lease = self.current.scope().checkpointing.lease_ms
-        journal = self._new_journal()  # before the claim, from which its lease counts
-        claimed = yield from claim(runtime.checkpoints, self._run, request, key, lease)
-        if claimed.held:
-            self._keyed = True
-            self._journal = journal
-            self._journal.claimed(named=named)
-            # Should the engine lose sight of this process, its call of the run waits here.
-            lock, run_id = runtime.keyed_lock, self._run.run_id
-            yield from lock.acquire(run_id)
-            self._journal.let_go = partial(lock.release, run_id)
-        return claimed
 
     def _note_end_of_answer(self) -> None:
         """Note that the response has come to its end: what fails behind it is not a failure of the
@@ -404,38 +313,6 @@ class FirstCall(BoundedCall):
         self._answer.add(answer.body, False)
         yield from self._record(CannotWaitError(reason), known=problem.known) or ()
         return answer
-
-    def _store(self, error: BaseException | None) -> Flow[Response | None]:
-        """Store the answer of a run that holds an idempotency key, before its caller gets it.
-
-        Returns:
-            What its caller gets; `None`: the handler's own answer.
-        """
-        if self._stored or self._journal is None:
-            return None
-        self._stored = True
-        answer, raised = self._answer, not self._status
-        response = self._response()
-        kept = repeatable(response, answer, raised=raised)
-        complete = self.runtime.checkpoints.completed(
-            kept,
-            duration_ns=max(0, self.runtime.now_ns() - self.started_ns),
-            error=None if error is None else describe(error),
-            exact=True,
-        )
-        if self.runtime.settings.idempotency_header:
-            request, known = self._named_request(), self._known_of_caller()
-            complete.opts = further_keys(self.runtime.checkpoints, request, response, known)
-        if answer is not None and answer.overflown:  # it has begun to go out
-            self._journal.finish(complete)
-            return None
-        if not (yield from self._journal.store(complete)):
-            logger.error(
-                "stephttp: run %s: the answer to its idempotency key is not stored yet; its caller "
-                "gets a 503, and the answer with the same key later", self._run.run_id,
-            )  # fmt: skip
-            return not_stored()
-        return None if raised or kept is response else kept
 
     def log_hidden(self, error: BaseException) -> None:
         """Log what the application raised, where its caller gets an answer of the SDK."""
