@@ -210,7 +210,9 @@ class CurrentCall:
         if scope is not None and scope.writes:
             return True
         sessions = self.sessions
-        return bool(sessions) and any(one.in_transaction() for one in sessions or ())
+        if not sessions:
+            return False
+        return any(one.in_transaction() for one in sessions)
 
     def _make_scope(self) -> RunScope:
         opening = self.runtime.opening

@@ -359,11 +359,8 @@ class FirstCall(KeyedCall):
         return self._put(Parcel(NEW_RUN, checkpoint))
 
     def _put(self, parcel: Parcel) -> Flow[None] | None:
-        item, runtime = Item(parcel), self.runtime
-        if not runtime.settings.background:
-            return self._report(item, partial(runtime.outbox.put, item))
-        runtime.outbox.put(item)
-        return None
+        item = Item(parcel)
+        return self._report(item, partial(self.runtime.outbox.put, item))
 
     def _report(self, item: Item, put: Callable[[], object]) -> Flow[None] | None:
         """Put an item into the outbox. Returns what does so, where the response has to wait."""
