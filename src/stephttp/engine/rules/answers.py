@@ -189,7 +189,7 @@ def asks_first(sdk: str) -> bool:
     Args:
         sdk: of the header `x-inngest-sdk`.
     """
-    return sdk.startswith(_OURS)
+    return is_ours(sdk)
 
 
 def _is_damaged(answer: HTTPResponse) -> bool:
