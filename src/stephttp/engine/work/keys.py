@@ -54,8 +54,7 @@ def add(connection: sqlite3.Connection, run_id: str, reported: object, at: Momen
 
 
 def remember(connection: sqlite3.Connection, key: Key, run_id: str, at: Moment) -> None:
-    """Store which run a key has, unless that is known."""
-    if connection.execute(QUERIES["known_key"], (key.digest,)).fetchone() is None:
-        expires_ms = at.now_ms + round(at.settings.idempotency_ttl * 1000)
-        values = (key.digest, key.request, run_id, expires_ms)
-        connection.execute(QUERIES["insert_key"], values)
+    """Store which run a key has, unless it has one that is still stored."""
+    expires_ms = at.now_ms + round(at.settings.idempotency_ttl * 1000)
+    values = (key.digest, key.request, run_id, expires_ms)
+    connection.execute(QUERIES["insert_key"], values)

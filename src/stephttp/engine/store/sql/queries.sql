@@ -364,6 +364,8 @@ SELECT request, run_id FROM idempotency JOIN runs USING (run_id) WHERE key = ?
 INSERT INTO idempotency (key, request, run_id, expires_ms) VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE
 SET request = excluded.request, run_id = excluded.run_id, expires_ms = excluded.expires_ms
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = idempotency.run_id)
+
 -- name: displace_wait
 UPDATE timers SET key = NULL WHERE run_id = ? AND step_id = ?
 
