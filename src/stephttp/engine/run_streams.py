@@ -106,11 +106,14 @@ class RunStreams:
         """Return the frames behind a number, as many as are sent at once."""
         return await self._store.read(partial(stream_parts.read, run_id=run_id, after=after))
 
-    async def end(self, run_id: str) -> bytes | None:
+    async def end(self, run_id: str, after: int) -> bytes | None:
         """Return the data (JSON) of the event that ends the stream of a run.
 
+        Args:
+            after: the number of the last frame that was read.
+
         Returns:
-            `None` if the run has not ended.
+            `None` if the run has not ended, or there are frames behind that number by now.
         """
         look = partial(stream_parts.end, run_id=run_id)
         end = await self._store.read(look)
@@ -118,7 +121,9 @@ class RunStreams:
             with self.listening(run_id) as wake:
                 await self._clock.wait_for(pause_ms / 1000, wake)
             end = await self._store.read(look)
-        return None if end is None else end.data
+        if end is None or (await self.read(run_id, after)).frames:
+            return None
+        return end.data
 
     def listening(self, run_id: str) -> AbstractContextManager[Wake]:
         """Provide an event that is set when a stream, or its run, changes, or the engine stops."""

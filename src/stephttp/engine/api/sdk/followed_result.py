@@ -93,8 +93,8 @@ async def _events(
             if part.more or part.frames:
                 continue
             if part.ended or not (part.known or link.early):
-                answer = await streams.end(run_id)
-                if answer is not None and not (await streams.read(run_id, after)).frames:
+                answer = await streams.end(run_id, after)
+                if answer is not None:
                     yield b"".join(told.news(await engine.store.read(look), after))
                     yield _event("response", after, answer)
                     return

@@ -122,8 +122,8 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
             if part.more or part.frames:
                 continue
             if part.ended or not (part.known or _may_come(run_id, clock.now_ms())):
-                answer = await streams.end(run_id)
-                if answer is not None and not (await streams.read(run_id, after)).frames:
+                answer = await streams.end(run_id, after)
+                if answer is not None:
                     yield b"event: %s\ndata: %s\n\n" % (stream_frames.RESPONSE.encode(), answer)
                     return
                 continue
