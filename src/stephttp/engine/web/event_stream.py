@@ -19,6 +19,11 @@ KEEP_ALIVE = b":\n\n"
 """A comment, which clients ignore and proxies do not."""
 
 
+def event_number(text: str) -> int:
+    """Return the number of the last event that a client has, as it says it; 0 if it has none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
+
+
 class EventSource:
     """What a stream tells. A subclass says where its events come from.
 

@@ -24,7 +24,7 @@ from stephttp._wire.json import encode_struct
 from stephttp._wire.progress import Progress
 from stephttp.engine.model.tokens import RunLink
 from stephttp.engine.reading.progress import progress
-from stephttp.engine.web.event_stream import KEEP_ALIVE
+from stephttp.engine.web.event_stream import KEEP_ALIVE, event_number
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -54,8 +54,7 @@ def follow_result(
         link: by which the client came.
         seconds: how long the client is willing to wait; `None`: as long as a stream lasts.
     """
-    said = request.headers.get("last-event-id", "")
-    after = int(said) if said.isascii() and said.isdecimal() and len(said) < 16 else 0
+    after = event_number(request.headers.get("last-event-id", ""))
     lifetime = engine.settings.stream_lifetime
     body = _events(engine, link, after, lifetime if seconds is None else min(lifetime, seconds))
     return StreamingResponse(body, headers=headers, media_type="text/event-stream")
@@ -119,7 +118,7 @@ class _Told:
     def __init__(self) -> None:
         self.settled = 0
         self._sent: set[int] = set()
-        self._waiting: list[str] | None = None
+        self._waiting: list[str] = []
 
     def news(self, found: Progress, number: int) -> list[bytes]:
         """Return events for what is new."""
@@ -131,7 +130,7 @@ class _Told:
         while self.settled + 1 in self._sent:
             self.settled += 1
             self._sent.discard(self.settled)
-        if found.waiting != (self._waiting or []):
+        if found.waiting != self._waiting:
             events.append(_event("waiting", number, encode_struct({"steps": found.waiting})))
             self._waiting = found.waiting
         return events

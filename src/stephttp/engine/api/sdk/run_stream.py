@@ -12,12 +12,12 @@ from starlette.responses import Response, StreamingResponse
 from stephttp._wire import stream_frames
 from stephttp._wire.ids import ULID_PATTERN, ulid_ms
 from stephttp._wire.stored_state import CALL_HEADERS, CallId
-from stephttp._wire.stream_frames import Frame, FrameReader
+from stephttp._wire.stream_frames import FrameReader, written
 from stephttp.engine.api.sdk.publishing import channel_of, while_it_may_last
 from stephttp.engine.model import tokens
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.stream import Arrival
-from stephttp.engine.web.event_stream import KEEP_ALIVE
+from stephttp.engine.web.event_stream import KEEP_ALIVE, event_number
 from stephttp.engine.web.requests import engine_of, read_body
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _MOST_TEED = 1_024_000
 _COMING_MS = 60 * 60 * 1000
 _ULID = re.compile(ULID_PATTERN, re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _WRITER = re.compile(r"([A-Za-z0-9_-]{1,64}) ([0-9]{1,9})", re.ASCII)
 
 
@@ -56,7 +55,7 @@ async def _from_ours(request: Request, engine: Engine, run_id: str, header: str)
     kept = await engine.streams.append(arrival)
     new = kept.frames if kept.answer is None else [*kept.frames, kept.answer]
     if new:
-        engine.channels.tee(run_id, b"".join(map(stream_frames.written, new)))
+        engine.channels.tee(run_id, b"".join(map(written, new)))
     headers = {stream_frames.WRITER: stream_frames.FULL} if kept.state.full else {}
     if named[1] == stream_frames.FIRST_CALL and named[2] == "0":
         now_s = int(engine.clock.now())
@@ -99,8 +98,7 @@ def follow_run(
     A client that is slow holds up no other: it is sent what is stored, piece by piece.
     """
     said = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
-    after = int(said) if _NUMBER.fullmatch(said) else 0
-    body = _events(engine, run_id, after)
+    body = _events(engine, run_id, event_number(said))
     return StreamingResponse(body, headers=headers, media_type="text/event-stream")
 
 
@@ -117,7 +115,7 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
             part = await streams.read(run_id, after)
             after = part.last
             if part.frames:
-                yield b"".join(_event(frame, number) for number, frame in part.frames)
+                yield b"".join(written(frame, number) for number, frame in part.frames)
                 quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
             if part.more or part.frames:
                 continue
@@ -137,7 +135,3 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
 def _may_come(run_id: str, now_ms: int) -> bool:
     """Whether a run that is not stored may still be reported."""
     return not _ULID.fullmatch(run_id) or abs(now_ms - ulid_ms(run_id)) < _COMING_MS
-
-
-def _event(frame: Frame, number: int) -> bytes:
-    return stream_frames.written(frame, number)
