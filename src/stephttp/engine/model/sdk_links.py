@@ -8,7 +8,7 @@ from stephttp._wire.ids import ulid_ms
 from stephttp._wire.run_links import is_run_link
 from stephttp.engine.model.tokens import RunLink
 
-_STILL_COMING_S = 3600
+STILL_COMING_S = 3600
 """Seconds for which a run that is not stored may still be reported."""
 
 
@@ -29,4 +29,4 @@ def read_sdk_link(
     except ValueError:
         return None
     expired = lifetime is not None and age_s >= lifetime
-    return RunLink(run_id, expired, cookies=False, early=abs(age_s) < _STILL_COMING_S)
+    return RunLink(run_id, expired, cookies=False, early=abs(age_s) < STILL_COMING_S)

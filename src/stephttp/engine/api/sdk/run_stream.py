@@ -16,6 +16,7 @@ from stephttp._wire.stream_frames import FrameReader, written
 from stephttp.engine.api.sdk.publishing import channel_of, while_it_may_last
 from stephttp.engine.model import tokens
 from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.sdk_links import STILL_COMING_S
 from stephttp.engine.model.stream import Arrival
 from stephttp.engine.web.event_stream import KEEP_ALIVE, event_number
 from stephttp.engine.web.requests import engine_of, read_body
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
 _MOST_TEED = 1_024_000
-_COMING_MS = 60 * 60 * 1000
 _ULID = re.compile(ULID_PATTERN, re.ASCII)
 _WRITER = re.compile(r"([A-Za-z0-9_-]{1,64}) ([0-9]{1,9})", re.ASCII)
 
@@ -134,4 +134,4 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
 
 def _may_come(run_id: str, now_ms: int) -> bool:
     """Whether a run that is not stored may still be reported."""
-    return not _ULID.fullmatch(run_id) or abs(now_ms - ulid_ms(run_id)) < _COMING_MS
+    return not _ULID.fullmatch(run_id) or abs(now_ms - ulid_ms(run_id)) < STILL_COMING_S * 1000
