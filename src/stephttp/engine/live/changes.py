@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOST_RUNS = 1000
 """Runs whose change waits for a listener."""
@@ -115,6 +118,20 @@ class Changes:
         return len(self._listeners)
 
 
+@contextmanager
+def listed(table: dict[str, set[T]], run_id: str, one: T) -> Generator[T]:
+    """Have one who waits for a run in a table of them while the block runs, and provide it."""
+    there = table.setdefault(run_id, set())
+    there.add(one)
+    try:
+        yield one
+    finally:
+        there.discard(one)
+        # Who wakes them may have taken this set out already, and a newer one put in another.
+        if not there and table.get(run_id) is there:
+            del table[run_id]
+
+
 FIRST_PHASE = "sync:"
 """Prefix of a run id: to wait until the run ends or becomes async, whatever comes first."""
 
@@ -131,21 +148,12 @@ class Waiters:
         self.released = False
         """Set when the engine stops: no wait may start any more."""
 
-    @contextmanager
-    def waiting(self, run_id: str) -> Generator[asyncio.Event]:
+    def waiting(self, run_id: str) -> AbstractContextManager[asyncio.Event]:
         """Provide an event that is set when the run ends."""
         event = asyncio.Event()
         if self.released:
             event.set()
-        events = self._events.setdefault(run_id, set())
-        events.add(event)
-        try:
-            yield event
-        finally:
-            events.discard(event)
-            # `wake` may have taken this set out already, and a newer reader put in another.
-            if not events and self._events.get(run_id) is events:
-                del self._events[run_id]
+        return listed(self._events, run_id, event)
 
     def wake(self, run_id: str) -> None:
         """Wake all that wait for a run, because it has ended."""

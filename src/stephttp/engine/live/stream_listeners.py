@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+
+from stephttp.engine.live.changes import listed
 
 
 class Wake(asyncio.Event):
@@ -33,21 +34,12 @@ class StreamListeners:
         self.released = False
         """Set when the engine stops: streams end, and their clients come again."""
 
-    @contextmanager
-    def listening(self, run_id: str) -> Generator[Wake]:
+    def listening(self, run_id: str) -> AbstractContextManager[Wake]:
         """Provide an event that is set whenever the stream, or the run, has changed.
 
         Clear it before you read, so that nothing is missed.
         """
-        wake = Wake()
-        wakes = self.wakes.setdefault(run_id, set())
-        wakes.add(wake)
-        try:
-            yield wake
-        finally:
-            wakes.discard(wake)
-            if not wakes and self.wakes.get(run_id) is wakes:
-                del self.wakes[run_id]
+        return listed(self.wakes, run_id, Wake())
 
     def wake(self, run_id: str, *, run_changed: bool = True) -> None:
         """Wake those who follow a run, because there may be more to read.
