@@ -181,6 +181,19 @@ async def test_a_call_that_was_superseded_writes_nothing() -> None:
         assert (refused.status_code, refused.json()["error"][:7]) == (409, "frames:")
 
 
+async def test_a_call_whose_number_is_too_long_is_refused() -> None:
+    async with world() as w:
+        await w.post(sleep(text="1s"))
+        headers = {"x-inngest-job-id": "old", "x-stephttp-attempt": "9" * 5000}
+        writes = headers | {"x-stephttp-stream": "w 0"}
+        for refused in (
+            await w.http.post(TEE, content=pushed(1), headers=writes),
+            await w.http.get(f"/v0/runs/{RUN}/actions", headers=headers),
+        ):
+            assert refused.status_code == 400
+            assert refused.json()["error"].startswith("x-stephttp-attempt: ")
+
+
 @pytest.mark.parametrize("header", ["", "w", "w -1", "w 1 2", "w x", "a/b 1", "w " + "9" * 10])
 async def test_writers_that_make_no_sense(header: str) -> None:
     async with world() as w:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from stephttp._wire import stored_state
 from stephttp._wire.ids import ULID_PATTERN
+from stephttp._wire.stored_state import CallId
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading.list_filter import MOST_LISTED
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
 _ULID = re.compile(ULID_PATTERN, re.ASCII)
+_ATTEMPT_LENGTH = 9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,6 +45,22 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise too_large
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def call_of(request: Request) -> CallId | None:
+    """Return the call of the engine from which an SDK of stephttp sends a request.
+
+    Raises:
+        Refused: the engine has never made a call with such a number.
+    """
+    names = (*stored_state.CALL_HEADERS, stored_state.PROCESS)
+    job, attempt, step, delivery, process = (request.headers.get(name, "") for name in names)
+    if not job or not attempt.isdecimal():
+        return None
+    if len(attempt) > _ATTEMPT_LENGTH:
+        field = stored_state.CALL_HEADERS[1]
+        raise Refused(f"{field}: more than {_ATTEMPT_LENGTH} digits")
+    return CallId(job, int(attempt), step, delivery, process)
 
 
 def media_type_of(request: Request) -> str:

@@ -28,10 +28,8 @@ from stephttp.engine.store import memos, runs
 from stephttp.engine.store.runs import load_trigger, unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, Time, one_of
-from stephttp.engine.web.requests import engine_of, parse_run_id
+from stephttp.engine.web.requests import call_of, engine_of, parse_run_id
 from stephttp.engine.web.responses import json_response, wrapped
-
-_ATTEMPT_LENGTH = 9
 
 
 class RunTrigger(AnswerBody):
@@ -85,7 +83,7 @@ async def actions(request: Request) -> Response:
     """Return the memoised steps of a run that has not ended."""
     run_id = parse_run_id(request.path_params["run"])
     accepted = request.headers.get("x-stephttp-accept", "")
-    engine, call = engine_of(request), _call_of(request)
+    engine, call = engine_of(request), call_of(request)
     unit = partial(
         _actions,
         run_id=run_id,
@@ -172,16 +170,6 @@ def _actions(
         if not current:
             raise Refused(SUPERSEDED, 409)
     return memos.load(connection, run_id, pending=pending, names=names)
-
-
-def _call_of(request: Request) -> CallId | None:
-    """Return the call in which an SDK of stephttp asks."""
-    job, attempt = (request.headers.get(name, "") for name in stored_state.CALL_HEADERS[:2])
-    if not job or not attempt.isdecimal() or len(attempt) > _ATTEMPT_LENGTH:
-        return None
-    names = (*stored_state.CALL_HEADERS[2:], stored_state.PROCESS)
-    step, delivery, process = (request.headers.get(name, "") for name in names)
-    return CallId(job, int(attempt), step, delivery, process)
 
 
 def _event(connection: sqlite3.Connection, run_id: str) -> RunTrigger:

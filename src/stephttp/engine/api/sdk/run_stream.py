@@ -11,7 +11,6 @@ from starlette.responses import Response, StreamingResponse
 
 from stephttp._wire import stream_frames
 from stephttp._wire.ids import ULID_PATTERN, ulid_ms
-from stephttp._wire.stored_state import CALL_HEADERS, CallId
 from stephttp._wire.stream_frames import FrameReader, written
 from stephttp.engine.api.sdk.publishing import channel_of, while_it_may_last
 from stephttp.engine.model import tokens
@@ -19,7 +18,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.sdk_links import STILL_COMING_S
 from stephttp.engine.model.stream import Arrival
 from stephttp.engine.web.event_stream import KEEP_ALIVE, event_number
-from stephttp.engine.web.requests import engine_of, read_body
+from stephttp.engine.web.requests import call_of, engine_of, read_body
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -51,7 +50,7 @@ async def _from_ours(request: Request, engine: Engine, run_id: str, header: str)
         raise Refused(f"channel: {run_id[:64]!r} is not a ULID")
     body = await read_body(request, engine.settings.max_body)
     frames = stream_frames.read(body)
-    arrival = Arrival(run_id, frames, named[1], int(named[2]), _call(request))
+    arrival = Arrival(run_id, frames, named[1], int(named[2]), call_of(request))
     kept = await engine.streams.append(arrival)
     new = kept.frames if kept.answer is None else [*kept.frames, kept.answer]
     if new:
@@ -78,11 +77,6 @@ async def _pass_on(request: Request, engine: Engine, channel: str) -> None:
                 engine.channels.tee(channel, chunk)
     except ClientDisconnect:
         pass  # What had arrived is passed on.
-
-
-def _call(request: Request) -> CallId | None:
-    job, attempt, step, delivery = (request.headers.get(name, "") for name in CALL_HEADERS)
-    return CallId(job, int(attempt), step, delivery) if job and attempt.isdecimal() else None
 
 
 def wants_stream(request: Request) -> bool:
