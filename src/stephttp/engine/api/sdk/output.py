@@ -69,14 +69,11 @@ async def output(request: Request) -> Response:
     if request.method == "OPTIONS":
         return Response(status_code=204, headers=_PREFLIGHT)
     engine = engine_of(request)
-    token = request.query_params.get("token") or bearer_of(request.headers.get("authorization", ""))
-    now_s, lifetime = int(engine.clock.now()), engine.settings.link_lifetime
-    run_id, keys = request.path_params["run"].upper(), engine.settings.signing_keys
-    link = read_run_token(token, engine.store.secret, now_s, lifetime)
-    link = link or read_sdk_link(token, run_id, keys, now_s, lifetime)
-    if link is None or link.run_id != run_id:
+    link = _link_of(request)
+    if link is None:
         return refuse(request, "Unable to find run with auth token", 401, CORS)
     if link.expired:
+        lifetime = engine.settings.link_lifetime
         message = f"the link to this result is over: it was good for {lifetime:g} s"
         return refuse(request, message, 410, _GONE)
     if wants_stream(request):
@@ -96,22 +93,39 @@ async def output(request: Request) -> Response:
         answer = found.answer if link.cookies else without_cookies(found.answer)
         return _replay(answer, without_body=request.method == "HEAD")
     if found.is_ours:
-        path, query = request.url.path, request.url.query
-        mark = STOPPING if engine.waiters.released else PENDING
-        reports = as_page or request.headers.get(ASKS) == PROGRESS
-        look = partial(progress, run_id=link.run_id)
-        far = await engine.store.read(look) if reports and mark == PENDING else None
-        if as_page:
-            status, own, body = shown(link.run_id, path, query, far or Progress())
-        else:
-            status, own, body = not_ended(link.run_id, path, query, prefer, mark, far)
-        response = Response(b"" if request.method == "HEAD" else body, status, CORS)
-        response.raw_headers += own
-        return response
+        return await _ask_again(request, link.run_id, prefer, as_page=as_page)
     if engine.waiters.released:
         soon = {**CORS, "retry-after": "1"}
         return refuse(request, "the engine is stopping", 503, soon)
     return json_response(_STILL_RUNNING, headers=CORS)
+
+
+def _link_of(request: Request) -> RunLink | None:
+    """Return what the token of a request says, if it is one for the run in the path."""
+    engine = engine_of(request)
+    token = request.query_params.get("token") or bearer_of(request.headers.get("authorization", ""))
+    now_s, lifetime = int(engine.clock.now()), engine.settings.link_lifetime
+    run_id, keys = request.path_params["run"].upper(), engine.settings.signing_keys
+    link = read_run_token(token, engine.store.secret, now_s, lifetime)
+    link = link or read_sdk_link(token, run_id, keys, now_s, lifetime)
+    return link if link is not None and link.run_id == run_id else None
+
+
+async def _ask_again(request: Request, run_id: str, prefer: Prefer, *, as_page: bool) -> Response:
+    """Answer that a run has not ended, and say where and when to come again."""
+    engine = engine_of(request)
+    path, query = request.url.path, request.url.query
+    mark = STOPPING if engine.waiters.released else PENDING
+    reports = as_page or request.headers.get(ASKS) == PROGRESS
+    look = partial(progress, run_id=run_id)
+    far = await engine.store.read(look) if reports and mark == PENDING else None
+    if as_page:
+        status, own, body = shown(run_id, path, query, far or Progress())
+    else:
+        status, own, body = not_ended(run_id, path, query, prefer, mark, far)
+    response = Response(b"" if request.method == "HEAD" else body, status, CORS)
+    response.raw_headers += own
+    return response
 
 
 async def _held(
