@@ -119,15 +119,15 @@ class Changes:
 
 
 @contextmanager
-def listed(table: dict[str, set[T]], run_id: str, one: T) -> Generator[T]:
-    """Have one who waits for a run in a table of them while the block runs, and provide it."""
+def listed(table: dict[str, set[T]], run_id: str, event: T) -> Generator[T]:
+    """Keep an event in a table, by run, while the block runs, and provide it."""
     there = table.setdefault(run_id, set())
-    there.add(one)
+    there.add(event)
     try:
-        yield one
+        yield event
     finally:
-        there.discard(one)
-        # Who wakes them may have taken this set out already, and a newer one put in another.
+        there.discard(event)
+        # The set may have left the table already, and a newer one taken its place.
         if not there and table.get(run_id) is there:
             del table[run_id]
 

@@ -1,4 +1,4 @@
-"""Wakes those who follow the streams of runs. What is in the streams is in the database."""
+"""Wakes those who follow the streams of runs. The streams are in the database."""
 
 from __future__ import annotations
 

@@ -161,8 +161,8 @@ class Caller:
         return FailureKind.FOREIGN if unheard and asks_first(call.sdk) else FailureKind.BROKEN
 
     async def _without_state(self, call: EndpointCall) -> HTTPRequest:
-        """Return the request that is sent where the first may have been received and lost. What
-        was received of the first is superseded by it."""
+        """Return the request that is sent where the first may have been received and lost. It
+        supersedes the first."""
         if self._under_way.may_be_at_work((call.run_id, call.step_id)):
             self._under_way.forget((call.run_id, call.step_id))
             await self._clock.wait_for(RESENT_AFTER)

@@ -1,7 +1,7 @@
 """The calls of endpoints that are waited for, and the process that works on each. Pure.
 
-Each sending of a call has a name. What is between may deliver it twice, also to two processes,
-which would then do the same work. So it counts for one process only: the one that the state of
+Each sending of a call has a name. A proxy may deliver it twice, also to two processes, which
+would then do the same work. So it counts for one process only: the one that the state of
 the run was sent to, which begins without a question, or else the first one that asks.
 
     a question or a report is                                            it is

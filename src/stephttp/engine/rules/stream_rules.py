@@ -108,7 +108,7 @@ def _begin(state: StreamState, arrival: Arrival) -> StreamState:
     if first and state.writer:
         raise Refused("frames: the first call is over, and another one writes now", 409)
     last = 0 if first else (state.last // ROOM + 1) * ROOM
-    # What an earlier writer gave as the answer was not the end.
+    # The answer of an earlier writer was not the end.
     return replace(state, writer=arrival.writer, sent=0, last=last, response=None)
 
 

@@ -40,7 +40,8 @@ def add(connection: sqlite3.Connection, run_id: str, reported: object, at: Momen
     """Store the further keys of a run that has ended, by which its caller is known from now on
     (docs/protocol.md 14, `further-keys`).
 
-    A key that has a run keeps it. What cannot be read is left out, since the run has its answer.
+    A key that has a run keeps it. Keys that cannot be read are left out, since the run has its
+    answer.
 
     Args:
         reported: the option `keys` of an op.

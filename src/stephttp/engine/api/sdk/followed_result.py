@@ -6,8 +6,8 @@
                `commit` and `rollback` say of a step that its pushes stay, or do not count
     response   the answer of the handler, with which the stream ends
 
-An event has as its id the number of the last push. Who comes again with it (`Last-Event-ID`) gets
-the pushes behind it. What is said of steps is how they stand now, and is said again.
+An event has as its id the number of the last push. A client that comes again with it
+(`Last-Event-ID`) gets the pushes behind it. Steps are sent again, as they stand then.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ async def _events(
     clock, streams, quiet = engine.clock, engine.streams, engine.settings.stream_keep_alive
     now = clock.monotonic()
     end, quiet_at = now + seconds, now + quiet
-    told, run_id, known = _Told(), link.run_id, False
+    news, run_id, known = _StepNews(), link.run_id, False
     # When the client leaves, Starlette cancels this.
     with streams.listening(run_id) as wake:
         yield _SOON
         while True:
             wake.clear()
-            look = partial(progress, run_id=run_id, after=told.settled, most=_MOST_STEPS)
+            look = partial(progress, run_id=run_id, after=news.settled, most=_MOST_STEPS)
             far = None
             if wake.run_changed or not known:
                 wake.run_changed = False
@@ -85,7 +85,7 @@ async def _events(
                 for number, frame in part.frames
                 if frame.event in _NAMES
             ]
-            events += told.news(far, after) if far else ()
+            events += news.events(far, after) if far else ()
             if events:
                 yield b"".join(events)
                 quiet_at = clock.monotonic() + quiet
@@ -94,7 +94,7 @@ async def _events(
             if part.ended or not (part.known or link.early):
                 answer = await streams.end(run_id, after)
                 if answer is not None:
-                    yield b"".join(told.news(await engine.store.read(look), after))
+                    yield b"".join(news.events(await engine.store.read(look), after))
                     yield _event("response", after, answer)
                     return
                 continue
@@ -108,8 +108,8 @@ async def _events(
             await clock.wait_for(left if part.known else min(left, _NOT_KNOWN), wake)
 
 
-class _Told:
-    """What one client was sent of steps.
+class _StepNews:
+    """Events about steps for one client, which gets each once.
 
     Attributes:
         settled: the number up to which all steps have ended, and were sent.
@@ -120,7 +120,7 @@ class _Told:
         self._sent: set[int] = set()
         self._waiting: list[str] = []
 
-    def news(self, found: Progress, number: int) -> list[bytes]:
+    def events(self, found: Progress, number: int) -> list[bytes]:
         """Return events for what is new."""
         events = []
         for step in found.steps:

@@ -96,7 +96,7 @@ async def actions(request: Request) -> Response:
         if heard is Heard.TAKEN:
             raise Refused(TAKEN, HTTPStatus.LOCKED)
     loaded = await engine.store.read(unit)
-    # Afterwards: what it was superseded by may have been acknowledged something meanwhile.
+    # Once more: another call may have superseded it meanwhile, whose steps were acknowledged.
     if call is not None and engine.caller.hear(run_id, call) is not Heard.CURRENT:
         raise Refused(SUPERSEDED, 409)
     headers = {stored_state.FAILURES: loaded.failures} if loaded.failures else {}
