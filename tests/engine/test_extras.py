@@ -304,6 +304,16 @@ async def test_a_key_expires_after_a_day() -> None:
         assert await claimed(w, claim(OTHER)) == OTHER
 
 
+async def test_a_further_key_that_has_a_run_keeps_it() -> None:
+    async with world() as w:
+        await claimed(w, claim())
+        named = [{"scope": "app", "key": key, "request": "r"} for key in ("k", "new")]
+        done = {**DONE, "opts": {"keys": named}}
+        await statuses(w, new_run(done, run_id=OTHER))
+        assert await claimed(w, claim(THIRD)) == RUN
+        assert await claimed(w, claim(THIRD, key="new")) == OTHER
+
+
 async def test_a_refused_opening_leaves_the_key_free() -> None:
     async with world() as w:
         bad = {**claim(), "steps": [{"op": "StepRun", "id": ""}]}
