@@ -301,7 +301,7 @@ async def spans(bench: Bench) -> None:
 
 
 async def logout(bench: Bench) -> None:
-    """Whoever logs out and sees the page for that is logged out, also after a crash."""
+    """A user who logs out and sees the page for that is logged out, also after a crash."""
     url = bench.engine_url
     found = re.search(r'name="csrf" value="(\w+)"', (await bench.until(url + "/login")).text)
     assert found is not None
