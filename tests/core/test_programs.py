@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -25,23 +24,10 @@ from stephttp._core.steps import Step, Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp._wire.stored_state import KnownStep, MemoKind
+from tests.core.races_model import NAP, Do, Nap
 from tests.examples import examples
 
-NAP = timedelta(minutes=1)
 RETRIES = 2
-
-
-@dataclass(frozen=True)
-class Do:
-    """A step whose body fails so many times before it succeeds."""
-
-    step_id: str
-    failures: int = 0
-
-
-@dataclass(frozen=True)
-class Nap:
-    step_id: str
 
 
 @dataclass(frozen=True)

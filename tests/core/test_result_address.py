@@ -5,7 +5,7 @@ from urllib.parse import urljoin
 import pytest
 
 from stephttp._wire.http import Prefer
-from stephttp._wire.result_address import bearer_of, not_ended, reference, turn_of
+from stephttp._wire.result_address import not_ended, reference, turn_of
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,3 @@ def test_a_caller_that_came_often_enough_is_asked_to_return() -> None:
     statuses = [not_ended("R", "/_result", f"turn={turn}", Prefer())[0] for turn in range(13)]
     assert statuses == [303] * 12 + [202]
     assert not_ended("R", "/_result", "", Prefer(wait=3))[0] == 202
-
-
-def test_a_bearer_is_read() -> None:
-    assert bearer_of("bearer  abc ") == "abc"
-    assert bearer_of("Basic abc") == bearer_of("") == ""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp._wire.signatures import TOLERANCE, bearer_matches, hash_key, sign, verify
+from stephttp._wire.signatures import TOLERANCE, bearer_matches, bearer_of, hash_key, sign, verify
 
 KEY = "signkey-test-" + "ab" * 16
 OTHER = "cd" * 16
@@ -20,6 +20,11 @@ def test_the_bearer_hash_is_taken_of_the_decoded_key_and_keeps_the_prefix() -> N
 def test_a_key_that_is_not_hexadecimal_is_refused() -> None:
     with pytest.raises(ValueError, match="hexadecimal"):
         hash_key("signkey-prod-hello")
+
+
+def test_a_bearer_is_read() -> None:
+    assert bearer_of("bearer  abc ") == "abc"
+    assert bearer_of("Basic abc") == bearer_of("") == ""
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,15 @@ async def began(w: World, *ops: dict[str, Any], **headers: str) -> str:
     return f"/v1/http/runs/{RUN}/output?token={made.json()['data']['token']}"
 
 
+async def is_held(w: World) -> None:
+    """Wait until one caller is held, with a time at which that ends."""
+    await until(lambda: len(w.engine.waiters) == 1 and w.clock._waiting)
+
+
 async def held(w: World, address: str, seconds: float, **headers: str) -> httpx2.Response:
     """Ask, and be held for so many seconds exactly."""
     asked = asyncio.create_task(w.http.get(address, headers=headers))
-    await until(lambda: len(w.engine.waiters) == 1 and w.clock._waiting)
+    await is_held(w)
     w.clock.advance(seconds - 0.001)
     await asyncio.sleep(0)
     assert not asked.done()
@@ -87,7 +92,7 @@ async def test_an_engine_that_stops_sends_its_callers_to_the_same_address() -> N
     async with world() as w:
         address = await began(w, step())
         asked = asyncio.create_task(w.http.get(address))
-        await until(lambda: len(w.engine.waiters) == 1 and w.clock._waiting)
+        await is_held(w)
         w.engine.drain()
         response = await asked
         assert (response.status_code, response.headers["x-stephttp-result"]) == (303, "stopping")

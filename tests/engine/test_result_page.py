@@ -16,7 +16,7 @@ from stephttp.engine.api.sdk import followed_result
 from stephttp.engine.reading.progress import progress
 
 from .support import DONE, RUN, A, World, answer, sleep, step, until, world
-from .test_result_address import began
+from .test_result_address import began, is_held
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 NAVIGATION = {**BROWSER, "sec-fetch-mode": "navigate"}
@@ -25,7 +25,7 @@ EVENTS = {"accept": "text/event-stream"}
 
 async def shown(w: World, address: str, seconds: float, **headers: str) -> httpx2.Response:
     asked = asyncio.create_task(w.http.get(address, headers={**NAVIGATION, **headers}))
-    await until(lambda: len(w.engine.waiters) == 1 and w.clock._waiting)
+    await is_held(w)
     w.clock.advance(seconds)
     return await asked
 
@@ -71,7 +71,7 @@ async def test_only_a_navigation_gets_the_page(headers: dict[str, str], is_page:
     async with world(hold=1.0) as w:
         address = await began(w, step())
         asked = asyncio.create_task(w.http.get(address, headers=headers))
-        await until(lambda: len(w.engine.waiters) == 1 and w.clock._waiting)
+        await is_held(w)
         w.clock.advance(1)
         assert (await asked).status_code == (202 if is_page else 303)
 
@@ -82,7 +82,7 @@ async def test_runs_of_other_sdks_have_no_page() -> None:
         asked = asyncio.create_task(
             w.http.get(f"/v1/http/runs/{RUN}/output?token={token}", headers=NAVIGATION)
         )
-        await until(lambda: len(w.engine.waiters) == 1 and w.clock._waiting)
+        await is_held(w)
         w.clock.advance(300)
         assert (await asked).json()["status"] == "running"
 

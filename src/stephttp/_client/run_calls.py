@@ -20,6 +20,7 @@ from stephttp._client.outgoing_events import Outgoing
 from stephttp._core.conversion import CONVERSIONS
 from stephttp._core.encoding import encode_value
 from stephttp._core.tool_types import Event
+from stephttp._wire.http import joined
 from stephttp._wire.ids import ulid_number
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import (
@@ -251,7 +252,7 @@ def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> Asking[RunResult]:
     if keys.supports("idempotency"):
         answer = yield from send(api_calls.get_outcome(run.run_id, 0, cookies=False), keys, rng)
         outcome = api_calls.read_outcome(answer)
-        headers = _joined(outcome.headers)
+        headers = joined((name.lower(), value) for name, value in outcome.headers)
         return RunResult(status_code=outcome.status, headers=headers, body=outcome.body)
     return read_output(base64.b64decode(run.output))
 
@@ -273,14 +274,6 @@ def read_output(output: bytes) -> RunResult:
                 body=(body or "").encode("utf-8", "replace"),
             )
     return RunResult(status_code=200, headers={"content-type": "application/json"}, body=output)
-
-
-def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for given, value in headers:
-        name = given.lower()
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
 
 
 def _ask(run_id: str, keys: Keys, rng: random.Random) -> Asking[_Run]:

@@ -150,14 +150,8 @@ def prefix(name: str, path: str | None) -> str | None:
 
 def waiting_page(value: Any, path: str | None) -> Any:
     """Refuse what is not a plain function, and one for pages that this API does not serve."""
-    if value is None:
-        return None
-    if not callable(value) or iscoroutinefunction(value):
-        raise ConfigurationError(
-            f"waiting_page: {value!r} is not a plain function that gets a WaitingRun and returns "
-            "HTML"
-        )
-    if not path:
+    _plain_function("waiting_page", value, "gets a WaitingRun and returns HTML")
+    if value is not None and not path:
         raise ConfigurationError(
             "waiting_page needs result_path: without it, the engine serves results and its own page"
         )
@@ -184,12 +178,13 @@ def on_divergence(value: Any) -> OnDivergence:
 
 def idempotency_scope(value: Any) -> Any:
     """Refuse what is not a plain function of the request."""
-    if value is not None and (not callable(value) or iscoroutinefunction(value)):
-        raise ConfigurationError(
-            f"idempotency_scope: {value!r} is not a plain function that gets the request and "
-            "returns who sent it"
-        )
+    _plain_function("idempotency_scope", value, "gets the request and returns who sent it")
     return value
+
+
+def _plain_function(name: str, value: Any, does: str) -> None:
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise ConfigurationError(f"{name}: {value!r} is not a plain function that {does}")
 
 
 def middleware(given: Sequence[F]) -> tuple[F, ...]:

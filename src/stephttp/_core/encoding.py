@@ -47,7 +47,7 @@ def encode_result(value: Any, step_id: str) -> bytes:
     try:
         raw = CONVERSIONS.encode(value)
         if b"null" in raw:  # which is also what NaN and infinity are written as
-            refuse_non_finite(CONVERSIONS.builtins(value))
+            _refuse_non_finite(CONVERSIONS.builtins(value))
     except Exception as error:
         raise StepResultError(
             f"step {step_id!r} returned {_type_name(value)}, which cannot be stored as JSON "
@@ -61,8 +61,16 @@ def encode_result(value: Any, step_id: str) -> bytes:
     return raw
 
 
-def refuse_non_finite(value: Any) -> None:
-    """Raise `ValueError` if plain data holds NaN or infinity."""
+def encode_finite(value: Any) -> bytes:
+    """Encode a value as JSON, without a limit. Raises an exception of any kind if it has no JSON
+    form, as NaN and infinity have none."""
+    raw = CONVERSIONS.encode(value)
+    if b"null" in raw:
+        _refuse_non_finite(CONVERSIONS.builtins(value))
+    return raw
+
+
+def _refuse_non_finite(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not JSON")
     if isinstance(value, dict):
@@ -70,7 +78,7 @@ def refuse_non_finite(value: Any) -> None:
     elif not isinstance(value, list | tuple):
         return
     for inner in value:
-        refuse_non_finite(inner)
+        _refuse_non_finite(inner)
 
 
 def encode_argument(
@@ -99,9 +107,7 @@ def encode_value(value: Any, what: str, most: int | None) -> bytes:
         ValueError: it cannot be JSON, or is larger.
     """
     try:
-        raw = CONVERSIONS.encode(value)
-        if b"null" in raw:
-            refuse_non_finite(CONVERSIONS.builtins(value))
+        raw = encode_finite(value)
     except Exception as error:
         raise ValueError(
             f"{what} cannot be sent as JSON ({error}); use plain data, "

@@ -6,8 +6,7 @@ import codecs
 from collections.abc import Callable
 from typing import Any
 
-from stephttp._core.conversion import CONVERSIONS
-from stephttp._core.encoding import refuse_non_finite
+from stephttp._core.encoding import encode_finite
 
 
 def encode_push(value: Any) -> bytes:
@@ -19,15 +18,12 @@ def encode_push(value: Any) -> bytes:
     try:
         if isinstance(value, bytes | bytearray | memoryview):
             value = bytes(value).decode()
-        raw = CONVERSIONS.encode(value)
-        if b"null" in raw:
-            refuse_non_finite(CONVERSIONS.builtins(value))
+        return encode_finite(value)
     except Exception as error:
         raise ValueError(
             f"stream.push: {type(value).__name__} cannot be sent as JSON ({error}); push text, "
             "plain data, dataclasses, msgspec.Struct or pydantic models"
         ) from error
-    return raw
 
 
 class Chunks:

@@ -37,11 +37,11 @@ from stephttp._wire.result_address import (
     PROGRESS,
     Page,
     Pending,
-    bearer_of,
     not_ended,
     page_hold,
     shown,
 )
+from stephttp._wire.signatures import bearer_of
 from stephttp._wire.stored_state import FEATURES
 from stephttp._wire.stream_frames import answer_of
 

@@ -9,7 +9,7 @@ A caller may say in `Prefer` whether and how long it waits (RFC 7240).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
 from msgspec import Struct, field
@@ -197,6 +197,14 @@ class Body:
 def text_headers(headers: Headers) -> list[tuple[str, str]]:
     """Return headers as text, as WSGI and JSON have them."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def cookies_of(headers: Headers) -> list[tuple[str, str]]:

@@ -152,9 +152,3 @@ def shown(
 def page_hold(query: str, hold: float) -> float:
     """Return how long a browser is held that is to show a page, in seconds."""
     return min(hold, _NEXT_HOLD if turn_of(query) else SHORTEST_HOLD)
-
-
-def bearer_of(authorization: str) -> str:
-    """Return the token of an `Authorization: Bearer` header; empty without one."""
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""

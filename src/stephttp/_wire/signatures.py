@@ -42,12 +42,18 @@ def hash_key(key: str) -> str:
     return prefix + hashlib.sha256(bytes.fromhex(rest)).hexdigest()
 
 
+def bearer_of(authorization: str) -> str:
+    """Return the token of an `Authorization: Bearer` header; empty without one."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 def bearer_matches(authorization: str, keys: Iterable[str]) -> bool:
     """Return whether a header names one of `keys`, plain or hashed (docs/protocol.md 2.2)."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer":
+    token = bearer_of(authorization)
+    if not token:
         return False
-    offered = split_key(token.strip())[1].encode()
+    offered = split_key(token)[1].encode()
     matches = False
     for key in keys:
         for accepted in (split_key(key)[1], split_key(hash_key(key))[1]):

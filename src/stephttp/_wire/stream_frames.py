@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from stephttp._wire.http import joined
 from stephttp._wire.json import UNREADABLE, encode_struct
 
 STREAM, COMMIT, ROLLBACK = "inngest.stream", "inngest.commit", "inngest.rollback"
@@ -134,15 +135,11 @@ def answer_of(
     status: int, headers: Iterable[tuple[str, str]], body: bytes, *, failed: bool
 ) -> dict[str, object]:
     """Return the data of that event. A body that is not UTF-8 is written in base64, and says so."""
-    joined: dict[str, str] = {}
-    for name, value in headers:
-        if name.lower() in _NOT_TOLD:
-            continue
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value  # RFC 9110, 5.3
+    shown = joined(pair for pair in headers if pair[0].lower() not in _NOT_TOLD)
     try:
-        answer = _Answer(body.decode(), status, joined)
+        answer = _Answer(body.decode(), status, shown)
     except UnicodeDecodeError:
-        answer = _Answer(base64.b64encode(body).decode(), status, joined, "base64")
+        answer = _Answer(base64.b64encode(body).decode(), status, shown, "base64")
     return {"status": "failed" if failed else "succeeded", "response": answer}
 
 

@@ -14,6 +14,7 @@ from stephttp.cli.shared_options import (
     After,
     AsJson,
     Before,
+    Data,
     EventKey,
     EventKeyFile,
     Limit,
@@ -34,10 +35,7 @@ _ANY_KEY = "stephttp"
 @events.command("send")
 def send_event(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as order/paid.")],
-    data: Annotated[
-        str,
-        typer.Option(metavar="JSON", help="Its data; @FILE reads a file, - standard input."),
-    ] = "{}",
+    data: Data = "{}",
     event_id: Annotated[
         str | None,
         typer.Option("--id", help="A second event with the same id has no effect."),

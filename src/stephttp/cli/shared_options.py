@@ -65,6 +65,9 @@ EventKeyFile = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Data = Annotated[
+    str, typer.Option(metavar="JSON", help="Its data; @FILE reads a file, - standard input.")
+]
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Print at most this many.")]

@@ -11,6 +11,7 @@ from stephttp.cli.ca_file import CaFile
 from stephttp.cli.remote import Exit, RemoteError
 from stephttp.cli.shared_options import (
     AsJson,
+    Data,
     SigningKey,
     SigningKeyFile,
     Url,
@@ -32,10 +33,7 @@ def _group() -> None:
 @signals.command("send")
 def send_signal(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as approval:42.")],
-    data: Annotated[
-        str,
-        typer.Option(metavar="JSON", help="Its data; @FILE reads a file, - standard input."),
-    ] = "null",
+    data: Data = "null",
     as_json: AsJson = False,
     url: Url = None,
     signing_key: SigningKey = None,

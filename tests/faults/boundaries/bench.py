@@ -95,7 +95,6 @@ class Bench:
         place = f"127.0.0.1:{self.app_port}"
         where = ["--bind", place] if self.kind == "sync" else ["--port", str(self.app_port)]
         self.app = Program([*_APPS[self.kind], *where], env)
-        self._keeping = True
         self._tasks.append(asyncio.create_task(self._keep()))
         self.http = httpx2.AsyncClient(timeout=30)
         await self.alive()

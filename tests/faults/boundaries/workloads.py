@@ -82,23 +82,26 @@ async def moved(bench: Bench) -> None:
     )
     await bench.waiting(label)
     await eventually(lambda: bench.was_accepted(label), f"{label} is not accepted")
-    bench.app.kill()
-    await bench.until(bench.app_url + "/up")
+    await new_process(bench)
     await send_event(bench, label)
     await order
 
 
 async def fresh_process(bench: Bench) -> None:
     """The first request to a process that knows nothing of the engine yet has a key."""
+    await new_process(bench)
+    await naps(bench)
+
+
+async def new_process(bench: Bench) -> None:
+    """Kill the application, and wait for its next life."""
     bench.app.kill()
     await bench.until(bench.app_url + "/up")
-    await naps(bench)
 
 
 async def large(bench: Bench) -> None:
     """A body that not every server reads, in a process that does not know its server yet."""
-    bench.app.kill()
-    await bench.until(bench.app_url + "/up")
+    await new_process(bench)
     await bench.order(RUN, NAP, RUN, key=False, more="x" * 4_500_000)
     # The first may have been lost with its process.
     await bench.order(RUN, NAP, RUN, more="x" * 4_500_000)
@@ -106,8 +109,7 @@ async def large(bench: Bench) -> None:
 
 async def pushes(bench: Bench) -> None:
     """A run that pushes to its followers, in and outside of steps: each counts once."""
-    bench.app.kill()
-    await bench.until(bench.app_url + "/up")
+    await new_process(bench)
     label, loud = bench.label(), {"kind": "run", "pushes": True}
     # The first to wait asks what the engine can do, unless a key had to be claimed before.
     await bench.order({"kind": "push"}, loud, NAP, key=False)
@@ -299,7 +301,7 @@ async def spans(bench: Bench) -> None:
 
 
 async def logout(bench: Bench) -> None:
-    """Whoever logs out and sees the page for that is logged out, also after a crash."""
+    """A user who logs out and sees the page for that is logged out, also after a crash."""
     url = bench.engine_url
     found = re.search(r'name="csrf" value="(\w+)"', (await bench.until(url + "/login")).text)
     assert found is not None

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp._wire.signatures import bearer_of
 from stephttp.engine.metrics import MOST_ENDPOINTS, OTHER, Metrics
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.timer import TimerKind
@@ -42,12 +43,10 @@ def scraping(handler: Handler) -> Handler:
 
     async def check(request: Request) -> Response:
         settings = engine_of(request).settings
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = bearer_of(request.headers.get("authorization", ""))
         expected = settings.metrics_token
-        has_token = expected is not None and compare_digest(
-            token.strip().encode(), expected.encode()
-        )
-        if settings.open_metrics or (scheme.lower() == "bearer" and has_token):
+        has_token = token and expected and compare_digest(token.encode(), expected.encode())
+        if settings.open_metrics or has_token:
             return await handler(request)
         return await secured(handler)(request)
 

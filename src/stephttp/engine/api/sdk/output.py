@@ -24,11 +24,11 @@ from stephttp._wire.result_address import (
     PENDING,
     PROGRESS,
     STOPPING,
-    bearer_of,
     not_ended,
     page_hold,
     shown,
 )
+from stephttp._wire.signatures import bearer_of
 from stephttp.engine.api.sdk.followed_result import follow_result
 from stephttp.engine.api.sdk.run_stream import follow_run, wants_stream
 from stephttp.engine.model.run import RunStatus
