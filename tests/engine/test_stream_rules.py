@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stephttp._wire.stream_frames import COMMIT, FIRST_CALL, LOST, RESPONSE, ROLLBACK, STREAM, Frame
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.stream import Arrival, StreamState
+from stephttp.engine.model.stream_state import Arrival, StreamState
 from stephttp.engine.rules.stream_rules import keep
 
 A, B = "a" * 40, "b" * 40

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from stephttp.cli.app_process import AppProcess, call_in_loop
 from stephttp.cli.ca_file import checked
-from stephttp.cli.durations import optional_seconds, seconds_of
+from stephttp.cli.duration_options import optional_seconds, seconds_of
 from stephttp.cli.engine_options import DevOptions
 from stephttp.cli.password_option import dashboard_password
 from stephttp.cli.ports import DEFAULT_PORT, PortError, is_loopback, listen

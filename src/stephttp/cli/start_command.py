@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from stephttp._wire.signatures import split_key
 from stephttp.cli import key_sources
 from stephttp.cli.ca_file import checked
-from stephttp.cli.durations import optional_seconds, seconds_of
+from stephttp.cli.duration_options import optional_seconds, seconds_of
 from stephttp.cli.engine_options import StartOptions
 from stephttp.cli.key_sources import read_keys
 from stephttp.cli.log_format import set_up

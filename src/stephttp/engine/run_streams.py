@@ -15,7 +15,7 @@ from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.model.stream import Arrival, Kept, StreamEnd, StreamPart
+from stephttp.engine.model.stream_state import Arrival, Kept, StreamEnd, StreamPart
 from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.work import stream_parts
 

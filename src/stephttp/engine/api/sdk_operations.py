@@ -30,8 +30,8 @@ from stephttp.engine.api.sdk import (
     publishing,
     realtime,
     run_state,
-    run_stream,
     sent_events,
+    streaming,
     system,
     user_spans,
 )
@@ -160,7 +160,7 @@ SDK_OPERATIONS = (
         body={"content": {"application/json": {"schema": {}}, "text/stream": {"schema": {}}}},
     ),
     operation(
-        "POST", "/v1/realtime/publish/tee", run_stream.tee,
+        "POST", "/v1/realtime/publish/tee", streaming.tee,
         "publishStream", "Add server-sent events to the stream of a run, as they come.",
         EMPTY, 400, 409, 413, parameters=(_CHANNEL, _WRITER),
         body=takes({}, "application/octet-stream"),

@@ -29,7 +29,7 @@ from stephttp._wire.stream_frames import (
     Frame,
 )
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.stream import Arrival, Kept, StreamState
+from stephttp.engine.model.stream_state import Arrival, Kept, StreamState
 
 _BESIDE = 32
 """Bytes that a frame counts beside its data."""

@@ -14,7 +14,7 @@ from stephttp._wire.stream_frames import LOST, Frame, answer_of
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.model.stream import Arrival, Kept, StreamEnd, StreamPart, StreamState
+from stephttp.engine.model.stream_state import Arrival, Kept, StreamEnd, StreamPart, StreamState
 from stephttp.engine.rules.answers import is_current
 from stephttp.engine.rules.results import error_json, http_result, render
 from stephttp.engine.rules.stream_rules import keep

@@ -30,7 +30,7 @@ from stephttp._wire.result_address import (
 )
 from stephttp._wire.signatures import bearer_of
 from stephttp.engine.api.sdk.followed_result import follow_result
-from stephttp.engine.api.sdk.run_stream import follow_run, wants_stream
+from stephttp.engine.api.sdk.streaming import follow_run, wants_stream
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.sdk_links import read_sdk_link
 from stephttp.engine.model.tokens import RunLink, read_run_token

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from stephttp.engine.api.sdk.run_stream import follow_run
+from stephttp.engine.api.sdk.streaming import follow_run
 from stephttp.engine.live.channels import STREAM, ChannelListener, as_it_is
 from stephttp.engine.model import tokens
 from stephttp.engine.model.refused import Refused, decode

@@ -16,7 +16,7 @@ from stephttp.engine.api.sdk.publishing import channel_of, while_it_may_last
 from stephttp.engine.model import tokens
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.sdk_links import STILL_COMING_S
-from stephttp.engine.model.stream import Arrival
+from stephttp.engine.model.stream_state import Arrival
 from stephttp.engine.web.event_stream import KEEP_ALIVE, event_number
 from stephttp.engine.web.requests import call_of, engine_of, read_body
 
