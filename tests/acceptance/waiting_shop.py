@@ -1,4 +1,4 @@
-"""A shop whose callers wait, as ASGI (`app`) and WSGI (`application`); for test_result_clients.
+"""A shop whose callers wait, as ASGI (`app`) and WSGI (`application`); for `result_places`.
 
 `RESULT_PATH` says whether it serves results itself.
 """
@@ -19,13 +19,29 @@ provider: Provider = stephttp.setup(
 )
 
 
-async def _checkout(scope: Any, receive: Any, send: Any) -> None:
+FORM = b"""<!doctype html><title>Shop</title><link rel=icon href=data:,>
+<form method=post action=/checkout><button>Order</button></form>"""
+
+
+async def _shop(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         return
+    if scope["method"] == "GET":
+        await _answer(send, 200, [(b"content-type", b"text/html")], FORM)
+    else:
+        await _checkout(send)
+
+
+async def _checkout(send: Any) -> None:
+    await step.run("charge-card", lambda: 7)
     await step.wait_for_event("paid", event="order/paid", timeout=timedelta(hours=1))
     headers = [(b"content-type", b"text/plain"), (b"x-receipt", b"7")]
-    await send({"type": "http.response.start", "status": 201, "headers": headers})
-    await send({"type": "http.response.body", "body": b"receipt"})
+    await _answer(send, 201, headers, b"receipt")
+
+
+async def _answer(send: Any, status: int, headers: Any, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _nap(environ: Any, start_response: Any) -> list[bytes]:
@@ -34,5 +50,5 @@ def _nap(environ: Any, start_response: Any) -> list[bytes]:
     return [b"receipt"]
 
 
-app = provider.asgi(_checkout)
+app = provider.asgi(_shop)
 application = provider.wsgi(_nap)

@@ -1,102 +1,143 @@
-"""Callers in a browser, while the engine is killed and started again: a form whose handler is
-durable, the page until its run has ended, `fetch` and `EventSource`."""
+"""Callers in a browser wait for a result, at its own address and at `result_path`, each also behind
+nginx, while the engine is killed and started again: a form whose handler is durable, with scripts
+and without, `fetch` and `EventSource`."""
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from typing import Any
 
-import httpx2
 import pytest
 
-from tests.acceptance.processes import DEADLINE, ROOT, STEPHTTP, Process, eventually, free_port
+from tests.acceptance.processes import DEADLINE, eventually
+from tests.acceptance.result_places import OWN_ADDRESS, Places
 
 pytest.importorskip("playwright", reason="the browser tests need playwright")
 from playwright.sync_api import expect
 
+Answer = tuple[int, str, str]
+RECEIPT: Answer = (201, "7", "receipt")
+PATIENCE = DEADLINE * 1000
+
 FETCH = """async () => {
-  const answer = await fetch("/orders", { method: "POST" });
+  const answer = await fetch("/checkout", { method: "POST" });
   return [answer.status, answer.headers.get("x-receipt"), await answer.text()];
 }"""
+FETCH_AGAIN = """async () => {
+  const begun = await fetch("/checkout", { method: "POST", headers: { prefer: "respond-async" } });
+  const link = begun.headers.get("location");
+  for (;;) {
+    try {
+      const answer = await fetch(link);
+      return [answer.status, answer.headers.get("x-receipt"), await answer.text()];
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  }
+}"""
 FOLLOW = """async () => {
-  const begun = await fetch("/orders", { method: "POST", headers: { prefer: "respond-async" } });
-  const source = new EventSource(begun.headers.get("location"));
+  const begun = await fetch("/checkout", { method: "POST", headers: { prefer: "respond-async" } });
+  const link = begun.headers.get("location");
   return await new Promise((resolve) => {
-    source.addEventListener("response", (event) => { source.close(); resolve(event.data); });
+    const follow = () => {
+      const source = new EventSource(link);
+      source.addEventListener("waiting", () => { window.follows = true; });
+      source.addEventListener("response", (event) => { source.close(); resolve(event.data); });
+      source.onerror = () => {
+        if (source.readyState !== EventSource.CLOSED) return;
+        window.refused = true;
+        setTimeout(follow, 500);
+      };
+    };
+    follow();
   });
 }"""
 
 
-class Site:
-    """A shop with a form, and its engine, which can be killed."""
-
-    def __init__(self, stack: ExitStack, folder: Any) -> None:
-        self._stack, self._folder, self._port = stack, folder, free_port()
-        self.engine = f"http://127.0.0.1:{self._port}"
-        self.start()
-        port = free_port()
-        self.shop = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "uvicorn", "--port", str(port)]
-        env = {"SHOP_ORIGIN": self.shop, "INNGEST_DEV": self.engine, "PYTHONPATH": str(ROOT)}
-        shop = Process([*command, "tests.browser.form_shop:app"], env=env)
-        stack.enter_context(shop).wait_for("running on")
-
-    def start(self) -> None:
-        database = str(self._folder / "runs.sqlite3")
-        command = [*STEPHTTP, "dev", "--port", str(self._port), "--hold", "2s", "--db", database]
-        self._process = self._stack.enter_context(Process(command))
-        self._process.wait_for("engine ready")
-
-    def restart(self) -> None:
-        self._process.signal(signal.SIGKILL)
-        self._process.wait()
-        self.start()
-
-    def pay(self) -> None:
-        event = {"name": "order/paid", "data": {}}
-        httpx2.post(f"{self.engine}/e/k", json=event, timeout=DEADLINE).raise_for_status()
-
-    def until_waiting(self, count: int) -> None:
-        def waiting() -> bool:
-            runs = httpx2.get(f"{self.engine}/v1/runs?limit=100", timeout=DEADLINE).json()["data"]
-            return bool(sum(run["status"] == "Running" for run in runs) == count)
-
-        eventually(waiting)
-
-
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
+def places(tmp_path_factory: pytest.TempPathFactory) -> Generator[Places]:
     with ExitStack() as stack:
-        yield Site(stack, tmp_path_factory.mktemp("site"))
+        yield Places(stack, tmp_path_factory.mktemp("places"))
 
 
-def test_a_form_may_have_a_durable_handler(browser: Any, site: Site) -> None:
+class Form:
+    """A page whose form was sent, and what its navigations were answered."""
+
+    def __init__(self, context: Any, shop: str) -> None:
+        self.page = context.new_page()
+        self.page.goto(f"{shop}/")
+        self._answers: list[Any] = []
+        self._refused: list[str] = []
+        self.page.on("response", self._note)
+        self.page.get_by_role("button").click()
+        expect(self.page.get_by_role("heading")).to_have_text("POST /checkout", timeout=PATIENCE)
+        expect(self.page.locator("li.completed")).to_have_text("charge-card")
+        expect(self.page.locator("#waiting")).to_have_text("Waiting for paid")
+        self._address = self.page.url
+
+    def _note(self, response: Any) -> None:
+        if response.request.is_navigation_request():
+            self._answers.append(response)
+        if response.status == 502:
+            self._refused.append(response.url)
+
+    def until_refused(self, count: int) -> None:
+        """Wait until what the page asked for was so often answered by nginx alone."""
+        # Events come while the page is asked.
+        eventually(lambda: self.page.title() and len(self._refused) >= count)
+
+    def answer(self) -> Answer:
+        """Return the handler's answer, once the page shows it."""
+        expect(self.page.locator("body")).to_have_text("receipt", timeout=PATIENCE)
+        last = self._answers[-1]
+        return last.status, last.headers["x-receipt"], self.page.inner_text("body")
+
+    def open_again(self) -> None:
+        """Open the address once more, as a person does who sees that the page has failed."""
+        self.page = self.page.context.new_page()
+        self.page.on("response", self._note)
+        self.page.goto(self._address)
+
+
+def test_every_caller_in_a_browser_gets_the_answer_though_the_engine_is_killed_meanwhile(
+    browser: Any, places: Places
+) -> None:
     with_script = browser.new_context()
     without = browser.new_context(java_script_enabled=False)
-    pages = [context.new_page() for context in (with_script, without)]
-    others = [with_script.new_page() for _ in range(2)]
-    for page in (*pages, *others):
-        page.set_default_timeout(DEADLINE * 1000)
-        page.goto(f"{site.shop}/")
-    for page, script in zip(others, (FETCH, FOLLOW), strict=True):
-        page.evaluate(f"() => {{ window.got = ({script})(); }}")
-    for page in pages:
-        page.get_by_role("button").click()
-        expect(page.get_by_role("heading")).to_have_text("place-order")
-        expect(page.locator("li.completed")).to_have_text("charge-card")
-        expect(page.locator("#waiting")).to_have_text("Waiting for paid")
-    site.until_waiting(4)
-    site.restart()
-    site.pay()
-    for page in pages:
-        expect(page.get_by_role("heading")).to_have_text("Thank you", timeout=DEADLINE * 1000)
-    fetched = others[0].evaluate("() => window.got")
-    assert fetched[:2] == [201, "7"]
-    followed = json.loads(others[1].evaluate("() => window.got"))
-    assert followed["response"]["statusCode"] == 201
+    for context in (with_script, without):
+        context.set_default_timeout(PATIENCE)
+    forms: dict[tuple[str, str], Form] = {}
+    calls: dict[tuple[str, str], Any] = {}
+    for place, shop in places.shops.items():
+        fetch = FETCH_AGAIN if place in OWN_ADDRESS else FETCH
+        for name, script in (("fetch", fetch), ("EventSource", FOLLOW)):
+            page = calls[place, name] = with_script.new_page()
+            page.goto(f"{shop}/")
+            page.evaluate(f"() => {{ window.got = ({script})(); }}")
+        calls[place, "EventSource"].wait_for_function("() => window.follows")
+        forms[place, "form"] = Form(with_script, shop)
+        forms[place, "form without scripts"] = Form(without, shop)
+    eventually(lambda: places.waiting() == len(forms) + len(calls))
+    places.kill_engine()
+    # What a proxy says meanwhile replaces no page but one without scripts.
+    calls["nginx, engine", "EventSource"].wait_for_function("() => window.refused")
+    forms["nginx, engine", "form"].until_refused(2)
+    places.start_engine()
+    places.pay()
+    for place in OWN_ADDRESS:
+        forms[place, "form without scripts"].open_again()
+    got = {cell: form.answer() for cell, form in forms.items()}
+    for (place, name), page in calls.items():
+        said = page.evaluate("() => window.got")
+        if name == "EventSource":
+            answer = json.loads(said)["response"]
+            headers = answer["headers"]
+            said = [answer["statusCode"], headers["x-receipt"], answer["body"]]
+        got[place, name] = tuple(said)
+    assert got == dict.fromkeys([*forms, *calls], RECEIPT)
+    for place in ("result_path", "nginx, result_path"):
+        assert not calls[place, "EventSource"].evaluate("() => window.refused")
     for context in (with_script, without):
         context.close()

@@ -212,7 +212,8 @@ async def test_the_result_is_served_by_the_api_itself(key: str) -> None:
         whole(final)
         assert final.headers["access-control-allow-origin"] == "https://front.test"
         assert final.headers["access-control-allow-credentials"] == "true"
-        assert not [name for name in final.headers if name.startswith("x-stephttp-")]
+        ours = {k: v for k, v in final.headers.items() if k.startswith("x-stephttp-")}
+        assert ours == {"x-stephttp-result": "final"}
         assert "content-security-policy" not in final.headers, "on this origin it is trusted"
         again = await world.client.get(location)
         whole(again)
@@ -249,7 +250,7 @@ async def test_preflight_and_wrong_questions() -> None:
             assert named in answer.json()["error"]
         assert world.to_engine.requests == [], "nothing of that was passed on"
         wrong = await world.client.get(f"{RESULT}?run_id={run_id}&token=a.b.c")
-        assert wrong.status_code == 401
+        assert (wrong.status_code, wrong.headers["x-stephttp-result"]) == (401, "refused")
 
 
 def between() -> list[httpx2.Response | Exception]:

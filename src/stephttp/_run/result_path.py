@@ -34,6 +34,8 @@ from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.progress import Progress
 from stephttp._wire.result_address import (
     ASKS,
+    FOLLOWED,
+    MARK,
     PROGRESS,
     Page,
     Pending,
@@ -48,9 +50,15 @@ from stephttp._wire.stream_frames import answer_of
 logger = logging.getLogger("stephttp")
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{1,4096}")
-_OF_THE_SERVER = re.compile(rb"access-control-.*|x-inngest-server-kind|x-stephttp-.*|date|server")
+_OF_THE_SERVER = re.compile(
+    rb"access-control-.*|x-inngest-server-kind|x-stephttp-(?!result$).*|date|server"
+)
 _NUMBER = re.compile("[0-9]{1,15}")
-_EVENTS: Headers = [*EVENT_HEADERS, (b"cache-control", b"no-store")]
+_EVENTS: Headers = [
+    *EVENT_HEADERS,
+    (b"cache-control", b"no-store"),
+    (MARK.encode(), FOLLOWED.encode()),
+]
 _SOON = b"retry: 1000\n\n"
 _pending = msgspec.json.Decoder(Pending)
 _METHODS = b"GET, HEAD, POST, OPTIONS"
@@ -112,20 +120,20 @@ class Question(Struct, frozen=True):
         request = self.request
         path, query = request.path, request.query
         if self.follows:  # it comes again by itself
-            return Response(200, [*_EVENTS, *cors(request)], _SOON)
+            return Response(200, [*_EVENTS, *cors(request, _EVENTS)], _SOON)
         if navigates(request):
             status, headers, body = self._shown(_progress(pending))
         else:
             status, headers, body = not_ended(self.run_id, path, query, self.prefer)
         length = (b"content-length", str(len(body)).encode())
-        return Response(status, [*headers, length, *cors(request)], body)
+        return Response(status, [*headers, length, *cors(request, headers)], body)
 
     def as_event(self, answer: Response) -> Response:
         """Return the answer of a server without events as the one event of a caller who follows."""
         pairs, failed = text_headers(answer.headers), answer.status >= 500
         data = encode_struct(answer_of(answer.status, pairs, answer.body, failed=failed))
         body = b"id: 0\nevent: response\ndata: %s\n\n" % data
-        return Response(200, [*_EVENTS, *cors(self.request)], body)
+        return Response(200, [*_EVENTS, *cors(self.request, _EVENTS)], body)
 
     def _shown(self, far: Progress) -> tuple[int, Headers, bytes]:
         """Return the page for a browser: status, headers, body."""

@@ -34,6 +34,8 @@ MARK = "x-stephttp-result"
 FINAL, PENDING, STOPPING, GONE = "final", "pending", "stopping", "gone"
 """Values of `MARK`: the handler's answer; not yet, after the whole hold, or earlier because the
 engine stops; and not any more."""
+REFUSED = "refused"
+"""Value of `MARK` where the token does not open the result."""
 FOLLOWED = "followed"
 """Value of `MARK` where the answer consists of events."""
 

@@ -13,6 +13,7 @@ from html import escape
 
 from stephttp._wire.http import Headers
 from stephttp._wire.progress import WaitingRun
+from stephttp._wire.result_address import FOLLOWED, MARK
 
 
 def html(run: WaitingRun) -> str:
@@ -86,29 +87,45 @@ _SCRIPT = """
   const steps = document.getElementById("steps");
   const waiting = document.getElementById("waiting");
   const again = () => location.replace(location.href);
-  const source = new EventSource(location.href);
-  source.addEventListener("step", (event) => {
-    const step = JSON.parse(event.data);
-    let item = steps.querySelector(`[data-number="${step.number}"]`);
-    if (!item) {
-      item = document.createElement("li");
-      item.dataset.number = step.number;
-      steps.append(item);
-    }
-    item.className = step.state;
-    item.textContent = step.id;
-  });
-  source.addEventListener("waiting", (event) => {
-    const names = JSON.parse(event.data).steps;
-    waiting.hidden = !names.length;
-    waiting.querySelector("span").textContent = names.join(", ");
-  });
-  source.addEventListener("response", () => { source.close(); again(); });
-  source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) setTimeout(again, 2000);
+  const soon = () => setTimeout(look, 2000);
+  const follow = () => {
+    const source = new EventSource(location.href);
+    source.addEventListener("step", (event) => {
+      const step = JSON.parse(event.data);
+      let item = steps.querySelector(`[data-number="${step.number}"]`);
+      if (!item) {
+        item = document.createElement("li");
+        item.dataset.number = step.number;
+        steps.append(item);
+      }
+      item.className = step.state;
+      item.textContent = step.id;
+    });
+    source.addEventListener("waiting", (event) => {
+      const names = JSON.parse(event.data).steps;
+      waiting.hidden = !names.length;
+      waiting.querySelector("span").textContent = names.join(", ");
+    });
+    source.addEventListener("response", () => { source.close(); again(); });
+    source.onerror = () => { if (source.readyState === EventSource.CLOSED) soon(); };
   };
+  // A proxy whose server is away answers in its own words. The page stays until there are ours.
+  const look = async () => {
+    const gone = new AbortController();
+    try {
+      const asked = { headers: { accept: "text/event-stream" }, signal: gone.signal };
+      const mark = (await fetch(location.href, asked)).headers.get("MARK");
+      gone.abort();
+      if (!mark) soon();
+      else if (mark === "FOLLOWED") follow();
+      else again();
+    } catch {
+      soon();
+    }
+  };
+  follow();
 })();
-"""
+""".replace("MARK", MARK).replace("FOLLOWED", FOLLOWED)
 
 _PAGE = """<!doctype html>
 <html lang="en">

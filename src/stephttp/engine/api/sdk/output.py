@@ -23,6 +23,7 @@ from stephttp._wire.result_address import (
     MARK,
     PENDING,
     PROGRESS,
+    REFUSED,
     STOPPING,
     not_ended,
     page_hold,
@@ -49,6 +50,7 @@ _PREFLIGHT = {
     "access-control-max-age": "3600",
 }
 _GONE = {**CORS, MARK: GONE}
+_REFUSED = {**CORS, MARK: REFUSED}
 _STREAM = {**CORS, "cache-control": "no-cache", "x-accel-buffering": "no"}
 _STILL_RUNNING = {"status": "running", "message": "run did not end within 5 minutes"}
 
@@ -71,7 +73,7 @@ async def output(request: Request) -> Response:
     engine = engine_of(request)
     link = _link_of(request)
     if link is None:
-        return refuse(request, "Unable to find run with auth token", 401, CORS)
+        return refuse(request, "Unable to find run with auth token", 401, _REFUSED)
     if link.expired:
         lifetime = engine.settings.link_lifetime
         message = f"the link to this result is over: it was good for {lifetime:g} s"
