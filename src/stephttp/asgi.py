@@ -2,7 +2,7 @@
 
 A request from outside is a first call: what the handler sends goes out at once, and a finished run
 is recorded afterwards. A re-entry is a call of the server: the handler's response is the run's
-result, not the answer.
+result, not the answer. A call of a function of `serve`, of another SDK, passes through.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from stephttp._adapters.asgi.first_call import ASGIFirstCall
 from stephttp._adapters.asgi.messages import ASGIApp, Message, Send
 from stephttp._adapters.asgi.other_loops import pass_through
 from stephttp._adapters.asgi.reentry import reenter
-from stephttp._adapters.asgi.request import claims_reentry, neutral, paths_of
+from stephttp._adapters.asgi.request import claims_reentry, is_serve_call, neutral, paths_of
 from stephttp._adapters.asgi.result import serve_result
 from stephttp._adapters.asgi.scope import task_context
+from stephttp._adapters.asgi.serve_call import pass_on
 from stephttp._run import database_watch
 from stephttp._run.current import MARK
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime
@@ -60,7 +61,10 @@ class ASGIMiddleware:
             if self._result_path and self._result_path in paths_of(scope):
                 await serve_result(self.runtime, neutral(scope, b""), receive, send)
             elif claims_reentry(scope):
-                await reenter(self.app, self.runtime, scope, receive, send)
+                if is_serve_call(scope):
+                    await pass_on(self.app, self.runtime, scope, receive, send)
+                else:
+                    await reenter(self.app, self.runtime, scope, receive, send)
             else:
                 call = ASGIFirstCall(self.app, self.runtime, scope, receive, send, context)
                 await call.respond(self._run_at_once)

@@ -2,7 +2,7 @@
 
 A request from outside is a first call: what the handler answers goes out as it comes, and a
 finished run is recorded afterwards. A re-entry is a call of the server: the handler's response is
-the run's result, not the answer.
+the run's result, not the answer. A call of a function of `serve`, of another SDK, passes through.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 from stephttp._adapters.wsgi.first_call import WSGIFirstCall
 from stephttp._adapters.wsgi.messages import WSGIApp
 from stephttp._adapters.wsgi.reentry import reenter
-from stephttp._adapters.wsgi.request import claims_reentry, neutral, path_of
+from stephttp._adapters.wsgi.request import claims_reentry, is_serve_call, neutral, path_of
 from stephttp._adapters.wsgi.result import serve_result
+from stephttp._adapters.wsgi.serve_call import pass_on
 from stephttp._run import database_watch
 from stephttp._run.current import MARK
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, HasRuntime, Runtime
@@ -62,6 +63,8 @@ class WSGIMiddleware:
             if path_of(environ) == self._result_path:
                 return serve_result(runtime, neutral(environ, b""), environ, start_response)
         if claims_reentry(environ):
+            if is_serve_call(environ):
+                return pass_on(self.app, runtime, environ, start_response)
             runtime.holds.seen()
             return copy_context().run(reenter, self.app, runtime, environ, start_response)
         call = WSGIFirstCall(self.app, runtime, environ, start_response)

@@ -37,6 +37,12 @@ SERVER_HEADERS = frozenset(
 )
 """A server sends all of these; one is enough to know its call, even if a proxy ate the others."""
 
+SERVE_HEADERS = frozenset({b"account-id", b"x-inngest-step-id"})
+"""Both are in each call of a function of `serve`, and never both in a re-entry
+(docs/protocol.md 13.9)."""
+KIND_HEADER = SERVER_KIND.encode()
+"""What a server says of itself to an application of `serve`, and never to an endpoint."""
+
 
 class CallCheck:
     """The check of one re-entry: `verify`, then `doubt` with an answer of the server.

@@ -7,21 +7,22 @@ step says that it needs that, before anything was done.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from stephttp._adapters.asgi.messages import ASGIApp, Receive, Scope, Send, reply_with
 from stephttp._adapters.asgi.request import (
     claims_reentry,
     identity,
+    is_serve_call,
     known_of_caller,
     neutral,
     paths_of,
 )
+from stephttp._adapters.asgi.serve_call import pass_on
 from stephttp._core.replies import error_answer
 from stephttp._run.checkpoints import RETRY_SOON
-from stephttp._run.current import MARK, CurrentCall, current_call
+from stephttp._run.current import MARK, current_call
+from stephttp._run.runless import RunlessCall
 from stephttp._run.runtime import Runtime
-from stephttp._run.scope import RunScope
 from stephttp._wire.http import Response
 from stephttp.errors import UsageError
 
@@ -34,41 +35,19 @@ _NEEDS_ASYNCIO = (
 )
 
 
-class OtherLoopCall(CurrentCall):
-    """The call of a handler that cannot have a run."""
-
-    __slots__ = ()
-    can_have_run = False
-
-    def scope(self) -> RunScope:
-        """Raise `UsageError`."""
-        raise UsageError(_NEEDS_ASYNCIO)
-
-
-class _Request:
-    """What an `OtherLoopCall` knows of its request."""
-
-    def __init__(self, runtime: Runtime, scope: Scope) -> None:
-        self.runtime = runtime
-        self.run_id = ""
-        self.started_ns = self.attempt = 0
-        self.identity = identity(scope)
-        self.surroundings = scope
-
-    def run_made(self, scope: RunScope) -> None:
-        """Never called: there is no run."""
-
-
 async def pass_through(
     app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Call the application without a run, or refuse what would need one."""
+    if claims_reentry(scope) and is_serve_call(scope):
+        await pass_on(app, runtime, scope, receive, send)
+        return
     refusal = _refusal(runtime, scope)
     if refusal is not None:
         await reply_with(send, refusal, [])
         return
 
-    call = OtherLoopCall(_Request(runtime, scope), _no_scope, None)
+    call = RunlessCall(runtime, identity(scope), scope, UsageError(_NEEDS_ASYNCIO))
     token = current_call.set(call)
     scope[MARK] = ""
     try:
@@ -92,7 +71,3 @@ def _refusal(runtime: Runtime, scope: Scope) -> Response | None:
         return None
     logger.error("stephttp: %s is refused with 503: %s", what, _NEEDS_ASYNCIO)
     return error_answer(503, f"{what}: {_NEEDS_ASYNCIO}", headers=RETRY_SOON)
-
-
-def _no_scope(*_: Any) -> RunScope:
-    raise UsageError(_NEEDS_ASYNCIO)

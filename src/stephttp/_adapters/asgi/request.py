@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from stephttp._adapters.asgi.messages import Receive, Scope
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
-from stephttp._run.call_check import SERVER_HEADERS
+from stephttp._run.call_check import KIND_HEADER, SERVE_HEADERS, SERVER_HEADERS
 from stephttp._wire.http import Request, SeenAt, request_line_part
 from stephttp._wire.paths import with_prefix, without_prefix
 
@@ -26,6 +26,13 @@ def claims_reentry(scope: Scope) -> bool:
         if name == b"x-run-id" and value:
             return not SERVER_HEADERS.isdisjoint(dict(scope["headers"]))
     return False
+
+
+def is_serve_call(scope: Scope) -> bool:
+    """Whether a call of the server is for a function of `serve`, of another SDK. Only headers say
+    so: query, method and body of a re-entry are the original caller's, who could plant it there."""
+    names = {name for name, value in scope["headers"] if value}
+    return names >= SERVE_HEADERS or KIND_HEADER in names
 
 
 def identity(scope: Scope) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -11,22 +11,34 @@ from urllib.parse import quote, unquote_to_bytes
 
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._adapters.wsgi.messages import Environ
-from stephttp._run.call_check import SERVER_HEADERS
+from stephttp._run.call_check import KIND_HEADER, SERVE_HEADERS, SERVER_HEADERS
 from stephttp._wire.http import Headers, Request, SeenAt, request_line_part
 
 _BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _OF_THE_CALLER = frozenset({*_BODY_HEADERS, "REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST"})
 _PORT = re.compile("[0-9]{1,5}")
 _KNOWN_BY = ("SSL_CLIENT_CERT", "SSL_CLIENT_S_DN", "REMOTE_USER")
-_SERVER_KEYS = frozenset(
-    f"HTTP_{name.decode().upper().replace('-', '_')}" for name in SERVER_HEADERS
-)
+
+
+def _keys(headers: Iterable[bytes]) -> frozenset[str]:
+    return frozenset(f"HTTP_{name.decode().upper().replace('-', '_')}" for name in headers)
+
+
+_SERVER_KEYS = _keys(SERVER_HEADERS)
+_SERVE_KEYS = _keys(SERVE_HEADERS)
+(_KIND_KEY,) = _keys([KIND_HEADER])
 
 
 def claims_reentry(environ: Environ) -> bool:
     """Whether a request says that it comes from the server. It is then verified, or refused:
     it never starts a new run."""
     return bool(environ.get("HTTP_X_RUN_ID")) and not _SERVER_KEYS.isdisjoint(environ)
+
+
+def is_serve_call(environ: Environ) -> bool:
+    """Whether a call of the server is for a function of `serve`, of another SDK. Only headers say
+    so: query, method and body of a re-entry are the original caller's, who could plant it there."""
+    return all(map(environ.get, _SERVE_KEYS)) or bool(environ.get(_KIND_KEY))
 
 
 def identity(environ: Environ) -> tuple[Any, ...]:
