@@ -195,7 +195,7 @@ def test_wsgi_applications() -> None:
 
     def wrapped(environ: Any, start_response: Any) -> Any:
         body = inner(environ, start_response)
-        seen.append(wsgi_route(inner, environ))
+        seen.append(wsgi_route(inner, environ, environ))
         return body
 
     def name(id: int) -> str:
@@ -209,7 +209,7 @@ def test_wsgi_applications() -> None:
     assert seen == ["/mounted/a/{id}", ""]
     of_falcon.add_route("/b/{id:int}", object())
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/b/7", "SCRIPT_NAME": "/x"}
-    assert wsgi_route(of_falcon, environ) == "/x/b/{id}"
+    assert wsgi_route(of_falcon, environ, environ) == "/x/b/{id}"
 
 
 async def test_an_id_goes_before_the_route_and_both_before_the_path() -> None:

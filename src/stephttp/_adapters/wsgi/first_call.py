@@ -283,7 +283,7 @@ class WSGIFirstCall(FirstCall):
         return known_of_caller(self._sent)
 
     def _route(self) -> str:
-        return route_of(self._app, self._environ)
+        return route_of(self._app, self._environ, self._sent)
 
     @property
     def _request_body(self) -> Body:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -113,25 +113,40 @@ def _address(environ: Environ, client: tuple[str, int] | None) -> Environ:
     return given
 
 
-def route_of(app: Any, environ: Mapping[str, Any]) -> str:
+def route_of(app: Any, environ: Mapping[str, Any], sent: Environ) -> str:
     """Return the template of the route that a request took, prefixes of mounted parts included.
 
     Args:
         app: the application behind the middleware.
         environ: the request's environment, as the application left it.
+        sent: the same, as it came.
 
     Returns:
         Such as `/users/{id}`; empty if it cannot be found.
     """
-    path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+    whole = path_of(sent).encode("latin-1").decode(errors="replace")
+    prefix = _decoded(environ.get("SCRIPT_NAME", ""), whole.startswith)
+    path = _decoded(environ.get("PATH_INFO", ""), whole.endswith)
     try:
         rule = getattr(environ.get("werkzeug.request"), "url_rule", None)  # Flask's
         route = (
             rule.rule if rule is not None else route_of_app(app, environ["REQUEST_METHOD"], path)
         )
-        return environ.get("SCRIPT_NAME", "") + simplified(route) if route else ""
+        return prefix + simplified(route) if route else ""
     except Exception as error:
         return unknown(error)
+
+
+def _decoded(part: str, is_part: Callable[[str], bool]) -> str:
+    """Return a part of a path as text. In an environ it is bytes, written as latin-1 (PEP 3333);
+    but Django puts it back as text.
+
+    Args:
+        is_part: whether a text is that part of the path.
+    """
+    if part.isascii() or is_part(part):
+        return part
+    return part.encode("latin-1", "replace").decode(errors="replace")
 
 
 def path_of(environ: Environ) -> str:
