@@ -15,7 +15,7 @@ from stephttp._run.runtime import Runtime
 def pass_on(
     app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Call the application without a run. If the call is none of a server, and reaches an endpoint,
+    """Call the application without a run. If no server made the call, and it reaches an endpoint,
     that comes to no step."""
     call = RunlessCall(runtime, identity(environ), environ, OF_A_FUNCTION)
     context = copy_context()
