@@ -12,8 +12,8 @@ from stephttp._run.runtime import Runtime
 async def pass_on(
     app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Call the application without a run. If no server made the call, and it reaches an endpoint,
-    that comes to no step."""
+    """Call the application without a run. A forged call may reach an endpoint: it comes to
+    no step."""
     call = RunlessCall(runtime, identity(scope), scope, OF_A_FUNCTION)
     token = current_call.set(call)
     try:

@@ -15,8 +15,8 @@ from stephttp._run.runtime import Runtime
 def pass_on(
     app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Call the application without a run. If no server made the call, and it reaches an endpoint,
-    that comes to no step."""
+    """Call the application without a run. A forged call may reach an endpoint: it comes to
+    no step."""
     call = RunlessCall(runtime, identity(environ), environ, OF_A_FUNCTION)
     context = copy_context()
     context.run(current_call.set, call)
