@@ -64,7 +64,7 @@ def route_of_app(app: Any, method: str, path: str) -> str | None:
 
 def _layers(app: Any) -> Iterator[Any]:
     """An application and what it wraps."""
-    seen = set[int]()
+    seen: set[int] = set()
     while app is not None:
         app = getattr(app, "__self__", app)  # given as a method, such as `app.wsgi_app`
         if id(app) in seen:

@@ -46,7 +46,8 @@ def encode_result(value: Any, step_id: str) -> bytes:
     """
     try:
         raw = CONVERSIONS.encode(value)
-        if b"null" in raw:  # which is also what NaN and infinity are written as
+        # With `in` it takes eight times the instructions.
+        if raw.find(b"null") >= 0:  # which is also what NaN and infinity are written as
             _refuse_non_finite(CONVERSIONS.builtins(value))
     except Exception as error:
         raise StepResultError(
@@ -65,7 +66,7 @@ def encode_finite(value: Any) -> bytes:
     """Encode a value as JSON, without a limit. Raises an exception of any kind if it has no JSON
     form, as NaN and infinity have none."""
     raw = CONVERSIONS.encode(value)
-    if b"null" in raw:
+    if raw.find(b"null") >= 0:
         _refuse_non_finite(CONVERSIONS.builtins(value))
     return raw
 
@@ -235,7 +236,7 @@ def result_conversion(handler: Callable[..., Any]) -> Conversion:
             annotations = handler.__annotations__
         except NameError:  # evaluated just now, since Python 3.14
             annotations = annotations_of(handler)
-        annotated, conversion = _seen.get(code, _UNSEEN)
+        _, annotated, conversion = _seen.get(id(code), _UNSEEN)
         if annotated is annotations.get("return", PLAIN):
             return conversion
     function = function_of(handler)
@@ -252,13 +253,14 @@ def result_conversion(handler: Callable[..., Any]) -> Conversion:
     ):  # a closure may have another annotation than the one made before it
         if len(_seen) >= _MOST_SEEN:
             _seen.clear()
-        _seen[code] = annotations["return"], conversion
+        _seen[id(code)] = code, annotations["return"], conversion
     return conversion
 
 
-_seen: dict[CodeType, tuple[Any, Conversion]] = {}
-"""Return annotations by code object, each with the conversion that is made of it."""
+_seen: dict[int, tuple[CodeType | None, Any, Conversion]] = {}
+"""Return annotations by the identity of code, which an entry keeps alive, each with the conversion
+that is made of it. The hash of code is made of all its parts, each time."""
 _MOST_SEEN = 4096
-_UNSEEN: tuple[Any, Conversion] = (PLAIN, PLAIN)
-"""Code that has not been seen, as if of a function without an annotation: its first part stands
-for a missing one below."""
+_UNSEEN: tuple[CodeType | None, Any, Conversion] = (None, PLAIN, PLAIN)
+"""Code that has not been seen, as if of a function without an annotation: its second part stands
+for a missing one above."""

@@ -242,7 +242,7 @@ def origin_of(request: Request, settings: Settings) -> str:
     if not settings.origin_from_request:
         return settings.domain
     scheme, host = request.scheme, request.header(b"host")
-    if _from_proxy(request, settings.trusted_proxies):
+    if settings.trusted_proxies and _from_proxy(request, settings.trusted_proxies):
         scheme = _last(request.header(b"x-forwarded-proto")).lower() or scheme
         host = _last(request.header(b"x-forwarded-host")) or host
     return _origin(scheme, host) or settings.domain
@@ -272,7 +272,7 @@ def caller_of(request: Request, settings: Settings) -> str:
     """Return the address that the request came from; empty where the server does not say it."""
     if request.client is None:
         return ""
-    if _from_proxy(request, settings.trusted_proxies):
+    if settings.trusted_proxies and _from_proxy(request, settings.trusted_proxies):
         # From the right: an address left of the first one that is not a proxy may be made up.
         for text in reversed(request.header(b"x-forwarded-for").split(",")):
             address = text.strip()
@@ -286,7 +286,7 @@ def _last(value: str) -> str:
 
 
 def _from_proxy(request: Request, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
-    return bool(proxies) and request.client is not None and _trusted(request.client[0], proxies)
+    return request.client is not None and _trusted(request.client[0], proxies)
 
 
 def _is_address(text: str) -> bool:

@@ -100,7 +100,7 @@ class CurrentCall:
     # without a run would pay for it. Both sides write first and read second:
     #
     #     the loop                               the thread that makes the scope
-    #     1. sets `_response_began` or `_left`   1. publishes the scope in `so_far`
+    #     1. sets `_response_began` or `left`    1. publishes the scope in `so_far`
     #     2. looks for a scope in `so_far`       2. looks at both flags
     #
     # So at least one side sees the other. Either the loop finds the scope and acts on its run, or
@@ -114,7 +114,6 @@ class CurrentCall:
     __slots__ = (
         "_call",
         "_context",
-        "_left",
         "_new_scope",
         "_response_began",
         "made",
@@ -140,7 +139,7 @@ class CurrentCall:
         self._context = context
         self.so_far = self.made = scope
         """The run's scope, if anything has needed it while the handler ran."""
-        self._response_began = self._left = False
+        self._response_began = False
         self.sessions: WeakSet[Any] | None = None
         """Sessions of SQLAlchemy that began to work in this call, if it has a watch for them."""
 
@@ -165,7 +164,7 @@ class CurrentCall:
     @property
     def left(self) -> bool:
         """Whether the handler has ended."""
-        return self._left
+        return self._call is None
 
     @property
     def replaying(self) -> bool:
@@ -193,7 +192,6 @@ class CurrentCall:
             The run's scope, for the caller to end its run. Without one, a run that is made from
             now on has ended.
         """
-        self._left = True
         self._call = None
         return self.so_far
 
@@ -227,7 +225,7 @@ class CurrentCall:
                     self.so_far = scope
                 if self._response_began:
                     scope.run.response_began()
-                if self._left:
+                if self._call is None:
                     scope.run.end()
                     scope.close(None)
                 self.made = scope

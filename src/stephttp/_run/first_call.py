@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
 from stephttp._client.flow import Flow
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stephttp")
 
+T = TypeVar("T")
+
 _MOST_WAITED = 4096
 """Endpoints that are known to wait; then all are forgotten, since paths may stand for them."""
 
@@ -58,16 +60,15 @@ class FirstCall(KeyedCall):
         self.started_ns = runtime.now_ns()
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
         self._answer = None
-        self._journal = None
-        self._answered = False
-        """Whether the caller has the whole response, and nothing can change the run's result."""
         self._status = 0
         self._headers: Headers = []
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
-        self._claimed = None
+        self._claimed = self._journal = None
         self._keyed = self._stored = False
+        self._answered = False
+        """Whether the caller has the whole response, and nothing can change the run's result."""
         self._ended = False
         """Whether the handler has ended."""
         self._gets_events = False
@@ -344,7 +345,7 @@ class FirstCall(KeyedCall):
                 response, duration_ns=duration_ns, error=text, exact=self._keyed
             )
             if self._journal is not None and not self._journal.handed_over:
-                return self._report(self._journal, partial(self._journal.finish, complete))
+                return self._report(self._journal, self._journal.finish, complete)
             if known:
                 ops = [*self._run.unreported.take_all(), complete]
                 body = runtime.checkpoints.further_checkpoint(self._run, ops, None)
@@ -360,11 +361,16 @@ class FirstCall(KeyedCall):
 
     def _put(self, parcel: Parcel) -> Flow[None] | None:
         item = Item(parcel)
-        return self._report(item, partial(self.runtime.outbox.put, item))
+        return self._report(item, self.runtime.outbox.put, item)
 
-    def _report(self, item: Item, put: Callable[[], object]) -> Flow[None] | None:
-        """Put an item into the outbox. Returns what does so, where the response has to wait."""
+    def _report(self, item: Item, put: Callable[[T], object], given: T) -> Flow[None] | None:
+        """Put an item into the outbox. Returns what does so, where the response has to wait.
+
+        Args:
+            put: does so.
+            given: its argument.
+        """
         if not self.runtime.settings.background:
-            return deliver_first(item, put, self.run_id)
-        put()
+            return deliver_first(item, partial(put, given), self.run_id)
+        put(given)
         return None

@@ -93,8 +93,10 @@ class Request(Struct):
         Returns:
             The value, decoded as Latin-1; empty without one.
         """
-        value = dict(reversed(self.headers)).get(name, b"")
-        return value.decode("latin-1")
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return ""
 
     @property
     def cookies(self) -> dict[str, str]:

@@ -66,17 +66,13 @@ class ASGIFirstCall(FirstCall):
         send: Send,
         context: TaskContext,
     ) -> None:
-        super().__init__(runtime)
+        FirstCall.__init__(self, runtime)  # `super` takes more instructions
         self._app = app
         self._scope = scope
         self._sent = as_sent(scope)
         self._receive = receive
         self._send = send
         self._input: Input | None = None
-        self._held: list[Message] | None = None
-        """What the application has sent, as long as that is held back."""
-        self._last: Message | None = None
-        """The end of the response, as long as that is held back."""
         self.current = CurrentCall(self, LoopScope, context)
 
     async def respond(self, run_at_once: bool) -> None:
@@ -108,7 +104,7 @@ class ASGIFirstCall(FirstCall):
             if run_scope is not None:
                 error = await self._end(run_scope, error)
         finally:
-            if self._last is not None:
+            if run_scope is not None and self._last is not None:
                 await self._send(self._last)
             if self._input is not None:
                 self._input.close()
@@ -120,6 +116,10 @@ class ASGIFirstCall(FirstCall):
         super().run_made(scope)
         assert isinstance(scope, LoopScope), "made by `current`"
         scope.disconnect = self._disconnect
+        self._held: list[Message] | None = None
+        """What the application has sent, as long as that is held back."""
+        self._last: Message | None = None
+        """The end of the response, as long as that is held back."""
         self._events: EventAnswer | None = None
         """The answer to a caller who gets events."""
 
@@ -162,7 +162,7 @@ class ASGIFirstCall(FirstCall):
             raise
         if self._events is not None:
             await self._events.finish(self._last_of_events(reply, error))
-        elif reply is None:
+        elif reply is None and self._held is not None:
             await self._let_out()
         if reply is None:
             return error
@@ -291,11 +291,12 @@ class ASGIFirstCall(FirstCall):
             scope = self.current.begin_response()
             if scope is None:
                 self._status = message["status"]
-                self._headers = list(message.get("headers", ()))
+                self._headers = [*message.get("headers", ())]
             elif not await self._begin_response(message, scope):
                 return
-            headers = [*self._headers, *run_headers(self.run_id)]
-            message = {**message, "status": self._status, "headers": headers}
+            message = dict(message)
+            message["status"] = self._status
+            message["headers"] = [*self._headers, *run_headers(self.run_id)]
         elif (scope := self.current.so_far) is not None:
             if scope.run.suspended:
                 if not message.get("more_body", False):
@@ -308,7 +309,7 @@ class ASGIFirstCall(FirstCall):
                     self._note_end_of_answer()
             if not self.runtime.settings.background and self._ends_with(message, scope):
                 return
-        if self._held is None:
+        if scope is None or self._held is None:
             await self._send(message)
         else:
             await self._hold(message)

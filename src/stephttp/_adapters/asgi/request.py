@@ -40,10 +40,10 @@ def identity(scope: Scope) -> tuple[Any, ...]:
     return scope["method"], scope["path"], scope.get("query_string"), scope["headers"]
 
 
-def as_sent(scope: Scope) -> Scope:
+def as_sent(scope: Any) -> Scope:
     """Return a scope that stays as it is, whatever code behind it changes in its own."""
-    sent = dict(scope)
-    sent["headers"] = list(sent["headers"])
+    sent: Scope = scope.copy()  # a `dict`, says ASGI; `dict(scope)` takes twice the instructions
+    sent["headers"] = [*sent["headers"]]
     return sent
 
 

@@ -29,8 +29,9 @@ group that failed (fixed in Python 3.13)."""
 
 def task_context() -> TaskContext:
     """Return the context in which this code runs."""
-    task = asyncio.current_task()
-    return asyncio.get_running_loop(), task, 0 if task is None else task.cancelling()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task(loop)
+    return loop, task, 0 if task is None else task.cancelling()
 
 
 class LoopScope(RunScope):
@@ -68,7 +69,8 @@ class LoopScope(RunScope):
         started_ns: int | None = None,
         on_record: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(runtime, run, started_ns, on_record)
+        # `super` takes more instructions.
+        RunScope.__init__(self, runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}

@@ -75,7 +75,7 @@ class WSGIFirstCall(FirstCall):
         super().__init__(runtime)
         self._app = app
         self._environ = environ
-        self._sent = dict(environ)
+        self._sent = environ.copy()
         self._start_response = start_response
         self.context = copy_context()
         """The context in which all of this call happens."""
