@@ -8,9 +8,10 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, SyncDriver
@@ -54,6 +55,7 @@ class Replaced(TypedDict, total=False):
     pause: Callable[[float], Awaitable[Any]]
     sync_pause: Callable[[float], Any]
     rng: random.Random | None
+    background: Callable[[AsyncDriver, SyncDriver], Background]
 
 
 class HasRuntime(Protocol):
@@ -76,6 +78,7 @@ class Runtime:
         pause: waits for so many seconds.
         sync_pause: the same in threads.
         rng: jitter.
+        background: does the work beside the requests.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Runtime:
         pause: Callable[[float], Awaitable[Any]] = sleep,
         sync_pause: Callable[[float], Any] = time.sleep,
         rng: random.Random | None = None,
+        background: Callable[[AsyncDriver, SyncDriver], Background] = Background,
     ) -> None:
         self.settings = settings
         self.now_ns = now_ns
@@ -126,7 +130,7 @@ class Runtime:
         """Makes one call of the server, and reads its answer as it comes."""
         self.stream_sync = self._sync_driver.stream
         """Does the same for blocking callers."""
-        self.background = Background(self._driver, self._sync_driver)
+        self.background = background(self._driver, self._sync_driver)
         self.outbox = Outbox(
             self.checkpoints.deliver,
             self.background.start,
@@ -149,6 +153,18 @@ class Runtime:
         self.waited: set[str] = set()
         """Endpoints of which a request has waited in this process."""
         _runtimes.add(self)
+
+    @contextmanager
+    def replaced(self, settings: Settings, **replaced: Unpack[Replaced]) -> Generator[None]:
+        """Work with other settings, transports and clocks for a while, and with an empty outbox:
+        how `stephttp.testing` takes over an application that is already made."""
+        kept = vars(self).copy()
+        self.__init__(settings, **replaced)  # type: ignore[misc]
+        try:
+            yield
+        finally:
+            vars(self).clear()
+            vars(self).update(kept)
 
     def journal(
         self,

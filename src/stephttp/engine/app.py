@@ -37,12 +37,15 @@ def create_app(
     clock: Clock | None = None,
     rng: Random | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
+    gateway: httpx2.AsyncBaseTransport | None = None,
 ) -> Starlette:
     """Make the ASGI application of an engine; its lifespan starts and stops the engine.
 
     The arguments are those of `Engine`. The engine itself is at `app.state.engine`.
     """
-    engine = Engine(settings or Settings(), clock=clock, rng=rng, transport=transport)
+    engine = Engine(
+        settings or Settings(), clock=clock, rng=rng, transport=transport, gateway=gateway
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:

@@ -61,6 +61,7 @@ class Engine:
         rng: chance; a seeded one makes ids, jobs and jitter repeatable.
         transport: carries the calls of endpoints, e.g. `httpx2.ASGITransport` for an application
             in this process. By default they go over the network.
+        gateway: carries the HTTP requests of steps; likewise.
 
     Attributes:
         settings, clock, rng: as given.
@@ -75,6 +76,7 @@ class Engine:
         clock: Clock | None = None,
         rng: Random | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
+        gateway: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
@@ -88,7 +90,7 @@ class Engine:
         self.streams = RunStreams(self.store, following, self.clock, self.rng, settings)
         self.egress = Egress.of(settings)
         self.caller = Caller(settings, self.clock, self.rng, transport)
-        self._gateway = Gateway(settings)
+        self._gateway = Gateway(settings, gateway)
         self.executor = Executor(
             self.store, self.caller, self._gateway, self.metrics,
             self.waiters, following, self.changes,

@@ -1,0 +1,27 @@
+"""Tests of durable endpoints: the real engine in the process of the test, on a clock that it moves.
+
+from stephttp.testing import DurableClient
+
+with DurableClient(app) as client:
+    call = client.post("/orders", json=ORDER)
+    call.until_waiting()
+    client.send_event("order/packed", {"id": "o1"})
+    assert call.response.status_code == 201
+"""
+
+from stephttp.testing.async_client import AsyncCall, AsyncDurableClient
+from stephttp.testing.blocking_client import Call, DurableClient
+from stephttp.testing.recorded import RecordedError, RecordedRun, RecordedStep, RecordedWait
+from stephttp.testing.world import Stuck
+
+__all__ = [
+    "AsyncCall",
+    "AsyncDurableClient",
+    "Call",
+    "DurableClient",
+    "RecordedError",
+    "RecordedRun",
+    "RecordedStep",
+    "RecordedWait",
+    "Stuck",
+]

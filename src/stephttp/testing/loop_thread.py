@@ -1,0 +1,101 @@
+"""The event loop of a blocking client: a thread of its own, while the test's thread waits.
+
+WSGI applications are called in the thread of the test, as by the test clients of Flask and Django,
+so that they see its database connections, its transactions, and its patched modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from stephttp.errors import UsageError
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds of real time that one call of a client may take."""
+
+
+class LoopThread:
+    """An event loop in a thread, and the work that it hands to the thread of the test.
+
+    Args:
+        patience: seconds of real time after which a call is given up.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self.loop = asyncio.new_event_loop()
+        self._owner = threading.get_ident()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="stephttp-testing", daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry out a coroutine on the loop, and return what it returns; raises what it raises.
+
+        Raises:
+            UsageError: it takes more real time than it should.
+        """
+        return self.wait(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def wait(self, future: Future[T]) -> T:
+        """Wait for a future, in any thread but that of the loop; that of the test works meanwhile.
+
+        Raises:
+            UsageError: it takes more real time than it should.
+        """
+        try:
+            if threading.get_ident() != self._owner:
+                return future.result(self._patience)
+            future.add_done_callback(lambda _: self._jobs.put(None))
+            while not future.done():
+                job = self._jobs.get(timeout=self._patience)
+                if job is not None:
+                    job()
+        except (Empty, TimeoutError):
+            if future.done():
+                return future.result()
+            future.cancel()
+            raise UsageError(
+                f"the application is at work for {self._patience:g} s of real time; does it wait "
+                "for what only the test can do, or for another request of its own?"
+            ) from None
+        return future.result()
+
+    async def in_test(self, work: Callable[[], T]) -> T:
+        """Do something in the thread of the test, which waits for a call of the client."""
+        done: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                with suppress(BaseException):
+                    done.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+
+        self._jobs.put(job)
+        return await asyncio.wrap_future(done)
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
