@@ -68,6 +68,17 @@ async def test_the_state_is_what_the_api_would_tell() -> None:
         assert told.headers[stored_state.FAILURES] == call.headers[stored_state.FAILURES]
 
 
+async def test_the_state_of_a_run_that_has_ended_is_there_for_its_history() -> None:
+    async with world() as w:
+        await w.post(step(), DONE)
+        path = f"/v0/runs/{RUN}/actions"
+        assert (await w.http.get(path, headers=ASKS)).status_code == 410
+        asks = {"x-stephttp-accept": "pending, step-names, ended"}
+        told = await w.http.get(path, headers=asks)
+        assert told.status_code == 200
+        assert told.json()[A] == {"data": 1}
+
+
 async def test_nothing_comes_along_for_those_who_did_not_ask() -> None:
     async with world() as w:
         await w.post(sleep(text="1s"))

@@ -85,6 +85,8 @@ class FirstCall(KeyedCall):
         scope.first_call = self
         if method != "GET" and self._may_be_too_large():
             scope.claim = self._check_size
+        if self.runtime.watch is not None:
+            self.runtime.watch(self, scope)
 
     @property
     @abstractmethod

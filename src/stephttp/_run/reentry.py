@@ -204,6 +204,8 @@ class Reentry:
             scope.hooks = self.hooks = Hooks.of(
                 scope, self.request, resumed.request_id, resumed.point.attempt
             )
+        if self.runtime.watch is not None:
+            self.runtime.watch(self, scope)
 
     def _open_stream(self) -> RunStream:
         """Begin to take what the handler pushes."""

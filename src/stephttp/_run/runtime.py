@@ -35,6 +35,9 @@ from stephttp.options import Settings
 if TYPE_CHECKING:
     import httpx2
 
+    from stephttp._run.current import HandlerCall
+    from stephttp._run.scope import RunScope
+
 logger = logging.getLogger("stephttp")
 
 _NO_KEY = (
@@ -140,6 +143,8 @@ class Runtime:
         self.leases = Leases(renew, lambda: monotonic_ns() / 1_000_000_000)
         self.keyed_lock = KeyedLock()
         """Lets one re-entry of a run at a time into this process (docs/design.md 3.11)."""
+        self.watch: Callable[[HandlerCall, RunScope], None] | None = None
+        """Sees each run that is made, in tests and replays."""
         self.warned_ids: set[str] | None = set() if settings.dev else None
         """The step ids of which `shared_ids` has warned; `None` outside of development."""
         self.opening = threading.Lock()

@@ -39,7 +39,8 @@ _SDK = parameter(
 )
 _PENDING = parameter(
     "header", "x-stephttp-accept",
-    "`pending`: also name steps that are not done, and, in `x-stephttp-failures`, their failures.",
+    "`pending`: also name steps that are not done, and, in `x-stephttp-failures`, their failures. "
+    "`step-names`: say what steps they are. `ended`: answer for runs that have ended, too.",
     type="string",
 )  # fmt: skip
 _WAIT = parameter(

@@ -80,7 +80,7 @@ class JobView(AnswerBody):
 
 
 async def actions(request: Request) -> Response:
-    """Return the memoised steps of a run that has not ended."""
+    """Return the memoised steps of a run that has not ended, or, where that is accepted, of any."""
     run_id = parse_run_id(request.path_params["run"])
     accepted = request.headers.get("x-stephttp-accept", "")
     engine, call = engine_of(request), call_of(request)
@@ -89,6 +89,7 @@ async def actions(request: Request) -> Response:
         run_id=run_id,
         pending="pending" in accepted,
         names="step-names" in accepted,
+        ended="ended" in accepted,
         call=call,
     )
     if call is not None:
@@ -162,9 +163,17 @@ def _check_open(status: str, run_id: str) -> None:
 
 
 def _actions(
-    connection: sqlite3.Connection, run_id: str, *, pending: bool, names: bool, call: CallId | None
+    connection: sqlite3.Connection,
+    run_id: str,
+    *,
+    pending: bool,
+    names: bool,
+    ended: bool,
+    call: CallId | None,
 ) -> ResumeState:
-    _check_open(_one(connection, "run_state", run_id)[1], run_id)
+    status = _one(connection, "run_state", run_id)[1]
+    if not ended:
+        _check_open(status, run_id)
     if call is not None:
         current = is_current(runs.load(connection, run_id), call.step, call.job, call.attempt)
         if not current:
