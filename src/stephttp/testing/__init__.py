@@ -11,7 +11,11 @@ with DurableClient(app) as client:
 
 from stephttp.testing.async_client import AsyncCall, AsyncDurableClient
 from stephttp.testing.blocking_client import Call, DurableClient
+from stephttp.testing.findings import Finding, Place
+from stephttp.testing.history import History
 from stephttp.testing.recorded import RecordedError, RecordedRun, RecordedStep, RecordedWait
+from stephttp.testing.replay import replay
+from stephttp.testing.verdicts import Replay
 from stephttp.testing.world import Stuck
 
 __all__ = [
@@ -19,9 +23,14 @@ __all__ = [
     "AsyncDurableClient",
     "Call",
     "DurableClient",
+    "Finding",
+    "History",
+    "Place",
     "RecordedError",
     "RecordedRun",
     "RecordedStep",
     "RecordedWait",
+    "Replay",
     "Stuck",
+    "replay",
 ]

@@ -1,0 +1,91 @@
+"""Which line of the user's code is at work: the innermost one that is not a library's."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from os.path import dirname, join
+from types import CodeType, FrameType, TracebackType
+
+from stephttp.testing.findings import NOWHERE, Place
+
+_PACKAGE = join(dirname(dirname(__file__)), "")
+_LIBRARIES = tuple(
+    {join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+_DEPTH = 12
+"""Callers that are kept of where a coroutine was made."""
+
+
+@lru_cache(maxsize=4096)
+def is_users(filename: str) -> bool:
+    """Return whether a file is of the user's own code: not of stephttp, Python or a package."""
+    if filename.startswith(("<", _PACKAGE)):
+        return False
+    if "site-packages" in filename or "dist-packages" in filename:
+        return False
+    return not filename.startswith(_LIBRARIES)
+
+
+def is_librarys(code: CodeType) -> bool:
+    """Return whether code is of an installed package, and not of Python itself or the user."""
+    name = code.co_filename
+    if name.startswith(_PACKAGE):
+        return False
+    return "site-packages" in name or "dist-packages" in name
+
+
+def users_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Return the frames of the user's code that are at work, the innermost first."""
+    while frame is not None:
+        if is_users(frame.f_code.co_filename):
+            yield frame
+        frame = frame.f_back
+
+
+def place_here(frame: FrameType | None) -> Place:
+    """Return the line of the user's code that is at work; of a coroutine that runs as a task of its
+    own, where it was made."""
+    for found in users_frames(frame):
+        return Place(found.f_code.co_filename, found.f_lineno)
+    return _origin_of_task()
+
+
+def place_of(traceback: TracebackType | None) -> Place:
+    """Return the innermost line of the user's code in a traceback."""
+    found = NOWHERE
+    while traceback is not None:
+        name = traceback.tb_frame.f_code.co_filename
+        if is_users(name):
+            found = Place(name, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
+
+
+def _origin_of_task() -> Place:
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return NOWHERE
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a thread without a loop
+        return NOWHERE
+    origin = None if task is None else getattr(task.get_coro(), "cr_origin", None)
+    for filename, line, _ in origin or ():
+        if is_users(filename):
+            return Place(filename, line)
+    return NOWHERE
+
+
+@contextmanager
+def known_origins() -> Generator[None]:
+    """Note, in this thread, where coroutines are made."""
+    before = sys.get_coroutine_origin_tracking_depth()
+    sys.set_coroutine_origin_tracking_depth(max(before, _DEPTH))
+    try:
+        yield
+    finally:
+        sys.set_coroutine_origin_tracking_depth(before)

@@ -1,0 +1,141 @@
+"""One call of a handler that is watched: the steps that it comes to, and how it ends.
+
+The methods of the run that are watched are replaced on the run itself, so that no other run, and no
+run outside of tests, pays for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from stephttp._core.run import Run
+from stephttp._core.step_kinds import KINDS
+from stephttp._core.steps import EXECUTE, Step
+from stephttp._run.current import HandlerCall
+from stephttp._run.reentry import Reentry
+from stephttp._run.scope import RunScope
+from stephttp._wire.opcodes import OpCode
+from stephttp.testing.findings import Place
+from stephttp.testing.places_in_code import place_here
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+RACE = "race"
+"""The kind of the step that keeps who has won a race."""
+
+
+class Met(Struct, frozen=True):
+    """A step that a handler has come to.
+
+    Attributes:
+        kind: its tool.
+        known: whether the server remembers it, or waits for it.
+        place: the line of the user's code.
+    """
+
+    step: Step
+    kind: str
+    known: bool
+    place: Place
+
+    @property
+    def title(self) -> str:
+        """Its id, with the number of the use where it is not the first."""
+        return f"{self.step.step_id}:{self.step.index}" if self.step.index else self.step.step_id
+
+
+class WatchedCall:
+    """One call of a handler.
+
+    Args:
+        call: a first call or a re-entry.
+        scope: of its run.
+    """
+
+    def __init__(self, call: HandlerCall, scope: RunScope) -> None:
+        self.call = call
+        self.run: Run = scope.run
+        self.met: list[Met] = []
+        self.error: BaseException | None = None
+        """What the handler has raised, if that is its own."""
+        self.left_branches = False
+        """Whether a branch was left that is not at a step."""
+        self._scope: RunScope | None = scope
+        self._lock = threading.Lock()
+        self._resolve, self._meet_race = scope.run.resolve, scope.run.meet_race
+        self._own_error = scope.own_error
+        # Replacing them here costs runs that are not watched nothing.
+        vars(scope.run).update(resolve=self._watch_step, meet_race=self._watch_race)
+        vars(scope).update(own_error=self._watch_end)
+
+    def _watch_step(
+        self,
+        step_id: str,
+        retries: int | None = None,
+        branch: str = "",
+        op: OpCode = OpCode.STEP_RUN,
+    ) -> Step:
+        step = self._resolve(step_id, retries, branch, op)
+        self._note(step, KINDS[op], sys._getframe(1))
+        return step
+
+    def _watch_race(self, step_id: str) -> Step:
+        before = len(self.met)
+        step = self._meet_race(step_id)
+        with self._lock:
+            self.met[before:] = [
+                Met(one.step, RACE if one.step is step else one.kind, one.known, one.place)
+                for one in self.met[before:]
+            ]
+        return step
+
+    def _watch_end(self, error: BaseException | None) -> BaseException | None:
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            self.left_branches = self.run.suspended and scope.left_branches()
+        self.error = self._own_error(error)
+        return self.error
+
+    def _note(self, step: Step, kind: str, frame: FrameType | None) -> None:
+        known = step.verdict is not EXECUTE or step.memo is not None
+        met = Met(step, kind, known, place_here(frame))
+        with self._lock:
+            self.met.append(met)
+
+    @property
+    def responded(self) -> bool:
+        """Whether the handler has responded, and not been ended."""
+        return not self.run.suspended
+
+    @property
+    def answer(self) -> tuple[int, bytes]:
+        """Status and body of the handler's response in a re-entry."""
+        assert isinstance(self.call, Reentry)
+        response = self.call.response
+        return response.status, response.body or self.call.body.join()
+
+
+class LoggedErrors(logging.Handler):
+    """Keeps the exceptions that frameworks log, since some answer with a 500 and do not raise."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.last: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the exception of a record."""
+        if record.exc_info:
+            self.last = record.exc_info[1]
+
+    def __enter__(self) -> LoggedErrors:
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        logging.getLogger().removeHandler(self)
