@@ -15,6 +15,7 @@ from stephttp._version import __version__
 from stephttp.cli.doctor import doctor
 from stephttp.cli.engine_options import Db, DevOptions, StartOptions
 from stephttp.cli.event_commands import events
+from stephttp.cli.history_commands import check, export
 from stephttp.cli.run_commands import runs
 from stephttp.cli.shared_options import AsJson, options_from
 from stephttp.cli.signal_commands import signals
@@ -24,6 +25,8 @@ app.add_typer(runs, name="runs")
 app.add_typer(events, name="events")
 app.add_typer(signals, name="signals")
 app.command()(doctor)
+app.command()(check)
+runs.command()(export)
 
 
 def _print_version(wanted: bool) -> None:

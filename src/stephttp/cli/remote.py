@@ -145,7 +145,13 @@ class Remote:
         self.http.close()
 
     def send(
-        self, method: str, path: str, *, body: Any = None, params: Any = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Any = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """Send a request with a key that the engine accepts, and return its answer.
 
@@ -154,7 +160,11 @@ class Remote:
         """
         while True:
             request = self.http.build_request(
-                method, path, params=params, headers=self._headers(), json=body
+                method,
+                path,
+                params=params,
+                headers={**(headers or {}), **self._headers()},
+                json=body,
             )
             with self._reaching():
                 response = self.http.send(request)

@@ -89,7 +89,7 @@ def show(
 ) -> None:
     """Show one run: its request, its steps, what it waits for, and its response."""
     with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
-        detail = engine.data("GET", f"{_OURS}/{_id(run)}")
+        detail = engine.data("GET", f"{_OURS}/{checked_id(run)}")
     if as_json:
         printing.print_json(detail)
     else:
@@ -109,7 +109,7 @@ def cancel(
     done: list[dict[str, Any]] = []
     code = Exit.OK
     with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
-        for one in map(_id, run):
+        for one in map(checked_id, run):
             try:
                 engine.json("DELETE", f"/v1/runs/{one}")
                 status = engine.data("GET", f"/v1/runs/{one}")["status"].lower()
@@ -163,14 +163,14 @@ def rerun(
                 raise RemoteError("--input: name the step with --from-step", Exit.USAGE)
             body["input"] = read_json(step_input, "--input")
         if from_step is not None:
-            body["step_id"] = _step(engine, _id(run), from_step, "--from-step")
-        new = engine.data("POST", f"{_OURS}/{_id(run)}/rerun", body=body)["run_id"]
+            body["step_id"] = _step(engine, checked_id(run), from_step, "--from-step")
+        new = engine.data("POST", f"{_OURS}/{checked_id(run)}/rerun", body=body)["run_id"]
         if watch:
             if not as_json:
                 print(new, flush=True)
             raise typer.Exit(watching.follow_run(engine, new, as_json=as_json))
     if as_json:
-        printing.print_json({"run_id": new, "rerun_of": _id(run)})
+        printing.print_json({"run_id": new, "rerun_of": checked_id(run)})
     else:
         print(new)
 
@@ -198,17 +198,17 @@ def resume(
     nothing could end.
     """
     with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
-        body = {} if step is None else {"step_id": _step(engine, _id(run), step, "--step")}
+        body = {} if step is None else {"step_id": _step(engine, checked_id(run), step, "--step")}
         try:
-            waits = engine.data("POST", f"{_OURS}/{_id(run)}/resume", body=body)["waits"]
+            waits = engine.data("POST", f"{_OURS}/{checked_id(run)}/resume", body=body)["waits"]
         except RemoteError as error:
             if step is not None or error.status != HTTPStatus.CONFLICT:
                 raise
-            raise _not_resumed(engine, _id(run), error) from None
+            raise _not_resumed(engine, checked_id(run), error) from None
     if as_json:
-        printing.print_json({"run_id": _id(run), "waits": waits})
+        printing.print_json({"run_id": checked_id(run), "waits": waits})
     else:
-        print(f"{_id(run)} continues; waits that ended: {waits}")
+        print(f"{checked_id(run)} continues; waits that ended: {waits}")
 
 
 @runs.command()
@@ -232,11 +232,15 @@ def watch(
         if run is None:
             watching.follow_all(engine, as_json=as_json)
         else:
-            raise typer.Exit(watching.follow_run(engine, _id(run), as_json=as_json))
+            raise typer.Exit(watching.follow_run(engine, checked_id(run), as_json=as_json))
 
 
-def _id(run: str) -> str:
-    # The id becomes a part of a path.
+def checked_id(run: str) -> str:
+    """Return the id of a run, which becomes a part of a path.
+
+    Raises:
+        RemoteError: it is not one.
+    """
     if not re.fullmatch(r"[0-9A-Za-z]{26}", run):
         raise RemoteError(f"{run!r} is not the id of a run, which has 26 characters", Exit.USAGE)
     return run.upper()

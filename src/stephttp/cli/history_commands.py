@@ -1,0 +1,158 @@
+"""`stephttp runs export` and `stephttp check`: their options, and where the runs come from."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stephttp.cli.ca_file import CaFile
+from stephttp.cli.remote import Exit, Remote, RemoteError, Target
+from stephttp.cli.shared_options import (
+    AsJson,
+    RunId,
+    SigningKey,
+    SigningKeyFile,
+    Url,
+    exit_on_error,
+)
+
+if TYPE_CHECKING:
+    from stephttp.cli.history_sources import Histories
+
+_COULD_NOT = 2
+"""The exit code of `check` if a run, or all of them, could not be checked."""
+
+Database = Annotated[
+    Path | None,
+    typer.Option(
+        "--db",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="The database of an engine, in place of --url; it is only read.",
+        show_default=False,
+    ),
+]
+Application = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:NAME",
+        help="The application, such as shop:app, as a server is given it.",
+        show_default=False,
+    ),
+]
+
+
+def export(
+    run: RunId,
+    db: Database = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", dir_okay=False, help="The file to write.", show_default=False
+        ),
+    ] = None,
+    as_test: Annotated[
+        bool, typer.Option("--as-test", help="Write a test for pytest that replays the run.")
+    ] = False,
+    app: Application = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A further field whose values are not to be shown; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    url: Url = None,
+    signing_key: SigningKey = None,
+    signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
+) -> None:
+    """Write the history of a run as JSON, without its secrets.
+
+    `stephttp.testing.replay` proves by it that other code still accepts the run.
+    """
+    from stephttp.cli.run_commands import checked_id
+    from stephttp.cli.test_files import test_file
+    from stephttp.testing.masking import mask as without_secrets
+
+    with exit_on_error():
+        if as_test and not app:
+            raise RemoteError("--as-test: name the application with --app", Exit.USAGE)
+        run_id = checked_id(run)
+        with _histories(db, url, signing_key, signing_key_file, ca_file) as histories:
+            history = without_secrets(histories.history(run_id), mask or ())
+        text = test_file(history, app) if as_test and app else history.dump()
+        if output is None:
+            print(text, end="")
+            return
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RemoteError(f"--output: {error}", Exit.USAGE) from None
+        print(output)
+
+
+def check(
+    app: Application = None,
+    db: Database = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only runs of this endpoint; may be repeated."),
+    ] = None,
+    no_lifespan: Annotated[
+        bool, typer.Option("--no-lifespan", help="Do not start the application (ASGI).")
+    ] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    signing_key: SigningKey = None,
+    signing_key_file: SigningKeyFile = None,
+    ca_file: CaFile = None,
+) -> None:
+    """Replay every unfinished run against the code at hand: which are safe, and which diverge?
+
+    Nothing is changed, sent or stored, and no step runs. Exit code 0 if all are safe, 1 if one
+    diverges, 2 if none does, but not all could be checked.
+    """
+    from stephttp.cli.checking import run_check
+
+    try:
+        with exit_on_error():
+            if not app:
+                raise RemoteError("--app: name the application, such as shop:app", Exit.USAGE)
+            with _histories(db, url, signing_key, signing_key_file, ca_file) as histories:
+                code = run_check(
+                    histories, app, endpoint or (), lifespan=not no_lifespan, as_json=as_json
+                )
+    except typer.Exit as ended:
+        stays = (Exit.OK, Exit.INTERRUPTED)
+        raise typer.Exit(ended.exit_code if ended.exit_code in stays else _COULD_NOT) from None
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _histories(
+    db: Path | None,
+    url: str | None,
+    signing_key: str | None,
+    signing_key_file: Path | None,
+    ca_file: Path | None,
+) -> Generator[Histories]:
+    """Open the runs that the options name."""
+    from stephttp.cli.history_sources import RemoteHistories, stored_histories
+
+    if db is not None and url is not None:
+        raise RemoteError("--db and --url: give one of them", Exit.USAGE)
+    if db is not None:
+        with stored_histories(db) as stored:
+            yield stored
+        return
+    target = Target.find(url, signing_key, signing_key_file, ca_file=ca_file)
+    with Remote(target) as engine:
+        yield RemoteHistories(engine)
