@@ -24,6 +24,20 @@ def test_what_is_allowed_comes_back_and_the_servers_own_headers_go() -> None:
     assert (reentry.client, reentry.scheme) == (("10.0.0.1", 5), "https")
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "QUERY"])
+def test_the_method_comes_back(method: str) -> None:
+    packed = capsule.pack(Request(method, "/", "", []), ())
+    reentry = Request("POST", "/", "", [])
+    capsule.restore(reentry, capsule.unpack(encode_struct(packed), "run"))
+    assert reentry.method == method
+
+
+def test_a_capsule_of_an_earlier_release_leaves_the_method_as_it_came() -> None:
+    reentry = Request("PATCH", "/", "", [])
+    capsule.restore(reentry, capsule.unpack(b'{"headers":[]}', "run"))
+    assert reentry.method == "PATCH"
+
+
 def test_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="stored request"):
         capsule.unpack(b'{"headers": 3}', "run")

@@ -1,8 +1,9 @@
 """The request capsule: what of a request the server does not restore (docs/design.md 3.3).
 
-The server sends method, path, query, content type and body again. The rest that a handler may
-look at travels as the result of a reserved step, and is put back before the application sees
-the re-entry. Headers that give access to something are sealed (encrypted); how is an argument.
+The server sends path, query, content type and body again, and a method that may be that of another
+run of the endpoint (docs/protocol.md 13.7). What else a handler may look at travels as the result
+of a reserved step, and is put back before the application sees the re-entry. Headers that give
+access to something are sealed (encrypted); how is an argument.
 """
 
 from __future__ import annotations
@@ -101,6 +102,9 @@ class Capsule(msgspec.Struct, omit_defaults=True):
     """Where the application saw the request, if that is another path than the one called."""
     carried: dict[str, str] = {}
     """Texts that middleware keeps with the run."""
+    method: str = ""
+    """A real server keeps one for all runs of an endpoint: that of the last one. Empty: a capsule
+    of an earlier release."""
 
 
 _decoder = msgspec.json.Decoder(Capsule)
@@ -143,7 +147,7 @@ def pack(
             pair = name.decode("latin-1"), value.decode("latin-1")
             (secrets.headers if is_secret(name) else public).append(pair)
     capsule = Capsule(public, request.client, request.scheme, failing=list(failing))
-    capsule.seen_at = request.seen_at
+    capsule.seen_at, capsule.method = request.seen_at, request.method
     if carried:
         given: Mapping[Any, Any] = carried
         for key, text in given.items():
@@ -212,5 +216,6 @@ def restore(request: Request, capsule: Capsule) -> None:
     request.headers = kept + own
     request.client = capsule.client
     request.scheme = capsule.scheme
+    request.method = capsule.method or request.method
     if capsule.seen_at is not None:
         request.seen_at, request.path = capsule.seen_at, capsule.seen_at.called

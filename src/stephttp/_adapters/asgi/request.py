@@ -139,6 +139,7 @@ def restored(scope: Scope, request: Request) -> Scope:
     extensions = scope.get("extensions") or {}
     again = {
         **scope,
+        "method": request.method,
         "headers": list(request.headers),
         "client": _as_given(request.client, scope.get("client")),
         "scheme": request.scheme,

@@ -88,6 +88,7 @@ def restored(environ: Environ, request: Request) -> Environ:
         glue = "; " if name == "COOKIE" else ","
         again[key] = f"{again[key]}{glue}{value}" if key in again else value
     again |= _address(environ, request.client)
+    again["REQUEST_METHOD"] = request.method
     if request.seen_at is not None:
         again["SCRIPT_NAME"], again["PATH_INFO"] = request.seen_at.root_path, request.seen_at.path
     if request.body:

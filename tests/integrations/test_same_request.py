@@ -1,4 +1,6 @@
-"""Paths and queries in any script, in each framework: the run comes back to the same request."""
+"""What a handler sees of its request after a wait, in each framework: path and query in any script,
+method and body, also where the server mixes up the methods of an endpoint.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ from urllib.parse import unquote
 import falcon
 import falcon.asgi
 import flask
+import litestar
 import pytest
+import quart
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from fastapi import FastAPI, Request
+from litestar.params import FromPath
 
+import stephttp
 from stephttp import Provider, step
 from stephttp.sync import step as blocking
 from tests.django_settings import configured
@@ -27,6 +33,7 @@ from tests.realserver import RealServer
 
 NAP = timedelta(minutes=1)
 PREFIX = "/équipe"
+METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
 urls: Any = ModuleType("urls")
 
 
@@ -45,9 +52,31 @@ async def nap(name: str) -> str:
 def of_fastapi() -> Any:
     app = FastAPI()
 
-    @app.get("/hello/{name}")
+    @app.api_route("/hello/{name}", methods=METHODS)
     async def hello(name: str, request: Request) -> dict[str, Any]:
-        return {"name": await nap(name), "q": request.query_params["q"]}
+        body = (await request.body()).decode()
+        return said(await nap(name), request.query_params["q"], request.method, body)
+
+    return app
+
+
+def of_litestar() -> Any:
+    @litestar.route("/hello/{name:str}", http_method=[*METHODS], status_code=200)
+    async def hello(name: FromPath[str], request: litestar.Request[Any, Any, Any]) -> Any:
+        body = (await request.body()).decode()
+        return said(await nap(name), request.query_params["q"], request.method, body)
+
+    return litestar.Litestar([hello])
+
+
+def of_quart() -> Any:
+    app = quart.Quart("app")
+
+    @app.route("/hello/<name>", methods=[*METHODS])
+    async def hello(name: str) -> dict[str, Any]:
+        request = quart.request
+        body = (await request.get_data()).decode()
+        return said(await nap(name), request.args["q"], request.method, body)
 
     return app
 
@@ -55,24 +84,36 @@ def of_fastapi() -> Any:
 def of_flask() -> Any:
     app = flask.Flask("app")
 
-    @app.get("/hello/<name>")
+    @app.route("/hello/<name>", methods=METHODS)
     def hello(name: str) -> dict[str, Any]:
-        return {"name": nap_now(name), "q": flask.request.args["q"]}
+        request = flask.request
+        body = request.get_data().decode()
+        return said(nap_now(name), request.args["q"], request.method, body)
 
     return app
 
 
+class Hello:
+    """A resource of Falcon."""
+
+    def __call__(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        body = req.bounded_stream.read().decode()
+        resp.media = said(nap_now(name), req.get_param("q") or "", req.method, body)
+
+    on_get = on_post = on_put = on_delete = on_patch = __call__
+
+
+class HelloOnLoop:
+    """The same under ASGI."""
+
+    async def on_get(self, req: Any, resp: Any, name: str) -> None:
+        body = (await req.stream.read()).decode()
+        resp.media = said(await nap(name), req.get_param("q") or "", req.method, body)
+
+    on_post = on_put = on_delete = on_patch = on_get
+
+
 def of_falcon(*, on_loop: bool) -> Any:
-    class Hello:
-        def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-            resp.media = {"name": nap_now(name), "q": req.get_param("q")}
-
-    class HelloOnLoop:
-        async def on_get(
-            self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str
-        ) -> None:
-            resp.media = {"name": await nap(name), "q": req.get_param("q")}
-
     app: Any = falcon.asgi.App() if on_loop else falcon.App()
     app.add_route("/hello/{name}", HelloOnLoop() if on_loop else Hello())
     return app
@@ -80,17 +121,25 @@ def of_falcon(*, on_loop: bool) -> Any:
 
 def of_django(*, on_loop: bool) -> Any:
     def hello(request: HttpRequest, name: str) -> JsonResponse:
-        return JsonResponse({"name": nap_now(name), "q": request.GET["q"]})
+        body = request.body.decode()
+        return JsonResponse(said(nap_now(name), request.GET["q"], request.method, body))
 
     async def hello_on_loop(request: HttpRequest, name: str) -> JsonResponse:
-        return JsonResponse({"name": await nap(name), "q": request.GET["q"]})
+        body = request.body.decode()
+        return JsonResponse(said(await nap(name), request.GET["q"], request.method, body))
 
     urls.urlpatterns = [path("hello/<name>", hello_on_loop if on_loop else hello)]
     return get_asgi_application() if on_loop else get_wsgi_application()
 
 
+def said(name: str, q: str, method: str | None, body: str) -> dict[str, Any]:
+    return {"name": name, "q": q, "method": method, "body": body}
+
+
 KINDS: dict[str, tuple[bool, Callable[[], Any]]] = {
     "fastapi": (False, of_fastapi),
+    "litestar": (False, of_litestar),
+    "quart": (False, of_quart),
     "flask": (True, of_flask),
     "falcon": (False, lambda: of_falcon(on_loop=True)),
     "falcon-wsgi": (True, lambda: of_falcon(on_loop=False)),
@@ -140,7 +189,7 @@ async def test_a_path_in_any_script_is_called_again(kind: str, prefix: str) -> N
             for name in ("%D0%98", "И é", "Ã©", "%2D"):
                 first = await world.client.get(f"{prefix}/hello/{name}?q={name}")
                 final = await world.follow(first)
-                expected = {"name": unquote(name), "q": unquote(name)}
+                expected = said(unquote(name), unquote(name), "GET", "")
                 assert (final.status_code, final.json()) == (200, expected)
                 run = await world.api.get(f"/v1/runs/{first.headers['x-run-id']}")
                 assert run.json()["data"]["function"] == f"GET {prefix}/hello/{{name}}"
@@ -155,7 +204,43 @@ async def test_a_path_in_any_script_is_called_again_by_a_real_server(kind: str) 
         server.app = provider.wsgi(make()) if wsgi else provider.asgi(make())
         first = await server.client().get("/hello/И?q=%D0%98")
         final = await server.finish(first)
-        assert (final.status_code, final.json()) == (200, {"name": "И", "q": "И"})
+        assert (final.status_code, final.json()) == (200, said("И", "И", "GET", ""))
         (sent,) = server.reentries
         assert str(sent.url) == f"{APP}/hello/%D0%98?q=%D0%98"
     await provider.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_methods_that_a_real_server_mixes_up_are_restored(kind: str) -> None:
+    """It has one method for all runs of an id: here that of the last one to begin."""
+    wsgi, make = KINDS[kind]
+    server = RealServer(wsgi=wsgi)
+    provider = server.provider()
+    with django_settings() if kind.startswith("django") else nullcontext():
+        app = provider.wsgi(named(make(), wsgi)) if wsgi else provider.asgi(named(make(), wsgi))
+        server.app = app
+        client, first = server.client(), dict[str, Any]()
+        for method in METHODS:
+            content = None if method == "GET" else f"{method}, as it was sent"
+            first[method] = await client.request(method, f"/hello/{method}?q=1", content=content)
+        for method in METHODS:
+            final = await server.finish(first[method])
+            body = "" if method == "GET" else f"{method}, as it was sent"
+            assert (final.status_code, final.json()) == (200, said(method, "1", method, body))
+        called = {sent.method for sent in server.reentries}
+        assert (len(server.reentries), called) == (len(METHODS), {"PATCH"})
+    await provider.aclose()
+
+
+def named(app: Any, wsgi: bool) -> Any:
+    """The application with one id for all of its methods."""
+
+    def on_wsgi(environ: dict[str, Any], start_response: Any) -> Any:
+        stephttp.configure(id="hello")
+        return app(environ, start_response)
+
+    async def on_asgi(scope: Any, receive: Any, send: Any) -> None:
+        stephttp.configure(id="hello")
+        await app(scope, receive, send)
+
+    return on_wsgi if wsgi else on_asgi
