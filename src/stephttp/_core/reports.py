@@ -14,6 +14,7 @@ import base64
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
@@ -223,12 +224,38 @@ def ops_answer(ops: Sequence[Op]) -> Response:
     return response
 
 
+class _End(Struct):
+    """What of `ResultData` tells whether the run has failed."""
+
+    status: int
+    error: str | None = None
+
+
+_end = msgspec.json.Decoder(_End)
+_SERVER_ERROR = 500
+
+
+def has_failed(op: Op) -> bool:
+    """Return whether the op that ends a run says that it has failed: as the stephttp engine does,
+    by an error, or by the status of the handler's answer."""
+    assert isinstance(op.data, Raw)
+    end = _end.decode(op.data)
+    return bool(end.error) or end.status >= _SERVER_ERROR
+
+
 def result_answer(
-    op: Op, steps: Sequence[Op] = (), *, again: bool = False, retry_after: str | None = None
+    op: Op,
+    steps: Sequence[Op] = (),
+    *,
+    again: bool = False,
+    retry_after: str | None = None,
+    plain: bool = False,
 ) -> Response:
     """Report the end of the run as one object: an array would lose its body (docs/protocol.md S1).
 
     Args:
+        plain: the server is not the stephttp engine: it takes a run for failed by a header, and
+            then gives the caller the handler's answer all the same (docs/protocol.md 13.6).
         steps: finished ones that the server does not know yet; only for the stephttp engine, which
             accepts an array then (docs/design.md 3.8).
         again: it is a failure, and an attempt is left: the server is to call once more.
@@ -239,6 +266,8 @@ def result_answer(
         response.headers.append((b"x-inngest-no-retry", b"false"))
         if retry_after is not None:
             response.headers.append((b"retry-after", retry_after.encode()))
+    elif plain and has_failed(op):
+        response.headers.append((b"x-inngest-no-retry", b"true"))
     return response
 
 

@@ -34,6 +34,16 @@ def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError
     return replies.call_again(503, what, RETRY_SOON, op_id)
 
 
+def refused(ours: bool, status: int, message: str) -> Response:
+    """End a run that cannot continue. A real server gives such an answer to the caller as a
+    success, unless it is in the form of a result (docs/protocol.md 13.6)."""
+    if ours:
+        return replies.refused(status, message)
+    answer = replies.error_answer(status, message)
+    complete = reports.run_complete(answer, duration_ns=0, error=message)
+    return reports.result_answer(complete, plain=True)
+
+
 def fail_refused(
     checkpoints: Checkpoints, resumed: Resumed, problem: APIStatusError
 ) -> Flow[Response]:
@@ -48,7 +58,7 @@ def fail_refused(
         error=message,
     )
     resumed.ended = True
-    return reports.result_answer(complete)
+    return reports.result_answer(complete, plain=not resumed.ours)
 
 
 def warn_of_lost_cookies(run: Run, response: Response) -> None:

@@ -26,6 +26,7 @@ from stephttp._run.reentry_failures import (
     answer_too_large,
     fail_refused,
     misdirected,
+    refused,
     unavailable,
     warn_of_lost_cookies,
 )
@@ -147,7 +148,7 @@ def resume(
         try:
             kept = capsule.unpack(stored.raw, run_id, checkpoints.sealer.open)
         except ValueError as error:
-            return replies.refused(400, f"run {run_id}: {error}")
+            return refused(ours, 400, f"run {run_id}: {error}")
     point.attempt = _attempt(request, run, kept.failing)
     # Ours counts the failures of each step, and knows its limit.
     attempt = 0 if "step-retries" in features else point.attempt
@@ -303,7 +304,9 @@ def _conclude(
         if not again and resumed.takes_keys:
             keys = further_keys(checkpoints, request, response)
             complete.opts = {**(complete.opts or {}), **keys} if keys else complete.opts
-        return reports.result_answer(complete, steps, again=again, retry_after=later)
+        return reports.result_answer(
+            complete, steps, again=again, retry_after=later, plain=not resumed.ours
+        )
 
     if resumed.with_result and resumed.heard:
         steps = run.take_finished()
