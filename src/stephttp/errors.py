@@ -33,9 +33,9 @@ This module imports nothing of the package, so that every layer may use it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 __all__ = [
     "APIConnectionError", "APIError", "APIStatusError", "APITimeoutError", "CannotWaitError",
@@ -172,11 +172,27 @@ class StepErrorGroup(StepError, ExceptionGroup[Exception]):
         return f"{self.name}: {ExceptionGroup.__str__(self)}"
 
 
-class NonRetriableError(StephttpError):
-    """Raise it inside a step to fail the step at once, whatever retries are left."""
+class _SeenWhereMade(StephttpError):
+    """Is known to the call of the handler in which it is made: a framework may make an answer of
+    an exception, which then reaches no middleware."""
+
+    see: ClassVar[Callable[[Exception], None] | None] = None
+
+    if not TYPE_CHECKING:  # it would be in the way of subclasses with other arguments
+
+        def __new__(cls, *args, **kwargs):
+            error = super().__new__(cls, *args, **kwargs)
+            if _SeenWhereMade.see is not None:
+                _SeenWhereMade.see(error)
+            return error
 
 
-class RetryAfterError(StephttpError):
+class NonRetriableError(_SeenWhereMade):
+    """Raise it inside a step to fail the step at once, whatever retries are left; or in a resumed
+    handler, to end the run."""
+
+
+class RetryAfterError(_SeenWhereMade):
     """Raise it inside a step (or a resumed handler) to say when the next attempt is to be made.
 
     It counts as a failed attempt like any other. A server waits between 1 second and 24 hours.

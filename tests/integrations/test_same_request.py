@@ -61,7 +61,9 @@ def of_fastapi() -> Any:
 
 
 def of_litestar() -> Any:
-    @litestar.route("/hello/{name:str}", http_method=[*METHODS], status_code=200)
+    @litestar.route(
+        "/hello/{name:str}", http_method=["GET", "POST", "PUT", "DELETE", "PATCH"], status_code=200
+    )
     async def hello(name: FromPath[str], request: litestar.Request[Any, Any, Any]) -> Any:
         body = (await request.body()).decode()
         return said(await nap(name), request.query_params["q"], request.method, body)
@@ -75,7 +77,7 @@ def of_quart() -> Any:
     @app.route("/hello/<name>", methods=[*METHODS])
     async def hello(name: str) -> dict[str, Any]:
         request = quart.request
-        body = (await request.get_data()).decode()
+        body = str(await request.get_data(as_text=True))
         return said(await nap(name), request.args["q"], request.method, body)
 
     return app

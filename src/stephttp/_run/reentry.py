@@ -331,13 +331,16 @@ class Reentry:
         response, hooks = self._result(error), self.hooks
         failures = self._scope.final_failures if self._scope is not None else None
         final = failures is not None and failures.explain(error)
+        raised = error
+        if raised is None and failures is not None and response.status >= _FAILED:
+            raised = failures.unseen()
         if hooks is not None:
             yield from as_flow(hooks.close(error))
             if not run.suspended:
                 yield from as_flow(hooks.before_response(response))
         try:
             reply = yield from conclude(
-                checkpoints, self.resumed, self.request, response, text, error, final, self._scope
+                checkpoints, self.resumed, self.request, response, text, raised, final, self._scope
             )
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"

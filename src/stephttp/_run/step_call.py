@@ -25,7 +25,7 @@ from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run import cut_steps
 from stephttp._run.branches import suspension
-from stephttp._run.final_failures import FinalFailures
+from stephttp._run.final_failures import failures_of
 from stephttp._run.own_context import InContext
 from stephttp._run.places import here
 from stephttp._run.scope import RunScope
@@ -240,10 +240,9 @@ class StepCall:
 
     def _failed_for_good(self, error: BaseException) -> None:
         """Note that `error` is raised in the handler, as it would be in every later call."""
-        scope = self.scope
-        if scope.run.resumed:  # a first call is not retried
-            scope.final_failures = scope.final_failures or FinalFailures()
-            scope.final_failures.note(error)
+        failures = failures_of(self.scope)
+        if failures is not None:
+            failures.note(error)
 
     def __enter__(self) -> None:
         self.began()
