@@ -68,7 +68,7 @@ class Rig:
         self.shops = dict(zip(("direct", "result_path"), shops, strict=True))
         app = create_app(Settings(), clock=self.clock)
         self._engine = app.state.engine
-        self._apps = [app]
+        self._apps: list[Any] = [app]
         self.providers: list[Provider] = []
         for place, origin in self.shops.items():
             path = "/_result" if place == "result_path" else None
@@ -93,10 +93,10 @@ class Rig:
         self._loop.close()
 
     async def _serve(self) -> None:
-        serving = []
+        serving: list[Any] = []
         for app, listener in zip(self._apps, self._listeners, strict=True):
             lifespan = "off" if serving else "on"
-            config = uvicorn.Config(app, lifespan=lifespan, log_config=None)  # type: ignore[arg-type]
+            config = uvicorn.Config(app, lifespan=lifespan, log_config=None)
             self._servers.append(uvicorn.Server(config))
             serving.append(self._servers[-1].serve(sockets=[listener]))
         await asyncio.gather(*serving)
