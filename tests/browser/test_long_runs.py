@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import pytest
@@ -95,7 +95,7 @@ class Rig:
     async def _serve(self) -> None:
         serving: list[Any] = []
         for app, listener in zip(self._apps, self._listeners, strict=True):
-            lifespan = "off" if serving else "on"
+            lifespan: Literal["on", "off"] = "off" if serving else "on"
             config = uvicorn.Config(app, lifespan=lifespan, log_config=None)
             self._servers.append(uvicorn.Server(config))
             serving.append(self._servers[-1].serve(sockets=[listener]))
