@@ -30,4 +30,4 @@ def test_no_sentence_is_broken_before_the_edge(words: str) -> None:
     assert paragraphs
     for paragraph in paragraphs:
         assert "\n" not in paragraph
-        assert paragraph.endswith((".", ":"))
+        assert paragraph.endswith((".", ":", "?"))
