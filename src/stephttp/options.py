@@ -185,6 +185,8 @@ class Settings(Struct, frozen=True):
     """Name of the branch environment, sent as `x-inngest-env`."""
     origin_from_request: bool = False
     """Development without `serve_origin`: the request says where it can be re-entered."""
+    public_origin: str = ""
+    """Origin at which callers reach this API."""
     serves_at_proxy: bool = False
     """There is a `serve_origin`."""
     serve_prefix: str | None = None
@@ -277,7 +279,7 @@ def resolve(
     dev_url = checks.development(environ.get("INNGEST_DEV", ""), DEV_URL)
     dev = dev_url is not None
     serve_origin = given.get("serve_origin")
-    own_origin = checks.origin("domain", checks.with_scheme(domain))
+    own_origin = public_origin = checks.origin("domain", checks.with_scheme(domain))
     if serve_origin:
         own_origin = checks.origin("serve_origin", checks.with_scheme(serve_origin))
     base_url = given.get("base_url") or environ.get("INNGEST_BASE_URL") or dev_url or CLOUD_URL
@@ -305,6 +307,7 @@ def resolve(
         max_body_bytes=max_body_bytes,
         env=checks.header_value("env", _or_env(given.get("env"), environ, "INNGEST_ENV")),
         origin_from_request=dev and not serve_origin,
+        public_origin=public_origin,
         serves_at_proxy=bool(serve_origin),
         serve_prefix=checks.prefix("serve_prefix", given.get("serve_prefix")),
         trusted_proxies=checks.networks(given.get("trusted_proxies", ())),

@@ -141,6 +141,7 @@ def test_where_the_server_re_enters(
 ) -> None:
     settings = resolve("x", serve_origin=serve_origin, environ={"INNGEST_DEV": dev})
     assert (settings.domain, settings.origin_from_request) == (origin, from_request)
+    assert settings.public_origin == "https://x", "callers come to where they ever came"
 
 
 def test_nothing_secret_shows_in_options_either() -> None:

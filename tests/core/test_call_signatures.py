@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp._wire.call_signatures import SIGNATURE, request_target, sign_call, verify_call
+from stephttp._wire import call_signatures
+from stephttp._wire.call_signatures import (
+    SIGNATURE,
+    request_target,
+    sign_call,
+    verify_any,
+    verify_call,
+)
 from stephttp._wire.signatures import TOLERANCE, sign
 
 KEY, OTHER = "signkey-test-" + "ab" * 16, "cd" * 16
@@ -103,6 +111,26 @@ def test_it_holds_for_a_time_and_for_the_keys_that_are_known() -> None:
 @pytest.mark.parametrize("text", ["", "t=1", "t=1&s=" + "a" * 64, "ü", SIGNED + "0", SIGNED[:-1]])
 def test_a_malformed_signature_is_simply_wrong(text: str) -> None:
     assert not verified(CALL, text)
+
+
+def test_the_body_is_read_once_and_only_where_the_signature_may_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    def counted(data: bytes) -> Any:
+        sizes.append(len(data))
+        return sha256(data)
+
+    monkeypatch.setattr(call_signatures, "sha256", counted)
+    body = bytes(1000)
+    signed = sign_call(KEY, NOW, **{**CALL, "body": body})
+    others = {**CALL, "body": body}
+    targets = ["/a", "/b", others.pop("target")]
+    for signature, now, holds in [(signed, NOW, True), ("x", NOW, False), (signed, 0, False)]:
+        sizes.clear()
+        assert verify_any(signature, [OTHER, KEY], now, targets=targets, **others) is holds
+        assert [size for size in sizes if size >= len(body)] == [len(body)] * holds
 
 
 def test_nothing_else_that_the_key_signs_passes_for_it() -> None:

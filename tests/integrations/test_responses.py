@@ -22,6 +22,7 @@ from stephttp import (
     step,
 )
 from stephttp._wire.stored_state import FEATURES
+from stephttp.engine.model.tokens import run_token
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
 from tests.durable import APP, ENGINE, KEY, durable
@@ -249,8 +250,19 @@ async def test_preflight_and_wrong_questions() -> None:
             assert answer.status_code == 400
             assert named in answer.json()["error"]
         assert world.to_engine.requests == [], "nothing of that was passed on"
-        wrong = await world.client.get(f"{RESULT}?run_id={run_id}&token=a.b.c")
-        assert (wrong.status_code, wrong.headers["x-stephttp-result"]) == (401, "refused")
+
+
+async def test_the_engine_is_not_asked_again_and_again_about_made_up_tokens() -> None:
+    async with durable(build(), result_path=RESULT) as world:
+        await world.client.post("/")
+        before, run_id = len(world.to_engine.requests), "01M81NT13NCCP5V7EQ9MPKSWMT"
+        forged = run_token(run_id, b"another" * 6, 1)
+        for token, asked in [("a.b.c", 0), (forged, 1), (forged, 1)]:
+            path = f"{RESULT}?run_id={run_id}&token={token}"
+            wrong = await world.client.get(path, headers={"origin": "https://front.test"})
+            assert (wrong.status_code, wrong.headers["x-stephttp-result"]) == (401, "refused")
+            assert "x-stephttp-result" in wrong.headers["access-control-expose-headers"]
+            assert len(world.to_engine.requests) == before + asked
 
 
 def between() -> list[httpx2.Response | Exception]:

@@ -20,7 +20,7 @@ from stephttp._wire.ids import hash_step_id
 from stephttp._wire.stream_frames import COMMIT, LOST, METADATA, REDIRECT, RESPONSE, ROLLBACK
 from stephttp.sync import step as blocking_step
 from stephttp.sync import stream as blocking
-from tests.durable import Durable, durable
+from tests.durable import APP, Durable, durable
 from tests.realserver import RealServer
 from tests.styles import STYLES, serving
 
@@ -55,14 +55,14 @@ async def continued(world: Durable, first: bytes) -> bytes:
     (redirect,) = [f for f in stream_frames.read(first) if f.event == REDIRECT]
     data = json.loads(redirect.data)
     assert data["url"].startswith(
-        (f"http://engine.test/v1/http/runs/{data['runId']}/output?", "/r?")
+        (f"http://engine.test/v1/http/runs/{data['runId']}/output?", f"{APP}/r?")
     )
     assert first.endswith(b"\n\n")
     run_id = data["runId"]
     await world.engine.idle()
     while (await world.api.get(f"/v1/runs/{run_id}")).json()["data"]["status"] == "Running":
         await world.turn()
-    client = world.client if data["url"].startswith("/") else world.api
+    client = world.client if data["url"].startswith(APP) else world.api
     answer = await client.get(data["url"])
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.status_code == 200
@@ -601,3 +601,31 @@ async def test_a_stream_that_is_too_long_says_so(caplog: pytest.LogCaptureFixtur
         assert later[0] == "x" * 50_000
         assert len(later) == 22
         assert "the engine keeps no more of its stream" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "origin"),
+    [
+        # In development the caller says where it is, or the proxy for it.
+        ({}, "http://shop.example"),
+        ({"trusted_proxies": ["127.0.0.1"]}, "https://shop.example"),
+        ({"serve_origin": "http://internal:8000"}, APP),
+    ],
+)
+@STYLES
+async def test_a_stream_continues_at_a_whole_address_of_this_api(
+    options: dict[str, Any], origin: str, style: str
+) -> None:
+    async def on_loop() -> None:
+        stream.push("first")
+        await step.sleep("nap", NAP)
+
+    def in_thread() -> None:
+        blocking.push("first")
+        blocking_step.sleep("nap", NAP)
+
+    async with serving(style, on_loop, in_thread, result_path="/r", **options) as world:
+        headers = {**EVENTS, "host": "shop.example", "x-forwarded-proto": "https"}
+        first = (await world.client.get("/", headers=headers)).content
+        (redirect,) = [f for f in stream_frames.read(first) if f.event == REDIRECT]
+        assert json.loads(redirect.data)["url"].startswith(f"{origin}/r?")

@@ -103,17 +103,13 @@ class CallCheck:
 
     def _is_signed(self, signature: str, now: float) -> bool:
         request, settings = self._request, self._checkpoints.settings
-        return any(
-            call_signatures.verify_call(
-                signature,
-                settings.keys,
-                now,
-                request.method,
-                call_signatures.request_target(path, request.query),
-                request.headers,
-                self._whole,
-            )
-            for path in as_called(request.path, request.root_path, settings.serve_prefix or "")
+        prefixes = (request.root_path, settings.serve_prefix or "")
+        targets = [
+            call_signatures.request_target(path, request.query)
+            for path in as_called(request.path, *prefixes)
+        ]
+        return call_signatures.verify_any(
+            signature, settings.keys, now, request.method, targets, request.headers, self._whole
         )
 
     def _has_signed_body(self, now: float) -> Flow[bool]:

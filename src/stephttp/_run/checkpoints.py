@@ -248,6 +248,11 @@ def origin_of(request: Request, settings: Settings) -> str:
     return _origin(scheme, host) or settings.domain
 
 
+def callers_origin(request: Request, settings: Settings) -> str:
+    """Return the origin at which the caller of a request reaches this API."""
+    return origin_of(request, settings) if settings.origin_from_request else settings.public_origin
+
+
 def path_for(request: Request, settings: Settings) -> str:
     """Return the path at which the server is to call this API, at `origin_of`.
 

@@ -12,13 +12,15 @@ _NO_SOON_RETURN = b"retry: 86400000\n"
 """A browser's `EventSource` comes again when an answer ends, and would begin another run."""
 
 
-def stream_at(result_url: str) -> str:
+def stream_at(result_url: str, origin: str) -> str:
     """Return where the engine continues a stream behind what the first call has pushed.
 
     Args:
         result_url: of the run, with what opens it.
+        origin: of this API, for its own paths: clients open what an event names as it is.
     """
-    return f"{result_url}&events=inngest&after={stream_frames.AFTER_FIRST_CALL}"
+    origin = origin if result_url.startswith("/") else ""
+    return f"{origin}{result_url}&events=inngest&after={stream_frames.AFTER_FIRST_CALL}"
 
 
 def continued(run_id: str, url: str, *, begun: bool) -> Response:

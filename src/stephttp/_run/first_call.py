@@ -203,8 +203,10 @@ class FirstCall(KeyedCall):
         """
         from stephttp._run.run_stream import begin
 
-        self._gets_events = not self._has_begun() and wants_events(self._request(b""))
-        return begin(scope, self._begin_events(scope) if self._gets_events else None)
+        request = self._request(b"")
+        self._gets_events = not self._has_begun() and wants_events(request)
+        listener = self._begin_events(scope) if self._gets_events else None
+        return begin(scope, listener, request)
 
     @abstractmethod
     def _has_begun(self) -> bool:

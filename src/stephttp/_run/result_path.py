@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import msgspec
@@ -37,6 +38,7 @@ from stephttp._wire.result_address import (
     FOLLOWED,
     MARK,
     PROGRESS,
+    REFUSED,
     Page,
     Pending,
     not_ended,
@@ -46,6 +48,9 @@ from stephttp._wire.result_address import (
 from stephttp._wire.signatures import bearer_of
 from stephttp._wire.stored_state import FEATURES
 from stephttp._wire.stream_frames import answer_of
+
+if TYPE_CHECKING:
+    from stephttp._run.runtime import Runtime
 
 logger = logging.getLogger("stephttp")
 
@@ -59,6 +64,8 @@ _EVENTS: Headers = [
     (b"cache-control", b"no-store"),
     (MARK.encode(), FOLLOWED.encode()),
 ]
+_WRONG = "token: does not open the result of this run"
+_REFUSED = (MARK.encode(), REFUSED.encode())
 _SOON = b"retry: 1000\n\n"
 _pending = msgspec.json.Decoder(Pending)
 _METHODS = b"GET, HEAD, POST, OPTIONS"
@@ -111,6 +118,15 @@ class Question(Struct, frozen=True):
             asks=asks, follows=follows and not bounded,
         )  # fmt: skip
 
+    def note(self, runtime: Runtime, headers: Mapping[str, str]) -> None:
+        """Note how the server has answered, so that a token that it refused is known for a while.
+
+        Args:
+            headers: of the answer.
+        """
+        if headers.get(MARK) == REFUSED:
+            runtime.made_up_tokens.refused(self.run_id, self.token)
+
     def not_yet(self, pending: bytes = b"") -> Response:
         """Answer that the run has not ended, while the caller was held.
 
@@ -146,12 +162,8 @@ class Question(Struct, frozen=True):
         return shown(self.run_id, path, query, far)
 
 
-def plan(request: Request, page: Page | None = None) -> Response | Question:
-    """Return the answer to a request for `result_path`, or what is to be asked for it.
-
-    Args:
-        page: makes another page than ours for browsers.
-    """
+def plan(runtime: Runtime, request: Request) -> Response | Question:
+    """Return the answer to a request for `result_path`, or what is to be asked for it."""
     if request.method == "OPTIONS":
         allow = [(b"access-control-allow-methods", _METHODS), (b"allow", _METHODS)]
         asked = request.header(b"access-control-request-headers")
@@ -172,7 +184,10 @@ def plan(request: Request, page: Page | None = None) -> Response | Question:
     token = token or bearer_of(request.header(b"authorization"))
     if not _TOKEN.fullmatch(token):
         return replies.error_answer(400, "token: missing, or not a token", cors(request))
-    events = _events(request, query)
+    ours = bool(runtime.checkpoints.keys.features)
+    if runtime.made_up_tokens.has(run_id, token, ours=ours):
+        return replies.error_answer(401, _WRONG, [_REFUSED, *cors(request, [_REFUSED])])
+    events, page = _events(request, query), runtime.settings.waiting_page
     return Question(request, run_id, token, read_prefer(request.headers), events, page)
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from stephttp._run import event_answers
+from stephttp._run.checkpoints import callers_origin
 from stephttp._run.frame_sender import FrameSender
 from stephttp._run.suspend import result_url
 from stephttp._wire import stream_frames
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from stephttp._run.resumed import Resumed
     from stephttp._run.scope import RunScope
     from stephttp._run.step_call import StepCall
+    from stephttp._wire.http import Request
 
 
 class Listener(Protocol):
@@ -136,26 +138,28 @@ class RunStream:
         sender.put(stream_frames.pushed(value, step, place if self._counts else 0))
 
 
-def begin(scope: RunScope, listener: Listener | None) -> RunStream:
+def begin(scope: RunScope, listener: Listener | None, request: Request) -> RunStream:
     """Return the stream of a first call.
 
     Our engine gets it when the run is left to it, and at once where it gets the steps at once.
 
     Args:
         listener: the caller, if it gets events.
+        request: its request, without the body.
     """
     mode = scope.checkpointing
     early = mode.buffered_steps is not None or mode.max_interval is not None
     sender = FrameSender(scope, stream_frames.FIRST_CALL, keeps=False, held=True, early=early)
     if listener is not None and early:
-        sender.on_link = partial(_tell_where, scope, listener)
+        origin = callers_origin(request, scope.runtime.settings)
+        sender.on_link = partial(_tell_where, scope, listener, origin)
     return RunStream(scope, listener, sender)
 
 
-def _tell_where(scope: RunScope, listener: Listener, link: str) -> None:
+def _tell_where(scope: RunScope, listener: Listener, origin: str, link: str) -> None:
     """Say early where the stream continues: should this process die, its caller goes there."""
     run_id, settings = scope.run.run_id, scope.runtime.settings
-    url = event_answers.stream_at(result_url(settings, run_id, link))
+    url = event_answers.stream_at(result_url(settings, run_id, link), origin)
     listener.put(event_answers.continued(run_id, url, begun=True).body)
 
 

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from stephttp._client.background import Background
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from stephttp._run.current import HandlerCall
+    from stephttp._run.made_up_tokens import MadeUpTokens
     from stephttp._run.scope import RunScope
 
 logger = logging.getLogger("stephttp")
@@ -283,6 +285,13 @@ class Runtime:
         for the old ones without letting each other run, and pass for one thread there."""
         self._reset_after_fork()
 
+    @cached_property
+    def made_up_tokens(self) -> MadeUpTokens:
+        """The tokens at `result_path` that the server need not be asked about."""
+        from stephttp._run.made_up_tokens import MadeUpTokens  # few programs need it
+
+        return MadeUpTokens(self.settings.keys, self.monotonic)
+
     def _preload_before_fork(self) -> None:
         """Finish imports before this process is forked: a module that a thread has half imported by
         then would stay so in the child forever."""
@@ -297,6 +306,7 @@ class Runtime:
         self.keyed_lock.reset_after_fork()
         self.deliveries.reset_after_fork()
         self.holds.reset_after_fork()
+        self.__dict__.pop("made_up_tokens", None)
         self.opening = threading.Lock()
         self.locks_are = threading.Lock
         self._sync_driver.reset_after_fork()

@@ -21,7 +21,7 @@ from stephttp._core.endpoint_options import (
 from stephttp._core.run import Run
 from stephttp._run import result_path
 from stephttp._run.asking import Asking, Outcome
-from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
+from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints, callers_origin
 from stephttp._run.journal import Journal
 from stephttp._wire import stored_state
 from stephttp._wire.http import (
@@ -198,7 +198,9 @@ def _answer_follower(
     if not isinstance(kind, AsyncResponseRedirect) or prefer.applied:
         return (yield from _answer_caller(checkpoints, run, request, token, room))
     if checkpoints.keys.supports(stored_state.STREAMS_FEATURE):
-        url = event_answers.stream_at(result_url(checkpoints.settings, run.run_id, token))
+        settings = checkpoints.settings
+        origin = callers_origin(request, settings)
+        url = event_answers.stream_at(result_url(settings, run.run_id, token), origin)
         return event_answers.continued(run.run_id, url, begun=begun)
     if not stream_token:
         call = api_calls.post_stream_token(run.run_id)

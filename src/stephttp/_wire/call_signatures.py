@@ -5,7 +5,7 @@ that decides what a call does, so that a captured call of one run is worth nothi
 key signs nothing else: a caller chooses the body of a request, which the engine then signs.
 
 What is signed: method and target; a line for each header that steers a call; an empty line; the
-body as sent.
+SHA-256 of the body as sent, in hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote
 
-from stephttp._wire.signatures import sign, split_key, verify_raw
+from stephttp._wire.signatures import may_hold, sign, split_key, verify_raw
 
 FEATURE = "signed-calls"
 """Its name among the extras that the engine announces."""
@@ -58,7 +58,7 @@ def sign_call(
         headers: names in lower case. Those that do not steer a call are not signed.
         body: all of it, with the state that may follow the original request's.
     """
-    return sign(_key(key), _message(method, target, headers, body), now)
+    return sign(_key(key), _head(method, target) + _rest(headers, body), now)
 
 
 def verify_call(
@@ -71,20 +71,37 @@ def verify_call(
     body: bytes,
 ) -> bool:
     """Return whether one of `keys` made `signature` for this very call. See `sign_call`."""
-    message = _message(method, target, headers, body)
-    return verify_raw(signature, message, map(_key, keys), now)
+    return verify_any(signature, keys, now, method, (target,), headers, body)
 
 
-def _message(
-    method: str, target: str, headers: Iterable[tuple[bytes, bytes]], body: bytes
-) -> bytes:
+def verify_any(
+    signature: str,
+    keys: Iterable[str],
+    now: float,
+    method: str,
+    targets: Iterable[str],
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes,
+) -> bool:
+    """Return whether one of `keys` made `signature` for this call, at one of `targets`. The body,
+    which may be large, is read once."""
+    if not may_hold(signature, now):
+        return False
+    rest, keys = _rest(headers, body), [*map(_key, keys)]
+    return any(verify_raw(signature, _head(method, one) + rest, keys, now) for one in targets)
+
+
+def _head(method: str, target: str) -> bytes:
+    return f"{method.upper()} {_ENCODED.sub(_normal, target)}\n".encode()
+
+
+def _rest(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
     steering = sorted(
         b"%s:%s\n" % (name, value.strip())
         for name, value in headers
         if (name.startswith(_STEERING) or name == _RUN_ID) and name not in _SIGNATURES
     )
-    head = f"{method.upper()} {_ENCODED.sub(_normal, target)}\n".encode()
-    return b"%s%s\n%s" % (head, b"".join(steering), body)
+    return b"%s\n%s" % (b"".join(steering), sha256(body).hexdigest().encode())
 
 
 def _normal(encoded: re.Match[str]) -> str:

@@ -11,7 +11,8 @@ from hashlib import sha256
 from stephttp._wire.signatures import hash_key, split_key
 
 FEATURE = "run-links"
-_PREFIX = "l1."
+LINK = "l1."
+"""How they begin."""
 _PURPOSE = b"stephttp link to the result of run "
 
 
@@ -25,7 +26,7 @@ def run_link(run_id: str, key: str) -> str:
     """
     secret = sha256(split_key(hash_key(key))[1].encode() if key else b"").digest()
     made = hmac.digest(secret, _PURPOSE + run_id.encode(), "sha256")
-    return _PREFIX + urlsafe_b64encode(made).rstrip(b"=").decode()
+    return LINK + urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
 def is_run_link(token: str, run_id: str, keys: Iterable[str]) -> bool:
@@ -34,7 +35,7 @@ def is_run_link(token: str, run_id: str, keys: Iterable[str]) -> bool:
     Args:
         keys: the signing keys of the engine; without any, one for development.
     """
-    if not token.startswith(_PREFIX) or not run_id.isascii():
+    if not token.startswith(LINK) or not run_id.isascii():
         return False
     offered, opens = token.encode("utf-8", "replace"), False
     for key in tuple(keys) or ("",):

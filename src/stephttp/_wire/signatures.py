@@ -82,10 +82,15 @@ def verify_raw(header: str, body: bytes, keys: Iterable[str], now: float) -> boo
     return match is not None and _is_recent(match[1], now) and _signed(match, body, keys)
 
 
+def may_hold(header: str, now: float) -> bool:
+    """Return whether `header` is a signature whose time is right. Costs next to nothing."""
+    match = _SIGNATURE.fullmatch(header)
+    return match is not None and _is_recent(match[1], now)
+
+
 def may_be_canonical(header: str, body: bytes, now: float) -> bool:
     """Return whether `verify_canonical` is worth its time. Costs next to nothing."""
-    match = _SIGNATURE.fullmatch(header)
-    return match is not None and 0 < len(body) <= LARGEST_CANONICAL and _is_recent(match[1], now)
+    return 0 < len(body) <= LARGEST_CANONICAL and may_hold(header, now)
 
 
 def verify_canonical(header: str, body: bytes, keys: Iterable[str], now: float) -> bool:

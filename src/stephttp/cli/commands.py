@@ -5,7 +5,9 @@ Commands that need the engine import it themselves, so that the others start fas
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -117,3 +119,16 @@ def backup(
     from stephttp.cli.maintenance import run_backup
 
     raise typer.Exit(run_backup(str(db), str(file), as_json=as_json))
+
+
+def _let_lines_flow() -> None:
+    """Let the terminal break the lines of help texts: the ends of those here are for editors."""
+    for group in (app, runs, events, signals):
+        for command in group.registered_commands:
+            text = inspect.cleandoc(
+                command.help or getattr(command.callback, "__doc__", None) or ""
+            )
+            command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", text)
+
+
+_let_lines_flow()

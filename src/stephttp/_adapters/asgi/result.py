@@ -17,7 +17,7 @@ from stephttp.errors import APIConnectionError
 
 async def serve_result(runtime: Runtime, request: Request, receive: Receive, send: Send) -> None:
     """Answer a request for the result of a run; give up when the caller leaves."""
-    planned = result_path.plan(request, runtime.settings.waiting_page)
+    planned = result_path.plan(runtime, request)
     if isinstance(planned, Response):
         await _whole(send, planned, request)
         return
@@ -44,6 +44,7 @@ async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
                 headers = dict(text_headers(streamed.headers))
                 outcome = asking.read(streamed.status, headers, empty=not first)
                 if outcome is Outcome.RESULT:
+                    question.note(runtime, headers)
                     if question.follows and result_path.is_whole(headers):
                         body = first + b"".join([chunk async for chunk in streamed.chunks])
                         answer = Response(streamed.status, streamed.headers, body)

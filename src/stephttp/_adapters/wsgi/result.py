@@ -24,7 +24,7 @@ def serve_result(
 ) -> Iterable[bytes]:
     """Answer a request for the result of a run. It holds the thread until there is one, or for as
     long as that leaves a thread to the run; see `Holds`."""
-    planned = result_path.plan(request, runtime.settings.waiting_page)
+    planned = result_path.plan(runtime, request)
     if isinstance(planned, Response):
         return _whole(start_response, planned, request)
     return _pass_on(runtime, planned, environ, start_response)
@@ -44,6 +44,7 @@ def _pass_on(
                     headers = dict(text_headers(streamed.headers))
                     outcome = asking.read(streamed.status, headers, empty=not first)
                     if outcome is Outcome.RESULT:
+                        question.note(runtime, headers)
                         if question.follows and result_path.is_whole(headers):
                             body = first + b"".join(streamed.chunks)
                             answer = Response(streamed.status, streamed.headers, body)

@@ -61,12 +61,38 @@ _BATCH = {
 _OUTPUT: Json = {
     "default": {
         "description": "What the handler answered: its status, its headers, its body. While the "
-        'run continues the engine waits, and in the end answers 200 with {"status": "running"}. '
-        "Without a good token it answers 401, to too many requests 429, and while it stops 503, "
-        "as it does elsewhere.",
+        "run continues the engine waits, and then redirects to the same address (303), or, after "
+        "some of those or with a preference, says when to come again (202). With `Accept: "
+        "text/event-stream` it answers with events, and browsers that load a page get one. "
+        "`x-stephttp-result` says which of these an answer is. For runs of other SDKs it waits "
+        'longer, and in the end answers 200 with {"status": "running"}. Without a good token it '
+        "answers 401, where the result is no longer there 410, to too many requests 429, and "
+        "while it stops 503, as it does elsewhere.",
         "content": {"*/*": {"schema": {}}},
     }
 }
+_OUTPUT_PARAMETERS = (
+    RUN,
+    parameter(
+        "query", "turn", "How often the address has redirected to itself.",
+        type="string",
+    ),
+    parameter(
+        "query", "events", "`inngest`: answer with the events of the run that the TypeScript "
+        "SDK's client reads.", type="string",
+    ),
+    parameter(
+        "query", "after", "With `events`: the number (`id`) of the last event that the client has.",
+        type="string",
+    ),
+    parameter(
+        "header", "last-event-id", "The same, as browsers say it, also without `events`.",
+        type="string",
+    ),
+    parameter(
+        "header", "prefer", "`wait=N`: the answer within N seconds, or a 202.", type="string"
+    ),
+)  # fmt: skip
 
 
 def _checkpoints(prefix: str, suffix: str) -> Iterator[Operation]:
@@ -104,7 +130,7 @@ def _checkpoints(prefix: str, suffix: str) -> Iterator[Operation]:
             method, f"{run}/output", output.output,
             f"{method.lower()}Output{suffix}",
             "Wait for the end of a run, and answer as its handler did.",
-            {}, security=_RUN_TOKEN, parameters=(RUN,), answers=_OUTPUT,
+            {}, security=_RUN_TOKEN, parameters=_OUTPUT_PARAMETERS, answers=_OUTPUT,
         )  # fmt: skip
 
 
