@@ -8,8 +8,9 @@ JSON alone may not tell the member.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import (
     Annotated,
@@ -51,6 +52,7 @@ class Reach(Struct):
         excluded: a field that pydantic leaves out where it writes a model.
         arbitrary: classes in models that take values of classes which pydantic does not know.
         unreadable: what JSON cannot give back, and what to do instead.
+        enum_key: the class of a key that pydantic cannot read, and what to do instead.
         serializer: whether a model says itself how it, or a field of it, is written.
         unresolved: the name that does not exist at run time, and where it was found.
     """
@@ -61,6 +63,7 @@ class Reach(Struct):
     secret: str = ""
     excluded: str = ""
     unreadable: str = ""
+    enum_key: str = ""
     arbitrary: list[type] = []
     serializer: bool = False
     unresolved: str = ""
@@ -153,6 +156,7 @@ def _visit(one: Any, found: Reach, place: _Place) -> Iterator[Any]:
                 found.union_key = found.union_key or get_origin(arguments[0]) in _UNIONS
                 if not place.helped:
                     found.unreadable = found.unreadable or _unreadable_key(arguments[0])
+                    found.enum_key = found.enum_key or _enum_key(arguments[0])
         yield from arguments
 
 
@@ -168,6 +172,10 @@ def _unreadable_literal(literal: Any) -> str:
 
 def _unreadable(cls: type) -> str:
     """Say why JSON cannot give back a value of a class itself; empty if it can."""
+    if cls in (type, re.Pattern):
+        return (
+            f"{cls.__qualname__} is not data, so JSON cannot give it back; return its name or text"
+        )
     if issubclass(cls, Enum):
         if "_missing_" not in vars(cls) and not all(
             isinstance(one.value, str | int | float | types.NoneType) for one in cls
@@ -209,6 +217,18 @@ def _unreadable_key(key: Any) -> str:
     return ""
 
 
+def _enum_key(key: Any) -> str:
+    """Say why pydantic cannot read a key of this type; empty if it can."""
+    for cls in get_args(key) or (key,):
+        known = not isinstance(cls, type) or not issubclass(cls, Enum) or issubclass(cls, str | int)
+        if not known and not all(isinstance(one.value, str) for one in cls):
+            return (
+                f"a key in JSON is a text, and {cls.__name__} has other values; make it a StrEnum "
+                "or an IntEnum, or return a list of pairs"
+            )
+    return ""
+
+
 def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
     """Name and annotation of each field of a class that is made of fields.
 
@@ -234,6 +254,21 @@ def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
 def _is_typed_dict(cls: type) -> bool:
     # That of typing_extensions is another class before Python 3.12.
     return is_typeddict(cls) or (issubclass(cls, dict) and hasattr(cls, "__required_keys__"))
+
+
+def with_parts(annotation: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return an annotation with its parts converted: arguments of generics, members of unions."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if not args or origin is Literal:
+        return annotation
+    if origin is Annotated:
+        return Annotated[(convert(args[0]), *args[1:])]
+    parts = tuple(convert(one) for one in args)
+    if all(part is one for part, one in zip(parts, args, strict=True)):
+        return annotation
+    if origin in _UNIONS:
+        return Union[parts]  # noqa: UP007 - of a tuple
+    return origin[parts if len(parts) > 1 else parts[0]]
 
 
 def is_made_of_plain(cls: type) -> bool:
