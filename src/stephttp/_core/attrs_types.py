@@ -26,7 +26,8 @@ def schema_of(cls: Any, under_way: set[str]) -> Callable[[Any, Any], Any]:
         reference = f"stephttp:{id(cls)}:{source}"
         if reference in under_way:
             return core_schema.definition_reference_schema(reference)
-        arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(source), strict=False))
+        parameters: tuple[Any, ...] = getattr(cls, "__parameters__", ())
+        arguments: dict[Any, Any] = dict(zip(parameters, get_args(source), strict=False))
 
         def filled(one: Any) -> Any:
             return arguments.get(one, one) if isinstance(one, TypeVar) else with_parts(one, filled)

@@ -219,14 +219,18 @@ def _unreadable_key(key: Any) -> str:
 
 def _enum_key(key: Any) -> str:
     """Say why pydantic cannot read a key of this type; empty if it can."""
-    for cls in get_args(key) or (key,):
-        known = not isinstance(cls, type) or not issubclass(cls, Enum) or issubclass(cls, str | int)
-        if not known and not all(isinstance(one.value, str) for one in cls):
+    for one in get_args(key) or (key,):
+        if _is_enum(one) and not all(isinstance(member.value, str) for member in one):
             return (
-                f"a key in JSON is a text, and {cls.__name__} has other values; make it a StrEnum "
+                f"a key in JSON is a text, and {one.__name__} has other values; make it a StrEnum "
                 "or an IntEnum, or return a list of pairs"
             )
     return ""
+
+
+def _is_enum(one: Any) -> bool:
+    """Whether a type is an `Enum`, and neither a `StrEnum` nor an `IntEnum`."""
+    return isinstance(one, type) and issubclass(one, Enum) and not issubclass(one, str | int)
 
 
 def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
@@ -258,17 +262,20 @@ def _is_typed_dict(cls: type) -> bool:
 
 def with_parts(annotation: Any, convert: Callable[[Any], Any]) -> Any:
     """Return an annotation with its parts converted: arguments of generics, members of unions."""
-    origin, args = get_origin(annotation), get_args(annotation)
+    origin: Any = get_origin(annotation)
+    args: tuple[Any, ...] = get_args(annotation)
     if not args or origin is Literal:
         return annotation
     if origin is Annotated:
-        return Annotated[(convert(args[0]), *args[1:])]
+        inner, *metadata = args
+        return Annotated[(convert(inner), *metadata)]
     parts = tuple(convert(one) for one in args)
     if all(part is one for part, one in zip(parts, args, strict=True)):
         return annotation
     if origin in _UNIONS:
         return Union[parts]  # noqa: UP007 - of a tuple
-    return origin[parts if len(parts) > 1 else parts[0]]
+    only, *more = parts
+    return origin[parts if more else only]
 
 
 def is_made_of_plain(cls: type) -> bool:
