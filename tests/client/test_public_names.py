@@ -157,9 +157,9 @@ def test_importing_it_loads_few_modules_and_no_asyncio() -> None:
     loaded = modules("import stephttp") - modules("")
     assert not {"asyncio", "ssl", "http", "json"} & loaded
     assert not [name for name in loaded if name.startswith("stephttp._adapters.")]
-    # A budget: what takes more on purpose raises it. Interpreters differ by a few of their own.
+    # A budget: what takes more on purpose raises it. Python 3.14 has three more of its own.
     assert len([name for name in loaded if name.startswith("stephttp")]) <= 105
-    assert len(loaded) <= 201
+    assert len(loaded) <= (204 if sys.version_info >= (3, 14) else 201)
 
 
 def test_a_wsgi_application_needs_no_asyncio() -> None:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Any, LiteralString, NoReturn, Self, TypedDict
+from typing import Any, Generic, LiteralString, NoReturn, Self, TypedDict, TypeVar
 from uuid import UUID
 
 import msgspec
 import pytest
 from pydantic import BaseModel
 
-from stephttp._core.annotations import conversion_of
+from stephttp._core.annotations import conversion_of, decode_arguments
 from stephttp._core.conversion import CONVERSIONS, PLAIN
 from stephttp._core.encoding import decode_result, encode_result, result_conversion
 from stephttp.errors import (
@@ -149,6 +149,9 @@ class Base:
     def made(cls) -> "Self":
         return cls()
 
+    def both(self) -> "list[Self | None]":
+        return [self, None]
+
 
 @dataclass
 class One(Base):
@@ -173,6 +176,7 @@ def test_annotations_for_type_checkers_alone() -> None:
         for cls in (One, Two):
             assert return_annotation(cls().itself) is cls
             assert return_annotation(partial(cls.made)) is cls
+            assert return_annotation(cls().both) == list[cls | None]  # type: ignore[valid-type]
         assert return_annotation(fails) is Any
         assert not result_conversion(fails).refusal
         assert return_annotation(words) is str
@@ -188,3 +192,41 @@ def test_functions_made_at_one_place_may_say_different_things() -> None:
     for type_ in (None, int, Point, list[int], None, int):
         assert return_annotation(make(type_)) == type_
     assert return_annotation(lambda: 1) is Any
+
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+class Store(Generic[T]):
+    def load(self) -> T:
+        raise NotImplementedError
+
+    async def both(self, other: T) -> "dict[str, list[T | None]]":
+        raise NotImplementedError
+
+
+class Cached(Store[K], Generic[K]):
+    pass
+
+
+class Ones(Cached[One]):
+    pass
+
+
+class Other(Store[str], Generic[T]):
+    """Its own variable is another than that of its base."""
+
+    def own(self) -> T:
+        raise NotImplementedError
+
+
+def test_type_variables_of_methods_are_what_they_are_in_the_object() -> None:
+    for _ in range(2):  # the second time it is known
+        assert return_annotation(Ones().load) is One
+        assert return_annotation(Store[Two]().load) is Two
+        assert return_annotation(Ones().both) == dict[str, list[One | None]]
+        assert return_annotation(Other[int]().load) is str
+        assert return_annotation(Other[int]().own) is int
+    assert decode_arguments(b'[{"x": 3}]', Ones().both, "s") == (One(3),)
+    assert decode_result(b"3", result_conversion(Store().load), "s") == 3

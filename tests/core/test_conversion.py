@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, make_dataclass
@@ -24,7 +25,9 @@ from typing import (
     TypeVar,
 )
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import attrs
 import msgspec
 import pytest
 from django.utils.safestring import SafeString
@@ -189,6 +192,10 @@ class Rank(enum.IntEnum):
     LOW = 1
 
 
+class Level(enum.Enum):
+    LOW = 1
+
+
 class Size(enum.StrEnum):
     BIG = "big"
 
@@ -259,7 +266,27 @@ class Drawn(BaseModel):
     shape: Annotated[Shape, PlainSerializer(lambda one: one.name), BeforeValidator(_shape)]
 
 
+@attrs.define
+class Stop:
+    at: datetime | str
+    why: int = attrs.field(alias="reason", converter=int)
+    further: list[Stop] = attrs.field(factory=list)
+    count: int = attrs.field(init=False, default=0)
+
+
+@attrs.frozen
+class Halt(Generic[G]):
+    at: G
+
+
 CASES: list[tuple[Any, Any]] = [
+    (Stop, Stop(NOON_TEXT, 1, [Stop(NOON, 2)])),
+    (Stop | Paid, Stop(NOON_TEXT, 1)),
+    (Stop | Halt[date | str], Halt("2030-05-06")),
+    (list[Halt[date | str] | str], [Halt(date(2030, 5, 6)), "x"]),
+    (ZoneInfo, ZoneInfo("Europe/Berlin")),
+    (dict[str, ZoneInfo | None], {"home": ZoneInfo("Europe/Berlin"), "away": None}),
+    (dict[Level, int], {Level.LOW: 1}),
     (Aliased, Aliased.model_validate({"paymentId": "p", "x": "n"})),
     (list[Aliased], [Aliased.model_validate({"paymentId": "p", "y": "n"})]),
     (Strict, Strict(at=NOON, room=UUID(int=7), guests=("Ada", "Bob"))),
@@ -427,6 +454,12 @@ def _array(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
     return made, made(value)
 
 
+def _attrs(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    two = attrs.field(type=other | None, default=None)
+    made: Any = attrs.make_class("Made", {"one": attrs.field(type=inner), "two": two})
+    return made, made(value)
+
+
 _make_typed_dict: Any = TypedDict
 _make_named_tuple: Any = NamedTuple
 
@@ -439,6 +472,14 @@ def _typed_dict(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
 def _named_tuple(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
     made = _make_named_tuple("Made", [("one", inner), ("two", other | None)])
     return made, made(value, None)
+
+
+def _box(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
+    try:
+        made = _of(Box, inner)
+    except PydanticSchemaGenerationError:  # pydantic knows no classes of attrs
+        return inner, value
+    return made, made.model_construct(item=value)
 
 
 def _root(inner: Any, other: Any, value: Any) -> tuple[Any, Any]:
@@ -492,12 +533,13 @@ WRAPS: list[Callable[[Any, Any, Any], tuple[Any, Any]]] = [
     lambda inner, other, value: (_of(tuple, inner, ...), (value,)),
     lambda inner, other, value: (inner | None, value),
     lambda inner, other, value: (_of(deque, inner), deque([value])),
-    lambda inner, other, value: (_of(Box, inner), _of(Box, inner).model_construct(item=value)),
+    _box,
     lambda inner, other, value: (_of(Pair, inner), Pair(value, None)),
     _dataclass,
     _frozen_dataclass,
     _struct,
     _array,
+    _attrs,
     _model,
     _child,
     _union,
@@ -632,6 +674,10 @@ class Arbitrary(BaseModel):
     shapes: list[Shape]
 
 
+class Levels(BaseModel):
+    counts: dict[Level, int]
+
+
 @dataclass
 class Salted:
     salt: InitVar[str]
@@ -650,6 +696,10 @@ class Salted:
         (dict[None, str], "a key in JSON is a text, and not a None"),
         (Arbitrary, "pydantic does not know Shape"),
         (Salted, "Salted.salt is an InitVar without a default"),
+        (Levels, "Level has other values; make it a StrEnum or an IntEnum"),
+        (dict[Level | Size, date | str], "Level has other values"),
+        (re.Pattern[str], "Pattern is not data"),
+        (list[type[int]], "type is not data"),
     ],
 )
 def test_what_could_be_written_but_not_read_is_refused_before_its_step_runs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import (
     Any,
@@ -13,6 +13,7 @@ from typing import (
     Never,
     NoReturn,
     Self,
+    TypeVar,
     get_args,
     get_origin,
     get_type_hints,
@@ -21,6 +22,7 @@ from typing import (
 import msgspec
 
 from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
+from stephttp._core.reach import with_parts
 from stephttp.errors import StepResultError
 
 logger = logging.getLogger("stephttp")
@@ -44,23 +46,77 @@ def conversion_of(annotation: Any, what: str) -> Conversion:
     return conversion
 
 
-def annotated_conversion(function: Any, annotation: Any, owner: Any) -> Conversion:
-    """Return the conversion into what a function is annotated to return.
+def annotated_conversion(function: Any, annotation: Any, owner: Any) -> tuple[Conversion, bool]:
+    """Return the conversion into what a function is annotated to return, and whether that is the
+    same for all owners.
 
     Args:
-        owner: the class that `Self` stands for.
+        owner: the class whose method it is; `None` without one.
     """
     if isinstance(annotation, str):
         annotation = _evaluated(function, "return")
     origin = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Awaitable):
         annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
-    if annotation is Self and owner is not None:
-        annotation = owner
+    annotation = _meant(annotation)
+    owned = annotation if owner is None else _owned(annotation, owner, function)
+    return conversion_of(owned, function.__qualname__), owned is annotation
+
+
+def _meant(annotation: Any) -> Any:
+    """Return an annotation without what is for type checkers alone."""
     for special, meaning in _MEANINGS:
         if annotation is special:
-            annotation = meaning
-    return conversion_of(annotation, function.__qualname__)
+            return meaning
+    return with_parts(annotation, _meant)
+
+
+def _owned(annotation: Any, owner: Any, function: Any) -> Any:
+    """Return the annotation of a method with what `Self` and the type variables of generic classes
+    stand for in its owner."""
+    given: dict[Any, Any] | None = None
+
+    def owned(one: Any) -> Any:
+        nonlocal given
+        if one is Self:
+            return owner
+        if isinstance(one, TypeVar):
+            if given is None:
+                given = _given(owner, _defining(owner, function), {}) or {}
+            return given.get(one, one)
+        return with_parts(one, owned)
+
+    return owned(annotation)
+
+
+def _defining(owner: Any, function: Any) -> Any:
+    """Return the class in whose body a method of `owner` is written; `None` if it is elsewhere."""
+    for cls in (get_origin(owner) or owner).__mro__:
+        found = vars(cls).get(function.__name__)
+        if getattr(found, "__func__", found) is function:
+            return cls
+    return None
+
+
+def _given(base: Any, target: Any, outer: Mapping[Any, Any]) -> dict[Any, Any] | None:
+    """Return what the type variables of the class `target` stand for in `base`, of which it is a
+    base; `None` if it is not.
+
+    Args:
+        outer: the same of the class that has the base.
+    """
+
+    def filled(one: Any) -> Any:
+        return outer.get(one, one) if isinstance(one, TypeVar) else with_parts(one, filled)
+
+    cls = get_origin(base) or base
+    given = dict(zip(getattr(cls, "__parameters__", ()), map(filled, get_args(base)), strict=False))
+    if cls is target:
+        return given
+    for further in getattr(cls, "__dict__", {}).get("__orig_bases__", ()):
+        if (found := _given(further, target, given)) is not None:
+            return found
+    return None
 
 
 def _evaluated(function: Any, name: str) -> Any:
@@ -120,12 +176,13 @@ def decode_arguments(
 
 def _parameter(handler: Callable[..., Any], parameter: inspect.Parameter) -> Conversion:
     """Return the conversion of one argument; plain JSON where its type cannot be used."""
-    annotation = parameter.annotation
+    annotation, function, owner = parameter.annotation, function_of(handler), owner_of(handler)
     if isinstance(annotation, str):
-        annotation = _evaluated(function_of(handler), parameter.name)
+        annotation = _evaluated(function, parameter.name)
     if annotation is inspect.Parameter.empty:
         return PLAIN
-    return CONVERSIONS.of(annotation)
+    annotation = _meant(annotation)
+    return CONVERSIONS.of(annotation if owner is None else _owned(annotation, owner, function))
 
 
 def annotations_of(function: Any) -> dict[str, Any]:
@@ -148,7 +205,9 @@ def owner_of(handler: Any) -> Any:
     while isinstance(handler, partial):
         handler = handler.func
     bound = getattr(handler, "__self__", None)
-    return bound if isinstance(bound, type) or bound is None else type(bound)
+    if isinstance(bound, type) or bound is None:
+        return bound
+    return getattr(bound, "__orig_class__", type(bound))  # the first: of a generic class
 
 
 def function_of(handler: Any) -> Any:

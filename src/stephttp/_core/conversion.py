@@ -190,6 +190,8 @@ class Conversions:
             # msgspec knows only unions whose members JSON tells apart, unless they are keys.
             found.union = found.union and found.union_key
         else:
+            if found.enum_key:
+                raise Unconvertible(found.enum_key)
             decode = pydantic_types.decoder(annotation, self._converters, found.types)
             pydantic_types.refuse_arbitrary(found.arbitrary)
             found.union = found.union or "builtins.bytes" in found.types

@@ -246,11 +246,10 @@ def result_conversion(handler: Callable[..., Any]) -> Conversion:
     if "return" not in annotations:
         return PLAIN
     owner = owner_of(handler)
-    conversion = annotated_conversion(function, annotations["return"], owner)
-    # What `Self` is depends on more than the code.
-    if code is not None and (
-        owner is None or conversion.annotation is not owner
-    ):  # a closure may have another annotation than the one made before it
+    conversion, lasts = annotated_conversion(function, annotations["return"], owner)
+    # What `Self` is depends on more than the code. A closure may have another annotation than the
+    # one made before it.
+    if code is not None and lasts:
         if len(_seen) >= _MOST_SEEN:
             _seen.clear()
         _seen[id(code)] = code, annotations["return"], conversion

@@ -15,10 +15,10 @@ from stephttp._core.pydantic_classes import is_secret
 _AS_TEXT = frozenset(
     {
         "PurePath", "IPv4Address", "IPv4Interface", "IPv4Network", "IPv6Address", "IPv6Interface",
-        "IPv6Network", "Fraction", "complex",
+        "IPv6Network", "Fraction", "complex", "ZoneInfo",
     }
 )  # fmt: skip
-_TEXT_MODULES = frozenset({"pathlib", "ipaddress", "fractions", "builtins"})
+_TEXT_MODULES = frozenset({"pathlib", "ipaddress", "fractions", "builtins", "zoneinfo"})
 
 _FORMS: dict[type, Callable[[Any], Any]] = {
     # Subclasses of what JSON has: `SafeString`, `Markup`, `numpy.float64`.

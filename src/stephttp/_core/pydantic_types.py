@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import RLock
-from typing import Annotated, Any, Union, get_args, get_origin, is_typeddict
+from typing import Annotated, Any, get_args, get_origin, is_typeddict
 
 from stephttp._core.pydantic_classes import own_serializer
-from stephttp._core.reach import Reach, fields_of, is_made_of_plain, reach
+from stephttp._core.reach import Reach, fields_of, is_made_of_plain, reach, with_parts
 
 
 class Unconvertible(Exception):
@@ -186,16 +185,11 @@ def _translated(annotation: Any, converters: Mapping[Any, Any]) -> Any:
     if annotation is Iterable or origin is Iterable:  # pydantic would read it once, and late
         inner: Any = _translated(args[0], converters) if args else Any
         return list[inner]
-    if not args:
-        return annotation
-    if origin is Annotated:
-        return Annotated[(_translated(args[0], converters), *args[1:])]
-    parts = tuple(_translated(one, converters) if _is_type(one) else one for one in args)
-    if parts == args:
-        return annotation
-    if origin in (Union, types.UnionType):
-        return Union[parts]  # noqa: UP007 - of a tuple
-    return origin[parts]
+
+    def translated(one: Any) -> Any:
+        return _translated(one, converters) if _is_type(one) else one
+
+    return with_parts(annotation, translated)
 
 
 def _is_type(one: Any) -> bool:
@@ -243,15 +237,23 @@ def _made_known(classes: Iterable[Any], converters: Mapping[Any, Any]) -> Genera
     """
     from pydantic_core import core_schema
 
+    from stephttp._core.attrs_types import is_attrs, schema_of
+
     with _hooking:
         hooked: list[Any] = []
-        for cls in classes:
-            decode = _own_decoder(cls, converters)
-            if decode is None or hasattr(cls, _HOOK):
+        under_way: set[str] = set()
+        for kind in classes:
+            decode, cls = _own_decoder(kind, converters), kind
+            if decode is not None:
+                answer = _answer(core_schema.no_info_plain_validator_function(decode))
+            elif is_attrs(cls := get_origin(kind) or kind):
+                answer = staticmethod(schema_of(cls, under_way))
+            else:
                 continue
-            schema: Any = core_schema.no_info_plain_validator_function(decode)
+            if hasattr(cls, _HOOK):
+                continue
             try:
-                setattr(cls, _HOOK, _answer(schema))
+                setattr(cls, _HOOK, answer)
             except TypeError:  # it is not written in Python
                 continue
             hooked.append(cls)

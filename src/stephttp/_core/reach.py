@@ -8,8 +8,9 @@ JSON alone may not tell the member.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import (
     Annotated,
@@ -51,6 +52,7 @@ class Reach(Struct):
         excluded: a field that pydantic leaves out where it writes a model.
         arbitrary: classes in models that take values of classes which pydantic does not know.
         unreadable: what JSON cannot give back, and what to do instead.
+        enum_key: the class of a key that pydantic cannot read, and what to do instead.
         serializer: whether a model says itself how it, or a field of it, is written.
         unresolved: the name that does not exist at run time, and where it was found.
     """
@@ -61,6 +63,7 @@ class Reach(Struct):
     secret: str = ""
     excluded: str = ""
     unreadable: str = ""
+    enum_key: str = ""
     arbitrary: list[type] = []
     serializer: bool = False
     unresolved: str = ""
@@ -153,6 +156,7 @@ def _visit(one: Any, found: Reach, place: _Place) -> Iterator[Any]:
                 found.union_key = found.union_key or get_origin(arguments[0]) in _UNIONS
                 if not place.helped:
                     found.unreadable = found.unreadable or _unreadable_key(arguments[0])
+                    found.enum_key = found.enum_key or _enum_key(arguments[0])
         yield from arguments
 
 
@@ -168,6 +172,10 @@ def _unreadable_literal(literal: Any) -> str:
 
 def _unreadable(cls: type) -> str:
     """Say why JSON cannot give back a value of a class itself; empty if it can."""
+    if cls in (type, re.Pattern):
+        return (
+            f"{cls.__qualname__} is not data, so JSON cannot give it back; return its name or text"
+        )
     if issubclass(cls, Enum):
         if "_missing_" not in vars(cls) and not all(
             isinstance(one.value, str | int | float | types.NoneType) for one in cls
@@ -209,6 +217,22 @@ def _unreadable_key(key: Any) -> str:
     return ""
 
 
+def _enum_key(key: Any) -> str:
+    """Say why pydantic cannot read a key of this type; empty if it can."""
+    for one in get_args(key) or (key,):
+        if _is_enum(one) and not all(isinstance(member.value, str) for member in one):
+            return (
+                f"a key in JSON is a text, and {one.__name__} has other values; make it a StrEnum "
+                "or an IntEnum, or return a list of pairs"
+            )
+    return ""
+
+
+def _is_enum(one: Any) -> bool:
+    """Whether a type is an `Enum`, and neither a `StrEnum` nor an `IntEnum`."""
+    return isinstance(one, type) and issubclass(one, Enum) and not issubclass(one, str | int)
+
+
 def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
     """Name and annotation of each field of a class that is made of fields.
 
@@ -234,6 +258,24 @@ def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
 def _is_typed_dict(cls: type) -> bool:
     # That of typing_extensions is another class before Python 3.12.
     return is_typeddict(cls) or (issubclass(cls, dict) and hasattr(cls, "__required_keys__"))
+
+
+def with_parts(annotation: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return an annotation with its parts converted: arguments of generics, members of unions."""
+    origin: Any = get_origin(annotation)
+    args: tuple[Any, ...] = get_args(annotation)
+    if not args or origin is Literal:
+        return annotation
+    if origin is Annotated:
+        inner, *metadata = args
+        return Annotated[(convert(inner), *metadata)]
+    parts = tuple(convert(one) for one in args)
+    if all(part is one for part, one in zip(parts, args, strict=True)):
+        return annotation
+    if origin in _UNIONS:
+        return Union[parts]  # noqa: UP007 - of a tuple
+    only, *more = parts
+    return origin[parts if more else only]
 
 
 def is_made_of_plain(cls: type) -> bool:
