@@ -24,7 +24,7 @@ from stephttp.testing.recorded import (
 )
 from stephttp.testing.replay import replay
 from stephttp.testing.stubs import RecordedCall, Stub, UrlStub
-from stephttp.testing.unit import Unit, unit
+from stephttp.testing.unit_runs import Unit, unit
 from stephttp.testing.verdicts import Replay
 from stephttp.testing.world import Stuck
 

@@ -94,6 +94,8 @@ class AsyncDurableClient(Stubbing):
         try:
             if error is None:
                 self._world.check()
+            elif isinstance(error, Exception):
+                await self._world.explain(error)
         finally:
             await self._world.close()
 

@@ -97,6 +97,8 @@ class DurableClient(Stubbing):
         try:
             if error is None:
                 self._world.check()
+            elif isinstance(error, Exception) and self._loop is not None:
+                self._loop.call(self._world.explain(error))
         finally:
             self.close()
 

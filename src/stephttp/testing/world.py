@@ -11,7 +11,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,9 @@ ENGINE = "http://engine.stephttp.test"
 
 _MOST_TURNS = 10_000
 """How often one call of a client moves the clock to the next due time."""
+
+_MOST_SHOWN = 5
+"""Runs that are shown with an error."""
 
 WaitFor = Callable[[Future[httpx2.Response]], httpx2.Response]
 
@@ -185,6 +188,12 @@ class World:
         if self._stubs.problems:
             raise self._stubs.problems.pop(0)
 
+    async def explain(self, error: Exception) -> None:
+        """Add the runs as text to what a test has raised."""
+        with suppress(Exception):  # what it raised counts
+            for run in (await self.runs())[-_MOST_SHOWN:]:
+                error.add_note(f"\n{run}")
+
     async def settle(self) -> None:
         """Return once everything is done that can be done without letting time pass."""
         while True:
@@ -324,15 +333,9 @@ class World:
         """Write the engine's database to a file, for `stephttp start --db` and its dashboard."""
         await self.settle()
 
-        def copy(connection: sqlite3.Connection) -> None:
-            path.unlink(missing_ok=True)
-            target = sqlite3.connect(path)
-            try:
-                connection.backup(target)
-            finally:
-                target.close()
-
-        await self.engine.store.read(copy)
+        # Not `backup`, which waits for the transaction in which it is called.
+        content = await self.engine.store.read(sqlite3.Connection.serialize)
+        await asyncio.to_thread(path.write_bytes, content)
 
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
         if self.is_wsgi:
