@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures, the runs of a test that failed, and its database.
 
-pytest finds it by itself, and imports it for every program that it tests, which may not even have
-an engine installed. So it is not in `stephttp.testing`, which it imports when a test uses a fixture.
+pytest finds it by itself, and imports it for every program that it tests, which may have no engine
+installed. So it is not in `stephttp.testing`, which it imports when a test uses a fixture.
 """
 
 from __future__ import annotations

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from stephttp.engine.store.check import check_file
+from stephttp.testing import DurableClient
 
 _DEADLINE = 120
+_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "testing.md").read_text()
+NEWCOMERS = re.findall(r"^```python\n(# (?:test_)?shop\.py\n.*?)^```$", _PAGE, re.M | re.S)
 
-SHOP = """
+NAP = """
 from datetime import timedelta
 from fastapi import FastAPI
 import stephttp
@@ -42,7 +47,11 @@ TESTS = """
 import unittest
 import pytest
 from stephttp.testing import AsyncDurableClient, DurableClient
-from shop import app
+from nap import app
+
+@pytest.fixture
+def durable_app():
+    return app
 
 def test_plain(durable_client):
     assert durable_client.post("/orders").json() == "c1"
@@ -180,11 +189,13 @@ def _ran(folder: Path, *arguments: str) -> str:
 
 
 def test_pytest_with_its_plugins(tmp_path: Path) -> None:
-    _written(tmp_path, {"shop.py": SHOP, "pytest.ini": PYTEST_INI, "test_shop.py": TESTS})
+    _written(tmp_path, {"nap.py": NAP, "pytest.ini": PYTEST_INI, "test_nap.py": TESTS})
+    # The newcomer's files of docs/testing.md, which find their application by the option.
+    _written(tmp_path, {code.split()[1]: code for code in NEWCOMERS})
     plugins = ("stephttp._pytest_plugin", "asyncio", "anyio", "xdist")
     chosen = [part for plugin in plugins for part in ("-p", plugin)]
     said = _ran(tmp_path, "pytest", *chosen, "-n", "1", "--durable-db", "kept.db")
-    assert "6 passed" in said, said
+    assert f"{6 + 5} passed" in said, said
     assert "2 failed" in said, said
     assert "1 error" in said, said
     assert "use durable_client in others" in said
@@ -196,6 +207,18 @@ def test_pytest_with_its_plugins(tmp_path: Path) -> None:
         assert not check_file(str(tmp_path / kept)).problems
         with closing(sqlite3.connect(tmp_path / kept)) as database:
             assert database.execute("SELECT status FROM runs").fetchall() == [("async",)]
+
+
+def test_the_page_shows_what_a_run_looks_like() -> None:
+    module: dict[str, Any] = {"__name__": "shop"}
+    exec(NEWCOMERS[0], module)
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", _PAGE, re.M | re.S)
+    with DurableClient(module["app"]) as client:
+        client.stub("charge", sequence=[TimeoutError(), TimeoutError(), "paid"])
+        call = client.post("/orders/o1")
+        call.until_waiting()
+        client.post("/webhooks/warehouse", params={"order_id": "o1"})
+        assert f"{call.run}\n" == shown
 
 
 def test_the_runner_of_django(tmp_path: Path) -> None:

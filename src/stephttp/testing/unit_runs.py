@@ -198,7 +198,7 @@ class UnitScope(RunScope):
         Raises:
             UsageError: always.
         """
-        raise UsageError("a step had to wait for a server in unit(), where there is none")
+        raise UsageError("a step had to wait for a server, and unit() has no server")
 
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back: nothing."""
