@@ -27,6 +27,7 @@ IMPORTS = {
     "inngest": ["stephttp.integrations.inngest"],
     "otel": ["stephttp.integrations.otel"],
     "sqlalchemy": ["stephttp.integrations.sqlalchemy"],
+    "testing": ["stephttp.testing.blocking_client", "stephttp.testing.async_client"],
 }  # fmt: skip
 """What the documentation imports for an extra, and what is imported only when it is needed."""
 

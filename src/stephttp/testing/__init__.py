@@ -9,12 +9,22 @@ with DurableClient(app) as client:
     assert call.response.status_code == 201
 """
 
-from stephttp.testing.async_client import AsyncCall, AsyncDurableClient
-from stephttp.testing.blocking_client import Call, DurableClient
+from stephttp.testing.async_call import AsyncCall
+from stephttp.testing.async_client import AsyncDurableClient
+from stephttp.testing.blocking_call import Call
+from stephttp.testing.blocking_client import DurableClient
 from stephttp.testing.findings import Finding, Place
 from stephttp.testing.history import History
-from stephttp.testing.recorded import RecordedError, RecordedRun, RecordedStep, RecordedWait
+from stephttp.testing.recorded import (
+    RecordedError,
+    RecordedEvent,
+    RecordedRun,
+    RecordedStep,
+    RecordedWait,
+)
 from stephttp.testing.replay import replay
+from stephttp.testing.stubs import RecordedCall, Stub, UrlStub
+from stephttp.testing.unit_runs import Unit, unit
 from stephttp.testing.verdicts import Replay
 from stephttp.testing.world import Stuck
 
@@ -26,11 +36,17 @@ __all__ = [
     "Finding",
     "History",
     "Place",
+    "RecordedCall",
     "RecordedError",
+    "RecordedEvent",
     "RecordedRun",
     "RecordedStep",
     "RecordedWait",
     "Replay",
+    "Stub",
     "Stuck",
+    "Unit",
+    "UrlStub",
     "replay",
+    "unit",
 ]

@@ -3,128 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 import httpx2
 
 from stephttp._client.background import running_loop
 from stephttp.errors import UsageError
 from stephttp.provider import Provider
+from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.blocking_client import BASE_URL
 from stephttp.testing.calls import Exchange
-from stephttp.testing.recorded import RecordedRun
+from stephttp.testing.recorded import RecordedEvent, RecordedRun
+from stephttp.testing.stubs import Stubbing, Stubs
 from stephttp.testing.world import World
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-class AsyncCall:
-    """A request, and its run. It is sent when it is awaited, or with the first of its methods.
-
-    `response = await client.post(...)` lets time pass until the answer is there that the caller
-    gets at last. `call = client.post(...)` and `await call.until_waiting()` stop before that;
-    `await call` then continues.
-    """
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._used = False
-
-    def __await__(self) -> Generator[Any, None, httpx2.Response]:
-        return self.response().__await__()
-
-    def __del__(self) -> None:
-        if not self._used:
-            warnings.warn(
-                f"{self!r} was never awaited, so it was not sent", RuntimeWarning, stacklevel=2
-            )
-
-    async def accepted(self) -> httpx2.Response:
-        """Return the first answer, as it was: of a run that waits, a redirect to its result."""
-        return await self._use(self._exchange.first)
-
-    async def response(self) -> httpx2.Response:
-        """Let time pass until the answer is there that the caller gets at last, and return it.
-
-        Raises:
-            Stuck: the run does not end.
-        """
-        return await self._use(self._exchange.last)
-
-    async def result(self) -> httpx2.Response:
-        """Return the handler's answer, also where the caller got a token, or another answer before.
-
-        Raises:
-            Stuck: the run does not end.
-        """
-        return await self._use(self._exchange.result)
-
-    async def run(self) -> RecordedRun:
-        """Return the run as it stands now; lets no time pass.
-
-        Raises:
-            LookupError: the request has none, since its handler came to no step.
-        """
-        return await self._use(self._exchange.run)
-
-    async def finish(self) -> RecordedRun:
-        """Let time pass until the run has ended, and return it.
-
-        Raises:
-            Stuck: it does not end.
-        """
-        await self._use(self._exchange.finish)
-        return await self.run()
-
-    async def until_waiting(self, step_id: str | None = None) -> RecordedRun:
-        """Let time pass until the run waits for a time, an event, a signal or another run.
-
-        Args:
-            step_id: the step that is to wait; `None`: any.
-
-        Returns:
-            The run.
-
-        Raises:
-            Stuck: the run ends first.
-        """
-        return await self._use(self._exchange.until_waiting, step_id)
-
-    async def until_step(self, step_id: str) -> RecordedRun:
-        """Let time pass until a step has ended, or waits.
-
-        Args:
-            step_id: the step.
-
-        Returns:
-            The run.
-
-        Raises:
-            Stuck: the run ends first.
-        """
-        return await self._use(self._exchange.until_step, step_id)
-
-    async def cancel(self) -> RecordedRun:
-        """End the run as cancelled, and return it."""
-        await self._use(self._exchange.cancel)
-        return await self.run()
-
-    async def _use(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        self._used = True
-        return await work(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<AsyncCall {self._exchange.label}>"
-
-
-class AsyncDurableClient:
+class AsyncDurableClient(Stubbing):
     """Sends requests to a durable application, and moves the time of its runs.
 
     The counterpart of `DurableClient` for `async def` tests, with the same methods, to be awaited.
@@ -162,6 +61,7 @@ class AsyncDurableClient:
         self._follow = follow_redirects
         self._headers = dict(headers or {})
         self._cookies = dict(cookies or {})
+        self._stubs = Stubs()
         self._world = World(
             app,
             providers=(provider,) if isinstance(provider, Provider) else tuple(provider),
@@ -169,6 +69,7 @@ class AsyncDurableClient:
             start=start,
             database=None if database is None else Path(database),
             raises=raise_server_exceptions,
+            stubs=self._stubs,
             in_thread=asyncio.to_thread,
             wait=Future.result,
         )
@@ -193,6 +94,8 @@ class AsyncDurableClient:
         try:
             if error is None:
                 self._world.check()
+            elif isinstance(error, Exception):
+                await self._world.explain(error)
         finally:
             await self._world.close()
 
@@ -214,6 +117,10 @@ class AsyncDurableClient:
     async def runs(self) -> list[RecordedRun]:
         """Return all runs as they stand now, in the order in which they began."""
         return await self._world.runs()
+
+    async def events(self) -> list[RecordedEvent]:
+        """Return all events that the application and the test have sent so far, in order."""
+        return await self._world.events()
 
     def request(
         self, method: str, url: str, *, follow_redirects: bool | None = None, **options: Any

@@ -10,6 +10,7 @@ import msgspec
 
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.timer import TimerKind
+from stephttp.engine.reading.event_list import EventRow
 from stephttp.engine.reading.run_detail import RunDetail
 from stephttp.engine.reading.run_rows import OpenWait
 from stephttp.engine.reading.step_detail import StepDetail
@@ -180,6 +181,29 @@ class RecordedRun:
         return f"<RecordedRun {self.endpoint} {self.status}, {len(self.steps)} steps>"
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event that the application or the test has sent. Nothing leaves the test.
+
+    Attributes:
+        name: of the event.
+        data: what was sent with it.
+        id: the id that its sender chose; empty if it chose no id.
+        received: when it came.
+    """
+
+    name: str
+    data: dict[str, Any]
+    id: str
+    received: datetime
+
+
+def recorded_event(row: EventRow) -> RecordedEvent:
+    """Return an event as tests see it."""
+    data = msgspec.json.decode(row.body).get("data") or {}
+    return RecordedEvent(row.name, data, row.id or "", moment(row.received_ms))
+
+
 def recorded(detail: RunDetail) -> RecordedRun:
     """Return a run as tests see it."""
     row = detail.row
@@ -208,14 +232,14 @@ def _step(step: StepDetail) -> RecordedStep:
         result=None if step.output is None else msgspec.json.decode(step.output),
         error=read_error(step.error),
         arguments=given if isinstance(given, list) else None,
-        started=_moment(step.started_ms),
+        started=moment(step.started_ms),
         duration=None if step.duration_ms is None else step.duration_ms / 1000,
     )
 
 
 def _wait(wait: OpenWait) -> RecordedWait:
     kind = "call" if wait.kind in _CALLS else _WAITS.get(wait.kind, wait.kind.value)
-    return RecordedWait(kind, wait.step, wait.key, _moment(wait.due_ms))
+    return RecordedWait(kind, wait.step, wait.key, moment(wait.due_ms))
 
 
 def read_error(raw: bytes | None) -> RecordedError | None:
@@ -230,5 +254,6 @@ def read_error(raw: bytes | None) -> RecordedError | None:
     return RecordedError(name or "Error", message, stack)
 
 
-def _moment(ms: float) -> datetime:
+def moment(ms: float) -> datetime:
+    """Return a point in time that is given in milliseconds since the epoch."""
     return datetime.fromtimestamp(ms / 1000, UTC)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 from stephttp.testing.recorded import RecordedRun, RecordedStep, read_error
 
 _LONGEST = 80
+_ID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
+"""Those of runs and events are others in each test."""
 _STATES = {"completed": "ok", "failed": "failed", "waiting": "waits", "cancelled": "cut off"}
 
 
@@ -95,5 +98,5 @@ def _length(ms: float) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = _ID.sub("(id)", " ".join(text.split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

@@ -11,7 +11,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,13 @@ from stephttp.engine.engine import Engine
 from stephttp.engine.model.clock import VirtualClock
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Backoff, Settings
-from stephttp.engine.reading import Paging, RunFilter
+from stephttp.engine.reading import EventFilter, Paging, RunFilter
 from stephttp.errors import UsageError
 from stephttp.provider import Provider
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
-from stephttp.testing.recorded import RecordedRun, recorded
+from stephttp.testing.recorded import RecordedEvent, RecordedRun, recorded, recorded_event
+from stephttp.testing.stand_ins import stand_ins
+from stephttp.testing.stubs import Stubs
 from stephttp.testing.takeover import is_wsgi, runtimes_of, taken_over
 from stephttp.testing.wsgi_calls import FromThreads, InThread, OnLoop, WSGICaller
 
@@ -38,6 +40,9 @@ ENGINE = "http://engine.stephttp.test"
 
 _MOST_TURNS = 10_000
 """How often one call of a client moves the clock to the next due time."""
+
+_MOST_SHOWN = 5
+"""Runs that are shown with an error."""
 
 WaitFor = Callable[[Future[httpx2.Response]], httpx2.Response]
 
@@ -56,6 +61,7 @@ class World:
         start: the first time that the clock shows; `None`: the present.
         database: the engine's file; `None`: in memory.
         raises: whether what the application raises in a first call is raised in the test.
+        stubs: take the place of steps' functions, and of hosts.
         in_thread: calls WSGI applications.
         wait: waits in their threads.
 
@@ -72,6 +78,7 @@ class World:
         start: datetime | None = None,
         database: Path | None = None,
         raises: bool = True,
+        stubs: Stubs,
         in_thread: InThread = asyncio.to_thread,
         wait: WaitFor = Future.result,
     ) -> None:
@@ -86,8 +93,7 @@ class World:
         self._in_thread = in_thread
         self._wait = wait
         self._exits = AsyncExitStack()
-        self.problems: list[Exception] = []
-        """What went wrong beside the test: it is raised by the next call of the client."""
+        self._stubs = stubs
         self._client: httpx2.AsyncClient | None = None
         self._engine: Engine | None = None
 
@@ -135,7 +141,7 @@ class World:
             clock=self.clock,
             rng=random.Random(2),
             transport=from_engine,
-            gateway=httpx2.MockTransport(self._outside),
+            gateway=httpx2.MockTransport(self._stubs.respond),
         )
         engine: Engine = engine_app.state.engine
         await engine.start()
@@ -157,6 +163,7 @@ class World:
                 background=partial(OnLoop, loop),
             )
         )
+        self._exits.enter_context(stand_ins(self.runtimes, self._stubs))
         self._exits.push_async_callback(self._drain)
         if lifespan is not None:
             await lifespan.start()
@@ -178,8 +185,14 @@ class World:
         Raises:
             AssertionError: for example a request to the network.
         """
-        if self.problems:
-            raise self.problems.pop(0)
+        if self._stubs.problems:
+            raise self._stubs.problems.pop(0)
+
+    async def explain(self, error: Exception) -> None:
+        """Add the runs as text to what a test has raised."""
+        with suppress(Exception):  # what it raised counts
+            for run in (await self.runs())[-_MOST_SHOWN:]:
+                error.add_note(f"\n{run}")
 
     async def settle(self) -> None:
         """Return once everything is done that can be done without letting time pass."""
@@ -275,6 +288,18 @@ class World:
             if cursor is None:
                 return [await self.run(run_id) for run_id in reversed(ids)]
 
+    async def events(self) -> list[RecordedEvent]:
+        """Return all events, in the order in which they came."""
+        await self.settle()
+        found: list[RecordedEvent] = []
+        cursor: str | None = None
+        while True:
+            page = await self.engine.reader.events(EventFilter(), Paging(limit=100, cursor=cursor))
+            found += map(recorded_event, page.items)
+            cursor = page.older
+            if cursor is None:
+                return found[::-1]
+
     async def send_event(self, name: str, data: Any, event_id: str | None) -> None:
         """Send an event, as one from outside."""
         event: dict[str, Any] = {"name": name, "data": {} if data is None else data}
@@ -308,29 +333,14 @@ class World:
         """Write the engine's database to a file, for `stephttp start --db` and its dashboard."""
         await self.settle()
 
-        def copy(connection: sqlite3.Connection) -> None:
-            path.unlink(missing_ok=True)
-            target = sqlite3.connect(path)
-            try:
-                connection.backup(target)
-            finally:
-                target.close()
-
-        await self.engine.store.read(copy)
+        # Not `backup`, which waits for the transaction in which it is called.
+        content = await self.engine.store.read(sqlite3.Connection.serialize)
+        await asyncio.to_thread(path.write_bytes, content)
 
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
         if self.is_wsgi:
             return WSGICaller(self.app, self._in_thread, raises=raises)
         return ASGICaller(self.app, raises=raises, state=state)
-
-    def _outside(self, request: httpx2.Request) -> httpx2.Response:
-        """Answer a request that a step has the engine make."""
-        message = (
-            f"{request.method} {request.url}: there is no network in tests; say what is to be "
-            f"answered: client.stub_url({str(request.url)!r}, ...)"
-        )
-        self.problems.append(AssertionError(message))
-        raise ValueError(message)
 
     async def _drain(self) -> None:
         for runtime in self.runtimes:

@@ -1,0 +1,197 @@
+"""Stubs and spies: for steps, for functions that are invoked, and for hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from flask import Flask
+from pydantic import BaseModel
+
+import stephttp
+from stephttp import Event, step
+from stephttp.sync import step as blocking
+from stephttp.testing import AsyncDurableClient, DurableClient
+
+
+class Charge(BaseModel):
+    """What the bank says."""
+
+    id: str
+    cents: int = 0
+
+
+def charge_card(order: str, *, cents: int) -> Charge:
+    """Charge a card, in production."""
+    raise AssertionError("a test reached the bank")
+
+
+async def charge_later(order: str, *, cents: int) -> Charge:
+    """Do the same."""
+    raise AssertionError("a test reached the bank")
+
+
+def asgi_app() -> Any:
+    """An application whose steps reach out to others."""
+    provider = stephttp.setup("https://shop.example.com")
+    app = FastAPI()
+    app.add_middleware(stephttp.ASGIMiddleware, provider=provider)
+
+    @app.get("/")
+    async def order() -> dict[str, Any]:
+        stephttp.configure(retries=2)
+        charge = await step.run("charge", charge_later, "o1", cents=5)
+        await step.sleep("nap", timedelta(hours=1))
+        total = await step.invoke(
+            "total", function="billing-total", data={"id": "o1"}, output_type=Charge
+        )
+        weather = await step.fetch("weather", "https://weather.example.com/oslo?day=1")
+        await step.send_event("tell", Event(name="order/placed", data={"id": "o1"}))
+        return {"charge": charge.id, "total": total.cents, "weather": weather.body}
+
+    return app
+
+
+def wsgi_app() -> Any:
+    """The same under WSGI."""
+    provider = stephttp.setup("https://shop.example.com")
+    app = Flask("shop")
+
+    @app.get("/")
+    def order() -> dict[str, Any]:
+        stephttp.configure(retries=2)
+        charge = blocking.run("charge", charge_card, "o1", cents=5)
+        blocking.sleep("nap", timedelta(hours=1))
+        total = blocking.invoke(
+            "total", function="billing-total", data={"id": "o1"}, output_type=Charge
+        )
+        weather = blocking.fetch("weather", "https://weather.example.com/oslo?day=1")
+        blocking.send_event("tell", Event(name="order/placed", data={"id": "o1"}))
+        return {"charge": charge.id, "total": total.cents, "weather": weather.body}
+
+    return provider.wsgi(app)
+
+
+APPS = pytest.mark.parametrize(
+    ("app", "function"),
+    [(asgi_app(), charge_later), (wsgi_app(), charge_card)],
+    ids=["asgi", "wsgi"],
+)
+GOOD = {"charge": "c1", "total": 7, "weather": "rain"}
+
+
+@APPS
+def test_everything_outside_is_stubbed(app: Any, function: Callable[..., Any]) -> None:
+    with DurableClient(app) as client:
+        charge = client.stub(function, sequence=[TimeoutError("away"), {"id": "c1"}])
+        total = client.stub("total", Charge(id="t", cents=7))
+        weather = client.stub_url("https://weather.example.com/*", text="rain")
+        call = client.get("/")
+        assert call.json() == GOOD
+        assert [(one.args, one.kwargs) for one in charge.calls] == [(("o1",), {"cents": 5})] * 2
+        assert isinstance(charge.calls[0].error, TimeoutError)
+        assert total.calls[0].args == ({"id": "o1"},)
+        assert [str(one.url) for one in weather.requests] == [
+            "https://weather.example.com/oslo?day=1"
+        ]
+        assert call.run.step("charge").attempts == 2
+        (event,) = client.events
+        assert (event.name, event.data) == ("order/placed", {"id": "o1"})
+        assert 'tell     run ok  -> ["(id)"]' in str(call.run)
+
+
+@pytest.fixture
+def client() -> Generator[DurableClient]:
+    """A client with the stubs that all tests need."""
+    with DurableClient(asgi_app()) as client:
+        client.stub("charge", {"id": "c1"})
+        client.stub("total", {"id": "t", "cents": 7})
+        client.stub_url("https://weather.example.com/*", text="rain")
+        yield client
+
+
+def test_of_two_stubs_the_last_counts(client: DurableClient) -> None:
+    client.stub("charge", call=lambda order, cents: {"id": f"{order}:{cents}"})
+    assert client.get("/").json()["charge"] == "o1:5"
+
+
+def test_a_host_may_be_away_for_a_while(client: DurableClient) -> None:
+    host = client.stub_url(
+        "https://weather.example.com/*", sequence=[503, ConnectionError("no route"), "sun"]
+    )
+    assert client.get("/").json()["weather"] == '"sun"'
+    assert len(host.requests) == 3
+
+
+def test_a_host_may_be_a_function(client: DurableClient) -> None:
+    client.stub_url(
+        "https://weather.example.com/*", method="get",
+        call=lambda request: httpx2.Response(200, text=request.url.path),
+    )  # fmt: skip
+    client.stub_url("https://weather.example.com/*", method="POST", json={})
+    assert client.get("/").json()["weather"] == "/oslo"
+
+
+def test_a_spy_lets_the_function_run(client: DurableClient) -> None:
+    client.stub("charge", {"id": "c1"})
+    spy = client.spy("charge")
+    assert "reached the bank" in str(client.get("/").finish().error)
+    assert isinstance(spy.calls[0].error, AssertionError)
+
+
+def test_a_failure_that_stays_fails_the_run(client: DurableClient) -> None:
+    client.stub("charge", raises=ZeroDivisionError("bug"))
+    call = client.get("/")
+    assert call.status_code == 500
+    assert call.run.failed
+    assert call.run.step("charge").attempts == 3
+    assert str(call.run.step("charge").error) == "ZeroDivisionError: bug"
+
+
+def test_a_stub_that_is_used_up_says_so(client: DurableClient) -> None:
+    client.stub("charge", sequence=[TimeoutError()])
+    with pytest.raises(AssertionError, match="stub of 'charge' has 1 outcomes, and was called"):
+        client.get("/").finish()
+
+
+def test_there_is_no_network() -> None:
+    app = asgi_app()
+    said = r"no network in tests; say .* stub_url\('https://weather"
+    with DurableClient(app) as client:
+        client.stub("charge", {"id": "c1"})
+        client.stub("total", {"id": "t", "cents": 7})
+        call = client.get("/")
+        with pytest.raises(AssertionError, match=said):
+            call.finish()
+
+
+async def test_the_async_client_has_the_same_stubs() -> None:
+    async with AsyncDurableClient(asgi_app()) as client:
+        charge = client.stub(charge_later, sequence=[TimeoutError("away"), Charge(id="c1")])
+        client.stub("total", {"id": "t", "cents": 7})
+        client.stub_url("https://weather.example.com/*", text="rain")
+        assert (await client.get("/")).json() == GOOD
+        assert charge.call_count == 2
+        assert [event.name for event in await client.events()] == ["order/placed"]
+
+
+def test_stubs_end_with_the_client() -> None:
+    app = asgi_app()
+    with DurableClient(app) as client:
+        client.stub("charge", {"id": "c1"})
+    with DurableClient(app) as client:
+        assert "reached the bank" in str(client.get("/").finish().error)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"returns": 1, "raises": KeyError}, {"call": abs, "sequence": []}]
+)
+def test_a_stub_does_one_thing(client: DurableClient, wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="one of returns, raises, sequence and call"):
+        client.stub("charge", **wrong)
+    with pytest.raises(TypeError, match="for the id of a step or its function, not 3"):
+        client.stub(3)  # type: ignore[arg-type]
