@@ -113,7 +113,7 @@ _outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
 
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
-    return post(NEW_RUN, body)
+    return Call("POST", NEW_RUN, body, JSON_HEADERS, timeout=patience(len(body)))
 
 
 def post_steps(

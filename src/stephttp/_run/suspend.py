@@ -127,7 +127,7 @@ def suspend(
             if many or len(checkpoint) > MAX_CHECKPOINT_BYTES:
                 smallest = len(checkpoints.first_checkpoint(run, request, [remember]))
                 if smallest > MAX_CHECKPOINT_BYTES:
-                    yield from _check_size(checkpoints, request, ops)
+                    _check_size(checkpoints, request, ops)
                 now, *rest = checkpoints.portions(begins, already=smallest)
                 later = [*rest, apart]
                 first = [remember, *now]
@@ -277,16 +277,13 @@ def _wait_for_result(
             yield outcome
 
 
-def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> Flow[None]:
+def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> None:
     """Send no more than a plain server reads of one request.
 
     Raises:
         CannotContinueError: the request's body alone is more.
     """
-    keys = checkpoints.keys
-    if keys.features is None:
-        yield from send(api_calls.get_health(), keys, checkpoints.rng)
-    if keys.features == frozenset():
+    if checkpoints.is_plain:
         message = (
             f"the request's body has {len(request.body)} bytes, which is more than the Inngest "
             "server reads"
