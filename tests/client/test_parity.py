@@ -266,12 +266,14 @@ def test_checkpoint_new_run_request() -> None:
 async def test_checkpoint_run_of_a_re_entry() -> None:
     from stephttp._run.resumed import Resumed, resume
     from stephttp._wire.http import Request
+    from stephttp._wire.ids import CAPSULE
     from stephttp._wire.signatures import sign
 
     server = RealServer(key="ab" * 16)
     provider = server.provider()
     client = stephttp.APIClient("http://inngest.test", "ab" * 16, transport=server)
     await client.checkpoint_new_run(RUN, DATA, STEP)
+    server.runs[RUN].memos[CAPSULE] = {"data": {}}  # a middleware would have sent it
     signature = sign("ab" * 16, b"", int(server.now))
     headers = [
         (b"x-run-id", RUN.encode()),
@@ -283,7 +285,7 @@ async def test_checkpoint_run_of_a_re_entry() -> None:
     )
     assert isinstance(resumed, Resumed)
     point = resumed.point
-    assert (point.stack, point.signature, point.attempt) == (["a" * 40], signature, 2)
+    assert (point.stack, point.signature, point.attempt) == (["a" * 40, CAPSULE], signature, 2)
     await client.aclose()
     assert await provider.aclose()
 

@@ -592,7 +592,7 @@ async def test_an_opening_that_comes_late_is_not_in_the_way_of_a_run_that_waits(
         last, opened = asyncio.Event(), asyncio.Event()
 
         async def away(request: httpx2.Request) -> httpx2.Response:
-            if b'"Sleep"' in request.content:
+            if b'"Sleep"' in request.content or request.url.path == "/health":
                 last.set()
                 await opened.wait()
             elif not last.is_set():

@@ -184,6 +184,7 @@ async def test_of_two_processes_that_get_a_call_at_the_same_time_one_works_on_it
     """Both ask, and both are alive. The answer of the one that may not is the engine's."""
     one, two = (Handler("async", "first?", "second", naps=True) for _ in range(2))
     async with one.world() as world:
+        world.lacks("reentry-state")
         other = world.provide()
         deliver = world.to_app.handle_async_request
         working: list[asyncio.Task[httpx2.Response]] = []

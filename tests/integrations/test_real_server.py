@@ -206,7 +206,7 @@ async def test_every_answer_is_one_that_the_server_understands(worlds: Worlds) -
     assert len(server.answers) >= 14
     for answer in server.answers:
         assert answer.headers["x-inngest-sdk"].startswith("stephttp-py:v")
-        assert answer.headers["x-inngest-req-version"] == "2"
+        assert answer.headers["x-inngest-req-version"] == "1"
         value = answer.json()
         if isinstance(value, list):
             assert all(op["op"] != "RunComplete" for op in value)

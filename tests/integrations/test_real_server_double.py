@@ -1,7 +1,7 @@
 """The double of the real server does what that was seen to do: ops and answers by hand.
 
-The cases are those of REAL-SERVER 1, 3, 6, 7 and 8, under their names there; the outcomes were
-measured on the real one.
+The outcomes were measured on the real one (docs/protocol.md 13), where the rules have the numbers
+by which the tests are named.
 """
 
 import asyncio
@@ -116,7 +116,7 @@ async def test_an_answer_that_lists_what_is_never_saved_hangs_at_version_2(
 
 
 async def test_the_hang_that_was_seen_on_the_wire() -> None:
-    """Replays `wire/hang.txt`, where the SDK declared version 2."""
+    """Replays what docs/protocol.md 13.1 shows, where the SDK declared version 2."""
     for version, ends in ((1, True), (2, False)):
         hand = Hand(version)
         await hand.begin(ran("first"), sleep("nap0", 1))

@@ -104,7 +104,7 @@ async def test_the_right_signature_goes_on() -> None:
         first = await until_due(world)
         now = int(world.clock.now())
         answer = await call(world, first.headers["x-run-id"], sign(KEY, b"body", now))
-        assert (answer.status_code, answer.headers["x-inngest-req-version"]) == (206, "2")
+        assert (answer.status_code, answer.headers["x-inngest-req-version"]) == (206, "1")
         step, complete = answer.json()
         assert (step["name"], json.loads(complete["data"]["body"])) == ("after", "body")
         assert app.bodies == ["before", "after"]
@@ -238,7 +238,7 @@ async def test_a_call_for_a_run_that_has_ended_does_nothing() -> None:
         await world.follow(first)
         calls = app.calls
         answer = await call(world, first.headers["x-run-id"], "")
-        assert (answer.status_code, answer.json()) == (206, [])
+        assert (answer.status_code, [op["op"] for op in answer.json()]) == (206, ["None"])
         assert app.calls == calls
 
 

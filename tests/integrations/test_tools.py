@@ -34,7 +34,7 @@ ADAPTER = ModelAdapter(url="https://ai.test/chat", auth_key="sk", model="m")
 class Server:
     """Answers what a server answers, and remembers what it was sent."""
 
-    def __init__(self, features: str = "") -> None:
+    def __init__(self, features: str = "pending") -> None:
         self.features = features
         self.memos: dict[str, Any] = {}
         self.calls: list[httpx2.Request] = []
@@ -42,14 +42,19 @@ class Server:
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.calls.append(request)
+        answer = self.answer(request)
+        answer.headers["x-stephttp-features"] = self.features
+        return answer
+
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
         path = request.url.path
+        if path == "/health":
+            return httpx2.Response(200)
         if path == "/v1/http/runs":
             ids = {"fn_id": "f", "app_id": "a", "run_id": "r", "token": "t"}
             return httpx2.Response(200, json={"data": ids})
         if path.endswith("/actions"):
-            return httpx2.Response(
-                200, json=self.memos, headers={"x-stephttp-features": self.features}
-            )
+            return httpx2.Response(200, json=self.memos)
         if path.startswith("/e/"):
             status = self.event_statuses.pop(0) if self.event_statuses else 200
             sent = [f"id{n}" for n in range(len(json.loads(request.content)))]
@@ -100,7 +105,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(app: Any, features: str = "", **environ: str) -> AsyncGenerator[World]:
+async def world(app: Any, features: str = "pending", **environ: str) -> AsyncGenerator[World]:
     one = World(app, Server(features), **environ)
     yield one
     await one.provider.aclose()

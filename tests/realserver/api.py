@@ -45,6 +45,8 @@ class API:
             return self._tee(request)
         if path.startswith("/e/"):
             return self._events(request)
+        if path == "/health":
+            return json_answer({"status": 200, "message": "OK"}, request)
         check_plain(request)
         authorized = bearer_matches(request.headers.get("authorization", ""), [self.key])
         if self.key and not authorized:

@@ -1,4 +1,4 @@
-"""What the server makes of ops and answers (REAL-SERVER 1; docs/protocol.md 6.3 to 6.5).
+"""What the server makes of ops and answers (docs/protocol.md 6.3 to 6.5, 13.1).
 
     answer with several ops, one of which plans,    its ids replace the pending ones
         at request version 2

@@ -23,6 +23,9 @@ from tests.realserver.state import Item, RealRun
 from tests.wsgi import Blocking, WSGITransport
 
 APP, SERVER = "http://app.test", "http://inngest.test"
+AT_ONCE = 4
+"""Calls that are under way at the same time, unless a test chooses what happens: about so many were
+when the first of them ended a run of ten naps, which took 24 calls."""
 LEASE = 60.0
 """Seconds after which a call is repeated whose node has died."""
 
@@ -60,6 +63,8 @@ class RealServer(httpx2.AsyncBaseTransport):
         self.answers: list[httpx2.Response] = []
         self.api: list[httpx2.Request] = []
         self.down: Callable[[httpx2.Request], bool] = lambda request: False
+        self.deaths = 0
+        """How often a node may die, where a test chooses what happens."""
         self._choose = choose
         self._gates = Interleaving(choose or (lambda count: 0))
         self._node = 0
@@ -149,7 +154,12 @@ class RealServer(httpx2.AsyncBaseTransport):
             items = self._due_next()
             calls -= len(items)
             assert calls > 0, "the run goes in circles"
-            await asyncio.gather(*map(self._call, items))
+            at_once = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._call_in_turn(item, at_once) for item in items))
+
+    async def _call_in_turn(self, item: Item, at_once: asyncio.Semaphore) -> None:
+        async with at_once:
+            await self._call(item)
 
     def _due_next(self) -> list[Item]:
         """Let time pass. Returns what is due then."""
@@ -168,7 +178,8 @@ class RealServer(httpx2.AsyncBaseTransport):
             while queue or at_work:
                 await gates.settle()
                 at_work -= {task for task in at_work if task.done() and not task.result()}
-                options = gates.waiting + bool(queue)
+                may_die = self.deaths > 0 and bool(at_work)
+                options = gates.waiting + bool(queue) + may_die
                 idle = 0 if options else idle + 1
                 assert idle < 100, "the application does not answer"
                 if not options:
@@ -176,6 +187,10 @@ class RealServer(httpx2.AsyncBaseTransport):
                 number = gates.choose(options)
                 if number < gates.waiting:
                     gates.release(number)
+                    continue
+                if may_die and number == options - 1:
+                    self.deaths -= 1
+                    self.die()
                     continue
                 for item in self._due_next():
                     calls -= 1

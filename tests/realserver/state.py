@@ -24,7 +24,7 @@ class Config:
 @dataclass
 class Function:
     """An endpoint. The server compares what comes with the first configuration only, which it keeps
-    in a cache, and writes whatever differs from that (REAL-SERVER 13)."""
+    in a cache, and writes whatever differs from that (docs/protocol.md 13.6)."""
 
     first: Config
     config: Config

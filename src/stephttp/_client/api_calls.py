@@ -31,6 +31,12 @@ JSON_HEADERS = {"content-type": "application/json", "x-inngest-sdk": SDK}
 _ACTIONS_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending"}
 _NAMED_HEADERS = {**JSON_HEADERS, "x-stephttp-accept": "pending, step-names"}
 
+MOST_OPS = 100
+"""In one checkpoint for a server that is not ours, which takes them one by one."""
+_SMALL, _PACE = 64 * 1024, 10_000
+"""Bytes for which the usual time is enough, and bytes for which there is one second more."""
+_SHORTEST, _LONGEST = 15.0, 120.0
+
 NEW_RUN = "/v1/http/runs"
 
 
@@ -107,7 +113,7 @@ _outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
 
 def post_new_run(body: bytes) -> Call:
     """Send an encoded first checkpoint."""
-    return Call("POST", NEW_RUN, body, JSON_HEADERS)
+    return Call("POST", NEW_RUN, body, JSON_HEADERS, timeout=patience(len(body)))
 
 
 def post_steps(
@@ -136,7 +142,15 @@ def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None 
 
 def post(path: str, body: bytes) -> Call:
     """Send an encoded checkpoint."""
-    return Call("POST", path, body, JSON_HEADERS)
+    return Call("POST", path, body, JSON_HEADERS, timeout=patience(len(body)))
+
+
+def patience(size: int) -> float | None:
+    """Return how many seconds a server may take for a checkpoint of so many bytes; `None`: what any
+    call may take. A real server that is busy takes 15 ms for a small step."""
+    if size < _SMALL:
+        return None
+    return min(_LONGEST, _SHORTEST + size / _PACE)
 
 
 def get_outcome(run_id: str, wait: int, *, cookies: bool) -> Call:
@@ -175,17 +189,18 @@ def output_path(run_id: str, token: str) -> str:
     return f"/v1/http/runs/{run_id}/output?token={token}"
 
 
-def portions(ops: list[Op], already: int = 0) -> list[list[Op]]:
+def portions(ops: list[Op], already: int = 0, most: int | None = None) -> list[list[Op]]:
     """Cut `ops` into lists that each fit into one checkpoint.
 
     Args:
         already: bytes of the first checkpoint that are taken; its list may remain empty.
+        most: how many ops one may have; `None`: any number.
     """
     cut: list[list[Op]] = [[]]
     room = _ROOM - already
     for op in ops:
         size = len(encode_struct(op)) + 1
-        if size > room and (cut[-1] or already):
+        if (size > room and (cut[-1] or already)) or len(cut[-1]) == most:
             cut.append([])
             room, already = _ROOM, 0
         cut[-1].append(op)

@@ -9,7 +9,8 @@ from stephttp._wire.opcodes import Op
 EVENT_NAME = "inngest/http.request"
 """The name under which a real server restores query and body (docs/protocol.md 6.1)."""
 
-REQUEST_VERSION = 2
+REQUEST_VERSION = 1
+"""With 2, a real server waits until all that an answer lists is saved, which may be never (P1)."""
 
 
 class NewAPIRunData(Struct, gc=False):

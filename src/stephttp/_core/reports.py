@@ -80,6 +80,11 @@ class Unreported(Struct, eq=False):
         """Take everything; what makes the server act comes last."""
         return _drain(self.finished) + _drain(self.requests)
 
+    def take_by_kind(self) -> tuple[list[Op], list[Op]]:
+        """Take the finished steps, but for those that are held back, and what makes the server
+        act."""
+        return self.take_finished(), _drain(self.requests)
+
     def requeue(self, ops: Sequence[Op]) -> None:
         """Put back finished steps that were taken and could not be stored."""
         self.finished[:0] = ops

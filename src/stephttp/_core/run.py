@@ -80,6 +80,8 @@ class Run(CallState):
     """Texts that middleware keeps for later calls."""
     passed: Sequence[Step] = ()
     """Steps that were met and not executed, because the server asked for another."""
+    passed_waits: Mapping[str, Wait] = {}
+    """What those of them ask for that a server carries out, by hash."""
     unreached: bool = False
     """True if middleware failed before the handler was called."""
     diverged: DivergenceError | None = None
@@ -239,7 +241,7 @@ class Run(CallState):
             self.unreported.finished.append(
                 Op(_STEP_RUN, step.hash, name, name, opts, Raw(data), None, timing, userland)
             )
-        return EXECUTE if self.target is None else self._after()
+        return EXECUTE if self.target is None else self._after(step)
 
     def fail(
         self,
@@ -268,7 +270,7 @@ class Run(CallState):
         retry = limit > failed and error.no_retry is not True and self.cannot_wait is None
         if not retry or self.state is ENDED:
             self._record(step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
-            return self._after()
+            return self._after(step)
         # A real server does not read these `opts`; the stephttp engine does (docs/design.md 3.8).
         opts = {**(opts or {}), "retries": limit}
         if retry_after is not None:
@@ -314,6 +316,8 @@ class Run(CallState):
     def wait(self, wait: Wait, branch: str = "") -> Step:
         """Meet a step that the server carries out; see `request` for what it raises."""
         step = self.resolve(wait.step_id, None, branch, wait.op)
+        if self.target is not None and step.verdict is SUSPEND:
+            self.passed_waits = {**self.passed_waits, step.hash: wait}
         return self.request(step, wait) if step.verdict is EXECUTE else step
 
     def request(self, step: Step, wait: Wait) -> Step:
@@ -411,7 +415,7 @@ class Run(CallState):
         Returns:
             EXECUTE: continue. SUSPEND: the server asked for one step only.
         """
-        if self.target is not None and self.state is not ENDED:
+        if self.target not in (None, step.hash) and self.state is not ENDED:
             self.passed = [*self.passed, step]
             self._wait()
             return SUSPEND
@@ -420,7 +424,7 @@ class Run(CallState):
             timing = Timing(started_ns, duration_ns)
             won = step_op(step, _STEP_RUN, timing=timing)
             self.unreported.finished.append(replace(won, data=Raw(data)))
-        return EXECUTE
+        return EXECUTE if self.target is None else self._after(step)
 
     def _place(self, step_id: str, op: OpCode, branch: str) -> int:
         """Return which use of its id a step of a run is of which something is remembered."""
@@ -431,8 +435,11 @@ class Run(CallState):
             self.diverged = error
             raise
 
-    def _after(self) -> Verdict:
+    def _after(self, step: Step) -> Verdict:
         if self.target is None or self.state is ENDED:
+            return EXECUTE
+        if self.unreported.holds_back(step.hash):
+            self.target = None  # its writes last only if the handler continues
             return EXECUTE
         self._wait()
         return SUSPEND

@@ -35,7 +35,7 @@ from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
-from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES
+from stephttp._wire.limits import MAX_CHECKPOINT_BYTES, MAX_RECORDED_BYTES, MAX_RETRIES
 from stephttp._wire.opcodes import Op, OpCode, Userland
 from stephttp._wire.paths import with_prefix
 from stephttp._wire.stored_state import CallId
@@ -66,10 +66,27 @@ class Checkpoints(Struct, frozen=True):
     sealer: Sealer = field(default_factory=lambda: Sealer(()))
     deliveries: Deliveries = field(default_factory=Deliveries)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the server is known not to be ours; see `plain_server`."""
+        return self.keys.features == frozenset()
+
+    def portions(self, ops: list[Op], already: int = 0) -> list[list[Op]]:
+        """Cut `ops` into lists that each fit into one checkpoint; see `api_calls.portions`."""
+        return api_calls.portions(ops, already, api_calls.MOST_OPS if self.is_plain else None)
+
+    def _storable(self, ops: list[Op]) -> list[Op]:
+        """Return ops so that storing them leads to no call that is not wanted."""
+        if not self.is_plain:
+            return ops
+        from stephttp._core.plain_server import storable
+
+        return storable(ops)
+
     def largest_body(self, run: Run) -> int:
         """Return how many bytes the request of a run that is to wait may have in its body."""
         limit = self.settings.max_body_bytes
-        if self.keys.features != frozenset():  # our engine, or not known yet
+        if not self.is_plain:
             return limit
         # Base64 adds a third, and encryption with base64 a third once more.
         encoded = MAX_CHECKPOINT_BYTES - _BESIDE_BODY
@@ -87,10 +104,12 @@ class Checkpoints(Struct, frozen=True):
         """Encode the checkpoint by which the server gets to know a run."""
         body = None if run.opts.omit_request_body else request.body or None
         reads = stored_state.FEATURE in (self.keys.features or ())
+        ops = self._storable(ops)
         event = RunEvent(
             NewAPIRunData(
                 domain=origin_of(request, self.settings),
-                method=request.method,
+                # One that calls runs of an endpoint by HEAD would lose their results (M2).
+                method="GET" if request.method == "HEAD" and not reads else request.method,
                 path=path_for(request, self.settings),
                 fn=run.opts.id or request.endpoint,
                 ip=caller_of(request, self.settings),
@@ -105,7 +124,7 @@ class Checkpoints(Struct, frozen=True):
                 run.run_id,
                 event,
                 ops,
-                run.declared_retries,
+                MAX_RETRIES if self.is_plain else run.declared_retries,
                 REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
@@ -116,6 +135,7 @@ class Checkpoints(Struct, frozen=True):
 
     def further_checkpoint(self, run: Run, ops: list[Op], lease: int | None) -> bytes:
         """Encode a checkpoint of a run that the server knows."""
+        ops = self._storable(ops)
         return api_calls.checkpoint_steps(run.run_id, ops, self.now_ns() // 1_000_000, lease)
 
     def remember(self, run: Run, request: Request, ops: Sequence[Op] = ()) -> Op:
@@ -223,6 +243,7 @@ class Checkpoints(Struct, frozen=True):
         Raises:
             APIError: they could not be stored.
         """
+        ops = self._storable(ops)
         call = api_calls.post_steps(run.run_id, ops, self.now_ns() // 1_000_000, call=call_id)
         yield from send(call, self.keys, self.rng)
 

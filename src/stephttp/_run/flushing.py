@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from stephttp._client import api_calls
 from stephttp._client.flow import Flow
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints
@@ -25,7 +24,7 @@ def flush(checkpoints: Checkpoints, run: Run, call_id: CallId | None) -> Flow[bo
     """
     any_sent = False
     while ops := run.take_finished():
-        for portion in api_calls.portions(ops):
+        for portion in checkpoints.portions(ops):
             try:
                 yield from checkpoints.post_steps(run, portion, call_id)
             except BaseException:

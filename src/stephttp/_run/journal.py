@@ -230,7 +230,7 @@ class Journal(Item):
         self._stop_timer()
         self._sending = run.take_finished()
         taken = 0 if request is None else 2 * len(request.body)
-        now, *later = api_calls.portions(self._sending, already=taken)
+        now, *later = self._checkpoints.portions(self._sending, already=taken)
         if later:  # more than a server reads of one request: the rest follows
             run.unreported.requeue(self._sending[len(now) :])
             self._sending, final = now, None

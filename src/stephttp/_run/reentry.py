@@ -14,13 +14,15 @@ from stephttp._client.new_run import REQUEST_VERSION
 from stephttp._core import replies
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe
+from stephttp._core.plain_server import Mode, PlainCall
 from stephttp._core.run import Run
+from stephttp._run import plain_calls
 from stephttp._run.call_check import CallCheck
 from stephttp._run.current import CurrentCall, run_headers
 from stephttp._run.flushing import flush
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.reentry_failures import unavailable
-from stephttp._run.reentry_guard import sent_ns
+from stephttp._run.reentry_guard import sent_ns, takes_turns
 from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, resume
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
@@ -161,8 +163,10 @@ class Reentry:
             if refusal is not None:
                 return refusal
             covers_state, doubt = check.covers_state, check.doubt
-        waited = yield from self.runtime.keyed_lock.acquire(run_id)
-        self._locked = run_id
+        waited = False
+        if takes_turns(self.request):
+            waited = yield from self.runtime.keyed_lock.acquire(run_id)
+            self._locked = run_id
         # The state that came along is older than what the call before this one has stored.
         state = self._state if covers_state and not waited else None
         self._heard_ns = self.runtime.now_ns()
@@ -176,7 +180,21 @@ class Reentry:
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
-        return resumed.run
+        refusal = None if resumed.plain is None else (yield from self._refuse_beside(resumed.plain))
+        return resumed.run if refusal is None else refusal
+
+    def _refuse_beside(self, call: PlainCall) -> Flow[Response | None]:
+        """Return what refuses a call by a server that is not ours, because of those beside it."""
+        lock, run_id = self.runtime.keyed_lock, self.run_id
+        if call.mode is Mode.DISCOVER and lock.contended(run_id):
+            return plain_calls.nothing(self.runtime.checkpoints)  # P7: the next one finds more
+        if call.section:
+            name = f"section of {run_id}"
+            if lock.held(name):
+                return replies.error_answer(503, "this call was delivered twice, and is at work")
+            yield from lock.acquire(name)
+            self._locked = name
+        return None
 
     @property
     def run_id(self) -> str:
@@ -344,7 +362,10 @@ class Reentry:
             )
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
-            response = reply = unavailable(checkpoints, self.resumed.ours, what, problem)
+            # A call of one step has to come again as that; the step is planned only once.
+            plain = self.resumed.plain
+            ours = self.resumed.ours or (plain is not None and plain.target is not None)
+            response = reply = unavailable(checkpoints, ours, what, problem)
             error = error or problem
         if hooks is not None:
             if run.suspended:

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stephttp")
 
 
-def unavailable(checkpoints: Checkpoints, ours: bool, what: str, error: APIError) -> Response:
+def unavailable(checkpoints: Checkpoints, comes: bool, what: str, error: APIError) -> Response:
     """The answer to a re-entry that cannot continue, because the server's API does not work.
 
     Our engine takes a 503 for what it is. A real server would count it as an attempt, and
-    after the last one leave the run hanging, so it is asked to come again.
+    after the last one leave the run hanging, so it is asked to come again; but a call of one step
+    has to come again as that, because the step is planned only once.
+
+    Args:
+        comes: whether the same call comes again after an error.
     """
     logger.error("stephttp: %s: %s", what, error)
-    if ours:
+    if comes:
         return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
     op_id = hash_step_id(f"stephttp:again:{checkpoints.now_ns()}")
     return replies.call_again(503, what, RETRY_SOON, op_id)

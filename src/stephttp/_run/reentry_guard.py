@@ -19,6 +19,12 @@ _FRESH_MS = round(stored_state.ASKS_AFTER * 1000)
 to ask before its first step anyway."""
 
 
+ATTEMPT = b"x-stephttp-attempt"
+"""On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
+_ROOT = "step"
+"""A server that sends this as the step wants the whole handler called."""
+
+
 class KeyedLock:
     """Gives each name to one holder at a time, in the order in which they asked. Thread-safe."""
 
@@ -49,6 +55,10 @@ class KeyedLock:
             raise
         return True
 
+    def held(self, name: str) -> bool:
+        """Whether `name` has a holder."""
+        return name in self._queues
+
     def contended(self, name: str) -> bool:
         """Whether others wait for `name` while it is held."""
         return len(self._queues.get(name, ())) > 1
@@ -70,6 +80,18 @@ class KeyedLock:
                 self._queues[name].remove(mine)
         if not waits:
             self.release(name)
+
+
+def target_of(request: Request) -> str | None:
+    """Return the hash of the one step that a server asks for."""
+    target = request.header(b"x-inngest-step-id")
+    return target if target not in ("", _ROOT) else None
+
+
+def takes_turns(request: Request) -> bool:
+    """Whether a call waits for others of its run: not if another server than ours asks for one
+    step, which it does for several at the same time (docs/protocol.md 13.2)."""
+    return bool(request.header(ATTEMPT)) or target_of(request) is None
 
 
 def sent_ns(request: Request) -> int:

@@ -14,11 +14,12 @@ from stephttp._client.flow import Answer, Flow, send
 from stephttp._core import replies, reports
 from stephttp._core.failures import describe, next_attempt
 from stephttp._core.locations import ADDRESSES, absolute
+from stephttp._core.plain_server import PlainCall
 from stephttp._core.remembered import Divergence
 from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
-from stephttp._run import divergences
+from stephttp._run import divergences, plain_calls
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints, origin_of, path_for
 from stephttp._run.flushing import flush
 from stephttp._run.idempotency import FURTHER_KEYS, further_keys
@@ -30,6 +31,7 @@ from stephttp._run.reentry_failures import (
     unavailable,
     warn_of_lost_cookies,
 )
+from stephttp._run.reentry_guard import ATTEMPT, takes_turns, target_of
 from stephttp._run.scope import RunScope
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
@@ -41,10 +43,6 @@ from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRet
 
 logger = logging.getLogger("stephttp")
 
-_ROOT = "step"
-"""A server that sends this as the step wants the whole handler called."""
-_ATTEMPT = b"x-stephttp-attempt"
-"""On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 _UNANSWERED = stored_state.UNANSWERED.encode()
 RUN_IS_OVER = frozenset({404, 409, 410})
 """Statuses by which a server says that it takes no steps of this run any more."""
@@ -89,6 +87,8 @@ class Resumed(Struct):
     """Whether the answer ends the run."""
     call_id: CallId | None = None
     """The call, where the engine refuses what one reports that was superseded."""
+    plain: PlainCall | None = None
+    """What the call does, if it is by a server that is not ours."""
 
 
 def resume(
@@ -106,7 +106,8 @@ def resume(
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
-    ours = bool(request.header(_ATTEMPT))
+    ours = bool(request.header(ATTEMPT))
+    comes = ours or not takes_turns(request)  # comes again after an error
     unanswered = ours and bool(request.header(_UNANSWERED))
     call_id = _call_id(request, checkpoints.deliveries.process) if ours else None
     try:
@@ -127,18 +128,23 @@ def resume(
         if refusal is not None:
             return refusal
         if error.status in _NOTHING_TO_DO:
-            return reports.ops_answer([])
+            return reports.ops_answer([]) if ours else plain_calls.nothing(checkpoints)
         if error.status == _TAKEN:
             logger.info("stephttp: run %s: another process works on this call", run_id)
             return replies.error_answer(503, "another process works on this call")
         if error.status == 404:
             return replies.refused(404, f"run {run_id} is not known to the server")
-        return unavailable(checkpoints, ours, f"the state of run {run_id} cannot be loaded", error)
+        return unavailable(checkpoints, comes, f"the state of run {run_id} cannot be loaded", error)
     except APIConnectionError as error:
-        return unavailable(checkpoints, ours, f"the state of run {run_id} cannot be loaded", error)
-    target = request.header(b"x-inngest-step-id")
-    features = answer.features
-    run = Run(run_id, memos, names=names, target=target if target not in ("", _ROOT) else None)
+        return unavailable(checkpoints, comes, f"the state of run {run_id} cannot be loaded", error)
+    features, target = answer.features, target_of(request)
+    plain: PlainCall | None = None
+    if not ours and not features:
+        found = plain_calls.read_call(checkpoints, request, memos)
+        if isinstance(found, Response):
+            return found
+        plain, target = found, found.run_target
+    run = Run(run_id, memos, names=names, target=target)
     point = CheckpointRun(
         run_id, stack=list(memos), signature=request.header(b"x-inngest-signature")
     )
@@ -148,8 +154,8 @@ def resume(
         try:
             kept = capsule.unpack(stored.raw, run_id, checkpoints.sealer.open)
         except ValueError as error:
-            return refused(ours, 400, f"run {run_id}: {error}")
-    point.attempt = _attempt(request, run, kept.failing)
+            return refused(plain is None, 400, f"run {run_id}: {error}")
+    point.attempt = _attempt(request, run, kept.failing, plain)
     # Ours counts the failures of each step, and knows its limit.
     attempt = 0 if "step-retries" in features else point.attempt
     if checkpoints.settings.on_divergence == "fail":
@@ -160,6 +166,8 @@ def resume(
         run.carry(kept.carried)
     if ours:
         run.earlier.keep_order()
+    if plain is not None and plain.first_op is not None:
+        run.unreported.add(plain.first_op)
     return Resumed(
         run,
         point,
@@ -177,6 +185,7 @@ def resume(
         unanswered=unanswered,
         request_id=request_id,
         call_id=call_id if CALLS_FEATURE in features else None,
+        plain=plain,
     )
 
 
@@ -195,22 +204,17 @@ def _sent_along(request: Request) -> dict[str, str]:
     }
 
 
-def _attempt(request: Request, run: Run, failing: Sequence[str]) -> int:
-    """Return how many calls for the same purpose failed before this one.
-
-    A real server sends only the generation: 1 for the first call of a queue item. But where a
-    step failed before the run went async, the checkpoint was the first attempt
-    (docs/protocol.md 6.4). Whether this call still belongs to that item is certain only for a first
-    generation that finds those steps done; elsewhere the higher number is taken: a failure that
-    is delivered one attempt early is better than a run that never ends.
-    """
-    exact = request.header(_ATTEMPT)
+def _attempt(request: Request, run: Run, failing: Sequence[str], plain: PlainCall | None) -> int:
+    """Return how many calls for the same purpose failed before this one."""
+    exact = request.header(ATTEMPT)
     if exact.isdecimal():
         return int(exact)
     text = request.header(b"x-inngest-generation-id")
     generation = max(1, int(text)) if text.isdecimal() else 1
-    unsure = generation > 1 or any(run.earlier.memo_of(step) is None for step in failing)
-    return generation if failing and unsure else generation - 1
+    if plain is None:
+        return generation - 1
+    unsure = any(run.earlier.memo_of(step) is None for step in failing)
+    return plain.failed_before(generation, failing, unsure=unsure)
 
 
 def conclude(
@@ -244,7 +248,8 @@ def conclude(
         )
     except APIStatusError as problem:
         if problem.status in RUN_IS_OVER:
-            return reports.ops_answer([])
+            ours = resumed.plain is None
+            return reports.ops_answer([]) if ours else plain_calls.nothing(checkpoints)
         if problem.status not in NEVER_ACCEPTED:
             raise
         return (yield from fail_refused(checkpoints, resumed, problem))
@@ -272,6 +277,13 @@ def _conclude(
         final, error = True, describe(diverged)
         response = replies.error_answer(500, str(diverged))
     elif run.suspended:
+        if resumed.plain is not None:
+            parked = scope is not None and scope.parked
+            return (
+                yield from plain_calls.next_steps(
+                    checkpoints, resumed, resumed.plain, parked=parked
+                )
+            )
         return (yield from _next_steps(checkpoints, resumed, found))
     if resumed.ours and diverged is None and response.status in _NO_SUCH_ROUTE and run.met_none:
         return misdirected(run, response)

@@ -77,6 +77,9 @@ class RunScope(LoopOrThread):
     """What steps of this call have written and not committed, by step hash; see `transactions`."""
     stream: RunStream | None = None
     """What the handler has pushed in this call, if anything."""
+    parked: bool = True
+    """Whether all branches of the handler are known to have stood still at steps when it was ended.
+    Only looked at where calls plan steps; see `plain_server`."""
     new_stream: Callable[[], RunStream] | None = None
     """Begins the stream of a re-entry."""
     _joined: Future[None] | None = None

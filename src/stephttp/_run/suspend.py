@@ -109,20 +109,27 @@ def suspend(
     ops = [*(journal.unconfirmed if journal else ()), *run.unreported.take_all()]
     known = journal is not None and journal.opened
     remember = checkpoints.remember(run, request, ops)
-    # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
-    lease = journal.lease.to_ask_ms if journal else None
-    later = [[remember, *ops]]
     token = journal.token if journal else ""
     stream_token = ""
     try:
+        begins, apart = ops, list[Op]()
+        if not checkpoints.keys.features:
+            from stephttp._run import plain_calls
+
+            begins, apart = yield from plain_calls.opening(checkpoints, ops)
+        # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
+        lease = journal.lease.to_ask_ms if journal else None
+        later = [[remember, *begins], apart]
         if journal is None or not journal.opened or lease is not None:
-            checkpoint = checkpoints.first_checkpoint(run, request, [remember, *ops], lease)
-            later = []
-            if len(checkpoint) > MAX_CHECKPOINT_BYTES:
+            checkpoint = checkpoints.first_checkpoint(run, request, [remember, *begins], lease)
+            later = [apart]
+            many = checkpoints.is_plain and len(begins) > api_calls.MOST_OPS
+            if many or len(checkpoint) > MAX_CHECKPOINT_BYTES:
                 smallest = len(checkpoints.first_checkpoint(run, request, [remember]))
                 if smallest > MAX_CHECKPOINT_BYTES:
-                    yield from _check_size(checkpoints, request, ops)
-                now, *later = api_calls.portions(ops, already=smallest)
+                    _check_size(checkpoints, request, ops)
+                now, *rest = checkpoints.portions(begins, already=smallest)
+                later = [*rest, apart]
                 first = [remember, *now]
                 checkpoint = checkpoints.first_checkpoint(run, request, first, lease)
             try:
@@ -139,8 +146,9 @@ def suspend(
             token, stream_token = made.token, made.realtime_token
             known = True
         for portions in later:
-            for portion in api_calls.portions(portions):
-                yield from checkpoints.post_steps(run, portion)
+            for portion in checkpoints.portions(portions):
+                if portion:
+                    yield from checkpoints.post_steps(run, portion)
     except APIError as error:
         logger.error("stephttp: run %s must wait, but the server did not take it: %s",
                      run.run_id, error)  # fmt: skip
@@ -271,16 +279,13 @@ def _wait_for_result(
             yield outcome
 
 
-def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> Flow[None]:
+def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> None:
     """Send no more than a plain server reads of one request.
 
     Raises:
         CannotContinueError: the request's body alone is more.
     """
-    keys = checkpoints.keys
-    if keys.features is None:
-        yield from send(api_calls.get_health(), keys, checkpoints.rng)
-    if keys.features == frozenset():
+    if checkpoints.is_plain:
         message = (
             f"the request's body has {len(request.body)} bytes, which is more than the Inngest "
             "server reads"

@@ -75,7 +75,7 @@ SCENARIOS = (
     Scenario(
         workloads.large,
         commits=(f"{_WORK}.report.report",),
-        sends=(f"{_CALLS}.get_health < {_RUN}.suspend._check_size",),
+        sends=(f"{_CALLS}.get_health < {_RUN}.plain_calls.opening",),
     ),
     Scenario(
         workloads.pushes,

@@ -317,6 +317,9 @@ class LoopScope(RunScope):
             self._ticks = 0
         elif self._ticks:
             self._loop.call_soon(self._tick)
+            if self._ticks == 1 and self.run.passed:
+                held = [task for _, _, task in self._held.values()]
+                self.parked = self._task in held and not self.look_aside().others(held)
             if self._ticks == 1 and self.runtime.settings.dev:
                 self._warn_of_limits()
         elif self._held and self._outer is None and self.disconnect():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Collection
 from contextvars import Context
 from typing import Any
 from weakref import WeakSet
@@ -38,6 +39,10 @@ class SideTasks:
             if context is None or (call is not None and call.so_far is self._scope):
                 self._seen.add(task)
                 task.add_done_callback(self._note)
+
+    def others(self, tasks: Collection[Any]) -> bool:
+        """Return whether any of them is at work, and not one of `tasks`."""
+        return any(not task.done() and task not in tasks for task in self._seen)
 
     @property
     def cut_short(self) -> bool:

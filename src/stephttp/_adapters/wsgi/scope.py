@@ -66,6 +66,7 @@ class ThreadScope(RunScope):
         import asyncio
 
         since_ns = self.now_ns()
+        self.parked = False  # a task may be in code of its own
         try:
             if self.turns is not None:
                 self.turns.kept.cancel_late()

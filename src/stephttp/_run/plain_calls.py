@@ -1,0 +1,106 @@
+"""Calls by a server that is not ours, as flows: `_core.plain_server` has the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from msgspec import Raw
+
+from stephttp._client import api_calls
+from stephttp._client.flow import Flow, send
+from stephttp._core import plain_server, replies, reports
+from stephttp._core.plain_server import Mode, PlainCall
+from stephttp._core.run import Run
+from stephttp._core.steps import discovery_request
+from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
+from stephttp._run.reentry_guard import target_of
+from stephttp._wire.http import Request, Response
+from stephttp._wire.ids import CAPSULE
+from stephttp._wire.limits import MAX_RETRIES
+from stephttp._wire.opcodes import Op, OpCode
+from stephttp.errors import APIError, APIStatusError
+
+if TYPE_CHECKING:
+    from stephttp._run.resumed import Resumed
+
+_VERSION = b"x-inngest-req-version"
+_RACING_VERSION = "2"
+
+
+def read_call(
+    checkpoints: Checkpoints, request: Request, memos: dict[str, Raw]
+) -> PlainCall | Response:
+    """Return what a call is to do, or the answer, if that is to call no handler. Takes what is the
+    SDK's own out of `memos`, but for the capsule."""
+    if CAPSULE not in memos:  # the run is over, and its state half gone (P13)
+        return nothing(checkpoints)
+    races = request.header(_VERSION) == _RACING_VERSION
+    call = plain_server.call_of(memos, target_of(request), races=races)
+    if call.mode is Mode.NOTHING:
+        return nothing(checkpoints)
+    if call.mode is Mode.AGAIN:
+        return reports.ops_answer([discovery_request(_unique(checkpoints))])
+    return call
+
+
+def nothing(checkpoints: Checkpoints) -> Response:
+    """Answer that there is nothing to do."""
+    return reports.ops_answer([plain_server.nothing(_unique(checkpoints))])
+
+
+def next_steps(
+    checkpoints: Checkpoints, resumed: Resumed, call: PlainCall, *, parked: bool
+) -> Flow[Response]:
+    """Answer a call whose handler cannot progress.
+
+    Args:
+        parked: whether all branches of the handler are known to stand still at steps.
+
+    Raises:
+        APIError: finished steps could not be stored, so the server must call again.
+    """
+    run = resumed.run
+    said = plain_server.report(call, run, _unique(checkpoints), parked=parked)
+    if said is None:
+        if resumed.point.attempt >= MAX_RETRIES:
+            return nothing(checkpoints)
+        return replies.unknown_step(run.target, run.passed, again=True)
+    try:
+        yield from _store(checkpoints, run, said.stored)
+    except APIError as problem:
+        refused = isinstance(problem, APIStatusError) and problem.status in NEVER_ACCEPTED
+        if refused or call.mode is not Mode.TARGET or said.answer[0].op is not OpCode.STEP_RUN:
+            raise
+        # The answer has the result all the same.
+    return reports.ops_answer(said.answer)
+
+
+def _store(checkpoints: Checkpoints, run: Run, ops: Sequence[Op]) -> Flow[None]:
+    """Send finished steps in their order."""
+    for portion in checkpoints.portions(list(ops)):
+        if portion:
+            yield from checkpoints.post_steps(run, portion)
+
+
+def opening(
+    checkpoints: Checkpoints, ops: list[Op]
+) -> Flow[plain_server.Opening | tuple[list[Op], list[Op]]]:
+    """Return the ops with which a run leaves its first request, and those that follow them. The
+    server is asked what it is, if that is not known yet.
+
+    Raises:
+        APIError: it gives no answer.
+    """
+    keys = checkpoints.keys
+    if keys.features is None:
+        with suppress(APIStatusError):
+            yield from send(api_calls.get_health(), keys, checkpoints.rng)
+        if keys.features is None:  # ours marks each answer
+            keys.learn(frozenset())
+    return (ops, []) if keys.features else plain_server.opening(ops)
+
+
+def _unique(checkpoints: Checkpoints) -> str:
+    return f"{checkpoints.now_ns()}:{checkpoints.rng.getrandbits(64):x}"

@@ -1,0 +1,319 @@
+"""The rules for a server that is not ours, by their numbers in docs/protocol.md 13."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from stephttp._core.plain_server import (
+    MARKER,
+    Mark,
+    Mode,
+    PlainCall,
+    call_of,
+    nothing,
+    opening,
+    report,
+    storable,
+    take_marks,
+)
+from stephttp._core.run import Run
+from stephttp._core.steps import EXECUTE, SUSPEND
+from stephttp._core.waits import sleep, wait_for_event, wait_for_signal
+from stephttp._wire.ids import hash_step_id
+from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
+from tests.core.test_run import SECOND
+
+RUN = "01M81NT13NCCP5V7EQ9MPKSWMT"
+X, Y = hash_step_id("x"), hash_step_id("y")
+VALUE = Raw(b'{"data":1}')
+
+
+def memos_of(*marks: Mark, **values: Raw) -> dict[str, Raw]:
+    """What a server answers after it was sent these marks and results."""
+    stored = {op.id: Raw(b'{"data":' + bytes(op.data) + b"}") for op in (m.op() for m in marks)}  # type: ignore[arg-type]
+    return stored | {hash_step_id(name): value for name, value in values.items()}
+
+
+def called(target: str | None = None, *marks: Mark, **values: Raw) -> tuple[PlainCall, Run]:
+    memos = memos_of(*marks, **values)
+    call = call_of(memos, target)
+    return call, Run(RUN, memos, target=call.run_target)
+
+
+def kinds(ops: list[Op]) -> list[str]:
+    return [op.op.value for op in ops]
+
+
+def names(ops: list[Op]) -> list[str]:
+    return [(op.name or "").replace(X, "x").replace(Y, "y") for op in ops]
+
+
+def run_step(run: Run, step_id: str) -> None:
+    step = run.begin(step_id)
+    assert step.verdict is EXECUTE
+    run.complete(step, b"1", 0, 1)
+
+
+def fail_step(run: Run, step_id: str, retries: int = 0) -> None:
+    run.fail(run.begin(step_id, retries), ErrorInfo("Error", "no"), 0, 1)
+
+
+SOLO, OWN, END = Mark("solo", X), Mark("own", X), Mark("end", X)
+
+
+@pytest.mark.parametrize(
+    ("target", "marks", "ended", "mode", "section"),
+    [
+        (None, (), False, Mode.INLINE, ""),
+        (None, (MARKER,), False, Mode.DISCOVER, ""),
+        (None, (MARKER, SOLO), False, Mode.DISCOVER, ""),
+        (None, (MARKER, SOLO, OWN), True, Mode.NOTHING, ""),
+        (None, (MARKER, SOLO, OWN), False, Mode.NOTHING, ""),
+        (None, (MARKER, SOLO, OWN, END), True, Mode.DISCOVER, ""),
+        (X, (), False, Mode.TARGET, ""),
+        (X, (MARKER,), False, Mode.TARGET, ""),
+        (X, (MARKER,), True, Mode.AGAIN, ""),
+        (X, (MARKER, SOLO), False, Mode.INLINE, X),
+        (X, (MARKER, SOLO, OWN), True, Mode.INLINE, X),
+        (X, (MARKER, SOLO, OWN, END), True, Mode.AGAIN, ""),
+        (X, (MARKER, Mark("solo", Y)), False, Mode.TARGET, ""),
+    ],
+)
+def test_what_a_call_does(
+    target: str | None, marks: tuple[Mark, ...], ended: bool, mode: Mode, section: str
+) -> None:
+    call, run = called(target, *marks, **({"x": VALUE} if ended else {}))
+    assert (call.mode, call.section) == (mode, section)
+    assert run.earlier.memos.keys() == ({X} if ended else set()), "the marks are taken out"
+
+
+def test_p2_two_open_things_mark_a_run_before_they_are_opened() -> None:
+    call, run = called()
+    run_step(run, "x")
+    run.wait(sleep("nap", SECOND))
+    run.wait(sleep("other", SECOND))
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert names(said.stored) == ["x", "stephttp:parallel"]
+    assert kinds(said.answer) == ["Sleep", "Sleep"]
+
+
+def test_p2_one_open_thing_does_not() -> None:
+    call, run = called()
+    run_step(run, "x")
+    run.wait(sleep("nap", SECOND))
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert (names(said.stored), kinds(said.answer)) == (["x"], ["Sleep"])
+
+
+def test_p2a_a_wait_for_an_event_follows_the_first_checkpoint() -> None:
+    run = Run(RUN)
+    run_step(run, "x")
+    run.wait(wait_for_event("go", "go", SECOND, None))
+    first, then = opening(run.unreported.take_all())
+    assert (kinds(first), kinds(then)) == (["StepRun"], ["WaitForEvent"])
+
+
+def test_p3_a_marked_discovery_runs_nothing_and_reports_all_that_is_open_each_time() -> None:
+    for _ in range(2):
+        call, run = called(None, MARKER, y=VALUE)
+        assert run.begin("x").verdict is SUSPEND
+        assert run.begin("y").memo is not None
+        assert run.begin("z").verdict is SUSPEND
+        for wait in (
+            sleep("nap", SECOND),
+            wait_for_event("go", "go", SECOND, None),
+            wait_for_signal("signal", "s", SECOND, "fail"),
+        ):
+            assert run.wait(wait).verdict is SUSPEND
+        said = report(call, run, "1", parked=True)
+        assert said is not None
+        found = [(op.op, op.userland.id if op.userland else "") for op in said.answer]
+        assert found == [
+            (OpCode.STEP_PLANNED, "x"),
+            (OpCode.STEP_PLANNED, "z"),
+            (OpCode.SLEEP, "nap"),
+            (OpCode.WAIT_FOR_EVENT, "go"),
+            (OpCode.STEP_PLANNED, "signal"),
+        ]
+        assert (said.stored, said.answer[0].opts) == ([], None)
+        assert (said.answer[0].name, said.answer[0].display_name) == ("x", "x")
+
+
+@pytest.mark.parametrize(("generation", "failing", "before"), [(1, [], 0), (3, [], 2), (1, [X], 1)])
+def test_p4_attempts_of_a_planned_step_count_by_themselves(
+    generation: int, failing: list[str], before: int
+) -> None:
+    call, _ = called(X, MARKER)
+    assert call.failed_before(generation, failing, unsure=True) == before
+
+
+def test_p5_a_planned_gateway_is_reported_by_its_own_call() -> None:
+    call, run = called(hash_step_id("signal"), MARKER)
+    run.begin("x")
+    run.wait(sleep("nap", SECOND))
+    run.wait(wait_for_signal("signal", "s", SECOND, "fail"))
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert (said.stored, kinds(said.answer)) == ([], ["WaitForSignal"])
+
+
+@pytest.mark.parametrize(("retries", "answer"), [(0, "StepFailed"), (1, "StepError")])
+def test_p5_a_step_that_fails_is_only_in_the_answer(retries: int, answer: str) -> None:
+    call, run = called(X, MARKER)
+    fail_step(run, "x", retries)
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert (said.stored, kinds(said.answer)) == ([], [answer])
+
+
+def test_p10_a_planned_step_is_stored_and_then_answered() -> None:
+    call, run = called(X, MARKER)
+    assert run.begin("y").verdict is SUSPEND
+    run_step(run, "x")
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert (names(said.stored), names(said.answer)) == (["x"], ["x"])
+
+
+def test_a_step_that_is_not_there_any_more_is_not_answered() -> None:
+    call, run = called(X, MARKER)
+    run.begin("y")
+    assert report(call, run, "1", parked=False) is None
+
+
+def test_p9_failures_before_the_marker_count_for_the_planned_step() -> None:
+    call, run = called()
+    run.earlier.note_failures(1, {})
+    fail_step(run, "x", 5)
+    run.wait(sleep("nap", SECOND))
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert names(said.stored) == ["stephttp:parallel", "stephttp:failed:x:2"]
+    assert kinds(said.answer) == ["StepError", "Sleep"], "which keeps the pause"
+    call, _ = called(X, MARKER, Mark("failed", X, 1), Mark("failed", X, 2))
+    assert call.failed_before(1, [X], unsure=True) == 2
+
+
+def test_p9_failed_steps_alone_are_one_call_and_mark_nothing() -> None:
+    call, run = called()
+    fail_step(run, "x", 5)
+    fail_step(run, "y", 5)
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert (said.stored, kinds(said.answer)) == ([], ["StepError", "StepError"])
+
+
+def test_p11_nothing_is_an_op_with_an_id_that_is_new() -> None:
+    one, other = nothing("1"), nothing("2")
+    assert (one.op, len(one.id), one.id != other.id) == (OpCode.NONE, 40, True)
+    call, run = called(None, MARKER)
+    said = report(call, run, "1", parked=True)
+    assert said is not None
+    assert kinds(said.answer) == ["DiscoveryRequest"], "or nothing would wake the run"
+
+
+def test_p1_a_run_that_began_at_version_2_races() -> None:
+    memos = memos_of(MARKER)
+    call = call_of(memos, None, races=True)
+    run = Run(RUN, memos, target=call.run_target)
+    run.begin("x")
+    run.wait(sleep("nap", SECOND))
+    said = report(call, run, "1", parked=True)
+    assert said is not None
+    assert [op.opts and op.opts["parallelMode"] for op in said.answer] == ["race", "race"]
+
+
+def test_r3_one_failed_step_leaves_the_first_request_and_the_run_is_marked() -> None:
+    run = Run(RUN)
+    fail_step(run, "x", 2)
+    fail_step(run, "y", 2)
+    first, then = opening(run.unreported.take_all())
+    assert (names(first), then) == (["stephttp:parallel", "x"], [])
+
+
+def test_s1_s2_signals_and_gateways_leave_the_first_request_in_another_form() -> None:
+    gateway = Op(OpCode.GATEWAY, X, "x", "x", {"url": "http://a"})
+    signal = Op(OpCode.WAIT_FOR_SIGNAL, Y, "s", "y", {"signal": "s", "conflict": "fail"})
+    taken_over = Op(OpCode.WAIT_FOR_SIGNAL, Y, "s", "y", {"signal": "s", "conflict": "replace"})
+    assert kinds(opening([gateway]).first) == ["StepPlanned"]
+    assert opening([gateway]).first[0].opts is None
+    assert kinds(opening([signal]).first) == ["DiscoveryRequest"]
+    assert kinds(opening([taken_over]).first) == ["WaitForSignal"]
+    assert kinds(opening([gateway, signal]).first) == ["StepRun", "StepPlanned", "DiscoveryRequest"]
+
+
+def test_a_failed_step_that_is_stored_leads_to_no_call() -> None:
+    failed = Op(OpCode.STEP_FAILED, X, "x", error=ErrorInfo("Error", "no"))
+    (kept,) = storable([failed])
+    assert kept.op is OpCode.STEP_RUN
+    memos = {kept.id: Raw(b'{"data":' + bytes(kept.data) + b"}")}  # type: ignore[arg-type]
+    take_marks(memos)
+    run = Run(RUN, memos)
+    memo = run.begin("x").memo
+    assert memo is not None
+    assert memo.error == ErrorInfo("Error", "no")
+    complete = Op(OpCode.RUN_COMPLETE, Y)
+    assert storable([failed, complete]) == [failed, complete], "nobody calls an ended run"
+
+
+class TestSoloSections:
+    """Section 4."""
+
+    def test_a_discovery_begins_one_where_one_step_is_all(self) -> None:
+        call, run = called(None, MARKER)
+        run.begin("x")
+        said = report(call, run, "1", parked=True)
+        assert said is not None
+        assert (names(said.stored), kinds(said.answer)) == (["stephttp:solo:x"], ["StepPlanned"])
+
+    @pytest.mark.parametrize("more", ["another step", "a wait", "own code", "a signal alone"])
+    def test_and_not_where_anything_else_may_be_open(self, more: str) -> None:
+        call, run = called(None, MARKER)
+        if more == "a signal alone":
+            run.wait(wait_for_signal("signal", "s", SECOND, "fail"))
+        else:
+            run.begin("x")
+        if more == "another step":
+            run.begin("y")
+        elif more == "a wait":
+            run.wait(sleep("nap", SECOND))
+        said = report(call, run, "1", parked=more != "own code")
+        assert said is not None
+        assert said.stored == []
+
+    def test_its_owner_says_so_before_its_first_result_and_ends_it_with_its_last(self) -> None:
+        call, run = called(X, MARKER, SOLO)
+        assert call.first_op is not None
+        run.unreported.add(call.first_op)
+        run_step(run, "x")
+        run_step(run, "y")
+        run.wait(sleep("nap", SECOND))
+        said = report(call, run, "1", parked=True)
+        assert said is not None
+        assert names(said.stored) == ["stephttp:own:x", "x", "y", "stephttp:end:x"]
+        assert kinds(said.answer) == ["Sleep"]
+
+    def test_it_lasts_while_one_of_its_steps_is_to_be_tried_again(self) -> None:
+        call, run = called(X, MARKER, SOLO, OWN, x=VALUE)
+        assert (call.section, call.first_op) == (X, None)
+        run.begin("x")
+        fail_step(run, "y", 3)
+        said = report(call, run, "1", parked=True)
+        assert said is not None
+        assert (said.stored, kinds(said.answer)) == ([], ["StepError"])
+
+
+@given(st.dictionaries(st.text("ab", min_size=40, max_size=40), st.text(), max_size=4), st.text())
+def test_results_of_users_are_no_marks(results: dict[str, str], kind: str) -> None:
+    mark: dict[str, Any] = {"data": {"stephttp:mark": kind, "step": X}}
+    memos = {key: Raw(msgspec.json.encode({"data": text})) for key, text in results.items()}
+    memos[Y] = Raw(msgspec.json.encode(mark))
+    before = dict(memos)
+    assert not take_marks(memos).parallel
+    assert memos == before
