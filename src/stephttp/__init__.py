@@ -64,7 +64,8 @@ from stephttp.provider import Provider, setup
 if TYPE_CHECKING:
     from stephttp import stream
     from stephttp._client.api_client import APIClient
-    from stephttp._client.run_calls import RunInfo, RunResult
+    from stephttp._client.run_calls import RunInfo
+    from stephttp._client.run_results import RunResult
     from stephttp._run.current_run import CurrentRun, current_run
     from stephttp._run.step_key import idempotency_key
     from stephttp.asgi import ASGIMiddleware
@@ -78,7 +79,7 @@ _LATER = {
     "current_run": "stephttp._run.current_run",
     "ASGIMiddleware": "stephttp.asgi",
     "RunInfo": "stephttp._client.run_calls",
-    "RunResult": "stephttp._client.run_calls",
+    "RunResult": "stephttp._client.run_results",
     "WSGIMiddleware": "stephttp.wsgi",
     "idempotency_key": "stephttp._run.step_key",
     "stream": "stephttp.stream",

@@ -8,7 +8,8 @@ import random
 import pytest
 
 from stephttp._client.flow import Answer, Call, Keys, Pause
-from stephttp._client.run_calls import RunResult, result
+from stephttp._client.run_calls import result
+from stephttp._client.run_results import RunResult
 from stephttp._client.transport import TIMEOUT
 from stephttp.errors import APIConnectionError, ResultTimeoutError
 
@@ -16,10 +17,11 @@ RUN = "01M8J1100SQ04HN0KGPMACDA7P"
 
 
 class Server:
-    """Takes `seconds` for each answer; the run ends with the answer number `ends`."""
+    """Takes `seconds` for each answer; the run ends with the answer number `ends`, and has its
+    output with one that is `late` later."""
 
-    def __init__(self, seconds: float, ends: int = 0) -> None:
-        self.seconds, self.ends = seconds, ends
+    def __init__(self, seconds: float, ends: int = 0, late: int = 0) -> None:
+        self.seconds, self.ends, self.late = seconds, ends, late
         self.now = 100.0
         self.limits: list[float | None] = []
 
@@ -45,8 +47,10 @@ class Server:
             return found
 
     def _answer(self) -> Answer:
-        status = "Completed" if len(self.limits) == self.ends else "Running"
+        status = "Completed" if len(self.limits) >= self.ends > 0 else "Running"
         run = {"run_id": RUN, "status": status, "run_started_at": "2026-11-28T12:00:00Z"}
+        if len(self.limits) >= self.ends + self.late:
+            run["output"] = "MQ=="
         body = json.dumps({"data": run}).encode()
         return Answer(200, {"x-inngest-server-kind": "cloud"}, body)
 
@@ -81,3 +85,12 @@ def test_without_a_timeout_it_is_asked_until_the_run_ends() -> None:
     server = Server(1.5, ends=40)
     assert server.ask(None).status_code == 200
     assert server.limits == [None] * 40
+
+
+def test_a_run_that_has_ended_is_asked_for_until_it_has_its_output() -> None:
+    server = Server(0, ends=1, late=3)
+    assert server.ask(None).body == b"1"
+    assert len(server.limits) == 4
+    assert Server(0, ends=1, late=1).ask(0).body == b"", "which asks once"
+    never = Server(0, ends=1, late=100)
+    assert (never.ask(None).body, len(never.limits)) == (b"", 6)

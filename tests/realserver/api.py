@@ -31,6 +31,8 @@ class API:
         """What was sent to those who follow the streams of runs."""
         self.empty_outputs = 0
         """How often the output of a run that has ended is still empty."""
+        self.late_records = 0
+        """The same of what is said about the run."""
         self.forgets_first: Callable[[], bool] = lambda: False
         """Whether the state of a run that has ended is gone, but not its name: 200 `{}`."""
         self.seconds_per_op = 0.0
@@ -115,30 +117,39 @@ class API:
         if not run.over:
             message = "run did not end within 5 minutes"
             return json_answer({"status": "running", "message": message}, request)
-        headers = {"content-type": "application/json"}
+        headers = {"x-inngest-server-kind": "cloud", "vary": "Origin"}
+        plain = headers | {"content-type": "application/json"}
         if self.empty_outputs:
             self.empty_outputs -= 1
-            return httpx2.Response(200, headers=headers, request=request)
-        value = run.output
+            return httpx2.Response(200, headers=plain, request=request)
+        value = "" if run.status == "Cancelled" else run.output
         if isinstance(value, dict) and isinstance(value.get("data"), dict):
             inner = value["data"]
             if inner.get("status", 0) > 0 and isinstance(inner.get("headers"), dict):
                 return httpx2.Response(
                     inner["status"],
-                    headers=inner["headers"],
+                    headers=headers | inner["headers"],
                     content=inner["body"].encode(),
                     request=request,
                 )
         text = value if isinstance(value, str) else json.dumps(value)
-        return httpx2.Response(200, headers=headers, content=text.encode(), request=request)
+        return httpx2.Response(200, headers=plain, content=text.encode(), request=request)
 
     def _run(self, run_id: str, request: httpx2.Request) -> httpx2.Response:
         """Say how a run stands; what it has ended with is base64 of what was stored."""
         run = self.executor.runs.get(run_id)
         if run is None:
             return json_answer({"error": "run not found", "data": None, "status": 500}, request)
-        found = {"run_id": run_id, "status": run.status}
-        if run.over:
+        if request.method == "DELETE":
+            run.end("Cancelled", {})
+            return text_answer(200, "", request)
+        found: dict[str, Any] = {
+            "run_id": run_id, "run_started_at": "2026-11-28T12:00:00Z", "function_id": "f" * 36,
+            "function_version": 0, "event_id": run_id, "status": run.status, "ended_at": None,
+        }  # fmt: skip
+        if run.over and self.late_records:
+            self.late_records -= 1
+        elif run.over:
             value = run.output
             text = value if isinstance(value, str) else json.dumps(value)
             found["output"] = base64.b64encode(text.encode()).decode()
@@ -197,7 +208,7 @@ def text_answer(status: int, text: str, request: httpx2.Request) -> httpx2.Respo
 
 def json_answer(value: Any, request: httpx2.Request) -> httpx2.Response:
     """An answer of JSON."""
-    return text_answer(200, json.dumps(value) + "\n", request)
+    return text_answer(200, json.dumps(value, separators=(",", ":")) + "\n", request)
 
 
 def error_answer(status: int, message: str, request: httpx2.Request) -> httpx2.Response:

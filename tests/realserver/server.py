@@ -116,6 +116,7 @@ class RealServer(httpx2.AsyncBaseTransport):
             transport=self,
             sync_transport=self.blocking,
             now_ns=lambda: int(self.now * 1_000_000_000),
+            monotonic_ns=lambda: int(self.now * 1_000_000_000),
             pause=self._pause,
             sync_pause=self._sync_pause,
             rng=random.Random(1),
@@ -221,6 +222,7 @@ class RealServer(httpx2.AsyncBaseTransport):
         await self._gates.gate(f"{shown} -> {answer.status_code}")
         if node != self._node:
             raise httpx2.ReadError("the node has died", request=request)
+        answer.is_stream_consumed = answer.is_closed = False  # it can be read in pieces
         return answer
 
     # --- re-entries ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,7 +17,7 @@ from stephttp._client.api_calls import JSON_HEADERS
 from stephttp._client.deadline import Asking, within
 from stephttp._client.flow import Answer, Call, Flow, Keys, Pause, send
 from stephttp._client.outgoing_events import Outgoing
-from stephttp._core.conversion import CONVERSIONS
+from stephttp._client.run_results import RunResult, of_handler, read_output
 from stephttp._core.encoding import encode_value
 from stephttp._core.tool_types import Event
 from stephttp._wire.http import joined
@@ -37,6 +37,8 @@ T = TypeVar("T")
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 """Seconds between two questions whether a run has ended."""
+_EMPTY_ANSWERS = 5
+"""How often a run that has ended may have no output yet, with longer and longer pauses."""
 
 RunStatus = Literal["running", "waiting", "completed", "failed", "cancelled"]
 
@@ -59,45 +61,6 @@ class RunInfo(Struct, frozen=True, kw_only=True):
     started_at: datetime
     ended_at: datetime | None = None
     error: ErrorInfo | None = None
-
-
-class RunResult(Struct, frozen=True, kw_only=True):
-    """What the handler of a run answered in the end.
-
-    Attributes:
-        status_code: HTTP status.
-        headers: one value a name; those of a repeated header are joined by a comma.
-        body: as bytes.
-    """
-
-    status_code: int
-    headers: dict[str, str] = {}
-    body: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """The body as UTF-8 text; what is not UTF-8 is replaced."""
-        return self.body.decode("utf-8", "replace")
-
-    @overload
-    def json(self, type: type[T]) -> T: ...
-    @overload
-    def json(self, type: Any = Any) -> Any: ...
-    def json(self, type: Any = Any) -> Any:
-        """Decode the body as JSON.
-
-        Args:
-            type: the type to decode it into, such as a model of pydantic, by its aliases; plain
-                JSON without one.
-
-        Returns:
-            The decoded body.
-
-        Raises:
-            ValueError: it is not JSON, or does not fit `type`.
-            TypeError: `type` is not one that JSON can be read as.
-        """
-        return CONVERSIONS.reader(type)(self.body)
 
 
 class _Run(Struct):
@@ -237,6 +200,11 @@ def _result(
             raise not_yet
         yield Pause(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+    for attempt in range(_EMPTY_ANSWERS):  # a real server stores the output apart, a little later
+        if run.output or keys.features or not_yet is not None:
+            break
+        yield Pause(_FIRST_PAUSE * 2**attempt)
+        run = yield from _ask(run_id, keys, rng)
     if run.status.lower() == "cancelled":
         raise RunCancelledError(f"run {run_id} was cancelled")
     answer = yield from _answer_of(run, keys, rng)
@@ -257,23 +225,25 @@ def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> Asking[RunResult]:
     return read_output(base64.b64decode(run.output))
 
 
-def read_output(output: bytes) -> RunResult:
-    """Read the output of a run as an Inngest server keeps it: the op that ended it, or its data."""
-    try:
-        value: Any = msgspec.json.decode(output)
-    except (msgspec.DecodeError, RecursionError):
-        return RunResult(status_code=200, body=output)
-    for part in (value.get("data") if isinstance(value, dict) else None, value):
-        if not isinstance(part, dict) or type(status := part.get("status")) is not int:
-            continue
-        headers, body = part.get("headers") or {}, part.get("body")
-        if isinstance(headers, dict) and isinstance(body, str | None):
-            return RunResult(
-                status_code=status,
-                headers={str(name).lower(): str(text) for name, text in headers.items()},
-                body=(body or "").encode("utf-8", "replace"),
-            )
-    return RunResult(status_code=200, headers={"content-type": "application/json"}, body=output)
+def ended(
+    run_id: str, keys: Keys, rng: random.Random
+) -> Asking[tuple[RunStatus, RunResult | None, bytes] | None]:
+    """Ask an Inngest server how a run has ended; `None`: it has not.
+
+    Returns:
+        Its status, the answer of its handler, if that is what ended it, and the whole output.
+
+    Raises:
+        RunNotFoundError: the server does not have it.
+        APIError: it could not be asked.
+        ValueError: it has said something else than an Inngest server.
+    """
+    run = yield from _ask(run_id, keys, rng)
+    status = run.info.status
+    if status in ("running", "waiting"):
+        return None
+    output = base64.b64decode(run.output)
+    return status, of_handler(output), output
 
 
 def _ask(run_id: str, keys: Keys, rng: random.Random) -> Asking[_Run]:

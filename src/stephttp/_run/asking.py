@@ -29,6 +29,13 @@ _AWAY = frozenset({502, 503, 504})
 """What a proxy says whose server is away."""
 
 
+_EMPTY_FOR = 2.0
+"""Seconds for which a real server may give an empty result before it has stored the right one."""
+_BRIEFLY = 0.05
+_OF_AN_ERROR = b'{"error"'
+_NOT_ENDED = b'{"status":"running","message":"run did not end'
+
+
 class Outcome(Enum):
     """What there is for the caller."""
 
@@ -36,6 +43,8 @@ class Outcome(Enum):
     """This answer: the handler's, or a refusal of the server."""
     NOT_YET = auto()
     """No result in the time that the caller is held."""
+    UNSURE = auto()
+    """This answer of a real server may stand for something else; see `second_look`."""
 
 
 class Asking:
@@ -71,6 +80,8 @@ class Asking:
         self._pause = _FIRST_PAUSE
         self._asks = asks or {}
         self._follows = follows
+        self._empty_until: float | None = None
+        """When an empty result is no longer believed to become the right one."""
 
     def call(self) -> Call:
         """Return the call to make next."""
@@ -91,21 +102,21 @@ class Asking:
             "GET", self._path, None, headers, timeout=_SILENCE if self._follows else left + _SLACK
         )
 
-    def read(self, status: int, headers: Mapping[str, str], *, empty: bool) -> Outcome | Pause:
+    def read(self, status: int, headers: Mapping[str, str], first: bytes) -> Outcome | Pause:
         """Say what an answer is.
 
         Args:
             status, headers: of the answer; names are lower case.
-            empty: whether it has no body.
+            first: the first part of its body; empty if it has none.
         """
         if FEATURES in headers:
             self._keys.learn(frozenset(headers[FEATURES].replace(",", " ").split()))
             return self._of_our_engine(status, headers.get(MARK))
-        if self._keys.is_foreign(status, headers, empty=empty):
+        if self._keys.is_foreign(status, headers, empty=not first):
             return self.failed()
         if status in _AWAY and SERVER_KIND not in headers:
             return self.failed()
-        return Outcome.RESULT
+        return self._of_real_server(first) if status == 200 else Outcome.RESULT
 
     def failed(self, error: APIConnectionError | None = None) -> Outcome | Pause:
         """Say what to do when there was no answer of the server.
@@ -126,3 +137,16 @@ class Asking:
         if mark == STOPPING or (mark is None and (status == 429 or status >= 500)):
             return self.failed()
         return Outcome.RESULT
+
+    def _of_real_server(self, first: bytes) -> Outcome | Pause:
+        """Say what its 200 is: it answers so as soon as a run has ended, whatever it has of it
+        (docs/protocol.md 13.10)."""
+        if not first:
+            now = self._now()
+            if self._empty_until is None:
+                self._empty_until = min(now + _EMPTY_FOR, self._end)
+            left = self._empty_until - now
+            return Pause(min(_BRIEFLY, left)) if left > 0 else Outcome.UNSURE
+        if first.startswith(_NOT_ENDED):
+            return Outcome.NOT_YET
+        return Outcome.UNSURE if first.startswith(_OF_AN_ERROR) else Outcome.RESULT

@@ -14,7 +14,8 @@ from stephttp._run.runtime import Runtime
 from stephttp.errors import UsageError
 
 if TYPE_CHECKING:
-    from stephttp._client.run_calls import RunInfo, RunResult
+    from stephttp._client.run_calls import RunInfo
+    from stephttp._client.run_results import RunResult
 
 
 class Outside:

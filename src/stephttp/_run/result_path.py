@@ -144,6 +144,14 @@ class Question(Struct, frozen=True):
         length = (b"content-length", str(len(body)).encode())
         return Response(status, [*headers, length, *cors(request, headers)], body)
 
+    def whole(self, answer: Response) -> Response:
+        """Return a result that was read whole, as the caller gets it."""
+        if self.follows:
+            return self.as_event(answer)
+        headers = [one for one in answer.headers if one[0] != b"content-length"]
+        length = (b"content-length", str(len(answer.body)).encode())
+        return Response(answer.status, [*head(headers, self.request), length], answer.body)
+
     def as_event(self, answer: Response) -> Response:
         """Return the answer of a server without events as the one event of a caller who follows."""
         pairs, failed = text_headers(answer.headers), answer.status >= 500

@@ -37,12 +37,14 @@ async def serve_result(runtime: Runtime, request: Request, receive: Receive, sen
 async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
     asking = question.asking(runtime.checkpoints.keys, runtime.settings.hold, runtime.monotonic)
     request, begun, pending = question.request, False, b""
+    checkpoints = runtime.checkpoints
     while True:
+        unsure: Response | None = None
         try:
             async with runtime.stream(asking.call()) as streamed:
                 first = await _first(streamed)
                 headers = dict(text_headers(streamed.headers))
-                outcome = asking.read(streamed.status, headers, empty=not first)
+                outcome = asking.read(streamed.status, headers, first)
                 if outcome is Outcome.RESULT:
                     question.note(runtime, headers)
                     if question.follows and result_path.is_whole(headers):
@@ -55,6 +57,9 @@ async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
                     return
                 if outcome is Outcome.NOT_YET:
                     pending = first + b"".join([chunk async for chunk in streamed.chunks])
+                if outcome is Outcome.UNSURE:
+                    body = first + b"".join([chunk async for chunk in streamed.chunks])
+                    unsure = Response(streamed.status, streamed.headers, body)
         except APIConnectionError as error:
             if begun and (question.events or question.follows):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -62,6 +67,16 @@ async def _pass_on(runtime: Runtime, question: Question, send: Send) -> None:
             if begun:
                 raise  # the server ends the connection: the caller sees that the body is not whole
             outcome = asking.failed(error)
+        if unsure is not None:
+            from stephttp._run.second_look import look
+
+            seen = await runtime.drive(
+                look(question.run_id, unsure, checkpoints.keys, checkpoints.rng)
+            )
+            if seen is not None:
+                await _whole(send, question.whole(seen), request)
+                return
+            outcome = asking.failed()
         if isinstance(outcome, Outcome):
             await _whole(send, question.not_yet(pending), request)
             return

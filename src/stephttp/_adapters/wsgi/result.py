@@ -38,11 +38,12 @@ def _pass_on(
     with runtime.holds.taken(runtime.settings.hold, threaded=threaded) as hold:
         asking = question.asking(runtime.checkpoints.keys, hold, runtime.monotonic, bounded=True)
         while True:
+            unsure: Response | None = None
             try:
                 with runtime.stream_sync(asking.call()) as streamed:
                     first = _first(streamed)
                     headers = dict(text_headers(streamed.headers))
-                    outcome = asking.read(streamed.status, headers, empty=not first)
+                    outcome = asking.read(streamed.status, headers, first)
                     if outcome is Outcome.RESULT:
                         question.note(runtime, headers)
                         if question.follows and result_path.is_whole(headers):
@@ -61,12 +62,24 @@ def _pass_on(
                         return
                     if outcome is Outcome.NOT_YET:
                         pending = first + b"".join(streamed.chunks)
+                    if outcome is Outcome.UNSURE:
+                        body = first + b"".join(streamed.chunks)
+                        unsure = Response(streamed.status, streamed.headers, body)
             except APIConnectionError as error:
                 if begun and (question.events or question.follows):
                     return  # the caller asks for the rest of them
                 if begun:
                     raise  # the server ends the connection: the caller sees the body is not whole
                 outcome = asking.failed(error)
+            if unsure is not None:
+                from stephttp._run.second_look import look
+
+                keys, rng = runtime.checkpoints.keys, runtime.checkpoints.rng
+                seen = runtime.drive_sync(look(question.run_id, unsure, keys, rng))
+                if seen is not None:
+                    yield from _whole(start_response, question.whole(seen), request)
+                    return
+                outcome = asking.failed()
             if isinstance(outcome, Outcome):
                 break
             runtime.pause_sync(outcome.seconds)
