@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ from flask import Flask
 
 import stephttp
 from stephttp import step, stream
+from stephttp._run import frame_sender
 from stephttp._wire import stream_frames
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.stream_frames import COMMIT, LOST, METADATA, REDIRECT, RESPONSE, ROLLBACK
@@ -416,8 +418,6 @@ async def test_what_is_pushed_once_the_response_has_begun_is_not_for_this_caller
 
 
 async def test_each_push_arrives_while_the_handler_works() -> None:
-    import asyncio
-
     gate, arrived = asyncio.Event(), asyncio.Event()
 
     async def on_loop() -> Any:
@@ -451,8 +451,6 @@ async def test_each_push_arrives_while_the_handler_works() -> None:
 
 
 async def test_a_slow_caller_holds_up_a_handler_that_awaits() -> None:
-    import asyncio
-
     from stephttp._adapters.asgi.event_answer import EventAnswer
 
     taken: list[bytes] = []
@@ -533,8 +531,6 @@ async def test_an_inngest_server_forwards_what_later_calls_push(style: str) -> N
 
 async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> None:
     """So that one who comes meanwhile sees it, and nothing is pushed twice if this process dies."""
-    import asyncio
-
     gate = asyncio.Event()
 
     async def on_loop() -> Any:
@@ -567,6 +563,74 @@ async def test_with_safe_checkpoints_the_engine_has_what_is_pushed_at_once() -> 
         body = b"".join(stream_frames.written(frame) for _, frame in part.frames)
         assert seen(body) == [1, ("a", A), ("commit", A), 2]
         assert [number for number, _ in part.frames] == [1, 2, 3, 4]
+
+
+class SlowTee:
+    """Lets nothing that is pushed through to the engine before `gate` is set.
+
+    Attributes:
+        gate: set to let it through.
+        asked: set once something waits for that.
+    """
+
+    def __init__(self, world: Durable) -> None:
+        self.gate, self.asked = asyncio.Event(), asyncio.Event()
+        self._send = world.to_engine.handle_async_request
+        world.to_engine.handle_async_request = self  # type: ignore[method-assign]
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if "/publish/tee" in str(request.url):
+            self.asked.set()
+            await self.gate.wait()
+        return await self._send(request)
+
+
+def _pushing(style: str, world_options: dict[str, Any]) -> Any:
+    async def on_loop() -> Any:
+        await step.run("a", lambda: stream.push("a"))
+        stream.push("last")
+
+    def in_thread() -> Any:
+        blocking_step.run("a", lambda: blocking.push("a"))
+        blocking.push("last")
+
+    safe = stephttp.Checkpointing.safe
+    return serving(style, on_loop, in_thread, checkpointing=safe, **world_options)
+
+
+@pytest.mark.parametrize("style", ["async", "blocking"])
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_those_who_follow_get_the_end_behind_what_was_pushed(style: str, keyed: bool) -> None:
+    options = {"idempotency_header": "idempotency-key"} if keyed else {}
+    async with _pushing(style, options) as world:
+        tee = SlowTee(world)
+        call = asyncio.ensure_future(world.client.get("/", headers={"idempotency-key": "1"}))
+        await tee.asked.wait()
+        if not keyed:
+            run_id = (await call).headers["x-run-id"]
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert world.provider.runtime.outbox.depth, "aclose waits for it"
+            assert (await world.api.get(f"/v1/runs/{run_id}")).json()["data"]["status"] == "Running"
+        tee.gate.set()
+        run_id = (await call).headers["x-run-id"]
+        assert await world.provider.wait()
+        assert (await world.api.get(f"/v1/runs/{run_id}")).json()["data"]["status"] == "Completed"
+        part = await world.engine.streams.read(run_id)
+        body = b"".join(stream_frames.written(frame) for _, frame in part.frames)
+        assert seen(body) == [("a", A), ("commit", A), "last"]
+
+
+async def test_a_server_that_does_not_take_what_was_pushed_gets_the_end_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frame_sender, "_PATIENCE", 0.01)
+    async with _pushing("async", {}) as world:
+        tee = SlowTee(world)
+        run_id = (await world.client.get("/")).headers["x-run-id"]
+        assert await world.provider.wait()
+        assert (await world.api.get(f"/v1/runs/{run_id}")).json()["data"]["status"] == "Completed"
+        tee.gate.set()
 
 
 def _streams(connection: sqlite3.Connection) -> list[str]:

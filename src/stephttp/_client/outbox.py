@@ -166,6 +166,24 @@ class Outbox:
             )  # fmt: skip
         return not refused
 
+    def after(self, done: Future[None], put: Callable[[], object]) -> None:
+        """Make a call that puts something here, as soon as a future is done. Until then that counts
+        as accepted."""
+        with self.lock:
+            self._open += 1
+
+        def follow(_: Future[None]) -> None:
+            try:
+                put()
+            finally:
+                with self.lock:
+                    self._open -= 1
+                    emptied = self._taken_when_empty()
+                if emptied is not None:
+                    emptied.set_result(None)
+
+        done.add_done_callback(follow)
+
     async def wait(self, timeout: float | None = None, vain: Future[None] | None = None) -> bool:
         """Wait until all that was accepted is delivered.
 
@@ -241,7 +259,6 @@ class Outbox:
 
     def remove(self, items: Sequence[tuple[Item, bool]]) -> None:
         """Remove items, but for those that have more to send."""
-        emptied = None
         gone: list[Item] = []
         with self.lock:
             for item, more in items:
@@ -253,9 +270,15 @@ class Outbox:
                 item.held, item.accounted = False, 0
                 if item.tried is not None:
                     gone.append(item)
-            if not self._open:
-                emptied, self._drained = self._drained, None
+            emptied = self._taken_when_empty()
         for item in gone:
             item.was_tried(True)
         if emptied is not None:
             emptied.set_result(None)
+
+    def _taken_when_empty(self) -> Future[None] | None:
+        """Take the future that is to be done now, if any is. Called with the lock."""
+        if self._open:
+            return None
+        emptied, self._drained = self._drained, None
+        return emptied

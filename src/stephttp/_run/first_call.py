@@ -10,6 +10,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,9 +52,12 @@ class FirstCall(KeyedCall):
         runtime: what it shares with other calls.
     """
 
-    __slots__ = ("_answered", "_ended", "_gets_events", "_headers")
+    __slots__ = ("_answered", "_ended", "_gets_events", "_headers", "_leaving")
 
     attempt = 0
+
+    _leaving: Future[None] | None
+    """Done when the server has what was pushed: the end of the run is reported behind that."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -73,7 +77,7 @@ class FirstCall(KeyedCall):
         """Whether the handler has ended."""
         self._gets_events = False
         """Whether the caller gets events."""
-        self._refused = None
+        self._refused = self._leaving = None
         self._run = run = scope.run
         if self.runtime.settings.track_all_endpoints:
             run.track()
@@ -189,8 +193,10 @@ class FirstCall(KeyedCall):
         assert stream is not None
         if self._run.suspended and self._stored_answer is None and self._refused is None:
             yield from stream.hand_over()
-        elif self.runtime.settings.background:
-            stream.leave()  # the caller of a run that has ended does not wait for the engine
+        elif self.runtime.settings.background and not self._keyed:
+            # The caller of a run that has ended does not wait for the engine. But those who follow
+            # it get its end only behind what was pushed.
+            self._leaving = stream.leave()
         else:
             yield from stream.finish()
         return (yield from self._conclude(scope, error) or ())
@@ -376,5 +382,8 @@ class FirstCall(KeyedCall):
         """
         if not self.runtime.settings.background:
             return deliver_first(item, partial(put, given), self.run_id)
-        put(given)
+        if self._leaving is not None:
+            self.runtime.outbox.after(self._leaving, partial(put, given))
+        else:
+            put(given)
         return None

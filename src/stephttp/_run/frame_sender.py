@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stephttp._client import api_calls
 from stephttp._client.api_calls import SDK
+from stephttp._client.event_loop import either
 from stephttp._client.flow import Call, Flow, Until, send
 from stephttp._wire import stream_frames
 from stephttp._wire.stored_state import STREAMS_FEATURE, CallId
@@ -109,6 +110,17 @@ class FrameSender:
         busy = self.send_soon()
         if busy is not None:
             yield Until(busy, _PATIENCE)
+
+    def send_in_time(self) -> Future[None] | None:
+        """Send all that waits, in the background. Returns what is done when that is, or takes too
+        long; `None`: there is nothing to send."""
+        busy, late = self.send_soon(), Future[None]()
+        if busy is None:
+            return None
+        timer = self._scope.runtime.background.later(_PATIENCE, lambda: late.set_result(None))
+        ended = either(busy, late)
+        ended.add_done_callback(lambda _: timer.cancel())
+        return ended
 
     def send_soon(self) -> Future[None] | None:
         """Send all that waits. Returns what is done with that; `None`: there is nothing to send."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -107,10 +108,15 @@ class RunStream:
         with self._lock:
             self._closed = True
 
-    def leave(self) -> None:
-        """Take no further pushes, and send those that there are beside what follows."""
+    def leave(self) -> Future[None] | None:
+        """Take no further pushes, and send those that there are in the background.
+
+        Returns:
+            What is done once the server has them, or takes too long; `None`: there is nothing that
+            it is to have.
+        """
         self.close()
-        self.sender.send_soon()
+        return self.sender.send_in_time()
 
     def finish(self) -> Flow[None]:
         """Take no further pushes, and send those that there are."""
