@@ -153,6 +153,68 @@ async def test_a_response_of_asgi_ends_after_its_run_is_delivered(path: str) -> 
     assert all(more and not runs for more, runs in seen[:-1])
 
 
+START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
+NO_CONTENT = {**START, "status": 204}
+BODY = {"type": "http.response.body", "body": b"a"}
+MORE = {**BODY, "more_body": True}
+EMPTY = {"type": "http.response.body"}
+FILE = {"type": "http.response.pathsend", "path": __file__}
+TRAILERS: dict[str, Any] = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
+NO_HEADERS: dict[str, Any] = {"headers": None}
+WITH_TRAILERS = {**START, "trailers": True}
+ENDINGS: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "HEAD": ("HEAD", [START, EMPTY]),
+    "HEAD with a body": ("HEAD", [START, BODY]),
+    "204": ("GET", [NO_CONTENT, EMPTY]),
+    "a file": ("GET", [START, FILE]),
+    "a file after headers alone": ("HEAD", [START, FILE]),
+    "trailers": ("GET", [WITH_TRAILERS, MORE, BODY, TRAILERS]),
+    "trailers in two parts": (
+        "GET",
+        [WITH_TRAILERS, BODY, {**TRAILERS, "more_trailers": True}, TRAILERS],
+    ),
+    "a file with trailers": ("GET", [WITH_TRAILERS, FILE, TRAILERS]),
+    "an early hint": (
+        "GET",
+        [{"type": "http.response.early_hint", "links": []}, START, MORE, EMPTY],
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "messages"), ENDINGS.values(), ids=list(ENDINGS))
+@pytest.mark.parametrize("first", [True, False], ids=["step first", "step inside"])
+async def test_every_kind_of_response_ends_after_its_run_is_delivered(
+    method: str, messages: list[dict[str, Any]], first: bool
+) -> None:
+    server, asked = RealServer(), asyncio.Queue[Any]()
+    asked.put_nowait({"type": "http.request"})
+    seen: list[tuple[Any, list[str]]] = []
+
+    async def handler(scope: Any, receive: Any, send: Any) -> None:
+        if first:
+            await step.run("work", lambda: 1)
+        for message in messages[:-1]:
+            await send(message.copy())
+        if not first:
+            await step.run("work", lambda: 1)
+        await send(messages[-1].copy())
+
+    async def send(message: Any) -> None:
+        seen.append((message, statuses(server)))
+
+    scope = {
+        "type": "http", "method": method, "path": "/", "raw_path": b"/", "query_string": b"",
+        "headers": [], "http_version": "1.1", "scheme": "http",
+        "extensions": {"http.response.pathsend": {}, "http.response.trailers": {}},
+    }  # fmt: skip
+    await server.provider(background=False).asgi(handler)(scope, asked.get, send)
+    assert [{**message, **NO_HEADERS} for message, _ in seen] == [
+        {**message, **NO_HEADERS} for message in messages
+    ]
+    assert seen[-1][1] == ["Completed"]
+    assert not any(runs for _, runs in seen[:-1])
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_response_of_wsgi_ends_after_its_run_is_delivered(path: str) -> None:
     server = RealServer(wsgi=True)

@@ -13,6 +13,7 @@ from stephttp._adapters.asgi.messages import (
     Receive,
     Scope,
     Send,
+    ends_response,
     reply_with,
 )
 from stephttp._adapters.asgi.request import (
@@ -48,6 +49,7 @@ class ASGIFirstCall(FirstCall):
     __slots__ = (
         "_app",
         "_events",
+        "_has_trailers",
         "_held",
         "_input",
         "_last",
@@ -294,6 +296,8 @@ class ASGIFirstCall(FirstCall):
                 self._headers = [*message.get("headers", ())]
             elif not await self._begin_response(message, scope):
                 return
+            if "trailers" in message:
+                self._has_trailers = message["trailers"]
             message = dict(message)
             message["status"] = self._status
             message["headers"] = [*self._headers, *run_headers(self.run_id)]
@@ -307,6 +311,8 @@ class ASGIFirstCall(FirstCall):
                 self._answer.add(message.get("body", b""), message.get("more_body", False))
                 if self._answer.complete:
                     self._note_end_of_answer()
+            elif ends_response(message, trailers=False):
+                self._note_end_of_answer()
             if not self.runtime.settings.background and self._ends_with(message, scope):
                 return
         if scope is None or self._held is None:
@@ -318,7 +324,8 @@ class ASGIFirstCall(FirstCall):
         """Hold back the end of a response that has to wait until its run is delivered."""
         if self._held is not None:
             return False
-        if message["type"] != "http.response.body" or message.get("more_body", False):
+        # Few responses have trailers, so the attribute is set only there.
+        if not ends_response(message, trailers=getattr(self, "_has_trailers", False)):
             return False
         if not scope.run.used and self._journal is None:
             return False

@@ -16,6 +16,20 @@ ASGIApp = Callable[..., Awaitable[None]]
 """Called with scope, receive and send, for which every framework has types of its own."""
 
 
+_BODIES = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
+
+
+def ends_response(message: Message, *, trailers: bool) -> bool:
+    """Return whether a message is the last one of a response.
+
+    Args:
+        trailers: whether the start of the response has announced trailers.
+    """
+    if trailers:
+        return message["type"] == "http.response.trailers" and not message.get("more_trailers")
+    return message["type"] in _BODIES and not message.get("more_body")
+
+
 class InterruptibleReceive:
     """`receive` as the application has it, which the SDK can end with a disconnect.
 
