@@ -11,13 +11,13 @@ from typing import Any
 import flask
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 import stephttp
 from stephttp import WaitingRun, step
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
-from tests.durable import Durable, durable
+from tests.durable import APP, Durable, durable
 from tests.engine.support import until
 
 RESULT = "/_result"
@@ -185,3 +185,84 @@ async def test_a_server_without_events_gives_one(
         assert data["response"]["body"] == "<p>done</p>"
         world.to_engine.handle_async_request = send  # type: ignore[method-assign]
         await world.turn()
+
+
+FOREIGN = {**NAVIGATION, "sec-fetch-site": "cross-site"}
+
+
+def logging_in(provider: Provider) -> Any:
+    app = FastAPI()
+
+    @app.post("/login")
+    async def login(response: Response) -> str:
+        await step.sleep("second factor", timedelta(hours=1))
+        response.set_cookie("session", "secret")
+        return "welcome"
+
+    return provider.asgi(app)
+
+
+def logging_in_with_threads(provider: Provider) -> Any:
+    app = flask.Flask(__name__)
+
+    @app.post("/login")
+    def login() -> Any:
+        sync_step.sleep("second factor", timedelta(hours=1))
+        response = flask.jsonify("welcome")
+        response.set_cookie("session", "secret")
+        return response
+
+    app.wsgi_app = provider.wsgi(app.wsgi_app)  # type: ignore[method-assign]
+    return app
+
+
+@pytest.mark.parametrize(("build", "wsgi"), [(logging_in, False), (logging_in_with_threads, True)])
+async def test_a_link_on_a_page_of_another_site_logs_no_one_in(build: Any, wsgi: bool) -> None:
+    async with durable(build, wsgi=wsgi, result_path=RESULT) as world:
+        own = httpx2.AsyncClient(transport=world.to_app.inner(), base_url=APP)
+        link = (
+            await own.post("/login", headers={**NAVIGATION, "sec-fetch-site": "same-origin"})
+        ).headers
+        assert "set-cookie" not in link
+        location = link["location"]
+
+        # Someone who waits on the page is sent on by it, which is no request of the other site.
+        sent_on = await world.client.get(location, headers=FOREIGN)
+        assert (sent_on.status_code, sent_on.content) == (303, b"")
+        marked = str(sent_on.url.join(sent_on.headers["location"]))
+        page = await held(world, marked, 1, **FOREIGN)
+        assert page.status_code == 202
+        assert "cookies=no" in page.text, "the page comes again as it was opened"
+        await world.turn()
+        for headers in (FOREIGN, {**NAVIGATION, "sec-fetch-site": "same-origin"}):
+            answer = await world.client.get(marked, headers=headers)
+            assert (answer.status_code, answer.json()) == (200, "welcome")
+            assert "set-cookie" not in answer.headers
+
+        # The caller itself, one who has typed the address, scripts and other clients.
+        for site in ("same-origin", "same-site", "none"):
+            answer = await world.client.get(
+                location, headers={**NAVIGATION, "sec-fetch-site": site}
+            )
+            assert "session=secret" in answer.headers["set-cookie"], site
+        script = {"sec-fetch-mode": "cors", "sec-fetch-site": "cross-site"}
+        for headers in (script, {}):
+            answer = await world.client.get(location, headers=headers)
+            assert "session=secret" in answer.headers["set-cookie"]
+        await own.aclose()
+
+
+@pytest.mark.parametrize(("build", "wsgi"), [(logging_in, False), (logging_in_with_threads, True)])
+async def test_a_browser_that_an_identity_provider_sends_here_is_logged_in(
+    build: Any, wsgi: bool
+) -> None:
+    async with durable(build, wsgi=wsgi, result_path=RESULT) as world:
+        first = await world.client.post("/login", headers=FOREIGN)
+        assert f"Path={RESULT}; Max-Age=3600; HttpOnly; SameSite=Lax" in first.headers["set-cookie"]
+        await world.turn()
+        location = first.headers["location"]
+        answer = await world.client.get(location, headers=FOREIGN)
+        assert "session=secret" in answer.headers["set-cookie"]
+        # In another browser, the same link does nothing.
+        world.client.cookies.clear()
+        assert (await world.client.get(location, headers=FOREIGN)).status_code == 303

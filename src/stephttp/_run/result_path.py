@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from stephttp._client.flow import Answer, Keys
 from stephttp._core import replies
+from stephttp._run import foreign_links
 from stephttp._run.asking import Asking
 from stephttp._wire.http import (
     EVENT_HEADERS,
@@ -195,6 +196,9 @@ def plan(runtime: Runtime, request: Request) -> Response | Question:
     ours = bool(runtime.checkpoints.keys.features)
     if runtime.made_up_tokens.has(run_id, token, ours=ours):
         return replies.error_answer(401, _WRONG, [_REFUSED, *cors(request, [_REFUSED])])
+    detour = foreign_links.detour(request, run_id)
+    if detour is not None:
+        return detour
     events, page = _events(request, query), runtime.settings.waiting_page
     return Question(request, run_id, token, read_prefer(request.headers), events, page)
 
@@ -221,6 +225,8 @@ def is_whole(headers: Mapping[str, str]) -> bool:
 def head(headers: Headers, request: Request) -> Headers:
     """Return the headers of the result: the handler's, without those of our connection."""
     kept = _of_handler(headers)
+    if foreign_links.is_without_cookies(request):
+        kept = [one for one in kept if one[0] != b"set-cookie"]
     return kept + cors(request, kept)
 
 

@@ -252,7 +252,12 @@ def _answer_caller(
         if result is not None:
             return result
     elif not prefer.respond_async:
-        return begun(run.run_id, location)
+        answer, path = begun(run.run_id, location), checkpoints.settings.result_path
+        if path and request.header(b"sec-fetch-site"):
+            from stephttp._run import foreign_links  # few callers need it
+
+            answer.headers += foreign_links.remembered(request, run.run_id, path)
+        return answer
     return replies.accepted(run.run_id, token, location, prefer.applied)
 
 
