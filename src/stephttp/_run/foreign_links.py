@@ -2,20 +2,14 @@
 
 The result may set cookies, such as that of a session: an attacker's own, whose link would then log
 in everyone who opens it there (docs/threat-model.md). So it sets none in a browser that another
-site has sent to `result_path`, unless the run began with a request of this browser, which the other
-site had sent to the API itself, as identity providers do.
+site has sent to `result_path`, unless this browser has made the run: identity providers send
+browsers to the API itself.
 """
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 from stephttp._wire.http import Headers, Request, Response, cookies_of
-from stephttp._wire.result_address import reference, turn_of
-
-WITHOUT_COOKIES = ("cookies", "no")
-"""In the query of a link to a result that sets no cookies. It stays there when the page comes
-again, which is no request of the other site any more."""
+from stephttp._wire.result_address import WITHOUT_COOKIES, reference, turn_of, without_cookies
 
 _LIFETIME = 3600
 """Seconds for which a browser remembers that it began a run."""
@@ -42,19 +36,14 @@ def remembered(request: Request, run_id: str, path: str) -> Headers:
 
 def detour(request: Request, run_id: str) -> Response | None:
     """Return what sends a browser to the link without cookies, if it came from elsewhere."""
-    if not comes_from_elsewhere(request) or is_without_cookies(request):
+    if not comes_from_elsewhere(request) or without_cookies(request.query):
         return None
     if any(name == _name(run_id) for name, _ in cookies_of(request.headers)):
         return None
-    query = "&".join((request.query, "=".join(WITHOUT_COOKIES)))
+    query = f"{request.query}&{WITHOUT_COOKIES}"
     location = reference(request.path, query, turn_of(request.query))
     headers = [(b"location", location.encode()), (b"content-length", b"0")]
     return Response(303, [*headers, (b"cache-control", b"no-store")], b"")
-
-
-def is_without_cookies(request: Request) -> bool:
-    """Return whether a link is one to a result that sets no cookies."""
-    return WITHOUT_COOKIES in parse_qsl(request.query)
 
 
 def _name(run_id: str) -> str:

@@ -17,7 +17,6 @@ from msgspec import Struct
 
 from stephttp._client.flow import Answer, Keys
 from stephttp._core import replies
-from stephttp._run import foreign_links
 from stephttp._run.asking import Asking
 from stephttp._wire.http import (
     EVENT_HEADERS,
@@ -45,6 +44,7 @@ from stephttp._wire.result_address import (
     not_ended,
     page_hold,
     shown,
+    without_cookies,
 )
 from stephttp._wire.signatures import bearer_of
 from stephttp._wire.stored_state import FEATURES
@@ -196,9 +196,12 @@ def plan(runtime: Runtime, request: Request) -> Response | Question:
     ours = bool(runtime.checkpoints.keys.features)
     if runtime.made_up_tokens.has(run_id, token, ours=ours):
         return replies.error_answer(401, _WRONG, [_REFUSED, *cors(request, [_REFUSED])])
-    detour = foreign_links.detour(request, run_id)
-    if detour is not None:
-        return detour
+    if request.header(b"sec-fetch-site"):
+        from stephttp._run import foreign_links  # few callers need it
+
+        detour = foreign_links.detour(request, run_id)
+        if detour is not None:
+            return detour
     events, page = _events(request, query), runtime.settings.waiting_page
     return Question(request, run_id, token, read_prefer(request.headers), events, page)
 
@@ -225,7 +228,7 @@ def is_whole(headers: Mapping[str, str]) -> bool:
 def head(headers: Headers, request: Request) -> Headers:
     """Return the headers of the result: the handler's, without those of our connection."""
     kept = _of_handler(headers)
-    if foreign_links.is_without_cookies(request):
+    if without_cookies(request.query):
         kept = [one for one in kept if one[0] != b"set-cookie"]
     return kept + cors(request, kept)
 

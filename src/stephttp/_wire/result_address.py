@@ -39,6 +39,10 @@ REFUSED = "refused"
 FOLLOWED = "followed"
 """Value of `MARK` where the answer consists of events."""
 
+WITHOUT_COOKIES = "cookies=no"
+"""In the query of a link to a result that sets no cookies. It stays there when the page comes
+again, which another site then has not asked for."""
+
 ASKS = "x-stephttp-accept"
 PROGRESS = "progress"
 """Value of `ASKS` by which an SDK gets the progress of a run with the answer that it has not ended.
@@ -69,6 +73,11 @@ def turn_of(query: str) -> int:
     """Return how often a request was redirected from its address to itself."""
     turn = dict(parse_qsl(query)).get(_TURN, "")
     return min(int(turn), MOST_TURNS) if turn.isdecimal() and len(turn) < 3 else 0
+
+
+def without_cookies(query: str) -> bool:
+    """Return whether the query of a link says that the result sets no cookies."""
+    return WITHOUT_COOKIES in query.split("&")
 
 
 def reference(path: str, query: str, turn: int = 0) -> str:
