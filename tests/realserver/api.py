@@ -35,6 +35,8 @@ class API:
         """The same of what is said about the run."""
         self.forgets_first: Callable[[], bool] = lambda: False
         """Whether the state of a run that has ended is gone, but not its name: 200 `{}`."""
+        self.no_ui = False
+        """Whether the server was started with `--no-ui`."""
         self.seconds_per_op = 0.0
         """How long a checkpoint takes; the client may give up before its end."""
 
@@ -50,8 +52,8 @@ class API:
         if path == "/health":
             return json_answer({"status": 200, "message": "OK"}, request)
         check_plain(request)
-        authorized = bearer_matches(request.headers.get("authorization", ""), [self.key])
-        if self.key and not authorized:
+        bearer = request.headers.get("authorization", "")
+        if self.key and not bearer_matches(bearer, [self.key]):
             return text_answer(401, "Authentication failed\n", request)
         if path.endswith("/actions"):
             return self._actions(path.split("/")[3], request)
@@ -111,8 +113,10 @@ class API:
         return text_answer(200, json.dumps(run.memos) + "\n", request)
 
     def _output(self, run_id: str, request: httpx2.Request) -> httpx2.Response:
-        run = self.executor.runs[run_id]
-        if request.url.params.get("token") != f"token-{run_id}":
+        if self.no_ui:
+            return httpx2.Response(500, request=request)
+        run = self.executor.runs.get(run_id)
+        if run is None or request.url.params.get("token") != f"token-{run_id}":
             return error_answer(401, "Unable to find run with auth token", request)
         if not run.over:
             message = "run did not end within 5 minutes"

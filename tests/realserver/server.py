@@ -223,6 +223,8 @@ class RealServer(httpx2.AsyncBaseTransport):
         if node != self._node:
             raise httpx2.ReadError("the node has died", request=request)
         answer.is_stream_consumed = answer.is_closed = False  # it can be read in pieces
+        if not self.key and "x-inngest-server-kind" in answer.headers:
+            answer.headers["x-inngest-server-kind"] = "dev"
         return answer
 
     # --- re-entries ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from rich.text import Text
 from stephttp.cli import printing
 from stephttp.cli.ca_file import CaFile
 from stephttp.cli.doctor_checks import ERROR, Check, check_all
+from stephttp.cli.inngest_checks import check_inngest
 from stephttp.cli.remote import Exit
 from stephttp.cli.shared_options import (
     AsJson,
@@ -35,6 +36,15 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    inngest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address of an Inngest server to which endpoints are to move: check that instead, "
+            "with the applications of --app.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     url: Url = None,
     signing_key: SigningKey = None,
@@ -47,13 +57,14 @@ def doctor(
 
     It checks keys, clocks and versions, and whether engine and applications reach each other. The
     engine may also be an Inngest server. Exit code 0 if nothing is wrong (warnings do not count),
-    else 1.
+    else 1. With --inngest, it finds what is in the way of moving to such a server.
     """
     checks: list[Check] = []
+    check_server = check_all if inngest is None else check_inngest
     with remote(
-        url, signing_key, signing_key_file, event_key, event_key_file, ca_file=ca_file
-    ) as engine:
-        for check in check_all(engine, app or []):
+        inngest or url, signing_key, signing_key_file, event_key, event_key_file, ca_file=ca_file
+    ) as server:
+        for check in check_server(server, app or []):
             checks.append(check)
             if not as_json:
                 _show(check)

@@ -109,11 +109,11 @@ def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
     version = health.headers.get("x-stephttp-engine")
     kind = health.headers.get("x-inngest-server-kind")
     yield _engine(target.url, health, version, kind)
-    yield _clock(health, began, ended)
+    yield clock_of(health, began, ended)
     if version is not None:
         yield _version(version)
     accepted = True
-    for check in (*_signing_keys(engine, kind), _event_key(engine)):
+    for check in (*_signing_keys(engine, kind), event_key_of(engine)):
         accepted = accepted and not (check.name == "signing key" and check.status == ERROR)
         yield check
     if version is None:
@@ -145,7 +145,8 @@ def _engine(url: str, health: httpx2.Response, version: str | None, kind: str | 
     return Check("engine", OK, f"{'stephttp' if version else 'Inngest'} at {url}, {mode}")
 
 
-def _clock(health: httpx2.Response, began: float, ended: float) -> Check:
+def clock_of(health: httpx2.Response, began: float, ended: float) -> Check:
+    """Compare the clock of a server with the one here, by an answer of its."""
     try:
         date = parsedate_to_datetime(health.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError):
@@ -226,7 +227,8 @@ def _accepts(engine: Remote, key: str) -> bool:
         return True
 
 
-def _event_key(engine: Remote) -> Check:
+def event_key_of(engine: Remote) -> Check:
+    """Try the first event key."""
     keys = engine.target.event_keys
     if not keys:
         return Check("event key", SKIPPED, "none is set; only senders of events need one")
