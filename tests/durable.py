@@ -60,6 +60,7 @@ class Durable:
         key: signing key of both sides; empty means development.
         dev: whether the application is in development; by default without a key.
         path: the engine's database, where it is not in memory only.
+        gateway: carries the HTTP requests of steps, where they may not go out.
         options: further options of the SDK, as `setup` takes them.
     """
 
@@ -71,11 +72,13 @@ class Durable:
         dev: bool | None = None,
         wsgi: bool = False,
         path: Path | None = None,
+        gateway: httpx2.AsyncBaseTransport | None = None,
         **options: Any,
     ) -> None:
         self.clock = VirtualClock()
         self.to_engine, self.to_app = Late(), Late(wsgi=wsgi)
         self._key = key
+        self._gateway = gateway
         self._environ = {"INNGEST_SIGNING_KEY": key} if key else {}
         self._environ |= {"INNGEST_DEV": "1"} if (not key if dev is None else dev) else {}
         self._settings = EngineSettings(
@@ -104,7 +107,11 @@ class Durable:
 
     def _make_engine(self) -> None:
         engine_app = create_app(
-            self._settings, clock=self.clock, rng=random.Random(2), transport=self.to_app
+            self._settings,
+            clock=self.clock,
+            rng=random.Random(2),
+            transport=self.to_app,
+            gateway=self._gateway,
         )
         self.engine = engine_app.state.engine
         self.to_engine.app = engine_app
@@ -187,11 +194,12 @@ async def durable(
     key: str = "",
     wsgi: bool = False,
     path: Path | None = None,
+    gateway: httpx2.AsyncBaseTransport | None = None,
     **options: Any,
 ) -> AsyncGenerator[Durable]:
     """Start and stop a `Durable`, and see that it leaves no task behind."""
     before = asyncio.all_tasks()
-    world = Durable(build, key=key, wsgi=wsgi, path=path, **options)
+    world = Durable(build, key=key, wsgi=wsgi, path=path, gateway=gateway, **options)
     await world.engine.start()
     try:
         yield world

@@ -411,5 +411,5 @@ async def test_the_question_whether_the_caller_left_takes_nothing_away(
     async with durable(build) as world:
         body, path = ("", "/") if method == "GET" else ("a body", "/?read" if read else "/")
         answer = await world.follow(await world.client.request(method, path, content=body))
-        assert world.reentries[0].content == body.encode()
+        assert world.reentries[0].content.startswith(body.encode())
     assert answer.json() == [False, False]

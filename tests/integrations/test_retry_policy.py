@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import httpx2
@@ -20,7 +19,6 @@ from stephttp import (
     StepError,
     step,
 )
-from stephttp.engine.outbound.gateway import Gateway
 from stephttp.sync import step as blocking
 from tests.durable import Durable
 from tests.integrations.test_tools import Busy, application, world
@@ -206,24 +204,14 @@ def test_setup_refuses_what_makes_no_sense() -> None:
 MODEL = ModelAdapter(url="http://x.test/chat", auth_key="sk", model="m")
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of the requests that were made; all are answered 503."""
-    paths: list[str] = []
+@STYLES
+async def test_requests_of_the_engine_obey_the_options_of_their_step(style: str) -> None:
+    asked: list[str] = []
 
-    def serve(request: httpx2.Request) -> httpx2.Response:
-        paths.append(request.url.path)
+    def busy(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
         return httpx2.Response(503, json={"busy": True})
 
-    gateway = partial(Gateway, transport=httpx2.MockTransport(serve))
-    monkeypatch.setattr("stephttp.engine.engine.Gateway", gateway)
-    return paths
-
-
-@STYLES
-async def test_requests_of_the_engine_obey_the_options_of_their_step(
-    style: str, asked: list[str]
-) -> None:
     patient: dict[str, Any] = {"retries": 2, "delay": 5 * SECOND, "max_delay": 6 * SECOND}
 
     async def on_loop() -> Any:
@@ -246,7 +234,8 @@ async def test_requests_of_the_engine_obey_the_options_of_their_step(
             blocking.fetch("usual", "http://x.test/usual")
             return [page.status_code, error.name, once.status_code]
 
-    async with serving(style, on_loop, in_thread) as w:
+    gateway = httpx2.MockTransport(busy)
+    async with serving(style, on_loop, in_thread, gateway=gateway) as w:
         first = await w.client.get("/")
         await w.engine.idle()
         assert await pauses(w, 5) == near(5, 6, 5, 6, 3600)

@@ -4,7 +4,6 @@ import json
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import httpx2
@@ -13,7 +12,6 @@ from fastapi import FastAPI, HTTPException
 
 import stephttp
 from stephttp import Event, ModelAdapter, RetryAfterError, StepError, step
-from stephttp.engine.outbound.gateway import Gateway
 from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
 from tests.durable import KEY, Durable, durable
@@ -196,7 +194,7 @@ async def test_an_unknown_function_is_a_step_error() -> None:
 
 @STYLES
 async def test_the_engine_makes_requests_for_steps(
-    style: str, monkeypatch: pytest.MonkeyPatch
+    style: str,
 ) -> None:
     asked: list[tuple[str, str, str | None, bytes]] = []
 
@@ -209,8 +207,7 @@ async def test_the_engine_makes_requests_for_steps(
             return httpx2.Response(200, json={"choices": [1]})
         return httpx2.Response(404, text="not here")
 
-    gateway = partial(Gateway, transport=httpx2.MockTransport(serve))
-    monkeypatch.setattr("stephttp.engine.engine.Gateway", gateway)
+    gateway = httpx2.MockTransport(serve)
     model = ModelAdapter(url="http://model.test/chat", auth_key="sk", model="m")
     busy = ModelAdapter(url="http://model.test/busy")
 
@@ -230,7 +227,8 @@ async def test_the_engine_makes_requests_for_steps(
         except StepError as error:
             return [page.status_code, page.body, answer, error.name, error.data]
 
-    async with durable(wrapped(application(on_loop, in_thread, style))) as world:
+    app = application(on_loop, in_thread, style)
+    async with durable(wrapped(app), gateway=gateway) as world:
         first = await world.client.get("/")
         answer = {"choices": [1]}
         assert await outcome(world, first) == [
