@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable
@@ -75,6 +76,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"tests share a node id: {', '.join(shared)}")
     places = spread(item.path.relative_to(_HERE).as_posix() for item in items)
     items.sort(key=lambda item: places[item.path.relative_to(_HERE).as_posix()])
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests and all modules out of later collections of garbage: each would look at more
+    than a million objects that live as long as the process."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
