@@ -26,7 +26,7 @@ from benchmarks.harness import Row
 QUESTIONS = [
     "steps", "plain", "latency", "flask", "ingest", "wakeup", "end_to_end", "due", "sleeping",
     "events", "stored", "reading", "core", "import", "peers", "outage", "batches", "growth",
-    "client", "transaction",
+    "client", "transaction", "testing",
 ]  # fmt: skip
 
 
