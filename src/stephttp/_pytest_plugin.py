@@ -52,17 +52,28 @@ def durable_app(pytestconfig: pytest.Config) -> Any:
 
 
 @pytest.fixture
-def durable_client(durable_app: Any, request: pytest.FixtureRequest) -> Generator[DurableClient]:
+def durable_options() -> dict[str, Any]:
+    """The options of the clients of the two fixtures below. Define a fixture of this name for
+    others, such as `base_url` or `always_replay`."""
+    return {}
+
+
+@pytest.fixture
+def durable_client(
+    durable_app: Any, durable_options: dict[str, Any], request: pytest.FixtureRequest
+) -> Generator[DurableClient]:
     """A client of the application, with an engine of its own; for plain tests."""
     from stephttp.testing import DurableClient
 
-    with DurableClient(durable_app) as client:
+    with DurableClient(durable_app, **durable_options) as client:
         request.node.stash.setdefault(_clients, []).append(client)
         yield client
 
 
 @pytest.fixture
-def async_durable_client(durable_app: Any, request: pytest.FixtureRequest) -> AsyncDurableClient:
+def async_durable_client(
+    durable_app: Any, durable_options: dict[str, Any], request: pytest.FixtureRequest
+) -> AsyncDurableClient:
     """A client of the application, with an engine of its own; for `async def` tests under any
     plugin that runs them. It is open while the test runs."""
     from stephttp.testing import AsyncDurableClient
@@ -71,7 +82,7 @@ def async_durable_client(durable_app: Any, request: pytest.FixtureRequest) -> As
         raise pytest.UsageError(
             "async_durable_client is for `async def` tests; use durable_client in others"
         )
-    return AsyncDurableClient(durable_app)
+    return AsyncDurableClient(durable_app, **durable_options)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,6 +13,7 @@ from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.async_client import AsyncDurableClient
 from stephttp.testing.blocking_call import Call
 from stephttp.testing.blocking_client import DurableClient
+from stephttp.testing.engine_in_test import Stuck
 from stephttp.testing.findings import Finding, Place
 from stephttp.testing.history import History
 from stephttp.testing.recorded import (
@@ -26,7 +27,6 @@ from stephttp.testing.replay import replay
 from stephttp.testing.stubs import RecordedCall, Stub, UrlStub
 from stephttp.testing.unit_runs import Unit, unit
 from stephttp.testing.verdicts import Replay
-from stephttp.testing.world import Stuck
 
 __all__ = [
     "AsyncCall",

@@ -33,6 +33,11 @@ class ASGICaller(httpx2.AsyncBaseTransport):
         self._state = state
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether the application is at work on a request."""
+        return bool(self._tasks)
+
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Call the application, and return its response as soon as that has a head."""
         body = await request.aread()

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import httpx2
 
 from stephttp.testing.calls import Exchange
+from stephttp.testing.loop_thread import within
 from stephttp.testing.recorded import RecordedRun
 
 P = ParamSpec("P")
@@ -23,8 +24,9 @@ class AsyncCall:
     `await call` then continues.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, patience: float) -> None:
         self._exchange = exchange
+        self._patience = patience
         self._used = False
 
     def __await__(self) -> Generator[Any, None, httpx2.Response]:
@@ -108,7 +110,7 @@ class AsyncCall:
 
     async def _use(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         self._used = True
-        return await work(*args, **kwargs)
+        return await within(self._patience, work(*args, **kwargs))
 
     def __repr__(self) -> str:
         return f"<AsyncCall {self._exchange.label}>"

@@ -18,6 +18,7 @@ from stephttp.provider import Provider
 from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.blocking_client import BASE_URL
 from stephttp.testing.calls import Exchange
+from stephttp.testing.loop_thread import PATIENCE, within
 from stephttp.testing.recorded import RecordedEvent, RecordedRun
 from stephttp.testing.stubs import Stubbing, Stubs
 from stephttp.testing.world import World
@@ -40,6 +41,7 @@ class AsyncDurableClient(Stubbing):
             the test; otherwise the answer is a 500.
         follow_redirects: whether redirects are followed, to the results of runs and elsewhere.
         database: the engine's file, to look into it later; `None`: in memory.
+        patience: seconds of real time that one request or method may take.
 
     Raises:
         ConfigurationError: the application is not one, or has no durable middleware.
@@ -57,7 +59,9 @@ class AsyncDurableClient(Stubbing):
         raise_server_exceptions: bool = True,
         follow_redirects: bool = True,
         database: str | Path | None = None,
+        patience: float = PATIENCE,
     ) -> None:
+        self._patience = patience
         self._follow = follow_redirects
         self._headers = dict(headers or {})
         self._cookies = dict(cookies or {})
@@ -139,7 +143,7 @@ class AsyncDurableClient(Stubbing):
         """
         follow = self._follow if follow_redirects is None else follow_redirects
         request = self._world.client.build_request(method, url, **options)
-        return AsyncCall(Exchange(self._world, request, follow=follow))
+        return AsyncCall(Exchange(self._world, request, follow=follow), self._patience)
 
     def get(self, url: str, **options: Any) -> AsyncCall:
         """Make a GET request; see `request`."""
@@ -229,6 +233,6 @@ class AsyncDurableClient(Stubbing):
         await self._do(self._world.save, Path(path))
 
     async def _do(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        done = await work(*args)
+        done = await within(self._patience, work(*args))
         self._world.check()
         return done

@@ -284,7 +284,7 @@ class DurableClient(Stubbing):
     async def _in_test(self, work: Callable[[], T]) -> T:
         return await self._opened.in_test(work)
 
-    def _wait(self, future: Future[httpx2.Response]) -> httpx2.Response:
+    def _wait(self, future: Future[T]) -> T:
         return self._opened.wait(future)
 
     def _do(self, work: Callable[..., Any], *args: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import httpx2
@@ -39,6 +40,7 @@ class Exchange:
         """Send the request, and return the first answer: perhaps a redirect to the result."""
         if self._first is None:
             world = self._world
+            await world.come_after_events()
             response = await world.client.send(self._request, stream=True, follow_redirects=False)
             for _ in range(_MOST_REDIRECTS):
                 self._first = response
@@ -50,6 +52,8 @@ class Exchange:
             if not self._is_stream:
                 await response.aread()
                 await world.settle()
+            else:
+                await self._until_under_way()
             world.check()
         assert self._first is not None
         return self._first
@@ -100,7 +104,7 @@ class Exchange:
         """
         await self.first()
         if await self._is_known():
-            await self._world.until(self.run_id, lambda run: run.ended, "ended")
+            await self._world.until_ended(self.run_id)
 
     async def until_waiting(self, step_id: str | None = None) -> RecordedRun:
         """Let time pass until the run waits: not for the retry of a failure, which happens.
@@ -164,14 +168,15 @@ class Exchange:
         await self._world.until(self.run_id, reached, what)
         return await self._world.run(self.run_id)
 
+    async def _until_under_way(self) -> None:
+        """Return once the run of a caller who follows it is known, or has no steps."""
+        known = False
+        while not known and self._world.calls_under_way:
+            await asyncio.sleep(0)
+            known = await self._is_known()
+
     async def _is_known(self) -> bool:
-        if not self.run_id:
-            return False
-        try:
-            await self._world.run(self.run_id)
-        except LookupError:
-            return False
-        return True
+        return bool(self.run_id) and await self._world.status(self.run_id) is not None
 
     @property
     def _is_stream(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -20,6 +20,26 @@ T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds of real time that one call of a client may take."""
+_TOO_LONG = (
+    "the application has been at work for {:g} s of real time; does it wait for what only "
+    "the test can do, or for another request of its own?"
+)
+
+
+async def within(patience: float, work: Awaitable[T]) -> T:
+    """Carry out something that is to take so many seconds of real time at most.
+
+    Raises:
+        UsageError: it takes more.
+    """
+    limit = asyncio.timeout(patience)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise UsageError(_TOO_LONG.format(patience)) from None
 
 
 class LoopThread:
@@ -63,10 +83,7 @@ class LoopThread:
             if future.done():
                 return future.result()
             future.cancel()
-            raise UsageError(
-                f"the application is at work for {self._patience:g} s of real time; does it wait "
-                "for what only the test can do, or for another request of its own?"
-            ) from None
+            raise UsageError(_TOO_LONG.format(self._patience)) from None
         return future.result()
 
     async def in_test(self, work: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -88,13 +88,17 @@ def is_wsgi(app: Any) -> bool:
 
 @contextmanager
 def taken_over(
-    runtimes: Iterable[Runtime], engine: str, **replaced: Unpack[Replaced]
+    runtimes: Iterable[Runtime],
+    engine: str,
+    monotonic: Callable[[], float],
+    **replaced: Unpack[Replaced],
 ) -> Generator[None]:
     """Let providers work with the engine of a test, in development.
 
     Args:
         runtimes: of the providers.
         engine: its origin.
+        monotonic: a clock, in seconds, for how long callers are held and results waited for.
         **replaced: see `Runtime`.
 
     Raises:
@@ -116,6 +120,7 @@ def taken_over(
                 serves_at_proxy=False, serve_prefix=None,
             )  # fmt: skip
             stack.enter_context(runtime.replaced(settings, **replaced))
+            vars(runtime)["monotonic"] = monotonic
         yield
 
 

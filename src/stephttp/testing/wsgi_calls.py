@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +16,9 @@ import httpx2
 from stephttp._client.background import Background, Job, ScheduledCall, TimerHandle, running_loop
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.flow import Flow, T
+
+beside_requests: ContextVar[bool] = ContextVar("stephttp_beside_requests", default=False)
+"""Whether the current code is work beside the requests."""
 
 
 class InThread(Protocol):
@@ -126,10 +130,14 @@ class OnLoop(Background):
 
     def start(self, flow: Flow[T], name: str) -> Job[T]:
         """Carry out a flow in the background."""
-        if running_loop() is self._loop:
-            return super().start(flow, name)
-        outcome: Future[T] = asyncio.run_coroutine_threadsafe(self._run(flow), self._loop)
-        return Job(outcome, lambda: not outcome.done(), outcome.cancel)
+        token = beside_requests.set(True)
+        try:
+            if running_loop() is self._loop:
+                return super().start(flow, name)
+            outcome: Future[T] = asyncio.run_coroutine_threadsafe(self._run(flow), self._loop)
+            return Job(outcome, lambda: not outcome.done(), outcome.cancel)
+        finally:
+            beside_requests.reset(token)
 
     def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
         """Call something after so many seconds."""
