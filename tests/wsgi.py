@@ -8,10 +8,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import unquote_to_bytes
 from wsgiref.validate import validator
 
 import httpx2
+
+from stephttp.testing import wsgi_calls
 
 THREADS = ThreadPoolExecutor(64, "wsgi")
 """Of the server; more than any test needs at once."""
@@ -50,34 +51,8 @@ class Answer:
 
 def environ_of(request: httpx2.Request, body: bytes) -> dict[str, Any]:
     """The environ that a server makes of a request."""
-    url = request.url
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(url.raw_path.partition(b"?")[0]).decode("latin-1"),
-        "RAW_URI": url.raw_path.decode("latin-1"),
-        "QUERY_STRING": url.query.decode("latin-1"),
-        "SERVER_NAME": url.host,
-        "SERVER_PORT": str(url.port or 80),
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": "127.0.0.1",
-        "REMOTE_PORT": "123",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": url.scheme,
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    for raw_name, raw_value in request.headers.raw:
-        name = raw_name.decode("latin-1").upper().replace("-", "_")
-        value = raw_value.decode("latin-1")
-        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            name = f"HTTP_{name}"
-        glue = "; " if name == "HTTP_COOKIE" else ","
-        environ[name] = f"{environ[name]}{glue}{value}" if name in environ else value
-    return environ
+    own = {"REMOTE_PORT": "123", "wsgi.errors": io.StringIO()}
+    return wsgi_calls.environ_of(request, body) | own
 
 
 def call(app: Any, environ: dict[str, Any]) -> Answer:

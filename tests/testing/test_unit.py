@@ -89,7 +89,16 @@ def test_a_handler_runs_as_a_plain_function(style: str) -> None:
             "total": 7, "page": "hello",
         }  # fmt: skip
         assert sorted(run.step_ids[:3]) == ["a", "b", "charge"]
-        assert run.step_ids[3:] == ["cool-off", "later", "packed", "by", "total", "page"]
+        assert run.step_ids[3:] == ["cool-off", "later", "packed", "by", "total", "page", "tell"]
+        assert [step.tool for step in run.steps[3:]] == [
+            "sleep",
+            "sleep",
+            "wait_for_event",
+            "wait_for_signal",
+            "invoke",
+            "fetch",
+            "send_event",
+        ]
         assert run.step("charge").args == ("o1",)
         assert run.step("packed").tool == "wait_for_event"
         assert total.calls[0].args == ({"order": "o1"},)

@@ -20,7 +20,8 @@ from stephttp.testing.blocking_client import BASE_URL
 from stephttp.testing.calls import Exchange
 from stephttp.testing.loop_thread import PATIENCE, within
 from stephttp.testing.recorded import RecordedEvent, RecordedRun
-from stephttp.testing.stubs import Stubbing, Stubs
+from stephttp.testing.stubbing import Stubbing
+from stephttp.testing.stubs import Stubs
 from stephttp.testing.world import World
 
 

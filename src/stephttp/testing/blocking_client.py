@@ -18,7 +18,8 @@ from stephttp.testing.blocking_call import Call
 from stephttp.testing.calls import Exchange
 from stephttp.testing.loop_thread import PATIENCE, LoopThread
 from stephttp.testing.recorded import RecordedEvent, RecordedRun
-from stephttp.testing.stubs import Stubbing, Stubs
+from stephttp.testing.stubbing import Stubbing
+from stephttp.testing.stubs import Stubs
 from stephttp.testing.world import World
 
 T = TypeVar("T")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from inspect import isawaitable
 from typing import Any
 
@@ -81,17 +81,12 @@ class Stub:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             call = RecordedCall(step_id, args, kwargs, tool)
             self.calls.append(call)
-            try:
-                value = self._play(function, args, kwargs)
-            except BaseException as error:
-                call.error = error
-                raise
-            if isawaitable(value):
-                return _awaited(value, call)
-            call.result = value
-            return value
+            return watched(partial(self._played, function), call)(*args, **kwargs)
 
         return update_wrapper(stand_in, function)
+
+    def _played(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self._play(function, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<Stub {_name(self._target)}, {self.call_count} calls>"
@@ -221,100 +216,22 @@ class Stubs:
         return play
 
 
-class Stubbing:
-    """The part of the clients, and of `unit`, by which stubs and spies are made."""
+def watched(function: Callable[..., Any], call: RecordedCall) -> Callable[..., Any]:
+    """Return a function that notes in `call` what it is called with, and what comes of it."""
 
-    _stubs: Stubs
+    def watch(*args: Any, **kwargs: Any) -> Any:
+        call.args, call.kwargs = args, kwargs
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:
+            call.error = error
+            raise
+        if isawaitable(value):
+            return _awaited(value, call)
+        call.result = value
+        return value
 
-    def stub(
-        self,
-        step: str | Callable[..., Any],
-        returns: Any = None,
-        *,
-        raises: BaseException | type[BaseException] | None = None,
-        sequence: Sequence[Any] | None = None,
-        call: Callable[..., Any] | None = None,
-    ) -> Stub:
-        """Let a step give something without calling its function.
-
-        Works for `step.run` and `step.invoke`, also under `step.options(...)`. What a stub gives
-        is stored and converted like what the function would give.
-
-        Args:
-            step: the id of the step, or the function that is given to it.
-            returns: what it returns.
-            raises: what it raises.
-            sequence: what comes of each attempt in turn: exceptions are raised, anything else is
-                returned.
-            call: called instead of the function, with its arguments.
-
-        Returns:
-            The stub; its `calls` have the arguments.
-
-        Raises:
-            TypeError: more than one of the four is given.
-        """
-        return self._stubs.add(step, self._stubs.playing(step, returns, raises, sequence, call))
-
-    def spy(self, step: str | Callable[..., Any]) -> Stub:
-        """Watch the function of a step, which is called as ever.
-
-        Args:
-            step: the id of the step, or the function that is given to it.
-
-        Returns:
-            The spy; its `calls` have arguments, results and errors.
-        """
-        return self._stubs.add(step, lambda function, args, kwargs: function(*args, **kwargs))
-
-    def stub_url(
-        self,
-        pattern: str,
-        json: Any = None,
-        *,
-        method: str | None = None,
-        status: int = 200,
-        text: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        raises: BaseException | type[BaseException] | None = None,
-        sequence: Sequence[Any] | None = None,
-        call: Callable[[httpx2.Request], httpx2.Response] | None = None,
-    ) -> UrlStub:
-        """Answer requests of `step.fetch` and `step.ai.infer`, which reach no network in tests.
-
-        Args:
-            pattern: the address, with `*` for any part of it.
-            json: the body of the answer, as JSON.
-            method: only requests with this method; `None`: any.
-            status: of the answer.
-            text: the body of the answer, instead of `json`.
-            headers: of the answer.
-            raises: instead of an answer: a `ConnectionError` or `TimeoutError` is tried again.
-            sequence: what comes of each request in turn: an exception, a status, an
-                `httpx.Response`, or a body as JSON.
-            call: a function of the request that returns the answer.
-
-        Returns:
-            The stub; its `requests` are those that were made.
-
-        Raises:
-            TypeError: more than one of json, text, raises, sequence and call is given.
-        """
-        given = [one for one in (json, text, raises, sequence, call) if one is not None]
-        if len(given) > 1:
-            raise TypeError("a stub has one of json, text, raises, sequence and call")
-        if call is not None:
-            return self._stubs.add_url(UrlStub(pattern, method, call))
-        outcome = httpx2.Response(status, headers=dict(headers or {}), json=json)
-        if text is not None:
-            outcome = httpx2.Response(status, headers=dict(headers or {}), text=text)
-        play = self._stubs.playing(
-            pattern, None if raises is not None or sequence is not None else outcome,
-            raises, sequence,
-        )  # fmt: skip
-        return self._stubs.add_url(
-            UrlStub(pattern, method, lambda request: _response(play(str, (), {})))
-        )
+    return update_wrapper(watch, function)
 
 
 async def _awaited(value: Any, call: RecordedCall) -> Any:
@@ -332,15 +249,6 @@ def _come_to(outcome: Any) -> Any:
     ):
         raise outcome
     return outcome
-
-
-def _response(outcome: Any) -> httpx2.Response:
-    if isinstance(outcome, httpx2.Response):
-        headers = outcome.headers.raw
-        return httpx2.Response(outcome.status_code, headers=headers, content=outcome.content)
-    if isinstance(outcome, int) and not isinstance(outcome, bool):
-        return httpx2.Response(outcome)
-    return httpx2.Response(200, json=outcome)
 
 
 def _name(target: str | Callable[..., Any]) -> str:

@@ -7,43 +7,28 @@ what would wait for the server ends at once.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import msgspec
-from msgspec import Raw
-from msgspec.structs import replace
 
-from stephttp._client.background import TimerHandle
-from stephttp._client.flow import Flow, T
 from stephttp._core.run import Run
-from stephttp._core.steps import EXECUTE, MEMOIZED, Step
-from stephttp._core.tool_types import FetchResponse
-from stephttp._core.waits import Wait
 from stephttp._run.current import CurrentCall, current_call
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._wire.durations import parse_duration
 from stephttp._wire.ids import random_ulid
-from stephttp._wire.opcodes import OpCode
-from stephttp._wire.stored_state import Memo, MemoKind
 from stephttp.errors import UsageError
 from stephttp.options import resolve
 from stephttp.testing.recorded import RecordedEvent
 from stephttp.testing.stand_ins import stand_ins
-from stephttp.testing.stubs import RecordedCall, Stub, Stubbing, Stubs
+from stephttp.testing.stubbing import Stubbing
+from stephttp.testing.stubs import RecordedCall, Stubs, watched
+from stephttp.testing.unit_scope import UnitScope
 
 _ORIGIN = "http://unit.stephttp.test"
-_WHAT = {
-    OpCode.WAIT_FOR_EVENT: ("wait_for_event", "event"),
-    OpCode.WAIT_FOR_SIGNAL: ("wait_for_signal", "signal"),
-    OpCode.INVOKE_FUNCTION: ("invoke", "function_id"),
-    OpCode.GATEWAY: ("fetch", "url"),
-    OpCode.AI_GATEWAY: ("ai.infer", "url"),
-}
 
 
 class Unit(Stubbing):
@@ -56,7 +41,7 @@ class Unit(Stubbing):
     """
 
     def __init__(self, start: datetime) -> None:
-        self._stubs: Stubs = _Watching(self)
+        self._stubs: Stubs = Watching(self)
         self.steps: list[RecordedCall] = []
         self.events: list[RecordedEvent] = []
         self.now = start
@@ -125,97 +110,8 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
         raise problem
 
 
-class UnitScope(RunScope):
-    """A run whose waits end at once. See `RunScope`.
-
-    Args:
-        unit: says what comes of them.
-    """
-
-    def __init__(self, runtime: Runtime, run: Run, unit: Unit) -> None:
-        super().__init__(runtime, run)
-        self._unit = unit
-        run.refuse_waits("there is no engine in unit()")
-
-    def wait(self, wait: Wait) -> Step:
-        """Come to a step that a server would carry out, and say what comes of it."""
-        branch = self.come_to(wait.step_id)
-        with self.lock:
-            step = self.run.resolve(wait.step_id, None, branch, wait.op)
-        if step.verdict is not EXECUTE:
-            return step
-        raw = Raw(msgspec.json.encode(self._come(wait)))
-        return replace(step, verdict=MEMOIZED, memo=Memo(MemoKind.VALUE, raw))
-
-    def _come(self, wait: Wait) -> Any:
-        unit = self._unit
-        if wait.op is OpCode.SLEEP:
-            call = RecordedCall(wait.step_id, (wait.opts["duration"],), {}, "sleep")
-            unit.steps.append(call)
-            unit.now = max(unit.now, _end_of(wait.opts["duration"], unit.now))
-            return None
-        tool, key = _WHAT[wait.op]
-        call = RecordedCall(wait.step_id, (wait.opts[key],), {}, tool)
-        unit.steps.append(call)
-        stub = unit._stubs.of(wait.step_id, None)
-        try:
-            call.result = self._played(stub, wait, key)
-        except BaseException as error:
-            call.error = error
-            raise
-        return _on_the_wire(call.result, wait)
-
-    def _played(self, stub: Stub | None, wait: Wait, key: str) -> Any:
-        if stub is not None:
-            return stub.in_place_of(_nothing, wait.step_id, _WHAT[wait.op][0])(wait.opts[key])
-        if wait.op in (OpCode.GATEWAY, OpCode.AI_GATEWAY):
-            return _fetched(self._unit._stubs, wait)
-        tool, _ = _WHAT[wait.op]
-        raise AssertionError(
-            f"step {wait.step_id!r} waits ({tool} {wait.opts[key]!r}), and no stub says what comes "
-            f"of it; add unit.stub({wait.step_id!r}, ...), with None for the timeout"
-        )
-
-    def dispatch(self, callback: Callable[[], None]) -> None:
-        """Call `callback` now."""
-        callback()
-
-    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
-        """Forget a call that is due later: there is no server to report to."""
-        return _Never()
-
-    async def drive(self, flow: Flow[T]) -> T:
-        """Carry out a flow of the API."""
-        return await self.runtime.drive(flow)
-
-    def block(self, flow: Flow[T]) -> T:
-        """Carry out a flow of the API while this thread waits."""
-        return self.runtime.drive_sync(flow)
-
-    async def suspend(self, step: Step | None = None) -> None:
-        """Refuse to wait: nothing would continue the handler.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError("a step had to wait for a server, and unit() has no server")
-
-    def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
-        """Return what to wait for before a remembered step is given back: nothing."""
-        return None
-
-    async def come_after(self, step: Step, *, ended: bool) -> None:
-        """Let the end of a step come after those beside it: no later call has to know."""
-
-    async def park(self, step: Step) -> None:
-        """Wait where the handler cut a step off before: there is no call before."""
-
-    def unwind_when_stuck(self) -> None:
-        """End the handler if none of its steps can progress: all of them do."""
-
-
-class _Watching(Stubs):
-    """Stubs that also note every step."""
+class Watching(Stubs):
+    """Stubs that also note what every step does."""
 
     def __init__(self, unit: Unit) -> None:
         super().__init__()
@@ -224,10 +120,10 @@ class _Watching(Stubs):
     def replace(
         self, step_id: str, function: Callable[..., Any], tool: str = "run"
     ) -> Callable[..., Any]:
-        watched = super().replace(step_id, function, tool)
-        spy = Stub(step_id, lambda inner, args, kwargs: inner(*args, **kwargs))
-        spy.calls = self._unit.steps
-        return spy.in_place_of(watched, step_id, tool)
+        """Return what a step calls."""
+        call = self._unit.step(step_id)
+        call.tool = tool
+        return watched(super().replace(step_id, function, tool), call)
 
 
 class _Call:
@@ -245,57 +141,8 @@ class _Call:
         """Prepare the scope of a run that was just made: it is prepared."""
 
 
-class _Never:
-    def cancel(self) -> None:
-        pass
-
-
 def _no_scope(runtime: Runtime, run: Run, context: Any, started_ns: int | None) -> RunScope:
     raise AssertionError("a unit has its run from the start")
-
-
-def _nothing(what: Any) -> None:
-    """Stand for what the server does."""
-
-
-def _end_of(text: str, now: datetime) -> datetime:
-    """Return when a sleep ends, from its duration or its time."""
-    try:
-        return now + parse_duration(text)
-    except ValueError:
-        return datetime.fromisoformat(text)
-
-
-def _on_the_wire(value: Any, wait: Wait) -> Any:
-    """Return what the stub gives in the form in which a server would send it."""
-    if value is None:
-        return None
-    if wait.op is OpCode.WAIT_FOR_EVENT and not _has(value, "name"):
-        return {"name": wait.opts["event"], "data": value, "id": "", "ts": 0}
-    if wait.op is OpCode.WAIT_FOR_SIGNAL and not _has(value, "signal"):
-        return {"signal": wait.opts["signal"], "data": value}
-    return value
-
-
-def _has(value: Any, attribute: str) -> bool:
-    return isinstance(value, msgspec.Struct) and hasattr(value, attribute)
-
-
-def _fetched(stubs: Stubs, wait: Wait) -> Any:
-    opts = wait.opts
-    body = opts.get("body") or b""
-    request = httpx2.Request(
-        "POST" if wait.op is OpCode.AI_GATEWAY else opts.get("method", "GET"),
-        opts["url"], headers=opts.get("headers") or {},
-        content=bytes(body) if isinstance(body, Raw) else body,
-    )  # fmt: skip
-    response = stubs.respond(request)
-    if wait.op is OpCode.AI_GATEWAY:
-        return response.json()
-    return FetchResponse(
-        url=opts["url"], status_code=response.status_code,
-        headers=dict(response.headers), body=response.text,
-    )  # fmt: skip
 
 
 def _take_events(unit: Unit, request: httpx2.Request) -> httpx2.Response:

@@ -58,7 +58,7 @@ class WSGICaller(httpx2.AsyncBaseTransport):
             return written.append
 
         try:
-            chunks = self._app(_environ_of(request, body), start_response)
+            chunks = self._app(environ_of(request, body), start_response)
             try:
                 written.extend(chunks)
             finally:
@@ -166,7 +166,7 @@ class _Whole(httpx2.AsyncByteStream, httpx2.SyncByteStream):
         yield self._body
 
 
-def _environ_of(request: httpx2.Request, body: bytes) -> dict[str, Any]:
+def environ_of(request: httpx2.Request, body: bytes) -> dict[str, Any]:
     """Return the environ that a server makes of a request."""
     url = request.url
     path = url.raw_path.partition(b"?")[0]
