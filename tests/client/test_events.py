@@ -66,6 +66,7 @@ def test_an_error_does_not_show_the_key(answer: Answer) -> None:
     [
         ([], ValueError, "0 events; 1 to 5000"),
         ([{"name": "x"}], TypeError, r"events\[0\] must be a stephttp.Event"),
+        (7, TypeError, "events must be a stephttp.Event, or several, not 7"),
         ([Event(name="a"), Event(name="")], ValueError, r"events\[1\].name must not be empty"),
         (Event(name="inngest/x"), ValueError, "for the server's own"),
         (Event(name="x", data={"a": object()}), ValueError, r"events\[0\].data cannot be"),

@@ -20,6 +20,10 @@ async def work() -> None:
     ran.append("work")
 
 
+def hidden() -> Any:
+    return work()
+
+
 class Worker:
     async def __call__(self) -> None:
         ran.append("call")
@@ -96,5 +100,46 @@ async def test_the_blocking_tools(step_id: Any, function: Any, message: str) -> 
 
 
 def test_an_async_function_is_refused_outside_of_a_run_too() -> None:
-    with pytest.raises(TypeError, match="use the async tools"):
-        blocking.run("a", work)  # type: ignore[unused-coroutine]
+    for call in (
+        lambda: blocking.run("a", work),
+        lambda: blocking.run("a", hidden),
+        lambda: blocking.parallel([plain, work]),
+        lambda: blocking.race("a", [hidden]),
+    ):
+        with pytest.raises(TypeError, match="use the async tools"):
+            call()
+
+
+HIDDEN = "the tools of stephttp.sync cannot run an async function"
+
+
+async def test_async_functions_are_refused_in_branches_and_behind_plain_ones() -> None:
+    """A coroutine that came of them would never run, and nothing would say so."""
+    ran.clear()
+    app, seen = flask.Flask("shop"), list[str]()
+
+    def attempt(call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except Exception as error:
+            seen.append(f"{type(error).__name__}: {error}")
+
+    @app.get("/")
+    def handler() -> str:
+        attempt(lambda: blocking.run("a", hidden))
+        attempt(lambda: blocking.parallel([work]))
+        attempt(lambda: blocking.parallel([plain, hidden]))
+        attempt(lambda: blocking.race("b", [Worker().work]))
+        attempt(lambda: blocking.first("c", [hidden]))
+        return "done"
+
+    async with durable(lambda provider: provider.wsgi(app), wsgi=True) as world:
+        assert (await world.client.get("/")).text == "done"
+    assert [one.partition("; use")[0] for one in seen[:4]] == [
+        f"TypeError: step 'a': {HIDDEN}",
+        f"TypeError: branch 0: {HIDDEN}",
+        f"TypeError: branch 1: {HIDDEN}",
+        f"TypeError: branch 0: {HIDDEN}",
+    ]
+    assert "step 'c'" in seen[4]
+    assert ran == ["plain"]

@@ -4,6 +4,7 @@ Every one must end with the handler's own status, headers and body. See docs/pro
 and 12.1.
 """
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,8 +12,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.responses import JSONResponse
 
 import stephttp
+from stephttp import step
 from stephttp._wire.opcodes import Op, OpCode
 from tests.integrations.worlds import TEAPOT, BlockingWorld, World
 from tests.realserver import RealServer
@@ -231,3 +234,38 @@ async def test_a_finished_run_polled_after_its_end_by_checkpoint_keeps_status_an
         await client.get_steps(run_id)
     assert caught.value.status == 410
     await client.aclose()
+
+
+class Over(Exception):
+    """Ends a task group: the answer is sent, or the connection has ended."""
+
+
+async def test_an_application_that_is_cancelled_at_the_end_of_its_connection_answers() -> None:
+    """Django since 6.1 listens in a task group beside the view. Where nothing is awaited before the
+    answer, its listener begins while the answer is delivered."""
+    server, done = RealServer(), list[str]()
+
+    async def listen(receive: Any) -> None:
+        message = await receive()
+        assert message["type"] == "http.disconnect"
+        raise Over
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(listen(receive))
+                await step.run("first", done.append, "first")
+                await step.sleep("nap", timedelta(minutes=1))
+                await step.run("second", done.append, "second")
+                await JSONResponse("done", TEAPOT)(scope, receive, send)
+                raise Over
+        except* Over:
+            pass
+
+    server.app = server.provider().asgi(app)
+    first = await server.client().get("/")
+    final = await server.finish(first)
+    assert (final.status_code, final.json()) == (TEAPOT, "done")
+    assert done == ["first", "second"]

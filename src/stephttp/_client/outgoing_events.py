@@ -51,6 +51,10 @@ def check(step_id: str, events: EventLike | Iterable[EventLike]) -> list[Event]:
         ValueError: no event or too many, or one without a name, with a reserved one, or without a
             JSON form.
     """
+    if not isinstance(events, EventLike | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"step {step_id!r}: events must be a stephttp.Event, or several, not {events!r}"
+        )
     given = [events] if isinstance(events, EventLike) else list(events)
     found = [_event(event, f"step {step_id!r}: events[{n}]") for n, event in enumerate(given)]
     if not 0 < len(found) <= _MAX_EVENTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
+from types import CoroutineType
 from typing import Any
 
 from stephttp._core.step_options import StepOptions
@@ -15,6 +16,7 @@ from stephttp._run.branches import suspension, take_turn
 from stephttp._run.current import current_scope, run_scope
 from stephttp._run.fences import pass_fence_blocking
 from stephttp._run.hooks import drive_blocking
+from stephttp._run.own_context import InContext
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
 from stephttp._run.supervised import is_async, supervise_blocking
@@ -25,16 +27,13 @@ def run_step(
 ) -> Any:
     """Run a function once, with these options of the step; see `stephttp.step.run`."""
     if is_async(handler):
-        raise TypeError(
-            f"step {step_id!r}: the tools of stephttp.sync cannot run an async function; use the "
-            "async tools (from stephttp import step) in an async handler, or a plain function"
-        )
+        raise async_refused(f"step {step_id!r}")
     scope = current_scope()
     if scope is None:
         if options.supervised:
             invoke = partial(handler, *args, **kwargs)
             return supervise_blocking(options, step_id, monotonic_ns, invoke)
-        return handler(*args, **kwargs)
+        return refuse_coroutine(handler(*args, **kwargs), f"step {step_id!r}")
     if scope.claim is not None:
         settle_claim(scope, step_id)
     call = StepCall.begin(scope, step_id, handler, options)
@@ -43,6 +42,31 @@ def run_step(
         clock = scope.runtime.monotonic_ns
         body = partial(supervise_blocking, options, step_id, clock, body)
     return finish(call, body, (handler, args, kwargs))
+
+
+def async_refused(what: str) -> TypeError:
+    """Return what is raised for an async function that a blocking tool was given.
+
+    Args:
+        what: whose function it is.
+    """
+    return TypeError(
+        f"{what}: the tools of stephttp.sync cannot run an async function; use the "
+        "async tools (from stephttp import step) in an async handler, or a plain function"
+    )
+
+
+def refuse_coroutine(value: Any, what: str) -> Any:
+    """Return what a function returned, unless that would have to be awaited: a `lambda` calls an
+    async function without being one.
+
+    Raises:
+        TypeError: it is a coroutine, which has done nothing.
+    """
+    if not isinstance(value, CoroutineType | InContext):
+        return value
+    value.close()
+    raise async_refused(what)
 
 
 def finish(
@@ -60,7 +84,10 @@ def finish(
         drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
     elif call.executes:
         with call:
-            call.complete(body(*args))
+            value = body(*args)
+            if type(value) is InContext:
+                refuse_coroutine(value, f"step {call.step.step_id!r}")
+            call.complete(value)
     if call.suspended:
         raise call.suspension()
     if not call.executes:

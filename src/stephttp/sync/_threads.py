@@ -13,7 +13,9 @@ from typing import Any
 from stephttp._run.branches import Branch, current_branch, suspension, turns_of
 from stephttp._run.places import enter_branch
 from stephttp._run.scope import RunScope
+from stephttp._run.supervised import is_async
 from stephttp.errors import Suspended
+from stephttp.sync._blocking import async_refused, refuse_coroutine
 
 MAX_THREADS = 32
 """Branches of one group that run at the same time."""
@@ -25,11 +27,17 @@ class Threads:
     Args:
         scope: of the run; `None` outside one.
         callables: make the branches.
+
+    Raises:
+        TypeError: one of them is async.
     """
 
     def __init__(self, scope: RunScope | None, callables: Iterable[Callable[[], Any]]) -> None:
         self._scope = scope
         self._callables = list(callables)
+        for number, one in enumerate(self._callables):
+            if is_async(one):
+                raise async_refused(f"branch {number}")
         self._outer = None if scope is None else current_branch(scope)
         self._turns = None if scope is None else turns_of(scope)
         self._over: SimpleQueue[int] = SimpleQueue()
@@ -92,13 +100,16 @@ class Threads:
 
     def _branch(self, number: int) -> Any:
         if not self.branches:
-            return self._callables[number]()
+            return self._called(number)
         branch = self.branches[number]
         enter_branch(branch.scope, number, branch)
         if self._turns is not None:
             self._turns.wake([branch])
         try:
-            return self._callables[number]()
+            return self._called(number)
         finally:
             if self._turns is not None:
                 self._turns.rest(branch)
+
+    def _called(self, number: int) -> Any:
+        return refuse_coroutine(self._callables[number](), f"branch {number}")

@@ -189,26 +189,28 @@ def _passes_on(receive: Any) -> bool:
 
 class Replay:
     """`receive` of a re-entry: the body at once, then what the server's connection does, which for
-    the application ends with its own answer.
+    the application ends when its answer is delivered.
+
+    Django cancels what still sends its answer once the connection has ended.
 
     Args:
         body: of the original request.
         receive: the server's.
-        answer: what the application sends.
     """
 
-    __slots__ = ("_answer", "_message", "_receive")
+    __slots__ = ("_message", "_receive", "ended")
 
-    def __init__(self, body: bytes, receive: Receive, answer: Body) -> None:
+    def __init__(self, body: bytes, receive: Receive) -> None:
         self._message: Message | None = {"type": "http.request", "body": body, "more_body": False}
         self._receive = receive
-        self._answer = answer
+        self.ended = False
+        """Whether the connection has ended for the application."""
 
     async def __call__(self) -> Message:
         message, self._message = self._message, None
         if message is not None:
             return message
-        return {"type": "http.disconnect"} if self._answer.complete else await self._receive()
+        return {"type": "http.disconnect"} if self.ended else await self._receive()
 
 
 async def reply_with(send: Send, reply: Response, own: Headers) -> None:

@@ -96,7 +96,8 @@ async def _run_handler(
     reentry.identity = identity(restored_scope)
     reentry.surroundings = restored_scope
     reentry.run_made(run_scope)
-    receive_for_app = InterruptibleReceive(Replay(reentry.request.body, receive, reentry.body))
+    replay = Replay(reentry.request.body, receive)
+    receive_for_app = InterruptibleReceive(replay)
     run_scope.disconnect = receive_for_app.disconnect
 
     async def send_for_app(message: Message) -> None:
@@ -115,6 +116,7 @@ async def _run_handler(
                     current.leave()
                     await run_scope.end(None)
                     await answer.conclude(None)
+                replay.ended = True
                 # Quart returns once its listener sees the end of the connection.
                 receive_for_app.disconnect()
 
