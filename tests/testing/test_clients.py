@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -9,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import trio
 from fastapi import FastAPI, Request
+from pydantic import BaseModel
 
 import stephttp
 from stephttp import step
@@ -90,6 +93,7 @@ def test_blocking_client(shop: Shop) -> None:
 @SHOPS
 async def test_async_client(shop: Shop) -> None:
     app, bank = shop()
+    tasks = asyncio.all_tasks()
     async with AsyncDurableClient(app, start=START) as client:
         bank.failures = 2
         call = client.post("/orders/o1")
@@ -112,6 +116,57 @@ async def test_async_client(shop: Shop) -> None:
             await client.get("/bug")
         with pytest.warns(RuntimeWarning, match="never awaited"):
             client.get("/plain")
+    assert asyncio.all_tasks() == tasks
+
+
+class Order(BaseModel):
+    """What is ordered."""
+
+    id: str
+
+
+class Receipt(BaseModel):
+    """What the customer gets."""
+
+    charge: str
+    packed: bool
+
+
+def test_the_test_of_the_design_works_as_it_is_written() -> None:
+    provider = stephttp.setup("https://api.example.com")
+    app = FastAPI()
+    app.add_middleware(stephttp.ASGIMiddleware, provider=provider)
+
+    @app.post("/orders", status_code=201)
+    @provider.endpoint(id="place-order", retries=3)
+    async def place_order(order: Order) -> Receipt:
+        charge = await step.run("charge", charge_card, order)
+        await asyncio.gather(step.run("mail", mail, order), step.run("crm", mail, order))
+        packed = await step.wait_for_event(
+            "packed",
+            event="order/packed",
+            if_exp=f"async.data.id == '{order.id}'",
+            timeout=timedelta(days=3),
+        )
+        return Receipt(charge=charge, packed=packed is not None)
+
+    async def charge_card(order: Order) -> str:
+        return f"charge of {order.id}"
+
+    async def mail(order: Order) -> None: ...
+
+    with DurableClient(app) as durable_client:
+        call = durable_client.post("/orders", json={"id": "o1"})
+        call.until_waiting()
+        durable_client.send_event("order/packed", {"id": "o1"})
+        assert call.response.status_code == 201
+        assert call.run.step("charge").attempts == 1
+        # It is its response, also in its rarer parts; what is not one lets no time pass.
+        assert call.json() == {"charge": "charge of o1", "packed": True}
+        assert (call.reason_phrase, call.is_error) == ("Created", False)  # type: ignore[attr-defined]
+        other = durable_client.post("/orders", json={"id": "o2"})
+        assert not hasattr(other, "get_json")
+        assert not other.run.ended
 
 
 def test_the_application_is_as_it_was_after_the_test() -> None:
@@ -135,6 +190,15 @@ def test_an_application_without_durable_middleware_is_refused() -> None:
 async def test_the_blocking_client_does_not_stop_an_event_loop() -> None:
     with pytest.raises(stephttp.UsageError, match="AsyncDurableClient"):
         DurableClient(fastapi_shop()[0]).open()
+
+
+def test_other_event_loops_are_refused() -> None:
+    async def test() -> None:
+        async with AsyncDurableClient(fastapi_shop()[0]):
+            pass
+
+    with pytest.raises(stephttp.UsageError, match="needs an event loop of asyncio"):
+        trio.run(test)
 
 
 def test_requests_need_an_open_client() -> None:

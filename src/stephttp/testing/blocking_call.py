@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -142,6 +142,15 @@ class Call:
     def is_success(self) -> bool:
         """Whether the status of `response` is one of 200 to 299."""
         return self.response.is_success
+
+    if not TYPE_CHECKING:  # the usual parts have types, above
+
+        def __getattr__(self, name: str) -> Any:
+            """Return another part of `response`."""
+            # Nothing else, because looking for it would let time pass.
+            if name.startswith("_") or not hasattr(httpx2.Response, name):
+                raise AttributeError(f"a Call has no {name!r}, nor has a response")
+            return getattr(self.response, name)
 
     def __repr__(self) -> str:
         return f"<Call {self._exchange.label}>"
