@@ -85,12 +85,12 @@ def async_durable_client(
     return AsyncDurableClient(durable_app, **durable_options)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Open the client of an async test on the loop that runs the test, whose plugin is not ours."""
     client = getattr(item, "funcargs", {}).get("async_durable_client")
     if client is None or not isinstance(item, pytest.Function):
-        return
+        return (yield)
     test = item.obj
 
     @functools.wraps(test)
@@ -104,6 +104,10 @@ def pytest_runtest_call(item: pytest.Item) -> None:
                 raise
 
     item.obj = opened
+    try:
+        return (yield)
+    finally:
+        item.obj = test  # it may run once more
 
 
 @pytest.hookimpl(wrapper=True)
