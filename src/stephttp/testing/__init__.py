@@ -9,6 +9,7 @@ with DurableClient(app) as client:
     assert call.response.status_code == 201
 """
 
+from stephttp.testing.always_replay import ReplayError
 from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.async_client import AsyncDurableClient
 from stephttp.testing.blocking_call import Call
@@ -43,6 +44,7 @@ __all__ = [
     "RecordedStep",
     "RecordedWait",
     "Replay",
+    "ReplayError",
     "Stub",
     "Stuck",
     "Unit",

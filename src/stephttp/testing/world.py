@@ -26,7 +26,9 @@ from stephttp.engine.model.clock import VirtualClock
 from stephttp.engine.model.settings import Backoff, Settings
 from stephttp.errors import UsageError
 from stephttp.provider import Provider
+from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
+from stephttp.testing.completed_runs import replay_completed
 from stephttp.testing.engine_in_test import EngineInTest
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubs import Stubs
@@ -63,6 +65,7 @@ class World(EngineInTest):
         stubs: take the place of steps' functions, and of hosts.
         in_thread: calls WSGI applications.
         wait: waits in their threads.
+        always_replay: compares the calls of handlers.
 
     Raises:
         ConfigurationError: the application is not one, or has no durable middleware.
@@ -80,6 +83,7 @@ class World(EngineInTest):
         stubs: Stubs,
         in_thread: InThread = asyncio.to_thread,
         wait: WaitFor = Future.result,
+        always_replay: AlwaysReplay | None = None,
     ) -> None:
         super().__init__()
         self.app = app
@@ -92,6 +96,8 @@ class World(EngineInTest):
         self._raises = raises
         self._in_thread = in_thread
         self._wait = wait
+        self.always_replay = always_replay
+        self.app_state: dict[str, Any] = {}
         self._exits = AsyncExitStack()
         self._stubs = stubs
         self._client: httpx2.AsyncClient | None = None
@@ -131,7 +137,7 @@ class World(EngineInTest):
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         lifespan = None if self.is_wsgi else Lifespan(self.app)
-        state = {} if lifespan is None else lifespan.state
+        state = self.app_state = {} if lifespan is None else lifespan.state
         from_engine = self._caller(state, raises=False)
         engine_app = create_app(
             Settings(
@@ -170,6 +176,8 @@ class World(EngineInTest):
         )
         self._exits.enter_context(stand_ins(self.runtimes, self._stubs))
         self._exits.push_async_callback(self._drain)
+        if self.always_replay is not None:
+            self._exits.enter_context(self.always_replay.watching(self.runtimes))
         if lifespan is not None:
             await lifespan.start()
             self._exits.push_async_callback(lifespan.stop)
@@ -193,6 +201,8 @@ class World(EngineInTest):
         """
         if self._stubs.problems:
             raise self._stubs.problems.pop(0)
+        if self.always_replay is not None:
+            self.always_replay.check()
 
     async def explain(self, error: Exception) -> None:
         """Add the runs as text to what a test has raised."""
@@ -207,7 +217,10 @@ class World(EngineInTest):
                 await runtime.outbox.wait()
             await self.engine.idle()
             if not any(runtime.outbox.depth for runtime in self.runtimes):
-                return
+                break
+        if self.always_replay is not None:
+            caller = self._caller(self.app_state, raises=True)
+            await replay_completed(self.always_replay, self.engine, self.runtimes, caller)
 
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
         if self.is_wsgi:
