@@ -14,6 +14,8 @@ from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.async_client import AsyncDurableClient
 from stephttp.testing.blocking_call import Call
 from stephttp.testing.blocking_client import DurableClient
+from stephttp.testing.crash_runs import CrashError, CrashReport, crash_everywhere
+from stephttp.testing.crashes import Boundary
 from stephttp.testing.engine_in_test import Stuck
 from stephttp.testing.findings import Finding, Place
 from stephttp.testing.history import History
@@ -32,7 +34,10 @@ from stephttp.testing.verdicts import Replay
 __all__ = [
     "AsyncCall",
     "AsyncDurableClient",
+    "Boundary",
     "Call",
+    "CrashError",
+    "CrashReport",
     "DurableClient",
     "Finding",
     "History",
@@ -49,6 +54,7 @@ __all__ = [
     "Stuck",
     "Unit",
     "UrlStub",
+    "crash_everywhere",
     "replay",
     "unit",
 ]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -29,6 +29,7 @@ from stephttp.provider import Provider
 from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
 from stephttp.testing.completed_runs import replay_completed
+from stephttp.testing.crashes import Crashes, ToApp
 from stephttp.testing.engine_in_test import EngineInTest
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubs import Stubs
@@ -39,6 +40,9 @@ T = TypeVar("T")
 
 ENGINE = "http://engine.stephttp.test"
 """The origin of the engine in a test. Nothing listens there."""
+
+_LEASES_END = timedelta(minutes=1)
+"""After that time the engine takes over the runs of a process that has died."""
 
 _OUTPUT = re.compile("/v1/http/runs/([^/]+)/output")
 _WAIT = re.compile(r"\bwait=([0-9]{1,6})")
@@ -98,6 +102,8 @@ class World(EngineInTest):
         self._wait = wait
         self.always_replay = always_replay
         self.app_state: dict[str, Any] = {}
+        self.crashes: Crashes | None = None
+        """The process of the application, where it is to die."""
         self._exits = AsyncExitStack()
         self._stubs = stubs
         self._client: httpx2.AsyncClient | None = None
@@ -107,7 +113,9 @@ class World(EngineInTest):
     @property
     def calls_under_way(self) -> bool:
         """Whether the application is at work on a request of the test."""
-        return isinstance(self._from_test, ASGICaller) and self._from_test.under_way
+        caller = self._from_test
+        caller = caller.caller if isinstance(caller, ToApp) else caller
+        return isinstance(caller, ASGICaller) and caller.under_way
 
     @property
     def engine(self) -> Engine:
@@ -155,7 +163,9 @@ class World(EngineInTest):
         self._engine = engine
         self._exits.push_async_callback(engine.stop)
         to_engine = ASGICaller(engine_app, state={})
-        from_app = _FromApp(to_engine, self)
+        from_app: httpx2.AsyncBaseTransport = _FromApp(to_engine, self)
+        if self.crashes is not None:
+            from_app = self.crashes.to_engine(from_app)
         self._exits.push_async_callback(to_engine.aclose)
         self._exits.push_async_callback(self._close_app, from_engine)
         self._exits.enter_context(
@@ -178,6 +188,10 @@ class World(EngineInTest):
         self._exits.push_async_callback(self._drain)
         if self.always_replay is not None:
             self._exits.enter_context(self.always_replay.watching(self.runtimes))
+        if self.crashes is not None:
+            self.crashes.watch(
+                self.runtimes, partial(self.advance, _LEASES_END), self.clock.advance
+            )
         if lifespan is not None:
             await lifespan.start()
             self._exits.push_async_callback(lifespan.stop)
@@ -223,9 +237,18 @@ class World(EngineInTest):
             await replay_completed(self.always_replay, self.engine, self.runtimes, caller)
 
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
+        crashes = self.crashes
+        if crashes is not None:
+            return crashes.to_app(self._dying(crashes, state), raises=raises)
         if self.is_wsgi:
             return WSGICaller(self.app, self._in_thread, raises=raises)
         return ASGICaller(self.app, raises=raises, state=state)
+
+    def _dying(self, crashes: Crashes, state: dict[str, Any]) -> httpx2.AsyncBaseTransport:
+        """Return what calls the application in a process that dies."""
+        if self.is_wsgi:
+            return WSGICaller(self.app, crashes.in_thread(self._in_thread), raises=True)
+        return ASGICaller(crashes.app(self.app), raises=True, state=state)
 
     async def _pause(self, seconds: float) -> None:
         """Let time pass that the SDK waits, but not for its work beside the requests."""
