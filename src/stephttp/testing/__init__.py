@@ -9,10 +9,13 @@ with DurableClient(app) as client:
     assert call.response.status_code == 201
 """
 
+from stephttp.testing.always_replay import ReplayError
 from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.async_client import AsyncDurableClient
 from stephttp.testing.blocking_call import Call
 from stephttp.testing.blocking_client import DurableClient
+from stephttp.testing.crash_runs import CrashError, CrashReport, crash_everywhere
+from stephttp.testing.crashes import Boundary
 from stephttp.testing.engine_in_test import Stuck
 from stephttp.testing.findings import Finding, Place
 from stephttp.testing.history import History
@@ -31,7 +34,10 @@ from stephttp.testing.verdicts import Replay
 __all__ = [
     "AsyncCall",
     "AsyncDurableClient",
+    "Boundary",
     "Call",
+    "CrashError",
+    "CrashReport",
     "DurableClient",
     "Finding",
     "History",
@@ -43,10 +49,12 @@ __all__ = [
     "RecordedStep",
     "RecordedWait",
     "Replay",
+    "ReplayError",
     "Stub",
     "Stuck",
     "Unit",
     "UrlStub",
+    "crash_everywhere",
     "replay",
     "unit",
 ]

@@ -15,9 +15,11 @@ import httpx2
 from stephttp._client.background import running_loop
 from stephttp.errors import UsageError
 from stephttp.provider import Provider
+from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.blocking_client import BASE_URL
 from stephttp.testing.calls import Exchange
+from stephttp.testing.findings import Finding
 from stephttp.testing.loop_thread import PATIENCE, within
 from stephttp.testing.recorded import RecordedEvent, RecordedRun
 from stephttp.testing.stubbing import Stubbing
@@ -42,6 +44,9 @@ class AsyncDurableClient(Stubbing):
             the test; otherwise the answer is a 500.
         follow_redirects: whether redirects are followed, to the results of runs and elsewhere.
         database: the engine's file, to look into it later; `None`: in memory.
+        always_replay: whether each step is in a call of its own, and each call is compared with
+            the one before it; what differs fails the test with a `ReplayError`.
+        ignored_findings: kinds of findings of `always_replay` that do not fail it.
         patience: seconds of real time that one request or method may take.
 
     Raises:
@@ -60,6 +65,8 @@ class AsyncDurableClient(Stubbing):
         raise_server_exceptions: bool = True,
         follow_redirects: bool = True,
         database: str | Path | None = None,
+        always_replay: bool = False,
+        ignored_findings: Iterable[str] = (),
         patience: float = PATIENCE,
     ) -> None:
         self._patience = patience
@@ -75,6 +82,7 @@ class AsyncDurableClient(Stubbing):
             database=None if database is None else Path(database),
             raises=raise_server_exceptions,
             stubs=self._stubs,
+            always_replay=AlwaysReplay(tuple(ignored_findings)) if always_replay else None,
             in_thread=asyncio.to_thread,
             wait=Future.result,
         )
@@ -103,6 +111,12 @@ class AsyncDurableClient(Stubbing):
                 await self._world.explain(error)
         finally:
             await self._world.close()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What `always_replay` has found so far."""
+        always = self._world.always_replay
+        return [] if always is None else list(always.findings)
 
     @property
     def cookies(self) -> httpx2.Cookies:

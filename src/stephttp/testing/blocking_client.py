@@ -14,8 +14,10 @@ import httpx2
 from stephttp._client.background import running_loop
 from stephttp.errors import UsageError
 from stephttp.provider import Provider
+from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.blocking_call import Call
 from stephttp.testing.calls import Exchange
+from stephttp.testing.findings import Finding
 from stephttp.testing.loop_thread import PATIENCE, LoopThread
 from stephttp.testing.recorded import RecordedEvent, RecordedRun
 from stephttp.testing.stubbing import Stubbing
@@ -48,6 +50,9 @@ class DurableClient(Stubbing):
             the test; otherwise the answer is a 500.
         follow_redirects: whether redirects are followed, to the results of runs and elsewhere.
         database: the engine's file, to look into it later; `None`: in memory.
+        always_replay: whether each step is in a call of its own, and each call is compared with
+            the one before it; what differs fails the test with a `ReplayError`.
+        ignored_findings: kinds of findings of `always_replay` that do not fail it.
         patience: seconds of real time that one call of the client may take.
 
     Raises:
@@ -66,6 +71,8 @@ class DurableClient(Stubbing):
         raise_server_exceptions: bool = True,
         follow_redirects: bool = True,
         database: str | Path | None = None,
+        always_replay: bool = False,
+        ignored_findings: Iterable[str] = (),
         patience: float = PATIENCE,
     ) -> None:
         self._patience = patience
@@ -82,6 +89,7 @@ class DurableClient(Stubbing):
             database=None if database is None else Path(database),
             raises=raise_server_exceptions,
             stubs=self._stubs,
+            always_replay=AlwaysReplay(tuple(ignored_findings)) if always_replay else None,
             in_thread=self._in_test,
             wait=self._wait,
         )
@@ -134,6 +142,12 @@ class DurableClient(Stubbing):
             self._loop.call(self._world.close())
         finally:
             self._end_loop()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What `always_replay` has found so far."""
+        always = self._world.always_replay
+        return [] if always is None else list(always.findings)
 
     @property
     def cookies(self) -> httpx2.Cookies:

@@ -30,8 +30,8 @@ class Finding(Struct, frozen=True):
 
     Attributes:
         kind: what it is. Of replays: `step_not_met`, `step_changed`, `new_step`, `answer_differs`,
-            `handler_failed`, `not_reached`. Of `always_replay` as well: `id_differs`,
-            `arguments_differ`, `argument_mutated`, `unstepped_io`, `set_order`,
+            `handler_failed`, `not_reached`. Of `always_replay` as well: `step_added`,
+            `id_differs`, `arguments_differ`, `argument_mutated`, `unstepped_io`, `set_order`,
             `environment_differs`.
         message: what happened, in a sentence.
         step: the id of the step that it is about; empty if it is about none.

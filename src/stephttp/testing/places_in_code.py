@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from os.path import dirname, join
 from types import CodeType, FrameType, TracebackType
+from typing import Any
 
 from stephttp.testing.findings import NOWHERE, Place
 
-_PACKAGE = join(dirname(dirname(__file__)), "")
+PACKAGE = join(dirname(dirname(__file__)), "")
 _LIBRARIES = tuple(
     {join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
@@ -23,7 +24,7 @@ _DEPTH = 12
 @lru_cache(maxsize=4096)
 def is_users(filename: str) -> bool:
     """Return whether a file is of the user's own code: not of stephttp, Python or a package."""
-    if filename.startswith(("<", _PACKAGE)):
+    if filename.startswith(("<", PACKAGE)):
         return False
     if "site-packages" in filename or "dist-packages" in filename:
         return False
@@ -33,7 +34,7 @@ def is_users(filename: str) -> bool:
 def is_librarys(code: CodeType) -> bool:
     """Return whether code is of an installed package, and not of Python itself or the user."""
     name = code.co_filename
-    if name.startswith(_PACKAGE):
+    if name.startswith(PACKAGE):
         return False
     return "site-packages" in name or "dist-packages" in name
 
@@ -89,3 +90,31 @@ def known_origins() -> Generator[None]:
         yield
     finally:
         sys.set_coroutine_origin_tracking_depth(before)
+
+
+class Returns:
+    """Sees with which line functions return, in the thread that starts it.
+
+    Args:
+        code: the functions.
+    """
+
+    def __init__(self, code: Collection[CodeType]) -> None:
+        self._code = frozenset(code)
+        self._last = NOWHERE
+        self._before: Any = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._before = sys.getprofile()
+        sys.setprofile(self._see)
+
+    def stop(self) -> Place:
+        """Look no more, and return the line of the last return."""
+        if sys.getprofile() == self._see:  # in the thread that looks
+            sys.setprofile(self._before)
+        return self._last
+
+    def _see(self, frame: FrameType, event: str, arg: object) -> None:
+        if event == "return" and frame.f_code in self._code:
+            self._last = Place(frame.f_code.co_filename, frame.f_lineno)

@@ -8,30 +8,22 @@ runs, as in every call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
-from msgspec.structs import replace as changed_settings
 
-from stephttp._run.current import HandlerCall, current_call
-from stephttp._run.runless import RunlessCall
-from stephttp._run.scope import RunScope
-from stephttp._wire.call_signatures import request_target
 from stephttp.errors import UsageError
 from stephttp.provider import Provider
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
-from stephttp.testing.history import History, as_bytes
+from stephttp.testing.history import History
 from stephttp.testing.loop_thread import LoopThread
-from stephttp.testing.places_in_code import known_origins
-from stephttp.testing.replayed_state import ORIGIN, ReplayedState
+from stephttp.testing.replayed_call import cut_off_from_servers, replayed
 from stephttp.testing.takeover import is_wsgi, runtimes_of
-from stephttp.testing.verdicts import Replay, judge, unchecked
-from stephttp.testing.watched_call import LoggedErrors, WatchedCall
+from stephttp.testing.verdicts import Replay, unchecked
 from stephttp.testing.wsgi_calls import WSGICaller
 
 T = TypeVar("T")
@@ -103,7 +95,7 @@ class Replayer:
         self._loop = LoopThread(self._patience)
         try:
             if self._lifespan is not None:
-                self._loop.call(self._in_replay(self._start(), ReplayedState("", b"{}"), []))
+                self._loop.call(cut_off_from_servers(self._runtimes, self._lifespan.start()))
         except BaseException:
             self._loop.close()
             raise
@@ -117,7 +109,7 @@ class Replayer:
     ) -> None:
         try:
             if self._lifespan is not None:
-                self._loop.call(self._in_replay(self._stop(), ReplayedState("", b"{}"), []))
+                self._loop.call(cut_off_from_servers(self._runtimes, self._lifespan.stop()))
         finally:
             self._loop.close()
 
@@ -125,54 +117,12 @@ class Replayer:
         """Replay one run; see `replay`."""
         if headers:
             history = history.with_headers(headers)
-        reason = history.cannot_be_sent
-        if reason:
+        if reason := history.cannot_be_sent:
             return unchecked(history, reason)
-        calls: list[WatchedCall] = []
-        state = ReplayedState(history.run.id, history.state())
-        with LoggedErrors() as logged:
-            try:
-                reply, error = self._loop.call(
-                    self._in_replay(self._send(_request_of(history)), state, calls)
-                )
-            except UsageError as problem:
-                return unchecked(history, str(problem))
-        return judge(history, calls, reply, error or logged.last)
-
-    async def _in_replay(self, work: Any, state: ReplayedState, calls: list[WatchedCall]) -> Any:
-        """Await something while all providers are cut off from their servers."""
-
-        def watch(call: HandlerCall, scope: RunScope) -> None:
-            calls.append(WatchedCall(call, scope))
-            scope.run.stop()
-
-        with ExitStack() as stack:
-            stack.enter_context(known_origins())
-            for runtime in self._runtimes:
-                settings = changed_settings(
-                    runtime.settings, base_url=ORIGIN, event_base_url="", env="", dev=True
-                )
-                transport = state.transport()
-                stack.enter_context(
-                    runtime.replaced(settings, transport=transport, sync_transport=transport)
-                )
-                runtime.watch = watch
-            current_call.set(RunlessCall(self._runtimes[0], ("replay",), {}, _NOT_DURABLE))
-            return await work
-
-    async def _send(self, request: httpx2.Request) -> tuple[httpx2.Response, BaseException | None]:
-        caller = self._caller()
-        status, body = 0, b""
         try:
-            response = await caller.handle_async_request(request)
-            status = response.status_code
-            async for chunk in response.stream:  # type: ignore[union-attr]
-                body += chunk
-        except Exception as error:
-            return httpx2.Response(status or 500, content=body), error
-        finally:
-            await caller.aclose()
-        return httpx2.Response(status, content=body), None
+            return self._loop.call(replayed(history, self._runtimes, self._caller()))
+        except UsageError as problem:  # it takes too long
+            return unchecked(history, str(problem))
 
     def _caller(self) -> httpx2.AsyncBaseTransport:
         if self._is_wsgi:
@@ -180,37 +130,6 @@ class Replayer:
         state = {} if self._lifespan is None else self._lifespan.state
         return ASGICaller(self._app, raises=True, state=state)
 
-    def _in_thread(self, work: Any) -> Any:
+    def _in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
         context = copy_context()
         return self._loop.in_test(lambda: context.run(work))
-
-    async def _start(self) -> None:
-        assert self._lifespan is not None
-        await self._lifespan.start()
-
-    async def _stop(self) -> None:
-        assert self._lifespan is not None
-        await self._lifespan.stop()
-
-
-_NOT_DURABLE = UsageError(
-    "this request does not pass the stephttp middleware, so its steps would run; a replay runs "
-    "none. Give the application with its middleware"
-)
-
-
-def _request_of(history: History) -> httpx2.Request:
-    """Return the call of the server that continues the run."""
-    request = history.request
-    url = httpx2.URL(request.origin or "http://replayed").copy_with(
-        raw_path=request_target(request.path, request.query).encode()
-    )
-    headers = {
-        "user-agent": "stephttp replay",
-        "content-type": request.content_type or "application/json",
-        "x-run-id": history.run.id,
-        "x-inngest-signature": "",
-        "x-inngest-req-version": "1",
-        "x-stephttp-attempt": "0",
-    }
-    return httpx2.Request(request.method, url, headers=headers, content=as_bytes(request.body))

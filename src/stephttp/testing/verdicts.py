@@ -149,9 +149,8 @@ def _changed(change: Divergence, watched: WatchedCall) -> Finding:
 def _left(history: History, watched: WatchedCall) -> list[ExportedStep]:
     """Return the remembered steps that the handler surely did not come to."""
     met = {one.step.hash for one in watched.met}
-    run = watched.run
     # A branch that was given up might have come to what seems to be left over.
-    unsure = run.cut_short or any(one.kind == RACE for one in watched.met)
+    unsure = watched.cut_short or any(one.kind == RACE for one in watched.met)
     return [
         step
         for step in history.user_steps

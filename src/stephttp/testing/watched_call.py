@@ -9,22 +9,26 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from stephttp._client.background import running_loop
 from stephttp._core.run import Run
 from stephttp._core.step_kinds import KINDS
-from stephttp._core.steps import EXECUTE, Step
+from stephttp._core.steps import EXECUTE, Step, Verdict
 from stephttp._run.current import HandlerCall
 from stephttp._run.reentry import Reentry
 from stephttp._run.scope import RunScope
 from stephttp._wire.opcodes import OpCode
 from stephttp.testing.findings import Place
+from stephttp.testing.given_values import Given
 from stephttp.testing.places_in_code import place_here
 
-if TYPE_CHECKING:
-    from types import FrameType
+Look = Callable[[FrameType], tuple[Given, Callable[[], Given]]]
 
 RACE = "race"
 """The kind of the step that keeps who has won a race."""
@@ -37,12 +41,16 @@ class Met(Struct, frozen=True):
         kind: its tool.
         known: whether the server remembers it, or waits for it.
         place: the line of the user's code.
+        given: what it is given, as far as that was looked at; see `given_values`.
+        task: what tells the task, or the thread, from others of the same call.
     """
 
     step: Step
     kind: str
     known: bool
     place: Place
+    given: Given = {}
+    task: int = 0
 
     @property
     def title(self) -> str:
@@ -56,22 +64,42 @@ class WatchedCall:
     Args:
         call: a first call or a re-entry.
         scope: of its run.
+        look: is called at each step with the frame of the tool; returns what the step is given,
+            and what returns that again.
+        ended: is called when the handler has ended.
+        changed: is called when the body of a step has changed what it was given.
     """
 
-    def __init__(self, call: HandlerCall, scope: RunScope) -> None:
+    def __init__(
+        self,
+        call: HandlerCall,
+        scope: RunScope,
+        look: Look = lambda frame: ({}, dict),
+        ended: Callable[[WatchedCall], None] = lambda call: None,
+        changed: Callable[[Met, Given], None] = lambda met, given: None,
+    ) -> None:
+        self._look, self._ended, self._changed = look, ended, changed
+        self._again: dict[str, tuple[Met, Callable[[], Given]]] = {}
         self.call = call
         self.run: Run = scope.run
         self.met: list[Met] = []
         self.error: BaseException | None = None
         """What the handler has raised, if that is its own."""
+        self._cut_short: bool | None = None
         self.left_branches = False
         """Whether a branch was left that is not at a step."""
         self._scope: RunScope | None = scope
         self._lock = threading.Lock()
         self._resolve, self._meet_race = scope.run.resolve, scope.run.meet_race
-        self._own_error = scope.own_error
+        self._own_error, self._complete = scope.own_error, scope.run.complete
+        self._unwind = scope.run.unwind
         # Replacing them here costs runs that are not watched nothing.
-        vars(scope.run).update(resolve=self._watch_step, meet_race=self._watch_race)
+        vars(scope.run).update(
+            resolve=self._watch_step,
+            meet_race=self._watch_race,
+            complete=self._watch_body,
+            unwind=self._watch_unwinding,
+        )
         vars(scope).update(own_error=self._watch_end)
 
     def _watch_step(
@@ -90,23 +118,42 @@ class WatchedCall:
         step = self._meet_race(step_id)
         with self._lock:
             self.met[before:] = [
-                Met(one.step, RACE if one.step is step else one.kind, one.known, one.place)
-                for one in self.met[before:]
+                replace(one, kind=RACE) if one.step is step else one for one in self.met[before:]
             ]
         return step
+
+    def _watch_body(self, step: Step, *args: Any) -> Verdict:
+        met, again = self._again.pop(step.hash, (None, None))
+        if met is not None and again is not None:
+            self._changed(met, again())
+        return self._complete(step, *args)
+
+    def _watch_unwinding(self) -> None:
+        if self._cut_short is None:  # what is given up from now on, we end
+            self._cut_short = self.run.cut_short
+        self._unwind()
 
     def _watch_end(self, error: BaseException | None) -> BaseException | None:
         scope, self._scope = self._scope, None
         if scope is not None:
             self.left_branches = self.run.suspended and scope.left_branches()
         self.error = self._own_error(error)
+        self._ended(self)
         return self.error
 
-    def _note(self, step: Step, kind: str, frame: FrameType | None) -> None:
+    def _note(self, step: Step, kind: str, frame: FrameType) -> None:
         known = step.verdict is not EXECUTE or step.memo is not None
-        met = Met(step, kind, known, place_here(frame))
+        given, again = self._look(frame)
+        met = Met(step, kind, known, place_here(frame), given, _task())
         with self._lock:
             self.met.append(met)
+            if not known:
+                self._again[step.hash] = met, again
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the handler gave up a branch that was at a step."""
+        return self.run.cut_short if self._cut_short is None else self._cut_short
 
     @property
     def responded(self) -> bool:
@@ -119,6 +166,15 @@ class WatchedCall:
         assert isinstance(self.call, Reentry)
         response = self.call.response
         return response.status, response.body or self.call.body.join()
+
+
+def _task() -> int:
+    task = None
+    if running_loop() is not None:
+        from asyncio import current_task
+
+        task = current_task()
+    return threading.get_ident() if task is None else id(task)
 
 
 class LoggedErrors(logging.Handler):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -26,7 +26,10 @@ from stephttp.engine.model.clock import VirtualClock
 from stephttp.engine.model.settings import Backoff, Settings
 from stephttp.errors import UsageError
 from stephttp.provider import Provider
+from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
+from stephttp.testing.completed_runs import replay_completed
+from stephttp.testing.crashes import Crashes, ToApp
 from stephttp.testing.engine_in_test import EngineInTest
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubs import Stubs
@@ -37,6 +40,9 @@ T = TypeVar("T")
 
 ENGINE = "http://engine.stephttp.test"
 """The origin of the engine in a test. Nothing listens there."""
+
+_LEASES_END = timedelta(minutes=1)
+"""After that time the engine takes over the runs of a process that has died."""
 
 _OUTPUT = re.compile("/v1/http/runs/([^/]+)/output")
 _WAIT = re.compile(r"\bwait=([0-9]{1,6})")
@@ -63,6 +69,7 @@ class World(EngineInTest):
         stubs: take the place of steps' functions, and of hosts.
         in_thread: calls WSGI applications.
         wait: waits in their threads.
+        always_replay: compares the calls of handlers.
 
     Raises:
         ConfigurationError: the application is not one, or has no durable middleware.
@@ -80,6 +87,7 @@ class World(EngineInTest):
         stubs: Stubs,
         in_thread: InThread = asyncio.to_thread,
         wait: WaitFor = Future.result,
+        always_replay: AlwaysReplay | None = None,
     ) -> None:
         super().__init__()
         self.app = app
@@ -92,6 +100,10 @@ class World(EngineInTest):
         self._raises = raises
         self._in_thread = in_thread
         self._wait = wait
+        self.always_replay = always_replay
+        self.app_state: dict[str, Any] = {}
+        self.crashes: Crashes | None = None
+        """The process of the application, where it is to die."""
         self._exits = AsyncExitStack()
         self._stubs = stubs
         self._client: httpx2.AsyncClient | None = None
@@ -101,7 +113,9 @@ class World(EngineInTest):
     @property
     def calls_under_way(self) -> bool:
         """Whether the application is at work on a request of the test."""
-        return isinstance(self._from_test, ASGICaller) and self._from_test.under_way
+        caller = self._from_test
+        caller = caller.caller if isinstance(caller, ToApp) else caller
+        return isinstance(caller, ASGICaller) and caller.under_way
 
     @property
     def engine(self) -> Engine:
@@ -131,7 +145,7 @@ class World(EngineInTest):
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         lifespan = None if self.is_wsgi else Lifespan(self.app)
-        state = {} if lifespan is None else lifespan.state
+        state = self.app_state = {} if lifespan is None else lifespan.state
         from_engine = self._caller(state, raises=False)
         engine_app = create_app(
             Settings(
@@ -149,7 +163,9 @@ class World(EngineInTest):
         self._engine = engine
         self._exits.push_async_callback(engine.stop)
         to_engine = ASGICaller(engine_app, state={})
-        from_app = _FromApp(to_engine, self)
+        from_app: httpx2.AsyncBaseTransport = _FromApp(to_engine, self)
+        if self.crashes is not None:
+            from_app = self.crashes.to_engine(from_app)
         self._exits.push_async_callback(to_engine.aclose)
         self._exits.push_async_callback(self._close_app, from_engine)
         self._exits.enter_context(
@@ -170,6 +186,12 @@ class World(EngineInTest):
         )
         self._exits.enter_context(stand_ins(self.runtimes, self._stubs))
         self._exits.push_async_callback(self._drain)
+        if self.always_replay is not None:
+            self._exits.enter_context(self.always_replay.watching(self.runtimes))
+        if self.crashes is not None:
+            self.crashes.watch(
+                self.runtimes, partial(self.advance, _LEASES_END), self.clock.advance
+            )
         if lifespan is not None:
             await lifespan.start()
             self._exits.push_async_callback(lifespan.stop)
@@ -193,6 +215,8 @@ class World(EngineInTest):
         """
         if self._stubs.problems:
             raise self._stubs.problems.pop(0)
+        if self.always_replay is not None:
+            self.always_replay.check()
 
     async def explain(self, error: Exception) -> None:
         """Add the runs as text to what a test has raised."""
@@ -207,12 +231,24 @@ class World(EngineInTest):
                 await runtime.outbox.wait()
             await self.engine.idle()
             if not any(runtime.outbox.depth for runtime in self.runtimes):
-                return
+                break
+        if self.always_replay is not None:
+            caller = self._caller(self.app_state, raises=True)
+            await replay_completed(self.always_replay, self.engine, self.runtimes, caller)
 
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
+        crashes = self.crashes
+        if crashes is not None:
+            return crashes.to_app(self._dying(crashes, state), raises=raises)
         if self.is_wsgi:
             return WSGICaller(self.app, self._in_thread, raises=raises)
         return ASGICaller(self.app, raises=raises, state=state)
+
+    def _dying(self, crashes: Crashes, state: dict[str, Any]) -> httpx2.AsyncBaseTransport:
+        """Return what calls the application in a process that dies."""
+        if self.is_wsgi:
+            return WSGICaller(self.app, crashes.in_thread(self._in_thread), raises=True)
+        return ASGICaller(crashes.app(self.app), raises=True, state=state)
 
     async def _pause(self, seconds: float) -> None:
         """Let time pass that the SDK waits, but not for its work beside the requests."""

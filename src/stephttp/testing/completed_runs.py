@@ -1,0 +1,95 @@
+"""The histories of runs in the engine of a test, and the replay of those that have completed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from functools import partial
+
+import httpx2
+import msgspec
+
+from stephttp._run.current import HandlerCall
+from stephttp._run.runtime import Runtime
+from stephttp._run.scope import RunScope
+from stephttp._version import __version__
+from stephttp.engine.api.manage.run_views import run_in_full
+from stephttp.engine.engine import Engine
+from stephttp.engine.reading.run_detail import run_detail
+from stephttp.engine.store import memos
+from stephttp.testing.always_replay import AlwaysReplay
+from stephttp.testing.history import History, history_of
+from stephttp.testing.replayed_call import replayed
+from stephttp.testing.watched_call import WatchedCall
+
+_COMPLETED = "SELECT run_id FROM runs WHERE status = 'completed'"
+_OF_THE_END = frozenset({"answer_differs", "new_step"})
+"""What only the replay of a whole run shows: the calls before it had another end."""
+
+
+def history_in(connection: sqlite3.Connection, run_id: str, now_ms: int) -> History:
+    """Return the history of a run in a database, with its secrets.
+
+    Raises:
+        Refused: there is no such run.
+    """
+    full = run_in_full(run_detail(connection, run_id, now_ms))
+    state = memos.load(connection, run_id, pending=True, names=True)
+    return history_of(msgspec.json.decode(msgspec.json.encode(full)), state.memos, __version__)
+
+
+async def replay_completed(
+    always: AlwaysReplay,
+    engine: Engine,
+    runtimes: Collection[Runtime],
+    caller: httpx2.AsyncBaseTransport,
+) -> None:
+    """Replay runs as a whole that have completed since this was called last.
+
+    Args:
+        always: what compares their calls.
+        engine: of the test.
+        runtimes: of the application's providers.
+        caller: calls the application.
+    """
+
+    def watched(call: HandlerCall, scope: RunScope) -> WatchedCall:
+        return always.again(call, scope)
+
+    found = await engine.store.read(lambda connection: connection.execute(_COMPLETED).fetchall())
+    for run_id in always.completed([run_id for (run_id,) in found]):
+        now_ms = engine.clock.now_ms()
+        history = await engine.store.read(partial(history_in, run_id=run_id, now_ms=now_ms))
+        known = len(always.findings)
+        replay = await replayed(history, runtimes, caller, watched)
+        if len(always.findings) == known:
+            always.note_ends([one for one in replay.findings if one.kind in _OF_THE_END])
+        for name, value in always.read_by(run_id):
+            with _variable(name, value):
+                await replayed(history, runtimes, caller, always.with_variable(name))
+
+
+@contextmanager
+def _variable(name: str, value: str | None) -> Generator[None]:
+    """Give an environment variable another value while the block runs, of the same kind."""
+    os.environ[name] = _another(value)
+    try:
+        yield
+    finally:
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+def _another(value: str | None) -> str:
+    if value is None:
+        return "1"
+    if value.isdecimal():
+        return str(int(value) + 1)
+    return _OPPOSITES.get(value.lower(), f"{value}x")
+
+
+_OPPOSITES = {"true": "false", "false": "true", "yes": "no", "no": "yes", "on": "off", "off": "on"}
