@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Raw
 
 from stephttp._core.encoding import encode_argument
@@ -20,8 +21,14 @@ from stephttp._core.retry_policy import RetryPolicy, merged, wishes
 from stephttp._core.tool_types import FetchResponse
 from stephttp._core.waits import Wait, check_text
 from stephttp._wire.http import SAFE_METHODS, TOKEN, without_credentials
+from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import OpCode
 
+_any = msgspec.json.Decoder(Raw)
+_NOT_JSON = (
+    "body: an Inngest server sends only JSON as it is, and encodes anything else as a JSON text; "
+    "send JSON, or make the request in step.run"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -45,7 +52,18 @@ def fetch(
     if body is not None:
         opts["body"] = check_text(step_id, "body", body, empty=True)
         encode_argument(opts["body"], step_id, "body")
-    return Wait(step_id, OpCode.GATEWAY, step_id, opts, FetchResponse, policy=policy)
+    return Wait(
+        step_id, OpCode.GATEWAY, step_id, opts, FetchResponse, policy=policy,
+        only_ours="" if body is None or _is_json(body) else _NOT_JSON,
+    )  # fmt: skip
+
+
+def _is_json(body: str) -> bool:
+    try:
+        _any.decode(body)
+    except (*UNREADABLE, RecursionError):
+        return False
+    return True
 
 
 def infer(

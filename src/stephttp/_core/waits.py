@@ -57,6 +57,8 @@ class Wait(Struct, frozen=True):
     """Must not travel in a first checkpoint (docs/protocol.md 12.1)."""
     policy: RetryPolicy | None = None
     """How the server tries it again, where the step itself says it."""
+    only_ours: str = ""
+    """Why no other server than the stephttp engine can do it right; empty if others can."""
 
 
 def sleep(step_id: str, duration: timedelta) -> Wait:
@@ -163,7 +165,10 @@ def invoke(
         result, convert = EndpointResult, partial(_endpoint_value, output_type, step_id)
     elif isinstance(function, str):
         result, convert = Raw, partial(_value_by_id, output_type, step_id)
-    return Wait(step_id, OpCode.INVOKE_FUNCTION, step_id, opts, result, convert)
+    only_ours = _ENDPOINT_THERE if _is_endpoint(function) else ""
+    return Wait(
+        step_id, OpCode.INVOKE_FUNCTION, step_id, opts, result, convert, only_ours=only_ours
+    )
 
 
 def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
@@ -176,6 +181,20 @@ def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
 
 ENDPOINT_ID = "__stephttp_id__"
 """The attribute of a decorated handler that holds its endpoint's id."""
+ENDPOINT_IDS: set[str] = set()
+"""The ids of decorated handlers in this process."""
+_ENDPOINT_THERE = (
+    "an Inngest server cannot invoke durable endpoints, and would wait until the timeout; call the "
+    "endpoint's address with step.fetch, or its function in step.run"
+)
+_METHOD_AND_PATH = re.compile(r"[A-Z]+ /")
+
+
+def _is_endpoint(function: Any) -> bool:
+    """Return whether a function, or an id, is that of a durable endpoint, as far as is known."""
+    if isinstance(function, str):
+        return function in ENDPOINT_IDS or bool(_METHOD_AND_PATH.match(function))
+    return endpoint_id(function) is not None
 
 
 def endpoint_id(function: Any) -> str | None:

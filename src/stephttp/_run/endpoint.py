@@ -19,7 +19,7 @@ from stephttp._core import checks, retry_policy
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.endpoint_options import AsyncResponse, FnOpts, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
-from stephttp._core.waits import ENDPOINT_ID
+from stephttp._core.waits import ENDPOINT_ID, ENDPOINT_IDS
 from stephttp._run.boundary import called, to_its_end
 from stephttp._run.callers import CallerOf
 from stephttp._run.current import configured_scope
@@ -170,6 +170,7 @@ def decorator(
     def named(wrapper: F) -> F:
         if "id" in given:
             setattr(wrapper, ENDPOINT_ID, given["id"])  # for `step.invoke(function=...)`
+            ENDPOINT_IDS.add(given["id"])
         return wrapper
 
     def decorate(handler: Callable[P, R]) -> Callable[P, R]:

@@ -14,16 +14,19 @@ from stephttp._core import plain_server, replies, reports
 from stephttp._core.plain_server import Mode, PlainCall
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
+from stephttp._core.waits import Wait
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
+from stephttp._run.final_failures import failures_of
 from stephttp._run.reentry_guard import target_of
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.errors import APIError, APIStatusError
+from stephttp.errors import APIError, APIStatusError, UsageError
 
 if TYPE_CHECKING:
     from stephttp._run.resumed import Resumed
+    from stephttp._run.scope import RunScope
 
 _VERSION = b"x-inngest-req-version"
 _RACING_VERSION = "2"
@@ -93,13 +96,41 @@ def opening(
     Raises:
         APIError: it gives no answer.
     """
+    ours = yield from is_ours(checkpoints)
+    return (ops, []) if ours else plain_server.opening(ops)
+
+
+def is_ours(checkpoints: Checkpoints) -> Flow[bool]:
+    """Return whether the server is ours. It is asked what it is, if that is not known yet.
+
+    Raises:
+        APIError: it gives no answer.
+    """
     keys = checkpoints.keys
     if keys.features is None:
         with suppress(APIStatusError):
             yield from send(api_calls.get_health(), keys, checkpoints.rng)
         if keys.features is None:  # ours marks each answer
             keys.learn(frozenset())
-    return (ops, []) if keys.features else plain_server.opening(ops)
+    return bool(keys.features)
+
+
+def refuse(scope: RunScope, wait: Wait) -> Flow[None]:
+    """Refuse what only our engine can do right, on another server.
+
+    Raises:
+        UsageError: it is another server. No further call would change that.
+    """
+    try:
+        ours = yield from is_ours(scope.runtime.checkpoints)
+    except APIError:
+        return  # so the run does not begin to wait
+    if not ours:
+        error = UsageError(f"step {wait.step_id!r}: {wait.only_ours}")
+        failures = failures_of(scope)
+        if failures is not None:
+            failures.note(error)
+        raise error
 
 
 def _unique(checkpoints: Checkpoints) -> str:

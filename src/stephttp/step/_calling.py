@@ -81,6 +81,8 @@ async def invoke(
         CannotWaitError: the response has started, so the caller can no longer be redirected.
         StepError: the function failed, is not known, or took too long; or the endpoint answered
             with a status of 400 or more.
+        UsageError: the server is an Inngest server, and `function` a durable endpoint, which only
+            the stephttp engine can invoke.
         TypeError: an argument has another type.
         ValueError: an argument is not acceptable.
     """
@@ -146,6 +148,7 @@ async def fetch(
         OutsideRunError: called outside a request that passes through the middleware.
         CannotWaitError: the response has started, so the caller can no longer be redirected.
         StepError: there was no answer.
+        UsageError: the server is an Inngest server, and `body` not JSON, which it would change.
         TypeError: an argument has another type.
         ValueError: `url` is not an address, or method, headers or body cannot be sent.
     """

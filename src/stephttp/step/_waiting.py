@@ -121,6 +121,11 @@ async def request(tool: str, wait: waits.Wait) -> Any:
     """Have the server carry out a step, and return what came of it."""
     scope = run_scope(tool)
     await before_step(scope)
+    if wait.only_ours and not scope.runtime.checkpoints.keys.features:
+        from stephttp._run.plain_calls import refuse
+
+        with scope.group():
+            await scope.drive(refuse(scope, wait))
     if scope.hooks is None:
         call = StepCall.wait(scope, wait)
     else:

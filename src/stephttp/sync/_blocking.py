@@ -102,6 +102,11 @@ def request(tool: str, wait: Wait) -> Any:
     """Have the server carry out a step, and return what came of it."""
     scope = run_scope(tool)
     settle_claim(scope, wait.step_id)
+    if wait.only_ours and not scope.runtime.checkpoints.keys.features:
+        from stephttp._run.plain_calls import refuse
+
+        with scope.group():
+            scope.block(refuse(scope, wait))
     if scope.hooks is None:
         call = StepCall.wait(scope, wait)
     else:
