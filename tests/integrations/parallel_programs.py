@@ -157,8 +157,7 @@ async def fetches(world: World) -> Any:
         return (await step.fetch(f"fetch{number}", f"http://a.test/{number}")).status_code
 
     found = await asyncio.gather(fetch(1), fetch(2), step.sleep("nap", SECOND))
-    found.append(await fetch(3))
-    return [found, await world.do("last")]
+    return [[*found, await fetch(3)], await world.do("last")]
 
 
 async def limits(world: World) -> Any:
