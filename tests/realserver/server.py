@@ -7,12 +7,14 @@ the order, at any time. What is due at the same moment is called at the same tim
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 
+from stephttp._wire.ids import hash_step_id
 from stephttp.options import resolve
 from stephttp.provider import Provider
 from tests.realserver.api import API
@@ -23,6 +25,7 @@ from tests.realserver.state import Item, RealRun
 from tests.wsgi import Blocking, WSGITransport
 
 APP, SERVER = "http://app.test", "http://inngest.test"
+MARKER = hash_step_id("stephttp:parallel")
 AT_ONCE = 4
 """Calls that are under way at the same time, unless a test chooses what happens: about so many were
 when the first of them ended a run of ten naps, which took 24 calls."""
@@ -65,7 +68,10 @@ class RealServer(httpx2.AsyncBaseTransport):
         self.down: Callable[[httpx2.Request], bool] = lambda request: False
         self.deaths = 0
         """How often a node may die, where a test chooses what happens."""
+        self.strays = 0
+        """How often a call of the handler comes late, or again, to a run that has had branches."""
         self._choose = choose
+        self._turns = itertools.count()
         self._gates = Interleaving(choose or (lambda count: 0))
         self._node = 0
         """Counts the deaths of nodes: what a dead one has begun comes to nothing."""
@@ -130,10 +136,16 @@ class RealServer(httpx2.AsyncBaseTransport):
     def _to_app(self) -> httpx2.AsyncBaseTransport:
         app = self.app
         if len(self.apps) > 1:
-            app = self.apps[self._gates.choose(len(self.apps))]
+            app = self.apps[self._next_app()]
         if self.wsgi:
             return WSGITransport(app)
         return httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+
+    def _next_app(self) -> int:
+        """The process that takes the next call: one after the other, unless a test chooses."""
+        if self._choose is None:
+            return next(self._turns) % len(self.apps)
+        return self._choose(len(self.apps))
 
     async def finish(self, response: httpx2.Response, calls: int = 200) -> httpx2.Response:
         """The final answer behind a redirect.
@@ -180,7 +192,9 @@ class RealServer(httpx2.AsyncBaseTransport):
                 await gates.settle()
                 at_work -= {task for task in at_work if task.done() and not task.result()}
                 may_die = self.deaths > 0 and bool(at_work)
-                options = gates.waiting + bool(queue) + may_die
+                branched = [run for run in self.runs.values() if MARKER in run.memos]
+                may_stray = self.strays > 0 and bool(branched)
+                options = gates.waiting + bool(queue) + may_stray + may_die
                 idle = 0 if options else idle + 1
                 assert idle < 100, "the application does not answer"
                 if not options:
@@ -192,6 +206,11 @@ class RealServer(httpx2.AsyncBaseTransport):
                 if may_die and number == options - 1:
                     self.deaths -= 1
                     self.die()
+                    continue
+                if may_stray and number == options - 1 - may_die:
+                    self.strays -= 1
+                    stray = Item(branched[0].run_id, job=f"stray{self.strays}")
+                    at_work.add(asyncio.ensure_future(self._call(stray)))
                     continue
                 for item in self._due_next():
                     calls -= 1

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
+from itertools import takewhile
 
 from stephttp._client import api_calls
 from stephttp._client.background import TimerHandle
@@ -27,7 +28,7 @@ from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints, shorten
 from stephttp._run.lease_fence import LeaseFence
 from stephttp._wire.http import Request
-from stephttp._wire.opcodes import Op, kept_bytes
+from stephttp._wire.opcodes import Op, OpCode, kept_bytes
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")
@@ -52,8 +53,8 @@ class Journal(Item):
 
     __slots__ = (
         "_abandoned", "_checkpoints", "_closed", "_final", "_later", "_lock", "_named", "_outbox",
-        "_request", "_run", "_sending", "_settled", "_stored", "_timer", "fence", "lease", "let_go",
-        "mode", "opened", "token",
+        "_request", "_run", "_sending", "_settled", "_stored", "_timer", "blind", "fence", "lease",
+        "let_go", "mode", "opened", "token",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +92,8 @@ class Journal(Item):
         """Called once, when the run is not in the hands of this call any more."""
         self.opened = False
         """Whether the server has the run."""
+        self.blind = False
+        """Whether it was opened before the server was known."""
         self.token = ""
         """The output token that a plain server gave."""
 
@@ -254,9 +257,14 @@ class Journal(Item):
             self.lease.held = lease is not None
             return Parcel(api_calls.steps_path(run.run_id), body)
         if final is None:
+            self.blind = self._checkpoints.keys.features is None
+            if self.blind:  # a failed step makes a plain server call at once
+                ops = list(takewhile(lambda op: op.op is not OpCode.STEP_FAILED, ops))
+                run.unreported.requeue(self._sending[len(ops) :])
+                self._sending = ops
             ops = [self._checkpoints.remember(run, request), *ops]
             self.lease.held = lease is not None
-            if self._checkpoints.keys.features is None:
+            if self.blind:
                 # Ours may take the opening while its answer is lost, and the process dies; a plain
                 # server does not read the field.
                 lease = self.lease.ask()
