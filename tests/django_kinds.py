@@ -17,6 +17,8 @@ from django.core.asgi import get_asgi_application
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.http import HttpRequest, JsonResponse
 from django.urls import clear_url_caches, path
 from sqlalchemy import create_engine, text
@@ -71,6 +73,12 @@ def project(folder: Path, postgres: Path, mariadb: Path) -> Generator[dict[str, 
             apps.set_installed_apps([APP])
         else:
             django.setup()
+        opened: list[BaseDatabaseWrapper] = []
+
+        def note(connection: BaseDatabaseWrapper, **_: Any) -> None:
+            opened.append(connection)
+
+        connection_created.connect(note)
         try:
             _drop_tables(databases)
             for alias in databases:
@@ -81,6 +89,10 @@ def project(folder: Path, postgres: Path, mariadb: Path) -> Generator[dict[str, 
             yield urls
         finally:
             _drop_tables(databases)
+            connection_created.disconnect(note)
+            for one in opened:  # those of threads that ended in the middle of a request
+                one.inc_thread_sharing()
+                one.close()
             if installed:
                 apps.unset_installed_apps()
 

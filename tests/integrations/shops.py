@@ -49,12 +49,15 @@ class Shop:
         self.async_engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
         self.left: list[AsyncSession] = []
         """Sessions that the code around a handler may leave open."""
+        self.left_by_threads: list[Session] = []
         with self.engine.begin() as connection:
             connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)"))
 
     async def close(self) -> None:
         for session in self.left:
             await session.close()
+        for one in self.left_by_threads:
+            one.close()
         self.engine.dispose()
         await self.async_engine.dispose()
 
@@ -304,6 +307,7 @@ class FalconUnit:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.db = Session(self.shop.engine)
+        self.shop.left_by_threads.append(req.context.db)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, req_succeeded: bool

@@ -136,7 +136,9 @@ async def test_outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = page("send_event", tmp_path, monkeypatch)
     with closing(sqlite3.connect("shop.sqlite3")) as connection:
         connection.execute("CREATE TABLE orders (item TEXT)")
-        create_table(create_engine("sqlite:///shop.sqlite3"))
+        engine = create_engine("sqlite:///shop.sqlite3")
+        create_table(engine)
+        engine.dispose()
     async with durable(lambda provider: provider.asgi(block.outbox_app)) as world:
         response = await world.client.post("/orders", params={"item": "book"})
         assert (response.status_code, response.json()) == (201, "book")
