@@ -52,6 +52,7 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.alias_generators import to_camel
+from typing_extensions import TypeAliasType
 from typing_extensions import TypedDict as ExtendedTypedDict
 
 from stephttp._core.conversion import CONVERSIONS, Conversions, Converter
@@ -279,7 +280,22 @@ class Halt(Generic[G]):
     at: G
 
 
+# What `type Day = date | str` makes since Python 3.12.
+Day = TypeAliasType("Day", date | str)
+Answer = TypeAliasType("Answer", G | Bounced, type_params=(G,))
+
+
+@dataclass
+class Trip:
+    day: Day
+    answer: Answer[Sent]
+
+
 CASES: list[tuple[Any, Any]] = [
+    (list[Day], [date(2030, 5, 6), "2030-05-06"]),
+    (Day | None, "2030-05-06"),
+    (Answer[Day], "2030-05-06"),
+    (Trip, Trip("2030-05-06", Bounced("full"))),
     (Stop, Stop(NOON_TEXT, 1, [Stop(NOON, 2)])),
     (Stop | Paid, Stop(NOON_TEXT, 1)),
     (Stop | Halt[date | str], Halt("2030-05-06")),
