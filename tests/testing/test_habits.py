@@ -114,10 +114,17 @@ def test_middleware_of_users_and_stubs() -> None:
             seen.append(info.id)
 
     app, _ = _app(middleware=[Audit])
+
+    @app.post("/total")
+    async def total() -> int:
+        return await step.invoke("total", function="total", output_type=int)
+
     with DurableClient(app) as client:
         stub = client.stub("first", 2)
         assert client.post("/nap").json() == "slept "
         assert (stub.call_count, seen) == (1, ["first", "nap"])
+        client.stub("total", sequence=[7])
+        assert client.post("/total").json() == 7
 
 
 def test_several_providers_in_one_application() -> None:

@@ -11,9 +11,13 @@ import pytest
 from fastapi import FastAPI
 from flask import Flask
 from pydantic import BaseModel
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import StaticPool
 
 import stephttp
 from stephttp import Event, step
+from stephttp.integrations.sqlalchemy import create_table, transaction
 from stephttp.sync import step as blocking
 from stephttp.testing import AsyncDurableClient, DurableClient
 
@@ -185,6 +189,33 @@ def test_stubs_end_with_the_client() -> None:
         client.stub("charge", {"id": "c1"})
     with DurableClient(app) as client:
         assert "reached the bank" in str(client.get("/").finish().error)
+
+
+def test_a_transaction_is_stubbed_and_watched_like_any_step() -> None:
+    def add_order(session: Session, item: str) -> int:
+        session.execute(text("SELECT 1"))
+        return 7
+
+    engine = create_engine(
+        "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
+    create_table(engine)
+    provider = stephttp.setup("https://shop.example.com")
+    app = FastAPI()
+
+    @app.post("/")
+    def order() -> int:
+        return transaction("add", sessionmaker(engine), add_order, "a book")
+
+    with DurableClient(provider.asgi(app)) as client:
+        spy = client.spy(add_order)
+        assert client.post("/").json() == 7
+        assert spy.calls[0].args == ("a book",)
+        client.stub(add_order, 8)
+        assert client.post("/").json() == 8
+        client.stub("add", 9)
+        assert client.post("/").json() == 9
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Where stubs come into the life of a step.
 
-The methods of `StepCall` are exchanged while a test is at work, so that no step of an application
+Methods of `StepCall` are exchanged while a test is at work, so that no step of an application
 pays for it.
 """
 
@@ -15,7 +15,10 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from stephttp._core.conversion import CONVERSIONS, PLAIN
+from stephttp._core.steps import Step
 from stephttp._core.waits import Wait
+from stephttp._run import hooked_steps
+from stephttp._run.hooks import Hooked, Hooks
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
@@ -28,9 +31,8 @@ def stand_ins(runtimes: Iterable[Runtime], stubs: Stubs) -> Generator[None]:
     """Let stubs take the place of the functions of steps, in the runs of these providers."""
     mine = list(runtimes)
     if not _at_work:
-        vars_of_class = {"_invoke": _invoke, "wait": classmethod(_wait)}
-        for name, function in vars_of_class.items():
-            setattr(StepCall, name, function)
+        for (owner, name), (_, function) in _SEAMS.items():
+            setattr(owner, name, function)
     _at_work.update(dict.fromkeys(mine, stubs))
     try:
         yield
@@ -38,13 +40,8 @@ def stand_ins(runtimes: Iterable[Runtime], stubs: Stubs) -> Generator[None]:
         for runtime in mine:
             _at_work.pop(runtime, None)
         if not _at_work:
-            StepCall._invoke = _own_invoke  # type: ignore[method-assign]
-            StepCall.wait = _own_wait  # type: ignore[method-assign]
-
-
-_at_work: WeakKeyDictionary[Runtime, Stubs] = WeakKeyDictionary()
-_own_invoke = StepCall._invoke
-_own_wait = StepCall.__dict__["wait"]
+            for (owner, name), (own, _) in _SEAMS.items():
+                setattr(owner, name, own)
 
 
 def _invoke(self: StepCall, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -56,20 +53,51 @@ def _invoke(self: StepCall, body: Callable[..., Any], args: Any, kwargs: Any) ->
 
 def _wait(kind: type[StepCall], scope: RunScope, wait: Wait) -> StepCall:
     """Come to a step that the server carries out, unless a stub says what it gives."""
+    stubbed = _stubbed(scope, wait)
+    if stubbed is not None:
+        return stubbed
+    call: StepCall = _own_wait.__get__(None, kind)(scope, wait)
+    return call
+
+
+def _request(
+    scope: RunScope, hooks: Hooks, wait: Wait, cut: Step | None = None
+) -> Hooked[StepCall]:
+    """Do the same in a run that has middleware, which does not see what is stubbed."""
+    stubbed = _stubbed(scope, wait)
+    if stubbed is not None:
+        return stubbed
+    return (yield from _own_request(scope, hooks, wait, cut))
+
+
+def _stubbed(scope: RunScope, wait: Wait) -> StepCall | None:
+    """Come to a step that invokes a function, where a stub is for it."""
     stubs = _at_work.get(scope.runtime)
-    stub = None if stubs is None else stubs.of(wait.step_id, None)
-    if stubs is None or stub is None or wait.op is not OpCode.INVOKE_FUNCTION:
-        call: StepCall = _own_wait.__get__(None, kind)(scope, wait)
-        return call
+    if stubs is None or wait.op is not OpCode.INVOKE_FUNCTION:
+        return None
+    if stubs.of(wait.step_id, None) is None:
+        return None
     type_ = wait.convert.args[0] if isinstance(wait.convert, partial) else wait.result
     conversion = PLAIN if type_ is Any else CONVERSIONS.of(type_)
-    made = kind(scope, scope.begin(wait.step_id, None), conversion)
-    if made.executes:
+    call = StepCall(scope, scope.begin(wait.step_id, None), conversion)
+    if call.executes:
         data = msgspec.json.decode(wait.opts["payload"]["data"])
-        with made:
-            made.complete(stubs.replace(wait.step_id, _invoked, "invoke")(data))
-    return made
+        with call:
+            call.complete(stubs.replace(wait.step_id, _invoked, "invoke")(data))
+    return call
 
 
 def _invoked(data: Any) -> None:
     """Stand for a function that is invoked."""
+
+
+_at_work: WeakKeyDictionary[Runtime, Stubs] = WeakKeyDictionary()
+_own_invoke = StepCall._invoke
+_own_wait = StepCall.__dict__["wait"]
+_own_request = hooked_steps.request
+_SEAMS: dict[tuple[Any, str], tuple[Any, Any]] = {
+    (StepCall, "_invoke"): (_own_invoke, _invoke),
+    (StepCall, "wait"): (_own_wait, classmethod(_wait)),
+    (hooked_steps, "request"): (_own_request, _request),
+}
+"""What is exchanged: its own, and what takes its place."""

@@ -71,7 +71,10 @@ class Stub:
         """Return whether it takes the place of this function in this step."""
         if isinstance(self._target, str):
             return self._target == step_id
-        return function is not None and self._target == function
+        # A transaction wraps the function that it is given.
+        return function is not None and self._target in (
+            function, getattr(function, "__wrapped__", None),
+        )  # fmt: skip
 
     def in_place_of(
         self, function: Callable[..., Any], step_id: str, tool: str = "run"
