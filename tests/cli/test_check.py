@@ -188,6 +188,23 @@ async def test_what_cannot_be_checked_has_code_two(
     assert (result.exit_code, message in result.output) == (2, True), result.output
 
 
+async def test_an_application_that_does_not_start_has_code_two(shop: Path) -> None:
+    (shop / "no_start.py").write_text(
+        "import contextlib, fastapi, stephttp\n"
+        "@contextlib.asynccontextmanager\n"
+        "async def lifespan(app):\n"
+        "    raise OSError('no database')\n"
+        "    yield\n"
+        "app = stephttp.setup('http://app.test').asgi(fastapi.FastAPI(lifespan=lifespan))\n"
+    )
+    async with runs_of(shop, plain=1):
+        pass
+    result = run("check", "--db", "runs.db", "--app", "no_start:app")
+    assert (result.exit_code, "OSError: no database" in result.output) == (2, True), result.output
+    result = run("check", "--db", "runs.db", "--app", "no_start:app", "--no-lifespan")
+    assert (result.exit_code, "not_reached" in result.output) == (1, False), result.output
+
+
 async def test_a_file_that_is_no_database_has_code_two(shop: Path) -> None:
     (shop / "text.db").write_text("hello, this is not a database of any kind" * 30)
     result = run("check", "--app", "new_shop:app", "--db", "text.db")

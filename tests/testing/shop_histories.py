@@ -12,7 +12,8 @@ from fastapi import FastAPI
 
 import stephttp
 from stephttp.provider import Provider
-from stephttp.testing.history import History, history_of
+from stephttp.testing.engine_history import history_of
+from stephttp.testing.history import History
 from tests.durable import Durable, durable
 
 Handler = Callable[..., Any]

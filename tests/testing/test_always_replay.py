@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.testing.shop_histories import app_of
 
 Handler = Callable[..., Any]
 NAP = timedelta(days=1)
+today = date.today()  # noqa: DTZ011
 counter = 0
 cache: dict[str, int] = {}
 file = Path()
@@ -254,11 +255,29 @@ async def by_orm_object() -> str:
     return "done"
 
 
+async def by_the_second() -> str:
+    await step.run("log", echo, int(time.time()))  # HERE arguments_differ
+    return "done"
+
+
+async def by_the_day() -> str:
+    if date.today() == today:  # noqa: DTZ011
+        await step.run("today", echo)
+    else:
+        await step.run("another day", echo)  # HERE step_not_met
+    return "done"
+
+
+async def by_the_hour() -> str:
+    await step.run(f"at-{datetime.now(UTC):%d-%H}", echo)  # HERE id_differs
+    return "done"
+
+
 BUGS = [
     by_time, by_chance, by_set_order, by_input_and_output, by_id, by_condition, by_mutation,
     by_dict_order, by_global_state, by_arrival, by_session, by_environment,
     by_environment_of_another_process, by_environment_in_an_argument, by_mutation_that_shows_late,
-    by_orm_object,
+    by_orm_object, by_the_second, by_the_day, by_the_hour,
 ]  # fmt: skip
 BLOCKING_BUGS = [
     by_time_blocking, by_set_order_blocking, by_input_and_output_blocking, by_id_blocking,
@@ -319,6 +338,7 @@ async def as_it_should_be() -> str:
     names = sorted(set(await step.run("names", echo, ["b", "a"])))
     for name in names:
         await step.run("use", echo, name)
+    assert isinstance(datetime.now(UTC), datetime)
     total = sum(len(name) for name in set(names))
     stephttp.logger.info("so far: %s", total)
     mode = os.environ.get("SHOP_MODE")
@@ -405,7 +425,8 @@ def test_each_step_has_a_call_of_its_own() -> None:
     with DurableClient(app_of(handler), always_replay=True) as client:
         run = client.get("/orders").finish()
         assert [one.result for one in run.steps] == [0, 1, 2, 3]
-    assert len(calls) == 1 + 4 + 1  # the first call, one for each step, the whole run again
+    # The first call, one for each step, the whole run three times, and once a day later.
+    assert len(calls) == 1 + 4 + 3 + 1
 
 
 def test_findings_can_be_ignored() -> None:

@@ -68,6 +68,34 @@ async def longer() -> str:
     return "done"
 
 
+async def with_a_step_before_the_wait() -> str:
+    await step.run("charge", note, "charge")
+    await step.run("audit", note, "audit")
+    await pack()
+    return "done"
+
+
+async def pack() -> None:
+    await step.sleep("pack", NAP)
+
+
+async def with_another_wait() -> str:
+    await step.run("charge", note, "charge")
+    await step.sleep("packing", NAP)
+    return "done"
+
+
+async def waiting_for_something_else() -> str:
+    await step.run("charge", note, "charge")
+    await step.wait_for_event("pack", event="packed", timeout=NAP)
+    return "done"
+
+
+async def in_another_order() -> str:
+    await asyncio.gather(step.sleep("pack", NAP), step.run("charge", note, "charge"))
+    return "done"
+
+
 async def failing() -> str:
     await step.run("charge", note, "charge")
     raise ValueError("out of stock")
@@ -133,6 +161,18 @@ CASES: list[tuple[Handler, list[tuple[str, str, str]], list[tuple[str, str, str]
         [("step_not_met", "pack", ""), ("handler_failed", "", "raise")],
         [("step_not_met", "pack", ""), ("answer_differs", "", "raise")],
     ),
+    (with_a_step_before_the_wait, [], [("new_step", "audit", '"audit"')]),
+    (
+        with_another_wait,
+        [("step_not_met", "pack", '"packing"')],
+        [("step_not_met", "pack", '"packing"')],
+    ),
+    (
+        waiting_for_something_else,
+        [("step_changed", "pack", '"pack"')],
+        [("step_changed", "pack", '"pack"')],
+    ),
+    (in_another_order, [], []),
     (answering_otherwise, [], [("answer_differs", "", "")]),
 ]
 

@@ -7,7 +7,8 @@ import logging
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.text import Text
@@ -49,7 +50,7 @@ def run_check(
     run_ids = histories.unfinished(endpoints)
     try:
         replays = _replays(histories, run_ids, imported(app), lifespan=lifespan)
-    except ConfigurationError as error:
+    except (ConfigurationError, UsageError) as error:
         raise RemoteError(f"--app: {error}", Exit.USAGE) from None
     if as_json:
         printing.print_json(_document(replays))
@@ -75,8 +76,7 @@ def imported(app: str) -> Any:
         for name in names.split("."):
             found = getattr(found, name)
     except Exception as error:
-        last = traceback.format_exception_only(error)[-1].strip()
-        raise RemoteError(f"--app: {app} cannot be imported: {last}", Exit.USAGE) from None
+        raise RemoteError(f"--app: {app} cannot be imported: {_shown(error)}", Exit.USAGE) from None
     return found
 
 
@@ -84,7 +84,7 @@ def _replays(
     histories: Histories, run_ids: Sequence[str], app: Any, *, lifespan: bool
 ) -> list[Replay]:
     done: list[Replay] = []
-    with printing.progress() as bars, _Quiet(), Replayer(app, lifespan=lifespan) as replayer:
+    with printing.progress() as bars, _Quiet(), _started(app, lifespan=lifespan) as replayer:
         task = bars.add_task(f"replaying {len(run_ids)} runs", total=len(run_ids))
         for run_id in run_ids:
             history = _history(histories, run_id)
@@ -92,6 +92,29 @@ def _replays(
                 done.append(_replay(replayer, history))
             bars.advance(task)
     return done
+
+
+@contextmanager
+def _started(app: Any, *, lifespan: bool) -> Generator[Replayer]:
+    """Start the application, and end it.
+
+    Raises:
+        RemoteError: it raises an exception at that.
+    """
+    replayer = Replayer(app, lifespan=lifespan)
+    try:
+        replayer.__enter__()
+    except Exception as error:
+        raise RemoteError(f"--app: it cannot be started: {_shown(error)}", Exit.USAGE) from None
+    try:
+        yield replayer
+    finally:
+        with suppress(Exception):  # what was found counts
+            replayer.__exit__(None, None, None)
+
+
+def _shown(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
 
 
 def _history(histories: Histories, run_id: str) -> History | None:
@@ -109,8 +132,8 @@ def _history(histories: Histories, run_id: str) -> History | None:
 def _replay(replayer: Replayer, history: History) -> Replay:
     try:
         return replayer.replay(history)
-    except (ConfigurationError, UsageError) as error:
-        return unchecked(history, str(error))
+    except Exception as error:  # of one run, which says nothing of the others
+        return unchecked(history, _shown(error))
 
 
 def _state(replay: Replay) -> str:

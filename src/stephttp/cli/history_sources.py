@@ -14,7 +14,8 @@ import msgspec
 from stephttp._version import __version__
 from stephttp.cli.remote import Exit, Remote, RemoteError, explain
 from stephttp.errors import ConfigurationError
-from stephttp.testing.history import History, history_of
+from stephttp.testing.engine_history import history_of
+from stephttp.testing.history import History
 
 _ACCEPT = {"x-stephttp-accept": "pending, step-names, ended"}
 _MOST = 1_000_000

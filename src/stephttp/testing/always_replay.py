@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from types import CodeType, FrameType
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -22,8 +23,8 @@ from stephttp._run.scope import RunScope
 from stephttp.testing.compared_calls import Trace, compared, mutated
 from stephttp.testing.findings import NOWHERE, Finding
 from stephttp.testing.given_values import Given, Values
-from stephttp.testing.handler_watch import Act, Acts, acts_watched, users_code
-from stephttp.testing.places_in_code import Returns, known_origins, place_of, users_frames
+from stephttp.testing.handler_watch import Act, Acts, acts_watched
+from stephttp.testing.places_in_code import Returns, handlers_frames, known_origins, place_of
 from stephttp.testing.set_order import set_orders
 from stephttp.testing.watched_call import RACE, LoggedErrors, Look, Met, WatchedCall
 
@@ -56,6 +57,7 @@ class AlwaysReplay:
         self._ignored = frozenset(ignored)
         self._last: dict[str, Trace] = {}
         self._code: dict[str, set[CodeType]] = {}
+        self._modules: dict[str, dict[int, dict[str, Any]]] = {}
         self._environment: dict[str, dict[str, tuple[str | None, Act]]] = {}
         self._acts = Acts()
         self._values = Values()
@@ -105,8 +107,27 @@ class AlwaysReplay:
             code = self._code.get(run_id, set())
             return [(name, value) for name, (value, act) in read.items() if act.code & code]
 
+    def modules_of(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the global names of the modules in which the handler of a run is written."""
+        with self._lock:
+            return list(self._modules.get(run_id, {}).values())
+
     def with_variable(self, name: str) -> Watched:
         """Return what watches a replay in which an environment variable has another value."""
+        return self._otherwise(
+            lambda found, run_id: _dependent(name, found, self._environment[run_id][name][1])
+        )
+
+    def later(self) -> Watched:
+        """Return what watches a replay that is a day later."""
+        return self._otherwise(lambda found, run_id: _timely(found))
+
+    def _otherwise(self, finding: Callable[[Finding, str], Finding]) -> Watched:
+        """Return what watches a replay in which something is not as it was.
+
+        Args:
+            finding: makes the finding of the first difference in a run.
+        """
 
         def watch(call: HandlerCall, scope: RunScope) -> WatchedCall:
             return WatchedCall(call, scope, self._looker(scope.run.run_id), ended)
@@ -114,11 +135,9 @@ class AlwaysReplay:
         def ended(call: WatchedCall) -> None:
             run_id = call.run.run_id
             before, now = self._last[run_id], self._trace(call, self._last[run_id])
-            if not now.error:  # else it may be a value that cannot be
-                found = next(compared(before, now), None)
-                if found is not None:
-                    _, act = self._environment[run_id][name]
-                    self.note([_dependent(name, found, act)])
+            found = None if now.error else next(compared(before, now), None)
+            if found is not None:  # an error may come of a value that cannot be
+                self.note([finding(found, run_id)])
 
         return watch
 
@@ -154,14 +173,13 @@ class AlwaysReplay:
 
     def _looker(self, run_id: str) -> Look:
         def look(frame: FrameType) -> tuple[Given, Callable[[], Given]]:
-            users = next(users_frames(frame), None)
-            if users is not None:
-                code = set(users_code(users))
-                with self._lock:
-                    self._code.setdefault(run_id, set()).update(code)
-                for one in users_frames(users):
-                    if one.f_code in code:
-                        self.note(list(set_orders(one)))
+            frames = list(handlers_frames(frame))
+            with self._lock:
+                self._code.setdefault(run_id, set()).update(one.f_code for one in frames)
+                modules = self._modules.setdefault(run_id, {})
+                modules.update({id(one.f_globals): one.f_globals for one in frames})
+            for one in frames:
+                self.note(list(set_orders(one)))
             return self._values.given_here(frame)
 
         return look
@@ -215,6 +233,10 @@ def _unstepped(act: Act) -> Finding:
         "a step"
     )
     return Finding("unstepped_io", message, place=act.place, now=act.what)
+
+
+def _timely(found: Finding) -> Finding:
+    return replace(found, message=f"if a call is a day later: {found.message}")
 
 
 def _dependent(name: str, found: Finding, act: Act) -> Finding:

@@ -19,7 +19,7 @@ from stephttp._run.places import here
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
 from stephttp.testing.findings import Place
-from stephttp.testing.places_in_code import is_librarys, is_users
+from stephttp.testing.places_in_code import handlers_frames, is_librarys, is_users
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ALWAYS = (
@@ -129,20 +129,7 @@ def _act(frame: FrameType | None, what: str, *, reads: bool) -> Act | None:
     if frame is None:
         return None
     place = Place(frame.f_code.co_filename, frame.f_lineno)
-    return Act(what, place, frozenset(users_code(frame)))
-
-
-def users_code(frame: FrameType | None) -> Generator[CodeType]:
-    """Return the functions of the user's that are at work, up to where the framework called."""
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if is_users(name):
-            yield frame.f_code
-        elif is_librarys(frame.f_code) or frame.f_globals.get("__name__", "").startswith(
-            "stephttp."
-        ):
-            return
-        frame = frame.f_back
+    return Act(what, place, frozenset(one.f_code for one in handlers_frames(frame)))
 
 
 def _note_read(key: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import sysconfig
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from os.path import dirname, join
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
 from stephttp.testing.findings import NOWHERE, Place
@@ -44,6 +45,20 @@ def users_frames(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         if is_users(frame.f_code.co_filename):
             yield frame
+        frame = frame.f_back
+
+
+def handlers_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Return the frames of the user's code, the innermost first, up to where a framework, or
+    stephttp, has called it."""
+    while frame is not None and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if is_users(name):
+            yield frame
+        elif is_librarys(frame.f_code) or name.startswith(PACKAGE):
+            return
         frame = frame.f_back
 
 
@@ -118,3 +133,27 @@ class Returns:
     def _see(self, frame: FrameType, event: str, arg: object) -> None:
         if event == "return" and frame.f_code in self._code:
             self._last = Place(frame.f_code.co_filename, frame.f_lineno)
+
+
+_MOST_FUNCTIONS = 200
+"""Functions in which texts are looked for."""
+
+
+def texts_in(frame: FrameType | None) -> frozenset[str]:
+    """Return the texts that stand in the user's functions that are at work, and in those that they
+    name."""
+    found: set[str] = set()
+    seen: set[CodeType] = set()
+    left = [(one.f_code, one.f_globals) for one in handlers_frames(frame)]
+    while left and len(seen) < _MOST_FUNCTIONS:
+        code, names = left.pop()
+        if code in seen or not is_users(code.co_filename):
+            continue
+        seen.add(code)
+        found.update(text for text in code.co_consts if isinstance(text, str))
+        left += [(inner, names) for inner in code.co_consts if isinstance(inner, CodeType)]
+        for name in code.co_names:
+            function = inspect.unwrap(value) if callable(value := names.get(name)) else None
+            if isinstance(function, FunctionType):
+                left.append((function.__code__, function.__globals__))
+    return frozenset(found)

@@ -29,7 +29,8 @@ class Replay(Struct, frozen=True):
         findings: what does not fit the code at hand.
         unchecked: why the run could not be replayed; empty if it could.
         met: the ids of the remembered steps that the handler came to, in its order.
-        stopped_at: the new steps at which it was ended, with the lines of the code.
+        stopped_at: the new steps at which it was ended, with the lines of the code. Remembered
+            steps behind one that was added are not seen, if their ids are still in the code.
     """
 
     run_id: str
@@ -137,6 +138,9 @@ def _of_steps(history: History, watched: WatchedCall) -> list[Finding]:
     if _instead(watched) is None:
         return [*found, *(_not_met(step, watched) for step in lost)]
     # Behind the new step at which the handler was ended, it might come to them.
+    texts = {text for one in watched.met for text in one.texts}
+    if lost and all(step.id in texts for step in lost):
+        return found  # what is new was added before them
     return found or [_not_met(step, watched, lost[1:]) for step in lost[:1]]
 
 

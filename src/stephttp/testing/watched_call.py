@@ -26,7 +26,7 @@ from stephttp._run.scope import RunScope
 from stephttp._wire.opcodes import OpCode
 from stephttp.testing.findings import Place
 from stephttp.testing.given_values import Given
-from stephttp.testing.places_in_code import place_here
+from stephttp.testing.places_in_code import place_here, texts_in
 
 Look = Callable[[FrameType], tuple[Given, Callable[[], Given]]]
 
@@ -43,6 +43,7 @@ class Met(Struct, frozen=True):
         place: the line of the user's code.
         given: what it is given, as far as that was looked at; see `given_values`.
         task: what tells the task, or the thread, from others of the same call.
+        texts: of a new step, the texts that stand in the code that comes to it.
     """
 
     step: Step
@@ -51,6 +52,7 @@ class Met(Struct, frozen=True):
     place: Place
     given: Given = {}
     task: int = 0
+    texts: frozenset[str] = frozenset()
 
     @property
     def title(self) -> str:
@@ -144,7 +146,8 @@ class WatchedCall:
     def _note(self, step: Step, kind: str, frame: FrameType) -> None:
         known = step.verdict is not EXECUTE or step.memo is not None
         given, again = self._look(frame)
-        met = Met(step, kind, known, place_here(frame), given, _task())
+        texts = frozenset[str]() if known else texts_in(frame)
+        met = Met(step, kind, known, place_here(frame), given, _task(), texts)
         with self._lock:
             self.met.append(met)
             if not known:
