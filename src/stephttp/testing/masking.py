@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Collection
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, quote_plus, urlencode
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -35,8 +35,9 @@ _SECRET = re.compile(
 _SECRET_ALONE = frozenset({"pin", "otp", "cvv", "cvc", "ssn", "pan", "auth", "session", "pwd"})
 _NUMBERS = frozenset({"pin", "otp", "cvv", "cvc", "ssn", "pan", "cardnumber", "password"})
 """Names whose numbers are secret, too; others count something (`prompt_tokens`)."""
-_SHORTEST = 8
-"""Characters from which on a secret is replaced inside of other texts."""
+_SHORTEST, _SHORTEST_NAMED = 8, 3
+"""Characters from which on a secret is replaced inside of other texts; one of a field that was
+named."""
 _FORM = "application/x-www-form-urlencoded"
 _PART = re.compile(r'(name="([^"]*)"(?:\r?\n[^\r\n]+)*\r?\n\r?\n)(.*?)(?=\r?\n--)', re.DOTALL)
 
@@ -72,22 +73,27 @@ class _Masks:
     def __init__(self, names: Collection[str]) -> None:
         self._names = frozenset(map(_plain, names))
         self._texts: dict[str, str] = {}
+        self._named: set[str] = set()
+        """Secrets of fields that were named."""
 
-    def look_at(self, value: Any, *, secret: bool = False) -> None:
+    def look_at(self, value: Any, *, secret: bool = False, named: bool = False) -> None:
         """Find the secrets in a value."""
         if isinstance(value, dict):
             for name, inner in value.items():
-                self.look_at(inner, secret=secret or self._is_secret(name))
+                found = secret or self._is_secret(name)
+                self.look_at(inner, secret=found, named=named or self._is_named(name))
         elif isinstance(value, list):
             for inner in value:
-                self.look_at(inner, secret=secret)
+                self.look_at(inner, secret=secret, named=named)
         elif secret and isinstance(value, str) and value:
             self._texts.setdefault(value, f"{MASK}-{len(self._texts) + 1}")
+            if named:
+                self._named.add(value)
 
     def look_at_query(self, query: str) -> None:
         """Find the secrets in a query, or in a form."""
         for name, value in parse_qsl(query, keep_blank_values=True):
-            self.look_at(value, secret=self._is_secret(name))
+            self.look_at({name: value})
 
     def look_at_body(self, body: str | Encoded | None, content_type: str) -> None:
         """Find the secrets in a body."""
@@ -97,7 +103,7 @@ class _Masks:
             self.look_at_query(body)
             return
         for _, name, value in _PART.findall(body):
-            self.look_at(value, secret=self._is_secret(name))
+            self.look_at({name: value})
         try:
             self.look_at(json.loads(body))
         except ValueError:  # it is not JSON
@@ -125,8 +131,10 @@ class _Masks:
         if text in self._texts:
             return self._texts[text]
         for secret in sorted(self._texts, key=len, reverse=True):
-            if len(secret) >= _SHORTEST and secret in text:
-                text = text.replace(secret, self._texts[secret])
+            shortest = _SHORTEST_NAMED if secret in self._named else _SHORTEST
+            if len(secret) >= shortest:
+                for spelling in dict.fromkeys((secret, quote_plus(secret), quote(secret))):
+                    text = text.replace(spelling, self._texts[secret])
         return text
 
     def query(self, query: str) -> str:
@@ -148,6 +156,9 @@ class _Masks:
             return self.text(parts)
         new = self.value(value)
         return body if new == value else json.dumps(new, ensure_ascii=False, separators=(",", ":"))
+
+    def _is_named(self, name: str) -> bool:
+        return _plain(name) in self._names
 
     def _is_secret(self, name: str) -> bool:
         plain = _plain(name)
