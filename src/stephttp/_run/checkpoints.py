@@ -69,7 +69,8 @@ class Checkpoints(Struct, frozen=True):
     @property
     def is_plain(self) -> bool:
         """Whether the server is known not to be ours; see `plain_server`."""
-        return self.keys.features == frozenset()
+        features = self.keys.features
+        return features is not None and not features
 
     def portions(self, ops: list[Op], already: int = 0) -> list[list[Op]]:
         """Cut `ops` into lists that each fit into one checkpoint; see `api_calls.portions`."""
@@ -103,8 +104,9 @@ class Checkpoints(Struct, frozen=True):
     ) -> bytes:
         """Encode the checkpoint by which the server gets to know a run."""
         body = None if run.opts.omit_request_body else request.body or None
-        reads = stored_state.FEATURE in (self.keys.features or ())
-        ops = self._storable(ops)
+        reads, plain = stored_state.FEATURE in (self.keys.features or ()), self.is_plain
+        if plain:
+            ops = self._storable(ops)
         event = RunEvent(
             NewAPIRunData(
                 domain=origin_of(request, self.settings),
@@ -124,7 +126,7 @@ class Checkpoints(Struct, frozen=True):
                 run.run_id,
                 event,
                 ops,
-                MAX_RETRIES if self.is_plain else run.declared_retries,
+                MAX_RETRIES if plain else run.declared_retries,
                 REQUEST_VERSION,
                 lease=lease,
                 claim=claim,

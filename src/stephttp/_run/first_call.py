@@ -344,7 +344,9 @@ class FirstCall(KeyedCall):
             What does that, where the response has to wait for it.
         """
         runtime, answer, response = self.runtime, self._answer, self._response()
-        duration_ns = max(0, runtime.now_ns() - self.started_ns)
+        duration_ns = runtime.now_ns() - self.started_ns
+        if duration_ns < 0:  # the clock was set
+            duration_ns = 0
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
             response.body = b""

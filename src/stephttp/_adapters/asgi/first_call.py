@@ -118,7 +118,7 @@ class ASGIFirstCall(FirstCall):
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
-        super().run_made(scope)
+        FirstCall.run_made(self, scope)
         assert isinstance(scope, LoopScope), "made by `current`"
         scope.disconnect = self._disconnect
         self._held: list[Message] | None = None
