@@ -13,9 +13,10 @@ from tests.frameworks.conftest import Application
 MEGABYTE = random.Random(1).randbytes(1024 * 1024)
 
 
-def test_steps_that_need_not_wait(app: Application) -> None:
-    answer = app.call("GET", "/hello/Ada")
-    assert (answer.status_code, answer.json()) == (200, {"greeting": "Hello Ada"})
+@pytest.mark.parametrize("name", ["Ada", "И", "é"])
+def test_steps_that_need_not_wait(app: Application, name: str) -> None:
+    answer = app.call("GET", f"/hello/{name}")
+    assert (answer.status_code, answer.json()) == (200, {"greeting": f"Hello {name}"})
     assert app.run(answer)["status"] == "Completed"
     assert app.steps(answer)["greet"]["status"] == "Completed"
 
@@ -85,6 +86,7 @@ def test_endpoints_are_named_by_method_and_route_template(app: Application) -> N
     key = uuid4()
     requests = [
         ("GET", "/hello/Ada", "GET /hello/{name}"),
+        ("GET", "/hello/%D0%98", "GET /hello/{name}"),
         ("POST", "/orders/7", "POST /orders/{order_id}"),
         ("GET", "/bug/later", "GET /bug/{when}"),
         ("POST", f"/flaky/{key}", "POST /flaky/{key}"),

@@ -96,7 +96,7 @@ ROUTES: dict[str, Callable[..., Answer]] = {
 
 def plain(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
     """A generator: not a line of it runs before the server asks for the body."""
-    _, first, *arguments = environ["PATH_INFO"].split("/")
+    _, first, *arguments = environ["PATH_INFO"].encode("latin-1").decode().split("/")
     status, headers, body = ROUTES[first](environ, *arguments)
     start_response(status, headers)
     yield body
