@@ -118,7 +118,7 @@ class RealServer(httpx2.AsyncBaseTransport):
         """The SDK's side: a provider that talks to this server."""
         environ = {"INNGEST_SIGNING_KEY": self.key} if self.key else {"INNGEST_DEV": "1"}
         return Provider(
-            resolve(APP, base_url=SERVER, environ=environ, **options),
+            resolve(APP, environ=environ, **{"base_url": SERVER} | options),
             transport=self,
             sync_transport=self.blocking,
             now_ns=lambda: int(self.now * 1_000_000_000),
