@@ -75,7 +75,7 @@ SCENARIOS = (
     Scenario(
         workloads.large,
         commits=(f"{_WORK}.report.report",),
-        sends=(f"{_CALLS}.get_health < {_RUN}.plain_calls.opening",),
+        sends=(f"{_CALLS}.get_health < {_RUN}.plain_calls.is_ours",),
     ),
     Scenario(
         workloads.pushes,
