@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from stephttp._core.plain_marks import MARKER, Mark, take_marks
 from stephttp._core.plain_server import (
-    MARKER,
-    Mark,
     Mode,
     PlainCall,
     call_of,
@@ -18,7 +17,6 @@ from stephttp._core.plain_server import (
     opening,
     report,
     storable,
-    take_marks,
 )
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, SUSPEND

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -206,6 +207,18 @@ async def race(world: World) -> Any:
     return [won in ("slow", "quick"), await world.do("last")]
 
 
+async def first(world: World) -> Any:
+    """Branches of `parallel`, and then a race that the branch which fails does not win."""
+
+    async def branch(name: str, seconds: int) -> str:
+        await step.sleep(f"nap {name}", seconds * SECOND)
+        return await world.do(name)
+
+    found = await step.parallel([partial(branch, name, 1) for name in "ab"])
+    won = await step.first("who", (lambda: branch("bad", 1), lambda: branch("good", 2)))
+    return [*found, won, await world.do("last")]
+
+
 PROGRAMS: dict[str, tuple[Program, Any, dict[str, int]]] = {
     "naps": (naps, [f"p{number}" for number in range(10)], {}),
     "chain": (chain, ["c", "d", "e"], {}),
@@ -216,6 +229,7 @@ PROGRAMS: dict[str, tuple[Program, Any, dict[str, int]]] = {
     "limits": (limits, [["too late", None], "last"], {}),
     "first_of": (first_of, "last", {}),
     "race": (race, [True, "last"], {}),
+    "first": (first, ["a", "b", "good", "last"], {"bad": 1}),
 }
 """What each is to answer, and how often its steps fail."""
 

@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request
 import stephttp
 from stephttp import Checkpointing, step
 from stephttp._wire.ids import hash_step_id
+from stephttp.options import CLOUD_URL
 from tests.integrations.parallel_programs import SECOND, World
 from tests.realserver import Item, RealServer
 
@@ -379,6 +380,22 @@ async def test_a_step_that_failed_before_is_not_reported_as_such_while_its_run_c
     app = Application(handler, nodes=2, checkpointing=Checkpointing.safe)
     assert await app.run() == "ok"
     assert (len(app.server.reentries), done) == (2, Counter(["bad", "good"]))
+
+
+async def test_the_cloud_is_not_asked_what_it_is() -> None:
+    """Its address says it, and nothing is known of another one there."""
+
+    async def handler() -> None:
+        await two_naps()
+
+    app = Application(handler)
+    provider = app.server.provider(base_url=CLOUD_URL)
+    wrapped, api = FastAPI(), app.server.api
+    wrapped.add_api_route("/", handler, response_model=None)
+    app.server.app = provider.asgi(wrapped)
+    await app.begin()
+    assert [call.url.path for call in api] == ["/v1/http/runs"]
+    assert app.sent("/runs")[0]["retries"] == 20
 
 
 def _ops(call: httpx2.Request) -> list[Any]:

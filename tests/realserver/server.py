@@ -117,8 +117,9 @@ class RealServer(httpx2.AsyncBaseTransport):
     def provider(self, **options: Any) -> Provider:
         """The SDK's side: a provider that talks to this server."""
         environ = {"INNGEST_SIGNING_KEY": self.key} if self.key else {"INNGEST_DEV": "1"}
+        options.setdefault("base_url", SERVER)
         return Provider(
-            resolve(APP, base_url=SERVER, environ=environ, **options),
+            resolve(APP, environ=environ, **options),
             transport=self,
             sync_transport=self.blocking,
             now_ns=lambda: int(self.now * 1_000_000_000),

@@ -28,15 +28,14 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from stephttp._core.plain_marks import MARKER, Mark, Marks, take_marks
 from stephttp._core.reports import step_op
 from stephttp._core.steps import Step, discovery_request
 from stephttp._wire.ids import RESERVED, hash_step_id
-from stephttp._wire.json import UNREADABLE, encode_struct
-from stephttp._wire.opcodes import GATEWAY_OPS, SYNC_OPS, ErrorInfo, Op, OpCode, Userland
+from stephttp._wire.opcodes import GATEWAY_OPS, SYNC_OPS, ErrorInfo, Op, OpCode
 
 if TYPE_CHECKING:
     from stephttp._core.run import Run
@@ -55,81 +54,6 @@ class Mode(Enum):
     TARGET = auto()
     NOTHING = auto()
     AGAIN = auto()
-
-
-class Mark(Struct, omit_defaults=True, rename={"kind": "stephttp:mark"}):
-    """The result of a pseudo-step by which the calls of a run tell each other something."""
-
-    kind: str
-    step: str = ""
-    """Hash of the step that it is about."""
-    count: int = 0
-    error: ErrorInfo | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name. What is stored first under a name stays, so the number is a part of it."""
-        parts = [self.kind, *([self.step] if self.step else [])]
-        return RESERVED + ":".join([*parts, *([str(self.count)] if self.count else [])])
-
-    def op(self) -> Op:
-        """Return the op that stores it."""
-        return Op(
-            OpCode.STEP_RUN,
-            hash_step_id(self.name),
-            self.name,
-            self.name,
-            data=Raw(encode_struct(self)),
-            userland=Userland(self.name),
-        )
-
-
-class _Stored(Struct):
-    data: Mark
-
-
-_stored = msgspec.json.Decoder(_Stored)
-MARKER = Mark("parallel")
-
-
-class Marks(Struct):
-    """The marks of a run."""
-
-    parallel: bool = False
-    solo: set[str] = field(default_factory=set[str])
-    own: set[str] = field(default_factory=set[str])
-    end: set[str] = field(default_factory=set[str])
-    failed: dict[str, int] = field(default_factory=dict[str, int])
-    """How often steps failed that were tried in calls of the handler."""
-
-    @property
-    def at_work(self) -> bool:
-        """Whether a solo section is at work."""
-        return bool(self.own - self.end)
-
-
-def take_marks(memos: dict[str, Raw]) -> Marks:
-    """Take the marks out of what a server remembers. Failures that were marked become memos."""
-    marks = Marks()
-    for key, raw in list(memos.items()):
-        if b'"stephttp:mark"' not in bytes(raw):
-            continue
-        try:
-            mark = _stored.decode(raw).data
-        except UNREADABLE:
-            continue
-        if hash_step_id(mark.name) != key:  # the result of a user's step
-            continue
-        del memos[key]
-        if mark.kind == "parallel":
-            marks.parallel = True
-        elif mark.kind == "failed":
-            marks.failed[mark.step] = max(mark.count, marks.failed.get(mark.step, 0))
-        elif mark.kind == "failure" and mark.error is not None:
-            memos.setdefault(mark.step, Raw(encode_struct({"error": mark.error})))
-        elif mark.kind in ("solo", "own", "end"):
-            getattr(marks, mark.kind).add(mark.step)
-    return marks
 
 
 class PlainCall(Struct):
