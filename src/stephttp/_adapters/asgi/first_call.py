@@ -277,8 +277,14 @@ class ASGIFirstCall(FirstCall):
         """Return what reads the body. Most requests have none, and need no reader."""
         if self._input is None:
             limit = self.runtime.settings.max_body_bytes
-            self._input = Input(self._receive, limit)
+            self._input = Input(self._receive, limit, self._goes_on)
         return self._input
+
+    def _goes_on(self) -> bool:
+        """Return whether what was begun continues, though its caller has left. A response that has
+        begun has no other reader than this caller."""
+        scope = self.current.so_far
+        return scope is not None and scope.has_begun and self._status == 0
 
     def _disconnect(self) -> bool:
         return self._input is not None and self._input.disconnect()

@@ -87,12 +87,18 @@ class Input:
     Args:
         receive: the server's.
         limit: bytes of the body that are kept.
+        goes_on: returns whether the request continues without its caller.
     """
 
-    __slots__ = ("_ahead", "_gone", "_interruptible", "_reading", "_receive", "_turn", "body")
+    __slots__ = (
+        "_ahead", "_goes_on", "_gone", "_interruptible", "_reading", "_receive", "_turn", "body",
+    )  # fmt: skip
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(
+        self, receive: Receive, limit: int, goes_on: Callable[[], bool] = lambda: False
+    ) -> None:
         self._receive = receive
+        self._goes_on = goes_on
         self.body = Body(limit)
         self._ahead: list[Message] = []
         self._gone = False
@@ -157,7 +163,10 @@ class Input:
 
     async def _next(self) -> Message:
         async with self._turn:
-            return self._ahead.pop(0) if self._ahead else await self._read()
+            message = self._ahead.pop(0) if self._ahead else await self._read()
+        if message["type"] == "http.disconnect" and _ends_handlers() and self._goes_on():
+            await asyncio.Event().wait()  # until the framework, or the SDK, ends that
+        return message
 
     async def _read(self) -> Message:
         message = await self._next_message()
@@ -180,6 +189,24 @@ class Input:
         message = await asyncio.shield(self._reading)
         self._reading = None
         return message
+
+
+_LISTENERS = frozenset(
+    {
+        ("django.core.handlers.asgi", "ASGIHandler.listen_for_disconnect"),
+        ("quart.asgi", "ASGIHTTPConnection.handle_messages"),
+    }
+)
+"""What frameworks listen with for a caller who leaves, in order to cancel its handler."""
+
+
+def _ends_handlers() -> bool:
+    """Return whether this task is one of `_LISTENERS`."""
+    task = asyncio.current_task()
+    coroutine = None if task is None else task.get_coro()
+    frame = getattr(coroutine, "cr_frame", None)
+    where = "" if frame is None else frame.f_globals.get("__name__", "")
+    return (where, getattr(coroutine, "__qualname__", "")) in _LISTENERS
 
 
 def _passes_on(receive: Any) -> bool:
