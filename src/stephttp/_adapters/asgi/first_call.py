@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stephttp")
 
 _NOTHING_READ = Body(0)
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_SMALL = 64 * 1024
+"""Bytes of a body that a server has by the time at which it calls an application, mostly."""
 _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
 """Messages that can be kept, for others to get them as well."""
 
@@ -124,6 +127,9 @@ class ASGIFirstCall(FirstCall):
         """The end of the response, as long as that is held back."""
         self._events: EventAnswer | None = None
         """The answer to a caller who gets events."""
+        given = self._input
+        if self._sent["method"] not in _WITHOUT_BODY and not (given and given.body.complete):
+            scope.dispatch(self._read_small)
 
     async def _prepare(self) -> bool:
         """Do what is configured to be done before the application is called.
@@ -260,6 +266,13 @@ class ASGIFirstCall(FirstCall):
 
     async def _read_ahead(self, _: Any = None) -> bool:
         return self._has_all() or await self._reading().read_ahead()
+
+    def _read_small(self) -> None:
+        """Read a small body that the application has not read: it is here already, and a server
+        forgets it when the caller leaves."""
+        given, length = self._reading(), self._announced()
+        if not self._ended and length and length <= min(_SMALL, given.body.limit):
+            given.read_soon()
 
     def _caller_left(self) -> BaseException:
         return asyncio.CancelledError()

@@ -91,7 +91,8 @@ class Input:
     """
 
     __slots__ = (
-        "_ahead", "_goes_on", "_gone", "_interruptible", "_reading", "_receive", "_turn", "body",
+        "_ahead", "_goes_on", "_gone", "_interruptible", "_reading", "_receive", "_soon", "_turn",
+        "body",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +100,7 @@ class Input:
     ) -> None:
         self._receive = receive
         self._goes_on = goes_on
+        self._soon: asyncio.Future[bool] | None = None
         self.body = Body(limit)
         self._ahead: list[Message] = []
         self._gone = False
@@ -133,8 +135,15 @@ class Input:
         """Let go of what the application listened with, which leads back to here."""
         self._interruptible = None
 
+    def read_soon(self) -> None:
+        """Read the rest of the body before the application does, as it comes."""
+        self._soon = asyncio.ensure_future(self.read_ahead())
+
     def close(self) -> None:
         """Stop reading: nothing more of the body is needed."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
