@@ -270,9 +270,9 @@ class ASGIFirstCall(FirstCall):
     def _read_small(self) -> None:
         """Read a small body that the application has not read: it is here already, and a server
         forgets it when the caller leaves."""
-        given, length = self._reading(), self._announced()
-        if not self._ended and length and length <= min(_SMALL, given.body.limit):
-            given.read_soon()
+        length = self._announced()
+        if length and not self._ended and length <= min(_SMALL, self._reading().body.limit):
+            self._reading().read_soon()
 
     def _caller_left(self) -> BaseException:
         return asyncio.CancelledError()
