@@ -458,3 +458,22 @@ def test_what_a_full_outbox_refused_is_not_tried_again(caplog: pytest.LogCapture
     assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
         "stephttp: the outbox is full"
     ]
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_what_is_to_follow_counts_as_accepted_while_that_is_under_way(alive: bool) -> None:
+    server = Server()
+    outbox, before = box(server), Future[None]()
+    outbox.after(before, lambda: outbox.put(item()), lambda: alive)
+    assert outbox.depth == 1
+    waiting = asyncio.ensure_future(outbox.wait())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert waiting.done() is not alive, "what stands still is not waited for"
+    assert server.taken == ([] if alive else [b"a"])
+    before.set_result(None)
+    assert await waiting
+    assert (server.taken, outbox.depth) == ([b"a"], 0), "once"
+    outbox.after(before, lambda: outbox.put(item(b"b")), lambda: False)
+    assert await outbox.wait()
+    assert server.taken == [b"a", b"b"], "and at once where it is done already"

@@ -77,6 +77,7 @@ class Item:
 
 Delivery = Callable[[Sequence[tuple[Item, Parcel]]], Flow[Sequence[APIError | None]]]
 Start = Callable[[Flow[None], str], Job[None]]
+Follower = tuple[Callable[[], object], Callable[[], bool]]
 
 
 class Outbox:
@@ -119,6 +120,8 @@ class Outbox:
         self.kept_bytes = 0
         """What accepted items keep, roughly."""
         self._open = 0
+        self._followers: list[Follower] = []
+        """What is to be put later, and whether that is still under way; see `after`."""
         self.alone = 0
         self.workers: set[Worker] = set()
         self._drained: Future[None] | None = None
@@ -166,23 +169,36 @@ class Outbox:
             )  # fmt: skip
         return not refused
 
-    def after(self, done: Future[None], put: Callable[[], object]) -> None:
+    def after(
+        self, done: Future[None], put: Callable[[], object], alive: Callable[[], bool]
+    ) -> None:
         """Make a call that puts something here, as soon as a future is done. Until then that counts
-        as accepted."""
+        as accepted.
+
+        Args:
+            alive: whether the future is being settled. Its event loop may stand still between
+                requests, and then no one waits for it.
+        """
+        follower = (put, alive)
         with self.lock:
             self._open += 1
+            self._followers.append(follower)
+        done.add_done_callback(lambda _: self._follow(follower))
 
-        def follow(_: Future[None]) -> None:
-            try:
-                put()
-            finally:
-                with self.lock:
-                    self._open -= 1
-                    emptied = self._taken_when_empty()
-                if emptied is not None:
-                    emptied.set_result(None)
-
-        done.add_done_callback(follow)
+    def _follow(self, follower: Follower) -> None:
+        """Make the call of a follower, once."""
+        with self.lock:
+            if follower not in self._followers:
+                return
+            self._followers.remove(follower)
+        try:
+            follower[0]()
+        finally:
+            with self.lock:
+                self._open -= 1
+                emptied = self._taken_when_empty()
+            if emptied is not None:
+                emptied.set_result(None)
 
     async def wait(self, timeout: float | None = None, vain: Future[None] | None = None) -> bool:
         """Wait until all that was accepted is delivered.
@@ -207,6 +223,8 @@ class Outbox:
 
     def _emptied(self) -> Future[None]:
         """Return a future that is done when nothing is left."""
+        for follower in [one for one in self._followers if not one[1]()]:
+            self._follow(follower)
         if self._open:
             self._start_worker(True)
         with self.lock:

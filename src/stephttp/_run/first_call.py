@@ -56,8 +56,9 @@ class FirstCall(KeyedCall):
 
     attempt = 0
 
-    _leaving: Future[None] | None
-    """Done when the server has what was pushed: the end of the run is reported behind that."""
+    _leaving: tuple[Future[None], Callable[[], bool]] | None
+    """Done when the server has what was pushed, and whether that is being sent: the end of the run
+    is reported behind it."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -196,7 +197,9 @@ class FirstCall(KeyedCall):
         elif self.runtime.settings.background and not self._keyed:
             # The caller of a run that has ended does not wait for the engine. But those who follow
             # it get its end only behind what was pushed.
-            self._leaving = stream.leave()
+            busy = stream.leave()
+            if busy is not None:
+                self._leaving = (busy, stream.sender.is_alive)
         else:
             yield from stream.finish()
         return (yield from self._conclude(scope, error) or ())
@@ -385,7 +388,8 @@ class FirstCall(KeyedCall):
         if not self.runtime.settings.background:
             return deliver_first(item, partial(put, given), self.run_id)
         if self._leaving is not None:
-            self.runtime.outbox.after(self._leaving, partial(put, given))
+            busy, alive = self._leaving
+            self.runtime.outbox.after(busy, partial(put, given), alive)
         else:
             put(given)
         return None

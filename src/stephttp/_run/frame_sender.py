@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stephttp._client import api_calls
 from stephttp._client.api_calls import SDK
+from stephttp._client.background import Job
 from stephttp._client.event_loop import either
 from stephttp._client.flow import Call, Flow, Until, send
 from stephttp._wire import stream_frames
@@ -66,6 +67,8 @@ class FrameSender:
         self._sent = 0
         self._busy: Future[None] | None = None
         """Done when what is under way is sent, or cannot be."""
+        self._job: Job[None] | None = None
+        """What sends it; `None`: that is about to start."""
         self._full = self._over = self._warned = False
         self.on_link: Callable[[str], None] | None = None
         """Called with what opens the output of the run, once the engine says it."""
@@ -122,6 +125,10 @@ class FrameSender:
         ended.add_done_callback(lambda _: timer.cancel())
         return ended
 
+    def is_alive(self) -> bool:
+        """Return whether what is under way is being sent, or about to be."""
+        return self._job is None or self._job.alive()
+
     def send_soon(self) -> Future[None] | None:
         """Send all that waits. Returns what is done with that; `None`: there is nothing to send."""
         with self._lock:
@@ -133,7 +140,7 @@ class FrameSender:
         return busy
 
     def _begin(self) -> None:
-        self._scope.runtime.background.start(self._send(), "stephttp-stream")
+        self._job = self._scope.runtime.background.start(self._send(), "stephttp-stream")
 
     def _send(self) -> Flow[None]:
         busy, taken = self._busy, list[bytes]()
