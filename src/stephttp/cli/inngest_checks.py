@@ -6,13 +6,14 @@ as where it keeps its runs, is named and not checked.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 import httpx2
-from ulid import ULID
 
+from stephttp._wire.ids import random_ulid
 from stephttp._wire.signatures import hash_key, sign
 from stephttp.cli.doctor_checks import ERROR, OK, SKIPPED, WARNING, Check, clock_of, event_key_of
 from stephttp.cli.remote import Remote
@@ -121,9 +122,14 @@ def _accepted(server: Remote) -> Iterator[str]:
             yield key
 
 
+def _unknown_run() -> str:
+    """Return the id of a run that no server has."""
+    return random_ulid(int(time.time() * 1000), secrets.token_bytes(16))
+
+
 def _state(server: Remote, key: str) -> httpx2.Response:
     headers = {"authorization": f"Bearer {hash_key(key)}"} if key else {}
-    return server.http.get(f"/v0/runs/{ULID()}/actions", headers=headers)
+    return server.http.get(f"/v0/runs/{_unknown_run()}/actions", headers=headers)
 
 
 def _signing_keys(server: Remote, *, dev: bool) -> Iterator[Check]:
@@ -157,7 +163,7 @@ def _signing_keys(server: Remote, *, dev: bool) -> Iterator[Check]:
 
 def _results(server: Remote) -> Check:
     """Ask for a result that there is not. A server without its user interface has none at all."""
-    answer = server.http.get(f"/v1/http/runs/{ULID()}/output", params={"token": "none"})
+    answer = server.http.get(f"/v1/http/runs/{_unknown_run()}/output", params={"token": "none"})
     if answer.status_code == 401:
         return Check("results", OK, "the server has addresses for results")
     if answer.status_code == 500 and not answer.content:
@@ -174,7 +180,7 @@ def _results(server: Remote) -> Check:
 
 def _large_requests(server: Remote, key: str) -> Check:
     """Send almost as much as the server reads, for a run that it does not know and ignores."""
-    run_id = str(ULID())
+    run_id = _unknown_run()
     op = {"op": "StepRun", "id": "0" * 40, "data": "x" * (_LARGEST - 65_536)}
     headers = {"authorization": f"Bearer {hash_key(key)}"} if key else {}
     body = {"run_id": run_id, "steps": [op], "ts": 0}
@@ -216,7 +222,7 @@ def _application(app: str, key: str, ca_file: str) -> Check:
     headers = {
         "user-agent": "Inngest",
         "content-type": "application/json",
-        "x-run-id": str(ULID()),
+        "x-run-id": _unknown_run(),
         "x-inngest-generation-id": "1",
         "x-inngest-job-id": "stephttp-doctor",
         "x-inngest-req-version": "1",
