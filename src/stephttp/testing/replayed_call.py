@@ -7,14 +7,19 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import httpx2
-from msgspec.structs import replace as changed_settings
+from msgspec.structs import replace
 
+from stephttp._client.background import running_loop
+from stephttp._core.call_state import ENDED
+from stephttp._core.run import Run
+from stephttp._core.steps import EXECUTE, SUSPEND, Step
 from stephttp._run.current import HandlerCall, current_call
+from stephttp._run.echoes import echoes_suspension
 from stephttp._run.runless import RunlessCall
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire.call_signatures import request_target
-from stephttp.errors import UsageError
+from stephttp.errors import Suspended, UsageError
 from stephttp.testing.history import History, as_bytes
 from stephttp.testing.places_in_code import known_origins
 from stephttp.testing.replayed_state import ORIGIN, ReplayedState
@@ -26,6 +31,11 @@ T = TypeVar("T")
 _NOT_DURABLE = UsageError(
     "this request does not pass the stephttp middleware, so its steps would run; a replay runs "
     "none. Give the application with its middleware"
+)
+
+_STEP_OUTSIDE = UsageError(
+    "the application comes to a step when it starts or ends, and a replay runs none; start it "
+    "without its lifespan"
 )
 
 
@@ -47,7 +57,7 @@ async def replayed(
 
     def watch(call: HandlerCall, scope: RunScope) -> None:
         calls.append(watched(call, scope))
-        scope.run.stop()
+        execute_nothing(scope.run)
 
     state = ReplayedState(history.run.id, history.state())
     with LoggedErrors() as logged, cut_off(runtimes, state, watch):
@@ -56,9 +66,16 @@ async def replayed(
 
 
 async def cut_off_from_servers(runtimes: Collection[Runtime], work: Awaitable[T]) -> T:
-    """Await something while providers are cut off from their servers."""
-    with cut_off(runtimes, ReplayedState("", b"{}"), lambda call, scope: scope.run.stop()):
-        return await work
+    """Await something while providers are cut off from their servers.
+
+    Raises:
+        UsageError: it comes to a step that it cannot pass.
+    """
+    with cut_off(runtimes, ReplayedState("", b"{}"), lambda _, scope: execute_nothing(scope.run)):
+        try:
+            return await work
+        except Suspended as stopped:
+            raise _STEP_OUTSIDE from stopped
 
 
 @contextmanager
@@ -77,7 +94,7 @@ def cut_off(
     with ExitStack() as stack:
         stack.enter_context(known_origins())
         for runtime in runtimes:
-            settings = changed_settings(
+            settings = replace(
                 runtime.settings, base_url=ORIGIN, event_base_url="", env="", dev=True
             )
             transport = state.transport()
@@ -89,6 +106,48 @@ def cut_off(
         token = current_call.set(outside)
         stack.callback(current_call.reset, token)
         yield
+
+
+def execute_nothing(run: Run) -> None:
+    """Let a run give out no step to be executed, whatever its state.
+
+    A run that has ended executes steps as plain code, and the code of a handler may outlive its
+    run: tasks behind the response, and threads that nothing waits for.
+
+    Args:
+        run: in which the handler is not at a step yet.
+    """
+
+    def left(step: Step) -> Step:
+        if step.verdict is not EXECUTE:
+            return step
+        if run.state is ENDED or (run.cannot_wait is not None and not run.resumed):
+            # The caller has its answer, so that no run is left to be ended.
+            _forget_errors_here()
+            raise Suspended(f"step {step.step_id!r}: a replay runs none")
+        run.yield_to_another_run()
+        return replace(step, verdict=SUSPEND)
+
+    def begin(step_id: str, retries: int | None = None, branch: str = "") -> Step:
+        return left(run.resolve(step_id, retries, branch))
+
+    def renew(step: Step, now_ns: int, *, body: bool = False) -> Step:
+        if body and not run.unwinding:
+            return left(replace(step, verdict=EXECUTE))
+        return Run.renew(run, step, now_ns)
+
+    run.stop()
+    vars(run).update(begin=begin, renew=renew)
+
+
+def _forget_errors_here() -> None:
+    """Keep the loop from logging that nothing awaits the task that is ended here."""
+    if running_loop() is not None:
+        from asyncio import current_task
+
+        task = current_task()
+        if task is not None:
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 async def _sent(
@@ -104,6 +163,9 @@ async def _sent(
             body += chunk
     except Exception as error:
         return httpx2.Response(status, content=body), error
+    except BaseException as error:
+        if not echoes_suspension(error):
+            raise
     finally:
         await caller.aclose()
     return httpx2.Response(status, content=body), None

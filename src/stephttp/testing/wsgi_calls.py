@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -16,6 +17,7 @@ import httpx2
 from stephttp._client.background import Background, Job, ScheduledCall, TimerHandle, running_loop
 from stephttp._client.drivers import AsyncDriver, SyncDriver
 from stephttp._client.flow import Flow, T
+from stephttp.errors import Suspended
 
 beside_requests: ContextVar[bool] = ContextVar("stephttp_beside_requests", default=False)
 """Whether the current code is work beside the requests."""
@@ -64,7 +66,8 @@ class WSGICaller(httpx2.AsyncBaseTransport):
             finally:
                 close = getattr(chunks, "close", None)
                 if close is not None:
-                    close()
+                    with suppress(Suspended):  # the response is complete
+                        close()
         except Exception:
             if self._raises:
                 raise
