@@ -196,15 +196,16 @@ def test_a_step_whose_task_was_cancelled_before_it_came_back_has_ended_after_wha
     one, two = run.begin("a"), run.begin("b")
     run.complete(one, b"1", 10, 20)
     run.cut_off(two, TIMES)
-    run.end_late(one, 60)
+    run.end_late(one, CutTimes(60, 60, 10))
     run.wait(waits.sleep("nap", SECOND))
     run.unwind()
     result, cut, late, _ = run.unreported.take_all()
     assert (result.id, cut_of(cut).step) == (A, B)
-    assert cut_of(late) == Cut(A, "a", late=True)
+    assert cut_of(late) == Cut(A, "a", after_ns=50, late=True)
     assert step_cut_off(late) is None
     memos = remembered([result, cut, late])
     assert CutSteps(memos).placed([A, cut.id, late.id]) == [cut.id, A]
+    assert (CutSteps(memos).late(A), CutSteps(memos).late(B)) == (cut_of(late), None)
     again = Run("R", memos)
     assert again.begin("a").verdict is Verdict.MEMOIZED
     assert again.begin("b").verdict is Verdict.CUT

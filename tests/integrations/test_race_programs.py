@@ -576,6 +576,30 @@ FIXED = {
         ),
         Nap("n"),
     ),
+    "a limit that rings in the moment in which the last step of a race ends": (
+        Do("d", 0.1),
+        Nap("a"),
+        Limit(0.9, (Side("first", ((Do("d", 0.1, fails=True),), (Do("c", 0.7), Do("c", 0.2)))),)),
+    ),
+    "a limit that ends the handler in the moment in which a step ends that it leaves behind": (
+        Do("d", 0.1),
+        Nap("a"),
+        Limit(
+            0.9,
+            (
+                Side(
+                    "gather",
+                    (
+                        (Do("c", 0.9),),
+                        (
+                            Do("c", 0.7),
+                            Side("first", ((Do("c", 0.1), Do("b", 0.1)), (Do("c", 0.2),))),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
     "a limit that rings early at a step before a race": (
         Side(
             "as_completed",
@@ -612,6 +636,26 @@ FIXED = {
 @pytest.mark.parametrize("odd", [0.00011, 0.0], ids=["", "at once"])
 def test_a_fixed_program(name: str, deaths: list[float], named: bool, odd: float) -> None:
     virtual_loop.run(World(FIXED[name], deaths, [0, 1], named, odd).run())
+
+
+def test_a_step_waits_in_vain_for_a_limit_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    with_limit = FIXED["a limit that rings in the moment in which the last step of a race ends"]
+    world = World(with_limit, [], [0], odd=0.0)
+    *before, limit = with_limit
+    assert isinstance(limit, Limit)
+
+    async def changed() -> None:
+        await world.run()
+        begun = list(world.begun)
+        world.program = (*before, *limit.body)
+        began = asyncio.get_running_loop().time()
+        await world.reenter("01JA0000000000000000000000", mortal=False)
+        assert 5.9 < asyncio.get_running_loop().time() - began < 8
+        assert world.begun == begun
+
+    virtual_loop.run(changed())
+    assert "2y1 2.0y1#1" in world.calls[-1].seen
+    assert "step 'c' was cancelled as it ended in an earlier call" in caplog.text
 
 
 def test_two_failures_at_once_are_one_group_in_every_call() -> None:

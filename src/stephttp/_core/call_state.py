@@ -199,11 +199,11 @@ class CallState:
         if self.unreported.requests or self.pending:
             self._wait()
 
-    def end_late(self, step: Step, now_ns: int) -> None:
+    def end_late(self, step: Step, times: CutTimes) -> None:
         """Note that `step` has ended, and that its branch was cancelled before it saw that."""
         cuts = self._cuts_here()
         if cuts is not None:
-            cuts.note_late(step, self._after_others(now_ns, 0))
+            cuts.note_late(step, self._after_others(times.ended_ns, 0), times.call_ns)
 
     def decide_cuts(self) -> None:
         """Note that the handler continues: what was cut off, it has cut off itself."""

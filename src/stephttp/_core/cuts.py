@@ -10,7 +10,8 @@ itself did it if it then comes to another step, responds, or is ended because it
 Until then it is undecided.
 
 A cancellation may also come just after a step has ended, and before its task has seen that. What
-was cut off with it then comes first, in this call and in later ones; see `Cut.late`.
+was cut off with it then comes first, in this call and in later ones; see `Cut.late`. In later calls
+the step waits for that cancellation, too: nothing else may show that there was one.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class CutSteps:
         found = self._earlier.get(step_hash)
         return None if found is None else found[1]
 
+    def late(self, step_hash: str) -> Cut | None:
+        """Return how a step ended in an earlier call, if its task was cancelled just then."""
+        found = self._late.get(step_hash)
+        return None if found is None else found[1]
+
     def entry_of(self, step_hash: str) -> str:
         """Return the hash of the entry of a step that was cut off in an earlier call."""
         return self._earlier[step_hash][0]
@@ -112,9 +118,10 @@ class CutSteps:
         cut = Cut(step.hash, step.step_id, step.index, step.branch, after_ns, self._known, raised)
         self._undecided.append((step, cut, timing))
 
-    def note_late(self, step: Step, timing: Timing) -> None:
+    def note_late(self, step: Step, timing: Timing, call_ns: int) -> None:
         """Note that a step has ended whose task was cancelled before it came back."""
-        cut = Cut(step.hash, step.step_id, step.index, known=self._known, late=True)
+        after_ns = max(0, int(timing.a + timing.b) - call_ns)
+        cut = Cut(step.hash, step.step_id, step.index, "", after_ns, self._known, late=True)
         self._undecided.append((step, cut, timing))
 
     @property

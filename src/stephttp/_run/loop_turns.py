@@ -28,6 +28,7 @@ from stephttp._run.supervised import is_async
 
 if TYPE_CHECKING:
     from stephttp._run.scope import RunScope
+    from stephttp._wire.cut_entries import Cut
 
 logger = logging.getLogger("stephttp")
 
@@ -56,7 +57,7 @@ given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
 class _Turn:
     """One step that waits for its turn."""
 
-    __slots__ = ("future", "given", "key", "parked")
+    __slots__ = ("future", "given", "key", "late", "parked")
 
     def __init__(self, key: str, future: asyncio.Future[None], parked: bool) -> None:
         self.key = key
@@ -64,6 +65,8 @@ class _Turn:
         self.parked = parked
         """Whether it waits to be cut off, and so has no turn yet."""
         self.given = False
+        self.late: Step | None = None
+        """The step that has ended, if its task was cancelled before it came back."""
 
 
 class LoopTurns:
@@ -116,6 +119,9 @@ class LoopTurns:
         order = self._scope.run.earlier.order
         if order is None:
             return None
+        cuts = self._scope.run.cuts
+        if cuts is not None and (late := cuts.late(step.hash)) is not None:
+            return self._await_cancellation(step, late)
         task = asyncio.current_task()
         in_a_task = task is not self._task
         goes_on = not in_a_task or task is self._last or not is_waited_for(task)
@@ -145,7 +151,7 @@ class LoopTurns:
         key, order = run.cuts.entry_of(step.hash), run.earlier.order
         is_next = order is not None and order.meet(key)
         turn = self._enter(key, parked=True)
-        limit = self.loop.call_later(cut.after_ns / 1e9 + PATIENCE, self._too_long, turn, step)
+        limit = self._be_patient(turn, cut, step, "cut off")
         try:
             if not cut.raised:
                 self.kept.cancel_late()
@@ -161,6 +167,33 @@ class LoopTurns:
                     await self._again(turn)
                 self._give()
             raise
+        finally:
+            limit.cancel()
+            self._leave(turn)
+
+    async def _await_cancellation(self, step: Step, late: Cut) -> None:
+        """Wait with a step for the cancellation that came just after its end."""
+        if self._closed:
+            raise asyncio.CancelledError(ENOUGH)
+        order = self._scope.run.earlier.order
+        if order is not None:
+            order.meet(step.hash)
+        turn = self._enter(step.hash, parked=True)
+        limit = self._be_patient(turn, late, step, "cancelled as it ended")
+        try:
+            is_cancelled = False
+            try:
+                self.kept.cancel_late()
+                await turn.future
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise
+                is_cancelled = True
+            turn.parked = False
+            await self._again(turn)
+            if is_cancelled:
+                self.kept.keep()
+            self._give()
         finally:
             limit.cancel()
             self._leave(turn)
@@ -203,6 +236,7 @@ class LoopTurns:
         self._closed = True
         self.kept.clear()
         for turn in self._waiting:
+            self._note_late(turn)
             turn.future.cancel(ENOUGH)
 
     async def _await_turn(
@@ -218,13 +252,11 @@ class LoopTurns:
                     raise
                 # Whatever cancels it comes too early: at the time, the step had ended before.
                 if key == _NEW and ended:
-                    turn.key = _LATE
+                    turn.key, turn.late = _LATE, step
                 await self._again(turn)
                 if ended:
                     self.kept.keep()
-                if turn.key == _LATE and step is not None:
-                    with self._scope.lock:
-                        self._scope.run.end_late(step, self._scope.now_ns())
+                self._note_late(turn)
             self._give()
         finally:
             self._leave(turn)
@@ -240,6 +272,14 @@ class LoopTurns:
             except asyncio.CancelledError:
                 if self._closed:
                     raise
+
+    def _note_late(self, turn: _Turn) -> None:
+        """Note that a step has ended whose task was cancelled just then."""
+        step, turn.late = turn.late, None
+        if step is not None:
+            times = self._scope.times(self._scope.now_ns())
+            with self._scope.lock:
+                self._scope.run.end_late(step, times)
 
     def _enter(self, key: str, parked: bool) -> _Turn:
         turn = _Turn(key, self.loop.create_future(), parked)
@@ -304,17 +344,21 @@ class LoopTurns:
         if order is not None and key not in _FRESH and order.pass_over(key):
             self._scope.look_aside()
 
-    def _too_long(self, turn: _Turn, step: Step) -> None:
-        """Let a step begin again that nothing cuts off any more."""
+    def _be_patient(self, turn: _Turn, cut: Cut, step: Step, what: str) -> asyncio.TimerHandle:
+        """Set the time until which a step waits for what ended it in an earlier call."""
+        seconds = cut.after_ns / 1e9 + PATIENCE
+        return self.loop.call_later(seconds, self._too_long, turn, step, what)
+
+    def _too_long(self, turn: _Turn, step: Step, what: str) -> None:
+        """Let a step continue that nothing cuts off, or cancels, any more."""
         if turn.future.done():
             return
         run = self._scope.run
         if run.running > len(self._waiting):  # other steps are at work, and may cut it off
-            self.loop.call_later(PATIENCE, self._too_long, turn, step)
+            self.loop.call_later(PATIENCE, self._too_long, turn, step, what)
             return
         logger.warning(
-            "stephttp: run %s: step %r was cut off in an earlier call, and is not cut off in this "
-            "one, so the code around it must have changed; it is executed", run.run_id,
-            step.step_id,
+            "stephttp: run %s: step %r was %s in an earlier call, and is not in this one, so the "
+            "code around it must have changed; it continues", run.run_id, step.step_id, what,
         )  # fmt: skip
         turn.future.set_result(None)

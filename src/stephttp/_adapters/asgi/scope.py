@@ -132,7 +132,9 @@ class LoopScope(RunScope):
         order, task = self.run.earlier.order, self._task
         if order is None or task is None:
             return None
-        if self.turns is None and asyncio.current_task() is task and order.meet(step.hash):
+        cuts = self.run.cuts
+        first = self.turns is None and (cuts is None or cuts.late(step.hash) is None)
+        if first and asyncio.current_task() is task and order.meet(step.hash):
             mark = object()  # the handler's own task is the only one so far; see `LoopTurns`
             given.set(mark)
             self._given = mark if is_waited_for(task) else None
