@@ -123,7 +123,12 @@ def test_a_server_for_development_is_named() -> None:
 
 def test_plain_http_is_named_but_on_loopback() -> None:
     assert checks(RealServer(key=KEY))["address"].status == "warning"
-    assert checks(RealServer(key=KEY), url="http://127.0.0.1:8288")["address"].status == "ok"
+    for host in ("127.0.0.1", "127.9.9.9", "localhost", "[::1]"):
+        found = checks(RealServer(key=KEY), url=f"http://{host}:8288")
+        assert found["address"].status == "ok"
+    for host in ("localhost.evil.example", "127.evil.example", "mylocalhost", "[::11]"):
+        found = checks(RealServer(key=KEY), url=f"http://{host}:8288")
+        assert found["address"].status == "warning", host
 
 
 def test_wrong_keys_are_named() -> None:
@@ -150,6 +155,53 @@ def test_a_server_without_its_user_interface_gives_no_results() -> None:
     server.settings.no_ui = True
     found = checks(server)["results"]
     assert (found.status, found.fix is not None and "--no-ui" in found.fix) == ("error", True)
+
+
+class Between(httpx2.AsyncBaseTransport):
+    """Answers requests for the states of runs in place of a server that works, or does not."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self.inner = RealServer(key=KEY)
+        self.answers = list(answers)
+        self.asked = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if not request.url.path.endswith("/actions"):
+            return await self.inner.handle_async_request(request)
+        self.asked += 1
+        if not self.answers:
+            return await self.inner.handle_async_request(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx2.Response(answer, text="no", request=request)
+
+
+@pytest.mark.parametrize("status", [200, 302, 403, 404, 429, 500, 502, 503])
+def test_answers_of_others_do_not_accept_a_key(status: int) -> None:
+    found = checks(Between(401, status))
+    assert (found["signing key"].status, found["large requests"].status) == ("error", "skipped")
+    assert str(status) in found["signing key"].detail
+
+
+def test_a_proxy_that_answers_those_without_a_key_is_named() -> None:
+    found = checks(Between(502))
+    assert (found["keys"].status, "502" in found["keys"].detail) == ("error", True)
+    assert found["signing key"].status == "ok"
+
+
+def test_each_key_is_asked_for_once() -> None:
+    server = Between()
+    assert checks(server, keys=(OTHER, KEY), apps=())["signing key 2"].status == "ok"
+    assert server.asked == 3, "once without a key, and once with each"
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_connection_that_breaks_is_no_traceback(before: int) -> None:
+    answers: list[int | Exception] = [401, 410, 410]
+    answers[before] = httpx2.ReadError("reset")
+    found = checks(Between(*answers), keys=(KEY, OTHER))
+    assert (found["server"].status, "reset" in found["server"].detail) == ("error", True)
 
 
 class Proxy(httpx2.AsyncBaseTransport):

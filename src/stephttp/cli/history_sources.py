@@ -64,7 +64,7 @@ class RemoteHistories:
         answer = self._engine.send("GET", f"/v0/runs/{run_id}/actions", headers=_ACCEPT)
         if not answer.is_success:
             raise RemoteError(explain(answer), status=answer.status_code)
-        return _made(full, answer.content)
+        return _made(run_id, full, answer.content)
 
 
 class StoredHistories:
@@ -105,7 +105,7 @@ class StoredHistories:
         finally:
             connection.execute("COMMIT")
         full = msgspec.json.decode(msgspec.json.encode(run_in_full(detail)))
-        return _made(full, state.memos)
+        return _made(run_id, full, state.memos)
 
 
 @contextmanager
@@ -132,11 +132,14 @@ def stored_histories(path: Path) -> Generator[StoredHistories]:
         raise RemoteError(f"--db: {error}", Exit.USAGE) from None
 
 
-def _made(full: dict[str, Any], state: bytes) -> History:
+def _made(run_id: str, full: dict[str, Any], state: bytes) -> History:
     try:
-        return history_of(full, state, __version__)
+        history = history_of(full, state, __version__)
     except ConfigurationError as error:
         raise RemoteError(str(error)) from None
+    if history.run.id != run_id:
+        raise RemoteError(f"run {run_id}: the engine describes {history.run.id} instead")
+    return history
 
 
 def _now_ms() -> int:

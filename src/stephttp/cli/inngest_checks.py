@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import httpx2
@@ -23,7 +24,8 @@ _PAGE = "docs/inngest-server.md"
 _LARGEST = 4 * 1024 * 1024
 """Bytes that the server reads of one request (docs/protocol.md 10)."""
 _SECONDS = 10.0
-_LOOPBACK = ("127.", "localhost", "::1")
+_ACCEPTED, _REFUSED = 410, 401
+"""What an Inngest server answers to those who ask for a run that it does not have."""
 
 
 def check_inngest(server: Remote, apps: Sequence[str]) -> Iterator[Check]:
@@ -47,11 +49,10 @@ def check_inngest(server: Remote, apps: Sequence[str]) -> Iterator[Check]:
     yield _address(target.url)
     yield clock_of(health, began, ended)
     try:
-        yield from _abilities(server, health)
+        key = yield from _abilities(server, health)
     except httpx2.HTTPError as error:
         yield _no_server(target.url, error)
         return
-    key = next(_accepted(server), "")
     for app in apps:
         yield _application(app, key, target.ca_file)
     yield Check(
@@ -61,16 +62,23 @@ def check_inngest(server: Remote, apps: Sequence[str]) -> Iterator[Check]:
     )  # fmt: skip
 
 
-def _abilities(server: Remote, health: httpx2.Response) -> Iterator[Check]:
+def _abilities(server: Remote, health: httpx2.Response) -> Generator[Check, None, str]:
+    """Check what the server does for requests, and return the key that it accepts, if any."""
+    keys = server.target.signing_keys
     dev = health.headers.get("x-inngest-server-kind") == "dev"
-    yield from _signing_keys(server, dev=dev)
-    accepted = next(_accepted(server), "" if dev else None)
+    if dev:
+        yield Check("signing key", OK, "a server for development does not look at it")
+        accepted: Sequence[str] = keys[:1]
+    else:
+        accepted = yield from _signing_keys(server, keys)
+    key = accepted[0] if accepted else ""
     yield event_key_of(server)
     yield _results(server)
-    if accepted is None:
-        yield Check("large requests", SKIPPED, "the server takes none without its signing key")
+    if dev or accepted:
+        yield _large_requests(server, key)
     else:
-        yield _large_requests(server, accepted)
+        yield Check("large requests", SKIPPED, "the server takes none without its signing key")
+    return key
 
 
 def _no_server(url: str, error: httpx2.HTTPError) -> Check:
@@ -106,8 +114,7 @@ def _server(url: str, health: httpx2.Response) -> Check:
 
 def _address(url: str) -> Check:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https" or host.startswith(_LOOPBACK):
+    if parts.scheme == "https" or _is_loopback((parts.hostname or "").removesuffix(".")):
         return Check("address", OK, "keys and requests are not sent in the clear")
     return Check(
         "address", WARNING, f"{url} is plain HTTP: keys and requests can be read on the way",
@@ -115,11 +122,11 @@ def _address(url: str) -> Check:
     )  # fmt: skip
 
 
-def _accepted(server: Remote) -> Iterator[str]:
-    """The configured signing keys that the server accepts, for the state of a run that is not."""
-    for key in server.target.signing_keys:
-        if _state(server, key).status_code != 401:
-            yield key
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # it is another name
+        return False
 
 
 def _unknown_run() -> str:
@@ -127,38 +134,51 @@ def _unknown_run() -> str:
     return random_ulid(int(time.time() * 1000), secrets.token_bytes(16))
 
 
-def _state(server: Remote, key: str) -> httpx2.Response:
+def _state(server: Remote, key: str) -> int:
+    """Ask for the state of a run that does not exist, and return the status of the answer."""
     headers = {"authorization": f"Bearer {hash_key(key)}"} if key else {}
-    return server.http.get(f"/v0/runs/{_unknown_run()}/actions", headers=headers)
+    return server.http.get(f"/v0/runs/{_unknown_run()}/actions", headers=headers).status_code
 
 
-def _signing_keys(server: Remote, *, dev: bool) -> Iterator[Check]:
-    keys = server.target.signing_keys
-    if dev:
-        yield Check("signing key", OK, "a server for development does not look at it")
-        return
-    if _state(server, "").status_code != 401:
+def _signing_keys(server: Remote, keys: Sequence[str]) -> Generator[Check, None, Sequence[str]]:
+    """Try each key once, and return those that the server accepts."""
+    without = _state(server, "")
+    if without in (200, _ACCEPTED):
         yield Check(
             "keys", ERROR, "the server gives the state of runs without a key",
             "start it with --signing-key, or check what is between here and the server",
         )  # fmt: skip
+    elif without != _REFUSED:
+        yield _unexpected("keys", without)
     if not keys:
         yield Check(
             "signing key", ERROR, "none is set, and endpoints that wait need one",
             "set INNGEST_SIGNING_KEY, or use --signing-key-file: the hexadecimal key of "
             "`inngest start --signing-key`",
         )  # fmt: skip
-        return
-    accepted = set(_accepted(server))
+    answers = {key: _state(server, key) for key in keys}
+    accepted = [key for key, status in answers.items() if status == _ACCEPTED]
     for number, key in enumerate(keys, 1):
         name = "signing key" if number == 1 else f"signing key {number}"
         if key in accepted:
             yield Check(name, OK, "the server accepts it")
+        elif answers[key] != _REFUSED:
+            yield _unexpected(name, answers[key])
         else:
             yield Check(
                 name, WARNING if accepted else ERROR, "the server does not accept it",
                 "use the key of `inngest start --signing-key`; the server takes one at a time",
             )  # fmt: skip
+    return accepted
+
+
+def _unexpected(name: str, status: int) -> Check:
+    return Check(
+        name, ERROR,
+        f"a run that does not exist is answered {status}; an Inngest server answers {_ACCEPTED}, "
+        f"or {_REFUSED} without its key",
+        "check what is between here and the server",
+    )  # fmt: skip
 
 
 def _results(server: Remote) -> Check:

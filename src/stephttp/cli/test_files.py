@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from stephttp.testing.history import History
 
 _TEXT = '''\
@@ -32,15 +34,21 @@ def test_file(history: History, app: str) -> str:
         app: the application, as `module:name`.
     """
     module, _, names = app.partition(":")
-    # An apostrophe stands only in texts of JSON, and may end the literal.
+    # A server has chosen these texts, and none of them may become code. An apostrophe stands only
+    # in texts of JSON, and may end the literal.
     text = history.dump().replace("'", "\\u0027")
     return _TEXT.format(
-        run_id=history.run.id,
-        endpoint=history.run.endpoint.replace("\\", "/").replace('"', "'"),
-        began_at=history.run.began_at,
+        run_id=_in_docstring(history.run.id),
+        endpoint=_in_docstring(history.run.endpoint),
+        began_at=_in_docstring(history.run.began_at),
         module=module,
         name=names.partition(".")[0],
         app=names,
-        number=history.run.id.lower(),
+        number=re.sub("[^a-z0-9]", "_", history.run.id.lower()),
         history=text,
     )
+
+
+def _in_docstring(text: str) -> str:
+    """Return a text without what ends a docstring, begins a line or is an escape."""
+    return repr(text.replace('"', "'"))[1:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from stephttp._wire import capsule
-from stephttp._wire.ids import CAPSULE
+from stephttp._wire.ids import CAPSULE, ULID_PATTERN
 from stephttp._wire.stored_state import (
     STEPS,
     KnownStep,
@@ -29,6 +30,9 @@ from stephttp.testing.history import (
     as_text,
 )
 
+_ULID = re.compile(ULID_PATTERN, re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
 
 def history_of(run: Mapping[str, Any], state: bytes, version: str) -> History:
     """Make the history of a run from what an engine says of it.
@@ -44,23 +48,47 @@ def history_of(run: Mapping[str, Any], state: bytes, version: str) -> History:
     Raises:
         ConfigurationError: what the engine says cannot be read.
     """
+    described = _run(run)
     try:
         memos = decode_memos(state)
         names = read_steps(memos.pop(STEPS, None))
     except ValueError as error:
-        raise ConfigurationError(f"run {run['run_id']}: {error}") from None
+        raise ConfigurationError(f"run {described.id}: {error}") from None
     if names is None:
         raise ConfigurationError(
             "the engine does not say what steps it remembers; this needs a stephttp engine"
         )
     response = run.get("response")
     return History(
-        ExportedRun(run["run_id"], run["function"], run["state"], run["began_at"]),
+        described,
         _request(run["request"], memos.pop(CAPSULE, None)),
         _steps(memos, names),
         None if response is None else _response(response),
         exported_by=f"stephttp {version}",
     )
+
+
+def _run(run: Mapping[str, Any]) -> ExportedRun:
+    """Check what says which run this is: names of files and functions are made of it."""
+    try:
+        found = msgspec.convert(
+            {
+                "id": run["run_id"],
+                "endpoint": run["function"],
+                "status": run["state"],
+                "began_at": run["began_at"],
+            },
+            ExportedRun,
+        )
+    except (KeyError, msgspec.ValidationError) as error:
+        raise ConfigurationError(f"the engine does not describe the run: {error}") from None
+    if not _ULID.fullmatch(found.id):
+        raise ConfigurationError(f"the engine names a run {found.id[:64]!r}, which is not a ULID")
+    if not _TIME.fullmatch(found.began_at):
+        raise ConfigurationError(
+            f"run {found.id}: it began at {found.began_at[:64]!r}, which is not a time (RFC 3339)"
+        )
+    return found
 
 
 def _steps(memos: Mapping[str, Raw], names: Mapping[str, KnownStep]) -> list[ExportedStep]:
