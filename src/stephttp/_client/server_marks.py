@@ -10,17 +10,23 @@ nor refused, nor known to be unsupported (docs/design.md 3.8).
     with the kind of an Inngest server       always
     with neither                             it is JSON, empty or of no type, or a 401: what is
                                              between may have dropped headers of an Inngest server;
-                                             but nothing is learned from it
+                                             but nothing is learned from it, unless it is what an
+                                             Inngest server says of its health
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
+from stephttp._wire.json import UNREADABLE
 from stephttp._wire.stored_state import FEATURES
 
 SERVER_KIND = "x-inngest-server-kind"
-_UNAUTHORIZED = 401
+_HEALTH = {"status": 200, "message": "OK"}
+"""What an Inngest server answers when it is asked for its health (docs/protocol.md 4)."""
+_HEALTHY, _UNAUTHORIZED = 200, 401
 _EXCERPT = 200
 
 
@@ -45,6 +51,15 @@ def is_foreign(status: int, headers: Mapping[str, str], *, empty: bool, known: b
     if SERVER_KIND in headers or status == _UNAUTHORIZED:
         return False
     return not empty and "json" not in headers.get("content-type", "json")
+
+
+def is_inngest(status: int, body: bytes) -> bool:
+    """Return whether an answer about the server's health that has no marks is that of an Inngest
+    server. Our engine always has marks."""
+    try:
+        return status == _HEALTHY and msgspec.json.decode(body) == _HEALTH
+    except UNREADABLE:
+        return False
 
 
 def describe(status: int, body: bytes = b"") -> str:

@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from stephttp._client import api_calls
 from stephttp._client.api_calls import SDK
 from stephttp._client.background import Job
 from stephttp._client.event_loop import either
 from stephttp._client.flow import Call, Flow, Until, send
+from stephttp._run.server_question import is_ours
 from stephttp._wire import stream_frames
 from stephttp._wire.stored_state import STREAMS_FEATURE, CallId
 from stephttp.errors import APIError, APIStatusError
@@ -102,9 +102,8 @@ class FrameSender:
     def learn(self) -> Flow[None]:
         """See whether the server keeps streams. If it does not, events stay here."""
         checkpoints = self._scope.runtime.checkpoints
-        if checkpoints.keys.features is None:
-            with suppress(APIError):
-                yield from send(api_calls.get_health(), checkpoints.keys, checkpoints.rng)
+        with suppress(APIError):
+            yield from is_ours(checkpoints)
         self.keeps = checkpoints.keys.supports(STREAMS_FEATURE)
         self.held = not self.keeps
 

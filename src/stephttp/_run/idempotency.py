@@ -23,7 +23,7 @@ from stephttp._run.callers import host_of, later_caller, scope_of
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import begun, result_url
 from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response
-from stephttp.errors import APIConnectionError, APIError, APIStatusError
+from stephttp.errors import APIError, APIStatusError
 from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
@@ -73,9 +73,9 @@ def claim(
     keys, rng = checkpoints.keys, checkpoints.rng
     try:
         if keys.features is None:
-            yield from send(api_calls.get_health(), keys, rng)
-        if keys.features is None:
-            raise APIConnectionError("what answers does not say which server it is")
+            from stephttp._run.server_question import is_ours  # once in a process
+
+            yield from is_ours(checkpoints)
         if not keys.supports("idempotency"):
             _warn_once(checkpoints)
             return Claimed(False)

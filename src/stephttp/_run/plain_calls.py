@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
-from stephttp._client import api_calls
-from stephttp._client.flow import Flow, send
+from stephttp._client.flow import Flow
 from stephttp._core import plain_server, replies, reports
 from stephttp._core.plain_server import Mode, PlainCall
 from stephttp._core.run import Run
@@ -18,12 +16,12 @@ from stephttp._core.waits import Wait
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
 from stephttp._run.final_failures import failures_of
 from stephttp._run.reentry_guard import target_of
+from stephttp._run.server_question import is_ours
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.errors import APIError, APIStatusError, UsageError
-from stephttp.options import CLOUD_URL
 
 if TYPE_CHECKING:
     from stephttp._run.resumed import Resumed
@@ -95,26 +93,10 @@ def opening(
     server is asked what it is, if that is not known yet.
 
     Raises:
-        APIError: it gives no answer.
+        APIError: it gives no answer, or one that does not say what it is.
     """
     ours = yield from is_ours(checkpoints)
     return (ops, []) if ours else plain_server.opening(ops)
-
-
-def is_ours(checkpoints: Checkpoints) -> Flow[bool]:
-    """Return whether the server is ours. It is asked what it is, if that is not known yet.
-
-    Raises:
-        APIError: it gives no answer.
-    """
-    keys = checkpoints.keys
-    if keys.features is None:
-        if checkpoints.settings.base_url != CLOUD_URL:
-            with suppress(APIStatusError):
-                yield from send(api_calls.get_health(), keys, checkpoints.rng)
-        if keys.features is None:  # ours marks each answer
-            keys.learn(frozenset())
-    return bool(keys.features)
 
 
 def refuse(scope: RunScope, wait: Wait) -> Flow[None]:
@@ -126,7 +108,7 @@ def refuse(scope: RunScope, wait: Wait) -> Flow[None]:
     try:
         ours = yield from is_ours(scope.runtime.checkpoints)
     except APIError:
-        return  # so the run does not begin to wait
+        return  # so the run does not begin to wait, and its caller comes again
     if not ours:
         error = UsageError(f"step {wait.step_id!r}: {wait.only_ours}")
         failures = failures_of(scope)

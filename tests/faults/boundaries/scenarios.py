@@ -71,19 +71,17 @@ SCENARIOS = (
         sends=(f"{_CALLS}.post < {_RUN}.checkpoints.Checkpoints.post_steps",),
     ),
     Scenario(workloads.moved, sends=(f"{_CALLS}.get_actions < {_RUN}.resumed.resume",)),
-    Scenario(workloads.fresh_process, sends=(f"{_CALLS}.get_health < {_RUN}.idempotency.claim",)),
+    Scenario(
+        workloads.fresh_process, sends=(f"{_CALLS}.get_health < {_RUN}.server_question.is_ours",)
+    ),
     Scenario(
         workloads.large,
         commits=(f"{_WORK}.report.report",),
-        sends=(f"{_CALLS}.get_health < {_RUN}.plain_calls.is_ours",),
     ),
     Scenario(
         workloads.pushes,
         commits=(f"{_WORK}.stream_parts.append",),
-        sends=(
-            f"{_CALLS}.get_health < {_RUN}.frame_sender.FrameSender.learn",
-            f"{_RUN}.frame_sender.FrameSender._post",
-        ),
+        sends=(f"{_RUN}.frame_sender.FrameSender._post",),
     ),
     Scenario(workloads.prefers_to_wait, sends=(f"{_RUN}.asking.Asking.call",)),
     Scenario(workloads.event, commits=(f"{_WORK}.events.receive",)),
