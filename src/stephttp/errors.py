@@ -176,14 +176,14 @@ class _SeenWhereMade(StephttpError):
     """Is known to the call of the handler in which it is made: a framework may make an answer of
     an exception, which then reaches no middleware."""
 
-    see: ClassVar[Callable[[Exception], None] | None] = None
+    _see: ClassVar[Callable[[Exception], None] | None] = None
 
     if not TYPE_CHECKING:  # it would be in the way of subclasses with other arguments
 
         def __new__(cls, *args, **kwargs):
             error = super().__new__(cls, *args, **kwargs)
-            if _SeenWhereMade.see is not None:
-                _SeenWhereMade.see(error)
+            if _SeenWhereMade._see is not None:
+                _SeenWhereMade._see(error)
             return error
 
 

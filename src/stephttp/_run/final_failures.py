@@ -123,4 +123,4 @@ def _see(error: BaseException) -> None:
         failures.made = [*failures.made[1 - _MOST_MADE :], error]
 
 
-errors._SeenWhereMade.see = staticmethod(_see)
+errors._SeenWhereMade._see = staticmethod(_see)
