@@ -477,3 +477,14 @@ async def test_what_is_to_follow_counts_as_accepted_while_that_is_under_way(aliv
     outbox.after(before, lambda: outbox.put(item(b"b")), lambda: False)
     assert await outbox.wait()
     assert server.taken == [b"a", b"b"], "and at once where it is done already"
+
+
+async def test_what_is_to_follow_stays_with_the_parent_of_a_fork() -> None:
+    server = Server()
+    outbox, before = box(server), Future[None]()
+    outbox.after(before, lambda: outbox.put(item()), lambda: True)
+    outbox.reset_after_fork()
+    before.set_result(None)
+    assert outbox.depth == 0
+    assert await outbox.wait(0)
+    assert server.taken == [], "the report is the parent's"
