@@ -1,8 +1,4 @@
-"""The pytest plugin: fixtures, the runs of a test that failed, and its database.
-
-pytest finds it by itself, and imports it for every program that it tests, which may have no engine
-installed. So it is not in `stephttp.testing`, which it imports when a test uses a fixture.
-"""
+"""Fixtures, the runs of a test that failed, and its database."""
 
 from __future__ import annotations
 
@@ -98,9 +94,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         async with client:
             try:
                 await test(*args, **kwargs)
-            except Exception:
+            except (Exception, pytest.fail.Exception) as error:
                 if (path := _next_file(item)) is not None:
-                    await client.save(path)
+                    try:
+                        await client.save(path)
+                    except Exception as lost:  # what the test has raised counts
+                        error.add_note(_not_kept(path, lost))
                 raise
 
     item.obj = opened
@@ -118,14 +117,23 @@ def pytest_runtest_makereport(
     report = yield
     if report.when == "call" and report.failed:
         for client in item.stash.get(_clients, []):
+            # What fails here may have failed with the test, whose own error counts.
             try:
                 report.sections.append(("stephttp runs", _text(client)))
-                if (path := _next_file(item)) is not None:
-                    client.save(path)
-                    report.sections.append(("stephttp database", str(path)))
-            except Exception as error:  # of what may have failed because of it
+            except Exception as error:
                 report.sections.append(("stephttp runs", f"cannot be read: {error}"))
+            if (path := _next_file(item)) is not None:
+                try:
+                    client.save(path)
+                    said = str(path)
+                except Exception as error:
+                    said = _not_kept(path, error)
+                report.sections.append(("stephttp database", said))
     return report
+
+
+def _not_kept(path: Path, error: Exception) -> str:
+    return f"--durable-db: {path} cannot be written: {type(error).__name__}: {error}"
 
 
 def _text(client: DurableClient) -> str:

@@ -21,10 +21,15 @@ def test_the_wheel_has_pages_assets_and_licences(tmp_path: Path) -> None:
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+    wheel_file = zipfile.ZipFile(wheel)
+    names = set(wheel_file.namelist())
     ours = [path for path in (ROOT / DASHBOARD).rglob("*") if path.is_file()]
     shipped = {path.relative_to(ROOT / "src").as_posix() for path in ours if path.suffix != ".pyc"}
     assert shipped <= names
+    plugin = ROOT / "src" / "stephttp_pytest"
+    assert {f"stephttp_pytest/{path.name}" for path in plugin.glob("*.py")} <= names
+    (entry_points,) = (name for name in names if name.endswith("/entry_points.txt"))
+    assert b"[pytest11]\nstephttp_pytest = stephttp_pytest\n" in wheel_file.read(entry_points)
     vendor = "stephttp/engine/dashboard/static/vendor/"
     for licence in (
         "htmx/LICENSE", "idiomorph/LICENSE", "uplot/LICENSE",

@@ -203,8 +203,25 @@ def test_other_event_loops_are_refused() -> None:
 
 def test_requests_need_an_open_client() -> None:
     client = DurableClient(fastapi_shop()[0])
-    with pytest.raises(stephttp.UsageError, match="with DurableClient"):
+    with pytest.raises(stephttp.UsageError, match="`with DurableClient"):
         client.get("/plain")
+    with pytest.raises(stephttp.UsageError, match="`async with AsyncDurableClient"):
+        AsyncDurableClient(fastapi_shop()[0]).get("/plain")
+
+
+def test_a_closed_client_can_be_opened_again() -> None:
+    client = DurableClient(fastapi_shop()[0], start=START)
+    for day in range(2):
+        client.open()
+        assert client.now == START + timedelta(days=day)
+        assert client.get("/plain").status_code == 200
+        client.post("/orders/o1")
+        assert len(client.runs) == 1
+        client.advance(timedelta(days=1))
+        client.close()
+        client.close()
+        with pytest.raises(stephttp.UsageError, match="`with DurableClient"):
+            _ = client.headers
 
 
 def test_the_lifespan_runs() -> None:

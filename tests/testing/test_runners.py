@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import stephttp_pytest
 from stephttp.engine.store.check import check_file
 from stephttp.testing import DurableClient
 
@@ -41,6 +45,12 @@ stephttp_app = shop:app
 asyncio_mode = strict
 asyncio_default_fixture_loop_scope = function
 filterwarnings = error
+"""
+
+CONFTEST = """
+import sys
+loaded = [name for name in sys.modules if name.split(".")[0] == "stephttp"]
+assert not loaded, loaded  # by the plugin, in a project that has no use for it
 """
 
 TESTS = """
@@ -93,8 +103,13 @@ def test_fails(durable_client):
 
 @pytest.mark.asyncio
 async def test_fails_async(async_durable_client):
-    run = await async_durable_client.post("/orders").until_waiting()
-    assert run.completed
+    await async_durable_client.post("/orders").until_waiting()
+    pytest.fail("by hand")
+
+@pytest.mark.asyncio
+async def test_fails_async_and_is_not_kept(async_durable_client, monkeypatch):
+    monkeypatch.setattr(async_durable_client, "save", lambda path: 1 / 0)
+    assert 1 == 2
 
 def test_wrong(async_durable_client):
     pass
@@ -189,24 +204,41 @@ def _ran(folder: Path, *arguments: str) -> str:
 
 
 def test_pytest_with_its_plugins(tmp_path: Path) -> None:
-    _written(tmp_path, {"nap.py": NAP, "pytest.ini": PYTEST_INI, "test_nap.py": TESTS})
+    _written(
+        tmp_path,
+        {"nap.py": NAP, "pytest.ini": PYTEST_INI, "conftest.py": CONFTEST, "test_nap.py": TESTS},
+    )
     # The newcomer's files of docs/testing.md, which find their application by the option.
     _written(tmp_path, {code.split()[1]: code for code in NEWCOMERS})
-    plugins = ("stephttp._pytest_plugin", "asyncio", "anyio", "xdist")
+    plugins = ("stephttp_pytest", "asyncio", "anyio", "xdist")
     chosen = [part for plugin in plugins for part in ("-p", plugin)]
     said = _ran(tmp_path, "pytest", *chosen, "-n", "1", "--durable-db", "kept.db")
     assert f"{6 + 5} passed" in said, said
-    assert "2 failed" in said, said
+    assert "3 failed" in said, said
     assert "1 error" in said, said
     assert "use durable_client in others" in said
     # What the run of the test that failed has done, from the fixture and from the exception.
     waterfall = 'charge    run ok  -> "c1"'
     assert said.count(waterfall) == 2, said
+    assert "Failed: by hand" in said
+    assert "assert 1 == 2" in said
+    assert "--durable-db: kept-gw0-3.db cannot be written: ZeroDivisionError" in said
     assert "waits for sleep in step 'cool-off', until +30d" in said
     for kept in ("kept-gw0.db", "kept-gw0-2.db"):
         assert not check_file(str(tmp_path / kept)).problems
         with closing(sqlite3.connect(tmp_path / kept)) as database:
             assert database.execute("SELECT status FROM runs").fetchall() == [("async",)]
+
+
+def test_an_older_pytest_starts_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest, "version_tuple", (7, 4, 4))
+    assert not {name for name in _fresh() if name.startswith(("pytest_", "durable_"))}
+    monkeypatch.undo()
+    assert "durable_client" in _fresh()
+
+
+def _fresh() -> dict[str, Any]:
+    return runpy.run_path(stephttp_pytest.__file__)
 
 
 def test_the_page_shows_what_a_run_looks_like() -> None:

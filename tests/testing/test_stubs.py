@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from typing import Any
@@ -171,6 +172,60 @@ def test_there_is_no_network() -> None:
         call = client.get("/")
         with pytest.raises(AssertionError, match=said):
             call.finish()
+
+
+def test_every_problem_is_shown() -> None:
+    app = FastAPI()
+    provider = stephttp.setup("https://shop.example.com", signing_key="ab" * 16)
+
+    async def page(name: str) -> str:
+        try:
+            return (await step.fetch(name, f"https://{name}.example.com/")).body
+        except Exception:
+            return "hidden"
+
+    @app.get("/")
+    async def order() -> list[str]:
+        return list(await asyncio.gather(page("first"), page("second")))
+
+    app.add_middleware(stephttp.ASGIMiddleware, provider=provider)
+    with (
+        DurableClient(app) as client,
+        pytest.raises(AssertionError, match="no network in tests") as raised,
+    ):
+        client.get("/").finish()
+    (note,) = raised.value.__notes__
+    assert note.startswith("\nand AssertionError: GET https://")
+    shown = f"{raised.value}{note}"
+    assert [shown.count(f"GET https://{name}.") for name in ("first", "second")] == [1, 1]
+
+
+@pytest.mark.parametrize("raises", [ZeroDivisionError, pytest.fail.Exception])
+async def test_what_a_test_raises_hides_no_problem_and_has_its_runs(
+    raises: type[BaseException],
+) -> None:
+    def fail(client: DurableClient | AsyncDurableClient) -> None:
+        client._stubs.complain(AssertionError("there is no network"))
+        raise raises("by the test")
+
+    def blocking_test() -> None:
+        with DurableClient(asgi_app(), raise_server_exceptions=False) as client:
+            client.stub("charge", raises=stephttp.NonRetriableError)
+            client.get("/")
+            fail(client)
+
+    async def async_test() -> None:
+        async with AsyncDurableClient(asgi_app(), raise_server_exceptions=False) as client:
+            client.stub("charge", raises=stephttp.NonRetriableError)
+            await client.get("/")
+            fail(client)
+
+    for test in (asyncio.to_thread(blocking_test), async_test()):
+        with pytest.raises(raises, match="by the test") as raised:
+            await test
+        problem, run = raised.value.__notes__
+        assert problem == "\nand AssertionError: there is no network"
+        assert "GET /" in run
 
 
 async def test_the_async_client_has_the_same_stubs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -142,6 +143,22 @@ def test_a_request_without_a_stub_fails_the_test() -> None:
 
     with pytest.raises(AssertionError, match="no network in tests"), unit():
         asyncio.run(handler())
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_every_request_without_a_stub_is_shown(fails: bool) -> None:
+    async def handler() -> None:
+        for name in ("first", "second"):
+            with contextlib.suppress(ValueError):
+                await step.fetch(name, f"https://{name}.example.com/")
+        if fails:
+            raise ZeroDivisionError
+
+    with pytest.raises((AssertionError, ZeroDivisionError)) as raised, unit():
+        asyncio.run(handler())
+    shown = "\n".join([str(raised.value), *raised.value.__notes__])
+    assert (raised.type is ZeroDivisionError) is fails
+    assert [shown.count(f"GET https://{name}") for name in ("first", "second")] == [1, 1]
 
 
 def test_models_answer_by_address() -> None:

@@ -85,6 +85,7 @@ class AsyncDurableClient(Stubbing):
             always_replay=AlwaysReplay(tuple(ignored_findings)) if always_replay else None,
             in_thread=asyncio.to_thread,
             wait=Future.result,
+            opening="async with AsyncDurableClient(app) as client:",
         )
 
     async def __aenter__(self) -> Self:
@@ -107,7 +108,7 @@ class AsyncDurableClient(Stubbing):
         try:
             if error is None:
                 self._world.check()
-            elif isinstance(error, Exception):
+            else:
                 await self._world.explain(error)
         finally:
             await self._world.close()

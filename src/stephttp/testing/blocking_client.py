@@ -92,6 +92,7 @@ class DurableClient(Stubbing):
             always_replay=AlwaysReplay(tuple(ignored_findings)) if always_replay else None,
             in_thread=self._in_test,
             wait=self._wait,
+            opening="with DurableClient(app) as client:",
         )
 
     def __enter__(self) -> Self:
@@ -106,7 +107,7 @@ class DurableClient(Stubbing):
         try:
             if error is None:
                 self._world.check()
-            elif isinstance(error, Exception) and self._loop is not None:
+            elif self._loop is not None:
                 self._loop.call(self._world.explain(error))
         finally:
             self.close()
@@ -135,7 +136,8 @@ class DurableClient(Stubbing):
         return self
 
     def close(self) -> None:
-        """End application and engine. A client that is closed stays so."""
+        """End application and engine, if they are open. The runs end with the engine in memory;
+        `open` starts a new one, at the time that the clock shows."""
         if self._loop is None:
             return
         try:
@@ -290,10 +292,7 @@ class DurableClient(Stubbing):
     @property
     def _opened(self) -> LoopThread:
         if self._loop is None:
-            raise UsageError(
-                "the client is not open; use it as a context manager: "
-                "`with DurableClient(app) as client:`"
-            )
+            raise self._world.not_open()
         return self._loop
 
     async def _in_test(self, work: Callable[[], T]) -> T:

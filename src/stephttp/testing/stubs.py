@@ -183,6 +183,11 @@ class Stubs:
         self.problems.append(error)
         return error
 
+    def taken_problems(self) -> list[Exception]:
+        """Return what was kept, which is not kept any more."""
+        problems, self.problems = self.problems, []
+        return problems
+
     def playing(
         self,
         target: str | Callable[..., Any],
@@ -217,6 +222,29 @@ class Stubs:
             raise self.complain(AssertionError(message))
 
         return play
+
+
+def add_problems(error: BaseException, problems: Sequence[Exception]) -> None:
+    """Add problems to an error as notes, but for those that it comes of."""
+    shown: list[BaseException | None] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in shown:
+        shown.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for problem in problems:
+        if problem not in shown:
+            error.add_note(f"\nand {type(problem).__name__}: {problem}")
+
+
+def raise_problems(problems: Sequence[Exception]) -> None:
+    """Raise the first of some problems, with the others as notes.
+
+    Raises:
+        Exception: there is one.
+    """
+    if problems:
+        add_problems(problems[0], problems[1:])
+        raise problems[0]
 
 
 def watched(function: Callable[..., Any], call: RecordedCall) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ from stephttp.options import resolve
 from stephttp.testing.recorded import RecordedEvent
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubbing import Stubbing
-from stephttp.testing.stubs import RecordedCall, Stubs, watched
+from stephttp.testing.stubs import RecordedCall, Stubs, add_problems, raise_problems, watched
 from stephttp.testing.unit_scope import UnitScope
 
 _ORIGIN = "http://unit.stephttp.test"
@@ -102,12 +102,14 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
     try:
         with stand_ins([runtime], made._stubs):
             yield made
+    except BaseException as error:
+        add_problems(error, made._stubs.taken_problems())
+        raise
     finally:
         current_call.reset(token)
         scope.close(None)
         runtime.close(0)
-    for problem in made._stubs.problems:
-        raise problem
+    raise_problems(made._stubs.taken_problems())
 
 
 class Watching(Stubs):

@@ -32,7 +32,7 @@ from stephttp.testing.completed_runs import replay_completed
 from stephttp.testing.crashes import Crashes, ToApp
 from stephttp.testing.engine_in_test import EngineInTest
 from stephttp.testing.stand_ins import stand_ins
-from stephttp.testing.stubs import Stubs
+from stephttp.testing.stubs import Stubs, add_problems, raise_problems
 from stephttp.testing.takeover import is_wsgi, runtimes_of, taken_over
 from stephttp.testing.wsgi_calls import FromThreads, InThread, OnLoop, WSGICaller, beside_requests
 
@@ -48,6 +48,9 @@ _OUTPUT = re.compile("/v1/http/runs/([^/]+)/output")
 _WAIT = re.compile(r"\bwait=([0-9]{1,6})")
 _MOST_SHOWN = 5
 """Runs that are shown with an error."""
+
+_INTERRUPTIONS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+"""What ends a test without a failure. A failure may be no `Exception`: `pytest.fail` raises one."""
 
 
 class WaitFor(Protocol):
@@ -70,6 +73,7 @@ class World(EngineInTest):
         in_thread: calls WSGI applications.
         wait: waits in their threads.
         always_replay: compares the calls of handlers.
+        opening: how the client is opened, in code.
 
     Raises:
         ConfigurationError: the application is not one, or has no durable middleware.
@@ -88,6 +92,7 @@ class World(EngineInTest):
         in_thread: InThread = asyncio.to_thread,
         wait: WaitFor = Future.result,
         always_replay: AlwaysReplay | None = None,
+        opening: str,
     ) -> None:
         super().__init__()
         self.app = app
@@ -106,6 +111,7 @@ class World(EngineInTest):
         """The process of the application, where it is to die."""
         self._exits = AsyncExitStack()
         self._stubs = stubs
+        self._opening = opening
         self._client: httpx2.AsyncClient | None = None
         self._engine: Engine | None = None
         self._from_test: httpx2.AsyncBaseTransport | None = None
@@ -121,18 +127,19 @@ class World(EngineInTest):
     def engine(self) -> Engine:
         """The engine, while the world is open."""
         if self._engine is None:
-            raise UsageError(
-                "the client is not open; use it as a context manager: "
-                "`with DurableClient(app) as client:`"
-            )
+            raise self.not_open()
         return self._engine
 
     @property
     def client(self) -> httpx2.AsyncClient:
         """What sends requests to the application, and to the engine's public addresses."""
-        assert self.engine is not None
-        assert self._client is not None
+        if self._client is None:
+            raise self.not_open()
         return self._client
+
+    def not_open(self) -> UsageError:
+        """Return the error of what needs an open client."""
+        return UsageError(f"the client is not open; use it as a context manager: `{self._opening}`")
 
     async def open(self) -> None:
         """Start the engine, take over the application's providers, and start the application."""
@@ -167,7 +174,7 @@ class World(EngineInTest):
         if self.crashes is not None:
             from_app = self.crashes.to_engine(from_app)
         self._exits.push_async_callback(to_engine.aclose)
-        self._exits.push_async_callback(self._close_app, from_engine)
+        self._exits.push_async_callback(from_engine.aclose)
         self._exits.enter_context(
             taken_over(
                 self.runtimes,
@@ -205,7 +212,7 @@ class World(EngineInTest):
     async def close(self) -> None:
         """End the application, deliver what is left, stop the engine, and give all back."""
         await self._exits.aclose()
-        self._engine = None
+        self._engine = self._client = None
 
     def check(self) -> None:
         """Raise what went wrong beside the test.
@@ -213,13 +220,18 @@ class World(EngineInTest):
         Raises:
             AssertionError: for example a request to the network.
         """
-        if self._stubs.problems:
-            raise self._stubs.problems.pop(0)
-        if self.always_replay is not None:
-            self.always_replay.check()
+        raise_problems(self._taken_problems())
 
-    async def explain(self, error: Exception) -> None:
-        """Add the runs as text to what a test has raised."""
+    def _taken_problems(self) -> list[Exception]:
+        always = self.always_replay
+        found = [] if always is None else always.taken_problems()
+        return [*self._stubs.taken_problems(), *found]
+
+    async def explain(self, error: BaseException) -> None:
+        """Add to what a test has raised: what went wrong beside it, and the runs as text."""
+        if isinstance(error, _INTERRUPTIONS):
+            return
+        add_problems(error, self._taken_problems())
         with suppress(Exception):  # what it raised counts
             for run in (await self.runs())[-_MOST_SHOWN:]:
                 error.add_note(f"\n{run}")
@@ -260,9 +272,6 @@ class World(EngineInTest):
     async def _drain(self) -> None:
         for runtime in self.runtimes:
             await runtime.outbox.wait(1.0)
-
-    async def _close_app(self, caller: httpx2.AsyncBaseTransport) -> None:
-        await caller.aclose()
 
 
 class _FromApp(httpx2.AsyncBaseTransport):
