@@ -224,14 +224,8 @@ def test_what_the_test_itself_raises_is_raised() -> None:
         crash_everywhere(test, blocking_shop(with_key))
 
 
-async def test_an_async_test_calls_it_in_a_thread() -> None:
-    report = await asyncio.to_thread(crash_everywhere, order, shop(with_key))
-    assert report.answer[0] == 200
-
-
-@pytest.mark.parametrize("safe", [False, True])
-@pytest.mark.parametrize("is_async", [False, True])
-def test_a_handler_that_never_waits(is_async: bool, safe: bool) -> None:
+def one_step(*, is_async: bool, safe: bool = False) -> Any:
+    """An application whose handler never waits."""
     mode = stephttp.Checkpointing.safe if safe else stephttp.Checkpointing()
     provider = stephttp.setup("http://app.test", checkpointing=mode)
     api, app = FastAPI(), flask.Flask("shop")
@@ -244,7 +238,18 @@ def test_a_handler_that_never_waits(is_async: bool, safe: bool) -> None:
     def orders_blocking() -> str:
         return str(blocking.run("charge", with_key))
 
-    served = provider.asgi(api) if is_async else provider.wsgi(app)
+    return provider.asgi(api) if is_async else provider.wsgi(app)
+
+
+async def test_an_async_test_calls_it_in_a_thread() -> None:
+    report = await asyncio.to_thread(crash_everywhere, order, one_step(is_async=True))
+    assert report.answer[0] == 200
+
+
+@pytest.mark.parametrize("safe", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_handler_that_never_waits(is_async: bool, safe: bool) -> None:
+    served = one_step(is_async=is_async, safe=safe)
     report = crash_everywhere(order, served, effects={"charge": lambda: len(payments.charges)})
     assert report.answer == (200, "1200")
     assert [one.what for one in report.unanswered][:1]
