@@ -1,23 +1,26 @@
 """Replaces the secrets in a history, so that it can be kept and shown.
 
-Secrets are headers that give access to something, and what stands in a body, a query or a result
-under a name such as `password` or `api_key`. Each value gets one text that stands for it wherever
-it appears, also in the ids of steps, so that a masked history replays as the run itself did.
+Secrets are headers that give access to something, and what stands in a body, a query, a result or
+a text inside of these under a name such as `password` or `api_key` (see `secret_texts`). Each value
+gets one text that stands for it wherever it appears, also in the ids of steps, so that a masked
+history replays as the run itself did.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, urlencode
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlencode
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from stephttp._wire import capsule
+from stephttp._wire.http import SeenAt
 from stephttp._wire.ids import hash_step_id, types_id
 from stephttp.testing.history import (
     Encoded,
@@ -25,21 +28,28 @@ from stephttp.testing.history import (
     ExportedResponse,
     ExportedStep,
     History,
+    as_bytes,
+    as_text,
+)
+from stephttp.testing.readable_texts import ReadableBody, as_json, json_in
+from stephttp.testing.secret_texts import (
+    hides_numbers,
+    hides_something,
+    names_secret,
+    parts,
+    plain_name,
+    spans,
 )
 
 MASK = "masked"
-_SECRET = re.compile(
-    r"password|passwd|passphrase|secret|token|apikey|accesskey|privatekey|credential"
-    r"|authorization|cookie|sessionid|cardnumber|iban",
-)
-_SECRET_ALONE = frozenset({"pin", "otp", "cvv", "cvc", "ssn", "pan", "auth", "session", "pwd"})
-_NUMBERS = frozenset({"pin", "otp", "cvv", "cvc", "ssn", "pan", "cardnumber", "password"})
-"""Names whose numbers are secret, too; others count something (`prompt_tokens`)."""
 _SHORTEST, _SHORTEST_NAMED = 8, 3
 """Characters from which on a secret is replaced inside of other texts; one of a field that was
 named."""
 _FORM = "application/x-www-form-urlencoded"
-_PART = re.compile(r'(name="([^"]*)"(?:\r?\n[^\r\n]+)*\r?\n\r?\n)(.*?)(?=\r?\n--)', re.DOTALL)
+_PART = re.compile(
+    r'([; ]name="?([^";\r\n]*)"?[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n)(.*?)(?=\r?\n--)',
+    re.DOTALL,
+)
 
 
 def mask(history: History, names: Collection[str] = ()) -> History:
@@ -50,14 +60,17 @@ def mask(history: History, names: Collection[str] = ()) -> History:
         names: of further fields whose values are not to be shown, in any spelling.
     """
     masks = _Masks(names)
-    request = history.request
-    masks.look_at_body(request.body, request.content_type)
+    request, response = history.request, history.response
+    masks.look_at_body(_read(request), request.content_type)
     masks.look_at_query(request.query)
     for step in history.steps:
         if step.memo is not UNSET:
             masks.look_at(msgspec.json.decode(step.memo))
-    if history.response is not None:
-        masks.look_at_body(history.response.body, "")
+    if response is not None:
+        masks.look_at_body(_read(response), "")
+        masks.look_at_headers(response.headers, masks.is_secret)
+    masks.look_at_headers(request.headers, lambda name: capsule.is_secret(name.encode()))
+    masks.look_at_headers(list(request.carried.items()), lambda _: True)
     return replace(
         history,
         request=_request(request, masks),
@@ -71,57 +84,82 @@ class _Masks:
     """The secrets that were found, and what stands for them."""
 
     def __init__(self, names: Collection[str]) -> None:
-        self._names = frozenset(map(_plain, names))
+        self._names = frozenset(map(plain_name, names))
         self._texts: dict[str, str] = {}
         self._named: set[str] = set()
         """Secrets of fields that were named."""
 
-    def look_at(self, value: Any, *, secret: bool = False, named: bool = False) -> None:
-        """Find the secrets in a value."""
+    def look_at(self, value: Any, *, name: str = "", secret: bool = False) -> None:
+        """Find the secrets in a value.
+
+        Args:
+            value: the value, as JSON has it.
+            name: of the field or header that it stands in.
+            secret: whether all of it is.
+        """
+        secret = secret or self.is_secret(name)
         if isinstance(value, dict):
-            for name, inner in value.items():
-                found = secret or self._is_secret(name)
-                self.look_at(inner, secret=found, named=named or self._is_named(name))
+            for inner_name, inner in value.items():
+                shown = name if self._is_named(name) else inner_name
+                self.look_at(inner, name=shown, secret=secret)
         elif isinstance(value, list):
             for inner in value:
-                self.look_at(inner, secret=secret, named=named)
-        elif secret and isinstance(value, str) and value:
+                self.look_at(inner, name=name, secret=secret)
+        elif isinstance(value, str):
+            if secret:
+                for part in (value, *parts(value, name)):
+                    self._note(part, named=self._is_named(name))
+            self._look_at_text(value, secret=secret)
+
+    def _look_at_text(self, text: str, *, secret: bool) -> None:
+        inner = json_in(text)
+        if inner is not None:
+            self.look_at(inner, secret=secret)
+            return
+        for start, end, name in spans(text, self.is_secret):
+            self.look_at(text[start:end], name=name, secret=True)
+            self._note(unquote_plus(text[start:end], errors="surrogateescape"))
+
+    def look_at_headers(
+        self, headers: list[tuple[str, str]], is_secret: Callable[[str], bool]
+    ) -> None:
+        """Find the secrets in headers: short ones only where the name is known."""
+        for name, value in headers:
+            known = self.is_secret(name)
+            secret = known or (is_secret(name) and len(value) >= _SHORTEST)
+            self.look_at(value, name=name, secret=secret)
+
+    def look_at_query(self, query: str) -> None:
+        """Find the secrets in a query, or in a form."""
+        for name, value in _pairs(query):
+            self.look_at(value, name=name)
+
+    def look_at_body(self, body: ReadableBody, content_type: str) -> None:
+        """Find the secrets in a body."""
+        if (text := body.text) is None:
+            return
+        if content_type.startswith(_FORM):
+            self.look_at_query(text)
+            return
+        for _, name, value in _PART.findall(text) if text.startswith("--") else ():
+            self.look_at(value, name=name)
+        self.look_at(text)
+
+    def _note(self, value: str, *, named: bool = False) -> None:
+        if hides_something(value):
             self._texts.setdefault(value, f"{MASK}-{len(self._texts) + 1}")
             if named:
                 self._named.add(value)
 
-    def look_at_query(self, query: str) -> None:
-        """Find the secrets in a query, or in a form."""
-        for name, value in parse_qsl(query, keep_blank_values=True):
-            self.look_at({name: value})
-
-    def look_at_body(self, body: str | Encoded | None, content_type: str) -> None:
-        """Find the secrets in a body."""
-        if not isinstance(body, str):
-            return
-        if content_type.startswith(_FORM):
-            self.look_at_query(body)
-            return
-        for _, name, value in _PART.findall(body):
-            self.look_at({name: value})
-        try:
-            self.look_at(json.loads(body))
-        except ValueError:  # it is not JSON
-            pass
-
-    def value(self, value: Any, *, secret: bool = False, number: bool = False) -> Any:
+    def value(self, value: Any, *, number: bool = False) -> Any:
         """Return a value with its secrets replaced."""
         if isinstance(value, dict):
             return {
-                self.text(name): self.value(
-                    inner,
-                    secret=secret or self._is_secret(name),
-                    number=number or self._hides_numbers(name),
-                )
+                self.text(name): self.value(inner, number=number or self._hides_numbers(name))
                 for name, inner in value.items()
             }
         if isinstance(value, list):
-            return [self.value(inner, secret=secret, number=number) for inner in value]
+            return [self.value(inner, number=number) for inner in value]
         if isinstance(value, str):
             return self.text(value)
         return 0 if number and type(value) in (int, float) else value
@@ -130,46 +168,72 @@ class _Masks:
         """Return a text with the secrets in it replaced."""
         if text in self._texts:
             return self._texts[text]
+        inner = json_in(text)
+        if inner is not None:
+            new = self.value(inner)
+            return text if new == inner else as_json(new, like=text)
+        ends = len(text)
+        for start, end, _ in sorted(spans(text, self.is_secret), reverse=True):
+            if end <= ends and (mask := self._texts.get(text[start:end])) is not None:
+                text, ends = text[:start] + mask + text[end:], start
         for secret in sorted(self._texts, key=len, reverse=True):
             shortest = _SHORTEST_NAMED if secret in self._named else _SHORTEST
             if len(secret) >= shortest:
-                for spelling in dict.fromkeys((secret, quote_plus(secret), quote(secret))):
+                for spelling in _spellings(secret):
                     text = text.replace(spelling, self._texts[secret])
         return text
 
     def query(self, query: str) -> str:
         """Return a query, or a form, with its secrets replaced."""
-        pairs = parse_qsl(query, keep_blank_values=True)
+        pairs = _pairs(query)
         new = [(name, self.text(value)) for name, value in pairs]
-        return query if new == pairs else urlencode(new)
+        return query if new == pairs else urlencode(new, errors="surrogateescape")
 
-    def body(self, body: str | Encoded | None, content_type: str) -> str | Encoded | None:
-        """Return a body with its secrets replaced."""
-        if not isinstance(body, str):
-            return body
+    def body(
+        self, body: str | Encoded | None, read: ReadableBody, content_type: str
+    ) -> str | Encoded | None:
+        """Return a body with its secrets replaced; all of it where it cannot be read."""
+        if body is None:
+            return None
+        if (text := read.text) is None:
+            return MASK
         if content_type.startswith(_FORM):
-            return self.query(body)
-        try:
-            value = json.loads(body)
-        except ValueError:
-            parts = _PART.sub(lambda part: part[1] + self.text(part[3]), body)
-            return self.text(parts)
-        new = self.value(value)
-        return body if new == value else json.dumps(new, ensure_ascii=False, separators=(",", ":"))
+            new = self.query(text)
+        elif text.startswith("--"):  # it has parts
+            new = self.text(_PART.sub(lambda part: part[1] + self.text(part[3]), text))
+        else:
+            new = self.text(text)
+        return body if new == text else as_text(read.written(new))
+
+    def response_header(self, name: str, value: str) -> str:
+        """Return the value of a header of a response with its secrets replaced."""
+        return MASK if self.is_secret(name) else self.text(value)
+
+    def is_secret(self, name: str) -> bool:
+        """Return whether values under a name are secret."""
+        return self._is_named(name) or names_secret(plain_name(name))
 
     def _is_named(self, name: str) -> bool:
-        return _plain(name) in self._names
-
-    def _is_secret(self, name: str) -> bool:
-        plain = _plain(name)
-        return plain in self._names or plain in _SECRET_ALONE or bool(_SECRET.search(plain))
+        return plain_name(name) in self._names
 
     def _hides_numbers(self, name: str) -> bool:
-        return (plain := _plain(name)) in self._names or plain in _NUMBERS
+        return self._is_named(name) or hides_numbers(plain_name(name))
 
 
-def _plain(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
+def _pairs(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+
+
+@lru_cache(maxsize=1024)
+def _spellings(secret: str) -> Iterable[str]:
+    kept = "surrogateescape"
+    spellings = (secret, quote_plus(secret, errors=kept), quote(secret, errors=kept))
+    return dict.fromkeys((*spellings, json.dumps(secret)[1:-1]))
+
+
+def _read(message: ExportedRequest | ExportedResponse) -> ReadableBody:
+    content_type = message.content_type if isinstance(message, ExportedRequest) else ""
+    return ReadableBody(as_bytes(message.body), content_type, message.headers)
 
 
 def _request(request: ExportedRequest, masks: _Masks) -> ExportedRequest:
@@ -177,20 +241,26 @@ def _request(request: ExportedRequest, masks: _Masks) -> ExportedRequest:
         (name, MASK if capsule.is_secret(name.encode()) else masks.text(value))
         for name, value in request.headers
     ]
+    seen = request.seen_at
     return replace(
         request,
         path=masks.text(request.path),
         query=masks.query(request.query),
         headers=headers,
-        body=masks.body(request.body, request.content_type),
+        body=masks.body(request.body, _read(request), request.content_type),
         sealed=UNSET,
         carried=dict.fromkeys(request.carried, MASK),
+        seen_at=None if seen is None else _seen_at(seen, masks),
     )
 
 
+def _seen_at(seen: SeenAt, masks: _Masks) -> SeenAt:
+    return SeenAt(*map(masks.text, (seen.root_path, seen.path, seen.raw_path, seen.called)))
+
+
 def _response(response: ExportedResponse, masks: _Masks) -> ExportedResponse:
-    headers = [(name, masks.text(value)) for name, value in response.headers]
-    body = masks.body(response.body, "")
+    headers = [(name, masks.response_header(name, value)) for name, value in response.headers]
+    body = masks.body(response.body, _read(response), "")
     assert body is not None
     return ExportedResponse(response.status, headers, body)
 
