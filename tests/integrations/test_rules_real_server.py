@@ -18,6 +18,8 @@ from fastapi import FastAPI, Request
 
 import stephttp
 from stephttp import Checkpointing, step
+from stephttp._client.flow import Flow
+from stephttp._run.reentry_guard import KeyedLock
 from stephttp._wire.ids import hash_step_id
 from stephttp.options import CLOUD_URL
 from tests.integrations.parallel_programs import SECOND, World
@@ -301,6 +303,37 @@ async def test_a_section_whose_answer_is_lost_continues_where_it_was(naps: bool)
     world.server.executor.answered = loses  # type: ignore[method-assign]
     assert await world.run() == "last"
     assert len(lost) == 2
+    assert set(world.done.values()) == {1}, world.done
+
+
+async def test_a_section_that_is_delivered_twice_at_the_same_moment_runs_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other delivery takes it, in another thread, just before this one: what this one has
+    loaded is old by then."""
+
+    async def end(world: World) -> Any:
+        await two_naps()
+        for number in range(3):
+            await world.do(f"s{number}")
+        return await world.do("last")
+
+    world, acquire, raced = World(end), KeyedLock.acquire, list[str]()
+
+    def second(lock: KeyedLock, name: str) -> Flow[bool]:
+        if not name.startswith("section of") or raced:
+            return (yield from acquire(lock, name))
+        raced.append(name)
+        assert list(acquire(lock, name)) == []
+        waits = acquire(lock, name)
+        next(waits)
+        lock.release(name)
+        return (yield from waits)
+
+    monkeypatch.setattr(KeyedLock, "acquire", second)
+    assert await world.run() == "last"
+    statuses = [answer.status_code for answer in world.server.answers]
+    assert (len(raced), statuses.count(503)) == (1, 1)
     assert set(world.done.values()) == {1}, world.done
 
 
