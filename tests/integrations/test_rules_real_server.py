@@ -337,6 +337,33 @@ async def test_a_section_that_is_delivered_twice_at_the_same_moment_runs_once(
     assert set(world.done.values()) == {1}, world.done
 
 
+@pytest.mark.parametrize("new", ["-new", ""], ids=["renamed", "removed"])
+async def test_a_planned_step_that_a_deploy_takes_away_does_not_keep_its_run(new: str) -> None:
+    version = ["-old"]
+
+    async def branch(name: str) -> str:
+        await step.sleep(f"nap-{name}", SECOND)
+        if version[0]:
+            return await step.run(f"{name}{version[0]}", str, name)
+        return name
+
+    async def handler() -> list[str]:
+        found = list(await asyncio.gather(branch("x"), branch("y")))
+        await step.sleep("last", SECOND)
+        return found
+
+    app = Application(handler)
+    call = app.server._call
+
+    async def deployed(item: Item) -> None:
+        if item.step_id:
+            version[0] = new
+        await call(item)
+
+    app.server._call = deployed  # type: ignore[method-assign]
+    assert await app.run() == ["x", "y"]
+
+
 async def test_code_that_waits_for_something_else_begins_no_section() -> None:
     """One open step is then not known to be all."""
     done = Counter[str]()
