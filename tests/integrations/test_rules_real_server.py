@@ -18,6 +18,8 @@ from fastapi import FastAPI, Request
 
 import stephttp
 from stephttp import Checkpointing, step
+from stephttp._client.flow import Flow
+from stephttp._run.reentry_guard import KeyedLock
 from stephttp._wire.ids import hash_step_id
 from stephttp.options import CLOUD_URL
 from tests.integrations.parallel_programs import SECOND, World
@@ -302,6 +304,64 @@ async def test_a_section_whose_answer_is_lost_continues_where_it_was(naps: bool)
     assert await world.run() == "last"
     assert len(lost) == 2
     assert set(world.done.values()) == {1}, world.done
+
+
+async def test_a_section_that_is_delivered_twice_at_the_same_moment_runs_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other delivery takes it, in another thread, just before this one: what this one has
+    loaded is old by then."""
+
+    async def end(world: World) -> Any:
+        await two_naps()
+        for number in range(3):
+            await world.do(f"s{number}")
+        return await world.do("last")
+
+    world, acquire, raced = World(end), KeyedLock.acquire, list[str]()
+
+    def second(lock: KeyedLock, name: str) -> Flow[bool]:
+        if not name.startswith("section of") or raced:
+            return (yield from acquire(lock, name))
+        raced.append(name)
+        assert list(acquire(lock, name)) == []
+        waits = acquire(lock, name)
+        next(waits)
+        lock.release(name)
+        return (yield from waits)
+
+    monkeypatch.setattr(KeyedLock, "acquire", second)
+    assert await world.run() == "last"
+    statuses = [answer.status_code for answer in world.server.answers]
+    assert (len(raced), statuses.count(503)) == (1, 1)
+    assert set(world.done.values()) == {1}, world.done
+
+
+@pytest.mark.parametrize("new", ["-new", ""], ids=["renamed", "removed"])
+async def test_a_planned_step_that_a_deploy_takes_away_does_not_keep_its_run(new: str) -> None:
+    version = ["-old"]
+
+    async def branch(name: str) -> str:
+        await step.sleep(f"nap-{name}", SECOND)
+        if version[0]:
+            return await step.run(f"{name}{version[0]}", str, name)
+        return name
+
+    async def handler() -> list[str]:
+        found = list(await asyncio.gather(branch("x"), branch("y")))
+        await step.sleep("last", SECOND)
+        return found
+
+    app = Application(handler)
+    call = app.server._call
+
+    async def deployed(item: Item) -> None:
+        if item.step_id:
+            version[0] = new
+        await call(item)
+
+    app.server._call = deployed  # type: ignore[method-assign]
+    assert await app.run() == ["x", "y"]
 
 
 async def test_code_that_waits_for_something_else_begins_no_section() -> None:

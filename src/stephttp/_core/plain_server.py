@@ -184,10 +184,10 @@ def _targeted(target: str, run: Run, finished: list[Op], requests: list[Op]) -> 
     stored = [op for op in finished if op.op is not OpCode.STEP_FAILED or op.id != target]
     if own:
         return Report(stored, own[-1:])
-    if stored or run.earlier.cuts is not None:  # it was cut off
+    # Cut off, or given up, or replaced by another one that the handler has passed. It was planned
+    # only once, so nothing else may lead to the next call.
+    if stored or run.earlier.cuts is not None or run.cut_short:
         return Report(stored, [])
-    if run.cut_short:  # nothing waits for it any more
-        return Report([], [Op(OpCode.NONE, hash_step_id(f"{RESERVED}none:{target}"))])
     return None
 
 

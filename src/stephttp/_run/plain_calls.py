@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from stephttp._run.reentry_guard import target_of
 from stephttp._run.server_question import is_ours
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE
-from stephttp._wire.limits import MAX_RETRIES
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.errors import APIError, APIStatusError, UsageError
 
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from stephttp._run.resumed import Resumed
     from stephttp._run.scope import RunScope
 
+logger = logging.getLogger("stephttp")
+
 _VERSION = b"x-inngest-req-version"
 _RACING_VERSION = "2"
+_LOOKS = 3
+"""How often a step that is missing is asked for again: a deploy may be under way, and another
+process have it."""
 
 
 def read_call(
@@ -66,8 +71,12 @@ def next_steps(
     run = resumed.run
     said = plain_server.report(call, run, _unique(checkpoints), parked=parked)
     if said is None:
-        if resumed.point.attempt >= MAX_RETRIES:
-            return nothing(checkpoints)
+        if resumed.point.attempt >= _LOOKS:
+            logger.warning(
+                "stephttp: run %s: a step that was planned is not in the handler any more; it "
+                "continues without that", run.run_id,
+            )  # fmt: skip
+            return reports.ops_answer([discovery_request(_unique(checkpoints))])
         return replies.unknown_step(run.target, run.passed, again=True)
     try:
         yield from _store(checkpoints, run, said.stored)

@@ -190,10 +190,10 @@ class Reentry:
             return plain_calls.nothing(self.runtime.checkpoints)  # P7: the next one finds more
         if call.section:
             name = f"section of {run_id}"
-            if lock.held(name):
-                return replies.error_answer(503, "this call was delivered twice, and is at work")
-            yield from lock.acquire(name)
+            busy = yield from lock.acquire(name)
             self._locked = name
+            if busy:  # what was loaded is older than what the other delivery has done
+                return replies.error_answer(503, "this call was delivered twice")
         return None
 
     @property

@@ -55,10 +55,6 @@ class KeyedLock:
             raise
         return True
 
-    def held(self, name: str) -> bool:
-        """Whether `name` has a holder."""
-        return name in self._queues
-
     def contended(self, name: str) -> bool:
         """Whether others wait for `name` while it is held."""
         return len(self._queues.get(name, ())) > 1
