@@ -196,9 +196,9 @@ class World(EngineInTest):
         if self.always_replay is not None:
             self._exits.enter_context(self.always_replay.watching(self.runtimes))
         if self.crashes is not None:
-            self.crashes.watch(
-                self.runtimes, partial(self.advance, _LEASES_END), self.clock.advance
-            )
+            advance = partial(self.advance, _LEASES_END)
+            watching = self.crashes.watching(self.runtimes, advance, self.clock.advance)
+            self._exits.enter_context(watching)
         if lifespan is not None:
             await lifespan.start()
             self._exits.push_async_callback(lifespan.stop)
