@@ -488,3 +488,32 @@ async def test_what_is_to_follow_stays_with_the_parent_of_a_fork() -> None:
     assert outbox.depth == 0
     assert await outbox.wait(0)
     assert server.taken == [], "the report is the parent's"
+
+
+async def test_a_worker_from_before_a_reset_gives_nothing_back() -> None:
+    server = Server()
+
+    class Dead(BaseException):
+        pass
+
+    async def deliver(batch: Any) -> Any:
+        if jobs[1:]:
+            return await server.deliver(batch)
+        outbox.reset_after_fork()
+        raise Dead
+
+    jobs: list[Job[None]] = []
+    outbox = box(server, deliver=deliver)
+    start = outbox._start
+
+    def started(flow: Flow[None], name: str) -> Job[None]:
+        jobs.append(start(flow, name))
+        return jobs[-1]
+
+    outbox._start = started
+    outbox.put(item(b"before"))
+    with pytest.raises(Dead):
+        await asyncio.wrap_future(jobs[0].outcome)
+    outbox.put(item(b"after"))
+    assert await outbox.wait(5.0)
+    assert (server.taken, outbox.depth) == ([b"after"], 0)

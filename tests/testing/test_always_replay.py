@@ -443,3 +443,20 @@ def test_watching_leaves_nothing_behind() -> None:
         assert client.get("/orders").text == "done"
     assert os.environ.encodekey is encode
     assert os.environ["SHOP_MODE"] == "first"
+
+
+def test_a_run_that_never_ends_since_each_call_differs_is_given_up() -> None:
+    provider, calls = stephttp.setup("http://app.test"), list[int]()
+
+    def endless(environ: Any, start_response: Any) -> list[bytes]:
+        calls.append(1)
+        if len(calls) < 200:
+            blocking.run(f"step-{len(calls)}", int)
+        blocking.run("last", int)
+        start_response("200 OK", [])
+        return [b"done"]
+
+    with DurableClient(provider.wsgi(endless), always_replay=True) as client:
+        with pytest.raises(ReplayError, match="step-1"):
+            client.post("/orders")
+        assert len(calls) < 50

@@ -15,8 +15,11 @@ from fastapi import FastAPI
 
 import stephttp
 from stephttp import step
+from stephttp._client.outbox import Item
+from stephttp._client.outbox_batch import Parcel
 from stephttp.sync import step as blocking
 from stephttp.testing import CrashError, CrashReport, DurableClient, crash_everywhere
+from stephttp.testing.crashes import ProcessDied
 
 NAP = timedelta(days=1)
 EXAMPLES = [
@@ -253,3 +256,22 @@ def test_a_handler_that_never_waits(is_async: bool, safe: bool) -> None:
     report = crash_everywhere(order, served, effects={"charge": lambda: len(payments.charges)})
     assert report.answer == (200, "1200")
     assert [one.what for one in report.unanswered][:1]
+
+
+def test_what_a_dead_process_still_reports_goes_nowhere() -> None:
+    provider = stephttp.setup("http://app.test")
+    left = list[int]()
+
+    def hello(environ: Any, start_response: Any) -> list[bytes]:
+        try:
+            amount = blocking.run("charge", with_key)
+        except ProcessDied:
+            provider.runtime.outbox.put(Item(Parcel("/v1/http/runs", b"{}")))
+            left.append(provider.runtime.outbox.depth)
+            raise
+        start_response("200 OK", [])
+        return [str(amount).encode()]
+
+    report = crash_everywhere(order, provider.wsgi(hello))
+    assert report.answer == (200, "1200")
+    assert left == [0]

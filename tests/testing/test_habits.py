@@ -19,8 +19,10 @@ from starlette.routing import Mount
 
 import stephttp
 from stephttp import Checkpointing, Middleware, step, stream
+from stephttp.errors import UsageError
 from stephttp.sync import step as blocking
 from stephttp.testing import AsyncDurableClient, DurableClient, Stuck
+from stephttp.testing.loop_thread import LoopThread
 
 HOUR = timedelta(hours=1)
 
@@ -353,3 +355,16 @@ def test_nothing_is_left_to_the_garbage_collector() -> None:
             with DurableClient(app) as client:
                 client.post("/nap")  # still waits at the end
         gc.collect()
+
+
+def test_patience_is_for_a_whole_call_and_not_for_each_of_its_parts() -> None:
+    async def many() -> None:
+        for _ in range(20_000):
+            await loop.in_test(lambda: None)
+
+    loop = LoopThread(0.05)
+    try:
+        with pytest.raises(UsageError, match="has been at work for"):
+            loop.call(many())
+    finally:
+        loop.close()

@@ -63,10 +63,11 @@ class Worker(Struct, eq=False):
                 results = [APIStatusError(f"not sent: {error}", 400)] * len(batch)
             except BaseException:
                 with outbox.lock:
-                    self.give_back()
+                    if self in outbox.workers:  # else the items are no longer this outbox's
+                        self.give_back()
                 raise
             with outbox.lock:
-                taken_over, self.under_way = self.under_way is None, None
+                taken_over, self.under_way = self not in outbox.workers, None
             if taken_over:
                 return
             if not self._settle(batch, results):

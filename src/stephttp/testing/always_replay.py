@@ -10,7 +10,9 @@ completed, its history is replayed once more, and has to give the same answer.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
@@ -21,13 +23,15 @@ from stephttp._run.current import HandlerCall
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp.testing.compared_calls import Trace, compared, mutated
-from stephttp.testing.findings import NOWHERE, Finding
+from stephttp.testing.findings import NOWHERE, Finding, Place
 from stephttp.testing.given_values import Given, Values
 from stephttp.testing.handler_watch import Act, Acts, acts_watched
 from stephttp.testing.places_in_code import Returns, handlers_frames, known_origins, place_of
 from stephttp.testing.set_order import set_orders
 from stephttp.testing.watched_call import RACE, LoggedErrors, Look, Met, WatchedCall
 
+_ENOUGH = 10
+"""Findings of one kind at one line after which a test does not wait for more."""
 Watched = Callable[[HandlerCall, RunScope], WatchedCall]
 
 
@@ -64,6 +68,9 @@ class AlwaysReplay:
         self._logged = LoggedErrors()
         self._lock = threading.Lock()
         self._raised = 0
+        self._alike: Counter[tuple[str, Place, str]] = Counter()
+        self.given_up: Future[None] = Future()
+        """Done when so much alike was found that the run may have no end."""
         self.returned = NOWHERE
         """The line with which the handler that was replayed last has returned."""
         self._whole: set[str] = set()
@@ -153,6 +160,10 @@ class AlwaysReplay:
             for one in findings:
                 if one.kind not in self._ignored and one not in self.findings:
                     self.findings.append(one)
+                    alike = one.kind, one.place, one.tool
+                    self._alike[alike] += 1
+                    if self._alike[alike] >= _ENOUGH and not self.given_up.done():
+                        self.given_up.set_result(None)
 
     def note_ends(self, findings: Collection[Finding]) -> None:
         """Add findings about how a handler ends that was replayed as a whole."""

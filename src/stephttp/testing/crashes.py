@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+import threading
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -77,16 +79,19 @@ class Crashes:
         self._number = 1
         self._end: Future[None] = Future()
         """Done when the process dies."""
+        self._dying = threading.RLock()
+        """Held while it does, and while it changes an outbox."""
         self._runtimes: Collection[Runtime] = ()
         self._advance: Callable[[], Awaitable[None]] | None = None
 
-    def watch(
+    @contextmanager
+    def watching(
         self,
         runtimes: Collection[Runtime],
         advance: Callable[[], Awaitable[None]],
         tick: Callable[[float], object],
-    ) -> None:
-        """See the runs of these providers.
+    ) -> Generator[None]:
+        """See the runs of these providers while the block runs.
 
         Args:
             runtimes: of the providers.
@@ -97,6 +102,15 @@ class Crashes:
         self._runtimes, self._advance, self._tick = runtimes, advance, tick
         for runtime in runtimes:
             runtime.watch = self._watch
+            outbox = runtime.outbox
+            guards = {"put": self._if_alive(outbox.put), "remove": self._if_alive(outbox.remove)}
+            vars(outbox).update(guards)
+        try:
+            yield
+        finally:
+            for runtime in runtimes:
+                for name in ("put", "remove"):
+                    del vars(runtime.outbox)[name]
 
     def to_app(self, caller: httpx2.AsyncBaseTransport, *, raises: bool) -> ToApp:
         """Return what calls the application, which lives in a process.
@@ -187,13 +201,24 @@ class Crashes:
         found = Boundary(len(self.seen), what, first_call)
         self.seen.append(found)
         if found.number == self._at:
-            self.died_at = found
-            self._number += 1
-            self._end, end = Future(), self._end
-            end.set_result(None)
-            for runtime in self._runtimes:
-                _forget(runtime)
+            with self._dying:
+                self.died_at = found
+                self._number += 1
+                self._end, end = Future(), self._end
+                end.set_result(None)
+                for runtime in self._runtimes:
+                    _forget(runtime)
             raise ProcessDied
+
+    def _if_alive(self, work: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return what does something with an outbox, unless the process that asks is dead: the
+        outbox is that of the next one."""
+
+        def if_alive(given: Any) -> Any:
+            with self._dying:
+                return not self.is_dead() and work(given)
+
+        return if_alive
 
     def _watch(self, call: HandlerCall, scope: RunScope) -> None:
         run: Run = scope.run
@@ -290,8 +315,9 @@ class _ToEngine(httpx2.AsyncBaseTransport):
 
 def _forget(runtime: Runtime) -> None:
     """Lose what a process knew, as one that begins."""
-    drained = runtime.outbox._drained
-    runtime._reset_after_fork()
+    with runtime.outbox.lock:  # or a waiter comes between the two, and waits for what is lost
+        drained = runtime.outbox._drained
+        runtime._reset_after_fork()
     runtime.waited.clear()
     runtime.checkpoints.keys.features = None
     if drained is not None and not drained.done():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -53,6 +54,8 @@ class LoopThread:
         self._patience = patience
         self.loop = asyncio.new_event_loop()
         self._owner = threading.get_ident()
+        self._deadline: float | None = None
+        """When the present call of the client is given up."""
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="stephttp-testing", daemon=True)
         self._thread.start()
@@ -74,16 +77,31 @@ class LoopThread:
         try:
             if threading.get_ident() != self._owner:
                 return future.result(self._patience)
-            future.add_done_callback(lambda _: self._jobs.put(None))
-            while not future.done():
-                job = self._jobs.get(timeout=self._patience)
-                if job is not None:
-                    job()
+            return self._work_until(future)
         except (Empty, TimeoutError):
             if future.done():
                 return future.result()
             future.cancel()
             raise UsageError(_TOO_LONG.format(self._patience)) from None
+
+    def _work_until(self, future: Future[T]) -> T:
+        """Do the work of the test's thread until a future is done. What waits inside of such work
+        has no more time than the call of the client."""
+        outer = self._deadline
+        if outer is None:
+            self._deadline = time.monotonic() + self._patience
+        try:
+            future.add_done_callback(lambda _: self._jobs.put(None))
+            while not future.done():
+                assert self._deadline is not None
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    raise Empty
+                job = self._jobs.get(timeout=left)
+                if job is not None:
+                    job()
+        finally:
+            self._deadline = outer
         return future.result()
 
     async def in_test(self, work: Callable[[], T]) -> T:

@@ -196,9 +196,9 @@ class World(EngineInTest):
         if self.always_replay is not None:
             self._exits.enter_context(self.always_replay.watching(self.runtimes))
         if self.crashes is not None:
-            self.crashes.watch(
-                self.runtimes, partial(self.advance, _LEASES_END), self.clock.advance
-            )
+            advance = partial(self.advance, _LEASES_END)
+            watching = self.crashes.watching(self.runtimes, advance, self.clock.advance)
+            self._exits.enter_context(watching)
         if lifespan is not None:
             await lifespan.start()
             self._exits.push_async_callback(lifespan.stop)
@@ -241,12 +241,31 @@ class World(EngineInTest):
         while True:
             for runtime in self.runtimes:
                 await runtime.outbox.wait()
-            await self.engine.idle()
+            if not await self._idle():
+                self.check()
+                return
             if not any(runtime.outbox.depth for runtime in self.runtimes):
                 break
         if self.always_replay is not None:
             caller = self._caller(self.app_state, raises=True)
             await replay_completed(self.always_replay, self.engine, self.runtimes, caller)
+
+    async def _idle(self) -> bool:
+        """Return once the engine has nothing to do. Return whether that was to be waited for: not
+        if each call of a handler differs from the one before, as it may do so forever."""
+        if self.always_replay is None:
+            await self.engine.idle()
+            return True
+        idle = asyncio.ensure_future(self.engine.idle())
+        given_up = asyncio.wrap_future(self.always_replay.given_up)
+        try:
+            await asyncio.wait((idle, given_up), return_when=asyncio.FIRST_COMPLETED)
+            if idle.done():
+                await idle
+                return True
+            return False
+        finally:
+            idle.cancel()
 
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
         crashes = self.crashes
