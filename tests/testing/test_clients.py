@@ -75,7 +75,9 @@ def test_blocking_client(shop: Shop) -> None:
         client.send_signal("a1", "ann")
         assert waiting.json() == "approved by ann"
         cancelled = client.get("/approvals/a2")
-        assert cancelled.cancel().cancelled
+        run = cancelled.cancel()
+        assert run.cancelled
+        assert [(one.tool, one.state) for one in run.steps] == [("wait_for_signal", "cancelled")]
         assert [run.status for run in client.runs] == ["completed"] * 3 + ["cancelled"]
 
         assert client.get("/plain", headers={"x-user": "ann"}).json() == "ann"
@@ -222,6 +224,18 @@ def test_a_closed_client_can_be_opened_again() -> None:
         client.close()
         with pytest.raises(stephttp.UsageError, match="`with DurableClient"):
             _ = client.headers
+
+
+def test_a_request_ends_with_its_client() -> None:
+    with DurableClient(fastapi_shop()[0]) as client:
+        call = client.get("/approvals/a1")
+        answer = client.get("/nothing").response
+        with pytest.raises(TypeError, match=r"a timedelta, such as timedelta\(seconds=60\)"):
+            client.advance(60)  # type: ignore[arg-type]
+    assert answer.status_code == 404
+    for use in (call.finish, call.until_waiting, call.json, lambda: call.run):
+        with pytest.raises(stephttp.UsageError, match="the client of this request is closed"):
+            use()
 
 
 def test_the_lifespan_runs() -> None:

@@ -200,6 +200,34 @@ def test_what_happens_twice_without_a_crash_is_said_so() -> None:
         crashed(provider.wsgi(app), mail=0)
 
 
+@pytest.mark.parametrize("when", ["before the request", "behind it"])
+def test_a_count_that_the_test_resets_is_refused(when: str) -> None:
+    def test(client: DurableClient) -> Any:
+        if when == "before the request":
+            payments.charges.clear()
+        answer = client.post("/orders").response
+        if when == "behind it":
+            payments.charges.clear()
+        return answer
+
+    effects = {"charge": lambda: len(payments.charges)}
+    said = r"effects\['charge'\] was \d+, and is 0; a count may only grow"
+    with pytest.raises(stephttp.UsageError, match=said):
+        crash_everywhere(test, shop_at_once(), effects=effects)
+
+
+def shop_at_once() -> Any:
+    """A shop without a wait, whose charge happens again if the process dies."""
+    provider = stephttp.setup("http://app.test")
+    app = flask.Flask("shop")
+
+    @app.post("/orders")
+    def orders() -> str:
+        return str(blocking.run("charge", payments.charge))
+
+    return provider.wsgi(app)
+
+
 def test_an_answer_that_differs_is_found() -> None:
     provider = stephttp.setup("http://app.test")
     app = flask.Flask("shop")

@@ -113,8 +113,8 @@ def test_everything_outside_is_stubbed(app: Any, function: Callable[..., Any]) -
 def client() -> Generator[DurableClient]:
     """A client with the stubs that all tests need."""
     with DurableClient(asgi_app()) as client:
-        client.stub("charge", {"id": "c1"})
-        client.stub("total", {"id": "t", "cents": 7})
+        client.stub("charge", {"id": "c1"}, optional=True)
+        client.stub("total", {"id": "t", "cents": 7}, optional=True)
         client.stub_url("https://weather.example.com/*", text="rain")
         yield client
 
@@ -241,9 +241,73 @@ async def test_the_async_client_has_the_same_stubs() -> None:
 def test_stubs_end_with_the_client() -> None:
     app = asgi_app()
     with DurableClient(app) as client:
-        client.stub("charge", {"id": "c1"})
+        client.stub("charge", {"id": "c1"}, optional=True)
     with DurableClient(app) as client:
         assert "reached the bank" in str(client.get("/").finish().error)
+
+
+def use(app: Any, prepare: Callable[[DurableClient], object], *, until: str = "nap") -> None:
+    """Run a test with stubs of its own, up to a step."""
+    with DurableClient(app) as client:
+        prepare(client)
+        client.get("/").until_step(until)
+
+
+def test_a_stub_that_stands_for_nothing_fails_at_the_end() -> None:
+    app = asgi_app()
+
+    def misspelt(client: DurableClient) -> None:
+        client.stub("charge", {"id": "c1"})
+        client.stub("chrage", raises=TimeoutError())
+
+    def left_over(client: DurableClient) -> None:
+        client.stub("charge", sequence=[{"id": "c1"}, {"id": "c2"}])
+
+    def failing(client: DurableClient) -> None:
+        misspelt(client)
+        raise KeyError("mine")
+
+    def allowed(client: DurableClient) -> None:
+        client.spy("refund")  # a spy may see nothing
+        client.stub("charge", {"id": "c0"})  # another one takes its place
+        client.stub("charge", sequence=[{"id": "c1"}, {"id": "c2"}], optional=True)
+
+    with pytest.raises(AssertionError, match=r"'chrage' was never used.* optional=True"):
+        use(app, misspelt)
+    with pytest.raises(AssertionError, match=r"'charge' was used 1 times, and has 2 outcomes"):
+        use(app, left_over)
+    with pytest.raises(KeyError, match="mine"):  # what the test itself raises counts
+        use(app, failing)
+    use(app, allowed)
+
+
+async def test_a_stub_that_stands_for_nothing_fails_async_tests() -> None:
+    client = AsyncDurableClient(asgi_app())
+    await client.__aenter__()
+    client.stub("chrage", 1)
+    with pytest.raises(AssertionError, match="stub of 'chrage' was never used"):
+        await client.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("app", "step_id", "instead"),
+    [
+        (asgi_app(), "nap", "client.advance"),
+        (wsgi_app(), "nap", "client.advance"),
+        (asgi_app(), "weather", "client.stub_url"),
+        (wsgi_app(), "weather", "client.stub_url"),
+    ],
+)
+def test_a_wait_has_no_function_that_a_stub_could_stand_for(
+    app: Any, step_id: str, instead: str
+) -> None:
+    def prepare(client: DurableClient) -> None:
+        client.stub("charge", {"id": "c1"})
+        client.stub("total", {"id": "t", "cents": 7}, optional=True)
+        client.stub(step_id, 1)
+
+    with pytest.raises(AssertionError, match=f"step '{step_id}' .* no function.*{instead}"):
+        use(app, prepare, until="weather")
 
 
 def test_a_transaction_is_stubbed_and_watched_like_any_step() -> None:

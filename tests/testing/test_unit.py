@@ -183,6 +183,13 @@ def test_results_are_stored_as_ever() -> None:
         asyncio.run(handler())
 
 
+def test_a_stub_that_stands_for_nothing_fails_the_unit() -> None:
+    with pytest.raises(AssertionError, match="stub of 'chrge' was never used"), unit() as run:
+        run.stub("chrge", 1)
+    with unit() as run:
+        run.stub("chrge", 1, optional=True)
+
+
 def test_units_do_not_nest_and_end() -> None:
     with (
         unit(),

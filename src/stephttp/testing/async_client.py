@@ -112,6 +112,8 @@ class AsyncDurableClient(Stubbing):
                 await self._world.explain(error)
         finally:
             await self._world.close()
+        if error is None:
+            self._stubs.check_used()
 
     @property
     def findings(self) -> list[Finding]:

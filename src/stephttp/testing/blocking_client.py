@@ -111,6 +111,8 @@ class DurableClient(Stubbing):
                 self._loop.call(self._world.explain(error))
         finally:
             self.close()
+        if error is None:
+            self._stubs.check_used()
 
     def open(self) -> Self:
         """Start engine and application, where a `with` statement does not fit; then `close` it.

@@ -11,6 +11,7 @@ from msgspec import Struct
 from stephttp.testing.blocking_client import DurableClient
 from stephttp.testing.crashes import Boundary, Crashes
 from stephttp.testing.findings import excerpt
+from stephttp.testing.side_effects import CountingClient, Effects, SideEffects
 from stephttp.testing.world import World
 
 _MOST = 2_000
@@ -47,9 +48,6 @@ class CrashReport(Struct, frozen=True):
     unanswered: tuple[Boundary, ...]
 
 
-Effects = Mapping[str, Callable[[], int]]
-
-
 def crash_everywhere(
     test: Callable[[DurableClient], Any],
     app: Any,
@@ -68,7 +66,8 @@ def crash_everywhere(
         test: gets a client, and returns the answer: anything that can be compared. It sets up what
             it needs itself, since it runs many times.
         app: the application, as for `DurableClient`.
-        effects: for each side effect, what counts how often it has happened so far.
+        effects: for each side effect, what counts how often it has happened so far. The test must
+            never reset a count, which may only grow.
         allowed: how often each of them may happen in one run of the test: a number, or several
             (`range(1, 3)`); by default exactly once.
         **options: of `DurableClient`.
@@ -79,6 +78,7 @@ def crash_everywhere(
     Raises:
         CrashError: an answer differs, or a side effect happened more or less often. Where the
             caller gets no answer, because the first call died, less is allowed.
+        UsageError: a count of a side effect has fallen.
         Exception: what the test raises without a crash.
     """
     effects, allowed = effects or {}, allowed or {}
@@ -123,8 +123,8 @@ class _Outcome(Struct):
     ) -> _Outcome:
         answer: Any = None
         failed: Exception | None = None
-        before = {name: count() for name, count in effects.items()}
-        client = DurableClient(app, **options)
+        client = CountingClient(app, **options)
+        client.side_effects = side_effects = SideEffects(effects)
         client._world.crashes = crashes
         client.open()
         try:
@@ -135,8 +135,7 @@ class _Outcome(Struct):
                 client._opened.call(_let_end(client._world))
         finally:
             client.close()
-        counts = {name: count() - before[name] for name, count in effects.items()}
-        return cls(crashes, answer, failed, counts)
+        return cls(crashes, answer, failed, side_effects.since())
 
     @property
     def lost(self) -> bool:

@@ -99,8 +99,13 @@ class EngineInTest(ABC):
         """Let time pass; what falls due meanwhile happens at its time.
 
         Raises:
+            TypeError: the time is not a timedelta.
             ValueError: the time is negative.
         """
+        if not isinstance(time, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"advance takes a timedelta, such as timedelta(seconds=60), and not {time!r}"
+            )
         if time < timedelta(0):
             raise ValueError(f"time runs forward only, not by {time}")
         await self.settle()

@@ -64,8 +64,14 @@ class LoopThread:
         """Carry out a coroutine on the loop, and return what it returns; raises what it raises.
 
         Raises:
-            UsageError: it takes more real time than it should.
+            UsageError: it takes more real time than it should, or the client is closed.
         """
+        if self.loop.is_closed():
+            work.close()
+            raise UsageError(
+                "the client of this request is closed, and its engine with it; use the request "
+                "inside of the `with` block"
+            )
         return self.wait(asyncio.run_coroutine_threadsafe(work, self.loop))
 
     def wait(self, future: Future[T]) -> T:

@@ -60,7 +60,8 @@ class RecordedStep:
         id: as the handler names it.
         index: which use of this id it is, from 0.
         tool: the tool that was used, such as `run`, `sleep` or `wait_for_event`.
-        state: `completed`, `failed`, `waiting` or `cancelled`.
+        state: `completed`, `failed`, `waiting` or `cancelled`: the wait was cut off, by the handler
+            or with its run.
         attempts: how often it was executed.
         result: what it gave, as JSON; `None` until it ends, or if it failed.
         error: its last failure; `None` if it has not failed, or has succeeded since.
@@ -211,7 +212,7 @@ def recorded(detail: RunDetail) -> RecordedRun:
         id=row.run_id,
         endpoint=row.endpoint,
         status=row.state.value,
-        steps=tuple(map(_step, detail.steps)),
+        steps=tuple(_step(step, is_over=row.state.value == "cancelled") for step in detail.steps),
         waits=tuple(map(_wait, detail.waiting_for)),
         error=read_error(row.error),
         status_code=None if detail.result is None else detail.result.status,
@@ -220,14 +221,14 @@ def recorded(detail: RunDetail) -> RecordedRun:
     )
 
 
-def _step(step: StepDetail) -> RecordedStep:
+def _step(step: StepDetail, *, is_over: bool) -> RecordedStep:
     opts = {} if step.opts is None else msgspec.json.decode(step.opts)
     given = opts.get("input") if isinstance(opts, dict) else None
     return RecordedStep(
         id=step.title,
         index=step.index,
         tool=_TOOLS.get(OpCode(step.op), "run"),
-        state=step.state,
+        state="cancelled" if is_over and step.state == "waiting" else step.state,
         attempts=step.attempts,
         result=None if step.output is None else msgspec.json.decode(step.output),
         error=read_error(step.error),

@@ -73,10 +73,16 @@ def _request(
 def _stubbed(scope: RunScope, wait: Wait) -> StepCall | None:
     """Come to a step that invokes a function, where a stub is for it."""
     stubs = _at_work.get(scope.runtime)
-    if stubs is None or wait.op is not OpCode.INVOKE_FUNCTION:
+    if stubs is None or stubs.of(wait.step_id, None) is None:
         return None
-    if stubs.of(wait.step_id, None) is None:
-        return None
+    if wait.op is not OpCode.INVOKE_FUNCTION:
+        if stubs.give_waits:
+            return None
+        message = (
+            f"step {wait.step_id!r} has a stub, and calls no function that a stub could stand for; "
+            f"use {_INSTEAD[wait.op]}"
+        )
+        raise stubs.complain(AssertionError(message))
     type_ = wait.convert.args[0] if isinstance(wait.convert, partial) else wait.result
     conversion = PLAIN if type_ is Any else CONVERSIONS.of(type_)
     call = StepCall(scope, scope.begin(wait.step_id, None), conversion)
@@ -85,6 +91,15 @@ def _stubbed(scope: RunScope, wait: Wait) -> StepCall | None:
         with call:
             call.complete(stubs.replace(wait.step_id, _invoked, "invoke")(data))
     return call
+
+
+_INSTEAD = {
+    OpCode.SLEEP: "client.advance(...), or let time pass by itself",
+    OpCode.WAIT_FOR_EVENT: "client.send_event(...)",
+    OpCode.WAIT_FOR_SIGNAL: "client.send_signal(...)",
+    OpCode.GATEWAY: "client.stub_url(...)",
+    OpCode.AI_GATEWAY: "client.stub_url(...)",
+}
 
 
 def _invoked(data: Any) -> None:

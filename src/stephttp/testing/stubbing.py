@@ -23,11 +23,13 @@ class Stubbing:
         raises: BaseException | type[BaseException] | None = None,
         sequence: Sequence[Any] | None = None,
         call: Callable[..., Any] | None = None,
+        optional: bool = False,
     ) -> Stub:
         """Let a step give something without calling its function.
 
         Works for `step.run` and `step.invoke`, also under `step.options(...)`. What a stub gives
-        is stored and converted like what the function would give.
+        is stored and converted like what the function would give. At the end of its block, a client
+        raises an `AssertionError` if a stub was not used.
 
         Args:
             step: the id of the step, or the function that is given to it.
@@ -36,6 +38,7 @@ class Stubbing:
             sequence: what comes of each attempt in turn: exceptions are raised, anything else is
                 returned.
             call: called instead of the function, with its arguments.
+            optional: whether the step may not run, or not as often as `sequence` has outcomes.
 
         Returns:
             The stub; its `calls` have the arguments.
@@ -43,7 +46,9 @@ class Stubbing:
         Raises:
             TypeError: more than one of the four is given.
         """
-        return self._stubs.add(step, self._stubs.playing(step, returns, raises, sequence, call))
+        play = self._stubs.playing(step, returns, raises, sequence, call)
+        wanted = 1 if sequence is None else len(sequence)
+        return self._stubs.add(step, play, None if optional else wanted)
 
     def spy(self, step: str | Callable[..., Any]) -> Stub:
         """Watch the function of a step, which is called as ever.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial, update_wrapper
 from inspect import isawaitable
@@ -52,9 +53,13 @@ class Stub:
         calls: how the steps have called it, in order.
     """
 
-    def __init__(self, target: str | Callable[..., Any], play: Play) -> None:
+    def __init__(
+        self, target: str | Callable[..., Any], play: Play, wanted: int | None = None
+    ) -> None:
         self._target = target
         self._play = play
+        self._wanted = wanted
+        """How often it has to be called at least: once, or as often as it has outcomes."""
         self.calls: list[RecordedCall] = []
 
     @property
@@ -75,6 +80,20 @@ class Stub:
         return function is not None and self._target in (
             function, getattr(function, "__wrapped__", None),
         )  # fmt: skip
+
+    def unused(self, later: Sequence[Stub]) -> str | None:
+        """Return what it was made for and did not do; `None` if it has done all of that.
+
+        Args:
+            later: stubs that were made after it, and may have taken its place.
+        """
+        if self._wanted is None or self.call_count >= self._wanted:
+            return None
+        if any(one._target == self._target for one in later):
+            return None
+        if self.calls:
+            return f"was used {self.call_count} times, and has {self._wanted} outcomes"
+        return "was never used: no step that ran has this id, or this function"
 
     def in_place_of(
         self, function: Callable[..., Any], step_id: str, tool: str = "run"
@@ -132,16 +151,19 @@ class Stubs:
         problems: what the stubs complain of, beside what they raise in the application.
     """
 
+    give_waits = False
+    """Whether stubs also say what comes of waits."""
+
     def __init__(self) -> None:
         self._stubs: list[Stub] = []
         self._urls: list[UrlStub] = []
         self.problems: list[Exception] = []
 
-    def add(self, target: str | Callable[..., Any], play: Play) -> Stub:
-        """Add a stub for a step's id, or a function."""
+    def add(self, target: str | Callable[..., Any], play: Play, wanted: int | None = None) -> Stub:
+        """Add a stub for a step's id, or a function, which has to be called so often."""
         if not isinstance(target, str) and not callable(target):
             raise TypeError(f"a stub is for the id of a step or its function, not {target!r}")
-        stub = Stub(target, play)
+        stub = Stub(target, play, wanted)
         self._stubs.append(stub)
         return stub
 
@@ -161,6 +183,25 @@ class Stubs:
         """Return what a step calls, instead of its function where a stub is for it."""
         stub = self.of(step_id, function)
         return function if stub is None else stub.in_place_of(function, step_id, tool)
+
+    @contextmanager
+    def all_used(self) -> Generator[None]:
+        """Expect that a block uses all stubs, unless it raises something."""
+        yield
+        self.check_used()
+
+    def check_used(self) -> None:
+        """Find the stubs that stood for nothing, perhaps since their step has another name.
+
+        Raises:
+            AssertionError: there is one.
+        """
+        for number, stub in enumerate(self._stubs):
+            if (what := stub.unused(self._stubs[number + 1 :])) is not None:
+                raise AssertionError(
+                    f"the stub of {_name(stub._target)} {what}; if that may be so, make it with "
+                    "stub(..., optional=True)"
+                )
 
     def respond(self, request: httpx2.Request) -> httpx2.Response:
         """Answer a request of a step to the world outside.

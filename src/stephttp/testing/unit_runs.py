@@ -82,7 +82,7 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
         What the steps do is recorded in it; it also makes the stubs.
 
     Raises:
-        AssertionError: a step waits for something that no stub gives.
+        AssertionError: a step waits for something that no stub gives, or a stub was not used.
         UsageError: inside the block of another one, or in a request.
     """
     if current_call.get() is not None:
@@ -100,7 +100,7 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
     scope = UnitScope(runtime, Run(call.run_id), made)
     token = current_call.set(CurrentCall(call, _no_scope, None, scope))
     try:
-        with stand_ins([runtime], made._stubs):
+        with stand_ins([runtime], made._stubs), made._stubs.all_used():
             yield made
     except BaseException as error:
         add_problems(error, made._stubs.taken_problems())
@@ -114,6 +114,8 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
 
 class Watching(Stubs):
     """Stubs that also note what every step does."""
+
+    give_waits = True
 
     def __init__(self, unit: Unit) -> None:
         super().__init__()
