@@ -258,3 +258,49 @@ async def test_an_export_may_be_a_test_that_passes(
     test_file: dict[str, Any] = {}
     exec(compile((shop / "test_run.py").read_text(), "test_run.py", "exec"), test_file)
     test_file[f"test_run_{run_id.lower()}"]()
+
+
+def test_the_help_says_what_runs() -> None:
+    text = " ".join(run("check", "--help").output.split())
+    assert "No step runs" in text
+    assert "its dependencies and the code between steps run" in text
+
+
+async def test_an_application_that_cannot_be_imported_is_told_where(shop: Path) -> None:
+    (shop / "no_import.py").write_text('"""A shop."""\n\nimport not_there_at_all\n')
+    async with runs_of(shop, plain=1):
+        pass
+    result = run("check", "--db", "runs.db", "--app", "no_import:app")
+    assert result.exit_code == 2
+    assert "No module named 'not_there_at_all'" in result.output
+    assert "no_import.py:3" in result.output.replace("\n", "")
+    result = run("check", "--db", "runs.db", "--app", "no_such_module:app")
+    assert "no_such_module:app cannot be imported" in result.output.replace("\n", " ")
+    assert ".py:" not in result.output
+
+
+def beside(shop: Path, name: str) -> dict[str, Path]:
+    return {one.name: one for one in shop.glob(f"{name}*")}
+
+
+async def test_a_database_that_is_only_read_gets_no_files(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with runs_of(shop, plain=1):
+        pass
+    before = set(beside(shop, "runs.db"))
+    assert before == {"runs.db", "runs.db-lock"}
+    assert run("check", "--app", "new_shop:app", "--db", "runs.db").exit_code == 0
+    assert set(beside(shop, "runs.db")) == before
+    # One that an engine has left behind when it died has a log, which counts.
+    async with runs_of(shop, plain=1):
+        for one in beside(shop, "runs.db").values():
+            (shop / one.name.replace("runs", "died")).write_bytes(one.read_bytes())
+        (shop / "died.db-shm").unlink()
+        result = run("check", "--app", "new_shop:app", "--db", "died.db")
+        assert "2 unfinished runs: 2 safe" in result.output, result.output
+        (shop / "died.db-shm").unlink(missing_ok=True)
+        monkeypatch.setattr("os.geteuid", lambda: 12345)
+        result = run("check", "--app", "new_shop:app", "--db", "died.db")
+        assert (result.exit_code, "as its owner" in " ".join(result.output.split())) == (2, True)
+        assert not (shop / "died.db-shm").exists()

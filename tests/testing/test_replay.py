@@ -343,3 +343,18 @@ async def test_a_run_fits_the_code_that_made_it(handler: Handler) -> None:
         assert found.safe, str(found)
         assert found.met or history is waiting
     assert ran == []
+
+
+async def no_longer_cut_short() -> str:
+    await step.run("charge", note, "charge")
+    await step.run("slow", note, "slow")
+    await step.run("late", note, "late")
+    await step.sleep("pack", NAP)
+    return "done"
+
+
+async def test_steps_that_are_no_longer_cut_off_do_not_run() -> None:
+    for history in await recorded(cut_short):
+        ran.clear()
+        assert replay(history, app_of(no_longer_cut_short)).stopped_at == ()
+        assert ran == []

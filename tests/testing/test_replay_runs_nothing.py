@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -11,6 +11,7 @@ import flask
 import httpx2
 import pytest
 from fastapi import BackgroundTasks, FastAPI
+from msgspec.structs import replace
 
 import stephttp
 from stephttp import step
@@ -19,6 +20,7 @@ from stephttp.sync import step as blocking
 from stephttp.testing import DurableClient, History
 from stephttp.testing.history import ExportedRequest, ExportedRun
 from stephttp.testing.replay import Replayer
+from stephttp.testing.takeover import runtimes_of
 
 ran: list[str] = []
 ended = threading.Event()
@@ -179,3 +181,65 @@ def test_always_replay_runs_steps_behind_the_response_once() -> None:
     with DurableClient(app, always_replay=True) as client:
         assert client.get("/orders").status_code == 200
     assert ran == ["charge", "mail", "mail-blocking"]
+
+
+def test_a_provider_is_given_back_in_any_order() -> None:
+    runtime = stephttp.setup("http://app.test", base_url="http://127.0.0.1:1").runtime
+    before = vars(runtime).copy()
+    first, second, third = (
+        runtime.replaced(replace(runtime.settings, base_url=f"http://{name}.test"))
+        for name in ("first", "second", "third")
+    )
+    for one in (first, second, third):
+        one.__enter__()
+    second.__exit__(None, None, None)
+    first.__exit__(None, None, None)
+    assert runtime.settings.base_url == "http://third.test"
+    third.__exit__(None, None, None)
+    assert vars(runtime) == before
+
+
+def test_a_replay_that_does_not_end_is_the_last_one() -> None:
+    stopped = threading.Event()
+    waiting: list[asyncio.Future[None]] = []
+    called: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        called.append("stop")
+
+    app = of_fastapi(lifespan=lifespan)
+    (runtime,) = runtimes_of(app)
+    before = vars(runtime).copy()
+
+    @app.get("/orders")
+    async def orders() -> str:
+        called.append("orders")
+        waiting.append(asyncio.get_running_loop().create_future())
+        while not waiting[0].done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(waiting[0])
+        return "done"
+
+    @app.get("/stops")
+    async def stops() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        called.append("stops")
+        stopped.set()
+        return "done"
+
+    with Replayer(app, patience=0.1) as replayer:
+        assert "0.1 s of real time" in replayer.replay(history("/stops")).unchecked
+        assert stopped.is_set()  # it was waited for
+        assert vars(runtime) == before
+        assert "0.1 s of real time" in replayer.replay(history(number=1)).unchecked
+        assert "has not ended" in replayer.replay(history("/stops", 2)).unchecked
+        thread = next(one for one in threading.enumerate() if one.name == "stephttp-testing")
+    assert called == ["stops", "orders"]
+    assert runtime.settings.base_url == "http://stephttp.replay"  # it is still at work
+    waiting[0].get_loop().call_soon_threadsafe(waiting[0].set_result, None)
+    thread.join()
+    assert called[2:] == ["stop"]
+    assert vars(runtime) == before

@@ -86,6 +86,9 @@ class Runtime:
         background: does the work beside the requests.
     """
 
+    _kept: list[dict[str, Any]]
+    """What `replaced` gives back."""
+
     def __init__(
         self,
         settings: Settings,
@@ -164,14 +167,25 @@ class Runtime:
     @contextmanager
     def replaced(self, settings: Settings, **replaced: Unpack[Replaced]) -> Generator[None]:
         """Work with other settings, transports and clocks for a while, and with an empty outbox:
-        how `stephttp.testing` takes over an application that is already made."""
-        kept = vars(self).copy()
+        how `stephttp.testing` takes over an application that is already made.
+
+        Where a block ends before one that began later, that one gives back what this one had.
+        """
+        kept = [vars(self).copy()]
         self.__init__(settings, **replaced)  # type: ignore[misc]
+        self._kept = kept
         try:
             yield
         finally:
-            vars(self).clear()
-            vars(self).update(kept)
+            top = self._kept
+            if top is kept:
+                for name in vars(self).keys() - kept[0].keys():
+                    del vars(self)[name]
+                vars(self).update(kept[0])
+            else:
+                while (below := top[0]["_kept"]) is not kept:
+                    top = below
+                top[0] = kept[0]
 
     def journal(
         self,

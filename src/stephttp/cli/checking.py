@@ -21,6 +21,7 @@ from stephttp.cli.terminal import complain
 from stephttp.errors import ConfigurationError, UsageError
 from stephttp.testing.findings import Finding
 from stephttp.testing.history import History
+from stephttp.testing.places_in_code import place_of
 from stephttp.testing.replay import Replayer
 from stephttp.testing.verdicts import Replay, unchecked
 
@@ -76,7 +77,10 @@ def imported(app: str) -> Any:
         for name in names.split("."):
             found = getattr(found, name)
     except Exception as error:
-        raise RemoteError(f"--app: {app} cannot be imported: {_shown(error)}", Exit.USAGE) from None
+        place = place_of(error.__traceback__)
+        at = f" ({place.file}:{place.line})" if place.line else ""
+        said = f"--app: {app} cannot be imported: {_shown(error)}{at}"
+        raise RemoteError(said, Exit.USAGE) from None
     return found
 
 

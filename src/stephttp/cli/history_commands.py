@@ -117,8 +117,9 @@ def check(
 ) -> None:
     """Replay every unfinished run against the code at hand: which are safe, and which diverge?
 
-    Nothing is changed, sent or stored, and no step runs. Exit code 0 if all are safe, 1 if one
-    diverges, 2 if none does, but not all could be checked.
+    No step runs, and the engine is only read. The application starts and ends, and its middleware,
+    its dependencies and the code between steps run, with all that they do. Exit code 0 if all are
+    safe, 1 if one diverges, 2 if none does, but not all could be checked.
     """
     from stephttp.cli.checking import run_check
 

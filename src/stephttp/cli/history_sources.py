@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable
@@ -115,11 +116,11 @@ def stored_histories(path: Path) -> Generator[StoredHistories]:
     Raises:
         RemoteError: it cannot be read, or is of another version.
     """
-    from stephttp.engine.store.database import check_version, connect_read_only, newest_version
+    from stephttp.engine.store.database import check_version, newest_version
     from stephttp.engine.store.database import version as version_of
 
     try:
-        with closing(connect_read_only(str(path))) as connection:
+        with closing(_opened(path)) as connection:
             found, newest = version_of(connection, str(path)), newest_version()
             check_version(found, str(path), newest)
             if found != newest:
@@ -130,6 +131,25 @@ def stored_histories(path: Path) -> Generator[StoredHistories]:
             yield StoredHistories(connection)
     except (ConfigurationError, sqlite3.Error) as error:
         raise RemoteError(f"--db: {error}", Exit.USAGE) from None
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Open a database that no engine has open without making files beside it, as SQLite would: the
+    engine could not open them if they were another user's.
+
+    Raises:
+        ConfigurationError: such a file would have to be made.
+    """
+    from stephttp.engine.store.database import connect, connect_read_only, uri
+
+    if not Path(f"{path}-wal").exists():
+        return connect(f"{uri(str(path))}?mode=ro&immutable=1")
+    if not Path(f"{path}-shm").exists() and path.stat().st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"an engine has left {path}-wal behind, and reading it makes a file that the engine "
+            "could not open; read the database as its owner"
+        )
+    return connect_read_only(str(path))
 
 
 def _made(run_id: str, full: dict[str, Any], state: bytes) -> History:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds of real time that one call of a client may take."""
+_GRACE = 5.0
+"""Seconds of real time after which a call that was cancelled must have ended."""
 _TOO_LONG = (
     "the application has been at work for {:g} s of real time; does it wait for what only "
     "the test can do, or for another request of its own?"
@@ -52,6 +54,9 @@ class LoopThread:
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience
+        self.stuck = False
+        """Whether a call does not end, although it was cancelled. What it has replaced stays so."""
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.loop = asyncio.new_event_loop()
         self._owner = threading.get_ident()
         self._deadline: float | None = None
@@ -64,7 +69,8 @@ class LoopThread:
         """Carry out a coroutine on the loop, and return what it returns; raises what it raises.
 
         Raises:
-            UsageError: it takes more real time than it should, or the client is closed.
+            UsageError: it takes more real time than it should, or the client is closed. It has
+                ended by then, unless `stuck` says otherwise.
         """
         if self.loop.is_closed():
             work.close()
@@ -72,30 +78,41 @@ class LoopThread:
                 "the client of this request is closed, and its engine with it; use the request "
                 "inside of the `with` block"
             )
-        return self.wait(asyncio.run_coroutine_threadsafe(work, self.loop))
+        begun: set[asyncio.Task[Any]] = set()
+        future = asyncio.run_coroutine_threadsafe(self._noted(work, begun), self.loop)
+        try:
+            return self.wait(future)
+        except UsageError:
+            if future.cancelled():
+                self._see_end(begun)
+            raise
 
-    def wait(self, future: Future[T]) -> T:
+    def wait(self, future: Future[T], grace: float = 0.0) -> T:
         """Wait for a future, in any thread but that of the loop; that of the test works meanwhile.
+
+        Args:
+            future: what to wait for.
+            grace: seconds of real time that it may take longer.
 
         Raises:
             UsageError: it takes more real time than it should.
         """
         try:
             if threading.get_ident() != self._owner:
-                return future.result(self._patience)
-            return self._work_until(future)
+                return future.result(self._patience + grace)
+            return self._work_until(future, grace)
         except (Empty, TimeoutError):
             if future.done():
                 return future.result()
             future.cancel()
             raise UsageError(_TOO_LONG.format(self._patience)) from None
 
-    def _work_until(self, future: Future[T]) -> T:
+    def _work_until(self, future: Future[T], grace: float) -> T:
         """Do the work of the test's thread until a future is done. What waits inside of such work
-        has no more time than the call of the client."""
+        has no more time than the call of the client, but for a grace."""
         outer = self._deadline
-        if outer is None:
-            self._deadline = time.monotonic() + self._patience
+        if outer is None or grace:
+            self._deadline = time.monotonic() + self._patience + grace
         try:
             future.add_done_callback(lambda _: self._jobs.put(None))
             while not future.done():
@@ -126,11 +143,52 @@ class LoopThread:
         self._jobs.put(job)
         return await asyncio.wrap_future(done)
 
-    def close(self) -> None:
-        """End the loop and its thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
+    def close(self, last: Coroutine[Any, Any, Any] | None = None) -> None:
+        """End the loop and its thread; where a call is stuck, once that has ended.
+
+        Args:
+            last: a call that comes before; raises what it raises, unless one is stuck.
+        """
+        try:
+            if last is not None and not self.stuck:
+                now, last = last, None
+                self.call(now)
+        finally:
+            if self.stuck:
+                asyncio.run_coroutine_threadsafe(self._end(last), self.loop)
+            else:
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self._thread.join()
+
+    async def _end(self, last: Coroutine[Any, Any, Any] | None) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if last is not None:
+            with suppress(Exception):
+                await last
+        self.loop.stop()
+
+    async def _noted(self, work: Coroutine[Any, Any, T], begun: set[asyncio.Task[Any]]) -> T:
+        """Carry out a call, and note its task."""
+        task = asyncio.current_task()
+        assert task is not None
+        begun.add(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await work
+
+    def _see_end(self, begun: set[asyncio.Task[Any]]) -> None:
+        """Wait for the end of a call that was cancelled, and see whether it comes."""
+        grace = min(self._patience, _GRACE)
+
+        async def has_ended() -> bool:
+            return not begun or not (await asyncio.wait(begun, timeout=grace))[1]
+
+        try:
+            ended = self.wait(asyncio.run_coroutine_threadsafe(has_ended(), self.loop), _GRACE)
+        except UsageError:  # the loop itself stands still
+            ended = False
+        self.stuck = self.stuck or not ended
 
     def _work(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -140,3 +198,4 @@ class LoopThread:
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
             asyncio.set_event_loop(None)
+            self.loop.close()

@@ -30,7 +30,10 @@ T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds of real time that the replay of a run may take."""
-_DONE = ("", b"")
+_STUCK = (
+    "an earlier replay has not ended, so no further one can begin; its handler may wait for what "
+    "never comes"
+)
 
 
 def replay(
@@ -53,12 +56,12 @@ def replay(
         provider: the provider of the middleware, or several, where they cannot be found in `app`.
 
     Returns:
-        What does not fit; `safe` if everything does.
+        What does not fit; `safe` if everything does. A replay that takes too long is `unchecked`.
 
     Raises:
         ConfigurationError: the history cannot be read, or the application is not one, or has no
             durable middleware.
-        UsageError: the replay takes too long.
+        UsageError: the application comes to a step when it starts or ends.
     """
     loaded = history if isinstance(history, History) else History.load(history)
     with Replayer(app, provider=provider) as replayer:
@@ -107,17 +110,16 @@ class Replayer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if self._lifespan is not None:
-                self._loop.call(cut_off_from_servers(self._runtimes, self._lifespan.stop()))
-        finally:
-            self._loop.close()
+        stop = None
+        if self._lifespan is not None:
+            stop = cut_off_from_servers(self._runtimes, self._lifespan.stop())
+        self._loop.close(stop)
 
     def replay(self, history: History, headers: Mapping[str, str] | None = None) -> Replay:
-        """Replay one run; see `replay`."""
+        """Replay one run; see `replay`. One that does not end is the last one."""
         if headers:
             history = history.with_headers(headers)
-        if reason := history.cannot_be_sent:
+        if reason := history.cannot_be_sent or (self._loop.stuck and _STUCK):
             return unchecked(history, reason)
         try:
             return self._loop.call(replayed(history, self._runtimes, self._caller()))
