@@ -87,6 +87,8 @@ class ASGIFirstCall(FirstCall):
             run_at_once: whether the request has a run before that; see `Runtime`.
         """
         if run_at_once and not await self._prepare():
+            if self._input is not None:
+                self._input.close()
             return
         scope, token = self._scope, None
         error: BaseException | None = None

@@ -80,6 +80,10 @@ class InterruptibleReceive:
         return self._ended and task.uncancel() <= others
 
 
+def _ends() -> bool:
+    return False
+
+
 class Input:
     """The body of a request from outside, as it comes in by `receive`. What the application reads
     is kept; the rest is read ahead, or to its end, where that is needed.
@@ -87,7 +91,7 @@ class Input:
     Args:
         receive: the server's.
         limit: bytes of the body that are kept.
-        goes_on: returns whether the request continues without its caller.
+        goes_on: returns whether the request continues without its caller, until `close`.
     """
 
     __slots__ = (
@@ -95,9 +99,7 @@ class Input:
         "body",
     )  # fmt: skip
 
-    def __init__(
-        self, receive: Receive, limit: int, goes_on: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, receive: Receive, limit: int, goes_on: Callable[[], bool] = _ends) -> None:
         self._receive = receive
         self._goes_on = goes_on
         self._soon: asyncio.Future[bool] | None = None
@@ -141,6 +143,7 @@ class Input:
 
     def close(self) -> None:
         """Stop reading: nothing more of the body is needed."""
+        self._goes_on = _ends  # it leads back to here
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
