@@ -18,7 +18,7 @@ from stephttp.errors import Suspended
 if TYPE_CHECKING:
     from stephttp._run.scope import RunScope
 
-PATIENCE = 0.1
+PATIENCE = 0.5
 """Seconds that a thread may work between two steps before another one gets its step."""
 
 
