@@ -156,6 +156,7 @@ class Provider(Outside):
             idempotency_scope,
             max_runtime,
             checkpointing,
+            self.runtime.endpoint_ids,
         )
 
     async def wait(self, timeout: float | None = None) -> bool:

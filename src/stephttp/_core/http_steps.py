@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from stephttp._core.endpoint_options import FnOpts
 from stephttp._core.inference import AIAdapter
 from stephttp._core.retry_policy import RetryPolicy, merged, wishes
 from stephttp._core.tool_types import FetchResponse
-from stephttp._core.waits import Wait, check_text
+from stephttp._core.waits import IsEndpoint, Wait, check_text
 from stephttp._wire.http import SAFE_METHODS, TOKEN, without_credentials
 from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import OpCode
@@ -54,16 +55,17 @@ def fetch(
         encode_argument(opts["body"], step_id, "body")
     return Wait(
         step_id, OpCode.GATEWAY, step_id, opts, FetchResponse, policy=policy,
-        only_ours="" if body is None or _is_json(body) else _NOT_JSON,
+        only_ours=None if body is None else partial(_unless_json, body),
     )  # fmt: skip
 
 
-def _is_json(body: str) -> bool:
+def _unless_json(body: str, _: IsEndpoint) -> str:
+    """Say why a body would not arrive as it is; empty if it does."""
     try:
         _any.decode(body)
     except (*UNREADABLE, RecursionError):
-        return False
-    return True
+        return _NOT_JSON
+    return ""
 
 
 def infer(

@@ -38,6 +38,8 @@ _NAMES_TRIGGER = re.compile(r"\bevent\s*[.\[]")
 _CONFLICTS = ("fail", "replace")
 _RESPONSE_FIELDS = {"status", "headers", "body"}
 """A result that has exactly these is the response of an endpoint (docs/protocol.md 7.2)."""
+IsEndpoint = Callable[[str], bool]
+"""Says whether an id is that of a decorated handler in this process."""
 _endpoint_result = msgspec.json.Decoder(EndpointResult)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
@@ -57,8 +59,8 @@ class Wait(Struct, frozen=True):
     """Must not travel in a first checkpoint (docs/protocol.md 12.1)."""
     policy: RetryPolicy | None = None
     """How the server tries it again, where the step itself says it."""
-    only_ours: str = ""
-    """Why no other server than the stephttp engine can do it right; empty if others can."""
+    only_ours: Callable[[IsEndpoint], str] | None = None
+    """Says why no other server than the stephttp engine can do it right; empty if others can."""
 
 
 def sleep(step_id: str, duration: timedelta) -> Wait:
@@ -165,10 +167,10 @@ def invoke(
         result, convert = EndpointResult, partial(_endpoint_value, output_type, step_id)
     elif isinstance(function, str):
         result, convert = Raw, partial(_value_by_id, output_type, step_id)
-    only_ours = _ENDPOINT_THERE if _is_endpoint(function) else ""
     return Wait(
-        step_id, OpCode.INVOKE_FUNCTION, step_id, opts, result, convert, only_ours=only_ours
-    )
+        step_id, OpCode.INVOKE_FUNCTION, step_id, opts, result, convert,
+        only_ours=partial(_unless_function, function),
+    )  # fmt: skip
 
 
 def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
@@ -181,8 +183,6 @@ def function_slug(step_id: str, app_id: str | None, function_id: str) -> str:
 
 ENDPOINT_ID = "__stephttp_id__"
 """The attribute of a decorated handler that holds its endpoint's id."""
-ENDPOINT_IDS: set[str] = set()
-"""The ids of decorated handlers in this process."""
 _ENDPOINT_THERE = (
     "an Inngest server cannot invoke durable endpoints, and would wait until the timeout; call the "
     "endpoint's address with step.fetch, or its function in step.run"
@@ -190,11 +190,13 @@ _ENDPOINT_THERE = (
 _METHOD_AND_PATH = re.compile(r"[A-Z]+ /")
 
 
-def _is_endpoint(function: Any) -> bool:
-    """Return whether a function, or an id, is that of a durable endpoint, as far as is known."""
+def _unless_function(function: Any, is_endpoint: IsEndpoint) -> str:
+    """Say why an endpoint cannot be invoked; empty for other functions, as far as is known."""
     if isinstance(function, str):
-        return function in ENDPOINT_IDS or bool(_METHOD_AND_PATH.match(function))
-    return endpoint_id(function) is not None
+        found = _METHOD_AND_PATH.match(function) is not None or is_endpoint(function)
+    else:
+        found = endpoint_id(function) is not None
+    return _ENDPOINT_THERE if found else ""
 
 
 def endpoint_id(function: Any) -> str | None:

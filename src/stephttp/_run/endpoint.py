@@ -19,7 +19,7 @@ from stephttp._core import checks, retry_policy
 from stephttp._core.checkpointing import Checkpointing, check_duration
 from stephttp._core.endpoint_options import AsyncResponse, FnOpts, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
-from stephttp._core.waits import ENDPOINT_ID, ENDPOINT_IDS
+from stephttp._core.waits import ENDPOINT_ID
 from stephttp._run.boundary import called, to_its_end
 from stephttp._run.callers import CallerOf
 from stephttp._run.current import configured_scope
@@ -140,11 +140,13 @@ def decorator(
     idempotency_scope: CallerOf | None,
     max_runtime: timedelta | None,
     checkpointing: Checkpointing | None,
+    ids: set[str],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that sets the options of an endpoint; see `Provider.endpoint`.
 
     Args:
         given: see `checked`.
+        ids: is to have the ids of all endpoints of its provider.
     """
     check_duration("max_runtime", max_runtime)
     if idempotency is not None and not callable(idempotency):
@@ -170,7 +172,7 @@ def decorator(
     def named(wrapper: F) -> F:
         if "id" in given:
             setattr(wrapper, ENDPOINT_ID, given["id"])  # for `step.invoke(function=...)`
-            ENDPOINT_IDS.add(given["id"])
+            ids.add(given["id"])
         return wrapper
 
     def decorate(handler: Callable[P, R]) -> Callable[P, R]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
 from stephttp._client.flow import Flow
 from stephttp._core import plain_server, replies, reports
-from stephttp._core.plain_server import Mode, PlainCall
+from stephttp._core.plain_server import Mode, Opening, PlainCall
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
-from stephttp._core.waits import Wait
+from stephttp._core.waits import IsEndpoint
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
 from stephttp._run.final_failures import failures_of
 from stephttp._run.reentry_guard import target_of
+from stephttp._run.runtime import is_endpoint
 from stephttp._run.server_question import is_ours
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE
@@ -95,9 +96,7 @@ def _store(checkpoints: Checkpoints, run: Run, ops: Sequence[Op]) -> Flow[None]:
             yield from checkpoints.post_steps(run, portion)
 
 
-def opening(
-    checkpoints: Checkpoints, ops: list[Op]
-) -> Flow[plain_server.Opening | tuple[list[Op], list[Op]]]:
+def opening(checkpoints: Checkpoints, ops: list[Op]) -> Flow[Opening]:
     """Return the ops with which a run leaves its first request, and those that follow them. The
     server is asked what it is, if that is not known yet.
 
@@ -105,11 +104,24 @@ def opening(
         APIError: it gives no answer, or one that does not say what it is.
     """
     ours = yield from is_ours(checkpoints)
-    return (ops, []) if ours else plain_server.opening(ops)
+    return Opening(ops, []) if ours else plain_server.opening(ops)
 
 
-def refuse(scope: RunScope, wait: Wait) -> Flow[None]:
-    """Refuse what only our engine can do right, on another server.
+def refusal(
+    scope: RunScope, step_id: str, only_ours: Callable[[IsEndpoint], str]
+) -> Flow[None] | None:
+    """Return what refuses a step that only our engine can do right, on another server; `None`: any
+    server can do it.
+
+    Args:
+        only_ours: see `Wait`.
+    """
+    why = only_ours(is_endpoint)
+    return _refuse(scope, f"step {step_id!r}: {why}") if why else None
+
+
+def _refuse(scope: RunScope, why: str) -> Flow[None]:
+    """Refuse a step, unless the server turns out to be our engine.
 
     Raises:
         UsageError: it is another server. No further call would change that.
@@ -119,7 +131,7 @@ def refuse(scope: RunScope, wait: Wait) -> Flow[None]:
     except APIError:
         return  # so the run does not begin to wait, and its caller comes again
     if not ours:
-        error = UsageError(f"step {wait.step_id!r}: {wait.only_ours}")
+        error = UsageError(why)
         failures = failures_of(scope)
         if failures is not None:
             failures.note(error)

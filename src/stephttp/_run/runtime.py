@@ -162,6 +162,8 @@ class Runtime:
             logger.warning("stephttp: requests that have to wait are refused: %s", _NO_KEY)
         self.waited: set[str] = set()
         """Endpoints of which a request has waited in this process."""
+        self.endpoint_ids: set[str] = set()
+        """The ids of decorated handlers."""
         _runtimes.add(self)
 
     @contextmanager
@@ -174,6 +176,7 @@ class Runtime:
         kept = [vars(self).copy()]
         self.__init__(settings, **replaced)  # type: ignore[misc]
         self._kept = kept
+        self.endpoint_ids = kept[0]["endpoint_ids"]
         try:
             yield
         finally:
@@ -327,6 +330,11 @@ class Runtime:
 
 
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def is_endpoint(id: str) -> bool:
+    """Return whether an id is that of a decorated handler, of any provider in this process."""
+    return any(id in one.endpoint_ids for one in _runtimes.copy())
 
 
 def _before_fork() -> None:

@@ -121,11 +121,12 @@ async def request(tool: str, wait: waits.Wait) -> Any:
     """Have the server carry out a step, and return what came of it."""
     scope = run_scope(tool)
     await before_step(scope)
-    if wait.only_ours and not scope.runtime.checkpoints.keys.features:
-        from stephttp._run.plain_calls import refuse
+    if wait.only_ours is not None and not scope.runtime.checkpoints.keys.features:
+        from stephttp._run.plain_calls import refusal
 
-        with scope.group():
-            await scope.drive(refuse(scope, wait))
+        if (refusing := refusal(scope, wait.step_id, wait.only_ours)) is not None:
+            with scope.group():
+                await scope.drive(refusing)
     if scope.hooks is None:
         call = StepCall.wait(scope, wait)
     else:

@@ -102,11 +102,12 @@ def request(tool: str, wait: Wait) -> Any:
     """Have the server carry out a step, and return what came of it."""
     scope = run_scope(tool)
     settle_claim(scope, wait.step_id)
-    if wait.only_ours and not scope.runtime.checkpoints.keys.features:
-        from stephttp._run.plain_calls import refuse
+    if wait.only_ours is not None and not scope.runtime.checkpoints.keys.features:
+        from stephttp._run.plain_calls import refusal
 
-        with scope.group():
-            scope.block(refuse(scope, wait))
+        if (refusing := refusal(scope, wait.step_id, wait.only_ours)) is not None:
+            with scope.group():
+                scope.block(refusing)
     if scope.hooks is None:
         call = StepCall.wait(scope, wait)
     else:
