@@ -12,6 +12,8 @@ from stephttp._wire.json import UNREADABLE
 
 T = TypeVar("T")
 
+_NO_JSON = (*UNREADABLE, RecursionError)
+
 
 class RunResult(Struct, frozen=True, kw_only=True):
     """What the handler of a run answered in the end.
@@ -54,27 +56,23 @@ class RunResult(Struct, frozen=True, kw_only=True):
 
 def read_output(output: bytes) -> RunResult:
     """Read the output of a run as an Inngest server keeps it: the op that ended it, or its data."""
-    found = of_handler(output)
-    if found is not None:
-        return found
-    headers = {"content-type": "application/json"} if _is_json(output) else {}
-    return RunResult(status_code=200, headers=headers, body=output)
-
-
-def _is_json(output: bytes) -> bool:
     try:
-        msgspec.json.decode(output)
-    except (*UNREADABLE, RecursionError):
-        return False
-    return True
+        value: Any = msgspec.json.decode(output)
+    except _NO_JSON:
+        return RunResult(status_code=200, body=output)
+    headers = {"content-type": "application/json"}
+    return _answer_in(value) or RunResult(status_code=200, headers=headers, body=output)
 
 
 def of_handler(output: bytes) -> RunResult | None:
     """Return the answer of a handler, if an output is that."""
     try:
-        value: Any = msgspec.json.decode(output)
-    except (*UNREADABLE, RecursionError):
+        return _answer_in(msgspec.json.decode(output))
+    except _NO_JSON:
         return None
+
+
+def _answer_in(value: Any) -> RunResult | None:
     for part in (value.get("data") if isinstance(value, dict) else None, value):
         if not isinstance(part, dict) or type(status := part.get("status")) is not int:
             continue
