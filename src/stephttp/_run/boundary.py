@@ -7,7 +7,7 @@ from inspect import iscoroutine
 from typing import Any
 
 from stephttp._run.current import current_call
-from stephttp._run.final_failures import failures_of
+from stephttp._run.hidden_exceptions import note_left
 from stephttp._run.scope import RunScope
 
 UNKNOWN = object()
@@ -27,7 +27,7 @@ async def to_its_end(scope: RunScope, handler: Awaitable[Any], args: Any, kwargs
     except BaseException as error:
         stand_in = _stand_in(scope, error, args, kwargs)
         if stand_in is UNKNOWN:
-            _note(scope, error)
+            note_left(scope, error)
             raise
     finally:
         scope.unguard()
@@ -45,18 +45,11 @@ def called(scope: RunScope, handler: Callable[..., Any], args: Any, kwargs: Any)
     except BaseException as error:
         stand_in = _stand_in(scope, error, args, kwargs)
         if stand_in is UNKNOWN:
-            _note(scope, error)
+            note_left(scope, error)
             raise
         return stand_in
     finally:
         scope.unguard()
-
-
-def _note(scope: RunScope, error: BaseException) -> None:
-    """Note what leaves a handler; its framework may make an answer of it."""
-    failures = failures_of(scope)
-    if failures is not None:
-        failures.left = error
 
 
 def _stand_in(scope: RunScope, error: BaseException | None, args: Any, kwargs: Any) -> Any:

@@ -1,13 +1,8 @@
-"""Final failures of steps: if one leaves a handler, another call would only meet it again. And
-exceptions of handlers of which a framework has made an answer (Flask, Django): they may say whether
-and when to try again.
-"""
+"""Final failures of steps: if one leaves a handler, another call would only meet it again."""
 
 from __future__ import annotations
 
-from stephttp import errors
 from stephttp._core.retry_policy import parts
-from stephttp._run.current import current_call
 from stephttp._run.scope import RunScope
 
 _FRAMEWORKS = frozenset(
@@ -21,8 +16,6 @@ _ROUTERS = (
 """Modules that call handlers, and that no handler calls."""
 _ENDPOINT = "stephttp._run.endpoint"
 """The module of the decorator that is around a handler."""
-_MOST_MADE = 8
-"""Exceptions that are kept: one that leaves a handler is among the latest."""
 _MOST_CAUSES = 32
 """Exceptions of a chain of causes that are looked at; a chain may be a circle."""
 
@@ -30,13 +23,9 @@ _MOST_CAUSES = 32
 class FinalFailures:
     """The failures that the steps of a re-entry raise, and would raise in every later call."""
 
-    __slots__ = ("last", "left", "made", "parts", "raised")
+    __slots__ = ("last", "parts", "raised")
 
     def __init__(self) -> None:
-        self.left: BaseException | None = None
-        """What left a decorated handler."""
-        self.made: list[BaseException] = []
-        """Exceptions by which code says whether and when to try again; the latest ones."""
         self.raised: list[BaseException] = []
         self.parts: list[BaseException] = []
         """Those of groups: a handler may let some of them through."""
@@ -50,14 +39,6 @@ class FinalFailures:
             self.parts += parts(error)
         self.last = True
 
-    def unseen(self) -> BaseException | None:
-        """Return what left a handler whose framework has made an answer of it, as far as that is
-        known."""
-        if self.left is not None:
-            return self.left
-        raised = (error for error in reversed(self.made) if error.__traceback__ is not None)
-        return next(filter(_left_the_handler, raised), None)
-
     def explain(self, error: BaseException | None) -> bool:
         """Return whether a handler that has failed would only meet the same failure again.
 
@@ -67,7 +48,7 @@ class FinalFailures:
                 or was the last thing that happened.
         """
         if error is None:
-            return self.last or any(map(_left_the_handler, self.raised))
+            return self.last or any(map(left_the_handler, self.raised))
         return self._led_to(error)
 
     def _led_to(self, error: BaseException | None) -> bool:
@@ -82,7 +63,7 @@ class FinalFailures:
         return False
 
 
-def _left_the_handler(error: BaseException) -> bool:
+def left_the_handler(error: BaseException) -> bool:
     """Return whether an exception was passed on by the handler.
 
     Its traceback starts where it was caught last: in a framework, or in a middleware of the user's
@@ -111,16 +92,3 @@ def failures_of(scope: RunScope) -> FinalFailures | None:
         return None
     scope.final_failures = scope.final_failures or FinalFailures()
     return scope.final_failures
-
-
-def _see(error: BaseException) -> None:
-    """Note an exception where it is made."""
-    call = current_call.get()
-    if call is None or call.made is None or call.left:
-        return
-    failures = failures_of(call.made)
-    if failures is not None:
-        failures.made = [*failures.made[1 - _MOST_MADE :], error]
-
-
-errors._SeenWhereMade._see = staticmethod(_see)

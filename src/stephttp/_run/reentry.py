@@ -347,18 +347,18 @@ class Reentry:
                 yield from scope.stream.finish()
         text = None if error is None else describe(error)
         response, hooks = self._result(error), self.hooks
-        failures = self._scope.final_failures if self._scope is not None else None
+        failures = scope.final_failures if scope is not None else None
         final = failures is not None and failures.explain(error)
         raised = error
-        if raised is None and failures is not None and response.status >= _FAILED:
-            raised = failures.unseen()
+        if raised is None and response.status >= _FAILED and scope is not None and scope.hidden:
+            raised = scope.hidden.found()
         if hooks is not None:
             yield from as_flow(hooks.close(error))
             if not run.suspended:
                 yield from as_flow(hooks.before_response(response))
         try:
             reply = yield from conclude(
-                checkpoints, self.resumed, self.request, response, text, raised, final, self._scope
+                checkpoints, self.resumed, self.request, response, text, raised, final, scope
             )
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
@@ -400,7 +400,7 @@ class Reentry:
         # The scope leads back here, and so do the frames of what was raised and the stream: all of
         # them would be left to the garbage collector.
         if self._scope is not None:
-            self._scope.final_failures = None
+            self._scope.final_failures = self._scope.hidden = None
             self._scope.stream = self._scope.new_stream = None
             self._scope = None
         if self._locked:

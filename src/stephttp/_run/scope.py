@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stephttp._run.current import FirstCallOfRun
     from stephttp._run.fences import Fence
     from stephttp._run.final_failures import FinalFailures
+    from stephttp._run.hidden_exceptions import HiddenExceptions
     from stephttp._run.loop_turns import LoopTurns
     from stephttp._run.run_stream import RunStream
     from stephttp._run.runtime import Runtime
@@ -77,6 +78,8 @@ class RunScope(LoopOrThread):
     """What steps of this call have written and not committed, by step hash; see `transactions`."""
     stream: RunStream | None = None
     """What the handler has pushed in this call, if anything."""
+    hidden: HiddenExceptions | None = None
+    """What may have left the handler of a re-entry, and not its framework."""
     parked: bool = True
     """Whether all branches of the handler are known to have stood still at steps when it was ended.
     Only looked at where calls plan steps; see `plain_server`."""

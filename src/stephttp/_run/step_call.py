@@ -25,7 +25,6 @@ from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run import cut_steps
 from stephttp._run.branches import suspension
-from stephttp._run.final_failures import failures_of
 from stephttp._run.own_context import InContext
 from stephttp._run.places import here
 from stephttp._run.scope import RunScope
@@ -240,6 +239,8 @@ class StepCall:
 
     def _failed_for_good(self, error: BaseException) -> None:
         """Note that `error` is raised in the handler, as it would be in every later call."""
+        from stephttp._run.final_failures import failures_of  # few runs fail
+
         failures = failures_of(self.scope)
         if failures is not None:
             failures.note(error)
