@@ -362,10 +362,8 @@ class Reentry:
             )
         except APIError as problem:
             what = f"run {run.run_id}: finished steps could not be stored"
-            # A call of one step has to come again as that; the step is planned only once.
-            plain = self.resumed.plain
-            ours = self.resumed.ours or (plain is not None and plain.target is not None)
-            response = reply = unavailable(checkpoints, ours, what, problem)
+            comes = self.resumed.comes_again
+            response = reply = unavailable(checkpoints, comes, what, problem)
             error = error or problem
         if hooks is not None:
             if run.suspended:

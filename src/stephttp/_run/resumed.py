@@ -90,6 +90,12 @@ class Resumed(Struct):
     plain: PlainCall | None = None
     """What the call does, if it is by a server that is not ours."""
 
+    @property
+    def comes_again(self) -> bool:
+        """Whether the same call comes again after an error. Where other servers ask for one step,
+        it has to, because the step is planned only once."""
+        return self.ours or (self.plain is not None and self.plain.target is not None)
+
 
 def resume(
     checkpoints: Checkpoints,
@@ -248,8 +254,9 @@ def conclude(
         )
     except APIStatusError as problem:
         if problem.status in RUN_IS_OVER:
-            ours = resumed.plain is None
-            return reports.ops_answer([]) if ours else plain_calls.nothing(checkpoints)
+            if resumed.plain is not None:
+                return plain_calls.nothing(checkpoints)
+            return reports.ops_answer([])
         if problem.status not in NEVER_ACCEPTED:
             raise
         return (yield from fail_refused(checkpoints, resumed, problem))
