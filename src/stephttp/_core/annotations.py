@@ -22,7 +22,7 @@ from typing import (
 import msgspec
 
 from stephttp._core.conversion import CONVERSIONS, PLAIN, Conversion
-from stephttp._core.reach import with_parts
+from stephttp._core.reach import arguments_of, filled, with_parts
 from stephttp.errors import StepResultError
 
 logger = logging.getLogger("stephttp")
@@ -105,12 +105,8 @@ def _given(base: Any, target: Any, outer: Mapping[Any, Any]) -> dict[Any, Any] |
     Args:
         outer: the same of the class that has the base.
     """
-
-    def filled(one: Any) -> Any:
-        return outer.get(one, one) if isinstance(one, TypeVar) else with_parts(one, filled)
-
     cls = get_origin(base) or base
-    given = dict(zip(getattr(cls, "__parameters__", ()), map(filled, get_args(base)), strict=False))
+    given = {one: filled(argument, outer) for one, argument in arguments_of(base).items()}
     if cls is target:
         return given
     for further in getattr(cls, "__dict__", {}).get("__orig_bases__", ()):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any
 
-from stephttp._core.reach import fields_of, with_parts
+from stephttp._core.reach import arguments_of, fields_of, filled
 
 
 def is_attrs(cls: Any) -> bool:
@@ -26,18 +26,14 @@ def schema_of(cls: Any, under_way: set[str]) -> Callable[[Any, Any], Any]:
         reference = f"stephttp:{id(cls)}:{source}"
         if reference in under_way:
             return core_schema.definition_reference_schema(reference)
-        parameters: tuple[Any, ...] = getattr(cls, "__parameters__", ())
-        arguments: dict[Any, Any] = dict(zip(parameters, get_args(source), strict=False))
-
-        def filled(one: Any) -> Any:
-            return arguments.get(one, one) if isinstance(one, TypeVar) else with_parts(one, filled)
-
+        arguments = arguments_of(source)
         under_way.add(reference)
         try:
             kinds = dict(fields_of(cls))
             fields = {
                 one.name: core_schema.typed_dict_field(
-                    handler.generate_schema(filled(kinds.get(one.name, Any))), required=False
+                    handler.generate_schema(filled(kinds.get(one.name, Any), arguments)),
+                    required=False,
                 )
                 for one in cls.__attrs_attrs__
             }

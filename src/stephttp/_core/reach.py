@@ -278,6 +278,19 @@ def with_parts(annotation: Any, convert: Callable[[Any], Any]) -> Any:
     return origin[parts if more else only]
 
 
+def filled(annotation: Any, given: Mapping[Any, Any]) -> Any:
+    """Return an annotation with what its type variables stand for, as far as that is given."""
+    if isinstance(annotation, TypeVar):
+        return given.get(annotation, annotation)
+    return with_parts(annotation, lambda one: filled(one, given))
+
+
+def arguments_of(annotation: Any) -> dict[Any, Any]:
+    """Return what the type variables of a class stand for, where it is used with arguments."""
+    parameters = getattr(get_origin(annotation) or annotation, "__parameters__", ())
+    return dict(zip(parameters, get_args(annotation), strict=False))
+
+
 def is_made_of_plain(cls: type) -> bool:
     """Whether values of a class are made again of the plain value that is written for them:
     `SafeString`, `Markup`, classes of one's own that are a `dict`, NumPy's numbers."""
