@@ -275,6 +275,11 @@ class Stop:
     count: int = attrs.field(init=False, default=0)
 
 
+@attrs.define
+class Detour(Stop):
+    until: str = ""
+
+
 @attrs.frozen
 class Halt(Generic[G]):
     at: G
@@ -298,6 +303,8 @@ CASES: list[tuple[Any, Any]] = [
     (Trip, Trip("2030-05-06", Bounced("full"))),
     (Stop, Stop(NOON_TEXT, 1, [Stop(NOON, 2)])),
     (Stop | Paid, Stop(NOON_TEXT, 1)),
+    (tuple[Detour, Stop], (Detour(NOON, 1, until="May"), Stop(NOON_TEXT, 2))),
+    (tuple[Stop, Detour], (Stop(NOON_TEXT, 2), Detour(NOON, 1, until="May"))),
     (Stop | Halt[date | str], Halt("2030-05-06")),
     (list[Halt[date | str] | str], [Halt(date(2030, 5, 6)), "x"]),
     (ZoneInfo, ZoneInfo("Europe/Berlin")),

@@ -240,7 +240,7 @@ def _made_known(classes: Iterable[Any], converters: Mapping[Any, Any]) -> Genera
     from stephttp._core.attrs_types import is_attrs, schema_of
 
     with _hooking:
-        hooked: list[Any] = []
+        answers: dict[Any, Any] = {}
         under_way: set[str] = set()
         for kind in classes:
             decode, cls = _own_decoder(kind, converters), kind
@@ -250,8 +250,10 @@ def _made_known(classes: Iterable[Any], converters: Mapping[Any, Any]) -> Genera
                 answer = staticmethod(schema_of(cls, under_way))
             else:
                 continue
-            if hasattr(cls, _HOOK):
-                continue
+            if not hasattr(cls, _HOOK):  # and no class of these inherits that of another one
+                answers[cls] = answer
+        hooked: list[Any] = []
+        for cls, answer in answers.items():
             try:
                 setattr(cls, _HOOK, answer)
             except TypeError:  # it is not written in Python
