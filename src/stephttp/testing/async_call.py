@@ -72,8 +72,7 @@ class AsyncCall:
         Raises:
             Stuck: it does not end.
         """
-        await self._use(self._exchange.finish)
-        return await self.run()
+        return await self._use(self._exchange.finish)
 
     async def until_waiting(self, step_id: str | None = None) -> RecordedRun:
         """Let time pass until the run waits for a time, an event, a signal or another run.
@@ -105,8 +104,7 @@ class AsyncCall:
 
     async def cancel(self) -> RecordedRun:
         """End the run as cancelled, and return it."""
-        await self._use(self._exchange.cancel)
-        return await self.run()
+        return await self._use(self._exchange.cancel)
 
     async def _use(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         self._used = True

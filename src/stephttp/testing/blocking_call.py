@@ -60,8 +60,7 @@ class Call:
         Raises:
             Stuck: it does not end.
         """
-        self._loop.call(self._exchange.finish())
-        return self.run
+        return self._loop.call(self._exchange.finish())
 
     def until_waiting(self, step_id: str | None = None) -> RecordedRun:
         """Let time pass until the run waits for a time, an event, a signal or another run.
@@ -93,8 +92,7 @@ class Call:
 
     def cancel(self) -> RecordedRun:
         """End the run as cancelled, and return it."""
-        self._loop.call(self._exchange.cancel())
-        return self.run
+        return self._loop.call(self._exchange.cancel())
 
     def json(self, **kwargs: Any) -> Any:
         """Return the body of `response`, read as JSON."""

@@ -67,12 +67,12 @@ class Exchange:
         if self._last is None:
             response = await self.first()
             if self._leads_to_result(response) and self._follow:
-                await self.finish()
+                await self._end()
                 request = response.next_request
                 assert request is not None
                 response = await self._world.client.send(request, follow_redirects=True)
             elif self._is_stream:
-                await self.finish()
+                await self._end()
                 await response.aread()
             self._last = response
         return self._last
@@ -87,8 +87,7 @@ class Exchange:
         first = await self.first()
         if not await self._is_known() or self._leads_to_result(first):
             return await self.last()
-        await self.finish()
-        result = (await self.run()).detail.result
+        result = (await self.finish()).detail.result
         assert result is not None
         headers = [(one.name, one.value) for one in result.headers if not one.masked]
         kept = [pair for pair in headers if pair[0].lower() != "content-length"]
@@ -96,15 +95,15 @@ class Exchange:
             result.status, headers=kept, content=result.body, request=self._request
         )
 
-    async def finish(self) -> None:
-        """Let time pass until the run has ended.
+    async def finish(self) -> RecordedRun:
+        """Let time pass until the run has ended, and return it.
 
         Raises:
             Stuck: it does not end.
+            LookupError: the request has none.
         """
-        await self.first()
-        if await self._is_known():
-            await self._world.until_ended(self.run_id)
+        await self._end()
+        return await self.run()
 
     async def until_waiting(self, step_id: str | None = None) -> RecordedRun:
         """Let time pass until the run waits: not for the retry of a failure, which happens.
@@ -136,10 +135,11 @@ class Exchange:
         what = f"came to step {step_id!r}"
         return await self._until(lambda run: any(one.id == step_id for one in run.steps), what)
 
-    async def cancel(self) -> None:
-        """End the run as cancelled."""
+    async def cancel(self) -> RecordedRun:
+        """End the run as cancelled, and return it."""
         await self.run()
         await self._world.cancel(self.run_id)
+        return await self.run()
 
     async def run(self) -> RecordedRun:
         """Return the run as it stands now.
@@ -167,6 +167,12 @@ class Exchange:
         await self.run()
         await self._world.until(self.run_id, reached, what)
         return await self._world.run(self.run_id)
+
+    async def _end(self) -> None:
+        """Let time pass until the run has ended, if there is one."""
+        await self.first()
+        if await self._is_known():
+            await self._world.until(self.run_id, None, "ended")
 
     async def _until_under_way(self) -> None:
         """Return once the run of a caller who follows it is known, or has no steps."""

@@ -7,11 +7,11 @@ import json
 import sqlite3
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,17 +20,18 @@ from stephttp._run.runtime import Runtime
 from stephttp.engine.engine import Engine
 from stephttp.engine.model.clock import VirtualClock
 from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import LONGEST_LEASE
-from stephttp.engine.reading import EventFilter, Paging, RunFilter
+from stephttp.engine.reading import EventFilter, Page, Paging, RunFilter
 from stephttp.engine.work.leases import renew
 from stephttp.testing.recorded import RecordedEvent, RecordedRun, recorded, recorded_event
+
+Item = TypeVar("Item")
 
 _MOST_TURNS = 10_000
 """How often one call of a client moves the clock to the next due time."""
 _SHORT_PAUSES = 32
 """How often a pause has its own length, which is more than a minute of looking again."""
-_ENDED = frozenset({"completed", "failed", "cancelled"})
-_OPEN = frozenset({"sync", "async"})
 
 
 class Stuck(AssertionError):
@@ -120,21 +121,6 @@ class EngineInTest(ABC):
         await self._move(end_ms)
         await self.settle()
 
-    async def until_ended(self, run_id: str) -> None:
-        """Let time pass until a run has ended.
-
-        Raises:
-            Stuck: it does not end.
-        """
-        await self.settle()
-        for _ in range(_MOST_TURNS):
-            self.check()
-            if await self.status(run_id) in _ENDED:
-                return
-            if not await self.turn():
-                break
-        await self.until(run_id, lambda run: run.ended, "ended")
-
     async def let_pass(self, seconds: float, run_id: str | None = None) -> None:
         """Let time pass while the application, or the test, waits for something.
 
@@ -151,8 +137,10 @@ class EngineInTest(ABC):
         at_once = run_id is None and self._pauses[waiting] > _SHORT_PAUSES
         try:
             while self.clock.now_ms() < end_ms:
-                if run_id is not None and await self.status(run_id) not in _OPEN:
-                    return
+                if run_id is not None:
+                    status = await self.status(run_id)
+                    if status is None or status.ended:
+                        return
                 await self._pass_a_while(end_ms, at_once=at_once)
         finally:
             self._blocked[waiting] -= 1
@@ -189,12 +177,14 @@ class EngineInTest(ABC):
         if latest_ms is not None and latest_ms >= self.clock.now_ms():
             self.clock.advance(0.001)
 
-    async def until(self, run_id: str, reached: Callable[[RecordedRun], bool], what: str) -> None:
+    async def until(
+        self, run_id: str, reached: Callable[[RecordedRun], bool] | None, what: str
+    ) -> None:
         """Let time pass until a run has come somewhere.
 
         Args:
             run_id: the run.
-            reached: whether it has.
+            reached: whether it has; `None`: whether it has ended.
             what: names that, for the message.
 
         Raises:
@@ -203,12 +193,16 @@ class EngineInTest(ABC):
         await self.settle()
         for _ in range(_MOST_TURNS):
             self.check()
-            run = await self.run(run_id)
-            if reached(run):
+            # Of a run with many steps, the status is read much faster than all of it.
+            status = await self.status(run_id)
+            ended = status is not None and status.ended
+            if ended if reached is None else reached(await self.run(run_id)):
                 return
-            if run.ended:
+            if ended:
+                run = await self.run(run_id)
                 raise Stuck(f"the run ended before it {what}:\n\n{run}")
             if not await self.turn():
+                run = await self.run(run_id)
                 waits = "; ".join(map(str, run.waits)) or "its handler"
                 raise Stuck(
                     f"nothing is due any more, and the run never {what}. It waits for: {waits}. "
@@ -216,7 +210,7 @@ class EngineInTest(ABC):
                 )
         raise Stuck(f"after {_MOST_TURNS} waits the run has not {what}; does it loop forever?")
 
-    async def status(self, run_id: str) -> str | None:
+    async def status(self, run_id: str) -> RunStatus | None:
         """Return the status of a run as it is stored; `None` if the engine does not have it."""
         return await self.engine.store.read(lambda connection: _status(connection, run_id))
 
@@ -234,26 +228,15 @@ class EngineInTest(ABC):
     async def runs(self) -> list[RecordedRun]:
         """Return all runs, in the order in which they began."""
         await self.settle()
-        ids: list[str] = []
-        cursor: str | None = None
-        while True:
-            page = await self.engine.reader.runs(RunFilter(), Paging(limit=100, cursor=cursor))
-            ids += [row.run_id for row in page.items]
-            cursor = page.older
-            if cursor is None:
-                return [await self.run(run_id) for run_id in reversed(ids)]
+        rows = await _all(partial(self.engine.reader.runs, RunFilter()))
+        return [await self.run(row.run_id) for row in rows]
 
     async def events(self) -> list[RecordedEvent]:
         """Return all events, in the order in which they came."""
         await self.settle()
-        found: list[RecordedEvent] = []
-        cursor: str | None = None
-        while True:
-            page = await self.engine.reader.events(EventFilter(), Paging(limit=100, cursor=cursor))
-            found += map(recorded_event, page.items)
-            cursor = page.older
-            if cursor is None:
-                return found[::-1]
+        return list(
+            map(recorded_event, await _all(partial(self.engine.reader.events, EventFilter())))
+        )
 
     async def send_event(self, name: str, data: Any, event_id: str | None) -> None:
         """Send an event, as one from outside."""
@@ -304,6 +287,18 @@ def _latest_event(connection: sqlite3.Connection) -> int | None:
     return found
 
 
-def _status(connection: sqlite3.Connection, run_id: str) -> str | None:
+def _status(connection: sqlite3.Connection, run_id: str) -> RunStatus | None:
     found = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-    return None if found is None else str(found[0])
+    return None if found is None else RunStatus(found[0])
+
+
+async def _all(page: Callable[[Paging], Awaitable[Page[Item]]]) -> list[Item]:
+    """Return what is on all pages, oldest first."""
+    found: list[Item] = []
+    cursor: str | None = None
+    while True:
+        newest = await page(Paging(limit=100, cursor=cursor))
+        found += newest.items
+        cursor = newest.older
+        if cursor is None:
+            return found[::-1]
