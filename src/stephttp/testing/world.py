@@ -28,13 +28,14 @@ from stephttp.errors import UsageError
 from stephttp.provider import Provider
 from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
+from stephttp.testing.beside_requests import OnLoop, beside_requests
 from stephttp.testing.completed_runs import replay_completed
 from stephttp.testing.crashes import Crashes, ToApp
 from stephttp.testing.engine_in_test import EngineInTest
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubs import Stubs, add_problems, raise_problems
 from stephttp.testing.takeover import is_wsgi, runtimes_of, taken_over
-from stephttp.testing.wsgi_calls import FromThreads, InThread, OnLoop, WSGICaller, beside_requests
+from stephttp.testing.wsgi_calls import FromThreads, InThread, WSGICaller
 
 T = TypeVar("T")
 

@@ -8,19 +8,13 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 import httpx2
 
-from stephttp._client.background import Background, Job, ScheduledCall, TimerHandle, running_loop
-from stephttp._client.drivers import AsyncDriver, SyncDriver
-from stephttp._client.flow import Flow, T
+from stephttp._client.flow import T
 from stephttp.errors import Suspended
-
-beside_requests: ContextVar[bool] = ContextVar("stephttp_beside_requests", default=False)
-"""Whether the current code is work beside the requests."""
 
 
 class InThread(Protocol):
@@ -113,47 +107,6 @@ class FromThreads(httpx2.BaseTransport):
         stream = _Whole(b"".join([chunk async for chunk in response.stream]))
         await response.aclose()
         return httpx2.Response(response.status_code, headers=response.headers.raw, stream=stream)
-
-
-class OnLoop(Background):
-    """Work beside the requests, all of it on one event loop: no thread outlives a test.
-
-    Args:
-        loop: the loop.
-        driver: carries out flows on it.
-        sync_driver: the same in threads; not used.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, driver: AsyncDriver, sync_driver: SyncDriver
-    ) -> None:
-        super().__init__(driver, sync_driver)
-        self._loop = loop
-        self._run = driver.run
-
-    def start(self, flow: Flow[T], name: str) -> Job[T]:
-        """Carry out a flow in the background."""
-        token = beside_requests.set(True)
-        try:
-            if running_loop() is self._loop:
-                return super().start(flow, name)
-            outcome: Future[T] = asyncio.run_coroutine_threadsafe(self._run(flow), self._loop)
-            return Job(outcome, lambda: not outcome.done(), outcome.cancel)
-        finally:
-            beside_requests.reset(token)
-
-    def later(self, seconds: float, call: Callable[[], None]) -> TimerHandle:
-        """Call something after so many seconds."""
-        if running_loop() is self._loop:
-            return self._loop.call_later(seconds, call)
-        scheduled = ScheduledCall(call)
-
-        def due() -> None:
-            if scheduled.call is not None:
-                scheduled.call()
-
-        self._loop.call_soon_threadsafe(lambda: self._loop.call_later(seconds, due))
-        return scheduled
 
 
 class _Whole(httpx2.AsyncByteStream, httpx2.SyncByteStream):
