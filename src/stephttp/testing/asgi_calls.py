@@ -41,12 +41,12 @@ class ASGICaller(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Call the application, and return its response as soon as that has a head."""
         body = await request.aread()
-        exchange = _Exchange(self._app, _scope_of(request, self._state), body, raises=self._raises)
-        task = asyncio.create_task(exchange.run(), name="stephttp-testing-request")
+        call = _AppCall(self._app, _scope_of(request, self._state), body, raises=self._raises)
+        task = asyncio.create_task(call.run(), name="stephttp-testing-request")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
-            status, headers = await asyncio.shield(exchange.head)
+            status, headers = await asyncio.shield(call.head)
         except asyncio.CancelledError:
             await _end(task)
             raise
@@ -54,7 +54,7 @@ class ASGICaller(httpx2.AsyncBaseTransport):
             await task
             raise
         has_body = request.method != "HEAD"
-        stream = _Body(exchange, task, has_body=has_body)
+        stream = _Body(call, task, has_body=has_body)
         return httpx2.Response(status, headers=headers, stream=stream, request=request)
 
     async def aclose(self) -> None:
@@ -63,8 +63,8 @@ class ASGICaller(httpx2.AsyncBaseTransport):
             await _end(task)
 
 
-class _Exchange:
-    """One request and its response."""
+class _AppCall:
+    """One call of the application: a request and its response."""
 
     def __init__(self, app: Any, scope: Message, body: bytes, *, raises: bool) -> None:
         self._app = app
@@ -119,23 +119,23 @@ class _Exchange:
 class _Body(httpx2.AsyncByteStream):
     """The body of a response, as it comes."""
 
-    def __init__(self, exchange: _Exchange, task: asyncio.Task[None], *, has_body: bool) -> None:
-        self._exchange = exchange
+    def __init__(self, call: _AppCall, task: asyncio.Task[None], *, has_body: bool) -> None:
+        self._call = call
         self._task = task
         self._has_body = has_body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (chunk := await self._exchange.chunks.get()) is not None:
+        while (chunk := await self._call.chunks.get()) is not None:
             if chunk and self._has_body:
                 yield chunk
         await self._task  # background tasks of the response belong to the request
-        if self._exchange.error is not None:
-            raise self._exchange.error
+        if self._call.error is not None:
+            raise self._call.error
 
     async def aclose(self) -> None:
         """Hang up, where the application is still at work."""
-        self._exchange.over.set()
-        if not self._task.done() and self._exchange.chunks.empty():
+        self._call.over.set()
+        if not self._task.done() and self._call.chunks.empty():
             await _end(self._task)
 
 

@@ -103,7 +103,7 @@ class Stub:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             call = RecordedCall(step_id, args, kwargs, tool)
             self.calls.append(call)
-            return watched(partial(self._played, function), call)(*args, **kwargs)
+            return recording(partial(self._played, function), call)(*args, **kwargs)
 
         return update_wrapper(stand_in, function)
 
@@ -288,10 +288,10 @@ def raise_problems(problems: Sequence[Exception]) -> None:
         raise problems[0]
 
 
-def watched(function: Callable[..., Any], call: RecordedCall) -> Callable[..., Any]:
+def recording(function: Callable[..., Any], call: RecordedCall) -> Callable[..., Any]:
     """Return a function that notes in `call` what it is called with, and what comes of it."""
 
-    def watch(*args: Any, **kwargs: Any) -> Any:
+    def recorded(*args: Any, **kwargs: Any) -> Any:
         call.args, call.kwargs = args, kwargs
         try:
             value = function(*args, **kwargs)
@@ -303,7 +303,7 @@ def watched(function: Callable[..., Any], call: RecordedCall) -> Callable[..., A
         call.result = value
         return value
 
-    return update_wrapper(watch, function)
+    return update_wrapper(recorded, function)
 
 
 async def _awaited(value: Any, call: RecordedCall) -> Any:

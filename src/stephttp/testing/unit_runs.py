@@ -25,7 +25,7 @@ from stephttp.options import resolve
 from stephttp.testing.recorded import RecordedEvent
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubbing import Stubbing
-from stephttp.testing.stubs import RecordedCall, Stubs, add_problems, raise_problems, watched
+from stephttp.testing.stubs import RecordedCall, Stubs, add_problems, raise_problems, recording
 from stephttp.testing.unit_scope import UnitScope
 
 _ORIGIN = "http://unit.stephttp.test"
@@ -41,7 +41,7 @@ class Unit(Stubbing):
     """
 
     def __init__(self, start: datetime) -> None:
-        self._stubs: Stubs = Watching(self)
+        self._stubs: Stubs = RecordingStubs(self)
         self.steps: list[RecordedCall] = []
         self.events: list[RecordedEvent] = []
         self.now = start
@@ -112,7 +112,7 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
     raise_problems(made._stubs.taken_problems())
 
 
-class Watching(Stubs):
+class RecordingStubs(Stubs):
     """Stubs that also note what every step does."""
 
     give_waits = True
@@ -127,7 +127,7 @@ class Watching(Stubs):
         """Return what a step calls."""
         call = self._unit.step(step_id)
         call.tool = tool
-        return watched(super().replace(step_id, function, tool), call)
+        return recording(super().replace(step_id, function, tool), call)
 
 
 class _Call:

@@ -52,7 +52,7 @@ class UnitScope(RunScope):
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process."""
         step = super().begin(step_id, retries)
-        # A step that calls a function says so when it does; see `Watching`.
+        # A step that calls a function says so when it does; see `RecordingStubs`.
         self._unit.steps.append(RecordedCall(step.step_id, (), {}, "send_event"))
         return step
 
