@@ -8,21 +8,13 @@ from typing import Any
 
 import msgspec
 
-from stephttp._wire.opcodes import OpCode
+from stephttp._core.step_kinds import KINDS
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.reading.event_list import EventRow
 from stephttp.engine.reading.run_detail import RunDetail
 from stephttp.engine.reading.run_rows import OpenWait
 from stephttp.engine.reading.step_detail import StepDetail
 
-_TOOLS = {
-    OpCode.SLEEP: "sleep",
-    OpCode.WAIT_FOR_EVENT: "wait_for_event",
-    OpCode.WAIT_FOR_SIGNAL: "wait_for_signal",
-    OpCode.INVOKE_FUNCTION: "invoke",
-    OpCode.GATEWAY: "fetch",
-    OpCode.AI_GATEWAY: "ai.infer",
-}
 _WAITS = {
     TimerKind.SLEEP: "sleep",
     TimerKind.EVENT: "event",
@@ -227,7 +219,7 @@ def _step(step: StepDetail, *, is_over: bool) -> RecordedStep:
     return RecordedStep(
         id=step.title,
         index=step.index,
-        tool=_TOOLS.get(OpCode(step.op), "run"),
+        tool=KINDS.get(step.op, "run"),
         state="cancelled" if is_over and step.state == "waiting" else step.state,
         attempts=step.attempts,
         result=None if step.output is None else msgspec.json.decode(step.output),

@@ -14,13 +14,14 @@ from msgspec.structs import replace
 from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, T
 from stephttp._core.run import Run
+from stephttp._core.step_kinds import KINDS
 from stephttp._core.steps import EXECUTE, MEMOIZED, Step
 from stephttp._core.tool_types import FetchResponse
 from stephttp._core.waits import Wait
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire.durations import parse_duration
-from stephttp._wire.opcodes import OpCode
+from stephttp._wire.opcodes import GATEWAY_OPS, OpCode
 from stephttp._wire.stored_state import Memo, MemoKind
 from stephttp.errors import UsageError
 from stephttp.testing.stubs import RecordedCall, Stub, Stubs
@@ -28,13 +29,15 @@ from stephttp.testing.stubs import RecordedCall, Stub, Stubs
 if TYPE_CHECKING:
     from stephttp.testing.unit_runs import Unit
 
-_WHAT = {
-    OpCode.WAIT_FOR_EVENT: ("wait_for_event", "event"),
-    OpCode.WAIT_FOR_SIGNAL: ("wait_for_signal", "signal"),
-    OpCode.INVOKE_FUNCTION: ("invoke", "function_id"),
-    OpCode.GATEWAY: ("fetch", "url"),
-    OpCode.AI_GATEWAY: ("ai.infer", "url"),
+_SHOWN = {
+    OpCode.SLEEP: "duration",
+    OpCode.WAIT_FOR_EVENT: "event",
+    OpCode.WAIT_FOR_SIGNAL: "signal",
+    OpCode.INVOKE_FUNCTION: "function_id",
+    OpCode.GATEWAY: "url",
+    OpCode.AI_GATEWAY: "url",
 }
+"""The option of a wait that its recorded call has as argument."""
 
 
 class UnitScope(RunScope):
@@ -68,31 +71,29 @@ class UnitScope(RunScope):
 
     def _come(self, wait: Wait) -> Any:
         unit = self._unit
-        if wait.op is OpCode.SLEEP:
-            call = RecordedCall(wait.step_id, (wait.opts["duration"],), {}, "sleep")
-            unit.steps.append(call)
-            unit.now = max(unit.now, _end_of(wait.opts["duration"], unit.now))
-            return None
-        tool, key = _WHAT[wait.op]
-        call = RecordedCall(wait.step_id, (wait.opts[key],), {}, tool)
+        shown = wait.opts[_SHOWN[wait.op]]
+        call = RecordedCall(wait.step_id, (shown,), {}, KINDS[wait.op])
         unit.steps.append(call)
+        if wait.op is OpCode.SLEEP:
+            unit.now = max(unit.now, _end_of(shown, unit.now))
+            return None
         stub = unit._stubs.of(wait.step_id, None)
         try:
-            call.result = self._played(stub, wait, key)
+            call.result = self._played(stub, wait, shown)
         except BaseException as error:
             call.error = error
             raise
         return _on_the_wire(call.result, wait)
 
-    def _played(self, stub: Stub | None, wait: Wait, key: str) -> Any:
+    def _played(self, stub: Stub | None, wait: Wait, shown: Any) -> Any:
+        tool = KINDS[wait.op]
         if stub is not None:
-            return stub.in_place_of(_nothing, wait.step_id, _WHAT[wait.op][0])(wait.opts[key])
-        if wait.op in (OpCode.GATEWAY, OpCode.AI_GATEWAY):
+            return stub.in_place_of(_nothing, wait.step_id, tool)(shown)
+        if wait.op in GATEWAY_OPS:
             return _fetched(self._unit._stubs, wait)
-        tool, _ = _WHAT[wait.op]
         raise AssertionError(
-            f"step {wait.step_id!r} waits ({tool} {wait.opts[key]!r}), and no stub says what comes "
-            f"of it; add unit.stub({wait.step_id!r}, ...), with None for the timeout"
+            f"step {wait.step_id!r} waits ({tool} {shown!r}), and no stub says what comes of it; "
+            f"add unit.stub({wait.step_id!r}, ...), with None for the timeout"
         )
 
     def dispatch(self, callback: Callable[[], None]) -> None:
