@@ -98,9 +98,7 @@ class RecordedWait:
     until: datetime
 
     def __str__(self) -> str:
-        step = f" in step {self.step!r}" if self.step else ""
-        key = f" {self.key!r}" if self.key else ""
-        return f"{self.kind}{key}{step} until {self.until:%Y-%m-%d %H:%M:%S}"
+        return f"{waits_for(self)} until {self.until:%Y-%m-%d %H:%M:%S}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -189,6 +187,13 @@ class RecordedEvent:
     data: dict[str, Any]
     id: str
     received: datetime
+
+
+def waits_for(wait: RecordedWait) -> str:
+    """Return what a run waits for as text, without the time."""
+    step = f" in step {wait.step!r}" if wait.step else ""
+    key = f" {wait.key!r}" if wait.key else ""
+    return f"{wait.kind}{key}{step}"
 
 
 def recorded_event(row: EventRow) -> RecordedEvent:

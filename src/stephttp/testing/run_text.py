@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
-from stephttp.testing.recorded import RecordedRun, RecordedStep, read_error
+from stephttp.testing.recorded import RecordedRun, RecordedStep, read_error, waits_for
 
 _LONGEST = 80
 _ID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
@@ -32,7 +31,10 @@ def text_of(run: RecordedRun) -> str:
     width = max((len(row[1]) for row in rows), default=0)
     for at, title, *rest in sorted(rows, key=lambda row: row[0]):
         lines.append(f"  {_after(at):>9}  {title:<{width}}  {'  '.join(filter(None, rest))}")
-    lines += [f"  waits for {_wait_text(run, number)}" for number in range(len(run.waits))]
+    lines += [
+        f"  waits for {waits_for(wait)}, until {_after(wait.until.timestamp() * 1000 - began_ms)}"
+        for wait in run.waits
+    ]
     lines += [f"  warning: {message}" for message in run.warnings]
     if run.error is not None:
         lines.append(f"  error: {_short(str(run.error))}")
@@ -68,14 +70,6 @@ def _step(step: RecordedStep, began_ms: float) -> tuple[float, str, str, str, st
     state = f"{step.tool} {_STATES.get(step.state, step.state)}"
     about = ", ".join(filter(None, (took, tries)))
     return (step.started.timestamp() * 1000 - began_ms, title, state, about, _short(said))
-
-
-def _wait_text(run: RecordedRun, number: int) -> str:
-    wait = run.waits[number]
-    began = datetime.fromtimestamp(run.detail.row.began_ms / 1000, UTC)
-    key = f" {wait.key!r}" if wait.key else ""
-    step = f" in step {wait.step!r}" if wait.step else ""
-    return f"{wait.kind}{key}{step}, until {_after((wait.until - began).total_seconds() * 1000)}"
 
 
 def _after(ms: float) -> str:

@@ -99,9 +99,7 @@ class Stubbing:
             raise TypeError("a stub has one of json, text, raises, sequence and call")
         if call is not None:
             return self._stubs.add_url(UrlStub(pattern, method, call))
-        outcome = httpx2.Response(status, headers=dict(headers or {}), json=json)
-        if text is not None:
-            outcome = httpx2.Response(status, headers=dict(headers or {}), text=text)
+        outcome = httpx2.Response(status, headers=dict(headers or {}), text=text, json=json)
         play = self._stubs.playing(
             pattern, None if raises is not None or sequence is not None else outcome,
             raises, sequence,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial, update_wrapper
 from inspect import isawaitable
@@ -183,12 +182,6 @@ class Stubs:
         """Return what a step calls, instead of its function where a stub is for it."""
         stub = self.of(step_id, function)
         return function if stub is None else stub.in_place_of(function, step_id, tool)
-
-    @contextmanager
-    def all_used(self) -> Generator[None]:
-        """Expect that a block uses all stubs, unless it raises something."""
-        yield
-        self.check_used()
 
     def check_used(self) -> None:
         """Find the stubs that stood for nothing, perhaps since their step has another name.

@@ -100,8 +100,9 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
     scope = UnitScope(runtime, Run(call.run_id), made)
     token = current_call.set(CurrentCall(call, _no_scope, None, scope))
     try:
-        with stand_ins([runtime], made._stubs), made._stubs.all_used():
+        with stand_ins([runtime], made._stubs):
             yield made
+            made._stubs.check_used()
     except BaseException as error:
         add_problems(error, made._stubs.taken_problems())
         raise
