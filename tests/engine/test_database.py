@@ -58,6 +58,37 @@ def test_a_new_database_has_the_newest_version(tmp_path: Path) -> None:
     assert found_version(tmp_path / "db") == database.newest_version() == 1 + len(sql.MIGRATIONS)
 
 
+def everything(connection: sqlite3.Connection) -> list[list[Any]]:
+    """All that SQLite says of a database, but for its secret and how often its tables changed."""
+    counts = {"schema_version", "wal_checkpoint", "incremental_vacuum", "optimize", "shrink_memory"}
+    names = {name for (name,) in connection.execute("PRAGMA pragma_list")} - counts
+    rows = [connection.execute(f"PRAGMA {name}").fetchall() for name in sorted(names)]
+    rows.append(connection.execute("SELECT * FROM sqlite_master").fetchall())
+    return [*rows, [line for line in connection.iterdump() if "'secret'" not in line]]
+
+
+def test_databases_in_memory_are_alike_but_for_their_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        closing(database.open_for_writing(database.MEMORY)) as one,
+        closing(database.open_for_writing(database.MEMORY)) as other,
+        closing(database.open_for_writing(database.MEMORY, [ADD_COLUMN])) as later,
+        monkeypatch.context() as patched,
+    ):
+        # As in a build of SQLite that cannot do it.
+        patched.setattr(database.StoreConnection, "deserialize", property(), raising=False)
+        with closing(database.open_for_writing(database.MEMORY)) as made:
+            assert everything(one) == everything(other) == everything(made)
+            assert len(everything(one)[-1]) > 30
+            secrets = {database.secret(each) for each in (one, other, made, later)}
+            assert [len(secret) for secret in secrets] == [32] * 4
+            one.execute("DELETE FROM meta")
+            assert database.version(later, "later") == database.newest_version([ADD_COLUMN])
+            assert database.version(made, "made") == database.newest_version()
+            assert everything(other) == everything(made)
+
+
 def test_migrations_run_in_order_and_once(tmp_path: Path) -> None:
     path = tmp_path / "db"
     make(path)

@@ -8,7 +8,8 @@ import secrets
 import sqlite3
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from stephttp.engine.store import sql
 from stephttp.errors import ConfigurationError
 
 MEMORY = ":memory:"
+_IN_MEMORY = "file::memory:"
 _VERSION = re.compile(rb"[1-9][0-9]{0,8}")
 _WAL_LIMIT = 64 * 1024 * 1024
 """Bytes that the write-ahead log keeps after a checkpoint; a burst may make it larger."""
@@ -79,8 +81,11 @@ def open_for_writing(path: str, migrations: Sequence[str] = sql.MIGRATIONS) -> s
             version, or a migration failed (then it is as it was).
     """
     if path == MEMORY:
-        connection = connect("file::memory:")
-        prepare(connection, path, migrations)
+        connection = connect(_IN_MEMORY)
+        if hasattr(connection, "deserialize"):
+            _copy_first(connection, newest_version(migrations))
+        else:  # SQLite was built without it
+            prepare(connection, path, migrations)
         return connection
     try:
         _make_private(path)
@@ -196,13 +201,35 @@ def secret(connection: sqlite3.Connection) -> bytes:
     return value
 
 
+def _copy_first(connection: sqlite3.Connection, newest: int) -> None:
+    """Make a database in memory like the first of this process, in a tenth of the time."""
+    # Not `connection.deserialize`, after which it could not grow beyond 1 GiB.
+    with closing(connect(_IN_MEMORY)) as first:
+        first.deserialize(_first(newest))
+        first.backup(connection)
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (_new_secret(),))
+
+
+@cache
+def _first(newest: int) -> bytes:
+    with closing(connect(_IN_MEMORY)) as connection:
+        connection.execute("BEGIN")
+        _create(connection, newest)
+        connection.execute("COMMIT")
+        return connection.serialize()
+
+
 def _create(connection: sqlite3.Connection, newest: int) -> None:
     for statement in sql.statements(sql.SCHEMA):
         connection.execute(statement)
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)",
-        [("schema_version", str(newest).encode()), ("secret", secrets.token_bytes(32))],
+        [("schema_version", str(newest).encode()), ("secret", _new_secret())],
     )
+
+
+def _new_secret() -> bytes:
+    return secrets.token_bytes(32)
 
 
 def _migrate(connection: sqlite3.Connection, path: str, number: int, script: str) -> None:
