@@ -61,7 +61,10 @@ class Durable:
         dev: whether the application is in development; by default without a key.
         path: the engine's database, where it is not in memory only.
         gateway: carries the HTTP requests of steps, where they may not go out.
-        options: further options of the SDK, as `setup` takes them.
+        monotonic: seconds of the SDK's clock that never jumps, of the virtual clock; by default
+            those of the machine.
+        options: further options of the SDK, as `setup` takes them. With a key, the engine accepts
+            the `event_key`.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Durable:
         wsgi: bool = False,
         path: Path | None = None,
         gateway: httpx2.AsyncBaseTransport | None = None,
+        monotonic: Callable[[VirtualClock], float] | None = None,
         **options: Any,
     ) -> None:
         self.clock = VirtualClock()
@@ -82,19 +86,24 @@ class Durable:
         self._environ = {"INNGEST_SIGNING_KEY": key} if key else {}
         self._environ |= {"INNGEST_DEV": "1"} if (not key if dev is None else dev) else {}
         self._settings = EngineSettings(
-            db_path=str(path) if path else ":memory:", signing_keys=(key,) if key else ()
+            db_path=str(path) if path else ":memory:",
+            signing_keys=(key,) if key else (),
+            event_keys=(options["event_key"],) if key and "event_key" in options else (),
         )
-        self.provider = self.provide(**options)
+        self._monotonic = monotonic
+        self._build = build
+        self._options = options
         self._make_engine()
-        self.to_app.app = build(self.provider)
-        self.client = httpx2.AsyncClient(
-            transport=self.to_app.inner(raise_app_exceptions=True), base_url=APP
-        )
+        self._make_app()
 
     def provide(self, **options: Any) -> Provider:
         """A provider on the SDK's side, as another process would have it."""
         blocking = Blocking(self.to_engine)
         blocking.loop = asyncio.get_running_loop()
+        monotonic = self._monotonic
+        clock: dict[str, Any] = {}
+        if monotonic is not None:
+            clock["monotonic_ns"] = lambda: round(monotonic(self.clock) * 1_000_000_000)
         return Provider(
             resolve(APP, base_url=ENGINE, environ=self._environ, **options),
             transport=self.to_engine,
@@ -103,7 +112,21 @@ class Durable:
             pause=self._pause,
             sync_pause=lambda seconds: time.sleep(0),
             rng=random.Random(1),
+            **clock,
         )
+
+    def _make_app(self) -> None:
+        self.provider = self.provide(**self._options)
+        self.to_app.app = self._build(self.provider)
+        self.client = httpx2.AsyncClient(
+            transport=self.to_app.inner(raise_app_exceptions=True), base_url=APP
+        )
+
+    async def restart_app(self) -> None:
+        """End the process of the application, and start another one, which knows no server yet."""
+        assert await self.provider.aclose()
+        await self.client.aclose()
+        self._make_app()
 
     def _make_engine(self) -> None:
         engine_app = create_app(
@@ -195,11 +218,14 @@ async def durable(
     wsgi: bool = False,
     path: Path | None = None,
     gateway: httpx2.AsyncBaseTransport | None = None,
+    monotonic: Callable[[VirtualClock], float] | None = None,
     **options: Any,
 ) -> AsyncGenerator[Durable]:
     """Start and stop a `Durable`, and see that it leaves no task behind."""
     before = asyncio.all_tasks()
-    world = Durable(build, key=key, wsgi=wsgi, path=path, gateway=gateway, **options)
+    world = Durable(
+        build, key=key, wsgi=wsgi, path=path, gateway=gateway, monotonic=monotonic, **options
+    )
     await world.engine.start()
     try:
         yield world

@@ -6,9 +6,28 @@ from typing import Any
 
 import pytest
 
-from stephttp._adapters.asgi.other_loops import _refusal, pass_through
+from stephttp._adapters.asgi.other_loops import pass_through
 from stephttp.options import resolve
 from stephttp.provider import Provider
+
+
+async def answer(provider: Provider, scope: dict[str, Any]) -> tuple[int, bytes]:
+    """Status and body of the answer; that of the application is an empty 206."""
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 206, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await pass_through(app, provider.runtime, scope, receive, send)
+    start, body = sent
+    return start["status"], body.get("body", b"")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +42,7 @@ from stephttp.provider import Provider
         ("", "", "", False),
     ],
 )
-def test_the_path_of_results_is_refused_as_proxies_and_as_the_application_see_it(
+async def test_the_path_of_results_is_refused_as_proxies_and_as_the_application_see_it(
     setting: str, path: str, root_path: str, refused: bool
 ) -> None:
     provider = Provider(resolve("http://app.test", result_path=setting or None))
@@ -31,11 +50,9 @@ def test_the_path_of_results_is_refused_as_proxies_and_as_the_application_see_it
         "type": "http", "method": "GET", "path": path, "root_path": root_path,
         "query_string": b"", "headers": [],
     }  # fmt: skip
-    answer = _refusal(provider.runtime, scope)
-    assert (answer is not None) is refused
-    if answer is not None:
-        assert answer.status == 503
-        assert b"result_path: steps need asyncio" in answer.body
+    status, body = await answer(provider, scope)
+    assert status == (503 if refused else 206)
+    assert (b"result_path: steps need asyncio" in body) is refused
 
 
 @pytest.mark.parametrize("of_a_function", [False, True])
@@ -49,17 +66,5 @@ async def test_calls_of_functions_of_serve_pass_and_re_entries_are_refused(
         "type": "http", "method": "POST", "path": "/api/inngest", "query_string": b"",
         "headers": headers,
     }  # fmt: skip
-    sent: list[dict[str, Any]] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 206, "headers": []})
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    provider = Provider(resolve("http://app.test"))
-    await pass_through(app, provider.runtime, scope, receive, send)
-    assert sent[0]["status"] == (206 if of_a_function else 503)
+    status, _ = await answer(Provider(resolve("http://app.test")), scope)
+    assert status == (206 if of_a_function else 503)

@@ -67,6 +67,7 @@ def box(
     deliver: Callable[[Any], Any] | None = None,
     batches: Callable[[], bool | None] = lambda: False,
     pause: Callable[[float], Any] | None = None,
+    jobs: list[Job[None]] | None = None,
     **limits: int,
 ) -> Outbox:
     def flow(batch: Sequence[tuple[Item, Parcel]]) -> Flow[Sequence[APIStatusError | None]]:
@@ -75,7 +76,14 @@ def box(
 
     driver = AsyncDriver("http://server.test", pause=pause or server.pause)
     background = Background(driver, SyncDriver("http://server.test"))
-    return Outbox(flow, background.start, batches=batches, **limits)
+
+    def start(work: Flow[None], name: str) -> Job[None]:
+        job = background.start(work, name)
+        if jobs is not None:
+            jobs.append(job)
+        return job
+
+    return Outbox(flow, start, batches=batches, **limits)
 
 
 def batching(server: Server, **more: Any) -> Outbox:
@@ -503,14 +511,7 @@ async def test_a_worker_from_before_a_reset_gives_nothing_back() -> None:
         raise Dead
 
     jobs: list[Job[None]] = []
-    outbox = box(server, deliver=deliver)
-    start = outbox._start
-
-    def started(flow: Flow[None], name: str) -> Job[None]:
-        jobs.append(start(flow, name))
-        return jobs[-1]
-
-    outbox._start = started
+    outbox = box(server, deliver=deliver, jobs=jobs)
     outbox.put(item(b"before"))
     with pytest.raises(Dead):
         await asyncio.wrap_future(jobs[0].outcome)

@@ -166,9 +166,8 @@ async def test_one_who_follows_gets_steps_waits_pushes_and_the_answer() -> None:
         pushes = [event for event in found if event[0] in ("stream", "commit")]
         assert [event for event in late if event[0] in ("stream", "commit")] == pushes
         assert late[-1] == found[-1]
-        for cut in range(
-            1, len(late)
-        ):  # wherever a connection breaks, the rest comes with the next
+        # Wherever a connection breaks, the rest comes with the next.
+        for cut in range(1, len(late)):
             asked = {**EVENTS, "last-event-id": str(late[cut - 1][1])}
             rest = events((await w.http.get(address, headers=asked)).text)
             seen = [event for event in late[:cut] + rest if event[0] in ("stream", "commit")]

@@ -18,6 +18,7 @@ import stephttp
 from stephttp import Checkpointing, step
 from stephttp._wire import stored_state
 from stephttp._wire.stored_state import ASKS_AFTER, RESENT_AFTER
+from stephttp.engine.model.clock import VirtualClock
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
 from tests.durable import Durable, durable
@@ -283,9 +284,9 @@ async def test_a_first_call_whose_lease_has_lapsed_leaves_its_run(
     handler.mode = SAFE
     options: dict[str, Any] = {"idempotency_header": "idempotency-key"} if keyed else {}
     headers = {"idempotency-key": "k"} if keyed else {}
-    async with handler.world(**options, checkpointing=SAFE) as world:
+    timed: dict[str, Any] = {"checkpointing": SAFE, "monotonic": VirtualClock.monotonic}
+    async with handler.world(**options, **timed) as world:
         leases = world.provider.runtime.leases
-        leases.monotonic = world.clock.monotonic
         call = asyncio.ensure_future(world.client.post("/", headers=headers))
         await handler.pauses["slow?"].until_reached()
         assert await world.provider.wait(SECONDS)
@@ -330,8 +331,7 @@ async def test_a_call_does_not_continue_with_another_output_than_is_remembered()
     one, two = (Handler("async", "first?", "second", naps=False) for _ in range(2))
     two.name = "two"
     one.mode = two.mode = SAFE
-    async with one.world(checkpointing=SAFE) as world:
-        world.provider.runtime.leases.monotonic = world.clock.monotonic
+    async with one.world(checkpointing=SAFE, monotonic=VirtualClock.monotonic) as world:
         call = asyncio.ensure_future(world.client.post("/"))
         await one.pauses["first?"].until_reached()
         assert await world.provider.wait(SECONDS)
@@ -357,9 +357,7 @@ async def test_a_call_does_not_continue_with_another_output_than_is_remembered()
 
 async def test_a_lease_that_was_renewed_in_time_has_not_lapsed() -> None:
     handler = Handler("async", "one", "slow?", "two", naps=False)
-    async with handler.world(checkpointing=SAFE) as world:
-        leases = world.provider.runtime.leases
-        leases.monotonic = world.clock.monotonic
+    async with handler.world(checkpointing=SAFE, monotonic=VirtualClock.monotonic) as world:
         call = asyncio.ensure_future(world.client.post("/"))
         await handler.pauses["slow?"].until_reached()
         assert await world.provider.wait(SECONDS)

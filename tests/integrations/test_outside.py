@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -112,8 +111,6 @@ async def test_a_run_is_seen_from_inside_and_moved_from_outside(wsgi: bool, key:
     build = of_flask if wsgi else fastapi
     async with durable(build, key=key, wsgi=wsgi, event_key="e") as world:
         provider = world.provider
-        keys = ("e",) if key else ()
-        world.engine.settings = replace(world.engine.settings, event_keys=keys)
         first = await world.client.get("/waits")
         run_id = first.headers["x-run-id"]
         info = await provider.get_run(run_id)

@@ -67,7 +67,7 @@ class Hand:
     def calls(self) -> list[Item]:
         """Let time pass. Returns the calls that are made then; none if nothing is left to do."""
         while self.executor.queue:
-            made = [item for item in self.server._due_next() if self.executor.due(item)]
+            made = [item for item in self.server.due_next() if self.executor.due(item)]
             if made:
                 return made
         return []

@@ -286,7 +286,7 @@ async def test_a_caller_at_the_result_path_outlasts_an_engine_that_is_away(known
         first = await world.client.post("/")
         await world.turn()
         if not known:
-            world.provider.runtime.checkpoints.keys.features = None
+            await world.restart_app()
         send, instead = world.to_engine.handle_async_request, between()
 
         async def away(request: httpx2.Request) -> httpx2.Response:

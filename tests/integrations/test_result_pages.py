@@ -177,14 +177,11 @@ async def test_a_server_without_events_gives_one(
                 stream=httpx2.ByteStream(b"<p>done</p>"),
             )
 
-        world.provider.runtime.checkpoints.keys.features = frozenset()
-        send = world.to_engine.handle_async_request
+        await world.restart_app()
         world.to_engine.handle_async_request = plain  # type: ignore[method-assign]
         ((name, data),) = events((await world.client.get(location, headers=EVENTS)).text)
         assert (name, data["response"]["statusCode"]) == ("response", 201)
         assert data["response"]["body"] == "<p>done</p>"
-        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
-        await world.turn()
 
 
 FOREIGN = {**NAVIGATION, "sec-fetch-site": "cross-site"}

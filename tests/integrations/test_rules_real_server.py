@@ -60,8 +60,8 @@ class Application:
 async def call_what_is_due(server: RealServer) -> None:
     """Make the calls that need no time to pass, but for that in which a server gets to them."""
     while server.executor.queue and min(server.executor.queue)[0] <= server.now + 0.1:
-        for item in server._due_next():
-            await server._call(item)
+        for item in server.due_next():
+            await server.call(item)
 
 
 async def two_naps() -> None:
@@ -184,7 +184,7 @@ async def test_p11_p13_a_call_for_a_run_that_is_over_does_nothing() -> None:
     await app.run()
     app.server.settings.forgets_first = iter([True, False]).__next__
     for _ in range(2):  # the state is gone, and then the name of the run, too
-        answer = await app.server._reenter(app.only, Item(app.only.run_id, job="late"))
+        answer = await app.server.reenter(app.only, Item(app.only.run_id, job="late"))
         assert answer is not None
         (op,) = answer.json()
         assert (op["op"], len(op["id"])) == ("None", 40)
@@ -259,7 +259,7 @@ async def test_a_discovery_beside_a_solo_section_does_nothing() -> None:
             (run,) = world.server.runs.values()
             while hash_step_id("s2") not in run.memos:  # noqa: ASYNC110 - sent beside the handler
                 await asyncio.sleep(0)
-            await world.server._call(Item(run.run_id, job="late"))
+            await world.server.call(Item(run.run_id, job="late"))
             await call_what_is_due(world.server)
 
         async def beside() -> None:
@@ -353,14 +353,14 @@ async def test_a_planned_step_that_a_deploy_takes_away_does_not_keep_its_run(new
         return found
 
     app = Application(handler)
-    call = app.server._call
+    call = app.server.call
 
     async def deployed(item: Item) -> None:
         if item.step_id:
             version[0] = new
         await call(item)
 
-    app.server._call = deployed  # type: ignore[method-assign]
+    app.server.call = deployed  # type: ignore[method-assign]
     assert await app.run() == ["x", "y"]
 
 

@@ -160,7 +160,7 @@ async def beside(framework: str, server: str, key: str) -> AsyncGenerator[Side]:
             real = RealServer(key=key, wsgi=wsgi)
             provider = real.provider()
             real.app = build(provider)
-            side = Side(real.client(), FunctionCaller(real._to_app(), APP, key))
+            side = Side(real.client(), FunctionCaller(real.to_app(), APP, key))
             side.finish, side.runs = real.finish, lambda: len(real.runs)
             yield side
             await provider.aclose()

@@ -77,14 +77,14 @@ async def test_an_inngest_server_is_known_by_its_health_where_its_marks_are_drop
         return "ok"
 
     server.app = server.provider().asgi(app)
-    send = server._api.answer
+    send = server.settings.answer
 
     async def between(request: httpx2.Request) -> httpx2.Response:
         answer = await send(request)
         answer.headers.pop("x-inngest-server-kind", None)
         return answer
 
-    server._api.answer = between  # type: ignore[method-assign]
+    server.settings.answer = between  # type: ignore[method-assign]
     assert (await server.finish(await server.client().get("/"))).json() == "ok"
     (run,) = server.runs.values()
     assert run.function.config.retries == 20

@@ -132,9 +132,10 @@ class RealServer(httpx2.AsyncBaseTransport):
     def client(self) -> httpx2.AsyncClient:
         """A user of the application."""
         self.blocking.loop = asyncio.get_running_loop()
-        return httpx2.AsyncClient(transport=self._to_app(), base_url=APP)
+        return httpx2.AsyncClient(transport=self.to_app(), base_url=APP)
 
-    def _to_app(self) -> httpx2.AsyncBaseTransport:
+    def to_app(self) -> httpx2.AsyncBaseTransport:
+        """The way to the application, or to the process that takes the next call."""
         app = self.app
         if len(self.apps) > 1:
             app = self.apps[self._next_app()]
@@ -165,7 +166,7 @@ class RealServer(httpx2.AsyncBaseTransport):
             await self._work_as_chosen(calls)
             return
         while self.executor.queue:
-            items = self._due_next()
+            items = self.due_next()
             calls -= len(items)
             assert calls > 0, "the run goes in circles"
             at_once = asyncio.Semaphore(AT_ONCE)
@@ -173,9 +174,9 @@ class RealServer(httpx2.AsyncBaseTransport):
 
     async def _call_in_turn(self, item: Item, at_once: asyncio.Semaphore) -> None:
         async with at_once:
-            await self._call(item)
+            await self.call(item)
 
-    def _due_next(self) -> list[Item]:
+    def due_next(self) -> list[Item]:
         """Let time pass. Returns what is due then."""
         queue = self.executor.queue
         self.executor.now = max(self.now, min(queue)[0])
@@ -211,12 +212,12 @@ class RealServer(httpx2.AsyncBaseTransport):
                 if may_stray and number == options - 1 - may_die:
                     self.strays -= 1
                     stray = Item(branched[0].run_id, job=f"stray{self.strays}")
-                    at_work.add(asyncio.ensure_future(self._call(stray)))
+                    at_work.add(asyncio.ensure_future(self.call(stray)))
                     continue
-                for item in self._due_next():
+                for item in self.due_next():
                     calls -= 1
                     assert calls > 0, "the run goes in circles"
-                    at_work.add(asyncio.ensure_future(self._call(item)))
+                    at_work.add(asyncio.ensure_future(self.call(item)))
         finally:
             gates.active = False
 
@@ -249,13 +250,14 @@ class RealServer(httpx2.AsyncBaseTransport):
 
     # --- re-entries ---------------------------------------------------------------------------
 
-    async def _call(self, item: Item) -> None:
+    async def call(self, item: Item) -> None:
+        """Call the application for an item, and take its answer."""
         run = self.executor.due(item)
         if run is None:
             return
         node = self._node
         run.reentered = True
-        answer = await self._reenter(run, item)
+        answer = await self.reenter(run, item)
         await self._gates.gate("answer")
         if node != self._node:
             self.executor.push(LEASE, item)
@@ -265,17 +267,18 @@ class RealServer(httpx2.AsyncBaseTransport):
             self.executor.again(run, item)
         if self.extra and not item.generation > 1 and not run.over:
             late_item = Item(run.run_id, job="late")
-            late = await self._reenter(run, late_item)
+            late = await self.reenter(run, late_item)
             if late is not None:
                 self.executor.answered(run, late_item, late)
 
-    async def _reenter(self, run: RealRun, item: Item) -> httpx2.Response | None:
+    async def reenter(self, run: RealRun, item: Item) -> httpx2.Response | None:
+        """Send a re-entry. Returns its answer; `None`: there is none."""
         request = request_of(run, item, key=self.key, now=self.now, plan=self.always_plan)
         self.reentries.append(request)
         await self._gates.gate(f"call {item.step_id[:6]}")
         if not str(request.url).startswith(APP) or self.down(request):
             return None
-        answer = await self._to_app().handle_async_request(request)
+        answer = await self.to_app().handle_async_request(request)
         await answer.aread()
         if request.method == "HEAD":
             answer = httpx2.Response(answer.status_code, headers=answer.headers)

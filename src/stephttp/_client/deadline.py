@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from stephttp._client.flow import Answer, Call, Pause
+from stephttp._client.flow import Call, Calling, Pause
 from stephttp._client.transport import TIMEOUT
 from stephttp.errors import APIConnectionError
 
 T = TypeVar("T")
-Asking = Generator[Call | Pause, Answer | None, T]
-"""A flow that calls the server, and pauses."""
 
 
-def within(flow: Asking[T], left: Callable[[], float], late: Exception) -> Asking[T]:
+def within(flow: Calling[T], left: Callable[[], float], late: Exception) -> Calling[T]:
     """Do what a flow wants as long as there is time, and cut short what would take longer.
 
     Args:

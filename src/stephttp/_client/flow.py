@@ -99,6 +99,8 @@ class Until(Struct, frozen=True):
 
 
 Flow = Generator[Call | Pause | Invoke | Until, Any, T]
+Calling = Generator[Call | Pause, Answer | None, T]
+"""A flow that calls the server and pauses, and does nothing else."""
 
 
 class _Bearers(list[str]):
@@ -171,9 +173,7 @@ def backoff(attempt: int, rng: random.Random) -> float:
     return ceiling * rng.uniform(0.5, 1)
 
 
-def send(
-    call: Call, keys: Keys, rng: random.Random
-) -> Generator[Call | Pause, Answer | None, Answer]:
+def send(call: Call, keys: Keys, rng: random.Random) -> Calling[Answer]:
     """Make `call`, five times at the most.
 
     Raises:

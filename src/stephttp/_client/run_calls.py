@@ -14,8 +14,8 @@ from msgspec import Raw, Struct
 
 from stephttp._client import api_calls
 from stephttp._client.api_calls import JSON_HEADERS
-from stephttp._client.deadline import Asking, within
-from stephttp._client.flow import Answer, Call, Flow, Keys, Pause, send
+from stephttp._client.deadline import within
+from stephttp._client.flow import Answer, Call, Calling, Flow, Keys, Pause, send
 from stephttp._client.outgoing_events import Outgoing
 from stephttp._client.run_results import RunResult, of_handler, read_output
 from stephttp._core.encoding import encode_value
@@ -192,7 +192,7 @@ def result(
 
 def _result(
     run_id: str, keys: Keys, rng: random.Random, not_yet: ResultTimeoutError | None = None
-) -> Asking[RunResult]:
+) -> Calling[RunResult]:
     """Ask until a run has ended, or once, if an error for a run that has not is given."""
     pause = _FIRST_PAUSE
     while (run := (yield from _ask(run_id, keys, rng))).status.lower() == "running":
@@ -215,7 +215,7 @@ def _result(
     return answer
 
 
-def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> Asking[RunResult]:
+def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> Calling[RunResult]:
     """Return what a run that has ended answered."""
     if keys.supports("idempotency"):
         answer = yield from send(api_calls.get_outcome(run.run_id, 0, cookies=False), keys, rng)
@@ -227,7 +227,7 @@ def _answer_of(run: _Run, keys: Keys, rng: random.Random) -> Asking[RunResult]:
 
 def ended(
     run_id: str, keys: Keys, rng: random.Random
-) -> Asking[tuple[RunStatus, RunResult | None, bytes] | None]:
+) -> Calling[tuple[RunStatus, RunResult | None, bytes] | None]:
     """Ask an Inngest server how a run has ended; `None`: it has not.
 
     Returns:
@@ -246,7 +246,7 @@ def ended(
     return status, of_handler(output), output
 
 
-def _ask(run_id: str, keys: Keys, rng: random.Random) -> Asking[_Run]:
+def _ask(run_id: str, keys: Keys, rng: random.Random) -> Calling[_Run]:
     call = Call("GET", _path(run_id), None, JSON_HEADERS)
     answer = yield from _of_run(call, run_id, keys, rng)
     run = api_calls.read(_run_answer, answer, str(call)).data
@@ -255,7 +255,7 @@ def _ask(run_id: str, keys: Keys, rng: random.Random) -> Asking[_Run]:
     return run
 
 
-def _of_run(call: Call, run_id: str, keys: Keys, rng: random.Random) -> Asking[Answer]:
+def _of_run(call: Call, run_id: str, keys: Keys, rng: random.Random) -> Calling[Answer]:
     try:
         return (yield from send(call, keys, rng))
     except APIStatusError as error:

@@ -12,7 +12,6 @@ import random
 
 from stephttp._client import run_calls
 from stephttp._client.flow import Flow, Keys
-from stephttp._client.run_results import RunResult
 from stephttp._wire.http import Response, json_response
 from stephttp._wire.json import encode_struct
 from stephttp.errors import APIError, RunNotFoundError
@@ -44,17 +43,12 @@ def look(run_id: str, answer: Response, keys: Keys, rng: random.Random) -> Flow[
     if status == "cancelled":
         return _error(_CONFLICT, "CancelledError", "the run was cancelled")
     if result is not None:
-        return _of_handler(result)
+        return Response.of(result.status_code, result.body, result.headers)
     if status != "failed":
         return answer
     if not output:
         return _error(_FAILED, "Error", "the run has failed")
     return json_response(_FAILED, output)
-
-
-def _of_handler(result: RunResult) -> Response:
-    headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in result.headers.items()]
-    return Response(result.status_code, headers, result.body)
 
 
 def _error(status: int, name: str, message: str) -> Response:

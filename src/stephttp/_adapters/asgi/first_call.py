@@ -17,6 +17,7 @@ from stephttp._adapters.asgi.messages import (
     reply_with,
 )
 from stephttp._adapters.asgi.request import (
+    BODILESS,
     announced,
     as_sent,
     identity,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stephttp")
 
 _NOTHING_READ = Body(0)
-_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _SMALL = 64 * 1024
 """Bytes of a body that a server has by the time at which it calls an application, mostly."""
 _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
@@ -86,37 +86,37 @@ class ASGIFirstCall(FirstCall):
         Args:
             run_at_once: whether the request has a run before that; see `Runtime`.
         """
-        if run_at_once and not await self._prepare():
-            if self._input is not None:
-                self._input.close()
-            return
         scope, token = self._scope, None
         error: BaseException | None = None
         try:
-            token = enter(self.current)
-            scope[MARK] = self.run_id
-            if run_at_once and (hooks := self.current.scope().hooks) is not None:
-                await drive(hooks.open())
-            await self._app(scope, self._receive_for_app, self._send_for_app)
-        except BaseException as raised:
-            error = raised
+            if run_at_once and not await self._prepare():
+                return
+            try:
+                token = enter(self.current)
+                scope[MARK] = self.run_id
+                if run_at_once and (hooks := self.current.scope().hooks) is not None:
+                    await drive(hooks.open())
+                await self._app(scope, self._receive_for_app, self._send_for_app)
+            except BaseException as raised:
+                error = raised
+            finally:
+                if token is not None:
+                    current_call.reset(token)
+                    scope.pop(MARK, None)
+                run_scope = self.current.leave()
+                if self._input is not None:
+                    self._input.release()
+            try:
+                if run_scope is not None:
+                    error = await self._end(run_scope, error)
+            finally:
+                if run_scope is not None and self._last is not None:
+                    await self._send(self._last)
+            if error is not None:
+                raise error
         finally:
-            if token is not None:
-                current_call.reset(token)
-                scope.pop(MARK, None)
-            run_scope = self.current.leave()
-            if self._input is not None:
-                self._input.release()
-        try:
-            if run_scope is not None:
-                error = await self._end(run_scope, error)
-        finally:
-            if run_scope is not None and self._last is not None:
-                await self._send(self._last)
             if self._input is not None:
                 self._input.close()
-        if error is not None:
-            raise error
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
@@ -130,7 +130,7 @@ class ASGIFirstCall(FirstCall):
         self._events: EventAnswer | None = None
         """The answer to a caller who gets events."""
         given = self._input
-        if self._sent["method"] not in _WITHOUT_BODY and not (given and given.body.complete):
+        if self._sent["method"] not in BODILESS and not (given and given.body.complete):
             scope.dispatch(self._read_small)
 
     async def _prepare(self) -> bool:

@@ -13,7 +13,7 @@ from stephttp._run.call_check import KIND_HEADER, SERVE_HEADERS, SERVER_HEADERS
 from stephttp._wire.http import Request, SeenAt, request_line_part
 from stephttp._wire.paths import with_prefix, without_prefix
 
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
 """Extensions by which a response's body would reach the server without passing us."""
@@ -129,7 +129,7 @@ def announced(scope: Scope) -> int | None:
             return int(value)
         if name == b"transfer-encoding":
             return None
-    if scope["method"] in _BODILESS or scope.get("http_version", "1.1").startswith("1"):
+    if scope["method"] in BODILESS or scope.get("http_version", "1.1").startswith("1"):
         return 0
     return None
 
