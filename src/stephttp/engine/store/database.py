@@ -213,9 +213,7 @@ def _copy_first(connection: sqlite3.Connection, newest: int) -> None:
 @cache
 def _first(newest: int) -> bytes:
     with closing(connect(_IN_MEMORY)) as connection:
-        connection.execute("BEGIN")
         _create(connection, newest)
-        connection.execute("COMMIT")
         return connection.serialize()
 
 
