@@ -8,9 +8,7 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from stephttp._version import __version__
 from stephttp.cli.remote import Exit, Remote, RemoteError, explain
@@ -65,7 +63,13 @@ class RemoteHistories:
         answer = self._engine.send("GET", f"/v0/runs/{run_id}/actions", headers=_ACCEPT)
         if not answer.is_success:
             raise RemoteError(explain(answer), status=answer.status_code)
-        return _made(run_id, full, answer.content)
+        try:
+            history = history_of(full, answer.content, __version__)
+        except ConfigurationError as error:
+            raise RemoteError(str(error)) from None
+        if history.run.id != run_id:
+            raise RemoteError(f"run {run_id}: the engine describes {history.run.id} instead")
+        return history
 
 
 class StoredHistories:
@@ -91,22 +95,17 @@ class StoredHistories:
 
     def history(self, run_id: str) -> History:
         """See `Histories`."""
-        from stephttp.engine.api.manage.run_views import run_in_full
         from stephttp.engine.model.refused import Refused
-        from stephttp.engine.reading.run_detail import run_detail
-        from stephttp.engine.store import memos
+        from stephttp.testing.stored_history import history_in
 
         connection = self._connection
         connection.execute("BEGIN")  # both are read as of one moment
         try:
-            detail = run_detail(connection, run_id, _now_ms())
-            state = memos.load(connection, run_id, pending=True, names=True)
-        except Refused as refused:
-            raise RemoteError(str(refused)) from None
+            return history_in(connection, run_id, _now_ms())
+        except (ConfigurationError, Refused) as error:
+            raise RemoteError(str(error)) from None
         finally:
             connection.execute("COMMIT")
-        full = msgspec.json.decode(msgspec.json.encode(run_in_full(detail)))
-        return _made(run_id, full, state.memos)
 
 
 @contextmanager
@@ -150,16 +149,6 @@ def _opened(path: Path) -> sqlite3.Connection:
             "could not open; read the database as its owner"
         )
     return connect_read_only(str(path))
-
-
-def _made(run_id: str, full: dict[str, Any], state: bytes) -> History:
-    try:
-        history = history_of(full, state, __version__)
-    except ConfigurationError as error:
-        raise RemoteError(str(error)) from None
-    if history.run.id != run_id:
-        raise RemoteError(f"run {run_id}: the engine describes {history.run.id} instead")
-    return history
 
 
 def _now_ms() -> int:

@@ -1,29 +1,22 @@
-"""The histories of runs in the engine of a test, and the replay of those that have completed."""
+"""The replay of runs in the engine of a test that have completed."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from functools import partial
 
 import httpx2
-import msgspec
 
 from stephttp._run.current import HandlerCall
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._version import __version__
-from stephttp.engine.api.manage.run_views import run_in_full
 from stephttp.engine.engine import Engine
-from stephttp.engine.reading.run_detail import run_detail
-from stephttp.engine.store import memos
 from stephttp.testing.always_replay import AlwaysReplay
-from stephttp.testing.engine_history import history_of
-from stephttp.testing.history import History
 from stephttp.testing.later_time import a_day_later
 from stephttp.testing.replayed_call import replayed
+from stephttp.testing.stored_history import history_in
 from stephttp.testing.watched_call import WatchedCall
 
 _TIMES = 3
@@ -31,17 +24,6 @@ _TIMES = 3
 _COMPLETED = "SELECT run_id FROM runs WHERE status = 'completed'"
 _OF_THE_END = frozenset({"answer_differs", "new_step"})
 """What only the replay of a whole run shows: the calls before it had another end."""
-
-
-def history_in(connection: sqlite3.Connection, run_id: str, now_ms: int) -> History:
-    """Return the history of a run in a database, with its secrets.
-
-    Raises:
-        Refused: there is no such run.
-    """
-    full = run_in_full(run_detail(connection, run_id, now_ms))
-    state = memos.load(connection, run_id, pending=True, names=True)
-    return history_of(msgspec.json.decode(msgspec.json.encode(full)), state.memos, __version__)
 
 
 async def replay_completed(
