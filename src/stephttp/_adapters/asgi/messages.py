@@ -226,7 +226,7 @@ def _passes_on(receive: Any) -> bool:
     return getattr(receive, "__module__", "") == "starlette.middleware.base"
 
 
-class Replay:
+class ReentryReceive:
     """`receive` of a re-entry: the body at once, then what the server's connection does, which for
     the application ends when its answer is delivered.
 

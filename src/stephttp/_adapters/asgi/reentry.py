@@ -7,7 +7,7 @@ from stephttp._adapters.asgi.messages import (
     InterruptibleReceive,
     Message,
     Receive,
-    Replay,
+    ReentryReceive,
     Scope,
     Send,
     reply_with,
@@ -96,8 +96,8 @@ async def _run_handler(
     reentry.identity = identity(restored_scope)
     reentry.surroundings = restored_scope
     reentry.run_made(run_scope)
-    replay = Replay(reentry.request.body, receive)
-    receive_for_app = InterruptibleReceive(replay)
+    from_start = ReentryReceive(reentry.request.body, receive)
+    receive_for_app = InterruptibleReceive(from_start)
     run_scope.disconnect = receive_for_app.disconnect
 
     async def send_for_app(message: Message) -> None:
@@ -116,7 +116,7 @@ async def _run_handler(
                     current.leave()
                     await run_scope.end(None)
                     await answer.conclude(None)
-                replay.ended = True
+                from_start.ended = True
                 # Quart returns once its listener sees the end of the connection.
                 receive_for_app.disconnect()
 
