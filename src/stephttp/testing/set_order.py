@@ -11,7 +11,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -130,8 +131,7 @@ def _is_set(source: ast.expr, frame: FrameType) -> bool:
 def _value(source: ast.expr, frame: FrameType) -> Any:
     """Return the value of a name, or of an attribute of one, without calling anything."""
     if isinstance(source, ast.Name):
-        names: Mapping[str, Any] = {**frame.f_globals, **frame.f_locals}
-        return names.get(source.id)
+        return ChainMap(frame.f_locals, frame.f_globals).get(source.id)
     if isinstance(source, ast.Attribute):
         value = _value(source.value, frame)
         return getattr(value, "__dict__", {}).get(source.attr)
