@@ -9,15 +9,12 @@ from functools import partial
 
 import httpx2
 
-from stephttp._run.current import HandlerCall
 from stephttp._run.runtime import Runtime
-from stephttp._run.scope import RunScope
 from stephttp.engine.engine import Engine
 from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.later_time import a_day_later
 from stephttp.testing.replayed_call import replayed
 from stephttp.testing.stored_history import history_in
-from stephttp.testing.watched_call import WatchedCall
 
 _TIMES = 3
 """How often a run is replayed as a whole: what depends on chance may come out the same."""
@@ -40,19 +37,15 @@ async def replay_completed(
         runtimes: of the application's providers.
         caller: calls the application.
     """
-
-    def watched(call: HandlerCall, scope: RunScope) -> WatchedCall:
-        return always.again(call, scope)
-
     found = await engine.store.read(lambda connection: connection.execute(_COMPLETED).fetchall())
     for run_id in always.completed([run_id for (run_id,) in found]):
         now_ms = engine.clock.now_ms()
         history = await engine.store.read(partial(history_in, run_id=run_id, now_ms=now_ms))
         known = len(always.findings)
-        replay = await replayed(history, runtimes, caller, watched)
+        replay = await replayed(history, runtimes, caller, always.again)
         for _ in range(_TIMES - 1):
             if len(always.findings) == known:
-                replay = await replayed(history, runtimes, caller, watched)
+                replay = await replayed(history, runtimes, caller, always.again)
         if len(always.findings) == known:
             always.note_ends([one for one in replay.findings if one.kind in _OF_THE_END])
             with a_day_later(always.modules_of(run_id)):

@@ -18,7 +18,7 @@ from stephttp._run.current import current_call
 from stephttp._run.places import here
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
-from stephttp.testing.findings import Place
+from stephttp.testing.findings import Place, excerpt
 from stephttp.testing.places_in_code import handlers_frames, is_librarys, is_users
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -110,7 +110,8 @@ def _heard(event: str, args: tuple[Any, ...]) -> None:
     run_id = _watched_run()
     if run_id is None:
         return
-    act = _act(sys._getframe(1), f"{event}({', '.join(map(_shown, args[:2]))})", reads=reads)
+    shown = ", ".join(excerpt(repr(one), 60) for one in args[:2])
+    act = _act(sys._getframe(1), f"{event}({shown})", reads=reads)
     if act is not None:
         acts.done.setdefault(run_id, []).append(act)
 
@@ -145,8 +146,3 @@ def _note_read(key: Any) -> None:
         raw = data.get(key.encode(sys.getfilesystemencoding(), "surrogateescape"))
         value = None if raw is None else os.fsdecode(raw)
         acts.read.setdefault(run_id, {})[key] = value, act
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -28,7 +28,7 @@ from stephttp.testing.wsgi_calls import WSGICaller
 
 T = TypeVar("T")
 
-PATIENCE = 30.0
+_LONGEST = 30.0
 """Seconds of real time that the replay of a run may take."""
 _STUCK = (
     "an earlier replay has not ended, so no further one can begin; its handler may wait for what "
@@ -84,7 +84,7 @@ class Replayer:
         *,
         provider: Provider | Iterable[Provider] = (),
         lifespan: bool = True,
-        patience: float = PATIENCE,
+        patience: float = _LONGEST,
     ) -> None:
         self._app = app
         given = (provider,) if isinstance(provider, Provider) else tuple(provider)

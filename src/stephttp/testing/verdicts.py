@@ -80,7 +80,6 @@ def judge(
     stopped = tuple(
         (one.title, one.place) for one in watched.met if not one.known and one.kind != RACE
     )
-    made = Replay(history.run.id, history.run.endpoint, (), "", met, stopped)
     if watched.responded and not watched.met and history.user_steps:
         found, why = _not_reached(history, watched, error)
     elif watched.left_branches and watched.run.suspended and _left(history, watched):
@@ -89,7 +88,7 @@ def judge(
         found, why = _of_steps(history, watched), ""
         if not (found and watched.run.suspended):
             found += _of_end(history, watched, error)
-    return Replay(made.run_id, made.endpoint, tuple(found), why, met, stopped)
+    return Replay(history.run.id, history.run.endpoint, tuple(found), why, met, stopped)
 
 
 _WAITS_ELSEWHERE = (
@@ -197,10 +196,8 @@ def _instead(watched: WatchedCall) -> Met | None:
 
 def _of_end(history: History, watched: WatchedCall, error: BaseException | None) -> list[Finding]:
     """Return what differs in how the handler ended."""
-    if history.ended and not watched.responded:
-        return _goes_further(history, watched)
     if not watched.responded:
-        return []
+        return _goes_further(history, watched)
     status, body = watched.answer
     if history.response is None or history.run.status == "cancelled":
         return _failed(history, status, error or watched.error)
@@ -231,12 +228,12 @@ def _of_answer(
     history: History, status: int, body: bytes, error: BaseException | None
 ) -> list[Finding]:
     assert history.response is not None
-    before, place = history.response, NOWHERE
-    if error is not None and status >= _FAILED:
-        place = place_of(error.__traceback__)
+    before = history.response
     if before.status != status:
+        place = NOWHERE
         message = f"the answer has the status {status}, and had {before.status}"
         if error is not None and status >= _FAILED:
+            place = place_of(error.__traceback__)
             message += f": the handler raised {type(error).__name__}: {error}"
         now = str(status)
         return [Finding("answer_differs", message, "", "", place, str(before.status), now)]
@@ -245,7 +242,7 @@ def _of_answer(
         return []
     texts = (excerpt(had.decode(errors="replace")), excerpt(body.decode(errors="replace")))
     message = f"the answer differs: it was {texts[0]!r}, and is {texts[1]!r}"
-    return [Finding("answer_differs", message, "", "", place, *texts)]
+    return [Finding("answer_differs", message, before=texts[0], now=texts[1])]
 
 
 def _is_same(before: bytes, now: bytes) -> bool:
