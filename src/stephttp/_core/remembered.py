@@ -174,7 +174,7 @@ class Remembered:
             kinds = [kind for step_id, kind in self._used if step_id == known.id and kind != before]
             # What has its id now was new in an earlier call, which has reported that.
             now, fresh = (kinds[0], False) if kinds else ("", True)
-            found.append(Divergence(key, _shown(known.id, known.index), before, now, fresh))
+            found.append(Divergence(key, title_of(known.id, known.index), before, now, fresh))
         return found
 
     def _left_of(self, step_id: str) -> list[_Use]:
@@ -248,7 +248,7 @@ class Remembered:
         for index, key, known in reversed(left):
             if key in self._met or key in self._noted or self._fits(key, known, kind):
                 continue
-            change = Divergence(key, _shown(known.id, index), KINDS.get(known.op, ""), kind)
+            change = Divergence(key, title_of(known.id, index), KINDS.get(known.op, ""), kind)
             self._noted[key] = change
             if self.fails and not self.side_by_side:
                 self.failure = failure([change])
@@ -274,5 +274,6 @@ def next_index(step_id: str, index: int, uses: dict[str, int]) -> int:
     return index
 
 
-def _shown(step_id: str, index: int) -> str:
+def title_of(step_id: str, index: int) -> str:
+    """Return the id of a step, with the number of the use where it is not the first."""
     return f"{step_id}:{index}" if index else step_id

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import httpx2
 from msgspec import Struct
 
+from stephttp._core.remembered import title_of
 from stephttp._core.run import Run
 from stephttp._core.steps import Step, Verdict
 from stephttp._run.current import HandlerCall
@@ -231,7 +232,7 @@ class Crashes:
 
         def complete_and_die(step: Step, *args: Any) -> Verdict:
             verdict = complete(step, *args)
-            name = f"{step.step_id}:{step.index}" if step.index else step.step_id
+            name = title_of(step.step_id, step.index)
             self.boundary(f"behind the function of step {name!r}", first_call=first_call)
             return verdict
 

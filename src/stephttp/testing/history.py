@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from stephttp._core.remembered import title_of
 from stephttp._core.step_kinds import KINDS
 from stephttp._wire import capsule
 from stephttp._wire.http import SeenAt
@@ -118,7 +119,7 @@ class ExportedStep(Struct, frozen=True):
     @property
     def title(self) -> str:
         """Its id, with the number of the use where it is not the first."""
-        return f"{self.id}:{self.index}" if self.index else self.id
+        return title_of(self.id, self.index)
 
     @property
     def is_own(self) -> bool:

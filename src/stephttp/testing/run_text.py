@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from stephttp._core.remembered import title_of
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 from stephttp.testing.recorded import RecordedRun, RecordedStep, read_error, waits_for
 
@@ -54,7 +55,7 @@ def _attempt(span: WaterfallSpan, began_ms: float) -> tuple[float, str, str, str
 
 
 def _step(step: RecordedStep, began_ms: float) -> tuple[float, str, str, str, str]:
-    title = f"{step.id}:{step.index}" if step.index else step.id
+    title = title_of(step.id, step.index)
     took = "" if (step.duration or 0) < 0.001 else f"after {_length((step.duration or 0) * 1000)}"
     tries = f"{step.attempts} attempts" if step.attempts > 1 else ""
     if step.failed:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from stephttp._client.background import running_loop
+from stephttp._core.remembered import title_of
 from stephttp._core.run import Run
 from stephttp._core.step_kinds import KINDS
 from stephttp._core.steps import EXECUTE, Step, Verdict
@@ -57,7 +58,7 @@ class Met(Struct, frozen=True):
     @property
     def title(self) -> str:
         """Its id, with the number of the use where it is not the first."""
-        return f"{self.step.step_id}:{self.step.index}" if self.step.index else self.step.step_id
+        return title_of(self.step.step_id, self.step.index)
 
 
 class WatchedCall:
