@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlencode
 
@@ -32,6 +32,7 @@ from stephttp.testing.history import (
     as_text,
 )
 from stephttp.testing.readable_texts import ReadableBody, as_json, json_in
+from stephttp.testing.replacements import Replacements, with_parts
 from stephttp.testing.secret_texts import (
     hides_numbers,
     hides_something,
@@ -171,17 +172,25 @@ class _Masks:
         inner = json_in(text)
         if inner is not None:
             new = self.value(inner)
-            return text if new == inner else as_json(new, like=text)
+            return text if new == inner else as_json(new, inner, like=text)
+        parts: list[tuple[int, int, str]] = []
         ends = len(text)
         for start, end, _ in sorted(spans(text, self.is_secret), reverse=True):
             if end <= ends and (mask := self._texts.get(text[start:end])) is not None:
-                text, ends = text[:start] + mask + text[end:], start
+                parts.append((start, end, mask))
+                ends = start
+        return self._anywhere.made_in(with_parts(text, reversed(parts)))
+
+    @cached_property
+    def _anywhere(self) -> Replacements:
+        """What is replaced inside of texts, once all secrets are known."""
+        by_text: dict[str, str] = {}
         for secret in sorted(self._texts, key=len, reverse=True):
             shortest = _SHORTEST_NAMED if secret in self._named else _SHORTEST
             if len(secret) >= shortest:
                 for spelling in _spellings(secret):
-                    text = text.replace(spelling, self._texts[secret])
-        return text
+                    by_text.setdefault(spelling, self._texts[secret])
+        return Replacements(by_text)
 
     def query(self, query: str) -> str:
         """Return a query, or a form, with its secrets replaced."""
@@ -224,7 +233,6 @@ def _pairs(query: str) -> list[tuple[str, str]]:
     return parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
 
 
-@lru_cache(maxsize=1024)
 def _spellings(secret: str) -> Iterable[str]:
     kept = "surrogateescape"
     spellings = (secret, quote_plus(secret, errors=kept), quote(secret, errors=kept))

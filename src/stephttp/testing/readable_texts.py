@@ -90,8 +90,13 @@ def json_in(text: str) -> dict[str, Any] | list[Any] | None:
     return found
 
 
-def as_json(value: Any, *, like: str) -> str:
-    """Write JSON as another text is written, as far as that is known."""
-    old = json.loads(like)
+def as_json(value: Any, old: Any, *, like: str) -> str:
+    """Write JSON as an old value is written, as far as that is known.
+
+    Args:
+        value: what is written.
+        old: the old value.
+        like: its text.
+    """
     style = next((one for one in _STYLES if json.dumps(old, **one) == like), _STYLES[0])
     return json.dumps(value, **style)
