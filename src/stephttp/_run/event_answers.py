@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+
+from stephttp._client import api_calls
+from stephttp._client.flow import Flow, send
+from stephttp._core.endpoint_options import AsyncResponseRedirect
 from stephttp._core.replies import error_answer
-from stephttp._wire import stream_frames
-from stephttp._wire.http import EVENT_HEADERS, PLAIN_TEXT, Headers, Response, text_headers
+from stephttp._core.run import Run
+from stephttp._run.checkpoints import Checkpoints, callers_origin
+from stephttp._run.suspend import result_url
+from stephttp._wire import stored_state, stream_frames
+from stephttp._wire.http import (
+    EVENT_HEADERS,
+    PLAIN_TEXT,
+    Headers,
+    Request,
+    Response,
+    read_prefer,
+    text_headers,
+)
+from stephttp.errors import APIError
+
+logger = logging.getLogger("stephttp")
 
 HEADERS: Headers = [*EVENT_HEADERS, (b"cache-control", b"no-cache")]
 
@@ -32,6 +51,46 @@ def continued(run_id: str, url: str, *, begun: bool) -> Response:
     body = b"" if begun else stream_frames.metadata(run_id)
     body += _NO_SOON_RETURN + stream_frames.redirect(run_id, url)
     return Response(200, list(HEADERS), body)
+
+
+def follow(
+    checkpoints: Checkpoints,
+    run: Run,
+    request: Request,
+    token: str,
+    stream_token: str,
+    *,
+    begun: bool,
+) -> Flow[Response | None]:
+    """Send a caller who asked for events to the stream of its run, which the server has.
+
+    Args:
+        token: opens the result.
+        stream_token: opens the stream, if the server gave it.
+        begun: it has got some events already.
+
+    Returns:
+        `None` for one that is to be answered as those who did not ask for events.
+    """
+    settings = checkpoints.settings
+    kind = run.opts.async_response or settings.default_async_response
+    if not isinstance(kind, AsyncResponseRedirect) or read_prefer(request.headers).applied:
+        return None
+    if checkpoints.keys.supports(stored_state.STREAMS_FEATURE):
+        origin = callers_origin(request, settings)
+        url = stream_at(result_url(settings, run.run_id, token), origin)
+        return continued(run.run_id, url, begun=begun)
+    if not stream_token:
+        call = api_calls.post_stream_token(run.run_id)
+        try:
+            answer = yield from send(call, checkpoints.keys, checkpoints.rng)
+            stream_token = api_calls.read_stream_token(answer)
+        except APIError as error:
+            logger.warning("stephttp: run %s: its caller cannot follow its stream, and gets the "
+                           "address of its result: %s", run.run_id, error)  # fmt: skip
+            return None
+    url = f"{settings.base_url}/v1/realtime/sse?token={stream_token}"
+    return continued(run.run_id, url, begun=begun)
 
 
 def last_event(response: Response, *, failed: bool) -> bytes:

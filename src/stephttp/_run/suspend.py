@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import msgspec
@@ -15,15 +16,10 @@ from stephttp._core import replies
 from stephttp._core.endpoint_options import (
     AsyncRequest,
     AsyncResponseCustom,
-    AsyncResponseRedirect,
     AsyncResponseToken,
 )
 from stephttp._core.run import Run
-from stephttp._run import result_path
-from stephttp._run.asking import Asking, Outcome
-from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints, callers_origin
-from stephttp._run.journal import Journal
-from stephttp._wire import stored_state
+from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
 from stephttp._wire.http import (
     Request,
     Response,
@@ -32,21 +28,24 @@ from stephttp._wire.http import (
     reads_any_events,
     wants_events,
 )
-from stephttp._wire.ids import ulid_ms
 from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
 from stephttp._wire.result_address import Pending
-from stephttp.errors import APIConnectionError, APIError, APIStatusError, ConfigurationError
+from stephttp.errors import APIError, APIStatusError, ConfigurationError
 from stephttp.options import Settings
+
+if TYPE_CHECKING:
+    from stephttp._run.journal import Journal
 
 logger = logging.getLogger("stephttp")
 
 _TAKEN_OVER = 409
 """Status by which our engine says that a run is in the hands of another call by now."""
 
-
 Room = Callable[[float], AbstractContextManager[float]]
+"""Holds a caller while a block runs; provides for how many seconds, of those that are wished."""
+"""Holds a caller while a block runs; provides for how many seconds, of those that are wished."""
 
 
 class _ErrorBody(msgspec.Struct):
@@ -168,8 +167,12 @@ def suspend(
         reason = f"the engine did not take the run: {error}"
         raise CannotContinueError(_not_taken(error), reason, ops, known, temporary=True) from error
     if streams or (wants_events(request) and not reads_any_events(request)):
-        follow = _answer_follower(checkpoints, run, request, token, stream_token, streams, room)
-        return (yield from follow)
+        from stephttp._run import event_answers
+
+        follow = event_answers.follow(checkpoints, run, request, token, stream_token, begun=streams)
+        end = yield from follow
+        if end is not None:
+            return end
     return (yield from _answer_caller(checkpoints, run, request, token, room))
 
 
@@ -186,45 +189,6 @@ def result_url(settings: Settings, run_id: str, token: str) -> str:
     if settings.result_path:
         return f"{settings.result_path}?{urlencode({'run_id': run_id, 'token': token})}"
     return settings.base_url + api_calls.output_path(run_id, token)
-
-
-def _answer_follower(
-    checkpoints: Checkpoints,
-    run: Run,
-    request: Request,
-    token: str,
-    stream_token: str,
-    begun: bool,
-    room: Room,
-) -> Flow[Response]:
-    """Return what a caller of a run gets who asked for events, and whose run the server has.
-
-    Args:
-        stream_token: opens the stream, if the server gave it.
-        begun: it has got some already.
-    """
-    from stephttp._run import event_answers
-
-    kind = run.opts.async_response or checkpoints.settings.default_async_response
-    prefer = read_prefer(request.headers)
-    if not isinstance(kind, AsyncResponseRedirect) or prefer.applied:
-        return (yield from _answer_caller(checkpoints, run, request, token, room))
-    if checkpoints.keys.supports(stored_state.STREAMS_FEATURE):
-        settings = checkpoints.settings
-        origin = callers_origin(request, settings)
-        url = event_answers.stream_at(result_url(settings, run.run_id, token), origin)
-        return event_answers.continued(run.run_id, url, begun=begun)
-    if not stream_token:
-        call = api_calls.post_stream_token(run.run_id)
-        try:
-            answer = yield from send(call, checkpoints.keys, checkpoints.rng)
-            stream_token = api_calls.read_stream_token(answer)
-        except APIError as error:
-            logger.warning("stephttp: run %s: its caller cannot follow its stream, and gets the "
-                           "address of its result: %s", run.run_id, error)  # fmt: skip
-            return (yield from _answer_caller(checkpoints, run, request, token, room))
-    url = f"{checkpoints.settings.base_url}/v1/realtime/sse?token={stream_token}"
-    return event_answers.continued(run.run_id, url, begun=begun)
 
 
 def _answer_caller(
@@ -252,7 +216,9 @@ def _answer_caller(
         location = kind.url(run.run_id, token)
     prefer = read_prefer(request.headers)
     if prefer.wait is not None:
-        result = yield from _wait_for_result(checkpoints, run.run_id, token, prefer.wait, room)
+        from stephttp._run import prefer_wait
+
+        result = yield from prefer_wait.wait(checkpoints, run.run_id, token, prefer.wait, room)
         if result is not None:
             return result
     elif not prefer.respond_async:
@@ -263,37 +229,6 @@ def _answer_caller(
             answer.headers += foreign_links.remembered(request, run.run_id, path)
         return answer
     return replies.accepted(run.run_id, token, location, prefer.applied)
-
-
-def _wait_for_result(
-    checkpoints: Checkpoints, run_id: str, token: str, seconds: int, room: Room
-) -> Flow[Response | None]:
-    """Return the result, if there is one `seconds` after the request came in."""
-    began_ms = ulid_ms(run_id)
-    left = seconds - (checkpoints.now_ns() / 1_000_000 - began_ms) / 1_000
-    if left <= 0:
-        return None
-    with room(left) as held:
-        asking = Asking(checkpoints.keys, run_id, token, held, lambda: checkpoints.now_ns() / 1e9)
-        while True:
-            try:
-                answer = yield asking.call()
-                outcome = asking.read(answer.status, answer.headers, answer.body)
-                if outcome is Outcome.RESULT:
-                    return result_path.relayed(answer)
-                if outcome is Outcome.UNSURE:
-                    from stephttp._run.second_look import look
-
-                    given = result_path.relayed(answer)
-                    seen = yield from look(run_id, given, checkpoints.keys, checkpoints.rng)
-                    if seen is not None:
-                        return seen
-                    outcome = asking.failed()
-            except APIConnectionError as error:
-                outcome = asking.failed(error)
-            if isinstance(outcome, Outcome):
-                return None
-            yield outcome
 
 
 def _check_size(checkpoints: Checkpoints, request: Request, ops: Sequence[Op]) -> None:

@@ -143,7 +143,7 @@ SCENARIOS = (
 )
 
 UNREACHED = {
-    f"send {_CALLS}.post_stream_token < {_RUN}.suspend._answer_follower": "for servers without "
+    f"send {_CALLS}.post_stream_token < {_RUN}.event_answers.follow": "for servers without "
     "leases only: the engine gives the token with the checkpoint that leaves the run to it",
 }
 """Boundaries that nobody gets to from outside, and why."""
