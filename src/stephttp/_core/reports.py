@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from stephttp._core.replies import error_answer
 from stephttp._core.steps import Step
-from stephttp._wire.http import Headers, Response, json_response, text_headers
+from stephttp._wire.http import Response, joined_headers, json_response, text_headers
 from stephttp._wire.ids import COMPLETE, types_id
 from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import (
@@ -200,7 +200,7 @@ def run_complete(
         lossy: what is not UTF-8 in the body is replaced: its caller has the answer already.
     """
     text = response.body.decode(errors="replace") if lossy else _utf8(response.body)
-    headers = _joined(response.headers)
+    headers = joined_headers(response.headers)
     data = ResultData(response.status, headers, text or "", duration_ns, error)
     if raw_allowed and (text is None or len(headers) != len(response.headers)):
         data.body = ""
@@ -215,7 +215,11 @@ def run_complete(
         )
         error_response = error_answer(500, message)
         data = ResultData(
-            500, _joined(error_response.headers), error_response.body.decode(), duration_ns, message
+            500,
+            joined_headers(error_response.headers),
+            error_response.body.decode(),
+            duration_ns,
+            message,
         )
     return Op(OpCode.RUN_COMPLETE, COMPLETE, data=Raw(encode_struct(data)))
 
@@ -294,16 +298,3 @@ def _utf8(body: bytes) -> str | None:
         return body.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _joined(headers: Headers) -> dict[str, str]:
-    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
-    `Set-Cookie`, for which that section makes the exception."""
-    joined: dict[str, str] = {}
-    for name, value in headers:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        if key not in joined:
-            joined[key] = text
-        elif name != b"set-cookie":
-            joined[key] += f", {text}"
-    return joined

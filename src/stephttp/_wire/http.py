@@ -201,6 +201,19 @@ def text_headers(headers: Headers) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
+def joined_headers(headers: Headers) -> dict[str, str]:
+    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
+    `Set-Cookie`, for which that section makes the exception."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        if key not in joined:
+            joined[key] = text
+        elif name != b"set-cookie":
+            joined[key] += f", {text}"
+    return joined
+
+
 def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3)."""
     found: dict[str, str] = {}
