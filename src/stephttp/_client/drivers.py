@@ -15,7 +15,17 @@ from weakref import WeakKeyDictionary
 from msgspec import Struct
 
 from stephttp._client.event_loop import settled, sleep
-from stephttp._client.flow import Answer, Call, Flow, Invoke, Pause, T, Until
+from stephttp._client.flow import (
+    Answer,
+    Call,
+    Flow,
+    Invoke,
+    Pause,
+    T,
+    Until,
+    carry_out,
+    carry_out_blocking,
+)
 from stephttp._client.transport import (
     as_api_error,
     async_client,
@@ -66,28 +76,14 @@ class AsyncDriver:
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive `flow` to its end and return what it returns; raises what it raises."""
-        try:
-            wanted = next(flow)
-            while True:
-                if isinstance(wanted, Pause):
-                    await self._pause(wanted.seconds)
-                    wanted = next(flow)
-                    continue
-                try:
-                    answer = await self._do(wanted)
-                except Exception as error:
-                    wanted = flow.throw(error)
-                else:
-                    wanted = flow.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            flow.close()
+        return await carry_out(flow, self._do)
 
-    async def _do(self, wanted: Call | Invoke | Until) -> Any:
+    async def _do(self, wanted: Call | Pause | Invoke | Until) -> Any:
         if isinstance(wanted, Call):
             return await self._send(wanted)
+        if isinstance(wanted, Pause):
+            await self._pause(wanted.seconds)
+            return None
         if isinstance(wanted, Until):
             return await settled(wanted.future, wanted.timeout)
         value = wanted.function(wanted.argument)
@@ -170,28 +166,14 @@ class SyncDriver:
 
     def run(self, flow: Flow[T]) -> T:
         """Drive `flow` to its end and return what it returns; raises what it raises."""
-        try:
-            wanted = next(flow)
-            while True:
-                if isinstance(wanted, Pause):
-                    self._pause(wanted.seconds)
-                    wanted = next(flow)
-                    continue
-                try:
-                    answer = self._do(wanted)
-                except Exception as error:
-                    wanted = flow.throw(error)
-                else:
-                    wanted = flow.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            flow.close()
+        return carry_out_blocking(flow, self._do)
 
-    def _do(self, wanted: Call | Invoke | Until) -> Any:
+    def _do(self, wanted: Call | Pause | Invoke | Until) -> Any:
         if isinstance(wanted, Call):
             return self._send(wanted)
+        if isinstance(wanted, Pause):
+            self._pause(wanted.seconds)
+            return None
         if isinstance(wanted, Until):
             return bool(wait_for_futures((wanted.future,), wanted.timeout).done)
         value = wanted.function(wanted.argument)

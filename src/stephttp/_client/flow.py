@@ -1,7 +1,8 @@
 """What flows ask their driver for, and `send`: one call of the API with its keys and retries.
 
 A flow is a generator that does no I/O. It yields what it needs, and is sent what came of it, or has
-the error thrown in. So one text serves the event loop and threads (`drivers`).
+the error thrown in. So one text serves the event loop and threads: `carry_out` and its twin drive
+it there, with what a driver does for it (`drivers`).
 
     yields     is sent
     Call       the `Answer`; an `APIConnectionError` is thrown in without one
@@ -13,7 +14,7 @@ the error thrown in. So one text serves the event loop and threads (`drivers`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -27,6 +28,7 @@ from stephttp._wire.stored_state import FEATURES
 from stephttp.errors import APIConnectionError, APIError, APIStatusError
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.1
@@ -101,6 +103,55 @@ class Until(Struct, frozen=True):
 Flow = Generator[Call | Pause | Invoke | Until, Any, T]
 Calling = Generator[Call | Pause, Answer | None, T]
 """A flow that calls the server and pauses, and does nothing else."""
+
+
+async def carry_out(
+    flow: Generator[W, Any, T],
+    do: Callable[[W], Awaitable[Any]],
+    thrown_in: type[BaseException] = Exception,
+) -> T:
+    """Carry out a flow to its end. Returns what it returns, and raises what it raises.
+
+    Args:
+        do: does one thing that it yields.
+        thrown_in: which exceptions of `do` the flow may handle; others end it.
+    """
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                value = await do(wanted)
+            except thrown_in as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
+def carry_out_blocking(
+    flow: Generator[W, Any, T],
+    do: Callable[[W], Any],
+    thrown_in: type[BaseException] = Exception,
+) -> T:
+    """Do the same on the calling thread."""
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                value = do(wanted)
+            except thrown_in as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
 
 
 class _Bearers(list[str]):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from stephttp._client.flow import Flow, Invoke
+from stephttp._client.flow import Flow, Invoke, carry_out, carry_out_blocking
 from stephttp._core.encoding import decode_plain, encode_result
 from stephttp._core.failures import step_error
 from stephttp._core.run import Run
@@ -48,22 +48,12 @@ Hooked = Generator[Awaitable[Any] | Callable[[], Any], Any, T]
 
 async def drive(flow: Hooked[T]) -> T:
     """Carry out `flow` on the event loop."""
-    try:
-        wanted = next(flow)
-        while True:
-            try:
-                value = wanted() if callable(wanted) else wanted
-                if isawaitable(value):
-                    value = await value
-            except BaseException as error:
-                wanted = flow.throw(error)
-            else:
-                wanted = flow.send(value)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        flow.close()
+    return await carry_out(flow, _do_here, BaseException)
+
+
+async def _do_here(wanted: Awaitable[Any] | Callable[[], Any]) -> Any:
+    value = _do(wanted)
+    return await value if isawaitable(value) else value
 
 
 def drive_blocking(flow: Hooked[T], wait: Callable[[Awaitable[Any]], Any]) -> T:
@@ -72,20 +62,9 @@ def drive_blocking(flow: Hooked[T], wait: Callable[[Awaitable[Any]], Any]) -> T:
     Args:
         wait: has something awaited elsewhere, while this thread waits.
     """
-    try:
-        wanted = next(flow)
-        while True:
-            try:
-                value = wanted() if callable(wanted) else wait(wanted)
-            except BaseException as error:
-                wanted = flow.throw(error)
-            else:
-                wanted = flow.send(value)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        flow.close()
+    return carry_out_blocking(
+        flow, lambda wanted: wanted() if callable(wanted) else wait(wanted), BaseException
+    )
 
 
 def as_flow(hooked: Hooked[T]) -> Flow[T]:
