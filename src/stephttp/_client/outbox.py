@@ -140,6 +140,7 @@ class Outbox:
             Whether there was room for it.
         """
         size = item.size()
+        refused = count = held = 0
         self.lock.acquire()  # a `with` takes twice the instructions
         try:
             if item.held:
@@ -147,7 +148,6 @@ class Outbox:
                 item.accounted, item.changed = size, True
                 if not item.awaited:
                     return True
-                refused = count = held = 0
             elif self._open >= self._max_items or self.kept_bytes + size > self._max_bytes:
                 self._refused += 1
                 refused, count, held = self._refused, self._open, self.kept_bytes
@@ -156,7 +156,6 @@ class Outbox:
                 self.kept_bytes += size
                 item.held, item.accounted = True, size
                 self.queue.append(item)
-                refused = count = held = 0
         finally:
             self.lock.release()
         if not refused:
@@ -244,16 +243,15 @@ class Outbox:
         # Until the server is known, one worker calls it, and the others start from what it learns.
         limit = WORKERS if self.batches() is False else 1
         with self.lock:
-            once = False
+            pausing = 0
             if self.workers:
                 self._take_over()
                 pausing = sum(worker.pauses for worker in self.workers) if urgent else 0
-                once = pausing > 0
                 if len(self.workers) - pausing >= limit:
                     return
             if not self.queue:
                 return
-            worker = Worker(self, once)
+            worker = Worker(self, pausing > 0)
             self.workers.add(worker)
         try:
             # Without the lock: a task may start at once (`asyncio.eager_task_factory`).
