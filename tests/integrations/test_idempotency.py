@@ -444,7 +444,7 @@ def partition(world: Durable) -> asyncio.Event:
 async def test_an_answer_that_cannot_be_stored_is_not_sent(
     wsgi: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stephttp._run.journal.STORE_TIMEOUT", 0.01)
+    monkeypatch.setattr("stephttp._run.keyed_journal.STORE_TIMEOUT", 0.01)
     shop = Shop()
     async with keyed(shop, wsgi) as world:
         healed = partition(world)
@@ -462,7 +462,7 @@ async def test_the_lease_runs_out_while_the_answer_waits_to_be_stored(
     wsgi: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine takes the run over, and its call waits for what this process has to say."""
-    monkeypatch.setattr("stephttp._run.journal.STORE_TIMEOUT", 0.01)
+    monkeypatch.setattr("stephttp._run.keyed_journal.STORE_TIMEOUT", 0.01)
     shop = Shop()
     async with keyed(shop, wsgi) as world:
         healed = partition(world)

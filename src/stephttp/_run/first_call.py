@@ -25,7 +25,7 @@ from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.idempotency import repeatable
 from stephttp._run.journal import Journal
 from stephttp._run.keyed_call import KeyedCall
-from stephttp._run.runtime import Runtime
+from stephttp._run.runtime import J, Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.suspend import CannotContinueError, suspend
 from stephttp._wire.http import Body, Headers, Request, Response, wants_events
@@ -110,13 +110,13 @@ class FirstCall(KeyedCall):
         if self._ended:
             return
         if self._journal is None:
-            self._journal = self._new_journal()
+            self._journal = self._new_journal(Journal)
         scope.on_record = self._journal.note
         self._journal.begin(mode)
 
-    def _new_journal(self) -> Journal:
+    def _new_journal(self, kind: type[J]) -> J:
         scope = self.current.scope()
-        journal = self.runtime.journal(self._run, self._known_request, scope.checkpointing)
+        journal = self.runtime.journal(kind, self._run, self._known_request, scope.checkpointing)
         scope.fence = journal.fence
         return journal
 

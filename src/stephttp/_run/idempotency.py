@@ -19,7 +19,14 @@ from stephttp._client.flow import Flow, send
 from stephttp._client.new_run import IdempotencyClaim
 from stephttp._core import replies
 from stephttp._core.run import Run
-from stephttp._run.callers import host_of, later_caller, scope_of
+from stephttp._run.callers import (
+    CallerOf,
+    caller_of,
+    host_of,
+    later_caller,
+    said_by,
+    scope_of,
+)
 from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
 from stephttp._run.suspend import begun, result_url
 from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response
@@ -57,6 +64,44 @@ class Key(Struct, frozen=True):
     """See `callers.scope_of`."""
     personal: bool
     """Whether the scope says who its caller is, by a secret or by what the application says."""
+
+
+def key_of_request(settings: Settings, request: Request, known: str) -> Key | None:
+    """Return the idempotency key that a request carries; `None` if it has none.
+
+    Args:
+        known: what the server itself knows of the caller; see `callers.caller_of`.
+    """
+    if settings.idempotency is not None:
+        key = settings.idempotency(request)
+        return key_of(settings, key, request) if key else None
+    key, host = key_in_header(settings, request), host_of(request)
+    if not key:
+        return None
+    if settings.idempotency_scope is not None:
+        return key_of(settings, key, request, host=host)
+    caller = caller_of(request, known, settings.idempotency_header or "")
+    return Key(key, scope_of(settings.domain, "", caller.text, host), caller.proven)
+
+
+def key_of(
+    settings: Settings,
+    key: str,
+    request: Request,
+    endpoint: str = "",
+    scope: CallerOf | None = None,
+    host: str = "",
+) -> Key:
+    """Return a key whose caller only the application knows.
+
+    Args:
+        endpoint: whose key it is.
+        scope: says who the caller is; `None`: as configured.
+        host: see `callers.host_of`; empty: the key is the same for all.
+    """
+    scope = scope or settings.idempotency_scope
+    whose = "" if scope is None else said_by(scope, request)
+    return Key(key, scope_of(settings.domain, endpoint, whose, host), bool(whose))
 
 
 def claim(

@@ -1,8 +1,8 @@
 """Reports a run to the server while its first request is still being answered.
 
-Used with `Checkpointing.safe` and the like, and for runs that hold an idempotency key. A journal is
-one item of the outbox: it is queued at most once, and says all there is to say when its turn comes.
-So a run that ends quickly is one checkpoint, as without a journal.
+Used with `Checkpointing.safe` and the like; `keyed_journal` has that of a run which holds an
+idempotency key. A journal is one item of the outbox: it is queued at most once, and says all there
+is to say when its turn comes. So a run that ends quickly is one checkpoint, as without a journal.
 
 With our engine the run holds a lease from the first checkpoint on. With a plain server the same
 checkpoints go out, without it.
@@ -36,9 +36,6 @@ logger = logging.getLogger("stephttp")
 HAND_OVER_TIMEOUT = 10.0
 """Seconds that a run which goes async waits for a plain server to take its opening."""
 
-STORE_TIMEOUT = 20.0
-"""Seconds that a caller waits until the answer to its idempotency key is stored."""
-
 
 class Journal(Item):
     """The checkpoints of one run. Thread-safe: handler and outbox may be in different threads.
@@ -52,9 +49,9 @@ class Journal(Item):
     """
 
     __slots__ = (
-        "_abandoned", "_checkpoints", "_closed", "_final", "_later", "_lock", "_named", "_outbox",
-        "_request", "_run", "_sending", "_settled", "_stored", "_timer", "blind", "fence", "lease",
-        "let_go", "mode", "opened", "token",
+        "_abandoned", "_checkpoints", "_closed", "_final", "_later", "_lock", "_outbox", "_request",
+        "_run", "_sending", "_settled", "_timer", "blind", "fence", "lease", "mode", "opened",
+        "token",
     )  # fmt: skip
 
     def __init__(
@@ -81,15 +78,9 @@ class Journal(Item):
         self._timer: TimerHandle | None = None
         self._sending: list[Op] = []
         self._final: Op | None = None
-        self._named = True
-        """Whether the server has the run under the name of its endpoint, once it has the run."""
         self._closed = False
         self._abandoned = False
         self._settled: Future[None] | None = None
-        self._stored: Future[bool] | None = None
-        """Whether the end is stored, where a caller waits for that."""
-        self.let_go: Callable[[], None] | None = None
-        """Called once, when the run is not in the hands of this call any more."""
         self.opened = False
         """Whether the server has the run."""
         self.blind = False
@@ -129,16 +120,6 @@ class Journal(Item):
                 seconds = self.mode.max_interval / timedelta(seconds=1)
                 self._timer = self._later(seconds, self._post)
 
-    def claimed(self, *, named: bool) -> None:
-        """Take note that the run was opened in the foreground, with a lease.
-
-        Args:
-            named: whether its endpoint was known by then.
-        """
-        with self._lock:
-            self.opened, self._named = True, named
-            self.lease.hold(self.fence.lost)
-
     def finish(self, complete: Op) -> None:
         """Take note that the request has been answered; `complete` says how."""
         with self._lock:
@@ -146,20 +127,6 @@ class Journal(Item):
             self._post()
             if not self.held:  # no room in the outbox
                 self.abandon()
-
-    def store(self, complete: Op) -> Flow[bool]:
-        """Do what `finish` does, and wait until it is stored; the lease is kept until then.
-
-        Returns:
-            Whether it is stored. If not yet, further attempts follow in the background.
-        """
-        stored: Future[bool] = Future()
-        with self._lock:
-            self._stored = stored
-            self.awaited = True
-        self.finish(complete)
-        yield Until(stored, STORE_TIMEOUT)
-        return stored.done() and stored.result()
 
     def abandon(self) -> None:
         """Send what there is, and let the lease run out: the run is not continued here."""
@@ -242,20 +209,10 @@ class Journal(Item):
             return None  # all was said already
         if final is not None:
             self._closed = self.fence.is_over = True
-            if self._stored is None:
+            if not self._keeps_lease:
                 self.lease.release()
-        if self.opened and not self._named and lease is not None:
-            # Our engine takes this for an update. The body of the request it has already.
-            named = self._request()
-            if named is not None:
-                self._named, named.body = True, b""
-                self.lease.held = True
-                body = self._checkpoints.first_checkpoint(run, named, ops, lease)
-                return Parcel(api_calls.NEW_RUN, body)
         if request is None:
-            body = self._checkpoints.further_checkpoint(run, ops, lease)
-            self.lease.held = lease is not None
-            return Parcel(api_calls.steps_path(run.run_id), body)
+            return self._update(ops, lease)
         if final is None:
             self.blind = self._checkpoints.keys.features is None
             if self.blind:  # a failed step makes a plain server call at once
@@ -273,6 +230,17 @@ class Journal(Item):
         body = self._checkpoints.first_checkpoint(run, request, ops, lease)
         return Parcel(api_calls.NEW_RUN, body)
 
+    @property
+    def _keeps_lease(self) -> bool:
+        """Whether the lease is kept until the end of the run is stored."""
+        return False
+
+    def _update(self, ops: list[Op], lease: int | None) -> Parcel:
+        """Encode what is new of a run that the server has."""
+        body = self._checkpoints.further_checkpoint(self._run, ops, lease)
+        self.lease.held = lease is not None
+        return Parcel(api_calls.steps_path(self._run.run_id), body)
+
     def _has_news(self) -> bool:
         if self._final is not None:
             return True
@@ -288,13 +256,12 @@ class Journal(Item):
                 self._outbox.put(self)
 
     def _release(self, *, stored: bool = False) -> None:
-        """Drop the lease, and tell those who wait for the end of this call."""
+        """Drop the lease: the run is not in the hands of this call any more.
+
+        Args:
+            stored: its end is stored.
+        """
         self.lease.release()
-        if self._stored is not None and not self._stored.done():
-            self._stored.set_result(stored)
-        let_go, self.let_go = self.let_go, None
-        if let_go is not None:
-            let_go()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -15,8 +15,19 @@ from stephttp._core.failures import describe
 from stephttp._run.bounded_call import BoundedCall
 from stephttp._run.callers import CallerOf
 from stephttp._run.current import CurrentCall
-from stephttp._run.idempotency import Claimed, Key, claim, further_keys, not_stored, repeatable
+from stephttp._run.idempotency import (
+    Claimed,
+    Key,
+    claim,
+    further_keys,
+    key_of,
+    key_of_request,
+    not_stored,
+    repeatable,
+)
 from stephttp._run.journal import Journal
+from stephttp._run.keyed_journal import KeyedJournal
+from stephttp._run.runtime import J
 from stephttp._wire.http import Body, Request, Response
 from stephttp.errors import CannotWaitError
 
@@ -67,7 +78,7 @@ class KeyedCall(BoundedCall):
         """Return the request as far as it was read, with its route if that names the endpoint."""
 
     @abstractmethod
-    def _new_journal(self) -> Journal:
+    def _new_journal(self, kind: type[J]) -> J:
         """Return a journal of the run."""
 
     @abstractmethod
@@ -81,7 +92,7 @@ class KeyedCall(BoundedCall):
             Whether the handler is to be called. If not, `_stored_answer` is the answer, unless the
             caller has left; this call is over.
         """
-        key = self.runtime.idempotency_key(self._request(b""), self._known_of_caller())
+        key = key_of_request(self.runtime.settings, self._request(b""), self._known_of_caller())
         if key is None:
             return True
         scope, continues = self.current.scope(), False
@@ -115,7 +126,7 @@ class KeyedCall(BoundedCall):
                 if not (yield Invoke(self._read_ahead, None)):
                     raise self._caller_left()
                 endpoint = run.opts.id or self._named_request().endpoint
-                key = runtime.key_of(text, self._request(b""), endpoint, scope)
+                key = key_of(runtime.settings, text, self._request(b""), endpoint, scope)
                 self._claimed = yield from self._claim(key, named=True)
             return self._claimed.answer is None
         finally:
@@ -130,16 +141,16 @@ class KeyedCall(BoundedCall):
             ))  # fmt: skip
         request = self._named_request()
         lease = self.current.scope().checkpointing.lease_ms
-        journal = self._new_journal()  # before the claim, from which its lease counts
+        journal = self._new_journal(KeyedJournal)  # before the claim, from which its lease counts
         claimed = yield from claim(runtime.checkpoints, self._run, request, key, lease)
         if claimed.held:
             self._keyed = True
             self._journal = journal
-            self._journal.claimed(named=named)
+            journal.claimed(named=named)
             # Should the engine lose sight of this process, its call of the run waits here.
             lock, run_id = runtime.keyed_lock, self._run.run_id
             yield from lock.acquire(run_id)
-            self._journal.let_go = partial(lock.release, run_id)
+            journal.let_go = partial(lock.release, run_id)
         return claimed
 
     def _store(self, error: BaseException | None) -> Flow[Response | None]:
@@ -148,7 +159,8 @@ class KeyedCall(BoundedCall):
         Returns:
             What its caller gets; `None`: the handler's own answer.
         """
-        if self._stored or self._journal is None:
+        journal = self._journal
+        if self._stored or not isinstance(journal, KeyedJournal):
             return None
         self._stored = True
         answer, raised = self._answer, not self._status
@@ -164,9 +176,9 @@ class KeyedCall(BoundedCall):
             request, known = self._named_request(), self._known_of_caller()
             complete.opts = further_keys(self.runtime.checkpoints, request, response, known)
         if answer is not None and answer.overflown:  # it has begun to go out
-            self._journal.finish(complete)
+            journal.finish(complete)
             return None
-        if not (yield from self._journal.store(complete)):
+        if not (yield from journal.store(complete)):
             logger.error(
                 "stephttp: run %s: the answer to its idempotency key is not stored yet; its caller "
                 "gets a 503, and the answer with the same key later", self._run.run_id,

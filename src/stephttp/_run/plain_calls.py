@@ -14,10 +14,10 @@ from stephttp._core.plain_server import Mode, Opening, PlainCall
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
 from stephttp._core.waits import IsEndpoint
+from stephttp._run.all_runtimes import is_endpoint
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
 from stephttp._run.final_failures import failures_of
 from stephttp._run.reentry_guard import target_of
-from stephttp._run.runtime import is_endpoint
 from stephttp._run.server_question import is_ours
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
 
 from stephttp._client.background import Background
 from stephttp._client.drivers import AsyncDriver, SyncDriver
@@ -22,11 +20,9 @@ from stephttp._client.leases import Leases
 from stephttp._client.outbox import Outbox
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
-from stephttp._run.callers import CallerOf, caller_of, host_of, said_by, scope_of
+from stephttp._run import all_runtimes
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.holds import Holds
-from stephttp._run.idempotency import Key, key_in_header
-from stephttp._run.journal import Journal
 from stephttp._run.reentry_guard import Deliveries, KeyedLock
 from stephttp._run.sealing import Sealer
 from stephttp._run.supervised import LoopWatch
@@ -37,10 +33,13 @@ if TYPE_CHECKING:
     import httpx2
 
     from stephttp._run.current import HandlerCall
+    from stephttp._run.journal import Journal
     from stephttp._run.made_up_tokens import MadeUpTokens
     from stephttp._run.scope import RunScope
 
 logger = logging.getLogger("stephttp")
+
+J = TypeVar("J", bound="Journal")
 
 _NO_KEY = (
     "there is no signing key, so the call of the server that continues the run could not be "
@@ -164,7 +163,7 @@ class Runtime:
         """Endpoints of which a request has waited in this process."""
         self.endpoint_ids: set[str] = set()
         """The ids of decorated handlers."""
-        _runtimes.add(self)
+        all_runtimes.add(self)
 
     @contextmanager
     def replaced(self, settings: Settings, **replaced: Unpack[Replaced]) -> Generator[None]:
@@ -192,12 +191,13 @@ class Runtime:
 
     def journal(
         self,
+        kind: type[J],
         run: Run,
         request: Callable[[], Request | None],
         mode: Checkpointing,
-    ) -> Journal:
+    ) -> J:
         """Return what reports a run to the server while its request is being answered."""
-        return Journal(
+        return kind(
             run,
             request,
             mode,
@@ -206,43 +206,6 @@ class Runtime:
             leases=self.leases,
             later=self.background.later,
         )
-
-    def idempotency_key(self, request: Request, known: str) -> Key | None:
-        """Return the idempotency key of a request; `None` if it has none.
-
-        Args:
-            known: what the server itself knows of the caller; see `callers.caller_of`.
-        """
-        settings = self.settings
-        if settings.idempotency is not None:
-            key = settings.idempotency(request)
-            return self.key_of(key, request) if key else None
-        key, host = key_in_header(settings, request), host_of(request)
-        if not key:
-            return None
-        if settings.idempotency_scope is not None:
-            return self.key_of(key, request, host=host)
-        caller = caller_of(request, known, settings.idempotency_header or "")
-        return Key(key, scope_of(settings.domain, "", caller.text, host), caller.proven)
-
-    def key_of(
-        self,
-        key: str,
-        request: Request,
-        endpoint: str = "",
-        scope: CallerOf | None = None,
-        host: str = "",
-    ) -> Key:
-        """Return a key whose caller only the application knows.
-
-        Args:
-            endpoint: whose key it is.
-            scope: says who the caller is; `None`: as configured.
-            host: see `callers.host_of`; empty: the key is the same for all.
-        """
-        scope = scope or self.settings.idempotency_scope
-        whose = "" if scope is None else said_by(scope, request)
-        return Key(key, scope_of(self.settings.domain, endpoint, whose, host), bool(whose))
 
     async def aclose(self, timeout: float) -> bool:
         """Deliver what is left, then close the connections. Returns whether all was delivered."""
@@ -300,7 +263,7 @@ class Runtime:
     def renew_locks(self) -> None:
         """Start afresh, because gevent has replaced the locks of `threading`: greenlets would wait
         for the old ones without letting each other run, and pass for one thread there."""
-        self._reset_after_fork()
+        self.reset_after_fork()
 
     @cached_property
     def made_up_tokens(self) -> MadeUpTokens:
@@ -309,12 +272,12 @@ class Runtime:
 
         return MadeUpTokens(self.settings.keys, self.monotonic)
 
-    def _preload_before_fork(self) -> None:
+    def preload_before_fork(self) -> None:
         """Finish imports before this process is forked: a module that a thread has half imported by
         then would stay so in the child forever."""
         self._sync_driver.preload_before_fork()
 
-    def _reset_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start afresh in a process that was forked: the parent's threads do not exist there, and
         its locks and connections must not be touched."""
         self.background.reset_after_fork()
@@ -327,25 +290,3 @@ class Runtime:
         self.opening = threading.Lock()
         self.locks_are = threading.Lock
         self._sync_driver.reset_after_fork()
-
-
-_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
-
-
-def is_endpoint(id: str) -> bool:
-    """Return whether an id is that of a decorated handler, of any provider in this process."""
-    return any(id in one.endpoint_ids for one in _runtimes.copy())
-
-
-def _before_fork() -> None:
-    for runtime in _runtimes:
-        runtime._preload_before_fork()
-
-
-def _after_fork() -> None:
-    for runtime in _runtimes:
-        runtime._reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

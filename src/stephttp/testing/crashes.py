@@ -318,7 +318,7 @@ def _forget(runtime: Runtime) -> None:
     """Lose what a process knew, as one that begins."""
     with runtime.outbox.lock:  # or a waiter comes between the two, and waits for what is lost
         drained = runtime.outbox._drained
-        runtime._reset_after_fork()
+        runtime.reset_after_fork()
     runtime.waited.clear()
     runtime.checkpoints.keys.features = None
     if drained is not None and not drained.done():

@@ -21,6 +21,7 @@ from stephttp._adapters.asgi.serve_call import pass_on
 from stephttp._core.replies import error_answer
 from stephttp._run.checkpoints import RETRY_SOON
 from stephttp._run.current import MARK, current_call
+from stephttp._run.idempotency import key_of_request
 from stephttp._run.runless import RunlessCall
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Response
@@ -65,7 +66,7 @@ def _refusal(runtime: Runtime, scope: Scope) -> Response | None:
         what = "the call that continues a run"
     elif result_path and result_path in paths_of(scope):
         what = "result_path"
-    elif runtime.idempotency_key(request, known_of_caller(scope)) is not None:
+    elif key_of_request(runtime.settings, request, known_of_caller(scope)) is not None:
         what = "an idempotency key"
     else:
         return None
