@@ -53,8 +53,8 @@ class Journal(Item):
 
     __slots__ = (
         "_abandoned", "_checkpoints", "_closed", "_final", "_later", "_lock", "_named", "_outbox",
-        "_request", "_run", "_sending", "_settled", "_stored", "_timer", "blind", "fence", "lease",
-        "let_go", "mode", "opened", "token",
+        "_request", "_run", "_sending", "_settled", "_stored", "_timer", "fence", "lease", "let_go",
+        "mode", "opened", "token",
     )  # fmt: skip
 
     def __init__(
@@ -92,8 +92,6 @@ class Journal(Item):
         """Called once, when the run is not in the hands of this call any more."""
         self.opened = False
         """Whether the server has the run."""
-        self.blind = False
-        """Whether it was opened before the server was known."""
         self.token = ""
         """The output token that a plain server gave."""
 
@@ -257,14 +255,14 @@ class Journal(Item):
             self.lease.held = lease is not None
             return Parcel(api_calls.steps_path(run.run_id), body)
         if final is None:
-            self.blind = self._checkpoints.keys.features is None
-            if self.blind:  # a failed step makes a plain server call at once
+            blind = self._checkpoints.keys.features is None
+            if blind:  # a failed step makes a plain server call at once
                 ops = list(takewhile(lambda op: op.op is not OpCode.STEP_FAILED, ops))
                 run.unreported.requeue(self._sending[len(ops) :])
                 self._sending = ops
             ops = [self._checkpoints.remember(run, request), *ops]
             self.lease.held = lease is not None
-            if self.blind:
+            if blind:
                 # Ours may take the opening while its answer is lost, and the process dies; a plain
                 # server does not read the field.
                 lease = self.lease.ask()
