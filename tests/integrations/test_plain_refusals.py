@@ -3,6 +3,8 @@ reason (docs/protocol.md 13.8 and 13.10)."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +16,8 @@ from flask import Flask
 import stephttp
 from stephttp import UsageError, step
 from stephttp._core import http_steps, waits
+from stephttp._core.plain_marks import MARKER
+from stephttp._wire.ids import hash_step_id
 from stephttp.sync import step as blocking
 from tests.durable import durable
 from tests.integrations.worlds import NAP
@@ -55,6 +59,21 @@ class Shop:
             self.calls += 1
             return await step.invoke("pack", function=function, timeout=YEAR)
 
+        @app.get("/both")
+        async def both() -> Any:
+            await step.sleep("nap", NAP)
+            calls: list[Callable[[], Awaitable[Any]]] = [
+                lambda: step.fetch("form", "http://other.test/", method="POST", body=self.body),
+                lambda: step.invoke("pack", function=function, timeout=YEAR),
+            ]
+            found: list[str] = []
+            for call in calls:
+                try:
+                    found.append(str(getattr(await call(), "body", "packed")))
+                except UsageError as error:
+                    self.note(error)
+            return found[0]
+
         @app.get("/form")
         async def form() -> Any:
             sent = await step.fetch("form", "http://other.test/", method="POST", body=self.body)
@@ -81,6 +100,21 @@ class Shop:
             blocking.sleep("nap", NAP)
             self.calls += 1
             return blocking.invoke("pack", function=function, timeout=YEAR)
+
+        @app.get("/both")
+        def both() -> Any:
+            blocking.sleep("nap", NAP)
+            calls: list[Callable[[], Any]] = [
+                lambda: blocking.fetch("form", "http://other.test/", method="POST", body=self.body),
+                lambda: blocking.invoke("pack", function=function, timeout=YEAR),
+            ]
+            found: list[str] = []
+            for call in calls:
+                try:
+                    found.append(str(getattr(call(), "body", "packed")))
+                except UsageError as error:
+                    self.note(error)
+            return found[0]
 
         @app.get("/form")
         def form() -> Any:
@@ -165,6 +199,33 @@ async def test_a_server_that_is_away_refuses_nothing_but_the_request_can_not_wai
     server.down = lambda request: True
     assert (await server.client().get("/now")).status_code == 503
     assert shop.refused == []
+
+
+@BOTH
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("done", ["form", "pack", "pack by its name"])
+async def test_what_an_earlier_release_has_finished_is_not_refused(
+    wsgi: bool, done: str, marked: bool
+) -> None:
+    """It sent such steps, and the server has answered them in its own way."""
+    shop = Shop(None if done == "pack" else "pack-order")
+    server = shop.behind(wsgi)
+    first = await server.client().get("/both")
+    (run,) = server.runs.values()
+    step_id = done.partition(" ")[0]
+    ended = {
+        "form": {"status_code": 200, "headers": {}, "body": "sent"},
+        "pack": {"status": 200, "headers": {}, "body": '"packed"'},  # of an endpoint itself
+        "pack by its name": "packed",
+    }
+    run.memos[hash_step_id(step_id)] = {"data": ended[done]}
+    if marked:
+        run.memos[MARKER.op().id] = {"data": json.loads(bytes(MARKER.op().data))}  # type: ignore[arg-type]
+    final = await server.finish(first)
+    assert final.status_code == 200
+    assert ("sent" if done == "form" else "packed") in final.text
+    other = "pack" if step_id == "form" else "form"
+    assert [text.partition(":")[0] for text in shop.refused] == [f"step {other!r}"]
 
 
 @BOTH

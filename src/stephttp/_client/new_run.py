@@ -62,3 +62,6 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     """True if re-entries may contain the run's state; for the stephttp engine only."""
     process: str = ""
     """The name of the process that may take it; for the stephttp engine only."""
+    own_retries: int | None = None
+    """The retries of this run, where `retries` is for a server that may keep it for all of them;
+    for the stephttp engine only, and sent while the server is not known."""

@@ -104,8 +104,9 @@ class Checkpoints(Struct, frozen=True):
     ) -> bytes:
         """Encode the checkpoint by which the server gets to know a run."""
         body = None if run.opts.omit_request_body else request.body or None
-        reads, plain = stored_state.FEATURE in (self.keys.features or ()), self.is_plain
-        if plain:
+        features, ours = self.keys.features, run.declared_retries
+        reads = stored_state.FEATURE in (features or ())
+        if features is not None and not features:
             ops = self._storable(ops)
         event = RunEvent(
             NewAPIRunData(
@@ -126,12 +127,14 @@ class Checkpoints(Struct, frozen=True):
                 run.run_id,
                 event,
                 ops,
-                MAX_RETRIES if plain else run.declared_retries,
+                # Another server keeps the number for all runs of the endpoint (R1).
+                ours if features else MAX_RETRIES,
                 REQUEST_VERSION,
                 lease=lease,
                 claim=claim,
                 reads_state=reads,
                 process=self.deliveries.process if reads else "",
+                own_retries=ours if features is None else None,
             )
         )
 

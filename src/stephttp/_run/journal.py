@@ -50,8 +50,7 @@ class Journal(Item):
 
     __slots__ = (
         "_abandoned", "_checkpoints", "_closed", "_final", "_later", "_lock", "_outbox", "_request",
-        "_run", "_sending", "_settled", "_timer", "blind", "fence", "lease", "mode", "opened",
-        "token",
+        "_run", "_sending", "_settled", "_timer", "fence", "lease", "mode", "opened", "token",
     )  # fmt: skip
 
     def __init__(
@@ -83,8 +82,6 @@ class Journal(Item):
         self._settled: Future[None] | None = None
         self.opened = False
         """Whether the server has the run."""
-        self.blind = False
-        """Whether it was opened before the server was known."""
         self.token = ""
         """The output token that a plain server gave."""
 
@@ -214,14 +211,14 @@ class Journal(Item):
         if request is None:
             return self._update(ops, lease)
         if final is None:
-            self.blind = self._checkpoints.keys.features is None
-            if self.blind:  # a failed step makes a plain server call at once
+            blind = self._checkpoints.keys.features is None
+            if blind:  # a failed step makes a plain server call at once
                 ops = list(takewhile(lambda op: op.op is not OpCode.STEP_FAILED, ops))
                 run.unreported.requeue(self._sending[len(ops) :])
                 self._sending = ops
             ops = [self._checkpoints.remember(run, request), *ops]
             self.lease.held = lease is not None
-            if self.blind:
+            if blind:
                 # Ours may take the opening while its answer is lost, and the process dies; a plain
                 # server does not read the field.
                 lease = self.lease.ask()

@@ -111,13 +111,17 @@ def refusal(
     scope: RunScope, step_id: str, only_ours: Callable[[IsEndpoint], str]
 ) -> Flow[None] | None:
     """Return what refuses a step that only our engine can do right, on another server; `None`: any
-    server can do it.
+    server can do it, or it is done, by an earlier release of the SDK.
 
     Args:
         only_ours: see `Wait`.
     """
     why = only_ours(is_endpoint)
-    return _refuse(scope, f"step {step_id!r}: {why}") if why else None
+    if not why:
+        return None
+    with scope.lock:
+        done = scope.run.remembers(step_id)
+    return None if done else _refuse(scope, f"step {step_id!r}: {why}")
 
 
 def _refuse(scope: RunScope, why: str) -> Flow[None]:

@@ -144,10 +144,6 @@ def suspend(
             made = api_calls.read_new_run(answer)
             token, stream_token = made.token, made.realtime_token
             known = True
-        if journal is not None and journal.blind and checkpoints.is_plain:
-            # It has the retries that only our engine is to have, for all runs of the endpoint.
-            again = checkpoints.first_checkpoint(run, request, [])
-            yield from send(api_calls.post_new_run(again), checkpoints.keys, checkpoints.rng)
         for portions in later:
             for portion in checkpoints.portions(portions):
                 if portion:

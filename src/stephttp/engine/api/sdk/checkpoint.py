@@ -138,7 +138,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, ClaimR
     state = Run(
         run_id=run_id,
         status=RunStatus.SYNC,
-        retries=_retries(message.retries),
+        retries=_retries(message.retries if message.own_retries is None else message.own_retries),
         request_version=-1 if version is None else version,
         fn_id=fn_id,
     )

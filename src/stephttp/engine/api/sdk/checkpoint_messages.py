@@ -62,6 +62,8 @@ class NewRunRequest(Struct):
     claim: ClaimRequest | None = None
     reads_state: bool = False
     process: str = ""
+    own_retries: Int32 | None = None
+    """The run's own number, where `retries` is meant for another server."""
 
 
 class NewRunAnswer(AnswerBody):
