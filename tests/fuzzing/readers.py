@@ -24,8 +24,8 @@ from stephttp.engine.outbound.egress import parse_rule
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
 from stephttp.engine.rules.conditions import equalities, expressions
 from stephttp.engine.rules.due_times import retry_after_ms
-from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.traces import otlp
+from stephttp.engine.web.event_message import parse_event
 from stephttp.errors import APIStatusError, ConfigurationError
 from tests.engine.support import KEY, RUN, SDK
 from tests.fuzzing.cases import Case, Target

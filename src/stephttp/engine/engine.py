@@ -19,7 +19,6 @@ from stephttp.engine.live.channels import Channels
 from stephttp.engine.live.stream_listeners import StreamListeners
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
-from stephttp.engine.model import tokens
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Clock, SystemClock
 from stephttp.engine.model.inputs import Cancellation, EventArrival
@@ -32,7 +31,6 @@ from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.probe import Finding, probe
 from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
-from stephttp.engine.rules.event_message import parse_event
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.run_streams import RunStreams
 from stephttp.engine.store.store import Store
@@ -213,17 +211,6 @@ class Engine:
         """Store events, and end the waits that they end."""
         unit = partial(events.receive, received=received, at=self.executor.moment())
         await self.store.write(unit, self._follow_events)
-
-    async def send_event(self, raw: bytes) -> str:
-        """Store one event, given as JSON, as if it had been sent, and return its internal id.
-
-        Raises:
-            Refused: it is not acceptable.
-        """
-        now_ms = self.clock.now_ms()
-        event_id = tokens.new_ulid(now_ms, self.rng)
-        await self.receive([parse_event(raw, self.settings.max_event, event_id, now_ms)])
-        return event_id
 
     async def signal(self, name: str, data: bytes) -> str:
         """End the wait for a signal, and return the id of the run that waited.

@@ -23,6 +23,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import LONGEST_LEASE
 from stephttp.engine.reading import EventFilter, Page, Paging, RunFilter
+from stephttp.engine.web.event_message import store_event
 from stephttp.engine.work.leases import renew
 from stephttp.testing.recorded import RecordedEvent, RecordedRun, recorded, recorded_event
 
@@ -244,7 +245,7 @@ class EngineInTest(ABC):
         if event_id is not None:
             event["id"] = event_id
         await self.settle()
-        await self.engine.send_event(msgspec.json.encode(event))
+        await store_event(self.engine, msgspec.json.encode(event))
         await self.settle()
 
     async def send_signal(self, name: str, data: Any) -> str:

@@ -36,7 +36,7 @@ from stephttp.engine.api.openapi.schema import Json, SchemaOf
 from stephttp.engine.bulk import MOST_RUNS, Bulk
 from stephttp.engine.probe import Finding
 from stephttp.engine.reading import RunState
-from stephttp.engine.rules.event_message import EventMessage
+from stephttp.engine.web.event_message import EventMessage
 
 _SCRAPING = Security(("signingKey",), scraping)
 """A signing key, or the token for metrics."""

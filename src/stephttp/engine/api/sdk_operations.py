@@ -52,7 +52,7 @@ from stephttp.engine.api.sdk.run_state import JobView, RunView, StepView
 from stephttp.engine.api.sdk.sent_events import EventView
 from stephttp.engine.api.sdk.system import DevServer, Health
 from stephttp.engine.api.sdk.user_spans import JSON, PROTOBUF
-from stephttp.engine.rules.event_message import EventMessage
+from stephttp.engine.web.event_message import EventMessage
 
 _REALTIME_TOKEN = Security(("realtimeToken", "realtimeBearer"))
 """The handler reads the token."""

@@ -13,6 +13,7 @@ from stephttp.engine.dashboard import list_query
 from stephttp.engine.dashboard.page_request import PageRequest
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.reruns import Edit
+from stephttp.engine.web.event_message import store_event
 from stephttp.engine.web.requests import parse_run_id
 from stephttp.engine.web.responses import log_refusal
 
@@ -110,7 +111,7 @@ async def send_to_run(request: PageRequest) -> Response:
     if request.field("kind") == "signal":
         await request.engine.signal(name, data)
         return request.redirect(f"/runs/{run_id}", notice="signalled")
-    await request.engine.send_event(_event(name, data, ""))
+    await store_event(request.engine, _event(name, data, ""))
     return request.redirect(f"/runs/{run_id}", notice="sent")
 
 
@@ -120,7 +121,9 @@ async def send(request: PageRequest) -> Response:
     try:
         if not name:
             raise Refused("name: an event needs a name, such as order/packed")
-        sent = await request.engine.send_event(_event(name, _json(data or "{}", "data"), event_id))
+        sent = await store_event(
+            request.engine, _event(name, _json(data or "{}", "data"), event_id)
+        )
     except Refused as error:
         return request.render(
             "send.html", error.status, name=name, data=data, id=event_id, error=str(error)

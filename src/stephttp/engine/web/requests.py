@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from starlette.requests import Request
 
 from stephttp._wire import stored_state
@@ -17,6 +18,9 @@ from stephttp.engine.reading.list_filter import MOST_LISTED
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
+T = TypeVar("T")
+
+_WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _ULID = re.compile(ULID_PATTERN, re.ASCII)
 _ATTEMPT_LENGTH = 9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,17 +38,56 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         Refused: it is longer than `limit`.
     """
-    too_large = Refused(f"body: larger than {limit} bytes", 413)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+        raise _too_large(limit)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
-            raise too_large
+            raise _too_large(limit)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(f"body: larger than {limit} bytes", 413)
+
+
+async def read_json(request: Request, decoder: msgspec.json.Decoder[T], *, empty: bytes = b"") -> T:
+    """Return the body, which is JSON and no longer than `Settings.max_body`.
+
+    Args:
+        empty: what an empty body stands for.
+
+    Raises:
+        Refused: see `read_body` and `decode`.
+    """
+    body = await read_body(request, engine_of(request).settings.max_body)
+    return decode(decoder, body or empty)
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode a JSON body.
+
+    Raises:
+        Refused: it is not JSON, or does not have the right shape.
+    """
+    try:
+        # The decoder does not check the encoding of parts that it leaves raw.
+        body.decode()
+        return decoder.decode(body)
+    except UnicodeDecodeError as error:
+        message = f"body: not UTF-8: {error.reason} at byte {error.start}"
+        raise Refused(message, damaged=True) from None  # no SDK sends such JSON
+    except msgspec.ValidationError as error:
+        match = _WHERE.fullmatch(str(error))
+        what, where = match.group("what", "where") if match else (str(error), None)
+        raise Refused(f"{where or 'body'}: {what}") from None
+    except msgspec.DecodeError as error:
+        raise Refused(f"body: invalid JSON: {error}") from None
+    except RecursionError:
+        raise Refused("body: nested too deeply") from None
 
 
 def call_of(request: Request) -> CallId | None:

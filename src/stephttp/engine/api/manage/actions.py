@@ -12,11 +12,12 @@ from starlette.responses import Response
 
 from stephttp.engine.api.manage.browsing import read_filter
 from stephttp.engine.bulk import MOST_RUNS
-from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading import RunFilter
 from stephttp.engine.rules.reruns import Edit
+from stephttp.engine.web.event_message import store_event
 from stephttp.engine.web.fields import AnswerBody, RunId
-from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
+from stephttp.engine.web.requests import decode, engine_of, parse_run_id, read_body, read_json
 from stephttp.engine.web.responses import wrapped
 
 
@@ -66,7 +67,7 @@ async def rerun(request: Request) -> Response:
     """Run the request of a run again."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
-    message = decode(_RERUN, await read_body(request, engine.settings.max_body) or b"{}")
+    message = await read_json(request, _RERUN, empty=b"{}")
     limit = engine.settings.max_step_output
     edit = Edit(
         body=None if message.body is None else _base64(message.body),
@@ -82,7 +83,7 @@ async def resume(request: Request) -> Response:
     """Resume a run now."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
-    message = decode(_RESUME, await read_body(request, engine.settings.max_body) or b"{}")
+    message = await read_json(request, _RESUME, empty=b"{}")
     waits = await engine.resume(run_id, message.step_id)
     return wrapped(EndedWaits(waits), engine.clock.now_ms())
 
@@ -104,7 +105,7 @@ async def rerun_many(request: Request) -> Response:
 async def send_event(request: Request) -> Response:
     """Send an event, with the permission that a signing key gives."""
     engine = engine_of(request)
-    event_id = await engine.send_event(await read_body(request, engine.settings.max_event))
+    event_id = await store_event(engine, await read_body(request, engine.settings.max_event))
     return wrapped(SentEventId(event_id), engine.clock.now_ms())
 
 

@@ -7,9 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.sdk.checkpoint import check_origin
-from stephttp.engine.model.refused import decode
 from stephttp.engine.web.fields import GivenOrigin
-from stephttp.engine.web.requests import engine_of, read_body
+from stephttp.engine.web.requests import engine_of, read_json
 from stephttp.engine.web.responses import wrapped
 
 
@@ -25,7 +24,7 @@ _PROBE = msgspec.json.Decoder(ProbeRequest)
 async def probe(request: Request) -> Response:
     """Call an application, as far as this engine may."""
     engine = engine_of(request)
-    message = decode(_PROBE, await read_body(request, engine.settings.max_body))
+    message = await read_json(request, _PROBE)
     check_origin(message.origin, "origin")
     found = await engine.probe(message.origin.rstrip("/"))
     return wrapped(found, engine.clock.now_ms())

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.inputs import Cancellation
-from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Time, Uuid
@@ -23,7 +23,7 @@ from stephttp.engine.web.requests import (
     parse_optional_time,
     parse_run_id,
     parse_time,
-    read_body,
+    read_json,
 )
 from stephttp.engine.web.responses import wrapped
 from stephttp.engine.work import cancellations
@@ -79,7 +79,7 @@ async def cancel_legacy(request: Request) -> Response:
 async def create(request: Request) -> Response:
     """Cancel the runs of a function that began in a period."""
     engine = engine_of(request)
-    message = decode(_REQUEST, await read_body(request, engine.settings.max_body))
+    message = await read_json(request, _REQUEST)
     missing = [f"{name} is required" for name in _REQUIRED if not getattr(message, name)]
     if missing:
         raise Refused("\n".join(missing))

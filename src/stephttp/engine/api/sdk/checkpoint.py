@@ -34,10 +34,10 @@ from stephttp.engine.live.channels import STREAM
 from stephttp.engine.model import tokens
 from stephttp.engine.model.function_ids import ids
 from stephttp.engine.model.inputs import Hints
-from stephttp.engine.model.refused import SUPERSEDED, Refused, decode
+from stephttp.engine.model.refused import SUPERSEDED, Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.rules.answers import leaves_failed_steps
-from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
+from stephttp.engine.web.requests import decode, engine_of, parse_run_id, read_body, read_json
 from stephttp.engine.web.responses import wrapped
 from stephttp.engine.work.keys import Key
 from stephttp.engine.work.report import FurtherSteps
@@ -184,7 +184,7 @@ async def async_steps(request: Request) -> Response:
     """Accept steps of a call that is still open, as far as the handler continues after them."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
-    message = decode(_ASYNC_STEPS, await read_body(request, engine.settings.max_body))
+    message = await read_json(request, _ASYNC_STEPS)
     _check_names(message, run_id)
     for index, op in enumerate(message.steps):
         if op.op not in _ASYNC_OPS:
@@ -203,7 +203,7 @@ async def response(request: Request) -> Response:
     """End a run with the answer that its endpoint gave."""
     engine = engine_of(request)
     run_id = parse_run_id(request.path_params["run"])
-    result = decode(_RESULT, await read_body(request, engine.settings.max_body))
+    result = await read_json(request, _RESULT)
     pairs = list((result.headers or {}).items())
     data: dict[str, Any] = {
         "status": result.status_code,

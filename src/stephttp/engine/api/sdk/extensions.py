@@ -15,13 +15,13 @@ from stephttp.engine.api.sdk.checkpoint import TAKEN_OVER, read_opening, read_re
 from stephttp.engine.api.sdk.checkpoint_messages import RenewRequest
 from stephttp.engine.live.changes import FIRST_PHASE
 from stephttp.engine.model import tokens
-from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.rules.results import render
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, NameAndValue, RunId
-from stephttp.engine.web.requests import engine_of, parse_run_id, read_body
+from stephttp.engine.web.requests import decode, engine_of, parse_run_id, read_json
 from stephttp.engine.web.responses import error_response, wrapped
 from stephttp.engine.work.checkpoints import Item, Taken
 
@@ -86,7 +86,7 @@ async def batch(request: Request) -> Response:
     Each gets an answer of its own, so that a bad one does not spoil the others.
     """
     engine = engine_of(request)
-    raws = decode(_ITEMS, await read_body(request, engine.settings.max_body))
+    raws = await read_json(request, _ITEMS)
     if len(raws) > _LARGEST_BATCH:
         raise Refused(f"body: {len(raws)} items, at most {_LARGEST_BATCH} are possible", 413)
     sdk = request.headers.get("x-inngest-sdk", "")
@@ -112,7 +112,7 @@ async def batch(request: Request) -> Response:
 async def renew(request: Request) -> Response:
     """Move leases ahead, all of a process at once."""
     engine = engine_of(request)
-    message = decode(_RENEW, await read_body(request, engine.settings.max_body))
+    message = await read_json(request, _RENEW)
     run_ids = [parse_run_id(run_id, f"runs[{index}]") for index, run_id in enumerate(message.runs)]
     lost = await engine.renew(run_ids, message.lease)
     return wrapped(LostLeases(lost), engine.clock.now_ms())

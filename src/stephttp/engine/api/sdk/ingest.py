@@ -16,11 +16,11 @@ from starlette.responses import RedirectResponse, Response
 
 from stephttp._wire.ids import ulid
 from stephttp.engine.model import tokens
-from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.rules.event_message import parse_event
+from stephttp.engine.web.event_message import parse_event
 from stephttp.engine.web.fields import AnswerBody, RunId
-from stephttp.engine.web.requests import engine_of, media_type_of, read_body
+from stephttp.engine.web.requests import decode, engine_of, media_type_of, read_body, read_json
 from stephttp.engine.web.responses import json_response, log_refusal, wrapped
 
 _FORM = "application/x-www-form-urlencoded"
@@ -112,7 +112,7 @@ async def without_key(request: Request) -> Response:
 async def signal(request: Request) -> Response:
     """End the wait for a signal."""
     engine = engine_of(request)
-    message = decode(_SIGNAL, await read_body(request, engine.settings.max_body))
+    message = await read_json(request, _SIGNAL)
     if not message.signal:
         raise Refused("signal: must not be empty")
     data = b"null" if isinstance(message.data, UnsetType) else bytes(message.data)

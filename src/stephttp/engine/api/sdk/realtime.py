@@ -16,11 +16,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from stephttp.engine.api.sdk.streaming import follow_run
 from stephttp.engine.live.channels import STREAM, ChannelListener, as_it_is
 from stephttp.engine.model import tokens
-from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.values import Topic
 from stephttp.engine.web.event_stream import EventSource, event_stream
 from stephttp.engine.web.fields import AnswerBody
-from stephttp.engine.web.requests import engine_of, read_body
+from stephttp.engine.web.requests import decode, engine_of, read_json
 from stephttp.engine.web.responses import error_response, json_response
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ _TEXT = msgspec.json.Decoder(str)
 async def token(request: Request) -> Response:
     """Make a token that lets its bearer listen to topics."""
     engine = engine_of(request)
-    wanted = decode(_TOPICS, await read_body(request, engine.settings.max_body))
+    wanted = await read_json(request, _TOPICS)
     now_ms = engine.clock.now_ms()
     jwt = tokens.realtime_token(
         _pairs(wanted), engine.store.secret, now_ms // 1000, _MINTED_LIFETIME,

@@ -1,14 +1,19 @@
-"""Reads an event as people send it. Pure."""
+"""Reads an event as people send it, and stores one."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from stephttp.engine.model.inputs import EventArrival
-from stephttp.engine.model.refused import Refused, decode
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.web.requests import decode
+
+if TYPE_CHECKING:
+    from stephttp.engine.engine import Engine
 
 _EARLIEST_MS = 315_532_800_000  # 1980
 _LATEST_MS = 4_102_444_800_000  # 2100
@@ -73,6 +78,18 @@ def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> EventArri
         ts=ts,
         body=msgspec.json.encode(body),
     )
+
+
+async def store_event(engine: Engine, raw: bytes) -> str:
+    """Store one event, given as JSON, as if it had been sent, and return its internal id.
+
+    Raises:
+        Refused: it is not acceptable.
+    """
+    now_ms = engine.clock.now_ms()
+    event_id = new_ulid(now_ms, engine.rng)
+    await engine.receive([parse_event(raw, engine.settings.max_event, event_id, now_ms)])
+    return event_id
 
 
 def _object(field: str, raw: Raw | UnsetType) -> Raw:
