@@ -14,8 +14,10 @@ import pytest
 from stephttp.cli.ca_file import checked
 from stephttp.cli.doctor_checks import Check, check_all
 from stephttp.cli.engine_options import StartOptions
-from stephttp.cli.remote import Exit, Remote, RemoteError, Target
+from stephttp.cli.exits import Exit, RemoteError
+from stephttp.cli.remote import Remote
 from stephttp.cli.start_command import resolve
+from stephttp.cli.target import Target
 from stephttp.engine import Settings, VirtualClock
 from stephttp.engine.engine import Engine
 from stephttp.errors import ConfigurationError

@@ -13,7 +13,7 @@ import typer.main
 from stephttp.cli import key_sources
 from stephttp.cli.commands import app
 from stephttp.cli.engine_options import StartOptions
-from stephttp.cli.remote import Exit
+from stephttp.cli.exits import Exit
 from stephttp.cli.start_command import resolve
 from stephttp.engine import Settings
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from stephttp.cli.exits import RemoteError
 from stephttp.cli.history_sources import RemoteHistories
-from stephttp.cli.remote import RemoteError
 from stephttp.cli.test_files import test_file as written
 from stephttp.errors import ConfigurationError
 from stephttp.testing.engine_history import history_of

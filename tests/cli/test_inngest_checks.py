@@ -15,7 +15,8 @@ from stephttp import Provider, step
 from stephttp.cli import inngest_checks
 from stephttp.cli.doctor_checks import Check
 from stephttp.cli.inngest_checks import check_inngest
-from stephttp.cli.remote import Remote, Target
+from stephttp.cli.remote import Remote
+from stephttp.cli.target import Target
 from stephttp.options import resolve
 from tests.durable import APP, Durable
 from tests.realserver import RealServer

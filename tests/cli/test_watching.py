@@ -10,7 +10,9 @@ import httpx2
 import pytest
 
 from stephttp.cli import watching
-from stephttp.cli.remote import Exit, Remote, RemoteError, Target
+from stephttp.cli.exits import Exit, RemoteError
+from stephttp.cli.remote import Remote
+from stephttp.cli.target import Target
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
 OTHER = RUN[:-1] + "0"

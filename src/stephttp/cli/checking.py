@@ -14,9 +14,9 @@ from typing import Any
 from rich.text import Text
 
 from stephttp.cli import printing
+from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.history_sources import Histories
 from stephttp.cli.printing import clean
-from stephttp.cli.remote import Exit, RemoteError
 from stephttp.cli.terminal import complain
 from stephttp.errors import ConfigurationError, UsageError
 from stephttp.testing.findings import Finding

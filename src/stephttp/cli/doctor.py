@@ -11,8 +11,8 @@ from rich.text import Text
 from stephttp.cli import printing
 from stephttp.cli.ca_file import CaFile
 from stephttp.cli.doctor_checks import ERROR, Check, check_all
+from stephttp.cli.exits import Exit
 from stephttp.cli.inngest_checks import check_inngest
-from stephttp.cli.remote import Exit
 from stephttp.cli.shared_options import (
     AsJson,
     EventKey,

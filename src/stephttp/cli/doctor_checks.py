@@ -15,7 +15,8 @@ from urllib.parse import quote
 import httpx2
 
 from stephttp._version import __version__
-from stephttp.cli.remote import Exit, Remote, RemoteError
+from stephttp.cli.exits import Exit, RemoteError
+from stephttp.cli.remote import Remote
 from stephttp.cli.secure_connections import TRUST, direct_client, is_of_tls
 
 OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"

@@ -9,7 +9,8 @@ import typer
 
 from stephttp.cli import human_readable, printing
 from stephttp.cli.ca_file import CaFile
-from stephttp.cli.remote import Exit, Remote, RemoteError, explain
+from stephttp.cli.exits import Exit, RemoteError
+from stephttp.cli.remote import Remote, explain
 from stephttp.cli.shared_options import (
     After,
     AsJson,

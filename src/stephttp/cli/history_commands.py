@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stephttp.cli.ca_file import CaFile
-from stephttp.cli.remote import Exit, Remote, RemoteError, Target
+from stephttp.cli.exits import Exit, RemoteError
+from stephttp.cli.remote import Remote
 from stephttp.cli.shared_options import (
     AsJson,
     RunId,
@@ -19,6 +20,7 @@ from stephttp.cli.shared_options import (
     Url,
     exit_on_error,
 )
+from stephttp.cli.target import Target
 
 if TYPE_CHECKING:
     from stephttp.cli.history_sources import Histories

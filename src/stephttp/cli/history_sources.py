@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from stephttp._version import __version__
-from stephttp.cli.remote import Exit, Remote, RemoteError, explain
+from stephttp.cli.exits import Exit, RemoteError
+from stephttp.cli.remote import Remote, explain
 from stephttp.errors import ConfigurationError
 from stephttp.testing.engine_history import history_of
 from stephttp.testing.history import History

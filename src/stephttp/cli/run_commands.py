@@ -11,8 +11,9 @@ import typer
 
 from stephttp.cli import human_readable, printing, watching
 from stephttp.cli.ca_file import CaFile
+from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.printing import clean
-from stephttp.cli.remote import Exit, Remote, RemoteError
+from stephttp.cli.remote import Remote
 from stephttp.cli.shared_options import (
     After,
     AsJson,

@@ -16,7 +16,9 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 import typer
 
 from stephttp._wire.durations import parse_duration
-from stephttp.cli.remote import Exit, Remote, RemoteError, Target
+from stephttp.cli.exits import Exit, RemoteError
+from stephttp.cli.remote import Remote
+from stephttp.cli.target import Target
 from stephttp.cli.terminal import complain
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import typer
 
 from stephttp.cli import printing
 from stephttp.cli.ca_file import CaFile
-from stephttp.cli.remote import Exit, RemoteError
+from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.shared_options import (
     AsJson,
     Data,

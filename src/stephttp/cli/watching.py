@@ -11,8 +11,9 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from stephttp.cli import printing
+from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.printing import clean, console, duration, state
-from stephttp.cli.remote import Exit, Remote, RemoteError
+from stephttp.cli.remote import Remote
 
 _CHANGES = "/v1/stephttp/changes"
 _PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
