@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from flask import Flask
 
 import stephttp
 from stephttp import Provider, step
+from stephttp.sync import step as blocking
 from tests.durable import durable
 from tests.integrations.worlds import NAP
-from tests.realserver import RealServer
+from tests.realserver import SERVER, RealServer
 
 FOREIGN = {
     "a gateway's 404": (404, "application/json", b'{"message":"no route"}'),
@@ -21,13 +24,42 @@ FOREIGN = {
     "a gateway's 200": (200, "application/json", b'{"healthy":true}'),
     "an empty 200": (200, "", b""),
     "a page": (200, "text/html", b"<p>It works"),
+    "a page's 404": (404, "text/html", b"<p>Not found"),
+    "a login": (302, "text/html", b""),
 }
+KINDS = pytest.mark.parametrize("wsgi", [False, True], ids=["asgi", "wsgi"])
+
+
+def foreign(name: str) -> httpx2.Response:
+    """The answer of something between."""
+    status, kind, body = FOREIGN[name]
+    headers = {"content-type": kind} if kind else {}
+    return httpx2.Response(status, headers=headers, content=body)
+
+
+def naps(provider: Provider, *, wsgi: bool) -> Any:
+    """An application with an endpoint whose first request waits."""
+    if wsgi:
+        flask = Flask("app")
+
+        @flask.get("/nap")
+        def plain() -> str:
+            blocking.sleep("nap", NAP)
+            return "ok"
+
+        return provider.wsgi(flask)
+    app = FastAPI()
+
+    @app.get("/nap")
+    async def nap() -> str:
+        await step.sleep("nap", NAP)
+        return "ok"
+
+    return provider.asgi(app)
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 async def test_a_foreign_answer_says_nothing_of_our_engine(name: str) -> None:
-    status, kind, body = FOREIGN[name]
-
     def build(provider: Provider) -> Any:
         app = FastAPI()
         pack = provider.endpoint(id="pack")(lambda: "packed")
@@ -49,10 +81,7 @@ async def test_a_foreign_answer_says_nothing_of_our_engine(name: str) -> None:
 
         async def between(request: httpx2.Request) -> httpx2.Response:
             asked.append(request.url.path)
-            if request.url.path == "/health":
-                headers = {"content-type": kind} if kind else {}
-                return httpx2.Response(status, headers=headers, content=body)
-            return await send(request)
+            return foreign(name)
 
         world.to_engine.handle_async_request = between  # type: ignore[method-assign]
         keys = world.provider.runtime.checkpoints.keys
@@ -64,6 +93,75 @@ async def test_a_foreign_answer_says_nothing_of_our_engine(name: str) -> None:
         world.to_engine.handle_async_request = send  # type: ignore[method-assign]
         assert (await world.client.post("/nap")).status_code == 303
         assert keys.features
+
+
+@KINDS
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_our_engine_is_known_where_a_gateway_hides_its_health(name: str, wsgi: bool) -> None:
+    async with durable(partial(naps, wsgi=wsgi), wsgi=wsgi) as world:
+        send = world.to_engine.handle_async_request
+
+        async def between(request: httpx2.Request) -> httpx2.Response:
+            return foreign(name) if request.url.path == "/health" else await send(request)
+
+        world.to_engine.handle_async_request = between  # type: ignore[method-assign]
+        final = await world.follow(await world.client.get("/nap"))
+        assert (final.status_code, final.text.strip('"')) == (200, "ok")
+
+
+@KINDS
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_an_inngest_server_is_known_where_a_gateway_hides_its_health(
+    name: str, wsgi: bool
+) -> None:
+    server = RealServer(wsgi=wsgi)
+    server.app = naps(server.provider(), wsgi=wsgi)
+    send = server.settings.answer
+
+    async def between(request: httpx2.Request) -> httpx2.Response:
+        return foreign(name) if request.url.path == "/health" else await send(request)
+
+    server.settings.answer = between  # type: ignore[method-assign]
+    final = await server.finish(await server.client().get("/nap"))
+    assert (final.status_code, final.text.strip('"')) == (200, "ok")
+    (run,) = server.runs.values()
+    assert run.function.config.retries == 20
+
+
+@KINDS
+async def test_a_marked_answer_of_any_kind_teaches_what_the_server_is(wsgi: bool) -> None:
+    """That of a run which has ended, here: then nothing is asked."""
+    server = RealServer(wsgi=wsgi)
+    provider = server.provider(track_all_endpoints=True)
+    server.app = naps(provider, wsgi=wsgi)
+    assert (await server.client().get("/other")).status_code == 404
+    assert await provider.wait(5)
+    assert (await server.finish(await server.client().get("/nap"))).status_code == 200
+    assert "/health" not in [call.url.path for call in server.api]
+
+
+@KINDS
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_what_hides_every_sign_of_a_server_is_named_with_the_remedy(
+    name: str, wsgi: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RealServer(wsgi=wsgi)
+    server.app = naps(server.provider(), wsgi=wsgi)
+    send = server.settings.answer
+
+    async def between(request: httpx2.Request) -> httpx2.Response:
+        answer = foreign(name) if request.url.path == "/health" else await send(request)
+        answer.headers.pop("x-inngest-server-kind", None)
+        return answer
+
+    server.settings.answer = between  # type: ignore[method-assign]
+    answer = await server.client().get("/nap")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    (said,) = [one.getMessage() for one in caplog.records if "must wait" in one.getMessage()]
+    assert f"what answers at {SERVER} does not say which server it is (GET /health: " in said
+    assert f"answered {FOREIGN[name][0]}" in said
+    assert "pass on /health and /v0/runs, and the header x-stephttp-features or x-inngest" in said
+    assert not server.runs
 
 
 async def test_an_inngest_server_is_known_by_its_health_where_its_marks_are_dropped() -> None:

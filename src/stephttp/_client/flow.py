@@ -100,6 +100,10 @@ class Until(Struct, frozen=True):
     """Seconds; `None` waits for as long as it takes."""
 
 
+class ForeignAnswerError(APIConnectionError):
+    """Something between has answered in the place of the server."""
+
+
 Flow = Generator[Call | Pause | Invoke | Until, Any, T]
 Calling = Generator[Call | Pause, Answer | None, T]
 """A flow that calls the server and pauses, and does nothing else."""
@@ -249,7 +253,7 @@ def send(call: Call, keys: Keys, rng: random.Random) -> Calling[Answer]:
         assert answer is not None, "a Call is answered by an Answer"
         ours = FEATURES in answer.headers
         if not ours and _foreign(answer, keys):
-            error = APIConnectionError(f"{call}: {describe(answer.status, answer.body)}")
+            error = ForeignAnswerError(f"{call}: {describe(answer.status, answer.body)}")
             continue
         if ours or is_marked(answer.headers):
             keys.learn(answer.features)

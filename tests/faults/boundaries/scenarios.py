@@ -145,5 +145,7 @@ SCENARIOS = (
 UNREACHED = {
     f"send {_CALLS}.post_stream_token < {_RUN}.event_answers.follow": "for servers without "
     "leases only: the engine gives the token with the checkpoint that leaves the run to it",
+    f"send {_CALLS}.get_actions < {_RUN}.server_question.is_ours": "behind a gateway that hides "
+    "/health only",
 }
 """Boundaries that nobody gets to from outside, and why."""
