@@ -78,11 +78,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places[item.path.relative_to(_HERE).as_posix()])
 
 
-def pytest_collection_finish() -> None:
-    """Leave the tests and all modules out of later collections of garbage: each would look at more
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave the tests and all modules out of collections of garbage: each would look at more
     than a million objects that live as long as the process."""
+    gc.disable()
+    collected = yield
     gc.collect()
     gc.freeze()
+    gc.enable()
+    return collected
 
 
 @pytest.fixture

@@ -172,15 +172,19 @@ def serve(kind: str, url: str) -> None:
         print(f"killed {exact} exactly, {at_random} at random", flush=True)
         os._exit(0)
 
+    # Asked to end between two children, it ends when the next one is there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.signal(signal.SIGTERM, end)
     for number in range(sys.maxsize):
         is_exact = number % 2 == 0
         Fate.commits_left = random.randint(2, 12) if is_exact else 0
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         child = os.fork()
         if child == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             uvicorn.Server(config).run(sockets=[listening])
             os._exit(1)
-        signal.signal(signal.SIGTERM, end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         if is_exact:
             select.select([received], [], [])
             os.read(received, 1)
@@ -189,6 +193,7 @@ def serve(kind: str, url: str) -> None:
             select.select([], [], [], 0.1 + random.expovariate(3))
             os.kill(child, signal.SIGKILL)
             at_random += 1
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         os.waitpid(child, 0)
 
 

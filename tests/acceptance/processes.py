@@ -101,7 +101,11 @@ class Process:
                     raise Empty
                 self._news.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
-                raise AssertionError(f"no line with {pattern!r} in:\n{self.said()}") from None
+                code = self.process.poll()
+                state = "it runs" if code is None else f"it ended with {code}"
+                raise AssertionError(
+                    f"no line with {pattern!r} ({state}) in:\n{self.said()}"
+                ) from None
 
     def wait(self) -> int:
         """Wait for its end, and until all it said was read; the exit code."""

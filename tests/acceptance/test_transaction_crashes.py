@@ -114,8 +114,10 @@ def test_every_row_is_there_once(engine: str, tmp_path: Path, postgres_folder: P
         "django": str(postgres_folder),
         "blocking": sqlite,
     }
-    databases = [database(url) for url in (sqlite, postgres)]
     with ExitStack() as stack:
+        databases = [database(url) for url in (sqlite, postgres)]
+        for one in databases:
+            stack.callback(one.dispose)
         apps = {
             kind: stack.enter_context(
                 Process(
@@ -134,14 +136,15 @@ def test_every_row_is_there_once(engine: str, tmp_path: Path, postgres_folder: P
             assert app.wait() == 0
             print(f"{kind}: {killed[0]}")
             assert int(killed[1]) > 0
-    written: list[tuple[str, str]] = []
-    results: dict[str, str] = {}
-    for one in databases:
-        with one.connect() as connection:
-            written += map(tuple, connection.execute(text("SELECT step, token FROM writes")))
-            kept = connection.execute(text("SELECT run_id, step_hash, result FROM stephttp_steps"))
-            results |= {f"{run}-{step}": json.loads(result) for run, step, result in kept}
-        one.dispose()
+        written: list[tuple[str, str]] = []
+        results: dict[str, str] = {}
+        for one in databases:
+            with one.connect() as connection:
+                written += map(tuple, connection.execute(text("SELECT step, token FROM writes")))
+                kept = connection.execute(
+                    text("SELECT run_id, step_hash, result FROM stephttp_steps")
+                )
+                results |= {f"{run}-{step}": json.loads(result) for run, step, result in kept}
     tokens = {
         f"{run['run_id']}-{hash_step_id(name)}": token
         for run in runs

@@ -1,11 +1,13 @@
 """Every public name says what it takes, gives and raises: the reference is made of that."""
 
 from collections.abc import Iterator
+from types import FunctionType, ModuleType
 
 import griffe
 import pytest
 
 import stephttp
+import stephttp.sync
 
 NOT_FOR_USERS = {
     "stephttp.provider.Provider": {
@@ -14,14 +16,27 @@ NOT_FOR_USERS = {
     },
 }  # fmt: skip
 """Methods that other parts of the package call; docs/reference leaves them out."""
+METHODS = (FunctionType, classmethod, staticmethod)
 
-PACKAGE = griffe.load(
-    "stephttp",
-    search_paths=["src"],
-    docstring_parser="google",
-    resolve_aliases=True,
-    extensions=griffe.load_extensions("unpack_typeddict"),  # as in mkdocs.yml
-)
+
+def public(path: str, found: object) -> Iterator[str]:
+    """Find a public name, and those that belong to it, as they are at run time."""
+    yield path
+    if isinstance(found, type):
+        hidden = NOT_FOR_USERS.get(f"{found.__module__}.{found.__qualname__}", set())
+        for name, member in vars(found).items():
+            if not name.startswith("_") and name not in hidden and isinstance(member, METHODS):
+                yield from public(f"{path}.{name}", member)
+    elif isinstance(found, ModuleType):
+        for exported in found.__all__:
+            yield from public(f"{path}.{exported}", getattr(found, exported))
+
+
+PATHS = [
+    path
+    for name in [*stephttp.__all__, "sync"]
+    for path in public(f"stephttp.{name}", getattr(stephttp, name))
+]
 
 
 def documented(
@@ -40,16 +55,27 @@ def documented(
             yield from documented(f"{path}.{exported}", thing[str(exported)])
 
 
-NAMES = dict(
-    pair
-    for name in [*stephttp.__all__, "sync"]
-    for pair in documented(f"stephttp.{name}", PACKAGE[name])
-)
+@pytest.fixture(scope="module")
+def names() -> dict[str, griffe.Object]:
+    """Read the source as the builder of the site does; not at import, which takes 2 s in each
+    worker."""
+    package = griffe.load(
+        "stephttp",
+        search_paths=["src"],
+        docstring_parser="google",
+        resolve_aliases=True,
+        extensions=griffe.load_extensions("unpack_typeddict"),  # as in mkdocs.yml
+    )
+    return dict(
+        pair
+        for name in [*stephttp.__all__, "sync"]
+        for pair in documented(f"stephttp.{name}", package[name])
+    )
 
 
-@pytest.mark.parametrize("path", NAMES)
-def test_it_is_documented(path: str) -> None:
-    thing = NAMES[path]
+@pytest.mark.parametrize("path", PATHS)
+def test_it_is_documented(path: str, names: dict[str, griffe.Object]) -> None:
+    thing = names[path]
     docstring = thing.docstring
     assert docstring is not None, "no docstring"
     if not isinstance(thing, griffe.Function) or "ee `stephttp." in docstring.value:
@@ -67,7 +93,8 @@ def test_it_is_documented(path: str) -> None:
         assert "returns" in sections
 
 
-def test_the_blocking_tools_have_counterparts() -> None:
-    for path in NAMES:
+def test_the_blocking_tools_have_counterparts(names: dict[str, griffe.Object]) -> None:
+    assert list(names) == PATHS  # what is read of the source is what is there at run time
+    for path in names:
         if path.startswith("stephttp.sync.step."):
-            assert path.replace(".sync.", ".") in NAMES
+            assert path.replace(".sync.", ".") in names
