@@ -58,8 +58,9 @@ from stephttp.errors import (
     UsageError,
 )
 from stephttp.middleware import Middleware
-from stephttp.options import DEFAULT_RESTORE_HEADERS, OptionalSetupOpts, SetupOpts
+from stephttp.options import DEFAULT_RESTORE_HEADERS
 from stephttp.provider import Provider, setup
+from stephttp.setup_options import OptionalSetupOpts, SetupOpts
 
 if TYPE_CHECKING:
     from stephttp import stream

@@ -15,7 +15,8 @@ from stephttp._run.outside import Outside
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp._wire.http import Request
 from stephttp.errors import UsageError
-from stephttp.options import Settings, SetupOptions, SetupOpts, resolve
+from stephttp.options import Settings, resolve
+from stephttp.setup_options import SetupOptions, SetupOpts
 
 if TYPE_CHECKING:
     from stephttp.asgi import ASGIApp, ASGIMiddleware
@@ -30,7 +31,7 @@ def setup(domain: str | SetupOpts, **options: Unpack[SetupOptions]) -> Provider:
             `https://api.example.com` (`https://` is added where the scheme is missing). In
             development (`INNGEST_DEV` set) the origin is taken from each request instead.
             A `SetupOpts` gives the options that it has; arguments win over it.
-        **options: see `stephttp.options.SetupOptions`.
+        **options: see `stephttp.setup_options.SetupOptions`.
 
     Returns:
         What the application's middleware and endpoints share.

@@ -32,6 +32,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls, cut_steps
+from stephttp._core.remembered import Divergence
 from stephttp._core.reports import Unreported
 from stephttp._core.steps import NEVER, CutTimes, Step
 from stephttp._wire.opcodes import Op, Timing
@@ -144,14 +145,6 @@ class CallState:
         """Refuse to wait for the server; `reason` completes "it has to wait, but ..."."""
         self.cannot_wait = reason
 
-    def expire(self) -> None:
-        """Leave the next step to another call: the time is over, or the run was taken over."""
-        self.expired = True
-
-    def stop(self) -> None:
-        """Begin no further step: the server says that this run has ended."""
-        self.over = True
-
     def hold(self) -> None:
         """Keep the run unsettled while work is done for it outside of step bodies."""
         self._running += 1
@@ -161,11 +154,6 @@ class CallState:
         """End a `hold`."""
         self._running -= 1
         self._holds -= 1
-
-    def yield_to_another_run(self) -> None:
-        """End the handler without asking for another call: another run answers this request."""
-        self._wait()
-        self._stops += 1  # it cannot be given up
 
     def give_up(self, step: Step | None = None, times: CutTimes = NEVER) -> None:
         """Note that the handler cancelled a branch that cannot continue in this call.
@@ -198,12 +186,6 @@ class CallState:
         """Wait for what was given up: the handler ended without a response."""
         if self.unreported.requests or self.pending:
             self._wait()
-
-    def end_late(self, step: Step, times: CutTimes) -> None:
-        """Note that `step` has ended, and that its branch was cancelled before it saw that."""
-        cuts = self._cuts_here()
-        if cuts is not None:
-            cuts.note_late(step, self._after_others(times.ended_ns, 0), times.call_ns)
 
     def decide_cuts(self) -> None:
         """Note that the handler continues: what was cut off, it has cut off itself."""
@@ -240,6 +222,32 @@ class CallState:
         self.unreported.give_up_waits()
         self.suspended = False
         self.state = ENDED
+
+    def divergences(self, *, ended: bool) -> list[Divergence]:
+        """Return what is remembered and does not fit the handler, as far as it is certain.
+
+        Args:
+            ended: the handler has responded, and so ended the run.
+        """
+        if not self.resumed or self.target is not None or self.over:
+            return []
+        found = self.earlier.divergences(ended=ended)
+        if found and (self.branched or self.earlier.side_by_side):
+            self.branched = True
+            # A branch that was given up might have come to what seems to be left over.
+            if not ended or self.cut_short or self.pending:
+                return []
+        return found
+
+    def remembers(self, step_id: str) -> bool:
+        """Return whether a step with this id, to come yet, has ended in an earlier call."""
+        return self.resumed and self.earlier.has_left(step_id)
+
+    def remember(self, memos: Mapping[str, Raw]) -> None:
+        """Replace what the server remembers of some steps."""
+        if not self.resumed:
+            self.earlier = EarlierCalls({})
+        self.earlier.replace(memos)
 
     def take_finished(self) -> list[Op]:
         """Take the finished steps, but for one that belongs into the answer, and those that are

@@ -22,30 +22,27 @@ states. What happens outside of steps is reported to the run by methods that say
     middleware_began,              between the two a failure is the middleware's, and the handler
     handler_reached                was never called
 
-The attributes are for reading elsewhere; only the two modules change them.
-
-A server may ask for one step of those that were planned (`target`). Then only that step is
-executed, its end suspends the handler, and all others that are not remembered are passed over.
+Only four modules change the attributes: `call_state`, on which all rests, `partial_call`, which
+leaves things to another call, `unfinished_steps`, whose bodies did not return, and this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
 
 from stephttp._core.call_state import ENDED, TOO_LATE, UNWINDING, CallState
-from stephttp._core.earlier_calls import NO_CALLS, EarlierCalls
+from stephttp._core.earlier_calls import NO_CALLS
 from stephttp._core.endpoint_options import DEFAULT_OPTS
 from stephttp._core.http_steps import gateway_opts
-from stephttp._core.remembered import Divergence, next_index
+from stephttp._core.remembered import next_index
 from stephttp._core.reports import step_op
 from stephttp._core.steps import (
     EXECUTE,
     SUSPEND,
-    CutTimes,
     Step,
     Verdict,
     choices_op,
@@ -53,16 +50,17 @@ from stephttp._core.steps import (
     plain_id,
     user_hash,
 )
+from stephttp._core.unfinished_steps import UnfinishedSteps
 from stephttp._core.waits import Wait
-from stephttp._wire.ids import hash_step_id, idempotency_key
-from stephttp._wire.opcodes import GATEWAY_OPS, ErrorInfo, Op, OpCode, Timing, Userland
+from stephttp._wire.ids import idempotency_key
+from stephttp._wire.opcodes import GATEWAY_OPS, Op, OpCode, Timing, Userland
 from stephttp._wire.stored_state import KnownStep
 from stephttp.errors import CannotWaitError, DivergenceError
 
 _STEP_RUN = OpCode.STEP_RUN
 
 
-class Run(CallState):
+class Run(UnfinishedSteps):
     """One run, in one call of the handler. Not thread-safe; the caller serialises.
 
     Args:
@@ -73,21 +71,15 @@ class Run(CallState):
         target: hash of the one step that the server asked for.
     """
 
-    __slots__ = ("_progressed", "_uses", "opts", "retries", "run_id", "used")
+    __slots__ = ("_uses", "opts", "used")
 
     # Few runs come to these, so they are not set in each one.
     carried: dict[str, str] | None = None
     """Texts that middleware keeps for later calls."""
-    passed: Sequence[Step] = ()
-    """Steps that were met and not executed, because the server asked for another."""
-    passed_waits: Mapping[str, Wait] = {}
-    """What those of them ask for that a server carries out, by hash."""
     unreached: bool = False
     """True if middleware failed before the handler was called."""
     diverged: DivergenceError | None = None
     """What was raised at a step that is of another kind than the remembered one."""
-    _handed_over: bool = False
-    _step_retries: int = 0
 
     def __init__(
         self,
@@ -118,27 +110,6 @@ class Run(CallState):
     def declared_retries(self) -> int:
         """The retries that the server has to allow, so that each step can have its own."""
         return max(self.retries, self._step_retries)
-
-    @property
-    def targets_unknown(self) -> bool:
-        """True if the server asked for a step that this handler did not come to."""
-        return self.target is not None and self.target not in self.earlier.memos
-
-    def divergences(self, *, ended: bool) -> list[Divergence]:
-        """Return what is remembered and does not fit the handler, as far as it is certain.
-
-        Args:
-            ended: the handler has responded, and so ended the run.
-        """
-        if not self.resumed or self.target is not None or self.over:
-            return []
-        found = self.earlier.divergences(ended=ended)
-        if found and (self.branched or self.earlier.side_by_side):
-            self.branched = True
-            # A branch that was given up might have come to what seems to be left over.
-            if not ended or self.cut_short or self.pending:
-                return []
-        return found
 
     @property
     def met_none(self) -> bool:
@@ -186,31 +157,6 @@ class Run(CallState):
             self._progressed = True
         return step
 
-    def reconsider(self, step: Step) -> Step:
-        """Decide again about a step that has the verdict EXECUTE and has not begun."""
-        lost = self.expired and not self.resumed  # a re-entry has to make progress
-        if (self.over or lost) and self._is_left(step):
-            self._running -= 1
-            return replace(step, verdict=SUSPEND)
-        return step
-
-    def _is_left(self, step: Step) -> bool:
-        """Leave a step to another call, where that is to continue the run. Returns whether."""
-        if self.over and self.state is not ENDED:
-            self._wait()
-            return True
-        return self.expired and self._hands_over(step)
-
-    def leave_end(self) -> bool:
-        """Leave the answer to another call, which has the run by now. Returns whether, because the
-        response has not begun, and nothing waits."""
-        if self.cannot_wait is not None or self.suspended or self.state is ENDED:
-            return False
-        op_id = hash_step_id(f"stephttp:again:end:{self.run_id}")
-        self.unreported.requests.append(Op(OpCode.DISCOVERY_REQUEST, op_id))
-        self.yield_to_another_run()
-        return True
-
     def complete(
         self,
         step: Step,
@@ -242,76 +188,6 @@ class Run(CallState):
                 Op(_STEP_RUN, step.hash, name, name, opts, Raw(data), None, timing, userland)
             )
         return EXECUTE if self.target is None else self._after(step)
-
-    def fail(
-        self,
-        step: Step,
-        error: ErrorInfo,
-        started_ns: int,
-        duration_ns: int,
-        retry_after: str | None = None,
-        opts: dict[str, Any] | None = None,
-    ) -> Verdict:
-        """Record that the body of `step` raised `error`.
-
-        Args:
-            retry_after: when to try again, in RFC 3339; `None` leaves it to the server.
-            opts: what else is reported of it, such as its input.
-
-        Returns:
-            SUSPEND: the server will retry it. EXECUTE: continue, and raise the exception in the
-            handler as in any Python code.
-        """
-        self._running -= 1
-        step = self._beside_others(step)
-        timing = self._after_others(started_ns, duration_ns)
-        limit = self.retries if step.retries is None else step.retries
-        failed = self.earlier.failed_before(step.hash)
-        retry = limit > failed and error.no_retry is not True and self.cannot_wait is None
-        if not retry or self.state is ENDED:
-            self._record(step_op(step, OpCode.STEP_FAILED, opts=opts, error=error, timing=timing))
-            return self._after(step)
-        # A real server does not read these `opts`; the stephttp engine does (docs/design.md 3.8).
-        opts = {**(opts or {}), "retries": limit}
-        if retry_after is not None:
-            opts["retry_after"] = retry_after
-        self._step_retries = max(self._step_retries, limit)
-        self._record(step_op(step, OpCode.STEP_ERROR, opts=opts, error=error, timing=timing))
-        self._wait()
-        return SUSPEND
-
-    def abandon(self, step: Step) -> None:
-        """Forget a `step` whose body neither returned nor failed, as if it had never started."""
-        self._running -= 1
-        self.cut_short = True
-
-    def cut_off(self, step: Step, times: CutTimes, *, raised: bool = False) -> None:
-        """Note that the body of `step` was cancelled; see `cuts`.
-
-        Args:
-            step: a step that was to be executed.
-            times: when that was.
-            raised: nothing cancelled it: the body itself raised `CancelledError`.
-        """
-        self._running -= 1
-        self.cut_short = True
-        self._note_cut(step, times, raised)
-
-    def renew(self, step: Step, now_ns: int, *, body: bool = False) -> Step:
-        """Take back that a step was cut off in an earlier call: nothing cuts it off any more.
-
-        Args:
-            step: the step.
-            now_ns: the present time.
-            body: on EXECUTE its body is run, and then reported as after `begin`.
-        """
-        self._progressed = True
-        if self.state is UNWINDING:
-            return replace(step, verdict=SUSPEND)
-        if self.cuts is not None and self.state is not ENDED:
-            self.unreported.finished.append(self.cuts.begin_again(step, now_ns))
-        self._running += body
-        return replace(step, verdict=EXECUTE)
 
     def wait(self, wait: Wait, branch: str = "") -> Step:
         """Meet a step that the server carries out; see `request` for what it raises."""
@@ -387,19 +263,8 @@ class Run(CallState):
                 return step
         if self.target is None or self.target == step_hash:
             return step
-        self.passed = [*self.passed, step]
-        self._wait()
+        self._pass_over(step)
         return replace(step, verdict=SUSPEND)
-
-    def remembers(self, step_id: str) -> bool:
-        """Return whether a step with this id, to come yet, has ended in an earlier call."""
-        return self.resumed and self.earlier.has_left(step_id)
-
-    def remember(self, memos: Mapping[str, Raw]) -> None:
-        """Replace what the server remembers of some steps."""
-        if not self.resumed:
-            self.earlier = EarlierCalls({})
-        self.earlier.replace(memos)
 
     def meet_race(self, step_id: str) -> Step:
         """Meet a race of branches: a step that is open while they are met. On EXECUTE, `win` it."""
@@ -416,8 +281,7 @@ class Run(CallState):
             EXECUTE: continue. SUSPEND: the server asked for one step only.
         """
         if self.target not in (None, step.hash) and self.state is not ENDED:
-            self.passed = [*self.passed, step]
-            self._wait()
+            self._pass_over(step)
             return SUSPEND
         if self.state is not ENDED:
             self.decide_cuts()
@@ -434,27 +298,3 @@ class Run(CallState):
             self.over = True  # whatever the handler makes of it
             self.diverged = error
             raise
-
-    def _after(self, step: Step) -> Verdict:
-        if self.target is None or self.state is ENDED:
-            return EXECUTE
-        if self.unreported.holds_back(step.hash):
-            self.target = None  # its writes last only if the handler continues
-            return EXECUTE
-        self._wait()
-        return SUSPEND
-
-    def _hands_over(self, step: Step) -> bool:
-        """Ask to be called again rather than run `step`, where that is possible.
-
-        A call that has done nothing yet continues, or the run would never end.
-        """
-        if self.cannot_wait is not None or self.state is ENDED or not self._progressed:
-            return False
-        if not self._handed_over:
-            self._handed_over = True
-            # A server takes the same id twice for the same wish.
-            op_id = hash_step_id(f"stephttp:again:{step.hash}:{len(self.earlier.memos)}")
-            self.unreported.requests.append(Op(OpCode.DISCOVERY_REQUEST, op_id, step.step_id))
-        self._wait()
-        return True

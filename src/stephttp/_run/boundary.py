@@ -16,7 +16,7 @@ UNKNOWN = object()
 
 async def to_its_end(scope: RunScope, handler: Awaitable[Any], args: Any, kwargs: Any) -> Any:
     """Await a handler; if its run has to wait, return a placeholder instead of being ended."""
-    if not scope.guard():
+    if not _guard(scope):
         return await handler
     stand_in: Any = UNKNOWN
     try:
@@ -30,13 +30,13 @@ async def to_its_end(scope: RunScope, handler: Awaitable[Any], args: Any, kwargs
             note_left(scope, error)
             raise
     finally:
-        scope.unguard()
+        _unguard(scope)
     return await stand_in if iscoroutine(stand_in) else stand_in
 
 
 def called(scope: RunScope, handler: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Call a handler; the same for one that blocks."""
-    if not scope.guard():
+    if not _guard(scope):
         return handler(*args, **kwargs)
     try:
         value = handler(*args, **kwargs)
@@ -49,7 +49,7 @@ def called(scope: RunScope, handler: Callable[..., Any], args: Any, kwargs: Any)
             raise
         return stand_in
     finally:
-        scope.unguard()
+        _unguard(scope)
 
 
 def _stand_in(scope: RunScope, error: BaseException | None, args: Any, kwargs: Any) -> Any:
@@ -68,8 +68,43 @@ def _stand_in(scope: RunScope, error: BaseException | None, args: Any, kwargs: A
     call = current_call.get()
     surroundings: Mapping[str, Any] = {} if call is None else call.surroundings
     found = placeholder(args, kwargs, surroundings)
-    if found is UNKNOWN or scope.overtaken(error):
+    if found is UNKNOWN or _is_overtaken(scope, error):
         return found
     if iscoroutine(found):
         found.close()
     return UNKNOWN
+
+
+def _guard(scope: RunScope) -> bool:
+    """Note that a decorated handler begins, at which the unwinding ends; `_unguard` follows.
+
+    Returns:
+        Whether it ends there; not inside another one, which still has to be ended.
+    """
+    if scope.guarded:
+        return False
+    scope.guarded = True
+    scope.handler_begins()
+    return True
+
+
+def _unguard(scope: RunScope) -> None:
+    """Note that a decorated handler has ended."""
+    scope.guarded = False
+    scope.handler_ends()
+
+
+def _is_overtaken(scope: RunScope, error: BaseException | None) -> bool:
+    """Say whether a decorated handler was ended only because its run has to wait.
+
+    What else it may have raised meanwhile is logged, and ends here as well.
+
+    Args:
+        error: what it raised.
+    """
+    if scope.cancelled_in_handler(error) or not scope.run.unwinding:
+        return False
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        return False
+    scope.log_unless_ended(error)
+    return True

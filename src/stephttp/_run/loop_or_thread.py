@@ -16,6 +16,7 @@ from stephttp._run.hooks import awaiting
 if TYPE_CHECKING:
     from stephttp._client.background import TimerHandle
     from stephttp._client.flow import Flow, T
+    from stephttp._run.loop_turns import LoopTurns
 
 
 SETTLE_TICKS = 16
@@ -59,13 +60,31 @@ class LoopOrThread(ABC):
         See `LoopTurns.turn`.
         """
 
-    @abstractmethod
+    def turns_here(self) -> LoopTurns:
+        """Return the turns of remembered steps on the current event loop."""
+        raise NotImplementedError  # where `come_after` and `park` need none
+
     async def come_after(self, step: Step, *, ended: bool) -> None:
         """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
+        await self.turns_here().come_after(step, ended=ended)
 
-    @abstractmethod
     async def park(self, step: Step) -> None:
         """Wait where an `async def` handler cut a step off before; see `LoopTurns.park`."""
+        await self.turns_here().park(step)
+
+    def handler_begins(self) -> None:  # noqa: B027 - a thread has no tasks
+        """Note that a decorated handler begins; it may do so in a task of its own."""
+
+    def handler_ends(self) -> None:  # noqa: B027
+        """Note that a decorated handler has ended."""
+
+    def cancelled_in_handler(self, error: BaseException | None) -> bool:
+        """Take back what ended a decorated handler, so that code behind it may await again.
+
+        Returns:
+            Whether others have cancelled it as well.
+        """
+        return False
 
     def look_aside(self) -> object:
         """See which tasks the handler has, beside the one in which this runs."""

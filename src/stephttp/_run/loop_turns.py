@@ -16,15 +16,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from stephttp._core.steps import Step
-from stephttp._run.kept_cancellations import KeptCancellations
 from stephttp._run.loop_or_thread import SETTLE_TICKS
 from stephttp._run.scope import is_waited_for
 from stephttp._run.supervised import is_async
+from stephttp._run.turn_queue import ENOUGH, LATE, NEW, Turn, TurnQueue, given
 
 if TYPE_CHECKING:
     from stephttp._run.scope import RunScope
@@ -32,44 +30,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stephttp")
 
-ENOUGH = "the run continues in a later call"
-"""Message of the SDK's own cancellations, to know them from others."""
-
-_NEW = ""
-"""Stands for what is not remembered."""
-
-_LATE = "late"
-"""Stands for what ended in this call, just before its task was cancelled: it comes after what was
-cut off with it."""
-
-_FRESH = {_NEW: 1e300, _LATE: inf}
-
 _BEGIN_TICKS = 3
 """Turns of the event loop after which tasks that were just made have begun."""
 
 PATIENCE = 5.0
 """Seconds that the handler may take longer than it did, until it cuts a step off again."""
 
-given: ContextVar[object | None] = ContextVar("stephttp_given", default=None)
-"""Stands for the last remembered step that the current code follows from; see `turn`."""
 
-
-class _Turn:
-    """One step that waits for its turn."""
-
-    __slots__ = ("future", "given", "key", "late", "parked")
-
-    def __init__(self, key: str, future: asyncio.Future[None], parked: bool) -> None:
-        self.key = key
-        self.future = future
-        self.parked = parked
-        """Whether it waits to be cut off, and so has no turn yet."""
-        self.given = False
-        self.late: Step | None = None
-        """The step that has ended, if its task was cancelled before it came back."""
-
-
-class LoopTurns:
+class LoopTurns(TurnQueue):
     """The turns of the remembered steps of one run, on one event loop.
 
     Args:
@@ -79,8 +47,7 @@ class LoopTurns:
         last: stands for the last remembered step that this task got before others came to one.
     """
 
-    __slots__ = ("_closed", "_fresh", "_given", "_last", "_scope", "_task", "_ticks", "_waiting",
-                 "kept", "loop")  # fmt: skip
+    __slots__ = ("_fresh", "_last", "_task")
 
     def __init__(
         self,
@@ -89,21 +56,10 @@ class LoopTurns:
         task: asyncio.Task[Any] | None,
         last: object | None = None,
     ) -> None:
+        super().__init__(scope, loop, last)
         self._task = task
         self._fresh: object | None = None
         """Stands for a remembered step that was given back before other tasks could begin."""
-        self.loop = loop
-        self._scope = scope
-        self._given = last
-        """Stands for the last remembered step that was given back; `None` if nothing waited for
-        the task that got it."""
-        self._last: asyncio.Task[Any] | None = None
-        """The task that got it."""
-        self.kept = KeptCancellations()
-        """Cancellations that came before the turn of a step."""
-        self._waiting: list[_Turn] = []
-        self._ticks = 0
-        self._closed = False
 
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what to wait for before a remembered step is given back; `None`: nothing.
@@ -226,18 +182,10 @@ class LoopTurns:
             return
         alone = not self._waiting and not self._scope.run.running
         if self._waiting or (self._ticks and not (alone and self._follows())):
-            await self._await_turn(_NEW, step, ended)
+            await self._await_turn(NEW, step, ended)
         elif not alone or asyncio.current_task() is not self._task:
             # What waits for this task may have been cancelled in the same moment.
-            await self._await_turn(_NEW, step, ended, _BEGIN_TICKS)
-
-    def close(self) -> None:
-        """End all waiting: the handler has ended."""
-        self._closed = True
-        self.kept.clear()
-        for turn in self._waiting:
-            self._note_late(turn)
-            turn.future.cancel(ENOUGH)
+            await self._await_turn(NEW, step, ended, _BEGIN_TICKS)
 
     async def _await_turn(
         self, key: str, step: Step | None, ended: bool = True, ticks: int = SETTLE_TICKS
@@ -251,8 +199,8 @@ class LoopTurns:
                 if self._closed:
                     raise
                 # Whatever cancels it comes too early: at the time, the step had ended before.
-                if key == _NEW and ended:
-                    turn.key, turn.late = _LATE, step
+                if key == NEW and ended:
+                    turn.key, turn.late = LATE, step
                 await self._again(turn)
                 if ended:
                     self.kept.keep()
@@ -261,95 +209,12 @@ class LoopTurns:
         finally:
             self._leave(turn)
 
-    async def _again(self, turn: _Turn) -> None:
-        """Wait for the turn of a step that was cancelled, however often that is."""
-        while not turn.given:
-            turn.future = self.loop.create_future()
-            if not self._ticks:  # a cancel scope of anyio cancels in each turn of the loop
-                self._start()
-            try:
-                await turn.future
-            except asyncio.CancelledError:
-                if self._closed:
-                    raise
-
-    def _note_late(self, turn: _Turn) -> None:
-        """Note that a step has ended whose task was cancelled just then."""
-        step, turn.late = turn.late, None
-        if step is not None:
-            times = self._scope.times(self._scope.now_ns())
-            with self._scope.lock:
-                self._scope.run.end_late(step, times)
-
-    def _enter(self, key: str, parked: bool) -> _Turn:
-        turn = _Turn(key, self.loop.create_future(), parked)
-        with self._scope.lock:
-            self._scope.run.hold()
-        self._waiting.append(turn)
-        return turn
-
-    def _leave(self, turn: _Turn) -> None:
-        self._waiting.remove(turn)
-        if self._waiting or self.kept:
-            self._start()
-        with self._scope.lock:
-            self._scope.run.release()
-        self._scope.recorded()
-
-    def _follows(self) -> bool:
-        """Say whether the current code follows from the last step that was given back."""
-        return self._given in (None, given.get())
-
-    def _give(self) -> None:
-        """Note that the current task, and those that it starts, know of all that was given."""
-        mark = object()
-        given.set(mark)
-        self._last = asyncio.current_task()
-        self._given = mark if is_waited_for(self._last) else None
-
-    def _start(self, ticks: int = SETTLE_TICKS) -> None:
-        """Wait until the tasks have come as far as they can."""
-        if not self._ticks:
-            self.loop.call_soon(self._tick)
-        self._ticks = ticks
-
-    def _tick(self) -> None:
-        """Give back the next remembered step, once the tasks have come as far as they can."""
-        self._ticks -= 1
-        if not self._ticks:
-            waiting = [turn for turn in self._waiting if not turn.given]
-            first = min(waiting, key=self._position, default=None)
-            if self.kept and (first is None or first.parked or first.key in _FRESH):
-                # They came to something new, but not to a step: what else is remembered is later.
-                self.kept.cancel_all()
-                self._start()
-                return
-            if first is None or first.parked:
-                return  # the others wait until it is cut off
-            self._pass_over(first.key)
-            first.given = True
-            if not first.future.done():  # else it was cancelled just now, and sees `given`
-                first.future.set_result(None)
-            self._ticks = SETTLE_TICKS
-        self.loop.call_soon(self._tick)
-
-    def _position(self, turn: _Turn) -> float:
-        order = self._scope.run.earlier.order
-        if turn.key in _FRESH:
-            return _FRESH[turn.key]
-        return inf if order is None else order.position(turn.key)
-
-    def _pass_over(self, key: str) -> None:
-        order = self._scope.run.earlier.order
-        if order is not None and key not in _FRESH and order.pass_over(key):
-            self._scope.look_aside()
-
-    def _be_patient(self, turn: _Turn, cut: Cut, step: Step, what: str) -> asyncio.TimerHandle:
+    def _be_patient(self, turn: Turn, cut: Cut, step: Step, what: str) -> asyncio.TimerHandle:
         """Set the time until which a step waits for what ended it in an earlier call."""
         seconds = cut.after_ns / 1e9 + PATIENCE
         return self.loop.call_later(seconds, self._too_long, turn, step, what)
 
-    def _too_long(self, turn: _Turn, step: Step, what: str) -> None:
+    def _too_long(self, turn: Turn, step: Step, what: str) -> None:
         """Let a step continue that nothing cuts off, or cancels, any more."""
         if turn.future.done():
             return

@@ -157,36 +157,6 @@ class RunScope(LoopOrThread):
             self.shared_ids = None  # its tasks lead back to this scope
         return False
 
-    def guard(self) -> bool:
-        """Note that a decorated handler begins, at which the unwinding ends; `unguard` follows.
-
-        Returns:
-            Whether it ends there; not inside another one, which still has to be ended.
-        """
-        if self.guarded:
-            return False
-        self.guarded = True
-        return True
-
-    def overtaken(self, error: BaseException | None) -> bool:
-        """Say whether a decorated handler was ended only because its run has to wait.
-
-        What else it may have raised meanwhile is logged, and ends here as well.
-
-        Args:
-            error: what it raised.
-        """
-        if not self.run.unwinding:
-            return False
-        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-            return False
-        self._log_unless_ended(error)
-        return True
-
-    def unguard(self) -> None:
-        """Note that a decorated handler has ended."""
-        self.guarded = False
-
     def open_stream(self) -> RunStream | None:
         """Return the stream of this call, made at the first push; `None` once it is over."""
         with self.runtime.opening:
@@ -302,10 +272,11 @@ class RunScope(LoopOrThread):
             error = conclude(self, error)
         if not run.suspended:
             return error
-        self._log_unless_ended(error)
+        self.log_unless_ended(error)
         return None
 
-    def _log_unless_ended(self, error: BaseException | None) -> None:
+    def log_unless_ended(self, error: BaseException | None) -> None:
+        """Log what a handler raised that was ended, if that was not what ended it."""
         if error is not None and not isinstance(error, self.ENDINGS):
             log_unless_echo(self.run, error)
 

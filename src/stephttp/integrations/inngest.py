@@ -32,8 +32,9 @@ from stephttp.middleware import (
     StepMemo,
     TransformOutputResult,
 )
-from stephttp.options import SetupOptions, resolve
+from stephttp.options import resolve
 from stephttp.provider import Provider
+from stephttp.setup_options import SetupOptions
 
 __all__ = ["InngestMiddleware", "adapt", "setup"]
 

@@ -11,8 +11,9 @@ from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._run.echoes import echoes_suspension
 from stephttp._run.loop_or_thread import SETTLE_TICKS
-from stephttp._run.loop_turns import ENOUGH, LoopTurns, given
+from stephttp._run.loop_turns import LoopTurns
 from stephttp._run.scope import RunScope, is_waited_for
+from stephttp._run.turn_queue import ENOUGH, given
 from stephttp._run.wait_limits import warn_of_limits
 from stephttp.errors import Suspended, UsageError
 
@@ -139,17 +140,9 @@ class LoopScope(RunScope):
             given.set(mark)
             self._given = mark if is_waited_for(task) else None
             return None
-        return self._turns_here().turn(step, function)
+        return self.turns_here().turn(step, function)
 
-    async def come_after(self, step: Step, *, ended: bool) -> None:
-        """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
-        await self._turns_here().come_after(step, ended=ended)
-
-    async def park(self, step: Step) -> None:
-        """Wait where the handler cut a step off before; see `LoopTurns.park`."""
-        await self._turns_here().park(step)
-
-    def _turns_here(self) -> LoopTurns:
+    def turns_here(self) -> LoopTurns:
         if self.turns is None:
             self.turns = LoopTurns(self, self._loop, self._task, self._given)
             if self._task is None:
@@ -200,7 +193,8 @@ class LoopScope(RunScope):
         """Note that the handler has ended, and cancel what `suspend` still holds."""
         super().close(error)
         if self.guarded:
-            self.unguard()
+            self.guarded = False
+            self.handler_ends()
         task, self._task = self._task, None
         if self.turns is not None:
             self.turns.close()
@@ -209,29 +203,21 @@ class LoopScope(RunScope):
             future.cancel(ENOUGH)
         return self._cancelled_by_others(task, error)
 
-    def guard(self) -> bool:
-        """Note that a decorated handler begins, and in which task; see `RunScope.guard`."""
-        if not super().guard():
-            return False
+    def handler_begins(self) -> None:
+        """Note in which task a decorated handler begins."""
         if self._task is not None and self._is_here():
             task = asyncio.current_task()
             if task is not None:
                 self._outer = self._task, self._cancelling
                 self._task, self._cancelling = task, task.cancelling()
-        return True
 
-    def overtaken(self, error: BaseException | None) -> bool:
+    def cancelled_in_handler(self, error: BaseException | None) -> bool:
         """Take back what ended a decorated handler, so that code behind it may await again."""
-        if self._outer is not None and self._cancelled_by_others(self._task, error):
-            return False
-        return super().overtaken(error)
+        return self._outer is not None and self._cancelled_by_others(self._task, error)
 
-    def unguard(self) -> None:
-        """Note that a decorated handler has ended."""
-        super().unguard()
-        outer = self._outer
-        if outer is not None:
-            self._outer = None
+    def handler_ends(self) -> None:
+        """Note that the task of the application is the one to be ended again."""
+        outer, self._outer = self._outer, None
         if outer is not None and self._task is not None:
             self._task, self._cancelling = outer
 

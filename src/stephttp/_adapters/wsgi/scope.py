@@ -84,15 +84,7 @@ class ThreadScope(RunScope):
     def turn(self, step: Step, function: Callable[..., Any] | None) -> Awaitable[None] | None:
         """Return what an async view waits for before a remembered step is given back."""
         self._in_tasks = True
-        return None if self.run.earlier.order is None else self._turns_here().turn(step, function)
-
-    async def come_after(self, step: Step, *, ended: bool) -> None:
-        """Let the end of a step come after those beside it; see `LoopTurns.come_after`."""
-        await self._turns_here().come_after(step, ended=ended)
-
-    async def park(self, step: Step) -> None:
-        """Wait where an async view cut a step off before; see `LoopTurns.park`."""
-        await self._turns_here().park(step)
+        return None if self.run.earlier.order is None else self.turns_here().turn(step, function)
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
@@ -100,7 +92,7 @@ class ThreadScope(RunScope):
             self.run.leave_pending()
         return self.run.suspended
 
-    def _turns_here(self) -> LoopTurns:
+    def turns_here(self) -> LoopTurns:
         """Return the turns on the current loop. A view may use several, one after the other."""
         import asyncio
 
