@@ -158,8 +158,8 @@ async def test_a_crash_ends_each_wait_once(
         task = await w.engine.store.browse(deliveries.next_task)
         await w.engine.store.browse(partial(deliveries.look, task=task))
         for _ in range(ended_before):
-            unit = partial(deliveries.end, task=task, at=w.engine.executor.moment())
-            await w.engine.store.write(unit, w.engine.executor.follow_all)
+            unit = partial(deliveries.end, task=task, at=w.engine.moment())
+            await w.engine.store.write(unit, w.engine.after.follow_all)
         await w.after(0)
         assert [one != "open" for one in await memos(w, 6)].count(True) == 2 * ended_before
     held.undo()
@@ -239,8 +239,8 @@ async def test_a_wait_that_another_cause_ended_stays_ended_so(held: pytest.Monke
         await w.engine.cancel(run_id(0))
         w.script = [PARKED] * 3
         for _ in range(2):
-            unit = partial(deliveries.end, task=task, at=w.engine.executor.moment())
-            await w.engine.store.write(unit, w.engine.executor.follow_all)
+            unit = partial(deliveries.end, task=task, at=w.engine.moment())
+            await w.engine.store.write(unit, w.engine.after.follow_all)
         await w.after(0)
         assert await memos(w, 5) == ["open"] + [{"n": 1}] * 3 + ["open"]
         assert await memo(w, 0) == "open"

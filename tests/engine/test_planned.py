@@ -259,7 +259,7 @@ async def apply(w: World, call: EndpointCall, ops: list[dict[str, Any]]) -> None
     got = EndpointAnswer(206, list(SDK.items()), json.dumps(ops).encode())
     outcome = read_answer(got, w.clock.now_ms())
     assert isinstance(outcome, OpsAnswer | CallFailure)
-    at = w.engine.executor.moment()
+    at = w.engine.moment()
     await w.engine.store.write(lambda c: settle(c, call, outcome, at.now_ms, at))
 
 

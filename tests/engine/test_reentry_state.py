@@ -197,7 +197,7 @@ async def test_what_an_engine_finds_due_at_its_start_may_be_under_way_still(tmp_
         # As a kill leaves it: the call has begun, and nothing is known of how it went.
         unit = partial(
             due.claim,
-            at=w.engine.executor.moment(),
+            at=w.engine.moment(),
             busy=(),
             slots=Shares(9, {}),
             gateway_slots=Shares(0, {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
@@ -14,14 +14,14 @@ from stephttp._wire.stored_state import CallId
 from stephttp.engine.bulk import BulkActions
 from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
-from stephttp.engine.live.changes import Changes, Waiters
+from stephttp.engine.live.changes import AfterCommit, Changes, Waiters
 from stephttp.engine.live.channels import Channels
 from stephttp.engine.live.stream_listeners import StreamListeners
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.clock import Clock, SystemClock
-from stephttp.engine.model.inputs import Cancellation, EventArrival
+from stephttp.engine.model.clock import Alarm, Clock, SystemClock
+from stephttp.engine.model.inputs import Cancellation, EventArrival, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.egress import Egress
@@ -63,8 +63,8 @@ class Engine:
 
     Attributes:
         settings, clock, rng: as given.
-        store, waiters, changes, channels, streams, reader, executor, egress, caller, metrics: the
-            parts of the engine; see their classes.
+        store, waiters, changes, channels, streams, reader, executor, egress, caller, metrics,
+            after: the parts of the engine; see their classes.
     """
 
     def __init__(
@@ -89,20 +89,25 @@ class Engine:
         self.egress = Egress.of(settings)
         self.caller = Caller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings, gateway)
-        self.executor = Executor(
-            self.store, self.caller, self._gateway, self.metrics,
-            self.waiters, following, self.changes,
-            self.clock, self.rng, settings,
+        self._spans = spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
+        alarm = Alarm(self.clock)
+        self.after = AfterCommit(
+            self.waiters, self.changes, following, alarm, self.metrics.changed,
+            spans.early.run_ids, spans.run_began, settings,
         )  # fmt: skip
-        self._deliverer = Deliverer(
-            self.store, self.clock, self.executor.moment, self.executor.follow_all
-        )
-        self.executor.looks_back = self._deliverer.wake
+        self.executor = Executor(
+            self.store, self.caller, self._gateway, self.metrics, self.changes,
+            alarm, self.after, self.moment, self.clock, settings,
+        )  # fmt: skip
+        self._deliverer = Deliverer(self.store, self.clock, self.moment, self.after.follow_all)
+        self.after.looks_back = self._deliverer.wake
+        self.bulk = BulkActions(self.store, self.moment, self.after.follow_all)
         self.reader = Reader(self.store, self.clock)
-        self.bulk = BulkActions(self.store, self.executor.moment, self.executor.follow_all)
-        self._spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
-        self.executor.expect(self._spans.early.run_ids, self._spans.run_began)
         self._retention = Retention(self.store, self.clock, settings)
+
+    def moment(self) -> Moment:
+        """Return the present, as transitions see it."""
+        return Moment(self.clock.now_ms(), self.rng, self.settings)
 
     async def start(self) -> None:
         """Open the database and start to work on what is due.
@@ -114,22 +119,16 @@ class Engine:
         known = partial(latest_endpoints, limit=MOST_ENDPOINTS)
         self.metrics.know(await self.store.read(known))
         await self.store.write(partial(leases.extend_all, now_ms=self.clock.now_ms()))
-        self.executor.start()
-        self._deliverer.start()
-        self._retention.start()
-        self.streams.start()
+        for part in (self.executor, self._deliverer, self._retention, self.streams):
+            part.start()
 
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
-        await self._retention.stop()
-        await self.streams.stop()
-        await self._deliverer.stop()
-        await self.executor.stop()
-        await self._spans.stop()
-        await self.caller.close()
-        await self._gateway.close()
-        await self.store.close()
+        for part in (self._retention, self.streams, self._deliverer, self.executor, self._spans):
+            await part.stop()
+        for resource in (self.caller, self._gateway, self.store):
+            await resource.close()
 
     def drain(self) -> None:
         """Call no further endpoints, and answer all requests that wait for an output or a change.
@@ -138,10 +137,8 @@ class Engine:
         servers wait for open requests.
         """
         self.executor.drain()
-        self.waiters.release()
-        self.changes.release()
-        self.channels.release()
-        self.streams.release()
+        for live in (self.waiters, self.changes, self.channels, self.streams):
+            live.release()
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
@@ -184,13 +181,13 @@ class Engine:
         if call is None:
             await self._change(partial(report, run_id=run_id, ops=ops, dispatch=dispatch))
             return False
-        unit = partial(report_from, run_id=run_id, ops=ops, call=call)
-        _, superseded = await self._apply(unit, lambda reported: [reported[0]])
+        unit_from = partial(report_from, run_id=run_id, ops=ops, call=call)
+        _, superseded = await self._write(unit_from, lambda done: self.after.follow(done[0]))
         return self.caller.hear(run_id, call) is not Heard.CURRENT or superseded
 
     async def take(self, items: Sequence[Item]) -> list[Taken | Refused]:
         """Store many checkpoints in one transaction; see `checkpoints.take`."""
-        return await self._apply(partial(take, items=items), _stored)
+        return await self._write(partial(take, items=items), lambda done: self._follow_taken(*done))
 
     async def claim(self, key: Key, opening: Opening) -> str:
         """Open a run for an idempotency key, and return the run that answers the request.
@@ -199,7 +196,7 @@ class Engine:
             Refused: see `idempotency.claim`.
         """
         unit = partial(idempotency.claim, key=key, opening=opening)
-        claimed = await self._apply(unit, lambda run: [run.change] if run.change else [])
+        claimed = await self._write(unit, self._follow_claimed)
         return claimed.run_id
 
     async def renew(self, run_ids: Sequence[str], lease_ms: int) -> list[str]:
@@ -209,8 +206,7 @@ class Engine:
 
     async def receive(self, received: Sequence[EventArrival]) -> None:
         """Store events, and end the waits that they end."""
-        unit = partial(events.receive, received=received, at=self.executor.moment())
-        await self.store.write(unit, self._follow_events)
+        await self._write(partial(events.receive, received=received), self._follow_events)
 
     async def signal(self, name: str, data: bytes) -> str:
         """End the wait for a signal, and return the id of the run that waited.
@@ -276,33 +272,29 @@ class Engine:
             Refused: there is no such function.
         """
         unit = partial(cancellations.create, cancellation=cancellation)
-        changes: list[Change] = await self._apply(unit, iter)
+        changes: list[Change] = await self._write(unit, self.after.follow_all)
         return len(changes)
 
     def _take(self, connection: sqlite3.Connection, items: Sequence[Item]) -> list[Taken | Refused]:
-        return take(connection, items, self.executor.moment())
+        return take(connection, items, self.moment())
 
-    def _follow_taken(self, taken: Taken | Refused) -> None:
-        self.executor.follow_all(_stored([taken]))
+    def _follow_taken(self, *outcomes: Taken | Refused) -> None:
+        self.after.follow_all(taken.change for taken in outcomes if isinstance(taken, Taken))
+
+    def _follow_claimed(self, run: idempotency.ClaimedRun) -> None:
+        if run.change is not None:
+            self.after.follow(run.change)
 
     def _follow_events(self, stored: events.StoredEvents) -> None:
         self.metrics.received(stored.count)
         self.changes.publish(events=True)
-        self.executor.follow_all(stored.changes)
+        self.after.follow_all(stored.changes)
         if stored.left:
             self._deliverer.wake()
 
     async def _change(self, unit: Callable[..., Change]) -> Change:
-        """Run a unit of work that changes one run, as of now, and follow the change."""
-        at = self.executor.moment()
-        return await self.store.write(partial(unit, at=at), self.executor.follow)
+        return await self._write(unit, self.after.follow)
 
-    async def _apply(self, unit: Callable[..., T], changes: Callable[[T], Iterable[Change]]) -> T:
-        """Run a unit of work as of now, and follow the `changes` in its result."""
-        at = self.executor.moment()
-        follow = self.executor.follow_all
-        return await self.store.write(partial(unit, at=at), lambda done: follow(changes(done)))
-
-
-def _stored(outcomes: Iterable[Taken | Refused]) -> list[Change]:
-    return [outcome.change for outcome in outcomes if isinstance(outcome, Taken)]
+    async def _write(self, unit: Callable[..., T], follow: Callable[[T], None]) -> T:
+        """Run a unit of work as of now; `follow` is called with its result after the commit."""
+        return await self.store.write(partial(unit, at=self.moment()), follow)

@@ -11,20 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from random import Random
 
-from stephttp.engine.live.changes import FIRST_PHASE, Changes, Waiters
+from stephttp.engine.live.changes import AfterCommit, Changes
 from stephttp.engine.live.origins import Origins, Shares
-from stephttp.engine.live.stream_listeners import StreamListeners
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Alarm, Clock
 from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
-from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import Caller, log_call
@@ -42,7 +39,7 @@ _PAUSE = 1.0  # seconds of rest after the store failed (a full disk, say)
 
 
 class Executor:
-    """Does what is due, and wakes what waits for the changes that were stored.
+    """Does what is due.
 
     One task waits for the alarm, claims due work in one transaction, and starts a task for each
     call. That stores the outcome, frees its slot and sets the alarm, so that the next claim sees
@@ -55,24 +52,23 @@ class Executor:
         caller: Caller,
         gateway: Gateway,
         metrics: Metrics,
-        waiters: Waiters,
-        streams: StreamListeners,
         changes: Changes,
+        alarm: Alarm,
+        after: AfterCommit,
+        moment: Callable[[], Moment],
         clock: Clock,
-        rng: Random,
         settings: Settings,
     ) -> None:
         self._store = store
         self._caller = caller
         self._gateway = gateway
-        self._waiters = waiters
-        self._streams = streams
-        self._changes = changes
-        self._clock = clock
-        self._rng = rng
-        self._settings = settings
         self._metrics = metrics
-        self._alarm = Alarm(clock)
+        self._changes = changes
+        self._alarm = alarm
+        self._after = after
+        self._moment = moment
+        self._clock = clock
+        self._settings = settings
         self._resting = Resting(store, clock)
         self._calls: _Tasks = {}
         self._http_steps: _Tasks = {}
@@ -83,17 +79,6 @@ class Executor:
         self._draining = False
         self._since_ms = 0
         self._moved = asyncio.Event()
-        self._expected: Collection[str] = ()
-        self._run_began: Callable[[str], None] = lambda run_id: None
-        self.looks_back: Callable[[], None] = lambda: None
-
-    def expect(self, run_ids: Collection[str], began: Callable[[str], None]) -> None:
-        """Call `began` with the id of each new run that is in `run_ids` (a view) as it starts."""
-        self._expected, self._run_began = run_ids, began
-
-    def moment(self) -> Moment:
-        """Return the present, as transitions see it."""
-        return Moment(self._clock.now_ms(), self._rng, self._settings)
 
     def start(self) -> None:
         """Start to work; work that fell due while no engine ran is done now."""
@@ -119,40 +104,6 @@ class Executor:
     async def quiet(self) -> None:
         """Return once no endpoint is being called; for after `drain`."""
         await self._until(lambda: not (self._looking or self._calls))
-
-    def follow(self, change: Change) -> None:
-        """Wake what waits for a change, and count it.
-
-        Call it in the event loop once the change is committed, never before: what is woken looks
-        into the database, and must find the change there.
-        """
-        self._metrics.changed(change)
-        self._changes.publish((change.run.run_id,))
-        if change.run.run_id in self._streams.wakes:
-            self._streams.wake(change.run.run_id)
-        if change.began is not None:
-            if change.run.run_id in self._expected:
-                self._run_began(change.run.run_id)
-            if (deadline := self._settings.run_deadline) is not None:
-                self._alarm.set(change.began.created_ms + round(deadline * 1000))
-        if change.ended:
-            run = change.run
-            self._waiters.wake(run.run_id)
-            if log.isEnabledFor(logging.INFO):
-                ended = {"run_id": run.run_id, "status": run.status}
-                log_event(log, logging.INFO, "run.end", "run ended", **ended)
-        if change.run.status is not RunStatus.SYNC:
-            self._waiters.wake(FIRST_PHASE + change.run.run_id)
-        for timer in change.timers:
-            self._alarm.set(timer.due_ms)
-        if change.looks_back:
-            self.looks_back()
-        self.follow_all(change.others)
-
-    def follow_all(self, changes: Iterable[Change]) -> None:
-        """Do for several changes what `follow` does."""
-        for change in changes:
-            self.follow(change)
 
     @property
     def busy(self) -> frozenset[due.TaskKey]:
@@ -198,7 +149,7 @@ class Executor:
         resting = () if self._resting.until is None else await self._resting.keys()
         unit = partial(
             due.claim,
-            at=self.moment(),
+            at=self._moment(),
             busy=self.busy.union(resting),
             slots=Shares(self._settings.concurrency, self.origins.used, self.origins.trying),
             gateway_slots=Shares(self._settings.gateway_concurrency, self._gateway_origins.used),
@@ -224,7 +175,7 @@ class Executor:
 
     def _follow_claim(self, claim: due.DueWork) -> None:
         self._metrics.claimed(claim)
-        self.follow_all(claim.ended)
+        self._after.follow_all(claim.ended)
 
     async def _work(
         self, tasks: _Tasks, key: due.TaskKey, work: _Work, over: Callable[[], None]
@@ -289,7 +240,7 @@ class Executor:
         """Store the outcome of a call; try until that succeeds, since a new call would redo it."""
         while True:
             try:
-                await self._store.write(partial(unit, at=self.moment()), self.follow)
+                await self._store.write(partial(unit, at=self._moment()), self._after.follow)
             except sqlite3.OperationalError as error:
                 # The disk is full, or read-only, or fails.
                 self._storage_failed(error, "holding an answer", run_id)

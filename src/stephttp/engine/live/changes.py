@@ -1,4 +1,4 @@
-"""Wakes what waits for runs to change: requests for one run, and listeners to all changes.
+"""Wakes what waits for runs to change: requests for one run, listeners to all changes, the alarm.
 
 Nothing is kept for those who come later, and nothing is polled. A listener that is slow gets less
 detail, never a queue that grows: changes of one run count once, and if there are too many it is
@@ -8,12 +8,20 @@ asked to look at everything again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+import logging
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
-T = TypeVar("T")
+from stephttp.engine.live.listed import listed
+from stephttp.engine.live.stream_listeners import StreamListeners
+from stephttp.engine.logs import log_event
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.clock import Alarm
+from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.settings import Settings
+
+log = logging.getLogger("stephttp.engine.executor")
 
 MOST_RUNS = 1000
 """Runs whose change waits for a listener."""
@@ -118,20 +126,6 @@ class Changes:
         return len(self._listeners)
 
 
-@contextmanager
-def listed(table: dict[str, set[T]], run_id: str, event: T) -> Generator[T]:
-    """Keep an event in a table, by run, while the block runs, and provide it."""
-    there = table.setdefault(run_id, set())
-    there.add(event)
-    try:
-        yield event
-    finally:
-        there.discard(event)
-        # The set may have left the table already, and a newer one taken its place.
-        if not there and table.get(run_id) is there:
-            del table[run_id]
-
-
 FIRST_PHASE = "sync:"
 """Prefix of a run id: to wait until the run ends or becomes async, whatever comes first."""
 
@@ -170,3 +164,68 @@ class Waiters:
     def __len__(self) -> int:
         """Return the number of requests that wait."""
         return sum(map(len, self._events.values()))
+
+
+class AfterCommit:
+    """Counts changes that were stored, and wakes what waits for them.
+
+    Args:
+        count: counts one.
+        expected: ids of runs (a view); `began` is called with the id of each that starts.
+    """
+
+    def __init__(
+        self,
+        waiters: Waiters,
+        changes: Changes,
+        streams: StreamListeners,
+        alarm: Alarm,
+        count: Callable[[Change], None],
+        expected: Collection[str],
+        began: Callable[[str], None],
+        settings: Settings,
+    ) -> None:
+        self._waiters = waiters
+        self._changes = changes
+        self._streams = streams
+        self._alarm = alarm
+        self._count = count
+        self._expected = expected
+        self._began = began
+        self._deadline = settings.run_deadline
+        self.looks_back: Callable[[], None] = lambda: None
+        """Called if earlier events are still to be looked at for a wait."""
+
+    def follow(self, change: Change) -> None:
+        """Wake what waits for a change, and count it.
+
+        Call it in the event loop once the change is committed, never before: what is woken looks
+        into the database, and must find the change there.
+        """
+        run = change.run
+        self._count(change)
+        self._changes.publish((run.run_id,))
+        if run.run_id in self._streams.wakes:
+            self._streams.wake(run.run_id)
+        if change.began is not None:
+            if run.run_id in self._expected:
+                self._began(run.run_id)
+            if self._deadline is not None:
+                self._alarm.set(change.began.created_ms + round(self._deadline * 1000))
+        if change.ended:
+            self._waiters.wake(run.run_id)
+            if log.isEnabledFor(logging.INFO):
+                ended = {"run_id": run.run_id, "status": run.status}
+                log_event(log, logging.INFO, "run.end", "run ended", **ended)
+        if run.status is not RunStatus.SYNC:
+            self._waiters.wake(FIRST_PHASE + run.run_id)
+        for timer in change.timers:
+            self._alarm.set(timer.due_ms)
+        if change.looks_back:
+            self.looks_back()
+        self.follow_all(change.others)
+
+    def follow_all(self, changes: Iterable[Change]) -> None:
+        """Do for several changes what `follow` does."""
+        for change in changes:
+            self.follow(change)

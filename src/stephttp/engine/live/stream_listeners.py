@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager
 
-from stephttp.engine.live.changes import listed
+from stephttp.engine.live.listed import listed
 
 
 class Wake(asyncio.Event):
