@@ -15,7 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from stephttp.testing import AsyncDurableClient, DurableClient
 
+__tracebackhide__ = True
 _clients = pytest.StashKey[list["DurableClient"]]()
+_has_failed = pytest.StashKey[bool]()
 _files = pytest.StashKey[int]()
 
 
@@ -61,9 +63,17 @@ def durable_client(
     """A client of the application, with an engine of its own; for plain tests."""
     from stephttp.testing import DurableClient
 
-    with DurableClient(durable_app, **durable_options) as client:
-        request.node.stash.setdefault(_clients, []).append(client)
+    client = DurableClient(durable_app, **durable_options).open()
+    request.node.stash.setdefault(_clients, []).append(client)
+    try:
         yield client
+    except BaseException:
+        client.close()
+        raise
+    if request.node.stash.get(_has_failed, False):  # that stubs are left over says nothing then
+        client.close()
+    else:
+        client.__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -116,12 +126,16 @@ def pytest_runtest_makereport(
     """Show the runs of a test that has failed, and keep its database."""
     report = yield
     if report.when == "call" and report.failed:
+        item.stash[_has_failed] = True
         for client in item.stash.get(_clients, []):
             # What fails here may have failed with the test, whose own error counts.
             try:
                 report.sections.append(("stephttp runs", _text(client)))
             except Exception as error:
                 report.sections.append(("stephttp runs", f"cannot be read: {error}"))
+            if problems := client._world.taken_problems():
+                text = "\n".join(map(str, problems))
+                report.sections.append(("stephttp problems", text))
             if (path := _next_file(item)) is not None:
                 try:
                     client.save(path)

@@ -482,11 +482,13 @@ async def test_without_a_key_nothing_waits_outside_development(
 
     with caplog.at_level(logging.WARNING):
         async with durable(build, wsgi=wsgi, dev=False) as world:
-            assert "requests that have to wait are refused" in caplog.text
+            assert "requests that have to wait are refused" not in caplog.text
             assert (await world.client.get("/?nap=false")).text.strip('"') == "done"
+            assert caplog.text.count("requests that have to wait are refused") == 1
             refused = await world.client.get("/?nap=true", headers={"authorization": "secret"})
             assert refused.status_code == 200
             assert "set INNGEST_SIGNING_KEY" in refused.text
+    assert caplog.text.count("requests that have to wait are refused") == 1
     assert ran == ["before", "before"]
     assert not any(b"secret" in (one.content or b"") for one in world.to_engine.requests)
 

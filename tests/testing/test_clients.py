@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -236,6 +238,41 @@ def test_a_request_ends_with_its_client() -> None:
     for use in (call.finish, call.until_waiting, call.json, lambda: call.run):
         with pytest.raises(stephttp.UsageError, match="the client of this request is closed"):
             use()
+
+
+async def test_an_async_request_ends_with_its_client() -> None:
+    async with AsyncDurableClient(fastapi_shop()[0]) as client:
+        call = client.get("/approvals/a1")
+        await call.accepted()
+    for use in (call.response, call.run, call.cancel):
+        with pytest.raises(stephttp.UsageError, match="closed, and its engine with it; use it ins"):
+            await use()
+
+
+def test_a_client_that_was_not_closed_is_named() -> None:
+    app, _ = fastapi_shop()
+    left = DurableClient(app).open()
+    line = inspect.stack()[0].lineno - 1
+    try:
+        with (
+            pytest.raises(stephttp.UsageError, match=rf"opened at {re.escape(__file__)}:{line};"),
+            DurableClient(app),
+        ):
+            pass
+    finally:
+        left.close()
+    with DurableClient(app):
+        pass
+
+
+def test_a_signal_that_no_run_waits_for_is_named_beside_those_that_are_awaited() -> None:
+    with DurableClient(fastapi_shop()[0]) as client:
+        with pytest.raises(AssertionError, match="since no run waits for it; they wait for no sig"):
+            client.send_signal("approve:a1")
+        client.get("/approvals/a1")
+        (awaited,) = [wait.key for wait in client.runs[0].waits]
+        with pytest.raises(AssertionError, match=f"they wait for '{awaited}'$"):
+            client.send_signal("aprove:a1")
 
 
 def test_the_lifespan_runs() -> None:

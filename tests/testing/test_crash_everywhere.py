@@ -19,7 +19,7 @@ from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp.sync import step as blocking
 from stephttp.testing import CrashError, CrashReport, DurableClient, crash_everywhere
-from stephttp.testing.crashes import ProcessDied
+from stephttp.testing.quiet_deaths import ProcessDied
 
 NAP = timedelta(days=1)
 EXAMPLES = [

@@ -98,6 +98,7 @@ class Async(unittest.IsolatedAsyncioTestCase):
             self.assertEqual((await client.post("/orders")).json(), "c1")
 
 def test_fails(durable_client):
+    durable_client.stub("chrage", 1)  # what a test that failed has not used says nothing
     call = durable_client.post("/orders")
     assert call.run.completed
 
@@ -110,6 +111,20 @@ async def test_fails_async(async_durable_client):
 async def test_fails_async_and_is_not_kept(async_durable_client, monkeypatch):
     monkeypatch.setattr(async_durable_client, "save", lambda path: 1 / 0)
     assert 1 == 2
+
+def test_fails_in_the_client(durable_client):
+    durable_client.post("/orders").run.step("chrage")
+
+def test_fails_in_the_application(durable_client):
+    durable_client.stub("charge", raises=ValueError("of the bank"))
+    durable_client.post("/orders")
+
+def test_leaves_a_stub(durable_client):
+    durable_client.stub("chrage", 1)
+
+def test_leaves_a_request_unanswered(durable_client):
+    durable_client._stubs.complain(AssertionError("there is no network"))
+    assert 1 == 3
 
 def test_wrong(async_durable_client):
     pass
@@ -213,14 +228,21 @@ def test_pytest_with_its_plugins(tmp_path: Path) -> None:
     plugins = ("stephttp_pytest", "asyncio", "anyio", "xdist")
     chosen = [part for plugin in plugins for part in ("-p", plugin)]
     said = _ran(tmp_path, "pytest", *chosen, "-n", "1", "--durable-db", "kept.db")
-    assert f"{6 + 5} passed" in said, said
-    assert "3 failed" in said, said
-    assert "1 error" in said, said
+    assert f"{6 + 5 + 1} passed" in said, said
+    assert "6 failed" in said, said
+    assert "2 errors" in said, said
     assert "use durable_client in others" in said
-    # What the run of the test that failed has done, from the fixture and from the exception.
+    assert said.count("the stub of 'chrage' was never used") >= 1
+    assert "test_fails " not in said.partition("ERROR at teardown of")[2].partition("\n")[0]
+    assert "- stephttp problems -" in said
+    assert "there is no network" in said
+    # Tracebacks have the lines of the test and of the application, and not those between them.
+    inside = ("stephttp/testing/", "stephttp/_run/", "concurrent/", "httpx2/")
+    assert [path for path in inside if path in said] == []
+    # What the runs of two tests that failed have done, from the fixture and from the exception.
     waterfall = 'charge    run ok  -> "c1"'
     # On CI, pytest repeats the whole message of a failed test in its summary.
-    assert said.partition("short test summary")[0].count(waterfall) == 2, said
+    assert said.partition("short test summary")[0].count(waterfall) == 4, said
     assert "Failed: by hand" in said
     assert "assert 1 == 2" in said
     assert "--durable-db: kept-gw0-3.db cannot be written: ZeroDivisionError" in said

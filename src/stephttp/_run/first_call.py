@@ -86,7 +86,7 @@ class FirstCall(KeyedCall):
         if method == "HEAD":
             run.refuse_waits("the answer to HEAD has no body that could carry the result")
         elif self.runtime.cannot_wait is not None:
-            run.refuse_waits(self.runtime.cannot_wait)
+            self.runtime.refuse_waits(run, self.runtime.cannot_wait)
         scope.first_call = self
         if method != "GET" and self._may_be_too_large():
             scope.claim = self._check_size

@@ -157,8 +157,7 @@ class Runtime:
         """What makes locks. gevent replaces it, in workers after the fork; see `renew_locks`."""
         self.cannot_wait = None if settings.dev or settings.keys else _NO_KEY
         """Why no run can wait for the server; `None` where they can."""
-        if self.cannot_wait is not None:
-            logger.warning("stephttp: requests that have to wait are refused: %s", _NO_KEY)
+        self._has_warned = False
         self.waited: set[str] = set()
         """Endpoints of which a request has waited in this process."""
         self.endpoint_ids: set[str] = set()
@@ -188,6 +187,19 @@ class Runtime:
                 while (below := top[0]["_kept"]) is not kept:
                     top = below
                 top[0] = kept[0]
+
+    def refuse_waits(self, run: Run, reason: str) -> None:
+        """Let a run refuse whatever has to wait. The first one warns of that: what is only made,
+        as where tests import an application, may never need a key.
+
+        Args:
+            run: the run.
+            reason: why it cannot wait.
+        """
+        run.refuse_waits(reason)
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("stephttp: requests that have to wait are refused: %s", reason)
 
     def journal(
         self,

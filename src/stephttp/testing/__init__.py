@@ -9,6 +9,8 @@ with DurableClient(app) as client:
     assert call.response.status_code == 201
 """
 
+import sys
+
 from stephttp.testing.always_replay import ReplayError
 from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.async_client import AsyncDurableClient
@@ -58,3 +60,15 @@ __all__ = [
     "replay",
     "unit",
 ]
+
+__tracebackhide__ = True
+
+
+def _hide() -> None:
+    """Let pytest leave the frames of this package out of the tracebacks of tests."""
+    for name, module in sys.modules.items():
+        if name.startswith(f"{__name__}."):
+            vars(module)["__tracebackhide__"] = True
+
+
+_hide()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
@@ -16,6 +17,7 @@ from stephttp.testing.async_call import AsyncCall
 from stephttp.testing.base_client import BaseClient
 from stephttp.testing.calls import Exchange
 from stephttp.testing.loop_thread import within
+from stephttp.testing.places_in_code import place_here
 from stephttp.testing.recorded import RecordedEvent, RecordedRun
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ class AsyncDurableClient(BaseClient[AsyncCall]):
                 "AsyncDurableClient needs an event loop of asyncio; with anyio's pytest plugin, "
                 "choose its backend 'asyncio' for this test"
             )
-        await self._start()
+        await self._start(place_here(sys._getframe(1)))
         return self
 
     async def __aexit__(

@@ -14,7 +14,7 @@ import httpx2
 from stephttp.provider import Provider
 from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.calls import Exchange
-from stephttp.testing.findings import Finding
+from stephttp.testing.findings import Finding, Place
 from stephttp.testing.loop_thread import PATIENCE
 from stephttp.testing.stubbing import Stubbing
 from stephttp.testing.stubs import Stubs
@@ -162,8 +162,8 @@ class BaseClient(Stubbing, ABC, Generic[AnyCall]):
         """Make an OPTIONS request; see `request`."""
         return self.request("OPTIONS", url, **options)
 
-    async def _start(self) -> None:
-        await self._world.open()
+    async def _start(self, opened_at: Place) -> None:
+        await self._world.open(opened_at)
         self._world.client.headers.update(self._headers)
         self._world.client.cookies.update(self._cookies)
 

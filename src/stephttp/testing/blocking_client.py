@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
@@ -15,6 +16,7 @@ from stephttp.testing.base_client import BaseClient
 from stephttp.testing.blocking_call import Call
 from stephttp.testing.calls import Exchange
 from stephttp.testing.loop_thread import LoopThread
+from stephttp.testing.places_in_code import place_here
 from stephttp.testing.recorded import RecordedEvent, RecordedRun
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ class DurableClient(BaseClient[Call]):
             )
         self._loop = LoopThread(self._patience)
         try:
-            self._loop.call(self._start())
+            self._loop.call(self._start(place_here(sys._getframe(1))))
         except BaseException:
             self._end_loop()
             raise

@@ -8,16 +8,27 @@ from typing import Any
 import httpx2
 from msgspec import Struct
 
+from stephttp.errors import UsageError
+from stephttp.testing.blocking_call import Call
 from stephttp.testing.blocking_client import DurableClient
 from stephttp.testing.crashes import Boundary, Crashes
 from stephttp.testing.findings import excerpt
-from stephttp.testing.side_effects import CountingClient, Effects, SideEffects
+from stephttp.testing.side_effects import CountingClient, Effects, SideEffects, check_allowed
 from stephttp.testing.world import World
 
 _MOST = 2_000
 """Boundaries of one test; each costs a run of it."""
 _MOST_TURNS = 100
 """How often the clock moves for runs whose callers got no answer."""
+_NOTHING = (
+    "the test returned nothing, so that no answer could differ; return what its requests give: "
+    "`return client.post(...)`"
+)
+_NO_STEP = (
+    "no request of the test came to a step, so that the process could die nowhere; send a request "
+    "whose handler has steps"
+)
+_TOO_MANY = "the test has {} boundaries, and {} are tried at most; split it"
 
 
 class CrashError(AssertionError):
@@ -63,8 +74,8 @@ def crash_everywhere(
     test, in which nothing dies.
 
     Args:
-        test: gets a client, and returns the answer: anything that can be compared. It sets up what
-            it needs itself, since it runs many times.
+        test: gets a client, and returns the answer: a call, a response, or anything else that can
+            be compared. It sets up what it needs itself, since it runs many times.
         app: the application, as for `DurableClient`.
         effects: for each side effect, what counts how often it has happened so far. The test must
             never reset a count, which may only grow.
@@ -78,14 +89,22 @@ def crash_everywhere(
     Raises:
         CrashError: an answer differs, or a side effect happened more or less often. Where the
             caller gets no answer, because the first call died, less is allowed.
-        UsageError: a count of a side effect has fallen.
+        UsageError: a count of a side effect has fallen, `allowed` names one that is not in
+            `effects`, or the test could find nothing: it returned nothing, or came to no step.
         Exception: what the test raises without a crash.
     """
     effects, allowed = effects or {}, allowed or {}
+    check_allowed(allowed, effects)
     first = _Outcome.of(test, app, Crashes(), effects, options)
     if first.error is not None:
         raise first.error
-    boundaries = first.crashes.seen[:_MOST]
+    boundaries = first.crashes.seen
+    if not first.crashes.has_met_step:
+        raise UsageError(_NO_STEP)
+    if first.answer is None:
+        raise UsageError(_NOTHING)
+    if len(boundaries) > _MOST:
+        raise UsageError(_TOO_MANY.format(len(boundaries), _MOST))
     failures: list[tuple[Boundary | None, str]] = []
     failures += [(None, what) for what in _wrong_counts(first, allowed)]
     died: list[Boundary] = []
@@ -154,8 +173,14 @@ async def _let_end(world: World) -> None:
 
 def _plain(answer: Any) -> Any:
     """Return an answer in a form that can be compared."""
+    if isinstance(answer, Call):
+        answer = answer.response
     if isinstance(answer, httpx2.Response):
         return answer.status_code, answer.text
+    if type(answer) in (list, tuple):
+        return type(answer)(map(_plain, answer))
+    if type(answer) is dict:
+        return {name: _plain(one) for name, one in answer.items()}
     return answer
 
 

@@ -26,6 +26,13 @@ from stephttp._core.steps import Step, Verdict
 from stephttp._run.current import HandlerCall
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
+from stephttp.testing.quiet_deaths import (
+    DEATH,
+    Died,
+    ProcessDied,
+    forget_errors_here,
+    quiet_deaths,
+)
 from stephttp.testing.wsgi_calls import InThread
 
 T = TypeVar("T")
@@ -57,14 +64,6 @@ class Boundary(Struct, frozen=True):
         return f"boundary {self.number + 1}, {self.what}"
 
 
-class ProcessDied(BaseException):
-    """Ends the handler of a process that has died; no handler can catch it by `Exception`."""
-
-
-class _Died(Exception):
-    """The same outside of the application."""
-
-
 class Crashes:
     """The process of the application in one run of a test, and when it dies.
 
@@ -76,6 +75,8 @@ class Crashes:
         self.seen: list[Boundary] = []
         """The boundaries so far, in their order."""
         self.died_at: Boundary | None = None
+        self.has_met_step = False
+        """Whether a handler has come to a step."""
         self._at = at
         self._number = 1
         self._end: Future[None] = Future()
@@ -107,7 +108,8 @@ class Crashes:
             guards = {"put": self._if_alive(outbox.put), "remove": self._if_alive(outbox.remove)}
             vars(outbox).update(guards)
         try:
-            yield
+            with quiet_deaths(self.is_dead):
+                yield
         finally:
             for runtime in runtimes:
                 for name in ("put", "remove"):
@@ -142,7 +144,7 @@ class Crashes:
             try:
                 await app(scope, receive, send)
             except ProcessDied:
-                raise _Died from None
+                raise Died from None
 
         return in_process
 
@@ -198,7 +200,7 @@ class Crashes:
             ProcessDied: it does, or has done so.
         """
         if self.is_dead():
-            raise ProcessDied
+            raise _death()
         found = Boundary(len(self.seen), what, first_call)
         self.seen.append(found)
         if found.number == self._at:
@@ -209,7 +211,7 @@ class Crashes:
                 end.set_result(None)
                 for runtime in self._runtimes:
                     _forget(runtime)
-            raise ProcessDied
+            raise _death()
 
     def _if_alive(self, work: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return what does something with an outbox, unless the process that asks is dead: the
@@ -222,12 +224,13 @@ class Crashes:
         return if_alive
 
     def _watch(self, call: HandlerCall, scope: RunScope) -> None:
+        self.has_met_step = True
         run: Run = scope.run
         complete, resolve, first_call = run.complete, run.resolve, not run.resumed
 
         def resolve_alive(*args: Any) -> Step:
             if self.is_dead():
-                raise ProcessDied
+                raise _death()
             return resolve(*args)
 
         def complete_and_die(step: Step, *args: Any) -> Verdict:
@@ -262,18 +265,18 @@ class ToApp(httpx2.AsyncBaseTransport):
             response = await crashes.while_alive(self._answer(request))
             if response.headers.get("x-run-id"):
                 crashes.boundary(f"before the answer to {asked} {what}", first_call=is_first)
-        except (_Died, ProcessDied):
-            raise httpx2.ReadError("the process has died", request=request) from None
+        except (Died, ProcessDied):
+            raise httpx2.ReadError(DEATH, request=request) from None
         except Exception:
             if crashes.is_dead(number):
-                raise httpx2.ReadError("the process has died", request=request) from None
+                raise httpx2.ReadError(DEATH, request=request) from None
             if self._raises:
                 raise
             return httpx2.Response(500, request=request)
         finally:
             _process.reset(token)
         if crashes.is_dead(number):
-            raise httpx2.ReadError("the process has died", request=request)
+            raise httpx2.ReadError(DEATH, request=request)
         return response
 
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:
@@ -314,6 +317,11 @@ class _ToEngine(httpx2.AsyncBaseTransport):
         await self._transport.aclose()
 
 
+def _death() -> ProcessDied:
+    forget_errors_here()
+    return ProcessDied()
+
+
 def _forget(runtime: Runtime) -> None:
     """Lose what a process knew, as one that begins."""
     with runtime.outbox.lock:  # or a waiter comes between the two, and waits for what is lost
@@ -337,4 +345,4 @@ def _as_exception(work: Callable[[], T]) -> T:
     try:
         return work()
     except ProcessDied:
-        raise _Died from None
+        raise Died from None

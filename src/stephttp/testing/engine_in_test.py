@@ -258,7 +258,12 @@ class EngineInTest(ABC):
         try:
             run_id = await self.engine.signal(name, msgspec.json.encode(data))
         except Refused as refused:
-            raise AssertionError(f"signal {name!r}: {refused}") from None
+            awaited = [wait.key for run in await self.runs() for wait in run.waits
+                       if wait.kind == "signal"]  # fmt: skip
+            known = ", ".join(map(repr, awaited)) or "no signal"
+            raise AssertionError(
+                f"signal {name!r}: {refused}, since no run waits for it; they wait for {known}"
+            ) from None
         await self.settle()
         return run_id
 

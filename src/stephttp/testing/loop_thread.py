@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from stephttp.errors import UsageError
+from stephttp.testing.tracebacks import without_client
 
 T = TypeVar("T")
 
@@ -39,10 +41,11 @@ async def within(patience: float, work: Awaitable[T]) -> T:
     try:
         async with limit:
             return await work
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise UsageError(_TOO_LONG.format(patience)) from None
+    except Exception as error:
+        if limit.expired() and isinstance(error, TimeoutError):
+            raise UsageError(_TOO_LONG.format(patience)) from None
+        without_client(error)
+        raise
 
 
 class LoopThread:
@@ -99,15 +102,17 @@ class LoopThread:
         """
         try:
             if threading.get_ident() != self._owner:
-                return future.result(self._patience + grace)
-            return self._work_until(future, grace)
-        except (Empty, TimeoutError):
-            if future.done():
-                return future.result()
+                wait_for((future,), self._patience + grace)
+            else:
+                self._work_until(future, grace)
+        except Empty:
+            pass
+        if not future.done():
             future.cancel()
-            raise UsageError(_TOO_LONG.format(self._patience)) from None
+            raise UsageError(_TOO_LONG.format(self._patience))
+        return _outcome(future)
 
-    def _work_until(self, future: Future[T], grace: float) -> T:
+    def _work_until(self, future: Future[T], grace: float) -> None:
         """Do the work of the test's thread until a future is done. What waits inside of such work
         has no more time than the call of the client, but for a grace."""
         outer = self._deadline
@@ -125,7 +130,6 @@ class LoopThread:
                     job()
         finally:
             self._deadline = outer
-        return future.result()
 
     async def in_test(self, work: Callable[[], T]) -> T:
         """Do something in the thread of the test, which waits for a call of the client."""
@@ -199,3 +203,15 @@ class LoopThread:
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()
+
+
+def _outcome(future: Future[T]) -> T:
+    """Return what a future that is done has; raises what it has, without frames of its module in
+    the traceback, which pytest would show."""
+    if future.cancelled() or (error := future.exception()) is None:
+        return future.result()
+    without_client(error)
+    try:
+        raise error
+    finally:
+        del error, future  # or its traceback and it hold each other

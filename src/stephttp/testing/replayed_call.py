@@ -9,7 +9,6 @@ from typing import TypeVar
 import httpx2
 from msgspec.structs import replace
 
-from stephttp._client.background import running_loop
 from stephttp._core.call_state import ENDED
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, SUSPEND, Step
@@ -22,6 +21,7 @@ from stephttp._wire.call_signatures import request_target
 from stephttp.errors import Suspended, UsageError
 from stephttp.testing.history import History, as_bytes
 from stephttp.testing.places_in_code import known_origins
+from stephttp.testing.quiet_deaths import forget_errors_here
 from stephttp.testing.replayed_state import ORIGIN, ReplayedState
 from stephttp.testing.verdicts import Replay, judge
 from stephttp.testing.watched_call import LoggedErrors, WatchedCall
@@ -123,7 +123,7 @@ def execute_nothing(run: Run) -> None:
             return step
         if run.state is ENDED or (run.cannot_wait is not None and not run.resumed):
             # The caller has its answer, so that no run is left to be ended.
-            _forget_errors_here()
+            forget_errors_here()
             raise Suspended(f"step {step.step_id!r}: a replay runs none")
         run.yield_to_another_run()
         return replace(step, verdict=SUSPEND)
@@ -138,16 +138,6 @@ def execute_nothing(run: Run) -> None:
 
     run.stop()
     vars(run).update(begin=begin, renew=renew)
-
-
-def _forget_errors_here() -> None:
-    """Keep the loop from logging that nothing awaits the task that is ended here."""
-    if running_loop() is not None:
-        from asyncio import current_task
-
-        task = current_task()
-        if task is not None:
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 async def _sent(

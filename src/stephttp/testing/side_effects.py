@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from stephttp.errors import UsageError
@@ -11,6 +11,20 @@ from stephttp.testing.blocking_client import DurableClient
 
 Effects = Mapping[str, Callable[[], int]]
 """For each side effect, what counts how often it has happened so far."""
+
+
+def check_allowed(allowed: Mapping[str, int | Collection[int]], effects: Effects) -> None:
+    """Refuse counts that are allowed to nothing.
+
+    Raises:
+        UsageError: a name is not that of a side effect, or no number is allowed.
+    """
+    for name, numbers in allowed.items():
+        if name not in effects:
+            known = ", ".join(map(repr, effects)) or "there is no effect"
+            raise UsageError(f"allowed: {name!r} is not one of effects ({known}); name one of them")
+        if not isinstance(numbers, int) and not numbers:
+            raise UsageError(f"allowed[{name!r}]: {numbers!r} has no number; name one at least")
 
 
 class SideEffects:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Unpack
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from msgspec.structs import replace
 
@@ -22,6 +22,7 @@ from stephttp._run.runtime import Replaced, Runtime
 from stephttp.asgi import ASGIMiddleware
 from stephttp.errors import ConfigurationError, UsageError
 from stephttp.provider import Provider
+from stephttp.testing.findings import Place
 from stephttp.wsgi import WSGIMiddleware
 
 _MOST = 100_000
@@ -36,7 +37,8 @@ _NO_MIDDLEWARE = (
     "provider: DurableClient(app, provider=provider)"
 )
 
-_taken: WeakSet[Runtime] = WeakSet()
+_taken: WeakKeyDictionary[Runtime, Place] = WeakKeyDictionary()
+"""The providers that work for a test, and the line that has opened its client."""
 
 
 def runtimes_of(app: Any, providers: Iterable[Provider] = ()) -> list[Runtime]:
@@ -91,6 +93,7 @@ def taken_over(
     runtimes: Iterable[Runtime],
     engine: str,
     monotonic: Callable[[], float],
+    opened_at: Place,
     **replaced: Unpack[Replaced],
 ) -> Generator[None]:
     """Let providers work with the engine of a test, in development.
@@ -99,6 +102,7 @@ def taken_over(
         runtimes: of the providers.
         engine: its origin.
         monotonic: a clock, in seconds, for how long callers are held and results waited for.
+        opened_at: the line of the test that does so.
         **replaced: see `Runtime`.
 
     Raises:
@@ -107,12 +111,14 @@ def taken_over(
     with ExitStack() as stack:
         for runtime in runtimes:
             if runtime in _taken:
+                other = _taken[runtime]
+                where = f", opened at {other.file}:{other.line}" if other.line else ""
                 raise UsageError(
-                    "this application is open in another DurableClient; close that first, or send "
-                    "all requests of a test with one client"
+                    f"this application is open in another DurableClient{where}; close that first, "
+                    "or send all requests of a test with one client"
                 )
-            _taken.add(runtime)
-            stack.callback(_taken.discard, runtime)
+            _taken[runtime] = opened_at
+            stack.callback(_taken.pop, runtime, None)
             settings = replace(
                 runtime.settings, base_url=engine, event_base_url="", env="", dev=True,
                 signing_key="", signing_key_fallback="",

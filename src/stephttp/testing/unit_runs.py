@@ -26,6 +26,7 @@ from stephttp.testing.recorded import RecordedEvent
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubbing import Stubbing
 from stephttp.testing.stubs import RecordedCall, Stubs, add_problems, raise_problems, recording
+from stephttp.testing.tracebacks import end_in_users_code
 from stephttp.testing.unit_scope import UnitScope
 
 _ORIGIN = "http://unit.stephttp.test"
@@ -105,6 +106,7 @@ def unit(*, start: datetime | None = None) -> Generator[Unit]:
             made._stubs.check_used()
     except BaseException as error:
         add_problems(error, made._stubs.taken_problems())
+        end_in_users_code(error)
         raise
     finally:
         current_call.reset(token)

@@ -32,6 +32,7 @@ from stephttp.testing.beside_requests import OnLoop, beside_requests
 from stephttp.testing.completed_runs import replay_completed
 from stephttp.testing.crashes import Crashes, ToApp
 from stephttp.testing.engine_in_test import EngineInTest
+from stephttp.testing.findings import NOWHERE, Place
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubs import Stubs, add_problems, raise_problems
 from stephttp.testing.takeover import is_wsgi, runtimes_of, taken_over
@@ -113,6 +114,8 @@ class World(EngineInTest):
         self._exits = AsyncExitStack()
         self._stubs = stubs
         self._opening = opening
+        self._opened_at = NOWHERE
+        self._has_been_open = False
         self._client: httpx2.AsyncClient | None = None
         self._engine: Engine | None = None
         self._from_test: httpx2.AsyncBaseTransport | None = None
@@ -140,12 +143,22 @@ class World(EngineInTest):
 
     def not_open(self) -> UsageError:
         """Return the error of what needs an open client."""
+        if self._has_been_open:
+            return UsageError(
+                f"the client is closed, and its engine with it; use it inside of `{self._opening}`"
+            )
         return UsageError(f"the client is not open; use it as a context manager: `{self._opening}`")
 
-    async def open(self) -> None:
-        """Start the engine, take over the application's providers, and start the application."""
+    async def open(self, opened_at: Place) -> None:
+        """Start the engine, take over the application's providers, and start the application.
+
+        Args:
+            opened_at: the line of the test that wants it.
+        """
+        self._opened_at = opened_at
         try:
             await self._open()
+            self._has_been_open = True
         except BaseException:
             await self.close()
             raise
@@ -181,6 +194,7 @@ class World(EngineInTest):
                 self.runtimes,
                 ENGINE,
                 self.clock.now,
+                self._opened_at,
                 transport=from_app,
                 sync_transport=FromThreads(from_app, loop, self._wait),
                 now_ns=lambda: self.clock.now_ms() * 1_000_000,
@@ -221,9 +235,10 @@ class World(EngineInTest):
         Raises:
             AssertionError: for example a request to the network.
         """
-        raise_problems(self._taken_problems())
+        raise_problems(self.taken_problems())
 
-    def _taken_problems(self) -> list[Exception]:
+    def taken_problems(self) -> list[Exception]:
+        """Return what went wrong beside the test since this was called last."""
         always = self.always_replay
         found = [] if always is None else always.taken_problems()
         return [*self._stubs.taken_problems(), *found]
@@ -232,10 +247,11 @@ class World(EngineInTest):
         """Add to what a test has raised: what went wrong beside it, and the runs as text."""
         if isinstance(error, _INTERRUPTIONS):
             return
-        add_problems(error, self._taken_problems())
+        add_problems(error, self.taken_problems())
         with suppress(Exception):  # what it raised counts
             for run in (await self.runs())[-_MOST_SHOWN:]:
-                error.add_note(f"\n{run}")
+                if str(run) not in str(error):
+                    error.add_note(f"\n{run}")
 
     async def settle(self) -> None:
         """Return once everything is done that can be done without letting time pass."""
