@@ -26,6 +26,9 @@ _SKEW_WARNING, _SKEW_ERROR = 30, 300
 has whole seconds."""
 
 _TLS_FIX = f"check the address and the certificate there; {TRUST}"
+CANNOT_ASK_FIX = (
+    "check its INNGEST_BASE_URL, its signing key and its network; its log says what is wrong"
+)
 _MOST_APPS = 10
 _APP_SECONDS = 10.0
 
@@ -51,7 +54,7 @@ _VERDICTS: dict[str, tuple[str, str, str | None]] = {
     "no_way_back": (
         ERROR,
         "the engine reaches it, but it cannot load runs from the engine",
-        "check its INNGEST_BASE_URL, its signing key and its network; its log says what is wrong",
+        CANNOT_ASK_FIX,
     ),
     "not_ours": (
         ERROR,

@@ -16,7 +16,16 @@ import httpx2
 
 from stephttp._wire.ids import random_ulid
 from stephttp._wire.signatures import hash_key, sign
-from stephttp.cli.doctor_checks import ERROR, OK, SKIPPED, WARNING, Check, clock_of, event_key_of
+from stephttp.cli.doctor_checks import (
+    CANNOT_ASK_FIX,
+    ERROR,
+    OK,
+    SKIPPED,
+    WARNING,
+    Check,
+    clock_of,
+    event_key_of,
+)
 from stephttp.cli.remote import Remote
 from stephttp.cli.secure_connections import TRUST, direct_client, is_of_tls
 
@@ -231,7 +240,7 @@ _APP_ANSWERS: dict[int, tuple[str, str, str | None]] = {
     ),
     503: (
         ERROR, "it cannot load runs from its server",
-        "check its INNGEST_BASE_URL, its signing key and its network; its log says what is wrong",
+        CANNOT_ASK_FIX,
     ),
 }  # fmt: skip
 

@@ -83,7 +83,7 @@ from msgspec.structs import replace
 
 from stephttp._wire.cut_entries import step_cut_off
 from stephttp._wire.ids import COMPLETE
-from stephttp._wire.opcodes import Op, OpCode
+from stephttp._wire.opcodes import GATEWAY_OPS, Op, OpCode
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
@@ -270,16 +270,12 @@ DUE_MEMOS: dict[TimerKind, bytes] = {
 }
 """The memo of a step whose timer falls due."""
 
-ASKING = frozenset(
-    {
-        OpCode.SLEEP,
-        OpCode.WAIT_FOR_EVENT,
-        OpCode.WAIT_FOR_SIGNAL,
-        OpCode.INVOKE_FUNCTION,
-        OpCode.GATEWAY,
-        OpCode.AI_GATEWAY,
-    }
-)
+ASKING = GATEWAY_OPS | {
+    OpCode.SLEEP,
+    OpCode.WAIT_FOR_EVENT,
+    OpCode.WAIT_FOR_SIGNAL,
+    OpCode.INVOKE_FUNCTION,
+}
 """Ops that ask the engine for something. If it cannot do that, their step fails."""
 
 UNSUPPORTED = (OpCode.DEFER_ADD, OpCode.DEFER_ABORT)
