@@ -43,10 +43,10 @@ from stephttp.engine.store.store import Store
 from stephttp.engine.work import cancellations, events, idempotency, save
 from stephttp.engine.work.checkpoints import Item, take
 from stephttp.engine.work.due import claim
-from stephttp.engine.work.keys import Key
+from stephttp.engine.work.keys import ScopedKey
 from stephttp.engine.work.report import FurtherSteps, report
 from stephttp.engine.work.settle import settle as apply_outcome
-from stephttp.engine.work.start import Opening
+from stephttp.engine.work.start import FirstCheckpoint
 from tests.examples import examples
 
 START_MS = 1_800_000_000_000
@@ -86,14 +86,14 @@ ops = st.lists(
 lease = st.sampled_from([None, 1_000, 30_000])
 
 
-def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> Opening:
+def opening(run_id: str, steps: list[Op], lease_ms: int | None) -> FirstCheckpoint:
     new = NewRun(
         run_id=run_id, app_id="", slug="s", digest=b"d", event_id="e", event_name="n",
         event_ts=0, fn="", domain="http://app", method="POST", path="/", query="", content_type="",
         ip="", sdk="", created_ms=START_MS, began_ms=START_MS, body=b"body",
         reads_state=True,
     )  # fmt: skip
-    return Opening(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
+    return FirstCheckpoint(new, Run(run_id, RunStatus.SYNC), steps, lease_ms)
 
 
 items = st.one_of(
@@ -274,7 +274,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
         case Report(run_id, steps):
             units = [partial(report, run_id=run_id, ops=steps, at=at)]
         case Claim(name, run_id):
-            key = Key.of("app", name, "request")
+            key = ScopedKey.of("app", name, "request")
             units = [partial(idempotency.claim, key=key, opening=opening(run_id, [], 1_000), at=at)]
         case Due():
             units = [

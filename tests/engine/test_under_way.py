@@ -14,7 +14,7 @@ from stephttp.engine.model.call import EndpointCall, ResumeState
 from stephttp.engine.model.clock import VirtualClock
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.connection import HTTPRequest
-from stephttp.engine.outbound.reentry_call import Caller
+from stephttp.engine.outbound.reentry_call import EndpointCaller
 from stephttp.engine.outbound.under_way import Heard, Processes, UnderWay
 from stephttp.engine.rules.answers import HTTPResponse
 
@@ -123,7 +123,7 @@ async def test_a_call_that_may_be_at_work_is_not_sent_again_before_that_has_to_a
     state: bool, asks: bool, waits: bool
 ) -> None:
     clock = VirtualClock()
-    caller = Caller(Settings(), clock, random.Random(1))
+    caller = EndpointCaller(Settings(), clock, random.Random(1))
     sender: Any = Closing(clock)
     caller._sender = sender
     caller.note_process("http://app", "one")

@@ -42,7 +42,7 @@ def test_engine_and_sdk_have_the_boundaries_that_everyone_knows() -> None:
     assert {
         "commit stephttp.engine.work.settle.settle",
         "commit stephttp.engine.store.database.prepare",
-        "call stephttp.engine.outbound.reentry_call.Caller.call",
+        "call stephttp.engine.outbound.reentry_call.EndpointCaller.call",
         "send stephttp._client.api_calls.post_new_run < stephttp._run.suspend.suspend",
         "send stephttp._client.outgoing_events.post",
     } <= {str(one) for one in boundaries()}

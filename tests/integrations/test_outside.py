@@ -22,7 +22,7 @@ from stephttp import step
 from stephttp._wire.ids import ulid_ms
 from stephttp._wire.run_links import run_link
 from stephttp.engine.model.sdk_links import read_sdk_link
-from stephttp.engine.model.tokens import RunLink
+from stephttp.engine.model.tokens import RunToken
 from stephttp.options import CLOUD_URL, resolve
 from stephttp.provider import Provider
 from stephttp.sync import step as blocking
@@ -220,9 +220,9 @@ async def test_a_link_waits_for_a_run_that_is_not_reported_yet() -> None:
 @pytest.mark.parametrize(
     ("keys", "run_id", "age_s", "link"),
     [
-        ((KEY,), RUN, 0, RunLink(RUN, expired=False, cookies=False, early=True)),
-        (("ab" * 32, KEY), RUN, 3601, RunLink(RUN, expired=False, cookies=False)),
-        ((KEY,), RUN, 7201, RunLink(RUN, expired=True, cookies=False)),
+        ((KEY,), RUN, 0, RunToken(RUN, expired=False, cookies=False, early=True)),
+        (("ab" * 32, KEY), RUN, 3601, RunToken(RUN, expired=False, cookies=False)),
+        ((KEY,), RUN, 7201, RunToken(RUN, expired=True, cookies=False)),
         (("ab" * 32,), RUN, 0, None),
         ((), RUN, 0, None),
         ((KEY,), RUN[:-1] + "V", 0, None),
@@ -230,7 +230,7 @@ async def test_a_link_waits_for_a_run_that_is_not_reported_yet() -> None:
     ],
 )
 def test_a_link_is_for_one_run_of_engines_with_the_key(
-    keys: tuple[str, ...], run_id: str, age_s: int, link: RunLink | None
+    keys: tuple[str, ...], run_id: str, age_s: int, link: RunToken | None
 ) -> None:
     now_s = ulid_ms(RUN) // 1000 + age_s
     for token in (run_link(RUN, KEY), run_link(RUN, f"signkey-prod-{KEY}")):

@@ -26,9 +26,9 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.outbound.gateway import Gateway
-from stephttp.engine.outbound.reentry_call import Caller
+from stephttp.engine.outbound.reentry_call import EndpointCaller
 from stephttp.engine.outbound.under_way import Heard
-from stephttp.engine.probe import Finding, probe
+from stephttp.engine.probe import ProbeFinding, probe
 from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
@@ -38,9 +38,9 @@ from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
 from stephttp.engine.work import cancellations, events, idempotency, interventions, leases, save
 from stephttp.engine.work.checkpoints import Item, Taken, take
-from stephttp.engine.work.keys import Key
+from stephttp.engine.work.keys import ScopedKey
 from stephttp.engine.work.report import report, report_from
-from stephttp.engine.work.start import Opening
+from stephttp.engine.work.start import FirstCheckpoint
 
 if TYPE_CHECKING:
     import httpx2
@@ -87,7 +87,7 @@ class Engine:
         following = StreamListeners()
         self.streams = RunStreams(self.store, following, self.clock, self.rng, settings)
         self.egress = Egress.of(settings)
-        self.caller = Caller(settings, self.clock, self.rng, transport)
+        self.caller = EndpointCaller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings, gateway)
         self._spans = spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
         alarm = Alarm(self.clock)
@@ -146,7 +146,7 @@ class Engine:
         await self.executor.idle()
         await self._deliverer.idle()
 
-    async def start_run(self, opening: Opening) -> None:
+    async def start_run(self, opening: FirstCheckpoint) -> None:
         """Store a first checkpoint, together with others that come at the same time.
 
         Raises:
@@ -189,7 +189,7 @@ class Engine:
         """Store many checkpoints in one transaction; see `checkpoints.take`."""
         return await self._write(partial(take, items=items), lambda done: self._follow_taken(*done))
 
-    async def claim(self, key: Key, opening: Opening) -> str:
+    async def claim(self, key: ScopedKey, opening: FirstCheckpoint) -> str:
         """Open a run for an idempotency key, and return the run that answers the request.
 
         Raises:
@@ -225,7 +225,7 @@ class Engine:
         """
         return await self._spans.keep(received)
 
-    async def probe(self, origin: str) -> Finding:
+    async def probe(self, origin: str) -> ProbeFinding:
         """Call an application, such as `https://app.example.com`, to see whether that works."""
         return await probe(origin, self.store, self.egress, self.caller, self.clock, self.rng)
 

@@ -24,7 +24,7 @@ from stephttp.engine.model.clock import Alarm, Clock
 from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.gateway import Gateway
-from stephttp.engine.outbound.reentry_call import Caller, log_call
+from stephttp.engine.outbound.reentry_call import EndpointCaller, log_call
 from stephttp.engine.resting import Resting
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
 from stephttp.engine.store.store import Store, StoreClosedError
@@ -49,7 +49,7 @@ class Executor:
     def __init__(
         self,
         store: Store,
-        caller: Caller,
+        caller: EndpointCaller,
         gateway: Gateway,
         metrics: Metrics,
         changes: Changes,

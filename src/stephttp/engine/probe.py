@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from stephttp.engine.model.clock import Clock
     from stephttp.engine.outbound.egress import Egress
-    from stephttp.engine.outbound.reentry_call import Caller
+    from stephttp.engine.outbound.reentry_call import EndpointCaller
     from stephttp.engine.store.store import Store
 
 SECONDS = 10.0
@@ -65,7 +65,7 @@ _VERDICTS: dict[int, ProbeVerdict] = {
 }
 
 
-class Finding(Struct, frozen=True, forbid_unknown_fields=True):
+class ProbeFinding(Struct, frozen=True, forbid_unknown_fields=True):
     """The result of a probe; `status` is that of the answer, if there was one."""
 
     verdict: ProbeVerdict
@@ -75,8 +75,8 @@ class Finding(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def probe(
-    origin: str, store: Store, egress: Egress, caller: Caller, clock: Clock, rng: Random
-) -> Finding:
+    origin: str, store: Store, egress: Egress, caller: EndpointCaller, clock: Clock, rng: Random
+) -> ProbeFinding:
     """Call an application.
 
     Args:
@@ -87,7 +87,7 @@ async def probe(
     """
     forbidden = egress.refuse_origin(origin)
     if forbidden:
-        return Finding(ProbeVerdict.FORBIDDEN, None, 0, forbidden)
+        return ProbeFinding(ProbeVerdict.FORBIDDEN, None, 0, forbidden)
     sdk = await store.read(partial(_sdk, origin=origin)) or ""
     is_ours = sdk.startswith(_OURS)
     begun_ms = clock.now_ms()
@@ -97,18 +97,20 @@ async def probe(
         async with asyncio.timeout(SECONDS):
             answer = await caller.call(call, bare=not is_ours)
     except TimeoutError:
-        return Finding(ProbeVerdict.UNREACHABLE, None, round(SECONDS * 1000), "it takes too long")
+        return ProbeFinding(
+            ProbeVerdict.UNREACHABLE, None, round(SECONDS * 1000), "it takes too long"
+        )
     took_ms = clock.now_ms() - begun_ms
     if not isinstance(answer, HTTPResponse):
         verdict = ProbeVerdict.TLS if answer.name == TLSError.__name__ else ProbeVerdict.UNREACHABLE
-        return Finding(verdict, None, took_ms, answer.message)
+        return ProbeFinding(verdict, None, took_ms, answer.message)
     verdict = ProbeVerdict.ANSWERS
     if is_ours:
         marked = any(name == "x-inngest-sdk" for name, _ in answer.headers)
         verdict = (
             _VERDICTS.get(answer.status, ProbeVerdict.NOT_OURS) if marked else ProbeVerdict.NOT_OURS
         )
-    return Finding(verdict, answer.status, took_ms, None)
+    return ProbeFinding(verdict, answer.status, took_ms, None)
 
 
 def _sdk(connection: sqlite3.Connection, origin: str) -> str | None:

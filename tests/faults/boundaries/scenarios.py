@@ -38,7 +38,7 @@ SCENARIOS = (
     Scenario(
         workloads.naps,
         commits=(f"{_WORK}.idempotency.claim", f"{_WORK}.due.claim", f"{_WORK}.settle.settle"),
-        calls=(f"{_OUTBOUND}.reentry_call.Caller.call",),
+        calls=(f"{_OUTBOUND}.reentry_call.EndpointCaller.call",),
         sends=(
             f"{_CALLS}.post_new_run < {_RUN}.idempotency.claim",
             f"{_CALLS}.post_new_run < {_RUN}.suspend.suspend",
@@ -95,7 +95,7 @@ SCENARIOS = (
     ),
     Scenario(
         workloads.resent,
-        calls=(f"{_OUTBOUND}.reentry_call.Caller._without_state",),
+        calls=(f"{_OUTBOUND}.reentry_call.EndpointCaller._without_state",),
         apps=("sync",),
     ),
     Scenario(

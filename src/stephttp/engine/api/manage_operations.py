@@ -34,7 +34,7 @@ from stephttp.engine.api.openapi.parameters import (
 )
 from stephttp.engine.api.openapi.schema import Json, SchemaOf
 from stephttp.engine.bulk import MOST_RUNS, Bulk
-from stephttp.engine.probe import Finding
+from stephttp.engine.probe import ProbeFinding
 from stephttp.engine.reading import RunState
 from stephttp.engine.web.event_message import EventMessage
 
@@ -133,7 +133,7 @@ MANAGE_OPERATIONS = (
     operation(
         "POST", "/v1/stephttp/probe", probing.probe,
         "probe", "Call an application, as far as the engine may, and report what came of it.",
-        data(Finding), 400, 413, body=takes(SchemaOf(ProbeRequest)),
+        data(ProbeFinding), 400, 413, body=takes(SchemaOf(ProbeRequest)),
     ),
     operation(
         "GET", "/v1/stephttp/events", browsing.events,

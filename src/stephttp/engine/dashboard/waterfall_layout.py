@@ -51,7 +51,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class WaterfallRow:
     """One line: the request, the calls of the endpoint, or a step.
 
     Attributes:
@@ -94,7 +94,7 @@ class Tick:
 class WaterfallLayout:
     """A waterfall, laid out. `total_ms` is the whole time, `idle_ms` the part that is folded."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[WaterfallRow, ...]
     folds: tuple[Fold, ...]
     ticks: tuple[Tick, ...]
     total_ms: float
@@ -132,7 +132,7 @@ def lay_out(
         groups.setdefault(_row_key(span, by_step), []).append(span)
     rows = [_row(key, group, by_step.get(key), scale, now_ms) for key, group in groups.items()]
     bare = [
-        Row(step.step_id, step.title, (), step.started_ms, step.duration_ms, step)
+        WaterfallRow(step.step_id, step.title, (), step.started_ms, step.duration_ms, step)
         for step in steps
         if step.step_id not in groups
     ]
@@ -145,7 +145,7 @@ def lay_out(
     return WaterfallLayout(tuple(rows), folds, tuple(_ticks(scale, begin)), end - begin, idle_ms)
 
 
-def abridged(rows: Sequence[Row], most: int) -> Sequence[Row]:
+def abridged(rows: Sequence[WaterfallRow], most: int) -> Sequence[WaterfallRow]:
     """Return the rows that are shown of a long run, in their order.
 
     Steps that failed or wait come first, the latest of them if they are too many: they are what
@@ -178,7 +178,7 @@ def _row(
     step: StepDetail | None,
     scale: _Scale,
     now_ms: float,
-) -> Row:
+) -> WaterfallRow:
     bars = []
     for span in spans:
         x = scale.at(span.start_ms)
@@ -191,7 +191,7 @@ def _row(
     known = [end for end in ends if end is not None]
     duration = max(known) - since if len(known) == len(ends) else None
     title = "Re-entries" if key == "calls" else spans[-1].title
-    return Row(key, title, tuple(bars), since, duration, step)
+    return WaterfallRow(key, title, tuple(bars), since, duration, step)
 
 
 def _end(span: WaterfallSpan, now_ms: float) -> float:

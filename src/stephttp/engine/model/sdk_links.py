@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from stephttp._wire.ids import ulid_ms
 from stephttp._wire.run_links import is_run_link
-from stephttp.engine.model.tokens import RunLink
+from stephttp.engine.model.tokens import RunToken
 
 STILL_COMING_S = 3600
 """Seconds for which a run that is not stored may still be reported."""
@@ -14,7 +14,7 @@ STILL_COMING_S = 3600
 
 def read_sdk_link(
     token: str, run_id: str, keys: Iterable[str], now_s: int, lifetime: float | None
-) -> RunLink | None:
+) -> RunToken | None:
     """Return what a token says; `None` if it is forged or of another kind.
 
     Args:
@@ -29,4 +29,4 @@ def read_sdk_link(
     except ValueError:
         return None
     expired = lifetime is not None and age_s >= lifetime
-    return RunLink(run_id, expired, cookies=False, early=abs(age_s) < STILL_COMING_S)
+    return RunToken(run_id, expired, cookies=False, early=abs(age_s) < STILL_COMING_S)

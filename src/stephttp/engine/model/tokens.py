@@ -28,7 +28,7 @@ def new_ulid(now_ms: int, rng: Random) -> str:
     return random_ulid(now_ms, rng.randbytes(16))
 
 
-class RunLink(NamedTuple):
+class RunToken(NamedTuple):
     """What a run's token says.
 
     Attributes:
@@ -61,7 +61,9 @@ def run_token(run_id: str, secret: bytes, now_s: int, *, cookies: bool = True) -
     return _signed(claims, secret)
 
 
-def read_run_token(token: str, secret: bytes, now_s: int, lifetime: float | None) -> RunLink | None:
+def read_run_token(
+    token: str, secret: bytes, now_s: int, lifetime: float | None
+) -> RunToken | None:
     """Return what a token says; `None` if it is forged or of another kind.
 
     Args:
@@ -76,7 +78,7 @@ def read_run_token(token: str, secret: bytes, now_s: int, lifetime: float | None
     if not isinstance(run_id, str) or not isinstance(made, int):
         return None
     expired = lifetime is not None and now_s >= made + lifetime
-    return RunLink(run_id, expired, claims.get("Cookies") is not False)
+    return RunToken(run_id, expired, claims.get("Cookies") is not False)
 
 
 def read_realtime_token(token: str, secret: bytes, now_s: int) -> list[Topic] | None:

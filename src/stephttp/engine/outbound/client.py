@@ -51,7 +51,7 @@ class Sender(Protocol):
     async def close(self) -> None: ...
 
 
-class Place(NamedTuple):
+class OriginAddress(NamedTuple):
     """The place of an origin; `authority` is the value of `Host`."""
 
     host: str
@@ -61,7 +61,7 @@ class Place(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def place_of(origin: str) -> Place:
+def place_of(origin: str) -> OriginAddress:
     """Read an origin.
 
     Raises:
@@ -80,7 +80,7 @@ def place_of(origin: str) -> Place:
         authority = f"{authority}:{port}"
     if _NOT_IN_TARGETS.search(authority):
         raise ValueError(f"{authority!r} is not a host")
-    return Place(host, port, parts.scheme == "https", authority)
+    return OriginAddress(host, port, parts.scheme == "https", authority)
 
 
 class Client:
@@ -108,7 +108,7 @@ class Client:
         self._most_idle = most_idle
         self._keep_alive = keep_alive
         # Where to, and since when; the one that has been idle longest comes first.
-        self._idle: dict[HTTPConnection, tuple[Place, float]] = {}
+        self._idle: dict[HTTPConnection, tuple[OriginAddress, float]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def send(self, request: HTTPRequest, limit: int) -> HTTPResponse:
@@ -149,14 +149,19 @@ class Client:
         self._idle.clear()
 
     async def _exchange(
-        self, connection: HTTPConnection, place: Place, message: bytes, method: str, limit: int
+        self,
+        connection: HTTPConnection,
+        place: OriginAddress,
+        message: bytes,
+        method: str,
+        limit: int,
     ) -> HTTPResponse:
         answer = await connection.send(message, is_head=method == "HEAD", limit=limit)
         if connection.is_open:
             self._put(connection, place)
         return answer
 
-    def _take(self, place: Place, now: float) -> HTTPConnection | None:
+    def _take(self, place: OriginAddress, now: float) -> HTTPConnection | None:
         kept = next((one for one in reversed(self._idle) if self._idle[one][0] == place), None)
         if kept is None:
             return None
@@ -166,7 +171,7 @@ class Client:
         kept.close()
         return None  # Older ones are hardly any better.
 
-    def _put(self, connection: HTTPConnection, place: Place) -> None:
+    def _put(self, connection: HTTPConnection, place: OriginAddress) -> None:
         loop = asyncio.get_running_loop()
         self._idle[connection] = (place, loop.time())
         if len(self._idle) > self._most_idle:
@@ -190,7 +195,7 @@ class Client:
     def _forget(self, connection: HTTPConnection) -> None:
         self._idle.pop(connection, None)
 
-    async def _connect(self, place: Place) -> HTTPConnection:
+    async def _connect(self, place: OriginAddress) -> HTTPConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -237,7 +242,7 @@ def _ssl_context(ca_file: str) -> ssl.SSLContext:
     return context
 
 
-def _message(request: HTTPRequest, place: Place) -> bytes:
+def _message(request: HTTPRequest, place: OriginAddress) -> bytes:
     """Write a request as bytes.
 
     Raises:

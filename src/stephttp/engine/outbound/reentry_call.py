@@ -51,7 +51,7 @@ _KEEP_ALIVE = 1.0
 one that is just being closed."""
 
 
-class Caller:
+class EndpointCaller:
     """Sends re-entries. One for the life of an engine.
 
     The state of a run goes along for one delivery only: to the process of the application, if just

@@ -82,7 +82,7 @@ class PlainAnswer:
     head: bytes
 
 
-class _ErrorBody(Struct):
+class _FailureBody(Struct):
     name: str | None = None
     message: str | None = None
     error: Any = None
@@ -237,11 +237,11 @@ def _head(answer: HTTPResponse) -> bytes:
 def _error(answer: HTTPResponse) -> tuple[str, str]:
     """Return name and message of the error in a failed answer."""
     try:
-        body = msgspec.json.decode(answer.body, type=_ErrorBody)
+        body = msgspec.json.decode(answer.body, type=_FailureBody)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        body = _ErrorBody()
+        body = _FailureBody()
     if isinstance(body.error, dict):
-        body = _ErrorBody(_text(body.error.get("name")), _text(body.error.get("message")))
+        body = _FailureBody(_text(body.error.get("name")), _text(body.error.get("message")))
     message = body.message or _text(body.error)
     if not message:
         message = f"the endpoint answered {answer.status}{_excerpt(answer.body)}"

@@ -40,7 +40,7 @@ _KIND, _STEP_ID, _MESSAGE = 64, 64, 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
+class Completion:
     """The data of a `RunComplete`: the output to store, the error if the run failed, and how long
     the handler took, if the SDK says so."""
 
@@ -89,7 +89,7 @@ def memo_of(op: Op) -> bytes:
     return b'{"data":' + op_data(op) + b"}"
 
 
-def complete_result(data: bytes, *, unfold: bool) -> RunResult:
+def complete_result(data: bytes, *, unfold: bool) -> Completion:
     """Read the data of a `RunComplete`.
 
     Args:
@@ -99,7 +99,7 @@ def complete_result(data: bytes, *, unfold: bool) -> RunResult:
     """
     value = _decode(data)
     if not isinstance(value, dict):
-        return RunResult(data, None)
+        return Completion(data, None)
     took = value.get("duration")
     took_ns = took if type(took) is int and 0 <= took < 2**63 else None
     if unfold and isinstance(value.get("body"), str) and value["body"].startswith('{"data"'):
@@ -107,7 +107,7 @@ def complete_result(data: bytes, *, unfold: bool) -> RunResult:
         inner = inner.get("data") if isinstance(inner, dict) else None
         if isinstance(inner, dict) and _is_envelope(inner):
             value, data = inner, msgspec.json.encode(inner)
-    return RunResult(data, _failure(value), took_ns)
+    return Completion(data, _failure(value), took_ns)
 
 
 def _is_envelope(value: dict[str, Any]) -> bool:

@@ -23,9 +23,9 @@ from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import leases, save
 from stephttp.engine.work.report import FurtherSteps, report
-from stephttp.engine.work.start import Opening, rename, start
+from stephttp.engine.work.start import FirstCheckpoint, rename, start
 
-Item = Opening | FurtherSteps
+Item = FirstCheckpoint | FurtherSteps
 
 _SIMPLE = frozenset(
     {
@@ -55,10 +55,14 @@ def take(
 ) -> list[Taken | Refused]:
     """Store what can be stored, and say of each item what became of it."""
     outcomes: dict[int, Taken | Refused] = {}
-    fresh: dict[int, tuple[Opening, Change]] = {}
+    fresh: dict[int, tuple[FirstCheckpoint, Change]] = {}
     known = _known_runs(connection, items)
     for index, item in enumerate(items):
-        if isinstance(item, Opening) and item.new.run_id not in known and _is_simple(item.ops):
+        if (
+            isinstance(item, FirstCheckpoint)
+            and item.new.run_id not in known
+            and _is_simple(item.ops)
+        ):
             try:
                 fresh[index] = (item, _first_change(item, at))
             except Refused as error:
@@ -78,7 +82,7 @@ def take(
 
 
 def _known_runs(connection: sqlite3.Connection, items: Sequence[Item]) -> set[str]:
-    run_ids = [item.new.run_id for item in items if isinstance(item, Opening)]
+    run_ids = [item.new.run_id for item in items if isinstance(item, FirstCheckpoint)]
     if not run_ids:
         return set()
     rows = connection.execute(QUERIES["digests"], (msgspec.json.encode(run_ids).decode(),))
@@ -89,18 +93,18 @@ def _is_simple(ops: Sequence[Op]) -> bool:
     return all(op.op in _SIMPLE for op in ops)
 
 
-def _first_change(opening: Opening, at: Moment) -> Change:
+def _first_change(opening: FirstCheckpoint, at: Moment) -> Change:
     change = apply_ops(Snapshot(opening.run), opening.ops, Origin.CHECKPOINT, at, opening.hints)
     return change if opening.lease_ms is None else leases.with_lease(change, opening.lease_ms, at)
 
 
 def _take_one(connection: sqlite3.Connection, item: Item, at: Moment) -> Taken:
-    if isinstance(item, Opening):
+    if isinstance(item, FirstCheckpoint):
         change = start(connection, item, at)
         if change is not None:
             return Taken(change)
         rename(connection, item)
-    run_id = item.new.run_id if isinstance(item, Opening) else item.run_id
+    run_id = item.new.run_id if isinstance(item, FirstCheckpoint) else item.run_id
     if item.lease_ms is not None:
         return Taken(*leases.report_leased(connection, run_id, item.ops, item.lease_ms, at))
     return Taken(report(connection, run_id, item.ops, at))

@@ -10,8 +10,8 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work.checkpoints import take
-from stephttp.engine.work.keys import Key, remember
-from stephttp.engine.work.start import Opening
+from stephttp.engine.work.keys import ScopedKey, remember
+from stephttp.engine.work.start import FirstCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class ClaimedRun:
     change: Change | None = field(default=None, repr=False)
 
 
-def claim(connection: sqlite3.Connection, key: Key, opening: Opening, at: Moment) -> ClaimedRun:
+def claim(
+    connection: sqlite3.Connection, key: ScopedKey, opening: FirstCheckpoint, at: Moment
+) -> ClaimedRun:
     """Open a run for a key, unless the key has one.
 
     A key whose run is no longer stored is free, and so is one that has expired.

@@ -17,20 +17,20 @@ _MOST = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ScopedKey:
     """A key within its scope, and the digest of the request that carries it."""
 
     digest: bytes
     request: bytes
 
     @classmethod
-    def of(cls, scope: str, key: str, request: str) -> Key:
+    def of(cls, scope: str, key: str, request: str) -> ScopedKey:
         """Make a key from what an SDK sends; all texts are opaque here."""
         parts = (sha256(text.encode()).digest() for text in (scope, key))
         return cls(sha256(b"".join(parts)).digest(), sha256(request.encode()).digest())
 
 
-class _Reported(Struct):
+class _ReportedKey(Struct):
     scope: str
     key: str
     request: str
@@ -48,13 +48,13 @@ def add(connection: sqlite3.Connection, run_id: str, reported: object, at: Momen
     """
     for one in reported[:_MOST] if isinstance(reported, list) else ():
         try:
-            given = msgspec.convert(one, _Reported)
+            given = msgspec.convert(one, _ReportedKey)
         except msgspec.ValidationError:
             continue
-        remember(connection, Key.of(given.scope, given.key, given.request), run_id, at)
+        remember(connection, ScopedKey.of(given.scope, given.key, given.request), run_id, at)
 
 
-def remember(connection: sqlite3.Connection, key: Key, run_id: str, at: Moment) -> None:
+def remember(connection: sqlite3.Connection, key: ScopedKey, run_id: str, at: Moment) -> None:
     """Store which run a key has, unless it has one that is still stored."""
     expires_ms = at.now_ms + round(at.settings.idempotency_ttl * 1000)
     values = (key.digest, key.request, run_id, expires_ms)

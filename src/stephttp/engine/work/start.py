@@ -18,7 +18,7 @@ from stephttp.engine.work import save
 from stephttp.engine.work.leases import with_lease
 
 
-class Opening(Value, frozen=True, gc=False):
+class FirstCheckpoint(Value, frozen=True, gc=False):
     """A first checkpoint.
 
     Attributes:
@@ -33,7 +33,7 @@ class Opening(Value, frozen=True, gc=False):
     hints: Hints = Hints()
 
 
-def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Change | None:
+def start(connection: sqlite3.Connection, opening: FirstCheckpoint, at: Moment) -> Change | None:
     """Store a new run, and do what follows from it.
 
     Returns:
@@ -57,7 +57,7 @@ def start(connection: sqlite3.Connection, opening: Opening, at: Moment) -> Chang
     return Change(opening.run)
 
 
-def rename(connection: sqlite3.Connection, opening: Opening) -> None:
+def rename(connection: sqlite3.Connection, opening: FirstCheckpoint) -> None:
     """Give a run in its first phase the endpoint and the retries that it turned out to have.
 
     A run that was opened for an idempotency key was opened before its handler began. Its SDK knew

@@ -39,9 +39,9 @@ from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.rules.answers import leaves_failed_steps
 from stephttp.engine.web.requests import decode, engine_of, parse_run_id, read_body, read_json
 from stephttp.engine.web.responses import wrapped
-from stephttp.engine.work.keys import Key
+from stephttp.engine.work.keys import ScopedKey
 from stephttp.engine.work.report import FurtherSteps
-from stephttp.engine.work.start import Opening
+from stephttp.engine.work.start import FirstCheckpoint
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -69,7 +69,7 @@ async def first(request: Request) -> Response:
     opening, claim = read_opening(engine, body, request.headers.get("x-inngest-sdk", ""))
     run_id = opening.new.run_id
     if claim is not None:
-        key = Key.of(claim.scope, claim.key, claim.request)
+        key = ScopedKey.of(claim.scope, claim.key, claim.request)
         run_id = await engine.claim(key, opening)
     elif opening.lease_ms is not None:
         (taken,) = await engine.take([opening])
@@ -82,7 +82,7 @@ async def first(request: Request) -> Response:
     return wrapped(_answer(engine, run_id, opening), engine.clock.now_ms())
 
 
-def _answer(engine: Engine, run_id: str, opening: Opening) -> NewRunAnswer:
+def _answer(engine: Engine, run_id: str, opening: FirstCheckpoint) -> NewRunAnswer:
     now_ms, secret, settings = engine.clock.now_ms(), engine.store.secret, engine.settings
     jti = tokens.new_ulid(now_ms, engine.rng)
     return NewRunAnswer(
@@ -96,7 +96,9 @@ def _answer(engine: Engine, run_id: str, opening: Opening) -> NewRunAnswer:
     )
 
 
-def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, ClaimRequest | None]:
+def read_opening(
+    engine: Engine, body: bytes, sdk: str
+) -> tuple[FirstCheckpoint, ClaimRequest | None]:
     """Read a first checkpoint.
 
     Raises:
@@ -145,7 +147,7 @@ def read_opening(engine: Engine, body: bytes, sdk: str) -> tuple[Opening, ClaimR
     if message.claim is not None and message.lease is None:
         raise Refused("lease: a claim needs one, so that a run whose process dies is taken over")
     hints = Hints(leaves=leaves_failed_steps(new.sdk))
-    return Opening(new, state, message.steps or [], message.lease, hints), message.claim
+    return FirstCheckpoint(new, state, message.steps or [], message.lease, hints), message.claim
 
 
 async def steps(request: Request) -> Response:

@@ -30,7 +30,7 @@ _LONGEST_WAIT = 20.0
 """Seconds."""
 
 
-class _Kind(Struct):
+class _EventOnly(Struct):
     """As much of an item as it takes to see what it is."""
 
     event: Raw = Raw()
@@ -76,7 +76,7 @@ class Ended(AnswerBody, tag_field="state", tag="ended"):
 Outcome = StillSync | NowAsync | Ended
 
 _ITEMS = msgspec.json.Decoder(list[Raw])
-_KIND = msgspec.json.Decoder(_Kind)
+_KIND = msgspec.json.Decoder(_EventOnly)
 _RENEW = msgspec.json.Decoder(RenewRequest)
 
 

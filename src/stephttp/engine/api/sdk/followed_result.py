@@ -22,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from stephttp._wire import stream_frames
 from stephttp._wire.json import encode_struct
 from stephttp._wire.progress import Progress
-from stephttp.engine.model.tokens import RunLink
+from stephttp.engine.model.tokens import RunToken
 from stephttp.engine.reading.progress import progress
 from stephttp.engine.web.event_stream import KEEP_ALIVE, event_number
 
@@ -43,7 +43,7 @@ _SOON = b"retry: 1000\n\n"
 
 def follow_result(
     engine: Engine,
-    link: RunLink,
+    link: RunToken,
     request: Request,
     headers: Mapping[str, str],
     seconds: float | None,
@@ -61,7 +61,7 @@ def follow_result(
 
 
 async def _events(
-    engine: Engine, link: RunLink, after: int, seconds: float
+    engine: Engine, link: RunToken, after: int, seconds: float
 ) -> AsyncGenerator[bytes]:
     clock, streams, quiet = engine.clock, engine.streams, engine.settings.stream_keep_alive
     now = clock.monotonic()

@@ -34,7 +34,7 @@ from stephttp.engine.api.sdk.followed_result import follow_result
 from stephttp.engine.api.sdk.streaming import follow_run, wants_stream
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.sdk_links import read_sdk_link
-from stephttp.engine.model.tokens import RunLink, read_run_token
+from stephttp.engine.model.tokens import RunToken, read_run_token
 from stephttp.engine.reading.progress import progress
 from stephttp.engine.rules.answers import is_ours
 from stephttp.engine.rules.results import Rendered, render, without_cookies
@@ -55,7 +55,7 @@ _STREAM = {**CORS, "cache-control": "no-cache", "x-accel-buffering": "no"}
 _STILL_RUNNING = {"status": "running", "message": "run did not end within 5 minutes"}
 
 
-class _Stored(NamedTuple):
+class _StoredRun(NamedTuple):
     """What the store says of a run: whether it is one of our SDK, and its answer, once it ended."""
 
     is_ours: bool
@@ -102,7 +102,7 @@ async def output(request: Request) -> Response:
     return json_response(_STILL_RUNNING, headers=CORS)
 
 
-def _link_of(request: Request) -> RunLink | None:
+def _link_of(request: Request) -> RunToken | None:
     """Return what the token of a request says, if it is one for the run in the path."""
     engine = engine_of(request)
     token = request.query_params.get("token") or bearer_of(request.headers.get("authorization", ""))
@@ -131,8 +131,8 @@ async def _ask_again(request: Request, run_id: str, prefer: Prefer, *, as_page: 
 
 
 async def _held(
-    request: Request, link: RunLink, prefer: Prefer, ended: asyncio.Event, *, as_page: bool
-) -> _Stored | None:
+    request: Request, link: RunToken, prefer: Prefer, ended: asyncio.Event, *, as_page: bool
+) -> _StoredRun | None:
     """Return what is stored of a run once it has ended, or its caller was held for long enough;
     `None`: it is not stored any more."""
     engine = engine_of(request)
@@ -154,13 +154,13 @@ async def _held(
         return found
 
 
-def _look(connection: sqlite3.Connection, link: RunLink) -> _Stored | None:
+def _look(connection: sqlite3.Connection, link: RunToken) -> _StoredRun | None:
     row = connection.execute(QUERIES["run_output"], (link.run_id,)).fetchone()
     if row is None:
-        return _Stored(True, None) if link.early else None
+        return _StoredRun(True, None) if link.early else None
     status = RunStatus(row[0])
     answer = render(status, *row[1:4]) if status.ended else None
-    return _Stored(is_ours(row[4]), answer)
+    return _StoredRun(is_ours(row[4]), answer)
 
 
 @contextmanager

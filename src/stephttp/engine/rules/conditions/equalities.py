@@ -15,7 +15,7 @@ import msgspec
 
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.conditions.operators import NO_VALUE, item
-from stephttp.engine.rules.conditions.syntax import Call, Field, Literal, Name, Node
+from stephttp.engine.rules.conditions.syntax import Field, FunctionCall, Literal, Name, Node
 
 _SCALARS = (bool, int, float, str, type(None))
 _LONGEST = 4096
@@ -41,9 +41,9 @@ def find(root: Node, variable: str) -> Wanted | None:
     parts = [root]
     while parts:
         node = parts.pop()
-        if isinstance(node, Call) and node.function == "_&&_":
+        if isinstance(node, FunctionCall) and node.function == "_&&_":
             parts += reversed(node.args)
-        elif isinstance(node, Call) and node.function == "_==_":
+        elif isinstance(node, FunctionCall) and node.function == "_==_":
             for path, value in (node.args, node.args[::-1]):
                 keys = _path(path, variable)
                 if keys and isinstance(value, Literal) and isinstance(value.value, _SCALARS):
@@ -80,7 +80,7 @@ def _path(node: Node, variable: str) -> tuple[str, ...]:
         match node:
             case Field(operand, key, False):
                 node = operand
-            case Call("_[_]", (operand, Literal(str() as key))):
+            case FunctionCall("_[_]", (operand, Literal(str() as key))):
                 node = operand
             case Name(name) if name == variable:
                 return tuple(reversed(keys))

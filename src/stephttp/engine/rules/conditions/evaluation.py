@@ -13,9 +13,9 @@ from typing import Any
 from stephttp.engine.rules.conditions import functions, operators
 from stephttp.engine.rules.conditions.operators import NO_VALUE, TypeName, lifted
 from stephttp.engine.rules.conditions.syntax import (
-    Call,
+    Comprehension,
     Field,
-    Fold,
+    FunctionCall,
     ListOf,
     Literal,
     MapOf,
@@ -114,7 +114,7 @@ def _map(node: MapOf) -> Evaluate:
     return made
 
 
-def _fold(node: Fold) -> Evaluate:
+def _fold(node: Comprehension) -> Evaluate:
     over, start, step, result = map(compiled, (node.over, node.start, node.step, node.result))
     going = _going(node.going)
     item, accumulator = node.item, node.accumulator
@@ -142,15 +142,15 @@ def _fold(node: Fold) -> Evaluate:
 def _going(node: Node) -> Callable[[Scope], bool]:
     """Return whether a loop continues: also while what it has found so far has no value."""
     wanted = True
-    if isinstance(node, Call) and node.function in _NOT_STRICTLY_FALSE:
+    if isinstance(node, FunctionCall) and node.function in _NOT_STRICTLY_FALSE:
         (node,) = node.args
-    if isinstance(node, Call) and node.function == "!_":
+    if isinstance(node, FunctionCall) and node.function == "!_":
         (node,), wanted = node.args, False
     value = compiled(node)
     return lambda scope: value(scope) is not (not wanted)
 
 
-def _call(node: Call) -> Evaluate:
+def _call(node: FunctionCall) -> Evaluate:
     if node.function in _SPECIAL:
         return _SPECIAL[node.function](*map(compiled, node.args))
     if node.function in _OPERATORS:
@@ -243,8 +243,8 @@ _MAKERS: dict[type, Callable[[Any], Evaluate]] = {
     Literal: _literal,
     Name: _name,
     Field: _field,
-    Call: _call,
+    FunctionCall: _call,
     ListOf: _list,
     MapOf: _map,
-    Fold: _fold,
+    Comprehension: _fold,
 }

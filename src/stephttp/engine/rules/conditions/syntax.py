@@ -37,7 +37,7 @@ class Field(Value, frozen=True):
     test: bool = False
 
 
-class Call(Value, frozen=True):
+class FunctionCall(Value, frozen=True):
     """A function or an operator; a method has its object as first argument."""
 
     function: str
@@ -57,7 +57,7 @@ class MapOf(Value, frozen=True):
     entries: tuple[tuple[Node, Node], ...]
 
 
-class Fold(Value, frozen=True):
+class Comprehension(Value, frozen=True):
     """A loop over a list or the keys of a map: `all`, `exists`, `exists_one`, `filter`, `map`."""
 
     item: str
@@ -69,7 +69,7 @@ class Fold(Value, frozen=True):
     result: Node
 
 
-Node = Literal | Name | Field | Call | ListOf | MapOf | Fold
+Node = Literal | Name | Field | FunctionCall | ListOf | MapOf | Comprehension
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _call(expr: Any) -> Node:
     part = expr.call_expr
     method = part.HasField("target")
     args = [_node(part.target)] if method else []
-    return Call(part.function, (*args, *map(_node, part.args)), method)
+    return FunctionCall(part.function, (*args, *map(_node, part.args)), method)
 
 
 def _map(expr: Any) -> Node:
@@ -167,7 +167,7 @@ def _map(expr: Any) -> Node:
 def _fold(expr: Any) -> Node:
     part = expr.comprehension_expr
     parts = (part.accu_init, part.loop_condition, part.loop_step, part.result)
-    return Fold(part.iter_var, _node(part.iter_range), part.accu_var, *map(_node, parts))
+    return Comprehension(part.iter_var, _node(part.iter_range), part.accu_var, *map(_node, parts))
 
 
 _NODES: dict[str, Callable[[Any], Node]] = {
