@@ -19,7 +19,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 import stephttp
 from stephttp import Provider, step
-from stephttp._adapters.asgi.request import neutral, restored
+from stephttp._adapters.asgi.reentry import restored
+from stephttp._adapters.asgi.request import neutral
+from stephttp._adapters.wsgi import reentry as wsgi_reentry
 from stephttp._adapters.wsgi import request as wsgi
 from stephttp.sync import step as blocking
 from tests.durable import APP, KEY, Durable, durable
@@ -94,7 +96,7 @@ def test_an_environ_says_the_same_of_its_caller(given: dict[str, Any]) -> None:
     request = wsgi.neutral(environ, b"")
     assert request.client == (("1.2.3.4", 5 if "REMOTE_PORT" in given else 0)
                               if given.get("REMOTE_ADDR") else None)  # fmt: skip
-    again = wsgi.restored(environ, request)
+    again = wsgi_reentry.restored(environ, request)
     assert {name: value for name, value in again.items() if name.startswith("REMOTE_")} == given
 
 

@@ -21,7 +21,7 @@ from stephttp._client.background import Job
 from stephttp._client.flow import Answer
 from stephttp._core.run import Run
 from stephttp._run.reentry import Reentry
-from stephttp._run.resumed import Resumed
+from stephttp._run.resumed_run import Resumed
 from stephttp._wire.http import Body
 from stephttp._wire.http import Request as Asked
 from stephttp._wire.ids import random_ulid

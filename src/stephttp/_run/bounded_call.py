@@ -8,6 +8,7 @@ large uploads come to no wait.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -15,7 +16,11 @@ from stephttp._client.flow import Flow, Invoke
 from stephttp._core import replies
 from stephttp._core.run import Run
 from stephttp._run.runtime import Runtime
-from stephttp._wire.http import Body, Request, Response
+from stephttp._run.suspend import CannotContinueError
+from stephttp._wire.http import Body, Headers, Request, Response
+from stephttp.errors import CannotWaitError
+
+logger = logging.getLogger("stephttp")
 
 
 class BoundedCall(ABC):
@@ -25,10 +30,15 @@ class BoundedCall(ABC):
         runtime: what it shares with other calls.
     """
 
-    __slots__ = ("_refused", "_run", "runtime")
+    __slots__ = ("_answer", "_headers", "_refused", "_run", "_status", "runtime")
 
     runtime: Runtime
     _run: Run
+    _answer: Body | None
+    """What the handler answers, if that is to be kept."""
+    _status: int
+    """Of the handler's answer; 0: it has not begun."""
+    _headers: Headers
     _refused: Response | None
     """What is answered because the run cannot wait."""
 
@@ -73,6 +83,10 @@ class BoundedCall(ABC):
         """Return what ends a handler whose caller left while its body was read ahead."""
 
     @abstractmethod
+    def _record(self, error: BaseException | None, *, known: bool = False) -> Flow[None] | None:
+        """Report how the run has ended; see `FirstCall`."""
+
+    @abstractmethod
     def _place(self) -> str:
         """Return what stands for the endpoint in this process: its route, where that is known."""
 
@@ -109,3 +123,21 @@ class BoundedCall(ABC):
             f"the request's body has {size} bytes; that of a request which continues in the "
             f"background may have {self._largest()}"
         )
+
+    def _fail(self, waiting_for: str, problem: CannotContinueError) -> Flow[Response]:
+        """Record that the run has failed, because it has to wait and cannot. Returns the reply.
+
+        Args:
+            waiting_for: the step that has to wait.
+        """
+        run, answer = self._run, problem.answer
+        self._refused = answer
+        reason = f"step {waiting_for!r} has to wait, but {problem}"
+        run.unreported.give_up_waits(problem.ops)
+        level = logging.WARNING if answer.status == 413 else logging.ERROR
+        logger.log(level, "stephttp: run %s fails: %s", run.run_id, reason)
+        self._status, self._headers = answer.status, answer.headers
+        self._answer = Body(len(answer.body))
+        self._answer.add(answer.body, False)
+        yield from self._record(CannotWaitError(reason), known=problem.known) or ()
+        return answer

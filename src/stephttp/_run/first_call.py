@@ -10,10 +10,9 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from stephttp._client.api_calls import NEW_RUN, steps_path
 from stephttp._client.flow import Flow
@@ -21,21 +20,15 @@ from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core.failures import describe
 from stephttp._run.delivered_first import deliver_first
-from stephttp._run.hooks import Hooks, as_flow
+from stephttp._run.hooked_call import HookedCall
 from stephttp._run.idempotency import repeatable
 from stephttp._run.journal import Journal
-from stephttp._run.keyed_call import KeyedCall
 from stephttp._run.runtime import J, Runtime
 from stephttp._run.scope import RunScope
 from stephttp._run.suspend import CannotContinueError, suspend
-from stephttp._wire.http import Body, Headers, Request, Response, wants_events
+from stephttp._wire.http import Body, Request, Response
 from stephttp._wire.ids import random_ulid
 from stephttp._wire.limits import MAX_RECORDED_BYTES
-from stephttp.errors import CannotWaitError
-from stephttp.middleware import CallEnd
-
-if TYPE_CHECKING:
-    from stephttp._run.run_stream import Listener, RunStream
 
 logger = logging.getLogger("stephttp")
 
@@ -45,20 +38,16 @@ _MOST_WAITED = 4096
 """Endpoints that are known to wait; then all are forgotten, since paths may stand for them."""
 
 
-class FirstCall(KeyedCall):
+class FirstCall(HookedCall):
     """One request from outside. What belongs to its run is set by `run_made`, if it has one.
 
     Args:
         runtime: what it shares with other calls.
     """
 
-    __slots__ = ("_answered", "_ended", "_gets_events", "_headers", "_leaving")
+    __slots__ = ("_answered", "_ended")
 
     attempt = 0
-
-    _leaving: tuple[Future[None], Callable[[], bool]] | None
-    """Done when the server has what was pushed, and whether that is being sent: the end of the run
-    is reported behind it."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -66,7 +55,7 @@ class FirstCall(KeyedCall):
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
         self._answer = None
         self._status = 0
-        self._headers: Headers = []
+        self._headers = []
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
@@ -77,7 +66,6 @@ class FirstCall(KeyedCall):
         self._ended = False
         """Whether the handler has ended."""
         self._gets_events = False
-        """Whether the caller gets events."""
         self._refused = self._leaving = None
         self._run = run = scope.run
         if self.runtime.settings.track_all_endpoints:
@@ -176,6 +164,9 @@ class FirstCall(KeyedCall):
             return self._conclude_stream(scope, error)
         if scope.hooks is not None:
             return self._conclude_with_hooks(scope.hooks, error)
+        return self._end_run(error)
+
+    def _end_run(self, error: BaseException | None) -> Flow[Response | None] | None:
         if self._run.suspended:
             return self._suspend()
         if self._answered:
@@ -185,84 +176,6 @@ class FirstCall(KeyedCall):
         if self._run.used or self._journal is not None:
             return self._record(error)
         return None
-
-    def _conclude_stream(
-        self, scope: RunScope, error: BaseException | None
-    ) -> Flow[Response | None]:
-        """Do the same, once the server has what the handler pushed, if it needs that."""
-        stream, scope.stream = scope.stream, None
-        assert stream is not None
-        if self._run.suspended and self._stored_answer is None and self._refused is None:
-            yield from stream.hand_over()
-        elif self.runtime.settings.background and not self._keyed:
-            # The caller of a run that has ended does not wait for the engine. But those who follow
-            # it get its end only behind what was pushed.
-            busy = stream.leave()
-            if busy is not None:
-                self._leaving = (busy, stream.sender.is_alive)
-        else:
-            yield from stream.finish()
-        return (yield from self._conclude(scope, error) or ())
-
-    def open_stream(self, scope: RunScope) -> RunStream:
-        """Begin to take what the handler pushes; see `FirstCallOfRun`.
-
-        It goes to the caller, if that asked for events. Our engine gets it when the run is left to
-        it, and at once where it gets the steps at once.
-        """
-        from stephttp._run.run_stream import begin
-
-        request = self._request(b"")
-        self._gets_events = not self._has_begun() and wants_events(request)
-        listener = self._begin_events(scope) if self._gets_events else None
-        return begin(scope, listener, request)
-
-    @abstractmethod
-    def _has_begun(self) -> bool:
-        """Return whether the handler's response has begun."""
-
-    @abstractmethod
-    def _begin_events(self, scope: RunScope) -> Listener:
-        """Make events the answer of this call, and what the handler answers their end."""
-
-    def _last_of_events(self, reply: Response | None, error: BaseException | None) -> bytes:
-        """Return what ends an answer of events.
-
-        Args:
-            reply: of the SDK, if it is not the handler's own.
-            error: what the handler has raised.
-        """
-        from stephttp._run.event_answers import end_of, end_of_own
-
-        if reply is not None:
-            return end_of(reply)
-        too_large = self._answer is not None and self._answer.overflown
-        return end_of_own(self._response() if self._status else None, error, too_large=too_large)
-
-    def _conclude_with_hooks(
-        self, hooks: Hooks, error: BaseException | None
-    ) -> Flow[Response | None]:
-        """Do the same, and call the middleware."""
-        run, reply = self._run, None
-        hooks.ctx.request.route = self._route()
-        yield from as_flow(hooks.close(error))
-        failure = None if self._answered else error
-        try:
-            if run.suspended:
-                reply = yield from self._suspend()
-            elif self._keyed:
-                reply = yield from self._store(failure)
-            elif run.used or self._journal is not None:
-                yield from self._record(failure) or ()
-        except Exception as raised:
-            yield from as_flow(hooks.over(CallEnd(None, raised, False)))
-            raise
-        if reply is not None:
-            yield from as_flow(hooks.before_response(reply))
-        answer = Response(self._status, self._headers) if self._status else reply
-        ended = not run.suspended or self._refused is not None
-        yield from as_flow(hooks.over(CallEnd(answer, error, ended)))
-        return reply
 
     @property
     def _stored_answer(self) -> Response | None:
@@ -309,24 +222,6 @@ class FirstCall(KeyedCall):
             if problem.temporary and (self._keyed or not problem.known):
                 return problem.answer
             return (yield from self._fail(waiting_for, problem))
-
-    def _fail(self, waiting_for: str, problem: CannotContinueError) -> Flow[Response]:
-        """Record that the run has failed, because it has to wait and cannot. Returns the reply.
-
-        Args:
-            waiting_for: the step that has to wait.
-        """
-        run, answer = self._run, problem.answer
-        self._refused = answer
-        reason = f"step {waiting_for!r} has to wait, but {problem}"
-        run.unreported.give_up_waits(problem.ops)
-        level = logging.WARNING if answer.status == 413 else logging.ERROR
-        logger.log(level, "stephttp: run %s fails: %s", run.run_id, reason)
-        self._status, self._headers = answer.status, answer.headers
-        self._answer = Body(len(answer.body))
-        self._answer.add(answer.body, False)
-        yield from self._record(CannotWaitError(reason), known=problem.known) or ()
-        return answer
 
     def log_hidden(self, error: BaseException) -> None:
         """Log what the application raised, where its caller gets an answer of the SDK."""

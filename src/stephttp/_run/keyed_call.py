@@ -28,7 +28,7 @@ from stephttp._run.idempotency import (
 from stephttp._run.journal import Journal
 from stephttp._run.keyed_journal import KeyedJournal
 from stephttp._run.runtime import J
-from stephttp._wire.http import Body, Request, Response
+from stephttp._wire.http import Request, Response
 from stephttp.errors import CannotWaitError
 
 logger = logging.getLogger("stephttp")
@@ -44,11 +44,9 @@ class KeyedCall(BoundedCall):
     """
 
     __slots__ = (
-        "_answer",
         "_claimed",
         "_journal",
         "_keyed",
-        "_status",
         "_stored",
         "current",
         "run_id",
@@ -58,16 +56,17 @@ class KeyedCall(BoundedCall):
     run_id: str
     started_ns: int
     current: CurrentCall
-    _answer: Body | None
-    """What the handler answers, if that is to be kept."""
     _journal: Journal | None
-    _status: int
-    """Of the handler's answer; 0: it has not begun."""
     _claimed: Claimed | None
     _keyed: bool
     """Whether this run holds an idempotency key."""
     _stored: bool
     """Whether the answer to that key was handed to the server."""
+
+    @property
+    @abstractmethod
+    def _stored_answer(self) -> Response | None:
+        """What another request with the same idempotency key was answered."""
 
     @abstractmethod
     def _is_too_large(self) -> bool:

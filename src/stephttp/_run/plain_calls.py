@@ -25,7 +25,7 @@ from stephttp._wire.opcodes import Op, OpCode
 from stephttp.errors import APIError, APIStatusError, UsageError
 
 if TYPE_CHECKING:
-    from stephttp._run.resumed import Resumed
+    from stephttp._run.resumed_run import Resumed
     from stephttp._run.scope import RunScope
 
 logger = logging.getLogger("stephttp")

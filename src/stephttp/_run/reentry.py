@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from stephttp._client.background import Job, TimerHandle
+from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, Until
 from stephttp._client.new_run import REQUEST_VERSION
 from stephttp._core import replies
@@ -19,17 +19,18 @@ from stephttp._core.run import Run
 from stephttp._run import plain_calls
 from stephttp._run.call_check import CallCheck
 from stephttp._run.current import CurrentCall, run_headers
-from stephttp._run.flushing import flush
+from stephttp._run.flushing import Flushes
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.reentry_failures import unavailable
 from stephttp._run.reentry_guard import sent_ns, takes_turns
-from stephttp._run.resumed import RUN_IS_OVER, Resumed, conclude, resume
+from stephttp._run.resumed import conclude, resume
+from stephttp._run.resumed_run import Resumed
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire import stored_state
 from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response, wants_events
 from stephttp._wire.ids import ulid_number
-from stephttp.errors import APIError, APIStatusError
+from stephttp.errors import APIError
 from stephttp.middleware import CallEnd
 
 if TYPE_CHECKING:
@@ -87,11 +88,8 @@ class Reentry:
     """
 
     __slots__ = (
-        "_changed",
         "_check",
-        "_flushing",
-        "_heard_ns",
-        "_idle",
+        "_flushes",
         "_lock",
         "_locked",
         "_over",
@@ -114,14 +112,11 @@ class Reentry:
         # Steps may end in several threads at once, and a task may begin at once.
         self._lock = threading.RLock()
         self._locked = ""
-        self._flushing: Job[None] | None = None
+        self._flushes: Flushes | None = None
+        """What sends finished steps, if any of them cannot wait for the answer."""
         self._timer: TimerHandle | None = None
         self._over = False
         """Whether the handler has ended, so that the answer carries what is left."""
-        self._idle = True
-        """Whether the next step's end is to start a flush: none is under way, and none failed."""
-        self._changed = False
-        """Whether a step has ended since the flush under way looked last."""
         self._scope: RunScope | None = None
         self.hooks: Hooks | None = None
         """The user's middleware, if there is any."""
@@ -169,17 +164,18 @@ class Reentry:
             self._locked = run_id
         # The state that came along is older than what the call before this one has stored.
         state = self._state if covers_state and not waited else None
-        self._heard_ns = self.runtime.now_ns()
+        heard_ns = self.runtime.now_ns()
         if state is not None:
-            now_ms = self._heard_ns // 1_000_000
+            now_ms = heard_ns // 1_000_000
             if self.runtime.deliveries.take(self.request, now_ms):
-                self._heard_ns = min(self._heard_ns, sent_ns(self.request))
+                heard_ns = min(heard_ns, sent_ns(self.request))
             else:
                 state = None
         resumed = yield from resume(self.runtime.checkpoints, self.request, state, doubt)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
+        resumed.heard_ns = heard_ns
         refusal = None if resumed.plain is None else (yield from self._refuse_beside(resumed.plain))
         return resumed.run if refusal is None else refusal
 
@@ -259,72 +255,41 @@ class Reentry:
         """Send finished steps now. May be called in any thread."""
         with self._lock:
             self._stop_timer()
-            self._changed = True
-            if self._idle and not self._over:
-                self._idle = False
-                flow = self._flush(self.resumed.run)
-                self._flushing = self.runtime.background.start(flow, "stephttp-flush")
+            if not self._over:
+                self._flushes_here().start()
+
+    def _flushes_here(self) -> Flushes:
+        if self._flushes is None:
+            self._flushes = Flushes(self.runtime, self.resumed, self._lock)
+        return self._flushes
 
     @property
     def closed(self) -> bool:
         """Whether the engine has to be asked before a step begins; see `Fence`."""
-        silent_ns = self.runtime.now_ns() - self._heard_ns
+        silent_ns = self.runtime.now_ns() - self.resumed.heard_ns
         return not 0 <= silent_ns <= stored_state.ASKS_AFTER * 1_000_000_000
 
     def ask(self) -> Flow[None]:
         """Store the finished steps, or just ask; the run then knows if it is over."""
-        run = self.resumed.run
         for _ in range(_QUESTIONS):
             with self._lock:
                 if self._over:
                     return
                 self._stop_timer()
-                self._changed = True
-                if self._flushing is None or self._flushing.outcome.done():
-                    self._idle = False
-                    flow = self._flush(run, asks=True)
-                    self._flushing = self.runtime.background.start(flow, "stephttp-flush")
-                flushing = self._flushing
+                flushing = self._flushes_here().start_question()
             yield Until(flushing.outcome)
-            if run.over or not self.closed:
+            if self.resumed.run.over or not self.closed:
                 return
         logger.error(
             "stephttp: run %s: the engine does not say whether this call still counts; its handler "
-            "is ended before the next step, and called again later", run.run_id,
+            "is ended before the next step, and called again later", self.run_id,
         )  # fmt: skip
-        run.stop()
+        self.resumed.run.stop()
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-
-    def _flush(self, run: Run, *, asks: bool = False) -> Flow[None]:
-        """Send finished steps until there are no more; after a failure, `conclude` does.
-
-        Args:
-            asks: whether the engine is asked also if there are no steps to send.
-        """
-        while True:
-            with self._lock:
-                # Both change under one lock: a step that ends just now either finds this flush
-                # idle and starts another, or has set `_changed` and is seen here.
-                self._idle = not self._changed
-                if self._idle:
-                    return
-                self._changed = False
-            checkpoints, call_id = self.runtime.checkpoints, self.resumed.call_id
-            asked_ns = self.runtime.now_ns()
-            try:
-                heard = yield from flush(checkpoints, run, call_id)
-                if asks and not heard:
-                    yield from checkpoints.post_steps(run, [], call_id)
-                if asks or heard:
-                    asks, self._heard_ns = False, asked_ns
-            except APIStatusError as problem:
-                if problem.status in RUN_IS_OVER:
-                    run.stop()
-                raise
 
     def conclude(self, error: BaseException | None) -> Flow[Response]:
         """Return the answer to the server. Called when the handler has ended."""
@@ -332,9 +297,9 @@ class Reentry:
         with self._lock:
             self._over = True
             self._stop_timer()
-        if self._flushing is not None:
+        if self._flushes is not None:
             # First wait for it: what it could not store is then back with the run, for the answer.
-            yield Until(self._flushing.outcome)
+            yield from self._flushes.end()
         took_ns = self.runtime.now_ns() - self.resumed.started_ns
         # A server that calls again no longer waits for this call.
         given_up = self.runtime.keyed_lock.contended(self._locked)
@@ -370,31 +335,18 @@ class Reentry:
                 response = reply
                 yield from as_flow(hooks.before_response(reply))
             yield from as_flow(hooks.over(CallEnd(response, error, self.resumed.ended)))
-        if self.resumed.ended and not self.resumed.keeps_streams and scope is not None:
-            yield from self._end_stream(scope, response)
+        tells_end = self.resumed.ended and not self.resumed.keeps_streams
+        if tells_end and scope is not None and (scope.stream or wants_events(self.request)):
+            yield from (scope.stream or self._open_stream()).tell_end(response)
         return reply
-
-    def _end_stream(self, scope: RunScope, response: Response) -> Flow[None]:
-        """Give the answer to those who follow the run, where the server does not.
-
-        Args:
-            response: of the handler.
-        """
-        if scope.stream is None and not wants_events(self.request):
-            return
-        from stephttp._run.event_answers import last_event
-
-        sender = (scope.stream or self._open_stream()).sender
-        sender.put(last_event(response, failed=False), mark=True)
-        yield from sender.flush()
 
     def close(self) -> None:
         """Stop what is under way, and let the next re-entry of the run in."""
         with self._lock:
             self._over = True
             self._stop_timer()
-        if self._flushing is not None:
-            self._flushing.cancel()
+        if self._flushes is not None:
+            self._flushes.cancel()
         # The scope leads back here, and so do the frames of what was raised and the stream: all of
         # them would be left to the garbage collector.
         if self._scope is not None:

@@ -16,7 +16,7 @@ from stephttp._wire.limits import MAX_ANSWER_BYTES
 from stephttp.errors import APIError, APIStatusError
 
 if TYPE_CHECKING:
-    from stephttp._run.resumed import Resumed
+    from stephttp._run.resumed_run import Resumed
 
 logger = logging.getLogger("stephttp")
 

@@ -1,12 +1,9 @@
-"""The run of a re-entry: where it stands, and what the server is answered at the end."""
+"""How the run of a re-entry is loaded, and what the server is answered at the end."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-
-from msgspec import Struct
 
 from stephttp._client import api_calls
 from stephttp._client.api_calls import CheckpointRun
@@ -15,14 +12,13 @@ from stephttp._core import replies, reports
 from stephttp._core.failures import describe, next_attempt
 from stephttp._core.locations import ADDRESSES, absolute
 from stephttp._core.plain_server import PlainCall
-from stephttp._core.remembered import Divergence
 from stephttp._core.retry_policy import gives_up
 from stephttp._core.run import Run
-from stephttp._core.steps import discovery_request
 from stephttp._run import divergences, plain_calls
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints, origin_of, path_for
-from stephttp._run.flushing import flush
+from stephttp._run.flushing import RUN_IS_OVER, flush
 from stephttp._run.idempotency import FURTHER_KEYS, further_keys
+from stephttp._run.next_steps import next_steps
 from stephttp._run.reentry_failures import (
     answer_too_large,
     fail_refused,
@@ -32,6 +28,7 @@ from stephttp._run.reentry_failures import (
     warn_of_lost_cookies,
 )
 from stephttp._run.reentry_guard import ATTEMPT, takes_turns, target_of
+from stephttp._run.resumed_run import Resumed
 from stephttp._run.scope import RunScope
 from stephttp._wire import capsule, stored_state
 from stephttp._wire.http import Request, Response
@@ -39,13 +36,11 @@ from stephttp._wire.ids import CAPSULE
 from stephttp._wire.limits import MAX_ANSWER_BYTES, MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import CALL_HEADERS, CALLS_FEATURE, CallId, MemoKind
-from stephttp.errors import APIConnectionError, APIError, APIStatusError, NonRetriableError
+from stephttp.errors import APIConnectionError, APIStatusError, NonRetriableError
 
 logger = logging.getLogger("stephttp")
 
 _UNANSWERED = stored_state.UNANSWERED.encode()
-RUN_IS_OVER = frozenset({404, 409, 410})
-"""Statuses by which a server says that it takes no steps of this run any more."""
 _NOTHING_TO_DO = frozenset({409, 410})
 """Statuses by which a server says that this call was superseded, or that the run has ended
 (docs/protocol.md 12.1)."""
@@ -55,46 +50,6 @@ _NO_SUCH_ROUTE = frozenset({404, 405})
 _BAD = 400
 """From this status on, an answer may be what a framework makes of an exception, which kept the
 handler from its further steps."""
-
-
-class Resumed(Struct):
-    """A run that a re-entry continues."""
-
-    run: Run
-    point: CheckpointRun
-    """Where it continues."""
-    ours: bool
-    """Whether it is our engine that calls."""
-    raw_allowed: bool
-    """Whether the server reads `raw` in a result (docs/design.md 3.8)."""
-    started_ns: int
-    with_result: bool = False
-    """Whether the server takes finished steps with the result (docs/design.md 3.8)."""
-    keeps_warnings: bool = False
-    """Whether the server keeps warnings with a run (docs/design.md 3.8)."""
-    takes_keys: bool = False
-    """Whether the server takes further idempotency keys with the answer, and it is the answer to
-    the one that the request carries, and not a rerun."""
-    heard: bool = True
-    """Whether the answer will be read, as far as this side can know."""
-    unanswered: bool = False
-    """Whether the answer to a call before this one did not arrive, so that this one's may not."""
-    keeps_streams: bool = False
-    """Whether the server keeps the streams of runs (docs/design.md 3.8)."""
-    request_id: str = ""
-    """The server's id of this call."""
-    ended: bool = False
-    """Whether the answer ends the run."""
-    call_id: CallId | None = None
-    """The call, where the engine refuses what one reports that was superseded."""
-    plain: PlainCall | None = None
-    """What the call does, if it is by a server that is not ours."""
-
-    @property
-    def comes_again(self) -> bool:
-        """Whether the same call comes again after an error. Where other servers ask for one step,
-        it has to, because the step is planned only once."""
-        return self.ours or (self.plain is not None and self.plain.target is not None)
 
 
 def resume(
@@ -291,7 +246,7 @@ def _conclude(
                     checkpoints, resumed, resumed.plain, parked=parked
                 )
             )
-        return (yield from _next_steps(checkpoints, resumed, found))
+        return (yield from next_steps(checkpoints, resumed, found))
     if resumed.ours and diverged is None and response.status in _NO_SUCH_ROUTE and run.met_none:
         return misdirected(run, response)
     # Only the handler says how many retries there are; our engine knows it from the first call.
@@ -339,31 +294,4 @@ def _conclude(
     if len(reply.body) > MAX_ANSWER_BYTES:
         reply = result(answer_too_large(len(reply.body)))
     resumed.ended = not again
-    return reply
-
-
-def _next_steps(
-    checkpoints: Checkpoints, resumed: Resumed, found: Sequence[Divergence]
-) -> Flow[Response]:
-    run = resumed.run
-    if resumed.with_result and not resumed.heard:
-        with suppress(
-            APIError
-        ):  # what could not be sent goes into the answer, which may still be read
-            yield from flush(checkpoints, run, resumed.call_id)
-    finished, waits = run.take_finished(), run.unreported.take_all()
-    if not finished and not waits and run.targets_unknown:
-        return replies.unknown_step(
-            run.target, run.passed, again=resumed.point.attempt < run.retries
-        )
-    if not finished and not waits and not run.pending:
-        # Nothing is scheduled after an empty answer: the run would hang (docs/protocol.md 6.3).
-        waits = [discovery_request(str(checkpoints.now_ns()))]
-    if found and resumed.keeps_warnings:
-        waits.append(divergences.report(found, str(checkpoints.now_ns())))
-    reply = reports.ops_answer([*finished, *waits])
-    if len(reply.body) > MAX_CHECKPOINT_BYTES:
-        run.unreported.requeue(finished)
-        yield from flush(checkpoints, run, resumed.call_id)
-        reply = reports.ops_answer(waits)
     return reply

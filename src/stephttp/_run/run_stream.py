@@ -16,10 +16,10 @@ from stephttp._wire import stream_frames
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
-    from stephttp._run.resumed import Resumed
+    from stephttp._run.resumed_run import Resumed
     from stephttp._run.scope import RunScope
     from stephttp._run.step_call import StepCall
-    from stephttp._wire.http import Request
+    from stephttp._wire.http import Request, Response
 
 
 class Listener(Protocol):
@@ -121,6 +121,11 @@ class RunStream:
     def finish(self) -> Flow[None]:
         """Take no further pushes, and send those that there are."""
         self.close()
+        yield from self.sender.flush()
+
+    def tell_end(self, response: Response) -> Flow[None]:
+        """Give the answer of the handler to those who follow the run, where the server does not."""
+        self.sender.put(event_answers.last_event(response, failed=False), mark=True)
         yield from self.sender.flush()
 
     def hand_over(self) -> Flow[None]:

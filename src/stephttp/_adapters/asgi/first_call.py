@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stephttp._adapters.asgi.messages import (
     ASGIApp,
-    Input,
     Message,
     Receive,
     Scope,
@@ -16,22 +14,13 @@ from stephttp._adapters.asgi.messages import (
     ends_response,
     reply_with,
 )
-from stephttp._adapters.asgi.request import (
-    BODILESS,
-    announced,
-    as_sent,
-    identity,
-    known_of_caller,
-    neutral,
-    route_of,
-)
+from stephttp._adapters.asgi.request import BODILESS, ReceivedCall
 from stephttp._adapters.asgi.scope import LoopScope, TaskContext
 from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
-from stephttp._run.first_call import FirstCall
 from stephttp._run.hooks import Hooks, drive
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
-from stephttp._wire.http import Body, Request, Response
+from stephttp._wire.http import Response
 from stephttp.middleware import CallEnd
 
 if TYPE_CHECKING:
@@ -39,27 +28,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stephttp")
 
-_NOTHING_READ = Body(0)
-_SMALL = 64 * 1024
-"""Bytes of a body that a server has by the time at which it calls an application, mostly."""
 _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
 """Messages that can be kept, for others to get them as well."""
 
 
-class ASGIFirstCall(FirstCall):
+class ASGIFirstCall(ReceivedCall):
     """One request from outside: the sync phase of a run."""
 
     __slots__ = (
-        "_app",
         "_events",
         "_has_trailers",
         "_held",
-        "_input",
         "_last",
-        "_receive",
-        "_scope",
         "_send",
-        "_sent",
     )
 
     def __init__(
@@ -71,13 +52,8 @@ class ASGIFirstCall(FirstCall):
         send: Send,
         context: TaskContext,
     ) -> None:
-        FirstCall.__init__(self, runtime)  # `super` takes more instructions
-        self._app = app
-        self._scope = scope
-        self._sent = as_sent(scope)
-        self._receive = receive
+        ReceivedCall.__init__(self, runtime, app, scope, receive)
         self._send = send
-        self._input: Input | None = None
         self.current = CurrentCall(self, LoopScope, context)
 
     async def respond(self, run_at_once: bool) -> None:
@@ -120,7 +96,7 @@ class ASGIFirstCall(FirstCall):
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
-        FirstCall.run_made(self, scope)
+        ReceivedCall.run_made(self, scope)
         assert isinstance(scope, LoopScope), "made by `current`"
         scope.disconnect = self._disconnect
         self._held: list[Message] | None = None
@@ -231,78 +207,6 @@ class ASGIFirstCall(FirstCall):
         scope.stream = None  # it leads back to the scope
         if scope.hooks is not None:
             await drive(scope.hooks.over(CallEnd(None, error, False)))
-
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        """What tells the request from others; see `HandlerCall`."""
-        return identity(self._scope)
-
-    @property
-    def surroundings(self) -> Scope:
-        """The scope; see `HandlerCall`."""
-        return self._scope
-
-    def _method(self) -> str:
-        method: str = self._sent["method"]
-        return method
-
-    def _request(self, body: bytes) -> Request:
-        return neutral(self._sent, body, self._receive)
-
-    def _known_of_caller(self) -> str:
-        return known_of_caller(self._sent)
-
-    def _route(self) -> str:
-        return route_of(self._app, self._scope)
-
-    @property
-    def _request_body(self) -> Body:
-        return _NOTHING_READ if self._input is None else self._input.body
-
-    def _has_all(self) -> bool:
-        body = self._request_body
-        return body.complete or (not body.size and self._announced() == 0)
-
-    def _announced(self) -> int | None:
-        return announced(self._sent)
-
-    async def _read_ahead(self, _: Any = None) -> bool:
-        return self._has_all() or await self._reading().read_ahead()
-
-    def _read_small(self) -> None:
-        """Read a small body that the application has not read: it is here already, and a server
-        forgets it when the caller leaves."""
-        length = self._announced()
-        if length and not self._ended and length <= min(_SMALL, self._reading().body.limit):
-            self._reading().read_soon()
-
-    def _caller_left(self) -> BaseException:
-        return asyncio.CancelledError()
-
-    async def _drain(self) -> bool:
-        """Read what the application left of the body; False if the caller left before its end."""
-        # Without a body the request was complete when it came, whether its caller stays or not.
-        if self._has_all() or await self._reading().drain():
-            return True
-        logger.info("stephttp: run %s: the caller left before its request was complete",
-                    self.run_id)  # fmt: skip
-        return False
-
-    def _reading(self) -> Input:
-        """Return what reads the body. Most requests have none, and need no reader."""
-        if self._input is None:
-            limit = self.runtime.settings.max_body_bytes
-            self._input = Input(self._receive, limit, self._goes_on)
-        return self._input
-
-    def _goes_on(self) -> bool:
-        """Return whether what was begun continues, though its caller has left. A response that has
-        begun has no other reader than this caller."""
-        scope = self.current.so_far
-        return scope is not None and scope.has_begun and self._status == 0
-
-    def _disconnect(self) -> bool:
-        return self._input is not None and self._input.disconnect()
 
     async def _receive_for_app(self) -> Message:
         """`receive`, as the application sees it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stephttp._adapters.asgi.messages import (
     ASGIApp,
     InterruptibleReceive,
@@ -12,15 +14,18 @@ from stephttp._adapters.asgi.messages import (
     Send,
     reply_with,
 )
-from stephttp._adapters.asgi.request import identity, neutral, restored
+from stephttp._adapters.asgi.request import identity, neutral
 from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._core.run import Run
 from stephttp._run.current import MARK, CurrentCall, current_call, enter
 from stephttp._run.hooks import drive
 from stephttp._run.reentry import Reentry, body_of, own_headers
 from stephttp._run.runtime import Runtime
-from stephttp._wire.http import Headers, Response
+from stephttp._wire.http import Headers, Request, Response
 from stephttp.middleware import CallEnd
+
+_BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
+"""Extensions by which a response's body would reach the server without passing us."""
 
 
 async def reenter(
@@ -133,3 +138,33 @@ async def _run_handler(
         current_call.reset(token)
         current.leave()
     return error if answer.sent else await run_scope.end(error)
+
+
+def restored(scope: Scope, request: Request) -> Scope:
+    """Return the scope of a re-entry as it was of the original request."""
+    extensions = scope.get("extensions") or {}
+    again = {
+        **scope,
+        "method": request.method,
+        "headers": list(request.headers),
+        "client": _as_given(request.client, scope.get("client")),
+        "scheme": request.scheme,
+        "extensions": {k: v for k, v in extensions.items() if k not in _BYPASSING},
+    }
+    if request.seen_at is not None:
+        again["root_path"], again["path"] = request.seen_at.root_path, request.seen_at.path
+        if request.seen_at.raw_path:
+            again["raw_path"] = request.seen_at.raw_path.encode()
+    return again
+
+
+def _as_given(address: tuple[str, int] | None, own: Any) -> tuple[str, Any] | None:
+    """Return an address of the original request in the form that its server gives.
+
+    Args:
+        own: the address of the server's own call.
+    """
+    port = own[1] if own and len(own) > 1 else 0
+    if address is None or isinstance(port, int):
+        return address
+    return address[0], (str(address[1]) if isinstance(port, str) else address[1] or None)

@@ -1,22 +1,29 @@
-"""A request in the terms of ASGI: what its scope says, and what a re-entry restores of it."""
+"""A request in the terms of ASGI: what its scope says, and how a first call reads its body."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from stephttp._adapters.asgi.messages import Receive, Scope
+from stephttp._adapters.asgi.messages import ASGIApp, Input, Receive, Scope
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
 from stephttp._run.call_check import KIND_HEADER, SERVE_HEADERS, SERVER_HEADERS
-from stephttp._wire.http import Request, SeenAt, request_line_part
+from stephttp._run.first_call import FirstCall
+from stephttp._run.runtime import Runtime
+from stephttp._wire.http import Body, Request, SeenAt, request_line_part
 from stephttp._wire.paths import with_prefix, without_prefix
+
+logger = logging.getLogger("stephttp")
 
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-_BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
-"""Extensions by which a response's body would reach the server without passing us."""
+_NOTHING_READ = Body(0)
+_SMALL = 64 * 1024
+"""Bytes of a body that a server has by the time at which it calls an application, mostly."""
 
 
 def claims_reentry(scope: Scope) -> bool:
@@ -101,18 +108,6 @@ def _address(given: Any) -> tuple[str, int] | None:
 _PORT = re.compile("[0-9]{1,5}")
 
 
-def _as_given(address: tuple[str, int] | None, own: Any) -> tuple[str, Any] | None:
-    """Return an address of the original request in the form that its server gives.
-
-    Args:
-        own: the address of the server's own call.
-    """
-    port = own[1] if own and len(own) > 1 else 0
-    if address is None or isinstance(port, int):
-        return address
-    return address[0], (str(address[1]) if isinstance(port, str) else address[1] or None)
-
-
 def known_of_caller(scope: Scope) -> str:
     """Return who the caller is by its certificate, where the server has asked for one."""
     tls = (scope.get("extensions") or {}).get("tls") or {}
@@ -132,24 +127,6 @@ def announced(scope: Scope) -> int | None:
     if scope["method"] in BODILESS or scope.get("http_version", "1.1").startswith("1"):
         return 0
     return None
-
-
-def restored(scope: Scope, request: Request) -> Scope:
-    """Return the scope of a re-entry as it was of the original request."""
-    extensions = scope.get("extensions") or {}
-    again = {
-        **scope,
-        "method": request.method,
-        "headers": list(request.headers),
-        "client": _as_given(request.client, scope.get("client")),
-        "scheme": request.scheme,
-        "extensions": {k: v for k, v in extensions.items() if k not in _BYPASSING},
-    }
-    if request.seen_at is not None:
-        again["root_path"], again["path"] = request.seen_at.root_path, request.seen_at.path
-        if request.seen_at.raw_path:
-            again["raw_path"] = request.seen_at.raw_path.encode()
-    return again
 
 
 def route_of(app: Any, scope: Mapping[str, Any]) -> str:
@@ -217,3 +194,95 @@ def _prefix(root_path: str, parameters: Mapping[str, Any], route: str) -> str:
                     segments[at] = f"{{{name}}}"
                     break
     return "/".join(segments)
+
+
+class ReceivedCall(FirstCall):
+    """A first call, as far as it concerns its request.
+
+    Args:
+        app: the application behind the middleware.
+        scope: the one that the application gets, and may change.
+        receive: the server's.
+    """
+
+    __slots__ = ("_app", "_input", "_receive", "_scope", "_sent")
+
+    def __init__(self, runtime: Runtime, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        FirstCall.__init__(self, runtime)  # `super` takes more instructions
+        self._app = app
+        self._scope = scope
+        self._sent = as_sent(scope)
+        self._receive = receive
+        self._input: Input | None = None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells the request from others; see `HandlerCall`."""
+        return identity(self._scope)
+
+    @property
+    def surroundings(self) -> Scope:
+        """The scope; see `HandlerCall`."""
+        return self._scope
+
+    def _method(self) -> str:
+        method: str = self._sent["method"]
+        return method
+
+    def _request(self, body: bytes) -> Request:
+        return neutral(self._sent, body, self._receive)
+
+    def _known_of_caller(self) -> str:
+        return known_of_caller(self._sent)
+
+    def _route(self) -> str:
+        return route_of(self._app, self._scope)
+
+    @property
+    def _request_body(self) -> Body:
+        return _NOTHING_READ if self._input is None else self._input.body
+
+    def _has_all(self) -> bool:
+        body = self._request_body
+        return body.complete or (not body.size and self._announced() == 0)
+
+    def _announced(self) -> int | None:
+        return announced(self._sent)
+
+    async def _read_ahead(self, _: Any = None) -> bool:
+        return self._has_all() or await self._reading().read_ahead()
+
+    def _read_small(self) -> None:
+        """Read a small body that the application has not read: it is here already, and a server
+        forgets it when the caller leaves."""
+        length = self._announced()
+        if length and not self._ended and length <= min(_SMALL, self._reading().body.limit):
+            self._reading().read_soon()
+
+    def _caller_left(self) -> BaseException:
+        return asyncio.CancelledError()
+
+    async def _drain(self) -> bool:
+        """Read what the application left of the body; False if the caller left before its end."""
+        # Without a body the request was complete when it came, whether its caller stays or not.
+        if self._has_all() or await self._reading().drain():
+            return True
+        logger.info("stephttp: run %s: the caller left before its request was complete",
+                    self.run_id)  # fmt: skip
+        return False
+
+    def _reading(self) -> Input:
+        """Return what reads the body. Most requests have none, and need no reader."""
+        if self._input is None:
+            limit = self.runtime.settings.max_body_bytes
+            self._input = Input(self._receive, limit, self._goes_on)
+        return self._input
+
+    def _goes_on(self) -> bool:
+        """Return whether what was begun continues, though its caller has left. A response that has
+        begun has no other reader than this caller."""
+        scope = self.current.so_far
+        return scope is not None and scope.has_begun and self._status == 0
+
+    def _disconnect(self) -> bool:
+        return self._input is not None and self._input.disconnect()

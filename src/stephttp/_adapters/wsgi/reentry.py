@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from functools import partial
+from io import BytesIO
 from itertools import takewhile
 from typing import Any
 
@@ -21,17 +22,19 @@ from stephttp._adapters.wsgi.messages import (
     reply_with,
     response_of,
 )
-from stephttp._adapters.wsgi.request import identity, neutral, restored
+from stephttp._adapters.wsgi.request import BODY_HEADERS, identity, neutral
 from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._core.run import Run
 from stephttp._run.current import MARK, CurrentCall, current_call, enter
 from stephttp._run.hooks import as_flow, drive_blocking
 from stephttp._run.reentry import Reentry, body_of, own_headers
 from stephttp._run.runtime import Runtime
-from stephttp._wire.http import Response
+from stephttp._wire.http import Request, Response
 from stephttp.middleware import CallEnd
 
 logger = logging.getLogger("stephttp")
+
+_OF_THE_CALLER = frozenset({*BODY_HEADERS, "REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST"})
 
 
 def reenter(
@@ -175,3 +178,43 @@ def _call_application(
         raise
     body.complete = True
     return chunks
+
+
+def restored(environ: Environ, request: Request) -> Environ:
+    """Return the environ of a re-entry as it was of the original request."""
+    again = {
+        key: value
+        for key, value in environ.items()
+        if not key.startswith("HTTP_") and key not in _OF_THE_CALLER
+    }
+    for raw_name, raw_value in request.headers:
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        key = name if name in BODY_HEADERS else f"HTTP_{name}"
+        value = raw_value.decode("latin-1")
+        glue = "; " if name == "COOKIE" else ","
+        again[key] = f"{again[key]}{glue}{value}" if key in again else value
+    again |= _address(environ, request.client)
+    again["REQUEST_METHOD"] = request.method
+    if request.seen_at is not None:
+        again["SCRIPT_NAME"], again["PATH_INFO"] = request.seen_at.root_path, request.seen_at.path
+    if request.body:
+        again["CONTENT_LENGTH"] = str(len(request.body))
+    again["wsgi.url_scheme"] = request.scheme
+    again["wsgi.input"] = BytesIO(request.body)
+    again["wsgi.input_terminated"] = True
+    return again
+
+
+def _address(environ: Environ, client: tuple[str, int] | None) -> Environ:
+    """Return what an environ says of the original caller's address, in the form that its server
+    gives: some give no port, and an empty address for a socket that is a file."""
+    host, port = client or ("", 0)
+    own = environ.get("REMOTE_PORT")
+    given: Environ = {}
+    if host or "REMOTE_ADDR" in environ:
+        given["REMOTE_ADDR"] = host
+    if port or (own is not None and host):
+        given["REMOTE_PORT"] = port if isinstance(own, int) else str(port)
+    if "REMOTE_HOST" in environ and environ["REMOTE_HOST"] == environ.get("REMOTE_ADDR"):
+        given["REMOTE_HOST"] = host
+    return given

@@ -1,21 +1,25 @@
-"""A request in the terms of WSGI: what its environ says, and what a re-entry restores of it."""
+"""A request in the terms of WSGI: what its environ says, and how a first call reads its body."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from io import BytesIO
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from stephttp._adapters.route_templates import route_of_app, simplified, unknown
-from stephttp._adapters.wsgi.messages import Environ
+from stephttp._adapters.wsgi.messages import Environ, Input, WSGIApp
 from stephttp._run.call_check import KIND_HEADER, SERVE_HEADERS, SERVER_HEADERS
-from stephttp._wire.http import Headers, Request, SeenAt, request_line_part
+from stephttp._run.first_call import FirstCall
+from stephttp._run.runtime import Runtime
+from stephttp._wire.http import Body, Headers, Request, SeenAt, request_line_part
 
-_BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
-_OF_THE_CALLER = frozenset({*_BODY_HEADERS, "REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST"})
+logger = logging.getLogger("stephttp")
+
+BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _PORT = re.compile("[0-9]{1,5}")
 _KNOWN_BY = ("SSL_CLIENT_CERT", "SSL_CLIENT_S_DN", "REMOTE_USER")
 
@@ -74,46 +78,6 @@ def known_of_caller(environ: Environ) -> str:
     return "\n".join(str(environ[key]) for key in _KNOWN_BY if environ.get(key))
 
 
-def restored(environ: Environ, request: Request) -> Environ:
-    """Return the environ of a re-entry as it was of the original request."""
-    again = {
-        key: value
-        for key, value in environ.items()
-        if not key.startswith("HTTP_") and key not in _OF_THE_CALLER
-    }
-    for raw_name, raw_value in request.headers:
-        name = raw_name.decode("latin-1").upper().replace("-", "_")
-        key = name if name in _BODY_HEADERS else f"HTTP_{name}"
-        value = raw_value.decode("latin-1")
-        glue = "; " if name == "COOKIE" else ","
-        again[key] = f"{again[key]}{glue}{value}" if key in again else value
-    again |= _address(environ, request.client)
-    again["REQUEST_METHOD"] = request.method
-    if request.seen_at is not None:
-        again["SCRIPT_NAME"], again["PATH_INFO"] = request.seen_at.root_path, request.seen_at.path
-    if request.body:
-        again["CONTENT_LENGTH"] = str(len(request.body))
-    again["wsgi.url_scheme"] = request.scheme
-    again["wsgi.input"] = BytesIO(request.body)
-    again["wsgi.input_terminated"] = True
-    return again
-
-
-def _address(environ: Environ, client: tuple[str, int] | None) -> Environ:
-    """Return what an environ says of the original caller's address, in the form that its server
-    gives: some give no port, and an empty address for a socket that is a file."""
-    host, port = client or ("", 0)
-    own = environ.get("REMOTE_PORT")
-    given: Environ = {}
-    if host or "REMOTE_ADDR" in environ:
-        given["REMOTE_ADDR"] = host
-    if port or (own is not None and host):
-        given["REMOTE_PORT"] = port if isinstance(own, int) else str(port)
-    if "REMOTE_HOST" in environ and environ["REMOTE_HOST"] == environ.get("REMOTE_ADDR"):
-        given["REMOTE_HOST"] = host
-    return given
-
-
 def route_of(app: Any, environ: Mapping[str, Any], sent: Environ) -> str:
     """Return the template of the route that a request took, prefixes of mounted parts included.
 
@@ -160,16 +124,16 @@ def headers_of(environ: Environ) -> Headers:
     return [
         (name, environ[key].encode("latin-1"))
         for key, name in _header_names(tuple(environ))
-        if environ[key] or key not in _BODY_HEADERS
+        if environ[key] or key not in BODY_HEADERS
     ]
 
 
 @lru_cache(maxsize=128)  # the requests of one kind of client have the same keys
 def _header_names(keys: tuple[str, ...]) -> list[tuple[str, bytes]]:
     """Return which keys of an environ hold headers, and what these are called."""
-    names = {key: key for key in keys if key in _BODY_HEADERS}
+    names = {key: key for key in keys if key in BODY_HEADERS}
     for key in keys:
-        if key.startswith("HTTP_") and key[5:] not in _BODY_HEADERS:
+        if key.startswith("HTTP_") and key[5:] not in BODY_HEADERS:
             names[key] = key[5:]
     return [
         (key, names[key].lower().replace("_", "-").encode("latin-1"))
@@ -195,3 +159,73 @@ def mounts(outer: tuple[Any, ...], environ: Environ) -> bool:
     inner = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
     same = (environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "").encode("latin-1"))
     return same == (method, query or b"") and str(path).endswith(inner)
+
+
+class ReceivedCall(FirstCall):
+    """A first call, as far as it concerns its request.
+
+    Args:
+        app: the application behind the middleware.
+        environ: the one that the application gets, and may change.
+    """
+
+    __slots__ = ("_app", "_environ", "_input", "_sent")
+
+    def __init__(self, runtime: Runtime, app: WSGIApp, environ: Environ) -> None:
+        super().__init__(runtime)
+        self._app = app
+        self._environ = environ
+        self._sent = environ.copy()
+        self._input = Input(environ, Body(runtime.settings.max_body_bytes))
+
+    def _room(self, seconds: float) -> AbstractContextManager[float]:
+        """See `FirstCall`; this thread is held meanwhile."""
+        threaded = bool(self._environ.get("wsgi.multithread"))
+        return self.runtime.holds.taken(seconds, threaded=threaded)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells the request from others; see `HandlerCall`."""
+        return identity(self._environ)
+
+    @property
+    def surroundings(self) -> Environ:
+        """The environ; see `HandlerCall`."""
+        return self._environ
+
+    def _method(self) -> str:
+        method: str = self._sent["REQUEST_METHOD"]
+        return method
+
+    def _request(self, body: bytes) -> Request:
+        return neutral(self._sent, body)
+
+    def _known_of_caller(self) -> str:
+        return known_of_caller(self._sent)
+
+    def _route(self) -> str:
+        return route_of(self._app, self._environ, self._sent)
+
+    @property
+    def _request_body(self) -> Body:
+        return self._input.body
+
+    def _has_all(self) -> bool:
+        return self._input.body.complete
+
+    def _announced(self) -> int | None:
+        return self._input.length
+
+    def _read_ahead(self, _: Any = None) -> bool:
+        return self._input.read_ahead()
+
+    def _caller_left(self) -> BaseException:
+        return ConnectionError("the caller left before its request was complete")
+
+    def _drain(self) -> bool:
+        """Read what the application left of the body; False if the caller left."""
+        if self._input.drain() is not None:
+            return True
+        logger.info("stephttp: run %s: the caller left before its request was complete",
+                    self.run_id)  # fmt: skip
+        return False
