@@ -125,7 +125,10 @@ $(READY): pyproject.toml src/stephttp/_version.py
 			exit 1; }; \
 	fi; \
 	echo '==> installing stephttp and what its tests and checks need (pip install -e .[dev])'; \
-	: The pip that comes with Python may be years old, and take three times as long.; \
-	$(BIN)/python -m pip install -qq --upgrade pip; \
-	$(BIN)/python -m pip install -qq --no-compile -e '.[dev]'; \
+	: uv does this in a third of the time. pip does it where uv cannot: a new one, because the one that; \
+	: comes with Python may be years old, and take three times as long.; \
+	{ $(BIN)/python -m pip install -qq uv && \
+		$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'; } || { \
+	$(BIN)/python -m pip install -qq --upgrade pip && \
+	$(BIN)/python -m pip install -qq --no-compile -e '.[dev]'; }; \
 	touch $(READY)

@@ -52,8 +52,8 @@ def commands(page: Path, start: str) -> list[list[str]]:
 def test_python_block_runs(code: str, tmp_path: Path) -> None:
     file = tmp_path / "block.py"
     file.write_text(code)
-    # Through a module name, so that annotations can be resolved as in a user's own file.
-    with Process([sys.executable, "-W", "error", "-c", "import block"], cwd=tmp_path) as program:
+    command = [sys.executable, "-m", "tests.acceptance.import_block", str(file)]
+    with Process(command) as program:
         assert program.wait() == 0, program.said()
 
 

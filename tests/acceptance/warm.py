@@ -175,7 +175,6 @@ def _become(order: dict[str, Any]) -> None:
     sys.argv = [module, *words]
     sys.path[0] = order["cwd"]
     importlib.invalidate_caches()
-    gc.unfreeze()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
@@ -183,6 +182,7 @@ if __name__ == "__main__":
     for imported in _IMPORTED:
         importlib.import_module(imported)
     gc.collect()
+    # In the forks too: each would visit at its end all that it shares, and copy it (0.2 s).
     gc.freeze()
     received = _serve(socket.socket(fileno=int(sys.argv[1])))
     if received is not None:
