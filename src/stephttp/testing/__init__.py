@@ -18,9 +18,9 @@ from stephttp.testing.blocking_call import Call
 from stephttp.testing.blocking_client import DurableClient
 from stephttp.testing.crash_runs import CrashError, CrashReport, crash_everywhere
 from stephttp.testing.crashes import Boundary
-from stephttp.testing.engine_in_test import Stuck
 from stephttp.testing.findings import Finding, Place
 from stephttp.testing.history import History
+from stephttp.testing.passing_time import Stuck
 from stephttp.testing.recorded import (
     RecordedError,
     RecordedEvent,
@@ -28,8 +28,9 @@ from stephttp.testing.recorded import (
     RecordedStep,
     RecordedWait,
 )
+from stephttp.testing.recorded_calls import RecordedCall
 from stephttp.testing.replay import replay
-from stephttp.testing.stubs import RecordedCall, Stub, UrlStub
+from stephttp.testing.stubs import Stub, UrlStub
 from stephttp.testing.unit_runs import Unit, unit
 from stephttp.testing.verdicts import Replay
 

@@ -9,7 +9,6 @@ gone. The engine, the clock and the test's own services live on.
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator
 from concurrent.futures import Future
@@ -17,7 +16,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-import httpx2
 from msgspec import Struct
 
 from stephttp._core.remembered import title_of
@@ -27,7 +25,6 @@ from stephttp._run.current import HandlerCall
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp.testing.quiet_deaths import (
-    DEATH,
     Died,
     ProcessDied,
     forget_errors_here,
@@ -37,13 +34,10 @@ from stephttp.testing.wsgi_calls import InThread
 
 T = TypeVar("T")
 
-_NAMES = re.compile("/[0-9A-HJKMNP-TV-Z]{26}(?=/|$)|(?<=^/e)/.+")
-"""Ids of runs, and keys, in the paths of the engine."""
-_REENTRY = "x-stephttp-attempt"
 _GLANCE, _SHORT = 0.002, 0.25
 """Seconds of real time after which the clock moves by so many seconds, while the engine lets a new
 process wait."""
-_process: ContextVar[int] = ContextVar("stephttp_process", default=0)
+process_number: ContextVar[int] = ContextVar("stephttp_process", default=0)
 """The number of the process that the current code belongs to."""
 
 
@@ -115,19 +109,6 @@ class Crashes:
                 for name in ("put", "remove"):
                     del vars(runtime.outbox)[name]
 
-    def to_app(self, caller: httpx2.AsyncBaseTransport, *, raises: bool) -> ToApp:
-        """Return what calls the application, which lives in a process.
-
-        Args:
-            caller: calls it, and raises what it raises.
-            raises: whether that is raised here as well; otherwise the answer is a 500.
-        """
-        return ToApp(self, caller, raises=raises)
-
-    def to_engine(self, transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:
-        """Return what carries requests of the SDK to the engine."""
-        return _ToEngine(self, transport)
-
     def in_thread(self, call: InThread) -> InThread:
         """Return what calls a WSGI application in a thread of the process."""
 
@@ -190,7 +171,7 @@ class Crashes:
 
     def is_dead(self, number: int | None = None) -> bool:
         """Return whether a process has died: that of the current code, if none is given."""
-        number = _process.get() if number is None else number
+        number = process_number.get() if number is None else number
         return bool(number) and number != self._number
 
     def boundary(self, what: str, *, first_call: bool) -> None:
@@ -242,81 +223,6 @@ class Crashes:
         vars(run).update(complete=complete_and_die, resolve=resolve_alive)
 
 
-class ToApp(httpx2.AsyncBaseTransport):
-    """Calls an application in its process."""
-
-    def __init__(
-        self, crashes: Crashes, caller: httpx2.AsyncBaseTransport, *, raises: bool
-    ) -> None:
-        self._crashes = crashes
-        self.caller = caller
-        self._raises = raises
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Call the application, and return its whole response."""
-        crashes, is_first = self._crashes, _REENTRY not in request.headers
-        if is_first:
-            await crashes.before_request()
-        number = crashes.number
-        token = _process.set(number)
-        what = f"{request.method} {request.url.path}"
-        asked = "the request" if is_first else "the engine's call"
-        try:
-            response = await crashes.while_alive(self._answer(request))
-            if response.headers.get("x-run-id"):
-                crashes.boundary(f"before the answer to {asked} {what}", first_call=is_first)
-        except (Died, ProcessDied):
-            raise httpx2.ReadError(DEATH, request=request) from None
-        except Exception:
-            if crashes.is_dead(number):
-                raise httpx2.ReadError(DEATH, request=request) from None
-            if self._raises:
-                raise
-            return httpx2.Response(500, request=request)
-        finally:
-            _process.reset(token)
-        if crashes.is_dead(number):
-            raise httpx2.ReadError(DEATH, request=request)
-        return response
-
-    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
-        return await _whole(await self.caller.handle_async_request(request), request)
-
-    async def aclose(self) -> None:
-        """End the requests that are still under way."""
-        await self.caller.aclose()
-
-
-class _ToEngine(httpx2.AsyncBaseTransport):
-    """Carries requests of a process to the engine."""
-
-    def __init__(self, crashes: Crashes, transport: httpx2.AsyncBaseTransport) -> None:
-        self._crashes = crashes
-        self._transport = transport
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request, unless the process is dead by then."""
-        crashes = self._crashes
-        if not _process.get():  # the test itself asks
-            return await self._transport.handle_async_request(request)
-        what = f"{request.method} {_NAMES.sub('/…', request.url.path)}"
-        first_call = request.method == "POST" and request.url.path == "/v1/http/runs"
-        if request.method != "GET":
-            crashes.boundary(f"before {what} is sent", first_call=first_call)
-        answer = self._transport.handle_async_request(request)
-        response = await (answer if crashes.died_at is None else crashes.patiently(answer))
-        if request.method != "GET":
-            response = await _whole(response, request)
-            crashes.boundary(f"behind {what}, which the engine has", first_call=first_call)
-        elif crashes.is_dead():
-            raise ProcessDied
-        return response
-
-    async def aclose(self) -> None:
-        """Close what carries them."""
-        await self._transport.aclose()
-
-
 def _death() -> ProcessDied:
     forget_errors_here()
     return ProcessDied()
@@ -331,14 +237,6 @@ def _forget(runtime: Runtime) -> None:
     runtime.checkpoints.keys.features = None
     if drained is not None and not drained.done():
         drained.set_result(None)  # the client waits for what will not be delivered
-
-
-async def _whole(response: httpx2.Response, request: httpx2.Request) -> httpx2.Response:
-    """Return a response whose body is here, as it was sent."""
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    body = b"".join([chunk async for chunk in response.stream])
-    headers, stream = response.headers.raw, httpx2.ByteStream(body)
-    return httpx2.Response(response.status_code, headers=headers, stream=stream, request=request)
 
 
 def _as_exception(work: Callable[[], T]) -> T:

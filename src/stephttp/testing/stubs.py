@@ -5,44 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial, update_wrapper
-from inspect import isawaitable
 from typing import Any
 
 import httpx2
 
+from stephttp.testing.recorded_calls import RecordedCall, recording
+
 Play = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Does what a stub does instead of a function, which it gets with the arguments."""
-
-
-class RecordedCall:
-    """One use of a step: how its function, or what stands for it, was called.
-
-    Attributes:
-        step: the id of the step.
-        tool: the tool that was used, such as `run` or `wait_for_event`.
-        args: positional arguments.
-        kwargs: keyword arguments.
-        result: what was returned; `None` until then, and if it failed.
-        error: what was raised, if anything was.
-    """
-
-    def __init__(
-        self, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], tool: str = "run"
-    ) -> None:
-        self.step = step
-        self.tool = tool
-        self.args = args
-        self.kwargs = kwargs
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def __repr__(self) -> str:
-        given = [
-            *map(repr, self.args),
-            *(f"{name}={value!r}" for name, value in self.kwargs.items()),
-        ]
-        came = f"raised {self.error!r}" if self.error is not None else f"-> {self.result!r}"
-        return f"<{self.step}({', '.join(given)}) {came}>"
 
 
 class Stub:
@@ -256,56 +226,6 @@ class Stubs:
             raise self.complain(AssertionError(message))
 
         return play
-
-
-def add_problems(error: BaseException, problems: Sequence[Exception]) -> None:
-    """Add problems to an error as notes, but for those that it comes of."""
-    shown: list[BaseException | None] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in shown:
-        shown.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    for problem in problems:
-        if problem not in shown:
-            error.add_note(f"\nand {type(problem).__name__}: {problem}")
-
-
-def raise_problems(problems: Sequence[Exception]) -> None:
-    """Raise the first of some problems, with the others as notes.
-
-    Raises:
-        Exception: there is one.
-    """
-    if problems:
-        add_problems(problems[0], problems[1:])
-        raise problems[0]
-
-
-def recording(function: Callable[..., Any], call: RecordedCall) -> Callable[..., Any]:
-    """Return a function that notes in `call` what it is called with, and what comes of it."""
-
-    def recorded(*args: Any, **kwargs: Any) -> Any:
-        call.args, call.kwargs = args, kwargs
-        try:
-            value = function(*args, **kwargs)
-        except BaseException as error:
-            call.error = error
-            raise
-        if isawaitable(value):
-            return _awaited(value, call)
-        call.result = value
-        return value
-
-    return update_wrapper(recorded, function)
-
-
-async def _awaited(value: Any, call: RecordedCall) -> Any:
-    try:
-        call.result = await value
-    except BaseException as error:
-        call.error = error
-        raise
-    return call.result
 
 
 def _come_to(outcome: Any) -> Any:

@@ -9,7 +9,7 @@ from stephttp.errors import UsageError
 from stephttp.testing.places_in_code import is_users
 
 _TO_APP = ("stephttp.testing.asgi_calls", "stephttp.testing.wsgi_calls")
-_STUBS = "stephttp.testing.stubs"
+_STUBS = ("stephttp.testing.stubs", "stephttp.testing.recorded_calls")
 _EXPLAINED = (AssertionError, LookupError, UsageError)
 """Errors whose messages say what the user can do; of others, the place in this package counts."""
 
@@ -38,7 +38,7 @@ def end_in_users_code(error: BaseException) -> None:
 def _is_ours(error: BaseException, entries: Sequence[TracebackType]) -> bool:
     raised_in = _module(entries[-1]) if entries else ""
     is_explained = isinstance(error, _EXPLAINED) and raised_in.startswith("stephttp.testing.")
-    return is_explained or raised_in == _STUBS
+    return is_explained or raised_in in _STUBS
 
 
 def _all(traceback: TracebackType | None) -> Iterator[TracebackType]:

@@ -22,10 +22,12 @@ from stephttp._run.scope import RunScope
 from stephttp._wire.ids import random_ulid
 from stephttp.errors import UsageError
 from stephttp.options import resolve
+from stephttp.testing.problems import add_problems, raise_problems
 from stephttp.testing.recorded import RecordedEvent
+from stephttp.testing.recorded_calls import RecordedCall, recording
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubbing import Stubbing
-from stephttp.testing.stubs import RecordedCall, Stubs, add_problems, raise_problems, recording
+from stephttp.testing.stubs import Stubs
 from stephttp.testing.tracebacks import end_in_users_code
 from stephttp.testing.unit_scope import UnitScope
 

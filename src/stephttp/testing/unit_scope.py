@@ -24,7 +24,8 @@ from stephttp._wire.durations import parse_duration
 from stephttp._wire.opcodes import GATEWAY_OPS, OpCode
 from stephttp._wire.stored_state import Memo, MemoKind
 from stephttp.errors import UsageError
-from stephttp.testing.stubs import RecordedCall, Stub, Stubs
+from stephttp.testing.recorded_calls import RecordedCall
+from stephttp.testing.stubs import Stub, Stubs
 
 if TYPE_CHECKING:
     from stephttp.testing.unit_runs import Unit

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
@@ -19,7 +18,6 @@ from typing import Any, Protocol, TypeVar
 
 import httpx2
 
-from stephttp._wire.result_address import HOLD
 from stephttp.engine.app import create_app
 from stephttp.engine.engine import Engine
 from stephttp.engine.model.clock import VirtualClock
@@ -30,29 +28,21 @@ from stephttp.testing.always_replay import AlwaysReplay
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
 from stephttp.testing.beside_requests import OnLoop, beside_requests
 from stephttp.testing.completed_runs import replay_completed
-from stephttp.testing.crashes import Crashes, ToApp
+from stephttp.testing.crashes import Crashes
 from stephttp.testing.engine_in_test import EngineInTest
 from stephttp.testing.findings import NOWHERE, Place
+from stephttp.testing.problems import INTERRUPTIONS, add_problems, add_runs, raise_problems
+from stephttp.testing.process_traffic import ToApp, ToEngine
+from stephttp.testing.routes import ENGINE, FromApp, ToBoth
 from stephttp.testing.stand_ins import stand_ins
-from stephttp.testing.stubs import Stubs, add_problems, raise_problems
+from stephttp.testing.stubs import Stubs
 from stephttp.testing.takeover import is_wsgi, runtimes_of, taken_over
 from stephttp.testing.wsgi_calls import FromThreads, InThread, WSGICaller
 
 T = TypeVar("T")
 
-ENGINE = "http://engine.stephttp.test"
-"""The origin of the engine in a test. Nothing listens there."""
-
 _LEASES_END = timedelta(minutes=1)
 """After that time the engine takes over the runs of a process that has died."""
-
-_OUTPUT = re.compile("/v1/http/runs/([^/]+)/output")
-_WAIT = re.compile(r"\bwait=([0-9]{1,6})")
-_MOST_SHOWN = 5
-"""Runs that are shown with an error."""
-
-_INTERRUPTIONS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
-"""What ends a test without a failure. A failure may be no `Exception`: `pytest.fail` raises one."""
 
 
 class WaitFor(Protocol):
@@ -184,9 +174,9 @@ class World(EngineInTest):
         self._engine = engine
         self._exits.push_async_callback(engine.stop)
         to_engine = ASGICaller(engine_app, state={})
-        from_app: httpx2.AsyncBaseTransport = _FromApp(to_engine, self)
+        from_app: httpx2.AsyncBaseTransport = FromApp(to_engine, self)
         if self.crashes is not None:
-            from_app = self.crashes.to_engine(from_app)
+            from_app = ToEngine(self.crashes, from_app)
         self._exits.push_async_callback(to_engine.aclose)
         self._exits.push_async_callback(from_engine.aclose)
         self._exits.enter_context(
@@ -219,7 +209,7 @@ class World(EngineInTest):
             self._exits.push_async_callback(lifespan.stop)
         self._from_test = self._caller(state, raises=self._raises)
         self._client = httpx2.AsyncClient(
-            transport=_Both(to_engine, self._from_test),
+            transport=ToBoth(to_engine, self._from_test),
             base_url=self.base_url,
         )
         self._exits.push_async_callback(self._client.aclose)
@@ -245,13 +235,10 @@ class World(EngineInTest):
 
     async def explain(self, error: BaseException) -> None:
         """Add to what a test has raised: what went wrong beside it, and the runs as text."""
-        if isinstance(error, _INTERRUPTIONS):
-            return
-        add_problems(error, self.taken_problems())
-        with suppress(Exception):  # what it raised counts
-            for run in (await self.runs())[-_MOST_SHOWN:]:
-                if str(run) not in str(error):
-                    error.add_note(f"\n{run}")
+        if not isinstance(error, INTERRUPTIONS):
+            add_problems(error, self.taken_problems())
+            with suppress(Exception):  # what it raised counts
+                add_runs(error, await self.runs())
 
     async def settle(self) -> None:
         """Return once everything is done that can be done without letting time pass."""
@@ -287,7 +274,7 @@ class World(EngineInTest):
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
         crashes = self.crashes
         if crashes is not None:
-            return crashes.to_app(self._dying(crashes, state), raises=raises)
+            return ToApp(crashes, self._dying(crashes, state), raises=raises)
         if self.is_wsgi:
             return WSGICaller(self.app, self._in_thread, raises=raises)
         return ASGICaller(self.app, raises=raises, state=state)
@@ -308,35 +295,3 @@ class World(EngineInTest):
     async def _drain(self) -> None:
         for runtime in self.runtimes:
             await runtime.outbox.wait(1.0)
-
-
-class _FromApp(httpx2.AsyncBaseTransport):
-    """Requests of the application to the engine. While one waits for a run, time passes."""
-
-    def __init__(self, to_engine: httpx2.AsyncBaseTransport, engine: EngineInTest) -> None:
-        self._to_engine = to_engine
-        self._in_test = engine
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if (found := _OUTPUT.fullmatch(request.url.path)) is not None:
-            said = _WAIT.search(request.headers.get("prefer", ""))
-            seconds = HOLD if said is None else float(said[1])
-            await self._in_test.let_pass(seconds, found[1])
-        return await self._to_engine.handle_async_request(request)
-
-
-class _Both(httpx2.AsyncBaseTransport):
-    """Requests to the engine and to the application, which has every other address."""
-
-    def __init__(
-        self, to_engine: httpx2.AsyncBaseTransport, to_app: httpx2.AsyncBaseTransport
-    ) -> None:
-        self._to_engine = to_engine
-        self._to_app = to_app
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        at_engine = str(request.url).startswith(ENGINE)
-        return await (self._to_engine if at_engine else self._to_app).handle_async_request(request)
-
-    async def aclose(self) -> None:
-        await self._to_app.aclose()
