@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from stephttp.cli import printing
-from stephttp.cli.ca_file import CaFile
 from stephttp.cli.doctor_checks import ERROR, Check, check_all
 from stephttp.cli.exits import Exit
 from stephttp.cli.inngest_checks import check_inngest
-from stephttp.cli.shared_options import (
-    AsJson,
-    EventKey,
-    EventKeyFile,
-    SigningKey,
-    SigningKeyFile,
-    Url,
-    remote,
-)
+from stephttp.cli.shared_options import AsJson, SenderOptions, options_from
 
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗", "skipped": "-"}
 
 
+@options_from(SenderOptions)
 def doctor(
+    where: SenderOptions,
     app: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,12 +39,6 @@ def doctor(
         ),
     ] = None,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    event_key: EventKey = None,
-    event_key_file: EventKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Find what is wrong between here, the engine and applications.
 
@@ -61,9 +48,7 @@ def doctor(
     """
     checks: list[Check] = []
     check_server = check_all if inngest is None else check_inngest
-    with remote(
-        inngest or url, signing_key, signing_key_file, event_key, event_key_file, ca_file=ca_file
-    ) as server:
+    with replace(where, url=inngest or where.url).open() as server:
         for check in check_server(server, app or []):
             checks.append(check)
             if not as_json:

@@ -15,6 +15,7 @@ import typer
 from stephttp.cli.ca_file import CaFile
 from stephttp.cli.log_format import LogFormat
 from stephttp.cli.ports import DEFAULT_PORT
+from stephttp.cli.shared_options import SigningKeyFile
 
 Db = Annotated[
     Path,
@@ -123,10 +124,7 @@ class StartOptions:
             show_default=False,
         ),
     ] = None
-    signing_key_file: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="File with one signing key a line.", show_default=False),
-    ] = None
+    signing_key_file: SigningKeyFile = None
     event_key: Annotated[
         list[str] | None,
         typer.Option(

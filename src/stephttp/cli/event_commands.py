@@ -8,7 +8,6 @@ from urllib.parse import quote
 import typer
 
 from stephttp.cli import human_readable, printing
-from stephttp.cli.ca_file import CaFile
 from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.remote import Remote, explain
 from stephttp.cli.shared_options import (
@@ -16,15 +15,12 @@ from stephttp.cli.shared_options import (
     AsJson,
     Before,
     Data,
-    EventKey,
-    EventKeyFile,
+    EngineOptions,
     Limit,
-    SigningKey,
-    SigningKeyFile,
-    Url,
+    SenderOptions,
+    options_from,
     parse_time,
     read_json,
-    remote,
 )
 
 events = typer.Typer(no_args_is_help=True, help="Send events, and list those that were sent.")
@@ -34,7 +30,9 @@ _ANY_KEY = "stephttp"
 
 
 @events.command("send")
+@options_from(SenderOptions)
 def send_event(
+    where: SenderOptions,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as order/paid.")],
     data: Data = "{}",
     event_id: Annotated[
@@ -42,20 +40,12 @@ def send_event(
         typer.Option("--id", help="A second event with the same id has no effect."),
     ] = None,
     as_json: AsJson = False,
-    url: Url = None,
-    event_key: EventKey = None,
-    event_key_file: EventKeyFile = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Send an event; runs that wait for it continue.
 
     This needs an event key, or else a signing key.
     """
-    with remote(
-        url, signing_key, signing_key_file, event_key, event_key_file, ca_file=ca_file
-    ) as engine:
+    with where.open() as engine:
         if not name:
             raise RemoteError("NAME: must not be empty", Exit.USAGE)
         value = read_json(data, "--data")
@@ -70,19 +60,17 @@ def send_event(
 
 
 @events.command("list")
+@options_from(EngineOptions)
 def list_events(
+    where: EngineOptions,
     name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     after: After = None,
     before: Before = None,
     limit: Limit = 20,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """List events, newest first."""
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         params = {
             "name": name,
             "received_after": parse_time(after, "--after"),

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stephttp.cli.ca_file import CaFile
 from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.remote import Remote
 from stephttp.cli.shared_options import (
     AsJson,
+    Endpoints,
+    EngineOptions,
     RunId,
-    SigningKey,
-    SigningKeyFile,
-    Url,
     exit_on_error,
+    options_from,
 )
-from stephttp.cli.target import Target
 
 if TYPE_CHECKING:
     from stephttp.cli.history_sources import Histories
@@ -50,7 +48,9 @@ Application = Annotated[
 ]
 
 
+@options_from(EngineOptions)
 def export(
+    where: EngineOptions,
     run: RunId,
     db: Database = None,
     output: Annotated[
@@ -71,10 +71,6 @@ def export(
             show_default=False,
         ),
     ] = None,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Write the history of a run as JSON, without its secrets.
 
@@ -88,7 +84,7 @@ def export(
         if as_test and not app:
             raise RemoteError("--as-test: name the application with --app", Exit.USAGE)
         run_id = checked_id(run)
-        with _histories(db, url, signing_key, signing_key_file, ca_file) as histories:
+        with _histories(db, where) as histories:
             history = without_secrets(histories.history(run_id), mask or ())
         text = test_file(history, app) if as_test and app else history.dump()
         if output is None:
@@ -101,21 +97,16 @@ def export(
         print(output)
 
 
+@options_from(EngineOptions)
 def check(
+    where: EngineOptions,
     app: Application = None,
     db: Database = None,
-    endpoint: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only runs of this endpoint; may be repeated."),
-    ] = None,
+    endpoint: Endpoints = None,
     no_lifespan: Annotated[
         bool, typer.Option("--no-lifespan", help="Do not start the application (ASGI).")
     ] = False,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Replay every unfinished run against the code at hand: which are safe, and which diverge?
 
@@ -129,7 +120,7 @@ def check(
         with exit_on_error():
             if not app:
                 raise RemoteError("--app: name the application, such as shop:app", Exit.USAGE)
-            with _histories(db, url, signing_key, signing_key_file, ca_file) as histories:
+            with _histories(db, where) as histories:
                 code = run_check(
                     histories, app, endpoint or (), lifespan=not no_lifespan, as_json=as_json
                 )
@@ -140,22 +131,15 @@ def check(
 
 
 @contextmanager
-def _histories(
-    db: Path | None,
-    url: str | None,
-    signing_key: str | None,
-    signing_key_file: Path | None,
-    ca_file: Path | None,
-) -> Generator[Histories]:
+def _histories(db: Path | None, where: EngineOptions) -> Generator[Histories]:
     """Open the runs that the options name."""
     from stephttp.cli.history_sources import RemoteHistories, stored_histories
 
-    if db is not None and url is not None:
+    if db is not None and where.url is not None:
         raise RemoteError("--db and --url: give one of them", Exit.USAGE)
     if db is not None:
         with stored_histories(db) as stored:
             yield stored
         return
-    target = Target.find(url, signing_key, signing_key_file, ca_file=ca_file)
-    with Remote(target) as engine:
+    with Remote(where.target()) as engine:
         yield RemoteHistories(engine)

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from stephttp.cli import human_readable, printing, watching
-from stephttp.cli.ca_file import CaFile
 from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.printing import clean
 from stephttp.cli.remote import Remote
@@ -18,15 +17,14 @@ from stephttp.cli.shared_options import (
     After,
     AsJson,
     Before,
+    Endpoints,
+    EngineOptions,
     Limit,
     RunId,
     RunIds,
-    SigningKey,
-    SigningKeyFile,
-    Url,
+    options_from,
     parse_time,
     read_json,
-    remote,
 )
 from stephttp.cli.terminal import complain
 
@@ -37,11 +35,10 @@ _HASH = re.compile(r"[0-9a-f]{40}")
 
 
 @runs.command("list")
+@options_from(EngineOptions)
 def list_runs(
-    endpoint: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only runs of this endpoint; may be repeated."),
-    ] = None,
+    where: EngineOptions,
+    endpoint: Endpoints = None,
     status: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,13 +55,9 @@ def list_runs(
     ] = None,
     limit: Limit = 20,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """List runs, newest first."""
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         params = {
             "endpoint": endpoint or [],
             "status": status or [],
@@ -80,16 +73,14 @@ def list_runs(
 
 
 @runs.command()
+@options_from(EngineOptions)
 def show(
+    where: EngineOptions,
     run: RunId,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Show one run: its request, its steps, what it waits for, and its response."""
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         detail = engine.data("GET", f"{_OURS}/{checked_id(run)}")
     if as_json:
         printing.print_json(detail)
@@ -98,18 +89,16 @@ def show(
 
 
 @runs.command()
+@options_from(EngineOptions)
 def cancel(
+    where: EngineOptions,
     run: RunIds,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Cancel runs. Runs that have ended stay as they are."""
     done: list[dict[str, Any]] = []
     code = Exit.OK
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         for one in map(checked_id, run):
             try:
                 engine.json("DELETE", f"/v1/runs/{one}")
@@ -129,7 +118,9 @@ def cancel(
 
 
 @runs.command()
+@options_from(EngineOptions)
 def rerun(
+    where: EngineOptions,
     run: RunId,
     from_step: Annotated[
         str | None,
@@ -151,13 +142,9 @@ def rerun(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the new run to its end.")] = False,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Send the request of a run again, as a new run."""
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         body: dict[str, Any] = {}
         if step_input is not None:
             if from_step is None:
@@ -177,7 +164,9 @@ def rerun(
 
 
 @runs.command()
+@options_from(EngineOptions)
 def resume(
+    where: EngineOptions,
     run: RunId,
     step: Annotated[
         str | None,
@@ -188,17 +177,13 @@ def resume(
         ),
     ] = None,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Let a run continue now: sleeps end, and failed attempts are repeated.
 
     With --step only the wait of that step ends, one for an event as at its timeout. Exit code 1 if
     nothing could end.
     """
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         body = {} if step is None else {"step_id": _step(engine, checked_id(run), step, "--step")}
         try:
             waits = engine.data("POST", f"{_OURS}/{checked_id(run)}/resume", body=body)["waits"]
@@ -213,23 +198,21 @@ def resume(
 
 
 @runs.command()
+@options_from(EngineOptions)
 def watch(
+    where: EngineOptions,
     run: Annotated[
         str | None,
         typer.Argument(metavar="[RUN]", help="Id of a run; without it, all runs."),
     ] = None,
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Follow a run to its end, or all runs until Ctrl-C.
 
     Exit code 0 if the run completed, 1 if it failed or was cancelled. --json prints a line for each
     change.
     """
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         if run is None:
             watching.follow_all(engine, as_json=as_json)
         else:

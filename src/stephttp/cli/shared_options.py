@@ -8,14 +8,15 @@ import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Concatenate, TypeVar, cast, get_type_hints
 
 import typer
 
 from stephttp._wire.durations import parse_duration
+from stephttp.cli.ca_file import CaFile
 from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.remote import Remote
 from stephttp.cli.target import Target
@@ -73,6 +74,10 @@ Data = Annotated[
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Print at most this many.")]
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", metavar="NAME", help="Only runs of this endpoint; may be repeated."),
+]
 After = Annotated[
     str | None,
     typer.Option(
@@ -87,52 +92,87 @@ Before = Annotated[
 ]
 
 
-def options_from(options: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Return a decorator that makes a command: the fields of `options` are its parameters.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EngineOptions:
+    """Which engine a command speaks with, and with which keys."""
+
+    url: Url = None
+    signing_key: SigningKey = None
+    signing_key_file: SigningKeyFile = None
+    ca_file: CaFile = None
+
+    def target(self) -> Target:
+        """Return the engine.
+
+        Raises:
+            RemoteError: see `Target.find`.
+        """
+        return Target.find(self.url, self.signing_key, self.signing_key_file, ca_file=self.ca_file)
+
+    @contextmanager
+    def open(self) -> Generator[Remote]:
+        """Open the API of the engine; errors end the command."""
+        with exit_on_error(), Remote(self.target()) as engine:
+            yield engine
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SenderOptions(EngineOptions):
+    """The same, with keys for events."""
+
+    event_key: EventKey = None
+    event_key_file: EventKeyFile = None
+
+    def target(self) -> Target:
+        """See `EngineOptions.target`."""
+        return Target.find(
+            self.url,
+            self.signing_key,
+            self.signing_key_file,
+            self.event_key,
+            self.event_key_file,
+            self.ca_file,
+        )
+
+
+def options_from(
+    options: type[T],
+) -> Callable[[Callable[Concatenate[T, ...], None]], Callable[..., None]]:
+    """Return a decorator that makes a command: the fields of `options` are parameters of it.
+
+    The function gets them as its first argument. Its other parameters come before them.
 
     Args:
         options: a dataclass whose fields are annotated like the parameters of a command.
     """
+    added = fields(cast(Any, options))
 
-    def decorate(function: Callable[[T], None]) -> Callable[..., None]:
+    def decorate(function: Callable[Concatenate[T, ...], None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**given: Any) -> None:
-            function(options(**given))
+            chosen = {field.name: given.pop(field.name) for field in added}
+            function(options(**chosen), **given)
 
-        hints = get_type_hints(options, include_extras=True)
+        hints = get_type_hints(function, include_extras=True)
+        _, *own = inspect.signature(function).parameters.values()
+        hints |= get_type_hints(options, include_extras=True)
+        defaults = {one.name: one.default for one in own} | {
+            one.name: inspect.Parameter.empty if one.default is MISSING else one.default
+            for one in added
+        }
         # typer reads the parameters from the signature.
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
                 inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=inspect.Parameter.empty if field.default is MISSING else field.default,
-                    annotation=hints[field.name],
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name]
                 )
-                for field in fields(cast(Any, options))
+                for name, default in defaults.items()
             ]
         )
         command.__annotations__ = {}
         return command
 
     return decorate
-
-
-@contextmanager
-def remote(
-    url: str | None,
-    signing_key: str | None,
-    signing_key_file: Path | None,
-    event_key: str | None = None,
-    event_key_file: Path | None = None,
-    *,
-    ca_file: Path | None,
-) -> Generator[Remote]:
-    """Open the API of the engine that the options name; errors end the command."""
-    with exit_on_error():
-        target = Target.find(url, signing_key, signing_key_file, event_key, event_key_file, ca_file)
-        with Remote(target) as one:
-            yield one
 
 
 @contextmanager

@@ -7,16 +7,13 @@ from typing import Annotated
 import typer
 
 from stephttp.cli import printing
-from stephttp.cli.ca_file import CaFile
 from stephttp.cli.exits import Exit, RemoteError
 from stephttp.cli.shared_options import (
     AsJson,
     Data,
-    SigningKey,
-    SigningKeyFile,
-    Url,
+    EngineOptions,
+    options_from,
     read_json,
-    remote,
 )
 
 _NOT_AWAITED = "No signal found"
@@ -31,20 +28,18 @@ def _group() -> None:
 
 
 @signals.command("send")
+@options_from(EngineOptions)
 def send_signal(
+    where: EngineOptions,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as approval:42.")],
     data: Data = "null",
     as_json: AsJson = False,
-    url: Url = None,
-    signing_key: SigningKey = None,
-    signing_key_file: SigningKeyFile = None,
-    ca_file: CaFile = None,
 ) -> None:
     """Send a signal: the run that waits for it continues.
 
     Exit code 1 if no run waits for it.
     """
-    with remote(url, signing_key, signing_key_file, ca_file=ca_file) as engine:
+    with where.open() as engine:
         if not name:
             raise RemoteError("NAME: must not be empty", Exit.USAGE)
         body = {"signal": name, "data": read_json(data, "--data")}
