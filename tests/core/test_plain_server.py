@@ -8,16 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from stephttp._core.plain_marks import MARKER, Mark, take_marks
-from stephttp._core.plain_server import (
-    Mode,
-    PlainCall,
-    call_of,
-    nothing,
-    opening,
-    report,
-    storable,
-)
+from stephttp._core.plain_marks import MARKER, Mark, Marks, take_marks
+from stephttp._core.plain_opening import opening, storable
+from stephttp._core.plain_server import Mode, PlainCall, call_of, nothing, plan_again, report
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, SUSPEND
 from stephttp._core.waits import sleep, wait_for_event, wait_for_signal
@@ -32,8 +25,13 @@ VALUE = Raw(b'{"data":1}')
 
 def memos_of(*marks: Mark, **values: Raw) -> dict[str, Raw]:
     """What a server answers after it was sent these marks and results."""
-    stored = {op.id: Raw(b'{"data":' + bytes(op.data) + b"}") for op in (m.op() for m in marks)}  # type: ignore[arg-type]
-    return stored | {hash_step_id(name): value for name, value in values.items()}
+    results = {hash_step_id(name): value for name, value in values.items()}
+    return stored(*(mark.op() for mark in marks)) | results
+
+
+def stored(*ops: Op) -> dict[str, Raw]:
+    """What a server answers after it was sent these ops, the first one of each id."""
+    return {op.id: Raw(b'{"data":' + bytes(op.data) + b"}") for op in reversed(ops)}  # type: ignore[arg-type]
 
 
 def called(target: str | None = None, *marks: Mark, **values: Raw) -> tuple[PlainCall, Run]:
@@ -60,7 +58,10 @@ def fail_step(run: Run, step_id: str, retries: int = 0) -> None:
     run.fail(run.begin(step_id, retries), ErrorInfo("Error", "no"), 0, 1)
 
 
-SOLO, OWN, END = Mark("solo", X), Mark("own", X), Mark("end", X)
+SOLO, OWN, END = Mark("solo", X, 1, title="x"), Mark("own", X), Mark("end", X)
+MISSED = Mark("missed", X, 1)
+X2 = Marks(missed={X: 1}).plan_of(X)
+"""The id under which `x` is planned once it was missed."""
 
 
 @pytest.mark.parametrize(
@@ -68,24 +69,39 @@ SOLO, OWN, END = Mark("solo", X), Mark("own", X), Mark("end", X)
     [
         (None, (), False, Mode.INLINE, ""),
         (None, (MARKER,), False, Mode.DISCOVER, ""),
-        (None, (MARKER, SOLO), False, Mode.DISCOVER, ""),
-        (None, (MARKER, SOLO, OWN), True, Mode.NOTHING, ""),
-        (None, (MARKER, SOLO, OWN), False, Mode.NOTHING, ""),
+        (None, (MARKER, SOLO), False, Mode.PLAN, X),
+        (None, (MARKER, SOLO), True, Mode.DISCOVER, ""),
+        (None, (MARKER, SOLO, MISSED), False, Mode.DISCOVER, ""),
+        (None, (MARKER, SOLO, OWN), True, Mode.NOTHING, X),
+        (None, (MARKER, SOLO, OWN), False, Mode.NOTHING, X),
         (None, (MARKER, SOLO, OWN, END), True, Mode.DISCOVER, ""),
         (X, (), False, Mode.TARGET, ""),
         (X, (MARKER,), False, Mode.TARGET, ""),
         (X, (MARKER,), True, Mode.AGAIN, ""),
+        (X, (MARKER, MISSED), False, Mode.AGAIN, ""),
+        (X2, (MARKER, MISSED), False, Mode.TARGET, ""),
+        (X2, (MARKER, MISSED), True, Mode.AGAIN, ""),
+        (X2, (MARKER, MISSED, Mark("missed", X, 2)), False, Mode.AGAIN, ""),
         (X, (MARKER, SOLO), False, Mode.INLINE, X),
         (X, (MARKER, SOLO, OWN), True, Mode.INLINE, X),
+        (X, (MARKER, SOLO, OWN, MISSED), False, Mode.INLINE, X),
         (X, (MARKER, SOLO, OWN, END), True, Mode.AGAIN, ""),
-        (X, (MARKER, Mark("solo", Y)), False, Mode.TARGET, ""),
+        (X, (MARKER, SOLO, OWN, MISSED, END), False, Mode.AGAIN, ""),
+        (X2, (MARKER, SOLO, OWN, MISSED, END, Mark("solo", X2, 2)), False, Mode.INLINE, X2),
+        (X, (MARKER, Mark("planned", X), SOLO), False, Mode.INLINE, X),
+        (X, (MARKER, Mark("planned", Y), SOLO), False, Mode.TARGET, ""),
+        (X, (MARKER, Mark("planned", Y), Mark("missed", Y, 1), SOLO), False, Mode.INLINE, X),
+        (X, (MARKER, Mark("solo", Y, 1)), False, Mode.PASS, ""),
+        (X, (MARKER, Mark("solo", Y, 1), Mark("own", Y)), False, Mode.PASS, ""),
+        (X, (MARKER, Mark("solo", Y, 1), Mark("own", Y), Mark("end", Y)), False, Mode.TARGET, ""),
     ],
 )
 def test_what_a_call_does(
     target: str | None, marks: tuple[Mark, ...], ended: bool, mode: Mode, section: str
 ) -> None:
     call, run = called(target, *marks, **({"x": VALUE} if ended else {}))
-    assert (call.mode, call.section) == (mode, section)
+    assert (call.mode, call.section.step if call.section else "") == (mode, section)
+    assert call.step == (None if target is None else X)
     assert run.earlier.memos.keys() == ({X} if ended else set()), "the marks are taken out"
 
 
@@ -139,7 +155,11 @@ def test_p3_a_marked_discovery_runs_nothing_and_reports_all_that_is_open_each_ti
             (OpCode.WAIT_FOR_EVENT, "go"),
             (OpCode.STEP_PLANNED, "signal"),
         ]
-        assert (said.stored, said.answer[0].opts) == ([], None)
+        signal = hash_step_id("signal")
+        assert {op.name for op in said.stored} == {
+            f"stephttp:planned:{step}" for step in (X, hash_step_id("z"), signal)
+        }
+        assert said.answer[0].opts is None
         assert (said.answer[0].name, said.answer[0].display_name) == ("x", "x")
 
 
@@ -179,10 +199,77 @@ def test_p10_a_planned_step_is_stored_and_then_answered() -> None:
     assert (names(said.stored), names(said.answer)) == (["x"], ["x"])
 
 
-def test_a_step_that_is_not_there_any_more_is_not_answered() -> None:
-    call, run = called(X, MARKER)
-    run.begin("y")
-    assert report(call, run, "1", parked=False) is None
+class TestMissedSteps:
+    """A planned step that is not in the handler of the process which is asked for it."""
+
+    @pytest.mark.parametrize(
+        ("missed", "answer", "pause"),
+        [(0, "DiscoveryRequest", None), (1, "Sleep", "1s"), (4, "Sleep", "8s"),
+         (19, "Sleep", "300s")],
+    )  # fmt: skip
+    def test_its_plan_is_used_up_and_the_handler_called_again(
+        self, missed: int, answer: str, pause: str | None
+    ) -> None:
+        marks = [Mark("missed", X, missed)] if missed else []
+        call, run = called(Marks(missed={X: missed}).plan_of(X), MARKER, *marks)
+        assert run.begin("y").verdict is SUSPEND
+        said = report(call, run, "1", parked=False)
+        assert said is not None
+        assert names(said.stored) == [f"stephttp:missed:x:{missed + 1}"]
+        (op,) = said.answer
+        assert (op.op.value, op.opts and op.opts["duration"]) == (answer, pause)
+
+    def test_the_next_discovery_plans_it_under_another_id(self) -> None:
+        call, run = called(None, MARKER, MISSED)
+        run.begin("x")
+        run.begin("y")
+        said = report(call, run, "1", parked=False)
+        assert said is not None
+        assert [op.id for op in said.answer] == [X2, Y]
+        assert names(said.stored) == [f"stephttp:planned:{X2}", "stephttp:planned:y"]
+        call, run = called(X2, MARKER, MISSED)
+        run_step(run, "x")
+        said = report(call, run, "1", parked=False)
+        assert said is not None
+        assert ([op.id for op in said.stored], [op.id for op in said.answer]) == ([X], [X])
+
+    def test_its_failures_count_for_the_new_plan(self) -> None:
+        call, run = called(X, MARKER)
+        run.earlier.note_failures(call.failed_before(3, [], unsure=False), {})
+        run.begin("y")
+        said = report(call, run, "1", parked=False)
+        assert said is not None
+        assert names(said.stored) == ["stephttp:missed:x:1", "stephttp:failed:x:2"]
+        call, _ = called(X2, MARKER, MISSED, Mark("failed", X, 2))
+        assert call.failed_before(1, [], unsure=False) == 2
+
+    def test_it_is_given_up_at_last(self) -> None:
+        missed = Mark("missed", X, 20)
+        call, run = called(Marks(missed={X: 20}).plan_of(X), MARKER, missed)
+        run.begin("y")
+        assert report(call, run, "1", parked=False) is None
+
+    def test_one_beside_a_section_runs_nothing(self) -> None:
+        call, run = called(X, MARKER, Mark("solo", Y, 1))
+        assert run.begin("x").verdict is SUSPEND
+        said = report(call, run, "1", parked=False)
+        assert said is not None
+        assert (names(said.stored), kinds(said.answer)) == (
+            ["stephttp:missed:x:1"], ["DiscoveryRequest"]
+        )  # fmt: skip
+
+    def test_a_section_whose_first_step_is_missing_says_so_before_its_end(self) -> None:
+        call, run = called(X, MARKER, SOLO)
+        assert call.first_op is not None
+        run.unreported.add(call.first_op)
+        run_step(run, "y")
+        run.wait(sleep("nap", SECOND))
+        said = report(call, run, "1", parked=True)
+        assert said is not None
+        assert names(said.stored) == [
+            "stephttp:own:x", "y", "stephttp:missed:x:1", "stephttp:end:x"
+        ]  # fmt: skip
+        assert kinds(said.answer) == ["Sleep"]
 
 
 def test_p9_failures_before_the_marker_count_for_the_planned_step() -> None:
@@ -243,7 +330,9 @@ def test_s1_s2_signals_and_gateways_leave_the_first_request_in_another_form() ->
     assert opening([gateway]).first[0].opts is None
     assert kinds(opening([signal]).first) == ["DiscoveryRequest"]
     assert kinds(opening([taken_over]).first) == ["WaitForSignal"]
-    assert kinds(opening([gateway, signal]).first) == ["StepRun", "StepPlanned", "DiscoveryRequest"]
+    both = opening([gateway, signal]).first
+    assert kinds(both) == ["StepRun", "StepRun", "StepPlanned", "DiscoveryRequest"]
+    assert names(both[:2]) == ["stephttp:parallel", "stephttp:planned:x"]
 
 
 def test_a_failed_step_that_is_stored_leads_to_no_call() -> None:
@@ -268,11 +357,27 @@ class TestSoloSections:
         run.begin("x")
         said = report(call, run, "1", parked=True)
         assert said is not None
-        assert (names(said.stored), kinds(said.answer)) == (["stephttp:solo:x"], ["StepPlanned"])
+        assert names(said.stored) == ["stephttp:planned:x", "stephttp:solo:1"]
+        assert kinds(said.answer) == ["StepPlanned"]
+        assert take_marks(stored(*said.stored)).solo == {1: SOLO}
 
-    @pytest.mark.parametrize("more", ["another step", "a wait", "own code", "a signal alone"])
+    def test_its_first_step_is_planned_again_by_each_discovery(self) -> None:
+        """The answer that plans it first may be lost."""
+        call, _ = called(None, MARKER, SOLO)
+        (op,) = plan_again(call)
+        assert (op.op, op.id, op.name) == (OpCode.STEP_PLANNED, X, "x")
+
+    def test_of_two_that_are_noted_at_once_the_first_one_counts(self) -> None:
+        memos = memos_of(MARKER, SOLO, Mark("solo", Y, 1))
+        assert call_of(dict(memos), X).mode is Mode.INLINE
+        assert call_of(dict(memos), Y).mode is Mode.PASS
+
+    @pytest.mark.parametrize(
+        "more", ["another step", "a wait", "own code", "a signal alone", "of another release"]
+    )
     def test_and_not_where_anything_else_may_be_open(self, more: str) -> None:
-        call, run = called(None, MARKER)
+        planned = [Mark("planned", Y)] if more == "of another release" else []
+        call, run = called(None, MARKER, *planned)
         if more == "a signal alone":
             run.wait(wait_for_signal("signal", "s", SECOND, "fail"))
         else:
@@ -283,7 +388,7 @@ class TestSoloSections:
             run.wait(sleep("nap", SECOND))
         said = report(call, run, "1", parked=more != "own code")
         assert said is not None
-        assert said.stored == []
+        assert not take_marks(stored(*said.stored)).solo
 
     def test_its_owner_says_so_before_its_first_result_and_ends_it_with_its_last(self) -> None:
         call, run = called(X, MARKER, SOLO)
@@ -299,7 +404,7 @@ class TestSoloSections:
 
     def test_it_lasts_while_one_of_its_steps_is_to_be_tried_again(self) -> None:
         call, run = called(X, MARKER, SOLO, OWN, x=VALUE)
-        assert (call.section, call.first_op) == (X, None)
+        assert (call.section, call.first_op) == (SOLO, None)
         run.begin("x")
         fail_step(run, "y", 3)
         said = report(call, run, "1", parked=True)

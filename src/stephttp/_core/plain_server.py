@@ -9,17 +9,26 @@ that is stored before they are opened. Who may run the bodies of steps follows f
     asked for    marked   remembered of it           the call
     the handler  no                                  INLINE: runs steps one after the other
     the handler  yes      a solo section is at work  NOTHING
+    the handler  yes      one may begin              PLAN: plans its first step again
     the handler  yes                                 DISCOVER: runs none, and reports all it finds
-    a step                it has ended, and a solo   INLINE: the section's own repetition
-                          section of it is at work
-    a step                it has ended               AGAIN: asks for a call of the handler
-    a step                it may begin a section     INLINE, after it has noted that
+    a step                a solo section of it is    INLINE: the section's own repetition
+                          at work
+    a step                it has ended, or was       AGAIN: asks for a call of the handler
+                          missed by an earlier call
+    a step                it may begin a section,    INLINE, after it has noted that
+                          and no other plan is open
+    a step                another section is there   PASS: runs none, and counts as missed
     a step                                           TARGET: runs that one
 
 All that is open is reported by each call that discovers, since a step that was planned, and a
 wait, are the same job under the same name. Only one step is ever planned for a section: a discovery
 that finds nothing else open, in a handler that stands still, notes `solo`. The call of that step
 notes `own` before its result, and then `end` before it answers anything that leads to other calls.
+
+Processes of two releases may take the calls of a run. A planned step that is not in the handler of
+the process which is asked for it, is *missed*: that plan is used up, and the next discovery that
+finds the step plans it under a new id. Steps are noted as planned before they are, so a section
+sees whether a call may be at work on what only another release has found.
 """
 
 from __future__ import annotations
@@ -32,10 +41,11 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from stephttp._core.plain_marks import MARKER, Mark, Marks, take_marks
+from stephttp._core.plain_opening import storable
 from stephttp._core.reports import step_op
-from stephttp._core.steps import Step, discovery_request
+from stephttp._core.steps import discovery_request, user_hash
 from stephttp._wire.ids import RESERVED, hash_step_id
-from stephttp._wire.opcodes import GATEWAY_OPS, SYNC_OPS, ErrorInfo, Op, OpCode
+from stephttp._wire.opcodes import GATEWAY_OPS, Op, OpCode, Userland
 
 if TYPE_CHECKING:
     from stephttp._core.run import Run
@@ -46,12 +56,20 @@ _PLANNED = GATEWAY_OPS | {OpCode.WAIT_FOR_SIGNAL}
 """Ops that a server carries out, or takes a name for, each time that they are reported."""
 
 
+_MOST_MISSED = 20
+"""How often a step is planned whose calls do not find it."""
+_LONGEST_PAUSE = 300
+"""Seconds between such plans, at most."""
+
+
 class Mode(Enum):
     """What a call does; see the table on top."""
 
     INLINE = auto()
     DISCOVER = auto()
     TARGET = auto()
+    PASS = auto()
+    PLAN = auto()
     NOTHING = auto()
     AGAIN = auto()
 
@@ -61,29 +79,31 @@ class PlainCall(Struct):
 
     Args:
         mode: what it does.
-        target: hash of the step that it asks for; `None` for the handler.
+        step: hash of the step that it asks for; `None` for the handler.
         marks: of its run.
         races: whether each op has to say that it leads to a call of its own, because the run was
             begun at version 2 of the protocol.
-        section: the step whose solo section it is.
+        section: the solo section in which it is, or which is to be planned again.
     """
 
     mode: Mode
-    target: str | None
+    step: str | None
     marks: Marks
     races: bool = False
-    section: str = ""
+    section: Mark | None = None
 
     @property
     def run_target(self) -> str | None:
         """The one step that the run is to execute; see `Run`."""
-        return {Mode.TARGET: self.target, Mode.DISCOVER: NO_STEP}.get(self.mode)
+        modes = {Mode.TARGET: self.step, Mode.DISCOVER: NO_STEP, Mode.PASS: NO_STEP}
+        return modes.get(self.mode)
 
     @property
     def first_op(self) -> Op | None:
         """What is stored before the result of the first step."""
-        begins = self.section and self.section not in self.marks.own
-        return Mark("own", self.section).op() if begins else None
+        section = self.section
+        begins = section is not None and section.step not in self.marks.own
+        return Mark("own", section.step).op() if section is not None and begins else None
 
     def failed_before(self, generation: int, failing: Sequence[str], *, unsure: bool) -> int:
         """Return how many calls for the same purpose failed before this one.
@@ -99,29 +119,37 @@ class PlainCall(Struct):
             failing: hashes of the steps that had failed when the run went async.
             unsure: whether any of them is not done.
         """
-        if self.target is not None:
-            kept = self.marks.failed.get(self.target, int(self.target in failing))
+        if self.step is not None:
+            kept = self.marks.failed.get(self.step, int(self.step in failing))
             return generation - 1 + kept
         counts = failing and not self.marks.parallel and (unsure or generation > 1)
         return generation if counts else generation - 1
 
 
 def call_of(memos: dict[str, Raw], target: str | None, *, races: bool = False) -> PlainCall:
-    """Return what a call is to do, and take the marks out of `memos`; see the table on top."""
+    """Return what a call is to do, and take the marks out of `memos`; see the table on top.
+
+    Args:
+        target: the id of the plan that it is of; `None` for the handler.
+    """
     marks = take_marks(memos)
-    call = PlainCall(Mode.INLINE, target, marks, races)
+    section = marks.section(memos)
+    at_work = section is not None and section.step in marks.own
     if target is None:
-        if marks.parallel:
-            call.mode = Mode.NOTHING if marks.at_work else Mode.DISCOVER
-    elif target in memos:
-        if target in marks.own - marks.end:
-            call.section = target
-        else:
-            call.mode = Mode.AGAIN
-    elif target in marks.solo:
-        call.section = target
-    else:
-        call.mode = Mode.TARGET
+        call = PlainCall(Mode.INLINE, None, marks, races)
+        if marks.parallel and section is not None:
+            call.mode, call.section = Mode.NOTHING if at_work else Mode.PLAN, section
+        elif marks.parallel:
+            call.mode = Mode.DISCOVER
+        return call
+    call = PlainCall(Mode.TARGET, marks.step_of(target), marks, races)
+    is_own = section is not None and section.step == target
+    if is_own and (at_work or marks.is_alone(target, memos)):
+        call.mode, call.section = Mode.INLINE, section
+    elif not marks.is_open(target, memos):
+        call.mode = Mode.AGAIN
+    elif section is not None and not is_own:
+        call.mode = Mode.PASS
     return call
 
 
@@ -135,7 +163,7 @@ class Report(NamedTuple):
 
 def report(call: PlainCall, run: Run, unique: str, *, parked: bool) -> Report | None:
     """Return what a call says whose handler cannot progress; `None`: the step that was asked for
-    is not there.
+    was missed too often.
 
     Args:
         unique: makes the ids of ops that must be new in the run.
@@ -143,57 +171,82 @@ def report(call: PlainCall, run: Run, unique: str, *, parked: bool) -> Report | 
     """
     finished, requests = run.unreported.take_by_kind()
     if call.mode is Mode.DISCOVER:
-        found = _discovered(run, requests)
-        if parked and not finished and len(found) == 1 and _may_be_alone(run, found[0]):
-            finished = [Mark("solo", found[0].id).op()]
-        made = Report(finished, found)
-    elif call.mode is Mode.TARGET:
-        assert call.target is not None
-        targeted = _targeted(call.target, run, finished, requests)
-        if targeted is None:
-            return None
-        made = targeted
+        made: Report | None = _discovered(call.marks, run, finished, requests, parked=parked)
+    elif call.mode in (Mode.TARGET, Mode.PASS):
+        made = _targeted(call, run, finished, requests)
     else:
         made = _inline(call, run, finished, requests)
+    if made is None:
+        return None
     stored, answer = made
     if not answer:
         answer = [discovery_request(unique)]
-    return Report(storable(stored), [_racing(op) for op in answer] if call.races else answer)
+    return Report(storable(stored), _raced(call, answer))
 
 
-def _discovered(run: Run, requests: list[Op]) -> list[Op]:
+def plan_again(call: PlainCall) -> list[Op]:
+    """Return the answer that plans the first step of a section again: the first one may be lost."""
+    section = call.section
+    assert section is not None
+    op = Op(
+        OpCode.STEP_PLANNED, section.step, section.title, section.title,
+        userland=Userland(section.title),
+    )  # fmt: skip
+    return _raced(call, [op])
+
+
+def _discovered(
+    marks: Marks, run: Run, finished: list[Op], requests: list[Op], *, parked: bool
+) -> Report:
     """Return all that a discovery has found open: P3."""
     found = requests
     for step in run.passed:
         wait = run.passed_waits.get(step.hash)
         if wait is None or wait.op in _PLANNED:
-            found.append(_planned(step))
+            found.append(marks.as_plan(step_op(step, OpCode.STEP_PLANNED)))
         else:
             found.append(step_op(step, wait.op, name=wait.name, opts=wait.opts))
-    return list({op.id: op for op in found}.values())
+    found = list({op.id: op for op in found}.values())
+    stored = [*finished, *marks.notes_of(found)]
+    if parked and not finished and len(found) == 1 and not run.passed_waits:
+        (op,) = found
+        if op.op is OpCode.STEP_PLANNED and marks.is_alone(op.id, run.earlier.memos):
+            stored.append(marks.next_section(op.id, op.display_name or "").op())
+    return Report(stored, found)
 
 
-def _may_be_alone(run: Run, op: Op) -> bool:
-    """Whether an op is the plan of a step that runs in this process."""
-    return op.op is OpCode.STEP_PLANNED and op.id not in run.passed_waits
-
-
-def _targeted(target: str, run: Run, finished: list[Op], requests: list[Op]) -> Report | None:
+def _targeted(call: PlainCall, run: Run, finished: list[Op], requests: list[Op]) -> Report | None:
     """Return what the call of one step says: P5, P10. Other waits are left to a discovery."""
-    own = [op for op in (*finished, *requests) if op.id == target]
-    stored = [op for op in finished if op.op is not OpCode.STEP_FAILED or op.id != target]
+    own = [op for op in (*finished, *requests) if op.id == call.step]
+    stored = [op for op in finished if op.op is not OpCode.STEP_FAILED or op.id != call.step]
     if own:
         return Report(stored, own[-1:])
-    # Cut off, or given up, or replaced by another one that the handler has passed. It was planned
-    # only once, so nothing else may lead to the next call.
-    if stored or run.earlier.cuts is not None or run.cut_short:
-        return Report(stored, [])
-    return None
+    # Cut off, or given up, or not in this release of the handler.
+    return _missed(call, run, stored)
 
 
-def _inline(call: PlainCall, run: Run, finished: list[Op], requests: list[Op]) -> Report:
+def _missed(call: PlainCall, run: Run, stored: list[Op]) -> Report | None:
+    """Return what the call of a step says that was not there. It leads to a call of the handler,
+    after longer and longer pauses, since two releases might never agree."""
+    step = call.step
+    assert step is not None
+    count, failed = call.marks.missed.get(step, 0) + 1, run.earlier.failed_before(step)
+    if count > _MOST_MISSED:
+        return None
+    notes = [Mark("missed", step, count).op()]
+    if failed:
+        notes.append(Mark("failed", step, failed).op())
+    if count == 1:
+        return Report([*stored, *notes], [])
+    name, text = f"{RESERVED}pause:{step}:{count}", f"{min(2**count // 4, _LONGEST_PAUSE)}s"
+    return Report([*stored, *notes], [Op(
+        OpCode.SLEEP, hash_step_id(name), text, name, {"duration": text}, userland=Userland(name)
+    )])  # fmt: skip
+
+
+def _inline(call: PlainCall, run: Run, finished: list[Op], requests: list[Op]) -> Report | None:
     """Return what a call says that has run steps: P2, P9, and section 4."""
-    stored, marked = finished, call.marks.parallel
+    stored, marked, marks = finished, call.marks.parallel, call.marks
     only_failed = bool(requests) and all(op.op is OpCode.STEP_ERROR for op in requests)
     if len(requests) > 1 and not only_failed:
         if not marked:
@@ -204,52 +257,18 @@ def _inline(call: PlainCall, run: Run, finished: list[Op], requests: list[Op]) -
                 count = run.earlier.failed_before(op.id) + 1
                 stored = [*stored, Mark("failed", op.id, count).op()]
     if marked:
-        requests = [_as_plan(op) if op.op in _PLANNED else op for op in requests]
-    if call.section and not only_failed:
-        stored = [*stored, Mark("end", call.section).op()]
-    return Report(stored, requests)
-
-
-class Opening(NamedTuple):
-    """The ops of a run that leaves its first request."""
-
-    first: list[Op]
-    """Follow the capsule in the first checkpoint."""
-    then: list[Op]
-    """Are sent when that is stored."""
-
-
-def opening(ops: Sequence[Op]) -> Opening:
-    """Return in which order a run leaves its first request: P2, P2a, R3, S1, S2.
-
-    Waits for events come last and apart, because a server applies them before the steps of the same
-    checkpoint. Of several failed steps only one is sent: it leads to a call that finds them all.
-    """
-    done = [op for op in ops if op.op in SYNC_OPS]
-    requests = [op for op in ops if op.op not in SYNC_OPS]
-    if len(requests) > 1:
-        done.append(MARKER.op())
-    failed = [op for op in requests if op.op is OpCode.STEP_ERROR]
-    events = [op for op in requests if op.op is OpCode.WAIT_FOR_EVENT]
-    others = [_first(op) for op in requests if op not in failed and op not in events]
-    return Opening([*storable(done), *failed[:1], *others], events)
-
-
-def _first(op: Op) -> Op:
-    """Return an op as a first checkpoint may have it."""
-    if op.op in GATEWAY_OPS:
-        return _as_plan(op)
-    if op.op is OpCode.WAIT_FOR_SIGNAL and (op.opts or {}).get("conflict") != "replace":
-        return discovery_request(op.id)
-    return op
-
-
-def storable(ops: Sequence[Op]) -> list[Op]:
-    """Return finished steps so that storing them leads to no call, as a failed one would: it is
-    kept by a mark. Nothing is changed where the run ends with them."""
-    if any(op.op is OpCode.RUN_COMPLETE for op in ops):
-        return list(ops)
-    return [_kept_failure(op) if op.op is OpCode.STEP_FAILED else op for op in ops]
+        requests = [marks.as_plan(op) if op.op in _PLANNED else op for op in requests]
+        stored = [*stored, *marks.notes_of(requests)]
+    section = call.section
+    if section is None or only_failed:
+        return Report(stored, requests)
+    uses = range(run.uses.get(section.title, 0))
+    if call.step not in {user_hash(section.title, number) for number in uses}:
+        missed = _missed(call, run, stored)
+        if missed is None:
+            return None
+        stored, requests = missed.stored, requests or missed.answer
+    return Report([*stored, Mark("end", section.step).op()], requests)
 
 
 def nothing(unique: str) -> Op:
@@ -261,17 +280,8 @@ def nothing(unique: str) -> Op:
     return Op(OpCode.NONE, hash_step_id(f"{RESERVED}none:{unique}"))
 
 
-def _kept_failure(op: Op) -> Op:
-    return Mark("failure", op.id, error=op.error or ErrorInfo()).op()
-
-
-def _planned(step: Step) -> Op:
-    return step_op(step, OpCode.STEP_PLANNED)
-
-
-def _as_plan(op: Op) -> Op:
-    name = op.display_name
-    return Op(OpCode.STEP_PLANNED, op.id, name, name, userland=op.userland)
+def _raced(call: PlainCall, ops: list[Op]) -> list[Op]:
+    return [_racing(op) for op in ops] if call.races else ops
 
 
 def _racing(op: Op) -> Op:

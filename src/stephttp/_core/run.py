@@ -71,7 +71,7 @@ class Run(UnfinishedSteps):
         target: hash of the one step that the server asked for.
     """
 
-    __slots__ = ("_uses", "opts", "used")
+    __slots__ = ("opts", "used", "uses")
 
     # Few runs come to these, so they are not set in each one.
     carried: dict[str, str] | None = None
@@ -98,7 +98,7 @@ class Run(UnfinishedSteps):
         self.used = resumed = self.resumed
         """True if any step was met: a run without steps is not reported."""
         self._progressed = not resumed
-        self._uses: dict[str, int] = {}
+        self.uses: dict[str, int] = {}
         """How often each step id was used, so that a step in a loop gets an id a turn."""
 
     @property
@@ -114,7 +114,7 @@ class Run(UnfinishedSteps):
     @property
     def met_none(self) -> bool:
         """True if the server remembers steps, or failures of steps, and the handler met none."""
-        if not self.resumed or self._uses:
+        if not self.resumed or self.uses:
             return False
         return self.earlier.has_steps or bool(self.earlier.failures) or self.target is not None
 
@@ -241,7 +241,7 @@ class Run(UnfinishedSteps):
         """
         if type(step_id) is not str:
             step_id = plain_id(step_id)
-        uses = self._uses
+        uses = self.uses
         if self.resumed:
             index = self._place(step_id, op, branch)
         elif index := uses.get(step_id, 0):
@@ -293,7 +293,7 @@ class Run(UnfinishedSteps):
     def _place(self, step_id: str, op: OpCode, branch: str) -> int:
         """Return which use of its id a step of a run is of which something is remembered."""
         try:
-            return self.earlier.place(step_id, op, branch, self._uses)
+            return self.earlier.place(step_id, op, branch, self.uses)
         except DivergenceError as error:
             self.over = True  # whatever the handler makes of it
             self.diverged = error

@@ -80,7 +80,7 @@ class Checkpoints(Struct, frozen=True):
         """Return ops so that storing them leads to no call that is not wanted."""
         if not self.is_plain:
             return ops
-        from stephttp._core.plain_server import storable
+        from stephttp._core.plain_opening import storable
 
         return storable(ops)
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from stephttp._client.flow import Flow
-from stephttp._core import plain_server, replies, reports
-from stephttp._core.plain_server import Mode, Opening, PlainCall
+from stephttp._core import plain_opening, plain_server, reports
+from stephttp._core.plain_opening import Opening
+from stephttp._core.plain_server import Mode, PlainCall
 from stephttp._core.run import Run
 from stephttp._core.steps import discovery_request
 from stephttp._core.waits import IsEndpoint
 from stephttp._run.all_runtimes import is_endpoint
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
 from stephttp._run.final_failures import failures_of
+from stephttp._run.reentry_failures import refused
 from stephttp._run.reentry_guard import target_of
 from stephttp._run.server_question import is_ours
 from stephttp._wire.http import Request, Response
@@ -32,9 +34,6 @@ logger = logging.getLogger("stephttp")
 
 _VERSION = b"x-inngest-req-version"
 _RACING_VERSION = "2"
-_LOOKS = 3
-"""How often a step that is missing is asked for again: a deploy may be under way, and another
-process have it."""
 
 
 def read_call(
@@ -48,6 +47,8 @@ def read_call(
     call = plain_server.call_of(memos, target_of(request), races=races)
     if call.mode is Mode.NOTHING:
         return nothing(checkpoints)
+    if call.mode is Mode.PLAN:
+        return reports.ops_answer(plain_server.plan_again(call))
     if call.mode is Mode.AGAIN:
         return reports.ops_answer([discovery_request(_unique(checkpoints))])
     return call
@@ -72,18 +73,23 @@ def next_steps(
     run = resumed.run
     said = plain_server.report(call, run, _unique(checkpoints), parked=parked)
     if said is None:
-        if resumed.point.attempt >= _LOOKS:
-            logger.warning(
-                "stephttp: run %s: a step that was planned is not in the handler any more; it "
-                "continues without that", run.run_id,
-            )  # fmt: skip
-            return reports.ops_answer([discovery_request(_unique(checkpoints))])
-        return replies.unknown_step(run.target, run.passed, again=True)
+        message = (
+            "a step that was planned is not in the handler of the processes that are asked for it: "
+            "do several releases of the application take the calls of this run?"
+        )
+        logger.error("stephttp: run %s fails: %s", run.run_id, message)
+        resumed.ended = True
+        return refused(False, 500, message)
+    if call.mode is Mode.TARGET and call.step not in {op.id for op in said.answer}:
+        logger.info(
+            "stephttp: run %s: a step that was planned is not in the handler of this process, or "
+            "was cut off; it is looked for again", run.run_id,
+        )  # fmt: skip
     try:
         yield from _store(checkpoints, run, said.stored)
     except APIError as problem:
-        refused = isinstance(problem, APIStatusError) and problem.status in NEVER_ACCEPTED
-        if refused or call.mode is not Mode.TARGET or said.answer[0].op is not OpCode.STEP_RUN:
+        never = isinstance(problem, APIStatusError) and problem.status in NEVER_ACCEPTED
+        if never or call.mode is not Mode.TARGET or said.answer[0].op is not OpCode.STEP_RUN:
             raise
         # The answer has the result all the same.
     return reports.ops_answer(said.answer)
@@ -104,7 +110,7 @@ def opening(checkpoints: Checkpoints, ops: list[Op]) -> Flow[Opening]:
         APIError: it gives no answer, or one that does not say what it is.
     """
     ours = yield from is_ours(checkpoints)
-    return Opening(ops, []) if ours else plain_server.opening(ops)
+    return Opening(ops, []) if ours else plain_opening.opening(ops)
 
 
 def refusal(

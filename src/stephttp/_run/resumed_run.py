@@ -49,4 +49,4 @@ class Resumed(Struct):
     def comes_again(self) -> bool:
         """Whether the same call comes again after an error. Where other servers ask for one step,
         it has to, because the step is planned only once."""
-        return self.ours or (self.plain is not None and self.plain.target is not None)
+        return self.ours or (self.plain is not None and self.plain.step is not None)
