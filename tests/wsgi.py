@@ -36,9 +36,7 @@ class WSGITransport(httpx2.AsyncBaseTransport):
         except Exception:
             return httpx2.Response(500, text=traceback.format_exc(), request=request)
         headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
-        return httpx2.Response(
-            answer.status, headers=headers, content=answer.body, request=request
-        )
+        return httpx2.Response(answer.status, headers=headers, content=answer.body, request=request)
 
 
 class Answer:

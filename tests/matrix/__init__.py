@@ -5,8 +5,10 @@ on our engine, on the double at the server's own address, and on the double with
 the application and results on its own origin. What the caller gets, how often each step ran and how
 the run's record ends has to be the same, or stands in `differences` with the reason.
 
-    programs     the handlers, what they answer, and how often their steps run
-    frameworks   how each framework takes requests and makes answers
+    cells        the table of handlers, what they answer, and how often their steps run
+    programs     the handlers
+    uses         what they use: how each framework takes requests, and makes answers
+    frameworks   applications with all of them
     sides        runs a cell on the engine, or on the double
     differences  what differs there, and why
 """

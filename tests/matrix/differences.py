@@ -78,22 +78,22 @@ DIFFERENCES = [
         {"records": ["Completed"]}, ("first",),
     ),
     Difference(
-        ("invoke",), "13.8: that server cannot invoke endpoints, so the SDK refuses it at once",
+        ("invoke",), "13.10: that server cannot invoke endpoints, so the SDK refuses it at once",
         {"waited": False, "answers": REFUSED, "runs": {"a": 1}}, ("first",),
     ),
     Difference(
-        ("invoke",), "13.8",
+        ("invoke",), "13.10",
         {"answers": REFUSED, "runs": {"a": 1}, "records": ["Failed"]}, ("late",),
     ),
     Difference(
-        ("invoke-refused",), "13.8: nothing has to be waited for", {"waited": False}, ("first",),
+        ("invoke-refused",), "13.10: nothing has to be waited for", {"waited": False}, ("first",),
     ),
     Difference(
-        ("fetch-text",), "13.10: it would encode a text as JSON, so the SDK refuses it at once",
+        ("fetch-text",), "13.8: it would encode a text as JSON, so the SDK refuses it at once",
         {"waited": False, "answers": REFUSED, "records": [""]}, ("first",),
     ),
     Difference(
-        ("fetch-text",), "13.10", {"answers": REFUSED, "records": ["Failed"]}, ("late",),
+        ("fetch-text",), "13.8", {"answers": REFUSED, "records": ["Failed"]}, ("late",),
     ),
     Difference(
         ("signal-conflict",), "13.8: the server ends such a run, and answers for it",
@@ -126,7 +126,8 @@ DIFFERENCES = [
         {"runs": {"a": 2}}, ("first",),
     ),
     Difference(
-        ("idempotency-key",), "14", {"runs": {"a": 2}, "records": ["Completed"] * 2}, ("late",),
+        ("idempotency-key-of-one-that-waits",), "14",
+        {"runs": {"a": 2}, "records": ["Completed"] * 2},
     ),
 ]  # fmt: skip
 
