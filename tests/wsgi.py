@@ -35,9 +35,8 @@ class WSGITransport(httpx2.AsyncBaseTransport):
             raise httpx2.ReadError("the process has ended", request=request) from None
         except Exception:
             return httpx2.Response(500, text=traceback.format_exc(), request=request)
-        return httpx2.Response(
-            answer.status, headers=answer.headers, content=answer.body, request=request
-        )
+        headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
+        return httpx2.Response(answer.status, headers=headers, content=answer.body, request=request)
 
 
 class Answer:

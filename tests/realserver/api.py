@@ -130,9 +130,10 @@ class API:
         if isinstance(value, dict) and isinstance(value.get("data"), dict):
             inner = value["data"]
             if inner.get("status", 0) > 0 and isinstance(inner.get("headers"), dict):
+                given = {name: value.encode() for name, value in inner["headers"].items()}
                 return httpx2.Response(
                     inner["status"],
-                    headers=headers | inner["headers"],
+                    headers=[*headers.items(), *given.items()],
                     content=inner["body"].encode(),
                     request=request,
                 )

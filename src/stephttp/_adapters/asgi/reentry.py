@@ -113,7 +113,9 @@ async def _run_handler(
             return
         if start:
             run.response_began()
-            reentry.response = Response(message["status"], list(message.get("headers", ())))
+            # Django's names are not in lower case, as ASGI wants them.
+            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+            reentry.response = Response(message["status"], headers)
         elif message["type"] == "http.response.body":
             reentry.body.add(message.get("body", b""), message.get("more_body", False))
             if reentry.body.complete:
