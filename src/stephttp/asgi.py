@@ -45,7 +45,7 @@ class ASGIMiddleware:
         self.app = app
         self.runtime = provider.runtime
         self._result_path = self.runtime.settings.result_path
-        self._run_at_once = self.runtime.needs_run_at_once
+        self._run_at_once = self.runtime.settings.needs_run_at_once
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -104,6 +104,16 @@ class Settings(Struct, frozen=True):
         return tuple(key for key in (self.signing_key, self.signing_key_fallback) if key)
 
     @property
+    def needs_run_at_once(self) -> bool:
+        """Whether every request has a run, even before its handler comes to a step."""
+        return bool(self.middleware or self.track_all_endpoints or self.has_keys)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a request may have an idempotency key before its handler runs."""
+        return bool(self.idempotency_header or self.idempotency)
+
+    @property
     def event_origin(self) -> str:
         """Where events go; empty for `base_url`."""
         return self.event_base_url or (CLOUD_EVENT_URL if self.base_url == CLOUD_URL else "")

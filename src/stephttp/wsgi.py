@@ -47,7 +47,7 @@ class WSGIMiddleware:
         self.app = app
         self.runtime = provider.runtime
         self._result_path = self.runtime.settings.result_path
-        self._run_at_once = self.runtime.needs_run_at_once
+        self._run_at_once = self.runtime.settings.needs_run_at_once
         atexit.register(_drain, weakref.ref(self.runtime))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -16,6 +16,9 @@ from stephttp._wire.opcodes import Op, OpCode
 RETRY_AFTER = b"2"
 """Seconds; a real server looks after runs as often (docs/protocol.md 7)."""
 
+RETRY_SOON = [(b"retry-after", b"5")]
+"""Headers of an answer that asks to come again."""
+
 
 def unknown_step(target: str | None, passed: Sequence[Step], *, again: bool) -> Response:
     """Report that the handler did not reach the step the server asked for, as the JS SDK does.

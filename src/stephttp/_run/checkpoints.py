@@ -11,7 +11,6 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import msgspec
 from msgspec import Struct, field
@@ -29,6 +28,7 @@ from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core import reports
 from stephttp._core.run import Run
+from stephttp._run import proxies
 from stephttp._run.reentry_guard import Deliveries
 from stephttp._run.sealing import Sealer
 from stephttp._wire import capsule, stored_state
@@ -43,9 +43,6 @@ from stephttp.errors import APIStatusError
 from stephttp.options import Settings
 
 logger = logging.getLogger("stephttp")
-
-RETRY_SOON = [(b"retry-after", b"5")]
-"""Headers of an answer that asks to come again."""
 
 _BESIDE_BODY = 256 * 1024
 """Bytes of a first checkpoint for everything but the body."""
@@ -181,7 +178,10 @@ class Checkpoints(Struct, frozen=True):
         """Encode a run that ended without waiting as one checkpoint, for the background."""
         ops = run.unreported.take_all()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
-        shorten(request)
+        if (
+            len(request.body) > MAX_RECORDED_BYTES
+        ):  # the run has not waited, so it is not needed again
+            request.body = b""
         checkpoint = self.first_checkpoint(run, request, [*ops, complete])
         size = len(checkpoint)
         if size > MAX_CHECKPOINT_BYTES:
@@ -253,12 +253,6 @@ class Checkpoints(Struct, frozen=True):
         yield from send(call, self.keys, self.rng)
 
 
-def shorten(request: Request) -> None:
-    """Leave a large body out of the record of a run that needs it no more: it never waited."""
-    if len(request.body) > MAX_RECORDED_BYTES:
-        request.body = b""
-
-
 def origin_of(request: Request, settings: Settings) -> str:
     """Return the origin at which the server is to re-enter this API: `scheme://host[:port]`.
 
@@ -268,9 +262,8 @@ def origin_of(request: Request, settings: Settings) -> str:
     if not settings.origin_from_request:
         return settings.domain
     scheme, host = request.scheme, request.header(b"host")
-    if settings.trusted_proxies and _from_proxy(request, settings.trusted_proxies):
-        scheme = _last(request.header(b"x-forwarded-proto")).lower() or scheme
-        host = _last(request.header(b"x-forwarded-host")) or host
+    if settings.trusted_proxies:
+        scheme, host = proxies.origin_before(request, settings.trusted_proxies, (scheme, host))
     return _origin(scheme, host) or settings.domain
 
 
@@ -303,34 +296,6 @@ def caller_of(request: Request, settings: Settings) -> str:
     """Return the address that the request came from; empty where the server does not say it."""
     if request.client is None:
         return ""
-    if settings.trusted_proxies and _from_proxy(request, settings.trusted_proxies):
-        # From the right: an address left of the first one that is not a proxy may be made up.
-        for text in reversed(request.header(b"x-forwarded-for").split(",")):
-            address = text.strip()
-            if not _trusted(address, settings.trusted_proxies):
-                return address if _is_address(address) else request.client[0]
+    if settings.trusted_proxies:
+        return proxies.caller_before(request.client[0], request, settings.trusted_proxies)
     return request.client[0]
-
-
-def _last(value: str) -> str:
-    return value.rpartition(",")[2].strip()
-
-
-def _from_proxy(request: Request, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
-    return request.client is not None and _trusted(request.client[0], proxies)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _trusted(text: str, proxies: Sequence[IPv4Network | IPv6Network]) -> bool:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return False
-    return any(address in network for network in proxies)

@@ -27,7 +27,7 @@ from stephttp._run.callers import (
     said_by,
     scope_of,
 )
-from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
+from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.suspend import begun, result_url
 from stephttp._wire.http import PLAIN_TEXT, SAFE_METHODS, Body, Request, Response
 from stephttp.errors import APIError, APIStatusError
@@ -199,7 +199,7 @@ def not_stored() -> Response:
     """Return what a caller gets whose answer could not be stored: nothing that a repetition of the
     request might contradict."""
     message = "the answer to this idempotency key cannot be stored now; use the same key again"
-    return replies.error_answer(503, message, headers=RETRY_SOON)
+    return replies.error_answer(503, message, headers=replies.RETRY_SOON)
 
 
 def _answer_of(checkpoints: Checkpoints, run_id: str, *, cookies: bool) -> Flow[Response]:
@@ -222,7 +222,7 @@ def _answer_of(checkpoints: Checkpoints, run_id: str, *, cookies: bool) -> Flow[
     return replies.error_answer(
         409,
         "the first request with this idempotency key is still being answered",
-        headers=RETRY_SOON,
+        headers=replies.RETRY_SOON,
     )
 
 
@@ -245,7 +245,7 @@ def _unavailable(run: Run, error: APIError) -> Response:
     logger.error("stephttp: run %s: its idempotency key cannot be claimed: %s", run.run_id, error)
     # To continue could do twice what the key is there to do once.
     message = "the idempotency key of this request cannot be checked now"
-    return replies.error_answer(503, message, headers=RETRY_SOON)
+    return replies.error_answer(503, message, headers=replies.RETRY_SOON)
 
 
 def _warn_once(checkpoints: Checkpoints) -> None:

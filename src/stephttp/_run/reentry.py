@@ -10,26 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from stephttp._client.background import TimerHandle
 from stephttp._client.flow import Flow, Until
-from stephttp._client.new_run import REQUEST_VERSION
 from stephttp._core import replies
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.failures import describe
 from stephttp._core.plain_server import Mode, PlainCall
 from stephttp._core.run import Run
 from stephttp._run import plain_calls
-from stephttp._run.call_check import CallCheck
-from stephttp._run.current import CurrentCall, run_headers
+from stephttp._run.current import CurrentCall
 from stephttp._run.flushing import Flushes
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.reentry_failures import unavailable
-from stephttp._run.reentry_guard import sent_ns, takes_turns
+from stephttp._run.reentry_guard import Admission
 from stephttp._run.resumed import conclude, resume
 from stephttp._run.resumed_run import Resumed
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire import stored_state
-from stephttp._wire.http import PLAIN_TEXT, Body, Headers, Request, Response, wants_events
-from stephttp._wire.ids import ulid_number
+from stephttp._wire.http import PLAIN_TEXT, Body, Request, Response, wants_events
 from stephttp.errors import APIError
 from stephttp.middleware import CallEnd
 
@@ -55,28 +52,6 @@ longer. Steps that finished just before are then sent by themselves."""
 _FAILED = 500
 """From this status on, a response may be what a framework makes of an exception, which follows."""
 
-VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
-
-
-def own_headers(runtime: Runtime, request: Request) -> Headers:
-    """Return what each answer to a re-entry says of this SDK, and to our engine of this process."""
-    own = [*run_headers(_named_run(request)), VERSION_HEADER]
-    if request.header(b"x-stephttp-attempt"):
-        own.append((stored_state.PROCESS.encode(), runtime.deliveries.process.encode()))
-    return own
-
-
-def body_of(runtime: Runtime, request: Request) -> Body:
-    """Return what takes the body of a re-entry, with the state that may come behind it."""
-    return Body(runtime.settings.max_body_bytes + stored_state.announced(request))
-
-
-def _named_run(request: Request) -> str:
-    """Return the run that a call names, for the headers of the answer; empty if it cannot be one.
-    The caller may be anyone."""
-    run_id = request.header(b"x-run-id")
-    return run_id if run_id.isascii() else ""
-
 
 class Reentry:
     """One re-entry. `open`, call the application if that returns a run, `conclude`; then `close`.
@@ -88,30 +63,14 @@ class Reentry:
     """
 
     __slots__ = (
-        "_check",
-        "_flushes",
-        "_lock",
-        "_locked",
-        "_over",
-        "_scope",
-        "_state",
-        "_timer",
-        "_too_large",
-        "body",
-        "hooks",
-        "identity",
-        "request",
-        "response",
-        "resumed",
-        "runtime",
-        "surroundings",
-    )
+        "_admission", "_flushes", "_lock", "_over", "_scope", "_timer", "body", "hooks",
+        "identity", "request", "response", "resumed", "runtime", "surroundings",
+    )  # fmt: skip
 
     def __init__(self, runtime: Runtime, request: Request, received: Body) -> None:
         self.runtime = runtime
         # Steps may end in several threads at once, and a task may begin at once.
         self._lock = threading.RLock()
-        self._locked = ""
         self._flushes: Flushes | None = None
         """What sends finished steps, if any of them cannot wait for the answer."""
         self._timer: TimerHandle | None = None
@@ -129,15 +88,7 @@ class Reentry:
         self.response = Response(500, list(PLAIN_TEXT))
         """What the handler answers, but for its body."""
         self.body = Body(MAX_RESULT_BYTES)
-        whole = request.body = received.join()
-        self._state = stored_state.detach(request)
-        self._too_large = ""
-        if received.overflown or len(request.body) > runtime.settings.max_body_bytes:
-            self._too_large = f"the body has {received.size} bytes, which is too many"
-        self._check: CallCheck | None = None
-        """`None` in development without keys, where nothing is signed."""
-        if not runtime.settings.dev or runtime.checkpoints.keys.bearer is not None:
-            self._check = CallCheck(runtime.checkpoints, request, whole)
+        self._admission = Admission(runtime, request, received)
 
     def open(self) -> Flow[Run | Response]:
         """Wait until no other re-entry of the run is at work, and load it.
@@ -145,49 +96,25 @@ class Reentry:
         Returns:
             The run, or what refuses this re-entry.
         """
-        if self._too_large:
-            return replies.refused(413, self._too_large)
-        run_id = self.request.header(b"x-run-id")
-        try:
-            ulid_number(run_id)
-        except ValueError:
-            return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
-        check, covers_state, doubt = self._check, True, None
-        if check is not None:
-            refusal = yield from check.verify()
-            if refusal is not None:
-                return refusal
-            covers_state, doubt = check.covers_state, check.doubt
-        waited = False
-        if takes_turns(self.request):
-            waited = yield from self.runtime.keyed_lock.acquire(run_id)
-            self._locked = run_id
-        # The state that came along is older than what the call before this one has stored.
-        state = self._state if covers_state and not waited else None
-        heard_ns = self.runtime.now_ns()
-        if state is not None:
-            now_ms = heard_ns // 1_000_000
-            if self.runtime.deliveries.take(self.request, now_ms):
-                heard_ns = min(heard_ns, sent_ns(self.request))
-            else:
-                state = None
-        resumed = yield from resume(self.runtime.checkpoints, self.request, state, doubt)
+        admission = self._admission
+        refusal = yield from admission.enter()
+        if refusal is not None:
+            return refusal
+        checkpoints = self.runtime.checkpoints
+        resumed = yield from resume(checkpoints, self.request, admission.state, admission.doubt)
         if isinstance(resumed, Response):
             return resumed
         self.resumed = resumed
-        resumed.heard_ns = heard_ns
+        resumed.heard_ns = admission.heard_ns
         refusal = None if resumed.plain is None else (yield from self._refuse_beside(resumed.plain))
         return resumed.run if refusal is None else refusal
 
     def _refuse_beside(self, call: PlainCall) -> Flow[Response | None]:
         """Return what refuses a call by a server that is not ours, because of those beside it."""
-        lock, run_id = self.runtime.keyed_lock, self.run_id
-        if call.mode is Mode.DISCOVER and lock.contended(run_id):
+        if call.mode is Mode.DISCOVER and self._admission.contended:
             return plain_calls.nothing(self.runtime.checkpoints)  # P7: the next one finds more
         if call.section:
-            name = f"section of {run_id}"
-            busy = yield from lock.acquire(name)
-            self._locked = name
+            busy = yield from self._admission.take(f"section of {self.run_id}")
             if busy:  # what was loaded is older than what the other delivery has done
                 return replies.error_answer(503, "this call was delivered twice")
         return None
@@ -214,10 +141,8 @@ class Reentry:
         if self.resumed.call_id is not None:
             scope.fence = self
         if self.runtime.settings.middleware:
-            resumed = self.resumed
-            scope.hooks = self.hooks = Hooks.of(
-                scope, self.request, resumed.request_id, resumed.point.attempt
-            )
+            request_id = self.resumed.request_id
+            scope.hooks = self.hooks = Hooks.of(scope, self.request, request_id, self.attempt)
         if self.runtime.watch is not None:
             self.runtime.watch(self, scope)
 
@@ -302,7 +227,7 @@ class Reentry:
             yield from self._flushes.end()
         took_ns = self.runtime.now_ns() - self.resumed.started_ns
         # A server that calls again no longer waits for this call.
-        given_up = self.runtime.keyed_lock.contended(self._locked)
+        given_up = self._admission.contended
         late = given_up or took_ns >= HEARD_WITHIN * 1_000_000_000
         self.resumed.heard = not (late or self.resumed.unanswered)
         scope = self._scope
@@ -353,9 +278,7 @@ class Reentry:
             self._scope.final_failures = self._scope.hidden = None
             self._scope.stream = self._scope.new_stream = None
             self._scope = None
-        if self._locked:
-            self.runtime.keyed_lock.release(self._locked)
-            self._locked = ""
+        self._admission.leave()
 
     def is_answered(self, scope: RunScope, call: CurrentCall) -> bool:
         """Return whether the response that has come to its end is the run's result already, before

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stephttp._client.flow import Flow
 from stephttp._core import replies, reports
 from stephttp._core.run import Run
-from stephttp._run.checkpoints import RETRY_SOON, Checkpoints
+from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.flushing import save_the_others
 from stephttp._wire.http import Response
 from stephttp._wire.ids import hash_step_id
@@ -33,9 +33,9 @@ def unavailable(checkpoints: Checkpoints, comes: bool, what: str, error: APIErro
     """
     logger.error("stephttp: %s: %s", what, error)
     if comes:
-        return replies.error_answer(503, f"{what}: {error}", headers=RETRY_SOON)
+        return replies.error_answer(503, f"{what}: {error}", headers=replies.RETRY_SOON)
     op_id = hash_step_id(f"stephttp:again:{checkpoints.now_ns()}")
-    return replies.call_again(503, what, RETRY_SOON, op_id)
+    return replies.call_again(503, what, replies.RETRY_SOON, op_id)
 
 
 def refused(ours: bool, status: int, message: str) -> Response:

@@ -1,6 +1,7 @@
-"""What a process remembers of re-entries: one of a run at a time, and each state that travels once.
+"""Whether a call of the server may continue its run now.
 
-See docs/design.md 3.11 and 3.13.
+One call of a run at a time may do so, and each state that came along is used once: here is what a
+process remembers for that, and what the heads of calls and answers say (docs/design.md 3.11, 3.13).
 """
 
 from __future__ import annotations
@@ -8,11 +9,21 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
-from stephttp._client.flow import Flow, Until
+from stephttp._client.flow import Answer, Flow, Until
+from stephttp._client.new_run import REQUEST_VERSION
+from stephttp._core import replies
+from stephttp._run.current import run_headers
 from stephttp._wire import stored_state
-from stephttp._wire.http import Request
+from stephttp._wire.http import Body, Headers, Request, Response
+from stephttp._wire.ids import ulid_number
+
+if TYPE_CHECKING:
+    from stephttp._run.call_check import CallCheck
+    from stephttp._run.runtime import Runtime
 
 _FRESH_MS = round(stored_state.ASKS_AFTER * 1000)
 """Milliseconds for which a state that was sent can be taken. With an older one, the call would have
@@ -23,6 +34,9 @@ ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 _ROOT = "step"
 """A server that sends this as the step wants the whole handler called."""
+
+
+VERSION_HEADER = (b"x-inngest-req-version", str(REQUEST_VERSION).encode())
 
 
 class KeyedLock:
@@ -95,6 +109,26 @@ def sent_ns(request: Request) -> int:
     return int(request.header(stored_state.SENT.encode())) * 1_000_000
 
 
+def own_headers(runtime: Runtime, request: Request) -> Headers:
+    """Return what each answer to a re-entry says of this SDK, and to our engine of this process."""
+    own = [*run_headers(_named_run(request)), VERSION_HEADER]
+    if request.header(b"x-stephttp-attempt"):
+        own.append((stored_state.PROCESS.encode(), runtime.deliveries.process.encode()))
+    return own
+
+
+def body_of(runtime: Runtime, request: Request) -> Body:
+    """Return what takes the body of a re-entry, with the state that may come behind it."""
+    return Body(runtime.settings.max_body_bytes + stored_state.announced(request))
+
+
+def _named_run(request: Request) -> str:
+    """Return the run that a call names, for the headers of the answer; empty if it cannot be one.
+    The caller may be anyone."""
+    run_id = request.header(b"x-run-id")
+    return run_id if run_id.isascii() else ""
+
+
 class Deliveries:
     """The states of runs that came along and were taken: each by one process, once. Thread-safe.
 
@@ -132,3 +166,91 @@ class Deliveries:
                     break
                 del self._taken[oldest]
             return True
+
+
+class Admission:
+    """Whether a call of the server may continue its run now. `enter` it, and `leave` it afterwards.
+
+    Args:
+        runtime: what it shares with others.
+        request: the server's own; gets its body.
+        received: that body, as far as it was read; see `body_of`.
+    """
+
+    __slots__ = (
+        "_check",
+        "_locked",
+        "_request",
+        "_runtime",
+        "_too_large",
+        "doubt",
+        "heard_ns",
+        "state",
+    )
+
+    def __init__(self, runtime: Runtime, request: Request, received: Body) -> None:
+        self._runtime = runtime
+        self._request = request
+        self._locked = ""
+        whole = request.body = received.join()
+        self.state = stored_state.detach(request)
+        """What came along of the run; after `enter`, if it can be relied on."""
+        self.heard_ns = 0
+        """When the server was heard of last, in nanoseconds since the epoch."""
+        self.doubt: Callable[[Answer], Response | None] | None = None
+        """Returns what refuses the call, from an answer of the server; see `CallCheck`."""
+        self._too_large = ""
+        if received.overflown or len(request.body) > runtime.settings.max_body_bytes:
+            self._too_large = f"the body has {received.size} bytes, which is too many"
+        self._check: CallCheck | None = None
+        """`None` in development without keys, where nothing is signed."""
+        if not runtime.settings.dev or runtime.checkpoints.keys.bearer is not None:
+            from stephttp._run.call_check import CallCheck
+
+            self._check = CallCheck(runtime.checkpoints, request, whole)
+
+    def enter(self) -> Flow[Response | None]:
+        """Wait until no other call of the run is at work. Returns what refuses this one."""
+        if self._too_large:
+            return replies.refused(413, self._too_large)
+        run_id = self._request.header(b"x-run-id")
+        try:
+            ulid_number(run_id)
+        except ValueError:
+            return replies.refused(400, f"x-run-id: {run_id!r} is not a ULID")
+        check, covers_state = self._check, True
+        if check is not None:
+            refusal = yield from check.verify()
+            if refusal is not None:
+                return refusal
+            covers_state, self.doubt = check.covers_state, check.doubt
+        waited = False
+        if takes_turns(self._request):
+            waited = yield from self.take(run_id)
+        # The state that came along is older than what the call before this one has stored.
+        state = self.state if covers_state and not waited else None
+        self.heard_ns = self._runtime.now_ns()
+        if state is not None:
+            if self._runtime.deliveries.take(self._request, self.heard_ns // 1_000_000):
+                self.heard_ns = min(self.heard_ns, sent_ns(self._request))
+            else:
+                state = None
+        self.state = state
+        return None
+
+    def take(self, name: str) -> Flow[bool]:
+        """Wait until `name` is free, and hold it. Returns whether another call had it first."""
+        waited = yield from self._runtime.keyed_lock.acquire(name)
+        self._locked = name
+        return waited
+
+    @property
+    def contended(self) -> bool:
+        """Whether others wait for this call to end."""
+        return self._runtime.keyed_lock.contended(self._locked)
+
+    def leave(self) -> None:
+        """Let the next call of the run in."""
+        if self._locked:
+            self._runtime.keyed_lock.release(self._locked)
+            self._locked = ""

@@ -243,17 +243,6 @@ class Runtime:
         keys.missed = keys.missed or Future()
         return keys.missed
 
-    @property
-    def needs_run_at_once(self) -> bool:
-        """Whether every request has a run, even before its handler comes to a step."""
-        settings = self.settings
-        return bool(settings.middleware or settings.track_all_endpoints or self.has_keys)
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether a request may have an idempotency key before its handler runs."""
-        return bool(self.settings.idempotency_header or self.settings.idempotency)
-
     def monotonic(self) -> float:
         """Return the time of a clock that never jumps, in seconds."""
         return self.monotonic_ns() / 1e9

@@ -19,7 +19,7 @@ from stephttp._core.endpoint_options import (
     AsyncResponseToken,
 )
 from stephttp._core.run import Run
-from stephttp._run.checkpoints import NEVER_ACCEPTED, RETRY_SOON, Checkpoints
+from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
 from stephttp._wire.http import (
     Request,
     Response,
@@ -255,4 +255,4 @@ def _not_taken(error: APIError) -> Response:
         message = "this request cannot continue in the background: the engine answered "
         return replies.error_answer(500, f"{message}{status}")
     message = "this request has to continue in the background, which is not possible now"
-    return replies.error_answer(503, message, headers=RETRY_SOON)
+    return replies.error_answer(503, message, headers=replies.RETRY_SOON)

@@ -60,7 +60,7 @@ class ASGIFirstCall(ReceivedCall):
         """Call the application, and see to what comes of it.
 
         Args:
-            run_at_once: whether the request has a run before that; see `Runtime`.
+            run_at_once: whether the request has a run before that; see `Settings`.
         """
         scope, token = self._scope, None
         error: BaseException | None = None
@@ -118,7 +118,7 @@ class ASGIFirstCall(ReceivedCall):
         runtime, scope = self.runtime, self.current.scope()
         if runtime.settings.middleware:
             scope.hooks = Hooks.of(scope, self._request(b""))
-        if not runtime.has_keys or await runtime.drive(self._claim_at_once()):
+        if not runtime.settings.has_keys or await runtime.drive(self._claim_at_once()):
             return True
         if self._stored_answer is not None:
             await reply_with(self._send, self._stored_answer, run_headers(self._answered_run))

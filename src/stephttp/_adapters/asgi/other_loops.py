@@ -18,8 +18,7 @@ from stephttp._adapters.asgi.request import (
     paths_of,
 )
 from stephttp._adapters.asgi.serve_call import pass_on
-from stephttp._core.replies import error_answer
-from stephttp._run.checkpoints import RETRY_SOON
+from stephttp._core.replies import RETRY_SOON, error_answer
 from stephttp._run.current import MARK, current_call
 from stephttp._run.idempotency import key_of_request
 from stephttp._run.runless import RunlessCall

@@ -19,7 +19,8 @@ from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._core.run import Run
 from stephttp._run.current import MARK, CurrentCall, current_call, enter
 from stephttp._run.hooks import drive
-from stephttp._run.reentry import Reentry, body_of, own_headers
+from stephttp._run.reentry import Reentry
+from stephttp._run.reentry_guard import body_of, own_headers
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Headers, Request, Response
 from stephttp.middleware import CallEnd

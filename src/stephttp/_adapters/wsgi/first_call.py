@@ -45,7 +45,7 @@ class WSGIFirstCall(AnsweredCall):
         """Call the application, and see to what comes of it.
 
         Args:
-            run_at_once: whether the request has a run before that; see `Runtime`.
+            run_at_once: whether the request has a run before that; see `Settings`.
         """
         if run_at_once and not self._prepare():
             return self.reply(self._stored_answer or GONE)
@@ -88,7 +88,7 @@ class WSGIFirstCall(AnsweredCall):
         runtime, scope = self.runtime, self.current.scope()
         if runtime.settings.middleware:
             scope.hooks = Hooks.of(scope, self._request(b""))
-        return not runtime.has_keys or runtime.drive_sync(self._claim_at_once())
+        return not runtime.settings.has_keys or runtime.drive_sync(self._claim_at_once())
 
     def end(self, error: BaseException | None) -> Response | None:
         """Conclude the call of an application that has ended, with or without `error`.

@@ -27,7 +27,8 @@ from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._core.run import Run
 from stephttp._run.current import MARK, CurrentCall, current_call, enter
 from stephttp._run.hooks import as_flow, drive_blocking
-from stephttp._run.reentry import Reentry, body_of, own_headers
+from stephttp._run.reentry import Reentry
+from stephttp._run.reentry_guard import body_of, own_headers
 from stephttp._run.runtime import Runtime
 from stephttp._wire.http import Request, Response
 from stephttp.middleware import CallEnd
