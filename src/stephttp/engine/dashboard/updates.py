@@ -10,8 +10,8 @@ import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from stephttp.engine.dashboard.page_request import PageRequest
-from stephttp.engine.live.changes import ChangeListener
-from stephttp.engine.web.event_stream import EventSource, event_stream
+from stephttp.engine.live.changes import ChangeListener, Update
+from stephttp.engine.web.event_stream import ChangeEvents, EventSource, event_stream
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
@@ -41,24 +41,16 @@ def stream(engine: Engine, end_ms: int | None = None) -> StreamingResponse:
     return event_stream(engine, _changes(engine), _HEADERS, end_ms)
 
 
-class _PageUpdates(EventSource):
+class _PageUpdates(ChangeEvents):
     pause_ms = 200  # A busy engine changes more than anyone can read.
 
     def __init__(self, listener: ChangeListener, published: int) -> None:
-        super().__init__(listener.wake)
+        super().__init__(listener)
         # A page that was made before something else changed sees it by this number.
         self.opening = b"event: hello\ndata: %d\n\n" % published
-        self._listener = listener
-        self._over = False
 
-    @property
-    def over(self) -> bool:
-        return self._over
-
-    def take(self) -> bytes:
-        changes = self._listener.take()
-        self._over = changes.over
-        if changes.over or not changes:
+    def written(self, changes: Update) -> bytes:
+        if changes.over:
             return b""
         every = changes.lost or len(changes.run_ids) > _MOST_NAMED
         data = {

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import StreamingResponse
 
+from stephttp.engine.live.changes import ChangeListener, Update
+
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine
 
@@ -46,6 +48,34 @@ class EventSource:
 
     def take(self) -> bytes:
         """Return all events since the last time as they are sent; empty if nothing happened."""
+        raise NotImplementedError
+
+
+class ChangeEvents(EventSource):
+    """The changes in the engine, as a stream. A subclass says how they are written.
+
+    Args:
+        listener: collects the changes.
+    """
+
+    def __init__(self, listener: ChangeListener) -> None:
+        super().__init__(listener.wake)
+        self._listener = listener
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the engine stops."""
+        return self._over
+
+    def take(self) -> bytes:
+        """Return what has changed since the last time, as it is sent."""
+        changes = self._listener.take()
+        self._over = changes.over
+        return self.written(changes) if changes else b""
+
+    def written(self, changes: Update) -> bytes:
+        """Return what is sent of changes; empty for nothing."""
         raise NotImplementedError
 
 

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from stephttp.engine.api.manage.event_views import event_in_full, event_item
 from stephttp.engine.api.manage.overview_views import endpoint_item, overview_answer
 from stephttp.engine.api.manage.run_views import run_in_full, run_item
-from stephttp.engine.live.changes import ChangeListener
+from stephttp.engine.live.changes import Update
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading import EventFilter, Paging, Period, RunFilter, RunState
-from stephttp.engine.web.event_stream import EventSource, event_stream
+from stephttp.engine.web.event_stream import ChangeEvents, EventSource, event_stream
 from stephttp.engine.web.requests import (
     engine_of,
     parse_limit,
@@ -93,21 +93,8 @@ async def changes(request: Request) -> Response:
     return event_stream(engine, _changes(engine), {"cache-control": "no-cache"})
 
 
-class _ChangeEvents(EventSource):
-    def __init__(self, listener: ChangeListener) -> None:
-        super().__init__(listener.wake)
-        self._listener = listener
-        self._over = False
-
-    @property
-    def over(self) -> bool:
-        return self._over
-
-    def take(self) -> bytes:
-        changes = self._listener.take()
-        self._over = changes.over
-        if not changes:
-            return b""
+class _NamedChanges(ChangeEvents):
+    def written(self, changes: Update) -> bytes:
         kind = b"over" if changes.over else b"changes"
         data = {
             "run_ids": sorted(changes.run_ids),
@@ -120,7 +107,7 @@ class _ChangeEvents(EventSource):
 @contextmanager
 def _changes(engine: Engine) -> Generator[EventSource]:
     with engine.changes.listening() as listener:
-        yield _ChangeEvents(listener)
+        yield _NamedChanges(listener)
 
 
 def read_filter(query: QueryParams) -> RunFilter:
