@@ -54,7 +54,7 @@ class ASGICaller(httpx2.AsyncBaseTransport):
             await task
             raise
         has_body = request.method != "HEAD"
-        stream = _Body(call, task, has_body=has_body)
+        stream = _ResponseBody(call, task, has_body=has_body)
         return httpx2.Response(status, headers=headers, stream=stream, request=request)
 
     async def aclose(self) -> None:
@@ -116,7 +116,7 @@ class _AppCall:
                 self.chunks.put_nowait(None)
 
 
-class _Body(httpx2.AsyncByteStream):
+class _ResponseBody(httpx2.AsyncByteStream):
     """The body of a response, as it comes."""
 
     def __init__(self, call: _AppCall, task: asyncio.Task[None], *, has_body: bool) -> None:
