@@ -10,7 +10,14 @@ from msgspec import Raw
 
 from stephttp._core.plain_marks import MARKER, Mark, Marks, take_marks
 from stephttp._core.plain_opening import opening, storable
-from stephttp._core.plain_server import Mode, PlainCall, call_of, nothing, plan_again, report
+from stephttp._core.plain_server import (
+    Mode,
+    PlainCall,
+    answer_at_once,
+    call_of,
+    nothing,
+    report,
+)
 from stephttp._core.run import Run
 from stephttp._core.steps import EXECUTE, SUSPEND
 from stephttp._core.waits import sleep, wait_for_event, wait_for_signal
@@ -103,6 +110,27 @@ def test_what_a_call_does(
     assert (call.mode, call.section.step if call.section else "") == (mode, section)
     assert call.step == (None if target is None else X)
     assert run.earlier.memos.keys() == ({X} if ended else set()), "the marks are taken out"
+
+
+@pytest.mark.parametrize(
+    ("target", "marks", "answer"),
+    [
+        (None, (MARKER, SOLO, OWN), ["None"]),
+        (None, (MARKER, SOLO), ["StepPlanned"]),
+        (X, (MARKER, MISSED), ["DiscoveryRequest"]),
+        (X, (MARKER,), None),
+        (X, (MARKER, Mark("solo", Y, 1)), None),
+        (None, (MARKER,), None),
+    ],
+)
+def test_what_a_call_answers_without_its_handler(
+    target: str | None, marks: tuple[Mark, ...], answer: list[str] | None
+) -> None:
+    for races in (False, True):
+        ops = answer_at_once(call_of(memos_of(*marks), target, races=races), "1")
+        assert (ops and kinds(ops)) == answer
+        if ops and answer != ["None"]:
+            assert [op.opts for op in ops] == [{"parallelMode": "race"} if races else None]
 
 
 def test_p2_two_open_things_mark_a_run_before_they_are_opened() -> None:
@@ -314,6 +342,16 @@ def test_p1_a_run_that_began_at_version_2_races() -> None:
     assert [op.opts and op.opts["parallelMode"] for op in said.answer] == ["race", "race"]
 
 
+def test_p1_the_result_of_its_planned_step_does_too() -> None:
+    memos = memos_of(MARKER)
+    call = call_of(memos, X, races=True)
+    run = Run(RUN, memos, target=call.run_target)
+    run_step(run, "x")
+    said = report(call, run, "1", parked=False)
+    assert said is not None
+    assert [(op.id, op.opts and op.opts["parallelMode"]) for op in said.answer] == [(X, "race")]
+
+
 def test_r3_one_failed_step_leaves_the_first_request_and_the_run_is_marked() -> None:
     run = Run(RUN)
     fail_step(run, "x", 2)
@@ -364,7 +402,7 @@ class TestSoloSections:
     def test_its_first_step_is_planned_again_by_each_discovery(self) -> None:
         """The answer that plans it first may be lost."""
         call, _ = called(None, MARKER, SOLO)
-        (op,) = plan_again(call)
+        (op,) = answer_at_once(call, "1") or []
         assert (op.op, op.id, op.name) == (OpCode.STEP_PLANNED, X, "x")
 
     def test_of_two_that_are_noted_at_once_the_first_one_counts(self) -> None:

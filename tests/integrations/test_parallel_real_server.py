@@ -56,8 +56,11 @@ async def test_p1_a_run_that_began_at_version_2_ends_too(name: str) -> None:
     once(world)
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_no_step_runs_twice_when_the_api_is_away_now_and_then(name: str) -> None:
+async def test_no_step_runs_twice_when_the_api_is_away_now_and_then(
+    name: str, version: int
+) -> None:
     rng = random.Random(name)
     world, answer = world_of(name, rng.randrange)
     left = 20
@@ -69,7 +72,7 @@ async def test_no_step_runs_twice_when_the_api_is_away_now_and_then(name: str) -
         return away and left > 0
 
     world.server.down = down
-    assert await world.run() == answer
+    assert await world.run(version) == answer
     once(world)
 
 

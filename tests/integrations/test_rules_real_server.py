@@ -171,6 +171,76 @@ async def test_p10_a_step_whose_answer_is_lost_does_not_run_again() -> None:
     assert (len(lost), done) == (2, Counter("ab"))
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_p5_a_repeated_call_wakes_the_run_whatever_else_is_open(version: int) -> None:
+    """The answer to the first one was lost. At version 2 what another answer has listed is open."""
+    done = Counter[str]()
+
+    async def handler() -> str:
+        await two_naps()
+        first = asyncio.create_task(step.run("a", done.update, ["a"]))
+        year = asyncio.create_task(step.sleep("year", 300 * 86_400 * SECOND))
+        await asyncio.wait([first, year], return_when=asyncio.FIRST_COMPLETED)
+        year.cancel()
+        return "ok"
+
+    app = Application(handler)
+    answered, lost = app.server.executor.answered, set[str]()
+
+    def loses(run: Any, item: Item, answer: httpx2.Response) -> None:
+        run.version = version
+        if item.step_id and item.step_id not in lost:
+            lost.add(item.step_id)
+            app.server.executor.push(60, item)
+        else:
+            answered(run, item, answer)
+
+    app.server.executor.answered = loses  # type: ignore[method-assign]
+    first = await app.begin()
+    app.only.version, began = version, app.server.now
+    queue = app.server.executor.queue
+    while queue and min(queue)[0] < began + 86_400:
+        for item in app.server.due_next():
+            await app.server.call(item)
+    assert (len(lost), done, app.only.status) == (1, Counter("a"), "Completed")
+    assert first.status_code == 303
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_run_is_called_again_after_the_api_was_away_whatever_else_is_open(
+    version: int,
+) -> None:
+    ran = list[float]()
+
+    async def short() -> None:
+        await step.sleep("short", SECOND)
+        await step.run("a", lambda: ran.append(app.server.now))
+
+    async def handler() -> str:
+        await two_naps()
+        await asyncio.gather(short(), step.sleep("month", 30 * 86_400 * SECOND))
+        return "ok"
+
+    app = Application(handler)
+    first = await app.begin()
+    app.only.version, began = version, app.server.now
+    away = 0
+
+    def down(request: httpx2.Request) -> bool:
+        nonlocal away
+        asks = request.url.path.endswith("/actions") and hash_step_id("short") in app.only.memos
+        away += asks
+        return asks and away <= 5  # one call, with its retries
+
+    app.server.down = down
+    calls = len(app.server.reentries)
+    final = await app.server.finish(first)
+    assert (final.status_code, away > 5) == (200, True)
+    times = [int(one.headers["x-inngest-generation-id"]) for one in app.server.reentries[calls:]]
+    assert times == [1] * len(times), "it is not an attempt"
+    assert [when - began < 3600 for when in ran] == [True]
+
+
 async def test_p11_p13_a_call_for_a_run_that_is_over_does_nothing() -> None:
     began = 0
 
@@ -207,6 +277,24 @@ async def test_r1_a_step_has_the_retries_that_it_asks_for() -> None:
         )
 
     assert await Application(handler).run() == ["one", "two"]
+
+
+async def test_r2_a_planned_step_says_when_it_is_tried_again() -> None:
+    times = list[float]()
+
+    def fails() -> None:
+        times.append(app.server.now)
+        if len(times) == 1:
+            raise stephttp.RetryAfterError("later", timedelta(hours=3))
+
+    async def handler() -> str:
+        await two_naps()
+        await asyncio.gather(step.options(retries=1).run("a", fails), step.run("b", str))
+        return "ok"
+
+    app = Application(handler)
+    assert await app.run() == "ok"
+    assert 10_790 <= times[1] - times[0] <= 10_810
 
 
 async def test_r3_steps_that_fail_together_in_a_first_request_have_their_own_attempts() -> None:

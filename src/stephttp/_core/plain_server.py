@@ -184,15 +184,22 @@ def report(call: PlainCall, run: Run, unique: str, *, parked: bool) -> Report | 
     return Report(storable(stored), _raced(call, answer))
 
 
-def plan_again(call: PlainCall) -> list[Op]:
-    """Return the answer that plans the first step of a section again: the first one may be lost."""
+def answer_at_once(call: PlainCall, unique: str) -> list[Op] | None:
+    """Return what a call answers that does not call the handler; `None`: it does.
+
+    Args:
+        unique: makes the ids of ops that must be new in the run.
+    """
     section = call.section
-    assert section is not None
-    op = Op(
-        OpCode.STEP_PLANNED, section.step, section.title, section.title,
-        userland=Userland(section.title),
-    )  # fmt: skip
-    return _raced(call, [op])
+    if call.mode is Mode.NOTHING:
+        return [nothing(unique)]
+    if call.mode is Mode.AGAIN:
+        return _raced(call, [discovery_request(unique)])
+    if call.mode is Mode.PLAN and section is not None:  # the answer that did may be lost
+        name = section.title
+        op = Op(OpCode.STEP_PLANNED, section.step, name, name, userland=Userland(name))
+        return _raced(call, [op])
+    return None
 
 
 def _discovered(

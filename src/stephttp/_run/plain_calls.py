@@ -13,7 +13,6 @@ from stephttp._core import plain_opening, plain_server, reports
 from stephttp._core.plain_opening import Opening
 from stephttp._core.plain_server import Mode, PlainCall
 from stephttp._core.run import Run
-from stephttp._core.steps import discovery_request
 from stephttp._core.waits import IsEndpoint
 from stephttp._run.all_runtimes import is_endpoint
 from stephttp._run.checkpoints import NEVER_ACCEPTED, Checkpoints
@@ -45,13 +44,8 @@ def read_call(
         return nothing(checkpoints)
     races = request.header(_VERSION) == _RACING_VERSION
     call = plain_server.call_of(memos, target_of(request), races=races)
-    if call.mode is Mode.NOTHING:
-        return nothing(checkpoints)
-    if call.mode is Mode.PLAN:
-        return reports.ops_answer(plain_server.plan_again(call))
-    if call.mode is Mode.AGAIN:
-        return reports.ops_answer([discovery_request(_unique(checkpoints))])
-    return call
+    at_once = plain_server.answer_at_once(call, _unique(checkpoints))
+    return call if at_once is None else reports.ops_answer(at_once)
 
 
 def nothing(checkpoints: Checkpoints) -> Response:
