@@ -269,3 +269,16 @@ async def test_an_application_that_is_cancelled_at_the_end_of_its_connection_ans
     final = await server.finish(first)
     assert (final.status_code, final.json()) == (TEAPOT, "done")
     assert done == ["first", "second"]
+
+
+async def test_a_request_that_must_wait_is_a_500_where_the_server_refuses_its_key(
+    worlds: Worlds,
+) -> None:
+    """At once, because no later attempt would be better."""
+    server = RealServer(key=KEY)
+    client = worlds().behind(server)
+    server.key = "cd" * 16
+    answer = await client.post("/sleeps")
+    assert (answer.status_code, server.runs) == (500, {})
+    assert "the engine answered 401" in answer.json()["error"]
+    assert "retry-after" not in answer.headers
