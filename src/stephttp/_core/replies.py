@@ -91,7 +91,7 @@ def refused(status: int, message: str) -> Response:
 def call_again(status: int, message: str, headers: Headers, op_id: str) -> Response:
     """Answer with an error that makes a real server call again, whatever attempts are left. It
     reads an array as ops at any status (docs/protocol.md 6.3, 12.1)."""
-    # At version 2 of the protocol, nothing else makes it call while something is open.
+    # At version 2 of the protocol, all that one answer has listed leads to one call, but for this.
     opts = {"parallelMode": "race"}
     request = Op(OpCode.DISCOVERY_REQUEST, op_id, name=message, opts=opts)
     response = json_response(status, encode_struct([request]))
