@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Generator, Iterable
 from typing import Any, Generic, TypeVar, overload
 
-from stephttp._core.pushed_values import Chunks
+from stephttp._core.pushed_values import PushedChunks
 from stephttp._run import pushing
 from stephttp._run.places import enclosing_step
 from stephttp._run.run_stream import RunStream
@@ -82,7 +82,7 @@ class Pipe(Generic[T]):
         return self._text().__await__()
 
     async def _items(self) -> AsyncIterator[T]:
-        chunks = Chunks()
+        chunks = PushedChunks()
         async for item in _each(self._source):
             if (value := chunks.next(item)) is not None or item is None:
                 await _push(value, self._inside)
@@ -91,7 +91,7 @@ class Pipe(Generic[T]):
             await _push(rest, self._inside)
 
     async def _text(self) -> str:
-        chunks, parts = Chunks(), []
+        chunks, parts = PushedChunks(), []
         async for item in self._items():
             part = chunks.next(item)
             if part is not None and not isinstance(part, str):

@@ -74,7 +74,7 @@ class CheckpointRun(Struct, omit_defaults=True):
         return f"<CheckpointRun {self.run_id}>"  # token and signature are secrets
 
 
-class NewRun(CheckpointRun, omit_defaults=True):
+class OpenedRun(CheckpointRun, omit_defaults=True):
     """The same, as the answer to a first checkpoint says it.
 
     Attributes:
@@ -85,14 +85,14 @@ class NewRun(CheckpointRun, omit_defaults=True):
 
 
 class _NewRunAnswer(Struct):
-    data: NewRun
+    data: OpenedRun
 
 
 class _MintedToken(Struct):
     jwt: str
 
 
-class Outcome(Struct):
+class FirstCallOutcome(Struct):
     """How the first call of a run ended; `state` is `sync` while it still runs."""
 
     state: str
@@ -103,7 +103,7 @@ class Outcome(Struct):
 
 
 class _OutcomeAnswer(Struct):
-    data: Outcome
+    data: FirstCallOutcome
 
 
 _new_run_answer = msgspec.json.Decoder(_NewRunAnswer)
@@ -208,7 +208,7 @@ def portions(ops: list[Op], already: int = 0, most: int | None = None) -> list[l
     return cut
 
 
-def read_new_run(answer: Answer) -> NewRun:
+def read_new_run(answer: Answer) -> OpenedRun:
     """Read the answer to a first checkpoint.
 
     Raises:
@@ -240,7 +240,7 @@ def read_token(body: bytes) -> str:
         return ""
 
 
-def read_outcome(answer: Answer) -> Outcome:
+def read_outcome(answer: Answer) -> FirstCallOutcome:
     """Read the answer to `get_outcome`.
 
     Raises:

@@ -26,7 +26,7 @@ def encode_push(value: Any) -> bytes:
         ) from error
 
 
-class Chunks:
+class PushedChunks:
     """The chunks of one source, as they are pushed: of bytes, characters may come in two parts."""
 
     __slots__ = ("_decode",)

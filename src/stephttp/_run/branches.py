@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from stephttp._core.steps import CutTimes, Step
-from stephttp._run.places import Place, here
+from stephttp._run.places import BranchPlace, here
 from stephttp._wire.stored_state import CompletionOrder
 from stephttp.errors import Suspended
 
@@ -134,7 +134,7 @@ class ThreadTurns:
 def current_branch(scope: RunScope) -> Branch | None:
     """Return the branch of a run that the current thread works on."""
     place = here.get()
-    return place.thread if isinstance(place, Place) and place.scope is scope else None
+    return place.thread if isinstance(place, BranchPlace) and place.scope is scope else None
 
 
 def turns_of(scope: RunScope) -> ThreadTurns | None:

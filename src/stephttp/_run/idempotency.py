@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._client import api_calls
-from stephttp._client.api_calls import Outcome
+from stephttp._client.api_calls import FirstCallOutcome
 from stephttp._client.flow import Flow, send
 from stephttp._client.new_run import IdempotencyClaim
 from stephttp._core import replies
@@ -226,7 +226,7 @@ def _answer_of(checkpoints: Checkpoints, run_id: str, *, cookies: bool) -> Flow[
     )
 
 
-def _replay(outcome: Outcome, *, cookies: bool) -> Response:
+def _replay(outcome: FirstCallOutcome, *, cookies: bool) -> Response:
     headers = [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in outcome.headers

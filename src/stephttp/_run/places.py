@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stephttp._run.step_call import StepCall
 
 
-class Place(Struct, frozen=True, eq=False):
+class BranchPlace(Struct, frozen=True, eq=False):
     """A branch of `parallel` or of a race."""
 
     scope: RunScope
@@ -28,7 +28,7 @@ class Place(Struct, frozen=True, eq=False):
     """The step in whose body it began."""
 
 
-here: ContextVar[StepCall | Place | None] = ContextVar("stephttp_here", default=None)
+here: ContextVar[StepCall | BranchPlace | None] = ContextVar("stephttp_here", default=None)
 """The step whose body the current code belongs to, or else its branch; `None` in a handler. One
 variable, because each step looks."""
 
@@ -36,7 +36,7 @@ variable, because each step looks."""
 def enclosing_step() -> StepCall | None:
     """Return the step whose body the current code belongs to."""
     place = here.get()
-    return place.inside if isinstance(place, Place) else place
+    return place.inside if isinstance(place, BranchPlace) else place
 
 
 def enter_branch(scope: RunScope, number: int, thread: Branch | None = None) -> None:
@@ -48,27 +48,27 @@ def enter_branch(scope: RunScope, number: int, thread: Branch | None = None) -> 
         thread: what stands for it, where it is a thread of its own.
     """
     place, position = here.get(), str(number)
-    if isinstance(place, Place) and place.scope is scope:
+    if isinstance(place, BranchPlace) and place.scope is scope:
         position = f"{place.position}.{number}"
         thread = thread or place.thread
-    here.set(Place(scope, position, thread, enclosing_step()))
+    here.set(BranchPlace(scope, position, thread, enclosing_step()))
 
 
-def come_to_step(scope: RunScope, place: StepCall | Place, step_id: str) -> str:
+def come_to_step(scope: RunScope, place: StepCall | BranchPlace, step_id: str) -> str:
     """Check that a step may begin in a body or in a branch. Returns the position of the branch.
 
     Raises:
         NestedStepError: this code belongs to the body of another step.
         Suspended: this branch has come to a stop before.
     """
-    inside = place.inside if isinstance(place, Place) else place
+    inside = place.inside if isinstance(place, BranchPlace) else place
     # A step may well make a request of this process to itself: that is another run.
     if inside is not None and inside.scope is scope:
         raise NestedStepError(
             f"step {step_id!r} was called inside the body of step {inside.step.step_id!r}; "
             "call it before or after, or call the plain function"
         )
-    if not isinstance(place, Place) or place.scope is not scope:
+    if not isinstance(place, BranchPlace) or place.scope is not scope:
         return ""
     if place.thread is not None:
         place.thread.enter_step(step_id)

@@ -62,7 +62,7 @@ _Hash = Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$")]
 """Of a step. It is written into JSON as it is."""
 
 
-class _Pushed(Struct):
+class _PushedFrame(Struct):
     data: Raw = Raw(b"null")
     hashedStepId: _Hash | None = None
 
@@ -71,14 +71,14 @@ class _Marked(Struct):
     hashedStepId: _Hash | None = None
 
 
-class _Answer(Struct, omit_defaults=True):
+class _AnswerFrame(Struct, omit_defaults=True):
     body: str
     statusCode: int
     headers: dict[str, str]
     encoding: str = ""
 
 
-_pushed = msgspec.json.Decoder(_Pushed)
+_pushed = msgspec.json.Decoder(_PushedFrame)
 _marked = msgspec.json.Decoder(_Marked)
 
 
@@ -137,9 +137,9 @@ def answer_of(
     """Return the data of that event. A body that is not UTF-8 is written in base64, and says so."""
     shown = joined(pair for pair in headers if pair[0].lower() not in _NOT_TOLD)
     try:
-        answer = _Answer(body.decode(), status, shown)
+        answer = _AnswerFrame(body.decode(), status, shown)
     except UnicodeDecodeError:
-        answer = _Answer(base64.b64encode(body).decode(), status, shown, "base64")
+        answer = _AnswerFrame(base64.b64encode(body).decode(), status, shown, "base64")
     return {"status": "failed" if failed else "succeeded", "response": answer}
 
 

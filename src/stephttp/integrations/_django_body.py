@@ -24,9 +24,9 @@ from django.db.transaction import atomic
 from stephttp.errors import ConfigurationError, UsageError
 from stephttp.integrations._step_rows import (
     TABLE,
-    Body,
     CurrentStep,
     Row,
+    StepBody,
     current_step,
     is_async,
     is_transient,
@@ -44,7 +44,7 @@ class _Claimed(Exception):
     """Another call of the step has committed."""
 
 
-class TransactionBody(Body, Generic[T]):
+class TransactionBody(StepBody, Generic[T]):
     """The body of a step that is a transaction.
 
     The row is inserted before the function runs. So the primary key lets one of two calls of the

@@ -35,9 +35,9 @@ from sqlalchemy.orm import Session, scoped_session
 from stephttp.errors import ConfigurationError, UsageError
 from stephttp.integrations._step_rows import (
     TABLE,
-    Body,
     CurrentStep,
     Flow,
+    StepBody,
     current_step,
     is_async,
     is_transient,
@@ -78,7 +78,7 @@ _UPDATE = (
 _SELECT = select(steps_table.c.result, steps_table.c.types).where(*_THIS)
 
 
-class TransactionBody(Body, Generic[T]):
+class TransactionBody(StepBody, Generic[T]):
     """The body of a step that is a transaction, once for sessions of both kinds.
 
     The row is inserted before the function runs. So the primary key lets one of two calls of the

@@ -114,7 +114,7 @@ def current_step() -> CurrentStep | None:
     return None if call is None else CurrentStep(call)
 
 
-class Body:
+class StepBody:
     """The body of a step that is a transaction, as the step tools see it: with the annotations
     and the signature of the user's function."""
 

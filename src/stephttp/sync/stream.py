@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from stephttp._core.pushed_values import Chunks
+from stephttp._core.pushed_values import PushedChunks
 from stephttp._run import pushing
 
 __all__ = ["pipe", "push"]
@@ -44,7 +44,7 @@ def pipe(source: Iterable[T]) -> Iterator[T]:
 
 
 def _items(items: Iterator[T]) -> Iterator[T]:
-    chunks = Chunks()
+    chunks = PushedChunks()
     for item in items:
         if (value := chunks.next(item)) is not None or item is None:
             push(value)
