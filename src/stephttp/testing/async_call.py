@@ -39,8 +39,9 @@ class AsyncCall:
             )
 
     async def accepted(self) -> httpx2.Response:
-        """Return the first answer, as it was: of a run that waits, a redirect to its result."""
-        return await self._use(self._exchange.first)
+        """Return the first answer, as it was: of a run that waits, a redirect to its result; of a
+        stream, what has come of it so far."""
+        return await self._use(self._exchange.accepted)
 
     async def response(self) -> httpx2.Response:
         """Let time pass until the answer is there that the caller gets at last, and return it.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import httpx2
 
 from stephttp._client.background import running_loop
 from stephttp.errors import UsageError
@@ -56,6 +59,34 @@ class AsyncDurableClient(BaseClient[AsyncCall]):
             await self._world.close()
         if error is None:
             self._stubs.check_used()
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, *, follow_redirects: bool | None = None, **options: Any
+    ) -> AsyncGenerator[httpx2.Response]:
+        """Make a request, and read its response as it comes, with `iter_lines()` and so on.
+
+        While nothing comes, time passes. The stream of a run that waits continues where its last
+        event says, unless redirects are not followed.
+
+        Args:
+            method: of HTTP.
+            url: a path, or a whole address.
+            follow_redirects: as for the client.
+            **options: as those of `request`.
+
+        Returns:
+            The response, as that of `httpx.AsyncClient.stream`.
+
+        Raises:
+            Stuck: nothing comes any more, and the response does not end.
+        """
+        exchange = self._exchange(method, url, follow_redirects, options)
+        followed = await within(self._patience, exchange.streamed())
+        try:
+            yield followed.for_loop(self._patience)
+        finally:
+            await followed.aclose()
 
     async def runs(self) -> list[RecordedRun]:
         """Return all runs as they stand now, in the order in which they began."""

@@ -130,9 +130,7 @@ class BaseClient(Stubbing, ABC, Generic[AnyCall]):
         Raises:
             Exception: what the application raises.
         """
-        follow = self._follow if follow_redirects is None else follow_redirects
-        request = self._world.client.build_request(method, url, **options)
-        return self._call(Exchange(self._world, request, follow=follow))
+        return self._call(self._exchange(method, url, follow_redirects, options))
 
     def get(self, url: str, **options: Any) -> AnyCall:
         """Make a GET request; see `request`."""
@@ -161,6 +159,13 @@ class BaseClient(Stubbing, ABC, Generic[AnyCall]):
     def options(self, url: str, **options: Any) -> AnyCall:
         """Make an OPTIONS request; see `request`."""
         return self.request("OPTIONS", url, **options)
+
+    def _exchange(
+        self, method: str, url: str, follow_redirects: bool | None, options: dict[str, Any]
+    ) -> Exchange:
+        follow = self._follow if follow_redirects is None else follow_redirects
+        request = self._world.client.build_request(method, url, **options)
+        return Exchange(self._world, request, follow=follow)
 
     async def _start(self, opened_at: Place) -> None:
         await self._world.open(opened_at)

@@ -24,8 +24,9 @@ class Call:
 
     @property
     def accepted(self) -> httpx2.Response:
-        """The first answer, as it was: of a run that waits, a redirect to its result."""
-        return self._loop.call(self._exchange.first())
+        """The first answer, as it was: of a run that waits, a redirect to its result; of a stream,
+        what has come of it so far."""
+        return self._loop.call(self._exchange.accepted())
 
     @property
     def response(self) -> httpx2.Response:

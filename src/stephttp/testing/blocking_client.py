@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import httpx2
 
 from stephttp._client.background import running_loop
 from stephttp.errors import UsageError
@@ -85,6 +88,35 @@ class DurableClient(BaseClient[Call]):
             self._loop.call(self._world.close())
         finally:
             self._end_loop()
+
+    @contextmanager
+    def stream(
+        self, method: str, url: str, *, follow_redirects: bool | None = None, **options: Any
+    ) -> Generator[httpx2.Response]:
+        """Make a request, and read its response as it comes, with `iter_lines()` and so on.
+
+        While nothing comes, time passes. The stream of a run that waits continues where its last
+        event says, unless redirects are not followed.
+
+        Args:
+            method: of HTTP.
+            url: a path, or a whole address.
+            follow_redirects: as for the client.
+            **options: as those of `request`.
+
+        Returns:
+            The response, as that of `httpx.Client.stream`.
+
+        Raises:
+            Stuck: nothing comes any more, and the response does not end.
+        """
+        loop = self._opened
+        exchange = self._exchange(method, url, follow_redirects, options)
+        followed = loop.call(exchange.streamed())
+        try:
+            yield followed.for_thread(loop.call)
+        finally:
+            loop.call(followed.aclose())
 
     @property
     def runs(self) -> list[RecordedRun]:

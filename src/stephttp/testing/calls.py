@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import httpx2
 
+from stephttp.testing.followed_streams import EVENTS, FollowedStream
 from stephttp.testing.recorded import RecordedRun
 from stephttp.testing.world import World
 
@@ -30,14 +31,19 @@ class Exchange:
         self._follow = follow
         self._first: httpx2.Response | None = None
         self._last: httpx2.Response | None = None
+        self._stream: FollowedStream | None = None
 
     @property
     def label(self) -> str:
         """Names the request."""
         return f"{self._request.method} {self._request.url.raw_path.decode()}"
 
-    async def first(self) -> httpx2.Response:
-        """Send the request, and return the first answer: perhaps a redirect to the result."""
+    async def first(self, *, streamed: bool = False) -> httpx2.Response:
+        """Send the request, and return the first answer: perhaps a redirect to the result.
+
+        Args:
+            streamed: whether it is read as it comes, as events are in any case.
+        """
         if self._first is None:
             world = self._world
             await world.come_after_events()
@@ -49,14 +55,33 @@ class Exchange:
                     break
                 await response.aclose()
                 response = await world.client.send(next_request, stream=True)
-            if not self._is_stream:
+            ends_elsewhere = self._follow and self._leads_to_result(response)
+            if not (self._is_stream or streamed) or ends_elsewhere:
                 await response.aread()
                 await world.settle()
             else:
+                self._stream = FollowedStream(world, response, follow=self._follow)
                 await self._until_under_way()
             world.check()
         assert self._first is not None
         return self._first
+
+    async def accepted(self) -> httpx2.Response:
+        """Return the first answer; of a stream, with what has come of it so far."""
+        first = await self.first()
+        return first if self._stream is None else await self._stream.so_far()
+
+    async def streamed(self) -> FollowedStream:
+        """Return the answer, which is read as it comes."""
+        first = await self.first(streamed=True)
+        if self._stream is None:
+            await self._end()
+            assert first.next_request is not None
+            response = await self._world.client.send(
+                first.next_request, stream=True, follow_redirects=True
+            )
+            self._stream = FollowedStream(self._world, response, follow=self._follow)
+        return self._stream
 
     async def last(self) -> httpx2.Response:
         """Let time pass until the answer that the caller gets at last is there, and return it.
@@ -71,9 +96,8 @@ class Exchange:
                 request = response.next_request
                 assert request is not None
                 response = await self._world.client.send(request, follow_redirects=True)
-            elif self._is_stream:
-                await self._end()
-                await response.aread()
+            elif self._stream is not None:
+                response = await self._stream.whole()
             self._last = response
         return self._last
 
@@ -188,7 +212,7 @@ class Exchange:
     def _is_stream(self) -> bool:
         assert self._first is not None
         kind: str = self._first.headers.get("content-type", "")
-        return kind.startswith("text/event-stream")
+        return kind.startswith(EVENTS)
 
     def _leads_to_result(self, response: httpx2.Response) -> bool:
         run_id = response.headers.get("x-run-id", "")

@@ -44,6 +44,8 @@ T = TypeVar("T")
 _LEASES_END = timedelta(minutes=1)
 """After that time the engine takes over the runs of a process that has died."""
 
+_FOREVER = timedelta(days=100_000).total_seconds()
+"""How long a stream can be followed: a wait of days passes at once, and no client comes again."""
 
 class WaitFor(Protocol):
     """Waits for a future, in a thread."""
@@ -163,6 +165,8 @@ class World(EngineInTest):
                 db_path=":memory:" if self._database is None else str(self._database),
                 retry=Backoff(jitter=0.0),
                 unreachable=Backoff(longest=30.0, jitter=0.0),
+                stream_lifetime=_FOREVER,
+                stream_keep_alive=_FOREVER,
             ),
             clock=self.clock,
             rng=random.Random(2),
