@@ -1,6 +1,7 @@
 """Replays run no body of a step, also where the run has ended, and the code has not."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -101,6 +102,39 @@ def test_steps_of_tasks_that_outlive_the_replay_do_not_run() -> None:
         assert replayer.replay(history("/end", 1)).safe
     assert ran == []
     assert tasks[0].done()
+
+
+@pytest.mark.parametrize("when", ["between two replays", "after the last"])
+def test_code_that_outlives_a_replay_does_not_reach_the_server(when: str) -> None:
+    go, answers = threading.Event(), list[Any]()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        origin = f"http://127.0.0.1:{server.getsockname()[1]}"
+        provider = stephttp.setup("http://app.test", base_url=origin)
+        app = FastAPI()
+
+        def later() -> None:
+            go.wait()
+            answers.append(provider.send_event_sync("orders/seen", {}))
+
+        thread = threading.Thread(target=later)
+
+        @app.get("/orders")
+        async def orders() -> str:
+            thread.start()
+            return "done"
+
+        with Replayer(provider.asgi(app), for_good=True) as replayer:
+            assert replayer.replay(history()).safe
+            if when == "between two replays":
+                go.set()
+                thread.join()
+        go.set()
+        thread.join()
+        assert answers == ["replayed-0"]
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_steps_when_a_response_of_wsgi_is_closed_do_not_run() -> None:

@@ -105,7 +105,7 @@ def _started(app: Any, *, lifespan: bool) -> Generator[Replayer]:
     Raises:
         RemoteError: it raises an exception at that.
     """
-    replayer = Replayer(app, lifespan=lifespan)
+    replayer = Replayer(app, lifespan=lifespan, for_good=True)
     try:
         replayer.__enter__()
     except Exception as error:

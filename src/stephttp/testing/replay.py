@@ -9,6 +9,7 @@ runs, as in every call.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack
 from contextvars import copy_context
 from os import PathLike
 from types import TracebackType
@@ -21,7 +22,8 @@ from stephttp.provider import Provider
 from stephttp.testing.asgi_calls import ASGICaller, Lifespan
 from stephttp.testing.history import History
 from stephttp.testing.loop_thread import LoopThread
-from stephttp.testing.replayed_call import cut_off_from_servers, replayed
+from stephttp.testing.replayed_call import answered, cut_off_from_servers, replayed
+from stephttp.testing.replayed_state import ReplayedState
 from stephttp.testing.takeover import is_wsgi, runtimes_of
 from stephttp.testing.verdicts import Replay, unchecked
 from stephttp.testing.wsgi_calls import WSGICaller
@@ -30,6 +32,8 @@ T = TypeVar("T")
 
 _LONGEST = 30.0
 """Seconds of real time that the replay of a run may take."""
+_for_good = ExitStack()
+"""Holds what is not left as long as the process lives."""
 _STUCK = (
     "an earlier replay has not ended, so no further one can begin; its handler may wait for what "
     "never comes"
@@ -76,6 +80,8 @@ class Replayer:
         provider: see `replay`.
         lifespan: whether the application is started and ended around the replays.
         patience: seconds of real time that one run may take.
+        for_good: whether the application never reaches its server again. What it has begun may
+            outlive a replay, so a process that only replays leaves it cut off.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Replayer:
         provider: Provider | Iterable[Provider] = (),
         lifespan: bool = True,
         patience: float = _LONGEST,
+        for_good: bool = False,
     ) -> None:
         self._app = app
         given = (provider,) if isinstance(provider, Provider) else tuple(provider)
@@ -93,6 +100,8 @@ class Replayer:
         self._lifespan = Lifespan(app) if lifespan and not self._is_wsgi else None
         self._patience = patience
         self._loop: LoopThread
+        if for_good:
+            _for_good.enter_context(answered(self._runtimes, ReplayedState("", b"{}")))
 
     def __enter__(self) -> Self:
         self._loop = LoopThread(self._patience)

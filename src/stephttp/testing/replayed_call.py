@@ -93,6 +93,24 @@ def cut_off(
     """
     with ExitStack() as stack:
         stack.enter_context(known_origins())
+        stack.enter_context(answered(runtimes, state))
+        for runtime in runtimes:
+            runtime.watch = watch
+        outside = RunlessCall(next(iter(runtimes)), ("replay",), {}, _NOT_DURABLE)
+        token = current_call.set(outside)
+        stack.callback(current_call.reset, token)
+        yield
+
+
+@contextmanager
+def answered(runtimes: Collection[Runtime], state: ReplayedState) -> Generator[None]:
+    """Let something answer in the place of the providers' servers while the block runs.
+
+    Args:
+        runtimes: of the providers.
+        state: what answers.
+    """
+    with ExitStack() as stack:
         for runtime in runtimes:
             settings = replace(
                 runtime.settings, base_url=ORIGIN, event_base_url="", env="", dev=True
@@ -101,10 +119,6 @@ def cut_off(
             stack.enter_context(
                 runtime.replaced(settings, transport=transport, sync_transport=transport)
             )
-            runtime.watch = watch
-        outside = RunlessCall(next(iter(runtimes)), ("replay",), {}, _NOT_DURABLE)
-        token = current_call.set(outside)
-        stack.callback(current_call.reset, token)
         yield
 
 
