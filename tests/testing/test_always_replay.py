@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,28 @@ async def by_mutation_that_shows_late() -> list[str]:
     return lines
 
 
+async def by_variable_that_a_step_sets() -> str:
+    total = 0
+
+    def add() -> None:
+        nonlocal total
+        total += 5
+
+    await step.run("add", add)  # HERE argument_mutated
+    return str(total)
+
+
+def by_variable_that_a_step_sets_blocking() -> str:
+    found: str | None = None
+
+    def find(name: str) -> None:
+        nonlocal found
+        found = name
+
+    blocking.run("find", partial(find, "ann"))  # HERE argument_mutated
+    return f"found {found}"
+
+
 async def by_orm_object() -> str:
     user = None
 
@@ -277,12 +300,12 @@ BUGS = [
     by_time, by_chance, by_set_order, by_input_and_output, by_id, by_condition, by_mutation,
     by_dict_order, by_global_state, by_arrival, by_session, by_environment,
     by_environment_of_another_process, by_environment_in_an_argument, by_mutation_that_shows_late,
-    by_orm_object, by_the_second, by_the_day, by_the_hour,
+    by_orm_object, by_the_second, by_the_day, by_the_hour, by_variable_that_a_step_sets,
 ]  # fmt: skip
 BLOCKING_BUGS = [
     by_time_blocking, by_set_order_blocking, by_input_and_output_blocking, by_id_blocking,
     by_condition_blocking, by_mutation_blocking, by_session_blocking, by_the_answer_blocking,
-    by_environment_blocking,
+    by_environment_blocking, by_variable_that_a_step_sets_blocking,
 ]  # fmt: skip
 
 
@@ -353,6 +376,14 @@ async def as_it_should_be() -> str:
         await step.run("bad", int, "x")
     except (ValueError, stephttp.StepError):
         await step.run("instead", echo)
+    tries = 0
+
+    def attempt() -> int:
+        nonlocal tries  # which nothing else reads
+        tries += 1
+        return tries
+
+    await step.run("attempt", attempt)
     return f"{total} {mode} {event is None}"
 
 

@@ -11,7 +11,8 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType, FunctionType
+from dis import get_instructions
+from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
 from stephttp._core.conversion import CONVERSIONS
@@ -46,7 +47,13 @@ class Values:
         far as it may not change."""
         found = list(_given_here(frame))
         kept = [pair for pair in found if not _is_plain_object(pair[1])]
-        return self._known(found), lambda: self._known(kept)
+        rebound = list(_rebound_here(frame))
+
+        def again() -> Given:
+            new = ((name, value) for name, cell in rebound for value in _content(cell))
+            return {**self._known(kept), **self._known(new)}
+
+        return self._known(found), again
 
     def _known(self, found: Iterable[tuple[str, Any]]) -> Given:
         texts = ((name, self._text(value)) for name, value in found)
@@ -61,15 +68,53 @@ class Values:
         return as_text(value)
 
 
+def _rebound_here(frame: FrameType | None) -> Iterable[tuple[str, CellType]]:
+    """Return the variables to which the step's function gives a value that the handler reads."""
+    tool = _tool_in(frame)
+    function = None if tool is None else tool.f_locals["handler"]
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not isinstance(function, FunctionType):
+        return
+    codes = [one.f_code for one in users_frames(tool)]
+    read = {name for code in codes for name in _uses(code, "LOAD_DEREF") & {*code.co_cellvars}}
+    for name in _uses(function.__code__, "STORE_DEREF") & read:
+        if name in function.__code__.co_freevars:
+            number = function.__code__.co_freevars.index(name)
+            yield f"variable {name!r}", (function.__closure__ or ())[number]
+
+
+@functools.lru_cache(maxsize=1024)
+def _uses(code: CodeType, operation: str) -> frozenset[str]:
+    """Return the variables with which code does an operation."""
+    return frozenset(one.argval for one in get_instructions(code) if one.opname == operation)
+
+
+def _content(cell: CellType) -> Iterable[Any]:
+    try:
+        yield cell.cell_contents
+    except ValueError:  # it has no value
+        return
+
+
+def _tool_in(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of the tool that runs functions, if that is at work."""
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        if frame.f_code in _RUNS:
+            return frame
+        frame = frame.f_back
+    return None
+
+
 def _given_here(frame: FrameType | None) -> Iterable[tuple[str, Any]]:
-    outermost, tool = frame, frame
-    while tool is not None and tool.f_code.co_filename.startswith(PACKAGE):
-        if tool.f_code in _RUNS:
-            values = tool.f_locals
-            function, args, kwargs = values["handler"], values["args"], values["kwargs"]
-            own = {name for one in users_frames(tool) for name in one.f_code.co_cellvars}
-            return _of_function(function, args, kwargs, own)
-        outermost, tool = tool, tool.f_back
+    if (tool := _tool_in(frame)) is not None:
+        values = tool.f_locals
+        function, args, kwargs = values["handler"], values["args"], values["kwargs"]
+        own = {name for one in users_frames(tool) for name in one.f_code.co_cellvars}
+        return _of_function(function, args, kwargs, own)
+    outermost, inner = frame, frame
+    while inner is not None and inner.f_code.co_filename.startswith(PACKAGE):
+        outermost, inner = inner, inner.f_back
     if outermost is None:
         return ()
     code = outermost.f_code
