@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx2
 
-from stephttp.testing.engine_in_test import Stuck
 from stephttp.testing.loop_thread import within
+from stephttp.testing.passing_time import Stuck
 from stephttp.testing.world import World
 
 EVENTS = "text/event-stream"

@@ -47,6 +47,7 @@ _LEASES_END = timedelta(minutes=1)
 _FOREVER = timedelta(days=100_000).total_seconds()
 """How long a stream can be followed: a wait of days passes at once, and no client comes again."""
 
+
 class WaitFor(Protocol):
     """Waits for a future, in a thread."""
 
