@@ -1,7 +1,6 @@
 """Checkpoints: how runs are reported to the server.
 
-How a run leaves its first request is in `suspend`, how the server calls again in `reentry`. All of
-them are flows, with neutral requests and responses; each adapter carries them out with its driver.
+How a run leaves its first request is in `suspend`, how the server calls again in `reentry`.
 """
 
 from __future__ import annotations
