@@ -90,6 +90,18 @@ def pytest_collection() -> Generator[None, object, object]:
     return collected
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Leave what a file of tests has left behind out as well, such as reports and caches."""
+    done = yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+    return done
+
+
 @pytest.fixture
 def measured(_coverage_of_children: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure the children of this test: only they show what it looks at."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 
 from tests import needs
-from tests.acceptance.processes import DEADLINE, ROOT, STEPHTTP, Process, eventually, free_port
+from tests.acceptance.processes import DEADLINE, STEPHTTP, Process, eventually, free_port
 
 RESULT_PATH = "/_result"
 OWN_ADDRESS = ("direct", "nginx, engine")
@@ -73,7 +73,7 @@ class Places:
         target = "tests.acceptance.waiting_shop"
         run = command or ("uvicorn", "--port", str(port), f"{target}:app")
         bound = [part.format(port=port, target=target) for part in run]
-        known = {"SHOP_ORIGIN": origin, "INNGEST_DEV": self.engine, "PYTHONPATH": str(ROOT)}
+        known = {"SHOP_ORIGIN": origin, "INNGEST_DEV": self.engine}
         process = Process([sys.executable, "-m", *bound], env={**known, **env})
         self._stack.enter_context(process).wait_for("running on|Listening at")
         return origin

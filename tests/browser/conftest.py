@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from tests import needs
-from tests.acceptance.processes import ROOT, STEPHTTP, Process, free_port
+from tests.acceptance.processes import STEPHTTP, Process, free_port
 
 HERE = Path(__file__).parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -68,7 +68,7 @@ def site(*options: str, port: int | None = None) -> Generator[Site]:
     shop = f"http://127.0.0.1:{port}"
     server = [sys.executable, "-m", "uvicorn", "tests.browser.shop:app", "--port", str(port)]
     command = [*STEPHTTP, "dev", "--port", "0", *options, "--", *server]
-    with Process(command, env={"SHOP_ORIGIN": shop, "PYTHONPATH": str(ROOT)}) as process:
+    with Process(command, env={"SHOP_ORIGIN": shop}) as process:
         engine = process.wait_for(r"engine ready on (\S+)").group(1)
         process.wait_for("Uvicorn running on")  # only then it listens
         made = Site(engine, shop)

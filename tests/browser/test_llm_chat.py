@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples.llm_chat.model import Model
-from tests.acceptance.processes import ROOT, STEPHTTP, Process, free_port
+from tests.acceptance.processes import STEPHTTP, Process, free_port
 
 pytest.importorskip("playwright", reason="the browser tests need playwright")
 from playwright.sync_api import Page, expect
@@ -58,7 +58,6 @@ def test_the_page_goes_on_when_the_process_that_answers_is_killed(
             "CHAT_MODEL_URL": model,
             "CHAT_ORIGIN": f"http://127.0.0.1:{port}",
             "CHAT_LEASE": "1",
-            "PYTHONPATH": str(ROOT),
         }
         answer = page.get_by_role("status")
         with Process(app, env=environment) as first:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.processes import ROOT, STEPHTTP, Process, free_port
+from tests.acceptance.processes import STEPHTTP, Process, free_port
 
 pytest.importorskip("playwright", reason="the browser tests need playwright")
 from playwright.sync_api import Browser
@@ -56,7 +56,7 @@ def test_a_page_of_another_origin_follows_the_redirect(browser: Browser, other_o
     app = "tests.browser.other_origin:app"
     server = [sys.executable, "-m", "uvicorn", app, "--port", str(port)]
     command = [*STEPHTTP, "dev", "--port", "0", "--", *server]
-    with Process(command, env={"SHOP_ORIGIN": api, "PYTHONPATH": str(ROOT)}) as process:
+    with Process(command, env={"SHOP_ORIGIN": api}) as process:
         process.wait_for("Uvicorn running on")
         context = browser.new_context()
         context.add_cookies([{"name": "session", "value": "s1", "url": api}])
