@@ -355,6 +355,7 @@ async def test_what_is_told_too_late_to_matter_may_fail(
         await step.sleep("nap", NAP)
         return "done"
 
+    caplog.set_level(logging.WARNING)  # as by default: a framework of another test may have set it
     async with serving("async", handler, handler, middleware=[broken]) as world:
         assert (await world.follow(await world.client.get("/"))).json() == "done"
     told_of = {record.getMessage().rpartition("Broken.")[2] for record in caplog.records}
