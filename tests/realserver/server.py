@@ -284,9 +284,9 @@ class RealServer(httpx2.AsyncBaseTransport):
 
     async def reenter(self, run: RealRun, item: Item) -> httpx2.Response | None:
         """Send a re-entry. Returns its answer; `None`: there is none."""
+        await self._gates.gate(f"call {item.step_id[:6]}")
         request = request_of(run, item, key=self.key, now=self.now, plan=self.always_plan)
         self.reentries.append(request)
-        await self._gates.gate(f"call {item.step_id[:6]}")
         if not str(request.url).startswith(APP) or self.down(request):
             return None
         answer = await self.to_app().handle_async_request(request)
