@@ -6,7 +6,7 @@ import asyncio
 import io
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from wsgiref.validate import validator
 
@@ -19,13 +19,24 @@ THREADS = ThreadPoolExecutor(64, "wsgi")
 
 
 class WSGITransport(httpx2.AsyncBaseTransport):
-    """Hands requests to a WSGI application as a strict server does (`wsgiref.validate`)."""
+    """Hands requests to a WSGI application as a strict server does (`wsgiref.validate`).
 
-    def __init__(self, app: Any) -> None:
+    Args:
+        app: the application.
+        start: begins a thread, where a test chooses which of them works.
+    """
+
+    def __init__(self, app: Any, start: Callable[..., Future[Any]] | None = None) -> None:
         self._app = app
+        self._start = start
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = await request.aread()
+        if self._start is not None:
+            answer: httpx2.Response = await asyncio.wrap_future(
+                self._start(self._serve, request, body)
+            )
+            return answer
         return await asyncio.get_running_loop().run_in_executor(THREADS, self._serve, request, body)
 
     def _serve(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
@@ -82,11 +93,13 @@ class Blocking(httpx2.BaseTransport):
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.wait: Callable[[Future[httpx2.Response]], httpx2.Response] = Future.result
+        """How a thread waits for an answer."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         request.read()
         if self.loop is not None and self.loop.is_running():
-            return asyncio.run_coroutine_threadsafe(self._answer(request), self.loop).result()
+            return self.wait(asyncio.run_coroutine_threadsafe(self._answer(request), self.loop))
         return asyncio.run(self._answer(request))
 
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:

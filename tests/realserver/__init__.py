@@ -10,6 +10,9 @@ restores no header but the content type, it calls once for everything that ends,
     state         what it keeps
     calls         the requests of re-entries
     interleaving  gates, so that a test chooses the order of what happens
+    turns         the same for threads of the application
+    programs      handlers with parallel branches, in each framework
+    series        many runs of them, racing and with nodes that die, and the figures
 """
 
 from tests.realserver.executor import START

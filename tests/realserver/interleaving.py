@@ -9,8 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from tests.realserver.turns import Turns
+
 TICKS = 40
 """Turns of the event loop after which an application has come to its next gate, or soon will."""
+
+DEADLINE = 60.0
+"""Seconds in which an application that is at work comes to a gate, unless it hangs."""
 
 
 class Interleaving:
@@ -22,22 +27,42 @@ class Interleaving:
 
     def __init__(self, choose: Callable[[int], int]) -> None:
         self.choose = choose
+        self.turns = Turns(choose)
+        """Those of threads, where the application is one of WSGI."""
         self.active = False
         self.trace: list[str] = []
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._came = asyncio.Event()
 
     async def gate(self, what: str) -> None:
         """Wait until this is what happens next."""
         if self.active:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((what, future))
+            self._came.set()
             await future
 
     async def settle(self) -> None:
         """Let everything come to a gate."""
-        for _ in range(TICKS):
-            await asyncio.sleep(0)
+        more = True
+        while more:
+            for _ in range(TICKS):
+                await asyncio.sleep(0)
+            more = self.turns.give()
         self._waiting = [one for one in self._waiting if not one[1].done()]
+
+    async def come(self, at_work: set[asyncio.Task[None]]) -> None:
+        """Wait, where nothing can happen, until something comes to a gate, or a call ends: Django
+        under ASGI has threads of its own."""
+        loop = asyncio.get_running_loop()
+        self.turns.ready = lambda: loop.call_soon_threadsafe(self._came.set)
+        comes = asyncio.ensure_future(self._came.wait())
+        done, _ = await asyncio.wait(
+            {comes, *at_work}, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED
+        )
+        comes.cancel()
+        self._came.clear()
+        assert done, "the application does not answer"
 
     @property
     def waiting(self) -> int:

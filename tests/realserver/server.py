@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import httpx2
@@ -73,6 +74,7 @@ class RealServer(httpx2.AsyncBaseTransport):
         self._choose = choose
         self._turns = itertools.count()
         self._gates = Interleaving(choose or (lambda count: 0))
+        self.blocking.wait = self._gates.turns.wait
         self._node = 0
         """Counts the deaths of nodes: what a dead one has begun comes to nothing."""
 
@@ -134,13 +136,22 @@ class RealServer(httpx2.AsyncBaseTransport):
         self.blocking.loop = asyncio.get_running_loop()
         return httpx2.AsyncClient(transport=self.to_app(), base_url=APP)
 
+    async def begin(self, path: str) -> httpx2.Response:
+        """The answer to the request of a user, whose threads have turns."""
+        with self._gates.turns.chosen() if self.wsgi else nullcontext():
+            answer = asyncio.ensure_future(self.client().get(path))
+            while not answer.done():
+                await self._gates.settle()
+            return answer.result()
+
     def to_app(self) -> httpx2.AsyncBaseTransport:
         """The way to the application, or to the process that takes the next call."""
         app = self.app
         if len(self.apps) > 1:
             app = self.apps[self._next_app()]
         if self.wsgi:
-            return WSGITransport(app)
+            turns = self._gates.turns
+            return WSGITransport(app, turns.start if turns.active else None)
         return httpx2.ASGITransport(app=app, raise_app_exceptions=False)
 
     def _next_app(self) -> int:
@@ -163,7 +174,8 @@ class RealServer(httpx2.AsyncBaseTransport):
     async def work(self, calls: int = 200) -> None:
         """Do what is due, and let time pass, until nothing is left to do."""
         if self._choose is not None:
-            await self._work_as_chosen(calls)
+            with self._gates.turns.chosen() if self.wsgi else nullcontext():
+                await self._work_as_chosen(calls)
             return
         while self.executor.queue:
             items = self.due_next()
@@ -188,7 +200,6 @@ class RealServer(httpx2.AsyncBaseTransport):
         gates, queue = self._gates, self.executor.queue
         gates.active = True
         at_work: set[asyncio.Task[None]] = set()
-        idle = 0
         try:
             while queue or at_work:
                 await gates.settle()
@@ -197,9 +208,9 @@ class RealServer(httpx2.AsyncBaseTransport):
                 branched = [run for run in self.runs.values() if MARKER in run.memos]
                 may_stray = self.strays > 0 and bool(branched)
                 options = gates.waiting + bool(queue) + may_stray + may_die
-                idle = 0 if options else idle + 1
-                assert idle < 100, "the application does not answer"
                 if not options:
+                    if at_work:
+                        await gates.come(at_work)
                     continue
                 number = gates.choose(options)
                 if number < gates.waiting:
@@ -273,9 +284,9 @@ class RealServer(httpx2.AsyncBaseTransport):
 
     async def reenter(self, run: RealRun, item: Item) -> httpx2.Response | None:
         """Send a re-entry. Returns its answer; `None`: there is none."""
+        await self._gates.gate(f"call {item.step_id[:6]}")
         request = request_of(run, item, key=self.key, now=self.now, plan=self.always_plan)
         self.reentries.append(request)
-        await self._gates.gate(f"call {item.step_id[:6]}")
         if not str(request.url).startswith(APP) or self.down(request):
             return None
         answer = await self.to_app().handle_async_request(request)
