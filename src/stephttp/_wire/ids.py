@@ -38,7 +38,7 @@ def ulid(now_ms: int, entropy: int) -> str:
         now_ms: milliseconds since the epoch, below 2^48.
         entropy: its last 80 bits count.
     """
-    return _time(now_ms) + _base32(entropy, 16)
+    return _second(now_ms >> 10) + _PAIRS[now_ms & 1023] + _base32(entropy, 16)
 
 
 def random_ulid(now_ms: int, noise: bytes) -> str:
@@ -48,7 +48,8 @@ def random_ulid(now_ms: int, noise: bytes) -> str:
         now_ms: milliseconds since the epoch, below 2^48.
         noise: 16 random bytes, of each of which five bits count.
     """
-    return _time(now_ms) + noise.translate(_CHARACTER_OF).decode("ascii")
+    time = _second(now_ms >> 10) + _PAIRS[now_ms & 1023]
+    return time + noise.translate(_CHARACTER_OF).decode("ascii")
 
 
 def ulid_number(text: str) -> int:
@@ -69,10 +70,6 @@ def ulid_ms(text: str) -> int:
         ValueError: `text` is not a ULID.
     """
     return ulid_number(text) >> 80
-
-
-def _time(now_ms: int) -> str:
-    return _second(now_ms >> 10) + _PAIRS[now_ms & 1023]
 
 
 @lru_cache(maxsize=1)

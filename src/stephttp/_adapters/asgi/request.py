@@ -47,13 +47,6 @@ def identity(scope: Scope) -> tuple[Any, ...]:
     return scope["method"], scope["path"], scope.get("query_string"), scope["headers"]
 
 
-def as_sent(scope: Any) -> Scope:
-    """Return a scope that stays as it is, whatever code behind it changes in its own."""
-    sent: Scope = scope.copy()  # a `dict`, says ASGI; `dict(scope)` takes twice the instructions
-    sent["headers"] = [*sent["headers"]]
-    return sent
-
-
 def neutral(scope: Scope, body: bytes, receive: Receive | None = None) -> Request:
     """Return the request as the rest of the package knows it.
 
@@ -211,7 +204,11 @@ class ReceivedCall(FirstCall):
         FirstCall.__init__(self, runtime)  # `super` takes more instructions
         self._app = app
         self._scope = scope
-        self._sent = as_sent(scope)
+        # It stays as it is, whatever code behind us changes in its own. (It is a `dict`, says ASGI;
+        # `dict(scope)` takes twice the instructions.)
+        sent: Scope = scope.copy()  # type: ignore[attr-defined]
+        sent["headers"] = [*sent["headers"]]
+        self._sent = sent
         self._receive = receive
         self._input: Input | None = None
 
