@@ -75,11 +75,7 @@ class Exchange:
         """Return the answer, which is read as it comes."""
         first = await self.first(streamed=True)
         if self._stream is None:
-            await self._end()
-            assert first.next_request is not None
-            response = await self._world.client.send(
-                first.next_request, stream=True, follow_redirects=True
-            )
+            response = await self._redirected(first, stream=True)
             self._stream = FollowedStream(self._world, response, follow=self._follow)
         return self._stream
 
@@ -92,10 +88,7 @@ class Exchange:
         if self._last is None:
             response = await self.first()
             if self._leads_to_result(response) and self._follow:
-                await self._end()
-                request = response.next_request
-                assert request is not None
-                response = await self._world.client.send(request, follow_redirects=True)
+                response = await self._redirected(response)
             elif self._stream is not None:
                 response = await self._stream.whole()
             self._last = response
@@ -191,6 +184,13 @@ class Exchange:
         await self.run()
         await self._world.until(self.run_id, reached, what)
         return await self._world.run(self.run_id)
+
+    async def _redirected(self, first: httpx2.Response, *, stream: bool = False) -> httpx2.Response:
+        """Let time pass until the run has ended, and return the result to which `first` leads."""
+        await self._end()
+        request = first.next_request
+        assert request is not None
+        return await self._world.client.send(request, stream=stream, follow_redirects=True)
 
     async def _end(self) -> None:
         """Let time pass until the run has ended, if there is one."""
