@@ -174,14 +174,22 @@ class Crashes:
         number = process_number.get() if number is None else number
         return bool(number) and number != self._number
 
+    def check_alive(self) -> None:
+        """Let the current code go no further if its process has died.
+
+        Raises:
+            ProcessDied: it has.
+        """
+        if self.is_dead():
+            raise _death()
+
     def boundary(self, what: str, *, first_call: bool) -> None:
         """Note a boundary; the process dies if it is the one.
 
         Raises:
             ProcessDied: it does, or has done so.
         """
-        if self.is_dead():
-            raise _death()
+        self.check_alive()
         found = Boundary(len(self.seen), what, first_call)
         self.seen.append(found)
         if found.number == self._at:
@@ -210,8 +218,7 @@ class Crashes:
         complete, resolve, first_call = run.complete, run.resolve, not run.resumed
 
         def resolve_alive(*args: Any) -> Step:
-            if self.is_dead():
-                raise _death()
+            self.check_alive()
             return resolve(*args)
 
         def complete_and_die(step: Step, *args: Any) -> Verdict:

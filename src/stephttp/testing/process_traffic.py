@@ -80,8 +80,8 @@ class ToEngine(httpx2.AsyncBaseTransport):
         if request.method != "GET":
             response = await _whole(response, request)
             crashes.boundary(f"behind {what}, which the engine has", first_call=first_call)
-        elif crashes.is_dead():
-            raise ProcessDied
+        else:
+            crashes.check_alive()
         return response
 
     async def aclose(self) -> None:
