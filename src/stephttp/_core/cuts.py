@@ -114,13 +114,13 @@ class CutSteps:
             call_ns: when this call of the handler began, in nanoseconds since the epoch.
             raised: its own body raised `CancelledError`.
         """
-        after_ns = max(0, int(timing.a + timing.b) - call_ns)
+        after_ns = _after(timing, call_ns)
         cut = Cut(step.hash, step.step_id, step.index, step.branch, after_ns, self._known, raised)
         self._undecided.append((step, cut, timing))
 
     def note_late(self, step: Step, timing: Timing, call_ns: int) -> None:
         """Note that a step has ended whose task was cancelled before it came back."""
-        after_ns = max(0, int(timing.a + timing.b) - call_ns)
+        after_ns = _after(timing, call_ns)
         cut = Cut(step.hash, step.step_id, step.index, "", after_ns, self._known, late=True)
         self._undecided.append((step, cut, timing))
 
@@ -165,3 +165,8 @@ class CutSteps:
             self._late[cut.step] = key, cut
         else:
             self._earlier[cut.step] = (key, cut)
+
+
+def _after(timing: Timing, call_ns: int) -> int:
+    """Return how long after the beginning of its call a step ended, in nanoseconds."""
+    return max(0, int(timing.a + timing.b) - call_ns)

@@ -78,11 +78,6 @@ class Marks(Struct):
     failed: dict[str, int] = field(default_factory=dict[str, int])
     """How often steps failed that were tried in other calls."""
 
-    @property
-    def at_work(self) -> set[str]:
-        """The plans whose solo sections are at work."""
-        return self.own - self.end
-
     def plan_of(self, step: str) -> str:
         """Return the id under which a step is planned."""
         return _plan_id(step, self.missed.get(step, 0))

@@ -31,13 +31,11 @@ def opening(ops: Sequence[Op]) -> Opening:
     """
     done = [op for op in ops if op.op in SYNC_OPS]
     requests = [op for op in ops if op.op not in SYNC_OPS]
-    if len(requests) > 1:
-        done.append(MARKER.op())
     failed = [op for op in requests if op.op is OpCode.STEP_ERROR]
     events = [op for op in requests if op.op is OpCode.WAIT_FOR_EVENT]
     others = [_first(op) for op in requests if op not in failed and op not in events]
     if len(requests) > 1:
-        done += Marks().notes_of(others)
+        done += [MARKER.op(), *Marks().notes_of(others)]
     return Opening([*storable(done), *failed[:1], *others], events)
 
 

@@ -102,8 +102,9 @@ class PlainCall(Struct):
     def first_op(self) -> Op | None:
         """What is stored before the result of the first step."""
         section = self.section
-        begins = section is not None and section.step not in self.marks.own
-        return Mark("own", section.step).op() if section is not None and begins else None
+        if section is None or section.step in self.marks.own:
+            return None
+        return Mark("own", section.step).op()
 
     def failed_before(self, generation: int, failing: Sequence[str], *, unsure: bool) -> int:
         """Return how many calls for the same purpose failed before this one.

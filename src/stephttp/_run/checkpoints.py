@@ -177,10 +177,7 @@ class Checkpoints(Struct, frozen=True):
         """Encode a run that ended without waiting as one checkpoint, for the background."""
         ops = run.unreported.take_all()
         complete = self.completed(response, duration_ns=duration_ns, error=error)
-        if (
-            len(request.body) > MAX_RECORDED_BYTES
-        ):  # the run has not waited, so it is not needed again
-            request.body = b""
+        shorten(request)
         checkpoint = self.first_checkpoint(run, request, [*ops, complete])
         size = len(checkpoint)
         if size > MAX_CHECKPOINT_BYTES:
@@ -250,6 +247,12 @@ class Checkpoints(Struct, frozen=True):
         ops = self._storable(ops)
         call = api_calls.post_steps(run.run_id, ops, self.now_ns() // 1_000_000, call=call_id)
         yield from send(call, self.keys, self.rng)
+
+
+def shorten(request: Request) -> None:
+    """Leave a large body out of the record of a run that needs it no more: it never waited."""
+    if len(request.body) > MAX_RECORDED_BYTES:
+        request.body = b""
 
 
 def origin_of(request: Request, settings: Settings) -> str:

@@ -25,10 +25,9 @@ from stephttp._client.outbox import Item, Outbox
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
-from stephttp._run.checkpoints import Checkpoints
+from stephttp._run.checkpoints import Checkpoints, shorten
 from stephttp._run.lease_fence import LeaseFence
 from stephttp._wire.http import Request
-from stephttp._wire.limits import MAX_RECORDED_BYTES
 from stephttp._wire.opcodes import Op, OpCode, kept_bytes
 from stephttp.errors import APIError, APIStatusError
 
@@ -193,8 +192,8 @@ class Journal(Item):
         request = None if self.opened else self._request()
         if not self.opened and request is None:
             return None
-        if request is not None and final is not None and len(request.body) > MAX_RECORDED_BYTES:
-            request.body = b""  # the run has not waited, so it is not needed again
+        if request is not None and final is not None:
+            shorten(request)
         self._stop_timer()
         self._sending = run.take_finished()
         taken = 0 if request is None else 2 * len(request.body)

@@ -45,7 +45,6 @@ _TAKEN_OVER = 409
 
 Room = Callable[[float], AbstractContextManager[float]]
 """Holds a caller while a block runs; provides for how many seconds, of those that are wished."""
-"""Holds a caller while a block runs; provides for how many seconds, of those that are wished."""
 
 
 class _ErrorBody(msgspec.Struct):

@@ -15,6 +15,7 @@ from functools import partial
 from inspect import Parameter, Signature, isawaitable, iscoroutinefunction, signature
 from typing import Any, NamedTuple
 
+from stephttp._client.flow import carry_out
 from stephttp._core.annotations import function_of
 from stephttp._core.encoding import choose_types, decode_result, encode_result
 from stephttp._run.places import enclosing_step
@@ -195,19 +196,8 @@ def run_blocking(flow: Flow) -> Any:
 
 async def run_async(flow: Flow) -> Any:
     """Carry out a flow whose calls are awaited."""
-    given: Any = None
-    error: BaseException | None = None
-    try:
-        while True:
-            try:
-                wanted = flow.send(given) if error is None else flow.throw(error)
-            except StopIteration as stop:
-                return stop.value
-            given, error = wanted, None
-            if isawaitable(wanted):
-                try:
-                    given = await wanted
-                except BaseException as raised:
-                    error = raised
-    finally:
-        error = None  # it refers to this frame
+    return await carry_out(flow, _awaited, BaseException)
+
+
+async def _awaited(wanted: Any) -> Any:
+    return await wanted if isawaitable(wanted) else wanted
