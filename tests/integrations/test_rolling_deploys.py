@@ -62,6 +62,15 @@ async def naps() -> None:
     await asyncio.gather(step.sleep("nap 1", SECOND), step.sleep("nap 2", SECOND))
 
 
+def beside_a_step(branch: Program) -> Program:
+    async def program(world: World) -> Any:
+        await naps()
+        await asyncio.gather(branch(world), world.do("q"))
+        return await world.do("end")
+
+    return program
+
+
 @two
 def renamed(new: bool) -> Program:
     async def program(world: World) -> Any:
@@ -109,12 +118,7 @@ def inserted_in_a_branch(new: bool) -> Program:
             await world.do("inserted")
         await world.do("p")
 
-    async def program(world: World) -> Any:
-        await naps()
-        await asyncio.gather(branch(world), world.do("q"))
-        return await world.do("end")
-
-    return program
+    return beside_a_step(branch)
 
 
 @two
@@ -137,12 +141,7 @@ def made_a_wait(new: bool) -> Program:
         await (step.sleep("slow nap", SECOND) if new else world.do("slow"))
         await world.do("then")
 
-    async def program(world: World) -> Any:
-        await naps()
-        await asyncio.gather(branch(world), world.do("q"))
-        return await world.do("end")
-
-    return program
+    return beside_a_step(branch)
 
 
 @two
