@@ -31,7 +31,10 @@ class Cell:
         failures: how often each body fails.
         act: what happens while it waits: the name of a method of `sides.Side`, and its arguments.
         on_loop: whether it needs a handler on a loop.
-        waits: how often it may wait in addition: `both`: first, or not; or only one of them.
+        when: in which call it does its work: in the `first` one, in a `late` one, or in either.
+        before: a path that is called before, if it needs one.
+        twice: whether the caller sends its request twice.
+        retries: of the endpoint, if it says how many.
     """
 
     program: Program
