@@ -224,14 +224,9 @@ class OnDouble(Side):
         self.server.apps = [framework.wrapped(one) for one in self.providers]
         self.provider = self.providers[0]
         self.client = self.server.client()
-        self.client._transport = _Processes(self.server)
 
     async def settle(self) -> None:
-        queue = self.server.executor.queue
-        until = self.server.now + LONG
-        while queue and min(queue)[0] <= until:
-            for item in self.server.due_next():
-                await self.server.call(item)
+        await self.server.work_until(self.server.now + LONG)
 
     async def end(self, first: httpx2.Response) -> httpx2.Response:
         if RESULT_PATH not in first.headers["location"]:
@@ -250,16 +245,6 @@ class OnDouble(Side):
         for provider in self.providers:
             assert await provider.aclose()
         await self.client.aclose()
-
-
-class _Processes(httpx2.AsyncBaseTransport):
-    """Sends each request of a caller to the process whose turn it is."""
-
-    def __init__(self, server: RealServer) -> None:
-        self._server = server
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._server.to_app().handle_async_request(request)
 
 
 @asynccontextmanager
