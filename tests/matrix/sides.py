@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import httpx2
 
 from stephttp.provider import Provider
-from tests.durable import APP, KEY, Durable
+from tests.durable import APP, KEY, Durable, durable
 from tests.matrix.cells import Cell
 from tests.matrix.frameworks import Framework
 from tests.realserver import RealServer
@@ -168,9 +168,7 @@ class OnEngine(Side):
         until = self.world.clock.now_ms() + LONG * 1000
         while True:
             await self.world.engine.idle()
-            due = await self.world.engine.store.read(
-                lambda db: db.execute("SELECT min(due_ms) FROM timers").fetchone()[0]
-            )
+            due = await self.world.due_ms()
             if due is None or due > until:
                 return
             await self.world.turn()
@@ -194,16 +192,11 @@ class OnEngine(Side):
 async def on_engine(framework: Framework) -> AsyncGenerator[OnEngine]:
     """Our engine, with one process of the application."""
     mock = httpx2.MockTransport(gateway)
-    world = Durable(framework.wrapped, key=KEY, wsgi=framework.wsgi, gateway=mock, **OPTIONS)
-    await world.engine.start()
-    side = OnEngine(framework, world)
-    try:
-        yield side
-        assert await world.provider.aclose()
-    finally:
-        for client in (side.client, world.client, world.api):
-            await client.aclose()
-        await world.engine.stop()
+    wsgi = framework.wsgi
+    async with durable(framework.wrapped, key=KEY, wsgi=wsgi, gateway=mock, **OPTIONS) as world:
+        side = OnEngine(framework, world)
+        async with side.client:
+            yield side
 
 
 class OnDouble(Side):
