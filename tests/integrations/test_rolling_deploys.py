@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from stephttp import step
 from stephttp.sync import step as blocking
 from tests.integrations.parallel_programs import SECOND, Program, World
-from tests.integrations.test_parallel_real_server import listed
+from tests.integrations.test_parallel_real_server import listed, once
 from tests.realserver.state import Config
 from tests.wsgi import WSGITransport
 
@@ -45,11 +45,6 @@ class Rolling(World):
             return await program(self)
 
         self.server.apps.append(self.server.provider().asgi(app))
-
-    def once(self) -> None:
-        assert set(self.done.values()) == {1}, self.done
-        assert not self.acknowledged
-        assert not +self.failures
 
 
 def two(make: Callable[[bool], Program]) -> Program:
@@ -174,7 +169,7 @@ async def test_no_run_hangs_and_no_step_runs_twice(name: str, seed: int) -> None
     world = Rolling(name, random.Random(f"{name} {seed}").randrange)
     world.server.strays = seed % 3
     await world.run()
-    world.once()
+    once(world)
 
 
 @two
@@ -269,6 +264,6 @@ def test_in_all_orders(name: str, numbers: list[int]) -> None:
         world = Rolling(name, listed(numbers))
         world.server.strays = 2
         await world.run()
-        world.once()
+        once(world)
 
     asyncio.run(scenario())
