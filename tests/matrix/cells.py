@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import stephttp
 from tests.matrix.uses import Program, Use
 
 NAP, HOUR = timedelta(minutes=1), timedelta(hours=1)
+SOON = datetime(2026, 12, 24, tzinfo=UTC)
+BINARY = b"\xff\x00\xfe"
 Flow = Generator[Any, Any, Any]
 
 
