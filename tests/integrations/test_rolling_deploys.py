@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from stephttp import step
 from stephttp.sync import step as blocking
 from tests.integrations.parallel_programs import SECOND, Program, World
-from tests.integrations.test_parallel_real_server import listed
+from tests.integrations.test_parallel_real_server import listed, once
 from tests.realserver.state import Config
 from tests.wsgi import WSGITransport
 
@@ -46,11 +46,6 @@ class Rolling(World):
 
         self.server.apps.append(self.server.provider().asgi(app))
 
-    def once(self) -> None:
-        assert set(self.done.values()) == {1}, self.done
-        assert not self.acknowledged
-        assert not +self.failures
-
 
 def two(make: Callable[[bool], Program]) -> Program:
     """Register the two releases of a program, under its name."""
@@ -60,6 +55,15 @@ def two(make: Callable[[bool], Program]) -> Program:
 
 async def naps() -> None:
     await asyncio.gather(step.sleep("nap 1", SECOND), step.sleep("nap 2", SECOND))
+
+
+def beside_a_step(branch: Program) -> Program:
+    async def program(world: World) -> Any:
+        await naps()
+        await asyncio.gather(branch(world), world.do("q"))
+        return await world.do("end")
+
+    return program
 
 
 @two
@@ -109,12 +113,7 @@ def inserted_in_a_branch(new: bool) -> Program:
             await world.do("inserted")
         await world.do("p")
 
-    async def program(world: World) -> Any:
-        await naps()
-        await asyncio.gather(branch(world), world.do("q"))
-        return await world.do("end")
-
-    return program
+    return beside_a_step(branch)
 
 
 @two
@@ -137,12 +136,7 @@ def made_a_wait(new: bool) -> Program:
         await (step.sleep("slow nap", SECOND) if new else world.do("slow"))
         await world.do("then")
 
-    async def program(world: World) -> Any:
-        await naps()
-        await asyncio.gather(branch(world), world.do("q"))
-        return await world.do("end")
-
-    return program
+    return beside_a_step(branch)
 
 
 @two
@@ -175,7 +169,7 @@ async def test_no_run_hangs_and_no_step_runs_twice(name: str, seed: int) -> None
     world = Rolling(name, random.Random(f"{name} {seed}").randrange)
     world.server.strays = seed % 3
     await world.run()
-    world.once()
+    once(world)
 
 
 @two
@@ -270,6 +264,6 @@ def test_in_all_orders(name: str, numbers: list[int]) -> None:
         world = Rolling(name, listed(numbers))
         world.server.strays = 2
         await world.run()
-        world.once()
+        once(world)
 
     asyncio.run(scenario())

@@ -64,6 +64,21 @@ async def call_what_is_due(server: RealServer) -> None:
             await server.call(item)
 
 
+def loses_answers(server: RealServer) -> set[str]:
+    """Lose the first answer of each planned step, whose node has died. Returns those steps."""
+    answered, lost = server.executor.answered, set[str]()
+
+    def loses(run: Any, item: Item, answer: httpx2.Response) -> None:
+        if item.step_id and item.step_id not in lost:
+            lost.add(item.step_id)
+            server.executor.push(60, item)
+        else:
+            answered(run, item, answer)
+
+    server.executor.answered = loses  # type: ignore[method-assign]
+    return lost
+
+
 async def two_naps() -> None:
     await asyncio.gather(step.sleep("one", SECOND), step.sleep("two", SECOND))
 
@@ -157,16 +172,7 @@ async def test_p10_a_step_whose_answer_is_lost_does_not_run_again() -> None:
         return "ok"
 
     app = Application(handler)
-    answered, lost = app.server.executor.answered, set[str]()
-
-    def loses(run: Any, item: Item, answer: httpx2.Response) -> None:
-        if item.step_id and item.step_id not in lost:  # its node has died
-            lost.add(item.step_id)
-            app.server.executor.push(60, item)
-        else:
-            answered(run, item, answer)
-
-    app.server.executor.answered = loses  # type: ignore[method-assign]
+    lost = loses_answers(app.server)
     assert await app.run() == "ok"
     assert (len(lost), done) == (2, Counter("ab"))
 
@@ -185,23 +191,10 @@ async def test_p5_a_repeated_call_wakes_the_run_whatever_else_is_open(version: i
         return "ok"
 
     app = Application(handler)
-    answered, lost = app.server.executor.answered, set[str]()
-
-    def loses(run: Any, item: Item, answer: httpx2.Response) -> None:
-        run.version = version
-        if item.step_id and item.step_id not in lost:
-            lost.add(item.step_id)
-            app.server.executor.push(60, item)
-        else:
-            answered(run, item, answer)
-
-    app.server.executor.answered = loses  # type: ignore[method-assign]
+    lost = loses_answers(app.server)
     first = await app.begin()
-    app.only.version, began = version, app.server.now
-    queue = app.server.executor.queue
-    while queue and min(queue)[0] < began + 86_400:
-        for item in app.server.due_next():
-            await app.server.call(item)
+    app.only.version = version
+    await app.server.work_until(app.server.now + 86_400)
     assert (len(lost), done, app.only.status) == (1, Counter("a"), "Completed")
     assert first.status_code == 303
 

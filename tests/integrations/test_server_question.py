@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -35,6 +36,25 @@ def foreign(name: str) -> httpx2.Response:
     status, kind, body = FOREIGN[name]
     headers = {"content-type": kind} if kind else {}
     return httpx2.Response(status, headers=headers, content=body)
+
+
+def behind(send: Callable[..., Any], name: str = "", *, marks: bool = True) -> Any:
+    """Put a gateway before a server.
+
+    Args:
+        send: to the server.
+        name: of what answers for the health of the server.
+        marks: whether the marks of an Inngest server are passed on.
+    """
+
+    async def between(request: httpx2.Request) -> httpx2.Response:
+        hidden = name and request.url.path == "/health"
+        answer: httpx2.Response = foreign(name) if hidden else await send(request)
+        if not marks:
+            answer.headers.pop("x-inngest-server-kind", None)
+        return answer
+
+    return between
 
 
 def naps(provider: Provider, *, wsgi: bool) -> Any:
@@ -99,12 +119,8 @@ async def test_a_foreign_answer_says_nothing_of_our_engine(name: str) -> None:
 @pytest.mark.parametrize("name", FOREIGN)
 async def test_our_engine_is_known_where_a_gateway_hides_its_health(name: str, wsgi: bool) -> None:
     async with durable(partial(naps, wsgi=wsgi), wsgi=wsgi) as world:
-        send = world.to_engine.handle_async_request
-
-        async def between(request: httpx2.Request) -> httpx2.Response:
-            return foreign(name) if request.url.path == "/health" else await send(request)
-
-        world.to_engine.handle_async_request = between  # type: ignore[method-assign]
+        send = behind(world.to_engine.handle_async_request, name)
+        world.to_engine.handle_async_request = send  # type: ignore[method-assign]
         final = await world.follow(await world.client.get("/nap"))
         assert (final.status_code, final.text.strip('"')) == (200, "ok")
 
@@ -116,12 +132,8 @@ async def test_an_inngest_server_is_known_where_a_gateway_hides_its_health(
 ) -> None:
     server = RealServer(wsgi=wsgi)
     server.app = naps(server.provider(), wsgi=wsgi)
-    send = server.settings.answer
-
-    async def between(request: httpx2.Request) -> httpx2.Response:
-        return foreign(name) if request.url.path == "/health" else await send(request)
-
-    server.settings.answer = between  # type: ignore[method-assign]
+    send = behind(server.settings.answer, name)
+    server.settings.answer = send  # type: ignore[method-assign]
     final = await server.finish(await server.client().get("/nap"))
     assert (final.status_code, final.text.strip('"')) == (200, "ok")
     (run,) = server.runs.values()
@@ -147,14 +159,8 @@ async def test_what_hides_every_sign_of_a_server_is_named_with_the_remedy(
 ) -> None:
     server = RealServer(wsgi=wsgi)
     server.app = naps(server.provider(), wsgi=wsgi)
-    send = server.settings.answer
-
-    async def between(request: httpx2.Request) -> httpx2.Response:
-        answer = foreign(name) if request.url.path == "/health" else await send(request)
-        answer.headers.pop("x-inngest-server-kind", None)
-        return answer
-
-    server.settings.answer = between  # type: ignore[method-assign]
+    send = behind(server.settings.answer, name, marks=False)
+    server.settings.answer = send  # type: ignore[method-assign]
     answer = await server.client().get("/nap")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     (said,) = [one.getMessage() for one in caplog.records if "must wait" in one.getMessage()]
@@ -175,14 +181,8 @@ async def test_an_inngest_server_is_known_by_its_health_where_its_marks_are_drop
         return "ok"
 
     server.app = server.provider().asgi(app)
-    send = server.settings.answer
-
-    async def between(request: httpx2.Request) -> httpx2.Response:
-        answer = await send(request)
-        answer.headers.pop("x-inngest-server-kind", None)
-        return answer
-
-    server.settings.answer = between  # type: ignore[method-assign]
+    send = behind(server.settings.answer, marks=False)
+    server.settings.answer = send  # type: ignore[method-assign]
     assert (await server.finish(await server.client().get("/"))).json() == "ok"
     (run,) = server.runs.values()
     assert run.function.config.retries == 20

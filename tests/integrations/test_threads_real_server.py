@@ -5,12 +5,13 @@ and which thread works, and what happens next, is chosen by a seed or by Hypothe
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.integrations.test_parallel_real_server import listed
 from tests.realserver.programs import PROGRAMS
 from tests.realserver.series import Ended, Scenario, figures, frameworks, run, scenario
 
@@ -40,12 +41,6 @@ async def test_the_same_choices_are_the_same_order(name: str) -> None:
     assert first.calls == second.calls
     other = await ended(one._replace(seed=8))
     assert other.trace != first.trace
-
-
-def listed(numbers: list[int]) -> Callable[[int], int]:
-    """Choices from a list; then the first of all."""
-    rest: Iterator[int] = iter(numbers)
-    return lambda count: next(rest, 0) % count
 
 
 @settings(max_examples=15)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import stephttp
 from tests.matrix.uses import Program, Use
 
 NAP, HOUR = timedelta(minutes=1), timedelta(hours=1)
+SOON = datetime(2026, 12, 24, tzinfo=UTC)
+BINARY = b"\xff\x00\xfe"
 Flow = Generator[Any, Any, Any]
 
 
@@ -31,7 +33,10 @@ class Cell:
         failures: how often each body fails.
         act: what happens while it waits: the name of a method of `sides.Side`, and its arguments.
         on_loop: whether it needs a handler on a loop.
-        waits: how often it may wait in addition: `both`: first, or not; or only one of them.
+        when: in which call it does its work: in the `first` one, in a `late` one, or in either.
+        before: a path that is called before, if it needs one.
+        twice: whether the caller sends its request twice.
+        retries: of the endpoint, if it says how many.
     """
 
     program: Program

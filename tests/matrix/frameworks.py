@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Annotated, Any
@@ -88,9 +88,8 @@ class Framework:
     @contextmanager
     def there(self) -> Generator[None]:
         """Have what the framework needs around it."""
-        with nullcontext():
-            self.app = self.make()
-            yield
+        self.app = self.make()
+        yield
 
     def make(self) -> Any:
         """Make the application, which is not durable yet."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import httpx2
 
 from stephttp.provider import Provider
-from tests.durable import APP, KEY, Durable
+from tests.durable import APP, KEY, Durable, durable
 from tests.matrix.cells import Cell
 from tests.matrix.frameworks import Framework
 from tests.realserver import RealServer
@@ -168,9 +168,7 @@ class OnEngine(Side):
         until = self.world.clock.now_ms() + LONG * 1000
         while True:
             await self.world.engine.idle()
-            due = await self.world.engine.store.read(
-                lambda db: db.execute("SELECT min(due_ms) FROM timers").fetchone()[0]
-            )
+            due = await self.world.due_ms()
             if due is None or due > until:
                 return
             await self.world.turn()
@@ -194,16 +192,11 @@ class OnEngine(Side):
 async def on_engine(framework: Framework) -> AsyncGenerator[OnEngine]:
     """Our engine, with one process of the application."""
     mock = httpx2.MockTransport(gateway)
-    world = Durable(framework.wrapped, key=KEY, wsgi=framework.wsgi, gateway=mock, **OPTIONS)
-    await world.engine.start()
-    side = OnEngine(framework, world)
-    try:
-        yield side
-        assert await world.provider.aclose()
-    finally:
-        for client in (side.client, world.client, world.api):
-            await client.aclose()
-        await world.engine.stop()
+    wsgi = framework.wsgi
+    async with durable(framework.wrapped, key=KEY, wsgi=wsgi, gateway=mock, **OPTIONS) as world:
+        side = OnEngine(framework, world)
+        async with side.client:
+            yield side
 
 
 class OnDouble(Side):
@@ -224,14 +217,9 @@ class OnDouble(Side):
         self.server.apps = [framework.wrapped(one) for one in self.providers]
         self.provider = self.providers[0]
         self.client = self.server.client()
-        self.client._transport = _Processes(self.server)
 
     async def settle(self) -> None:
-        queue = self.server.executor.queue
-        until = self.server.now + LONG
-        while queue and min(queue)[0] <= until:
-            for item in self.server.due_next():
-                await self.server.call(item)
+        await self.server.work_until(self.server.now + LONG)
 
     async def end(self, first: httpx2.Response) -> httpx2.Response:
         if RESULT_PATH not in first.headers["location"]:
@@ -250,16 +238,6 @@ class OnDouble(Side):
         for provider in self.providers:
             assert await provider.aclose()
         await self.client.aclose()
-
-
-class _Processes(httpx2.AsyncBaseTransport):
-    """Sends each request of a caller to the process whose turn it is."""
-
-    def __init__(self, server: RealServer) -> None:
-        self._server = server
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._server.to_app().handle_async_request(request)
 
 
 @asynccontextmanager

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tests.realserver.turns import Turns
+from tests.realserver.turns import PATIENCE, Turns
 
 TICKS = 40
 """Turns of the event loop after which an application has come to its next gate, or soon will."""
-
-DEADLINE = 60.0
-"""Seconds in which an application that is at work comes to a gate, unless it hangs."""
 
 
 class Interleaving:
@@ -58,7 +55,7 @@ class Interleaving:
         self.turns.ready = lambda: loop.call_soon_threadsafe(self._came.set)
         comes = asyncio.ensure_future(self._came.wait())
         done, _ = await asyncio.wait(
-            {comes, *at_work}, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED
+            {comes, *at_work}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
         )
         comes.cancel()
         self._came.clear()

@@ -6,15 +6,14 @@ whose branches are cancelled, which threads cannot be.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import stephttp
+from tests.matrix.cells import Flow
 from tests.matrix.uses import Program, Use
 
 SECOND = timedelta(seconds=1)
-Flow = Generator[Any, Any, Any]
 
 
 class Parallel(NamedTuple):

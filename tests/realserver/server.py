@@ -132,9 +132,13 @@ class RealServer(httpx2.AsyncBaseTransport):
         )
 
     def client(self) -> httpx2.AsyncClient:
-        """A user of the application."""
+        """A user of the application, whose requests go to the processes in their turn."""
         self.blocking.loop = asyncio.get_running_loop()
-        return httpx2.AsyncClient(transport=self.to_app(), base_url=APP)
+
+        async def send(request: httpx2.Request) -> httpx2.Response:
+            return await self.to_app().handle_async_request(request)
+
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(send), base_url=APP)
 
     async def begin(self, path: str) -> httpx2.Response:
         """The answer to the request of a user, whose threads have turns."""
@@ -183,6 +187,12 @@ class RealServer(httpx2.AsyncBaseTransport):
             assert calls > 0, "the run goes in circles"
             at_once = asyncio.Semaphore(AT_ONCE)
             await asyncio.gather(*(self._call_in_turn(item, at_once) for item in items))
+
+    async def work_until(self, when: float) -> None:
+        """Make the calls that are due by then, one after the other."""
+        while self.executor.queue and min(self.executor.queue)[0] <= when:
+            for item in self.due_next():
+                await self.call(item)
 
     async def _call_in_turn(self, item: Item, at_once: asyncio.Semaphore) -> None:
         async with at_once:

@@ -22,7 +22,7 @@ from stephttp.sync import _threads
 
 T = TypeVar("T")
 PATIENCE = 60.0
-"""Seconds for which a thread may work until it blocks: it hangs, if it takes longer."""
+"""Seconds in which what is at work blocks, or comes to a gate: it hangs, if it takes longer."""
 
 
 class Turns:

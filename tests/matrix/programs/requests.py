@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tests.matrix.cells import Flow, cell
+from tests.matrix.cells import BINARY, Flow, cell
 from tests.matrix.uses import Use
-
-BINARY = b"\xff\x00\xfe"
 
 
 @cell(["x y", "é"], runs={"a": 1}, request={"query": "q=x+y&q=%C3%A9"})

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pydantic
 
-from tests.matrix.cells import NAP, Flow, cell
+from tests.matrix.cells import BINARY, NAP, SOON, Flow, cell
 from tests.matrix.uses import Use
-
-SOON = datetime(2026, 12, 24, tzinfo=UTC)
-BINARY = b"\xff\x00\xfe"
 
 
 class Order(pydantic.BaseModel):

@@ -6,10 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import stephttp
 from stephttp import ModelAdapter
-from tests.matrix.cells import HOUR, NAP, Flow, cell
+from tests.matrix.cells import HOUR, NAP, SOON, Flow, cell
 from tests.matrix.uses import Use
-
-SOON = datetime(2026, 12, 24, tzinfo=UTC)
 
 
 @cell(["a", "b"], runs={"a": 1, "b": 1})
