@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -30,6 +31,8 @@ KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested
 _SLACK = 5.0
 """Seconds that tests may take longer, beside ten times as long, than without a mutant."""
 _DEADLOCK = 60.0
+_MOST_MEMORY = 2 * 1024**3
+"""Bytes that a test may take: a loop that never ends may grow until the machine has no more."""
 _TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
 
 
@@ -129,6 +132,7 @@ def _outcome(name: str, items: list[pytest.Item], limit: float) -> tuple[str, st
         for timer, number in _TIMERS.items():
             signal.signal(number, signal.SIG_DFL)
             signal.setitimer(timer, limit if number is signal.SIGPROF else _DEADLOCK + 10 * limit)
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
         set_mutant_under_test(name)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
