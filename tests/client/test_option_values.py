@@ -89,7 +89,7 @@ def test_what_is_made_of_a_value(option: str, value: Any, setting: str, made: An
 def test_a_page_is_for_an_api_that_serves_results() -> None:
     settings = resolve("x", environ={}, waiting_page=plain, result_path=RESULT)
     assert settings.waiting_page is plain
-    with pytest.raises(ConfigurationError, match="^waiting_page needs result_path: "):
+    with pytest.raises(ConfigurationError, match=r"^waiting_page needs result_path: "):
         resolve("x", environ={}, waiting_page=plain)
 
 
@@ -144,7 +144,7 @@ def test_a_class_in_the_place_of_an_answer_is_refused_with_what_fits() -> None:
 
 
 def test_an_address_in_the_environment_is_named_by_its_variable() -> None:
-    with pytest.raises(ConfigurationError, match="^INNGEST_DEV: 'ftp://engine' is not an origin"):
+    with pytest.raises(ConfigurationError, match=r"^INNGEST_DEV: 'ftp://engine' is not an origin"):
         resolve("x", environ={"INNGEST_DEV": "ftp://engine"})
 
 
