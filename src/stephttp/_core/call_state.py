@@ -279,8 +279,6 @@ class CallState:
         """Return the steps that were cut off, to note another one; `None` if it leaves no trace."""
         if self.cuts is None and self.state in (_RUNNING, _WAITING):
             self.cuts = cut_steps(self.earlier.memos)
-            if self.resumed:
-                self.earlier.cuts = self.cuts
         return self.cuts if self.state in (_RUNNING, _WAITING) else None
 
     def _after_others(self, started_ns: int, duration_ns: int) -> Timing:
