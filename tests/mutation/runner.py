@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import chdir
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,10 @@ class Mutants:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
-        tests: dict[str, list[tuple[float, str]]] = json.loads(in_fork(lambda: _times(items)))
-        killers: dict[str, Counter[str]] = defaultdict(Counter)
         gc.collect()
         gc.freeze()
+        tests = _tests_of_functions(items)
+        killers: dict[str, Counter[str]] = defaultdict(Counter)
         for name in self._names:
             function = name.partition("__mutmut_")[0]
             known = killers[function]
@@ -102,20 +103,30 @@ def in_fork(work: Callable[[], bytes]) -> bytes:
     return result
 
 
-def _times(items: dict[str, pytest.Item]) -> bytes:
-    """Return, by mutated function, the tests that come through it, with their seconds."""
+def _tests_of_functions(items: dict[str, pytest.Item]) -> dict[str, list[tuple[float, str]]]:
+    """Return, by mutated function, the tests that come through it, with their seconds.
+
+    Each test begins where it will with a mutant: what another one has left in a cache would keep it
+    from coming through what fills the cache.
+    """
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    set_mutant_under_test("stats")
     for nodeid, item in items.items():
-        state()._stats.clear()
-        begun = time.process_time()
-        if _fails(item):
-            sys.stderr.write(f"{nodeid} fails without a mutant\n")
-            os._exit(1)
-        seconds = time.process_time() - begun
-        for function in state()._stats:
+        seconds, functions = json.loads(in_fork(partial(_time, item)))
+        for function in functions:
             found[function].append((seconds, nodeid))
-    return json.dumps(found).encode()
+    return found
+
+
+def _time(item: pytest.Item) -> bytes:
+    """Return the seconds that a test takes, and the mutated functions that it comes through."""
+    set_mutant_under_test("stats")
+    state()._stats.clear()
+    begun = time.process_time()
+    if _fails(item):
+        sys.stderr.write(f"{item.nodeid} fails without a mutant\n")
+        os._exit(1)
+    seconds = time.process_time() - begun
+    return json.dumps((seconds, sorted(state()._stats))).encode()
 
 
 def _fails(item: pytest.Item, following: pytest.Item | None = None) -> bool:
