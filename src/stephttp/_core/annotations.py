@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import (
+    Annotated,
     Any,
+    ForwardRef,
+    Literal,
     LiteralString,
     Never,
     NoReturn,
@@ -53,8 +58,8 @@ def annotated_conversion(function: Any, annotation: Any, owner: Any) -> tuple[Co
     Args:
         owner: the class whose method it is; `None` without one.
     """
-    if isinstance(annotation, str):
-        annotation = _evaluated(function, "return")
+    if _has_text(annotation):
+        annotation = _evaluated(function, "return", annotation)
     origin = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Awaitable):
         annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
@@ -109,28 +114,55 @@ def _given(base: Any, target: Any, outer: Mapping[Any, Any]) -> dict[Any, Any] |
     given = {one: filled(argument, outer) for one, argument in arguments_of(base).items()}
     if cls is target:
         return given
-    for further in getattr(cls, "__dict__", {}).get("__orig_bases__", ()):
+    for further in vars(cls).get("__orig_bases__", ()):
         if (found := _given(further, target, given)) is not None:
             return found
     return None
 
 
-def _evaluated(function: Any, name: str) -> Any:
-    """Evaluate an annotation that is text; `Any` if it has a name that does not exist."""
+def _has_text(annotation: Any) -> bool:
+    """Return whether an annotation, or a part of it, is text that is to be evaluated."""
+    if isinstance(annotation, str | ForwardRef):
+        return True
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return False
+    return any(map(_has_text, parts[:1] if origin is Annotated else parts))
+
+
+def _evaluated(function: Any, name: str, annotation: Any) -> Any:
+    """Evaluate an annotation that has text in it; `Any` if it has a name that does not exist.
+
+    Args:
+        function: whose annotation it is; a class takes what its `__init__` takes.
+        name: of the parameter; `return`.
+    """
 
     def only() -> None: ...
 
     # Of all annotations only this one: another may have a name that does not exist.
-    only.__annotations__ = {name: annotations_of(function)[name]}
+    only.__annotations__ = {"this": annotation}
     try:
-        namespace = getattr(inspect.unwrap(function), "__globals__", {})
-        return get_type_hints(only, namespace, include_extras=True)[name]
+        names = _names_for(function, name, annotation)
+        return get_type_hints(only, names, include_extras=True)["this"]
     except NameError as error:
         _warn(function.__qualname__, f"{error.name!r}")
         return Any
     except Exception:  # whatever evaluating it may raise
-        _warn(function.__qualname__, repr(annotations_of(function)[name]))
+        _warn(function.__qualname__, repr(annotation))
         return Any
+
+
+def _names_for(function: Any, name: str, annotation: Any) -> dict[str, Any]:
+    """Return the global names of the module in which an annotation is written."""
+    if not isinstance(function, type):
+        names: dict[str, Any] = inspect.unwrap(function).__globals__
+        return names
+    bases = function.__mro__
+    # What a dataclass or a class of attrs takes, its fields say, some of which may be inherited.
+    fields = (base for base in bases if annotations_of(base).get(name) == annotation)
+    made = (base for base in bases if not {"__init__", "__new__"}.isdisjoint(vars(base)))
+    return vars(sys.modules[next(chain(fields, made)).__module__])
 
 
 _warned: set[tuple[str, str]] = set()
@@ -173,8 +205,8 @@ def decode_arguments(
 def _parameter(handler: Callable[..., Any], parameter: inspect.Parameter) -> Conversion:
     """Return the conversion of one argument; plain JSON where its type cannot be used."""
     annotation, function, owner = parameter.annotation, function_of(handler), owner_of(handler)
-    if isinstance(annotation, str):
-        annotation = _evaluated(function, parameter.name)
+    if _has_text(annotation):
+        annotation = _evaluated(function, parameter.name, annotation)
     if annotation is inspect.Parameter.empty:
         return PLAIN
     annotation = _meant(annotation)
