@@ -13,7 +13,7 @@ from stephttp._core.steps import CutTimes, Verdict
 from stephttp._wire.cut_entries import Cut
 from stephttp._wire.ids import CAPSULE, FIRST_CUT, hash_step_id
 from stephttp._wire.opcodes import ErrorInfo, OpCode, Timing
-from stephttp._wire.stored_state import UNSURE
+from stephttp._wire.stored_state import UNSURE, KnownStep
 from tests.core.test_cuts import TIMES, cut_of, cut_off
 from tests.core.test_remembered import DONE, Reported, branches, found, resumed, use
 from tests.core.test_run import SECOND, ended, failing, unwinding, waiting
@@ -207,6 +207,14 @@ def side_by_side(run: Run) -> None:
     run.complete(two, b"1", 0, 0)
 
 
+def abandon(run: Run) -> None:
+    run.abandon(run.begin("new"))
+
+
+def come_to_a_wait(run: Run) -> None:
+    use(run, "sleep", "waits")
+
+
 @pytest.mark.parametrize(
     ("steps", "happens", "before_the_end", "at_the_end"),
     [
@@ -220,8 +228,8 @@ def side_by_side(run: Run) -> None:
         # nor at the end, if one was cut short, or still waits.
         ([LEFT, BRANCH], Run.give_up, [], []),
         ([LEFT, MET], Run.give_up, [], ["step_not_met left"]),
-        ([LEFT, BRANCH], lambda run: run.abandon(run.begin("new")), [], []),
-        ([LEFT, BRANCH, WAITS], lambda run: use(run, "sleep", "waits"), [], []),
+        ([LEFT, BRANCH], abandon, [], []),
+        ([LEFT, BRANCH, WAITS], come_to_a_wait, [], []),
         # A run that is over, or a call for one step, comes to none of the others.
         ([CHANGED, LEFT], Run.stop, [], []),
     ],
@@ -255,11 +263,9 @@ def test_a_run_of_which_steps_were_side_by_side_has_branches_where_something_is_
 
 
 def test_a_call_for_one_step_has_nothing_left_over() -> None:
-    run = resumed(CHANGED, LEFT)
-    run.begin("changed")
-    assert found(run) == ["step_changed changed", "step_not_met left"]
-    run.target = hash_step_id("other")
-    assert found(run) == []
+    memos, names = {A: Raw(b"null")}, {A: KnownStep("Sleep", "a", 0)}
+    assert found(Run("R", memos, names=names)) == ["step_not_met a"]
+    assert found(Run("R", memos, names=names, target=B)) == []
 
 
 def test_whether_a_step_to_come_has_ended_before() -> None:
