@@ -1,4 +1,4 @@
-"""README and docs/design.md name the files and packages that there are."""
+"""README, docs/design.md and docs/modules.md name the files and packages that there are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from tests import module_map
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "stephttp"
@@ -78,3 +80,31 @@ def test_every_module_beside_the_packages_is_named() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_in_the_text_exist(page: Path) -> None:
     assert [name for name in _PATH.findall(page.read_text()) if not exists(ROOT, name)] == []
+
+
+def test_the_map_lists_every_module() -> None:
+    """`python -m tests.module_map` writes the map again where this fails."""
+    written = module_map.PAGE.read_text().split(module_map.START)[1].splitlines()
+    made = module_map.made().splitlines()
+    assert {"missing": sorted({*made} - {*written}), "too many": sorted({*written} - {*made})} == {
+        "missing": [],
+        "too many": [],
+    }
+    assert written == made
+
+
+def test_every_module_says_what_it_does_in_words_of_its_own() -> None:
+    said: dict[str, list[str]] = {}
+    for path in module_map.files():
+        name = str(path.relative_to(module_map.SRC))
+        said.setdefault(module_map.first_paragraph(path), []).append(name)
+    assert "" not in said
+    assert [names for names in said.values() if len(names) > 1] == []
+
+
+def test_the_files_in_the_table_of_topics_exist() -> None:
+    written = module_map.PAGE.read_text().split(module_map.START)[0]
+    lines = [line for line in written.splitlines() if line.startswith("|")]
+    named = {name for line in lines for name in _CODE.findall(line) if "/" in name}
+    assert len(named) > 80
+    assert [name for name in sorted(named) if not any(PACKAGE.glob(name))] == []

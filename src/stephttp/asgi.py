@@ -1,4 +1,4 @@
-"""ASGI middleware.
+"""`ASGIMiddleware`: tells first calls, re-entries, `result_path` and calls of `serve` apart.
 
 A request from outside is a first call: what the handler sends goes out at once, and a finished run
 is recorded afterwards. A re-entry is a call of the server: the handler's response is the run's

@@ -1,4 +1,4 @@
-"""Public exceptions.
+"""Public exceptions, and their tree: `StepError`, `RetryAfterError` and the others.
 
     Exception
     └── StephttpError                 everything this package raises on purpose

@@ -1,4 +1,4 @@
-"""Middleware: your code around runs and steps; see `Middleware` and docs/middleware.md.
+"""`Middleware`: your own code around runs and steps; see its methods, and docs/middleware.md.
 
 Names are those of Inngest's Python SDK where the meaning is the same. `_run.hooks` makes the calls.
 """

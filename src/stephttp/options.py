@@ -1,5 +1,6 @@
-"""Settings of the SDK, frozen; made of what `setup` is given (`setup_options`) and the environment,
-which no other module reads."""
+"""Settings of the SDK, frozen: made of what `setup` is given (`setup_options`) and of
+environment variables (`INNGEST_*`), which no other module reads.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`setup()` and what it makes: the settings and the background delivery that requests share."""
+"""`setup()` and `Provider`: `asgi`, `wsgi`, `endpoint`, `wait`, `close`; what is sent from
+outside of a request is in `_run.outside`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `setup` takes: each option, with what it means and its default."""
+"""Options of `setup`: each with its meaning and its default."""
 
 from __future__ import annotations
 

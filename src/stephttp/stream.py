@@ -1,4 +1,5 @@
-"""Pushes values to those who follow a run, for `async def` code: progress, or tokens as they come.
+"""`stream.push` and `stream.pipe` for `async def` code: progress, or tokens as they come, for those
+who follow a run.
 
 `stephttp.sync.stream` has the same for plain `def` code.
 """

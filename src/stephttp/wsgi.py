@@ -1,4 +1,5 @@
-"""WSGI middleware: the counterpart of `stephttp.asgi`, for threads.
+"""`WSGIMiddleware`, for threads: tells first calls, re-entries, `result_path` and calls of `serve`
+apart.
 
 A request from outside is a first call: what the handler answers goes out as it comes, and a
 finished run is recorded afterwards. A re-entry is a call of the server: the handler's response is

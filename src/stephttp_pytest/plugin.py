@@ -1,4 +1,6 @@
-"""Fixtures, the runs of a test that failed, and its database."""
+"""Fixtures of pytest (`durable_client`, `durable_app`, ...), and for a test that failed: its
+runs as text, its database (`--durable-db`).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is special to ASGI and to WSGI: two twins, with the same file names.
+"""The parts that are special to ASGI and to WSGI: two twins, with the same file names.
 
-Here belongs what touches a scope, an environ, a loop or a thread of the server. What both twins do
-is in `_run`.
+Code that touches a scope, an environ, a loop or a thread of the server belongs here; code that
+both twins need is in `_run`.
 """

@@ -1,4 +1,5 @@
-"""Route templates, as frameworks know them: `/users/{id}` for the request `/users/7`.
+"""Names of endpoints from route templates, as frameworks know them: `/users/{id}` for the request
+`/users/7`.
 
 No framework is imported. Some leave the route in the request, where the adapters look first; the
 other applications are asked which route the request takes, by the names that they have for that. A

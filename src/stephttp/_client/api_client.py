@@ -1,4 +1,6 @@
-"""The checkpoint API for programs that report runs of their own: one text, two drivers."""
+"""`APIClient` and `SyncAPIClient`: the checkpoint API by hand, for programs that report runs
+of their own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a run, for those who speak the checkpoint API by hand."""
+"""`APIResult`: the end of a run, for those who speak the checkpoint API by hand."""
 
 from __future__ import annotations
 

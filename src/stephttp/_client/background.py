@@ -1,4 +1,4 @@
-"""Work beside the requests: flows, and calls that are to be made later.
+"""Work beside the requests: tasks and timers of an event loop, or threads, as under WSGI.
 
 Where an event loop runs, they are its tasks and timers; elsewhere, as under WSGI, threads.
 """

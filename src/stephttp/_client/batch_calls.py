@@ -1,4 +1,5 @@
-"""Calls of the checkpoint API about many runs at once, and their answers: batches and leases.
+"""Calls of the checkpoint API about many runs at once, and their answers: batches of checkpoints,
+renewals of leases.
 
 Only the stephttp engine has them (docs/design.md 3.8).
 """

@@ -1,4 +1,4 @@
-"""Keeps connections for further requests.
+"""Keeps HTTP connections to the server for further requests.
 
 The library's own pool looks at all of its connections with each request and each answer, and asks
 the system about every idle one. Measured in turns with this one, on the application of

@@ -1,4 +1,4 @@
-"""A limit on how long a flow may take, slow answers included."""
+"""A limit on how long requests from outside of a run may take, slow answers included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Carries out flows, on event loops and in threads."""
+"""Carries out requests to the server (flows), on event loops and in threads; the same text
+for async and blocking code.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What is done on event loops, without importing asyncio before there is one: a program that has
-none, as under WSGI, would spend half of `import stephttp` on it."""
+"""Sleeping and waiting on event loops, without importing asyncio before there is one: a program
+that has none, as under WSGI, would spend half of `import stephttp` on it.
+"""
 
 from __future__ import annotations
 

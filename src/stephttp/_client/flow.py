@@ -1,4 +1,5 @@
-"""What flows ask their driver for, and `send`: one call of the API with its keys and retries.
+"""One request to the server, with its keys, its retries and pauses while the server is away; as a
+generator that does no I/O.
 
 A flow is a generator that does no I/O. It yields what it needs, and is sent what came of it, or has
 the error thrown in. So one text serves the event loop and threads: `carry_out` and its twin drive

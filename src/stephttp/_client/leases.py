@@ -1,4 +1,5 @@
-"""Renews the leases of this process's runs: one call for all of them, from a thread of its own.
+"""Renews the leases of this process's runs, in the SDK: one call for all of them, from a thread of
+its own.
 
 A handler may block the event loop, or the loop may be slow; that must not cost it its runs. So
 the renewal does not depend on the loop, only on the process being alive and running threads. A

@@ -1,4 +1,6 @@
-"""The first checkpoint of a run, as it is sent (docs/protocol.md 4.1)."""
+"""The first checkpoint of a run, as the SDK sends it (docs/protocol.md 4.1):
+`CheckpointNewRunRequest`, `NewAPIRunData`.
+"""
 
 from __future__ import annotations
 

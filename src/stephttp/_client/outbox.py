@@ -1,4 +1,4 @@
-"""Keeps what is to be delivered in the background, bounded in number and bytes.
+"""The outbox: what is to be delivered in the background, bounded in number and bytes.
 
 Nothing on a request's path waits for it. While the server is away, what was accepted is kept and
 tried again; when the box is full, new runs are refused, and that is logged with their number.

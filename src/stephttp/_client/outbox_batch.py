@@ -1,4 +1,4 @@
-"""What one request of the outbox carries: as many items as fit."""
+"""One request of the outbox: as many reports as fit, and what is refused for good."""
 
 from __future__ import annotations
 

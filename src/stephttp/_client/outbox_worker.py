@@ -1,4 +1,5 @@
-"""A worker, which sends what is in the outbox, many items in one request if possible.
+"""Sends what is in the outbox, in batches if the server takes them, and tries again while the
+server is away.
 
 The work is a flow, so that it is done by tasks of an event loop or by threads alike. A server that
 takes batches gets them from one worker, one after the other: what piles up while one is under way

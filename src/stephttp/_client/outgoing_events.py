@@ -1,4 +1,6 @@
-"""Sending events (docs/protocol.md 4.7), as pure functions and one flow."""
+"""Events that are sent (docs/protocol.md 4.7), SDK side: their checks, ids, and the request
+to `/e/{key}`.
+"""
 
 from __future__ import annotations
 

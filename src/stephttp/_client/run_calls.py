@@ -1,4 +1,6 @@
-"""What is asked about runs from outside of them, and sent to them: pure readers, and flows."""
+"""Requests about runs from outside of them: `get_run`, `cancel`, `result`, `send_signal`;
+`RunInfo`. Pure readers, and flows.
+"""
 
 from __future__ import annotations
 

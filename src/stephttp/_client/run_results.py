@@ -1,4 +1,6 @@
-"""What the handler of a run has answered in the end, and how an Inngest server keeps it. Pure."""
+"""The answer of a run that has ended, as the server keeps it (`RunResult`), also on an
+Inngest server. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whether an answer is the server's own, or that of something between: a proxy's page. Pure.
+"""Whether an answer is the server's own, or the page of a load balancer or proxy in between
+(docs/design.md 3.8). Pure.
 
 Both servers mark every answer of theirs: the stephttp engine with its extras, an Inngest server
 with its kind. A page of whatever status has neither. It says nothing: what was sent is not stored,

@@ -1,4 +1,5 @@
-"""The HTTP client as the drivers need it. Only this module and `connection_pool` name it.
+"""The HTTP client of the SDK, its timeouts and connection errors. Only this module and
+`connection_pool` name it.
 
 It is imported where it is needed, because importing it takes longer than importing all of stephttp.
 """

@@ -1,4 +1,6 @@
-"""What functions are annotated to return and to take, as conversions."""
+"""Annotations of functions, as conversions: the return type of a step's function, and its
+arguments when an input is edited.
+"""
 
 from __future__ import annotations
 

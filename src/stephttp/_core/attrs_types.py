@@ -1,4 +1,6 @@
-"""How pydantic makes classes of attrs, which it does not know, of what msgspec writes for them."""
+"""Classes of attrs, which pydantic does not know, for pydantic: made from what msgspec writes
+for them.
+"""
 
 from __future__ import annotations
 

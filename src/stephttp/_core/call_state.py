@@ -1,4 +1,5 @@
-"""Whether the handler of a run can progress in one call of it, and how that call ends.
+"""Whether the handler of a run can progress in one call of it, and how that call ends (running,
+waiting, unwinding, ended).
 
 The states, and what each thing that happens does to them:
 

@@ -1,4 +1,6 @@
-"""When the steps of a request that is still being answered are sent to the server."""
+"""`Checkpointing` (`safe`, `performant`, ...): when the steps of a request that is still
+being answered are sent to the server.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Checks of what users set. Each returns the value as the SDK uses it.
+"""Checks of what users set (`setup`, `configure`): origins, keys, header names, durations. Each
+returns the value as the SDK uses it.
 
 All raise `ConfigurationError` with a message that names the option.
 """

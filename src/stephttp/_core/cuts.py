@@ -1,4 +1,5 @@
-"""Steps that the handler cut off: by a timeout, a sibling that failed, a race, or `cancel()`.
+"""Steps that the handler cut off, by a timeout, a sibling that failed, a race or `cancel()`: in
+later calls they never end (docs/design.md 3.16).
 
 That they did not end is an outcome like any other, and stays so: in later calls such a step is
 not executed, and never ends. The handler's own timer then rings again, or what cancelled the step

@@ -1,4 +1,5 @@
-"""What earlier calls of the handler left: results, failures, an order, and steps cut off.
+"""Results of earlier calls of the handler: what steps gave, how they failed, in which order they
+ended, and which were cut off.
 
 A server sends memos by hash, and the stephttp engine says what steps they are of. As long as each
 use of a step tool is plainly the next of its id, as in all handlers that have not changed and have

@@ -1,4 +1,5 @@
-"""Values of the user's as JSON: what steps return, and what they are given.
+"""Results and arguments of steps as JSON: what a step may return, and the error for what it may not
+(NaN, secrets, unknown types).
 
 A result is encoded once, when its step has run. The handler gets what those bytes decode to, as the
 function's annotation says, both then and when the step is remembered. So it has the same shape each

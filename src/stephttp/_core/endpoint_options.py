@@ -1,4 +1,5 @@
-"""The options of an endpoint, and the answers to a caller whose run goes async.
+"""`FnOpts`, and the answers to a caller whose run goes to the background: `AsyncResponseRedirect`,
+`AsyncResponseToken`, `AsyncResponseCustom`.
 
 Plain data: `configure`, the endpoint decorator and `setup` fill it in, `_client` acts on it.
 """

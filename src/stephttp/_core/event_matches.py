@@ -1,4 +1,5 @@
-"""The condition of a wait, from the values that an event has to have (docs/protocol.md 5.4). Pure.
+"""`wait_for_event(match=...)`: the condition of a wait, made of the values that an event must have
+(docs/protocol.md 5.4). Pure.
 
     {"data.id": "o'1"}                      async.data.id == "o'1"
     {"data.order-id": 7, "data.paid": True} async.data["order-id"] == 7 && async.data.paid == true

@@ -1,4 +1,4 @@
-"""Exception groups as data, and the groups that are made of that again.
+"""Exception groups as data, and `StepErrorGroup`, which is made of that again (`except*`).
 
 The parts of a group travel in the `data` of its error, which other SDKs leave alone. What is made
 of them is a `StepErrorGroup`, so that both `except StepError` and `except*` match. A part is of its

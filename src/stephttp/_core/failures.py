@@ -1,4 +1,6 @@
-"""Errors as data: an exception as the server stores it, and the exception made of that again."""
+"""Errors of steps as data, and `StepError`, which is made of that again: an exception as the
+server stores it, and its cause.
+"""
 
 from __future__ import annotations
 

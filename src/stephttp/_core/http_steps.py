@@ -1,4 +1,5 @@
-"""Steps that are HTTP requests of the server: `fetch` and `ai.infer`. Pure, as `waits` is.
+"""`step.fetch` and `step.ai.infer`: the arguments of HTTP requests that the server makes, with
+their idempotency key. Pure, as `waits` is.
 
 A server may make such a request twice: because it failed, or because it died meanwhile. So it gets
 an idempotency key, and says how often it is retried.

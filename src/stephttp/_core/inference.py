@@ -1,4 +1,6 @@
-"""How model providers are called by `step.ai.infer`."""
+"""Adapters for `step.ai.infer`: how model providers are called, with their key, headers and
+format.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Relative addresses in the headers of a response that reaches its caller from another origin.
+"""Relative addresses in the headers of a response (`Location`), made absolute, because the caller
+gets it from another origin.
 
 The answer to a run that has waited comes from the engine. Its handler knows of no other origin
 than the application's, so what it says relative to the request has to be made absolute. Pure.

@@ -1,4 +1,5 @@
-"""What a call of the handler leaves to another call.
+"""A call of the handler that leaves steps to another call: because the server asked for one step,
+or because its time (`max_runtime`) is over.
 
 A server may ask for one step of those that were planned (`target`). Then only that step is
 executed, its end suspends the handler, and all others that are not remembered are passed over.

@@ -1,4 +1,5 @@
-"""Plain forms of values that msgspec does not write by itself; docs/steps.md has the table.
+"""Plain JSON forms of values that msgspec does not write by itself (`Path`, `Fraction`, ...);
+docs/steps.md has the table.
 
 Types are recognised by name, so that their modules need not be imported.
 """

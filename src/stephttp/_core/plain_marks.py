@@ -1,4 +1,5 @@
-"""Marks: pseudo-steps by which the calls of a run tell each other something on other servers.
+"""Marks on an Inngest server: pseudo-steps by which parallel calls of a run leave notes to each
+other.
 
     mark      stored                                      says
     parallel  before two things are opened at once        calls of the handler run no step

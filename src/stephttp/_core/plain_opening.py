@@ -1,4 +1,4 @@
-"""What a first checkpoint may have on a server that is not ours, and how failures are stored there.
+"""First checkpoints on an Inngest server: what they may hold, and how failures are stored there.
 
 Such a server acts on each op of a checkpoint by itself, and on some of them in a way that cannot be
 undone (docs/protocol.md 13.3, 13.6, 13.8).

@@ -1,4 +1,5 @@
-"""How a run continues with a server that is not ours: what each call may do, and how it answers.
+"""The rules for runs on an Inngest server (docs/protocol.md 13): what each of its parallel calls
+may do, planned steps, and how it answers.
 
 Such a server calls the application for everything that ends, for several things at the same time,
 and in several processes. It does not say what it waits for already, and takes an op twice for the

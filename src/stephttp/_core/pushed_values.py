@@ -1,4 +1,4 @@
-"""Values that a handler pushes to those who follow it, as JSON."""
+"""Values that a handler pushes (`stream.push`), as JSON, in pieces that a server takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What pydantic's classes say of themselves, without importing pydantic."""
+"""Models of pydantic (secrets, serializers, excluded fields), looked at without importing
+pydantic.
+"""
 
 from __future__ import annotations
 

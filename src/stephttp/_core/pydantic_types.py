@@ -1,4 +1,6 @@
-"""What pydantic is asked to convert. The only module of the core that imports it, when it must."""
+"""Types that pydantic converts (models, `datetime | str`). The only module of the core that
+imports it, when it must.
+"""
 
 from __future__ import annotations
 

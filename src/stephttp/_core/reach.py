@@ -1,4 +1,5 @@
-"""Which types an annotation leads to, through generics, unions and the fields of classes.
+"""The types that an annotation leads to, through generics, unions and the fields of classes:
+secrets, unresolved names.
 
 A result is converted by its annotation. Before that is relied on, three things have to be known:
 whether it leads to a secret, to a name that only type checkers can see, or to a union, of which

@@ -1,4 +1,5 @@
-"""Which remembered step a use of a step tool gets, and which ones are left over at the end.
+"""Which remembered step a use of a step id gets when the handler has changed, and which ones are
+left over (divergences).
 
 A handler may have changed since its run began. So a remembered step answers only a use of the same
 kind: what a sleep left is not the result of a function. A use that finds only steps of other kinds

@@ -1,4 +1,5 @@
-"""Answers of the SDK's own: to a caller whose run waits, and to the server where a re-entry fails.
+"""Answers of the SDK's own: token and error for a caller whose run waits, and errors for the server
+where a re-entry fails.
 
 docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer; 12.1 what follows for the
 SDK. The answers that carry ops are in `reports`.

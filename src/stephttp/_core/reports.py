@@ -1,5 +1,5 @@
-"""What a run reports to the server: the ops that it has recorded, its end, and the answers of
-re-entries that carry them.
+"""The reports of a run to the server: ops of steps that have ended or wait, `RunComplete`, and the
+answers of re-entries that carry them.
 
 Finished steps can be reported at any time, also while the handler runs. What makes the server act,
 such as a wait or a step to be retried, is reported when the handler has ended. A step whose

@@ -1,4 +1,5 @@
-"""How a failed step is tried again: how often, after which failures, and when. Pure.
+"""`RetryPolicy`: how a failed step is tried again, how often, after which exceptions (`retry_on`,
+`give_up_on`), and when. Pure.
 
     field        what it says                                        without it
     retries      how often it is tried again, 0 to 20                0

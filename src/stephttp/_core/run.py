@@ -1,4 +1,4 @@
-"""The state machine of one run in one call of the handler.
+"""The state machine of one run in one call of the handler: what becomes of each step.
 
 A run is started by a request, or resumed by a re-entry. The handler asks it what to do at each
 step, and it answers with one of four verdicts:

@@ -1,4 +1,6 @@
-"""The kinds of steps: by the ops that report them, and as far as the form of a memo shows them."""
+"""The kinds of steps, by the ops that report them and by the form of a memo: a sleep is not
+the result of a function.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The options of one step, as users give them to `step.options` and as a step uses them."""
+"""The options of one step, as users give them to `step.options` and as a step uses them
+(retries, timeout, thread, converters).
+"""
 
 from __future__ import annotations
 

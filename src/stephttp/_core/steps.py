@@ -1,4 +1,6 @@
-"""One use of a step tool in a run, and the verdict of the state machine on it."""
+"""One use of a step tool in a run: its id with index and hash, and the verdict of the state
+machine on it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Values that tools take and return: events, signals, fetched responses."""
+"""Types that tools take and return: `Event`, `ReceivedEvent`, `Signal`, `FetchResponse`,
+`EndpointResult`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Steps whose bodies did not return: they have failed, or were cut off or abandoned."""
+"""Steps whose bodies did not return: they failed (and may be tried again), were cut off, or
+abandoned.
+"""
 
 from __future__ import annotations
 

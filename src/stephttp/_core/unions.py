@@ -1,4 +1,5 @@
-"""Which member of a union was returned, where JSON does not tell.
+"""Which member of a union a step returned, where JSON does not tell (`date | str`): it is kept
+beside the result.
 
 `"2030-05-06"` may have been a `date` or a `str`. What the step returned is compared with what its
 JSON decodes to; where the types differ, the place and the type are kept beside the result, which

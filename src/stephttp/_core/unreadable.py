@@ -1,4 +1,4 @@
-"""Types whose values JSON cannot give back, and what to return instead."""
+"""Types whose values JSON cannot give back, and what to return instead: the error at the step."""
 
 from __future__ import annotations
 

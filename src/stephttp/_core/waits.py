@@ -1,4 +1,5 @@
-"""What a step asks of the server, one function a kind: arguments in, the opcode's out. Pure.
+"""Arguments of `sleep`, `sleep_until`, `wait_for_event`, `wait_for_signal` and `invoke`, checked,
+and the op that they become. Pure.
 
     tool              op               name       opts                                    memo
     sleep             Sleep            duration   duration                                null

@@ -1,4 +1,6 @@
-"""The runtimes of this process: the ids of their endpoints, and what they do in a fork."""
+"""All providers of this process: the ids of their endpoints, and what they do in a fork
+(preloading servers).
+"""
 
 from __future__ import annotations
 

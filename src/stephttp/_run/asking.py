@@ -1,4 +1,5 @@
-"""Asks the server for the result of a run, on behalf of its caller, and is patient.
+"""Asks the server for the result of a run, for the caller of `result_path`, and is patient while
+the server is away.
 
 Only the result is an answer for a caller, or a refusal of the server: that may be away for a while,
 and something between may say so in its own words (docs/design.md 3.18).

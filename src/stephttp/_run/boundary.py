@@ -1,4 +1,6 @@
-"""The boundary of a decorated handler, at which its unwinding ends when its run has to wait."""
+"""The boundary of a handler with `@provider.endpoint`: there its unwinding ends when the run has to
+wait, so that dependencies and sessions close as usual (docs/design.md 3.15).
+"""
 
 from __future__ import annotations
 

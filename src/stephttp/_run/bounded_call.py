@@ -1,4 +1,5 @@
-"""A first call whose request has a body that may be too large to travel with its run.
+"""Large request bodies in a first call (`max_body_bytes`): refused before the first step where the
+endpoint is known to wait.
 
 The body goes with a run that waits, so that the handler can be called with it again. Beyond the
 limit an endpoint that may have to wait refuses the request before its first step: it declares

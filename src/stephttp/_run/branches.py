@@ -1,4 +1,5 @@
-"""Branches of a handler that run in threads: where each stands, and whose turn it is.
+"""Branches of a blocking handler, in threads (`parallel`, `race`): where each stands, and the order
+in which they get remembered steps.
 
 In later calls the steps that ran side by side are all remembered. `ThreadTurns` gives them back in
 the order in which they ended, as `LoopTurns` does on an event loop.

@@ -1,4 +1,6 @@
-"""Whether a re-entry comes from the server: signatures, and what the server says of itself."""
+"""Whether a re-entry comes from the server: the SDK verifies its signature (401), and takes
+note which server it is.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose an idempotency key is: what tells callers apart (docs/design.md 3.7).
+"""Whose an idempotency key is: which headers and cookies tell callers apart (docs/design.md 3.7).
 
 Two callers who chose the same key must not see each other's answers, and one caller who repeats a
 request must be known again. So all that gives access counts, and what changes from one request of

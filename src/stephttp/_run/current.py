@@ -1,4 +1,6 @@
-"""The call of a handler that the current code belongs to, and whether it has a run."""
+"""The call of a handler that the current code belongs to, and whether it has a run; a run
+starts at the first step.
+"""
 
 from __future__ import annotations
 

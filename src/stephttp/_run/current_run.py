@@ -1,4 +1,4 @@
-"""The current run, as code inside a request sees it; imported when it is first used."""
+"""`stephttp.current_run()`: id, attempt, `replaying`, `result_url`; the run from inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Steps that the handler cuts off, and those that it cut off in an earlier call and now does not.
+"""Steps that the handler cuts off (timeout, race, cancellation), and those that it cut off in an
+earlier call and now does not.
 
 `_core.cuts` says what becomes of them.
 """

@@ -1,5 +1,6 @@
-"""The libraries that are watched, once an application has loaded them: transactions that steps may
-leave open, and requests that end without a response."""
+"""The database libraries that are watched once an application has loaded them: transactions that
+steps may leave open, and requests that end without a response.
+"""
 
 from __future__ import annotations
 

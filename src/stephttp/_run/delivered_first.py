@@ -1,5 +1,6 @@
-"""Runs that are delivered before their response ends (`setup(background=False)`): a host that stops
-its processes between requests leaves no time for the background."""
+"""`setup(background=False)`, for serverless hosts: runs are delivered before their response
+ends, because the process stops between requests.
+"""
 
 from __future__ import annotations
 

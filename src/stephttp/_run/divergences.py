@@ -1,4 +1,6 @@
-"""What a call of the server makes of divergences: the log, the run's record, or its failure."""
+"""Divergences in a re-entry (the code changed while the run waited; `on_divergence`): a line
+in the log, a warning of the run, or its failure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an exception of a handler is its own, or comes of our ending it."""
+"""Whether an exception that leaves a handler is its own, or comes from the SDK's ending it."""
 
 from __future__ import annotations
 

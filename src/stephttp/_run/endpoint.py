@@ -1,5 +1,5 @@
-"""The options of an endpoint, set by its handler (`configure`) or by a decorator; the decorator is
-also where the unwinding of a handler ends (docs/design.md 3.15).
+"""`@provider.endpoint(...)` and `stephttp.configure(...)`: the options of an endpoint, by a
+decorator or set by its handler.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Answers to callers who asked for events (`Accept: text/event-stream`; docs/protocol.md 8.1)."""
+"""Answers to callers who asked for events (`Accept: text/event-stream`) instead of a redirect
+(docs/protocol.md 8.1).
+"""
 
 from __future__ import annotations
 

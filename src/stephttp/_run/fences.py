@@ -1,4 +1,5 @@
-"""Whether a call may begin another step: it may have been superseded, or have lost its run.
+"""Whether a call may start another step: it may have been superseded by another process, or have
+lost its run (docs/design.md 3.13).
 
 A process that only looks dead, because it was stopped or cut off from the engine, is replaced after
 a while. What it does from then on may have been done and acknowledged elsewhere. So it has a time

@@ -1,4 +1,6 @@
-"""Final failures of steps: if one leaves a handler, another call would only meet it again."""
+"""Final failures of steps: if one leaves a handler, the run ends at once, because another
+call would only meet it again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A request from outside: the sync phase of a run, neutral to ASGI and WSGI.
+"""A request from outside, neutral to ASGI and WSGI: the steps run in the caller's own request, and
+the response goes out at once.
 
 The adapters subclass it: they call the application, and report what the request and the response
 consist of as they pass by.

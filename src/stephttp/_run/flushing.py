@@ -1,4 +1,4 @@
-"""Finished steps of a re-entry that are sent before its answer, or apart from it."""
+"""Finished steps of a re-entry that are sent before its answer, while the handler still works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A first call whose handler pushes to the stream of its run, and whose caller may follow that."""
+"""A first call whose handler pushes values (`stream.push`), and whose caller may follow the
+stream.
+"""
 
 from __future__ import annotations
 

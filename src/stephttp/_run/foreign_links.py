@@ -1,4 +1,5 @@
-"""Links to results that a page of another site lets a browser open. Pure.
+"""Links to results that a page of another site lets a browser open: no cookies for them
+(docs/threat-model.md). Pure.
 
 The result may set cookies, such as that of a session: an attacker's own, whose link would then log
 in everyone who opens it there (docs/threat-model.md). So it sets none in a browser that another

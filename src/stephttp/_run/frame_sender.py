@@ -1,4 +1,6 @@
-"""Sends the events of a run's stream to the server, in their order, beside the handler."""
+"""Sends what a handler pushes (the events of a run's stream) to the server, in order, beside
+the handler.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Exceptions of handlers of which a framework has made an answer (Flask, Django): they may say
-whether and when to try again.
+"""Exceptions of handlers of which a framework has made an answer (Flask, Django): they may
+say whether and when a re-entry is tried again.
 """
 
 from __future__ import annotations

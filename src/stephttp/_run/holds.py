@@ -1,4 +1,5 @@
-"""How long a thread may be held for a caller who waits, under WSGI.
+"""How long a WSGI thread is held for a caller who waits at `result_path`, so that one thread stays
+free.
 
 A caller who waits has a thread to itself, and the call of the server by which its run ends needs
 one as well. So one thread at least is never held for longer than a moment. No server says how many

@@ -1,4 +1,4 @@
-"""A first call at whose end middleware is called."""
+"""A first call with middleware: `before_response` and `after_call` at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Steps of a run that has middleware, for `drive` and `drive_blocking`.
+"""Steps of a run that has middleware: `before_step`, `transform_output` and `after_step` around
+each.
 
 Each holds the run from beginning to end: an `async def` method of a middleware may take its time,
 and the handler is not ended meanwhile.

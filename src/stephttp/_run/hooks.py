@@ -1,4 +1,5 @@
-"""Calls the user's middleware, written once for handlers on the event loop and in threads.
+"""Calls the methods of the user's middleware, in their order, written once for `async def` handlers
+and threads; what happens when one raises.
 
 The calls are generators, as flows of the API are: one yields what is to be awaited, or the body of
 a step to be called, and is sent the result, or has the error thrown in. `drive` carries it out on

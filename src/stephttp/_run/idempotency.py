@@ -1,4 +1,5 @@
-"""Idempotency keys: the first request with a key continues, the others get its answer.
+"""Idempotency keys (`Idempotency-Key`, `idempotency_key=`), SDK side: the first request claims the
+key, the others get its stored answer, or 503.
 
 The claim of a key opens the run, with a lease: should the process die, the engine takes the run
 over, and those who wait for the answer get it all the same (docs/design.md 3.7).

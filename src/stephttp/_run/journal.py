@@ -1,4 +1,5 @@
-"""Reports a run to the server while its first request is still being answered.
+"""`Checkpointing.safe`: reports the steps of a run to the server while its first request is still
+being answered.
 
 Used with `Checkpointing.safe` and the like; `keyed_journal` has that of a run which holds an
 idempotency key. A journal is one item of the outbox: it is queued at most once, and says all there

@@ -1,4 +1,4 @@
-"""Cancellations of tasks that came before the turn of a remembered step, and are kept.
+"""Cancellations of tasks that come before the turn of a remembered step: they are kept until then.
 
 The handler's timers begin earlier in a later call, because nothing takes time before; see
 `loop_turns`.

@@ -1,4 +1,5 @@
-"""A first call whose request has an idempotency key: it claims that, and stores its answer.
+"""A first call with an idempotency key: it claims the key before the first step, and stores its
+answer.
 
 The request itself carries the key, or the handler gives it before its first step.
 """

@@ -1,4 +1,6 @@
-"""The journal of a run that holds an idempotency key: its answer is stored before it is sent."""
+"""The journal of a run that holds an idempotency key: its answer is stored before it is sent,
+within 20 s (docs/design.md 3.14).
+"""
 
 from __future__ import annotations
 

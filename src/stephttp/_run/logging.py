@@ -1,4 +1,6 @@
-"""Logging from handlers, without repeating it each time that the handler is called again."""
+"""`ReplayLogger` and `ReplayFilter`: log lines of handlers that are not repeated in each
+re-entry.
+"""
 
 from __future__ import annotations
 

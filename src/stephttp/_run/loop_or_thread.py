@@ -1,4 +1,5 @@
-"""What differs between a handler on an event loop and one in a thread: how it waits, and ends.
+"""The differences between a handler on an event loop and one in a thread: how it waits, and how it
+is ended.
 
 Each adapter has a kind of its own: `_adapters.asgi.scope`, `_adapters.wsgi.scope`. A WSGI server's
 threads may run event loops, too, because frameworks run `async def` views there.

@@ -1,4 +1,5 @@
-"""Remembered steps on an event loop: each comes back when it did, or is cut off when it was.
+"""Remembered steps of `asyncio.gather` and task groups: each comes back in the order in which it
+ended, or is cut off when it was (docs/design.md 3.16).
 
 Steps that ran side by side ended in some order, and the tasks of the handler saw them end in that
 order. In later calls all of them are there at once. So each waits for its turn: until those that

@@ -1,5 +1,6 @@
-"""Tokens at `result_path` that cannot open a result. Callers may send what they like, and each
-would make a call of the server."""
+"""Made-up tokens at `result_path`: callers may send what they like, and the server is not
+asked about each.
+"""
 
 from __future__ import annotations
 

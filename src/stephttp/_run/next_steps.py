@@ -1,4 +1,4 @@
-"""The answer of a re-entry whose run waits again: what the server is to do next."""
+"""The answer of a re-entry whose run waits again: 206, with what the server is to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a provider does from outside of a request: in webhooks, tasks and scripts."""
+"""Methods of `Provider` for webhooks, tasks and scripts: `send_event`, `send_signal`,
+`cancel`, `get_run`, `result`, and their `_sync` twins.
+"""
 
 from __future__ import annotations
 

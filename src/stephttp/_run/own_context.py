@@ -1,4 +1,4 @@
-"""The body of an async step, which runs in a context of its own."""
+"""The context (`contextvars`) in which the body of an async step runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a decorated handler returns when its run has to wait: an empty response of its framework.
+"""The empty response that a decorated handler returns when its run has to wait, in its framework's
+type (Django, Flask, Starlette, ...).
 
 No caller gets it, because the adapters drop what a suspended run sends. It is there for the code
 around the handler: dependencies, sessions, transactions and tracers end as after any answer.

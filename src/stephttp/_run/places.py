@@ -1,4 +1,6 @@
-"""Where the current code is in its run: in the handler, in a branch of it, or in a step's body."""
+"""Where the current code is in its run: in the handler, in a branch, or in a step's body (a
+step inside of a step is an error).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Calls by a server that is not ours, as flows: `_core.plain_server` has the rules."""
+"""Calls by an Inngest server, as flows: what is asked and stored before the handler runs;
+`_core.plain_server` has the rules.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A caller who prefers to wait for the result of its run (`Prefer: wait=30`)."""
+"""`Prefer: wait=30`: the SDK waits for the result of a run in the first request instead of
+redirecting.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What trusted proxies say of a request: where it was sent, and by whom."""
+"""Trusted proxies (`trusted_proxies`): what their headers say of a request, where it was sent
+and by whom.
+"""
 
 from __future__ import annotations
 

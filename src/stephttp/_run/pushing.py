@@ -1,4 +1,6 @@
-"""The pushes of the current code, for the tools of `stream`."""
+"""The pushes of the current code, for the tools of `stream`: which run's, or an error outside
+of one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A race of branches in a run: a step that keeps which of them has won."""
+"""A race of branches in a run: a step of its own remembers which of them has won."""
 
 from __future__ import annotations
 

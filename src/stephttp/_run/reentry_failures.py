@@ -1,4 +1,6 @@
-"""What a re-entry is answered where the server does not work, or does not take what it is sent."""
+"""The answer of a re-entry where the server is away or refuses a report: 503, the failure of
+the run, or an answer that is too large.
+"""
 
 from __future__ import annotations
 

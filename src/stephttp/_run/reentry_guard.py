@@ -1,4 +1,5 @@
-"""Whether a call of the server may continue its run now.
+"""One re-entry of a run at a time in a process, and a state that travels with a call is used once
+(docs/design.md 3.11, 3.13).
 
 One call of a run at a time may do so, and each state that came along is used once: here is what a
 process remembers for that, and what the heads of calls and answers say (docs/design.md 3.11, 3.13).

@@ -1,4 +1,5 @@
-"""The result of a run on this API's own origin (`result_path`), neutral to ASGI and WSGI.
+"""`result_path`: the result of a run on your own origin; what a caller gets there (answer,
+redirect, 202, page, events; CORS).
 
 It is the server's output URL (docs/protocol.md 7), passed on. So browsers stay on one origin, and
 the server need not be reachable for those who call the API.

@@ -1,4 +1,6 @@
-"""How the run of a re-entry is loaded, and what the server is answered at the end."""
+"""The run of a re-entry: how its remembered steps are loaded, and what the server is answered
+at the end (result, counted failure, retry).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that a re-entry continues: where it stands, and what its server can do."""
+"""The run that a re-entry continues, as a value: where it stands, and what its server can do."""
 
 from __future__ import annotations
 

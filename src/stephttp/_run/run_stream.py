@@ -1,4 +1,6 @@
-"""What one call of a handler pushes to those who follow its run (docs/protocol.md 8)."""
+"""The stream of a run in one call: which pushes of a handler count, and what marks the end of
+a step or of the run (docs/protocol.md 8).
+"""
 
 from __future__ import annotations
 

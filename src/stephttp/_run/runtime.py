@@ -1,4 +1,6 @@
-"""What all runs of a provider share: settings, clock, the ways to the server, and the locks."""
+"""The parts that all runs of a provider share: settings, clock, the connections to the
+server, outbox, leases, and locks.
+"""
 
 from __future__ import annotations
 

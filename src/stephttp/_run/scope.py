@@ -1,4 +1,5 @@
-"""One run in one call of the handler: what joins the pure state machine to the world.
+"""One run in one call of the handler: adds clock, lock and the ways to the server to the state
+machine; `max_runtime`.
 
 A `RunScope` adds to a `Run` the clock, the lock and the ways to the server. Where the handler
 lives is the adapters' business; see `loop_or_thread`.

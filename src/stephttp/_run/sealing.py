@@ -1,4 +1,5 @@
-"""Encrypts the secrets of the request capsule (docs/design.md 3.3), with `cryptography`.
+"""Encrypts the secrets of the request capsule (`Authorization`, cookies; docs/design.md 3.3), with
+`cryptography`.
 
 AES-256-GCM under a key of its own for each run: HKDF-SHA256 of the signing key, salted with the
 run id, which is the associated data as well. So what was sealed for one run opens for no other.

@@ -1,4 +1,5 @@
-"""A second look at what a real server gives as the result of a run (docs/protocol.md 13.10).
+"""A second look at what an Inngest server gives as the result of a failed or cancelled run
+(docs/protocol.md 13.10).
 
 its answer                      the run
 200, empty, for two seconds     its record has the result, or says that it was cancelled

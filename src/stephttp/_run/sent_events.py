@@ -1,4 +1,4 @@
-"""The events that a step sends to the server."""
+"""`step.send_event`: the events that a step sends to the server, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The question what a server is: asked where something would go wrong with the other one."""
+"""Asks whether the server is the stephttp engine or an Inngest server, where something would
+go wrong with the other one.
+"""
 
 from __future__ import annotations
 

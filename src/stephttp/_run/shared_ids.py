@@ -1,4 +1,5 @@
-"""A warning in development: branches share a step id, and timing decides which result is whose.
+"""The warning in development that branches share a step id, so that timing decides which result is
+whose.
 
 The uses of an id are numbered in the order in which the handler comes to them. Branches that the
 SDK does not know (tasks, threads) may come to a shared id in another order in a later call, and

@@ -1,4 +1,6 @@
-"""One step of a run, from the tool that comes to it to what the handler gets."""
+"""One step of a run, from the tool that comes to it to what the handler gets: remembered,
+executed, retried, or waited for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The key by which a step's requests are recognised; imported when it is first used."""
+"""`stephttp.idempotency_key()`: the key of a step's requests to other services, the same in
+each attempt.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The functions of steps that have a timeout or run in a thread, and those that block the loop."""
+"""Timeouts of steps (`timeout=`), steps in threads (`thread=True`), and the warning about
+steps that block the event loop.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The end of a first request whose run must wait: the server gets it, and the caller an answer."""
+"""The end of a first call whose run must wait: the steps go to the server, and the caller
+gets a redirect (303), a token, or an answer of your own.
+"""
 
 from __future__ import annotations
 

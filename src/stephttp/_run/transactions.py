@@ -1,4 +1,5 @@
-"""Steps that have written in a database transaction which may still be rolled back.
+"""Steps that have written in a database transaction that is still open: they are held back until it
+is committed (`UncommittedStepError`).
 
 A finished step never runs again, so its writes must last. If code around it holds the transaction,
 they do not last yet when it returns, and the end of a handler that has to wait may roll them back.

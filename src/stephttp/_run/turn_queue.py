@@ -1,4 +1,4 @@
-"""The order in which those who wait for a remembered step get it, on one event loop.
+"""The order in which tasks that wait for remembered steps continue, on one event loop.
 
 All of them are there at once. So after each that was given back, the event loop makes some turns,
 until its tasks have come as far as they can; then the next one gets its step. See `loop_turns` for

@@ -1,4 +1,5 @@
-"""Finds limits in the process around a wait, to warn of them in development.
+"""The warning in development about `asyncio.timeout` around a wait, which cannot ring while the run
+is away.
 
 While a run is away, no timer of the process can ring: `asyncio.timeout` around a wait does nothing.
 There is no public way to ask what surrounds a task. Its coroutines tell, while they are suspended:

@@ -1,4 +1,5 @@
-"""The signature of the stephttp engine on its calls of endpoints (docs/protocol.md 14).
+"""The engine's own signature on its calls of endpoints (docs/protocol.md 14): it covers method,
+target, run and body.
 
 `X-Inngest-Signature` covers the body alone, which is empty for most requests. This one covers all
 that decides what a call does, so that a captured call of one run is worth nothing for another. Its

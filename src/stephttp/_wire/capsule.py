@@ -1,4 +1,5 @@
-"""The request capsule: what of a request the server does not restore (docs/design.md 3.3).
+"""The request capsule: the headers, address and method that a re-entry gets back; which of them are
+secret (docs/design.md 3.3).
 
 The server sends path, query, content type and body again, and a method that may be that of another
 run of the endpoint (docs/protocol.md 13.7). What else a handler may look at travels as the result

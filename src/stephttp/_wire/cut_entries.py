@@ -1,4 +1,4 @@
-"""The list of steps that a handler cut off: pseudo-steps that the SDK keeps with a run.
+"""The list of steps that a handler cut off, as the server keeps it: pseudo-steps.
 
 The first entry has the id `CUT_NAME`, the next one is its second use, and so on. So a look for the
 first tells whether there are any. Servers take entries for plain steps. The stephttp engine also

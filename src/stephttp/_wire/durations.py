@@ -1,4 +1,6 @@
-"""Durations as the protocol writes them: `1h30m`, `2w`, `500ms` (docs/protocol.md 5.4)."""
+"""Durations as the protocol writes them (`1h30m`, `2w`, `500ms`), and the longest one
+(docs/protocol.md 5.4).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""HTTP requests and responses, neutral to ASGI, WSGI and HTTP clients.
+"""HTTP requests and responses, neutral to ASGI, WSGI and HTTP clients; bodies with their limit,
+`Prefer` and `Accept`.
 
 Header names are lower case, as ASGI has them; names and values are bytes on the way through the
 application (where nothing may be lost) and text where they enter JSON.

@@ -1,4 +1,6 @@
-"""Step ids on the wire (docs/protocol.md 1.4), the names of reserved ids, and ULIDs."""
+"""Step ids and their hashes on the wire (docs/protocol.md 1.4), the names of reserved ids,
+and run ids (ULIDs).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limits of a server (docs/protocol.md 10)."""
+"""The limits of a server (docs/protocol.md 10): steps in a run, bytes of state and of events."""
 
 MAX_RETRIES = 20
 """Retries of a step or a run."""

@@ -1,4 +1,5 @@
-"""Step opcodes (docs/protocol.md 5.1, 5.2): one definition for both directions.
+"""Ops (`StepRun`, `Sleep`, `RunComplete`, ...) as SDK and engine read and write them
+(docs/protocol.md 5.1, 5.2).
 
 `data` stays raw JSON on both sides: a step's result is encoded once, by the process that ran it.
 Nothing here can be part of a reference cycle, so the garbage collector does not track it.

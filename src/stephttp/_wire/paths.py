@@ -1,4 +1,6 @@
-"""Paths of an API behind a proxy that takes a prefix off them, and of what is mounted there."""
+"""Path prefixes of an API behind a proxy that takes a prefix off them, and of mounted
+applications.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How far a run has come, as far as its caller is concerned. Plain data."""
+"""How far a run has come, for its caller: steps that have ended, and what it waits for. Plain
+data.
+"""
 
 from __future__ import annotations
 

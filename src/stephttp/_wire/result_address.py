@@ -1,4 +1,5 @@
-"""The address of a run's result, which engine and SDK both serve (docs/design.md 3.18). Pure.
+"""The address of a run's result, on the engine and at `result_path`: how long it holds a caller
+(below 60 s), redirects to itself, 202 (docs/design.md 3.18). Pure.
 
 It answers a caller as the handler did, as soon as the run has ended. Until then it holds the
 request for a while, and redirects the caller to itself. That is counted, because clients follow

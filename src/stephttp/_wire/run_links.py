@@ -1,5 +1,6 @@
-"""Links to the results of runs that the SDK makes itself (docs/protocol.md 14): it need not ask the
-engine, which may not know the run yet. Engine and SDK share the signing key."""
+"""`result_url` and redirects that the SDK makes itself, signed (docs/protocol.md 14): it need
+not ask the engine, which may not know the run yet.
+"""
 
 from __future__ import annotations
 

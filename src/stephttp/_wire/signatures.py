@@ -1,4 +1,6 @@
-"""Signing keys and `X-Inngest-Signature` (docs/protocol.md 2). The time is an argument."""
+"""Signing keys, fallback keys, and `X-Inngest-Signature` (docs/protocol.md 2). The time is an
+argument.
+"""
 
 from __future__ import annotations
 

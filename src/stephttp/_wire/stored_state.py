@@ -1,4 +1,5 @@
-"""What the server remembers of a run, as an SDK gets it: memos.
+"""Memos: what the server remembers of a run's steps, as an SDK gets it, on request or along with a
+re-entry.
 
 It is the answer to `GET /v0/runs/{run}/actions` (docs/protocol.md 5.3). The stephttp engine also
 sends it along with a re-entry.

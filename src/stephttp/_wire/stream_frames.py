@@ -1,4 +1,5 @@
-"""The stream of a run: what its handler pushes, as server-sent events (docs/protocol.md 8.1).
+"""The stream of a run as server-sent events (docs/protocol.md 8.1), as SDK and engine write and
+read them.
 
 The names and shapes are those of the TypeScript SDK, whose client is strict: one space behind each
 colon, JSON in one line.

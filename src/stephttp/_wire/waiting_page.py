@@ -1,4 +1,4 @@
-"""The page that a browser shows until a run has ended, and then its answer. Pure.
+"""The page that a browser shows until a run has ended, and then its answer; `waiting_page=`. Pure.
 
 It needs no script: it comes again by itself, and each time the address of the result holds it for a
 while. With a script it follows the events of the same address.

@@ -1,6 +1,6 @@
 """The `stephttp` command: it runs an engine, or speaks with one over HTTP.
 
-Here belong options, messages and exit codes. What an engine does is in `stephttp.engine`; commands
+Options, messages and exit codes belong here. The engine itself is in `stephttp.engine`; commands
 that speak with one (`runs`, `events`, `doctor`) use its API and import nothing of it.
 """
 

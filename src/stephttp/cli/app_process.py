@@ -1,4 +1,4 @@
-"""The process of the app beside `stephttp dev`: its start, its output, and its certain end.
+"""The process of your app beside `stephttp dev`: its start, its output, its end with Ctrl-C.
 
 The command gets its own process group: Ctrl-C in the terminal then reaches only us, so that we can
 stop things in order, and the processes that the command starts (a reloader's workers) are stopped

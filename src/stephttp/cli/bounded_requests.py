@@ -1,4 +1,5 @@
-"""The HTTP protocol of the engine's server, with bounds on requests that arrive slowly or never.
+"""The HTTP protocol of the engine's server, with bounds: requests that arrive slowly or never,
+large heads, dead peers.
 
 uvicorn waits forever for the rest of a request. Here a head has a size and a time, a body has to
 come at some pace, and what is left of a body after its answer is not read forever. A request that

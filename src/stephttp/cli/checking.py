@@ -1,4 +1,6 @@
-"""`stephttp check`: the application, the replays, and their list."""
+"""`stephttp check`: loads the application, replays unfinished runs against it, and lists what
+it found.
+"""
 
 from __future__ import annotations
 

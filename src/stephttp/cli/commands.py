@@ -1,4 +1,4 @@
-"""The command line: the commands, with names and help. What they do is elsewhere.
+"""The command line: the names of all commands, with their help. Other modules carry them out.
 
 Commands that need the engine import it themselves, so that the others start faster.
 """

@@ -1,4 +1,6 @@
-"""`stephttp dev`: the engine in this process, the app in a child, both ended together."""
+"""`stephttp dev`: the engine in this process, the app in a child, both ended together; the
+variables that the app gets.
+"""
 
 from __future__ import annotations
 

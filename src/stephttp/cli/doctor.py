@@ -1,4 +1,4 @@
-"""`stephttp doctor`: find what is wrong between here, the engine and the applications."""
+"""`stephttp doctor`: its options, its list of checks, and its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The checks of `stephttp doctor`, one after the other. Each one says how to fix what it finds.
+"""The checks of `stephttp doctor`: engine, versions, clocks, keys, applications. Each one says how
+to fix what it finds.
 
 The engine may be ours or an Inngest server; checks that only our engine supports are skipped there.
 """

@@ -1,4 +1,5 @@
-"""What `stephttp dev` and `stephttp start` can be given: each option once, with default and help.
+"""The options of `stephttp dev` and `stephttp start`: each once, with default, help and environment
+variable.
 
 The parameters of both commands are made from these classes. Tests compare them with `Settings`,
 with the variables in `keys`, and with the tables of docs/operations.md and docs/cli.md.

@@ -1,4 +1,4 @@
-"""`stephttp events`: send events, and list those that were sent."""
+"""`stephttp events send` and `stephttp events list`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command that speaks with an engine ends: its exit codes, and the failure that has one."""
+"""The exit codes of commands that speak with an engine, and the failure that has one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Histories of runs: from the database of an engine, or from its API. Both are only read."""
+"""Histories of runs for `check` and `export`: from the database file of an engine, or from
+its API. Both are only read.
+"""
 
 from __future__ import annotations
 

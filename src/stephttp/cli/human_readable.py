@@ -1,4 +1,4 @@
-"""Runs and events, printed for people."""
+"""Runs and events, printed for people: the table of `runs list`, and all of `runs show`."""
 
 from __future__ import annotations
 

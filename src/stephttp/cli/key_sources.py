@@ -1,4 +1,4 @@
-"""Where keys come from: options, files, and these variables."""
+"""Where the engine's keys come from: options, files, and environment variables."""
 
 from __future__ import annotations
 

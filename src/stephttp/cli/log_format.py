@@ -1,4 +1,4 @@
-"""The format of the engine's log: a JSON object or a text for each line."""
+"""The format of the engine's log (`--log-format`): a JSON object or a text for each line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stephttp check-db` and `stephttp backup`."""
+"""`stephttp check-db` and `stephttp backup`: what they print, and their exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The dashboard's password: read it from where it is configured, and make its hash."""
+"""The dashboard's password: where it is configured, and `stephttp dashboard-password`, which
+makes its hash.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening on a port: the requested one, or the next free one."""
+"""The port that the engine listens on: the requested one, or the next free one."""
 
 from __future__ import annotations
 

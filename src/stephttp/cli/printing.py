@@ -1,4 +1,4 @@
-"""Printing for people (tables, colours on a terminal) and for programs (JSON)."""
+"""Printing for people (tables, colours, local times) and for programs (`--json`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API of an engine: requests, and what its answers mean."""
+"""Requests of commands to the API of an engine, and what its answers mean for the exit code."""
 
 from __future__ import annotations
 

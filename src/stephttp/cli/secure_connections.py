@@ -1,4 +1,4 @@
-"""Connections by TLS: the certificates to trust, and failures that come of them."""
+"""TLS connections of commands: the certificates to trust, and failures that come of them."""
 
 from __future__ import annotations
 

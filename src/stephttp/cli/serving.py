@@ -1,4 +1,6 @@
-"""What `dev` and `start` share: a server in this process, and how signals stop it."""
+"""The engine's HTTP server in the process of `dev` or `start`, and how signals (SIGTERM,
+Ctrl-C) stop it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Options that several commands share, what they mean, and how errors end a command."""
+"""Options that several commands share (`--url`, `--json`), times and JSON in arguments, and
+how errors end a command.
+"""
 
 from __future__ import annotations
 

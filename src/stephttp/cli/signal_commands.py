@@ -1,4 +1,4 @@
-"""`stephttp signals`: send signals."""
+"""`stephttp signals send`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`stephttp start`: the engine for production, alone in its process."""
+"""`stephttp start`: the engine for production; what it refuses to start with, and how it
+drains at its stop.
+"""
 
 from __future__ import annotations
 

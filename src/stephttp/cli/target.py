@@ -1,4 +1,4 @@
-"""Which engine a command speaks with: where it is, with which keys."""
+"""Which engine a command speaks with: its address, and the keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The command's own messages, and the app's output, which it passes on."""
+"""The messages of `dev` and `start` on the terminal (colours), and the app's output, which is
+passed on.
+"""
 
 from __future__ import annotations
 

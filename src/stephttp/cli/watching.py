@@ -1,4 +1,4 @@
-"""Following runs: the stream of changes says which runs to load again."""
+"""`stephttp runs watch`: follows runs until they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""uvicorn's protocol for HTTP, with one write for each answer.
+"""The engine's HTTP server: one write for each answer, instead of uvicorn's two.
 
 uvicorn writes head and body separately, and each write is a system call: for short answers that is
 a quarter of what a request costs.

@@ -1,4 +1,4 @@
-"""The ASGI application around an `Engine`."""
+"""The ASGI application around an `Engine`: `create_app`, its routes and its lifespan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Actions on all runs that a filter finds, in small transactions, so that others need not wait."""
+"""Cancels or reruns all runs that a filter finds, in small transactions, so that others need
+not wait.
+"""
 
 from __future__ import annotations
 

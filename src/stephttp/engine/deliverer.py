@@ -1,4 +1,4 @@
-"""Delivers events that come into question for many waits, without holding up other writes.
+"""Delivers events that many runs wait for, in the background, without holding up other writes.
 
 `work.deliveries` says how. Portions that find nothing cost no transaction.
 """

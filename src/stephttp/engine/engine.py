@@ -1,4 +1,4 @@
-"""Everything that the engine can do, without HTTP."""
+"""`Engine`: everything that the engine can do, without HTTP; starts, drains and stops its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Drives runs: claims what is due, calls the endpoints, applies their answers.
+"""Calls endpoints when they are due (re-entries), and makes the HTTP requests of steps: claims,
+concurrency, and what came of each.
 
 At most one call of a run is under way at a time, and beside it one for each of its planned steps;
 at most `Settings.concurrency` of all. Timers that fall due while the endpoint of their run is being

@@ -1,4 +1,4 @@
-"""The engine's log events: each has a name and fields, and goes through `logging`.
+"""The engine's log events: each has a name and fields, and no field holds a key, a token or a body.
 
 A record of an event carries `event` (its name) and `fields`. Formatters are the command line's
 part. No field may hold a key, a token, a query string or a body.

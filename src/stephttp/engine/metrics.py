@@ -1,4 +1,5 @@
-"""Counts and measures what the engine does, for Prometheus.
+"""Counters and histograms for Prometheus: what the engine counts of runs, steps, calls, events and
+commits.
 
 Everything here is counted after the commit that made it true, from the process's start on: a
 counter equals what was added to the database since then. The present content of the database, and

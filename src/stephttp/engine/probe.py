@@ -1,4 +1,5 @@
-"""Checks whether an application can be reached, knows the engine's key, and reaches the engine.
+"""`doctor`'s look at an application, by the engine: whether it can be reached, knows the engine's
+key, and reaches the engine.
 
 The engine calls it like a re-entry, of a run that does not exist. An application with stephttp
 verifies the signature (401 if it does not know the key), asks this engine for the run (503 if it

@@ -1,4 +1,5 @@
-"""Calls that were due when the engine started: an application may still be at work on them.
+"""Calls that the engine had made before it was killed: it leaves them alone for a moment, because a
+process may still be at work on them.
 
 An engine that was killed has forgotten which calls it had made. The process that got such a call
 begins steps without a question for a while, so it is left alone for as long (docs/design.md 3.13).

@@ -1,4 +1,5 @@
-"""Deletes runs some time after their end, and gives the space back.
+"""`--retain`: deletes runs and events some time after their end, and gives the space of the file
+back.
 
 It works in small units of work, so that no request waits long for one.
 """

@@ -1,4 +1,6 @@
-"""The streams of runs: what handlers push, kept for those who follow, now or later."""
+"""The streams of runs (`stream.push`) in the engine: takes in what handlers push, and hands
+it to those who follow, now or later.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bodies of steps that are transactions of Django, for `stephttp.integrations.django`."""
+"""The transaction of an exactly-once step with Django, for `stephttp.integrations.django`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Ends a request of Django whose view was unwound, because its run has to wait.
+"""Ends a request of Django whose view was unwound, because its run has to wait: `request_finished`,
+database connections.
 
 Django closes its connections, and what else an application does after each request, at the signal
 `request_finished`. It sends that with the response. Where a `BaseException` ends a view there is

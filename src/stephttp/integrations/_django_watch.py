@@ -1,4 +1,5 @@
-"""Says what happens on the database connections of Django; see `_run.transactions`.
+"""Watches the database connections of Django: writes, commits and rollbacks; see
+`_run.transactions`.
 
 Django has no signals for commits, and a wrapper of `execute_wrapper` has to be installed in each
 thread for each connection. So methods of its base classes are wrapped.

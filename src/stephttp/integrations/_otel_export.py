@@ -1,4 +1,6 @@
-"""Sends spans of the user's to the engine, which shows them under their steps."""
+"""`UserlandSpanProcessor`: sends your own spans to the engine, which shows them under their
+steps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Ids of spans that depend on the run alone, so that every process gives the same ones."""
+"""Ids of traces and spans that depend on the run alone, so that every process gives the same
+ones; `traceparent`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tracer and the histograms."""
+"""The tracer and the histograms (metrics) of OpenTelemetry."""
 
 from __future__ import annotations
 

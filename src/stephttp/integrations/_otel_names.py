@@ -1,5 +1,6 @@
-"""Names of attributes: OpenTelemetry's semantic conventions for HTTP, and those by which Inngest's
-TypeScript SDK ties spans to runs and steps."""
+"""Names of attributes: OpenTelemetry's semantic conventions for HTTP, and those by which
+Inngest's TypeScript SDK ties spans to runs and steps.
+"""
 
 SCOPE = "stephttp"
 """The instrumentation scope."""

@@ -1,4 +1,4 @@
-"""The spans and measurements of one call of a handler."""
+"""The spans and measurements of one call of a handler: run, re-entry, step, attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The bodies of steps that are transactions, for `stephttp.integrations.sqlalchemy`."""
+"""The transaction of an exactly-once step with SQLAlchemy, for
+`stephttp.integrations.sqlalchemy`.
+"""
 
 from __future__ import annotations
 

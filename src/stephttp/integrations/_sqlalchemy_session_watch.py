@@ -1,4 +1,4 @@
-"""Sees what a step changes in SQLAlchemy's sessions and leaves there: it is written later, by a
+"""Watches SQLAlchemy's sessions: what a step changes there and leaves, to be written later by a
 flush outside of the step, or never; see `_run.transactions`.
 """
 

@@ -1,5 +1,5 @@
-"""Says what happens on SQLAlchemy's connections, those of sessions and of async engines included;
-see `_run.transactions`.
+"""Watches SQLAlchemy's connections, those of sessions and of async engines included: writes,
+commits and rollbacks; see `_run.transactions`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""With Inngest's Python SDK (PyPI `inngest` 0.5): its client, and middleware written for it.
+"""With Inngest's Python SDK (PyPI `inngest` 0.5): `setup` from its client, and middleware that was
+written for it.
 
 import inngest
 from stephttp.integrations.inngest import setup

@@ -1,4 +1,4 @@
-"""Traces and metrics with OpenTelemetry (install `stephttp[otel]`).
+"""`OpenTelemetry`: traces and metrics (install `stephttp[otel]`).
 
 from stephttp.integrations.otel import OpenTelemetry
 

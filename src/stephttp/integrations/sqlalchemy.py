@@ -1,4 +1,4 @@
-"""With SQLAlchemy 2: steps whose writes are there exactly once (docs/databases.md).
+"""Exactly-once steps with SQLAlchemy 2: `transaction`, `create_table`, `prune` (docs/databases.md).
 
 from stephttp.integrations.sqlalchemy import create_table, transaction
 

@@ -1,4 +1,6 @@
-"""Steps that the server carries out: other functions, HTTP requests, calls of models."""
+"""`step.invoke`, `invoke_by_id`, `fetch` and `ai.infer`, async: steps that the server carries
+out.
+"""
 
 from __future__ import annotations
 

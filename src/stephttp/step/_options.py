@@ -1,4 +1,4 @@
-"""Options of one step: what comes before its tool."""
+"""`step.options(...)`, async: settings of one step (retries, timeout, thread), before its tool."""
 
 from __future__ import annotations
 

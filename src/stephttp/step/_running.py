@@ -1,4 +1,4 @@
-"""Steps that run in this process."""
+"""`step.run`, `send_event` and `parallel`, async: steps that run in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that wait: for a time, an event, or a signal."""
+"""`step.sleep`, `sleep_until`, `wait_for_event` and `wait_for_signal`, async: steps that wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the blocking tools have in common."""
+"""Shared parts of the blocking tools: `run` itself, and the error for an `async def` function."""
 
 from __future__ import annotations
 

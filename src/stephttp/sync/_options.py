@@ -1,4 +1,4 @@
-"""Options of one step, blocking: what comes before its tool."""
+"""`step.options(...)`, blocking: settings of one step (retries, timeout), before its tool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches of blocking steps, each in a thread."""
+"""`step.parallel`, blocking: branches of steps, each in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Races of blocking branches: the first to end, or to succeed, decides."""
+"""`step.race` and `step.first`, blocking: the first branch to end, or to succeed, decides."""
 
 from __future__ import annotations
 

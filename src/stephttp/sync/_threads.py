@@ -1,4 +1,4 @@
-"""Branches of a blocking handler, each in a thread of its own."""
+"""The threads of `parallel` and `race` in a blocking handler: one for each branch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pushes values to those who follow a run, for plain `def` code: progress, tokens as they come."""
+"""`stream.push` and `stream.pipe` for plain `def` code: progress, tokens as they come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to an ASGI application in this process, and its lifespan.
+"""Requests to an ASGI application in the process of the test, and its lifespan.
 
 A response is there with its head, as over the network: a caller who follows events gets them while
 the application is at work.

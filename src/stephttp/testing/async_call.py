@@ -1,4 +1,6 @@
-"""One request of an `async def` test, with its run and its response."""
+"""One request of an `async def` test, with its run and its response (`await
+call.until_waiting()`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The client for `async def` tests: application and engine on the event loop of the test."""
+"""`AsyncDurableClient`, for `async def` tests: application and engine on the event loop of
+the test.
+"""
 
 from __future__ import annotations
 

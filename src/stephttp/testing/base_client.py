@@ -1,4 +1,6 @@
-"""What both clients are: their options, the verbs of HTTP, and what needs no waiting."""
+"""Parts that both clients share: their options, the verbs of HTTP, cookies, and what needs no
+waiting.
+"""
 
 from __future__ import annotations
 

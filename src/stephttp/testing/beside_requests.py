@@ -1,4 +1,6 @@
-"""What the SDK does beside the requests of a test, such as its reports: on the loop of the test."""
+"""The SDK's work in the background of a test's requests, such as its reports: on the loop of
+the test.
+"""
 
 from __future__ import annotations
 

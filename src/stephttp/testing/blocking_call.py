@@ -1,4 +1,6 @@
-"""One request of a blocking test, with its run and its response."""
+"""One request of a blocking test, with its run and its response: `call.until_waiting()`,
+`call.response`.
+"""
 
 from __future__ import annotations
 

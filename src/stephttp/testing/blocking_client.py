@@ -1,4 +1,4 @@
-"""The blocking client: for plain test functions."""
+"""`DurableClient`, the blocking client: for plain test functions, pytest and `unittest`."""
 
 from __future__ import annotations
 

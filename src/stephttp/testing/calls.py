@@ -1,4 +1,6 @@
-"""One request of a test, from its first answer to its last, for both clients."""
+"""One request of a test, from its first answer to its last, for both clients:
+`until_waiting`, `until_step`, redirects.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Two calls of one run, one after the other: what the later one did in another way. Pure.
+"""`always_replay`'s comparison of two calls of one run: what the later one did in another way.
+Pure.
 
 A call of a handler comes to every step that the call before it came to: those that have ended give
 back what they gave, and the last one, which was left to it, now runs. It gives each of them what

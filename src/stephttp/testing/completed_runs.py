@@ -1,4 +1,4 @@
-"""The replay of runs in the engine of a test that have completed."""
+"""`always_replay`'s replay of runs that have completed in the engine of a test."""
 
 from __future__ import annotations
 

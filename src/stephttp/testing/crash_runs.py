@@ -1,4 +1,6 @@
-"""Runs a test once for each boundary at which its process may die; see `crashes`."""
+"""`crash_everywhere`: runs a test once for each boundary at which its process may die; see
+`crashes`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`crash_everywhere`: a test again and again, each time with the death of the process elsewhere.
+"""The death of the process at one boundary of a test, for `crash_everywhere`.
 
 A first run of the test notes the boundaries: the ends of steps, what the SDK sends to the engine,
 and the answers of the application. Then the test runs once for each of them, and there the process

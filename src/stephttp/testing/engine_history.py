@@ -1,4 +1,4 @@
-"""Makes the history of a run from what an engine says of it."""
+"""Makes the history of a run from what the API of an engine says of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a test does with the engine: it waits for runs, sends events, and looks at what came."""
+"""The engine, as a test uses it: `until`, `send_event`, `send_signal`, `cancel`, `runs`,
+`events`, `save`.
+"""
 
 from __future__ import annotations
 

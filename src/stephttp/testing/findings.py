@@ -1,4 +1,6 @@
-"""What does not fit between two calls of a handler, or between a history and the code at hand."""
+"""One finding: what does not fit between two calls of a handler, or between a history and the
+code at hand.
+"""
 
 from __future__ import annotations
 

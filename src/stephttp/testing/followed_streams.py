@@ -1,4 +1,5 @@
-"""Responses that are read as they come, such as streams of events: time passes while nothing does.
+"""`client.stream(...)`: responses that are read as they come, such as streams of events, while time
+passes.
 
 A stream of a run that waits ends, and names the address where it continues. A client that follows
 redirects reads on there, as the clients of streams do.

@@ -1,4 +1,5 @@
-"""What a handler gives to a step, as text that can be compared between two calls.
+"""The arguments that a handler gives to a step, as text that `always_replay` compares between two
+calls.
 
 Of values that have no form of their own (sessions, clients, files) only the type is known. Objects
 of the user's classes are compared by their attributes, unless a call before had the very same

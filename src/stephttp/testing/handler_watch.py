@@ -1,4 +1,5 @@
-"""Sees what the code of handlers does outside of steps: input and output, and the environment.
+"""Sees what the code of handlers does outside of steps: input and output, and environment
+variables.
 
 Python reports input and output to an audit hook, which cannot be removed; so there is one for the
 process, which looks only while a handler is watched. Not all of it is reported: neither what goes

@@ -1,4 +1,5 @@
-"""The history of one run: its request, what the server remembers of its steps, and its answer.
+"""The history of one run, and its JSON format (docs/deploys.md): its request, what the server
+remembers of its steps, and its answer.
 
 It is JSON, written by `stephttp runs export` and read by `replay`:
 

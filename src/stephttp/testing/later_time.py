@@ -1,4 +1,4 @@
-"""Lets code of the user's believe that it is a day later.
+"""A later date for your code in the second call of a test: handlers that depend on the time.
 
 The classes and functions of `datetime` and `time` are exchanged where that code finds them: in the
 two modules, and under the names by which its own modules have imported them. Clocks that only

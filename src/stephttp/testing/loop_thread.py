@@ -1,4 +1,5 @@
-"""The event loop of a blocking client: a thread of its own, while the test's thread waits.
+"""The event loop of a blocking client: a thread of its own, while the test's thread waits and calls
+WSGI applications.
 
 WSGI applications are called in the thread of the test, as by the test clients of Flask and Django,
 so that they see its database connections, its transactions, and its patched modules.

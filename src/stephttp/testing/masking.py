@@ -1,4 +1,4 @@
-"""Replaces the secrets in a history, so that it can be kept and shown.
+"""Masked histories (`--mask`): replaces the secrets in a history, so that it can be kept and shown.
 
 Secrets are headers that give access to something, and what stands in a body, a query, a result or
 a text inside of these under a name such as `password` or `api_key` (see `secret_texts`). Each value

@@ -1,4 +1,6 @@
-"""The secrets that stand in values, texts and bodies, and what stands for each of them."""
+"""The secrets that stand in values, texts and bodies of a history, and what stands for each
+of them.
+"""
 
 from __future__ import annotations
 

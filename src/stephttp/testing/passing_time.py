@@ -1,4 +1,6 @@
-"""How time passes in a test, also while the application itself waits for it."""
+"""How time passes in a test: the virtual clock moves to what is due next, also while the
+application itself waits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which line of the user's code is at work: the innermost one that is not a library's."""
+"""The line of your code that a finding names: the innermost one that is not a library's."""
 
 from __future__ import annotations
 

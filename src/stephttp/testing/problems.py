@@ -1,4 +1,4 @@
-"""What went wrong in a test: what is raised, and what is added to it."""
+"""Problems of a test: what is raised, and the runs that are added to an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The requests of a process that may die: those that it answers, and those that it sends."""
+"""The requests of a process that dies in `crash_everywhere`: those that it answers, and those
+that it sends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Keeps planned deaths of a process out of the log: a process that has died says nothing."""
+"""Keeps the planned deaths of `crash_everywhere` out of the log: a process that has died says
+nothing.
+"""
 
 from __future__ import annotations
 

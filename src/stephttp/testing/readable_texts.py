@@ -1,4 +1,4 @@
-"""Reads bodies, and JSON in texts, and writes them again as they were written."""
+"""Reads bodies, and JSON in texts, of a history, and writes them again as they were written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test sees of a run: plain values, read from the engine."""
+"""`RecordedRun`, `RecordedStep` and so on: what a test sees of a run, as plain values."""
 
 from __future__ import annotations
 

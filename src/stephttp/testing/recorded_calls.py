@@ -1,4 +1,4 @@
-"""How the function of a step was called, or what stands for it, and what came of that."""
+"""`RecordedCall`: how a stub or spy was called, and what came of that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replays: whether the code at hand still accepts what is remembered of a run.
+"""`replay` and `Replayer`: whether the code at hand still accepts what is remembered of a run.
 
 The application gets a call of the server, as it would to continue the run. Its handler runs with
 every remembered step answered from the history, and is ended at the first step that has none: no

@@ -1,4 +1,4 @@
-"""One replay: the call of the application, cut off from its server, and what came of it."""
+"""The call of the application in a replay, cut off from its server, and what came of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Where requests go in a test: to the engine, or to the application."""
+"""Where requests go in a test: to the engine, or to the application; time passes while one
+waits for a result.
+"""
 
 from __future__ import annotations
 

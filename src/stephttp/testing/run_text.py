@@ -1,4 +1,4 @@
-"""A run as plain text: what happened, and when. The same run always gives the same text."""
+"""A run as plain text, for failed tests and snapshots: what happened, and when."""
 
 from __future__ import annotations
 

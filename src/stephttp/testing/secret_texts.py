@@ -1,4 +1,6 @@
-"""Finds secrets: which names say that a value is one, and where such values stand in a text."""
+"""The names that say that a value is a secret (`password`, `api_key`), and where such values
+stand in a text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often side effects happen in one run of a test, by counts that only grow."""
+"""`side_effects=` of `crash_everywhere`: how often side effects happen in one run of a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where stubs come into the life of a step.
+"""Where stubs and spies come into the life of a step.
 
 Methods of `StepCall` are exchanged while a test is at work, so that no step of an application
 pays for it.

@@ -1,4 +1,4 @@
-"""The history of a run in the database of an engine."""
+"""The history of a run, read from the database of an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tests make stubs and spies: the part that the clients and `unit` have in common."""
+"""`client.stub`, `spy` and `stub_url`: the part that the clients and `unit` have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Stand-ins for what steps call and for the hosts they have called, and spies on them."""
+"""Stubs and spies at work: the steps and hosts that they stand for, what they return or
+raise, and those that were not used.
+"""
 
 from __future__ import annotations
 

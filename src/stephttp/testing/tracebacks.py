@@ -1,4 +1,4 @@
-"""Tracebacks that tell users of their code, and not how a request came to it."""
+"""Tracebacks of tests that end in your code, and leave out how a request came to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers and helpers with steps, without an application, an engine, or middleware.
+"""`unit()`: handlers and helpers with steps, without an application, an engine, or middleware.
 
 The steps belong to a real run in its first call, so results are stored and converted as ever. Only
 what would wait for the server ends at once.

@@ -1,4 +1,4 @@
-"""The run of `unit`: what comes of its waits."""
+"""The run of `unit()`: what comes of its waits and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a replay says of a run: the history and the watched call, compared. Pure."""
+"""`Replay.safe` and the other verdicts: what a replay says of a run. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One call of a handler that is watched: the steps that it comes to, and how it ends.
+"""One call of a handler that is watched, for replays and `always_replay`: the steps that it comes
+to, and how it ends.
 
 The methods of the run that are watched are replaced on the run itself, so that no other run, and no
 run outside of tests, pays for it.

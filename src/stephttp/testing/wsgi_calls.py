@@ -1,4 +1,6 @@
-"""Requests to a WSGI application in this process, and the ways of its threads to the engine."""
+"""Requests to a WSGI application in the process of the test, and the ways of its threads to
+the engine.
+"""
 
 from __future__ import annotations
 

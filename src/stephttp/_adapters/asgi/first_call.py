@@ -1,4 +1,6 @@
-"""A request from outside, under ASGI. What the handler sends goes out at once."""
+"""A first call under ASGI: what the handler sends goes out at once; callers who leave, and
+code behind the response.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The messages of ASGI: their types, `receive` as the application sees it, and whole replies."""
+"""The messages of ASGI: `receive` as the application sees it (body, disconnect), and whole
+replies.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Requests that are served on another event loop than asyncio's, such as trio's.
+"""Requests on another event loop than asyncio's, such as trio's: they pass through, and a step says
+that it needs asyncio.
 
 Those that use no steps pass through. Tasks, timers and the order of completion are asyncio's, so a
 step says that it needs that, before anything was done.

@@ -1,4 +1,6 @@
-"""A call of the server, under ASGI: the handler's response is the run's result."""
+"""A re-entry under ASGI: restores the first request, calls the application, and keeps its
+response as the run's result.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A request in the terms of ASGI: what its scope says, and how a first call reads its body."""
+"""A request in the terms of ASGI: path, mounts and client of its scope, its route, and how a
+first call reads its body.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run whose handler lives on an event loop, with or without worker threads."""
+"""A run whose handler lives on an event loop: how a step waits, and how the handler is unwound."""
 
 from __future__ import annotations
 

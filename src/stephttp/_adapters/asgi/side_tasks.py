@@ -1,4 +1,6 @@
-"""The tasks in which a handler may have further branches, beside the one that responds."""
+"""Tasks that a handler has started beside the one that responds, and in which branches of it
+may wait.
+"""
 
 from __future__ import annotations
 

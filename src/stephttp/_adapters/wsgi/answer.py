@@ -1,4 +1,5 @@
-"""What an application answers, on its way to the caller, under WSGI.
+"""The answer of a WSGI application, on its way to the caller: when its run ends, and what is held
+back for an idempotency key.
 
 A WSGI body is made after the call of the application has returned, piece by piece, while the
 server iterates over it; an application that is a generator even begins then. So the call is the

@@ -1,4 +1,6 @@
-"""The body of a response that is made while the server iterates over it."""
+"""The body of a WSGI response that is made piece by piece while the server iterates over it
+(streaming).
+"""
 
 from __future__ import annotations
 

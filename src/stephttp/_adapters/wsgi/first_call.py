@@ -1,4 +1,4 @@
-"""A request from outside, under WSGI.
+"""A first call under WSGI: the application is called in a context of its own.
 
 All of it happens in a context of its own: what an instrumentation, or an application that a wait
 has ended, leaves behind there does not reach the thread's next request.

@@ -1,4 +1,6 @@
-"""The messages of WSGI: their types, `wsgi.input` as the application sees it, and whole replies."""
+"""The messages of WSGI: `wsgi.input` as the application sees it, status lines, and whole
+replies.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A request in the terms of WSGI: what its environ says, and how a first call reads its body."""
+"""A request in the terms of WSGI: path, mounts and client of its environ, its route, and how
+a first call reads its body.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run whose handler lives in a thread of a WSGI server."""
+"""A run whose handler lives in a thread of a WSGI server: a step that waits raises `Suspended`."""
 
 from __future__ import annotations
 

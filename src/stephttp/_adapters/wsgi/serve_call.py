@@ -1,4 +1,4 @@
-"""A call of a function of `serve`, of another SDK, under WSGI: it passes through as it is."""
+"""A call of an Inngest function (`serve`) under WSGI: it passes through the middleware as it is."""
 
 from __future__ import annotations
 

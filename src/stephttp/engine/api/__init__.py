@@ -2,7 +2,7 @@
 command line speak, each with the requests and answers that they read and write. `operations` is the
 table of routes, of which `openapi` makes the document.
 
-What a request does is in `engine.Engine`; what all handlers share of HTTP, in `web`.
+`engine.Engine` carries requests out; `web` has the parts of HTTP that all handlers share.
 """
 
 from stephttp.engine.api.operations import OPERATIONS, ROUTES

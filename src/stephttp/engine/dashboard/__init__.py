@@ -1,7 +1,7 @@
 """The dashboard: HTML pages, rendered on the server. See `docs/dashboard.md`.
 
-Here belong pages, forms, sessions and how values look on a page. What pages show is read by
-`engine.reading`; what forms do is a method of `Engine`. `ROUTES` answer the requests of an
+Pages, forms, sessions and the look of values on a page belong here. `engine.reading` reads what
+pages show, and forms call methods of `Engine`. `ROUTES` answer the requests of an
 application whose state holds a `Dashboard`.
 """
 

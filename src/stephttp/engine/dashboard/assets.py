@@ -1,4 +1,6 @@
-"""The files that pages are made of: style sheets, scripts, fonts, and the templates."""
+"""The files that pages are made of: style sheets, scripts, fonts, and the templates; their
+caching.
+"""
 
 from __future__ import annotations
 

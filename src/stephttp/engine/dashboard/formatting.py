@@ -1,4 +1,6 @@
-"""How pages write values. Pure; the functions are filters of the templates."""
+"""How pages write values: durations, times, JSON, long texts, a request as a curl command.
+Pure; the functions are filters of the templates.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What forms do: log in and out, cancel, rerun, resume, send."""
+"""Buttons and forms: log in and out, cancel, rerun, resume, also many runs; send an event."""
 
 from __future__ import annotations
 

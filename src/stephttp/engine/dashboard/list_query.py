@@ -1,4 +1,4 @@
-"""The query string of a list: which runs or events, and which part of them. Pure."""
+"""The filters of the lists of runs and events, as the query string of their URL has them. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page says after an action. A URL names the notice; it never holds its text."""
+"""The notice on a page after an action. A URL names the notice; it never holds its text."""
 
 from __future__ import annotations
 

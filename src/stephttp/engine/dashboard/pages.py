@@ -1,4 +1,4 @@
-"""The pages: overview, runs, events, applications."""
+"""The pages: overview, runs, one run, events, one event, apps, and sending an event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Who may see the dashboard: login, sessions, and the protection of forms against other sites.
+"""Who may see the dashboard: login, sessions and their cookie, and the protection of forms against
+other sites (CSRF).
 
 Where a login is needed (see `Settings.dashboard_login`), a session is a signed cookie. Its key is
 derived from the database's secret and the password, so a session outlives a restart and ends when

@@ -1,4 +1,6 @@
-"""What has changed, sent to open pages as server-sent events; the pages then look again."""
+"""Live pages: what has changed, sent to open pages as server-sent events; the pages then look
+again.
+"""
 
 from __future__ import annotations
 

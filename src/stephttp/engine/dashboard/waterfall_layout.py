@@ -1,4 +1,4 @@
-"""Where the bars of a run's waterfall go: rows, scale, and folds for long idle stretches. Pure.
+"""How the waterfall of a run is drawn: rows, bars, scale, and folds for long idle stretches. Pure.
 
 Time runs from left to right, but not evenly: a run computes for milliseconds and sleeps for days.
 A stretch in which nothing happens, and which is much longer than everything that does happen, is

@@ -1,4 +1,5 @@
-"""Wakes what waits for runs to change: requests for one run, listeners to all changes, the alarm.
+"""Wakes what waits for runs to change, after a commit: callers at output URLs, open pages, `runs
+watch`, the alarm.
 
 Nothing is kept for those who come later, and nothing is polled. A listener that is slow gets less
 detail, never a queue that grows: changes of one run count once, and if there are too many it is

@@ -1,4 +1,4 @@
-"""Live streams: channels with topics, and their listeners. Nothing is kept for later listeners."""
+"""Realtime channels with topics, and their listeners. Nothing is kept for later listeners."""
 
 from __future__ import annotations
 

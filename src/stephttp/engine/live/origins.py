@@ -1,4 +1,5 @@
-"""The calls under way by origin, the share that each may have, and which origins give no answers.
+"""Concurrency, shared by origin: the share of an application in the calls under way, and origins
+that give no answers.
 
 An origin may have as many slots as it leaves free. Alone it gets half of them. If it keeps these
 without end, a second one still gets a quarter, and a third one an eighth: there is a slot for an

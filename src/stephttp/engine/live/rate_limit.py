@@ -1,4 +1,4 @@
-"""How many requests a client may send: one token bucket for each address."""
+"""`--rate-limit`: how many requests a client may send, one token bucket for each address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that are due: calls of endpoints, and the HTTP requests of steps."""
+"""Requests that are due, as values: calls of endpoints, and the HTTP requests of steps."""
 
 from __future__ import annotations
 

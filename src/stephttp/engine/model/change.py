@@ -1,4 +1,4 @@
-"""What a transition decides: one value, which is stored whole or not at all."""
+"""The decision of a transition, as one value, which is stored whole or not at all."""
 
 from __future__ import annotations
 

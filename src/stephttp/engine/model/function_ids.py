@@ -1,4 +1,4 @@
-"""The ids of apps and functions."""
+"""The ids (UUIDs) of apps and functions."""
 
 from __future__ import annotations
 

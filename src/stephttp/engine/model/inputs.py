@@ -1,4 +1,6 @@
-"""Inputs of transitions beside the run: the moment, hints, failures, events, cancellations."""
+"""Inputs of transitions beside the run, as values: the moment, hints, failed calls, events,
+cancellations.
+"""
 
 from __future__ import annotations
 

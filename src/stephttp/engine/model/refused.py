@@ -1,4 +1,4 @@
-"""The refusal of a request. Its text names the field."""
+"""The refusal of a request, as an exception. Its text names the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs, their steps and their endpoints, as the engine remembers them."""
+"""Runs, their steps and their endpoints, as the engine remembers them; the statuses of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The tokens for outputs that the SDK makes itself (docs/protocol.md 14, `run-links`)."""
+"""The tokens in `result_url` that the SDK makes itself, as the engine reads them
+(docs/protocol.md 14, `run-links`).
+"""
 
 from __future__ import annotations
 

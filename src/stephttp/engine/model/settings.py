@@ -1,4 +1,6 @@
-"""The engine's configuration. Nothing here reads the environment: that is the CLI's part."""
+"""The engine's settings: every limit, time and default. The CLI fills them in from options
+and environment variables.
+"""
 
 from __future__ import annotations
 

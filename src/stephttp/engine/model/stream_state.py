@@ -1,4 +1,4 @@
-"""The kept stream of a run: its state, what arrives for it, and what is read of it."""
+"""The kept stream of a run, as values: its state, what arrives for it, and what is read of it."""
 
 from __future__ import annotations
 

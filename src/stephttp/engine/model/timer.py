@@ -1,4 +1,4 @@
-"""Timers: due work of a run, and what it waits for."""
+"""Timers and their kinds: due work of a run, and what it waits for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Output and realtime tokens (docs/protocol.md 2.5), signed with the database's own secret."""
+"""Tokens of output URLs and of realtime (docs/protocol.md 2.5), signed with the database's
+own secret.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of all values of this package."""
+"""The base class of all values of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sends HTTP requests, only to where an `Egress` lets them, on connections that are used again.
+"""The engine's HTTP client: sends requests only to where `egress` lets them, on connections that
+are used again.
 
 The engine has a client of its own, because this is its hottest path. Measured side by side on one
 machine (benchmarks/bench_client.py: a POST with 1 KB each way on kept connections), aiohttp's

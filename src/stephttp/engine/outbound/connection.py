@@ -1,4 +1,5 @@
-"""One HTTP/1.1 connection to an endpoint: a request, its answer, the next request.
+"""One HTTP/1.1 connection to an endpoint: a request, its answer, the next request; bounds on
+answers.
 
 llhttp (through httptools, in C) parses the answers. This module does what it leaves to its users:
 answers that end with their connection, answers to HEAD, what may come before the answer (1xx), and

@@ -1,4 +1,5 @@
-"""Decides where the requests of the engine may go, by the address that is really connected to.
+"""Which hosts the engine calls (`--allow-host`; private addresses, DNS rebinding): decided by the
+address that is really connected to.
 
 A name is looked up here, each of its addresses is judged, and only those that passed are connected
 to: so a name whose addresses change between a check and the connection (DNS rebinding)

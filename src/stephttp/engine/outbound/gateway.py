@@ -1,4 +1,4 @@
-"""Makes the HTTP requests of steps: `Gateway` and `AIGateway` (docs/protocol.md 5.3).
+"""Makes the HTTP requests of `fetch` and `ai.infer`, and the result of the step from their answers.
 
 `gateway_request` makes the stored `RequestSpec` of what a step asks for. `Gateway.fetch` sends it
 and always returns a memo: any answer is a result, and if there is no answer the step has failed.

@@ -1,4 +1,4 @@
-"""Requests to an application in this process, through one of httpx2's transports."""
+"""Requests to an application in this process, for tests: through one of httpx2's transports."""
 
 from __future__ import annotations
 

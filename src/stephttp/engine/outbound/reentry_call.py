@@ -1,4 +1,6 @@
-"""Calls endpoints: builds the request of a re-entry, bounds the answer, names what went wrong."""
+"""Calls an endpoint: builds the request of a re-entry, signs it, limits its time and its
+answer, and names what went wrong.
+"""
 
 from __future__ import annotations
 

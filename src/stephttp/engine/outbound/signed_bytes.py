@@ -1,4 +1,5 @@
-"""The bytes of a re-entry that are signed, as its SDK verifies them (docs/protocol.md 2.3). Pure.
+"""The bytes of a re-entry that are signed, as the SDK of each language verifies them
+(docs/protocol.md 2.3). Pure.
 
 run of               bytes
 Go                   none at all, whatever the body is

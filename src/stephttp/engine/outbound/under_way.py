@@ -1,4 +1,5 @@
-"""The calls of endpoints that are waited for, and the process that works on each. Pure.
+"""The calls of endpoints that wait for an answer, and which process may work on each: current,
+superseded, taken. Pure.
 
 Each sending of a call has a name. A proxy may deliver it twice, also to two processes, which
 would then do the same work. So it counts for one process only: the one that the state of

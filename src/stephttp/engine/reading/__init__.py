@@ -1,9 +1,9 @@
-"""What people see of the engine: runs, events, endpoints, and figures about them.
+"""Runs, events, endpoints and figures about them, as people see them.
 
-Here belongs what reads the database for people. It changes nothing: functions take a connection
-(`Store.browse` gives them one that keeps no writer waiting) and return plain values. What reads in
-order to act belongs in `engine.work`; how values look belongs in `engine.api` and
-`engine.dashboard`. `Reader`, found as `engine.reader`, is the same for async code:
+Code that reads the database for people belongs here. It changes nothing: functions take a
+connection (`Store.browse` gives them one that keeps no writer waiting) and return plain values.
+Code that reads in order to act belongs in `engine.work`; how values look belongs in `engine.api`
+and `engine.dashboard`. `Reader`, found as `engine.reader`, is the same for async code:
 
     await engine.reader.runs(RunFilter(...), Paging(...)) -> Page[RunRow]
     await engine.reader.run(run_id) -> RunDetail                 # Refused, 404

@@ -1,4 +1,4 @@
-"""The endpoints that have reported runs."""
+"""The endpoints that have reported runs, and those whose origin gives no answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that were sent, and the runs that sent or received them."""
+"""The list of events that were sent, its filters, and the runs that sent or received each."""
 
 from __future__ import annotations
 

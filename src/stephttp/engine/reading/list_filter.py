@@ -1,4 +1,4 @@
-"""Which runs are wanted, and which part of a list. Plain values."""
+"""Filters and pages of a list of runs (states, endpoint, time, text), as plain values."""
 
 from __future__ import annotations
 

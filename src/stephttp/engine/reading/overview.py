@@ -1,4 +1,6 @@
-"""Figures for each endpoint and in total, from what `store.counts` has counted."""
+"""The figures of the overview, for each endpoint and in total: rates, failures, percentiles
+of durations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run has come, for its caller."""
+"""How far a run has come, for its caller, read from the database."""
 
 from __future__ import annotations
 

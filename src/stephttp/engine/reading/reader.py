@@ -1,4 +1,4 @@
-"""The functions of this package, for async code."""
+"""`engine.reader`: the functions of this package, for async code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One run, in full: its request, what happened since, what it waits for, and its response."""
+"""One run, in full: its request, what happened since, what it waits for, its warnings, and
+its response.
+"""
 
 from __future__ import annotations
 

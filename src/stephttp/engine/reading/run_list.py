@@ -1,4 +1,4 @@
-"""The list of runs."""
+"""The list of runs, newest first, in pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as lists show it: its row, its state, and what it waits for."""
+"""A run as one row of a list: its state, and what it waits for."""
 
 from __future__ import annotations
 

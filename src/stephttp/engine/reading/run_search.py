@@ -1,4 +1,6 @@
-"""The search for runs: the indexes that give candidates, and the query that checks them."""
+"""The search for runs by text (path, bodies, errors, steps) and filters: the indexes that
+give candidates, and the query that checks them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search of a long list for the few items that are wanted, in bounded time.
+"""How a search goes through a long list of runs or events in bounded time, and stops where it is.
 
 Candidates come from indexes, in the order of the list; what no index covers is checked candidate
 by candidate, in chunks. A search that takes too long stops where it is, and says where that was.

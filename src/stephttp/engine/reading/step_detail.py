@@ -1,4 +1,4 @@
-"""A step of a run, in full. Pure."""
+"""One step of a run, in full: input, attempts, output or error. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened in a run, and when: the spans of its waterfall. Pure."""
+"""The spans of a run's waterfall: what happened, and when, also your OpenTelemetry spans. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Reads the meaning of an endpoint's answer to a re-entry (docs/protocol.md 6.3). Pure.
+"""The meaning of an endpoint's answer to a re-entry: result, ops, counted failure, lost call, by
+status and headers (docs/protocol.md 6.3). Pure.
 
 answer                                             meaning
 no `x-inngest-sdk` header, but the SDK was heard   broken call: the answer was lost on the way

@@ -1,4 +1,6 @@
-"""Builds a change: from the ops of one batch, and from what must follow them. Pure."""
+"""Builds a change from the ops of one batch: which result of a step counts, and whether the
+endpoint is called again. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits that people cut short. Pure."""
+"""Waits that people end at once ("resume"). Pure."""
 
 from __future__ import annotations
 

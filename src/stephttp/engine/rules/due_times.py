@@ -1,4 +1,5 @@
-"""Reads how long to wait: arguments of sleeps and waits, and `Retry-After`. Pure.
+"""When something is due: durations and times of sleeps and timeouts, `Retry-After`, back-offs of
+steps (docs/protocol.md 3.1, 5.4). Pure.
 
 See docs/protocol.md 3.1 and 5.4.
 """

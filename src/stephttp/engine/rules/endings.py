@@ -1,4 +1,6 @@
-"""How calls and runs end other than by ops: results, failures, cancellation, deadline. Pure."""
+"""How runs end other than by ops: results, failed calls and their back-off, cancellation,
+deadline. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Ops of failures: of a step, or of the handler itself. Pure."""
+"""Ops of failures: a step that failed, with attempts left or without, or the handler itself.
+Pure.
+"""
 
 from __future__ import annotations
 

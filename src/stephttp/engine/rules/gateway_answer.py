@@ -1,4 +1,6 @@
-"""Decides what follows from the HTTP request of a step: its result, or another request. Pure."""
+"""The answer to `fetch` or `ai.infer`: whether it is the step's result, or the request is
+tried again. Pure.
+"""
 
 from __future__ import annotations
 

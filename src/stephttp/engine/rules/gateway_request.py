@@ -1,4 +1,5 @@
-"""Reads the HTTP request of a step: `Gateway` and `AIGateway` (docs/protocol.md 5.3). Pure.
+"""The HTTP request of `fetch` and `ai.infer`, checked and made from its op (`Gateway`, `AIGateway`;
+docs/protocol.md 5.3). Pure.
 
 The request is checked and made into a `RequestSpec` when the step is reported. The engine stores
 that, and `outbound.gateway` sends it.

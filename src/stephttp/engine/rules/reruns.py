@@ -1,4 +1,5 @@
-"""Runs the request of a run again, as a new run. Pure.
+"""Running a run again ("rerun"): the new run's request, and the steps that it keeps when it starts
+from a step, with edited input or output. Pure.
 
 The new run starts like one that waits: with a call of the endpoint. It has the request, the number
 of retries and the event of the old one, and the headers that its SDK has kept in the capsule.

@@ -1,5 +1,5 @@
-"""Results of runs and steps: reading `RunComplete`, writing errors, rendering the output; and what
-an SDK reports beside a result, such as options and warnings. Pure.
+"""Results of runs and steps: reading `RunComplete`, writing errors, the answer at the output URL,
+and warnings that SDKs report. Pure.
 
 See docs/protocol.md 7 and 14.
 """

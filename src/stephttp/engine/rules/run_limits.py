@@ -1,4 +1,4 @@
-"""The limits of a run: how many steps it has, and how large its state is. Pure."""
+"""How many steps a run may have, and how large its state may be: when it fails of that. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What becomes of frames that arrive for a run's stream. Pure.
+"""Which pushes count when they arrive for a run's stream: repeated, taken back, superseded, too
+many. Pure.
 
 A handler is called again and again, and pushes again what it pushed before. So:
 

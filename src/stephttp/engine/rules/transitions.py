@@ -1,4 +1,4 @@
-"""Decides what happens to a run: a snapshot and an input in, a `Change` out. Pure.
+"""The table of what happens to a run: the effect of each op, timer, event and signal. Pure.
 
 The effects of opcodes (`OPS`). A "checkpoint" is a request to the API: the handler, or a re-entry
 of it, is still at work and continues. An "answer" is how a re-entry ended.

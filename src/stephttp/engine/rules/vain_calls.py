@@ -1,4 +1,5 @@
-"""Counts the calls that got no answer of the handler's, and ends a run for which they are in vain.
+"""Calls that no handler answered (broken connections, foreign answers), counted: when the run fails
+of them. Pure.
 
 Pure. Two kinds of such calls do not repeat without end:
 

@@ -1,4 +1,5 @@
-"""Ops that wait for something from outside: an event, a signal, another run. Pure.
+"""Ops that wait for something from outside: `wait_for_event`, `wait_for_signal`, and `invoke`, with
+the run that it starts. Pure.
 
 How an endpoint is invoked: there is no request to send again, so the engine makes one from domain,
 method, path, retries and SDK of the endpoint's latest first request, and the `data` of the payload

@@ -1,4 +1,4 @@
-"""A copy of a database that an engine may be working with."""
+"""`stephttp backup`: a copy of a database that an engine may be working with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Checks whether a database is whole: SQLite's own check, and the rules of the schema."""
+"""`stephttp check-db`: whether a database is whole, by SQLite's own check and the rules of
+the schema.
+"""
 
 from __future__ import annotations
 

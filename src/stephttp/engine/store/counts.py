@@ -1,4 +1,4 @@
-"""Counting what happens to runs, so that an overview need not look at them.
+"""Counts what happens to runs in each span of time, so that the overview need not look at them.
 
 For each endpoint and each span of time is counted, by when it happened:
 

@@ -1,4 +1,6 @@
-"""The SQLite file itself: opening it, its permissions, its version, its migrations."""
+"""Opens the SQLite file: its permissions, its version, its migrations, its secret, and what
+is said of a file that cannot be used.
+"""
 
 from __future__ import annotations
 

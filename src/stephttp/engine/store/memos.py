@@ -1,4 +1,4 @@
-"""The state of a run that an SDK needs to continue it: on request, or with a re-entry."""
+"""The memos of a run, as an SDK gets them to continue it: on request, or along with a re-entry."""
 
 from __future__ import annotations
 

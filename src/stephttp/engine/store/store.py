@@ -1,4 +1,5 @@
-"""The SQLite file and the threads that own its connections.
+"""The one writer: a thread that commits what queued up in one transaction (group commit), and the
+threads that read; a full disk.
 
 One thread owns the connection that writes. It takes all that queued up while it was busy, runs it
 in one transaction, and commits once, so that callers share the cost of a commit. Each unit of work

@@ -1,4 +1,5 @@
-"""Stores spans of users' code as they arrive, also those that arrive before their run.
+"""Stores your OpenTelemetry spans as they arrive in the engine, also those that arrive before their
+run.
 
 An SDK reports a run that never waits only when it is over, perhaps after its spans. Those are kept
 in memory for a while.

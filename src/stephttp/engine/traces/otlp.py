@@ -1,4 +1,4 @@
-"""OpenTelemetry spans as senders write them: OTLP over HTTP, in protobuf or JSON. Pure.
+"""Reads OpenTelemetry spans as senders write them: OTLP over HTTP, in protobuf or JSON. Pure.
 
 https://opentelemetry.io/docs/specs/otlp/. A span belongs to the run that its attribute `sdk.run.id`
 names, and to the step of `inngest.step.hash`: the names that SDKs of Inngest use. A span without

@@ -1,4 +1,4 @@
-"""Spans of users' code in the database, with their runs."""
+"""Your OpenTelemetry spans in the database, with their runs."""
 
 from __future__ import annotations
 

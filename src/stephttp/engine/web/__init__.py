@@ -1,5 +1,5 @@
-"""What API and dashboard share of HTTP: reading requests, writing responses, what exceptions
-become, the guard around both, and streams of server-sent events.
+"""HTTP that API and dashboard share: reading requests, writing responses, exceptions, the guard
+around both, and streams of server-sent events.
 
-What single routes take and answer is in `api` and `dashboard`; what they do, in `engine.Engine`.
+Requests and answers of single routes are in `api` and `dashboard`; `Engine` carries them out.
 """

@@ -1,4 +1,4 @@
-"""Reads an event as people send it, and stores one."""
+"""Reads one event as people send it (name, data, id, time), and stores it."""
 
 from __future__ import annotations
 

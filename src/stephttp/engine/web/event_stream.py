@@ -1,4 +1,4 @@
-"""Streams of server-sent events: the one loop that writes them.
+"""Server-sent events: the one loop that writes them, with heartbeats.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """

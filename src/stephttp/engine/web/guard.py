@@ -1,4 +1,6 @@
-"""Who may send requests, how often, and what every response carries."""
+"""Who may send requests to the engine: signing keys, host names, other origins, the rate
+limit; security headers of every response.
+"""
 
 from __future__ import annotations
 

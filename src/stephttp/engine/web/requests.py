@@ -1,4 +1,6 @@
-"""Reading requests. Every complaint names the field."""
+"""Reads requests: bodies and their limit, JSON, ids, times, `limit`. Every complaint names
+the field.
+"""
 
 from __future__ import annotations
 

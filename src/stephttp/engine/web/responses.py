@@ -1,4 +1,4 @@
-"""Writing responses of the API: good answers, errors, and the log line of a refusal."""
+"""Writes responses of the API: good answers, pages, errors, and the log line of a refusal."""
 
 from __future__ import annotations
 

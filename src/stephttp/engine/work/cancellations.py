@@ -1,4 +1,6 @@
-"""Cancels all runs of a function that start in a span of time, in the past or later."""
+"""Cancels all runs of a function that start in a period, in the past or later (bulk
+cancellation).
+"""
 
 from __future__ import annotations
 

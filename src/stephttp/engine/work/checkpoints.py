@@ -1,4 +1,4 @@
-"""Many checkpoints in one unit of work: first ones and further ones.
+"""Takes many checkpoints in one transaction: first ones and further ones.
 
 New runs are stored side by side, with one statement a table; the other items follow, in their
 order. One that is refused takes no other with it, since an item is refused before anything of it

@@ -1,4 +1,6 @@
-"""Takes up the work that is due: calls of endpoints, and HTTP requests of steps."""
+"""Takes up the work that is due: calls of endpoints, and HTTP requests of steps; deadlines of
+runs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events and signals: stored, and the waits that they end.
+"""Events and signals that arrive: stored, once for each id, and the waits that they end.
 
 A signal, and an event with few waits, ends them in the transaction that stores it.
 """

@@ -1,4 +1,6 @@
-"""Idempotency keys: the first request that brings one makes a run, the others get its answer."""
+"""Idempotency keys, engine side: the first request that brings one makes a run, the others
+get its answer.
+"""
 
 from __future__ import annotations
 

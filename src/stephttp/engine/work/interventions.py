@@ -1,4 +1,4 @@
-"""What people do to runs: run them again, end them, let them continue at once.
+"""Actions of people on runs, as transactions: rerun, cancel, resume ("end what it waits for").
 
 `reruns` and `cut_waits` decide; each function here is one transaction.
 """

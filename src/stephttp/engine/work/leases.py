@@ -1,4 +1,5 @@
-"""Leases: their part in checkpoints (docs/design.md 3.8), and renewing them.
+"""Leases, engine side: renews them, and decides what still counts from a process that has lost its
+run.
 
 A lease says that the sender is the process that answers the run's first request. When the run has
 left that phase without it, the engine has taken over: then what the process reports still counts

@@ -1,4 +1,5 @@
-"""Matches events with the waits for them: which come into question, and which are ended.
+"""Which events and waits come into question for each other, and which wait an event ends;
+`lookback`.
 
 An event that came finds its waits, and a wait that opens looks back at events. Either way at most
 `MOST_AT_ONCE` pairs are looked at in the transaction that stores the event or the wait. More are

@@ -1,4 +1,4 @@
-"""Adds steps to a run, from a further checkpoint."""
+"""Adds steps to a run, from a further checkpoint; repeated and superseded reports."""
 
 from __future__ import annotations
 

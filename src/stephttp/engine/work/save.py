@@ -1,4 +1,5 @@
-"""Stores a change, and what follows from it for other runs, all in one transaction.
+"""Stores a change, and what follows from it for other runs: invoked runs start, and answer the runs
+that invoked them.
 
 A new wait may be ended at once by an event that came before it. A run that was invoked starts. A
 run that ended answers the run that invoked it. A new run may be cancelled by an earlier request.

@@ -1,4 +1,4 @@
-"""Applies what came of a call of an endpoint."""
+"""Applies the answer of an endpoint, or the failure of the call, to its run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream of a run: keeping what arrives, reading it, forgetting it."""
+"""The rows of a run's stream: stores what arrives, reads it, deletes it."""
 
 from __future__ import annotations
 

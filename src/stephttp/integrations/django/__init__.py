@@ -1,4 +1,4 @@
-"""With Django 5.2: steps whose writes are there exactly once (docs/databases.md).
+"""Exactly-once steps with Django 5.2: `transaction`, `atransaction`, `prune` (docs/databases.md).
 
 INSTALLED_APPS = [..., "stephttp.integrations.django"]     # then: manage.py migrate
 

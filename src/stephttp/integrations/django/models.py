@@ -1,4 +1,4 @@
-"""The table of steps that are transactions."""
+"""The table of exactly-once steps, as a model of Django."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What people do: run runs again, end them, resume them, and send events by hand."""
+"""`/v1/stephttp/...`: what people do; rerun, cancel and resume runs, also many, and send
+events by hand.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What people look at: runs, events, endpoints, figures, and what changes meanwhile."""
+"""`/v1/stephttp/...`: what people look at; runs with their filters, events, endpoints,
+overview, and changes as they happen.
+"""
 
 from __future__ import annotations
 

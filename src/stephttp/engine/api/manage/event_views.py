@@ -1,4 +1,4 @@
-"""Events as people see them: in a list (`EventItem`), and in full (`EventInFull`)."""
+"""The JSON of events as people see them: in a list (`EventItem`), and in full (`EventInFull`)."""
 
 from __future__ import annotations
 

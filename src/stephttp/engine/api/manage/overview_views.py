@@ -1,4 +1,4 @@
-"""Endpoints, and how they are doing, as people see them."""
+"""The JSON of endpoints and of the overview, as people see them."""
 
 from __future__ import annotations
 

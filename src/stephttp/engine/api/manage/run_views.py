@@ -1,4 +1,4 @@
-"""Runs as people see them: in a list (`RunItem`), and in full (`RunInFull`)."""
+"""The JSON of runs as people see them: in a list (`RunItem`), and in full (`RunInFull`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what Prometheus reads, in its text format or in OpenMetrics.
+"""`GET /metrics`: what Prometheus reads, with gauges of what is there now.
 
 `engine.metrics` has counted what happened since the process began. What there is now is read here,
 for each request.

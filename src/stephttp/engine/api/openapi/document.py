@@ -1,4 +1,4 @@
-"""The OpenAPI document: operations as `GET /openapi.json` describes them, in OpenAPI 3.1."""
+"""`GET /openapi.json`: operations as the OpenAPI 3.1 document describes them."""
 
 from __future__ import annotations
 

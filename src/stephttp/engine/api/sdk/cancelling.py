@@ -1,4 +1,6 @@
-"""Cancelling one run (docs/protocol.md 4.5, 4.9), or all that began in a period (4.10)."""
+"""`DELETE /v1/runs/{run}` and `/v1/cancellations`: cancels one run (docs/protocol.md 4.5,
+4.9), or all that started in a period (4.10).
+"""
 
 from __future__ import annotations
 

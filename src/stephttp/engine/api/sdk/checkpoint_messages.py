@@ -1,4 +1,4 @@
-"""What checkpoints bring (docs/protocol.md 4.2 to 4.4), and what answers a first one."""
+"""The JSON of checkpoints (docs/protocol.md 4.2 to 4.4), and of the answer to a first one."""
 
 from __future__ import annotations
 

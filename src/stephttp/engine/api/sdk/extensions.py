@@ -1,4 +1,6 @@
-"""The extensions of Inngest's protocol (docs/design.md 3.8): batches, leases, outcomes."""
+"""The extensions of Inngest's protocol (docs/design.md 3.8): batches of checkpoints, renewal
+of leases, outcomes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The address of a result, for those who ask for events (`Accept: text/event-stream`).
+"""The output URL for those who ask for events (`Accept: text/event-stream`): `step`, `waiting`,
+`stream`, `response`.
 
     step       a step has ended: its number, id and state
     waiting    the steps for which the run waits now

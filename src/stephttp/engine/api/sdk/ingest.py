@@ -1,4 +1,6 @@
-"""What comes from outside: events at `/e/{key}` and signals (docs/protocol.md 4.7, 4.11)."""
+"""`POST /e/{key}` and `/v1/signals`: events and signals that come from outside
+(docs/protocol.md 4.7, 4.11), with the event key.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`.../{run}/output?token=`: the answer of a run, for its caller (docs/protocol.md 7)."""
+"""`.../{run}/output?token=`: the output URL, where callers wait for the answer of a run
+(docs/protocol.md 7).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/v1/realtime/publish`: what listeners of topics get (docs/protocol.md 8.5)."""
+"""`POST /v1/realtime/publish`: what listeners of topics get (docs/protocol.md 8.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`/v1/realtime`: listening to topics, by server-sent events or websocket (docs/protocol.md 8)."""
+"""`/v1/realtime`: tokens for topics, and listening by server-sent events or websocket
+(docs/protocol.md 8).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading runs: what SDKs load on re-entry (`/v0`), and what people look at (`/v1`)."""
+"""Reads runs for SDKs: memos on re-entry (`/v0/runs/{run}/actions`), and `GET /v1/runs/{run}`."""
 
 from __future__ import annotations
 

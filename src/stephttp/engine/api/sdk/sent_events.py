@@ -1,4 +1,6 @@
-"""Reading events (docs/protocol.md 4.8). Unlike the real server's, errors have their status."""
+"""`GET /v1/events`: reads events (docs/protocol.md 4.8). Unlike the real server's, errors
+have their status.
+"""
 
 from __future__ import annotations
 

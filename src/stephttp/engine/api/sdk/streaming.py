@@ -1,4 +1,6 @@
-"""The stream of a run: `/v1/realtime/publish/tee`, and following it (docs/protocol.md 8.3, 8.4)."""
+"""The stream of a run over HTTP: `/v1/realtime/publish/tee`, and following it
+(docs/protocol.md 8.3, 8.4).
+"""
 
 from __future__ import annotations
 

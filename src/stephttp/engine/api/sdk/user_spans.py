@@ -1,4 +1,4 @@
-"""`POST /v1/traces/userland`: OpenTelemetry spans of the code in handlers; and reading them."""
+"""`POST /v1/traces/userland`: takes OpenTelemetry spans of the code in handlers; and reads them."""
 
 from __future__ import annotations
 

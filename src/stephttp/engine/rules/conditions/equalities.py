@@ -1,4 +1,5 @@
-"""Finds the part of a condition by which a wait can be looked up. Pure.
+"""The values that a condition requires (`async.data.id == 'o1'`), by which an event finds the waits
+that it may end. Pure.
 
 Most waits are for one event of many: `async.data.id == 'o1'`. The engine stores beside the wait
 which values such a condition wants at which keys, so that an event asks only the waits that its own

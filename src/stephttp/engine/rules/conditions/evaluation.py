@@ -1,4 +1,4 @@
-"""Turns the tree of an expression into a function of its variables. Pure.
+"""Turns the tree of a condition into a function, and bounds the work of evaluating it. Pure.
 
 Every node becomes a closure, made once, since a condition is evaluated for each event of its name.
 The work of one evaluation is bounded (`MOST_WORK`): the text is short, but loops go over lists that

@@ -1,4 +1,4 @@
-"""Conditions: checked when a wait opens, matched when an event comes.
+"""Conditions (`if_exp`): checked when a wait opens, matched when an event comes.
 
 `event` is the event that started a run, `async` the one that has just come; their contents have no
 type until then. An expression is parsed, type-checked and compiled once, then kept.

@@ -1,4 +1,4 @@
-"""The functions of conditions: those that Inngest has added to CEL, and CEL's own.
+"""The functions that a condition may call: those that Inngest has added to CEL, and CEL's own.
 
 The CEL library computes CEL's own, but for the simplest: it matches regular expressions in linear
 time, and knows how numbers are written and which hour it is in a time zone.

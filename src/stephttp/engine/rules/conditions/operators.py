@@ -1,4 +1,5 @@
-"""CEL's operators on values, with an Inngest server's rules for what is missing. Pure.
+"""The operators of conditions: comparisons, missing keys, null, numbers, as an Inngest server
+treats them. Pure.
 
 CEL ends with an error where a key is missing, and where numbers of two kinds meet. The Inngest
 server departs from that (its `pkg/expressions`), and so do these functions:

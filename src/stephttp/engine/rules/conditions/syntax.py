@@ -1,4 +1,4 @@
-"""Parses and checks CEL, and returns the expression as a tree.
+"""Parses and type-checks CEL, and returns the condition as a tree.
 
 Parser and type checker are the CEL project's own (https://cel.dev). It hands out its tree as a
 protobuf message, `cel.expr.CheckedExpr`; the table below is the part of it that is read here.
