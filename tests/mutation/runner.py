@@ -169,7 +169,9 @@ def _outcome(name: str, items: list[pytest.Item], limit: float) -> tuple[str, st
 def run(folder: Path, arguments: list[Any], plugin: Mutants) -> None:
     """Run pytest with the plugin in the folder that has `src` and `tests`."""
     sys.path.insert(0, str((folder / "src").resolve()))
+    # Failures are counted, not shown: to explain them would take most of the time.
+    options = ["-p", "no:cacheprovider", "--timeout=0", "--tb=no", "--assert=plain"]
     with chdir(folder):
-        code = pytest.main([*arguments, "-p", "no:cacheprovider", "--timeout=0"], [plugin])
+        code = pytest.main([*arguments, *options], [plugin])
     if code:
         raise SystemExit(f"pytest: {code}")

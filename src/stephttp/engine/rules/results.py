@@ -187,11 +187,11 @@ def _http_answer(output: bytes | None, *, plain: bool) -> Rendered | None:
         return None
     # The body arrived as decoded text, so no encoding describes it any more.
     pairs = [
-        (str(name), str(text))
+        (name, str(text))
         for name, text in (headers or {}).items()
-        if str(name).lower() != "content-encoding"
+        if name.lower() != "content-encoding"
     ]
-    return _rendered(status, pairs, (body or "").encode("utf-8", "replace"))
+    return _rendered(status, pairs, (body or "").encode())
 
 
 def _raw(status: int, raw: dict[str, Any]) -> Rendered | None:
