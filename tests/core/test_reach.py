@@ -160,7 +160,7 @@ class Unions(BaseModel):
         (tuple[int | str, int | None], True, False),
         (tuple[int | None, int | str], True, False),
         (dict[int | str, int], True, True),
-        (dict[OLD_UNION, int], True, True),  # type: ignore[valid-type]
+        (dict[OLD_UNION, int], True, True),
         (dict[int | None, int], False, True),
         (Mapping[int | str, int], True, True),
         (dict[str, int | str], True, False),
@@ -168,7 +168,7 @@ class Unions(BaseModel):
         (dict[int | str, dict[str, int]], True, True),
         (Unions, True, True),
         (list[Unions], True, True),
-        (dict, False, False),  # type: ignore[type-arg]
+        (dict, False, False),
     ],
 )
 def test_whether_there_is_a_union_and_whether_it_is_a_key(
@@ -195,7 +195,7 @@ class HiddenModel(BaseModel):
         (HiddenModel, "'Missing' in HiddenModel"),
         (tuple[Hidden, Leaf], "'Missing' in Hidden"),
         (tuple[Leaf, Hidden], "'Missing' in Hidden"),
-        (dict["One", "Two"], "'Two'"),  # type: ignore[name-defined]  # noqa: F821
+        (dict["One", "Last"], "'Last'"),  # type: ignore[name-defined]  # noqa: F821
         (Leaf, ""),
     ],
 )
