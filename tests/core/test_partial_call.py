@@ -1,4 +1,4 @@
-"""What one call of the handler leaves to another: at its time limit, after the end, for a target."""
+"""What one call of the handler leaves to another: its time is over, or one step was asked for."""
 
 from collections.abc import Callable
 from datetime import timedelta
