@@ -49,10 +49,8 @@ def unreadable_class(cls: type) -> str:
                 )
     elif dataclasses.is_dataclass(cls):
         for field in vars(cls).get("__dataclass_fields__", {}).values():
-            if (
-                field._field_type is _INIT_VAR
-                and field.default is field.default_factory is dataclasses.MISSING
-            ):
+            # One of these has no default factory.
+            if field._field_type is _INIT_VAR and field.default is dataclasses.MISSING:
                 return (
                     f"{cls.__name__}.{field.name} is an InitVar without a default: no value keeps "
                     "it, so none could be made again; give it a default"
