@@ -205,12 +205,24 @@ class Store(Generic[T]):
     async def both(self, other: T) -> "dict[str, list[T | None]]":
         raise NotImplementedError
 
+    @classmethod
+    def first(cls) -> "T":
+        raise NotImplementedError
+
 
 class Cached(Store[K], Generic[K]):
     pass
 
 
 class Ones(Cached[One]):
+    pass
+
+
+class Named:
+    pass
+
+
+class Mixed(Named, Store[Two]):
     pass
 
 
@@ -221,12 +233,21 @@ class Other(Store[str], Generic[T]):
         raise NotImplementedError
 
 
+def same(one: T) -> T:
+    return one
+
+
 def test_type_variables_of_methods_are_what_they_are_in_the_object() -> None:
     for _ in range(2):  # the second time it is known
         assert return_annotation(Ones().load) is One
         assert return_annotation(Store[Two]().load) is Two
         assert return_annotation(Ones().both) == dict[str, list[One | None]]
+        assert return_annotation(Mixed().load) is Two
+        assert return_annotation(Ones.first) is One
+        assert return_annotation(Store[list[K]]().load) == list[K]  # type: ignore[valid-type]
+        assert return_annotation(same) is T
         assert return_annotation(Other[int]().load) is str
         assert return_annotation(Other[int]().own) is int
     assert decode_arguments(b'[{"x": 3}]', Ones().both, "s") == (One(3),)
+    assert decode_arguments(b'[{"x": 3}]', same, "s") == ({"x": 3},)
     assert decode_result(b"3", result_conversion(Store().load), "s") == 3

@@ -26,6 +26,11 @@ class Level(IntEnum):
     HIGH = 3
 
 
+class Weight(float):
+    def __repr__(self) -> str:
+        return f"Weight({self})"
+
+
 @pytest.mark.parametrize(
     ("match", "text"),
     [
@@ -40,6 +45,13 @@ class Level(IntEnum):
         ({"data.a-b": 1, "data.in": 2}, 'async.data["a-b"] == 1 && async.data["in"] == 2'),
         ({'data."] || true': 1}, r'async.data["\"] || true"] == 1'),
         ({"data.c": Colour.RED, "ts": Level.HIGH}, 'async.data.c == "red" && async.ts == 3'),
+        ({"data.w": Weight(1.5)}, "async.data.w == 1.5"),
+        ({"data.n": -(2**63)}, "async.data.n == -9223372036854775808"),
+        ({"data.n": 2**63 - 1}, "async.data.n == 9223372036854775807"),
+        ({"id": "i", "v": "2"}, 'async.id == "i" && async.v == "2"'),
+        ({"user.id": False}, "async.user.id == false"),
+        ({"data": None}, "async.data == null"),
+        ({"data.1a": 1, "data._b": 2}, 'async.data["1a"] == 1 && async.data._b == 2'),
     ],
 )  # fmt: skip
 def test_a_match_becomes_literals(match: dict[str, Any], text: str) -> None:
@@ -50,6 +62,10 @@ def test_a_match_becomes_literals(match: dict[str, Any], text: str) -> None:
     assert both.opts["if"] == f"{text} && (async.data.n > 1 || true)"
 
 
+def test_how_long_a_condition_may_be() -> None:
+    assert len(condition({"data.a": "x" * 4078}, "match")) == 4096
+
+
 @pytest.mark.parametrize(
     ("match", "error", "text"),
     [
@@ -58,14 +74,21 @@ def test_a_match_becomes_literals(match: dict[str, Any], text: str) -> None:
         ({"id_of_order": 1}, ValueError, "'id_of_order' is not a path into an event; it begins"),
         ({"data..id": 1}, ValueError, "is not a path"),
         ({"": 1}, ValueError, "is not a path"),
-        ({7: 1}, TypeError, "a path must be text"),
+        ({7: 1}, TypeError, "match: a path must be text such as 'data.id', not 7"),
         ({"data.id": math.nan}, ValueError, r"match\['data.id'\]: nan has no JSON form"),
-        ({"data.id": 2**63}, ValueError, "does not fit into 64 bits"),
-        ({"data.id": b"x"}, TypeError, "an event cannot have b'x'; give str, int"),
+        ({"data.id": -math.inf}, ValueError, r"match\['data.id'\]: -inf has no JSON form"),
+        ({"data.id": 2**63}, ValueError, r"match\['data.id'\]: 9\d+ does not fit into 64 bits"),
+        ({"data.id": -(2**63) - 1}, ValueError, "does not fit into 64 bits"),
+        ({"data.": 1}, ValueError, "match: 'data.' is not a path"),
+        ({"data.id": b"x"}, TypeError, r"match\['data.id'\]: an event cannot have b'x'; give str"),
         ({"data.id": ["x"]}, TypeError, "an event cannot have"),
-        ({"data.id": "\ud800"}, ValueError, "must be valid Unicode"),
-        ({"data.\ud800": 1}, ValueError, "must be valid Unicode"),
-        ({"data.id": "x" * 4096}, ValueError, "4115 characters; 4096 are most"),
+        ({"data.id": "\ud800"}, ValueError, r"match\['data.id'\]: '.ud800' must be valid Unicode"),
+        ({"data.\ud800": 1}, ValueError, r"match: 'data\..ud800': '.ud800' must be valid Unicode"),
+        (
+            {"data.a": "x" * 4079},
+            ValueError,
+            "match makes a condition of 4097 characters; 4096 are",
+        ),
     ],
 )
 def test_what_cannot_match_is_said_at_the_step(

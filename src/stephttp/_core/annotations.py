@@ -12,10 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import chain
 from typing import (
-    Annotated,
     Any,
     ForwardRef,
-    Literal,
     LiteralString,
     Never,
     NoReturn,
@@ -61,7 +59,7 @@ def annotated_conversion(function: Any, annotation: Any, owner: Any) -> tuple[Co
         owner: the class whose method it is; `None` without one.
     """
     if _has_text(annotation):
-        annotation = _evaluated(function, "return", annotation)
+        annotation = _evaluated(function, None, annotation)
     origin = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Awaitable):
         annotation = get_args(annotation)[-1]  # of Awaitable[T], Future[T], Coroutine[_, _, T]
@@ -123,21 +121,18 @@ def _given(base: Any, target: Any, outer: Mapping[Any, Any]) -> dict[Any, Any] |
 
 
 def _has_text(annotation: Any) -> bool:
-    """Return whether an annotation, or a part of it, is text that is to be evaluated."""
+    """Return whether an annotation, or a part of it, is text, which may have to be evaluated."""
     if isinstance(annotation, str | ForwardRef):
         return True
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return False
-    return any(map(_has_text, parts[:1] if origin is Annotated else parts))
+    return any(map(_has_text, get_args(annotation)))
 
 
-def _evaluated(function: Any, name: str, annotation: Any) -> Any:
+def _evaluated(function: Any, name: str | None, annotation: Any) -> Any:
     """Evaluate an annotation that has text in it; `Any` if it has a name that does not exist.
 
     Args:
         function: whose annotation it is; a class takes what its `__init__` takes.
-        name: of the parameter; `return`.
+        name: of the parameter; `None` for what it returns.
     """
 
     def only() -> None: ...
@@ -155,7 +150,7 @@ def _evaluated(function: Any, name: str, annotation: Any) -> Any:
         return Any
 
 
-def _names_for(function: Any, name: str, annotation: Any) -> dict[str, Any]:
+def _names_for(function: Any, name: Any, annotation: Any) -> dict[str, Any]:
     """Return the global names of the module in which an annotation is written."""
     if not isinstance(function, type):
         names: dict[str, Any] = inspect.unwrap(function).__globals__

@@ -25,7 +25,7 @@ def schema_of(cls: Any, under_way: set[str]) -> Callable[[Any, Any], Any]:
     from pydantic_core import core_schema
 
     def answer(source: Any, handler: Any) -> Any:
-        reference = f"stephttp:{id(cls)}:{source}"
+        reference = f"stephttp:{source}"
         if reference in under_way:
             return core_schema.definition_reference_schema(reference)
         arguments = arguments_of(source)

@@ -177,7 +177,7 @@ class Conversions:
                 "that may be stored, or a reference to the secret"
             )
         if no_data := _NO_DATA.intersection(found.types):
-            raise Unconvertible(f"{', '.join(no_data)} cannot be stored: it is not data")
+            raise Unconvertible(f"{', '.join(sorted(no_data))} cannot be stored: it is not data")
         if found.unreadable and not self._converter(found.types):
             raise Unconvertible(found.unreadable)
         refusal = ""
