@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from stephttp._wire.stream_frames import COMMIT, FIRST_CALL, LOST, RESPONSE, ROLLBACK, STREAM, Frame
+from stephttp._wire.stream_frames import (
+    COMMIT,
+    FIRST_CALL,
+    LOST,
+    METADATA,
+    REDIRECT,
+    RESPONSE,
+    ROLLBACK,
+    STREAM,
+    Frame,
+)
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.stream_state import Arrival, StreamState
+from stephttp.engine.model.stream_state import Kept as KeptFrames
 from stephttp.engine.rules.stream_rules import keep
 
 A, B = "a" * 40, "b" * 40
@@ -180,3 +193,80 @@ def test_numbers_grow_and_no_step_has_pushes_of_two_calls(
             live.pop(frame.step, None)
     outside = [f for f in kept.frames.values() if f.event == STREAM and not f.step]
     assert len(outside) == most
+
+
+METADATA_FRAME, REDIRECT_FRAME = Frame(METADATA, "m"), Frame(REDIRECT, "r")
+BEFORE = StreamState(writer="w", sent=2, last=3_000_004, size=70, outside=2, live={A: 3, B: 2})
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept", "changed", "answer"),
+    [
+        ([push("1")], [push("1")], {"size": 103}, None),
+        ([push("123456", A)], [push("123456", A)], {"size": 108}, None),
+        ([push("1", B)], [rollback(B), push("1", B)], {"size": 103, "live": {A: 3, B: 3}}, None),
+        ([push("1", "c")], [push("1", "c")], {"size": 103, "live": {A: 3, B: 2, "c": 3}}, None),
+        ([rollback(A)], [rollback(A)], {"size": 102, "live": {B: 2}}, None),
+        ([rollback("c")], [], {}, None),
+        ([commit(A)], [commit(A)], {"size": 102}, None),
+        ([Frame(COMMIT, ""), Frame(ROLLBACK, "")], [Frame(COMMIT, ""), Frame(ROLLBACK, "")],
+         {"size": 134}, None),
+        ([push("1", place=2)], [], {}, None),
+        ([push("1", place=3)], [push("1")], {"size": 103, "outside": 3}, None),
+        ([METADATA_FRAME, push("1"), REDIRECT_FRAME], [push("1")], {"size": 103}, None),
+        ([Frame(RESPONSE, "\xe4"), push("1")], [push("1")],
+         {"size": 103, "response": b"\xc3\xa4"}, Frame(RESPONSE, "\xe4")),
+    ],
+)  # fmt: skip
+def test_what_each_frame_changes(
+    frames: list[Frame], kept: list[Frame], changed: dict[str, Any], answer: Frame | None
+) -> None:
+    state = replace(BEFORE, sent=2 + len(frames), last=BEFORE.last + len(kept), **changed)
+    assert keep(BEFORE, Arrival("r", frames, "w", 2), LIMIT) == KeptFrames(state, kept, answer)
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(103, True), (102, False)])
+def test_the_last_byte_of_a_stream(limit: int, fits: bool) -> None:
+    state = replace(BEFORE, sent=5, last=BEFORE.last + 2)
+    lost = Frame(LOST, f'{{"limit":{limit}}}')
+    frames = [push("1"), push("2"), push("3")]
+    found = keep(replace(BEFORE, outside=0), Arrival("r", frames, "w", 2), limit)
+    size, kept = (103, [push("1"), lost]) if fits else (70, [lost])
+    last = BEFORE.last + len(kept)
+    assert found.state == replace(state, size=size, last=last, full=True, outside=0)
+    assert found.frames == kept
+    # An answer is kept, although nothing else fits.
+    more = keep(found.state, Arrival("r", [push("4"), Frame(RESPONSE, "x")], "w"), limit)
+    assert (more.frames, more.state.response) == ([], b"x")
+
+
+def test_a_writer_has_a_number_of_frames() -> None:
+    state = replace(BEFORE, last=3_998_999)
+    found = keep(state, Arrival("r", [push("1"), push("2"), commit(A)], "w", 2), LIMIT)
+    assert found.frames == [push("1"), Frame(LOST, f'{{"limit":{LIMIT}}}'), commit(A)]
+    assert (found.state.last, found.state.full) == (3_999_002, True)
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "kept"),
+    [(None, 4, ["1", "2"]), (2, 4, ["1", "2"]), (1, 3, ["2"]), (0, 2, [])],
+)
+def test_frames_that_were_sent_twice(before: int | None, sent: int, kept: list[str]) -> None:
+    found = keep(BEFORE, Arrival("r", [push("1"), push("2")], "w", before), LIMIT)
+    assert (found.state.sent, [one.data for one in found.frames]) == (sent, kept)
+
+
+def test_a_later_writer_begins_with_its_own_numbers() -> None:
+    before = replace(BEFORE, response=b"x")
+    found = keep(before, Arrival("r", [push("1")], "next", 0), LIMIT)
+    expected = replace(BEFORE, writer="next", sent=1, last=4_000_001, size=103)
+    assert found == KeptFrames(expected, [push("1")], None)
+    for writer, count, message in (
+        (FIRST_CALL, 0, "frames: the first call is over, and another one writes now"),
+        ("next", 1, "frames: those before them are missing, or another call writes now"),
+    ):
+        with pytest.raises(Refused) as refused:
+            keep(before, Arrival("r", [push("1")], writer, count), LIMIT)
+        assert (str(refused.value), refused.value.status) == (message, 409)
+    first = keep(StreamState(), Arrival("r", [push("1")], FIRST_CALL, 0), LIMIT)
+    assert first.state == StreamState(FIRST_CALL, 1, 1, 33)
