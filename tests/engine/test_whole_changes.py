@@ -152,8 +152,8 @@ def test_what_a_step_may_return_has_a_limit() -> None:
 
 
 def test_a_step_that_fails_is_tried_again_and_people_see_why() -> None:
-    failing = {**step_error(B, stack="s"), **NAMED, "timing": {"a": 5e9, "b": 7e6}}
-    kept = {**LOADED, "duration_ns": 7_000_000}
+    failing = {**step_error(B, stack="s"), **NAMED, "timing": {"a": 5_000_700_000, "b": 7_900_000}}
+    kept = {**LOADED, "started_ns": 5_000_700_000, "duration_ns": 7_900_000}
     error = b'{"name":"E","message":"m","stack":"s"}'
     change = apply(CALLED, ANSWER, failing)
     assert change == Change(
@@ -169,6 +169,19 @@ def test_a_step_that_fails_is_tried_again_and_people_see_why() -> None:
     assert change.timers == (Timer(B, TimerKind.RETRY, NOW + 2000), replace(CALL, payload=None))
     shown = b'{"name":"E","message":"m"}'
     assert change.history == (Entry(Past.ATTEMPT, B, "", 1, NOW, NOW, shown),)
+
+
+def test_a_run_that_is_full_says_why() -> None:
+    retry = Timer(B, TimerKind.RETRY, NOW + 5)
+    known = Snapshot(ASYNC, {B: Known(2, resolved=False)}, {RESUME: CALL, B: retry})
+    change = apply(known, CHECKPOINT, step(B, "x" * 9), moment=at(max_state=69))
+    assert [one.attempts for one in change.steps] == [3]
+    message = "the run has 4 steps, no more fit"
+    error = msgspec.json.encode({"name": "TooManyStepsError", "message": message})
+    full = replace(ASYNC, status=RunStatus.FAILED, ended_ms=NOW, last_error=None, error=error)
+    change = apply(known, CHECKPOINT, step(A), moment=at(max_steps=4))
+    assert change == Change(full, ended=True)
+    assert apply(known, CHECKPOINT, step(A), moment=at(max_steps=5)).run.step_count == 5
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
+from stephttp.engine.rules.conditions.equalities import Wanted
 from stephttp.engine.rules.conditions.evaluation import (
     MOST_WORK,
     Scope,
@@ -199,7 +200,7 @@ def test_one_text_with_other_names_is_another_expression(parsed: list[str]) -> N
 def test_what_a_check_returns() -> None:
     found = check(WAITING, "f", WAIT_NAMES)
     assert (found.kind, found.is_condition) == ("bool", True)
-    assert found.wanted == expressions.equalities.Wanted(ID, '["o1"]')
+    assert found.wanted == Wanted(ID, '["o1"]')
     assert found.evaluate(Scope({"async": {"data": {"id": "o1"}}, "event": {}}, 0)) is True
     assert check("event.id == 'o1'", "f", CANCEL_NAMES).wanted is None
 

@@ -77,9 +77,9 @@ class ChangeBuilder:
         size, most = self.run.state_size + len(memo), self.at.settings.max_state
         if size > most:
             full = state_full(op.userland.id if op.userland else op.id, memo, size, most)
-            self.write(op, field, attempts, error_result("StateTooLargeError", full))
+            self.write(op, attempts, error_result("StateTooLargeError", full))
             raise RunFull("StateTooLargeError", full)
-        self.write(op, field, attempts, memo)
+        self.write(op, attempts, memo)
         self.run = replace(self.run, state_size=size)
         self.drop(op.id)
 
@@ -93,7 +93,7 @@ class ChangeBuilder:
             return 0
         return self.known[step_id].attempts
 
-    def write(self, op: Op, field: str, attempts: int, memo: bytes | None) -> None:
+    def write(self, op: Op, attempts: int, memo: bytes | None) -> None:
         """Store a step as it is now known."""
         userland, timing = op.userland, op.timing
         hidden = is_own(op.id, userland.id if userland else None)
@@ -126,15 +126,16 @@ class ChangeBuilder:
         self.changed = True
 
     def failed_attempt(self, op: Op, attempt: int) -> None:
-        """Add a failed attempt of a step, which will be repeated, to the history."""
+        """Add a failed attempt of a step, which was just written, and will be repeated, to the
+        history."""
         timing = op.timing
         started_ms = _int64(timing.a) // 1_000_000 if timing else self.at.now_ms
         ended_ms = started_ms + (_int64(timing.b) // 1_000_000 if timing else 0)
-        error = error_memo(op.error) if op.error else None
+        error = self.written[op.id].error
         entry = Entry(Past.ATTEMPT, op.id, "", attempt, started_ms, ended_ms, error)
         self.history.append(entry)
 
-    def wait(self, op: Op, field: str, timer: Timer) -> bool:
+    def wait(self, op: Op, timer: Timer) -> bool:
         """Let a step wait for its timer, or for what ends it earlier.
 
         Returns:
@@ -144,7 +145,7 @@ class ChangeBuilder:
         if op.id in self.known and (self.settled(op) or op.id in self.timers):
             return False
         # A known step that waits for nothing was cut off, and is begun again.
-        self.write(replace(op, timing=None), field, 1, None)
+        self.write(replace(op, timing=None), 1, None)
         self.start(timer)
         return True
 
@@ -185,7 +186,6 @@ class ChangeBuilder:
                 ended_ms=self.at.now_ms,
                 took_ns=took_ns,
                 last_error=None,
-                step_count=self.step_count,
                 output=output,
                 error=error,
             )

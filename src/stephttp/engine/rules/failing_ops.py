@@ -61,7 +61,7 @@ def step_error(builder: ChangeBuilder, op: Op, field: str) -> None:
         step_failed(builder, op, field)
         builder.call_again = True
         return
-    builder.write(op, field, failures, None)
+    builder.write(op, failures, None)
     builder.failed_attempt(op, failures - 1)
     delay = builder.hints.retry_after_ms if asked_ms is None else asked_ms
     if delay is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.timer import Timer, TimerKind
@@ -19,9 +19,7 @@ def step_planned(builder: ChangeBuilder, op: Op, field: str) -> None:
     if op.id in builder.timers:
         return
     known = builder.known.get(op.id)
-    builder.write(
-        msgspec.structs.replace(op, timing=None), field, known.attempts if known else 0, None
-    )
+    builder.write(replace(op, timing=None), known.attempts if known else 0, None)
     racing = (op.opts or {}).get("parallelMode") == "race"
     kind = TimerKind.RACING if racing else TimerKind.PLANNED
     builder.start(Timer(op.id, kind, builder.at.now_ms, job_id=new_job_id(builder.at.rng)))
@@ -31,4 +29,4 @@ def gateway(builder: ChangeBuilder, op: Op, field: str) -> None:
     """Make an HTTP request for a step (`Gateway`, `AIGateway`)."""
     run, now_ms = builder.run, builder.at.now_ms
     spec = read_gateway(op, field, run.run_id, run.retries, now_ms)
-    builder.wait(op, field, Timer(op.id, TimerKind.GATEWAY, now_ms, payload=spec))
+    builder.wait(op, Timer(op.id, TimerKind.GATEWAY, now_ms, payload=spec))

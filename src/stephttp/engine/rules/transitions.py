@@ -235,7 +235,7 @@ def _bare_step(builder: ChangeBuilder, op: Op, field: str) -> None:
 
 def _sleep(builder: ChangeBuilder, op: Op, field: str) -> None:
     due_ms = due_times.sleep_until_ms(op, field, builder.at.now_ms)
-    builder.wait(op, field, Timer(op.id, TimerKind.SLEEP, due_ms))
+    builder.wait(op, Timer(op.id, TimerKind.SLEEP, due_ms))
 
 
 def _run_complete(builder: ChangeBuilder, op: Op, field: str) -> None:

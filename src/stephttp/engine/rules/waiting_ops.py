@@ -63,7 +63,7 @@ def wait_for_event(builder: ChangeBuilder, op: Op, field: str) -> None:
             return
         if wanted is not None:
             timer = replace(timer, match_keys=wanted.keys, match_values=wanted.values)
-    builder.wait(op, field, timer)
+    builder.wait(op, timer)
 
 
 def wait_for_signal(builder: ChangeBuilder, op: Op, field: str) -> None:
@@ -80,7 +80,7 @@ def wait_for_signal(builder: ChangeBuilder, op: Op, field: str) -> None:
         message = f"step {holder[1]} of run {holder[0]} waits for the signal {name!r} already"
         _fail(builder, op, field, error_result("SignalConflictError", message))
         return
-    if not builder.wait(op, field, Timer(op.id, TimerKind.SIGNAL, due_ms, key=name)):
+    if not builder.wait(op, Timer(op.id, TimerKind.SIGNAL, due_ms, key=name)):
         return
     if holder is not None:
         builder.displaced.append(holder)
@@ -103,7 +103,7 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
         _fail(builder, op, field, error_result("Error", message))
         return
     child_id = new_ulid(now_ms, rng)
-    if builder.wait(op, field, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
+    if builder.wait(op, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
         new = _new_run(endpoint, payload.get("data"), child_id, new_ulid(now_ms, rng), now_ms)
         run = Run(
             run_id=child_id,
