@@ -94,6 +94,7 @@ def test_when_a_wait_is_over(text: Any, found: Found) -> None:
     ("text", "found"),
     [
         (None, 0),
+        ("1999us", 1),
         ("5s", 5000),
         (" 5s ", 5000),
         ("0s", 0),

@@ -79,6 +79,15 @@ def test_an_answer_without_the_step_is_followed_by_another_call_for_it(idle: int
     assert change == Change(run, timers=(again,))
 
 
+def test_an_answer_with_another_step_starts_the_counts_of_the_others_again() -> None:
+    broken = b'{"broken":1}'
+    mine, other = replace(MINE, payload=broken), replace(OTHER, payload=broken)
+    change = answered([mine, other], step(Z), run=replace(ASYNC, idle=1))
+    again = Timer(A, TimerKind.PLANNED, NOW, job_id=new_job_id(Random(1)))
+    assert change.timers == (replace(other, payload=None), again)
+    assert change.run.idle == 1
+
+
 def test_a_step_that_fails_again_and_again_without_saying_so_ends_the_run() -> None:
     change = answered([MINE], run=replace(ASYNC, idle=10))
     error = b"the endpoint answered 10 times without any progress"

@@ -346,6 +346,12 @@ def test_a_discovery_in_an_answer_goes_on_in_spite_of_a_wait() -> None:
     )
 
 
+def test_warnings_are_kept_beside_what_else_comes() -> None:
+    op = {"op": "None", "id": "n", "opts": {"warnings": [WARNING]}}
+    warnings = (RunWarning("k", "s", NOW, "careful"),)
+    assert apply(CALLED, CHECKPOINT, op) == Change(ASYNC, warnings=warnings)
+
+
 def test_a_checkpoint_in_a_call_leaves_it_alone() -> None:
     change = apply(CALLED, CHECKPOINT, {"op": "DiscoveryRequest", "id": "d"})
     assert change == Change(ASYNC)

@@ -17,6 +17,7 @@ from stephttp.engine.model.refused import Refused
 _SHORTEST_DATE = 10
 _LONGEST_SECONDS_TEXT = 7
 _MS = timedelta(milliseconds=1)
+_LONGEST_WAIT_MS = MAX_WAIT // _MS
 _LONGEST_PAUSE = timedelta(hours=24)
 _RETRY_AFTER_MS = (1_000, _LONGEST_PAUSE // _MS)
 
@@ -75,7 +76,7 @@ def lookback_ms(op: Op, field: str) -> int:
         long_ms = _signed_duration(text.strip()) // _MS
     except (ValueError, OverflowError) as error:
         raise Refused(f"{field}: {error}") from None
-    if not 0 <= long_ms <= MAX_WAIT // _MS:
+    if not 0 <= long_ms <= _LONGEST_WAIT_MS:
         raise Refused(f"{field}: {text!r} is not from 0 to {MAX_WAIT.days} days")
     return long_ms
 
@@ -89,7 +90,7 @@ def _due_ms(text: str, field: str, now_ms: int) -> int:
             due_ms = now_ms + _signed_duration(text) // _MS
         except (ValueError, OverflowError) as error:
             raise Refused(f"{field}: {error}") from None
-    if due_ms - now_ms > MAX_WAIT // _MS:
+    if due_ms - now_ms > _LONGEST_WAIT_MS:
         raise Refused(f"{field}: {text!r} is more than {MAX_WAIT.days} days ahead")
     return max(due_ms, now_ms)
 
