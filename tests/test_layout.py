@@ -108,3 +108,29 @@ def test_the_files_in_the_table_of_topics_exist() -> None:
     named = {name for line in lines for name in _CODE.findall(line) if "/" in name}
     assert len(named) > 80
     assert [name for name in sorted(named) if not any(PACKAGE.glob(name))] == []
+
+
+TWINS = "ASGI and WSGI, or async and blocking"
+BOTH_SIDES = "the SDK's part and the engine's, of one thing"
+SAME_NAMES = {
+    "_options.py": TWINS, "_racing.py": TWINS, "stream.py": TWINS, "event_answer.py": TWINS,
+    "first_call.py": TWINS, "messages.py": TWINS, "reentry.py": TWINS, "request.py": TWINS,
+    "result.py": TWINS, "scope.py": TWINS, "serve_call.py": TWINS,
+    "checkpoints.py": BOTH_SIDES, "idempotency.py": BOTH_SIDES, "leases.py": BOTH_SIDES,
+    "progress.py": BOTH_SIDES, "run.py": BOTH_SIDES,
+    "AsyncBody": "SQLAlchemy and Django", "BlockingBody": "SQLAlchemy and Django",
+    "TransactionBody": "SQLAlchemy and Django", "Transactions": "SQLAlchemy and Django",
+    "AsyncTransactions": "SQLAlchemy and Django",
+    "EventAnswer": TWINS, "Input": TWINS, "ReceivedCall": TWINS,
+    "Run": BOTH_SIDES, "Settings": BOTH_SIDES, "Step": BOTH_SIDES,
+}  # fmt: skip
+"""Names of modules and public classes that stand twice in `src`, and what makes them the same."""
+
+
+def test_no_two_modules_or_classes_of_a_name_mean_different_things() -> None:
+    paths = [path for path in module_map.files() if path.suffix == ".py"]
+    names = [path.name for path in paths if path.name != "__init__.py"]
+    for path in paths:
+        names += re.findall(r"^class ([A-Za-z]\w*)", path.read_text(), re.MULTILINE)
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice == {*SAME_NAMES}, "rename one of them, or say here why they are the same"

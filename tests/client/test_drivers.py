@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from stephttp._client.drivers import AsyncDriver, SyncDriver
-from stephttp._client.flow import Call, Flow, Invoke, Keys, send
+from stephttp._client.flow import APICall, Flow, Invoke, Keys, send
 from stephttp._client.outgoing_events import post, prepare
 from stephttp._core.tool_types import Event
 from stephttp.errors import APIConnectionError, APIStatusError, APITimeoutError
@@ -64,7 +64,7 @@ def test_retries_fallback_key_and_headers(drive: Drive) -> None:
         seen.append(request)
         return httpx2.Response(next(answers), headers=[("a", "1"), ("a", "2")], content=b"body")
 
-    answer = drive(handler, send(Call("POST", "/p", b"x", {"h": "1"}), keys, random.Random(1)))
+    answer = drive(handler, send(APICall("POST", "/p", b"x", {"h": "1"}), keys, random.Random(1)))
     assert (answer.status, answer.body) == (200, b"body")
     assert [pair for pair in answer.raw_headers if pair[0] == b"a"] == [(b"a", b"1"), (b"a", b"2")]
     assert len(pauses) == 1
@@ -83,7 +83,7 @@ def test_errors_of_the_network_and_of_the_server(drive: Drive) -> None:
         raise httpx2.ReadTimeout("late", request=request)
 
     def flow() -> Flow[Any]:
-        return send(Call("GET", "/p?token=secret"), Keys(), random.Random(1))
+        return send(APICall("GET", "/p?token=secret"), Keys(), random.Random(1))
 
     with pytest.raises(
         APIConnectionError, match=r"GET /p \(http://server\.test\): ConnectError"
@@ -121,7 +121,7 @@ async def test_streams_come_as_they_are() -> None:
         assert request.extensions["timeout"]["read"] == 9
         return httpx2.Response(418, headers={"X-Own": "1"}, content=chunks())
 
-    call = Call("GET", "/p", timeout=9)
+    call = APICall("GET", "/p", timeout=9)
     blocking = SyncDriver(URL, transport=httpx2.MockTransport(handler))
     with blocking.stream(call) as streamed:
         assert (streamed.status, (b"x-own", b"1") in streamed.headers) == (418, True)
@@ -157,7 +157,7 @@ def test_what_the_client_logs_has_no_keys(drive: Drive, caplog: pytest.LogCaptur
         return httpx2.Response(200, json={"ids": ["1"], "status": 200})
 
     assert drive(handler, post(event, "", "event-key", Keys(), random.Random(1))) == ["1"]
-    result = Call("GET", "/output?token=secret")
+    result = APICall("GET", "/output?token=secret")
     drive(lambda request: httpx2.Response(200), send(result, Keys(), random.Random(1)))
     assert "HTTP Request: POST /e/… " in caplog.text
     assert "HTTP Request: GET /output " in caplog.text
@@ -175,6 +175,6 @@ def test_no_cookies_are_kept(drive: Drive) -> None:
 
     def twice() -> Flow[None]:
         for _ in range(2):
-            yield from send(Call("GET", "/"), Keys(), random.Random(1))
+            yield from send(APICall("GET", "/"), Keys(), random.Random(1))
 
     drive(handler, twice())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stephttp import APIStatusError, Event
-from stephttp._client.flow import Answer, Call, Keys
+from stephttp._client.flow import Answer, APICall, Keys
 from stephttp._client.outgoing_events import check, post, prepare
 
 RUN, STEP = "01M81NT13NCCP5V7EQ9MPKSWMT", "ab" * 20
@@ -40,7 +40,7 @@ def test_the_request(origin: str, key: str, path: str, label: str) -> None:
         prepare("s", [Event(name="n")], RUN, STEP, 1), origin, key, Keys(), random.Random(1)
     )
     call = next(flow)
-    assert isinstance(call, Call)
+    assert isinstance(call, APICall)
     assert (call.method, call.path, str(call)) == ("POST", path, f"POST {label}")
     assert "authorization" not in call.headers
     assert call.headers["x-inngest-event-id-seed"].startswith("1,")

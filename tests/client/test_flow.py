@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from stephttp._client.flow import ATTEMPTS, MAX_PAUSE, Answer, Call, Keys, Pause, backoff, send
+from stephttp._client.flow import ATTEMPTS, MAX_PAUSE, Answer, APICall, Keys, Pause, backoff, send
 from stephttp._wire.stored_state import FEATURES
 from stephttp.errors import APIConnectionError, APIStatusError
 
 PRIMARY, FALLBACK = "aa" * 16, "bb" * 16
-CALL = Call("POST", "/v1/http/runs", b"{}")
+CALL = APICall("POST", "/v1/http/runs", b"{}")
 
 
-def play(keys: Keys, *answers: Answer | Exception) -> tuple[list[Call], list[float], Any]:
+def play(keys: Keys, *answers: Answer | Exception) -> tuple[list[APICall], list[float], Any]:
     """Feed `answers` in turn; returns the calls made, the pauses asked for, and the outcome."""
     flow = send(CALL, keys, random.Random(1))
-    calls: list[Call] = []
+    calls: list[APICall] = []
     pauses: list[float] = []
     feed = iter(answers)
     try:

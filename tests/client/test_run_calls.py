@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from stephttp._client.flow import Answer, Call, Keys, Pause
+from stephttp._client.flow import Answer, APICall, Keys, Pause
 from stephttp._client.run_calls import result
 from stephttp._client.run_results import RunResult
 from stephttp._client.transport import TIMEOUT
@@ -34,7 +34,7 @@ class Server:
                     self.now += wanted.seconds
                     wanted = flow.send(None)
                     continue
-                assert isinstance(wanted, Call)
+                assert isinstance(wanted, APICall)
                 self.limits.append(wanted.timeout)
                 longest = TIMEOUT if wanted.timeout is None else wanted.timeout
                 self.now += min(self.seconds, longest)

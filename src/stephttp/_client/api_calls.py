@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from stephttp._client.flow import Answer, Call, T
+from stephttp._client.flow import Answer, APICall, T
 from stephttp._version import __version__
 from stephttp._wire.json import UNREADABLE, encode_struct
 from stephttp._wire.limits import MAX_CHECKPOINT_BYTES
@@ -111,9 +111,9 @@ _minted_token = msgspec.json.Decoder(_MintedToken)
 _outcome_answer = msgspec.json.Decoder(_OutcomeAnswer)
 
 
-def post_new_run(body: bytes) -> Call:
+def post_new_run(body: bytes) -> APICall:
     """Send an encoded first checkpoint."""
-    return Call("POST", NEW_RUN, body, JSON_HEADERS, timeout=patience(len(body)))
+    return APICall("POST", NEW_RUN, body, JSON_HEADERS, timeout=patience(len(body)))
 
 
 def post_steps(
@@ -124,7 +124,7 @@ def post_steps(
     fn_id: str = "",
     app_id: str = "",
     call: CallId | None = None,
-) -> Call:
+) -> APICall:
     """Send further ops of a run, from a call of the stephttp engine where that is given."""
     body = encode_struct(_Steps(run_id, ops, now_ms, fn_id, app_id, call=call))
     return post(steps_path(run_id), body)
@@ -140,9 +140,9 @@ def checkpoint_steps(run_id: str, ops: list[Op], now_ms: int, lease: int | None 
     return encode_struct(_Steps(run_id, ops, now_ms, lease=lease))
 
 
-def post(path: str, body: bytes) -> Call:
+def post(path: str, body: bytes) -> APICall:
     """Send an encoded checkpoint."""
-    return Call("POST", path, body, JSON_HEADERS, timeout=patience(len(body)))
+    return APICall("POST", path, body, JSON_HEADERS, timeout=patience(len(body)))
 
 
 def patience(size: int) -> float | None:
@@ -153,22 +153,22 @@ def patience(size: int) -> float | None:
     return min(_LONGEST, _SHORTEST + size / _PACE)
 
 
-def get_outcome(run_id: str, wait: int, *, cookies: bool) -> Call:
+def get_outcome(run_id: str, wait: int, *, cookies: bool) -> APICall:
     """Ask how the first phase of a run ended, waiting so many seconds for that.
 
     Args:
         cookies: whether the token, if there is one, opens an output that sets cookies.
     """
     more = "" if cookies else "&cookies=no"
-    return Call("GET", f"/v1/runs/{run_id}/outcome?wait={wait}{more}", None, JSON_HEADERS)
+    return APICall("GET", f"/v1/runs/{run_id}/outcome?wait={wait}{more}", None, JSON_HEADERS)
 
 
-def get_health() -> Call:
+def get_health() -> APICall:
     """Ask whether the server is up; its answer announces its extras."""
-    return Call("GET", "/health", None, JSON_HEADERS)
+    return APICall("GET", "/health", None, JSON_HEADERS)
 
 
-def get_actions(run_id: str, *, names: bool = False, call: CallId | None = None) -> Call:
+def get_actions(run_id: str, *, names: bool = False, call: CallId | None = None) -> APICall:
     """Ask for what the server remembers of a run.
 
     Args:
@@ -181,7 +181,7 @@ def get_actions(run_id: str, *, names: bool = False, call: CallId | None = None)
         headers = headers | call.headers
         if call.process:
             headers[PROCESS] = call.process
-    return Call("GET", f"/v0/runs/{run_id}/actions", None, headers)
+    return APICall("GET", f"/v0/runs/{run_id}/actions", None, headers)
 
 
 def output_path(run_id: str, token: str) -> str:
@@ -217,10 +217,10 @@ def read_new_run(answer: Answer) -> OpenedRun:
     return read(_new_run_answer, answer, "POST /v1/http/runs").data
 
 
-def post_stream_token(run_id: str) -> Call:
+def post_stream_token(run_id: str) -> APICall:
     """Ask for a token that opens the stream of a run."""
     body = msgspec.json.encode([{"channel": run_id, "name": "$stream", "kind": "run"}])
-    return Call("POST", "/v1/realtime/token", body, JSON_HEADERS)
+    return APICall("POST", "/v1/realtime/token", body, JSON_HEADERS)
 
 
 def read_stream_token(answer: Answer) -> str:

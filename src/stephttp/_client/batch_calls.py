@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from stephttp._client.api_calls import JSON_HEADERS, read, unreadable
-from stephttp._client.flow import Answer, Call
+from stephttp._client.flow import Answer, APICall
 from stephttp._wire.json import encode_struct
 from stephttp.errors import APIStatusError
 
@@ -42,15 +42,15 @@ _batch_answer = msgspec.json.Decoder(_BatchAnswer)
 _renew_answer = msgspec.json.Decoder(_RenewAnswer)
 
 
-def post_batch(bodies: Iterable[bytes]) -> Call:
+def post_batch(bodies: Iterable[bytes]) -> APICall:
     """Send encoded checkpoints, first and further ones, in one request."""
-    return Call("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
+    return APICall("POST", "/v1/checkpoint/batch", b"[" + b",".join(bodies) + b"]", JSON_HEADERS)
 
 
-def post_renewal(run_ids: list[str], lease: int) -> Call:
+def post_renewal(run_ids: list[str], lease: int) -> APICall:
     """Move the leases of runs ahead, to so many milliseconds from now."""
     body = encode_struct({"runs": run_ids, "lease": lease})
-    return Call("POST", "/v1/leases/renew", body, JSON_HEADERS)
+    return APICall("POST", "/v1/leases/renew", body, JSON_HEADERS)
 
 
 def read_batch(answer: Answer, count: int) -> list[APIStatusError | None]:

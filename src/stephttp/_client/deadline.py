@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from stephttp._client.flow import Call, Calling, Pause
+from stephttp._client.flow import APICall, Calling, Pause
 from stephttp._client.transport import TIMEOUT
 from stephttp.errors import APIConnectionError
 
@@ -22,7 +22,7 @@ def within(flow: Calling[T], left: Callable[[], float], late: Exception) -> Call
         left: returns how many seconds there are.
         late: raised when there are no more.
     """
-    step: Callable[[], Call | Pause] = partial(next, flow)
+    step: Callable[[], APICall | Pause] = partial(next, flow)
     try:
         while True:
             wanted = step()

@@ -19,7 +19,7 @@ from msgspec import Struct
 from stephttp._client.event_loop import settled, sleep
 from stephttp._client.flow import (
     Answer,
-    Call,
+    APICall,
     Flow,
     Invoke,
     Pause,
@@ -80,8 +80,8 @@ class AsyncDriver:
         """Drive `flow` to its end and return what it returns; raises what it raises."""
         return await carry_out(flow, self._do)
 
-    async def _do(self, wanted: Call | Pause | Invoke | Until) -> Any:
-        if isinstance(wanted, Call):
+    async def _do(self, wanted: APICall | Pause | Invoke | Until) -> Any:
+        if isinstance(wanted, APICall):
             return await self._send(wanted)
         if isinstance(wanted, Pause):
             await self._pause(wanted.seconds)
@@ -92,7 +92,7 @@ class AsyncDriver:
         return await value if isawaitable(value) else value
 
     @asynccontextmanager
-    async def stream(self, call: Call) -> AsyncGenerator[Streamed]:
+    async def stream(self, call: APICall) -> AsyncGenerator[Streamed]:
         """Make one call, and read its answer as it comes.
 
         Raises:
@@ -128,7 +128,7 @@ class AsyncDriver:
             self._clients[loop] = client
         return client
 
-    async def _send(self, call: Call) -> Answer:
+    async def _send(self, call: APICall) -> Answer:
         client = self._client()
         with _sending(call, self._base_url):
             response = await client.send(_request_of(client, call))
@@ -170,8 +170,8 @@ class SyncDriver:
         """Drive `flow` to its end and return what it returns; raises what it raises."""
         return carry_out_blocking(flow, self._do)
 
-    def _do(self, wanted: Call | Pause | Invoke | Until) -> Any:
-        if isinstance(wanted, Call):
+    def _do(self, wanted: APICall | Pause | Invoke | Until) -> Any:
+        if isinstance(wanted, APICall):
             return self._send(wanted)
         if isinstance(wanted, Pause):
             self._pause(wanted.seconds)
@@ -186,7 +186,7 @@ class SyncDriver:
         return asyncio.run(_awaited(value))
 
     @contextmanager
-    def stream(self, call: Call) -> Generator[Streamed]:
+    def stream(self, call: APICall) -> Generator[Streamed]:
         """Make one call, and read its answer as it comes.
 
         Raises:
@@ -225,7 +225,7 @@ class SyncDriver:
                     self._maker = 0
             return self._made
 
-    def _send(self, call: Call) -> Answer:
+    def _send(self, call: APICall) -> Answer:
         client = self._client()
         with _sending(call, self._base_url):
             response = client.send(_request_of(client, call))
@@ -237,7 +237,7 @@ async def _awaited(value: Awaitable[T]) -> T:
 
 
 @contextmanager
-def _sending(call: Call, base_url: str) -> Generator[None]:
+def _sending(call: APICall, base_url: str) -> Generator[None]:
     """Keep secrets out of the log while `call` is made, and turn failures into an `APIError`.
 
     Raises:
@@ -252,7 +252,7 @@ def _sending(call: Call, base_url: str) -> Generator[None]:
 
 
 @contextmanager
-def _receiving(call: Call, base_url: str) -> Generator[None]:
+def _receiving(call: APICall, base_url: str) -> Generator[None]:
     """Turn failures into an `APIError` while the answer to `call` is read.
 
     Raises:
@@ -267,7 +267,7 @@ def _receiving(call: Call, base_url: str) -> Generator[None]:
         raise known from error
 
 
-def _request_of(client: httpx2.AsyncClient | httpx2.Client, call: Call) -> httpx2.Request:
+def _request_of(client: httpx2.AsyncClient | httpx2.Client, call: APICall) -> httpx2.Request:
     """Return a call as a request of the client."""
     build = client.build_request
     if call.timeout is not None:

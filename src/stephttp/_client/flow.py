@@ -6,7 +6,7 @@ the error thrown in. So one text serves the event loop and threads: `carry_out` 
 it there, with what a driver does for it (`drivers`).
 
     yields     is sent
-    Call       the `Answer`; an `APIConnectionError` is thrown in without one
+    APICall    the `Answer`; an `APIConnectionError` is thrown in without one
     Pause      nothing
     Invoke     what the user's function returned
     Until      whether the future has an outcome
@@ -37,7 +37,7 @@ MAX_PAUSE = 5.0
 RETRIED_STATUSES = frozenset({408, 425, 429})
 
 
-class Call(Struct, frozen=True):
+class APICall(Struct, frozen=True):
     """One HTTP request to the API."""
 
     method: str
@@ -105,8 +105,8 @@ class ForeignAnswerError(APIConnectionError):
     """Something between has answered in the place of the server."""
 
 
-Flow = Generator[Call | Pause | Invoke | Until, Any, T]
-Calling = Generator[Call | Pause, Answer | None, T]
+Flow = Generator[APICall | Pause | Invoke | Until, Any, T]
+Calling = Generator[APICall | Pause, Answer | None, T]
 """A flow that calls the server and pauses, and does nothing else."""
 
 
@@ -229,7 +229,7 @@ def backoff(attempt: int, rng: random.Random) -> float:
     return ceiling * rng.uniform(0.5, 1)
 
 
-def send(call: Call, keys: Keys, rng: random.Random) -> Calling[Answer]:
+def send(call: APICall, keys: Keys, rng: random.Random) -> Calling[Answer]:
     """Make `call`, five times at the most.
 
     Raises:
@@ -251,7 +251,7 @@ def send(call: Call, keys: Keys, rng: random.Random) -> Calling[Answer]:
             error = problem
             keys.miss()
             continue
-        assert answer is not None, "a Call is answered by an Answer"
+        assert answer is not None, "an APICall is answered by an Answer"
         ours = FEATURES in answer.headers
         if not ours and _foreign(answer, keys):
             error = ForeignAnswerError(f"{call}: {describe(answer.status, answer.body)}")
@@ -281,7 +281,7 @@ def _foreign(answer: Answer, keys: Keys) -> bool:
     return keys.is_foreign(answer.status, answer.headers, empty=not answer.body)
 
 
-def _with_bearer(call: Call, bearer: str | None) -> Call:
+def _with_bearer(call: APICall, bearer: str | None) -> APICall:
     if bearer is None:
         return call
     return replace(call, headers={**call.headers, "authorization": f"Bearer {bearer}"})

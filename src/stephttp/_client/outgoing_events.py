@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from stephttp._client.api_calls import JSON_HEADERS
-from stephttp._client.flow import Answer, Call, Flow, Keys, send
+from stephttp._client.flow import Answer, APICall, Flow, Keys, send
 from stephttp._core.encoding import encode_argument
 from stephttp._core.tool_types import Event, EventLike
 from stephttp._wire.json import UNREADABLE
@@ -114,14 +114,14 @@ def post(
         APIError: they could not be sent.
     """
     headers = {**JSON_HEADERS, "x-inngest-event-id-seed": outgoing.seed}
-    call = Call(
+    call = APICall(
         "POST", f"{origin}/e/{quote(key, safe='')}", outgoing.body, headers, label=f"{origin}/e/…"
     )
     answer = yield from send(call, keys, rng)
     return _read(answer, call)
 
 
-def _read(answer: Answer, call: Call) -> list[str]:
+def _read(answer: Answer, call: APICall) -> list[str]:
     try:
         return _ids.decode(answer.body).ids
     except UNREADABLE as error:

@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 from stephttp._client import api_calls
 from stephttp._client.api_calls import JSON_HEADERS
 from stephttp._client.deadline import within
-from stephttp._client.flow import Answer, Call, Calling, Flow, Keys, Pause, send
+from stephttp._client.flow import Answer, APICall, Calling, Flow, Keys, Pause, send
 from stephttp._client.outgoing_events import Outgoing
 from stephttp._client.run_results import RunResult, of_handler, read_output
 from stephttp._core.encoding import encode_value
@@ -131,7 +131,7 @@ def send_signal(name: str, data: bytes, keys: Keys, rng: random.Random) -> Flow[
         APIError: it could not be sent.
     """
     body = msgspec.json.encode({"signal": name, "data": Raw(data)})
-    call = Call("POST", "/v1/signals", body, JSON_HEADERS)
+    call = APICall("POST", "/v1/signals", body, JSON_HEADERS)
     try:
         answer = yield from send(call, keys, rng)
     except APIStatusError as error:
@@ -149,7 +149,7 @@ def cancel(run_id: str, keys: Keys, rng: random.Random) -> Flow[None]:
         RunNotFoundError: the server does not have it.
         APIError: it could not be asked.
     """
-    yield from _of_run(Call("DELETE", _path(run_id), None, JSON_HEADERS), run_id, keys, rng)
+    yield from _of_run(APICall("DELETE", _path(run_id), None, JSON_HEADERS), run_id, keys, rng)
 
 
 def get_run(run_id: str, keys: Keys, rng: random.Random) -> Flow[RunInfo]:
@@ -249,7 +249,7 @@ def ended(
 
 
 def _ask(run_id: str, keys: Keys, rng: random.Random) -> Calling[_Run]:
-    call = Call("GET", _path(run_id), None, JSON_HEADERS)
+    call = APICall("GET", _path(run_id), None, JSON_HEADERS)
     answer = yield from _of_run(call, run_id, keys, rng)
     run = api_calls.read(_run_answer, answer, str(call)).data
     if run is None:  # a plain Inngest server says that with a 200
@@ -257,7 +257,7 @@ def _ask(run_id: str, keys: Keys, rng: random.Random) -> Calling[_Run]:
     return run
 
 
-def _of_run(call: Call, run_id: str, keys: Keys, rng: random.Random) -> Calling[Answer]:
+def _of_run(call: APICall, run_id: str, keys: Keys, rng: random.Random) -> Calling[Answer]:
     try:
         return (yield from send(call, keys, rng))
     except APIStatusError as error:

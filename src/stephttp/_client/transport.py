@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stephttp._client.flow import Call
+from stephttp._client.flow import APICall
 from stephttp.errors import APIConnectionError, APITimeoutError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MOST_IDLE = 100
 TIMEOUT = 15.0
 """Seconds for one attempt; connecting alone gets a third of it."""
 
-under_way: ContextVar[Call | None] = ContextVar("stephttp_call", default=None)
+under_way: ContextVar[APICall | None] = ContextVar("stephttp_call", default=None)
 """The call that is being made, for the log of the client."""
 
 
@@ -82,7 +82,7 @@ def sync_client(
     )
 
 
-def as_api_error(error: Exception, call: Call, base_url: str) -> Exception:
+def as_api_error(error: Exception, call: APICall, base_url: str) -> Exception:
     """Return a failure of the client as an `APIError`; any other exception as it is."""
     import httpx2
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from stephttp._client.api_calls import SDK, output_path
-from stephttp._client.flow import Call, Keys, Pause
+from stephttp._client.flow import APICall, Keys, Pause
 from stephttp._client.server_marks import SERVER_KIND
 from stephttp._wire.http import MAX_WAIT
 from stephttp._wire.result_address import MARK, PENDING, STOPPING
@@ -84,7 +84,7 @@ class Asking:
         self._empty_until: float | None = None
         """When an empty result is no longer believed to become the right one."""
 
-    def call(self) -> Call:
+    def call(self) -> APICall:
         """Return the call to make next."""
         left = max(0.0, self._end - self._now())
         # The body is passed on as it is, and any caller can read this. Our engine shows results to
@@ -99,7 +99,7 @@ class Asking:
             del headers["prefer"]
         if self._keys.bearer is not None:
             headers["authorization"] = f"Bearer {self._keys.bearer}"
-        return Call(
+        return APICall(
             "GET", self._path, None, headers, timeout=_SILENCE if self._follows else left + _SLACK
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stephttp._client.api_calls import SDK
 from stephttp._client.background import Job
 from stephttp._client.event_loop import either
-from stephttp._client.flow import Call, Flow, Until, send
+from stephttp._client.flow import APICall, Flow, Until, send
 from stephttp._run.server_question import is_ours
 from stephttp._wire import stream_frames
 from stephttp._wire.stored_state import STREAMS_FEATURE, CallId
@@ -188,7 +188,7 @@ class FrameSender:
         elif not self._sent:
             body = stream_frames.metadata(run_id) + body
         path = f"/v1/realtime/publish/tee?channel={run_id}"
-        call = Call("POST", path, body, headers)
+        call = APICall("POST", path, body, headers)
         answer = yield from send(call, checkpoints.keys, checkpoints.rng)
         link = answer.headers.get(stream_frames.LINK)
         if link is not None and self.on_link is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stephttp._client.background import running_loop
 from stephttp._client.flow import Flow
 from stephttp._core.encoding import encode_value
-from stephttp._run import sent_events
+from stephttp._run import sending_events
 from stephttp._run.runtime import Runtime
 from stephttp.errors import UsageError
 
@@ -192,9 +192,9 @@ class Outside:
         from stephttp._client.run_calls import prepared_event
 
         checkpoints = self.runtime.checkpoints
-        key = sent_events.event_key(checkpoints)
+        key = sending_events.event_key(checkpoints)
         now_ms = self.runtime.now_ns() // 1_000_000
-        ids = yield from sent_events.post(
+        ids = yield from sending_events.post(
             checkpoints, prepared_event(name, data, id, ts, now_ms), key
         )
         return ids[0]

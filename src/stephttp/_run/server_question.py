@@ -5,7 +5,7 @@ go wrong with the other one.
 from __future__ import annotations
 
 from stephttp._client import api_calls
-from stephttp._client.flow import Call, Flow, ForeignAnswerError, send
+from stephttp._client.flow import APICall, Flow, ForeignAnswerError, send
 from stephttp._client.server_marks import SERVER_KIND, is_inngest, is_marked
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._wire.ids import random_ulid
@@ -40,7 +40,7 @@ def is_ours(checkpoints: Checkpoints) -> Flow[bool]:
     return bool(keys.features)
 
 
-def _ask(checkpoints: Checkpoints, call: Call) -> Flow[str]:
+def _ask(checkpoints: Checkpoints, call: APICall) -> Flow[str]:
     """Make a call whose answer says what the server is, if that is its own. A marked answer does,
     whatever its status. Returns what is to be said of another one.
 

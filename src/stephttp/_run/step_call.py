@@ -30,7 +30,7 @@ from stephttp._run.branches import suspension
 from stephttp._run.own_context import InContext
 from stephttp._run.places import here
 from stephttp._run.scope import RunScope
-from stephttp._run.sent_events import send_events
+from stephttp._run.sending_events import send_events
 from stephttp._wire.opcodes import ErrorInfo
 from stephttp.errors import StepError, Suspended
 

@@ -33,10 +33,10 @@ from stephttp.testing.engine_in_test import EngineInTest
 from stephttp.testing.findings import NOWHERE, Place
 from stephttp.testing.problems import INTERRUPTIONS, add_problems, add_runs, raise_problems
 from stephttp.testing.process_traffic import ToApp, ToEngine
-from stephttp.testing.routes import ENGINE, FromApp, ToBoth
 from stephttp.testing.stand_ins import stand_ins
 from stephttp.testing.stubs import Stubs
 from stephttp.testing.takeover import is_wsgi, runtimes_of, taken_over
+from stephttp.testing.transports import ENGINE, FromApp, ToBoth
 from stephttp.testing.wsgi_calls import FromThreads, InThread, WSGICaller
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 - `commit`: what the engine's writer is given (`store.write`, `write_together`, and the functions
   that hand a unit of work on to them), and each other `COMMIT`. Named after the unit of work.
-- `send`: where the SDK makes a `Call` of its server. Named after the function that asks for it,
+- `send`: where the SDK makes an `APICall` of its server. Named after the function that asks for it,
   and the one that makes it.
 - `call`: where the engine makes an `HTTPRequest`, named in the same way.
 
@@ -72,7 +72,7 @@ def boundaries() -> tuple[Boundary, ...]:
     engine = [one for one in modules if one.name.startswith("stephttp.engine")]
     sdk = [one for one in modules if not one.name.startswith(("stephttp.engine", "stephttp.cli"))]
     found = {Boundary("commit", name) for name in _commits(engine)}
-    found |= {Boundary("send", name) for name in _made(sdk, "stephttp._client.flow.Call")}
+    found |= {Boundary("send", name) for name in _made(sdk, "stephttp._client.flow.APICall")}
     request = "stephttp.engine.outbound.connection.HTTPRequest"
     found |= {Boundary("call", name) for name in _made(engine, request)}
     return tuple(sorted(found))

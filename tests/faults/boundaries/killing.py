@@ -100,7 +100,7 @@ def watch_sends(makers: list[tuple[str, str]], names: set[str]) -> None:
     from stephttp._client.drivers import AsyncDriver, SyncDriver
 
     for module in {module for module, _ in makers}:
-        _note(module, "Call", "send", names)
+        _note(module, "APICall", "send", names)
     AsyncDriver._send = _around(AsyncDriver._send)  # type: ignore[method-assign]
     send, stream, stream_sync = SyncDriver._send, AsyncDriver.stream, SyncDriver.stream
 

@@ -1,4 +1,6 @@
-"""`step.send_event`: the events that a step sends to the server, once."""
+"""Sends events to the server: those of `step.send_event`, once, and those from outside of a
+request.
+"""
 
 from __future__ import annotations
 
