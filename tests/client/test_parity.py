@@ -264,8 +264,8 @@ def test_checkpoint_new_run_request() -> None:
 
 @proves("CheckpointRun.Stack", "CheckpointRun.Signature", "CheckpointRun.Attempt")
 async def test_checkpoint_run_of_a_re_entry() -> None:
-    from stephttp._run.resumed import resume
     from stephttp._run.resumed_run import Resumed
+    from stephttp._run.resuming import resume
     from stephttp._wire.http import Request
     from stephttp._wire.ids import CAPSULE
     from stephttp._wire.signatures import sign

@@ -21,8 +21,8 @@ from stephttp._run.flushing import Flushes
 from stephttp._run.hooks import Hooks, as_flow
 from stephttp._run.reentry_failures import unavailable
 from stephttp._run.reentry_guard import Admission
-from stephttp._run.resumed import conclude, resume
 from stephttp._run.resumed_run import Resumed
+from stephttp._run.resuming import conclude, resume
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
 from stephttp._wire import stored_state

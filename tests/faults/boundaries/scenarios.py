@@ -70,7 +70,7 @@ SCENARIOS = (
         commits=(f"{_WORK}.report.report_from",),
         sends=(f"{_CALLS}.post < {_RUN}.checkpoints.Checkpoints.post_steps",),
     ),
-    Scenario(workloads.moved, sends=(f"{_CALLS}.get_actions < {_RUN}.resumed.resume",)),
+    Scenario(workloads.moved, sends=(f"{_CALLS}.get_actions < {_RUN}.resuming.resume",)),
     Scenario(
         workloads.fresh_process, sends=(f"{_CALLS}.get_health < {_RUN}.server_question.is_ours",)
     ),
