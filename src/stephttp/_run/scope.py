@@ -130,6 +130,17 @@ class RunScope(LoopOrThread):
         if runtime.settings.retry_policy:
             run.configure(**runtime.settings.retry_policy)
 
+    def begin_response(self) -> bool:
+        """Let the response begin. Returns whether it may, because no wait has overtaken it."""
+        self.lock.acquire()  # a `with` takes twice the instructions
+        try:
+            if self.run.suspended:
+                return False
+            self.run.response_began()
+            return True
+        finally:
+            self.lock.release()
+
     def leaves_end(self) -> bool:
         """Leave the answer of a first call to the next one, if that may have the run already.
 

@@ -97,11 +97,9 @@ def keeps_branches(scope: RunScope) -> bool:
 def _current_branch() -> object:
     """Return the current task, or the number of the thread."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is not None:
-        try:
-            task: object = asyncio.current_task()
-        except RuntimeError:  # no loop runs in this thread
-            task = None
+    # `current_task` alone raises where no loop runs, which takes longer than all of this.
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        task: object = asyncio.current_task()
         if task is not None:
             return task
     return threading.get_ident()

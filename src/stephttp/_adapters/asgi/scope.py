@@ -167,17 +167,6 @@ class LoopScope(RunScope):
             self.run.leave_pending()
         return self.run.suspended
 
-    def begin_response(self) -> bool:
-        """Let the response begin. Returns whether it may, because no wait has overtaken it."""
-        self.lock.acquire()  # a `with` takes twice the instructions
-        try:
-            if self.run.suspended:
-                return False
-            self.run.response_began()
-            return True
-        finally:
-            self.lock.release()
-
     def left_branches(self) -> bool:
         """Whether branches of the handler may have been left behind that are not at a step."""
         return self.look_aside().cut_short
@@ -325,7 +314,9 @@ class LoopScope(RunScope):
                 future.cancel(ENOUGH)
 
 
-_looked_at: set[tuple[Any, ...]] = set()
+_looked_at: dict[tuple[Any, ...], list[Any]] = {}
+"""By step id and the identities of code objects, which are kept here: their hash is of all that is
+in them, and made again each time."""
 _MOST_LOOKED_AT = 10_000
 """Then it is emptied: ids of steps may hold the ids of orders."""
 
@@ -333,15 +324,16 @@ _MOST_LOOKED_AT = 10_000
 def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:
     """Return whether it is still unknown what is around a wait, by step and code."""
     coroutine = None if task is None else task.get_coro()
-    place: list[Any] = [step_id]
+    place: list[Any] = []
     while (code := getattr(coroutine, "cr_code", None)) is not None:
         place.append(code)
         coroutine = getattr(coroutine, "cr_await", None)
-    if (key := tuple(place)) in _looked_at:
+    key = step_id, *map(id, place)
+    if key in _looked_at:
         return False
     if len(_looked_at) >= _MOST_LOOKED_AT:
         _looked_at.clear()
-    _looked_at.add(key)
+    _looked_at[key] = place
     return True
 
 

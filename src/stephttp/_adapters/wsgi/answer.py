@@ -147,10 +147,8 @@ class AnsweredCall(ReceivedCall):
                 return drop
             if not self._keyed and scope.leaves_end():
                 return drop
-            with scope.lock:
-                if scope.run.suspended:
-                    return drop
-                scope.run.response_began()
+            if not scope.begin_response():
+                return drop
             if scope.hooks is not None:
                 head = response_of(status, headers)
                 drive_blocking(scope.hooks.before_response(head), scope.wait_for)

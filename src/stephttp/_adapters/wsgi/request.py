@@ -5,7 +5,6 @@ a first call reads its body.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -22,7 +21,6 @@ from stephttp._wire.http import Body, Headers, Request, SeenAt, request_line_par
 logger = logging.getLogger("stephttp")
 
 BODY_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
-_PORT = re.compile("[0-9]{1,5}")
 _KNOWN_BY = ("SSL_CLIENT_CERT", "SSL_CLIENT_S_DN", "REMOTE_USER")
 
 
@@ -57,13 +55,13 @@ def neutral(environ: Environ, body: bytes) -> Request:
     address = environ.get("REMOTE_ADDR")
     port = str(environ.get("REMOTE_PORT", ""))
     path, seen = _raw_path(environ), path_of(environ)
-    called = unquote_to_bytes(path).decode("latin-1")
+    called = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
     request = Request(
         method=environ["REQUEST_METHOD"],
         path=path,
         query=request_line_part(environ.get("QUERY_STRING", "").encode("latin-1")),
         headers=headers_of(environ),
-        client=(str(address), int(port) if _PORT.fullmatch(port) else 0) if address else None,
+        client=(str(address), int(port) if _is_port(port) else 0) if address else None,
         scheme=environ.get("wsgi.url_scheme", "http"),
         body=body,
     )
@@ -73,6 +71,10 @@ def neutral(environ: Environ, body: bytes) -> Request:
             request.root_path = quote(seen.removesuffix(called).encode("latin-1"))
         request.seen_at = SeenAt(root_path, environ.get("PATH_INFO", ""), "", path)
     return request
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) < 6
 
 
 def known_of_caller(environ: Environ) -> str:
@@ -91,9 +93,10 @@ def route_of(app: Any, environ: Mapping[str, Any], sent: Environ) -> str:
     Returns:
         Such as `/users/{id}`; empty if it cannot be found.
     """
-    whole = path_of(sent).encode("latin-1").decode(errors="replace")
-    prefix = _decoded(environ.get("SCRIPT_NAME", ""), whole.startswith)
-    path = _decoded(environ.get("PATH_INFO", ""), whole.endswith)
+    prefix, path = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+    if not (prefix.isascii() and path.isascii()):
+        whole = path_of(sent).encode("latin-1").decode(errors="replace")
+        prefix, path = _decoded(prefix, whole.startswith), _decoded(path, whole.endswith)
     try:
         rule = getattr(environ.get("werkzeug.request"), "url_rule", None)  # Flask's
         route = (

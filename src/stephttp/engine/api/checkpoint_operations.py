@@ -28,9 +28,6 @@ from stephttp.engine.api.sdk.checkpoint_messages import (
 from stephttp.engine.api.sdk.extensions import BatchAnswer, LostLeases, Outcome
 from stephttp.engine.api.sdk.run_state import RunTrigger
 
-_PREFIXES = (("/v1/checkpoint", ""), ("/v1/http/runs", "Http"))
-"""Where checkpoints are reported; and what their operation ids end with there."""
-
 _RUN_TOKEN = Security(("runToken",))
 """The handler reads the token from the query."""
 
@@ -96,6 +93,7 @@ _OUTPUT_PARAMETERS = (
 
 
 def _checkpoints(prefix: str, suffix: str) -> Iterator[Operation]:
+    """Where checkpoints are reported; and what their operation ids end with there."""
     run = f"{prefix}/{{run}}"
     yield operation(
         "POST", prefix, checkpoint.first,
@@ -103,6 +101,18 @@ def _checkpoints(prefix: str, suffix: str) -> Iterator[Operation]:
         data(NewRunAnswer), 400, 403, 404, 409, 413, 422,
         parameters=(_SDK,), body=takes(SchemaOf(NewRunRequest)),
     )  # fmt: skip
+    yield operation(
+        "OPTIONS", f"{run}/output", output.output,
+        f"preflightOutput{suffix}", "Pages of any origin may read outputs.", {}, 404, 429,
+        security=OPEN, parameters=(RUN,), more={"204": {"description": "What pages may do"}},
+    )  # fmt: skip
+    for method in ("GET", "HEAD", "POST"):
+        yield operation(
+            method, f"{run}/output", output.output,
+            f"{method.lower()}Output{suffix}",
+            "Wait for the end of a run, and answer as its handler did.",
+            {}, security=_RUN_TOKEN, parameters=_OUTPUT_PARAMETERS, answers=_OUTPUT,
+        )  # fmt: skip
     yield operation(
         "POST", f"{run}/steps", checkpoint.steps,
         f"reportSteps{suffix}", "Accept more steps of a run.", EMPTY, 400, 404, 409, 413,
@@ -120,22 +130,11 @@ def _checkpoints(prefix: str, suffix: str) -> Iterator[Operation]:
         EMPTY, 400, 404, 409, 413,
         parameters=(RUN,), body=takes(SchemaOf(ApiResult)),
     )  # fmt: skip
-    yield operation(
-        "OPTIONS", f"{run}/output", output.output,
-        f"preflightOutput{suffix}", "Pages of any origin may read outputs.", {}, 404, 429,
-        security=OPEN, parameters=(RUN,), more={"204": {"description": "What pages may do"}},
-    )  # fmt: skip
-    for method in ("GET", "HEAD", "POST"):
-        yield operation(
-            method, f"{run}/output", output.output,
-            f"{method.lower()}Output{suffix}",
-            "Wait for the end of a run, and answer as its handler did.",
-            {}, security=_RUN_TOKEN, parameters=_OUTPUT_PARAMETERS, answers=_OUTPUT,
-        )  # fmt: skip
 
 
 CHECKPOINT_OPERATIONS = (
-    # Before the routes in which the last part would be a run id.
+    # The order is that in which the router looks; first what SDKs call in each run.
+    *_checkpoints("/v1/http/runs", "Http"),
     operation(
         "POST", "/v1/checkpoint/batch", extensions.batch,
         "takeBatch", "Accept many checkpoints; each gets an answer of its own.",
@@ -151,7 +150,7 @@ CHECKPOINT_OPERATIONS = (
         "getOutcome", "How the first phase of a run ended.",
         data(Outcome), 400, 404, parameters=(RUN, _WAIT, _COOKIES),
     ),
-    *(one for prefix, suffix in _PREFIXES for one in _checkpoints(prefix, suffix)),
+    *_checkpoints("/v1/checkpoint", ""),
     operation(
         "GET", "/v0/runs/{run}/actions", run_state.actions,
         "getActions", "Memoised steps of a run that has not ended, by their hashed ids.",
