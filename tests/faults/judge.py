@@ -74,7 +74,8 @@ def judge(
     got: dict[str, list[dict[str, Any]]] = defaultdict(list)
     runs: dict[str, set[str]] = defaultdict(set)
     accepted: dict[str, str] = {}
-    acknowledged: dict[tuple[str, str, str], str] = {}  # nonce, by label, run and step
+    # nonce, by label; and by run and step
+    acknowledged: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
     since: dict[str, int] = {}  # when it was acknowledged, by nonce
     gave_up: dict[str, str] = {}
     for entry in ordered:
@@ -93,19 +94,21 @@ def judge(
             case "step":
                 steps[entry["nonce"]] = entry
                 verdict.executions += 1
-                key = (entry["label"], entry["run"], entry["step"])
-                if key in acknowledged:
-                    verdict.repeated.append(f"step {key[2]} of {key[0]}, run {key[1]}")
+                label, run, name = entry["label"], entry["run"], entry["step"]
+                if (run, name) in acknowledged[label]:
+                    verdict.repeated.append(f"step {name} of {label}, run {run}")
             case "ack":
                 for nonce in entry["nonces"]:
                     if (step := steps.get(nonce)) is not None:
-                        key = (step["label"], step["run"], step["step"])
-                        since.setdefault(acknowledged.setdefault(key, nonce), entry["t"])
+                        known = acknowledged[step["label"]]
+                        first = known.setdefault((step["run"], step["step"]), nonce)
+                        since.setdefault(first, entry["t"])
             case "answer":
                 answers[entry["label"]].append(entry)
             case "got":
                 got[entry["label"]].append(entry)
-    verdict.accepted, verdict.acknowledged = len(accepted), len(acknowledged)
+    verdict.accepted = len(accepted)
+    verdict.acknowledged = sum(map(len, acknowledged.values()))
     verdict.lost = [
         f"{label}, run {run}; last: {gave_up.get(label)}"
         for label, run in accepted.items()
@@ -116,7 +119,7 @@ def judge(
         # Without a key, nothing holds an answer back until it is stored. If the process dies before
         # it is, what was not acknowledged by then runs again.
         end = float("inf") if label in keyed else full[0]["t"]
-        known = {key: nonce for key, nonce in acknowledged.items() if since[nonce] <= end}
+        known = {key: one for key, one in acknowledged[label].items() if since[one] <= end}
         verdict.wrong += _wrong(label, full, answers[label], known)
     verdict.twice = [
         f"{label}: {sorted(runs[label])}" for label in sorted(keyed) if len(runs[label]) > 1
@@ -128,7 +131,7 @@ def _wrong(
     label: str,
     received: list[dict[str, Any]],
     returned: list[dict[str, Any]],
-    acknowledged: dict[tuple[str, str, str], str],
+    acknowledged: dict[tuple[str, str], str],
 ) -> list[str]:
     first = received[0]
     if any(_seen(other) != _seen(first) for other in received):
@@ -139,8 +142,8 @@ def _wrong(
     run = given[0]["run"]
     return [
         f"{label}: step {step} was acknowledged as {nonce}, answered as {first['values'].get(step)}"
-        for (of, within, step), nonce in acknowledged.items()
-        if of == label and within == run and first["values"].get(step) != nonce
+        for (within, step), nonce in acknowledged.items()
+        if within == run and first["values"].get(step) != nonce
     ]
 
 
