@@ -5,12 +5,12 @@ own secret.
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from random import Random
 from typing import Any, NamedTuple
 
-import jwt
+from msgspec.json import decode
 
 from stephttp._wire.ids import random_ulid
 from stephttp._wire.json import encode_struct
@@ -20,7 +20,6 @@ ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 
 _JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-_ALGORITHM = "HS256"
 _REALTIME_ISSUER = "rt.inngest.com"
 _RUN = {"iss": "api.inngest.com", "sub": "run-claim"}
 
@@ -98,7 +97,23 @@ def _signed(claims: dict[str, Any], secret: bytes) -> str:
     """Make a JWT (RFC 7519). Each first checkpoint is answered with two of them, which took a
     quarter of its time when the library made them: 80 µs each, compared with 5 here."""
     signed = _HEADER + b"." + _base64url(encode_struct(claims))
-    return (signed + b"." + _base64url(hmac.digest(secret, signed, "sha256"))).decode()
+    return (signed + b"." + _signature(signed, secret)).decode()
+
+
+def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
+    """Return what a JWT of ours claims. There are no others, so its head is always the same, and
+    no claim is read before the signature is verified."""
+    signed, _, signature = token.encode(errors="replace").rpartition(b".")
+    header, _, claims = signed.partition(b".")
+    genuine = hmac.compare_digest(_signature(signed, secret), signature)
+    if header != _HEADER or not genuine:
+        return None
+    decoded: dict[str, Any] = decode(urlsafe_b64decode(claims + b"=="))
+    return decoded
+
+
+def _signature(signed: bytes, secret: bytes) -> bytes:
+    return _base64url(hmac.digest(secret, signed, "sha256"))
 
 
 def _base64url(data: bytes) -> bytes:
@@ -106,19 +121,6 @@ def _base64url(data: bytes) -> bytes:
 
 
 _HEADER = _base64url(b'{"alg":"HS256","typ":"JWT"}')
-
-
-def _claims(token: str, secret: bytes) -> dict[str, Any] | None:
-    try:
-        # The library would compare `exp` and `iat` with the system's clock, not the engine's.
-        return jwt.decode(
-            token,
-            secret,
-            algorithms=[_ALGORITHM],
-            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
-        )
-    except (jwt.InvalidTokenError, ValueError):  # the second: half of a surrogate pair
-        return None
 
 
 def realtime_token(
