@@ -35,7 +35,7 @@ help:
 	@echo 'make bench    the benchmarks, and one table of all (BENCH="steps core" narrows them)'
 	@echo 'make faults   random schedules of faults (SCHEDULES=300; SEED=n for the first)'
 	@echo 'make boundaries  a crash before and after every commit and send (CRASHES="sync settle" narrows them)'
-	@echo 'make soak     load with a kill a minute, and what grows (MINUTES=30)'
+	@echo 'make soak     load with a kill a minute, and what grows (MINUTES=30; SPARE="engine app": no kills)'
 	@echo 'make screenshots  pictures of every page of the dashboard, into screenshots/'
 	@echo 'make format   ruff formats the code and sorts imports'
 
@@ -95,7 +95,7 @@ faults: $(READY)
 	@$(BIN)/python -m tests.faults --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED))
 
 soak: $(READY)
-	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(SPARE:%=--spare %)
 
 screenshots: $(READY)
 	@$(BIN)/python -m tests.browser.screenshots screenshots

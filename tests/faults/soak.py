@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -26,7 +26,11 @@ _SAMPLE = 5.0
 """Seconds between two looks."""
 _PATIENCE = 120.0
 """Seconds after the end within which all callers have their answers."""
-_KILLS = ("kill engine", "kill worker", "kill app", "terminate engine", "terminate app")
+_KILLS = {
+    "kill engine": "engine", "kill worker": "app", "kill app": "app",
+    "terminate engine": "engine", "terminate app": "app",
+}  # fmt: skip
+"""By what is done, to whom."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,11 @@ def sample(server: Server, at: float) -> Sample:
 class Soak:
     """A world under load."""
 
-    def __init__(self, world: World, app: str, seed: int, idle: float) -> None:
+    def __init__(
+        self, world: World, app: str, seed: int, idle: float, spared: Sequence[str]
+    ) -> None:
         self.world, self.app, self.idle = world, app, idle
+        self.kills = [kill for kill in _KILLS if _KILLS[kill] not in spared]
         self.rng = Random(seed)
         self.seed = seed
         self.samples: list[Sample] = []
@@ -117,9 +124,9 @@ class Soak:
         task.add_done_callback(self._open.discard)
 
     async def _kill(self, end: float) -> None:
-        while time.monotonic() + 60 < end:
+        while self.kills and time.monotonic() + 60 < end:
             await asyncio.sleep(60)
-            await self.world.suffer(self.rng.choice(_KILLS), 1.0)
+            await self.world.suffer(self.rng.choice(self.kills), 1.0)
 
     async def _watch(self, begun: float) -> None:
         while True:
@@ -166,13 +173,13 @@ def _busy() -> tuple[int, int]:
     return ticks[3] + ticks[4], sum(ticks)
 
 
-async def soak(minutes: float, app: str, seed: int, idle: float) -> int:
+async def soak(minutes: float, app: str, seed: int, idle: float, spared: Sequence[str]) -> int:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     directory = Path(tempfile.mkdtemp(prefix="stephttp-soak-"))
     async with World(directory) as world:
-        work = Soak(world, app, seed, idle)
+        work = Soak(world, app, seed, idle, spared)
         verdict = await work.run(minutes)
         for line in work.report():
             print(line, flush=True)
@@ -192,9 +199,13 @@ def main() -> int:
     parser.add_argument("--app", default="uvicorn-2", help="uvicorn-1, uvicorn-2 or gunicorn")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--idle", type=float, default=0.2, help="share of the machine left idle")
+    parser.add_argument(
+        "--spare", action="append", choices=["engine", "app"], default=[],
+        help="kill only the other one, to see what grows in a long life",
+    )  # fmt: skip
     given = parser.parse_args()
     print(f"seed {given.seed}, {given.minutes:g} minutes, {given.app}", flush=True)
-    return asyncio.run(soak(given.minutes, given.app, given.seed, given.idle))
+    return asyncio.run(soak(given.minutes, given.app, given.seed, given.idle, given.spare))
 
 
 if __name__ == "__main__":
