@@ -138,6 +138,10 @@ class Roots(RootModel[list[datetime | str]]):
     pass
 
 
+class DayOrText(RootModel[date | str]):
+    pass
+
+
 class Cat(BaseModel):
     kind: Literal["cat"] = "cat"
 
@@ -318,6 +322,10 @@ CASES: list[tuple[Any, Any]] = [
     (Box[int], Box[int](item=1)),
     (Box[datetime | str], Box[datetime | str](item=NOON_TEXT)),
     (Roots, Roots([NOON, NOON_TEXT])),
+    (DayOrText, DayOrText("2030-05-06")),
+    (dict[str, DayOrText | date], {"a": DayOrText("2030-05-06"), "b": date(2030, 5, 6)}),
+    (DayOrText | str, "2030-05-06"),
+    (DayOrText | str, DayOrText("2030-05-06")),
     (Owner, Owner.model_validate({"thePet": Dog()})),
     (Binary, Binary(payload=b"\xff\x00")),
     (Paid | Declined, Declined(reason="no funds")),

@@ -41,7 +41,8 @@ class Numbered:
 
 
 def event(**given: Any) -> waits.Wait:
-    return waits.wait_for_event(**({"step_id": "s", "event": "e", "timeout": HOUR} | given))
+    defaults: dict[str, Any] = {"step_id": "s", "event": "e", "timeout": HOUR}
+    return waits.wait_for_event(**(defaults | given))
 
 
 @pytest.mark.parametrize(
@@ -204,8 +205,9 @@ def test_an_answer_that_does_not_fit_names_its_step() -> None:
         wait = waits.invoke("s", function, None, None, None, dict[str, int])
         with pytest.raises(StepResultError, match="the result of step 's' does not fit"):
             given_back(wait, memo)
+    by_id = waits.invoke("s", "place-order", None, None, None, dict[str, int])
     with pytest.raises(StepResultError, match="the result of step 's' does not fit"):
-        given_back(wait, b'"no answer of an endpoint"')
+        given_back(by_id, b'"no answer of an endpoint"')
 
 
 @pytest.mark.parametrize("status", [399, 400, 500])

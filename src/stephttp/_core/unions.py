@@ -20,7 +20,8 @@ from msgspec.structs import force_setattr
 
 from stephttp._core.reach import name_of
 
-Key = str | int
+Key = str | int | None
+"""`None` leads to the one part as which a value is written: that of a root model."""
 
 
 class Choice(Struct, frozen=True, array_like=True):
@@ -67,7 +68,7 @@ def _differences(
         return
     pairs = zip(_parts(value, text), _parts(decoded, text), strict=False)
     for (key, at, ours), (_, place, theirs) in pairs:
-        inner = path if key is None else (*path, key)
+        inner = (*path, key)
         if type(at) is not type(place) and (name := _member(at, place, types)):
             yield Choice(inner, name, is_key=True)
         yield from _differences(ours, theirs, types, inner, text)
@@ -129,9 +130,8 @@ def _put(
         return make(plain)
     for key, at, part in _parts(node, text, plain):
         if key is None or key == path[0]:
-            rest = path if key is None else path[1:]
             inner = plain if key is None else plain[key]
-            return _replaced(node, at, _put(part, inner, rest, make, text))
+            return _replaced(node, at, _put(part, inner, _rest(path, key), make, text))
     raise KeyError(path[0])
 
 
@@ -144,7 +144,7 @@ def _put_key(
 ) -> None:
     for key, at, part in _parts(node, text, plain):
         if key is None:
-            return _put_key(part, plain, path, convert, text)
+            return _put_key(part, plain, _rest(path, key), convert, text)
         if key == path[0] and len(path) > 1:
             return _put_key(part, plain[key], path[1:], convert, text)
         if key == path[0] and isinstance(node, dict) and isinstance(key, str):
@@ -156,11 +156,15 @@ def _put_key(
     raise KeyError(path[0])
 
 
+def _rest(path: Sequence[Key], key: Key) -> Sequence[Key]:
+    """Return the path that is left behind a key. Earlier versions kept none for a root model."""
+    return path[1:] if path[0] == key else path
+
+
 def _parts(
     node: Any, text: Callable[[Any], str], plain: Any = None
-) -> Iterator[tuple[Key | None, Any, Any]]:
-    """What a value is made of: key in the JSON, place, part. A value that is written as its one
-    part has no key.
+) -> Iterator[tuple[Key, Any, Any]]:
+    """What a value is made of: key in the JSON, place, part.
 
     Args:
         plain: what it was decoded from, if it was: keys may read otherwise now.
