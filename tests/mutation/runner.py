@@ -30,7 +30,7 @@ from mutmut.state import state
 
 KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested"
 _SLACK = 5.0
-"""Seconds that tests may take longer, beside ten times as long, than without a mutant."""
+"""Seconds that a test may take longer, beside ten times as long, than without a mutant."""
 _DEADLOCK = 60.0
 _MOST_MEMORY = 2 * 1024**3
 """Bytes that a test may take: a loop that never ends may grow until the machine has no more."""
@@ -69,9 +69,8 @@ class Mutants:
             if not chosen:
                 self._done(name, UNTESTED)
                 continue
-            limit = _SLACK + 10 * sum(seconds for seconds, _ in chosen)
-            run = [items[nodeid] for _, nodeid in chosen]
-            outcome, killer = _outcome(name, run, limit)
+            run = [(items[nodeid], _SLACK + 10 * seconds) for seconds, nodeid in chosen]
+            outcome, killer = _outcome(name, run)
             known[killer] += 1
             self._done(name, outcome)
         return True
@@ -134,15 +133,25 @@ def _fails(item: pytest.Item, following: pytest.Item | None = None) -> bool:
     return any(report.failed for report in reports)
 
 
-def _outcome(name: str, items: list[pytest.Item], limit: float) -> tuple[str, str]:
-    """Return what becomes of a mutant, and the test that has killed it."""
+def _limit(seconds: float) -> None:
+    """Let this process live for so long: of processor time, so that a busy machine kills no
+    mutants, and longer by the clock, for deadlocks."""
+    for timer in _TIMERS:
+        real = timer == signal.ITIMER_REAL
+        signal.setitimer(timer, _DEADLOCK + 10 * seconds if real else seconds)
+
+
+def _outcome(name: str, items: list[tuple[pytest.Item, float]]) -> tuple[str, str]:
+    """Return what becomes of a mutant, and the test that has killed it.
+
+    Args:
+        items: tests, and the seconds that each may take.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        # Of processor time, so that a busy machine kills no mutants; the other is for deadlocks.
-        for timer, number in _TIMERS.items():
+        for number in _TIMERS.values():
             signal.signal(number, signal.SIG_DFL)
-            signal.setitimer(timer, limit if number is signal.SIGPROF else _DEADLOCK + 10 * limit)
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
         set_mutant_under_test(name)
         null = os.open(os.devnull, os.O_RDWR)
@@ -150,11 +159,14 @@ def _outcome(name: str, items: list[pytest.Item], limit: float) -> tuple[str, st
             os.dup2(null, stream)
         code = 1
         try:
-            followed = [*items[1:], None]
-            failed = (one for one, after in zip(items, followed, strict=True) if _fails(one, after))
-            first = next(failed, None)
-            os.write(writing, first.nodeid.encode() if first else b"")
-            code = int(first is not None)
+            followed = [*(item for item, _ in items[1:]), None]
+            for (item, seconds), following in zip(items, followed, strict=True):
+                _limit(seconds)
+                if _fails(item, following):
+                    os.write(writing, item.nodeid.encode())
+                    break
+            else:
+                code = 0
         finally:
             os._exit(code)
     os.close(writing)
