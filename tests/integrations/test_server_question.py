@@ -24,6 +24,7 @@ FOREIGN = {
     "an empty 503": (503, "", b""),
     "a gateway's 200": (200, "application/json", b'{"healthy":true}'),
     "an empty 200": (200, "", b""),
+    "JSON that is nested too deeply": (200, "application/json", b"[" * 100_000),
     "a page": (200, "text/html", b"<p>It works"),
     "a page's 404": (404, "text/html", b"<p>Not found"),
     "a login": (302, "text/html", b""),

@@ -14,8 +14,6 @@ from stephttp._wire.json import UNREADABLE
 
 T = TypeVar("T")
 
-_NO_JSON = (*UNREADABLE, RecursionError)
-
 
 class RunResult(Struct, frozen=True, kw_only=True):
     """What the handler of a run answered in the end.
@@ -60,7 +58,7 @@ def read_output(output: bytes) -> RunResult:
     """Read the output of a run as an Inngest server keeps it: the op that ended it, or its data."""
     try:
         value: Any = msgspec.json.decode(output)
-    except _NO_JSON:
+    except UNREADABLE:
         return RunResult(status_code=200, body=output)
     headers = {"content-type": "application/json"}
     return _answer_in(value) or RunResult(status_code=200, headers=headers, body=output)
@@ -70,7 +68,7 @@ def of_handler(output: bytes) -> RunResult | None:
     """Return the answer of a handler, if an output is that."""
     try:
         return _answer_in(msgspec.json.decode(output))
-    except _NO_JSON:
+    except UNREADABLE:
         return None
 
 

@@ -64,7 +64,7 @@ def _unless_json(body: str, _: IsEndpoint) -> str:
     """Say why a body would not arrive as it is; empty if it does."""
     try:
         _any.decode(body)
-    except (*UNREADABLE, RecursionError):
+    except UNREADABLE:
         return _NOT_JSON
     return ""
 

@@ -90,7 +90,7 @@ def as_text(raw: bytes | str | None) -> str:
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
         data = msgspec.json.format(data, indent=2)
-    except (*UNREADABLE, RecursionError):
+    except UNREADABLE:
         pass
     return data.decode("utf-8", "replace")
 

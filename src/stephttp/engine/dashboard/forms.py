@@ -8,6 +8,7 @@ import math
 import msgspec
 from starlette.responses import Response
 
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.bulk import Bulk
 from stephttp.engine.dashboard import list_query
 from stephttp.engine.dashboard.page_request import PageRequest
@@ -174,7 +175,7 @@ def _json(text: str, field: str) -> bytes:
     raw = text.encode()
     try:
         msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Refused(f"{field}: not valid JSON: {error}") from None
     return raw
 

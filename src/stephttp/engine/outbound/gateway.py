@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw
 
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.model.urls import read_url
 from stephttp.engine.outbound.client import Client, Sender
@@ -113,7 +114,7 @@ def _ai_memo(answer: HTTPResponse) -> bytes:
     try:
         msgspec.json.decode(answer.body)
         data = Raw(answer.body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         if good:
             raise _Unwanted("the answer is not JSON") from None
         data = Raw(b"null")

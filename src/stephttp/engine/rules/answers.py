@@ -36,6 +36,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
 from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints
 from stephttp.engine.model.run import Snapshot
@@ -119,7 +120,7 @@ def read_answer(
     good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
     try:
         ops = _read_ops(answer)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         # Go sends the handler's own answer, which may well be a JSON array; only 206 promises ops.
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
             message = f"the endpoint's answer cannot be read as step opcodes: {error}"
@@ -222,7 +223,7 @@ def _read_ops(answer: HTTPResponse) -> list[Op] | None:
         try:
             body.decode()
             op = _OP.decode(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         return [op] if op.op in COMPLETING_OPS else None
     return None
@@ -239,7 +240,7 @@ def _error(answer: HTTPResponse) -> tuple[str, str]:
     """Return name and message of the error in a failed answer."""
     try:
         body = msgspec.json.decode(answer.body, type=_FailureBody)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         body = _FailureBody()
     if isinstance(body.error, dict):
         body = _FailureBody(_text(body.error.get("name")), _text(body.error.get("message")))

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from stephttp._wire.http import HOP_BY_HOP, TOKEN, without_credentials
+from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import ErrorInfo, Op
 from stephttp.engine.model.change import RunWarning
 from stephttp.engine.model.run import RunStatus
@@ -220,7 +221,7 @@ def _error(status: int, error: Any) -> Rendered:
 def _decode(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

@@ -22,6 +22,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from stephttp._wire.ids import ULID_PATTERN
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.model.refused import Refused
 
 RUN_ID, STEP_HASH, STEP_ATTEMPT = "sdk.run.id", "inngest.step.hash", "inngest.step.attempt"
@@ -101,7 +102,7 @@ def read_json(body: bytes) -> ReceivedSpans:
     """
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Refused(f"body: invalid JSON: {error}") from None
     if not isinstance(document, dict):
         raise Refused(f"body: expected an object, got {type(document).__name__}")

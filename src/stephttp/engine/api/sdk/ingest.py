@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from stephttp._wire.ids import ulid
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.model import tokens
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
@@ -178,7 +179,7 @@ def _decoded(text: object) -> Any:
         raise Refused("data: expected one JSON object")
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise Refused("data: expected a JSON object") from None
 
 

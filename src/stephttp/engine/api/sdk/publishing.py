@@ -13,6 +13,7 @@ from msgspec import Raw
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.refused import Refused
@@ -119,5 +120,5 @@ def _json(text: bytes) -> Raw | None:
     try:
         msgspec.json.decode(text)
         return Raw(msgspec.json.format(text, indent=-1))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
