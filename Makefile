@@ -66,7 +66,7 @@ static: $(READY)
 	@echo '==> ruff check'
 	@$(BIN)/ruff check .
 	@echo '==> mypy --strict'
-	@$(BIN)/mypy
+	@$(BIN)/mypy $(if $(CI),--no-incremental)
 	@echo '==> import contract (lint-imports)'
 	@$(BIN)/lint-imports --no-cache
 	@echo '==> pyright'

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests import databases
+from tests.portions import portion, spread
 
 # Nothing is measured in time: a machine may be busy.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,32 +30,18 @@ _MEASURED = "COVERAGE_PROCESS_CONFIG"
 
 
 _HERE = Path(__file__).parent
-_WAITING = ("acceptance/", "browser/", "cli/", "conformance/", "faults/")
-"""Folders of tests that mostly wait for processes which they have started."""
-_LONGEST = (
-    "faults/test_schedules.py", "browser/test_axe.py", "acceptance/test_readme.py",
-    "browser/test_dashboard.py", "conformance/test_typescript.py", "acceptance/test_load.py",
-    "acceptance/test_demo.py", "acceptance/test_instructions.py",
-    "conformance/test_typescript_keys.py", "acceptance/test_docs.py",
-)  # fmt: skip
-"""Those that take longest, so that no worker comes to one when the others have nothing left."""
-_SPREAD_OVER = 0.85
-"""The part of the files that compute among which those that wait are spread."""
 
 
-def spread(files: Iterable[str]) -> dict[str, float]:
-    """Return a place for each file of tests: the longest first, and those that wait evenly among
-    those that compute, so that workers have something to compute while others wait."""
-    names = list(dict.fromkeys(files))
-    first = {name: number for number, name in enumerate(_LONGEST)}
-    waiting = sorted(
-        (name for name in names if name.startswith(_WAITING)),
-        key=lambda name: first.get(name, len(first)),
-    )
-    computing = [name for name in names if not name.startswith(_WAITING)]
-    step = _SPREAD_OVER * len(computing) / max(1, len(waiting))
-    places = {name: float(number) for number, name in enumerate(computing)}
-    return places | {name: number * step - 0.5 for number, name in enumerate(waiting)}
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give workers a portion at a time, where they would get files."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    scheduling = LoadFileScheduling(config, log)
+    scheduling._split_scope = portion
+    return scheduling
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,8 +62,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     times = Counter(item.nodeid for item in items)
     if shared := sorted(nodeid for nodeid, count in times.items() if count > 1):
         raise pytest.UsageError(f"tests share a node id: {', '.join(shared)}")
-    places = spread(item.path.relative_to(_HERE).as_posix() for item in items)
-    items.sort(key=lambda item: places[item.path.relative_to(_HERE).as_posix()])
+    names = {path: path.relative_to(_HERE).as_posix() for path in {item.path for item in items}}
+    places = spread(names[item.path] for item in items)
+    items.sort(key=lambda item: places[names[item.path]])
 
 
 @pytest.hookimpl(wrapper=True)

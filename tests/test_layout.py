@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import module_map
+from tests import module_map, portions
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "stephttp"
@@ -134,3 +134,37 @@ def test_no_two_modules_or_classes_of_a_name_mean_different_things() -> None:
         names += re.findall(r"^class ([A-Za-z]\w*)", path.read_text(), re.MULTILINE)
     twice = {name for name in names if names.count(name) > 1}
     assert twice == {*SAME_NAMES}, "rename one of them, or say here why they are the same"
+
+
+def test_the_tests_that_take_longest_are_there() -> None:
+    named = {*portions.LONGEST, *portions.APART}
+    assert [name for name in sorted(named) if not (ROOT / "tests" / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "shares"),
+    [
+        ("tests/core/test_run.py::test_a[b]", "tests/core/test_run.py"),
+        ("tests/acceptance/test_load.py::test_a[1]", "tests/acceptance/test_load.py::test_a[1]"),
+        (
+            "tests/matrix/test_matrix.py::test_cell[gather-late-fastapi-def]",
+            "tests/matrix/test_matrix.py::fastapi-def",
+        ),
+        (
+            "tests/matrix/test_matrix.py::test_cell_on_a_loop[race-first-fastapi]",
+            "tests/matrix/test_matrix.py::fastapi",
+        ),
+    ],
+)
+def test_a_worker_gets_what_shares_something(nodeid: str, shares: str) -> None:
+    assert portions.portion(nodeid) == shares
+
+
+def test_those_that_take_longest_come_first_of_their_kind() -> None:
+    files = ["core/a.py", "cli/b.py", *portions.LONGEST]
+    places = portions.spread(files)
+    ordered = sorted(files, key=lambda name: places[name])
+    for kind in (True, False):
+        of_kind = [name for name in ordered if name.startswith(portions.WAITING) is kind]
+        longest = [name for name in portions.LONGEST if name.startswith(portions.WAITING) is kind]
+        assert of_kind[:-1] == longest

@@ -17,7 +17,8 @@ from tests import needs
 from tests.acceptance.processes import STEPHTTP, Process, free_port
 
 HERE = Path(__file__).parent
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+"""The headless shell is the same engine without windows, at two thirds of the processor time."""
 DESKTOP = {"width": 1280, "height": 900}
 
 
