@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from stephttp._core import http_steps, waits
 from stephttp._core.call_state import State
@@ -33,7 +33,7 @@ def done(run: Run, step_id: str = "a", **more: Any) -> Op:
 
 def of(step_id: str = "a", **more: Any) -> Op:
     """Return the op of a step that took from 100 to 105."""
-    given = {
+    given: dict[str, Any] = {
         "op": OpCode.STEP_RUN, "id": hash_step_id(step_id), "name": step_id,
         "display_name": step_id, "data": Raw(b"1"), "timing": Timing(100, 5),
         "userland": Userland(step_id),
@@ -81,11 +81,9 @@ class TestFailed:
         run, error = Run("R"), ErrorInfo("E", "no")
         step = run.begin("a")
         assert run.fail(step, error, 100, 5, "2030", {"input": 1}) is EXECUTE
-        failed = of(op=OpCode.STEP_FAILED, data=Op(OpCode.NONE, "").data, error=error)
         assert run.unreported.take_all() == [
-            Op(**{name: getattr(failed, name) for name in failed.__struct_fields__}
-               | {"opts": {"input": 1}})
-        ]  # fmt: skip
+            of(op=OpCode.STEP_FAILED, data=UNSET, error=error, opts={"input": 1})
+        ]
         assert (run.settled, run.suspended) == (True, False)
 
     @pytest.mark.parametrize(("run_retries", "own", "most"), [(2, None, 2), (2, 5, 5), (5, 2, 5)])
