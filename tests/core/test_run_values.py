@@ -167,11 +167,11 @@ class TestMet:
         assert not Run("R").replaying
         assert not Run("R", CAPSULED).replaying
         run = Run("R", {A: DONE, B: DONE})
-        assert run.replaying
-        run.begin("a")
-        assert run.replaying
-        run.begin("b")
-        assert not run.replaying
+        seen = [run.replaying]
+        for step_id in ("a", "b"):
+            run.begin(step_id)
+            seen.append(run.replaying)
+        assert seen == [True, True, False]
         run = Run("R", {A: DONE})
         run.begin("b")
         assert not run.replaying
@@ -232,14 +232,12 @@ class TestMet:
 def test_what_happens_outside_of_steps_is_noted() -> None:
     run = Run("R", None, 3)
     assert (run.unreached, run.carried, run.used, run.resumed) == (False, None, False, False)
-    run.middleware_began()
-    assert run.unreached is True
-    run.handler_reached()
-    assert run.unreached is False
+    for note, unreached in ((run.middleware_began, True), (run.handler_reached, False)):
+        note()
+        assert run.unreached is unreached
     run.carry({"a": "b"})
-    assert run.carried == {"a": "b"}
     run.track()
-    assert run.used is True
+    assert (run.carried, run.used) == ({"a": "b"}, True)
     run.configure(id="x")
     assert (run.opts.id, run.retries, run.declared_retries) == ("x", 3, 3)
     run.configure(retries=1)
