@@ -164,6 +164,12 @@ def test_a_discovery_that_finds_one_step_begins_a_section(parked: bool) -> None:
     assert said(made, parked=parked) == Report(notes, [planned("x")])
 
 
+def test_a_step_that_was_planned_before_may_begin_one_too() -> None:
+    made = call(None, MARKER, Mark("planned", X))
+    made[1].begin("x")
+    assert said(made, parked=True) == Report([SOLO.op()], [planned("x")])
+
+
 def test_a_discovery_in_which_a_step_has_finished_begins_none() -> None:
     made = call(None, MARKER)
     _, run = made
