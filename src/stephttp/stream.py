@@ -42,9 +42,9 @@ def push(value: Any) -> Awaitable[None]:
     """Send a value to all who follow the run of the current request.
 
     The caller gets it at once if it asked for `text/event-stream`. After a wait, those who follow
-    the run get it from the server. What a step pushes is taken back if the step fails, or begins
-    again in another call. What is pushed outside of steps counts once, however often the handler is
-    called. Outside a request nothing happens.
+    the run get it from the server. Pushes of a step are taken back if the step fails, or begins
+    again in another call. Those outside of steps count once, however often the handler is called.
+    Outside a request nothing happens.
 
     Args:
         value: what has a JSON form, by the rules for the data of events; bytes are text in UTF-8.

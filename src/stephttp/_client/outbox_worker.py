@@ -33,7 +33,7 @@ AWAY_PAUSE = 5.0
 
 
 class Worker(Struct, eq=False):
-    """One that empties an outbox. What it shares with others is guarded by the outbox's lock."""
+    """One that empties an outbox. The outbox's lock guards the state that several share."""
 
     outbox: Outbox
     once: bool

@@ -4,8 +4,8 @@ types that neither knows.
 msgspec converts what it knows (plain data, dataclasses, TypedDict, NamedTuple, `msgspec.Struct`,
 attrs). Where an annotation leads to something else, pydantic's `TypeAdapter` does, if pydantic is
 installed: models, unions of classes, `datetime | str`. Models are written and read by the names of
-their fields: an alias is how the outside world names a field. What neither can convert, and no
-`Converter` of the user's either, is an error before the step's body runs.
+their fields: an alias is how the outside world names a field. A type that neither can convert,
+and no `Converter` of the user's either, is an error before the step's body runs.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ stops. Then a later call has to run it. Which of both it was shows only afterwar
 itself did it if it then comes to another step, responds, or is ended because it can only wait.
 Until then it is undecided.
 
-A cancellation may also come just after a step has ended, and before its task has seen that. What
-was cut off with it then comes first, in this call and in later ones; see `Cut.late`. In later calls
-the step waits for that cancellation, too: nothing else may show that there was one.
+A cancellation may also come just after a step has ended, and before its task has seen that. The
+steps that were cut off with it then come first, in this call and in later ones; see `Cut.late`. In
+later calls the step waits for that cancellation, too: nothing else may show that there was one.
 """
 
 from __future__ import annotations

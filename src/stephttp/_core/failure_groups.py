@@ -1,7 +1,7 @@
 """Exception groups as data, and `StepErrorGroup`, which is made of that again (`except*`).
 
-The parts of a group travel in the `data` of its error, which other SDKs leave alone. What is made
-of them is a `StepErrorGroup`, so that both `except StepError` and `except*` match. A part is of its
+The parts of a group travel in the `data` of its error, which other SDKs leave alone. They become a
+`StepErrorGroup` again, so that both `except StepError` and `except*` match. A part is of its
 original class as well, if that can be found: `except* ValueError` decides part by part, and a part
 that no longer matched would be raised instead of handled.
 """

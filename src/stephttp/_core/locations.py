@@ -44,7 +44,7 @@ def absolute(headers: Headers, origin: str, path: str, query: str) -> Headers:
 
 
 def _resolved(url: str, origin: str, path: str, query: str) -> str:
-    """Return an absolute address. What needs no more than a prefix keeps its bytes."""
+    """Return an absolute address. One that needs no more than a prefix keeps its bytes."""
     try:
         if urlsplit(url).scheme:
             return url

@@ -11,8 +11,8 @@ other.
     failed    before a failed step becomes a plan         how often it has failed
     failure   in place of a step that has failed          its error, and leads to no call
 
-What is stored first under a name stays. So of two processes that begin section number n, one does.
-A server makes the job of a plan once, so a step that was missed is planned under another id each
+The first mark under a name stays. So of two processes that begin section number n, one does. A
+server makes the job of a plan once, so a step that was missed is planned under another id each
 time. `plain_server` has the rules that all of these serve.
 """
 
@@ -41,7 +41,7 @@ class Mark(Struct, omit_defaults=True, rename={"kind": "stephttp:mark"}):
 
     @property
     def name(self) -> str:
-        """Its name. What is stored first under a name stays, so the number is a part of it."""
+        """Its name. The first mark under a name stays, so the number is a part of it."""
         step = "" if self.kind == "solo" else self.step
         parts = [self.kind, *([step] if step else [])]
         return RESERVED + ":".join([*parts, *([str(self.count)] if self.count else [])])

@@ -1,8 +1,8 @@
 """The reports of a run to the server: ops of steps that have ended or wait, `RunComplete`, and the
 answers of re-entries that carry them.
 
-Finished steps can be reported at any time, also while the handler runs. What makes the server act,
-such as a wait or a step to be retried, is reported when the handler has ended. A step whose
+Finished steps can be reported at any time, also while the handler runs. Ops that make the server
+act, such as a wait or a step to be retried, are reported when the handler has ended. A step whose
 writes may still be rolled back is held back until they last.
 
 docs/protocol.md 6.3 and 7.2 say what the real server makes of an answer.

@@ -1,7 +1,7 @@
 """Which member of a union a step returned, where JSON does not tell (`date | str`): it is kept
 beside the result.
 
-`"2030-05-06"` may have been a `date` or a `str`. What the step returned is compared with what its
+`"2030-05-06"` may have been a `date` or a `str`. The returned value is compared with what its
 JSON decodes to; where the types differ, the place and the type are kept beside the result, which
 stays plain JSON for other SDKs and for people who edit it. The members of a set have no places in
 it, but they have in its JSON, so the types of all of them are kept, in that order.

@@ -37,7 +37,7 @@ class CurrentRun:
     def result_url(self) -> str:
         """The address at which anyone who has it can wait for the run's result, and read it as long
         as the run is stored: a path if `result_path` is set. It is known before the first step, and
-        stays the same. Who reads it gets the handler's status, headers and body, without cookies.
+        stays the same. Its readers get the handler's status, headers and body, without cookies.
 
         The run is then recorded, also if it uses no steps.
 

@@ -2,9 +2,9 @@
 lost its run (docs/design.md 3.13).
 
 A process that only looks dead, because it was stopped or cut off from the engine, is replaced after
-a while. What it does from then on may have been done and acknowledged elsewhere. So it has a time
-within which the engine does not replace it, and does not begin a step beyond that before it knows
-better:
+a while. All that it does from then on may have been done and acknowledged elsewhere. So it has a
+time within which the engine does not replace it, and does not begin a step beyond that before it
+knows better:
 
     a re-entry    for `ASKS_AFTER` since the engine has acknowledged something; then it asks
     a first call  for the length of its lease, since it was last renewed; then it leaves the run

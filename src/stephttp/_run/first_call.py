@@ -40,7 +40,7 @@ _MOST_WAITED = 4096
 
 
 class FirstCall(HookedCall):
-    """One request from outside. What belongs to its run is set by `run_made`, if it has one.
+    """One request from outside. `run_made` sets the attributes of its run, if it has one.
 
     Args:
         runtime: what it shares with other calls.

@@ -3,8 +3,8 @@ ended, or is cut off when it was (docs/design.md 3.16).
 
 Steps that ran side by side ended in some order, and the tasks of the handler saw them end in that
 order. In later calls all of them are there at once. So each waits for its turn: until those that
-ended earlier were given back, and the other tasks have come as far as they had come by then. What
-is new in this call comes after all that is remembered and was met.
+ended earlier were given back, and the other tasks have come as far as they had come by then. New
+steps of this call come after all that are remembered and were met.
 
 A step that was cut off has its turn, too. It waits until the handler cuts it off again, and those
 that ended later wait for that. The handler's timers begin earlier in a later call, because nothing

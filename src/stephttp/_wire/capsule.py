@@ -2,9 +2,9 @@
 secret (docs/design.md 3.3).
 
 The server sends path, query, content type and body again, and a method that may be that of another
-run of the endpoint (docs/protocol.md 13.7). What else a handler may look at travels as the result
-of a reserved step, and is put back before the application sees the re-entry. Headers that give
-access to something are sealed (encrypted); how is an argument.
+run of the endpoint (docs/protocol.md 13.7). The rest that a handler may look at travels as the
+result of a reserved step, and is put back before the application sees the re-entry. Headers that
+give access to something are sealed (encrypted); how is an argument.
 """
 
 from __future__ import annotations

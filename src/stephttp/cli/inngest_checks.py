@@ -1,7 +1,7 @@
 """The checks of `stephttp doctor --inngest`: whether endpoints can move to an Inngest server.
 
-All of them are made from here, by requests that store nothing. What only its operator can see, such
-as where it keeps its runs, is named and not checked.
+All of them are made from here, by requests that store nothing. Points that only its operator can
+see, such as where it keeps its runs, are named and not checked.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from stephttp.engine.work import due
 
 
 class Resting:
-    """What is not called yet. `begin` it once."""
+    """Calls that are not repeated yet. `begin` it once."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store

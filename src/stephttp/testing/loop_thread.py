@@ -59,7 +59,7 @@ class LoopThread:
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience
         self.stuck = False
-        """Whether a call does not end, although it was cancelled. What it has replaced stays so."""
+        """Whether a call does not end, although it was cancelled. Its replacements stay."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self.loop = asyncio.new_event_loop()
         self._owner = threading.get_ident()
@@ -114,8 +114,8 @@ class LoopThread:
         return _outcome(future)
 
     def _work_until(self, future: Future[T], grace: float) -> None:
-        """Do the work of the test's thread until a future is done. What waits inside of such work
-        has no more time than the call of the client, but for a grace."""
+        """Do the work of the test's thread until a future is done. Calls that wait inside of
+        such work have no more time than the call of the client, but for a grace."""
         outer = self._deadline
         if outer is None or grace:
             self._deadline = time.monotonic() + self._patience + grace

@@ -80,7 +80,7 @@ class Replayer:
         provider: see `replay`.
         lifespan: whether the application is started and ended around the replays.
         patience: seconds of real time that one run may take.
-        for_good: whether the application never reaches its server again. What it has begun may
+        for_good: whether the application never reaches its server again. Its threads may
             outlive a replay, so a process that only replays leaves it cut off.
     """
 

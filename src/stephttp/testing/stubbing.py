@@ -27,8 +27,8 @@ class Stubbing:
     ) -> Stub:
         """Let a step give something without calling its function.
 
-        Works for `step.run` and `step.invoke`, also under `step.options(...)`. What a stub gives
-        is stored and converted like what the function would give. At the end of its block, a client
+        Works for `step.run` and `step.invoke`, also under `step.options(...)`. The result of
+        a stub is stored and converted like that of the function. At the end of its block, a client
         raises an `AssertionError` if a stub was not used.
 
         Args:

@@ -87,8 +87,8 @@ def _ends() -> bool:
 
 
 class Input:
-    """The body of a request from outside, as it comes in by `receive`. What the application reads
-    is kept; the rest is read ahead, or to its end, where that is needed.
+    """The body of a request from outside, as it comes in by `receive`. The part that the
+    application reads is kept; the rest is read ahead, or to its end, where that is needed.
 
     Args:
         receive: the server's.

@@ -139,7 +139,7 @@ def _run_handler(
 
 
 def _close(context: Context, run_id: str, chunks: Iterable[bytes]) -> None:
-    """Close a response whose run has its result. What fails there changes nothing."""
+    """Close a response whose run has its result. A failure there changes nothing."""
     try:
         context.run(close, chunks)
     except Exception:

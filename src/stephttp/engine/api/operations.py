@@ -1,7 +1,7 @@
 """The table of routes: everything that the API can do, each operation once.
 
-Routes and the OpenAPI document are both made of it. What goes by websocket is not OpenAPI's, so it
-is a route only.
+Routes and the OpenAPI document are both made of it. OpenAPI has no websockets, so these are
+routes only.
 """
 
 from __future__ import annotations

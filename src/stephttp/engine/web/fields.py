@@ -1,6 +1,7 @@
 """Types of fields in the JSON of requests and answers. Decoders and the OpenAPI document read them.
 
-What a `Given...` type says is for the document only; handlers check it, with their own message.
+The limits of a `Given...` type are for the document only; handlers check them, with their own
+message.
 """
 
 from __future__ import annotations

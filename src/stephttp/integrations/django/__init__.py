@@ -60,7 +60,7 @@ def transaction(step_id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: A
 
     Args:
         step_id: names the step within the run.
-        fn: a `def` function. What it returns is stored as the result of `step.run` is; return ids
+        fn: a `def` function. Its result is stored as that of `step.run` is; return ids
             and plain data, and not model instances.
         *args: for `fn`.
         **kwargs: for `fn`; except `using`, the alias of the database (`default`). The table is

@@ -1,7 +1,7 @@
 """`GET /metrics`: what Prometheus reads, with gauges of what is there now.
 
-`engine.metrics` has counted what happened since the process began. What there is now is read here,
-for each request.
+`engine.metrics` has counted what happened since the process began. Gauges of what there is now are
+read here, for each request.
 """
 
 from __future__ import annotations

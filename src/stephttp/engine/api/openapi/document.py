@@ -14,7 +14,7 @@ The engine of stephttp: durable HTTP endpoints, wire-compatible with Inngest.
 
 Good answers of the v1 API are `{"data", "metadata"}`, errors `{"error", "data", "status"}`, where
 `error` names the field. An engine in development (`stephttp dev`) has no signing keys and asks for
-none. What answers to GET answers to HEAD as well. Times are in UTC; unknown fields in requests are
+none. Every GET can be a HEAD as well. Times are in UTC; unknown fields in requests are
 ignored.
 """
 

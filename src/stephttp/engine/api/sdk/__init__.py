@@ -1,5 +1,5 @@
 """The part of the API that SDKs speak: the protocol of Inngest, and this engine's extensions.
 
 Handlers of one subject a module, with the types of their answers; `checkpoint_messages` has those
-of checkpoints. What people look at is in `manage`.
+of checkpoints. `manage` has what people look at.
 """
