@@ -1,4 +1,4 @@
-"""The outbox: what is to be delivered in the background, bounded in number and bytes.
+"""The outbox: delivers in the background, bounded, also where loops stand still (serverless).
 
 Nothing on a request's path waits for it. While the server is away, what was accepted is kept and
 tried again; when the box is full, new runs are refused, and that is logged with their number.

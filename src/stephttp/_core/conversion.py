@@ -1,5 +1,5 @@
-"""Values of the user's into JSON and back into their types: msgspec, pydantic, and `Converter` for
-types that neither knows.
+"""Values of the user's into JSON and back into their types (docs/steps.md has the table): msgspec,
+pydantic, and `Converter` for types that neither knows.
 
 msgspec converts what it knows (plain data, dataclasses, TypedDict, NamedTuple, `msgspec.Struct`,
 attrs). Where an annotation leads to something else, pydantic's `TypeAdapter` does, if pydantic is

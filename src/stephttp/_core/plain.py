@@ -1,5 +1,5 @@
-"""Plain JSON forms of values that msgspec does not write by itself (`Path`, `Fraction`, ...);
-docs/steps.md has the table.
+"""JSON forms of values that msgspec does not write by itself: `Path`, `Fraction`, subclasses of
+`str`.
 
 Types are recognised by name, so that their modules need not be imported.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints: how runs are reported, with the origin and path where the server re-enters.
+"""Checkpoints: reports of runs, without bodies that are too large, and where the server re-enters.
 
 How a run leaves its first request is in `suspend`, how the server calls again in `reentry`.
 """

@@ -1,5 +1,5 @@
-"""Exactly-once steps, whatever library has the database: the row of a step in `stephttp_steps`, and
-when its transaction is tried again (deadlocks).
+"""Exactly-once steps, whatever library has the database: the row of a step in `stephttp_steps`, the
+error if its function commits, and when its transaction is tried again (deadlocks).
 
 A step's row is written in the transaction of its function, so both are there or neither is. It
 holds the result as the step's checkpoint does: JSON, and which members of unions were returned

@@ -1,5 +1,5 @@
-"""`.../{run}/output?token=`: the output URL, where callers wait for the answer of a run
-(docs/protocol.md 7).
+"""The output URL (`.../{run}/output`, with a token), where callers wait for the answer of a
+run (docs/protocol.md 7).
 """
 
 from __future__ import annotations
