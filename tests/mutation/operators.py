@@ -2,7 +2,8 @@
 
 A text of several words is one for people. mutmut would change each letter's case and count what no
 test notices; tests that compare whole messages are no proof of anything. (It leaves docstrings out
-by itself.) So such a text is not changed, nor replaced by `None` as an argument or a value.
+by itself.) So such a text is not changed, nor replaced by `None` as an argument or a value. A
+literal that is continued on the next line is one text: a part of it may be a single word.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _WORDS = re.compile(r"\w['\w`.,:;)]* [('`]?\w")
 def leave_messages_out() -> None:
     """Make mutmut's operators spare messages, in this process and those that it forks."""
     spared = {
-        mutators.operator_string: spare(mutators.operator_string, lambda node: node),
+        mutators.operator_string: _strings_without_messages,
         mutators.operator_assignment: spare(
             mutators.operator_assignment, lambda node: getattr(node, "value", None)
         ),
@@ -39,6 +40,18 @@ def spare(operator: Operator, text_in: Callable[[cst.CSTNode], cst.CSTNode | Non
         return () if is_message(text_in(node)) else operator(node)
 
     return spared
+
+
+_parts_of_messages: set[cst.CSTNode] = set()
+
+
+def _strings_without_messages(node: cst.BaseString) -> Iterable[cst.CSTNode]:
+    """Change a text as mutmut does, which comes to a whole literal before it comes to its parts."""
+    if node in _parts_of_messages or is_message(node):
+        if isinstance(node, cst.ConcatenatedString):
+            _parts_of_messages.update((node.left, node.right))
+        return ()
+    return mutators.operator_string(node)
 
 
 def is_message(node: cst.CSTNode | None) -> bool:
