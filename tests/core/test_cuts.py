@@ -13,6 +13,7 @@ from stephttp._core.steps import CutTimes, Step, Verdict
 from stephttp._wire.cut_entries import Cut, entry_id, step_cut_off
 from stephttp._wire.ids import CAPSULE, FIRST_CUT, hash_step_id
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode, Timing
+from stephttp._wire.stored_state import KnownStep
 from tests.core.test_run import SECOND
 
 TIMES = CutTimes(started_ns=20, ended_ns=50, call_ns=10)
@@ -209,3 +210,40 @@ def test_a_step_whose_task_was_cancelled_before_it_came_back_has_ended_after_wha
     again = Run("R", memos)
     assert again.begin("a").verdict is Verdict.MEMOIZED
     assert again.begin("b").verdict is Verdict.CUT
+
+
+def test_an_entry_says_how_many_steps_had_ended_before_its_call() -> None:
+    entry = Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")
+    pending = Raw(b'{"pending":true}')
+    run = Run("R", {CAPSULE: Raw(b"1"), FIRST_CUT: entry, B: Raw(b"1"), C: pending})
+    assert run.begin("b").verdict is Verdict.MEMOIZED
+    cut_off(run, "d")
+    late = run.begin("e")
+    run.complete(late, b"1", 60, 5)
+    run.end_late(late, CutTimes(65, 65, 10))
+    run.begin("f")
+    ops = run.take_finished()
+    assert [cut_of(op) for op in ops if op.id != late.hash] == [
+        Cut(hash_step_id("d"), "d", after_ns=40, known=1),
+        Cut(late.hash, "e", after_ns=55, known=1, late=True),
+    ]
+
+
+def test_a_branch_leaves_what_another_branch_cut_off() -> None:
+    cut = Cut(hash_step_id("x", 1), "x", 1, "1")
+    memos = {FIRST_CUT: Raw(b'{"data":' + msgspec.json.encode(cut) + b"}")}
+    run = Run("R", memos, names={hash_step_id("x"): KnownStep("StepRun", "x", 0, "0")})
+    found = {branch: run.begin("x", None, branch) for branch in ("1", "0")}
+    assert {branch: (step.verdict, step.index) for branch, step in found.items()} == {
+        "1": (Verdict.CUT, 1), "0": (Verdict.EXECUTE, 0)
+    }  # fmt: skip
+    other = Run("R", memos, names={})
+    assert other.begin("x", None, "0").index == 0
+
+
+def test_a_cut_that_is_older_than_its_call_comes_at_its_beginning() -> None:
+    run = Run("R", {})
+    run.cut_off(run.begin("a"), CutTimes(5, 7, 10))
+    run.begin("b")
+    (op,) = run.take_finished()
+    assert cut_of(op).after_ns == 0
