@@ -119,6 +119,17 @@ def test_a_wait_that_is_given_up_is_recorded_with_its_step_alone() -> None:
     assert sleep.id == B
 
 
+def test_a_handler_waits_until_it_has_given_up_all_its_waits() -> None:
+    run = Run("R")
+    states = []
+    for step_id in ("a", "b", "c"):
+        run.wait(waits.sleep(step_id, SECOND))
+    for _ in range(3):
+        run.give_up()
+        states.append(run.state)
+    assert states == [State.WAITING, State.WAITING, State.RUNNING]
+
+
 def test_a_call_for_one_step_records_nothing_that_is_given_up() -> None:
     run = Run("R", {}, target=hash_step_id("c"))
     run.give_up(run.wait(waits.sleep("a", SECOND)), TIMES)

@@ -230,6 +230,7 @@ def test_classes_of_attrs_in_and_around_unions(type_: Any, value: Any) -> None:
         (Stop, b'{"at":"x","count":5}', counted(Stop("x"), 5)),
         (Stop | Long, b'{"at":"x","much":1}', Long("x", 1)),
         (Long | Stop, b'{"at":"x","why":4}', Stop("x", 4)),
+        (Long | Halt[Decimal], b'{"at":"1.50"}', Halt(Decimal("1.50"))),
     ],
 )
 def test_an_edited_object_of_attrs_may_have_defaults(type_: Any, raw: bytes, read: Any) -> None:

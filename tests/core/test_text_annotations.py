@@ -209,6 +209,7 @@ def test_a_name_that_does_not_exist_is_one_warning_of_whose_annotation_it_is(
         for expected in ([(handler.__qualname__, name)], []):
             conversion = result_conversion(handler)
             assert (conversion.annotation, conversion.decode(b"[1]")) == (Any, [1])
+            assert not conversion.refusal
             assert warned() == expected
     for expected in ([("Owner.takes", "'Missing'")], []):
         assert decode_arguments(b'["1",2]', owner.takes, "s") == ("1", 2)
