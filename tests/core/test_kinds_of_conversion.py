@@ -158,6 +158,7 @@ class Keyed:
     [
         (dict[bool | str, int], {True: 1, "x": 2}),
         (dict[bool, list[int]], {False: [1]}),
+        (dict[bool | int, int], {True: 1, 2: 3}),
         (Keyed, Keyed({False: 1, "true": 2})),
     ],
 )

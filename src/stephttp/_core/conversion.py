@@ -217,9 +217,7 @@ class Conversions:
     def read_truth_as_number(self, raw: Any, annotation: Any) -> Any:
         """Decode into `annotation`, where Python takes `True` for an `int`, and JSON does not."""
         plain = _numbers(_plain_decoder.decode(raw))
-        return msgspec.convert(
-            plain, annotation, strict=False, str_keys=True, dec_hook=self._decode_other
-        )
+        return msgspec.convert(plain, annotation, strict=False, dec_hook=self._decode_other)
 
     def _converter(self, types: dict[str, Any]) -> bool:
         return any(cls in self._converters for cls in types.values())
