@@ -80,11 +80,13 @@ def test_whether_anything_was_done_before(memos: dict[str, Raw], has: bool) -> N
 
 def test_remembered_steps_are_given_back_in_the_order_in_which_they_ended() -> None:
     def order(memos: dict[str, Raw], *met: str) -> list[bool]:
+        assert EarlierCalls(memos).order is None, "not all servers keep it"
         earlier = EarlierCalls(memos)
         earlier.keep_order()
         assert earlier.order is not None
         return [earlier.order.meet(step_hash) for step_hash in met]
 
+    assert order({B: value(2), A: value(1)}, A, B) == [False, True]
     done = {CAPSULE: value(0), B: value(2), C: PENDING, A: value(1)}
     assert order(done, B, A) == [True, True]
     assert order(done, A, B) == [False, True]
@@ -113,8 +115,9 @@ def test_a_handler_replays_until_it_has_come_to_all_that_is_remembered() -> None
     beside = {A: value(1), types_id(A): CHOICES, B: value(2), types_id(B): FAILED}
     assert replays(beside, "a") == [True, True]
     assert replays({A: value(1), types_id(A): CHOICES}, "a") == [True, False]
-    cut = {FIRST_CUT: entry(Cut(D)), entry_id(1): entry(Cut(C)), A: value(1), B: value(2)}
-    assert replays(cut, "d", "a", "b") == [True, True, True, False]
+    cut = {FIRST_CUT: entry(Cut(D)), entry_id(1): entry(Cut(C))}
+    done = {hash_step_id(step_id): value(1) for step_id in ("a", "b", "e")}
+    assert replays(cut | done, "d", "a", "b", "e") == [True, True, True, True, False]
     assert replays({A: value(1), B: value(2)}, "new") == [True, False], "something new has begun"
 
 
@@ -167,26 +170,30 @@ def test_a_divergence_may_be_made_to_fail_the_run_after_the_handler_has_branched
             use(run, "run")
 
 
+def ran(step_id: str, index: int = 0) -> Reported:
+    return "StepRun", step_id, index, DONE
+
+
 @pytest.mark.parametrize(
     ("steps", "uses", "left"),
     [
-        ([("StepRun", "x", 0, DONE), ("StepRun", "y", 0, DONE)], ["x"], ["step_not_met y"]),
-        ([("StepRun", "x", 0, DONE), ("StepRun", "x", 1, DONE)], ["x"], ["step_not_met x:1"]),
-        ([("StepRun", "x", 0, DONE), ("StepRun", "x", 1, DONE)], ["x", "x"], []),
+        ([ran("x"), ran("y")], {"x": [0]}, ["step_not_met y"]),
+        ([ran("x"), ran("x", 1)], {"x": [0]}, ["step_not_met x:1"]),
+        ([ran("x"), ran("x", 1)], {"x": [0, 1]}, []),
         # The first use was lost with its process.
-        ([("StepRun", "x", 1, DONE)], ["x"], []),
-        ([("StepRun", "x", 1, DONE)], ["new", "x"], []),
+        ([ran("x", 1)], {"x": [1]}, []),
+        ([ran("x", 1)], {"new": [0], "x": [1, 2]}, []),
         # An id that looks like a further use of another.
-        ([("StepRun", "x:1", 0, DONE)], ["x:1"], []),
-        ([("StepRun", "x", 1, DONE)], ["x:1"], ["step_not_met x:1"]),
+        ([ran("x:1")], {"x:1": [0]}, []),
+        ([ran("x", 1)], {"x:1": [1]}, ["step_not_met x:1"]),
     ],
 )
 def test_what_is_left_without_branches(
-    steps: list[Reported], uses: list[str], left: list[str]
+    steps: list[Reported], uses: dict[str, list[int]], left: list[str]
 ) -> None:
     run = resumed(*steps)
-    for step_id in uses:
-        use(run, "run", step_id)
+    for step_id, indexes in uses.items():
+        assert [use(run, "run", step_id).index for _ in indexes] == indexes
     assert found(run, ended=False) == []
     assert found(run) == left
 
