@@ -11,7 +11,7 @@ from stephttp._core.cuts import CutSteps
 from stephttp._core.run import Run
 from stephttp._core.steps import CutTimes, Step, Verdict
 from stephttp._wire.cut_entries import Cut, entry_id, step_cut_off
-from stephttp._wire.ids import CAPSULE, FIRST_CUT, hash_step_id
+from stephttp._wire.ids import CAPSULE, CUT_NAME, FIRST_CUT, hash_step_id
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode, Timing
 from stephttp._wire.stored_state import KnownStep
 from tests.core.test_run import SECOND
@@ -142,10 +142,26 @@ def test_what_begins_again_is_no_longer_cut_off() -> None:
     run.complete(step, b"1", 0, 0)
     void, result = run.take_finished()
     assert cut_of(void) == Cut(A, "a", void=True)
+    assert (void.display_name, void.timing) == (f"{CUT_NAME}:a", Timing(70, 0))
     assert step_cut_off(void) is None
     entry = Raw(b'{"data":' + msgspec.json.encode(Cut(A)) + b"}")
     run = Run("R", {FIRST_CUT: entry} | remembered([void, result]))
     assert run.begin("a").verdict is Verdict.MEMOIZED
+
+
+def test_a_further_use_of_an_id_may_begin_again_on_its_own() -> None:
+    further = hash_step_id("a", 1)
+    entry = Raw(b'{"data":' + msgspec.json.encode(Cut(further, "a", 1)) + b"}")
+    run = Run("R", {FIRST_CUT: entry, A: Raw(b"1")})
+    assert run.begin("a").verdict is Verdict.MEMOIZED
+    run.renew(run.begin("a"), 70)
+    (void,) = run.take_finished()
+    assert cut_of(void) == Cut(further, "a", 1, void=True)
+
+
+def test_taking_back_what_was_not_cut_off_is_passed_over() -> None:
+    entry = Raw(b'{"data":' + msgspec.json.encode(Cut(A, "a", void=True)) + b"}")
+    assert Run("R", {FIRST_CUT: entry}).begin("a").verdict is Verdict.EXECUTE
 
 
 def test_a_body_that_is_cut_off_while_the_handler_is_ended_will_run_again() -> None:

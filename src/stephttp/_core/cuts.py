@@ -28,8 +28,6 @@ from stephttp._wire.opcodes import Op, Timing
 from stephttp._wire.stored_state import (
     PENDING,
     KnownStep,
-    Memo,
-    MemoKind,
     read_memo,
 )
 
@@ -55,7 +53,7 @@ class CutSteps:
         """The hashes of all entries."""
         while (raw := memos.get(key := entry_id(len(self.entries)))) is not None:
             self.entries.add(key)
-            self._read(key, read_memo(raw))
+            self._read(key, raw)
         ended = sum(raw != _PENDING for key, raw in memos.items() if key != CAPSULE)
         self._known = ended - len(self.entries)
         """How many steps had ended when this call began."""
@@ -156,8 +154,8 @@ class CutSteps:
         self.entries.add(entry_id(number))
         return entry_op(number, step.step_id, cut, timing)
 
-    def _read(self, key: str, memo: Memo) -> None:
-        cut = read_entry(memo.raw) if memo.kind is MemoKind.VALUE else None
+    def _read(self, key: str, raw: Raw) -> None:
+        cut = read_entry(read_memo(raw).raw)
         if cut is None:
             return
         if cut.void:
