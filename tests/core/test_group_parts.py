@@ -115,6 +115,7 @@ def test_how_much_is_kept_of_a_group() -> None:
     first, kept = parts_of(remembered(whole))
     assert first.message == "first"
     assert isinstance(kept, StepErrorGroup)
+    assert (kept.name, kept.message) == ("ExceptionGroup", "inner")
     assert len(kept.exceptions) == 254, "256 parts, the inner group is one"
     assert {one.message for one in parts_of(kept)} == {"x" * 2048}
     # An inner group of which no part is kept is not kept.

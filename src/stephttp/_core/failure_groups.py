@@ -107,8 +107,9 @@ def remembered_group(
     """
     if not isinstance(data, dict) or _KEY not in data:
         return None
+    assert isinstance(info.data, Raw)
     try:
-        kept = _decoder.decode(info.data if isinstance(info.data, Raw) else b"")
+        kept = _decoder.decode(info.data)
         parts = [_remembered(part, restore) for part in kept.exceptions]
         own = None if isinstance(kept.data, UnsetType) else msgspec.json.decode(kept.data)
         name = info.name or "ExceptionGroup"
