@@ -83,6 +83,13 @@ def test_of_a_long_traceback_the_end_is_kept() -> None:
         stack = error_info(error).stack
     assert stack == "x" * (LONGEST - 1) + "\n"
     assert error_info(ValueError("a\ud800")).stack == "ValueError: a?\n"
+    try:
+        raise KeyError("k")
+    except KeyError as error:
+        whole = error_info(error).stack
+    assert whole is not None
+    assert whole.startswith("Traceback (most recent call last):\n  File ")
+    assert whole.endswith("\nKeyError: 'k'\n")
     without = error_info(Untraceable("a"))
     assert (without.name, without.message, without.stack) == ("Untraceable", "a", "")
 

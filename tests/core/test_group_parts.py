@@ -40,6 +40,11 @@ class Closed(KeyError):
         raise TypeError("closed")
 
 
+class Shop:
+    class Closed(KeyError):
+        pass
+
+
 def remembered(error: Exception, **fields: Any) -> StepError:
     info = error_info(error)
     for name, value in fields.items():
@@ -139,6 +144,7 @@ def kept_types(error: Exception) -> Any:
         (StepTimeoutError("m"), ["builtins:TimeoutError"]),
         (StepResultError("m"), [f"{StepResultError.__module__}:StepResultError"]),
         (Exception(), []),
+        (Shop.Closed(), [f"{__name__}:Shop.Closed", "builtins:KeyError"]),
         (Mute(), [f"{__name__}:Mute"]),
     ],
 )
@@ -158,6 +164,11 @@ def test_the_class_of_a_part_is_the_first_that_exists(monkeypatch: pytest.Monkey
     (value,) = parts_of(step_error(info))
     assert isinstance(value, ValueError)
     assert type(value).__name__ == "ValueError"
+    (closed,) = parts_of(remembered(ExceptionGroup("g", [Shop.Closed("a")])))
+    assert isinstance(closed, Shop.Closed)
+    monkeypatch.delattr(sys.modules[__name__], "Gone")
+    (again,) = parts_of(step_error(info))
+    assert type(again).__name__ == "ValueError"
     monkeypatch.setattr(builtins, "ValueError", None)
     (plain,) = parts_of(step_error(info))
     assert type(plain) is StepError

@@ -61,7 +61,7 @@ def failed_attempt(
         jitter: gives a random number, at least 0 and less than 1.
     """
     info = error_info(error)
-    if info.no_retry is not True and retry_policy.gives_up(policy, error):
+    if retry_policy.gives_up(policy, error):
         info.no_retry = True
     if info.no_retry is True:
         return info, None
