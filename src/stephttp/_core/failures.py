@@ -182,7 +182,7 @@ def step_error(info: ErrorInfo) -> StepError:
     """Return a remembered failure as the exception that the handler gets."""
     data = None if isinstance(info.data, msgspec.UnsetType) else decode_plain(info.data)
     cause = _cause(info.cause)
-    group = None if data is None else remembered_group(info, data, cause, step_error)
+    group = remembered_group(info, data, cause, step_error)
     if group is not None:
         return group
     kind = StepTimeoutError if info.name == StepTimeoutError.__name__ else StepError
