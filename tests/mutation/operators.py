@@ -51,7 +51,8 @@ def _strings_without_messages(node: cst.BaseString) -> Iterable[cst.CSTNode]:
         if isinstance(node, cst.ConcatenatedString):
             _parts_of_messages.update((node.left, node.right))
         return ()
-    return mutators.operator_string(node)
+    changed: Iterable[cst.CSTNode] = mutators.operator_string(node)
+    return changed
 
 
 def is_message(node: cst.CSTNode | None) -> bool:
