@@ -27,7 +27,7 @@ from stephttp.engine.rules.conditions.expressions import (
     read_event,
 )
 from stephttp.engine.rules.conditions.operators import NO_VALUE
-from stephttp.engine.rules.conditions.syntax import Comprehension, Literal, Name, parse
+from stephttp.engine.rules.conditions.syntax import Comprehension, Name, parse
 
 LIST, LONG = list(range(10)), "x" * 3999
 
@@ -104,6 +104,7 @@ def test_an_evaluation_ends_before_it_has_taken_too_long() -> None:
         ("[1, 2].all(x, event.b.c)", NO_VALUE),
         ("[event.b.c, true].exists(x, x)", NO_VALUE),
         ("[1, 2].exists(x, x == 2)", True),
+        ("[{'n': 1}, {'n': 'y'}].exists(x, x.n > 'x')", True),
         ("[1, 2].all(event, event > 0) && event.t", True),
         ("event.t ? 1 : 2", 1),
         ("!event.t ? 1 : 2", 2),
@@ -141,9 +142,9 @@ def test_a_name_of_an_event_comes_before_a_type() -> None:
 
 
 def test_a_loop_ends_when_its_condition_is_false() -> None:
-    loop = Comprehension("x", Name("l"), "a", Literal(0), Name("going"), Name("x"), Name("a"))
+    loop = Comprehension("x", Name("l"), "a", Name("zero"), Name("going"), Name("x"), Name("a"))
     for going, expected in ((True, 3), (False, 0), (NO_VALUE, 3), (None, 3)):
-        scope = Scope({"l": [1, 2, 3], "going": going}, 0)
+        scope = Scope({"l": [1, 2, 3], "going": going, "zero": 0}, 0)
         assert compiled(loop)(scope) == expected
 
 
@@ -179,6 +180,7 @@ def test_what_is_used_is_kept_and_what_is_not_goes_first(
     assert parsed == ["true", texts[0]]
     look("true")
     look("1 == 2")  # too much: the other one goes
+    look("false")
     assert look("true") is first
     parsed.clear()
     look(texts[0])

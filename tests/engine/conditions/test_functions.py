@@ -92,6 +92,7 @@ ROWS: list[tuple[str, tuple[Any, ...], Any]] = [
     ("type", (object(),), TypeName("dyn")),
     ("matches", ("abc", "^a.c$"), True),
     ("matches", ("abc", "("), NO),
+    ("string", (datetime.fromisoformat("2026-11-28T12:00:30+02:00:30"),), "2026-11-28T10:00:00Z"),
     ("int", ("5",), 5),
     ("int", ("x",), NO),
     ("int", (NOW,), 1_800_000_000),
@@ -126,6 +127,7 @@ def test_a_function_is_no_method_and_a_method_no_function() -> None:
     assert call("int", ["5"], 0, method=True) is NO
     # The simplest are computed here, whichever way they are written.
     assert call("contains", ["ab", "b"], 0, method=False) is True
+    assert call("matches", ["ab", "b"], 0, method=False) is True
 
 
 def test_a_date_keeps_its_time_zone() -> None:

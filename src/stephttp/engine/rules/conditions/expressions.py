@@ -132,7 +132,7 @@ class _Kept:
                 self._known.move_to_end(key)
                 return known
         tree = parse(text, names)
-        wanted = equalities.find(tree.root, INCOMING) if INCOMING in names else None
+        wanted = equalities.find(tree.root, INCOMING)
         made = Condition(compiled(tree.root), tree.kind, tree.is_condition, wanted)
         with self._lock:
             if key not in self._known:

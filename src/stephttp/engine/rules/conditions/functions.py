@@ -60,13 +60,12 @@ def call(name: str, args: list[Any], now_ms: int, *, method: bool) -> Any:
 
 
 def _by_library(name: str, args: list[Any], *, method: bool) -> Any:
-    names = [f"a{number}" for number in range(len(args))]
-    shown = [_as_cel(arg, name) for arg, name in zip(args, names, strict=True)]
+    named = {f"a{number}": arg for number, arg in enumerate(args)}
+    shown = [_as_cel(arg, variable) for variable, arg in named.items()]
     first, rest = (f"{shown[0]}.", shown[1:]) if method else ("", shown)
     try:
         program = _program(f"{first}{name}({', '.join(rest)})", len(args))
-        values = dict(zip(names, map(_plain, args), strict=True))
-        value: Any = program.eval(data=values)
+        value: Any = program.eval(data={key: _plain(arg) for key, arg in named.items()})
         if value.type() == cel.Type.ERROR:
             return NO_VALUE
         value = value.plain_value()
@@ -95,7 +94,7 @@ def _as_cel(value: Any, name: str) -> str:
 def _plain(value: Any) -> Any:
     match value:
         case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            return value.astimezone(UTC).isoformat()
         case timedelta():
             return f"{value.total_seconds():.6f}s"
         case _:
