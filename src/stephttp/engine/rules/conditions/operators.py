@@ -121,7 +121,7 @@ def add(a: Any, b: Any) -> Any:
         return False if rest is NO_VALUE else rest
     if type(a) is type(b) and isinstance(a, (str, bytes, list)):
         return a + b
-    if isinstance(a, (datetime, timedelta)) or isinstance(b, (datetime, timedelta)):
+    if isinstance(a, (datetime, timedelta)):
         return _timed(operator.add, a, b)
     if type(a) in (int, float) and type(b) in (int, float):
         return _number(a + b)
@@ -251,9 +251,7 @@ def _quotient(a: Any, b: Any) -> Any:
 def _rest(a: Any, b: Any) -> Any:
     if a != a // 1 or b != b // 1:
         raise ValueError("not whole")
-    if type(a) is int and type(b) is int:
-        return abs(a) % abs(b) * (-1 if a < 0 else 1)
-    return math.fmod(a, b)
+    return abs(a) % abs(b) * (-1 if a < 0 else 1)
 
 
 def _timed(operation: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:

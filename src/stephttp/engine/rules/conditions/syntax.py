@@ -109,7 +109,7 @@ def parse(text: str, names: frozenset[str]) -> Tree:
         strict = [reason for reason in reasons if reason and not _TWO_NUMBERS.search(reason)]
         if strict or len(reasons) == 1:
             found = "ERROR: " * (len(reasons) > 1) + (strict or reasons)[0]
-            raise ValueError(found.split("\n", 1)[0].strip()[:500]) from None
+            raise ValueError(found.partition("\n")[0].strip()[:500]) from None
         return Tree(_root(environment.compile(text, disable_check=True)), True, "dyn")
     kind = program.return_type()
     return Tree(_root(program), kind in (cel.Type.BOOL, cel.Type.DYN), kind.name().lower())
