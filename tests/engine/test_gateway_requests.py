@@ -46,6 +46,7 @@ def plain(method: str = "POST", body: str = "", **headers: str) -> RequestSpec:
     [
         ({}, plain()),
         ({"method": ""}, plain()),
+        ({"retry_after": "Fri, 15 Jan 2027 08:00:07 GMT"}, plain()),
         ({"method": None, "headers": None, "body": None}, plain()),
         ({"method": "get"}, plain("get")),
         ({"method": "OPTIONS"}, plain("OPTIONS")),
@@ -118,7 +119,7 @@ NO_LARGE = "1152921504606846976"
         (OpCode.AI_GATEWAY, {"format": None}, f"format: 'None' is not known; known are {KNOWN}"),
         (OpCode.AI_GATEWAY, {"format": LONG},
          f"format: {'x' * 64!r} is not known; known are {KNOWN}"),
-        (OpCode.AI_GATEWAY, {"auth_key": 5}, "auth_key: not a text that can be sent in a header"),
+        (OpCode.AI_GATEWAY, {"auth_key": 0}, "auth_key: not a text that can be sent in a header"),
         (OpCode.AI_GATEWAY, {"auth_key": "\xe4"},
          "auth_key: not a text that can be sent in a header"),
         (OpCode.AI_GATEWAY, {"auth_key": "a\n"},
@@ -174,6 +175,7 @@ def made(timer: Timer, outcome: GatewayOutcome = FAILED, run: Run = RUN) -> Chan
         (waiting(1, first=500.0), FAILED, 500_000),
         (waiting(1), replace(FAILED, retry_after="7"), 7000),
         (waiting(1), replace(FAILED, retry_after="soon"), 6000),
+        (waiting(), replace(FAILED, retry_after="Fri, 15 Jan 2027 08:00:07 GMT"), 7000),
     ],
 )
 def test_a_failed_request_is_made_again_later(
@@ -192,7 +194,8 @@ def test_a_failed_request_is_made_again_later(
         (waiting(), GatewayOutcome(b'{"data":1}')),
         (waiting(2), FAILED),
         (waiting(0, retries=0), FAILED),
-        (Timer("a", TimerKind.EVENT, NOW), FAILED),
+        (Timer("a", TimerKind.EVENT, NOW, payload=waiting().payload), FAILED),
+        (replace(waiting(), payload=None), FAILED),
     ],
 )
 def test_the_last_answer_ends_the_step(timer: Timer, outcome: GatewayOutcome) -> None:
@@ -218,5 +221,10 @@ def test_an_op_that_asks_for_a_request() -> None:
     change = apply_ops(Snapshot(RUN), [op], Origin.CHECKPOINT, moment)
     payload = read_gateway(op, "f", "r", 4, NOW)
     assert change.timers == (Timer("a", TimerKind.GATEWAY, NOW, payload=payload),)
+    later = replace(op, opts={"url": URL, "retry_after": "Fri, 15 Jan 2027 08:00:07 GMT"})
+    assert apply_ops(Snapshot(RUN), [later], Origin.CHECKPOINT, moment).timers == change.timers
+    bad = apply_ops(Snapshot(RUN), [replace(op, opts={"url": "x"})], Origin.CHECKPOINT, moment)
+    error = msgspec.json.decode(bad.steps[0].memo or b"")["error"]
+    assert error["message"] == "step 'a': opts.url: 'x' is not an http or https URL"
     known = Snapshot(RUN, {"a": Known(1, resolved=True)}, {"b": waiting()})
     assert apply_ops(known, [op], Origin.CHECKPOINT, moment) == Change(RUN)

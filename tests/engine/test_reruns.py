@@ -46,7 +46,7 @@ def own(step_id: str, memo: bytes | None, name: str = "stephttp:x", **more: Any)
 
 
 SEALED = b'{"data":{"sealed":"AAAA"}}'
-CAPSULE_STEP = own(CAPSULE, SEALED, "stephttp:request")
+CAPSULE_STEP = replace(own(CAPSULE, SEALED, "stephttp:request"), seq=9)
 FIRST, OPEN, SECOND, THIRD = step("a", 1), step("b", 2, None), step("c", 3), step("d", 4)
 NAP = step("nap", 5, b"null", op="Sleep")
 TYPES = [own(types_id(id_), b'{"data":"t"}', "stephttp:types:") for id_ in "abcd"]
@@ -71,7 +71,7 @@ def fresh(one: Step, **more: Any) -> Step:
     return replace(one, **{**fields, **more})
 
 
-KEPT_CAPSULE = fresh(CAPSULE_STEP, memo=b'{"data":{"sealed":"AAAA","run_id":"old"}}')
+KEPT_CAPSULE = fresh(CAPSULE_STEP, seq=HIDDEN, memo=b'{"data":{"sealed":"AAAA","run_id":"old"}}')
 
 
 def test_the_whole_request_again() -> None:

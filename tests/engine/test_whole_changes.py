@@ -149,6 +149,9 @@ def test_what_a_step_may_return_has_a_limit() -> None:
         apply(CALLED, ANSWER, step(A), step(B, [12]), moment=moment)
     assert str(refused.value) == "answer[1].data: more than 12 bytes"
     assert refused.value.status == 413
+    for failed in ({**step_error(B), "op": "StepFailed"}, step_error(B, noRetry=True)):
+        with pytest.raises(Refused, match=r"^steps\[0\]\.data: more than 12 bytes$"):
+            apply(CALLED, CHECKPOINT, failed, moment=moment)
 
 
 def test_a_step_that_fails_is_tried_again_and_people_see_why() -> None:
@@ -189,6 +192,7 @@ def test_a_run_that_is_full_says_why() -> None:
     [
         ({}, Hints(retry_after_ms=9000), 9.0),
         ({"retry_after": "7"}, Hints(retry_after_ms=9000), 7.0),
+        ({"retry_after": "Fri, 15 Jan 2027 08:00:07 GMT"}, Hints(), 7.0),
         ({"retries": 1}, Hints(), 1.0),
         ({"retries": 0}, Hints(), None),
         ({}, Hints(no_retry=True), None),
@@ -201,6 +205,8 @@ def test_who_says_when_a_failed_step_is_tried_again(
     due = AGAIN if delay is None else Timer(B, TimerKind.RETRY, NOW + round(delay * 1000))
     assert change.timers == (due,)
     assert (change.steps[0].memo is None) == (delay is not None)
+    with pytest.raises(Refused, match=r"^steps\[0\]\.opts\.retries: expected a number"):
+        apply(Snapshot(SYNC), CHECKPOINT, {**step_error(B), "opts": {"retries": -1}})
 
 
 @pytest.mark.parametrize("kind", [TimerKind.PLANNED, TimerKind.RACING])
@@ -221,6 +227,9 @@ def test_what_a_step_waits_for_is_not_begun_anew(kind: TimerKind, op: dict[str, 
     assert change == Change(
         replace(ASYNC, attempt=0, unreached=0, last_error=None), dropped=(RESUME,)
     )
+    # Nor is the endpoint called for another step that is over.
+    change = apply(snapshot, ANSWER, step(A), op)
+    assert (change.timers, change.dropped) == ((), (RESUME,))
 
 
 @pytest.mark.parametrize("op", [step_error(B), {"op": "StepPlanned", "id": B}, sleep(B), step(B)])

@@ -47,9 +47,14 @@ def request_made(
 ) -> Change:
     """End the step, or make its request again later, if that may help and retries are left."""
     timer = snapshot.timers.get(step_id)
-    if outcome.failure is None or timer is None or timer.kind is not TimerKind.GATEWAY:
+    if (
+        outcome.failure is None
+        or timer is None
+        or timer.kind is not TimerKind.GATEWAY
+        or timer.payload is None
+    ):
         return arrived(snapshot, {step_id: outcome.memo}, at)
-    spec = msgspec.json.decode(timer.payload or b"null", type=RequestSpec)
+    spec = msgspec.json.decode(timer.payload, type=RequestSpec)
     if snapshot.run.status.ended or timer.attempt >= spec.retries:
         return arrived(snapshot, {step_id: outcome.memo}, at)
     delay = retry_after_ms(outcome.retry_after, at.now_ms)

@@ -155,10 +155,11 @@ def _ai_body(opts: dict[str, Any], field: str) -> str:
 
 def _authorize(headers: dict[str, str], opts: dict[str, Any], field: str) -> None:
     kind, key = opts.get("format"), opts.get("auth_key")
+    key = "" if key is None else key
     if kind not in _AUTH:
         known = ", ".join(_AUTH)
         raise Refused(f"{field}.format: {str(kind)[:64]!r} is not known; known are {known}")
-    if not isinstance(key, str | None) or _CONTROL.search(key or "") or not (key or "").isascii():
+    if not isinstance(key, str) or _CONTROL.search(key) or not key.isascii():
         raise Refused(f"{field}.auth_key: not a text that can be sent in a header")
     name, prefix = _AUTH[kind]
     if key:
