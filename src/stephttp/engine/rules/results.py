@@ -143,7 +143,7 @@ def render(
     if answer is not None:
         return answer
     if status is RunStatus.FAILED:
-        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, _decode(error or b"") or {})
+        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, _decode(error or b"{}"))
     return Rendered(HTTPStatus.OK, list(_JSON), output or b"")
 
 
@@ -157,7 +157,7 @@ def http_result(output: bytes | None, head: bytes | None) -> Rendered | None:
     """Return the HTTP answer that a run ended with; `None` if its output does not describe one."""
     answer = _http_answer(output, plain=head is not None)
     if answer is None and head is not None:
-        code, headers = msgspec.json.decode(head, type=tuple[int, list[tuple[str, str]]])
+        code, headers = msgspec.json.decode(head)
         return _rendered(code, headers, output or b"")
     return answer
 
@@ -167,7 +167,7 @@ def _http_answer(output: bytes | None, *, plain: bool) -> Rendered | None:
 
     A plain body is the handler's own JSON: only a whole envelope counts there.
     """
-    value = _decode(output or b"")
+    value = None if output is None else _decode(output)
     inner = value.get("data") if isinstance(value, dict) else None
     if plain or isinstance(inner, dict):
         value = inner

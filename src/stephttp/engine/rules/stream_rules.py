@@ -51,10 +51,10 @@ def keep(state: StreamState, arrival: Arrival, limit: int) -> Kept:
     """
     state, frames = _begin(state, arrival), arrival.frames
     if arrival.before is not None:
-        missing = arrival.before - state.sent
-        if missing > 0:
+        already = state.sent - arrival.before
+        if already < 0:
             raise Refused("frames: those before them are missing, or another call writes now", 409)
-        frames = frames[-missing:] if missing else frames
+        frames = frames[already:]
     writer, kept = state.last // ROOM, []
     size, outside, full, response = state.size, state.outside, state.full, state.response
     live, number, answer = dict(state.live), state.last % ROOM, None
