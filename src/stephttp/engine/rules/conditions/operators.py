@@ -201,8 +201,7 @@ def as_text(value: Any) -> str | None:
             return str(value)
         case None:
             return ""
-        case _:
-            return None
+    return None
 
 
 def _compared(compare: Callable[[Any, Any], bool], a: Any, b: Any, *, missing_first: bool) -> Any:
