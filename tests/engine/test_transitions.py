@@ -314,7 +314,11 @@ def test_what_arrives_and_exceeds_the_state_fails_its_step(resuming: bool) -> No
     assert change.run.state_size == 40
     assert dict(change.resolved)[A] == b"x" * 20
     failed = msgspec.json.decode(dict(change.resolved)[B])["error"]
-    assert (failed["name"], failed["data"]) == ("StateTooLargeError", None)
+    message = (
+        f"the result of the step {B!r} has 1 bytes, and with it all results of the run have 41; "
+        "the engine keeps 40 (max_state). Keep large data elsewhere, and return where it is"
+    )
+    assert failed == {"name": "StateTooLargeError", "message": message, "data": None}
     assert change.run.status is RunStatus.ASYNC
     assert {timer.kind for timer in change.timers} == {
         TimerKind.WAKE if resuming else TimerKind.RESUME

@@ -199,9 +199,8 @@ def as_text(value: Any) -> str | None:
             return str(int(value))
         case int() | float() | str():
             return str(value)
-        case None:
-            return ""
-    return None
+        case _:
+            return "" if value is None else None
 
 
 def _compared(compare: Callable[[Any, Any], bool], a: Any, b: Any, *, missing_first: bool) -> Any:
