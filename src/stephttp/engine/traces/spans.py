@@ -1,4 +1,6 @@
-"""Your OpenTelemetry spans in the database, with their runs."""
+"""Your OpenTelemetry spans in the database, with their runs: how many a run may have, and of
+how many bytes.
+"""
 
 from __future__ import annotations
 
