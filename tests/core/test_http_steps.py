@@ -28,12 +28,12 @@ def plain_opts(wait: Wait) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("wait", "opts"),
+    ("given", "opts"),
     [
-        (fetch("s", URL, "get", None, None), {"url": URL, "method": "GET"}),
-        (fetch("s", URL, "Purge", {}, None), {"url": URL, "method": "PURGE"}),
+        ((URL, "get", None, None), {"url": URL, "method": "GET"}),
+        ((URL, "Purge", {}, None), {"url": URL, "method": "PURGE"}),
         (
-            fetch("s", "http://[::1]:80/ä?b#c", "PUT", {"A": "é", "b": ""}, ""),
+            ("http://[::1]:80/ä?b#c", "PUT", {"A": "é", "b": ""}, ""),
             {
                 "url": "http://[::1]:80/ä?b#c",
                 "method": "PUT",
@@ -42,12 +42,13 @@ def plain_opts(wait: Wait) -> Any:
             },
         ),
         (
-            fetch("s", URL, "POST", {"Tab": "a\tb"}, '{"a":1}'),
+            (URL, "POST", {"Tab": "a\tb"}, '{"a":1}'),
             {"url": URL, "method": "POST", "headers": {"Tab": "a\tb"}, "body": '{"a":1}'},
         ),
     ],
 )
-def test_what_a_fetch_asks_for(wait: Wait, opts: dict[str, Any]) -> None:
+def test_what_a_fetch_asks_for(given: Any, opts: dict[str, Any]) -> None:
+    wait = fetch("s", *given)
     assert (wait.step_id, wait.op, wait.name, wait.result) == (
         "s", OpCode.GATEWAY, "s", FetchResponse
     )  # fmt: skip
