@@ -198,6 +198,11 @@ def test_what_is_left_without_branches(
     assert found(run) == left
 
 
+def test_a_use_outside_of_branches_takes_nothing_of_a_branch() -> None:
+    run = resumed((*ran("x"), "0"), ran("x", 1))
+    assert [use(run, "run").index, use(run, "run", "x", "0").index] == [1, 0]
+
+
 def test_an_id_that_cannot_be_one_is_refused_before_anything_is_looked_up() -> None:
     for step_id in ("", "stephttp:own"):
         for names in (None, {A: KnownStep("StepRun", "a")}):
