@@ -56,7 +56,7 @@ class Places:
         }
 
     def start_engine(self) -> None:
-        command = [*STEPHTTP, "dev", "--port", str(self._port), "--hold", "5s"]
+        command = [*STEPHTTP, "dev", "--port", str(self._port), "--hold", "15s"]
         self._process = self._stack.enter_context(
             Process([*command, "--db", str(self._folder / "runs.sqlite3")])
         )

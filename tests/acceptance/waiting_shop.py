@@ -15,7 +15,7 @@ from stephttp.provider import Provider
 from stephttp.sync import step as sync_step
 
 provider: Provider = stephttp.setup(
-    os.environ["SHOP_ORIGIN"], result_path=os.environ.get("RESULT_PATH"), hold=2
+    os.environ["SHOP_ORIGIN"], result_path=os.environ.get("RESULT_PATH"), hold=10
 )
 
 
