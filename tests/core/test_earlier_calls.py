@@ -199,7 +199,7 @@ def test_what_is_left_without_branches(
 
 
 def test_a_use_outside_of_branches_takes_nothing_of_a_branch() -> None:
-    run = resumed((*ran("x"), "0"), ran("x", 1))
+    run = resumed(("StepRun", "x", 0, DONE, "0"), ran("x", 1))
     assert [use(run, "run").index, use(run, "run", "x", "0").index] == [1, 0]
 
 
