@@ -6,7 +6,7 @@ import pytest
 from msgspec import Raw
 
 from stephttp._core.remembered import Divergence, Remembered, failure, next_index, title_of
-from stephttp._wire.ids import hash_step_id
+from stephttp._wire.ids import CAPSULE, hash_step_id
 from stephttp._wire.opcodes import OpCode
 from stephttp._wire.stored_state import UNSURE, KnownStep
 from stephttp.errors import DivergenceError
@@ -107,6 +107,9 @@ def test_a_step_that_is_met_by_the_id_that_it_looks_like_is_not_met_again() -> N
         steps = Remembered({A: VALUE, A1: VALUE, A2: VALUE}, known_names)
         uses: dict[str, int] = {}
         assert [steps.place(step_id, RUN, "", uses) for step_id in order] == placed
+    steps = Remembered({A: VALUE, A1: VALUE, A2: VALUE}, None)
+    assert steps.place("a:1", RUN, "", {}) == 0
+    assert steps.place("a", RUN, "0", {}) == 0
 
 
 def test_of_two_branches_each_takes_its_own_first() -> None:
@@ -126,13 +129,14 @@ def test_of_two_branches_each_takes_its_own_first() -> None:
 
 def test_what_is_left_over_once_the_handler_has_ended() -> None:
     names = {
+        "4": known(step_id="no memo"),
+        CAPSULE: known(step_id="capsule"),
         A: known(),
         A1: known("StepPlanned", index=1),
         B: known("Sleep", "b"),
         "1": known(step_id=""),
         "2": known(step_id="stephttp:types:x"),
         "3": known(step_id="waits"),
-        "4": known(step_id="no memo"),
     }
     memos = {key: VALUE for key in names if key != "4"} | {"3": PENDING, B: FAILED}
     steps = Remembered(memos, names)

@@ -293,3 +293,9 @@ def test_types_count_as_users_wrote_them(
     gives: bool,
 ) -> None:
     assert gives_up(RetryPolicy(retry_on=retry_on, give_up_on=give_up_on), error) is gives
+
+
+@pytest.mark.parametrize("field", ["retry_on", "give_up_on"])
+def test_types_that_are_none_are_named_when_they_are_used(field: str) -> None:
+    with pytest.raises(TypeError, match=f"^{field} must be types of Exception, and 5 is not one"):
+        gives_up(RetryPolicy(**{field: 5}), OSError())  # type: ignore[arg-type]

@@ -97,6 +97,7 @@ PARTS: list[tuple[Any, Any, Choice]] = [
     ),
     (frozenset({DAY}), frozenset({DAY_TEXT}), Choice((), "builtins.frozenset", members=(DATE,))),
     ({7}, {7.0}, Choice((), "builtins.set", members=("builtins.int",))),
+    ({PosixPath("a")}, {"a"}, Choice((), "builtins.set", members=("pathlib.PurePath",))),
 ]
 SAME: list[tuple[Any, Any]] = [
     (DAY, DAY),
@@ -119,8 +120,14 @@ def convert(name: str, plain: Any) -> Any:
     return CONVERTERS[name](plain)
 
 
+def text(key: Any) -> str:
+    """Return how a key is written that is not a text already."""
+    assert type(key) is not str
+    return str(key)
+
+
 def differences(value: Any, decoded: Any, types: dict[str, Any] = TYPES) -> list[Choice]:
-    return choices(value, decoded, types, str)
+    return choices(value, decoded, types, text)
 
 
 @pytest.mark.parametrize(("make", "path"), MAKERS)
@@ -160,6 +167,11 @@ def test_all_places_are_kept_in_order_with_those_of_keys() -> None:
 
 def test_keys_of_other_types_than_those_of_the_annotation_are_not_kept() -> None:
     assert differences({7: [DAY]}, {7.0: [DAY_TEXT]}) == [Choice(("7", 0), DATE)]
+    assert differences({PosixPath("a"): 1}, {PosixPath("a"): 1}) == []
+
+
+def test_of_keys_that_are_one_text_nothing_is_kept() -> None:
+    assert differences({1: 7, "1": 7}, {"1": 7}, {DATE: date}) == []
 
 
 PLAIN: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
@@ -193,7 +205,7 @@ PLAIN: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
 
 
 def put(decoded: Any, plain: Any, *kept: Choice) -> Any:
-    return chosen(decoded, plain, kept, convert, convert, str)
+    return chosen(decoded, plain, kept, convert, convert, text)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +238,18 @@ def test_a_key_is_made_again_in_its_place() -> None:
     path = (1, None, "by", "k", DAY_TEXT)
     found = put(nested, plain, Choice(path, DATE, is_key=True), Choice(path, DATE))
     assert found == [0, Root(Visit(0, {"k": {DAY: DAY}}))]
+
+
+def test_keys_are_found_as_they_were_written_or_else_as_they_are_written_now() -> None:
+    day, key = Choice(("k", "7"), DATE), Choice(("k", "7", DAY_TEXT), DATE, is_key=True)
+    plain = {"k": {"7": DAY_TEXT}}
+    assert put({"k": {7.0: DAY_TEXT}}, plain, day) == {"k": {7.0: DAY}}
+    plain_keys = {"k": {"7": {DAY_TEXT: 1}}}
+    assert put({"k": {7.0: {DAY_TEXT: 1}}}, plain_keys, key) == {"k": {7.0: {DAY: 1}}}
+    edited: Any = {"k": {"7": DAY_TEXT, "8": DAY_TEXT}}
+    assert put({"k": {7: DAY_TEXT}}, edited, day) == {"k": {7: DAY}}
+    edited = {"k": {"7": {DAY_TEXT: 1}, "8": 1}}
+    assert put({"k": {7: {DAY_TEXT: 1}}}, edited, key) == {"k": {7: {DAY: 1}}}
 
 
 def test_a_path_of_an_earlier_version_leads_through_root_models_without_a_key() -> None:

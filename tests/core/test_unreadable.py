@@ -95,6 +95,10 @@ class Salted:
     salt: InitVar[str]
 
 
+class OfLeaf(Leaf):
+    """No dataclass itself."""
+
+
 @dataclass
 class Peppered:
     salt: InitVar[str] = ""
@@ -142,6 +146,7 @@ LEVEL = (
         (Salted, SALTED),
         (Peppered, ""),
         (Leaf, ""),
+        (OfLeaf, ""),
         (Literal["a", Level.LOW], LITERAL),
         (Literal[Rank.LOW, Size.BIG], ""),
     ],

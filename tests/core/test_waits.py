@@ -1,6 +1,7 @@
 """What tools ask of the server: the exact opcodes, and what they refuse to ask for."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -35,41 +36,41 @@ class Foreign:
     id = "app-fn"
 
 
-EXACT: list[tuple[waits.Wait, str, str, dict[str, Any]]] = [
-    (waits.sleep("s", timedelta(minutes=90)), "Sleep", "1h30m", {"duration": "1h30m"}),
-    (waits.sleep("s", timedelta(seconds=-1)), "Sleep", "0s", {"duration": "0s"}),
+EXACT: list[tuple[Callable[[], waits.Wait], str, str, dict[str, Any]]] = [
+    (lambda: waits.sleep("s", timedelta(minutes=90)), "Sleep", "1h30m", {"duration": "1h30m"}),
+    (lambda: waits.sleep("s", timedelta(seconds=-1)), "Sleep", "0s", {"duration": "0s"}),
     (
-        waits.sleep_until("s", datetime(2026, 1, 2, 3, tzinfo=UTC)),
+        lambda: waits.sleep_until("s", datetime(2026, 1, 2, 3, tzinfo=UTC)),
         "Sleep",
         "2026-01-02T03:00:00.000+00:00",
         {"duration": "2026-01-02T03:00:00.000+00:00"},
     ),
     (
-        waits.wait_for_event("s", "demo/go", timedelta(seconds=20), None),
+        lambda: waits.wait_for_event("s", "demo/go", timedelta(seconds=20), None),
         "WaitForEvent",
         "demo/go",
         {"event": "demo/go", "timeout": "20s"},
     ),
     (
-        waits.wait_for_event("s", "demo/go", HOUR, "async.data.x == 1"),
+        lambda: waits.wait_for_event("s", "demo/go", HOUR, "async.data.x == 1"),
         "WaitForEvent",
         "demo/go",
         {"event": "demo/go", "timeout": "1h", "if": "async.data.x == 1"},
     ),
     (
-        waits.wait_for_signal("s", "sig", HOUR, "replace"),
+        lambda: waits.wait_for_signal("s", "sig", HOUR, "replace"),
         "WaitForSignal",
         "sig",
         {"signal": "sig", "timeout": "1h", "conflict": "replace"},
     ),
     (
-        waits.invoke("s", "app-fn", None, None, None),
+        lambda: waits.invoke("s", "app-fn", None, None, None),
         "InvokeFunction",
         "s",
         {"function_id": "app-fn", "payload": {"data": {}}},
     ),
     (
-        waits.invoke("s", Foreign(), {"x": datetime(2026, 1, 1, tzinfo=UTC)}, HOUR, "2"),
+        lambda: waits.invoke("s", Foreign(), {"x": datetime(2026, 1, 1, tzinfo=UTC)}, HOUR, "2"),
         "InvokeFunction",
         "s",
         {
@@ -79,19 +80,19 @@ EXACT: list[tuple[waits.Wait, str, str, dict[str, Any]]] = [
         },
     ),
     (
-        waits.invoke("s", endpoint, {"x": 1}, None, None),
+        lambda: waits.invoke("s", endpoint, {"x": 1}, None, None),
         "InvokeFunction",
         "s",
         {"function_id": "place-order", "payload": {"data": {"x": 1}}},
     ),
     (
-        waits.invoke("s", waits.function_slug("s", "app", "fn"), None, None, None),
+        lambda: waits.invoke("s", waits.function_slug("s", "app", "fn"), None, None, None),
         "InvokeFunction",
         "s",
         {"function_id": "app-fn", "payload": {"data": {}}},
     ),
     (
-        fetch("s", "https://x.test/a", "post", {"A": "b"}, ""),
+        lambda: fetch("s", "https://x.test/a", "post", {"A": "b"}, ""),
         "Gateway",
         "s",
         {
@@ -102,13 +103,13 @@ EXACT: list[tuple[waits.Wait, str, str, dict[str, Any]]] = [
         },
     ),
     (
-        fetch("s", "https://x.test/a", "GET", None, None),
+        lambda: fetch("s", "https://x.test/a", "GET", None, None),
         "Gateway",
         "s",
         {"url": "https://x.test/a", "method": "GET"},
     ),
     (
-        infer("s", ADAPTER, {"messages": []}),
+        lambda: infer("s", ADAPTER, {"messages": []}),
         "AIGateway",
         "s",
         {
@@ -123,12 +124,12 @@ EXACT: list[tuple[waits.Wait, str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("wait", "op", "name", "opts"), EXACT)
+@pytest.mark.parametrize(("make", "op", "name", "opts"), EXACT)
 def test_the_opcode_is_exactly_this(
-    wait: waits.Wait, op: str, name: str, opts: dict[str, Any]
+    make: Callable[[], waits.Wait], op: str, name: str, opts: dict[str, Any]
 ) -> None:
     run = Run("R")
-    assert run.wait(wait).verdict is Verdict.SUSPEND
+    assert run.wait(make()).verdict is Verdict.SUSPEND
     assert json.loads(encode_struct(run.unreported.take_all())) == [
         {
             "op": op,

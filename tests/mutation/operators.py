@@ -4,6 +4,8 @@ A text of several words is one for people. mutmut would change each letter's cas
 test notices; tests that compare whole messages are no proof of anything. (It leaves docstrings out
 by itself.) So such a text is not changed, nor replaced by `None` as an argument or a value. A
 literal that is continued on the next line is one text: a part of it may be a single word.
+
+`strict=False` of `zip` is not taken out, which linters want to be said: that is its default.
 """
 
 from __future__ import annotations
@@ -78,8 +80,17 @@ def _text(node: cst.CSTNode | None) -> str:
 
 def _arguments_without_messages(node: cst.Call) -> Iterable[cst.CSTNode]:
     """Change the arguments of a call as mutmut does, but for messages."""
-    messages = {id(arg) for arg in node.args if is_message(arg.value)}
+    messages = {id(arg) for arg in node.args if is_message(arg.value) or _is_default(node, arg)}
     for changed in mutators.operator_arg_removal(node):
         kept = {id(arg) for arg in changed.args}
         if messages <= kept:
             yield changed
+
+
+def _is_default(call: cst.Call, arg: cst.Arg) -> bool:
+    """Return whether an argument says what holds without it."""
+    match call.func, arg.keyword, arg.value:
+        case cst.Name("zip"), cst.Name("strict"), cst.Name("False"):
+            return True
+        case _:
+            return False

@@ -29,7 +29,7 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
 KILLED, SURVIVED, TIMEOUT, UNTESTED = "killed", "survived", "timeout", "untested"
-_SLACK = 5.0
+_SLACK = 2.0
 """Seconds that a test may take longer, beside ten times as long, than without a mutant."""
 _DEADLOCK = 60.0
 _MOST_MEMORY = 2 * 1024**3

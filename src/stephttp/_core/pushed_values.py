@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
 from typing import Any
 
 from stephttp._core.encoding import encode_finite
@@ -29,19 +28,19 @@ def encode_push(value: Any) -> bytes:
 class PushedChunks:
     """The chunks of one source, as they are pushed: of bytes, characters may come in two parts."""
 
-    __slots__ = ("_decode",)
+    __slots__ = ("_decoder",)
 
     def __init__(self) -> None:
-        self._decode: Callable[[bytes, bool], str] | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
 
     def next(self, chunk: Any) -> Any:
         """Return what is pushed of a chunk; `None` if it makes nothing whole yet."""
         if not isinstance(chunk, bytes | bytearray | memoryview):
             return chunk
-        if self._decode is None:
-            self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        return self._decode(bytes(chunk), False) or None
+        if self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return self._decoder.decode(bytes(chunk)) or None
 
     def rest(self) -> str | None:
         """Return what is left of the bytes at the end."""
-        return None if self._decode is None else self._decode(b"", True) or None
+        return None if self._decoder is None else self._decoder.decode(b"", final=True) or None

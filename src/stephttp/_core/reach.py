@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping
+from operator import is_
 from typing import (
     Annotated,
     Any,
@@ -143,7 +144,7 @@ def _visit(one: Any, found: Reach, place: _Place) -> Iterator[Any]:
     elif isinstance(one, NewType):
         yield one.__supertype__
     elif isinstance(one, TypeVar):
-        yield from one.__constraints__ or ((one.__bound__,) if one.__bound__ else ())
+        yield from one.__constraints__ or (one.__bound__,)
     elif hasattr(one, "__value__"):  # `type X = ...`, and that of typing_extensions
         yield one.__value__
     elif isinstance(one, str):
@@ -173,7 +174,7 @@ def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
     model_fields = getattr(cls, "__pydantic_fields__", None)
     if isinstance(model_fields, dict):
         if not getattr(cls, "__pydantic_complete__", True):
-            get_type_hints(cls, include_extras=True)  # raises the NameError that pydantic met
+            get_type_hints(cls)  # raises the NameError that pydantic met
         for name, field in model_fields.items():
             yield name, field.annotation
     elif (
@@ -201,7 +202,7 @@ def with_parts(annotation: Any, convert: Callable[[Any], Any]) -> Any:
         inner, *metadata = args
         return Annotated[(convert(inner), *metadata)]
     parts = tuple(convert(one) for one in args)
-    if all(part is one for part, one in zip(parts, args, strict=True)):
+    if all(map(is_, parts, args)):
         return annotation
     if origin in _UNIONS:
         return Union[parts]  # noqa: UP007 - of a tuple

@@ -108,7 +108,7 @@ def parts(error: BaseException) -> Iterator[BaseException]:
 
 def gives_up(policy: RetryPolicy, error: BaseException) -> bool:
     """Return whether `error` is not worth another attempt, as the policy says."""
-    only, never = _tuple(policy.retry_on), _tuple(policy.give_up_on)
+    only, never = _types("retry_on", policy.retry_on), _types("give_up_on", policy.give_up_on)
     judged = [part for part in parts(error) if not isinstance(part, RetryAfterError)]
     if not judged or (only is None and not never):
         return False
@@ -174,12 +174,8 @@ def _check_delay(field: str, value: Any) -> None:
         )
 
 
-def _tuple(types: Any) -> tuple[type[Exception], ...] | None:
-    """Return types as `isinstance` takes them; those of an `FnOpts` may be as users wrote them."""
-    return types if types is None or isinstance(types, tuple) else _types("types", types)
-
-
 def _types(field: str, value: Any) -> tuple[type[Exception], ...] | None:
+    """Return types as `isinstance` takes them; those of an `FnOpts` may be as users wrote them."""
     if value is None:
         return None
     listed: Iterable[Any] = (value,)

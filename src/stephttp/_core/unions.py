@@ -132,7 +132,7 @@ def _put(
         if key is None or key == path[0]:
             inner = plain if key is None else plain[key]
             return _replaced(node, at, _put(part, inner, _rest(path, key), make, text))
-    raise KeyError(path[0])
+    raise KeyError
 
 
 def _put_key(
@@ -144,7 +144,7 @@ def _put_key(
 ) -> None:
     for key, at, part in _parts(node, text, plain):
         if key is None:
-            return _put_key(part, plain, _rest(path, key), convert, text)
+            return _put_key(part, plain, _rest(path, None), convert, text)
         if key == path[0] and len(path) > 1:
             return _put_key(part, plain[key], path[1:], convert, text)
         if key == path[0] and isinstance(node, dict) and isinstance(key, str):
@@ -153,7 +153,7 @@ def _put_key(
             node.clear()
             node.update(items)  # in the same order
             return None
-    raise KeyError(path[0])
+    raise KeyError
 
 
 def _rest(path: Sequence[Key], key: Key) -> Sequence[Key]:
