@@ -296,6 +296,6 @@ def test_types_count_as_users_wrote_them(
 
 
 @pytest.mark.parametrize("field", ["retry_on", "give_up_on"])
-def test_types_that_are_none_are_named_when_they_are_used(field: str) -> None:
+def test_what_is_not_a_type_of_exceptions_is_named_when_it_is_used(field: str) -> None:
     with pytest.raises(TypeError, match=f"^{field} must be types of Exception, and 5 is not one"):
         gives_up(RetryPolicy(**{field: 5}), OSError())  # type: ignore[arg-type]
