@@ -208,7 +208,11 @@ class Required(ExtendedTypedDict, total=False):
 
 
 class OldTuple(tuple[int, ...]):
-    pass
+    note: str
+
+
+class OldDict(dict[str, int]):
+    note: str
 
 
 @pytest.mark.parametrize(
@@ -224,6 +228,7 @@ class OldTuple(tuple[int, ...]):
         (Noted, [("note", Annotated[int, "text"])]),
         (NoFields, []),
         (OldTuple, []),
+        (OldDict, []),
         (dict, []),
         (int, []),
     ],
@@ -258,6 +263,11 @@ def _bytes_for_uuid(annotation: Any) -> Any:
 )
 def test_the_parts_of_an_annotation_are_replaced(annotation: Any, wanted: Any) -> None:
     assert with_parts(annotation, _bytes_for_uuid) == wanted
+
+
+def test_the_values_of_a_literal_are_no_types() -> None:
+    assert with_parts(Literal["a"], lambda _: bytes) == Literal["a"]
+    assert with_parts(list, lambda _: bytes) is list
 
 
 def test_an_annotation_stays_itself_where_no_part_changes() -> None:

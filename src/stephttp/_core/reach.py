@@ -23,7 +23,6 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
-    is_typeddict,
 )
 
 from msgspec import Struct
@@ -188,8 +187,8 @@ def fields_of(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def _is_typed_dict(cls: type) -> bool:
-    # That of typing_extensions is another class before Python 3.12.
-    return is_typeddict(cls) or (issubclass(cls, dict) and hasattr(cls, "__required_keys__"))
+    # `is_typeddict` does not know that of typing_extensions before Python 3.12.
+    return issubclass(cls, dict) and hasattr(cls, "__required_keys__")
 
 
 def with_parts(annotation: Any, convert: Callable[[Any], Any]) -> Any:
