@@ -46,7 +46,7 @@ def own(step_id: str, memo: bytes | None, name: str = "stephttp:x", **more: Any)
 
 
 SEALED = b'{"data":{"sealed":"AAAA"}}'
-CAPSULE_STEP = replace(own(CAPSULE, SEALED, "stephttp:request"), seq=9)
+CAPSULE_STEP = replace(own(CAPSULE, SEALED), seq=9, userland_id=None)
 FIRST, OPEN, SECOND, THIRD = step("a", 1), step("b", 2, None), step("c", 3), step("d", 4)
 NAP = step("nap", 5, b"null", op="Sleep")
 TYPES = [own(types_id(id_), b'{"data":"t"}', "stephttp:types:") for id_ in "abcd"]

@@ -50,8 +50,8 @@ def invoke(**opts: Any) -> dict[str, Any]:
     return wait("InvokeFunction", "i", {"function_id": "child", "payload": {"data": 1}, **opts})
 
 
-def apply(snapshot: Snapshot, op: dict[str, Any]) -> Change:
-    at = Moment(NOW, Random(1), Settings(**EXACT))  # type: ignore[arg-type]
+def apply(snapshot: Snapshot, op: dict[str, Any], **settings: Any) -> Change:
+    at = Moment(NOW, Random(1), Settings(**{**EXACT, **settings}))
     found = msgspec.json.decode(msgspec.json.encode([op]), type=list[Op])
     return apply_ops(snapshot, found, Origin.CHECKPOINT, at)
 
@@ -121,6 +121,7 @@ UNDECLARED = "ERROR: <input>:1:1: undeclared reference to 'foo' (in container ''
          f"step 'go': if: not a valid CEL expression: {UNDECLARED}"),
         (signal(conflict="x" * 65), REFUSED,
          f"step 's1': opts.conflict: expected 'fail' or 'replace', got {'x' * 64!r}"),
+        (signal(conflict=5), REFUSED, "step 's1': opts.conflict: expected text, got int"),
         (invoke(function_id=None), REFUSED,
          "step 'i': opts.function_id: must name a function"),
         (invoke(payload=None), REFUSED,
@@ -145,6 +146,20 @@ def test_what_cannot_be_waited_for_fails_its_step(
             CHILD, run=run, steps={A: Known(1, resolved)}, timers={RESUME: call, **timers}
         )
         assert apply(known, op) == Change(run)
+
+
+LONG = "x" * 200
+
+
+@pytest.mark.parametrize(
+    "op",
+    [event(**{"if": LONG}), wait("WaitForSignal", "s1", {"signal": LONG}),
+     invoke(function_id=LONG)],
+)  # fmt: skip
+def test_a_reason_that_is_too_long_is_left_out(op: dict[str, Any]) -> None:
+    held = replace(SYNC, signals={LONG: (OTHER, B)})
+    message = f"step {op['name']!r}: data: more than 150 bytes"
+    assert apply(held, op, max_step_output=150) == failed(op, REFUSED, message)
 
 
 @pytest.mark.parametrize(

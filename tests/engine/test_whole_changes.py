@@ -149,7 +149,8 @@ def test_what_a_step_may_return_has_a_limit() -> None:
         apply(CALLED, ANSWER, step(A), step(B, [12]), moment=moment)
     assert str(refused.value) == "answer[1].data: more than 12 bytes"
     assert refused.value.status == 413
-    for failed in ({**step_error(B), "op": "StepFailed"}, step_error(B, noRetry=True)):
+    bare = {"op": "Step", "id": B, "data": "x" * 11}
+    for failed in ({**step_error(B), "op": "StepFailed"}, step_error(B, noRetry=True), bare):
         with pytest.raises(Refused, match=r"^steps\[0\]\.data: more than 12 bytes$"):
             apply(CALLED, CHECKPOINT, failed, moment=moment)
 
@@ -283,6 +284,20 @@ def test_the_end_of_a_run_keeps_what_came_with_it() -> None:
         history=(Entry(Past.ATTEMPT, B, "", 0, NOW, NOW, error),),
         warnings=(RunWarning("k", "s", NOW, "careful"),),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("origin", Origin)
+def test_only_a_checkpoint_hides_an_answer_in_a_body(origin: Origin) -> None:
+    inner = {"status": 500, "headers": {}, "body": "no"}
+    data = {"status": 200, "headers": {}, "body": msgspec.json.encode({"data": inner}).decode()}
+    output, status, error = msgspec.json.encode(data), RunStatus.COMPLETED, None
+    if origin is CHECKPOINT:
+        output, status = msgspec.json.encode(inner), RunStatus.FAILED
+        error = b'{"name":"HTTPError","message":"the handler answered with status 500"}'
+    assert apply(CALLED, origin, complete(data)) == Change(
+        replace(ASYNC, status=status, ended_ms=NOW, last_error=None, output=output, error=error),
+        ended=True,
+    )
 
 
 @pytest.mark.parametrize("op", ["StepError", "StepFailed"])
