@@ -14,6 +14,7 @@ from stephttp._wire.opcodes import Op
 from stephttp.engine import Settings
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Endpoint, Known, NewRun, Run, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
@@ -160,6 +161,18 @@ def test_a_reason_that_is_too_long_is_left_out(op: dict[str, Any]) -> None:
     held = replace(SYNC, signals={LONG: (OTHER, B)})
     message = f"step {op['name']!r}: data: more than 150 bytes"
     assert apply(held, op, max_step_output=150) == failed(op, REFUSED, message)
+    with pytest.raises(Refused, match=r"^steps\[0\]\.data: more than 50 bytes$"):
+        apply(held, op, max_step_output=50)
+    # Where the step waits already, the answer is one that waits.
+    call, nap = Timer(RESUME, TimerKind.RESUME, NOW), Timer(A, TimerKind.SLEEP, NOW + 5)
+    run = replace(SYNC.run, status=RunStatus.ASYNC)
+    known = replace(
+        held, run=run, steps={A: Known(1, resolved=False)}, timers={RESUME: call, A: nap}
+    )
+    raw = [{"op": "StepRun", "id": B}, op]
+    ops = msgspec.json.decode(msgspec.json.encode(raw), type=list[Op])
+    change = apply_ops(known, ops, Origin.ANSWER, Moment(NOW, Random(1), Settings()))
+    assert (change.timers, change.dropped) == ((), (RESUME,))
 
 
 @pytest.mark.parametrize(
