@@ -22,6 +22,7 @@ from stephttp.cli.terminal import complain, on_reader_gone, say
 from stephttp.engine.app import create_app
 from stephttp.engine.dashboard import passwords
 from stephttp.engine.engine import Engine
+from stephttp.engine.functions.syncing import PORTS, Syncing
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.store.database import MEMORY
 from stephttp.errors import ConfigurationError
@@ -86,15 +87,21 @@ async def run_dev(options: DevOptions) -> int:
             complain(str(error))
             return 1
         server = Server(app, listener, _REQUEST_GRACE, engine.drain)
+        ports = () if options.no_discovery else tuple(one for one in PORTS if one != port)
+        syncing = Syncing(
+            engine.functions, engine.clock, settings, options.app or (), ports, told=say
+        )
         serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():
                 _announce(options, url, listener)
+                syncing.start()
                 return await _run_beside(options.command or (), url, serving, stop)
             return _why_it_ended(stop)
         finally:
             server.should_exit = True
+            await syncing.stop()
             await asyncio.wait({serving})
             await engine.stop()
 

@@ -51,6 +51,17 @@ _LinkLifetime = Annotated[
 ]
 
 
+_App = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="Where an app serves functions of Inngest's SDKs, such as "
+        "http://localhost:8000/api/inngest; may be repeated.",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DevOptions:
     """What the command line of `stephttp dev` says."""
@@ -93,6 +104,13 @@ class DevOptions:
             show_default=False,
         ),
     ] = None
+    app: _App = None
+    no_discovery: Annotated[
+        bool,
+        typer.Option(
+            "--no-discovery", help="Do not look for apps with functions on this machine's ports."
+        ),
+    ] = False
     ca_file: CaFile = None
     dashboard_password_file: Annotated[
         Path | None,

@@ -14,6 +14,7 @@ from stephttp._wire.stored_state import CallId
 from stephttp.engine.bulk import BulkActions
 from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
+from stephttp.engine.functions.registry import Functions
 from stephttp.engine.live.changes import AfterCommit, Changes, Waiters
 from stephttp.engine.live.channels import Channels
 from stephttp.engine.live.stream_listeners import StreamListeners
@@ -64,7 +65,7 @@ class Engine:
     Attributes:
         settings, clock, rng: as given.
         store, waiters, changes, channels, streams, reader, executor, egress, caller, metrics,
-            after: the parts of the engine; see their classes.
+            after, functions: the parts of the engine; see their classes.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Engine:
         self._deliverer = Deliverer(self.store, self.clock, self.moment, self.after.follow_all)
         self.after.looks_back = self._deliverer.wake
         self.bulk = BulkActions(self.store, self.moment, self.after.follow_all)
+        self.functions = Functions(self.store, self.moment, self.after, self.egress)
         self.reader = Reader(self.store, self.clock)
         self._retention = Retention(self.store, self.clock, settings)
 
@@ -118,6 +120,7 @@ class Engine:
         await self.store.open()
         known = partial(latest_endpoints, limit=MOST_ENDPOINTS)
         self.metrics.know(await self.store.read(known))
+        await self.functions.load()
         await self.store.write(partial(leases.extend_all, now_ms=self.clock.now_ms()))
         for part in (self.executor, self._deliverer, self._retention, self.streams):
             part.start()
@@ -205,8 +208,9 @@ class Engine:
         return await self.store.write(partial(leases.renew, run_ids=run_ids, due_ms=due_ms))
 
     async def receive(self, received: Sequence[EventArrival]) -> None:
-        """Store events, and end the waits that they end."""
-        await self._write(partial(events.receive, received=received), self._follow_events)
+        """Store events, end the waits that they end, and start the functions that they start."""
+        unit = partial(events.receive, received=received, triggers=self.functions.triggers)
+        await self._write(unit, self._follow_events)
 
     async def signal(self, name: str, data: bytes) -> str:
         """End the wait for a signal, and return the id of the run that waited.

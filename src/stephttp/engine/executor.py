@@ -28,6 +28,7 @@ from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import EndpointCaller, log_call
 from stephttp.engine.resting import Resting
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
+from stephttp.engine.rules.functions.answers import read_function_answer
 from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.work import due
 from stephttp.engine.work.settle import Outcome, settle, settle_request
@@ -203,11 +204,13 @@ class Executor:
         finally:
             reached = self._caller.forget(call)
         now_ms = self._clock.now_ms()
-        outcome: Outcome = (
-            read_answer(answer, now_ms, reached=reached)
-            if isinstance(answer, HTTPResponse)
-            else answer
-        )
+        outcome: Outcome
+        if not isinstance(answer, HTTPResponse):
+            outcome = answer
+        elif call.function is None:
+            outcome = read_answer(answer, now_ms, reached=reached)
+        else:
+            outcome = read_function_answer(answer, call, call.function, now_ms)
         failure = outcome if isinstance(outcome, CallFailure) else None
         silent = failure is not None and failure.kind in UNANSWERED
         answered = isinstance(answer, HTTPResponse) and not silent

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from stephttp.engine.api.checkpoint_operations import CHECKPOINT_OPERATIONS
+from stephttp.engine.api.function_operations import FUNCTION_OPERATIONS
 from stephttp.engine.api.manage_operations import MANAGE_OPERATIONS
 from stephttp.engine.api.openapi.document import document
 from stephttp.engine.api.openapi.operation import json_answer, operation, routes_of
@@ -34,6 +35,7 @@ def _encoded() -> bytes:
 OPERATIONS = (
     *CHECKPOINT_OPERATIONS,
     *SDK_OPERATIONS,
+    *FUNCTION_OPERATIONS,
     *MANAGE_OPERATIONS,
     operation(
         "GET", "/openapi.json", _openapi, "getOpenApi", "This document.",

@@ -50,7 +50,7 @@ from stephttp.engine.api.sdk.ingest import (
 from stephttp.engine.api.sdk.realtime import NewToken, TopicName
 from stephttp.engine.api.sdk.run_state import JobView, RunView, StepView
 from stephttp.engine.api.sdk.sent_events import EventView
-from stephttp.engine.api.sdk.system import DevServer, Health
+from stephttp.engine.api.sdk.system import Health
 from stephttp.engine.api.sdk.user_spans import JSON, PROTOBUF
 from stephttp.engine.web.event_message import EventMessage
 
@@ -244,15 +244,6 @@ SDK_OPERATIONS = (
         "deleteCancellation", "Delete a cancellation; what was cancelled stays so.", {}, 404,
         parameters=(parameter("path", "id", "Its `id`.", type="string", minLength=1),),
         more={"204": EMPTY},
-    ),
-    operation(
-        "GET", "/dev", system.dev,
-        "getDevServer", "What SDKs look for; only in development.",
-        json_answer(SchemaOf(DevServer)), 404,
-    ),
-    operation(
-        "POST", "/fn/register", system.register,
-        "registerFunctions", "Refuse functions of `serve`, which are not run here.", {}, 400,
     ),
     operation(
         "GET", "/health", system.health,

@@ -18,6 +18,24 @@ class ResumeState(Value, frozen=True, gc=False):
     failures: str = ""
 
 
+class FunctionState(Value, frozen=True, gc=False):
+    """What a call of a function says of its run.
+
+    Attributes:
+        events: those that started it, as a JSON array.
+        memos: as JSON, by step id; `None`: they are too large for the request.
+        done: ids of the steps that are over, in the order in which they ended.
+        failures: how often the step that is tried next has failed.
+        retries: of the run.
+    """
+
+    events: bytes
+    retries: int
+    memos: bytes | None = None
+    done: tuple[str, ...] = ()
+    failures: int = 0
+
+
 class EndpointCall(Value, frozen=True, gc=False):
     """One call of an endpoint: the request, and which attempt it is.
 
@@ -29,6 +47,7 @@ class EndpointCall(Value, frozen=True, gc=False):
         state: the state that is sent with the request.
         unanswered: how many calls for the same purpose brought no answer before; if any, it is not
             sent once more where a kept connection turns out to be closed.
+        function: the part of a call that only functions have; `None` if it is not one of those.
     """
 
     run_id: str
@@ -49,6 +68,7 @@ class EndpointCall(Value, frozen=True, gc=False):
     reads_state: bool = False
     state: ResumeState | None = None
     unanswered: int = 0
+    function: FunctionState | None = None
 
 
 class GatewayRequest(Value, frozen=True, gc=False):

@@ -73,6 +73,7 @@ class CallFailure(Value, frozen=True, gc=False):
         output: the result of the run if this was its last attempt.
         steps: the steps that were done before it failed.
         times: how often the request was sent in vain.
+        error: the whole error as JSON, where it says more than name and message.
     """
 
     kind: FailureKind
@@ -82,6 +83,7 @@ class CallFailure(Value, frozen=True, gc=False):
     output: bytes | None = None
     steps: Sequence[Op] = ()
     times: int = 1
+    error: bytes | None = None
 
 
 class EventArrival(Value, frozen=True, gc=False):

@@ -87,6 +87,7 @@ class NewRun(Value, frozen=True, gc=False):
         began_ms: when the request came in, or when the engine itself started the run.
         reads_state: whether its re-entries may carry its state.
         rerun_of: the run whose request this one repeats.
+        events: the events that started it, as a JSON array, if it is a run of a function.
     """
 
     run_id: str
@@ -109,10 +110,16 @@ class NewRun(Value, frozen=True, gc=False):
     body: bytes | None = None
     reads_state: bool = False
     rerun_of: str | None = None
+    events: bytes | None = None
 
 
 class Endpoint(Value, frozen=True, gc=False):
-    """The latest data of an endpoint: enough to start a run of it."""
+    """The latest data of an endpoint: enough to start a run of it.
+
+    Attributes:
+        query: of a function, the query of its URL; `None` if it is not one.
+        refused: why this function is not started, if it is not.
+    """
 
     app_id: str
     fn_id: str
@@ -126,6 +133,8 @@ class Endpoint(Value, frozen=True, gc=False):
     retries: int
     request_version: int
     reads_state: bool = False
+    query: str | None = None
+    refused: str | None = None
 
 
 class Known(Value, frozen=True, gc=False):

@@ -44,7 +44,7 @@ from stephttp.engine.model.timer import RESUME
 from stephttp.engine.rules.due_times import retry_after_ms
 
 _TRANSIENT = frozenset({502, 503, 504})
-_BUSY = _TRANSIENT | {429}
+BUSY = _TRANSIENT | {429}
 """What something in front of the application answers while the application cannot be reached."""
 _GO = "go:"
 _OURS = "stephttp-py:"
@@ -107,7 +107,7 @@ def read_answer(
         detail = message + _excerpt(answer.body)
         return CallFailure(FailureKind.BROKEN, "LostAnswerError", detail, retry_after)
     if not answer.header("x-inngest-sdk"):
-        kind = FailureKind.TRANSIENT if answer.status in _BUSY else FailureKind.FOREIGN
+        kind = FailureKind.TRANSIENT if answer.status in BUSY else FailureKind.FOREIGN
         message = f"the endpoint answered {answer.status} without passing the request to the SDK"
         return CallFailure(kind, "UpstreamError", message + _excerpt(answer.body), retry_after)
 

@@ -14,12 +14,12 @@ from stephttp.engine.rules import vain_calls
 from stephttp.engine.rules.results import error_json
 
 
-def finished(snapshot: Snapshot, output: bytes, head: bytes, at: Moment) -> Change:
+def finished(snapshot: Snapshot, output: bytes, head: bytes | None, at: Moment) -> Change:
     """Complete a run whose re-entry was answered with a plain result.
 
     Args:
-        output: the body.
-        head: status and headers, as JSON.
+        output: the body, or what a function returned.
+        head: status and headers, as JSON; functions have none.
     """
     if snapshot.run.status.ended:
         return Change(snapshot.run)
@@ -63,7 +63,7 @@ def call_failed(
 
 def failed(snapshot: Snapshot, failure: CallFailure, at: Moment) -> Change:
     """Fail a run for good."""
-    error = error_json(failure.name, failure.message)
+    error = failure.error or error_json(failure.name, failure.message)
     run = replace(snapshot.run, error=error, output=failure.output)
     return _ended(run, RunStatus.FAILED, at)
 

@@ -27,6 +27,7 @@ from stephttp.engine.model.tokens import new_job_id, new_ulid
 from stephttp.engine.rules.change_builder import ChangeBuilder
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.due_times import lookback_ms, timeout_ms
+from stephttp.engine.rules.functions.starting import begin, invoked_event
 from stephttp.engine.rules.results import Rendered, error_result, http_result
 
 _YEAR_MS = 365 * 86_400_000
@@ -102,8 +103,17 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
         message = f"could not find function with ID: {function_id}"
         _fail(builder, op, field, error_result("Error", message))
         return
+    if endpoint.refused is not None:
+        message = f"function {function_id} is not started: {endpoint.refused}"
+        _fail(builder, op, field, error_result("Error", message))
+        return
     child_id = new_ulid(now_ms, rng)
     if builder.wait(op, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
+        invoked_by = f"{builder.run.run_id}.{op.id}"
+        if endpoint.query is not None:
+            event = invoked_event(endpoint, payload, builder.at, invoked_by, due_ms)
+            builder.invoked.append(begin(endpoint, event, builder.at, child_id, invoked_by))
+            return
         new = _new_run(endpoint, payload.get("data"), child_id, new_ulid(now_ms, rng), now_ms)
         run = Run(
             run_id=child_id,
@@ -111,7 +121,7 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
             retries=endpoint.retries,
             request_version=endpoint.request_version,
             job_id=new_job_id(rng),
-            invoked_by=f"{builder.run.run_id}.{op.id}",
+            invoked_by=invoked_by,
             fn_id=endpoint.fn_id,
         )
         first = Change(run, timers=(Timer(RESUME, TimerKind.RESUME, now_ms),))
@@ -136,18 +146,19 @@ def _fail(builder: ChangeBuilder, op: Op, field: str, memo: bytes) -> None:
         builder.has_waits = True
 
 
-def invoked_result(run: Run, limit: int) -> bytes:
+def invoked_result(run: Run, limit: int, *, function: bool = False) -> bytes:
     """Write the memo for the step that invoked `run`, which has just ended.
 
     Args:
         run: with its output.
         limit: bytes that the memo may have.
+        function: it is a run of a function, whose output is what that returned.
 
     Returns:
         `{"data": ...}`, the answer as `{"status", "headers", "body"}`, or the output as it is if
         it describes no HTTP answer; `{"error": ...}` if the run failed, with the answer as `data`.
     """
-    answer = http_result(run.output, run.head)
+    answer = None if function else http_result(run.output, run.head)
     if run.status is RunStatus.COMPLETED:
         result = run.output or b"null" if answer is None else msgspec.json.encode(_plain(answer))
         memo = b'{"data":' + result + b"}"
@@ -155,8 +166,10 @@ def invoked_result(run: Run, limit: int) -> bytes:
         memo = error_result("CancelledError", "the invoked run was cancelled")
     else:
         error = msgspec.json.decode(run.error or b"{}")
-        data = None if answer is None else _plain(answer)
-        memo = error_result(error.get("name", "Error"), error.get("message", ""), data)
+        data = error.get("data") if answer is None else _plain(answer)
+        # What a function says of its error is kept whole. Go needs `data`, even if it is null.
+        whole = {"name": "Error", "message": ""} | error | {"data": data}
+        memo = msgspec.json.encode({"error": whole})
     if len(memo) > limit:
         message = f"the result of the invoked run is larger than {limit} bytes"
         return error_result("ResultError", message)

@@ -8,17 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
+import msgspec
 from msgspec.structs import asdict, replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.model.call import EndpointCall, GatewayRequest
+from stephttp.engine.model.call import EndpointCall, FunctionState, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Endpoint, Known, NewRun, Run, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
-from stephttp.engine.store import bulk_insert, counts
+from stephttp.engine.store import bulk_insert, counts, functions
 from stephttp.engine.store.sql import QUERIES
 
 _BUSY = TARGETED | {TimerKind.RETRY}
@@ -78,7 +79,7 @@ def load_call(
         timers: the run's open timers, if they are known already.
     """
     row = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
-    fn_id, reads_state, unreached, *request = row
+    fn_id, reads_state, unreached, retries, events, *request = row
     call = replace(EndpointCall(*request), fn_id=fn_id)
     timers = load_timers(connection, run_id) if timers is None else timers
     if step_id == RESUME:
@@ -93,7 +94,10 @@ def load_call(
     # and it has to work where a proxy on the way did not accept the state.
     fresh = not (call.attempt or unreached)
     # Each sending may cost a process; after one that was in vain, each is counted.
-    return replace(call, reads_state=bool(reads_state) and fresh, unanswered=unreached)
+    call = replace(call, reads_state=bool(reads_state) and fresh, unanswered=unreached)
+    if events is None:
+        return call
+    return functions.completed(connection, call, FunctionState(events, retries), timers)
 
 
 def load_gateway_request(
@@ -114,7 +118,11 @@ def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict
     row = connection.execute(QUERIES["run_event"], (run_id,)).fetchone()
     if row is None:
         raise unknown(run_id)
-    status, event_id, name, ts, domain, method, path, query, content_type, ip, fn, body = row
+    status, events, *http = row
+    if events is not None:
+        first, *_ = msgspec.json.decode(events, type=list[dict[str, Any]])
+        return status, first
+    event_id, name, ts, domain, method, path, query, content_type, ip, fn, body = http
     data = {
         "body": None if body is None else b64encode(body).decode(),
         "content_type": content_type,
@@ -183,13 +191,15 @@ def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
     if connection.execute(QUERIES["insert_run"], values).rowcount == 0:
         return False
     connection.execute(QUERIES["upsert_endpoint"], values)
+    if new.events is not None:
+        connection.execute(QUERIES["add_function_run"], (new.run_id, new.events))
     _save_parts(connection, [change])
     _note_begin(connection, values, change.run)
     return True
 
 
 def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Change]]) -> None:
-    """Store new runs, whose ids are known to be free, with a statement a table."""
+    """Store new runs of endpoints, whose ids are known to be free, with a statement a table."""
     if runs:
         values = [row(new, change.run) for new, change in runs]
         bulk_insert.insert(

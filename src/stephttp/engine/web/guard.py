@@ -32,7 +32,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 Guarding = Callable[[Handler], Handler]
 
 _OUTPUT = re.compile(r"/v1/(?:checkpoint|http/runs)/[^/]+/output")
-_EVENT = re.compile(r"/e/.*")
+_EVENT = re.compile(r"/(?:e|invoke)/.*")
 _FROM_CONTAINERS = ("host.docker.internal", "host.containers.internal")
 """What containers call the machine that they are on. No site can be there: `internal` is
 reserved for private use."""

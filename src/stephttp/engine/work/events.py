@@ -1,6 +1,8 @@
-"""Events and signals that arrive: stored, once for each id, and the waits that they end.
+"""Events and signals that arrive: stored, once for each id; the waits that they end, and the
+functions that events start.
 
-A signal, and an event with few waits, ends them in the transaction that stores it.
+A signal, and an event with few waits, ends them in the transaction that stores it. An event starts
+its functions in it, too.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.rules.conditions import expressions
+from stephttp.engine.rules.functions.starting import StartingEvent
+from stephttp.engine.rules.functions.triggers import NO_TRIGGERS, Triggers
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import matching
+from stephttp.engine.work import functions, matching
 from stephttp.engine.work.matching import StoredEvent, TriggerEvent, WaitKey
 from stephttp.engine.work.save import deliver, link
 
@@ -40,12 +44,15 @@ class StoredEvents:
 
 
 def receive(
-    connection: sqlite3.Connection, received: Sequence[EventArrival], at: Moment
+    connection: sqlite3.Connection,
+    received: Sequence[EventArrival],
+    at: Moment,
+    triggers: Triggers = NO_TRIGGERS,
 ) -> StoredEvents:
-    """Store events in their order, and end the waits for them.
+    """Store events in their order, end the waits for them, and start functions.
 
     One that is stored already (a send that was repeated), and one with the sender's id of
-    another, ends no wait.
+    another, ends no wait and starts nothing.
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
     count, changes, room, left = 0, [], matching.MOST_AT_ONCE, False
@@ -73,6 +80,10 @@ def receive(
                 if trigger.fits(run_id, condition, incoming, event.received_ms)
             ]
             changes += end_waits(connection, stored, ended, at)
+        if triggers:
+            started = triggers.started_by(event.name, incoming, at.now_ms)
+            first = StartingEvent(event.event_id, event.name, event.ts, event.body)
+            changes += functions.start(connection, started, first, at)
     return StoredEvents(count, changes, left)
 
 

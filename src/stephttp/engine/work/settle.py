@@ -13,6 +13,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Snapshot
 from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer, is_current
 from stephttp.engine.rules.endings import call_failed, failed, finished
+from stephttp.engine.rules.functions.answers import FunctionResult
 from stephttp.engine.rules.gateway_answer import GatewayOutcome, request_made
 from stephttp.engine.rules.results import error_json
 from stephttp.engine.rules.transitions import apply_ops
@@ -20,7 +21,7 @@ from stephttp.engine.store import runs
 from stephttp.engine.work import save
 from stephttp.engine.work.report import report
 
-Outcome = OpsAnswer | PlainAnswer | CallFailure
+Outcome = OpsAnswer | PlainAnswer | FunctionResult | CallFailure
 
 
 def settle(
@@ -39,8 +40,8 @@ def settle(
     snapshot = runs.load(connection, call.run_id, {op.id for op in ops})
     if not is_current(snapshot, call.step_id, call.job_id, call.attempt):
         return Change(snapshot.run)
-    if isinstance(outcome, CallFailure) and outcome.steps:
-        return _settle_failed(connection, call, outcome, begun_ms, at)
+    if isinstance(outcome, CallFailure | FunctionResult) and outcome.steps:
+        return _settle_last(connection, call, outcome, begun_ms, at)
     snapshot = runs.load_surroundings(connection, snapshot, ops, at.now_ms)
     change = _decide(snapshot, outcome, at, call.step_id)
     entry = _past(call, outcome, begun_ms, at.now_ms)
@@ -65,20 +66,20 @@ def settle_request(
     return save.save(connection, change, snapshot.run, (), at)
 
 
-def _settle_failed(
+def _settle_last(
     connection: sqlite3.Connection,
     call: EndpointCall,
-    failure: CallFailure,
+    outcome: CallFailure | FunctionResult,
     begun_ms: int,
     at: Moment,
 ) -> Change:
-    """Keep the steps of a failed call as if reported before it, then apply the failure."""
+    """Keep the steps of a last call as if reported before its end, then apply that."""
     try:
-        kept = report(connection, call.run_id, failure.steps, at)
+        kept = report(connection, call.run_id, outcome.steps, at)
     except Refused as error:
         failure = CallFailure(FailureKind.FINAL, "AnswerError", str(error))
         return settle(connection, call, failure, begun_ms, at)
-    change = settle(connection, call, replace(failure, steps=()), begun_ms, at)
+    change = settle(connection, call, replace(outcome, steps=()), begun_ms, at)
     return replace(change, others=(kept, *change.others))
 
 
@@ -97,6 +98,8 @@ def _decide(snapshot: Snapshot, outcome: Outcome, at: Moment, target: str) -> Ch
         return call_failed(snapshot, outcome, at, target)
     if isinstance(outcome, PlainAnswer):
         return finished(snapshot, outcome.body, outcome.head, at)
+    if isinstance(outcome, FunctionResult):
+        return finished(snapshot, outcome.output, None, at)
     try:
         return apply_ops(snapshot, outcome.ops, Origin.ANSWER, at, outcome.hints, target)
     except Refused as error:

@@ -26,6 +26,11 @@ _SECURITY = {
         "scheme": "bearer",
         "description": "A signing key of the engine, or the SHA-256 of one as SDKs send it.",
     },
+    "eventKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An event key of the engine; without any, anything.",
+    },
     "runToken": {**_TOKEN, "description": "`token` of the run; opens its output."},
     "realtimeToken": {**_TOKEN, "description": "`realtime_token` of the run."},
     "realtimeBearer": {

@@ -80,9 +80,8 @@ async def receive(request: Request) -> Response:
     """Store events; the answer holds an id for each."""
     engine = engine_of(request)
     settings = engine.settings
-    problem = _check_key(request.path_params["key"], settings)
+    problem = check_key(request, request.path_params["key"])
     if problem is not None:
-        log_refusal(request, problem.status_code, "no or wrong event key", logging.WARNING)
         return problem
     now_ms = engine.clock.now_ms()
     try:
@@ -126,8 +125,15 @@ async def signal(request: Request) -> Response:
     return wrapped(SignalAnswer(run_id), engine.clock.now_ms())
 
 
-def _check_key(key: str, settings: Settings) -> Response | None:
-    """Return the answer for a sender who may not send."""
+def check_key(request: Request, key: str) -> Response | None:
+    """Return the answer for a sender who may not send events, and log that."""
+    problem = _refuse_key(key, engine_of(request).settings)
+    if problem is not None:
+        log_refusal(request, problem.status_code, "no or wrong event key", logging.WARNING)
+    return problem
+
+
+def _refuse_key(key: str, settings: Settings) -> Response | None:
     if not settings.event_keys:
         if not settings.signing_keys:
             return None

@@ -33,12 +33,14 @@ from stephttp.engine.web.responses import json_response, wrapped
 
 
 class RunTrigger(AnswerBody):
-    """The event that began a run."""
+    """An event that began a run."""
 
-    data: dict[str, Any]
+    data: dict[str, Any] | None
     id: str
     name: str
     ts: int
+    user: Any | UnsetType = UNSET
+    v: str | UnsetType = UNSET
 
 
 class RunView(EventRun):
@@ -105,7 +107,7 @@ async def actions(request: Request) -> Response:
 
 
 async def batch(request: Request) -> Response:
-    """Return the event that began a run that has not ended."""
+    """Return the events that began a run that has not ended."""
     run_id = parse_run_id(request.path_params["run"])
     return json_response([await engine_of(request).store.read(partial(_event, run_id=run_id))])
 

@@ -92,8 +92,7 @@ def _event(connection: sqlite3.Connection, event_id: str) -> EventView:
 
 
 def _runs(connection: sqlite3.Connection, event_id: str) -> list[EventRun]:
-    if connection.execute(QUERIES["event_view"], (event_id,)).fetchone() is not None:
-        return []  # Only HTTP requests begin runs here.
+    is_stored = connection.execute(QUERIES["event_view"], (event_id,)).fetchone() is not None
     return [
         EventRun(
             run_id=run_id,
@@ -105,15 +104,15 @@ def _runs(connection: sqlite3.Connection, event_id: str) -> list[EventRun]:
             status=RunStatus(status).wire,
             ended_at=rfc3339(ended_ms),
         )
-        for run_id, created_ms, fn_id, _, status, ended_ms in _began(connection, event_id)
+        for run_id, created_ms, fn_id, _, status, ended_ms in _began(connection, event_id, is_stored=is_stored)
     ]
 
 
 def _began(
-    connection: sqlite3.Connection, event_id: str
+    connection: sqlite3.Connection, event_id: str, *, is_stored: bool = False
 ) -> list[tuple[str, int, str, str, str, int | None]]:
     rows = connection.execute(QUERIES["event_runs"], (event_id,)).fetchall()
-    if not rows:
+    if not rows and not is_stored:
         raise Refused(f"event: there is no event {event_id[:_LONGEST_SHOWN]!r}", 404)
     return rows
 

@@ -100,3 +100,13 @@ HAVING count(*) <> 1
 SELECT stream_parts.run_id || ' ' || seq, coalesce(gone, 'no such stream')
 FROM stream_parts LEFT JOIN streams USING (run_id)
 WHERE gone IS NOT 0 OR seq > last
+
+-- name: a function has an endpoint, and an app if it is present
+SELECT functions.fn_id, name FROM functions
+WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE endpoints.fn_id = functions.fn_id)
+      OR (present AND NOT EXISTS (SELECT 1 FROM apps WHERE apps.app_id = functions.app_id))
+
+-- name: events that started a function belong to a run, and are an array
+SELECT run_id, 'no such run, or no array' FROM function_runs
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = function_runs.run_id)
+      OR json_type(CAST(events AS TEXT)) IS NOT 'array'

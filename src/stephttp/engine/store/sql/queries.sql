@@ -49,15 +49,15 @@ SELECT digest FROM runs WHERE run_id = ?
 SELECT status, output, head, error, sdk FROM runs WHERE run_id = ?
 
 -- name: run_call
-SELECT fn_id, reads_state, unreached, run_id, job_id, attempt, request_version, event_name, sdk,
-       domain, method, path, query, content_type, coalesce(body, x'')
-FROM runs WHERE run_id = ?
+SELECT fn_id, reads_state, unreached, retries, events, run_id, job_id, attempt, request_version,
+       event_name, sdk, domain, method, path, query, content_type, coalesce(body, x'')
+FROM runs LEFT JOIN function_runs USING (run_id) WHERE run_id = ?
 
 -- name: source_run
 SELECT fn_id, retries, request_version, run_id, app_id, slug, digest, event_id, event_name,
        event_ts, fn, domain, method, path, query, content_type, ip, sdk, created_ms, began_ms, body,
-       reads_state
-FROM runs WHERE run_id = ?
+       reads_state, NULL, events
+FROM runs LEFT JOIN function_runs USING (run_id) WHERE run_id = ?
 
 -- name: source_steps
 SELECT step_id, seq, userland_id, userland_index, name, op, memo, attempts, started_ns,
@@ -68,9 +68,9 @@ FROM steps WHERE run_id = ? ORDER BY seq
 SELECT domain FROM runs WHERE run_id = ?
 
 -- name: run_event
-SELECT status, event_id, event_name, event_ts, domain, method, path, query, content_type, ip, fn,
-       body
-FROM runs WHERE run_id = ?
+SELECT status, events, event_id, event_name, event_ts, domain, method, path, query, content_type,
+       ip, fn, body
+FROM runs LEFT JOIN function_runs USING (run_id) WHERE run_id = ?
 
 -- name: run_view
 SELECT run_id, created_ms, fn_id, event_id, status, ended_ms, output, slug, attempt, last_error,
@@ -473,10 +473,11 @@ SELECT fn_id, status, count(*) FROM runs WHERE ended_ms IS NULL GROUP BY fn_id, 
 SELECT kind, count(*) FROM timers WHERE key IS NOT NULL GROUP BY kind
 
 -- name: endpoint
-SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, request_version,
-       reads_state
-FROM endpoints WHERE fn_id = :id OR slug = :id
-ORDER BY app_id = coalesce(:app_id, (SELECT app_id FROM runs WHERE run_id = :run_id)) DESC,
+SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries,
+       request_version, reads_state, query, refused
+FROM endpoints LEFT JOIN functions USING (fn_id)
+WHERE (fn_id = :id OR slug = :id) AND present IS NOT 0
+ORDER BY endpoints.app_id = coalesce(:app_id, (SELECT app_id FROM runs WHERE run_id = :run_id)) DESC,
          seen_ms DESC
 LIMIT 1
 
@@ -567,3 +568,59 @@ ON CONFLICT (width_s, start_s, fn_id, what, bucket) DO UPDATE SET n = n + exclud
 
 -- name: purge_counts
 DELETE FROM counts WHERE width_s = ? AND start_s < ?
+
+-- name: add_function_run
+INSERT INTO function_runs (run_id, events) VALUES (?, ?)
+
+-- name: events_of_run
+SELECT events FROM function_runs WHERE run_id = ?
+
+-- name: known_app
+SELECT digest FROM apps WHERE app_id = ?
+
+-- name: forget_other_apps
+DELETE FROM apps WHERE url = :url AND app_id != :app_id
+
+-- name: save_app
+INSERT INTO apps (app_id, name, url, sdk, framework, digest, synced_ms)
+VALUES (:app_id, :name, :url, :sdk, :framework, :digest, :synced_ms)
+ON CONFLICT (app_id) DO UPDATE
+SET url = excluded.url, sdk = excluded.sdk, framework = excluded.framework,
+    digest = excluded.digest, synced_ms = excluded.synced_ms
+
+-- name: remove_app
+DELETE FROM apps WHERE url = ?
+
+-- name: withdraw_functions
+UPDATE functions SET present = 0
+WHERE present AND NOT EXISTS (SELECT 1 FROM apps WHERE apps.app_id = functions.app_id)
+
+-- name: withdraw_functions_of
+UPDATE functions SET present = 0 WHERE app_id = ?
+
+-- name: save_function
+INSERT INTO functions (fn_id, app_id, name, query, present, refused, triggers, config)
+VALUES (:fn_id, :app_id, :name, :query, 1, :refused, :triggers, :config)
+ON CONFLICT (fn_id) DO UPDATE
+SET name = excluded.name, query = excluded.query, present = 1, refused = excluded.refused,
+    triggers = excluded.triggers, config = excluded.config
+
+-- name: save_function_endpoint
+INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
+                       request_version, reads_state, seen_ms)
+VALUES (:fn_id, :app_id, :slug, '', :slug, :domain, 'POST', :path, :sdk, :retries, -1, 0, :now_ms)
+ON CONFLICT (fn_id) DO UPDATE
+SET domain = excluded.domain, path = excluded.path, sdk = excluded.sdk, retries = excluded.retries
+
+-- name: move_function_runs
+UPDATE runs SET domain = :domain, path = :path, query = :query, sdk = :sdk
+WHERE fn_id = :fn_id AND status = 'async'
+
+-- name: functions
+SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, endpoints.sdk, retries,
+       request_version, reads_state, query, refused, functions.name, triggers, config
+FROM functions JOIN endpoints USING (fn_id)
+WHERE present ORDER BY slug
+
+-- name: apps
+SELECT app_id, name, url, sdk, framework, synced_ms FROM apps ORDER BY name

@@ -1,4 +1,4 @@
--- The engine's memory, schema version 1.
+-- The engine's memory, schema version 2.
 --
 -- A RUN is one durable HTTP request. Its first checkpoint makes it, and everything needed to
 -- send the same request again (domain, method, path, query, content type, body) is kept with
@@ -55,6 +55,13 @@
 -- when another run invokes it. Retention forgets one that has no id of its own (`fn`) with its last
 -- run. A CANCELLATION ends the runs of a function that began in a span
 -- of time; it is done at once, and kept for the runs that begin before the span is over.
+--
+-- An APP has registered its FUNCTIONS, which events start, and other runs. A function is an endpoint
+-- of another kind: it has a row in `endpoints` under the same fn_id, and its runs are runs. The
+-- events that started one are in FUNCTION_RUNS, as the function gets them, because it may outlive
+-- what is kept of them in `events`. A function that is no longer `present` is not started, but the
+-- runs that it has are driven to their end. One that is `refused` asks for what the engine cannot
+-- do, as the text says; it is not started either.
 --
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
 -- forgotten), and a run of any other status has none (it cannot be woken), but a 'sync' one may
@@ -313,6 +320,34 @@ CREATE TABLE endpoints (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX endpoints_by_slug ON endpoints (slug);
+
+CREATE TABLE apps (
+    app_id          TEXT    PRIMARY KEY,
+    name            TEXT    NOT NULL UNIQUE,
+    url             TEXT    NOT NULL,             -- where its functions are served
+    sdk             TEXT    NOT NULL,
+    framework       TEXT    NOT NULL,
+    digest          BLOB    NOT NULL,             -- of what it registered
+    synced_ms       INTEGER NOT NULL              -- when that was new
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE functions (
+    fn_id           TEXT    PRIMARY KEY,
+    app_id          TEXT    NOT NULL,
+    name            TEXT    NOT NULL,
+    query           TEXT    NOT NULL,             -- of its URL
+    present         INTEGER NOT NULL,
+    refused         TEXT,
+    triggers        BLOB    NOT NULL,             -- JSON: names of events, and conditions
+    config          BLOB    NOT NULL              -- JSON, as it was registered
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX functions_by_app ON functions (app_id);
+
+CREATE TABLE function_runs (
+    run_id          TEXT    PRIMARY KEY,
+    events          BLOB    NOT NULL              -- JSON: an array, the first is the one that began it
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE cancellations (
     seq               INTEGER PRIMARY KEY,

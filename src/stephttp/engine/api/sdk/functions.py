@@ -1,0 +1,170 @@
+"""Functions: registered, listed and invoked (docs/protocol.md 4.13, 9.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stephttp.engine.api.sdk.ingest import check_key
+from stephttp.engine.model.function import Function
+from stephttp.engine.model.function_ids import app_id
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.settings import VERSION
+from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.functions import registration
+from stephttp.engine.rules.functions.starting import INVOKED, StartingEvent
+from stephttp.engine.store.functions import load_functions
+from stephttp.engine.web.event_message import parse_event
+from stephttp.engine.web.fields import AnswerBody, Uuid
+from stephttp.engine.web.requests import engine_of, read_body
+from stephttp.engine.web.responses import json_response
+
+_SDK_LENGTH = 100
+
+
+class Registered(AnswerBody, omit_defaults=True):
+    """The app is registered. `modified` is absent if nothing has changed."""
+
+    ok: Literal[True]
+    sync_id: Uuid
+    app_id: Uuid
+    modified: bool = False
+
+
+class Removed(AnswerBody):
+    """The app is removed."""
+
+    ok: Literal[True]
+
+
+class Invoked(AnswerBody):
+    """The id of the event that started the function."""
+
+    id: str
+    status: Literal[200]
+
+
+class TriggerView(AnswerBody, omit_defaults=True):
+    """An event that starts a function."""
+
+    event: str
+    expression: str | UnsetType = UNSET
+
+
+class DevStep(AnswerBody):
+    """Where a function is called."""
+
+    id: str
+    name: str
+    uri: str
+    retries: int
+
+
+class FunctionView(AnswerBody, omit_defaults=True):
+    """A function. `refused` says why it is not started, if it is not."""
+
+    id: Uuid
+    name: str
+    slug: str
+    triggers: list[TriggerView]
+    steps: list[DevStep]
+    refused: str | UnsetType = UNSET
+
+
+class DevServer(AnswerBody):
+    """What SDKs want to know of a dev server."""
+
+    version: str
+    functions: list[FunctionView]
+    handlers: list[str]
+
+
+async def dev(request: Request) -> Response:
+    """Answer SDKs that look for a dev server."""
+    engine = engine_of(request)
+    if engine.settings.kind != "dev":
+        raise HTTPException(404)
+    known = await engine.store.read(load_functions)
+    return json_response(DevServer(f"stephttp-{VERSION}", [_view(one) for one in known], []))
+
+
+async def register(request: Request) -> Response:
+    """Store an app with its functions."""
+    engine = engine_of(request)
+    kind = engine.settings.kind
+    expected = request.headers.get("x-inngest-expected-server-kind", "")
+    if expected and expected != kind:
+        raise Refused(f"Expected server kind {expected[:20]}, got {kind}")
+    body = await read_body(request, engine.settings.max_body)
+    sdk = request.headers.get("x-inngest-sdk", "")[:_SDK_LENGTH]
+    said = registration.read(body, sdk)
+    modified = await engine.functions.register(said)
+    # An id for each time, as other servers give; nothing refers to it.
+    sync_id = app_id(new_ulid(engine.clock.now_ms(), engine.rng))
+    return json_response(Registered(True, sync_id, said.app.app_id, modified))
+
+
+async def remove(request: Request) -> Response:
+    """Forget the app at an address."""
+    url = request.query_params.get("url", "")
+    if not await engine_of(request).functions.remove(url):
+        raise Refused(f"url: there is no app at {url[:200]!r}", 404)
+    return json_response(Removed(True))
+
+
+async def listing(request: Request) -> Response:
+    """List the functions of an app, by its name."""
+    name = request.path_params["name"]
+    wanted = app_id(name)
+    known = await engine_of(request).store.read(load_functions)
+    found = [_view(one) for one in known if one.endpoint.app_id == wanted]
+    if not found:
+        raise Refused(f"name: there is no app {name[:200]!r} with functions", 404)
+    return json_response(found)
+
+
+async def invoke(request: Request) -> Response:
+    """Start one function with an event that is for it alone."""
+    engine = engine_of(request)
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    problem = check_key(request, key if scheme.lower() == "bearer" else "")
+    if problem is not None:
+        return problem
+    settings, now_ms = engine.settings, engine.clock.now_ms()
+    body = await read_body(request, settings.max_events_body)
+    event_id = new_ulid(now_ms, engine.rng)
+    # Its name is the engine's to give, but all that has one must be an event.
+    event = parse_event(_named(body), settings.max_event, event_id, now_ms)
+    renamed = msgspec.json.decode(event.body, type=dict[str, msgspec.Raw])
+    renamed["name"] = msgspec.Raw(msgspec.json.encode(INVOKED))
+    first = StartingEvent(event_id, INVOKED, event.ts, msgspec.json.encode(renamed))
+    await engine.functions.invoke(request.path_params["slug"], first)
+    return json_response(Invoked(event_id, 200))
+
+
+def _named(body: bytes) -> bytes:
+    try:
+        fields = msgspec.json.decode(body or b"{}", type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        raise Refused("body: expected an event, an object") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Refused(f"body: invalid JSON: {error}") from None
+    return msgspec.json.encode(fields | {"name": msgspec.Raw(b'"invoked"')})
+
+
+def _view(function: Function) -> FunctionView:
+    endpoint = function.endpoint
+    uri = f"{endpoint.domain}{endpoint.path}" + (f"?{endpoint.query}" if endpoint.query else "")
+    return FunctionView(
+        id=endpoint.fn_id,
+        name=function.name,
+        slug=endpoint.slug,
+        triggers=[TriggerView(one.event, one.condition or UNSET) for one in function.triggers],
+        steps=[DevStep("step", "step", uri, endpoint.retries)],
+        refused=UNSET if endpoint.refused is None else endpoint.refused,
+    )

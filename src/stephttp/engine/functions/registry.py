@@ -1,0 +1,98 @@
+"""The functions of all apps: registered, removed, and which of them events start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from stephttp.engine.live.changes import AfterCommit
+from stephttp.engine.logs import log_event
+from stephttp.engine.model.function import Function, Registration
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.outbound.egress import Egress
+from stephttp.engine.rules.functions.starting import StartingEvent
+from stephttp.engine.rules.functions.triggers import Triggers
+from stephttp.engine.store.functions import load_functions
+from stephttp.engine.store.store import Store
+from stephttp.engine.work import functions
+from stephttp.engine.work.functions import Registered
+
+log = logging.getLogger(__name__)
+
+
+class Functions:
+    """Knows which functions there are. It lives in the engine's event loop.
+
+    Attributes:
+        triggers: what events start; what an event costs that starts nothing is a look here.
+    """
+
+    def __init__(
+        self, store: Store, moment: Callable[[], Moment], after: AfterCommit, egress: Egress
+    ) -> None:
+        self._store = store
+        self._moment = moment
+        self._after = after
+        self._egress = egress
+        self.triggers = Triggers()
+
+    async def load(self) -> None:
+        """Learn what was registered in earlier lives of the engine."""
+        self._know(await self._store.read(load_functions))
+
+    async def register(self, registration: Registration) -> bool:
+        """Store an app with its functions, in place of what it had.
+
+        Returns:
+            Whether anything has changed.
+
+        Raises:
+            Refused: the engine may not call it.
+        """
+        origins = {one.endpoint.domain for one in registration.functions if one.endpoint.domain}
+        for origin in origins:
+            forbidden = self._egress.refuse_origin(origin)
+            if forbidden:
+                raise Refused(f"functions: {forbidden}", 403)
+        unit = partial(functions.register, registration=registration, at=self._moment())
+        registered = await self._store.write(unit, self._follow)
+        if registered.modified:
+            _log(registration)
+        return registered.modified
+
+    async def remove(self, url: str) -> bool:
+        """Forget the app at an address, and return whether there was one."""
+        unit = partial(functions.remove, url=url, at=self._moment())
+        return (await self._store.write(unit, self._follow)).modified
+
+    async def invoke(self, slug: str, event: StartingEvent) -> None:
+        """Start one function with an event for it alone.
+
+        Raises:
+            Refused: there is no such function, or it cannot be started.
+        """
+        unit = partial(functions.invoke, slug=slug, event=event, at=self._moment())
+        await self._store.write(unit, self._after.follow_all)
+
+    def _follow(self, registered: Registered) -> None:
+        if registered.modified:
+            self._know(registered.functions)
+
+    def _know(self, known: list[Function]) -> None:
+        self.triggers = Triggers(known)
+
+
+def _log(registration: Registration) -> None:
+    app, some = registration.app, registration.functions
+    log_event(
+        log, logging.INFO, "app.registered", "app registered", app=app.name, url=app.url,
+        functions=len(some), sdk=app.sdk,
+    )  # fmt: skip
+    for one in some:
+        if one.endpoint.refused is not None:
+            log_event(
+                log, logging.WARNING, "function.refused", "this function is not started",
+                app=app.name, function=one.endpoint.slug, reason=one.endpoint.refused,
+            )  # fmt: skip

@@ -1,0 +1,193 @@
+"""Asks apps to register their functions: those that were named, and those found on this machine.
+
+An app is asked with a ping (docs/protocol.md 9.3, 9.4), every few seconds, so that the engine knows
+of a change soon after the app has restarted. It answers with its functions, or registers them by
+a request of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import msgspec
+
+from stephttp.engine.functions.registry import Functions
+from stephttp.engine.logs import log_event
+from stephttp.engine.model.clock import Clock
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.settings import Settings
+from stephttp.engine.outbound.client import Client
+from stephttp.engine.outbound.connection import HTTPRequest
+from stephttp.engine.outbound.egress import Egress
+from stephttp.engine.outbound.function_call import ping_request
+from stephttp.engine.rules.answers import HTTPResponse
+from stephttp.engine.rules.functions import registration
+from stephttp.engine.store.store import StoreClosedError
+
+log = logging.getLogger(__name__)
+
+PORTS = (3000, 3001, 3002, 3333, 4000, 4321, 5000, 5001, 5173, 8000, 8001, 8080, 8787, 8888, 9000)
+"""Where apps usually listen during development."""
+PATHS = ("/api/inngest", "/x/inngest", "/.netlify/functions/inngest", "/.redwood/functions/inngest")
+"""Where they usually serve their functions."""
+_PAUSE = 5.0
+"""Seconds between two pings of an app."""
+_LOOK_AGAIN = 12
+"""Pauses after which an open port is looked at again: an app may have begun to serve functions."""
+_PATIENCE = 10.0
+"""Seconds that an answer may take."""
+_CONNECTING = 0.5
+"""Seconds that a connection to this machine may take."""
+_LARGEST = 8 * 1024 * 1024
+"""Bytes of an answer."""
+_IN_BAND = "in_band"
+
+
+class Syncing:
+    """Pings apps as long as it runs.
+
+    Args:
+        functions: where they register.
+        clock: the time.
+        settings: keys, and the hosts that may be called.
+        urls: where apps serve their functions.
+        ports: of this machine, where apps are looked for.
+        told: called with a line for people when an app comes or cannot be asked.
+    """
+
+    def __init__(
+        self,
+        functions: Functions,
+        clock: Clock,
+        settings: Settings,
+        urls: Sequence[str],
+        ports: Sequence[int] = (),
+        told: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._functions = functions
+        self._clock = clock
+        self._settings = settings
+        self._urls = list(dict.fromkeys(urls))
+        self._ports = ports
+        self._told = told
+        self._client = Client(
+            Egress.of(settings), settings.connect_timeout, ca_file=settings.ca_file
+        )
+        self._said: dict[str, str] = {}
+        self._looked: dict[int, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start, if there is anything to do."""
+        if self._urls or self._ports:
+            self._task = asyncio.create_task(self._run(), name="stephttp-syncing")
+
+    async def stop(self) -> None:
+        """Stop; what is registered stays so."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._client.close()
+
+    async def sync(self, url: str) -> str | None:
+        """Ask an app for its functions.
+
+        Returns:
+            Why that was in vain; `None` if the app has registered.
+        """
+        try:
+            answer = await self._ping(url)
+        except (OSError, ValueError) as error:
+            return str(error) or type(error).__name__
+        if answer.status != HTTPStatus.OK:
+            return f"it answered {answer.status}{_reason(answer)}"
+        if answer.header("x-inngest-sync-kind") != _IN_BAND:
+            return None if answer.header("x-inngest-sdk") else "no SDK has answered"
+        try:
+            said = registration.read(answer.body, answer.header("x-inngest-sdk"))
+            await self._functions.register(said)
+        except Refused as error:
+            return str(error)
+        return None
+
+    async def _ping(self, url: str) -> HTTPResponse:
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        origin = f"{parts.scheme}://{parts.netloc}"
+        request = await ping_request(origin, target, url, self._settings, int(self._clock.now()))
+        async with asyncio.timeout(_PATIENCE):
+            return await self._client.send(request, _LARGEST)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                for port in self._ports:
+                    await self._look_at(port)
+                for url in self._urls:
+                    self._say(url, await self.sync(url))
+            except StoreClosedError:
+                return
+            except Exception as error:
+                log_event(log, logging.ERROR, "sync.failed", "trying again", error=str(error))
+            await self._clock.wait_for(_PAUSE)
+
+    def _say(self, url: str, problem: str | None) -> None:
+        """Say what came of a ping, unless that is what came of the last one."""
+        line = f"functions at {url}: " + ("registered" if problem is None else problem)
+        if self._said.get(url) != line:
+            self._said[url] = line
+            self._told(line)
+
+    async def _look_at(self, port: int) -> None:
+        """Look for functions behind a port, once it is open, and now and then."""
+        if not await _is_open(port):
+            self._looked.pop(port, None)
+            return
+        turn = self._looked.get(port, 0)
+        self._looked[port] = (turn + 1) % _LOOK_AGAIN
+        if turn:
+            return
+        for path in PATHS:
+            url = f"http://localhost:{port}{path}"
+            if url not in self._urls and await self._serves(port, path):
+                self._urls.append(url)
+
+    async def _serves(self, port: int, path: str) -> bool:
+        headers = {"user-agent": "Inngest", "x-inngest-server-kind": self._settings.kind}
+        request = HTTPRequest("GET", f"http://localhost:{port}", path, headers)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                answer = await self._client.send(request, _LARGEST)
+            said = msgspec.json.decode(answer.body, type=dict[str, object])
+        except (OSError, ValueError, msgspec.DecodeError, RecursionError):
+            return False
+        return answer.status == HTTPStatus.OK and "function_count" in said
+
+
+async def _is_open(port: int) -> bool:
+    try:
+        async with asyncio.timeout(_CONNECTING):
+            _, writer = await asyncio.open_connection("localhost", port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+def _reason(answer: HTTPResponse) -> str:
+    """Return what an app says of its refusal."""
+    try:
+        said = msgspec.json.decode(answer.body, type=dict[str, object])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return ""
+    text = said.get("error") or said.get("message")
+    return f": {text[:300]}" if isinstance(text, str) else ""

@@ -1,0 +1,57 @@
+"""Apps and their functions, as they register them."""
+
+from __future__ import annotations
+
+from stephttp.engine.model.run import Endpoint
+from stephttp.engine.model.values import Value
+
+
+class Trigger(Value, frozen=True, gc=False):
+    """What starts a function: an event of this name that fulfils the condition.
+
+    Attributes:
+        event: the name; one that ends with `*` stands for all names that begin so.
+        condition: CEL over the event.
+    """
+
+    event: str
+    condition: str | None = None
+
+
+class Function(Value, frozen=True, gc=False):
+    """A function.
+
+    Attributes:
+        endpoint: where it is called, and how often it is tried again.
+        name: what people call it.
+        config: as it was registered, as JSON.
+    """
+
+    endpoint: Endpoint
+    name: str
+    triggers: tuple[Trigger, ...]
+    config: bytes
+
+
+class App(Value, frozen=True, gc=False):
+    """An app that registers functions.
+
+    Attributes:
+        url: where it serves them.
+        synced_ms: when what it registers has changed last.
+    """
+
+    app_id: str
+    name: str
+    url: str
+    sdk: str
+    framework: str
+    synced_ms: int = 0
+
+
+class Registration(Value, frozen=True, gc=False):
+    """An app with its functions; `digest` is that of all it says."""
+
+    app: App
+    functions: tuple[Function, ...]
+    digest: bytes

@@ -1,0 +1,210 @@
+"""Reads what an app registers (docs/protocol.md 9.1, 9.2, 9.4). Pure.
+
+An app says the same in two ways: in the body of `POST /fn/register`, or, "in band", in its answer to
+a ping. What cannot be accepted at all is refused, with the field and the reason. A function that
+asks for what this engine cannot do is known, but never started (`Endpoint.refused`): a limit that
+is not kept, or a schedule that never comes, would be found out too late.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Raw, Struct
+
+from stephttp._wire.limits import MAX_RETRIES
+from stephttp.engine.model import function_ids
+from stephttp.engine.model.function import App, Function, Registration, Trigger
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint
+from stephttp.engine.rules.conditions import expressions
+
+_DEFAULT_RETRIES = 4
+_MOST_FUNCTIONS = 1000
+_MOST_TRIGGERS = 10
+_LONGEST = 1000
+"""Characters of a name or a URL."""
+_RESERVED = "inngest/"
+_SCHEMES = ("http", "https")
+_CAN_DO = frozenset({"id", "name", "triggers", "steps", "checkpoint", "priority"})
+"""Options that are fulfilled, or that change nothing here: nothing waits for its turn, so nothing
+has to go first."""
+
+
+class _Trigger(Struct):
+    event: str | None = None
+    expression: str | None = None
+    cron: str | None = None
+
+
+class _Retries(Struct):
+    attempts: int | None = None
+
+
+class _Runtime(Struct):
+    url: str
+    type: str = "http"
+
+
+class _Step(Struct):
+    runtime: _Runtime
+    retries: _Retries | None = None
+
+
+class _Config(Struct):
+    id: str
+    steps: dict[str, _Step]
+    triggers: list[_Trigger] = []
+    name: str | None = None
+
+
+class _Message(Struct):
+    url: str
+    functions: list[Raw]
+    appname: str = ""
+    app_id: str = ""
+    framework: str = ""
+    sdk: str = ""
+    sdk_language: str = ""
+    sdk_version: str = ""
+
+
+def read(body: bytes, sdk: str) -> Registration:
+    """Read a registration.
+
+    Args:
+        body: JSON; SDKs write its keys in upper and lower case.
+        sdk: what the app says of its SDK in a header; empty if it does not.
+
+    Raises:
+        Refused: it is not acceptable; the text names the field.
+    """
+    keys = _decode(body, dict[str, Raw], "body")
+    lower = {key.lower(): raw for key, raw in keys.items()}
+    message = _decode(msgspec.json.encode(lower), _Message, "body")
+    name = message.appname or message.app_id
+    if not name or len(name) > _LONGEST:
+        raise Refused(f"appName: must have 1 to {_LONGEST} characters")
+    if len(message.functions) > _MOST_FUNCTIONS:
+        raise Refused(f"functions: {len(message.functions)}, at most {_MOST_FUNCTIONS} are accepted")
+    _check_url(message.url, "url")
+    sdk = sdk or _sdk(message)
+    app_id = function_ids.app_id(name)
+    functions = [
+        _function(bytes(raw), f"functions[{number}]", app_id, sdk)
+        for number, raw in enumerate(message.functions)
+    ]
+    slugs = [function.endpoint.slug for function in functions]
+    for number, slug in enumerate(slugs):
+        if slug in slugs[:number]:
+            raise Refused(f"functions[{number}].id: {slug!r} is the id of two functions")
+    digest = sha256(msgspec.json.encode([name, message.url, sdk, message.framework]))
+    for function in functions:
+        digest.update(b"\0" + function.config)
+    app = App(app_id, name, message.url, sdk, message.framework)
+    return Registration(app, tuple(functions), digest.digest())
+
+
+def _function(raw: bytes, field: str, app_id: str, sdk: str) -> Function:
+    options = _decode(raw, dict[str, Any], field)
+    config = _decode(raw, _Config, field)
+    if not config.id or len(config.id) > _LONGEST:
+        raise Refused(f"{field}.id: must have 1 to {_LONGEST} characters")
+    if len(config.steps) != 1:
+        raise Refused(f"{field}.steps: expected one, got {len(config.steps)}")
+    ((step_id, step),) = config.steps.items()
+    where = f"{field}.steps.{step_id[:_LONGEST]}"
+    triggers, untimely = _triggers(config, field)
+    refused = _unknown_options(options) or untimely
+    if step.runtime.type != "http":
+        refused = f"steps.{step_id}.runtime.type: {step.runtime.type!r}; only 'http' can be called"
+        domain, path, query = "", "/", ""
+    else:
+        _check_url(step.runtime.url, f"{where}.runtime.url")
+        parts = urlsplit(step.runtime.url)
+        domain, path, query = f"{parts.scheme}://{parts.netloc}", parts.path or "/", parts.query
+    endpoint = Endpoint(
+        app_id=app_id,
+        fn_id=function_ids.function_id(app_id, config.id),
+        slug=config.id,
+        event_name="",
+        fn=config.id,
+        domain=domain,
+        method="POST",
+        path=path,
+        sdk=sdk,
+        retries=_retries(step, f"{where}.retries.attempts"),
+        request_version=-1,
+        query=query,
+        refused=refused,
+    )
+    return Function(endpoint, config.name or config.id, tuple(triggers), raw)
+
+
+def _triggers(config: _Config, field: str) -> tuple[list[Trigger], str | None]:
+    """Return the triggers, and why one cannot come."""
+    if len(config.triggers) > _MOST_TRIGGERS:
+        raise Refused(
+            f"{field}.triggers: {len(config.triggers)}, at most {_MOST_TRIGGERS} are accepted"
+        )
+    triggers, refused = [], None
+    for number, one in enumerate(config.triggers):
+        where = f"{field}.triggers[{number}]"
+        if one.cron is not None:
+            refused = f"triggers[{number}].cron: functions are not started by time yet"
+        elif not one.event:
+            raise Refused(f"{where}.event: must name an event")
+        elif one.event.startswith(_RESERVED):
+            refused = f"triggers[{number}].event: {one.event!r} is not sent by this engine yet"
+        else:
+            if one.expression:
+                expressions.check(one.expression, f"{where}.expression", expressions.CANCEL_NAMES)
+            triggers.append(Trigger(one.event, one.expression or None))
+    return triggers, refused
+
+
+def _unknown_options(options: dict[str, Any]) -> str | None:
+    for name, value in options.items():
+        if name not in _CAN_DO and value not in (None, [], {}):
+            return f"{name}: this engine cannot do that yet"
+    return None
+
+
+def _retries(step: _Step, field: str) -> int:
+    attempts = None if step.retries is None else step.retries.attempts
+    if attempts is None:
+        return _DEFAULT_RETRIES
+    if attempts < 0:
+        raise Refused(f"{field}: must not be negative")
+    return min(attempts, MAX_RETRIES)
+
+
+def _check_url(url: str, field: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in _SCHEMES and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or len(url) > _LONGEST or parts.username is not None or not url.isprintable():
+        raise Refused(f"{field}: {url[:200]!r} is not a URL such as https://host/api/inngest")
+
+
+def _sdk(message: _Message) -> str:
+    language = f"{message.sdk_language}:v{message.sdk_version}" if message.sdk_language else ""
+    return f"inngest-{message.sdk or language}" if message.sdk or language else ""
+
+
+def _decode(body: bytes, shape: Any, field: str) -> Any:
+    try:
+        body.decode()
+        return msgspec.json.decode(body, type=shape)
+    except UnicodeDecodeError:
+        raise Refused(f"{field}: not UTF-8") from None
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        raise Refused(f"{field}{where.removesuffix('`')}: {what}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(f"{field}: invalid JSON: {error}") from None

@@ -1,0 +1,115 @@
+"""How runs of functions start. Pure."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.run import Endpoint, NewRun, Run, RunStatus
+from stephttp.engine.model.timer import RESUME, Timer, TimerKind
+from stephttp.engine.model.tokens import new_job_id, new_ulid
+
+INVOKED = "inngest/function.invoked"
+"""The name of the event with which one run starts another."""
+_EMPTY = Raw(b"{}")
+
+
+class StartingEvent(msgspec.Struct, frozen=True):
+    """The event that starts a run.
+
+    Attributes:
+        event_id: the engine's own id for it.
+        body: the event as JSON.
+    """
+
+    event_id: str
+    name: str
+    ts: int
+    body: bytes
+
+
+def begin(
+    function: Endpoint,
+    event: StartingEvent,
+    at: Moment,
+    run_id: str,
+    invoked_by: str | None = None,
+) -> tuple[NewRun, Change]:
+    """Return a new run of a function, with its first change: like a run that waits, it is called.
+
+    Args:
+        function: which one.
+        event: what starts it.
+        run_id: its id.
+        invoked_by: as `Run.invoked_by`.
+    """
+    new = NewRun(
+        run_id=run_id,
+        app_id=function.app_id,
+        slug=function.slug,
+        # No SDK reports the start of this run; this digest only has to differ from all others.
+        digest=sha256(run_id.encode()).digest(),
+        event_id=event.event_id,
+        event_name=event.name,
+        event_ts=event.ts,
+        fn=function.fn,
+        domain=function.domain,
+        method=function.method,
+        path=function.path,
+        query=function.query or "",
+        content_type="application/json",
+        ip="",
+        sdk=function.sdk,
+        created_ms=at.now_ms,
+        began_ms=at.now_ms,
+        events=b"[" + _with_user(event.body) + b"]",
+    )
+    run = Run(
+        run_id=run_id,
+        status=RunStatus.ASYNC,
+        retries=function.retries,
+        request_version=-1,  # each run learns what its SDK speaks
+        job_id=new_job_id(at.rng),
+        invoked_by=invoked_by,
+        fn_id=function.fn_id,
+    )
+    return new, Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms),))
+
+
+def invoked_event(
+    function: Endpoint, payload: dict[str, Any], at: Moment, invoked_by: str | None, due_ms: int
+) -> StartingEvent:
+    """Return the event with which a function is invoked.
+
+    Args:
+        function: which one.
+        payload: what it is invoked with: `data`, and perhaps `user` and `v`.
+        invoked_by: as `Run.invoked_by`.
+        due_ms: when the step that invokes it stops waiting.
+    """
+    event_id = new_ulid(at.now_ms, at.rng)
+    data = payload.get("data")
+    own = {"fn_id": function.slug, "correlation_id": invoked_by, "expire": due_ms}
+    body: dict[str, Any] = {
+        "data": (data if isinstance(data, dict) else {}) | {"_inngest": own},
+        "id": event_id,
+        "name": INVOKED,
+        "ts": at.now_ms,
+    }
+    for name, kind in (("user", dict), ("v", str)):
+        if isinstance(payload.get(name), kind):
+            body[name] = payload[name]
+    return StartingEvent(event_id, INVOKED, at.now_ms, msgspec.json.encode(body))
+
+
+def _with_user(event: bytes) -> bytes:
+    """Return an event as functions get it: with a `user`, if that is an empty one."""
+    fields = msgspec.json.decode(event, type=dict[str, Raw])
+    return event if "user" in fields else msgspec.json.encode(fields | {"user": _EMPTY})
+
+

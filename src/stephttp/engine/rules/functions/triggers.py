@@ -1,0 +1,59 @@
+"""Which functions an event starts. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from stephttp.engine.model.function import Function
+from stephttp.engine.model.run import Endpoint
+from stephttp.engine.rules.conditions import expressions
+
+ANY = "*"
+
+
+class Triggers:
+    """The triggers of all functions, by the names of events. Nothing in it changes.
+
+    It is false if nothing can be started.
+    """
+
+    def __init__(self, functions: Iterable[Function] = ()) -> None:
+        self._named: dict[str, list[tuple[Endpoint, str | None]]] = defaultdict(list)
+        self._beginning: list[tuple[str, Endpoint, str | None]] = []
+        for function in functions:
+            if function.endpoint.refused is not None:
+                continue
+            for trigger in function.triggers:
+                if trigger.event.endswith(ANY):
+                    begin = trigger.event.removesuffix(ANY)
+                    self._beginning.append((begin, function.endpoint, trigger.condition))
+                else:
+                    self._named[trigger.event].append((function.endpoint, trigger.condition))
+
+    def __bool__(self) -> bool:
+        """Say whether there are any."""
+        return bool(self._named or self._beginning)
+
+    def started_by(self, name: str, event: Any, now_ms: int) -> list[Endpoint]:
+        """Return the functions that an event starts, each once, however many of its triggers fit.
+
+        Args:
+            name: of the event.
+            event: the event, decoded.
+            now_ms: the present time.
+        """
+        candidates = [*self._named.get(name, ())]
+        candidates += [(one, if_) for begin, one, if_ in self._beginning if name.startswith(begin)]
+        started: dict[str, Endpoint] = {}
+        for function, condition in candidates:
+            if function.fn_id not in started and (
+                condition is None
+                or expressions.matches(condition, {expressions.TRIGGER: event}, now_ms)
+            ):
+                started[function.fn_id] = function
+        return list(started.values())
+
+
+NO_TRIGGERS = Triggers()

@@ -1,0 +1,81 @@
+"""Apps that register functions, and what starts these: events, and callers who name them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stephttp.engine.model.change import Change
+from stephttp.engine.model.function import Function, Registration
+from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint
+from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.functions import starting
+from stephttp.engine.rules.functions.starting import StartingEvent
+from stephttp.engine.store import functions, runs
+from stephttp.engine.store.sql import QUERIES
+from stephttp.engine.work import save
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a registration has changed; `functions` are all that there are now, of all apps."""
+
+    modified: bool
+    functions: list[Function]
+
+
+def register(
+    connection: sqlite3.Connection, registration: Registration, at: Moment
+) -> Registered:
+    """Store what an app registers, unless that is known already."""
+    modified = not functions.is_known(connection, registration)
+    if modified:
+        functions.save(connection, registration, at.now_ms)
+    return Registered(modified, functions.load_functions(connection) if modified else [])
+
+
+def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
+    """Forget the app at an address."""
+    modified = functions.remove(connection, url)
+    return Registered(modified, functions.load_functions(connection) if modified else [])
+
+
+def start(
+    connection: sqlite3.Connection,
+    started: Iterable[Endpoint],
+    event: StartingEvent,
+    at: Moment,
+) -> list[Change]:
+    """Start functions with an event that is stored."""
+    return [_start(connection, function, event, at) for function in started]
+
+
+def invoke(
+    connection: sqlite3.Connection, slug: str, event: StartingEvent, at: Moment
+) -> list[Change]:
+    """Start one function with an event that is for it alone.
+
+    Raises:
+        Refused: there is no such function, or it cannot be started.
+    """
+    values = {"id": slug, "run_id": None, "app_id": None}
+    row = connection.execute(QUERIES["endpoint"], values).fetchone()
+    function = None if row is None else Endpoint(*row)
+    if function is None or function.query is None:
+        raise Refused(f"function: there is no function {slug[:200]!r}", 404)
+    if function.refused is not None:
+        raise Refused(f"function: {slug[:200]!r} is not started: {function.refused}")
+    return [_start(connection, function, event, at)]
+
+
+def _start(
+    connection: sqlite3.Connection, function: Endpoint, event: StartingEvent, at: Moment
+) -> Change:
+    new, first = starting.begin(function, event, at, new_ulid(at.now_ms, at.rng))
+    runs.insert(connection, new, first)
+    # What has started the run does not end its waits as well.
+    save.link(connection, new.run_id, event.event_id, "", received=True)
+    return save.begun(connection, new, first, (), at)

@@ -1,0 +1,215 @@
+"""Functions of the real Python SDK (PyPI `inngest`), run by a real engine: the same ones as
+coroutines behind FastAPI, and blocking behind Flask."""
+
+from __future__ import annotations
+
+import json
+import sys
+from base64 import b64decode
+from collections.abc import Generator
+from itertools import count
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.acceptance.processes import ROOT, STEPHTTP, Process, eventually
+
+APP = ROOT / "conformance" / "python" / "app.py"
+_KEYS = count(1)
+
+
+class App:
+    """An app with functions, and the engine that runs them.
+
+    Args:
+        name: of the app, and of the framework that serves it.
+        url: its address.
+        engine: a client of the engine.
+    """
+
+    def __init__(self, name: str, url: str, engine: httpx2.Client) -> None:
+        self.name = name
+        self.url = url
+        self.engine = engine
+        self.key = f"k{next(_KEYS)}"
+
+    def send(self, event: str, **data: Any) -> str:
+        """Send an event about this test, and return its id."""
+        message = {"name": f"{self.name}/{event}", "data": {"key": self.key, **data}}
+        answer = self.engine.post("/e/any", json=message)
+        (event_id,) = answer.json()["ids"]
+        return str(event_id)
+
+    def runs(self, event_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.engine.get(f"/v1/events/{event_id}/runs").json()["data"]
+        return found
+
+    def ended(self, event_id: str) -> list[dict[str, Any]]:
+        """The runs that an event has started, once all have ended."""
+
+        def look() -> list[dict[str, Any]] | None:
+            runs = self.runs(event_id)
+            return runs if runs and all(run["ended_at"] for run in runs) else None
+
+        found = eventually(look)
+        return [self.engine.get(f"/v1/runs/{run['run_id']}").json()["data"] for run in found]
+
+    def outcome(self, function: str, **data: Any) -> dict[str, Any]:
+        """The one run of a function that an event of its name starts, once it has ended."""
+        (run,) = self.ended(self.send(function, **data))
+        assert run["function"] == f"{self.name}-{function}"
+        return run
+
+    def result(self, function: str, **data: Any) -> Any:
+        """What a function returns."""
+        run = self.outcome(function, **data)
+        assert run["status"] == "Completed", run
+        return output(run)
+
+    def counts(self) -> dict[str, int]:
+        """How often things happened in this test."""
+        counts: dict[str, int] = httpx2.get(f"{self.url}/counts", params={"key": self.key}).json()
+        return counts
+
+
+def output(run: dict[str, Any]) -> Any:
+    return json.loads(b64decode(run["output"]))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Generator[httpx2.Client]:
+    with Process([*STEPHTTP, "dev", "--port", "0", "--no-discovery"]) as process:
+        url = process.wait_for(r"engine ready on (http://\S+)")[1]
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def urls(engine: httpx2.Client) -> Generator[dict[str, str]]:
+    env = {"INNGEST_DEV": str(engine.base_url).rstrip("/")}
+    with (
+        Process([sys.executable, str(APP), "fastapi"], env=env) as fastapi,
+        Process([sys.executable, str(APP), "flask"], env=env) as flask,
+    ):
+        served = {}
+        for name, process in (("fastapi", fastapi), ("flask", flask)):
+            served[name] = process.wait_for(r"listening on (http://\S+)")[1]
+            answer = httpx2.put(f"{served[name]}/api/inngest", timeout=60)
+            assert answer.json() | {"sync_id": "", "app_id": ""} == {
+                "ok": True, "modified": True, "sync_id": "", "app_id": "",
+            }, answer.text  # fmt: skip
+        yield served
+
+
+@pytest.fixture(params=["fastapi", "flask"])
+def app(request: pytest.FixtureRequest, urls: dict[str, str], engine: httpx2.Client) -> App:
+    return App(request.param, urls[request.param], engine)
+
+
+def test_steps_run_once_each_and_their_results_are_kept(app: App) -> None:
+    run = app.outcome("steps")
+    assert output(run) == {
+        "a": {"x": 1},
+        "b": "two",
+        "again": [0, 1],
+        "run": run["run_id"],
+        "event": f"{app.name}/steps",
+    }
+    assert app.counts() == {"handler": 5, "a": 1}
+
+
+def test_parallel_steps_are_called_side_by_side_and_run_once(app: App) -> None:
+    assert app.result("parallel") == [1, {"n": 1}, None, 1]
+    assert app.counts() == {"p1": 1, "p2": 1, "after": 1}
+
+
+def test_a_race_is_over_with_its_first_step(app: App) -> None:
+
+
+def test_a_branch_of_a_race_continues_while_another_one_waits(app: App) -> None:
+    event_id = app.send("race")
+    eventually(lambda: app.counts().get("further"))
+    app.send("on")
+    (run,) = app.ended(event_id)
+    assert output(run) == [2, True]
+    assert app.counts() == {"quick": 1, "further": 1}
+
+
+def test_sleeps_end(app: App) -> None:
+    assert app.result("sleep") == "woken"
+
+
+def test_waits_end_with_the_event_that_fits_or_with_their_time(app: App) -> None:
+    event_id = app.send("wait")
+    eventually(lambda: app.runs(event_id))
+    app.engine.post("/e/any", json={"name": f"{app.name}/answer", "data": {"key": "another"}})
+    app.send("answer", n=1)
+    (run,) = app.ended(event_id)
+    assert output(run) == {"found": {"key": app.key, "n": 1}, "late": None}
+
+
+def test_functions_invoke_functions(app: App) -> None:
+    result = app.result("invoke")
+    assert result["good"] == {"doubled": 42, "name": "inngest/function.invoked"}
+    assert result["errors"].keys() == {"bad", "late", "none"}
+    assert result["errors"]["bad"] == ["NonRetriableError", "the child failed"]
+    assert "imed out" in result["errors"]["late"][1]
+    assert "no-such-function" in result["errors"]["none"][1]
+
+
+def test_sent_events_start_functions(app: App) -> None:
+    ids = app.result("send")
+    assert len(set(ids)) == 2
+    started = [output(run) for event_id in ids for run in app.ended(event_id)]
+    assert sorted(started) == [1, 2]
+
+
+def test_a_step_that_fails_is_tried_again(app: App) -> None:
+    assert app.result("retry") == {"flaky": 1, "attempt": 0}
+    assert app.counts()["try"] == 2
+
+
+def test_a_step_without_attempts_left_raises_what_it_failed_with(app: App) -> None:
+    assert app.result("exhausted") == ["ValueError", "gives up", True]
+
+
+def test_a_function_fails_with_its_whole_error_once_no_attempt_is_left(app: App) -> None:
+    run = app.outcome("handler-fails")
+    assert run["status"] == "Failed"
+    assert app.counts()["handler"] == 2
+    assert (run["error"]["name"], run["error"]["message"]) == ("ValueError", "attempt 2")
+    assert run["error"]["code"] == "unknown"
+    assert "failing" in run["error"]["stack"]
+    assert output(run) == run["error"]
+
+
+def test_an_error_that_is_not_to_be_tried_again_ends_the_run(app: App) -> None:
+    run = app.outcome("final")
+    assert (run["status"], run["error"]["name"]) == ("Failed", "NonRetriableError")
+    assert app.counts() == {"handler": 1}
+
+
+def test_a_function_says_when_it_is_to_be_tried_again(app: App) -> None:
+    assert app.result("later") == 1
+
+
+def test_an_event_starts_all_functions_whose_triggers_fit_once_each(app: App) -> None:
+    both = app.ended(app.send("picky", n=4))
+    assert sorted(run["function"] for run in both) == [f"{app.name}-large", f"{app.name}-picky"]
+    (one,) = app.ended(app.send("picky", n=3))
+    assert one["function"] == f"{app.name}-picky"
+    (one,) = app.ended(app.send("pick-another"))
+    assert output(one)[0] == f"{app.name}/pick-another"
+
+
+def test_an_event_that_is_sent_twice_starts_a_function_once(app: App) -> None:
+    message = {"name": f"{app.name}/sent", "data": {"key": app.key}, "id": f"once-{app.key}"}
+    ids = [app.engine.post("/e/any", json=message).json()["ids"][0] for _ in range(2)]
+    assert len(app.ended(ids[0])) == 1
+    assert app.runs(ids[1]) == []
+    assert app.counts() == {"sent": 1}
+
+
+def test_state_that_is_too_large_for_a_call_is_fetched(app: App) -> None:
+    assert app.result("big") == {"size": 7 * 700_000, "events": 1}
