@@ -60,7 +60,7 @@ def blocking(client: inngest.Inngest) -> list[inngest.Function[Any]]:
         ran(ctx, "handler")
         a = ctx.step.run("a", lambda: {"x": ran(ctx, "a")})
         b = ctx.step.run("b", lambda: "two")
-        again = [ctx.step.run("b", lambda: n) for n in range(2)]
+        again = [ctx.step.run("b", lambda n=n: n) for n in range(2)]
         return {"a": a, "b": b, "again": again, "run": ctx.run_id, "event": ctx.event.name}
 
     @function("parallel")
@@ -129,10 +129,8 @@ def blocking(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     @function("send")
     def send(ctx: inngest.ContextSync) -> Any:
         data = {"key": ctx.event.data["key"]}
-        ids = ctx.step.send_event(
-            "send", [inngest.Event(name=f"{client.app_id}/sent", data=data) for _ in range(2)]
-        )
-        return ids
+        sent = inngest.Event(name=f"{client.app_id}/sent", data=data)
+        return ctx.step.send_event("send", [sent, sent])
 
     @function("sent")
     def sent(ctx: inngest.ContextSync) -> Any:
@@ -291,10 +289,8 @@ def coroutines(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     @function("send")
     async def send(ctx: inngest.Context) -> Any:
         data = {"key": ctx.event.data["key"]}
-        ids = await ctx.step.send_event(
-            "send", [inngest.Event(name=f"{client.app_id}/sent", data=data) for _ in range(2)]
-        )
-        return ids
+        sent = inngest.Event(name=f"{client.app_id}/sent", data=data)
+        return await ctx.step.send_event("send", [sent, sent])
 
     @function("sent")
     async def sent(ctx: inngest.Context) -> Any:

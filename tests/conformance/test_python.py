@@ -1,7 +1,7 @@
 """The real Python SDK (PyPI `inngest`) against the engine.
 
-It has no durable endpoints (docs/protocol.md P7). So these tests prove that an application that
-uses it to send events can send them here, and gets a clear refusal for its functions.
+An application can send events here, with and without keys, and learns why one is refused. Its
+functions are in `test_python_functions`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 
 from tests.acceptance.processes import STEPHTTP, Process
 
@@ -23,7 +22,6 @@ with warnings.catch_warnings():
     # It defines its models in a way that pydantic has deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
     import inngest
-    import inngest.fast_api
 
 _SIGNING_KEY = "signkey-prod-" + "6b2f9d0c" * 8
 _EVENT_KEY = "event-key-of-the-app"
@@ -111,21 +109,3 @@ def test_a_wrong_event_key_is_told(start: httpx2.Client) -> None:
 def test_a_bad_event_is_told(dev: httpx2.Client) -> None:
     with sdk(dev, is_production=False) as client, pytest.raises(Exception, match="reserved"):
         client.send_sync(inngest.Event(name="inngest/mine"))
-
-
-async def test_functions_are_refused_clearly(dev: httpx2.Client) -> None:
-    with sdk(dev, is_production=False) as client:
-
-        @client.create_function(fn_id="f", trigger=inngest.TriggerEvent(event="a"))
-        async def function(ctx: inngest.Context) -> None:
-            """Never called."""
-
-        app = FastAPI()
-        inngest.fast_api.serve(app, client, [function])
-        transport = httpx2.ASGITransport(app=app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://app.test") as browser:
-            response = await browser.put("/api/inngest")
-        await client._http_client._http_client.aclose()
-    # The SDK hands the engine's answer on, and logs the same.
-    assert response.json()["status"] == 400
-    assert "functions of `serve` need an Inngest server" in response.json()["error"]

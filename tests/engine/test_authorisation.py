@@ -31,6 +31,7 @@ PASSWORD = "a password for the dashboard"
 # --- the kinds of access ---------------------------------------------------------------------
 
 OPEN, KEYED, SCRAPED, SENDING = "open", "signing key", "metrics", "event key"
+INVOKING = "event key as a bearer"
 OUTPUT, REALTIME, PAGE, FORM, LOGIN = "run token", "realtime token", "page", "form", "login form"
 
 ROWS: dict[str, str] = {
@@ -78,6 +79,9 @@ ROWS: dict[str, str] = {
     "DELETE /v1/cancellations/{id}": KEYED,
     "GET /dev": KEYED,
     "POST /fn/register": KEYED,
+    "DELETE /fn/remove": KEYED,
+    "GET /v1/apps/{name}/functions": KEYED,
+    "POST /invoke/{slug}": INVOKING,
     "GET /health": OPEN,
     "GET /v1/stephttp/runs/{run}": KEYED,
     "POST /v1/stephttp/runs/{run}/rerun": KEYED,
@@ -188,7 +192,7 @@ def shown(w: World) -> list[Permission]:
         Permission("the metrics token", f"Bearer {METRICS}", opens=frozenset({SCRAPED})),
         Permission("an event key", event_key=EVENT_KEY, opens=frozenset({SENDING})),
         Permission("another event key", event_key=SECOND_EVENT_KEY, opens=frozenset({SENDING})),
-        Permission("an event key as a bearer", f"Bearer {EVENT_KEY}"),
+        Permission("an event key as a bearer", f"Bearer {EVENT_KEY}", opens=frozenset({INVOKING})),
         Permission("the signing key as an event key", event_key=KEY),
         Permission("an event key with a slash", event_key=EVENT_KEY + "%2F"),
         bearer("the run's token", run_token(), OUTPUT),
@@ -237,7 +241,7 @@ def shown(w: World) -> list[Permission]:
     ]  # fmt: skip
 
 
-ANYWAY = {"dev": frozenset({KEYED, SCRAPED, SENDING, PAGE}), "start": frozenset[str]()}
+ANYWAY = {"dev": frozenset({KEYED, SCRAPED, SENDING, INVOKING, PAGE}), "start": frozenset[str]()}
 """What everyone may do in each mode. Tokens and the origin of forms count in both."""
 
 
@@ -274,6 +278,7 @@ async def engine(mode: str) -> AsyncGenerator[World]:
 
 
 _VALUES = {"run": RUN, "event": RUN, "id": RUN, "part": "body", "name:path": "app.css"}
+_VALUES |= {"name": "shop", "slug": "shop-pack"}
 
 
 def scope_of(row: str, permission: Permission) -> dict[str, Any]:

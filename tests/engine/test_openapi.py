@@ -43,6 +43,20 @@ WAITS = [
     {"op": "WaitForSignal", "id": B, "name": "s", "opts": {"signal": "s", "timeout": "1d"}},
     sleep(Z, "1d"),
 ]
+APP: dict[str, Any] = {
+    "url": "http://app.test/api/inngest",
+    "appName": "shop",
+    "functions": [
+        {
+            "id": "shop-pack",
+            "name": "pack",
+            "triggers": [{"event": EVENT}],
+            "steps": {"step": {"id": "step", "name": "step", "runtime": {
+                "type": "http", "url": "http://app.test/api/inngest?fnId=shop-pack&stepId=step",
+            }}},
+        }
+    ],
+}  # fmt: skip
 TEXT = {"content-type": "text/plain"}
 GOOD = complete({"status": 201, "headers": TEXT, "body": "hi"})
 BAD = complete({"status": 500, "headers": TEXT, "body": "no", "error": {"name": "E"}})
@@ -57,7 +71,7 @@ CHECKED = [
 
 @dataclass
 class Known:
-    """What an engine has: runs with what opens them, events, a cancellation."""
+    """What an engine has: runs with what opens them, events, a cancellation, an app."""
 
     runs: dict[str, dict[str, str]]
     events: list[str]
@@ -66,10 +80,18 @@ class Known:
     @property
     def values(self) -> dict[str, list[str]]:
         """For the parameters of paths."""
-        return {"run": RUNS, "event": self.events, "id": [self.cancellation]}
+        return {
+            "run": RUNS,
+            "event": self.events,
+            "id": [self.cancellation],
+            "name": ["shop"],
+            "slug": ["shop-pack"],
+        }
 
     def query(self, path: str, run_id: str | None) -> dict[str, str]:
         """What opens an output or a stream."""
+        if path == "/fn/remove":
+            return {"url": APP["url"]}
         if path.endswith("/sse"):
             return {"token": self.runs[SYNC]["realtime_token"]}
         if path.endswith("/output") and run_id in self.runs:
@@ -149,6 +171,7 @@ def _fill() -> Known:
     result = {"status_code": 200, "headers": {"content-type": "text/plain"}, "body": "aGk="}
     _post("/v1/http/runs/{run}/response", result, path_parameters={"run": PLAIN})
     _call("DELETE", "/v1/runs/{run}", path_parameters={"run": CANCELLED})
+    _post("/fn/register", APP)
     sent = [{"name": "other", "data": {"a": 1}}, {"name": "another"}]
     (event, _) = _post("/e/{key}", sent, path_parameters={"key": "k"})["ids"]
     of = {"app_id": runs[SYNC]["app_id"], "function_id": runs[SYNC]["fn_id"]}
@@ -243,10 +266,13 @@ async def test_document_is_served_and_needs_a_key_where_others_do() -> None:
         assert (await w.http.get("/openapi.json")).status_code == 200
 
 
+NAMED = {"run": SYNC, "key": 1, "event": 1, "id": 1, "name": "shop", "slug": "shop-pack"}
+
+
 async def test_who_may_do_what_is_as_documented() -> None:
     async with world(signing_keys=(KEY,)) as w:
         for path, method, operation in OPERATIONS:
-            response = await w.http.request(method, path.format(run=SYNC, key=1, event=1, id=1))
+            response = await w.http.request(method, path.format(**NAMED))
             refused = (response.status_code, response.text) == (401, "Authentication failed\n")
             assert refused == (operation["security"] == [{"signingKey": []}]), (path, method)
 

@@ -89,7 +89,7 @@ async def run_dev(options: DevOptions) -> int:
         server = Server(app, listener, _REQUEST_GRACE, engine.drain)
         ports = () if options.no_discovery else tuple(one for one in PORTS if one != port)
         syncing = Syncing(
-            engine.functions, engine.clock, settings, options.app or (), ports, told=say
+            engine.functions, engine.clock, settings, options.app or (), ports, notify=say
         )
         serving = asyncio.create_task(server.run_until_exit())
         try:

@@ -57,7 +57,7 @@ class Syncing:
         settings: keys, and the hosts that may be called.
         urls: where apps serve their functions.
         ports: of this machine, where apps are looked for.
-        told: called with a line for people when an app comes or cannot be asked.
+        notify: called with a line for people when an app comes or cannot be asked.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Syncing:
         settings: Settings,
         urls: Sequence[str],
         ports: Sequence[int] = (),
-        told: Callable[[str], None] = lambda line: None,
+        notify: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._functions = functions
         self._clock = clock
         self._settings = settings
         self._urls = list(dict.fromkeys(urls))
         self._ports = ports
-        self._told = told
+        self._notify = notify
         self._client = Client(
             Egress.of(settings), settings.connect_timeout, ca_file=settings.ca_file
         )
@@ -143,7 +143,7 @@ class Syncing:
         line = f"functions at {url}: " + ("registered" if problem is None else problem)
         if self._said.get(url) != line:
             self._said[url] = line
-            self._told(line)
+            self._notify(line)
 
     async def _look_at(self, port: int) -> None:
         """Look for functions behind a port, once it is open, and now and then."""

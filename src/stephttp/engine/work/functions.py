@@ -27,9 +27,7 @@ class Registered:
     functions: list[Function]
 
 
-def register(
-    connection: sqlite3.Connection, registration: Registration, at: Moment
-) -> Registered:
+def register(connection: sqlite3.Connection, registration: Registration, at: Moment) -> Registered:
     """Store what an app registers, unless that is known already."""
     modified = not functions.is_known(connection, registration)
     if modified:

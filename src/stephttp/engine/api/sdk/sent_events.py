@@ -104,7 +104,9 @@ def _runs(connection: sqlite3.Connection, event_id: str) -> list[EventRun]:
             status=RunStatus(status).wire,
             ended_at=rfc3339(ended_ms),
         )
-        for run_id, created_ms, fn_id, _, status, ended_ms in _began(connection, event_id, is_stored=is_stored)
+        for run_id, created_ms, fn_id, _, status, ended_ms in _began(
+            connection, event_id, is_stored=is_stored
+        )
     ]
 
 

@@ -110,12 +110,15 @@ def read_error(answer: HTTPResponse) -> tuple[str, str, bytes | None]:
     if not isinstance(error, dict):
         message = f"the function answered {answer.status}{_excerpt(answer.body)}"
         return "FunctionError", message, None
-    name, message = error.get("name"), error.get("message")
-    name = name if isinstance(name, str) and name else "FunctionError"
-    if not isinstance(message, str) or not message:
-        message = f"the function answered {answer.status}{_excerpt(answer.body)}"
+    name = _text(error, "name") or "FunctionError"
+    message = _text(error, "message") or f"the function answered {answer.status}"
     whole = msgspec.json.encode(error | {"name": name, "message": message})
     return name, message, whole if len(whole) <= _LARGEST_ERROR else None
+
+
+def _text(error: dict[str, Any], key: str) -> str:
+    value = error.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _unfolded(answer: HTTPResponse) -> HTTPResponse:

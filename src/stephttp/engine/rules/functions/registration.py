@@ -1,9 +1,9 @@
 """Reads what an app registers (docs/protocol.md 9.1, 9.2, 9.4). Pure.
 
-An app says the same in two ways: in the body of `POST /fn/register`, or, "in band", in its answer to
-a ping. What cannot be accepted at all is refused, with the field and the reason. A function that
-asks for what this engine cannot do is known, but never started (`Endpoint.refused`): a limit that
-is not kept, or a schedule that never comes, would be found out too late.
+An app says the same in two ways: in the body of `POST /fn/register`, or, "in band", in its answer
+to a ping. Fields that cannot be read are refused. A function that asks for what this engine cannot
+do is known, but never started (`Endpoint.refused`): a limit that is not kept, or a schedule that
+never comes, would be found out too late.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def read(body: bytes, sdk: str) -> Registration:
     if not name or len(name) > _LONGEST:
         raise Refused(f"appName: must have 1 to {_LONGEST} characters")
     if len(message.functions) > _MOST_FUNCTIONS:
-        raise Refused(f"functions: {len(message.functions)}, at most {_MOST_FUNCTIONS} are accepted")
+        raise Refused(
+            f"functions: {len(message.functions)}, at most {_MOST_FUNCTIONS} are accepted"
+        )
     _check_url(message.url, "url")
     sdk = sdk or _sdk(message)
     app_id = function_ids.app_id(name)
@@ -185,10 +187,11 @@ def _retries(step: _Step, field: str) -> int:
 def _check_url(url: str, field: str) -> None:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in _SCHEMES and parts.hostname and parts.port != 0
+        good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        good = good and parts.username is None and url.isprintable() and len(url) <= _LONGEST
     except ValueError:
         good = False
-    if not good or len(url) > _LONGEST or parts.username is not None or not url.isprintable():
+    if not good:
         raise Refused(f"{field}: {url[:200]!r} is not a URL such as https://host/api/inngest")
 
 

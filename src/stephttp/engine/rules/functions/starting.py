@@ -111,5 +111,3 @@ def _with_user(event: bytes) -> bytes:
     """Return an event as functions get it: with a `user`, if that is an empty one."""
     fields = msgspec.json.decode(event, type=dict[str, Raw])
     return event if "user" in fields else msgspec.json.encode(fields | {"user": _EMPTY})
-
-
