@@ -24,7 +24,8 @@ class EventItem(AnswerBody):
 
 
 class RunLink(AnswerBody):
-    """A run of which a step has waited for the event (`received`), or has sent it."""
+    """A run of which a step has waited for the event (`received`), or has sent it. Without a step:
+    the event started it."""
 
     run_id: RunId
     status: Status

@@ -72,7 +72,8 @@
 -- HISTORY is what a run's present state does not tell any more: calls of the endpoint, and attempts
 -- that failed. It is only for people to look at. A run that never waits has none.
 --
--- A LINK tells which step of a run sent an event, or waited for it.
+-- A LINK tells which step of a run sent an event, or waited for it. That of step '' is the event
+-- which started the run of a function: it was received, so it does not end a wait of that run, too.
 --
 -- A WARNING is what an SDK has to say of a run without failing it, such as that its handler has
 -- changed so that it no longer comes to a step. It is kept once, and is only for people.
