@@ -25,7 +25,8 @@ PARTS = {
     "Engine": (
         "stephttp/engine", "stephttp/engine/model", "stephttp/engine/rules",
         "stephttp/engine/outbound", "stephttp/engine/store", "stephttp/engine/work",
-        "stephttp/engine/live", "stephttp/engine/traces", "stephttp/engine/reading",
+        "stephttp/engine/live", "stephttp/engine/functions", "stephttp/engine/traces",
+        "stephttp/engine/reading",
         "stephttp/engine/web", "stephttp/engine/api", "stephttp/engine/dashboard",
     ),
 }  # fmt: skip

@@ -173,6 +173,7 @@ class StartOptions:
             show_default=False,
         ),
     ] = None
+    app: _App = None
     ca_file: CaFile = None
     max_body: Annotated[
         int, typer.Option(min=1024, metavar="BYTES", help="Largest body of a request.")

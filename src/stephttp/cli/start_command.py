@@ -24,6 +24,7 @@ from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain
 from stephttp.engine.app import create_app
 from stephttp.engine.engine import Engine
+from stephttp.engine.functions.syncing import Syncing
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.settings import VERSION, Backoff, Settings
 from stephttp.engine.outbound.egress import parse_rule
@@ -155,16 +156,21 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
         proxies = options.trust_proxy or ("127.0.0.1",)
         server = Server(app, listener, _REQUEST_GRACE, engine.drain, proxies)
         serving = asyncio.create_task(server.run_until_exit())
+        syncing = Syncing(
+            engine.functions, engine.clock, settings, options.app or (), notify=_log_sync
+        )
         try:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():
                 _log_start(settings, url)
+                syncing.start()
                 await first_of(serving, stop.asked)
             if stop.asked.done():
                 await _drain(engine, stop, grace)
         finally:
             begun = time.monotonic()
             server.should_exit = True
+            await syncing.stop()
             await asyncio.wait({serving})
             await engine.stop()
             took_ms = round((time.monotonic() - begun) * 1000)
@@ -187,6 +193,10 @@ async def _drain(engine: Engine, stop: Stop, grace: float) -> None:
             log, logging.WARNING, "engine.drain_incomplete", "calls under way are given up; they "
             "are repeated at the next start", hurried=stop.hurry.done(), grace_s=grace,
         )  # fmt: skip
+
+
+def _log_sync(line: str) -> None:
+    log_event(log, logging.INFO, "app.asked", line)
 
 
 def _log_start(settings: Settings, url: str) -> None:

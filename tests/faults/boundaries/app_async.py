@@ -6,11 +6,12 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 import stephttp
 from stephttp import CheckpointRun, NewAPIRunData, step
-from tests.faults.boundaries.programs import DAYS, MODES, PROVIDER, Bodies, client
+from tests.faults.boundaries.programs import DAYS, MODES, PROVIDER, Bodies, client, serve
 
 app = FastAPI()
 app.add_middleware(stephttp.ASGIMiddleware, provider=PROVIDER)
@@ -55,6 +56,13 @@ async def work(program: dict[str, Any]) -> dict[str, Any]:
         elif kind == "send":
             await step.send_event(name, stephttp.Event(name=part["name"]))
     return bodies.end(values)
+
+
+@app.api_route("/functions/{name}", methods=["PUT", "POST"])
+async def functions(name: str, request: Request) -> Response:
+    call = await request.json() if request.method == "POST" else None
+    status, content, headers = serve(name, call)
+    return JSONResponse(content, status, headers)
 
 
 @app.post("/by-hand/{run_id}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Response, jsonify, request
 
 import stephttp
 from stephttp import CheckpointRun, NewAPIRunData
 from stephttp.sync import APIClient, step, stream
-from tests.faults.boundaries.programs import DAYS, MODES, PROVIDER, Bodies, client
+from tests.faults.boundaries.programs import DAYS, MODES, PROVIDER, Bodies, client, serve
 
 app = Flask(__name__)
 app.wsgi_app = PROVIDER.wsgi(app.wsgi_app)  # type: ignore[method-assign]
@@ -48,6 +48,16 @@ def work() -> tuple[dict[str, Any], int]:
         elif kind == "send":
             step.send_event(name, stephttp.Event(name=part["name"]))
     return bodies.end(values), 201
+
+
+@app.route("/functions/<name>", methods=["PUT", "POST"])
+def functions(name: str) -> Response:
+    call = request.get_json() if request.method == "POST" else None
+    status, content, headers = serve(name, call)
+    made = jsonify(content)
+    made.status_code = status
+    made.headers.update(headers)
+    return made
 
 
 @app.post("/by-hand/<run_id>")

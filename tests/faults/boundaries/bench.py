@@ -47,7 +47,7 @@ class Bench:
     Args:
         directory: an empty folder.
         app: `async` (FastAPI under uvicorn) or `sync` (Flask under gunicorn).
-        options: further ones of the engine.
+        options: further ones of the engine; `{app}` is the address of the application.
         armed: the first moment and boundary, for what happens as the engine starts.
     """
 
@@ -83,7 +83,8 @@ class Bench:
         words = [
             "stephttp", "start", "--db", str(self.database), "--allow-host", "127.0.0.1",
             "--port", str(engine_port), "--retry-delay", "100ms", "--retry-max-delay", "500ms",
-            "--rate-limit", "0", "--grace", "1s", *options,
+            "--rate-limit", "0", "--grace", "1s",
+            *(one.replace("{app}", self.app_url) for one in options),
         ]  # fmt: skip
         self.engine = Program(words, common)
         self._tasks: list[asyncio.Task[None]] = []

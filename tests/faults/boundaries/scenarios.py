@@ -32,6 +32,7 @@ class Scenario:
 _WORK, _SDK = "stephttp.engine.work", "stephttp._client"
 _CALLS, _BATCHES = f"{_SDK}.api_calls", f"{_SDK}.batch_calls"
 _RUN, _OUTBOUND = "stephttp._run", "stephttp.engine.outbound"
+_CALL = f"{_OUTBOUND}.function_call"
 _LOGOUT = "stephttp.engine.dashboard.sessions.Sessions.end.<locals>.<lambda>"
 
 SCENARIOS = (
@@ -85,6 +86,18 @@ SCENARIOS = (
     ),
     Scenario(workloads.prefers_to_wait, sends=(f"{_RUN}.asking.Asking.call",)),
     Scenario(workloads.event, commits=(f"{_WORK}.events.receive",)),
+    Scenario(
+        workloads.functions,
+        commits=tuple(f"{_WORK}.functions.{one}" for one in ("register", "invoke", "remove")),
+        calls=(f"{_CALL}.function_request < {_OUTBOUND}.reentry_call.EndpointCaller.call",),
+        options=("--app", "{app}/functions/shop"),
+    ),
+    Scenario(
+        workloads.functions,
+        calls=(f"{_CALL}.ping_request < stephttp.engine.functions.syncing.Syncing._ping",),
+        options=("--app", "{app}/functions/shop"),
+        fresh=True,
+    ),
     Scenario(workloads.event_of_a_step, sends=(f"{_SDK}.outgoing_events.post",)),
     Scenario(workloads.crowd, commits=(f"{_WORK}.deliveries.end",), apps=("async",)),
     Scenario(workloads.signal, commits=(f"{_WORK}.events.signal",)),
@@ -145,6 +158,8 @@ SCENARIOS = (
 UNREACHED = {
     f"send {_CALLS}.post_stream_token < {_RUN}.event_answers.follow": "for servers without "
     "leases only: the engine gives the token with the checkpoint that leaves the run to it",
+    "call stephttp.engine.functions.syncing.Syncing._serves": "looks for apps on this machine, "
+    "which only `stephttp dev` does",
     f"send {_CALLS}.get_actions < {_RUN}.server_question.is_ours": "behind a gateway that hides "
     "/health only",
 }

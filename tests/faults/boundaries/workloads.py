@@ -164,6 +164,42 @@ async def crowd(bench: Bench) -> None:
     await order
 
 
+async def functions(bench: Bench) -> None:
+    """Apps register functions, asked and unasked; events and callers start these; one goes."""
+    label, url = bench.label(), f"{bench.app_url}/functions/store"
+    asked = (await bench.until(url, "PUT")).json()
+    answer = await bench.manage("POST", "/fn/register", json=asked)
+    assert answer.status_code == 200, answer.text
+
+    async def both() -> bool:
+        names = [f"/v1/apps/{name}/functions" for name in ("shop", "store")]
+        return all([(await bench.manage("GET", name)).status_code == 200 for name in names])
+
+    await eventually(both, "an app has not registered")
+    event = {"name": "shop/paid", "data": {"label": label}}
+    started = await bench.until(f"{bench.engine_url}/e/{EVENT_KEY}", "POST", json=event)
+    headers = {"authorization": f"Bearer {EVENT_KEY}"}
+    invoked = await bench.until(
+        f"{bench.engine_url}/invoke/store-pack", "POST", json=event, headers=headers
+    )
+    for event_id in (started.json()["ids"][0], invoked.json()["id"]):
+        await function_ended(bench, event_id)
+    # 404: it was received, but the answer was lost.
+    removed = await bench.manage("DELETE", "/fn/remove", params={"url": url})
+    assert removed.status_code in (200, 404), removed.text
+    assert (await bench.manage("GET", "/v1/apps/store/functions")).status_code == 404
+
+
+async def function_ended(bench: Bench, event_id: str) -> None:
+    """Wait until the one run that an event has started has ended well."""
+
+    async def ended() -> bool:
+        (run,) = (await bench.manage("GET", f"/v1/events/{event_id}/runs")).json()["data"]
+        return bool(run["status"] == "Completed")
+
+    await eventually(ended, "a function has not ended")
+
+
 async def signal(bench: Bench) -> None:
     label = bench.label()
     order = asyncio.create_task(bench.order({"kind": "signal", "name": label}, RUN, label=label))

@@ -14,7 +14,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.rules.functions.starting import StartingEvent
 from stephttp.engine.rules.functions.triggers import Triggers
-from stephttp.engine.store.functions import load_functions
+from stephttp.engine.store.functions import is_known, load_functions
 from stephttp.engine.store.store import Store
 from stephttp.engine.work import functions
 from stephttp.engine.work.functions import Registered
@@ -56,6 +56,8 @@ class Functions:
             forbidden = self._egress.refuse_origin(origin)
             if forbidden:
                 raise Refused(f"functions: {forbidden}", 403)
+        if await self._store.read(partial(is_known, registration=registration)):
+            return False  # as most pings find
         unit = partial(functions.register, registration=registration, at=self._moment())
         registered = await self._store.write(unit, self._follow)
         if registered.modified:
