@@ -28,7 +28,7 @@ from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import EndpointCaller, log_call
 from stephttp.engine.resting import Resting
 from stephttp.engine.rules.answers import HTTPResponse, read_answer
-from stephttp.engine.rules.functions.answers import read_function_answer
+from stephttp.engine.rules.functions.function_answers import read_function_answer
 from stephttp.engine.store.store import Store, StoreClosedError
 from stephttp.engine.work import due
 from stephttp.engine.work.settle import Outcome, settle, settle_request

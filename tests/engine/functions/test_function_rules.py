@@ -13,8 +13,8 @@ from stephttp.engine.model.inputs import CallFailure
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.answers import HTTPResponse, OpsAnswer
 from stephttp.engine.rules.functions import registration
-from stephttp.engine.rules.functions.answers import FunctionResult, read_function_answer
-from stephttp.engine.rules.functions.calls import query_of
+from stephttp.engine.rules.functions.call_request import query_of
+from stephttp.engine.rules.functions.function_answers import FunctionResult, read_function_answer
 from tests.engine.functions.support import URL, config
 from tests.engine.support import A
 

@@ -88,7 +88,9 @@ SCENARIOS = (
     Scenario(workloads.event, commits=(f"{_WORK}.events.receive",)),
     Scenario(
         workloads.functions,
-        commits=tuple(f"{_WORK}.functions.{one}" for one in ("register", "invoke", "remove")),
+        commits=tuple(
+            f"{_WORK}.registered_functions.{one}" for one in ("register", "invoke", "remove")
+        ),
         calls=(f"{_CALL}.function_request < {_OUTBOUND}.reentry_call.EndpointCaller.call",),
         options=("--app", "{app}/functions/shop"),
     ),

@@ -12,12 +12,12 @@ from stephttp.engine.api.openapi.operation import (
 )
 from stephttp.engine.api.openapi.parameters import parameter
 from stephttp.engine.api.openapi.schema import SchemaOf
-from stephttp.engine.api.sdk import functions
-from stephttp.engine.api.sdk.functions import (
+from stephttp.engine.api.sdk import apps
+from stephttp.engine.api.sdk.apps import (
+    AppRegistered,
     DevServer,
     FunctionView,
     Invoked,
-    Registered,
     Removed,
 )
 from stephttp.engine.api.sdk.ingest import KeyRefused
@@ -27,14 +27,14 @@ _EVENT_KEY = Security(("eventKey",))
 
 FUNCTION_OPERATIONS = (
     operation(
-        "GET", "/dev", functions.dev,
+        "GET", "/dev", apps.dev,
         "getDevServer", "What SDKs look for, with all functions; only in development.",
         json_answer(SchemaOf(DevServer)), 404,
     ),
     operation(
-        "POST", "/fn/register", functions.register,
+        "POST", "/fn/register", apps.register,
         "registerFunctions", "Register an app with its functions, in place of what it had.",
-        json_answer(SchemaOf(Registered)), 400, 403, 413,
+        json_answer(SchemaOf(AppRegistered)), 400, 403, 413,
         parameters=(
             parameter("header", "x-inngest-expected-server-kind",
                       "The kind that the app expects.", type="string", enum=["dev", "cloud"]),
@@ -54,7 +54,7 @@ FUNCTION_OPERATIONS = (
         ),
     ),
     operation(
-        "DELETE", "/fn/remove", functions.remove,
+        "DELETE", "/fn/remove", apps.remove,
         "removeApp", "Forget an app; its functions are not started any more.",
         json_answer(SchemaOf(Removed)), 404,
         parameters=(
@@ -63,13 +63,13 @@ FUNCTION_OPERATIONS = (
         ),
     ),
     operation(
-        "GET", "/v1/apps/{name}/functions", functions.listing,
+        "GET", "/v1/apps/{name}/functions", apps.listing,
         "listFunctions", "The functions of an app.",
         json_answer(SchemaOf(list[FunctionView])), 404,
         parameters=(parameter("path", "name", "The app's name.", type="string", minLength=1),),
     ),
     operation(
-        "POST", "/invoke/{slug}", functions.invoke,
+        "POST", "/invoke/{slug}", apps.invoke,
         "invokeFunction", "Start one function with an event that is for it alone.",
         json_answer(SchemaOf(Invoked)), 400, 404, 413, 429,
         security=_EVENT_KEY,

@@ -14,10 +14,10 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.rules.functions.starting import StartingEvent
 from stephttp.engine.rules.functions.triggers import Triggers
-from stephttp.engine.store.functions import is_known, load_functions
+from stephttp.engine.store.function_rows import is_known, load_functions
 from stephttp.engine.store.store import Store
-from stephttp.engine.work import functions
-from stephttp.engine.work.functions import Registered
+from stephttp.engine.work import registered_functions
+from stephttp.engine.work.registered_functions import Registered
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Functions:
                 raise Refused(f"functions: {forbidden}", 403)
         if await self._store.read(partial(is_known, registration=registration)):
             return False  # as most pings find
-        unit = partial(functions.register, registration=registration, at=self._moment())
+        unit = partial(registered_functions.register, registration=registration, at=self._moment())
         registered = await self._store.write(unit, self._follow)
         if registered.modified:
             _log(registration)
@@ -66,7 +66,7 @@ class Functions:
 
     async def remove(self, url: str) -> bool:
         """Forget the app at an address, and return whether there was one."""
-        unit = partial(functions.remove, url=url, at=self._moment())
+        unit = partial(registered_functions.remove, url=url, at=self._moment())
         return (await self._store.write(unit, self._follow)).modified
 
     async def invoke(self, slug: str, event: StartingEvent) -> None:
@@ -75,7 +75,7 @@ class Functions:
         Raises:
             Refused: there is no such function, or it cannot be started.
         """
-        unit = partial(functions.invoke, slug=slug, event=event, at=self._moment())
+        unit = partial(registered_functions.invoke, slug=slug, event=event, at=self._moment())
         await self._store.write(unit, self._after.follow_all)
 
     def _follow(self, registered: Registered) -> None:

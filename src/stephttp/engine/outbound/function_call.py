@@ -12,7 +12,7 @@ from stephttp.engine.model.settings import Settings
 from stephttp.engine.model.tokens import ACCOUNT_ID
 from stephttp.engine.outbound.connection import HTTPRequest
 from stephttp.engine.outbound.signed_bytes import canonical
-from stephttp.engine.rules.functions.calls import body_of, query_of, step_of
+from stephttp.engine.rules.functions.call_request import body_of, query_of, step_of
 
 _AT_ONCE = 64 * 1024
 """Bytes of a body that is signed in the event loop; a larger one takes a while."""

@@ -19,7 +19,7 @@ from stephttp.engine.model.run import Endpoint, Known, NewRun, Run, RunStatus, S
 from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
-from stephttp.engine.store import bulk_insert, counts, functions
+from stephttp.engine.store import bulk_insert, counts, function_rows
 from stephttp.engine.store.sql import QUERIES
 
 _BUSY = TARGETED | {TimerKind.RETRY}
@@ -97,7 +97,7 @@ def load_call(
     call = replace(call, reads_state=bool(reads_state) and fresh, unanswered=unreached)
     if events is None:
         return call
-    return functions.completed(connection, call, FunctionState(events, retries), timers)
+    return function_rows.completed(connection, call, FunctionState(events, retries), timers)
 
 
 def load_gateway_request(

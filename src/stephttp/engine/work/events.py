@@ -23,7 +23,7 @@ from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions.starting import StartingEvent
 from stephttp.engine.rules.functions.triggers import NO_TRIGGERS, Triggers
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import functions, matching
+from stephttp.engine.work import matching, registered_functions
 from stephttp.engine.work.matching import StoredEvent, TriggerEvent, WaitKey
 from stephttp.engine.work.save import deliver, link
 
@@ -83,7 +83,7 @@ def receive(
         if triggers:
             started = triggers.started_by(event.name, incoming, at.now_ms)
             first = StartingEvent(event.event_id, event.name, event.ts, event.body)
-            changes += functions.start(connection, started, first, at)
+            changes += registered_functions.start(connection, started, first, at)
     return StoredEvents(count, changes, left)
 
 

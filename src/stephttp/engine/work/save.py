@@ -24,7 +24,7 @@ from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import cancelled
 from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result
-from stephttp.engine.store import functions, runs
+from stephttp.engine.store import function_rows, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import keys, matching
 
@@ -100,7 +100,7 @@ def _follow(
                 keys.add(connection, change.run.run_id, op.opts["keys"], at)
     if change.ended and change.run.invoked_by is not None:
         run_id, _, step_id = change.run.invoked_by.partition(".")
-        function = functions.load_events(connection, change.run.run_id) is not None
+        function = function_rows.load_events(connection, change.run.run_id) is not None
         memo = invoked_result(change.run, at.settings.max_step_output, function=function)
         # The run that invoked this one may have ended long ago, and be no longer stored.
         with suppress(Refused):

@@ -13,7 +13,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Snapshot
 from stephttp.engine.rules.answers import OpsAnswer, PlainAnswer, is_current
 from stephttp.engine.rules.endings import call_failed, failed, finished
-from stephttp.engine.rules.functions.answers import FunctionResult
+from stephttp.engine.rules.functions.function_answers import FunctionResult
 from stephttp.engine.rules.gateway_answer import GatewayOutcome, request_made
 from stephttp.engine.rules.results import error_json
 from stephttp.engine.rules.transitions import apply_ops

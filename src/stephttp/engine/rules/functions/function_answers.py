@@ -30,7 +30,7 @@ from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.answers import BUSY, HTTPResponse, OpsAnswer
 from stephttp.engine.rules.due_times import retry_after_ms
-from stephttp.engine.rules.functions.calls import is_last
+from stephttp.engine.rules.functions.call_request import is_last
 from stephttp.engine.rules.results import op_data
 
 _SDK = "x-inngest-sdk"

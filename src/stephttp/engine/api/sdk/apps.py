@@ -18,7 +18,7 @@ from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.functions import registration
 from stephttp.engine.rules.functions.starting import INVOKED, StartingEvent
-from stephttp.engine.store.functions import load_functions
+from stephttp.engine.store.function_rows import load_functions
 from stephttp.engine.web.event_message import parse_event
 from stephttp.engine.web.fields import AnswerBody, Uuid
 from stephttp.engine.web.requests import engine_of, read_body
@@ -27,7 +27,7 @@ from stephttp.engine.web.responses import json_response
 _SDK_LENGTH = 100
 
 
-class Registered(AnswerBody, omit_defaults=True):
+class AppRegistered(AnswerBody, omit_defaults=True):
     """The app is registered. `modified` is absent if nothing has changed."""
 
     ok: Literal[True]
@@ -106,7 +106,7 @@ async def register(request: Request) -> Response:
     modified = await engine.functions.register(said)
     # An id for each time, as other servers give; nothing refers to it.
     sync_id = app_id(new_ulid(engine.clock.now_ms(), engine.rng))
-    return json_response(Registered(True, sync_id, said.app.app_id, modified))
+    return json_response(AppRegistered(True, sync_id, said.app.app_id, modified))
 
 
 async def remove(request: Request) -> Response:

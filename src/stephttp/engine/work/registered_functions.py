@@ -14,7 +14,7 @@ from stephttp.engine.model.run import Endpoint
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.functions import starting
 from stephttp.engine.rules.functions.starting import StartingEvent
-from stephttp.engine.store import functions, runs
+from stephttp.engine.store import function_rows, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 
@@ -29,16 +29,16 @@ class Registered:
 
 def register(connection: sqlite3.Connection, registration: Registration, at: Moment) -> Registered:
     """Store what an app registers, unless that is known already."""
-    modified = not functions.is_known(connection, registration)
+    modified = not function_rows.is_known(connection, registration)
     if modified:
-        functions.save(connection, registration, at.now_ms)
-    return Registered(modified, functions.load_functions(connection) if modified else [])
+        function_rows.save(connection, registration, at.now_ms)
+    return Registered(modified, function_rows.load_functions(connection) if modified else [])
 
 
 def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
     """Forget the app at an address."""
-    modified = functions.remove(connection, url)
-    return Registered(modified, functions.load_functions(connection) if modified else [])
+    modified = function_rows.remove(connection, url)
+    return Registered(modified, function_rows.load_functions(connection) if modified else [])
 
 
 def start(
