@@ -12,27 +12,27 @@ from stephttp.engine.api.openapi.operation import (
 )
 from stephttp.engine.api.openapi.parameters import parameter
 from stephttp.engine.api.openapi.schema import SchemaOf
-from stephttp.engine.api.sdk import apps
-from stephttp.engine.api.sdk.apps import (
+from stephttp.engine.api.sdk import registering
+from stephttp.engine.api.sdk.ingest import KeyRefused
+from stephttp.engine.api.sdk.registering import (
     AppRegistered,
     DevServer,
     FunctionView,
     Invoked,
     Removed,
 )
-from stephttp.engine.api.sdk.ingest import KeyRefused
 
 _EVENT_KEY = Security(("eventKey",))
 """The handler reads the key."""
 
 FUNCTION_OPERATIONS = (
     operation(
-        "GET", "/dev", apps.dev,
+        "GET", "/dev", registering.dev,
         "getDevServer", "What SDKs look for, with all functions; only in development.",
         json_answer(SchemaOf(DevServer)), 404,
     ),
     operation(
-        "POST", "/fn/register", apps.register,
+        "POST", "/fn/register", registering.register,
         "registerFunctions", "Register an app with its functions, in place of what it had.",
         json_answer(SchemaOf(AppRegistered)), 400, 403, 413,
         parameters=(
@@ -54,7 +54,7 @@ FUNCTION_OPERATIONS = (
         ),
     ),
     operation(
-        "DELETE", "/fn/remove", apps.remove,
+        "DELETE", "/fn/remove", registering.remove,
         "removeApp", "Forget an app; its functions are not started any more.",
         json_answer(SchemaOf(Removed)), 404,
         parameters=(
@@ -63,13 +63,13 @@ FUNCTION_OPERATIONS = (
         ),
     ),
     operation(
-        "GET", "/v1/apps/{name}/functions", apps.listing,
+        "GET", "/v1/apps/{name}/functions", registering.listing,
         "listFunctions", "The functions of an app.",
         json_answer(SchemaOf(list[FunctionView])), 404,
         parameters=(parameter("path", "name", "The app's name.", type="string", minLength=1),),
     ),
     operation(
-        "POST", "/invoke/{slug}", apps.invoke,
+        "POST", "/invoke/{slug}", registering.invoke,
         "invokeFunction", "Start one function with an event that is for it alone.",
         json_answer(SchemaOf(Invoked)), 400, 404, 413, 429,
         security=_EVENT_KEY,
