@@ -10,7 +10,7 @@ import pytest
 
 from stephttp.engine.store import database
 from stephttp.engine.store.check import check_file
-from stephttp.engine.store.sql import CHECKS
+from stephttp.engine.store.sql import CHECKS, MIGRATIONS
 from stephttp.errors import ConfigurationError
 
 from .support import DONE, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world
@@ -50,6 +50,12 @@ BREAKS = {
     f"UPDATE timers SET kind = 'event', key = 'go' WHERE step_id = '{Z}'",
     "a part belongs to a stream that is not gone, and is not beyond its end": (
         "INSERT INTO stream_parts VALUES ('nobody', 1, x'5b5d')"
+    ),
+    "a function has an endpoint, and an app if it is present": (
+        "INSERT INTO functions VALUES ('f', 'nobody', 'n', '', 1, NULL, x'5b5d', x'7b7d')"
+    ),
+    "events that started a function belong to a run, and are an array": (
+        "INSERT INTO function_runs VALUES ('nobody', x'5b5d')"
     ),
     "there is a secret of 32 bytes": "UPDATE meta SET value = x'00' WHERE key = 'secret'",
 }
@@ -117,7 +123,7 @@ def test_what_cannot_be_checked(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError):
             check_file(str(path))
     newer = tmp_path / "newer"
-    database.open_for_writing(str(newer), ["CREATE TABLE t (x);"]).close()
+    database.open_for_writing(str(newer), [*MIGRATIONS, "CREATE TABLE t (x);"]).close()
     with pytest.raises(ConfigurationError, match="newer version"):
         check_file(str(newer))
     text = tmp_path / "text"
