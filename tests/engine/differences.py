@@ -53,20 +53,24 @@ DIFFERENCES = [
         answers=("goapi 4", "goapi 14"),
     ),
     Difference(
-        "Functions of `serve` are registered (`/fn/register`) and triggered, and events can call "
-        "them (`/invoke/{slug}`).",
-        "400, with the reason; there is no `/invoke`.",
-        "The engine is for durable endpoints.",
-        answers=(
-            *("jsapi 0", "jsapi 1", "jsapi 3", "jsapi2 0", "jsapi2 1", "jsapi2 3"),
-            *("pyapi 0", "pyapi2 0"),
-        ),
+        "Functions may have limits, schedules, cancellations and batches.",
+        "A function that asks for one of these is known, but not started; the log and "
+        "`GET /v1/apps/{name}/functions` give the reason.",
+        "It would run too often, or never, without a word.",
     ),
     Difference(
-        "`InvokeFunction` also runs functions that `serve` apps have registered.",
-        "It runs endpoints that the engine has seen. The engine does not know other functions.",
-        "The engine is for durable endpoints.",
-        answers=("goapi3 3", "goapi3 5"),
+        "A failed attempt of a function is repeated after 15 s, 30 s, 1 min and so on.",
+        "The delays are those of endpoints: 1 s, 2 s, 4 s, up to a minute.",
+        "There is one table of delays for all runs, with options for it.",
+    ),
+    Difference(
+        "The recorded reports of functions are about runs and functions that the server knew.",
+        "An engine to which they are replayed knows neither: it answers 400, or the step fails.",
+        "Only the traffic is replayed, not what came before; `tests/conformance` runs functions.",
+        answers=(
+            *("jsapi 1", "jsapi 3", "jsapi2 1", "jsapi2 3"),
+            *("goapi3 3", "goapi3 5"),
+        ),
     ),
     Difference(
         "Each planned step that ends leads to a re-entry of its own. The re-entries race, and "
@@ -254,7 +258,7 @@ UNSEEN = [
     Difference(
         "`DeferAdd` and `DeferAbort` keep account of deferred functions.",
         "The engine refuses them (400), like every op that it cannot perform.",
-        "They call functions of `serve`, which do not run here.",
+        "They call functions in a way that this engine does not know yet.",
     ),
     Difference(
         "Unknown: the part of a byte stream (`publish/tee`) that a websocket of "
