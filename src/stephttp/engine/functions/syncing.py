@@ -22,8 +22,8 @@ from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.client import Client
-from stephttp.engine.outbound.connection import HTTPRequest
-from stephttp.engine.outbound.egress import Egress
+from stephttp.engine.outbound.connection import ExchangeError, HTTPRequest
+from stephttp.engine.outbound.egress import Egress, EgressError
 from stephttp.engine.outbound.function_call import ping_request
 from stephttp.engine.rules.answers import HTTPResponse
 from stephttp.engine.rules.functions import registration
@@ -37,6 +37,8 @@ PATHS = ("/api/inngest", "/x/inngest", "/.netlify/functions/inngest", "/.redwood
 """Where they usually serve their functions."""
 _PAUSE = 5.0
 """Seconds between two pings of an app."""
+_SHORT_PAUSE = 1.0
+"""The same while one has not answered well: it may just be starting."""
 _LOOK_AGAIN = 12
 """Pauses after which an open port is looked at again: an app may have begun to serve functions."""
 _PATIENCE = 10.0
@@ -46,6 +48,7 @@ _CONNECTING = 0.5
 _LARGEST = 8 * 1024 * 1024
 """Bytes of an answer."""
 _IN_BAND = "in_band"
+_UNANSWERED = (OSError, ValueError, ExchangeError, EgressError)
 
 
 class Syncing:
@@ -104,7 +107,7 @@ class Syncing:
         """
         try:
             answer = await self._ping(url)
-        except (OSError, ValueError) as error:
+        except _UNANSWERED as error:
             return str(error) or type(error).__name__
         if answer.status != HTTPStatus.OK:
             return f"it answered {answer.status}{_reason(answer)}"
@@ -117,6 +120,13 @@ class Syncing:
             return str(error)
         return None
 
+    async def ask_all(self) -> float:
+        """Look for apps, ask all, and return the seconds until that is to be done again."""
+        for port in self._ports:
+            await self._look_at(port)
+        problems = [await self._asked(url) for url in self._urls]
+        return _SHORT_PAUSE if any(problems) else _PAUSE
+
     async def _ping(self, url: str) -> HTTPResponse:
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -127,23 +137,23 @@ class Syncing:
 
     async def _run(self) -> None:
         while True:
+            pause = _PAUSE
             try:
-                for port in self._ports:
-                    await self._look_at(port)
-                for url in self._urls:
-                    self._say(url, await self.sync(url))
+                pause = await self.ask_all()
             except StoreClosedError:
                 return
             except Exception as error:
                 log_event(log, logging.ERROR, "sync.failed", "trying again", error=str(error))
-            await self._clock.wait_for(_PAUSE)
+            await self._clock.wait_for(pause)
 
-    def _say(self, url: str, problem: str | None) -> None:
-        """Say what came of a ping, unless that is what came of the last one."""
+    async def _asked(self, url: str) -> str | None:
+        """Ask an app, and say what came of it, unless that is what came of the last time."""
+        problem = await self.sync(url)
         line = f"functions at {url}: " + ("registered" if problem is None else problem)
         if self._said.get(url) != line:
             self._said[url] = line
             self._notify(line)
+        return problem
 
     async def _look_at(self, port: int) -> None:
         """Look for functions behind a port, once it is open, and now and then."""
@@ -166,7 +176,7 @@ class Syncing:
             async with asyncio.timeout(_PATIENCE):
                 answer = await self._client.send(request, _LARGEST)
             said = msgspec.json.decode(answer.body, type=dict[str, object])
-        except (OSError, ValueError, msgspec.DecodeError, RecursionError):
+        except (*_UNANSWERED, msgspec.DecodeError, RecursionError):
             return False
         return answer.status == HTTPStatus.OK and "function_count" in said
 

@@ -1,0 +1,144 @@
+// Functions written with npm's `inngest`, driven by tests/conformance/test_typescript_functions.py:
+// one app whose functions checkpoint their steps during a call, which is the SDK's default, and one
+// whose functions do not. The engine is found by INNGEST_DEV. PORT is where it listens.
+
+import http from "node:http";
+import { Inngest, NonRetriableError, RetryAfterError } from "inngest";
+import { serve } from "inngest/node";
+
+// How often each step of each test ran: counts["<key>"]["<step>"].
+const counts = {};
+
+function ran(event, name) {
+  const mine = (counts[event.data.key] ??= {});
+  return (mine[name] = (mine[name] ?? 0) + 1);
+}
+
+function failing(message) {
+  throw new Error(message);
+}
+
+function functionsOf(client) {
+  const made = [];
+  const add = (id, handler, { triggers = [{ event: `${client.id}/${id}` }], ...options } = {}) => {
+    made.push(client.createFunction({ id, retries: 1, triggers, ...options }, handler));
+    return made.at(-1);
+  };
+
+  add("steps", async ({ event, step, runId }) => {
+    ran(event, "handler");
+    const a = await step.run("a", () => ({ x: ran(event, "a") }));
+    const b = await step.run("b", () => "two");
+    return { a, b, run: runId, event: event.name };
+  });
+
+  add("parallel", async ({ event, step }) => {
+    const all = await Promise.all([
+      step.run("p1", () => ran(event, "p1")),
+      step.run("p2", () => ({ n: ran(event, "p2") })),
+      step.sleep("nap", "1s"),
+    ]);
+    return [...all, await step.run("after", () => ran(event, "after"))];
+  });
+
+  add("wait", async ({ step }) => {
+    const found = await step.waitForEvent("w", {
+      event: `${client.id}/answer`,
+      match: "data.key",
+      timeout: "1m",
+    });
+    const late = await step.waitForEvent("late", { event: "conf/never", timeout: "1s" });
+    return { found: found?.data, late };
+  });
+
+  const child = add("child", async ({ event }) => {
+    if (event.data.fail) throw new NonRetriableError("the child failed");
+    return { doubled: event.data.n * 2, name: event.name };
+  });
+
+  add("invoke", async ({ step }) => {
+    const good = await step.invoke("good", { function: child, data: { n: 21 } });
+    const bad = await step
+      .invoke("bad", { function: child, data: { fail: true } })
+      .catch((error) => error.message);
+    return { good, bad };
+  });
+
+  add("send", async ({ event, step }) => {
+    const data = { key: event.data.key };
+    const { ids } = await step.sendEvent("send", [{ name: `${client.id}/sent`, data }]);
+    return ids;
+  });
+
+  add("sent", async ({ event }) => ran(event, "sent"));
+
+  add("retry", async ({ event, step, attempt }) => {
+    const flaky = await step.run("flaky", () =>
+      ran(event, "try") > 1 ? ran(event, "flaky") : failing("not yet"),
+    );
+    return { flaky, attempt };
+  });
+
+  add("caught", async ({ step }) => {
+    try {
+      await step.run("bad", () => {
+        throw new NonRetriableError("gives up");
+      });
+    } catch (error) {
+      return error.message;
+    }
+  });
+
+  add("handler-fails", async ({ event }) => failing(`attempt ${ran(event, "handler")}`));
+
+  add("final", async ({ event }) => {
+    ran(event, "handler");
+    throw new NonRetriableError("for good");
+  });
+
+  add("later", async ({ event, attempt }) => {
+    if (ran(event, "handler") === 1) throw new RetryAfterError("later", "1s");
+    return attempt;
+  });
+
+  add("picky", async ({ event }) => event.data.n, {
+    triggers: [{ event: `${client.id}/picky`, if: "event.data.n > 3" }],
+  });
+
+  add("big", async ({ events, step }) => {
+    let size = 0;
+    for (let n = 0; n < 7; n++) {
+      size += (await step.run(`part-${n}`, () => "x".repeat(700_000))).length;
+    }
+    await step.sleep("nap", "1s");
+    return { size, events: events.length };
+  });
+
+  return made;
+}
+
+const routes = {};
+for (const [id, options] of [
+  ["checkpointed", {}],
+  ["plain", { checkpointing: false }],
+]) {
+  const client = new Inngest({ id, ...options });
+  const servePath = `/${id}/api/inngest`;
+  routes[servePath] = serve({ client, functions: functionsOf(client), servePath });
+}
+
+routes["/counts"] = (request, response) => {
+  const key = new URL(request.url, "http://x").searchParams.get("key");
+  response.end(JSON.stringify(counts[key] ?? {}));
+};
+
+const server = http.createServer((request, response) => {
+  const route = routes[new URL(request.url, "http://x").pathname];
+  if (route) return route(request, response);
+  response.writeHead(404);
+  response.end();
+});
+
+server.listen(Number(process.env.PORT ?? 0), "127.0.0.1", () => {
+  console.log(`listening on http://127.0.0.1:${server.address().port}`);
+});

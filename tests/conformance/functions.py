@@ -1,0 +1,72 @@
+"""What tests of the real SDKs' functions share: an app, its events, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from itertools import count
+from typing import Any
+
+import httpx2
+
+from tests.acceptance.processes import eventually
+
+_KEYS = count(1)
+
+
+class App:
+    """An app with functions, and the engine that runs them.
+
+    Args:
+        name: of the app, and of the framework that serves it.
+        url: its address.
+        engine: a client of the engine.
+    """
+
+    def __init__(self, name: str, url: str, engine: httpx2.Client) -> None:
+        self.name = name
+        self.url = url
+        self.engine = engine
+        self.key = f"k{next(_KEYS)}"
+
+    def send(self, event: str, **data: Any) -> str:
+        """Send an event about this test, and return its id."""
+        message = {"name": f"{self.name}/{event}", "data": {"key": self.key, **data}}
+        answer = self.engine.post("/e/any", json=message)
+        (event_id,) = answer.json()["ids"]
+        return str(event_id)
+
+    def runs(self, event_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.engine.get(f"/v1/events/{event_id}/runs").json()["data"]
+        return found
+
+    def ended(self, event_id: str) -> list[dict[str, Any]]:
+        """The runs that an event has started, once all have ended."""
+
+        def look() -> list[dict[str, Any]]:
+            runs = self.runs(event_id)
+            return runs if all(run["ended_at"] for run in runs) else []
+
+        found = eventually(look)
+        return [self.engine.get(f"/v1/runs/{run['run_id']}").json()["data"] for run in found]
+
+    def outcome(self, function: str, **data: Any) -> dict[str, Any]:
+        """The one run of a function that an event of its name starts, once it has ended."""
+        (run,) = self.ended(self.send(function, **data))
+        assert run["function"] == f"{self.name}-{function}"
+        return run
+
+    def result(self, function: str, **data: Any) -> Any:
+        """What a function returns."""
+        run = self.outcome(function, **data)
+        assert run["status"] == "Completed", run
+        return output(run)
+
+    def counts(self) -> dict[str, int]:
+        """How often things happened in this test."""
+        counts: dict[str, int] = httpx2.get(f"{self.url}/counts", params={"key": self.key}).json()
+        return counts
+
+
+def output(run: dict[str, Any]) -> Any:
+    return json.loads(b64decode(run["output"]))

@@ -1,0 +1,99 @@
+"""Functions of the real TypeScript SDK (npm `inngest`), run by a real engine: with checkpoints of
+their steps during a call, which is the SDK's default, and without.
+
+The engine asks for them itself (`--app`); in their answer they say what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port
+from tests.conformance.functions import App, output
+
+
+@pytest.fixture(scope="module")
+def processes(typescript_app: Path) -> Generator[tuple[str, httpx2.Client]]:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    apps = [f"{address}/{name}/api/inngest" for name in ("checkpointed", "plain")]
+    named = [word for app in apps for word in ("--app", app)]
+    command = [*STEPHTTP, "dev", "--port", "0", "--no-discovery", *named, "--"]
+    command += ["node", str(typescript_app / "functions.mjs")]
+    with Process(command, env={"PORT": str(port)}) as engine:
+        url = engine.wait_for(r"engine ready on (http://\S+)")[1]
+        for app in apps:
+            engine.wait_for(f"functions at {app}: registered")
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            yield address, client
+
+
+@pytest.fixture(params=["checkpointed", "plain"])
+def app(request: pytest.FixtureRequest, processes: tuple[str, httpx2.Client]) -> App:
+    return App(request.param, *processes)
+
+
+def test_steps_run_once_each(app: App) -> None:
+    run = app.outcome("steps")
+    expected = {"a": {"x": 1}, "b": "two", "run": run["run_id"], "event": f"{app.name}/steps"}
+    assert output(run) == expected
+    calls = {"checkpointed": 1, "plain": 3}[app.name]
+    assert app.counts() == {"handler": calls, "a": 1}
+
+
+def test_parallel_steps(app: App) -> None:
+    assert app.result("parallel") == [1, {"n": 1}, None, 1]
+    assert app.counts() == {"p1": 1, "p2": 1, "after": 1}
+
+
+def test_waits(app: App) -> None:
+    event_id = app.send("wait")
+    eventually(lambda: app.runs(event_id))
+    app.send("answer", n=1)
+    (run,) = app.ended(event_id)
+    assert output(run) == {"found": {"key": app.key, "n": 1}, "late": None}
+
+
+def test_functions_invoke_functions(app: App) -> None:
+    result = app.result("invoke")
+    assert result["good"] == {"doubled": 42, "name": "inngest/function.invoked"}
+    assert "the child failed" in result["bad"]
+
+
+def test_sent_events_start_functions(app: App) -> None:
+    (event_id,) = app.result("send")
+    (run,) = app.ended(event_id)
+    assert output(run) == 1
+
+
+def test_retries(app: App) -> None:
+    assert app.result("retry")["flaky"] == 1
+    assert app.counts()["try"] == 2
+    assert app.result("caught") == "gives up"
+
+
+def test_failures(app: App) -> None:
+    run = app.outcome("handler-fails")
+    assert (run["status"], run["error"]["name"]) == ("Failed", "Error")
+    assert run["error"]["message"] == "attempt 2"
+    assert "failing" in run["error"]["stack"]
+    run = app.outcome("final")
+    assert (run["status"], run["error"]["message"]) == ("Failed", "for good")
+    assert app.counts() == {"handler": 3}
+
+
+def test_a_function_says_when_it_is_to_be_tried_again(app: App) -> None:
+    assert app.result("later") == 1
+
+
+def test_a_condition_of_a_trigger(app: App) -> None:
+    assert app.runs(app.send("picky", n=3)) == []
+    assert app.result("picky", n=4) == 4
+
+
+def test_large_state(app: App) -> None:
+    assert app.result("big") == {"size": 7 * 700_000, "events": 1}
