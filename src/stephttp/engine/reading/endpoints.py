@@ -6,6 +6,9 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from stephttp.engine.model.function import Trigger
 from stephttp.engine.store import counts
 from stephttp.engine.store.sql import QUERIES
 
@@ -23,6 +26,9 @@ class EndpointRow:
             no longer stored.
         last_failed_run: the latest run that failed; `last_error` is its error as JSON,
             `last_error_ms` when it ended.
+        function: its name, if it is a function; `None` if it is not.
+        triggers: what starts it.
+        refused: why it is not started, if it is not.
     """
 
     fn_id: str
@@ -40,6 +46,9 @@ class EndpointRow:
     last_failed_run: str | None
     last_error: bytes | None
     last_error_ms: int | None
+    function: str | None
+    triggers: tuple[Trigger, ...]
+    refused: str | None
 
 
 def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
@@ -49,10 +58,14 @@ def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
         ended.setdefault(fn_id, {})[what] = n
     open_runs = dict(connection.execute(_OPEN).fetchall())
     rows = []
-    for fn_id, *others, run_id, error, ended_ms in connection.execute(_ENDPOINTS):
+    for fn_id, *others, run_id, error, ended_ms, name, triggers, refused in connection.execute(
+        _ENDPOINTS
+    ):
         found = ended.get(fn_id, {})
         counted = [open_runs.get(fn_id, 0), found.get("failed", 0), found.get(counts.BEGAN, 0)]
-        values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms]
+        values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms, name]
+        values.append(msgspec.json.decode(triggers or b"[]", type=tuple[Trigger, ...]))
+        values.append(refused)
         rows.append(EndpointRow(*values))
     return tuple(rows)
 
@@ -76,7 +89,8 @@ WHERE ended_ms IS NULL GROUP BY fn_id"""
 _ENDPOINTS = """
 SELECT endpoints.fn_id, endpoints.app_id, endpoints.slug, endpoints.domain, endpoints.method,
        endpoints.path, endpoints.sdk, endpoints.retries, seen_ms,
-       failed.run_id, failed.error, failed.ended_ms
-FROM endpoints LEFT JOIN runs AS failed ON failed.seq = (
+       failed.run_id, failed.error, failed.ended_ms, functions.name, triggers,
+       CASE present WHEN 0 THEN 'its app does not register it any more' ELSE refused END
+FROM endpoints LEFT JOIN functions USING (fn_id) LEFT JOIN runs AS failed ON failed.seq = (
     SELECT max(seq) FROM runs WHERE runs.fn_id = endpoints.fn_id AND runs.status = 'failed')
 ORDER BY endpoints.domain, endpoints.slug"""

@@ -7,8 +7,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 from stephttp._wire import capsule
 from stephttp._wire.cut_entries import read_entry
@@ -110,6 +112,10 @@ class RunDetail:
         warnings: in the order in which they were reported.
         invoked_by: the run and the step that wait for its result.
         reruns: the runs that repeat it.
+        started_by: the event that started it, as JSON, if it is a run of a function; then `result`
+            has what that returned, or the error with which it failed.
+        event_name: the name of that event.
+        function: the name of the function.
     """
 
     row: RunRow
@@ -127,6 +133,9 @@ class RunDetail:
     warnings: tuple[Warned, ...]
     invoked_by: tuple[str, str] | None
     reruns: tuple[str, ...]
+    started_by: bytes | None
+    event_name: str
+    function: str | None
 
     @property
     def waiting_for(self) -> tuple[OpenWait, ...]:
@@ -175,13 +184,17 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
         warnings=tuple(Warned(*row) for row in connection.execute(_WARNINGS, values)),
         invoked_by=(invoker, step_id) if invoker else None,
         reruns=tuple(rerun for (rerun,) in connection.execute(_RERUNS, values)),
+        started_by=_started_by(found["events"]),
+        event_name=found["event_name"],
+        function=found["function"],
     )
 
 
 _RUN = """
-SELECT app_id, fn_id, sdk, event_id, retries, invoked_by, method, domain, path, query,
-       content_type, ip, error, head, output, body
-FROM runs WHERE run_id = ?"""
+SELECT runs.app_id, fn_id, sdk, event_id, event_name, retries, invoked_by, method, domain, path,
+       runs.query, content_type, ip, error, head, output, body, events, functions.name AS function
+FROM runs LEFT JOIN functions USING (fn_id) LEFT JOIN function_runs USING (run_id)
+WHERE run_id = ?"""
 
 _STEPS = """
 SELECT step_id, seq, userland_id, userland_index, name, op, attempts, started_ns, duration_ns,
@@ -243,9 +256,18 @@ def _request(row: sqlite3.Row, memo: bytes | None) -> SourceRequest:
     )
 
 
+def _started_by(events: bytes | None) -> bytes | None:
+    return None if events is None else bytes(msgspec.json.decode(events, type=list[Raw])[0])
+
+
 def _result(status: RunStatus, row: sqlite3.Row) -> FinalResponse | None:
     if not status.ended:
         return None
+    if row["events"] is not None and status is not RunStatus.CANCELLED:
+        failed = status is RunStatus.FAILED
+        body = (row["error"] if failed else row["output"]) or b"null"
+        code = HTTPStatus.INTERNAL_SERVER_ERROR if failed else HTTPStatus.OK
+        return FinalResponse(code, (), body)
     answer = render(status, row["output"], row["head"], row["error"])
     headers = tuple(
         Header(name, MASKED, masked=True)

@@ -1,0 +1,65 @@
+"""What the dashboard shows of functions and of their runs."""
+
+from __future__ import annotations
+
+import re
+
+from tests.engine.functions.support import (
+    body_of,
+    config,
+    fails,
+    only,
+    register,
+    returns,
+    send,
+)
+from tests.engine.support import B, World, answer, world
+
+
+async def page(w: World, path: str) -> str:
+    """The text of a page, without its tags."""
+    response = await w.http.get(path)
+    assert response.status_code == 200
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", response.text))
+
+
+async def test_the_apps_page_names_functions_with_what_starts_them() -> None:
+    async with world() as w:
+        await register(
+            w,
+            config("shop-pack", "order/paid", {"event": "go", "expression": "event.data.n == 1"}),
+            config("shop-limited", "go", concurrency=[{"limit": 1}]),
+            config("shop-gone", "go"),
+        )
+        await register(
+            w, config("shop-pack", "order/paid"), config("shop-timed", {"cron": "* * * * *"})
+        )
+        text = await page(w, "/apps")
+        assert "shop-pack starts with order/paid" in text
+        assert "shop-timed the shop-timed Not started: triggers[0].cron" in text
+        assert "Not started: its app does not register it any more" in text
+
+
+async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
+    async with world(script=[returns({"packed": "yes"})]) as w:
+        await register(w, config("shop-pack", "order/paid"))
+        run = await only(w, await send(w, "order/paid", {"id": "o17"}))
+        path = f"/runs/{run['run_id']}"
+        text = await page(w, path)
+        assert "Function the shop-pack , started by order/paid" in text
+        assert "o17" in text
+        assert "packed" in text
+        assert "order/paid started it" in text
+        assert "Rerun with another body" not in text
+
+        w.script = [fails(400, headers={"x-inngest-no-retry": "true"}, stack="in line 1")]
+        run = await only(w, await send(w, "order/paid"))
+        text = await page(w, f"/runs/{run['run_id']}")
+        assert "in line 1" in text
+
+        w.script = [answer([{"op": "Sleep", "id": B, "name": "1h"}])]
+        event_id = await send(w, "order/paid")
+        run = await only(w, event_id)
+        assert "The function has not returned yet." in await page(w, f"/runs/{run['run_id']}")
+        assert "shop-pack was started by it" in await page(w, f"/events/{event_id}")
+        assert body_of(w.calls[-1])["event"]["id"] == event_id
