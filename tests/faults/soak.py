@@ -24,6 +24,8 @@ from tests.faults.world import Server, World
 
 _SAMPLE = 5.0
 """Seconds between two looks."""
+_LONG = 120.0
+"""Seconds after which the second half of a life says something by itself."""
 _PATIENCE = 120.0
 """Seconds after the end within which all callers have their answers."""
 _KILLS = {
@@ -140,7 +142,10 @@ class Soak:
             await asyncio.sleep(_SAMPLE)
 
     def report(self) -> list[str]:
-        """Return what grew, for each life of a server's processes; its start is left out."""
+        """Return what grew, for each life of a server's processes; its start is left out.
+
+        The second half of a long life counts: until then, caches fill.
+        """
         lines = []
         lives: dict[tuple[str, tuple[int, ...]], list[Sample]] = {}
         for one in self.samples:
@@ -149,22 +154,33 @@ class Soak:
             warm = [one for one in life if one.at >= life[0].at + 20]
             if len(warm) < 3:
                 continue
-            at = [one.at / 60 for one in warm]
-            memory, _ = linear_regression(at, [one.resident / 2**20 for one in warm])
-            files, _ = linear_regression(at, [one.descriptors for one in warm])
-            threads, _ = linear_regression(at, [one.threads for one in warm])
-            lines.append(
-                f"{whose:10} {life[0].at / 60:5.1f} to {life[-1].at / 60:5.1f} min: "
-                f"{warm[-1].resident / 2**20:.0f} MiB ({memory:+.2f} MiB/min), "
-                f"{warm[-1].descriptors} descriptors ({files:+.2f}/min), "
-                f"{warm[-1].threads} threads ({threads:+.2f}/min)"
-            )
+            lines.append(f"{whose:10} {_minutes(life)}: {_held(warm)}")
+            late = warm[len(warm) // 2 :]
+            if late[-1].at - late[0].at > _LONG:
+                lines.append(f"{'':10} {_minutes(late)}: {_held(late)}")
         end, size, wal = self.sizes[-1]
         lines.append(
             f"database: {size / 2**20:.1f} MiB and {wal / 2**20:.1f} MiB of log after "
             f"{end / 60:.1f} min, {size / max(1, len(self._labels)):.0f} bytes a request"
         )
         return lines
+
+
+def _minutes(life: Sequence[Sample]) -> str:
+    return f"{life[0].at / 60:5.1f} to {life[-1].at / 60:5.1f} min"
+
+
+def _held(life: Sequence[Sample]) -> str:
+    """Return what a server held at last, and how much more it became in a minute."""
+    at, last = [one.at / 60 for one in life], life[-1]
+    memory, _ = linear_regression(at, [one.resident / 2**20 for one in life])
+    files, _ = linear_regression(at, [one.descriptors for one in life])
+    threads, _ = linear_regression(at, [one.threads for one in life])
+    return (
+        f"{last.resident / 2**20:.0f} MiB ({memory:+.2f} MiB/min), "
+        f"{last.descriptors} descriptors ({files:+.2f}/min), "
+        f"{last.threads} threads ({threads:+.2f}/min)"
+    )
 
 
 def _busy() -> tuple[int, int]:
