@@ -156,8 +156,12 @@ def test_what_a_step_may_return_has_a_limit() -> None:
 
 
 def test_a_step_that_fails_is_tried_again_and_people_see_why() -> None:
-    failing = {**step_error(B, stack="s"), **NAMED, "timing": {"a": NOW_NS, "b": 5_000_000_900_000}}
-    kept = {**LOADED, "started_ns": NOW_NS, "duration_ns": 5_000_000_900_000}
+    failing = {
+        **step_error(B, stack="s"),
+        **NAMED,
+        "timing": {"a": NOW_NS - 5_000_000_001, "b": 5_000_000_900_000},
+    }
+    kept = {**LOADED, "started_ns": NOW_NS - 5_000_000_001, "duration_ns": 5_000_000_900_000}
     error = b'{"name":"E","message":"m","stack":"s"}'
     change = apply(CALLED, ANSWER, failing)
     assert change == Change(
@@ -165,7 +169,7 @@ def test_a_step_that_fails_is_tried_again_and_people_see_why() -> None:
         steps=(written(B, 5, "StepError", None, 1, error=error, **kept),),
         timers=(Timer(B, TimerKind.RETRY, NOW + 1000),),
         dropped=(RESUME,),
-        history=(Entry(Past.ATTEMPT, B, "", 0, NOW, NOW + 5_000_000, error),),
+        history=(Entry(Past.ATTEMPT, B, "", 0, NOW - 5001, NOW + 4_994_999, error),),
     )
     again = Snapshot(ASYNC, {B: Known(1, resolved=False)}, {RESUME: CALL})
     change = apply(again, CHECKPOINT, step_error(B))
