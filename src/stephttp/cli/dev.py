@@ -22,7 +22,7 @@ from stephttp.cli.terminal import complain, on_reader_gone, say
 from stephttp.engine.app import create_app
 from stephttp.engine.dashboard import passwords
 from stephttp.engine.engine import Engine
-from stephttp.engine.functions.syncing import PORTS, Syncing
+from stephttp.engine.functions.syncing import PORTS, Syncing, app_urls
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.store.database import MEMORY
 from stephttp.errors import ConfigurationError
@@ -56,7 +56,7 @@ async def run_dev(options: DevOptions) -> int:
         port: int = listener.getsockname()[1]
         try:
             password = dashboard_password(options.dashboard_password_file, os.environ)
-            ca_file = checked(options.ca_file)
+            ca_file, urls = checked(options.ca_file), app_urls(options.app)
         except ConfigurationError as error:
             complain(f"cannot start: {error}")
             return 1
@@ -88,9 +88,7 @@ async def run_dev(options: DevOptions) -> int:
             return 1
         server = Server(app, listener, _REQUEST_GRACE, engine.drain)
         ports = () if options.no_discovery else tuple(one for one in PORTS if one != port)
-        syncing = Syncing(
-            engine.functions, engine.clock, settings, options.app or (), ports, notify=say
-        )
+        syncing = Syncing(engine.functions, engine.clock, settings, urls, ports, notify=say)
         serving = asyncio.create_task(server.run_until_exit())
         try:
             await first_of(server.ready, serving, stop.asked)

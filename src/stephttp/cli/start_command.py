@@ -24,7 +24,7 @@ from stephttp.cli.serving import Server, Stop, first_of
 from stephttp.cli.terminal import complain
 from stephttp.engine.app import create_app
 from stephttp.engine.engine import Engine
-from stephttp.engine.functions.syncing import Syncing
+from stephttp.engine.functions.syncing import Syncing, app_urls
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.settings import VERSION, Backoff, Settings
 from stephttp.engine.outbound.egress import parse_rule
@@ -134,7 +134,7 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
     """
     try:
         settings = resolve(options, environ)
-        grace = seconds_of("--grace", options.grace)
+        grace, urls = seconds_of("--grace", options.grace), app_urls(options.app)
     except ConfigurationError as error:
         complain(f"cannot start: {error}")
         return 2
@@ -156,9 +156,7 @@ async def run_start(options: StartOptions, environ: Mapping[str, str]) -> int:
         proxies = options.trust_proxy or ("127.0.0.1",)
         server = Server(app, listener, _REQUEST_GRACE, engine.drain, proxies)
         serving = asyncio.create_task(server.run_until_exit())
-        syncing = Syncing(
-            engine.functions, engine.clock, settings, options.app or (), notify=_log_sync
-        )
+        syncing = Syncing(engine.functions, engine.clock, settings, urls, notify=_log_sync)
         try:
             await first_of(server.ready, serving, stop.asked)
             if server.ready.done():

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from stephttp._wire.signatures import sign
-from stephttp.engine.functions.syncing import Syncing
+from stephttp.engine.functions.syncing import Syncing, app_urls
+from stephttp.errors import ConfigurationError
 from tests.engine.functions.support import config
 from tests.engine.support import KEY, World, world
 
@@ -121,7 +122,14 @@ async def test_other_answers(
         assert await known(w) == []
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://no-such-host.invalid/x", "x"])
+@pytest.mark.parametrize("url", ["x", "ftp://x/y", "http://x:99999/y", "http://user@x/y", ""])
+def test_what_is_not_a_url_is_refused_at_once(url: str) -> None:
+    assert app_urls(None) == ()
+    with pytest.raises(ConfigurationError, match=r"--app: .* is not a URL such as"):
+        app_urls(["http://127.0.0.1/api/inngest", url])
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://no-such-host.invalid/x"])
 async def test_apps_that_cannot_be_asked(url: str) -> None:
     async with world() as w, syncing(w) as asking:
         assert await asking.sync(url)
@@ -181,10 +189,17 @@ async def test_apps_on_this_machine_are_found() -> None:
         assert {one[2]["x-inngest-server-kind"] for one in app.asked} == {"dev"}
 
 
+async def test_an_app_that_is_named_is_not_looked_for() -> None:
+    async with Answering() as app, world() as w, syncing(w, app.url, ports=(app.port,)) as asking:
+        app.answer = (200, OUT_OF_BAND, {"function_count": 1})
+        await asking.ask_all()
+        assert [one[0] for one in app.asked] == ["PUT"]
+
+
 async def test_other_services_are_looked_at_now_and_then() -> None:
     async with Answering() as app, world() as w, syncing(w, ports=(app.port,)) as asking:
         app.answer = (200, {}, {"hello": "I am another service"})
-        for _ in range(12):
+        for _ in range(60):
             assert await asking.ask_all() == 5.0
         assert [one[0] for one in app.asked] == ["GET"] * 4
         await asking.ask_all()

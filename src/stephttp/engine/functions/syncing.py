@@ -28,6 +28,7 @@ from stephttp.engine.outbound.function_call import ping_request
 from stephttp.engine.rules.answers import HTTPResponse
 from stephttp.engine.rules.functions import registration
 from stephttp.engine.store.store import StoreClosedError
+from stephttp.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,9 @@ _PAUSE = 5.0
 """Seconds between two pings of an app."""
 _SHORT_PAUSE = 1.0
 """The same while one has not answered well: it may just be starting."""
-_LOOK_AGAIN = 12
-"""Pauses after which an open port is looked at again: an app may have begun to serve functions."""
+_LOOK_AGAIN = 60
+"""Pauses after which an open port is looked at again: an app that reloads may have begun to serve
+functions. Seldom, because apps log such requests."""
 _PATIENCE = 10.0
 """Seconds that an answer may take."""
 _CONNECTING = 0.5
@@ -76,7 +78,9 @@ class Syncing:
         self._clock = clock
         self._settings = settings
         self._urls = list(dict.fromkeys(urls))
-        self._ports = ports
+        # Under two names, such as localhost and 127.0.0.1, an app would move to and fro.
+        named = {urlsplit(url).port for url in urls}
+        self._ports = [port for port in ports if port not in named]
         self._notify = notify
         self._client = Client(
             Egress.of(settings), settings.connect_timeout, ca_file=settings.ca_file
@@ -179,6 +183,20 @@ class Syncing:
         except (*_UNANSWERED, msgspec.DecodeError, RecursionError):
             return False
         return answer.status == HTTPStatus.OK and "function_count" in said
+
+
+def app_urls(urls: Sequence[str] | None) -> tuple[str, ...]:
+    """Return what `--app` names.
+
+    Raises:
+        ConfigurationError: one of them is not a URL.
+    """
+    try:
+        for url in urls or ():
+            registration.check_url(url, "--app")
+    except Refused as error:
+        raise ConfigurationError(str(error)) from None
+    return tuple(urls or ())
 
 
 async def _is_open(port: int) -> bool:

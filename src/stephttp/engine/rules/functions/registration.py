@@ -92,7 +92,7 @@ def read(body: bytes, sdk: str) -> Registration:
         raise Refused(
             f"functions: {len(message.functions)}, at most {_MOST_FUNCTIONS} are accepted"
         )
-    _check_url(message.url, "url")
+    check_url(message.url, "url")
     sdk = sdk or _sdk(message)
     app_id = function_ids.app_id(name)
     functions = [
@@ -125,7 +125,7 @@ def _function(raw: bytes, field: str, app_id: str, sdk: str) -> Function:
         refused = f"steps.{step_id}.runtime.type: {step.runtime.type!r}; only 'http' can be called"
         domain, path, query = "", "/", ""
     else:
-        _check_url(step.runtime.url, f"{where}.runtime.url")
+        check_url(step.runtime.url, f"{where}.runtime.url")
         parts = urlsplit(step.runtime.url)
         domain, path, query = f"{parts.scheme}://{parts.netloc}", parts.path or "/", parts.query
     endpoint = Endpoint(
@@ -184,7 +184,12 @@ def _retries(step: _Step, field: str) -> int:
     return min(attempts, MAX_RETRIES)
 
 
-def _check_url(url: str, field: str) -> None:
+def check_url(url: str, field: str) -> None:
+    """Check that a text is the URL of functions.
+
+    Raises:
+        Refused: it is not; the text names the field.
+    """
     try:
         parts = urlsplit(url)
         good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
