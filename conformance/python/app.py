@@ -3,13 +3,15 @@
     python app.py fastapi      # functions are coroutines
     python app.py flask        # functions block
 
-The engine is found by INNGEST_DEV, or by INNGEST_API_BASE_URL and INNGEST_SIGNING_KEY.
+The engine is found by INNGEST_DEV, or by INNGEST_API_BASE_URL, INNGEST_EVENT_API_BASE_URL and keys.
+PORT is where it listens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -27,6 +29,7 @@ with warnings.catch_warnings():
 COUNTS: dict[str, Counter[str]] = {}
 """How often each step of each test ran."""
 
+PORT = int(os.environ.get("PORT", "0"))
 BIG = 700_000
 """Characters of a result; seven of them are more than a call carries."""
 
@@ -358,7 +361,7 @@ def serve_fastapi() -> None:
     client = inngest.Inngest(app_id="fastapi", logger=logging.getLogger("quiet"))
     inngest.fast_api.serve(app, client, coroutines(client))
     app.get("/counts")(lambda key: COUNTS.get(key, {}))
-    config = uvicorn.Config(app, port=0, log_level="warning")
+    config = uvicorn.Config(app, port=PORT, log_level="warning")
     listener = config.bind_socket()
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
@@ -372,7 +375,7 @@ def serve_flask() -> None:
     client = inngest.Inngest(app_id="flask", logger=logging.getLogger("quiet"))
     inngest.flask.serve(app, client, blocking(client))
     app.get("/counts")(lambda: COUNTS.get(flask.request.args["key"], {}))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", PORT, app, threaded=True)
     print(f"listening on http://127.0.0.1:{server.port}", flush=True)
     threading.Thread(target=server.serve_forever).run()
 

@@ -21,9 +21,11 @@ class App:
         name: of the app, and of the framework that serves it.
         url: its address.
         engine: a client of the engine.
+        event_key: a key for sending events.
     """
 
-    def __init__(self, name: str, url: str, engine: httpx2.Client) -> None:
+    def __init__(self, name: str, url: str, engine: httpx2.Client, event_key: str = "any") -> None:
+        self.event_key = event_key
         self.name = name
         self.url = url
         self.engine = engine
@@ -32,7 +34,7 @@ class App:
     def send(self, event: str, **data: Any) -> str:
         """Send an event about this test, and return its id."""
         message = {"name": f"{self.name}/{event}", "data": {"key": self.key, **data}}
-        answer = self.engine.post("/e/any", json=message)
+        answer = self.engine.post(f"/e/{self.event_key}", json=message)
         (event_id,) = answer.json()["ids"]
         return str(event_id)
 

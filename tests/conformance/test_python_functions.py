@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.acceptance.processes import ROOT, STEPHTTP, Process, eventually
+from tests.acceptance.processes import ROOT, STEPHTTP, Process, eventually, free_port
 from tests.conformance.functions import App, output
 
 APP = ROOT / "conformance" / "python" / "app.py"
+SIGNING_KEY = "signkey-prod-" + "6b2f9d0c" * 8
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,29 @@ def test_an_event_that_is_sent_twice_starts_a_function_once(app: App) -> None:
 
 def test_state_that_is_too_large_for_a_call_is_fetched(app: App) -> None:
     assert app.result("big") == {"size": 7 * 700_000, "events": 1}
+
+
+def test_in_production_both_sides_sign(tmp_path: Path) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    words = [*STEPHTTP, "start", "--port", "0", "--db", str(tmp_path / "db")]
+    words += ["--allow-host", "127.0.0.1", "--log-format", "text"]
+    words += ["--app", f"{address}/api/inngest"]
+    keys = {"INNGEST_SIGNING_KEY": SIGNING_KEY, "INNGEST_EVENT_KEY": "any-event-key"}
+    with Process(words, env=keys) as engine:
+        url = engine.wait_for(r'engine\.start engine ready url="(\S+)"')[1]
+        where = {"INNGEST_API_BASE_URL": url, "INNGEST_EVENT_API_BASE_URL": url}
+        command = [sys.executable, str(APP), "fastapi"]
+        with (
+            Process(command, env={**keys, **where, "PORT": str(port)}),
+            httpx2.Client(base_url=url, timeout=60) as client,
+        ):
+            client.headers["authorization"] = f"Bearer {SIGNING_KEY}"
+            engine.wait_for("app.registered")
+            app = App("fastapi", address, client, event_key="any-event-key")
+            assert app.result("steps")["a"] == {"x": 1}
+            assert len(app.result("send")) == 2
+            assert app.result("big")["size"] == 7 * 700_000
+            # A call that the engine has not signed is refused.
+            forged = httpx2.post(f"{address}/api/inngest?fnId=fastapi-steps&stepId=step", json={})
+            assert forged.status_code == 401
