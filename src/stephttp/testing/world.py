@@ -214,8 +214,7 @@ class World(EngineInTest):
             self._exits.push_async_callback(lifespan.stop)
         self._from_test = self._caller(state, raises=self._raises)
         self._client = httpx2.AsyncClient(
-            transport=ToBoth(to_engine, self._from_test),
-            base_url=self.base_url,
+            transport=ToBoth(to_engine, self._from_test), base_url=self.base_url
         )
         self._exits.push_async_callback(self._client.aclose)
 
@@ -277,8 +276,7 @@ class World(EngineInTest):
             idle.cancel()
 
     def _caller(self, state: dict[str, Any], *, raises: bool) -> httpx2.AsyncBaseTransport:
-        crashes = self.crashes
-        if crashes is not None:
+        if (crashes := self.crashes) is not None:
             return ToApp(crashes, self._dying(crashes, state), raises=raises)
         if self.is_wsgi:
             return WSGICaller(self.app, self._in_thread, raises=raises)

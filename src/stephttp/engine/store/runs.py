@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
-import msgspec
 from msgspec.structs import asdict, replace
 
 from stephttp._wire.opcodes import Op, OpCode
@@ -107,33 +105,6 @@ def load_gateway_request(
     (origin,) = connection.execute(QUERIES["run_origin"], (run_id,)).fetchone()
     spec = load_timers(connection, run_id)[step_id].payload or b"null"
     return GatewayRequest(run_id, step_id, spec, origin)
-
-
-def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict[str, Any]]:
-    """Load the status of a run, and the event that started it.
-
-    Raises:
-        Refused: there is no such run.
-    """
-    row = connection.execute(QUERIES["run_event"], (run_id,)).fetchone()
-    if row is None:
-        raise unknown(run_id)
-    status, events, *http = row
-    if events is not None:
-        first, *_ = msgspec.json.decode(events, type=list[dict[str, Any]])
-        return status, first
-    event_id, name, ts, domain, method, path, query, content_type, ip, fn, body = http
-    data = {
-        "body": None if body is None else b64encode(body).decode(),
-        "content_type": content_type,
-        "domain": domain,
-        "fn": fn,
-        "ip": ip,
-        "method": method,
-        "path": path,
-        "query_params": query,
-    }
-    return status, {"data": data, "id": event_id, "name": name, "ts": ts}
 
 
 def load_source(connection: sqlite3.Connection, run_id: str) -> Source:

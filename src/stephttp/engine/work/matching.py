@@ -18,7 +18,7 @@ import msgspec
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.timer import Timer
 from stephttp.engine.rules.conditions import equalities, expressions
-from stephttp.engine.store import runs
+from stephttp.engine.store import run_triggers
 from stephttp.engine.store.sql import QUERIES
 
 MOST_AT_ONCE = 100
@@ -67,7 +67,7 @@ class TriggerEvent:
         trigger: dict[str, Any] = {}
         if expressions.TRIGGER in condition:
             if run_id not in self._known:
-                _, self._known[run_id] = runs.load_trigger(self._connection, run_id)
+                _, self._known[run_id] = run_triggers.load_trigger(self._connection, run_id)
             trigger = self._known[run_id]
         values = {expressions.TRIGGER: trigger, expressions.INCOMING: incoming}
         return expressions.matches(condition, values, now_ms)

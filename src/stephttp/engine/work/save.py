@@ -24,7 +24,7 @@ from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import cancelled
 from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result
-from stephttp.engine.store import function_rows, runs
+from stephttp.engine.store import function_rows, run_triggers, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import keys, matching
 
@@ -174,5 +174,5 @@ def started_by(
     """Say whether the event that started a run fulfils the condition of a cancellation."""
     if condition is None:
         return True
-    _, event = runs.load_trigger(connection, run_id)
+    _, event = run_triggers.load_trigger(connection, run_id)
     return expressions.matches(condition, {expressions.TRIGGER: event}, now_ms)

@@ -25,7 +25,8 @@ from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.reading.run_rows import load_waits
 from stephttp.engine.rules.answers import is_current
 from stephttp.engine.store import memos, runs
-from stephttp.engine.store.runs import load_trigger, unknown
+from stephttp.engine.store.run_triggers import load_trigger
+from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, Time, one_of
 from stephttp.engine.web.requests import call_of, engine_of, parse_run_id

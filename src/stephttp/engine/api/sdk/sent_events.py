@@ -18,7 +18,7 @@ from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
-from stephttp.engine.store.runs import load_trigger
+from stephttp.engine.store.run_triggers import load_trigger
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Time, Uuid
 from stephttp.engine.web.requests import engine_of, parse_limit, parse_optional_time
