@@ -242,3 +242,31 @@ async def test_state_that_is_too_large_is_left_for_the_sdk_to_fetch() -> None:
         assert (body["steps"], body["events"], body["event"]["data"]) == ({}, [], {"id": 1})
         assert len(body["ctx"]["stack"]["stack"]) == 3
         assert output(await only(w, event_id)) == "done"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (
+            fails(404, headers={"x-inngest-no-retry": "true"}, stack="x" * 300_000),
+            {"name": "ValueError", "message": "no"},
+        ),
+        (
+            httpx2.Response(500, headers={**SDK, "x-inngest-no-retry": "true"}, text="oh no"),
+            {"name": "FunctionError", "message": "the function answered 500: oh no"},
+        ),
+        (
+            httpx2.Response(206, headers=SDK, text="oh no"),
+            {"name": "AnswerError"},
+        ),
+    ],
+)
+async def test_errors_that_are_too_large_or_no_json(
+    reply: httpx2.Response, error: dict[str, str]
+) -> None:
+    async with world(script=[reply]) as w:
+        await register(w, config("shop-pack", "order/paid"))
+        run = await only(w, await send(w, "order/paid"))
+        assert run["status"] == "Failed"
+        assert run["error"] == run["error"] | error
+        assert output(run) == run["error"]

@@ -170,7 +170,7 @@ def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
 
 
 def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Change]]) -> None:
-    """Store new runs of endpoints, whose ids are known to be free, with a statement a table."""
+    """Store new runs, whose ids are known to be free, with a statement a table."""
     if runs:
         values = [row(new, change.run) for new, change in runs]
         bulk_insert.insert(
@@ -179,6 +179,8 @@ def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Cha
         # The last that was seen of each function is what counts.
         latest = {value["fn_id"]: value for value in values}
         connection.executemany(QUERIES["upsert_endpoint"], list(latest.values()))
+        events = [(new.run_id, new.events) for new, _ in runs if new.events is not None]
+        _many(connection, "add_function_run", events)
         _save_parts(connection, [change for _, change in runs])
         for value, (_, change) in zip(values, runs, strict=True):
             _note_begin(connection, value, change.run)
@@ -263,7 +265,9 @@ def _values(record: NewRun | Run) -> dict[str, Any]:
     return asdict(record)
 
 
-def _many(connection: sqlite3.Connection, query: str, values: Sequence[tuple[str, str]]) -> None:
+def _many(
+    connection: sqlite3.Connection, query: str, values: Sequence[tuple[str, str | bytes]]
+) -> None:
     if values:
         connection.executemany(QUERIES[query], values)
 

@@ -18,6 +18,7 @@ from msgspec.structs import asdict
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions.starting import StartingEvent
@@ -56,6 +57,7 @@ def receive(
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
     count, changes, room, left = 0, [], matching.MOST_AT_ONCE, False
+    started: list[tuple[Endpoint, StartingEvent]] = []
     for event in received:
         values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms}
         row = connection.execute(QUERIES["insert_event"], values).fetchone()
@@ -81,9 +83,11 @@ def receive(
             ]
             changes += end_waits(connection, stored, ended, at)
         if triggers:
-            started = triggers.started_by(event.name, incoming, at.now_ms)
             first = StartingEvent(event.event_id, event.name, event.ts, event.body)
-            changes += registered_functions.start(connection, started, first, at)
+            functions = triggers.started_by(event.name, incoming, at.now_ms)
+            started += [(function, first) for function in functions]
+    if started:
+        changes += registered_functions.start(connection, started, at)
     return StoredEvents(count, changes, left)
 
 

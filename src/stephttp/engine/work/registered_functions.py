@@ -42,13 +42,18 @@ def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
 
 
 def start(
-    connection: sqlite3.Connection,
-    started: Iterable[Endpoint],
-    event: StartingEvent,
-    at: Moment,
+    connection: sqlite3.Connection, started: Iterable[tuple[Endpoint, StartingEvent]], at: Moment
 ) -> list[Change]:
-    """Start functions with an event that is stored."""
-    return [_start(connection, function, event, at) for function in started]
+    """Start functions, each with an event."""
+    begun = [
+        starting.begin(function, event, at, new_ulid(at.now_ms, at.rng))
+        for function, event in started
+    ]
+    runs.insert_many(connection, begun)
+    for new, _ in begun:
+        # What has started the run does not end its waits as well.
+        save.link(connection, new.run_id, new.event_id, "", received=True)
+    return [save.begun(connection, new, first, (), at) for new, first in begun]
 
 
 def invoke(
@@ -66,14 +71,4 @@ def invoke(
         raise Refused(f"function: there is no function {slug[:200]!r}", 404)
     if function.refused is not None:
         raise Refused(f"function: {slug[:200]!r} is not started: {function.refused}")
-    return [_start(connection, function, event, at)]
-
-
-def _start(
-    connection: sqlite3.Connection, function: Endpoint, event: StartingEvent, at: Moment
-) -> Change:
-    new, first = starting.begin(function, event, at, new_ulid(at.now_ms, at.rng))
-    runs.insert(connection, new, first)
-    # What has started the run does not end its waits as well.
-    save.link(connection, new.run_id, event.event_id, "", received=True)
-    return save.begun(connection, new, first, (), at)
+    return start(connection, [(function, event)], at)

@@ -31,7 +31,7 @@ from stephttp.engine.model.values import Value
 from stephttp.engine.rules.answers import BUSY, HTTPResponse, OpsAnswer
 from stephttp.engine.rules.due_times import retry_after_ms
 from stephttp.engine.rules.functions.call_request import is_last
-from stephttp.engine.rules.results import op_data
+from stephttp.engine.rules.results import error_json, op_data
 
 _SDK = "x-inngest-sdk"
 _EXCERPT = 300
@@ -94,7 +94,8 @@ def _read_ops(
         ops = _OPS.decode(body) if body[:1] == b"[" else [_OP.decode(body)]
     except _UNREADABLE as error:
         message = f"the function's answer cannot be read as step opcodes: {error}"
-        return CallFailure(FailureKind.FINAL, "AnswerError", message)
+        shown = error_json("AnswerError", message)
+        return CallFailure(FailureKind.FINAL, "AnswerError", message, output=shown)
     if ops and ops[-1].op in COMPLETING_OPS:
         return FunctionResult(op_data(ops[-1]), ops[:-1])
     version = answer.header("x-inngest-req-version")
@@ -102,18 +103,19 @@ def _read_ops(
     return OpsAnswer(ops, Hints(retry_after, final, int(version) if known else None, leaves=True))
 
 
-def read_error(answer: HTTPResponse) -> tuple[str, str, bytes | None]:
-    """Return name, message and the whole error in a failed answer, as JSON."""
+def read_error(answer: HTTPResponse) -> tuple[str, str, bytes]:
+    """Return name, message and the whole error in a failed answer, as JSON; of a very large one,
+    only these two."""
     error = _object(answer.body)
     if isinstance(error, str):  # some SDKs encode it twice
         error = _object(error.encode())
     if not isinstance(error, dict):
         message = f"the function answered {answer.status}{_excerpt(answer.body)}"
-        return "FunctionError", message, None
+        return "FunctionError", message, error_json("FunctionError", message)
     name = _text(error, "name") or "FunctionError"
     message = _text(error, "message") or f"the function answered {answer.status}"
     whole = msgspec.json.encode(error | {"name": name, "message": message})
-    return name, message, whole if len(whole) <= _LARGEST_ERROR else None
+    return name, message, whole if len(whole) <= _LARGEST_ERROR else error_json(name, message)
 
 
 def _text(error: dict[str, Any], key: str) -> str:
