@@ -1,5 +1,5 @@
-"""The events that began runs: those that started functions, and for endpoints their requests in the
-form of an event, as SDKs get them."""
+"""The events that started runs: of functions, and for endpoints their requests in the form of an
+event, as SDKs get them."""
 
 from __future__ import annotations
 
