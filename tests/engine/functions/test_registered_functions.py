@@ -10,6 +10,7 @@ import pytest
 
 from tests.engine.functions.support import (
     URL,
+    body_of,
     config,
     invoke,
     only,
@@ -18,6 +19,7 @@ from tests.engine.functions.support import (
     returns,
     send,
     started,
+    step_run,
 )
 from tests.engine.support import KEY, A, B, answer, world
 
@@ -150,3 +152,36 @@ async def test_cancellations_and_retention_work_for_functions() -> None:
         w.clock.advance(200)
         await w.engine._retention.sweep(60.0)
         assert (await w.http.get(f"/v1/runs/{run['run_id']}")).status_code == 404
+
+
+async def test_a_run_is_repeated_where_its_function_is_served_now(tmp_path: Path) -> None:
+    path, new_url = tmp_path / "db", "http://new.test/x"
+    async with world(path=path, script=[returns("old")]) as w:
+        await register(w, config("shop-pack", "go"))
+        run = await only(w, await send(w, "go"))
+        moved = json.dumps(config("shop-pack", "go", retries=7)).replace(URL, new_url)
+        await register(w, json.loads(moved), url=new_url)
+        w.script = [returns("again")]
+        rerun = await w.http.post(f"/v1/stephttp/runs/{run['run_id']}/rerun")
+        assert rerun.status_code == 200, rerun.text
+        await w.engine.idle()
+        assert str(w.calls[-1].url) == f"{new_url}?fnId=shop-pack&stepId=step"
+        clock = w.clock
+    # What is known of the function stays what its app has said of it, also after a restart.
+    async with world(clock, path, script=[returns("new"), returns("named")]) as w:
+        await send(w, "go")
+        assert (await w.http.post("/invoke/shop-pack", json={})).status_code == 200
+        await w.engine.idle()
+        assert [str(call.url) for call in w.calls] == [f"{new_url}?fnId=shop-pack&stepId=step"] * 2
+        assert [body_of(call)["ctx"]["max_attempts"] for call in w.calls] == [8, 8]
+
+
+async def test_an_endpoint_of_the_same_name_does_not_hide_a_function() -> None:
+    async with world(script=[returns("done")]) as w:
+        await register(w, config("shop-pack", "go"))
+        w.clock.advance(5)
+        await w.post(step_run(), data={"fn": "shop-pack"})
+        invoked = await w.http.post("/invoke/shop-pack", json={})
+        assert invoked.status_code == 200, invoked.text
+        await w.engine.idle()
+        assert output(await only(w, invoked.json()["id"])) == "done"

@@ -26,7 +26,7 @@ from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import HIDDEN, NewRun, Run, RunStatus, Step
+from stephttp.engine.model.run import HIDDEN, Endpoint, NewRun, Run, RunStatus, Step
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
 
@@ -101,6 +101,17 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
     )
     timer = Timer(RESUME, TimerKind.RESUME, at.now_ms)
     return new, Change(run, steps=(*own, *numbered), timers=(timer,))
+
+
+def moved(new: NewRun, function: Endpoint) -> NewRun:
+    """Return the new run of a function as one at the place where that is served now."""
+    return replace(
+        new,
+        domain=function.domain,
+        path=function.path,
+        query=function.query or "",
+        sdk=function.sdk,
+    )
 
 
 def _kept(source: Source, edit: Edit) -> list[Step]:

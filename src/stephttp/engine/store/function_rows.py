@@ -61,6 +61,12 @@ def remove(connection: sqlite3.Connection, url: str) -> bool:
     return found > 0
 
 
+def load_function(connection: sqlite3.Connection, name: str) -> Endpoint | None:
+    """Load a function that is present, by its id or slug."""
+    row = connection.execute(QUERIES["function"], {"id": name}).fetchone()
+    return None if row is None else Endpoint(*row)
+
+
 def load_functions(connection: sqlite3.Connection) -> list[Function]:
     """Load all functions that are present, by slug."""
     return [

@@ -161,7 +161,7 @@ def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:
     values = row(new, change.run)
     if connection.execute(QUERIES["insert_run"], values).rowcount == 0:
         return False
-    connection.execute(QUERIES["upsert_endpoint"], values)
+    _see(connection, values)
     if new.events is not None:
         connection.execute(QUERIES["add_function_run"], (new.run_id, new.events))
     _save_parts(connection, [change])
@@ -178,7 +178,8 @@ def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Cha
         )
         # The last that was seen of each function is what counts.
         latest = {value["fn_id"]: value for value in values}
-        connection.executemany(QUERIES["upsert_endpoint"], list(latest.values()))
+        for value in latest.values():
+            _see(connection, value)
         events = [(new.run_id, new.events) for new, _ in runs if new.events is not None]
         _many(connection, "add_function_run", events)
         _save_parts(connection, [change for _, change in runs])
@@ -214,6 +215,12 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
     elif before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_lease"], (run.run_id,))
     _save_parts(connection, [change])
+
+
+def _see(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
+    """Note what a new run says of its endpoint. Where a function is called, only its app says."""
+    query = "upsert_endpoint" if row["events"] is None else "see_function"
+    connection.execute(QUERIES[query], row)
 
 
 _in_order = itemgetter(*bulk_insert.parameters(QUERIES["insert_run"]))

@@ -14,7 +14,7 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules import cut_waits, reruns
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
-from stephttp.engine.store import runs
+from stephttp.engine.store import function_rows, runs
 from stephttp.engine.work import save
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
@@ -30,6 +30,10 @@ def rerun(
         Refused: there is no such run, or the edit does not fit it.
     """
     new, change = reruns.repeat(runs.load_source(connection, run_id), edit, at)
+    if new.events is not None:
+        function = function_rows.load_function(connection, change.run.fn_id)
+        if function is not None:  # It may have moved since.
+            new = reruns.moved(new, function)
     runs.insert(connection, new, change)
     return save.begun(connection, new, change, (), at)
 

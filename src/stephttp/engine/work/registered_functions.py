@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stephttp.engine.model.change import Change
@@ -15,7 +15,6 @@ from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.functions import starting
 from stephttp.engine.rules.functions.starting import StartingEvent
 from stephttp.engine.store import function_rows, runs
-from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 
 
@@ -42,12 +41,17 @@ def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
 
 
 def start(
-    connection: sqlite3.Connection, started: Iterable[tuple[Endpoint, StartingEvent]], at: Moment
+    connection: sqlite3.Connection, started: Sequence[tuple[Endpoint, StartingEvent]], at: Moment
 ) -> list[Change]:
-    """Start functions, each with an event."""
+    """Start functions, each with an event, where they are served by now."""
+    known = {
+        fn_id: function_rows.load_function(connection, fn_id)
+        for fn_id in {function.fn_id for function, _ in started}
+    }
     begun = [
-        starting.begin(function, event, at, new_ulid(at.now_ms, at.rng))
+        starting.begin(known_now, event, at, new_ulid(at.now_ms, at.rng))
         for function, event in started
+        if (known_now := known[function.fn_id]) is not None and known_now.refused is None
     ]
     runs.insert_many(connection, begun)
     for new, _ in begun:
@@ -64,10 +68,8 @@ def invoke(
     Raises:
         Refused: there is no such function, or it cannot be started.
     """
-    values = {"id": slug, "run_id": None, "app_id": None}
-    row = connection.execute(QUERIES["endpoint"], values).fetchone()
-    function = None if row is None else Endpoint(*row)
-    if function is None or function.query is None:
+    function = function_rows.load_function(connection, slug)
+    if function is None:
         raise Refused(f"function: there is no function {slug[:200]!r}", 404)
     if function.refused is not None:
         raise Refused(f"function: {slug[:200]!r} is not started: {function.refused}")

@@ -575,6 +575,16 @@ INSERT INTO function_runs (run_id, events) VALUES (?, ?)
 -- name: events_of_run
 SELECT events FROM function_runs WHERE run_id = ?
 
+-- name: function
+SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries,
+       request_version, reads_state, query, refused
+FROM functions JOIN endpoints USING (fn_id)
+WHERE (fn_id = :id OR slug = :id) AND present
+ORDER BY seen_ms DESC LIMIT 1
+
+-- name: see_function
+UPDATE endpoints SET seen_ms = :created_ms WHERE fn_id = :fn_id
+
 -- name: known_app
 SELECT digest FROM apps WHERE app_id = ?
 
