@@ -209,7 +209,8 @@ class Engine:
 
     async def receive(self, received: Sequence[EventArrival]) -> None:
         """Store events, end the waits that they end, and start the functions that they start."""
-        unit = partial(events.receive, received=received, triggers=self.functions.triggers)
+        started = await self.functions.started_by(received)
+        unit = partial(events.receive, received=received, functions=started)
         await self._write(unit, self._follow_events)
 
     async def signal(self, name: str, data: bytes) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import threading
 from typing import Any
 
 import pytest
 
+from stephttp.engine.rules.conditions import expressions
 from tests.engine.functions.support import (
     URL,
     body_of,
@@ -16,6 +20,7 @@ from tests.engine.functions.support import (
     returns,
     send,
     started,
+    step_run,
 )
 from tests.engine.support import RUN, A, answer, new_run, world
 
@@ -94,3 +99,33 @@ async def test_a_run_of_an_endpoint_is_called_as_ever() -> None:
         assert (await w.http.post("/v1/checkpoint", json=body)).status_code == 200
         (call,) = await w.after(1)
         assert (call.url.path, call.content) == ("/orders", b'{"a": 1}')
+
+
+async def test_conditions_do_not_keep_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long they take: senders of events choose how much there is to look at."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> bool:
+        began.set()
+        assert go_on.wait(30)
+        return True
+
+    async with world(script=[returns(1)] * 2) as w:
+        large = {"event": "order/large", "expression": "event.data.n > 3"}
+        await register(w, config("shop-large", large), config("shop-any", "order/any"))
+        monkeypatch.setattr(expressions, "matches", slow)
+        sending = asyncio.create_task(send(w, "order/large"))
+        try:
+            await asyncio.to_thread(began.wait, 30)
+            # Nothing waits for it: neither an event, nor a run, nor another app.
+            assert output(await only(w, await send(w, "order/any"))) == 1
+            await w.post(step_run())
+            await register(w, config("shop-pack"), appname="store", url="http://store.test/")
+            # What is gone in the meantime is not started, and what has moved is called there.
+            moved = json.dumps(config("shop-large", large)).replace("app.test", "new.test")
+            await register(w, json.loads(moved))
+            assert not sending.done()
+        finally:
+            go_on.set()
+        assert (await only(w, await sending))["function"] == "shop-large"
+        assert w.calls[-1].url.host == "new.test"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from stephttp.engine.live.changes import AfterCommit
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.function import Function, Registration
-from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.run import Endpoint
 from stephttp.engine.outbound.egress import Egress
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions.starting import StartingEvent
 from stephttp.engine.rules.functions.triggers import Triggers
 from stephttp.engine.store.function_rows import is_known, load_functions
@@ -37,6 +40,7 @@ class Functions:
         self._after = after
         self._egress = egress
         self.triggers = Triggers()
+        self._matching = asyncio.Lock()
 
     async def load(self) -> None:
         """Learn what was registered in earlier lives of the engine."""
@@ -78,12 +82,38 @@ class Functions:
         unit = partial(registered_functions.invoke, slug=slug, event=event, at=self._moment())
         await self._store.write(unit, self._after.follow_all)
 
+    async def started_by(self, received: Sequence[EventArrival]) -> dict[str, list[Endpoint]]:
+        """Return the functions that events start, by the ids of these.
+
+        Conditions may take some time, for thousands of events more than others can wait. So they
+        are evaluated in a thread, for one request after the other, before events are stored.
+        """
+        triggers = self.triggers
+        if not triggers:
+            return {}
+        found = partial(_started_by, triggers, received, self._moment().now_ms)
+        if not any(triggers.looks_into(event.name) for event in received):
+            return found()
+        async with self._matching:
+            return await asyncio.to_thread(found)
+
     def _follow(self, registered: Registered) -> None:
         if registered.modified:
             self._know(registered.functions)
 
     def _know(self, known: list[Function]) -> None:
         self.triggers = Triggers(known)
+
+
+def _started_by(
+    triggers: Triggers, received: Sequence[EventArrival], now_ms: int
+) -> dict[str, list[Endpoint]]:
+    started = {}
+    for event in received:
+        content = expressions.read_event(event.body) if triggers.looks_into(event.name) else None
+        if functions := triggers.started_by(event.name, content, now_ms):
+            started[event.event_id] = functions
+    return started
 
 
 def _log(registration: Registration) -> None:

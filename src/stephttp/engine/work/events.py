@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -22,11 +22,12 @@ from stephttp.engine.model.run import Endpoint
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions.starting import StartingEvent
-from stephttp.engine.rules.functions.triggers import NO_TRIGGERS, Triggers
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import matching, registered_functions
 from stephttp.engine.work.matching import StoredEvent, TriggerEvent, WaitKey
 from stephttp.engine.work.save import deliver, link
+
+_NOTHING: Mapping[str, Sequence[Endpoint]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,15 @@ def receive(
     connection: sqlite3.Connection,
     received: Sequence[EventArrival],
     at: Moment,
-    triggers: Triggers = NO_TRIGGERS,
+    functions: Mapping[str, Sequence[Endpoint]] = _NOTHING,
 ) -> StoredEvents:
     """Store events in their order, end the waits for them, and start functions.
 
     One that is stored already (a send that was repeated), and one with the sender's id of
     another, ends no wait and starts nothing.
+
+    Args:
+        functions: those that events start, by the ids of these.
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
     count, changes, room, left = 0, [], matching.MOST_AT_ONCE, False
@@ -82,10 +86,9 @@ def receive(
                 if trigger.fits(run_id, condition, incoming, event.received_ms)
             ]
             changes += end_waits(connection, stored, ended, at)
-        if triggers:
+        if event.event_id in functions:
             first = StartingEvent(event.event_id, event.name, event.ts, event.body)
-            functions = triggers.started_by(event.name, incoming, at.now_ms)
-            started += [(function, first) for function in functions]
+            started += [(function, first) for function in functions[event.event_id]]
     if started:
         changes += registered_functions.start(connection, started, at)
     return StoredEvents(count, changes, left)

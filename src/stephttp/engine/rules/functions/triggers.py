@@ -36,6 +36,10 @@ class Triggers:
         """Say whether there are any."""
         return bool(self._named or self._beginning)
 
+    def looks_into(self, name: str) -> bool:
+        """Say whether it takes the contents of events of this name to know what they start."""
+        return any(condition is not None for _, condition in self._candidates(name))
+
     def started_by(self, name: str, event: Any, now_ms: int) -> list[Endpoint]:
         """Return the functions that an event starts, each once, however many of its triggers fit.
 
@@ -44,10 +48,8 @@ class Triggers:
             event: the event, decoded.
             now_ms: the present time.
         """
-        candidates = [*self._named.get(name, ())]
-        candidates += [(one, if_) for begin, one, if_ in self._beginning if name.startswith(begin)]
         started: dict[str, Endpoint] = {}
-        for function, condition in candidates:
+        for function, condition in self._candidates(name):
             if function.fn_id not in started and (
                 condition is None
                 or expressions.matches(condition, {expressions.TRIGGER: event}, now_ms)
@@ -55,5 +57,6 @@ class Triggers:
                 started[function.fn_id] = function
         return list(started.values())
 
-
-NO_TRIGGERS = Triggers()
+    def _candidates(self, name: str) -> list[tuple[Endpoint, str | None]]:
+        begun = [(one, if_) for begin, one, if_ in self._beginning if name.startswith(begin)]
+        return [*self._named.get(name, ()), *begun]
