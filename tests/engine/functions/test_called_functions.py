@@ -270,3 +270,16 @@ async def test_errors_that_are_too_large_or_no_json(
         assert run["status"] == "Failed"
         assert run["error"] == run["error"] | error
         assert output(run) == run["error"]
+
+
+async def test_a_huge_error_is_cut() -> None:
+    error = fails(400, name="N" * 300_000, message="m" * 4_000_000)
+    error.headers["x-inngest-no-retry"] = "true"
+    async with world(script=[error]) as w:
+        await register(w, config("shop-pack", "order/paid"))
+        run = await only(w, await send(w, "order/paid"))
+        assert run["status"] == "Failed"
+        rows = await w.engine.store.read(
+            lambda connection: connection.execute("SELECT length(error) FROM runs").fetchall()
+        )
+        assert 64 * 1024 < rows[0][0] < 66 * 1024

@@ -36,7 +36,10 @@ from stephttp.engine.rules.results import error_json, op_data
 _SDK = "x-inngest-sdk"
 _EXCERPT = 300
 _LARGEST_ERROR = 256 * 1024
-"""Bytes of an error that is kept whole."""
+"""Bytes of an error that is kept whole; of a larger one, name and message are kept."""
+_LONGEST_NAME = 200
+_LONGEST_MESSAGE = 64 * 1024
+"""Characters of these."""
 _OPS = msgspec.json.Decoder(list[Op])
 _OP = msgspec.json.Decoder(Op)
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -115,7 +118,10 @@ def read_error(answer: HTTPResponse) -> tuple[str, str, bytes]:
     name = _text(error, "name") or "FunctionError"
     message = _text(error, "message") or f"the function answered {answer.status}"
     whole = msgspec.json.encode(error | {"name": name, "message": message})
-    return name, message, whole if len(whole) <= _LARGEST_ERROR else error_json(name, message)
+    if len(whole) <= _LARGEST_ERROR:
+        return name, message, whole
+    name, message = name[:_LONGEST_NAME], message[:_LONGEST_MESSAGE]
+    return name, message, error_json(name, message)
 
 
 def _text(error: dict[str, Any], key: str) -> str:
