@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -53,6 +54,9 @@ class Answering:
             self.asked.append((method, target, headers, body.encode()))
             status, answered, content = self.answer
             said = json.dumps(content).encode()
+            if answered.get("content-encoding") == "gzip":
+                assert headers["accept-encoding"] == "gzip"
+                said = gzip.compress(said)
             named = answered | {"content-length": str(len(said)), "connection": "close"}
             fields = "".join(f"{name}: {value}\r\n" for name, value in named.items())
             writer.write(f"HTTP/1.1 {status} X\r\n{fields}\r\n".encode() + said)
@@ -127,6 +131,13 @@ def test_what_is_not_a_url_is_refused_at_once(url: str) -> None:
     assert app_urls(None) == ()
     with pytest.raises(ConfigurationError, match=r"--app: .* is not a URL such as"):
         app_urls(["http://127.0.0.1/api/inngest", url])
+
+
+async def test_an_answer_may_be_compressed() -> None:
+    async with Answering() as app, world() as w, syncing(w) as asking:
+        app.answer = (200, IN_BAND | {"content-encoding": "gzip"}, app.functions("shop-a"))
+        assert await asking.sync(app.url) is None
+        assert await known(w) == ["shop-a"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://no-such-host.invalid/x"])

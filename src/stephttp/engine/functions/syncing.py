@@ -22,7 +22,7 @@ from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.client import Client
-from stephttp.engine.outbound.connection import ExchangeError, HTTPRequest
+from stephttp.engine.outbound.connection import ExchangeError, HTTPRequest, decoded
 from stephttp.engine.outbound.egress import Egress, EgressError
 from stephttp.engine.outbound.function_call import ping_request
 from stephttp.engine.rules.answers import HTTPResponse
@@ -137,7 +137,7 @@ class Syncing:
         origin = f"{parts.scheme}://{parts.netloc}"
         request = await ping_request(origin, target, url, self._settings, int(self._clock.now()))
         async with asyncio.timeout(_PATIENCE):
-            return await self._client.send(request, _LARGEST)
+            return decoded(await self._client.send(request, _LARGEST), _LARGEST)
 
     async def _run(self) -> None:
         while True:
