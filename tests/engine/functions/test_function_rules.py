@@ -76,6 +76,16 @@ def test_what_says_the_same_has_the_same_digest() -> None:
     assert registration.read(body(config("f", "go")), "b").digest != first.digest
 
 
+def test_what_a_newer_engine_can_do_is_registered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = body(config("f", "go", throttle={"limit": 1}))
+    before = registration.read(said, "a")
+    monkeypatch.setattr(registration, "_CAN_DO", registration._CAN_DO | {"throttle"})
+    after = registration.read(said, "a")
+    assert before.functions[0].endpoint.refused
+    assert after.functions[0].endpoint.refused is None
+    assert before.digest != after.digest
+
+
 @pytest.mark.parametrize(
     ("said", "complaint"),
     [

@@ -105,7 +105,9 @@ def read(body: bytes, sdk: str) -> Registration:
             raise Refused(f"functions[{number}].id: {slug!r} is the id of two functions")
     digest = sha256(msgspec.json.encode([name, message.url, sdk, message.framework]))
     for function in functions:
-        digest.update(b"\0" + function.config)
+        # A newer engine may do what an older one refused: to it, the same is something new.
+        refused = (function.endpoint.refused or "").encode()
+        digest.update(b"\0" + function.config + b"\0" + refused)
     app = App(app_id, name, message.url, sdk, message.framework)
     return Registration(app, tuple(functions), digest.digest())
 
