@@ -139,6 +139,34 @@ async def test_exactly_the_runs_that_do_not_fit_are_named(shop: Path) -> None:
     assert "new_shop.py:" in only.stdout
 
 
+async def test_runs_of_functions_are_not_replayed(shop: Path) -> None:
+    """They belong to another SDK, so a check of the application's endpoints must not stop them."""
+    async with runs_of(shop, plain=1) as (world, _):
+        url = "http://app.test/api/inngest"
+        runtime = {"type": "http", "url": f"{url}?fnId=shop-pack&stepId=step"}
+        pack = {
+            "id": "shop-pack",
+            "triggers": [{"event": "order/placed"}],
+            "steps": {"step": {"runtime": runtime}},
+        }
+        registered = await world.api.post(
+            "/fn/register", json={"appName": "shop", "url": url, "functions": [pack]}
+        )
+        assert registered.status_code == 200, registered.text
+        event = {"name": "order/placed", "data": {"id": "o1"}}
+        sent = await world.api.post("/v1/stephttp/events", json=event)
+        assert sent.is_success, sent.text
+    arguments = ("check", "--app", "new_shop:app", "--db", str(shop / "runs.db"))
+    result = run(*arguments, "--json")
+    assert result.exit_code == 2, result.output
+    document = json.loads(result.stdout)
+    assert (document["safe"], document["diverges"], document["unchecked"]) == (1, 0, 1)
+    (unchecked,) = [one for one in document["runs"] if one["state"] == "unchecked"]
+    assert unchecked["endpoint"] == "shop-pack"
+    assert "a function of Inngest's SDKs" in unchecked["reason"]
+    assert run(*arguments, "--endpoint", "GET /plain/{number}").exit_code == 0
+
+
 async def test_an_engine_at_work_is_asked(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with runs_of(shop, plain=2, kind=1, login=1) as (world, paths):
 

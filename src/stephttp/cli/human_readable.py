@@ -40,6 +40,10 @@ def run(detail: dict[str, Any]) -> None:
     head = Text.assemble(detail["run_id"], "  ", state(detail["state"]))
     out.print(head, "", Text(clean(detail["function"])))
     _line("request", f"{request['method']} {target}")
+    event = detail.get("started_by")
+    if event is not None:
+        data = _short(json.dumps(event.get("data"), ensure_ascii=False), 80)
+        _line("started by", f"{event['name']} {data}")
     _line("began", local_time(detail["began_at"]))
     _line("ended", local_time(detail["ended_at"]))
     _line("lasted", duration(_lasted(detail)))

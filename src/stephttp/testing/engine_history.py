@@ -77,6 +77,7 @@ def _run(run: Mapping[str, Any]) -> ExportedRun:
                 "endpoint": run["function"],
                 "status": run["state"],
                 "began_at": run["began_at"],
+                "of_function": run.get("started_by") is not None,
             },
             ExportedRun,
         )

@@ -54,17 +54,19 @@ class Encoded(Struct, frozen=True):
     base64: bytes
 
 
-class ExportedRun(Struct, frozen=True):
+class ExportedRun(Struct, frozen=True, omit_defaults=True):
     """The run: its id (a ULID), its endpoint, its state, and when its request came in (RFC 3339).
 
     Attributes:
         status: `running`, `waiting`, `completed`, `failed` or `cancelled`.
+        of_function: whether an event started it: it is a run of a function of Inngest's SDKs.
     """
 
     id: str
     endpoint: str
     status: str
     began_at: str
+    of_function: bool = False
 
 
 class ExportedRequest(Struct, frozen=True):
@@ -211,6 +213,11 @@ class History(Struct, frozen=True):
     @property
     def cannot_be_sent(self) -> str:
         """Why its request cannot be sent again; empty if it can."""
+        if self.run.of_function:
+            return (
+                f"{self.run.endpoint} is a function of Inngest's SDKs, which an event has started; "
+                "only requests to endpoints are replayed"
+            )
         request = self.request
         hidden = request.has_sealed and request.sealed is UNSET and request.body is None
         if hidden and request.method in METHODS:

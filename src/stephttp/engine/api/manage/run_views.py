@@ -5,6 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Annotated, Any
 
+import msgspec
+
 from stephttp.engine.api.run_parts import (
     ReportedError,
     SpanView,
@@ -149,7 +151,8 @@ class Invoker(AnswerBody):
 
 class RunInFull(RunItem):
     """A run in full. `spans` are in the order in which they began, for a waterfall. `user_spans`
-    are those of OpenTelemetry that the code in it made."""
+    are those of OpenTelemetry that the code in it made. `started_by` is the event that started it,
+    if it is a run of a function."""
 
     app_id: Uuid
     function_id: Uuid
@@ -165,6 +168,7 @@ class RunInFull(RunItem):
     warnings: list[WarningItem]
     invoked_by: Invoker | None
     reruns: tuple[RunId, ...]
+    started_by: dict[str, Any] | None
 
 
 def run_item(row: RunRow) -> RunItem:
@@ -190,6 +194,7 @@ def run_in_full(run: RunDetail) -> RunInFull:
         warnings=[_warning(warned) for warned in run.warnings],
         invoked_by=Invoker(*run.invoked_by) if run.invoked_by else None,
         reruns=run.reruns,
+        started_by=None if run.started_by is None else msgspec.json.decode(run.started_by),
     )
 
 
