@@ -182,7 +182,7 @@ SDK_OPERATIONS = (
         security=OPEN, parameters=(_KEY, _SEED),
         body={
             "required": True,
-            "description": "JSON, whatever content type is named, unless it is that of forms.",
+            "description": "JSON, whatever content type is named, or a form.",
             "content": {
                 "application/json": {"schema": SchemaOf(_EVENTS)},
                 "application/x-www-form-urlencoded": {
