@@ -34,7 +34,9 @@ async def test_the_apps_page_names_functions_with_what_starts_them() -> None:
         await register(
             w, config("shop-pack", "order/paid"), config("shop-timed", {"cron": "* * * * *"})
         )
+        await w.post({"op": "Sleep", "id": B, "name": "1h"})  # a run of an endpoint
         text = await page(w, "/apps")
+        assert "http://app.test 1 endpoint, 4 functions ·" in text
         assert "shop-pack starts with order/paid" in text
         assert "shop-timed the shop-timed Not started: triggers[0].cron" in text
         assert "Not started: its app does not register it any more" in text
@@ -46,6 +48,7 @@ async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
         run = await only(w, await send(w, "order/paid", {"id": "o17"}))
         path = f"/runs/{run['run_id']}"
         text = await page(w, path)
+        assert "First phase" not in text
         assert "Function the shop-pack , started by order/paid" in text
         assert "o17" in text
         assert "packed" in text
@@ -63,3 +66,14 @@ async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
         assert "The function has not returned yet." in await page(w, f"/runs/{run['run_id']}")
         assert "shop-pack was started by it" in await page(w, f"/events/{event_id}")
         assert body_of(w.calls[-1])["event"]["id"] == event_id
+
+
+async def test_runs_of_functions_have_no_first_phase_in_the_figures() -> None:
+    """It would be 0 ms, and make the first phases of endpoints look shorter."""
+    async with world(script=[returns(1)]) as w:
+        await register(w, config("shop-pack", "order/paid"))
+        await send(w, "order/paid")
+        total = (await w.http.get("/v1/stephttp/overview")).json()["data"]["total"]
+        assert (total["began"], total["completed"]) == (1, 1)
+        assert (total["first"]["p95_ms"], total["async_share"]) == (None, None)
+        assert total["whole"]["p95_ms"] is not None

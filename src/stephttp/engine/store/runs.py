@@ -263,7 +263,8 @@ def row(new: NewRun, run: Run) -> dict[str, Any]:
 
 
 def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -> None:
-    begun_here = row["rerun_of"] is not None or run.invoked_by is not None
+    starters = (row["rerun_of"], run.invoked_by, row["events"])
+    begun_here = any(one is not None for one in starters)
     first_ns = None if begun_here else row["first_ns"]
     counts.note_begin(connection, row["fn_id"], row["began_ms"], first_ns, run, row["created_ms"])
 
