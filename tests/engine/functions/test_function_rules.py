@@ -101,7 +101,10 @@ def test_what_a_newer_engine_can_do_is_registered_anew(monkeypatch: pytest.Monke
         (body(url="http://user@x/y"), "url: "),
         (body(url="http://x/y\n"), "url: "),
         (body(url="http:///y"), "url: "),
+        (body(url="http://x y/z"), "url: "),
         (body(1), "functions[0]: "),
+        (body(config("f", "go") | {"name": "n" * 1001}), "functions[0].name: must have at most"),
+        (body(config("f", "g" * 1001)), "functions[0].triggers[0].event: must have at most"),
         (body({}), "functions[0]: "),
         (body(config("", "go")), "functions[0].id: must have"),
         (body(config("f", "go"), config("f", "go")), "functions[1].id: 'f' is the id of two"),
@@ -232,3 +235,11 @@ def test_what_answers_mean(
     status: int, said: str, more: dict[str, Any], meaning: tuple[Any, ...]
 ) -> None:
     assert read(status, said, **{"x_inngest_sdk": "inngest-py:v1", **more}) == meaning
+
+
+def test_what_is_said_of_a_function_that_is_refused_is_short() -> None:
+    large = "x" * 500_000
+    step = {large: {"runtime": {"type": large, "url": URL}}}
+    for function in (config("f", "go") | {"steps": step}, config("f", "go", **{large: 1})):
+        (read,) = registration.read(body(function, framework=large), "").functions
+        assert 200 < len(read.endpoint.refused or "") < 600

@@ -27,6 +27,9 @@ _MOST_FUNCTIONS = 1000
 _MOST_TRIGGERS = 10
 _LONGEST = 1000
 """Characters of a name or a URL."""
+_LONGEST_SDK = 100
+_SHOWN = 200
+"""Characters of what an app says, in what is said of it."""
 _RESERVED = "inngest/"
 _SCHEMES = ("http", "https")
 _CAN_DO = frozenset({"id", "name", "triggers", "steps", "checkpoint", "priority"})
@@ -93,7 +96,7 @@ def read(body: bytes, sdk: str) -> Registration:
             f"functions: {len(message.functions)}, at most {_MOST_FUNCTIONS} are accepted"
         )
     check_url(message.url, "url")
-    sdk = sdk or _sdk(message)
+    sdk = (sdk or _sdk(message))[:_LONGEST_SDK]
     app_id = function_ids.app_id(name)
     functions = [
         _function(bytes(raw), f"functions[{number}]", app_id, sdk)
@@ -103,12 +106,13 @@ def read(body: bytes, sdk: str) -> Registration:
     for number, slug in enumerate(slugs):
         if slug in slugs[:number]:
             raise Refused(f"functions[{number}].id: {slug!r} is the id of two functions")
-    digest = sha256(msgspec.json.encode([name, message.url, sdk, message.framework]))
+    framework = message.framework[:_LONGEST_SDK]
+    digest = sha256(msgspec.json.encode([name, message.url, sdk, framework]))
     for function in functions:
         # A newer engine may do what an older one refused: to it, the same is something new.
         refused = (function.endpoint.refused or "").encode()
         digest.update(b"\0" + function.config + b"\0" + refused)
-    app = App(app_id, name, message.url, sdk, message.framework)
+    app = App(app_id, name, message.url, sdk, framework)
     return Registration(app, tuple(functions), digest.digest())
 
 
@@ -117,14 +121,17 @@ def _function(raw: bytes, field: str, app_id: str, sdk: str) -> Function:
     config = _decode(raw, _Config, field)
     if not config.id or len(config.id) > _LONGEST:
         raise Refused(f"{field}.id: must have 1 to {_LONGEST} characters")
+    if len(config.name or "") > _LONGEST:
+        raise Refused(f"{field}.name: must have at most {_LONGEST} characters")
     if len(config.steps) != 1:
         raise Refused(f"{field}.steps: expected one, got {len(config.steps)}")
     ((step_id, step),) = config.steps.items()
-    where = f"{field}.steps.{step_id[:_LONGEST]}"
+    where = f"{field}.steps.{step_id[:_SHOWN]}"
     triggers, untimely = _triggers(config, field)
     refused = _unknown_options(options) or untimely
     if step.runtime.type != "http":
-        refused = f"steps.{step_id}.runtime.type: {step.runtime.type!r}; only 'http' can be called"
+        kind = step.runtime.type[:_SHOWN]
+        refused = f"steps.{step_id[:_SHOWN]}.runtime.type: {kind!r}; only 'http' can be called"
         domain, path, query = "", "/", ""
     else:
         check_url(step.runtime.url, f"{where}.runtime.url")
@@ -161,6 +168,8 @@ def _triggers(config: _Config, field: str) -> tuple[list[Trigger], str | None]:
             refused = f"triggers[{number}].cron: functions are not started by time yet"
         elif not one.event:
             raise Refused(f"{where}.event: must name an event")
+        elif len(one.event) > _LONGEST:
+            raise Refused(f"{where}.event: must have at most {_LONGEST} characters")
         elif one.event.startswith(_RESERVED):
             refused = f"triggers[{number}].event: {one.event!r} is not sent by this engine yet"
         else:
@@ -173,7 +182,7 @@ def _triggers(config: _Config, field: str) -> tuple[list[Trigger], str | None]:
 def _unknown_options(options: dict[str, Any]) -> str | None:
     for name, value in options.items():
         if name not in _CAN_DO and value not in (None, [], {}):
-            return f"{name}: this engine cannot do that yet"
+            return f"{name[:_SHOWN]}: this engine cannot do that yet"
     return None
 
 
@@ -195,7 +204,8 @@ def check_url(url: str, field: str) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
-        good = good and parts.username is None and url.isprintable() and len(url) <= _LONGEST
+        good = good and parts.username is None and " " not in parts.netloc
+        good = good and url.isprintable() and len(url) <= _LONGEST
     except ValueError:
         good = False
     if not good:
