@@ -129,3 +129,26 @@ async def test_conditions_do_not_keep_others_waiting(monkeypatch: pytest.MonkeyP
             go_on.set()
         assert (await only(w, await sending))["function"] == "shop-large"
         assert w.calls[-1].url.host == "new.test"
+
+
+async def test_reading_what_an_app_registers_keeps_no_one_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> None:
+        began.set()
+        assert go_on.wait(30)
+
+    async with world() as w:
+        monkeypatch.setattr(expressions, "check", slow)
+        large = {"event": "order/large", "expression": "event.data.n > 3"}
+        registering = asyncio.create_task(register(w, config("shop-large", large)))
+        try:
+            await asyncio.to_thread(began.wait, 30)
+            await send(w, "order/any")
+            await w.post(step_run())
+            assert not registering.done()
+        finally:
+            go_on.set()
+        assert (await registering)["modified"]

@@ -15,6 +15,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Endpoint
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.rules.conditions import expressions
+from stephttp.engine.rules.functions import registration
 from stephttp.engine.rules.functions.starting import StartingEvent
 from stephttp.engine.rules.functions.triggers import Triggers
 from stephttp.engine.store.function_rows import is_known, load_functions
@@ -46,7 +47,7 @@ class Functions:
         """Learn what was registered in earlier lives of the engine."""
         self._know(await self._store.read(load_functions))
 
-    async def register(self, registration: Registration) -> bool:
+    async def register(self, said: Registration) -> bool:
         """Store an app with its functions, in place of what it had.
 
         Returns:
@@ -55,17 +56,17 @@ class Functions:
         Raises:
             Refused: the engine may not call it.
         """
-        origins = {one.endpoint.domain for one in registration.functions if one.endpoint.domain}
+        origins = {one.endpoint.domain for one in said.functions if one.endpoint.domain}
         for origin in origins:
             forbidden = self._egress.refuse_origin(origin)
             if forbidden:
                 raise Refused(f"functions: {forbidden}", 403)
-        if await self._store.read(partial(is_known, registration=registration)):
+        if await self._store.read(partial(is_known, registration=said)):
             return False  # as most pings find
-        unit = partial(registered_functions.register, registration=registration, at=self._moment())
+        unit = partial(registered_functions.register, registration=said, at=self._moment())
         registered = await self._store.write(unit, self._follow)
         if registered.modified:
-            _log(registration)
+            _log(said)
         return registered.modified
 
     async def remove(self, url: str) -> bool:
@@ -105,6 +106,12 @@ class Functions:
         self.triggers = Triggers(known)
 
 
+async def read_registration(body: bytes, sdk: str) -> Registration:
+    """Read a registration; see `registration.read`. Its conditions may take a while, so that is
+    done in a thread."""
+    return await asyncio.to_thread(registration.read, body, sdk)
+
+
 def _started_by(
     triggers: Triggers, received: Sequence[EventArrival], now_ms: int
 ) -> dict[str, list[Endpoint]]:
@@ -116,8 +123,8 @@ def _started_by(
     return started
 
 
-def _log(registration: Registration) -> None:
-    app, some = registration.app, registration.functions
+def _log(said: Registration) -> None:
+    app, some = said.app, said.functions
     log_event(
         log, logging.INFO, "app.registered", "app registered", app=app.name, url=app.url,
         functions=len(some), sdk=app.sdk,

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from stephttp.engine.functions.registry import Functions
+from stephttp._wire.call_signatures import request_target
+from stephttp.engine.functions.registry import Functions, read_registration
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.refused import Refused
@@ -118,7 +119,7 @@ class Syncing:
         if answer.header("x-inngest-sync-kind") != _IN_BAND:
             return None if answer.header("x-inngest-sdk") else "no SDK has answered"
         try:
-            said = registration.read(answer.body, answer.header("x-inngest-sdk"))
+            said = await read_registration(answer.body, answer.header("x-inngest-sdk"))
             await self._functions.register(said)
         except Refused as error:
             return str(error)
@@ -133,7 +134,7 @@ class Syncing:
 
     async def _ping(self, url: str) -> HTTPResponse:
         parts = urlsplit(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = request_target(parts.path, parts.query)
         origin = f"{parts.scheme}://{parts.netloc}"
         request = await ping_request(origin, target, url, self._settings, int(self._clock.now()))
         async with asyncio.timeout(_PATIENCE):
@@ -153,7 +154,9 @@ class Syncing:
     async def _asked(self, url: str) -> str | None:
         """Ask an app, and say what came of it, unless that is what came of the last time."""
         problem = await self.sync(url)
-        line = f"functions at {url}: " + ("registered" if problem is None else problem)
+        said = f"functions at {url}: " + ("registered" if problem is None else problem)
+        # An app may say anything; on a terminal, some characters are commands.
+        line = "".join(one if one.isprintable() else " " for one in said)
         if self._said.get(url) != line:
             self._said[url] = line
             self._notify(line)

@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp.engine.api.sdk.ingest import check_key
+from stephttp.engine.functions.registry import read_registration
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_ids import app_id
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.functions import registration
 from stephttp.engine.rules.functions.starting import INVOKED, StartingEvent
 from stephttp.engine.store.function_rows import load_functions
 from stephttp.engine.web.event_message import parse_event
@@ -102,7 +102,7 @@ async def register(request: Request) -> Response:
         raise Refused(f"Expected server kind {expected[:20]}, got {kind}")
     body = await read_body(request, engine.settings.max_body)
     sdk = request.headers.get("x-inngest-sdk", "")[:_SDK_LENGTH]
-    said = registration.read(body, sdk)
+    said = await read_registration(body, sdk)
     modified = await engine.functions.register(said)
     # An id for each time, as other servers give; nothing refers to it.
     sync_id = app_id(new_ulid(engine.clock.now_ms(), engine.rng))
