@@ -283,3 +283,14 @@ async def test_a_huge_error_is_cut() -> None:
             lambda connection: connection.execute("SELECT length(error) FROM runs").fetchall()
         )
         assert 64 * 1024 < rows[0][0] < 66 * 1024
+
+
+async def test_the_address_of_a_function_may_need_quoting() -> None:
+    function = config("shop-pack", "order/paid")
+    url = f"{URL}/caf\u00e9 x?fnId=pack\u00e9%20x&stepId=step"
+    function["steps"]["step"]["runtime"]["url"] = url
+    async with world(script=[returns("done")]) as w:
+        await register(w, function)
+        assert output(await only(w, await send(w, "order/paid"))) == "done"
+        target = w.calls[0].url.raw_path
+        assert target == b"/api/inngest/caf%C3%A9%20x?fnId=pack%C3%A9%20x&stepId=step"

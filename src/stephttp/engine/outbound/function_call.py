@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 
+from stephttp._wire.call_signatures import request_target
 from stephttp._wire.signatures import sign
 from stephttp.engine.model.call import EndpointCall, FunctionState
 from stephttp.engine.model.settings import Settings
@@ -46,7 +47,7 @@ async def function_request(
         "x-request-id": request_id,
         "x-run-id": call.run_id,
     }
-    target = f"{call.path}?{query_of(call)}"
+    target = request_target(call.path, query_of(call))
     return HTTPRequest("POST", call.domain, target, headers, body, not call.unanswered)
 
 
