@@ -165,6 +165,10 @@ async def test_runs_of_functions_are_not_replayed(shop: Path) -> None:
     assert unchecked["endpoint"] == "shop-pack"
     assert "a function of Inngest's SDKs" in unchecked["reason"]
     assert run(*arguments, "--endpoint", "GET /plain/{number}").exit_code == 0
+    export = ("runs", "export", unchecked["run_id"], "--db", str(shop / "runs.db"))
+    assert History.load(run(*export).stdout).run.of_function
+    refused = run(*export, "--as-test", "--app", "new_shop:app")
+    assert (refused.exit_code, "only requests to endpoints" in refused.stderr) == (2, True)
 
 
 async def test_an_engine_at_work_is_asked(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ def export(
         run_id = checked_id(run)
         with _histories(db, where) as histories:
             history = without_secrets(histories.history(run_id), mask or ())
+        if as_test and history.run.of_function:
+            raise RemoteError(f"--as-test: {history.cannot_be_sent}", Exit.USAGE)
         text = test_file(history, app) if as_test and app else history.dump()
         if output is None:
             print(text, end="")

@@ -68,6 +68,15 @@ async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
         assert body_of(w.calls[-1])["event"]["id"] == event_id
 
 
+async def test_runs_of_functions_are_found_by_their_events() -> None:
+    async with world(script=[returns(None)] * 2) as w:
+        await register(w, config("shop-pack", "order/paid"))
+        runs = [await only(w, await send(w, "order/paid", {"id": one})) for one in ("o17", "ö18")]
+        for text, found in (("o17", runs[:1]), ("ö18", runs[1:]), ("order/paid", runs[::-1])):
+            listed = (await w.http.get("/v1/runs", params={"text": text})).json()["data"]
+            assert [one["run_id"] for one in listed] == [one["run_id"] for one in found]
+
+
 async def test_runs_of_functions_have_no_first_phase_in_the_figures() -> None:
     """It would be 0 ms, and make the first phases of endpoints look shorter."""
     async with world(script=[returns(1)]) as w:

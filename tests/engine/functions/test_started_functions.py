@@ -89,6 +89,10 @@ async def test_a_function_runs_again_with_its_event() -> None:
         again = await w.run(response.json()["data"]["run_id"])
         assert output(again) == 2
         assert body_of(w.calls[1])["event"] == body_of(w.calls[0])["event"]
+        refused = await w.http.post(
+            f"/v1/stephttp/runs/{run['run_id']}/rerun", json={"body": "e30="}
+        )
+        assert (refused.status_code, "body: an event started" in refused.text) == (400, True)
 
 
 async def test_a_run_of_an_endpoint_is_called_as_ever() -> None:

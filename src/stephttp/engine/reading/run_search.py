@@ -1,4 +1,4 @@
-"""The search for runs by text (path, bodies, errors, steps) and filters: the indexes that
+"""The search for runs by text (path, bodies, events, errors, steps) and filters: the indexes that
 give candidates, and the query that checks them.
 """
 
@@ -26,6 +26,9 @@ _TEXT = """
 AND (path LIKE :{0} ESCAPE '\\' OR query LIKE :{0} ESCAPE '\\' OR last_error LIKE :{0} ESCAPE '\\'
      OR CAST(error AS TEXT) LIKE :{0} ESCAPE '\\' OR CAST(body AS TEXT) LIKE :{0} ESCAPE '\\'
      OR CAST(output AS TEXT) LIKE :{0} ESCAPE '\\' OR EXISTS (
+         SELECT 1 FROM function_runs WHERE function_runs.run_id = runs.run_id
+         AND CAST(events AS TEXT) LIKE :{0} ESCAPE '\\'
+     ) OR EXISTS (
          SELECT 1 FROM steps WHERE steps.run_id = runs.run_id AND seq > 0
          AND (CAST(opts AS TEXT) LIKE :{0} ESCAPE '\\' OR CAST(error AS TEXT) LIKE :{0} ESCAPE '\\'
               OR CAST(memo AS TEXT) LIKE :{0} ESCAPE '\\')))"""

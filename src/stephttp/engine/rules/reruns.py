@@ -182,6 +182,8 @@ def _of_another_run(memo: bytes, run_id: str) -> bytes:
 def _body(source: Source, edit: Edit) -> bytes | None:
     if edit.body is None:
         return source.new.body
+    if source.new.events is not None:
+        raise Refused("body: an event started this run, and starts it again as it is")
     memo = next((step.memo for step in source.steps if step.step_id == CAPSULE), None)
     if source.new.body is None and memo is not None and _hides(memo):
         raise Refused("body: it is kept from the engine (omit_request_body), so it stays as it is")
