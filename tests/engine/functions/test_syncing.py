@@ -166,7 +166,7 @@ async def test_an_app_is_asked_again_and_what_is_new_is_said_once() -> None:
         assert await asking.ask_all() == 5.0
         assert await known(w) == ["shop-b"]
         assert len(app.asked) == 4
-        answers = ("it answered 404", "registered")
+        answers = ("it answered 404; asking again", "registered")
         assert asking.lines == [f"functions at {app.url}: {answer}" for answer in answers]
 
 
@@ -177,7 +177,7 @@ async def test_it_asks_as_time_passes_until_it_is_stopped() -> None:
             await asyncio.sleep(0)
             w.clock.advance(1)
         await asking.stop()
-        assert asking.lines == [f"functions at {app.url}: it answered 404"]
+        assert asking.lines == [f"functions at {app.url}: it answered 404; asking again"]
 
 
 async def test_nothing_is_started_without_apps_and_ports() -> None:

@@ -113,7 +113,7 @@ class Syncing:
         try:
             answer = await self._ping(url)
         except _UNANSWERED as error:
-            return str(error) or type(error).__name__
+            return f"it cannot be asked ({str(error) or type(error).__name__})"
         if answer.status != HTTPStatus.OK:
             return f"it answered {answer.status}{_reason(answer)}"
         if answer.header("x-inngest-sync-kind") != _IN_BAND:
@@ -154,7 +154,8 @@ class Syncing:
     async def _asked(self, url: str) -> str | None:
         """Ask an app, and say what came of it, unless that is what came of the last time."""
         problem = await self.sync(url)
-        said = f"functions at {url}: " + ("registered" if problem is None else problem)
+        answer = "registered" if problem is None else f"{problem}; asking again"
+        said = f"functions at {url}: {answer}"
         # An app may say anything; on a terminal, some characters are commands.
         line = "".join(one if one.isprintable() else " " for one in said)
         if self._said.get(url) != line:
