@@ -19,6 +19,7 @@ from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Endpoint, Known, Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
+from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import call_failed, cancelled, failed, finished, overdue
 from stephttp.engine.rules.transitions import (
     OPS,
@@ -276,6 +277,28 @@ def test_a_run_with_too_many_steps_fails_with_those_that_fit() -> None:
         assert not change.timers
     answered = apply_ops(SYNC, ops(step(A), step(B), complete(1)), CHECKPOINT, tight)
     assert answered.run.status is RunStatus.COMPLETED
+
+
+def test_no_condition_is_compiled_for_a_wait_that_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+
+    def check(text: str, *args: Any) -> Any:
+        compiled.append(text)
+        return real(text, *args)
+
+    real = expressions.check
+    monkeypatch.setattr(expressions, "check", check)
+    tight = Moment(NOW, Random(1), Settings(max_steps=2))
+    many = [
+        {"op": "WaitForEvent", "id": id_, "opts": {"event": "go", "if": f"async.data.n == {n}"}}
+        for n, id_ in enumerate("uvwxyz")
+    ]
+    change = apply_ops(SYNC, ops(*many), CHECKPOINT, tight)
+    assert compiled == ["async.data.n == 0", "async.data.n == 1"]
+    assert msgspec.json.decode(change.run.error or b"")["name"] == "TooManyStepsError"
+    assert len(change.steps) == 2
 
 
 def test_the_step_that_exceeds_the_state_fails_and_with_it_the_run() -> None:

@@ -93,6 +93,10 @@ class ChangeBuilder:
             return 0
         return self.known[step_id].attempts
 
+    def has_room(self, op: Op) -> bool:
+        """Say whether a step is known, or one more fits."""
+        return op.id in self.known or self.step_count < self.at.settings.max_steps
+
     def write(self, op: Op, attempts: int, memo: bytes | None) -> None:
         """Store a step as it is now known."""
         userland, timing = op.userland, op.timing

@@ -55,7 +55,8 @@ def wait_for_event(builder: ChangeBuilder, op: Op, field: str) -> None:
         condition=condition,
         lookback_ms=lookback_ms(op, field),
     )
-    if condition is not None:
+    # No condition of a step for which there is no room is compiled: that takes a while.
+    if condition is not None and builder.has_room(op):
         try:
             where = f"step {_shown(op)!r}: if"
             wanted = expressions.check(condition, where, expressions.WAIT_NAMES).wanted
