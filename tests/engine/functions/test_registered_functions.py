@@ -185,3 +185,12 @@ async def test_an_endpoint_of_the_same_name_does_not_hide_a_function() -> None:
         assert invoked.status_code == 200, invoked.text
         await w.engine.idle()
         assert output(await only(w, invoked.json()["id"])) == "done"
+
+
+async def test_queries_of_urls_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with world() as w:
+        await register(w, config("shop-pack", "go"), url=f"{URL}?bypass=secret")
+        (record,) = [one for one in caplog.records if one.getMessage().startswith("app registered")]
+        assert URL in str(vars(record))
+        assert "secret" not in str(vars(record))

@@ -125,8 +125,9 @@ def _started_by(
 
 def _log(said: Registration) -> None:
     app, some = said.app, said.functions
+    url = app.url.partition("?")[0]  # queries may hold what opens a site
     log_event(
-        log, logging.INFO, "app.registered", "app registered", app=app.name, url=app.url,
+        log, logging.INFO, "app.registered", "app registered", app=app.name, url=url,
         functions=len(some), sdk=app.sdk,
     )  # fmt: skip
     for one in some:

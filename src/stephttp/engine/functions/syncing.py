@@ -155,7 +155,8 @@ class Syncing:
         """Ask an app, and say what came of it, unless that is what came of the last time."""
         problem = await self.sync(url)
         answer = "registered" if problem is None else f"{problem}; asking again"
-        said = f"functions at {url}: {answer}"
+        shown = url.partition("?")[0]  # queries may hold what opens a site
+        said = f"functions at {shown}: {answer}"
         # An app may say anything; on a terminal, some characters are commands.
         line = "".join(one if one.isprintable() else " " for one in said)
         if self._said.get(url) != line:
