@@ -167,6 +167,7 @@ def call(**more: Any) -> EndpointCall:
         ("stepId=step&fnId=f", A, f"stepId={A}&fnId=f"),
         ("myStepId=x", A, f"myStepId=x&stepId={A}"),
         ("", "", "stepId=step"),
+        ("fnId=f", "a&fnId=g#é", "fnId=f&stepId=a%26fnId%3Dg%23%C3%A9"),
     ],
 )
 def test_the_query_names_the_step(query: str, step: str, result: str) -> None:

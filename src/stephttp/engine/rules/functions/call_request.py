@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw
@@ -24,7 +25,7 @@ def step_of(call: EndpointCall) -> str:
 
 def query_of(call: EndpointCall) -> str:
     """Return the query of the function's URL, with the step that is called for."""
-    step = f"stepId={step_of(call)}"
+    step = f"stepId={quote(step_of(call), safe='')}"
     if _STEP.search(call.query):
         return _STEP.sub(lambda match: match[1] + step, call.query, count=1)
     return f"{call.query}&{step}" if call.query else step
