@@ -233,9 +233,8 @@ async def test_a_port_that_was_closed_is_looked_at_as_soon_as_it_is_open() -> No
 
 
 async def test_what_an_app_says_gives_a_terminal_no_commands() -> None:
-    async with Answering() as app, world() as w, syncing(w, app.url) as asking:
+    async with Answering() as app, world() as w, syncing(w, f"{app.url}?bypass=1") as asking:
         app.answer = (500, OUT_OF_BAND, {"error": "no\x1b[2J\r\nserver"})
-        asking._urls = [f"{app.url}?bypass=secret"]
         await asking.ask_all()
         said = "it answered 500: no [2J  server; asking again"
         assert asking.lines == [f"functions at {app.url}: {said}"]
