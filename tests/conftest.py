@@ -62,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     times = Counter(item.nodeid for item in items)
     if shared := sorted(nodeid for nodeid, count in times.items() if count > 1):
         raise pytest.UsageError(f"tests share a node id: {', '.join(shared)}")
+    if passing := [nodeid for nodeid in times if " at 0x" in nodeid]:
+        raise pytest.UsageError(f"other workers have other addresses: {', '.join(passing)}")
     names = {path: path.relative_to(_HERE).as_posix() for path in {item.path for item in items}}
     places = spread(names[item.path] for item in items)
     items.sort(key=lambda item: places[names[item.path]])

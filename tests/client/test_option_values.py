@@ -113,16 +113,16 @@ def test_a_page_is_for_an_api_that_serves_results() -> None:
         ("serve_prefix", "api", "serve_prefix: 'api' must be the beginning of a path"),
         ("serve_prefix", "/a%20b", "serve_prefix: '/a%20b' must be the beginning of a path"),
         ("waiting_page", "page.html", "waiting_page: 'page.html' is not a plain function"),
-        ("waiting_page", asynchronous, f"waiting_page: {asynchronous!r} is not a plain function"),
+        ("waiting_page", asynchronous, "waiting_page: {asynchronous} is not a plain function"),
         ("idempotency_scope", 7, "idempotency_scope: 7 is not a plain function"),
         (
             "idempotency_scope",
             asynchronous,
-            f"idempotency_scope: {asynchronous!r} is not a plain function",
+            "idempotency_scope: {asynchronous} is not a plain function",
         ),
         ("on_divergence", "ignore", "on_divergence must be 'warn' or 'fail', not 'ignore'"),
         ("middleware", [plain, None], "middleware[1]: None is neither a class nor a function"),
-        ("middleware", [plain, Plain, plain], f"middleware[2]: {plain!r} is in the list twice"),
+        ("middleware", [plain, Plain, plain], "middleware[2]: {plain} is in the list twice"),
         ("retries", 21, "retries must be a whole number from 0 to 20, not 21"),
         ("retry_on", ValueError("no"), "retry_on must be types of Exception, and"),
     ],
@@ -131,7 +131,8 @@ def test_a_value_that_makes_no_sense_is_shown_beside_its_option(
     option: str, value: Any, message: str
 ) -> None:
     given: Any = {option: value}
-    with pytest.raises(ConfigurationError, match=f"^{re.escape(message)}"):
+    said = message.format(asynchronous=asynchronous, plain=plain)
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(said)}"):
         resolve("x", environ={}, **given)
 
 
