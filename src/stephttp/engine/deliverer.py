@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 
+from stephttp.engine.live.tasks import cancelled
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Clock
@@ -56,10 +56,7 @@ class Deliverer:
     async def stop(self) -> None:
         """Stop; the rest is done after the next start."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancelled(task)
 
     def wake(self) -> None:
         """Look for work; call it after the transaction that has left some."""

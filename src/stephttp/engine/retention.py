@@ -10,9 +10,10 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 
+from stephttp.engine.live.tasks import cancelled
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.settings import Settings
@@ -59,11 +60,8 @@ class Retention:
 
     async def stop(self) -> None:
         """Stop; the rest is deleted after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        await cancelled(task)
 
     async def sweep(self, retain: float) -> dict[str, int]:
         """Delete what is older than so many seconds, and return how many of each kind."""

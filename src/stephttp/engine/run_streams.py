@@ -8,11 +8,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from random import Random
 
 from stephttp.engine.live.stream_listeners import StreamListeners, Wake
+from stephttp.engine.live.tasks import cancelled
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Moment
@@ -77,11 +78,8 @@ class RunStreams:
 
     async def stop(self) -> None:
         """Stop that."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeping
-            self._sweeping = None
+        task, self._sweeping = self._sweeping, None
+        await cancelled(task)
 
     async def sweep(self) -> int:
         """Forget the streams of runs that ended some time ago, and return how many."""
