@@ -104,15 +104,15 @@ def read_answer(
             f"something on the way answered {answer.status} in place of the SDK, which had been "
             "reached"
         )
-        detail = message + _excerpt(answer.body)
+        detail = message + excerpt(answer.body)
         return CallFailure(FailureKind.BROKEN, "LostAnswerError", detail, retry_after)
     if not answer.header("x-inngest-sdk"):
         kind = FailureKind.TRANSIENT if answer.status in BUSY else FailureKind.FOREIGN
         message = f"the endpoint answered {answer.status} without passing the request to the SDK"
-        return CallFailure(kind, "UpstreamError", message + _excerpt(answer.body), retry_after)
+        return CallFailure(kind, "UpstreamError", message + excerpt(answer.body), retry_after)
 
     if _is_damaged(answer):
-        message = f"the endpoint's answer arrived damaged: {_excerpt(answer.body)[2:]}"
+        message = f"the endpoint's answer arrived damaged: {excerpt(answer.body)[2:]}"
         return CallFailure(FailureKind.BROKEN, "DamagedAnswerError", message)
 
     transient = FailureKind.TRANSIENT if answer.status in _TRANSIENT else FailureKind.COUNTED
@@ -129,10 +129,8 @@ def read_answer(
 
     last = ops[-1] if ops and ops[-1].op in COMPLETING_OPS else None
     if ops is not None and (last is None or good):
-        version = answer.header("x-inngest-req-version")
-        known = version.isascii() and version.isdecimal() and len(version) < 9
         leaves = leaves_failed_steps(answer.header("x-inngest-sdk"))
-        hints = Hints(retry_after, no_retry, int(version) if known else 0, leaves)
+        hints = Hints(retry_after, no_retry, version_of(answer) or 0, leaves)
         return OpsAnswer(ops, hints)
     if good:
         return PlainAnswer(answer.body, _head(answer))
@@ -142,7 +140,7 @@ def read_answer(
         message = (
             "the endpoint answered 401, it refused the signature (do the signing keys differ?)"
         )
-        detail = message + _excerpt(answer.body)
+        detail = message + excerpt(answer.body)
         return CallFailure(FailureKind.TRANSIENT, "SignatureError", detail, retry_after)
     if answer.status == HTTPStatus.MISDIRECTED_REQUEST and last is None and not is_go:
         _, message = _error(answer)
@@ -246,7 +244,7 @@ def _error(answer: HTTPResponse) -> tuple[str, str]:
         body = _FailureBody(_text(body.error.get("name")), _text(body.error.get("message")))
     message = body.message or _text(body.error)
     if not message:
-        message = f"the endpoint answered {answer.status}{_excerpt(answer.body)}"
+        message = f"the endpoint answered {answer.status}{excerpt(answer.body)}"
     return body.name or "EndpointError", message
 
 
@@ -254,6 +252,14 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _excerpt(body: bytes) -> str:
+def version_of(answer: HTTPResponse) -> int | None:
+    """Return which version of requests an SDK wants; `None` if it does not say that."""
+    version = answer.header("x-inngest-req-version")
+    known = version.isascii() and version.isdecimal() and len(version) < 9
+    return int(version) if known else None
+
+
+def excerpt(body: bytes) -> str:
+    """Return the beginning of a body, as it is put behind a message."""
     text = body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT].strip()
     return f": {text}" if text else ""

@@ -24,17 +24,17 @@ from typing import Any
 
 import msgspec
 
+from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import COMPLETING_OPS, Op
 from stephttp.engine.model.call import EndpointCall, FunctionState
 from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints
 from stephttp.engine.model.values import Value
-from stephttp.engine.rules.answers import BUSY, HTTPResponse, OpsAnswer
+from stephttp.engine.rules.answers import BUSY, HTTPResponse, OpsAnswer, excerpt, version_of
 from stephttp.engine.rules.due_times import retry_after_ms
 from stephttp.engine.rules.functions.call_request import is_last
 from stephttp.engine.rules.results import error_json, op_data
 
 _SDK = "x-inngest-sdk"
-_EXCERPT = 300
 _LARGEST_ERROR = 256 * 1024
 """Bytes of an error that is kept whole; of a larger one, name and message are kept."""
 _LONGEST_NAME = 200
@@ -42,7 +42,6 @@ _LONGEST_MESSAGE = 64 * 1024
 """Characters of these."""
 _OPS = msgspec.json.Decoder(list[Op])
 _OP = msgspec.json.Decoder(Op)
-_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 class FunctionResult(Value, frozen=True, gc=False):
@@ -70,14 +69,14 @@ def read_function_answer(
     if answer.status == HTTPStatus.CREATED and answer.header(_SDK):
         try:
             answer = _unfolded(answer)
-        except _UNREADABLE as error:
-            message = f"the streamed answer cannot be read: {error}{_excerpt(answer.body)}"
+        except UNREADABLE as error:
+            message = f"the streamed answer cannot be read: {error}{excerpt(answer.body)}"
             return CallFailure(FailureKind.BROKEN, "DamagedAnswerError", message)
     retry_after = retry_after_ms(answer.header("retry-after"), now_ms)
     if not answer.header(_SDK):
         kind = FailureKind.TRANSIENT if answer.status in BUSY else FailureKind.FOREIGN
         message = f"the app answered {answer.status} without passing the request to the SDK"
-        return CallFailure(kind, "UpstreamError", message + _excerpt(answer.body), retry_after)
+        return CallFailure(kind, "UpstreamError", message + excerpt(answer.body), retry_after)
     final = answer.header("x-inngest-no-retry").lower() == "true" or is_last(call, state)
     if answer.status == HTTPStatus.PARTIAL_CONTENT:
         return _read_ops(answer, retry_after, final=final)
@@ -95,15 +94,13 @@ def _read_ops(
         answer.body.decode()  # parts that are left raw are not looked at
         body = answer.body.lstrip()
         ops = _OPS.decode(body) if body[:1] == b"[" else [_OP.decode(body)]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         message = f"the function's answer cannot be read as step opcodes: {error}"
         shown = error_json("AnswerError", message)
         return CallFailure(FailureKind.FINAL, "AnswerError", message, output=shown)
     if ops and ops[-1].op in COMPLETING_OPS:
         return FunctionResult(op_data(ops[-1]), ops[:-1])
-    version = answer.header("x-inngest-req-version")
-    known = version.isascii() and version.isdecimal() and len(version) < 9
-    return OpsAnswer(ops, Hints(retry_after, final, int(version) if known else None, leaves=True))
+    return OpsAnswer(ops, Hints(retry_after, final, version_of(answer), leaves=True))
 
 
 def read_error(answer: HTTPResponse) -> tuple[str, str, bytes]:
@@ -113,7 +110,7 @@ def read_error(answer: HTTPResponse) -> tuple[str, str, bytes]:
     if isinstance(error, str):  # some SDKs encode it twice
         error = _object(error.encode())
     if not isinstance(error, dict):
-        message = f"the function answered {answer.status}{_excerpt(answer.body)}"
+        message = f"the function answered {answer.status}{excerpt(answer.body)}"
         return "FunctionError", message, error_json("FunctionError", message)
     name = _text(error, "name") or "FunctionError"
     message = _text(error, "message") or f"the function answered {answer.status}"
@@ -141,7 +138,7 @@ def _unfolded(answer: HTTPResponse) -> HTTPResponse:
 def _object(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
@@ -150,11 +147,6 @@ def _json(body: bytes) -> bytes:
     try:
         body.decode()
         msgspec.json.decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         return msgspec.json.encode(body.decode("utf-8", "replace")) if body.strip() else b"null"
     return body
-
-
-def _excerpt(body: bytes) -> str:
-    text = body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT].strip()
-    return f": {text}" if text else ""
