@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from stephttp._wire.call_signatures import request_target
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.functions.registry import Functions, read_registration
+from stephttp.engine.live.tasks import cancelled
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.refused import Refused
@@ -98,10 +100,7 @@ class Syncing:
     async def stop(self) -> None:
         """Stop; what is registered stays so."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancelled(task)
         await self._client.close()
 
     async def sync(self, url: str) -> str | None:
@@ -185,7 +184,7 @@ class Syncing:
             async with asyncio.timeout(_PATIENCE):
                 answer = await self._client.send(request, _LARGEST)
             said = msgspec.json.decode(answer.body, type=dict[str, object])
-        except (*_UNANSWERED, msgspec.DecodeError, RecursionError):
+        except (*_UNANSWERED, *UNREADABLE):
             return False
         return answer.status == HTTPStatus.OK and "function_count" in said
 
@@ -220,7 +219,7 @@ def _reason(answer: HTTPResponse) -> str:
     """Return what an app says of its refusal."""
     try:
         said = msgspec.json.decode(answer.body, type=dict[str, object])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""
     text = said.get("error") or said.get("message")
     return f": {text[:300]}" if isinstance(text, str) else ""

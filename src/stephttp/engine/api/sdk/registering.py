@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp._wire.json import UNREADABLE
 from stephttp.engine.api.sdk.ingest import check_key
 from stephttp.engine.functions.registry import read_registration
 from stephttp.engine.model.function import Function
@@ -23,8 +24,6 @@ from stephttp.engine.web.event_message import parse_event
 from stephttp.engine.web.fields import AnswerBody, Uuid
 from stephttp.engine.web.requests import engine_of, read_body
 from stephttp.engine.web.responses import json_response
-
-_SDK_LENGTH = 100
 
 
 class AppRegistered(AnswerBody, omit_defaults=True):
@@ -101,8 +100,7 @@ async def register(request: Request) -> Response:
     if expected and expected != kind:
         raise Refused(f"Expected server kind {expected[:20]}, got {kind}")
     body = await read_body(request, engine.settings.max_body)
-    sdk = request.headers.get("x-inngest-sdk", "")[:_SDK_LENGTH]
-    said = await read_registration(body, sdk)
+    said = await read_registration(body, request.headers.get("x-inngest-sdk", ""))
     modified = await engine.functions.register(said)
     # An id for each time, as other servers give; nothing refers to it.
     sync_id = app_id(new_ulid(engine.clock.now_ms(), engine.rng))
@@ -152,7 +150,7 @@ def _named(body: bytes) -> bytes:
         fields = msgspec.json.decode(body or b"{}", type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         raise Refused("body: expected an event, an object") from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Refused(f"body: invalid JSON: {error}") from None
     return msgspec.json.encode(fields | {"name": msgspec.Raw(b'"invoked"')})
 

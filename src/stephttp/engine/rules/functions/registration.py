@@ -102,10 +102,12 @@ def read(body: bytes, sdk: str) -> Registration:
         _function(bytes(raw), f"functions[{number}]", app_id, sdk)
         for number, raw in enumerate(message.functions)
     ]
-    slugs = [function.endpoint.slug for function in functions]
-    for number, slug in enumerate(slugs):
-        if slug in slugs[:number]:
+    slugs: set[str] = set()
+    for number, function in enumerate(functions):
+        slug = function.endpoint.slug
+        if slug in slugs:
             raise Refused(f"functions[{number}].id: {slug!r} is the id of two functions")
+        slugs.add(slug)
     framework = message.framework[:_LONGEST_SDK]
     digest = sha256(msgspec.json.encode([name, message.url, sdk, framework]))
     for function in functions:
