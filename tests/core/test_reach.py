@@ -12,7 +12,6 @@ from typing import (
     Any,
     Generic,
     Literal,
-    NamedTuple,
     NewType,
     Optional,
     TypedDict,
@@ -21,8 +20,6 @@ from typing import (
 )
 from uuid import UUID
 
-import attrs
-import msgspec
 import pytest
 from pydantic import (
     BaseModel,
@@ -39,6 +36,7 @@ from stephttp._core.reach import (
     reach,
     with_parts,
 )
+from tests.core.classes import Model, Packed, Pair, Stop
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -66,23 +64,6 @@ class Keyed(TypedDict):
 
 
 class Extended(ExtendedTypedDict):
-    id: UUID
-
-
-class Pair(NamedTuple):
-    id: UUID
-
-
-class Packed(msgspec.Struct):
-    id: UUID
-
-
-@attrs.define
-class Stop:
-    id: UUID
-
-
-class Model(BaseModel):
     id: UUID
 
 

@@ -7,11 +7,10 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import attrs
-import msgspec
 import pytest
 from pydantic import (
     BaseModel,
@@ -24,27 +23,11 @@ from pydantic import (
 )
 
 from stephttp._core.reach import reach
+from tests.core.classes import Model, Packed, Pair, Stop
 
 
 @dataclass
 class Leaf:
-    id: UUID
-
-
-class Pair(NamedTuple):
-    id: UUID
-
-
-class Packed(msgspec.Struct):
-    id: UUID
-
-
-@attrs.define
-class Stop:
-    id: UUID
-
-
-class Model(BaseModel):
     id: UUID
 
 
