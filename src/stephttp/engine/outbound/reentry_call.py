@@ -120,13 +120,25 @@ class EndpointCaller:
             bare: without the headers that make it a re-entry.
         """
         limit = self._settings.max_response
-        if call.function is None:
-            request = self._request(call, bare=bare)
-        else:
+        if call.function is not None:
             now_ms, now_s = self._clock.now_ms(), int(self._clock.now())
             request_id, trace = new_ulid(now_ms, self._rng), traceparent(call)
             request = await function_request(
                 call, call.function, self._settings, now_s, request_id, trace
+            )
+        else:
+            receiver = ""
+            if call.state is not None:
+                receiver = self._processes.only(call.domain, self._clock.monotonic())
+            if not receiver:
+                call = msgspec.structs.replace(call, state=None)
+            # Unchanged: the endpoint must see the same request as the first time.
+            target, content = request_target(call.path, call.query), _content(call)
+            bare_headers = {"user-agent": "Inngest"}
+            headers = bare_headers if bare else self._headers(call, target, content, receiver)
+            again = None if bare else partial(self._without_state, call)
+            request = HTTPRequest(
+                call.method, call.domain, target, headers, content, not call.unanswered, again
             )
         try:
             async with asyncio.timeout(self._settings.call_timeout):
@@ -150,22 +162,6 @@ class EndpointCaller:
             return _failure(FailureKind.TRANSIENT, call, error)
         except ValueError as error:
             return _failure(FailureKind.FINAL, call, error)
-
-    def _request(self, call: EndpointCall, *, bare: bool) -> HTTPRequest:
-        receiver = ""
-        if call.state is not None:
-            receiver = self._processes.only(call.domain, self._clock.monotonic())
-        if not receiver:
-            call = msgspec.structs.replace(call, state=None)
-        # Unchanged: the endpoint must see the same request as the first time.
-        target, content = request_target(call.path, call.query), _content(call)
-        headers = (
-            {"user-agent": "Inngest"} if bare else self._headers(call, target, content, receiver)
-        )
-        again = None if bare else partial(self._without_state, call)
-        return HTTPRequest(
-            call.method, call.domain, target, headers, content, not call.unanswered, again
-        )
 
     def _kind_of_break(self, call: EndpointCall) -> FailureKind:
         """Return what it means that a connection broke: an SDK that would have asked for the state,
