@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections import Counter
 from collections.abc import Generator
@@ -85,8 +86,13 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
-    """Leave what a file of tests has left behind out as well, such as reports and caches."""
+    """Leave what a file of tests has left behind out as well, such as reports and caches; and take
+    back what a framework has done to the log of the process, as Litestar does when it starts."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
     done = yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
